@@ -1,0 +1,73 @@
+//! The value of `Nats-Msg-Id`, made from what is sent and never from the moment of sending.
+
+use crate::{Attempt, JobId};
+use std::fmt;
+
+/// A deduplication id. Two sends of the same thing have the same id; two different things never do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MsgId(String);
+
+impl MsgId {
+    /// The queue message of one attempt: `<job>:<attempt>`.
+    pub fn attempt(job: JobId, attempt: Attempt) -> Self {
+        Self(format!("{job}:{attempt}"))
+    }
+    /// A queue message published anew because the stored one was found to be gone:
+    /// `<job>:<attempt>:r<n>`, so that the duplicate window cannot swallow the replacement.
+    pub fn republished(job: JobId, attempt: Attempt, n: u32) -> Self {
+        if n == 0 { Self::attempt(job, attempt) } else { Self(format!("{job}:{attempt}:r{n}")) }
+    }
+    /// A worker's result for one delivery of an attempt: `<job>:<attempt>:<delivery>`.
+    pub fn result(job: JobId, attempt: Attempt, delivery: u64) -> Self {
+        Self(format!("{job}:{attempt}:{delivery}"))
+    }
+    /// A worker's word that it has begun: `<job>:<attempt>:<delivery>:started`.
+    pub fn started(job: JobId, attempt: Attempt, delivery: u64) -> Self {
+        Self(format!("{job}:{attempt}:{delivery}:started"))
+    }
+    /// Something on a stream that no worker could read: `rejected:<stream>:<sequence>:<stored at, ns>`.
+    /// The time of storage keeps a purged and re-created stream's numbers apart.
+    pub fn rejected(stream: &str, sequence: u64, stored_at_ns: i128) -> Self {
+        Self(format!("rejected:{stream}:{sequence}:{stored_at_ns}"))
+    }
+    /// A row of the outbox (event or dead letter), by its own key there.
+    pub fn outbox(key: &str) -> Self {
+        Self(key.to_owned())
+    }
+    /// The header's value.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MsgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ids_survive_a_retry_and_keep_apart_what_differs() {
+        let (a, b) = (JobId::generate(), JobId::generate());
+        let one = Attempt::FIRST;
+        assert_eq!(MsgId::attempt(a, one), MsgId::attempt(a, one));
+        let all = [
+            MsgId::attempt(a, one),
+            MsgId::attempt(b, one),
+            MsgId::attempt(a, one.next()),
+            MsgId::republished(a, one, 1),
+            MsgId::result(a, one, 1),
+            MsgId::result(a, one, 2),
+            MsgId::started(a, one, 1),
+            MsgId::rejected("swarm_jobs", 7, 1),
+            MsgId::rejected("swarm_jobs", 7, 2),
+        ];
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+        assert_eq!(MsgId::republished(a, one, 0), MsgId::attempt(a, one));
+    }
+}

@@ -1,0 +1,471 @@
+//! JSON on the bus: what the orchestrator and the workers say to each other.
+//!
+//! Every type here is a contract between versions: unknown fields are ignored, new fields have a
+//! default. `tests/fixtures` holds messages of earlier versions, which must stay readable.
+
+use crate::time::Micros;
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, Site, ToolName};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// What `swarm.jobs.<mission>.<queue>` carries: one attempt at a job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobMessage {
+    /// The job.
+    pub job: JobId,
+    /// Which try this is; the orchestrator numbers them.
+    pub attempt: Attempt,
+    /// Mission of the job, equal to the subject's.
+    pub mission: Mission,
+    /// Queue of the job, equal to the subject's.
+    pub queue: Queue,
+    /// What to run.
+    pub tool: ToolName,
+    /// Part of the operation key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// A JSON object, passed on byte for byte.
+    pub args: Box<RawValue>,
+    /// Bound of this attempt's run, milliseconds.
+    pub timeout_ms: u64,
+    /// Past it the attempt is not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Micros>,
+    /// An equal earlier success may be returned instead of running.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reuse: bool,
+    /// When the job was accepted.
+    pub accepted_at: Micros,
+}
+
+/// What `swarm.results.<mission>.<queue>` carries: a worker's word on an attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The tool runs.
+    Started(Started),
+    /// The attempt is over.
+    Finished(Finished),
+    /// Something on the queue that is no job.
+    Rejected(Rejected),
+}
+
+/// An attempt has begun.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Started {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Which hand-over of the attempt's message this is, from 1.
+    pub delivery: u64,
+    /// Who runs it.
+    pub worker: AgentId,
+    /// When it began.
+    pub at: Micros,
+}
+
+/// An attempt is over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Which hand-over of the attempt's message this is, from 1.
+    pub delivery: u64,
+    /// Who ran it.
+    pub worker: AgentId,
+    /// When it began.
+    pub started_at: Micros,
+    /// When it ended.
+    pub finished_at: Micros,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The tool gave a result.
+    Succeeded(Success),
+    /// The tool, or the way to it, failed.
+    Failed(Failure),
+    /// The tool was stopped because the job was cancelled.
+    Cancelled,
+    /// The deadline had passed before the start.
+    Expired,
+}
+
+/// A tool's result.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Success {
+    /// JSON, when it is small enough to travel in the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Box<RawValue>>,
+    /// Where it is kept otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_ref: Option<OutputRef>,
+    /// The earlier job whose result this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent_replay: Option<JobId>,
+}
+
+/// Where a large output is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRef {
+    /// Object store bucket.
+    pub bucket: String,
+    /// Object name.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of the bytes, hex.
+    pub sha256: String,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// Decides whether another try follows.
+    pub class: ErrorClass,
+    /// For people; at most [`Failure::MESSAGE_MAX_BYTES`].
+    pub message: String,
+    /// The tool's own wish, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// The last of standard error; at most [`Failure::LOG_TAIL_MAX_BYTES`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log_tail: String,
+}
+
+impl Failure {
+    /// Longest message kept, bytes.
+    pub const MESSAGE_MAX_BYTES: usize = 4 * 1024;
+    /// Longest log tail kept, bytes.
+    pub const LOG_TAIL_MAX_BYTES: usize = 8 * 1024;
+
+    /// A failure without a log, its message cut to the limit.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        truncate(&mut message, Self::MESSAGE_MAX_BYTES);
+        Self { class, message, retry_after_ms: None, log_tail: String::new() }
+    }
+}
+
+/// Cuts `s` to at most `max` bytes at a character's border.
+pub fn truncate(s: &mut String, max: usize) {
+    if s.len() > max {
+        let end = (0..=max).rev().find(|i| s.is_char_boundary(*i)).unwrap_or(0);
+        s.truncate(end);
+    }
+}
+
+/// Classes of error. The first four are retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// Passes by itself.
+    Transient,
+    /// The network failed.
+    Network,
+    /// The attempt ran longer than its timeout.
+    Timeout,
+    /// The other side asked to be called less.
+    RateLimited,
+    /// The arguments are wrong.
+    Validation,
+    /// No worker has the tool.
+    ToolNotFound,
+    /// Not allowed, egress rules included.
+    Permission,
+    /// The tool failed in a way that another try would repeat.
+    Runtime,
+    /// The job's workers died or stalled too often.
+    WorkerLost,
+    /// The deadline passed.
+    Expired,
+    /// A caller cancelled it.
+    Cancelled,
+    /// Bytes that are no job.
+    InvalidMessage,
+    /// A class that a later version knows; not retried.
+    #[serde(other)]
+    Unknown,
+}
+
+impl ErrorClass {
+    /// Whether another try may help.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Transient | Self::Network | Self::Timeout | Self::RateLimited)
+    }
+    /// The class as a word: in JSON, in metrics and in the stores.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Network => "network",
+            Self::Timeout => "timeout",
+            Self::RateLimited => "rate_limited",
+            Self::Validation => "validation",
+            Self::ToolNotFound => "tool_not_found",
+            Self::Permission => "permission",
+            Self::Runtime => "runtime",
+            Self::WorkerLost => "worker_lost",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::InvalidMessage => "invalid_message",
+            Self::Unknown => "unknown",
+        }
+    }
+    /// Reads the word; what it does not know is [`ErrorClass::Unknown`].
+    pub fn from_word(word: &str) -> Self {
+        [
+            Self::Transient,
+            Self::Network,
+            Self::Timeout,
+            Self::RateLimited,
+            Self::Validation,
+            Self::ToolNotFound,
+            Self::Permission,
+            Self::Runtime,
+            Self::WorkerLost,
+            Self::Expired,
+            Self::Cancelled,
+            Self::InvalidMessage,
+        ]
+        .into_iter()
+        .find(|c| c.as_str() == word)
+        .unwrap_or(Self::Unknown)
+    }
+}
+
+/// Something on a queue that no worker can read. Terminated once, kept as a dead letter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Who found it.
+    pub worker: AgentId,
+    /// Its subject.
+    pub subject: String,
+    /// Its stream.
+    pub stream: String,
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When the stream stored it, nanoseconds since 1970; with the sequence its identity.
+    pub stored_at_ns: i64,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Its size, bytes.
+    pub payload_bytes: u64,
+    /// Its first bytes, at most [`Rejected::PAYLOAD_MAX_BYTES`], hex.
+    pub payload_hex: String,
+    /// When it was found.
+    pub at: Micros,
+}
+
+impl Rejected {
+    /// How much of the payload is kept, bytes.
+    pub const PAYLOAD_MAX_BYTES: usize = 16 * 1024;
+}
+
+/// A worker's sign of life on `agentforge.agents.<mission>.heartbeat` (core NATS, a request).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Who.
+    pub agent: AgentId,
+    /// Which mission's queues it serves.
+    pub mission: Mission,
+    /// Where.
+    pub site: Site,
+    /// Host name.
+    pub host: String,
+    /// Version of the binary.
+    pub version: String,
+    /// Names of its tools, at most 256.
+    pub tools: Vec<String>,
+    /// Queues it serves.
+    pub queues: Vec<Queue>,
+    /// Jobs it runs at once, at most.
+    pub capacity: u32,
+    /// Jobs it runs now.
+    pub inflight: u32,
+    /// Milliseconds until the next beat; three missed are an absence.
+    pub interval_ms: u64,
+    /// The last beat of a drained worker.
+    #[serde(default)]
+    pub leaving: bool,
+    /// Jobs running longer than one interval, at most 512: the answer says which to stop.
+    #[serde(default)]
+    pub running: Vec<JobId>,
+    /// End of its client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<Micros>,
+}
+
+/// The orchestrator's answer to a heartbeat.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// Of the jobs named as running, those that are final already.
+    #[serde(default)]
+    pub stop: Vec<JobId>,
+}
+
+/// `agentforge.control.<mission>.cancel` (core NATS): stop this job if you run it, skip it if it comes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CancelSignal {
+    /// The job.
+    pub job: JobId,
+}
+
+/// A CloudEvent 1.0 in structured JSON, `agentforge.events.job.<mission>.<state>`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobEvent {
+    /// Always `1.0`.
+    pub specversion: String,
+    /// `<job>:<state>:<attempt>`; also the message's `Nats-Msg-Id`.
+    pub id: String,
+    /// `/agentforge/<mission>`.
+    pub source: String,
+    /// `agentforge.job.<state>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The job's id.
+    pub subject: String,
+    /// RFC 3339.
+    pub time: String,
+    /// Always `application/json`.
+    pub datacontenttype: String,
+    /// The facts.
+    pub data: JobEventData,
+}
+
+/// The facts of a life-cycle event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobEventData {
+    /// The job.
+    pub job_id: JobId,
+    /// Its mission.
+    pub mission: Mission,
+    /// Its queue.
+    pub queue: Queue,
+    /// Its tool.
+    pub tool: ToolName,
+    /// The state it entered.
+    pub state: String,
+    /// The attempt it is at.
+    pub attempt: Attempt,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Why, for states that have a reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<EventError>,
+}
+
+/// The error in an event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventError {
+    /// Its class.
+    pub class: ErrorClass,
+    /// For people.
+    pub message: String,
+}
+
+/// What `swarm.dlq.<mission>.<queue>` carries.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadLetterMessage {
+    /// Key of the dead letter; also the message's `Nats-Msg-Id`.
+    pub id: String,
+    /// attempts_exhausted, not_retryable, worker_lost or invalid_message.
+    pub reason: String,
+    /// The job; absent for bytes that were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<DeadJob>,
+    /// Every attempt's error, oldest first.
+    #[serde(default)]
+    pub attempts: Vec<DeadAttempt>,
+    /// The worker that was last at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<AgentId>,
+    /// W3C trace id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// For bytes that were no job: what was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Rejected>,
+    /// When.
+    pub at: Micros,
+}
+
+/// The job of a dead letter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadJob {
+    /// Its id.
+    pub id: JobId,
+    /// Its mission.
+    pub mission: Mission,
+    /// Its queue.
+    pub queue: Queue,
+    /// Its tool.
+    pub tool: ToolName,
+    /// Its arguments; absent when over 64 KiB: the store has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Box<RawValue>>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// When it was accepted.
+    pub accepted_at: Micros,
+}
+
+/// One failed attempt of a dead letter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeadAttempt {
+    /// Its number.
+    pub attempt: Attempt,
+    /// Its error's class.
+    pub class: ErrorClass,
+    /// Its error's message.
+    pub message: String,
+    /// Who ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<AgentId>,
+    /// When it ended.
+    pub at: Micros,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_classes_have_one_word_each() {
+        for c in [ErrorClass::Transient, ErrorClass::RateLimited, ErrorClass::WorkerLost, ErrorClass::InvalidMessage] {
+            assert_eq!(serde_json::to_string(&c).unwrap(), format!("\"{}\"", c.as_str()));
+            assert_eq!(ErrorClass::from_word(c.as_str()), c);
+        }
+        assert_eq!(serde_json::from_str::<ErrorClass>("\"quantum\"").unwrap(), ErrorClass::Unknown);
+        assert!(!ErrorClass::Unknown.is_retryable());
+    }
+
+    #[test]
+    fn a_report_keeps_the_output_byte_for_byte() {
+        let text = r#"{"finished":{"job":"01890a5d-ac96-774b-bcce-b302099a8057","attempt":1,"delivery":1,"worker":"w","started_at":1,"finished_at":2,"outcome":{"succeeded":{"output":{"n":12345678901234567890,"f":1.10}}},"of_a_later_version":true}}"#;
+        let Report::Finished(f) = serde_json::from_str(text).unwrap() else { panic!("not finished") };
+        let Outcome::Succeeded(s) = f.outcome else { panic!("not succeeded") };
+        assert_eq!(s.output.unwrap().get(), r#"{"n":12345678901234567890,"f":1.10}"#);
+    }
+
+    #[test]
+    fn truncation_respects_characters() {
+        let mut s = "ab€".to_owned();
+        truncate(&mut s, 4);
+        assert_eq!(s, "ab");
+    }
+
+    #[test]
+    fn attempt_zero_is_no_job() {
+        assert!(serde_json::from_str::<Attempt>("0").is_err());
+    }
+}
