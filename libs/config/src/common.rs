@@ -1,0 +1,375 @@
+//! The settings that every service shares: who it is, how it logs, where it listens, how it stops.
+
+use crate::{Parse, Reader, Setting, Url};
+use std::io::IsTerminal;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The environment's name.
+pub const ENV: Setting = Setting::new(
+    "ENV",
+    Some("dev"),
+    "1-63 of A-Z a-z 0-9 -, not - first",
+    "The environment. `dev` is lenient on loopback listeners only; images set production.",
+);
+/// The mission, a subject token.
+pub const MISSION: Setting = Setting::new(
+    "MISSION",
+    None,
+    "1-63 of A-Z a-z 0-9 -, not - first",
+    "The environment or shard whose jobs this process handles.",
+)
+.default_note("value of ENV");
+/// The site.
+pub const SITE: Setting = Setting::new(
+    "SITE",
+    None,
+    "1-63 of A-Z a-z 0-9 -, not - first",
+    "The place this process runs at.",
+)
+.default_note("value of ENV");
+/// What is logged.
+pub const LOG_LEVEL: Setting = Setting::new(
+    "LOG_LEVEL",
+    Some("info"),
+    "error, warn, info, debug, trace, off, or a list such as info,async_nats=warn",
+    "What is logged.",
+);
+/// How it is logged.
+pub const LOG_FORMAT: Setting = Setting::new(
+    "LOG_FORMAT",
+    None,
+    "json or text",
+    "One JSON object a line, or text for people. Goes to stderr.",
+)
+.default_note("json; text when stderr is a terminal");
+/// Where traces go.
+pub const OTEL_EXPORTER_OTLP_ENDPOINT: Setting = Setting::new(
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    None,
+    "http:// or https:// URL",
+    "The OTLP gRPC collector that receives traces. Not set: no traces are exported.",
+);
+/// The metrics listener.
+pub const METRICS_PORT: Setting = Setting::new(
+    "METRICS_PORT",
+    Some("7777"),
+    "port 0-65535; 0 takes a free one",
+    "Where /metrics is served.",
+);
+/// How long a stop may take.
+pub const SHUTDOWN_GRACE: Setting = Setting::new(
+    "SHUTDOWN_GRACE",
+    Some("25s"),
+    "duration 0s-1h",
+    "How long work in flight may take to finish after a stop was asked for; the rest is handed back.",
+);
+/// How long endpoints have to be removed.
+pub const SHUTDOWN_PAUSE: Setting = Setting::new(
+    "SHUTDOWN_PAUSE",
+    None,
+    "duration 0s-5m",
+    "How long the process stays up but not ready before it stops accepting, so that load balancers notice.",
+)
+.default_note("0s in ENV=dev, else 3s");
+/// The address listeners bind.
+pub const BIND_ADDR: Setting = Setting::new(
+    "BIND_ADDR",
+    None,
+    "IP address",
+    "The address that listeners bind.",
+)
+.default_note("127.0.0.1 in ENV=dev, else 0.0.0.0");
+/// Where local state lives.
+pub const DATA_DIR: Setting = Setting::new(
+    "DATA_DIR",
+    Some("./agentforge-data"),
+    "path",
+    "The directory that holds local state.",
+);
+/// Tells which ports were taken.
+pub const READY_FILE: Setting = Setting::new(
+    "READY_FILE",
+    None,
+    "path",
+    "Written when the listeners are open: a JSON object that names each service's addresses and process id.",
+);
+
+const SETTINGS: [Setting; 12] = [
+    ENV,
+    MISSION,
+    SITE,
+    LOG_LEVEL,
+    LOG_FORMAT,
+    OTEL_EXPORTER_OTLP_ENDPOINT,
+    METRICS_PORT,
+    SHUTDOWN_GRACE,
+    SHUTDOWN_PAUSE,
+    BIND_ADDR,
+    DATA_DIR,
+    READY_FILE,
+];
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people, coloured on terminals unless NO_COLOR is set.
+    Text,
+}
+
+impl Parse for LogFormat {
+    fn parse(s: &str) -> Result<Self, String> {
+        match s.to_ascii_lowercase().as_str() {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err("is not a log format".to_owned()),
+        }
+    }
+    fn placeholder() -> Self {
+        Self::Json
+    }
+}
+
+/// The shared settings as values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Common {
+    /// The environment's name; see [`is_dev`](Self::is_dev).
+    pub env: String,
+    /// The mission, one subject token.
+    pub mission: String,
+    /// The site, one subject token.
+    pub site: String,
+    /// A filter such as `info,async_nats=warn`.
+    pub log_level: String,
+    /// How logs are written.
+    pub log_format: LogFormat,
+    /// The OTLP gRPC collector; `None` exports no traces.
+    pub otlp_endpoint: Option<Url>,
+    /// The port of /metrics; 0 takes a free one.
+    pub metrics_port: u16,
+    /// How long a drain may take after the stop.
+    pub shutdown_grace: Duration,
+    /// Between "not ready" and the stop.
+    pub shutdown_pause: Duration,
+    /// The address listeners bind.
+    pub bind_addr: IpAddr,
+    /// The directory of local state; not created here.
+    pub data_dir: PathBuf,
+    /// Where the addresses are told once the listeners are open.
+    pub ready_file: Option<PathBuf>,
+}
+
+impl Common {
+    /// The declarations, in the order of reading.
+    pub const SETTINGS: &'static [Setting] = &SETTINGS;
+
+    /// Reads the shared settings.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let env = reader.get::<Token>(&ENV).0;
+        let is_dev = is_dev(&env);
+        let mission = reader.get_or::<Token>(&MISSION, &env).0;
+        let site = reader.get_or::<Token>(&SITE, &env).0;
+        let log_level = reader.get::<Filter>(&LOG_LEVEL).0;
+        let format = if std::io::stderr().is_terminal() {
+            "text"
+        } else {
+            "json"
+        };
+        let log_format = reader.get_or(&LOG_FORMAT, format);
+        let otlp_endpoint = reader
+            .opt::<HttpUrl>(&OTEL_EXPORTER_OTLP_ENDPOINT)
+            .map(|url| url.0);
+        Self {
+            log_level,
+            log_format,
+            otlp_endpoint,
+            metrics_port: reader.get(&METRICS_PORT),
+            shutdown_grace: reader.get_in(&SHUTDOWN_GRACE, ..=Duration::from_secs(3600)),
+            shutdown_pause: reader
+                .get_or::<Pause>(&SHUTDOWN_PAUSE, if is_dev { "0s" } else { "3s" })
+                .0,
+            bind_addr: reader.get_or(&BIND_ADDR, if is_dev { "127.0.0.1" } else { "0.0.0.0" }),
+            data_dir: reader.get(&DATA_DIR),
+            ready_file: reader.opt(&READY_FILE),
+            env,
+            mission,
+            site,
+        }
+    }
+
+    /// Whether this is the lenient environment of a developer's machine.
+    pub fn is_dev(&self) -> bool {
+        is_dev(&self.env)
+    }
+
+    /// The address to bind for a port of this process.
+    pub fn listen(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.bind_addr, port)
+    }
+}
+
+fn is_dev(env: &str) -> bool {
+    env == "dev"
+}
+
+/// A token of a subject that is also a valid part of a consumer's name.
+struct Token(String);
+
+impl Parse for Token {
+    fn parse(s: &str) -> Result<Self, String> {
+        let bytes = s.as_bytes();
+        let fits = (1..=63).contains(&bytes.len())
+            && bytes[0].is_ascii_alphanumeric()
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+        match fits {
+            true => Ok(Self(s.to_owned())),
+            false => Err("is not a name".to_owned()),
+        }
+    }
+    fn placeholder() -> Self {
+        Self("dev".to_owned())
+    }
+}
+
+/// A log filter. The log library has the last word on it; this catches what users get wrong.
+struct Filter(String);
+
+impl Parse for Filter {
+    fn parse(s: &str) -> Result<Self, String> {
+        let level = |text: &str| {
+            let text = text.trim().to_ascii_lowercase();
+            matches!(
+                text.as_str(),
+                "off" | "error" | "warn" | "info" | "debug" | "trace"
+            )
+        };
+        let good = s
+            .split(',')
+            .map(str::trim)
+            .all(|part| match part.rsplit_once('=') {
+                Some((target, name)) => !target.is_empty() && level(name),
+                None => level(part),
+            });
+        match good {
+            true => Ok(Self(s.to_owned())),
+            false => Err("is not a log level".to_owned()),
+        }
+    }
+    fn placeholder() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+struct HttpUrl(Url);
+
+impl Parse for HttpUrl {
+    fn parse(s: &str) -> Result<Self, String> {
+        let url = <Url as Parse>::parse(s)?;
+        match matches!(url.scheme(), "http" | "https") {
+            true => Ok(Self(url)),
+            false => Err("is not an http or https URL".to_owned()),
+        }
+    }
+    fn placeholder() -> Self {
+        Self(Url::placeholder())
+    }
+}
+
+struct Pause(Duration);
+
+impl Parse for Pause {
+    fn parse(s: &str) -> Result<Self, String> {
+        match crate::parse_duration(s)? {
+            pause if pause <= Duration::from_secs(300) => Ok(Self(pause)),
+            _ => Err("is out of range".to_owned()),
+        }
+    }
+    fn placeholder() -> Self {
+        Self(Duration::ZERO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn read(pairs: &[(&str, &str)]) -> (Common, Result<crate::Effective, crate::Faults>) {
+        let source: BTreeMap<String, String> = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let mut reader = Reader::new(&source);
+        (Common::read(&mut reader), reader.finish())
+    }
+
+    #[test]
+    fn every_default_parses_and_every_declared_key_is_read() {
+        let (common, effective) = read(&[]);
+        let effective = effective.unwrap();
+        let declared: Vec<_> = Common::SETTINGS.iter().map(|setting| setting.key).collect();
+        let mut read: Vec<_> = effective.keys().collect();
+        read.sort_unstable();
+        let mut sorted = declared.clone();
+        sorted.sort_unstable();
+        assert_eq!(read, sorted);
+        assert!(common.is_dev());
+        assert_eq!(
+            (common.mission.as_str(), common.site.as_str()),
+            ("dev", "dev")
+        );
+        assert_eq!(common.metrics_port, 7777);
+        assert_eq!(common.shutdown_grace, Duration::from_secs(25));
+    }
+
+    #[test]
+    fn a_forgotten_variable_opens_nothing_and_production_binds_everywhere() {
+        assert_eq!(read(&[]).0.bind_addr.to_string(), "127.0.0.1");
+        assert_eq!(read(&[]).0.shutdown_pause, Duration::ZERO);
+        let (common, _) = read(&[("ENV", "production")]);
+        assert_eq!(common.bind_addr.to_string(), "0.0.0.0");
+        assert_eq!(common.shutdown_pause, Duration::from_secs(3));
+        assert_eq!(common.mission, "production");
+        assert!(!common.is_dev());
+    }
+
+    #[test]
+    fn mission_grammar() {
+        for good in ["a", "staging", "north-1", "A9", &"m".repeat(63)] {
+            assert_eq!(read(&[("MISSION", good)]).0.mission, good);
+        }
+        for bad in ["-a", "a.b", "a_b", "a b", "é", ">", "*", &"m".repeat(64)] {
+            let faults = read(&[("MISSION", bad)]).1.unwrap_err();
+            assert!(faults.names("MISSION"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn faults_name_their_own_key() {
+        let cases = [
+            ("LOG_LEVEL", "loud"),
+            ("LOG_FORMAT", "xml"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://x"),
+            ("METRICS_PORT", "70000"),
+            ("SHUTDOWN_GRACE", "2h"),
+            ("SHUTDOWN_PAUSE", "1h"),
+            ("BIND_ADDR", "localhost"),
+        ];
+        let faults = read(&cases).1.unwrap_err();
+        let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(keys, cases.map(|(key, _)| key));
+        for level in [
+            "debug",
+            "INFO",
+            "info,async_nats=warn",
+            "warn,agentforge_worker::tools=trace",
+        ] {
+            assert!(read(&[("LOG_LEVEL", level)]).1.is_ok(), "{level}");
+        }
+    }
+}

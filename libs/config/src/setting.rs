@@ -1,0 +1,64 @@
+//! The declaration of one setting: the only place where its key, default and meaning stand.
+//!
+//! Settings are constants of the crate that reads them; values only, nothing is read here.
+
+/// One declared setting. Made with [`Setting::new`], usually as a `const`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// The name of the environment variable.
+    pub key: &'static str,
+    /// The default as a user would write it. `None`: optional or required, as the reading call says.
+    pub default: Option<&'static str>,
+    /// What it means, in one or two sentences.
+    pub help: &'static str,
+    /// The allowed values in words, such as `port 0-65535`. Printed with every fault.
+    pub values: &'static str,
+    /// A secret's value is hidden in faults, in the effective settings and in `Debug`.
+    pub secret: bool,
+    /// The default in words where it depends on something else, such as `value of ENV`.
+    pub default_note: Option<&'static str>,
+}
+
+impl Setting {
+    /// Declares a setting that is not secret.
+    pub const fn new(
+        key: &'static str,
+        default: Option<&'static str>,
+        values: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self {
+            key,
+            default,
+            help,
+            values,
+            secret: false,
+            default_note: None,
+        }
+    }
+
+    /// The same setting, its value hidden wherever settings are shown.
+    pub const fn secret(self) -> Self {
+        Self {
+            secret: true,
+            ..self
+        }
+    }
+
+    /// Describes a default that the reading code works out; see `Reader::get_or`.
+    pub const fn default_note(self, note: &'static str) -> Self {
+        Self {
+            default_note: Some(note),
+            ..self
+        }
+    }
+
+    /// The default as `--help` and the documentation show it.
+    pub fn shown_default(&self) -> Option<&'static str> {
+        match (self.default_note, self.default) {
+            (Some(note), _) => Some(note),
+            (None, Some(_)) if self.secret => Some(crate::HIDDEN),
+            (None, default) => default,
+        }
+    }
+}

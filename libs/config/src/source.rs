@@ -1,0 +1,44 @@
+//! Where settings come from: the process environment, or a map in tests and in the all-in-one.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// Gives the raw text of a setting.
+pub trait Source: Send + Sync {
+    /// The value of `key`, or `None` when it is not set.
+    fn get(&self, key: &str) -> Option<String>;
+}
+
+/// The process environment. Bytes that are not UTF-8 come through as replacement characters.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Env;
+
+impl Source for Env {
+    fn get(&self, key: &str) -> Option<String> {
+        std::env::var_os(key).map(|value| value.to_string_lossy().into_owned())
+    }
+}
+
+impl Source for BTreeMap<String, String> {
+    fn get(&self, key: &str) -> Option<String> {
+        BTreeMap::get(self, key).cloned()
+    }
+}
+
+impl Source for HashMap<String, String> {
+    fn get(&self, key: &str) -> Option<String> {
+        HashMap::get(self, key).cloned()
+    }
+}
+
+impl<S: Source + ?Sized> Source for &S {
+    fn get(&self, key: &str) -> Option<String> {
+        (**self).get(key)
+    }
+}
+
+/// The first source that knows the key wins: `(overrides, Env)`.
+impl<A: Source, B: Source> Source for (A, B) {
+    fn get(&self, key: &str) -> Option<String> {
+        self.0.get(key).or_else(|| self.1.get(key))
+    }
+}
