@@ -1,0 +1,77 @@
+//! The endpoints for operators: /healthz, /readyz, /metrics.
+//!
+//! They ask for no token: their bodies hold no secrets and no data of callers.
+
+use crate::{Error, OnEnd, Runtime, bind, serve_http};
+use agentforge_config::Common;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use std::net::SocketAddr;
+
+/// `/healthz` (200 live, 503 not), `/readyz` (200 ready, 503 not) and `/metrics`, to be merged into
+/// a service's router.
+pub fn admin_router(runtime: &Runtime) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(runtime.clone())
+}
+
+/// Opens the METRICS_PORT listener and serves the admin endpoints there until the stop, as a task
+/// of the runtime. `None` when another listener of the process does it.
+///
+/// # Errors
+/// [`Error::Bind`] when the port cannot be had.
+pub async fn serve_metrics(
+    runtime: &Runtime,
+    common: &Common,
+) -> Result<Option<SocketAddr>, Error> {
+    if !runtime.serves_metrics() {
+        return Ok(None);
+    }
+    let listener = bind(common.listen(common.metrics_port), "METRICS_PORT").await?;
+    let address = listener.local_addr().map_err(Error::Serve)?;
+    let router = admin_router(runtime);
+    let (stop, grace) = (runtime.stopping(), runtime.grace());
+    let serve = async move { Ok(serve_http(listener, router, stop, grace).await?) };
+    runtime
+        .supervisor()
+        .spawn("metrics-listener", OnEnd::Stop, serve);
+    Ok(Some(address))
+}
+
+async fn healthz(State(runtime): State<Runtime>) -> Response {
+    let code = code(runtime.readiness().is_live());
+    (code, Json(runtime.readiness().live_body())).into_response()
+}
+
+async fn readyz(State(runtime): State<Runtime>) -> Response {
+    let body = runtime.readiness().ready_body();
+    (code(body["ready"] == true), Json(body)).into_response()
+}
+
+async fn metrics(State(runtime): State<Runtime>) -> Response {
+    // Keeps the gauge of readiness true also when nobody asks /readyz.
+    let _ = runtime.readiness().ready_body();
+    let text = runtime.process().render_metrics();
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
+}
+
+fn code(good: bool) -> StatusCode {
+    if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}

@@ -1,0 +1,48 @@
+//! What can go wrong in the chassis itself. Each text says what was attempted; causes are sources.
+
+use crate::TaskFailure;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// An error of the chassis.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listener could not be opened.
+    #[error("cannot listen on {address} (set by {setting}{hint})")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The setting that chose the port.
+        setting: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+        /// The operating system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An open listener could not be asked for its address or serve.
+    #[error("cannot serve HTTP")]
+    Serve(#[source] std::io::Error),
+    /// The ready file could not be written.
+    #[error("cannot write the ready file {path} (set by READY_FILE)")]
+    ReadyFile {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Signal handlers could not be installed.
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// A task whose end is fatal ended.
+    #[error("a task ended that must not end")]
+    Task(#[source] Arc<TaskFailure>),
+    /// Tasks were still running at the deadline of the stop; they were ended.
+    #[error("still running when the grace period ended: {}", tasks.join(", "))]
+    Unfinished {
+        /// The tasks' names.
+        tasks: Vec<&'static str>,
+    },
+}

@@ -1,0 +1,208 @@
+//! Accepted connections, bounded: in number, in idle time, and in life after the stop.
+//!
+//! axum waits for every open connection at a graceful shutdown and has no limits of its own. This
+//! listener gives each connection a permit, an idle limit and a token that cuts it.
+
+use crate::metrics;
+use agentforge_metrics::Gauge;
+use axum::serve::Listener;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Most connections of one listener; further ones wait in the kernel's queue. Watchers hold one
+/// each, so it is far above what requests alone would need.
+const CONNECTIONS_MAX: usize = 8192;
+
+/// A connection without a byte in either direction for this long is closed. Longer than any long
+/// poll (60 s) and than the keep-alive of event streams (15 s).
+const IDLE_MAX: Duration = Duration::from_secs(180);
+
+/// Pause after the system refused to accept (too many open files), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// A listener whose connections are bounded.
+pub(super) struct Bounded {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    cut: CancellationToken,
+    open: Gauge,
+}
+
+impl Bounded {
+    /// `cut` ends every connection.
+    pub(super) fn new(listener: TcpListener, cut: CancellationToken) -> Self {
+        let open = metrics::HTTP_CONNECTIONS.gauge_handle(&[]);
+        Self {
+            listener,
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            cut,
+            open,
+        }
+    }
+}
+
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let permits = self.permits.clone();
+        let permit = permits
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    // Small answers must not wait for the peer's acknowledgement.
+                    let _ = stream.set_nodelay(true);
+                    return (
+                        Connection::new(stream, permit, self.cut.clone(), self.open.clone()),
+                        peer,
+                    );
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionRefused | ConnectionAborted | ConnectionReset
+    )
+}
+
+/// A connection that ends when cut or idle for too long.
+pub(super) struct Connection {
+    stream: TcpStream,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    idle: Pin<Box<Sleep>>,
+    last_progress: Instant,
+    open: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(
+        stream: TcpStream,
+        permit: OwnedSemaphorePermit,
+        cut: CancellationToken,
+        open: Gauge,
+    ) -> Self {
+        open.increment(1.0);
+        let now = Instant::now();
+        Self {
+            stream,
+            cut: Box::pin(cut.cancelled_owned()),
+            idle: Box::pin(sleep_until(now + IDLE_MAX)),
+            last_progress: now,
+            open,
+            _permit: permit,
+        }
+    }
+
+    /// Whether the connection must end; registers for being woken when it must.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
+        use std::future::Future;
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Some(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the listener is closing",
+            ));
+        }
+        // The timer is set again only when it fires: progress costs no timer operation.
+        while self.idle.as_mut().poll(cx).is_ready() {
+            let limit = self.last_progress + IDLE_MAX;
+            if limit <= Instant::now() {
+                return Some(io::Error::new(io::ErrorKind::TimedOut, "idle for too long"));
+            }
+            self.idle.as_mut().reset(limit);
+        }
+        None
+    }
+
+    fn progress<T>(&mut self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(poll, Poll::Ready(Ok(_))) {
+            self.last_progress = Instant::now();
+        }
+        poll
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.open.decrement(1.0);
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(error) = self.poll_end(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.progress(poll)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.poll_end(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.progress(poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.poll_end(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.progress(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,93 @@
+//! The contract of a service: how it is configured, built, asked for its addresses and run.
+
+use crate::Runtime;
+use agentforge_config::{Common, Reader, Setting};
+use agentforge_metrics::Metric;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// One service. `build` connects and binds; `run` ends when the runtime's stop fired and the drain
+/// is done. A service touches no process global and spawns through its runtime's supervisor.
+#[async_trait::async_trait]
+pub trait Service: Sized + Send + 'static {
+    /// The service's name, such as `orchestrator`.
+    const NAME: &'static str;
+    /// What `--version` prints.
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    /// Everything it was told, parsed.
+    type Config: Send + Sync + Clone + 'static;
+
+    /// Every setting it reads, by group, for `--help` and the documentation.
+    fn settings() -> Vec<(&'static str, Vec<Setting>)>;
+    /// Reads its settings, the common ones too; faults stay in the reader.
+    fn read_config(reader: &mut Reader<'_>) -> Self::Config;
+    /// The common part of its configuration.
+    fn common(config: &Self::Config) -> &Common;
+    /// Every metric it records; those of the chassis are added.
+    fn metrics() -> Vec<&'static [Metric]>;
+    /// Connects and binds; ports may be 0. What is away is connected to later; a port in use or a
+    /// topology that does not fit is an error.
+    async fn build(config: Self::Config, runtime: Runtime) -> Result<Self, anyhow::Error>;
+    /// Where it listens, with the ports that were taken.
+    fn endpoints(&self) -> Endpoints;
+    /// Works until the runtime's stop fired and everything in flight is finished or handed back.
+    async fn run(self) -> Result<(), anyhow::Error>;
+}
+
+/// The addresses a service listens on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// REST and health.
+    pub http: Option<SocketAddr>,
+    /// gRPC.
+    pub grpc: Option<SocketAddr>,
+    /// /metrics on its own port.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Endpoints {
+    /// The base URL of the HTTP listener, as reached from this machine.
+    pub fn http_url(&self) -> Option<String> {
+        self.http.map(url)
+    }
+
+    /// The URL of the gRPC listener, as reached from this machine.
+    pub fn grpc_url(&self) -> Option<String> {
+        self.grpc.map(url)
+    }
+
+    /// The URL of the metrics page, as reached from this machine.
+    pub fn metrics_url(&self) -> Option<String> {
+        self.metrics
+            .map(|address| format!("{}/metrics", url(address)))
+    }
+}
+
+/// A wildcard address is no destination: the loopback one stands in for it.
+fn url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_can_be_opened_from_here() {
+        let endpoints = Endpoints {
+            http: Some("0.0.0.0:8080".parse().unwrap()),
+            grpc: Some("[::]:50051".parse().unwrap()),
+            metrics: Some("127.0.0.1:7777".parse().unwrap()),
+        };
+        assert_eq!(endpoints.http_url().unwrap(), "http://127.0.0.1:8080");
+        assert_eq!(endpoints.grpc_url().unwrap(), "http://[::1]:50051");
+        assert_eq!(
+            endpoints.metrics_url().unwrap(),
+            "http://127.0.0.1:7777/metrics"
+        );
+    }
+}
