@@ -1,0 +1,31 @@
+//! What tests need around the code under test: real servers, faults on demand, and waiting for conditions.
+//!
+//! Owns the start and the end of every process a test starts; nothing outlives the test process
+//! (children get a death signal where the system knows one). Depends on no service.
+//! Failures here are panics with what was tried, the last state seen and the log of the process.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod child;
+mod eventually;
+mod nats;
+mod postgres;
+mod proc;
+mod proxy;
+mod require;
+
+pub use child::Signal;
+pub use eventually::{Outcome, eventually};
+pub use nats::{NatsOptions, NatsServer};
+pub use postgres::{Postgres, PostgresOptions};
+pub use proc::{Proc, ProcBuilder, cargo_bin};
+pub use proxy::TcpProxy;
+pub use require::require;
+
+use std::net::TcpListener;
+
+/// A TCP port of 127.0.0.1 that was free a moment ago. Prefer port 0 where the program can tell
+/// which port it took; this is for those that cannot.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("a bound listener has an address").port()
+}

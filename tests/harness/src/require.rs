@@ -1,0 +1,31 @@
+//! What happens when a server that a test needs is not on this machine.
+//!
+//! On a user's machine the test is skipped and says so; where `CI=true` it fails, so that a
+//! pipeline can never be green by skipping.
+
+use crate::{nats, postgres};
+
+/// `Some(())` when `server` (`nats-server` or `postgres`) can be started here.
+/// Otherwise prints `SKIPPED <test>: <reason>` and returns `None`:
+///
+/// ```no_run
+/// let Some(()) = agentforge_harness::require("postgres") else { return };
+/// ```
+///
+/// # Panics
+/// When the environment says `CI=true` (or `1`), and for a name it does not know.
+#[must_use = "a test must return when the server is missing"]
+pub fn require(server: &str) -> Option<()> {
+    let reason = match server {
+        "nats-server" => nats::binary().err(),
+        "postgres" => postgres::binaries().err(),
+        other => panic!("require() knows nats-server and postgres, not {other:?}"),
+    };
+    let Some(reason) = reason else { return Some(()) };
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("test");
+    let ci = std::env::var("CI").is_ok_and(|v| v.eq_ignore_ascii_case("true") || v == "1");
+    assert!(!ci, "{test} needs {server}, and CI=true forbids skipping: {reason}");
+    eprintln!("SKIPPED {test}: {reason}");
+    None
+}
