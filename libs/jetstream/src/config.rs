@@ -1,0 +1,236 @@
+//! How NATS is reached: the settings, read into values that can be used without further checks.
+//!
+//! Secrets and URLs with credentials never show in `Debug`. No file is read here.
+
+use agentforge_config::{CommaList, ExposeSecret, Reader, Secret, Setting, without_credentials};
+use async_nats::ServerAddr;
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+/// Where the servers are.
+pub const NATS_URL: Setting = Setting::new(
+    "NATS_URL",
+    Some("nats://localhost:4222"),
+    "URLs with commas; schemes nats and tls",
+    "The NATS servers of one cluster.",
+);
+/// A credentials file.
+pub const NATS_CREDS: Setting =
+    Setting::new("NATS_CREDS", None, "path", "A .creds file (JWT and seed). Excludes NATS_NKEY and NATS_USER.");
+/// An NKey seed or the file that holds it.
+pub const NATS_NKEY: Setting =
+    Setting::new("NATS_NKEY", None, "seed (SU…) or path of a file with it", "The NKey to log in with.").secret();
+/// A user name.
+pub const NATS_USER: Setting = Setting::new("NATS_USER", None, "text", "User name; needs NATS_PASSWORD.");
+/// Its password.
+pub const NATS_PASSWORD: Setting = Setting::new("NATS_PASSWORD", None, "text", "Password of NATS_USER.").secret();
+/// Who signs the server's certificate.
+pub const NATS_TLS_CA: Setting =
+    Setting::new("NATS_TLS_CA", None, "path of a PEM file", "Trusted certificate authorities; makes TLS required.");
+/// The client's certificate.
+pub const NATS_TLS_CERT: Setting =
+    Setting::new("NATS_TLS_CERT", None, "path of a PEM file", "Client certificate; needs NATS_TLS_KEY.");
+/// The client's key.
+pub const NATS_TLS_KEY: Setting =
+    Setting::new("NATS_TLS_KEY", None, "path of a PEM file", "Key of the client certificate.");
+/// The longest pause between two tries to connect.
+pub const NATS_MAX_RECONNECT_WAIT: Setting = Setting::new(
+    "NATS_MAX_RECONNECT_WAIT",
+    Some("15s"),
+    "duration 100ms-10m",
+    "Cap of the reconnect backoff, which is exponential with full jitter and never ends.",
+);
+
+const SETTINGS: [Setting; 9] = [
+    NATS_URL, NATS_CREDS, NATS_NKEY, NATS_USER, NATS_PASSWORD, NATS_TLS_CA, NATS_TLS_CERT, NATS_TLS_KEY,
+    NATS_MAX_RECONNECT_WAIT,
+];
+
+/// How a client logs in.
+#[derive(Clone)]
+pub enum Auth {
+    /// Not at all, or as the URL says.
+    None,
+    /// With a `.creds` file, read when connecting.
+    Creds(PathBuf),
+    /// With an NKey seed, or a file that holds one.
+    NKey(Secret),
+    /// With user name and password.
+    UserPassword(String, Secret),
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Creds(_) => "Creds",
+            Self::NKey(_) => "NKey",
+            Self::UserPassword(..) => "UserPassword",
+        })
+    }
+}
+
+/// Files for TLS. The client reads them at each connect, so renewed ones are taken up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Trusted authorities; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// Client certificate and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Where NATS is and how to log in.
+#[derive(Clone)]
+pub struct NatsConfig {
+    /// At least one server.
+    pub servers: Vec<ServerAddr>,
+    /// How to log in.
+    pub auth: Auth,
+    /// TLS files.
+    pub tls: Tls,
+    /// Cap of the reconnect backoff.
+    pub max_reconnect_wait: Duration,
+}
+
+impl fmt::Debug for NatsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<_> = self.servers.iter().map(|s| without_credentials(s.as_url_str())).collect();
+        f.debug_struct("NatsConfig")
+            .field("servers", &servers)
+            .field("auth", &self.auth)
+            .field("tls", &self.tls)
+            .field("max_reconnect_wait", &self.max_reconnect_wait)
+            .finish()
+    }
+}
+
+impl NatsConfig {
+    /// The declarations, in the order of reading.
+    pub const SETTINGS: &'static [Setting] = &SETTINGS;
+
+    /// Reads the settings; faults are the reader's.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let urls = reader.get::<CommaList>(&NATS_URL).into_inner();
+        let servers = urls.iter().filter_map(|url| server(url, reader)).collect();
+        Self {
+            servers,
+            auth: read_auth(reader),
+            tls: read_tls(reader),
+            max_reconnect_wait: reader
+                .get_in(&NATS_MAX_RECONNECT_WAIT, Duration::from_millis(100)..=Duration::from_secs(600)),
+        }
+    }
+
+    /// For tests and tools: one server, no login, a short backoff.
+    ///
+    /// # Errors
+    /// When `url` is not a NATS URL.
+    pub fn for_url(url: &str) -> Result<Self, std::io::Error> {
+        Ok(Self {
+            servers: url.split(',').map(ServerAddr::from_str).collect::<Result<_, _>>()?,
+            auth: Auth::None,
+            tls: Tls::default(),
+            max_reconnect_wait: Duration::from_millis(500),
+        })
+    }
+}
+
+fn server(url: &str, reader: &mut Reader<'_>) -> Option<ServerAddr> {
+    match ServerAddr::from_str(url) {
+        Ok(server) if matches!(server.scheme(), "nats" | "tls") => Some(server),
+        Ok(server) => {
+            reader.fault(NATS_URL.key, format!("scheme {} is not known (allowed: nats, tls)", server.scheme()));
+            None
+        }
+        Err(_) => {
+            reader.fault(NATS_URL.key, format!("{:?} is not a URL such as nats://host:4222", without_credentials(url)));
+            None
+        }
+    }
+}
+
+fn read_auth(reader: &mut Reader<'_>) -> Auth {
+    let creds: Option<PathBuf> = reader.opt(&NATS_CREDS);
+    let nkey: Option<Secret> = reader.opt(&NATS_NKEY);
+    let user: Option<String> = reader.opt(&NATS_USER);
+    let password: Option<Secret> = reader.opt(&NATS_PASSWORD);
+    match (creds, nkey, user, password) {
+        (None, None, None, None) => Auth::None,
+        (Some(path), None, None, None) => Auth::Creds(path),
+        (None, Some(seed), None, None) if !seed.expose_secret().is_empty() => Auth::NKey(seed),
+        (None, None, Some(user), Some(password)) => Auth::UserPassword(user, password),
+        (None, None, Some(_), None) => fault(reader, NATS_USER.key, "needs NATS_PASSWORD"),
+        (None, None, None, Some(_)) => fault(reader, NATS_PASSWORD.key, "needs NATS_USER"),
+        _ => fault(reader, NATS_CREDS.key, "only one of NATS_CREDS, NATS_NKEY and NATS_USER may be set"),
+    }
+}
+
+fn fault(reader: &mut Reader<'_>, key: &str, problem: &str) -> Auth {
+    reader.fault(key, problem);
+    Auth::None
+}
+
+fn read_tls(reader: &mut Reader<'_>) -> Tls {
+    let ca = reader.opt(&NATS_TLS_CA);
+    let client = match (reader.opt(&NATS_TLS_CERT), reader.opt(&NATS_TLS_KEY)) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            reader.fault(NATS_TLS_CERT.key, "needs NATS_TLS_KEY");
+            None
+        }
+        (None, Some(_)) => {
+            reader.fault(NATS_TLS_KEY.key, "needs NATS_TLS_CERT");
+            None
+        }
+    };
+    Tls { ca, client }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<NatsConfig, String> {
+        let source: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let mut reader = Reader::new(&source);
+        let config = NatsConfig::read(&mut reader);
+        reader.finish().map(|_| config).map_err(|f| f.to_string())
+    }
+
+    #[test]
+    fn defaults_and_lists_of_servers_are_read() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.servers[0].as_url_str(), "nats://localhost:4222");
+        assert_eq!(config.max_reconnect_wait, Duration::from_secs(15));
+        let config = read(&[("NATS_URL", "nats://a:1, tls://b:2"), ("NATS_MAX_RECONNECT_WAIT", "20")]).unwrap();
+        assert_eq!(config.servers.len(), 2);
+        assert_eq!(config.max_reconnect_wait, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn wrong_settings_are_named_and_no_secret_is_told() {
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (&[("NATS_URL", "http://u:hunter2@h")], "NATS_URL"),
+            (&[("NATS_URL", "nats://u:hunter2@h:port")], "NATS_URL"),
+            (&[("NATS_USER", "u")], "NATS_PASSWORD"),
+            (&[("NATS_PASSWORD", "hunter2")], "NATS_USER"),
+            (&[("NATS_CREDS", "/x"), ("NATS_USER", "u"), ("NATS_PASSWORD", "hunter2")], "only one of"),
+            (&[("NATS_TLS_CERT", "/x")], "NATS_TLS_KEY"),
+            (&[("NATS_TLS_KEY", "/x")], "NATS_TLS_CERT"),
+            (&[("NATS_MAX_RECONNECT_WAIT", "0s")], "NATS_MAX_RECONNECT_WAIT"),
+        ];
+        for (pairs, expected) in cases {
+            let fault = read(pairs).unwrap_err();
+            assert!(fault.contains(expected) && !fault.contains("hunter2"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_credentials() {
+        let config = read(&[("NATS_URL", "nats://u:hunter2@h:4222")]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let config = read(&[("NATS_USER", "u"), ("NATS_PASSWORD", "hunter2")]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,26 @@
+//! NATS JetStream as this product uses it: connecting, subjects, topology, publishing, consuming.
+//!
+//! Relies on async-nats for the protocol. What async-nats leaves open is owned here: reconnects with
+//! full jitter, replies that end when the connection does, a pull loop that never asks for more than
+//! it was granted and cannot go silent, and acknowledgements that tell the truth.
+//! Nothing here knows what a job is.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod api;
+mod backoff;
+mod config;
+pub mod consume;
+pub mod metrics;
+mod nats;
+pub mod publish;
+mod replies;
+pub mod subjects;
+pub mod topology;
+pub mod trace;
+
+pub use async_nats::HeaderMap;
+pub use config::{Auth, NatsConfig, Tls};
+pub use consume::{AckInfo, Delivery, PullOptions, Puller, Settler, Slots};
+pub use api::ApiError;
+pub use nats::{Error, Nats};
+pub use publish::{Ack, Publisher, publish};

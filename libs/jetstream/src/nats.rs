@@ -1,0 +1,410 @@
+//! The connection: made once, kept for ever, told about by a watch and a gauge.
+//!
+//! Relies on async-nats to reconnect and to subscribe again. Never exits, never gives up; a service
+//! that starts before its NATS waits here. Owns what the client does not: jitter, a count of
+//! connections ("epoch") by which others know that what they had in flight is gone, and replies.
+
+use crate::{
+    backoff::full_jitter,
+    config::{Auth, NatsConfig},
+    metrics::NATS_CONNECTED,
+    replies::{self, NoReply, Replies},
+};
+use agentforge_config::{ExposeSecret, without_credentials};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, connection::State, jetstream};
+use bytes::Bytes;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+/// First ceiling of the reconnect backoff.
+const RECONNECT_BASE: Duration = Duration::from_millis(100);
+/// A dead peer is noticed after two pings without an answer: within three of these.
+const PING: Duration = Duration::from_secs(5);
+/// TCP, TLS and login of one try.
+const CONNECT: Duration = Duration::from_secs(5);
+/// One request to the JetStream API; creating a stream on a slow disk takes seconds.
+const API: Duration = Duration::from_secs(10);
+/// How long closing may take, each for what is unsent and for the end of the connection.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How often the state told is compared with the client's: its events may be dropped under load.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// Why a connection could not be set up. A server that is away is no error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file named by the settings cannot be used.
+    #[error("read {} (from {key})", path.display())]
+    File {
+        /// The setting.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The client refused the options.
+    #[error("set up the NATS client")]
+    Client(#[source] async_nats::ConnectError),
+    /// The client ended before it was set up.
+    #[error("subscribe to replies")]
+    Subscribe(#[source] async_nats::SubscribeError),
+    /// What was sent last may not have reached the server.
+    #[error("drain the NATS connection within {0:?}")]
+    Drain(Duration),
+}
+
+/// The state of the connection. The epoch counts connections, so that a reader who missed a short
+/// break still sees that there was one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Link {
+    pub(crate) connected: bool,
+    pub(crate) epoch: u64,
+    pub(crate) closed: bool,
+}
+
+impl Link {
+    /// Whether what went out on connection `epoch` can no longer be answered.
+    pub(crate) fn has_lost(&self, epoch: u64) -> bool {
+        epoch < self.epoch || (epoch == self.epoch && !self.connected)
+    }
+}
+
+/// A connection to NATS. Clones share it; it ends with [`Nats::drain`] or with its last clone.
+#[derive(Clone)]
+pub struct Nats {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    jetstream: jetstream::Context,
+    link: watch::Receiver<Link>,
+    connected: watch::Receiver<bool>,
+    replies: Arc<Replies>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("link", &*self.inner.link.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Nats {
+    /// Sets the client up and returns at once; the connection is made as soon as a server answers,
+    /// and again whenever it breaks. `name` is shown in the server's connection list.
+    ///
+    /// # Errors
+    /// Files named by the settings that cannot be read, or options that the client refuses.
+    pub async fn connect(config: &NatsConfig, name: &str) -> Result<Self, Error> {
+        let shared = Arc::new(Shared::new());
+        let (events, first) = (shared.clone(), AtomicBool::new(true));
+        let cap = config.max_reconnect_wait;
+        let options = login(&config.auth)
+            .await?
+            .name(name)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .connection_timeout(CONNECT)
+            .ping_interval(PING)
+            .reconnect_delay_callback(move |attempt| match first.swap(false, Ordering::Relaxed) {
+                true => Duration::ZERO,
+                false => full_jitter(attempt, RECONNECT_BASE, cap),
+            })
+            .event_callback(move |event| {
+                events.on_event(&event);
+                std::future::ready(())
+            });
+        let options = with_tls(options, config).await?;
+        let servers: Vec<_> = config.servers.iter().map(|s| without_credentials(s.as_url_str())).collect();
+        info!(?servers, name, "connecting to NATS");
+        let client = options.connect(config.servers.as_slice()).await.map_err(Error::Client)?;
+        Self::around(client, shared).await
+    }
+
+    async fn around(client: Client, shared: Arc<Shared>) -> Result<Self, Error> {
+        let (replies, subscription) = Replies::new(&client).await.map_err(Error::Subscribe)?;
+        let link = shared.link.subscribe();
+        let connected = shared.connected.subscribe();
+        let tasks = [
+            AbortOnDropHandle::new(tokio::spawn(replies::run(replies.clone(), subscription, link.clone()))),
+            AbortOnDropHandle::new(tokio::spawn(recheck(client.clone(), shared))),
+        ];
+        let jetstream = jetstream::ContextBuilder::new().timeout(API).ack_timeout(API).build(client.clone());
+        Ok(Self { inner: Arc::new(Inner { client, jetstream, link, connected, replies, _tasks: tasks }) })
+    }
+
+    /// The client, for core NATS.
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+    /// JetStream's API; each request is bounded by 10 s.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.inner.jetstream
+    }
+    /// Whether the connection is up now.
+    pub fn is_connected(&self) -> bool {
+        self.inner.link.borrow().connected
+    }
+    /// Tells when the connection comes and goes.
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.inner.connected.clone()
+    }
+    /// Waits until the connection is up; `false` when it is not within `limit`.
+    pub async fn wait_connected(&self, limit: Duration) -> bool {
+        self.epoch_by(Instant::now() + limit).await.is_some()
+    }
+    /// The largest message the server takes, headers and payload together, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.inner.client.max_payload()
+    }
+
+    /// Waits until the server has processed all that was sent before. Returns whether it did within `limit`.
+    pub async fn barrier(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let Some(epoch) = self.epoch_by(deadline).await else { return false };
+        // A message to ourselves comes back behind everything that this connection sent before it.
+        let (subject, pending) = self.inner.replies.expect(epoch, deadline, None);
+        let sent = timeout_at(deadline, self.inner.client.publish(subject, Bytes::new())).await;
+        matches!(sent, Ok(Ok(()))) && pending.await.is_ok()
+    }
+
+    /// Makes sure that the server has what was sent, then closes the connection for good.
+    ///
+    /// # Errors
+    /// When the server did not confirm in 5 s; the connection is closed all the same.
+    pub async fn drain(&self) -> Result<(), Error> {
+        // The client's own drain waits for no answer of the server, so the barrier comes first.
+        let confirmed = self.is_connected() && self.barrier(DRAIN).await;
+        let mut link = self.link();
+        let close = async {
+            let _ = self.inner.client.drain().await;
+            let _ = link.wait_for(|l| l.closed || !l.connected).await;
+        };
+        let closed = timeout(DRAIN, close).await.is_ok();
+        if confirmed && closed { Ok(()) } else { Err(Error::Drain(DRAIN)) }
+    }
+
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        self.inner.link.clone()
+    }
+
+    /// The connection's epoch once it is up; `None` when it is not by `deadline`.
+    pub(crate) async fn epoch_by(&self, deadline: Instant) -> Option<u64> {
+        let now = *self.inner.link.borrow();
+        if now.connected {
+            return Some(now.epoch);
+        }
+        let mut link = self.link();
+        let up = timeout_at(deadline, link.wait_for(|l| l.connected)).await;
+        up.ok().and_then(Result::ok).map(|l| l.epoch)
+    }
+
+    /// Sends with a place for the reply. Waits for the connection first: nothing is sent late.
+    pub(crate) async fn send_request(
+        &self,
+        subject: async_nats::Subject,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        deadline: Instant,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<replies::Pending, SendError> {
+        let epoch = self.epoch_by(deadline).await.ok_or(SendError::NotConnected)?;
+        let (reply, pending) = self.inner.replies.expect(epoch, deadline, permit);
+        let client = &self.inner.client;
+        let sent = async {
+            match headers {
+                Some(headers) => client.publish_with_reply_and_headers(subject, reply.clone(), headers, payload).await,
+                None => client.publish_with_reply(subject, reply.clone(), payload).await,
+            }
+        };
+        let failed = match timeout_at(deadline, sent).await {
+            Ok(Ok(())) => return Ok(pending),
+            Ok(Err(refused)) => SendError::Refused(refused),
+            Err(_) => SendError::NotConnected,
+        };
+        self.inner.replies.forget(&reply);
+        Err(failed)
+    }
+
+    pub(crate) async fn request(
+        &self,
+        subject: async_nats::Subject,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Message, SendError> {
+        let pending = self.send_request(subject, None, payload, Instant::now() + limit, None).await?;
+        pending.await.map_err(SendError::NoReply)
+    }
+}
+
+/// Why a request got no reply.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// Nothing was sent.
+    NotConnected,
+    /// The client refused it: subject or size.
+    Refused(async_nats::PublishError),
+    /// It was sent.
+    NoReply(NoReply),
+}
+
+async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
+    let options = ConnectOptions::new();
+    Ok(match auth {
+        Auth::None => options,
+        Auth::UserPassword(user, password) => {
+            options.user_and_password(user.clone(), password.expose_secret().to_owned())
+        }
+        Auth::Creds(path) => {
+            let broken = |source| Error::File { key: "NATS_CREDS", path: path.clone(), source };
+            options.credentials_file(path).await.map_err(broken)?
+        }
+        Auth::NKey(seed) => options.nkey(read_seed(seed.expose_secret()).await?),
+    })
+}
+
+/// A seed itself, or the content of the file that is named. What is no seed is taken for a path.
+async fn read_seed(value: &str) -> Result<String, Error> {
+    const SEED_CHARS: usize = 58;
+    if value.starts_with("SU") && value.len() == SEED_CHARS {
+        return Ok(value.to_owned());
+    }
+    // The value may be a mistyped seed: it is not repeated in the error.
+    let broken = |source| Error::File { key: "NATS_NKEY", path: "the file it names".into(), source };
+    let text = tokio::fs::read_to_string(value).await.map_err(broken)?;
+    Ok(text.trim().to_owned())
+}
+
+async fn with_tls(mut options: ConnectOptions, config: &NatsConfig) -> Result<ConnectOptions, Error> {
+    if let Some(ca) = &config.tls.ca {
+        readable("NATS_TLS_CA", ca).await?;
+        options = options.add_root_certificates(ca.clone()).require_tls(true);
+    }
+    if let Some((cert, key)) = &config.tls.client {
+        readable("NATS_TLS_CERT", cert).await?;
+        readable("NATS_TLS_KEY", key).await?;
+        options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
+    }
+    Ok(options)
+}
+
+/// The client reads the file at each connect and would try for ever with one that is not there.
+async fn readable(key: &'static str, path: &Path) -> Result<(), Error> {
+    let read = tokio::fs::read(path).await;
+    read.map(drop).map_err(|source| Error::File { key, path: path.to_owned(), source })
+}
+
+/// What the client's events are turned into.
+struct Shared {
+    link: watch::Sender<Link>,
+    connected: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        process_gauge(1, 0);
+        Self { link: watch::Sender::default(), connected: watch::Sender::default() }
+    }
+
+    fn on_event(&self, event: &Event) {
+        match event {
+            Event::Connected => self.set_connected(true),
+            Event::Disconnected => self.set_connected(false),
+            Event::Closed => {
+                self.link.send_modify(|l| l.closed = true);
+                self.set_connected(false);
+            }
+            Event::LameDuckMode => info!("the NATS server asks its clients to leave"),
+            Event::ServerError(error) => warn!(%error, "NATS server error"),
+            // Each failed try to connect ends up here; that the connection is down was told once.
+            Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
+            Event::SlowConsumer(subscription) => warn!(subscription, "messages dropped: a subscription is read too slowly"),
+            Event::Draining => {}
+        }
+    }
+
+    fn set_connected(&self, connected: bool) {
+        let mut was = false;
+        self.link.send_modify(|l| {
+            was = l.connected;
+            // A second "connected" in a row means that the event between them was dropped.
+            l.epoch += u64::from(connected);
+            l.connected = connected;
+        });
+        if was == connected {
+            return;
+        }
+        self.connected.send_replace(connected);
+        process_gauge(0, if connected { 1 } else { -1 });
+        match connected {
+            true => info!("connected to NATS"),
+            false => warn!("not connected to NATS"),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        process_gauge(-1, -i64::from(self.link.borrow().connected));
+    }
+}
+
+/// One gauge for all connections of the process: 1 while all of them are up.
+fn process_gauge(all: i64, up: i64) {
+    static COUNTS: Mutex<(i64, i64)> = Mutex::new((0, 0));
+    let mut counts = COUNTS.lock().expect("nothing panics under this lock");
+    counts.0 += all;
+    counts.1 += up;
+    NATS_CONNECTED.set(&[], if counts.0 > 0 && counts.0 == counts.1 { 1.0 } else { 0.0 });
+}
+
+/// Corrects what dropped events left wrong; ends with the connection.
+async fn recheck(client: Client, shared: Arc<Shared>) {
+    let mut tick = interval(RECHECK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut differed = false;
+    loop {
+        tick.tick().await;
+        let link = *shared.link.borrow();
+        let connected = client.connection_state() == State::Connected && !link.closed;
+        // Twice in a row: once may be an event on its way.
+        let differs = connected != link.connected;
+        if differs && differed {
+            shared.set_connected(connected);
+        }
+        differed = differs && !differed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_on_an_earlier_or_broken_connection_is_lost() {
+        let link = |connected, epoch| Link { connected, epoch, closed: false };
+        let cases = [
+            (link(true, 3), 3, false),
+            (link(true, 3), 2, true),
+            (link(false, 3), 3, true),
+            (link(false, 3), 4, false),
+        ];
+        for (link, epoch, lost) in cases {
+            assert_eq!(link.has_lost(epoch), lost, "{link:?} {epoch}");
+        }
+    }
+}

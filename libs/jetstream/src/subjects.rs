@@ -1,0 +1,94 @@
+//! Names on the bus: streams, subjects, durable consumers, buckets. Each is made here and nowhere else.
+//!
+//! Values only. The grammar of missions and queues (one token, no `_`) keeps every name valid and
+//! every pair of names apart.
+
+use agentforge_message_id::{Mission, Queue};
+
+/// Jobs that wait for a worker (work queue).
+pub const STREAM_JOBS: &str = "swarm_jobs";
+/// What workers report (work queue, read by the orchestrators alone).
+pub const STREAM_RESULTS: &str = "swarm_results";
+/// Dead letters, kept by age.
+pub const STREAM_DLQ: &str = "swarm_dlq";
+/// Life-cycle events, kept by age.
+pub const STREAM_EVENTS: &str = "events";
+/// The server's advisories about messages that ran out of deliveries or were terminated.
+pub const STREAM_ADVISORIES: &str = "swarm_advisories";
+
+/// Object store of outputs that are too large for a message.
+pub const BUCKET_JOB_OUTPUTS: &str = "job_outputs";
+/// Key-value bucket of finished operations that may be replayed.
+pub const BUCKET_OPERATIONS: &str = "operations";
+/// Key-value bucket that remembers hand-backs, so that they burn no delivery allowance.
+pub const BUCKET_HANDBACKS: &str = "handbacks";
+
+/// Where a queue's jobs are published.
+pub fn job(mission: &Mission, queue: &Queue) -> String {
+    format!("swarm.jobs.{mission}.{queue}")
+}
+
+/// Where workers publish what became of a queue's jobs.
+pub fn results(mission: &Mission, queue: &Queue) -> String {
+    format!("swarm.results.{mission}.{queue}")
+}
+
+/// All results of a mission.
+pub fn results_filter(mission: &Mission) -> String {
+    format!("swarm.results.{mission}.>")
+}
+
+/// Where a queue's dead letters are published.
+pub fn dlq(mission: &Mission, queue: &Queue) -> String {
+    format!("swarm.dlq.{mission}.{queue}")
+}
+
+/// The life-cycle events of one state; `state` is one token, such as `succeeded`.
+pub fn event(mission: &Mission, state: &str) -> String {
+    format!("agentforge.events.job.{mission}.{state}")
+}
+
+/// Where agents announce themselves (core NATS, not stored).
+pub fn agent_heartbeat(mission: &Mission) -> String {
+    format!("swarm.agents.{mission}.heartbeat")
+}
+
+/// Where workers are told to cancel a running job (core NATS, not stored).
+pub fn control_cancel(mission: &Mission) -> String {
+    format!("swarm.control.{mission}.cancel")
+}
+
+/// The durable consumer of a queue's workers: `worker-<mission>` for the default queue, the name that
+/// scaler and alerts use, and `worker-<mission>_<queue>` for the others.
+pub fn worker_durable(mission: &Mission, queue: &Queue) -> String {
+    if *queue == Queue::default() { format!("worker-{mission}") } else { format!("worker-{mission}_{queue}") }
+}
+
+/// The durable consumer through which orchestrators read results.
+pub fn orchestrator_durable(mission: &Mission) -> String {
+    format!("orchestrator-{mission}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let (mission, other) = (Mission::new("staging").unwrap(), Queue::new("gpu").unwrap());
+        let default = Queue::default();
+        let cases = [
+            (job(&mission, &default), "swarm.jobs.staging.default"),
+            (results(&mission, &other), "swarm.results.staging.gpu"),
+            (results_filter(&mission), "swarm.results.staging.>"),
+            (dlq(&mission, &other), "swarm.dlq.staging.gpu"),
+            (event(&mission, "dead"), "agentforge.events.job.staging.dead"),
+            (worker_durable(&mission, &default), "worker-staging"),
+            (worker_durable(&mission, &other), "worker-staging_gpu"),
+            (orchestrator_durable(&mission), "orchestrator-staging"),
+        ];
+        for (made, expected) in cases {
+            assert_eq!(made, expected);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Makes the server agree with the plan: create, update, read back, compare.
+//!
+//! Safe to run at any time and by many at once. Stops at the first thing that cannot be made so.
+
+use super::{
+    compare::{self, Difference},
+    plan::{Plan, PlannedConsumer},
+};
+use crate::api::{self, ApiError};
+use async_nats::jetstream::{Context, ErrorCode, consumer, stream};
+use serde_json::json;
+use tracing::{info, warn};
+
+/// Looks at one thing before it counts as never agreeing: another process may change it in between.
+const ROUNDS: usize = 5;
+
+/// Why the topology is not as planned.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It exists with a field that JetStream cannot change. Nothing was changed.
+    #[error("{kind} {name} has {field} {found}, expected {expected}, and this cannot be changed: {hint}")]
+    Incompatible {
+        /// `stream` or `consumer`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The field.
+        field: &'static str,
+        /// As planned.
+        expected: String,
+        /// As it is.
+        found: String,
+        /// What a person can do.
+        hint: String,
+    },
+    /// The server took an update and the field is still not as planned.
+    #[error("{kind} {name} still has {field} {found} after an update, expected {expected}")]
+    NotTaken {
+        /// `stream` or `consumer`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The field.
+        field: &'static str,
+        /// As planned.
+        expected: String,
+        /// As it is.
+        found: String,
+    },
+    /// The server refused or did not answer.
+    #[error("{attempt} {kind} {name}")]
+    Api {
+        /// `read`, `create` or `update`.
+        attempt: &'static str,
+        /// `stream` or `consumer`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        source: ApiError,
+    },
+}
+
+impl Error {
+    /// Whether trying again may help: the server was not able to answer.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if source.is_retryable())
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Names of what was made.
+    pub created: Vec<String>,
+    /// Names of what was changed.
+    pub updated: Vec<String>,
+}
+
+/// Creates or updates everything in the plan and makes sure that the server has it so.
+///
+/// # Errors
+/// See [`Error`]; `is_retryable` says whether the server was merely not able to answer.
+pub async fn ensure(js: &Context, plan: &Plan) -> Result<Report, Error> {
+    let mut report = Report::default();
+    for config in &plan.streams {
+        agree(&Stream { js, config }, &mut report).await?;
+    }
+    for planned in &plan.consumers {
+        agree(&Consumer { js, planned }, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// One thing to make so. Streams and consumers differ in their requests only.
+trait Thing {
+    type Found;
+    const KIND: &'static str;
+    /// Of `read`: it is not there.
+    const MISSING: ErrorCode;
+    /// Of `create`: somebody else made it in between.
+    const EXISTS: &'static [ErrorCode];
+    fn name(&self) -> &str;
+    fn remedy(&self) -> String;
+    async fn read(&self) -> Result<Self::Found, ApiError>;
+    async fn create(&self) -> Result<(), ApiError>;
+    async fn update(&self, found: &Self::Found) -> Result<(), ApiError>;
+    fn differences(&self, found: &Self::Found) -> Vec<Difference>;
+}
+
+async fn agree<T: Thing>(thing: &T, report: &mut Report) -> Result<(), Error> {
+    let name = thing.name().to_owned();
+    let failed = |attempt| {
+        let name = name.clone();
+        move |source| Error::Api { attempt, kind: T::KIND, name, source }
+    };
+    let mut last = None;
+    for _ in 0..ROUNDS {
+        let found = match thing.read().await {
+            Ok(found) => found,
+            Err(e) if e.is(T::MISSING) => {
+                match thing.create().await {
+                    Ok(()) => {
+                        info!(kind = T::KIND, name, "created");
+                        report.created.push(name.clone());
+                    }
+                    Err(e) if T::EXISTS.iter().any(|code| e.is(*code)) => {}
+                    Err(e) => return Err(failed("create")(e)),
+                }
+                continue;
+            }
+            Err(e) => return Err(failed("read")(e)),
+        };
+        let differences = thing.differences(&found);
+        if let Some(d) = differences.iter().find(|d| !d.changeable) {
+            let Difference { field, expected, found, .. } = d.clone();
+            return Err(Error::Incompatible { kind: T::KIND, name, field, expected, found, hint: thing.remedy() });
+        }
+        let Some(first) = differences.first() else { return Ok(()) };
+        for d in &differences {
+            warn!(kind = T::KIND, name, field = d.field, expected = d.expected, found = d.found, "updating what differs");
+        }
+        thing.update(&found).await.map_err(failed("update"))?;
+        if report.updated.last() != Some(&name) {
+            report.updated.push(name.clone());
+        }
+        last = Some(first.clone());
+    }
+    match last {
+        Some(Difference { field, expected, found, .. }) => Err(Error::NotTaken { kind: T::KIND, name, field, expected, found }),
+        // Created and gone again each time.
+        None => Err(Error::NotTaken { kind: T::KIND, name, field: "existence", expected: "yes".into(), found: "no".into() }),
+    }
+}
+
+struct Stream<'a> {
+    js: &'a Context,
+    config: &'a stream::Config,
+}
+
+impl Thing for Stream<'_> {
+    type Found = stream::Config;
+    const KIND: &'static str = "stream";
+    const MISSING: ErrorCode = ErrorCode::STREAM_NOT_FOUND;
+    const EXISTS: &'static [ErrorCode] = &[ErrorCode::STREAM_NAME_EXIST];
+
+    fn name(&self) -> &str {
+        &self.config.name
+    }
+    fn remedy(&self) -> String {
+        let name = self.name();
+        format!("drain or back up its messages, then delete it (nats stream rm {name}); it is created anew at the next start")
+    }
+    async fn read(&self) -> Result<stream::Config, ApiError> {
+        let info: stream::Info = api::call(self.js, format!("STREAM.INFO.{}", self.name()), &json!({})).await?;
+        Ok(info.config)
+    }
+    async fn create(&self) -> Result<(), ApiError> {
+        api::call::<stream::Info>(self.js, format!("STREAM.CREATE.{}", self.name()), self.config).await.map(drop)
+    }
+    async fn update(&self, found: &stream::Config) -> Result<(), ApiError> {
+        let config = compare::updated_stream(self.config, found);
+        api::call::<stream::Info>(self.js, format!("STREAM.UPDATE.{}", self.name()), &config).await.map(drop)
+    }
+    fn differences(&self, found: &stream::Config) -> Vec<Difference> {
+        compare::stream(self.config, found)
+    }
+}
+
+struct Consumer<'a> {
+    js: &'a Context,
+    planned: &'a PlannedConsumer,
+}
+
+impl Consumer<'_> {
+    async fn write(&self, config: &consumer::Config, action: &str) -> Result<(), ApiError> {
+        let PlannedConsumer { stream, .. } = self.planned;
+        let subject = format!("CONSUMER.CREATE.{stream}.{}.{}", self.name(), config.filter_subject);
+        let body = json!({"stream_name": stream, "config": config, "action": action});
+        api::call::<consumer::Info>(self.js, subject, &body).await.map(drop)
+    }
+}
+
+impl Thing for Consumer<'_> {
+    type Found = consumer::Config;
+    const KIND: &'static str = "consumer";
+    const MISSING: ErrorCode = ErrorCode::CONSUMER_NOT_FOUND;
+    const EXISTS: &'static [ErrorCode] = &[ErrorCode::CONSUMER_ALREADY_EXISTS, ErrorCode::CONSUMER_NAME_EXIST];
+
+    fn name(&self) -> &str {
+        self.planned.config.durable_name.as_deref().unwrap_or_default()
+    }
+    fn remedy(&self) -> String {
+        let (stream, name) = (&self.planned.stream, self.name());
+        format!("delete it (nats consumer rm {stream} {name}); unacknowledged messages stay, and it is created anew at the next start")
+    }
+    async fn read(&self) -> Result<consumer::Config, ApiError> {
+        let subject = format!("CONSUMER.INFO.{}.{}", self.planned.stream, self.name());
+        let info: consumer::Info = api::call(self.js, subject, &json!({})).await?;
+        Ok(info.config)
+    }
+    async fn create(&self) -> Result<(), ApiError> {
+        self.write(&self.planned.config, "create").await
+    }
+    async fn update(&self, found: &consumer::Config) -> Result<(), ApiError> {
+        self.write(&compare::updated_consumer(&self.planned.config, found), "update").await
+    }
+    fn differences(&self, found: &consumer::Config) -> Vec<Difference> {
+        compare::consumer(&self.planned.config, found)
+    }
+}

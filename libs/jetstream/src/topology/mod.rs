@@ -1,0 +1,15 @@
+//! The streams, consumers and buckets of the product: one definition, created or updated, read back.
+//!
+//! [`plan`] is the definition (pure), [`ensure`] makes the server agree with it. What the server cannot
+//! change is refused with expected beside found. Nothing is ever deleted here, and what the plan does not
+//! speak of (placement, mirrors, an operator's metadata) is left as it is.
+
+mod compare;
+mod config;
+mod ensure;
+mod plan;
+
+pub use compare::Difference;
+pub use config::{EDGE_MODE, Edge, TopologyConfig};
+pub use ensure::{Error, Report, ensure};
+pub use plan::{Plan, PlannedConsumer, plan};

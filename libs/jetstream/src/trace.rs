@@ -1,0 +1,75 @@
+//! W3C trace context in message headers, so that submit, job and tool call are one trace.
+//!
+//! Uses the propagator that the process installed; without one, nothing is written or read.
+
+use async_nats::HeaderMap;
+use opentelemetry::{
+    Context, global,
+    propagation::{Extractor, Injector},
+};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+struct Carrier<'a>(&'a mut HeaderMap);
+struct Reading<'a>(&'a HeaderMap);
+
+impl Injector for Carrier<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        // The two headers of W3C are static names; a value with a line break would break the
+        // protocol's frame, and no propagator makes one.
+        if !value.contains(['\r', '\n']) {
+            self.0.insert(key, value.as_str());
+        }
+    }
+}
+
+impl Extractor for Reading<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(|value| value.as_str())
+    }
+    fn keys(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| name.as_ref()).collect()
+    }
+}
+
+/// Writes the trace context of `span` into headers.
+pub fn inject(span: &tracing::Span, headers: &mut HeaderMap) {
+    inject_context(&span.context(), headers);
+}
+
+/// Writes the trace context of the current span into headers.
+pub fn inject_current(headers: &mut HeaderMap) {
+    inject(&tracing::Span::current(), headers);
+}
+
+/// Writes a trace context into headers.
+pub fn inject_context(context: &Context, headers: &mut HeaderMap) {
+    global::get_text_map_propagator(|p| p.inject_context(context, &mut Carrier(headers)));
+}
+
+/// The trace context that headers carry; an empty one when there is none.
+pub fn extract(headers: Option<&HeaderMap>) -> Context {
+    let Some(headers) = headers else { return Context::new() };
+    global::get_text_map_propagator(|p| p.extract(&Reading(headers)))
+}
+
+/// Makes the trace context in headers the parent of `span`.
+pub fn set_parent(span: &tracing::Span, headers: Option<&HeaderMap>) {
+    // An error means that no trace layer is installed: then there is nothing to link.
+    let _ = span.set_parent(extract(headers));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_carry_what_a_propagator_sets_and_no_line_breaks() {
+        let mut headers = HeaderMap::new();
+        let value = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        Carrier(&mut headers).set("traceparent", value.into());
+        Carrier(&mut headers).set("tracestate", "a\r\nEvil: 1".into());
+        assert_eq!(Reading(&headers).get("traceparent"), Some(value));
+        assert_eq!(Reading(&headers).get("tracestate"), None);
+        assert_eq!(Reading(&headers).keys(), ["traceparent"]);
+    }
+}
