@@ -1,0 +1,260 @@
+//! Between the proto's messages and the model. Values only.
+
+use crate::admission::{SubmitInput, Template};
+use crate::api::{job, trace};
+use crate::error::Error;
+use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, Presence, Schedule, State};
+use agentforge_proto::bus::{ErrorClass, OutputRef};
+use agentforge_proto::time::{Micros, duration_from_proto, duration_to_proto};
+use agentforge_proto::v1 as pb;
+use std::time::Duration;
+
+/// What a caller sent as a duration; negative ones are refused. Generic so that only the proto crate names its type.
+macro_rules! duration {
+    ($field:literal, $value:expr) => {
+        $value
+            .map(|d| duration_from_proto(&d).ok_or_else(|| Error::field($field, concat!($field, " is negative or malformed"))))
+            .transpose()
+    };
+}
+pub(super) use duration;
+
+macro_rules! moment {
+    ($field:literal, $value:expr) => {
+        $value
+            .map(|t| Micros::from_proto(&t).ok_or_else(|| Error::field($field, concat!($field, " is not a moment of the years -9999 to 9999"))))
+            .transpose()
+    };
+}
+
+/// Empty strings mean "not given".
+pub(super) fn given(s: String) -> Option<String> {
+    Some(s).filter(|s| !s.is_empty())
+}
+
+pub(super) fn submit_input(r: pb::SubmitJobRequest, traceparent: Option<String>) -> Result<SubmitInput, Error> {
+    Ok(SubmitInput {
+        id: given(r.id),
+        idempotency_key: given(r.idempotency_key),
+        mission: given(r.mission),
+        queue: given(r.queue),
+        tool: r.tool,
+        args: r.args,
+        labels: r.labels.into_iter().collect(),
+        max_attempts: Some(r.max_attempts).filter(|n| *n > 0),
+        timeout: duration!("timeout", r.timeout)?,
+        run_at: moment!("run_at", r.run_at)?,
+        deadline: moment!("deadline", r.deadline)?,
+        task: given(r.task),
+        reuse: r.reuse,
+        traceparent,
+    })
+}
+
+pub(super) fn states(numbers: Vec<i32>) -> Result<Vec<State>, Error> {
+    numbers.into_iter().map(|n| state_from(n).ok_or_else(|| Error::field("states", format!("there is no state {n}")))).collect()
+}
+
+fn state_from(n: i32) -> Option<State> {
+    Some(match pb::JobState::try_from(n).ok()? {
+        pb::JobState::Unspecified => return None,
+        pb::JobState::Accepted => State::Accepted,
+        pb::JobState::Queued => State::Queued,
+        pb::JobState::Running => State::Running,
+        pb::JobState::Succeeded => State::Succeeded,
+        pb::JobState::Failed => State::Failed,
+        pb::JobState::Dead => State::Dead,
+        pb::JobState::Cancelled => State::Cancelled,
+        pb::JobState::Expired => State::Expired,
+    })
+}
+
+fn state_to(s: State) -> pb::JobState {
+    match s {
+        State::Accepted => pb::JobState::Accepted,
+        State::Queued => pb::JobState::Queued,
+        State::Running => pb::JobState::Running,
+        State::Succeeded => pb::JobState::Succeeded,
+        State::Failed => pb::JobState::Failed,
+        State::Dead => pb::JobState::Dead,
+        State::Cancelled => pb::JobState::Cancelled,
+        State::Expired => pb::JobState::Expired,
+    }
+}
+
+fn class_to(c: ErrorClass) -> pb::ErrorClass {
+    match c {
+        ErrorClass::Transient => pb::ErrorClass::Transient,
+        ErrorClass::Network => pb::ErrorClass::Network,
+        ErrorClass::Timeout => pb::ErrorClass::Timeout,
+        ErrorClass::RateLimited => pb::ErrorClass::RateLimited,
+        ErrorClass::Validation => pb::ErrorClass::Validation,
+        ErrorClass::ToolNotFound => pb::ErrorClass::ToolNotFound,
+        ErrorClass::Permission => pb::ErrorClass::Permission,
+        ErrorClass::Runtime => pb::ErrorClass::Runtime,
+        ErrorClass::WorkerLost => pb::ErrorClass::WorkerLost,
+        ErrorClass::Expired => pb::ErrorClass::Expired,
+        ErrorClass::Cancelled => pb::ErrorClass::Cancelled,
+        ErrorClass::InvalidMessage => pb::ErrorClass::InvalidMessage,
+        ErrorClass::Unknown => pb::ErrorClass::Unspecified,
+    }
+}
+
+pub(super) fn error(e: JobError) -> pb::JobError {
+    pb::JobError { class: class_to(e.class).into(), message: e.message, log_tail: e.log_tail }
+}
+
+fn output_ref(o: OutputRef) -> pb::OutputRef {
+    pb::OutputRef { bucket: o.bucket, name: o.name, size: o.size, sha256: o.sha256 }
+}
+
+pub(super) fn job(j: Job) -> pb::Job {
+    pb::Job {
+        attempts: job::attempts(&j),
+        id: j.id.to_string(),
+        mission: j.mission.into(),
+        queue: j.queue.into(),
+        tool: j.tool.into(),
+        args: j.args,
+        labels: j.labels.into_iter().collect(),
+        state: state_to(j.state).into(),
+        max_attempts: j.max_attempts,
+        result: j.result,
+        output_ref: j.output_ref.map(output_ref),
+        error: j.error.map(error),
+        created_at: Some(j.created_at.to_proto()),
+        queued_at: j.queued_at.map(Micros::to_proto),
+        started_at: j.started_at.map(Micros::to_proto),
+        finished_at: j.finished_at.map(Micros::to_proto),
+        run_at: j.run_at.map(Micros::to_proto),
+        deadline: j.deadline.map(Micros::to_proto),
+        timeout: Some(duration_to_proto(j.timeout)),
+        idempotency_key: j.idempotency_key,
+        task: j.task,
+        reuse: j.reuse,
+        idempotent_replay: j.replay_of.map(|id| id.to_string()),
+        worker: j.worker,
+        schedule_id: j.schedule_id.map(|id| id.to_string()),
+        trace_id: j.traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
+        version: u64::try_from(j.version).unwrap_or_default(),
+    }
+}
+
+pub(super) fn attempt(a: AttemptRecord) -> pb::JobAttempt {
+    pb::JobAttempt {
+        attempt: a.attempt.get(),
+        outcome: a.outcome,
+        error: a.error.map(error),
+        worker: a.worker.unwrap_or_default(),
+        delivery: a.delivery,
+        started_at: a.started_at.map(Micros::to_proto),
+        finished_at: Some(a.finished_at.to_proto()),
+        retry_at: a.retry_at.map(Micros::to_proto),
+    }
+}
+
+pub(super) fn dead_letter(d: DeadLetter) -> pb::DeadLetter {
+    pb::DeadLetter {
+        id: d.id,
+        job_id: d.job.map(|id| id.to_string()).unwrap_or_default(),
+        mission: d.mission,
+        queue: d.queue,
+        tool: d.tool,
+        reason: d.reason,
+        error: Some(error(d.error)),
+        created_at: Some(d.created_at.to_proto()),
+        redriven_at: d.redriven_at.map(Micros::to_proto),
+    }
+}
+
+fn template(t: Template) -> pb::SubmitJobRequest {
+    pb::SubmitJobRequest {
+        mission: t.mission.unwrap_or_default(),
+        queue: t.queue.unwrap_or_default(),
+        tool: t.tool,
+        args: t.args,
+        labels: t.labels.into_iter().collect(),
+        max_attempts: t.max_attempts.unwrap_or_default(),
+        timeout: t.timeout_ms.map(|ms| duration_to_proto(Duration::from_millis(ms))),
+        task: t.task.unwrap_or_default(),
+        reuse: t.reuse,
+        ..Default::default()
+    }
+}
+
+pub(super) fn schedule(s: Schedule) -> Result<pb::Schedule, Error> {
+    let job = crate::api::job::template(&s)?;
+    Ok(pb::Schedule {
+        id: s.id.to_string(),
+        name: s.name,
+        cron: s.cron,
+        time_zone: s.time_zone,
+        job: Some(template(job)),
+        paused: s.paused,
+        created_at: Some(s.created_at.to_proto()),
+        last_run_at: s.last_run_at.map(Micros::to_proto),
+        next_run_at: s.next_run_at.map(Micros::to_proto),
+        last_job_id: s.last_job_id.map(|id| id.to_string()).unwrap_or_default(),
+    })
+}
+
+/// `None` asks for all.
+pub(super) fn presence(n: i32) -> Result<Option<Presence>, Error> {
+    match pb::AgentStatus::try_from(n) {
+        Ok(pb::AgentStatus::Unspecified) => Ok(None),
+        Ok(pb::AgentStatus::Online) => Ok(Some(Presence::Online)),
+        Ok(pb::AgentStatus::Offline) => Ok(Some(Presence::Offline)),
+        Ok(pb::AgentStatus::Left) => Ok(Some(Presence::Left)),
+        Err(_) => Err(Error::field("status", format!("there is no status {n}"))),
+    }
+}
+
+pub(super) fn agent(a: Agent, now: Micros) -> pb::Agent {
+    let status = match a.presence(now) {
+        Presence::Online => pb::AgentStatus::Online,
+        Presence::Offline => pb::AgentStatus::Offline,
+        Presence::Left => pb::AgentStatus::Left,
+    };
+    pb::Agent {
+        status: status.into(),
+        id: a.id.into(),
+        mission: a.mission.into(),
+        site: a.site.into(),
+        host: a.host,
+        version: a.version,
+        tools: a.tools,
+        queues: a.queues,
+        capacity: a.capacity,
+        inflight: a.inflight,
+        first_seen_at: Some(a.first_seen_at.to_proto()),
+        last_seen_at: Some(a.last_seen_at.to_proto()),
+        certificate_expires_at: a.certificate_expires_at.map(Micros::to_proto),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_and_classes_have_the_words_of_the_contract() {
+        for s in State::ALL {
+            let proto = state_to(s);
+            assert_eq!(proto.as_str_name(), format!("JOB_STATE_{}", s.as_str().to_uppercase()));
+            assert_eq!(state_from(proto.into()), Some(s));
+        }
+        assert_eq!((state_from(0), state_from(99)), (None, None));
+        for n in 1..=12 {
+            let proto = pb::ErrorClass::try_from(n).unwrap();
+            let class = ErrorClass::from_word(&proto.as_str_name().trim_start_matches("ERROR_CLASS_").to_lowercase());
+            assert_eq!(class_to(class), proto);
+        }
+    }
+
+    #[test]
+    fn what_was_not_given_stays_so() {
+        let input = submit_input(pb::SubmitJobRequest { tool: "echo".into(), ..Default::default() }, None).unwrap();
+        assert!(input.id.is_none() && input.idempotency_key.is_none() && input.mission.is_none() && input.queue.is_none());
+        assert!(input.max_attempts.is_none() && input.timeout.is_none() && input.task.is_none());
+    }
+}

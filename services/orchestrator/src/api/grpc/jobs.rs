@@ -1,0 +1,134 @@
+//! The Jobs service.
+
+use super::guard::Place;
+use super::{Call, convert, submit};
+use crate::api::job;
+use crate::api::stream::until_last;
+use crate::app::{App, DeadLetterQuery, JobQuery, RedriveSpec};
+use crate::error::Error;
+use agentforge_proto::time::duration_from_proto;
+use agentforge_proto::v1 as pb;
+use agentforge_proto::v1::jobs_server::Jobs;
+use convert::{duration, given};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+pub(super) struct Service {
+    pub(super) app: App,
+}
+
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
+#[tonic::async_trait]
+impl Jobs for Service {
+    async fn submit_job(&self, request: Request<pb::SubmitJobRequest>) -> Result<Response<pb::SubmitJobResponse>, Status> {
+        let mut call = Call::of("SubmitJob", &request);
+        let input = convert::submit_input(request.into_inner(), call.traceparent.take()).map_err(|e| call.refuse(&e))?;
+        let answer = self.app.submit(input).await.map_err(|e| call.refuse(&e))?;
+        Ok(Response::new(pb::SubmitJobResponse { job: Some(convert::job(answer.job)), created: answer.created }))
+    }
+
+    type SubmitJobsStream = Answers<pb::SubmitJobsResponse>;
+
+    async fn submit_jobs(&self, request: Request<Streaming<pb::SubmitJobRequest>>) -> Result<Response<Self::SubmitJobsStream>, Status> {
+        let call = Call::of("SubmitJobs", &request);
+        let place = request.extensions().get::<Place>().cloned();
+        let answers = submit::answers(self.app.clone(), call, request.into_inner());
+        // The stream keeps its place among the calls served at once.
+        Ok(Response::new(answers.inspect(move |_| { let _held = &place; }).boxed()))
+    }
+
+    async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Result<Response<pb::Job>, Status> {
+        let call = Call::of("GetJob", &request);
+        let request = request.into_inner();
+        let wait = duration!("wait", request.wait).map_err(|e| call.refuse(&e))?;
+        let job = match wait {
+            Some(wait) if !wait.is_zero() => self.app.wait(&request.id, wait).await,
+            _ => self.app.job(&request.id).await,
+        };
+        job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
+    }
+
+    async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsResponse>, Status> {
+        let call = Call::of("ListJobs", &request);
+        let r = request.into_inner();
+        let states = convert::states(r.states).map_err(|e| call.refuse(&e))?;
+        let query = JobQuery {
+            mission: given(r.mission),
+            queue: given(r.queue),
+            tool: given(r.tool),
+            states,
+            labels: r.labels,
+            limit: r.limit,
+            cursor: given(r.cursor),
+        };
+        let page = job::cut(self.app.jobs(query).await.map_err(|e| call.refuse(&e))?);
+        let jobs = page.items.into_iter().map(convert::job).collect();
+        Ok(Response::new(pb::ListJobsResponse { jobs, next_cursor: page.next.unwrap_or_default() }))
+    }
+
+    type WatchJobStream = Answers<pb::Job>;
+
+    async fn watch_job(&self, request: Request<pb::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        let call = Call::of("WatchJob", &request);
+        let jobs = self.app.watch(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let jobs = until_last(jobs, self.app.stopping().clone(), |j| j.state.is_final());
+        Ok(Response::new(jobs.map(move |j| j.map(convert::job).map_err(|e| call.refuse(&e))).boxed()))
+    }
+
+    async fn cancel_job(&self, request: Request<pb::CancelJobRequest>) -> Result<Response<pb::Job>, Status> {
+        let call = Call::of("CancelJob", &request);
+        let job = self.app.cancel(&request.get_ref().id).await;
+        job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
+    }
+
+    async fn list_attempts(&self, request: Request<pb::ListAttemptsRequest>) -> Result<Response<pb::ListAttemptsResponse>, Status> {
+        let call = Call::of("ListAttempts", &request);
+        let attempts = self.app.attempts(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        Ok(Response::new(pb::ListAttemptsResponse { attempts: attempts.into_iter().map(convert::attempt).collect() }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<pb::ListDeadLettersRequest>,
+    ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
+        let call = Call::of("ListDeadLetters", &request);
+        let r = request.into_inner();
+        let query = DeadLetterQuery {
+            mission: given(r.mission),
+            queue: given(r.queue),
+            reason: given(r.reason),
+            include_redriven: r.include_redriven,
+            limit: r.limit,
+            cursor: given(r.cursor),
+        };
+        let page = self.app.dead_letters(query).await.map_err(|e| call.refuse(&e))?;
+        let dead_letters = page.items.into_iter().map(convert::dead_letter).collect();
+        Ok(Response::new(pb::ListDeadLettersResponse { dead_letters, next_cursor: page.next.unwrap_or_default() }))
+    }
+
+    type RedriveDeadLettersStream = Answers<pb::RedriveProgress>;
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<pb::RedriveDeadLettersRequest>,
+    ) -> Result<Response<Self::RedriveDeadLettersStream>, Status> {
+        let call = Call::of("RedriveDeadLetters", &request);
+        let r = request.into_inner();
+        let spec = RedriveSpec {
+            job_ids: r.job_ids,
+            mission: given(r.mission),
+            queue: given(r.queue),
+            reason: given(r.reason),
+            rate: r.rate,
+            limit: r.limit,
+        };
+        let progress = self.app.redrive(spec).map_err(|e| call.refuse(&e))?;
+        let progress = until_last(progress, self.app.stopping().clone(), |p| p.done);
+        let told = progress.map(move |p| {
+            p.map(|p| pb::RedriveProgress { redriven: p.redriven, skipped: p.skipped, done: p.done }).map_err(|e| call.refuse(&e))
+        });
+        Ok(Response::new(told.boxed()))
+    }
+}

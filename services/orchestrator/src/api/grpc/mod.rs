@@ -1,0 +1,128 @@
+//! gRPC `agentforge.v1`: the services, health and reflection, behind one guard.
+//!
+//! Relies on the same application and the same table of operations as REST. Long answers end when the
+//! service stops, so that a stop does not wait for callers.
+
+mod agents;
+mod convert;
+mod guard;
+mod health;
+mod jobs;
+mod schedules;
+mod status;
+mod submit;
+
+use super::limits::{BODY_MAX_BYTES, CALLS_MAX, CONNECTION_STREAMS_MAX, Gate};
+use super::{Auth, trace};
+use crate::app::App;
+use crate::error::Error;
+use agentforge_proto::FILE_DESCRIPTOR_SET;
+use agentforge_proto::v1::agents_server::AgentsServer;
+use agentforge_proto::v1::jobs_server::JobsServer;
+use agentforge_proto::v1::schedules_server::SchedulesServer;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::pb::health_server::HealthServer;
+
+/// Tells whether the service can do its callers' work; asked by health checks.
+pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// A ping goes out after so long a silence, and a peer that does not answer in time is cut off.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes a peer may send ahead, of one stream and of a connection: submissions arrive by the thousand.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Why the gRPC server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The descriptors that were compiled in cannot be read.
+    #[error("gRPC reflection could not be set up")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    /// The listener failed.
+    #[error("the gRPC server ended")]
+    Transport(#[source] tonic::transport::Error),
+}
+
+/// All services, guarded.
+///
+/// # Errors
+/// [`ServeError::Reflection`]; a test proves that it does not happen.
+pub fn routes(app: App, auth: Auth, ready: Ready) -> Result<Routes, ServeError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(ServeError::Reflection)?;
+    let health = health::Service { ready, stopping: app.stopping().clone() };
+    let services = Routes::new(JobsServer::new(jobs::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES))
+        .add_service(SchedulesServer::new(schedules::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES))
+        .add_service(AgentsServer::new(agents::Service { app }).max_decoding_message_size(BODY_MAX_BYTES))
+        .add_service(HealthServer::new(health))
+        .add_service(reflection);
+    let guard = guard::Guard { auth, gate: Gate::new(CALLS_MAX, "") };
+    Ok(services.into_axum_router().layer(axum::middleware::from_fn_with_state(guard, guard::guard)).into())
+}
+
+/// Serves until the stop, and then for what is under way, at most for `grace`. `ready` tells whether
+/// the service can do its callers' work; health checks ask it.
+///
+/// # Errors
+/// [`ServeError::Transport`] when the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    auth: Auth,
+    ready: impl Fn() -> bool + Send + Sync + 'static,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let routes = routes(app, auth, Arc::new(ready))?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let out_of_time = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        ended = server => ended.map_err(ServeError::Transport),
+        () = out_of_time => {
+            tracing::warn!(grace_seconds = grace.as_secs(), "gRPC calls were still open when the grace period ended");
+            Ok(())
+        }
+    }
+}
+
+/// What a handler knows of its call beside the message.
+struct Call {
+    operation: &'static str,
+    request_id: Option<String>,
+    traceparent: Option<String>,
+}
+
+impl Call {
+    fn of<T>(operation: &'static str, request: &tonic::Request<T>) -> Self {
+        let headers = request.metadata().as_ref();
+        let request_id = headers.get(trace::REQUEST_ID).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Self { operation, request_id, traceparent: trace::traceparent(headers) }
+    }
+
+    /// The status of a refusal; what is our fault is logged.
+    fn refuse(&self, e: &Error) -> tonic::Status {
+        super::log_failure(e, self.operation, self.request_id.as_deref());
+        status::of(e, self.request_id.as_deref())
+    }
+}

@@ -1,0 +1,128 @@
+//! The stream of submissions: many under way at once, answered in order, each in its place.
+//!
+//! Nothing is spawned per submission: one task polls all that wait for the commit they share. The
+//! next request is read only when there is room for it.
+
+use super::{Call, convert, guard};
+use crate::api::limits::{Budget, STREAM_INFLIGHT_MAX, STREAM_INFLIGHT_MAX_BYTES};
+use crate::api::{log_failure, shown, stopping};
+use crate::app::App;
+use crate::error::Error;
+use agentforge_proto::time::duration_to_proto;
+use agentforge_proto::v1 as pb;
+use agentforge_proto::v1::submit_jobs_response::{Accepted, Outcome, Refused};
+use futures_util::stream::{self, Stream, StreamExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// One answer a request. An error of the connection, or a stop, ends the stream after the answers to
+/// all that was read.
+pub(super) fn answers(
+    app: App,
+    call: Call,
+    requests: impl Stream<Item = Result<pb::SubmitJobRequest, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<pb::SubmitJobsResponse, Status>> + Send + 'static {
+    let budget = Budget::new(STREAM_INFLIGHT_MAX_BYTES);
+    let call = Arc::new(Caller { call, failing: AtomicBool::new(false) });
+    let stop = app.stopping().clone();
+    let at_stop = call.clone();
+    let requests = until_stopped(requests, stop, move || at_stop.call.refuse(&stopping()));
+    requests
+        .enumerate()
+        .then(move |(index, request)| {
+            let budget = budget.clone();
+            async move {
+                let room = match &request {
+                    Ok(r) => Some(budget.wait(r.args.len()).await),
+                    Err(_) => None,
+                };
+                (index, request, room)
+            }
+        })
+        .map(move |(index, request, room)| {
+            let (app, call) = (app.clone(), call.clone());
+            async move {
+                let request = request.map_err(|status| call.lost(status))?;
+                let outcome = submit(&app, &call, request).await;
+                drop(room);
+                Ok(pb::SubmitJobsResponse { index: index as u64, outcome: Some(outcome) })
+            }
+        })
+        .buffered(STREAM_INFLIGHT_MAX)
+}
+
+/// The caller of one stream.
+struct Caller {
+    call: Call,
+    /// Whether the submission before failed for a reason of ours: a failing database is logged once.
+    failing: AtomicBool,
+}
+
+impl Caller {
+    /// What to tell when reading failed.
+    fn lost(&self, status: Status) -> Status {
+        if status.code() == tonic::Code::OutOfRange { self.call.refuse(&guard::too_large()) } else { status }
+    }
+
+    fn note(&self, outcome: Result<(), &Error>) {
+        let ours = outcome.err().filter(|e| e.code.http_status() >= 500);
+        let before = self.failing.swap(ours.is_some(), Ordering::Relaxed);
+        if let Some(e) = ours.filter(|_| !before) {
+            log_failure(e, self.call.operation, self.call.request_id.as_deref());
+        }
+    }
+}
+
+async fn submit(app: &App, caller: &Caller, request: pb::SubmitJobRequest) -> Outcome {
+    let answer = match convert::submit_input(request, caller.call.traceparent.clone()) {
+        Ok(input) => app.submit(input).await,
+        Err(e) => Err(e),
+    };
+    caller.note(answer.as_ref().map(|_| ()));
+    match answer {
+        Ok(answer) => Outcome::Accepted(Accepted { id: answer.job.id.to_string(), created: answer.created }),
+        Err(e) => Outcome::Refused(Refused {
+            code: e.code.as_str().to_owned(),
+            message: shown(&e.message),
+            field: e.field.unwrap_or_default().to_owned(),
+            retry_after: e.retry_after.map(duration_to_proto),
+        }),
+    }
+}
+
+/// Reads until the caller is done; at a stop, or after an error, one error ends it.
+fn until_stopped<T: Send + 'static>(
+    requests: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    stop: CancellationToken,
+    at_stop: impl FnOnce() -> Status + Send + 'static,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+    let stopped = stop.clone();
+    requests.take_until(stop.cancelled_owned()).chain(
+        stream::once(async move { stopped.is_cancelled().then(|| Err(at_stop())) }).filter_map(|end| async move { end }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_is_told_and_an_end_is_not() {
+        let stop = CancellationToken::new();
+        let run = |stop: CancellationToken, open: bool| async move {
+            let sent = stream::iter([Ok(1), Ok(2)]);
+            let requests = if open { sent.chain(stream::pending()).boxed() } else { sent.boxed() };
+            let read = until_stopped(requests, stop, || Status::unavailable("stop")).map(|r| r.map_err(|s| s.code()));
+            read.collect::<Vec<_>>().await
+        };
+        assert_eq!(run(stop.clone(), false).await, [Ok(1), Ok(2)]);
+        let trigger = stop.clone();
+        let (read, ()) = tokio::join!(run(stop, true), async move {
+            tokio::task::yield_now().await;
+            trigger.cancel();
+        });
+        assert_eq!(read.last(), Some(&Err(tonic::Code::Unavailable)));
+    }
+}

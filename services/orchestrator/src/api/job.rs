@@ -1,0 +1,117 @@
+//! What REST and gRPC show of a job in the same way.
+
+use super::limits::PAGE_MAX_BYTES;
+use crate::admission::Template;
+use crate::app::Page;
+use crate::error::Error;
+use crate::model::{Job, Schedule, State};
+
+/// Tries begun or under way: a job that waits to be published, or that ended while it waited, has
+/// not begun its current attempt.
+pub(crate) fn attempts(job: &Job) -> u32 {
+    let attempt = job.attempt.get();
+    let unbegun = job.state == State::Accepted || (job.state.is_final() && job.queued_at.is_none());
+    if unbegun { attempt - 1 } else { attempt }
+}
+
+/// Cuts a page so that it fits in one message. At least one job stays.
+pub(crate) fn cut(mut page: Page<Job>) -> Page<Job> {
+    let mut bytes = 0;
+    let fits = page.items.iter().take_while(|job| {
+        bytes += size(job);
+        bytes <= PAGE_MAX_BYTES
+    });
+    let keep = fits.count().max(1);
+    if keep < page.items.len() {
+        page.items.truncate(keep);
+        // The cursor of a page is its last row's number.
+        page.next = page.items.last().map(|j| j.seq.to_string());
+    }
+    page
+}
+
+/// About what a job takes in a message, bytes.
+fn size(job: &Job) -> usize {
+    const FIXED: usize = 512;
+    let labels: usize = job.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
+    let error = job.error.as_ref().map_or(0, |e| e.message.len() + e.log_tail.len());
+    FIXED + job.args.len() + job.result.as_ref().map_or(0, String::len) + labels + error
+}
+
+/// The stored template of a schedule.
+pub(crate) fn template(schedule: &Schedule) -> Result<Template, Error> {
+    serde_json::from_str(&schedule.template)
+        .map_err(|e| Error::from(crate::store::Error::Corrupt { what: "schedule's job", problem: e.to_string() }))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
+    use agentforge_proto::time::Micros;
+    use std::time::Duration;
+
+    pub(crate) fn job(seq: i64, args: &str) -> Job {
+        Job {
+            seq,
+            id: JobId::generate(),
+            mission: Mission::new("dev").unwrap(),
+            queue: Queue::default(),
+            tool: ToolName::new("echo").unwrap(),
+            task: None,
+            args: args.to_owned(),
+            labels: Default::default(),
+            state: State::Accepted,
+            attempt: Attempt::FIRST,
+            max_attempts: 3,
+            timeout: Duration::from_millis(1500),
+            run_at: None,
+            deadline: None,
+            reuse: false,
+            idempotency_key: None,
+            schedule_id: None,
+            traceparent: None,
+            created_at: Micros(1_700_000_000_123_456),
+            queued_at: None,
+            started_at: None,
+            finished_at: None,
+            available_at: Micros(0),
+            worker: None,
+            result: None,
+            output_ref: None,
+            replay_of: None,
+            error: None,
+            version: 1,
+        }
+    }
+
+    #[test]
+    fn an_attempt_counts_once_it_is_published() {
+        let at = Some(Micros(1));
+        let second = Attempt::FIRST.next();
+        let table = [
+            (State::Accepted, Attempt::FIRST, None, 0),
+            (State::Queued, Attempt::FIRST, at, 1),
+            (State::Running, Attempt::FIRST, at, 1),
+            (State::Accepted, second, None, 1),
+            (State::Cancelled, Attempt::FIRST, None, 0),
+            (State::Expired, second, None, 1),
+            (State::Cancelled, second, at, 2),
+            (State::Succeeded, second, at, 2),
+        ];
+        for (state, attempt, queued_at, want) in table {
+            assert_eq!(attempts(&Job { state, attempt, queued_at, ..job(1, "{}") }), want, "{state:?} {attempt}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_cut_to_what_fits_and_goes_on_from_there() {
+        let big = "x".repeat(PAGE_MAX_BYTES / 2);
+        let items = (1..=4).rev().map(|seq| job(seq, &big)).collect();
+        let page = cut(Page { items, next: None });
+        assert_eq!((page.items.len(), page.next.as_deref()), (1, Some("4")));
+        let whole = cut(Page { items: vec![job(2, "{}"), job(1, "{}")], next: None });
+        assert_eq!((whole.items.len(), whole.next), (2, None));
+        assert_eq!(cut(Page { items: vec![], next: None }).items.len(), 0);
+    }
+}

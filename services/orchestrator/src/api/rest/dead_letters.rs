@@ -1,0 +1,107 @@
+//! Dead letters over REST: list and redrive.
+
+use super::batch::NDJSON;
+use super::extract::{OptionalJsonBody, Query};
+use super::types::{DeadLetterList, RedriveBody, RedriveView};
+use super::{Api, Problem, json};
+use crate::api::stream::until_last;
+use crate::api::{log_failure, stopping};
+use crate::app::{DeadLetterQuery, RedriveProgress, RedriveSpec};
+use crate::error::Error;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::json;
+use std::convert::Infallible;
+
+/// List dead letters
+///
+/// Newest first; those that were put back only when asked for.
+#[utoipa::path(
+    get, path = "/v1/dead-letters", tag = "Dead letters", operation_id = "ListDeadLetters",
+    params(
+        ("mission" = Option<String>, Query, description = "Of this mission."),
+        ("queue" = Option<String>, Query, description = "Of this queue."),
+        ("reason" = Option<String>, Query, description = "attempts_exhausted, not_retryable, worker_lost or invalid_message."),
+        ("include_redriven" = Option<bool>, Query, description = "`true`: those put back too."),
+        ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "A page of dead letters", body = DeadLetterList))
+)]
+pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["mission", "queue", "reason", "include_redriven", "limit", "cursor"])?;
+    let page = api
+        .app
+        .dead_letters(DeadLetterQuery {
+            mission: query.one("mission")?,
+            queue: query.one("queue")?,
+            reason: query.one("reason")?,
+            include_redriven: query.parsed("include_redriven", "true or false")?.unwrap_or(false),
+            limit: query.limit()?,
+            cursor: query.one("cursor")?,
+        })
+        .await?;
+    let dead_letters = page.items.into_iter().map(Into::into).collect();
+    json(StatusCode::OK, &DeadLetterList { dead_letters, next_cursor: page.next })
+}
+
+/// Put dead jobs back
+///
+/// Back in their queues, with fresh attempts, at a rate. The answer comes when it is done; with
+/// `Accept: application/x-ndjson` progress comes as one line each. Closing the connection stops the rest.
+/// An empty body puts back all that is dead, up to 10000.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/redrive", tag = "Dead letters", operation_id = "RedriveDeadLetters",
+    request_body = Option<RedriveBody>,
+    responses(
+        (status = 200, description = "How many were put back", content((RedriveView = "application/json"), (RedriveView = "application/x-ndjson"))),
+    )
+)]
+pub(crate) async fn redrive(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    OptionalJsonBody(body): OptionalJsonBody<RedriveBody>,
+) -> Result<Response, Problem> {
+    let progress = api.app.redrive(RedriveSpec {
+        job_ids: body.job_ids,
+        mission: body.mission,
+        queue: body.queue,
+        reason: body.reason,
+        rate: body.rate,
+        limit: body.limit,
+    })?;
+    let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done).boxed();
+    if accepts_lines(&headers) {
+        let lines = progress.map(|p| Ok::<_, Infallible>(line(p)));
+        let media_type = HeaderValue::from_static(NDJSON);
+        return Ok(([(header::CONTENT_TYPE, media_type)], Body::from_stream(lines)).into_response());
+    }
+    let mut last = Err(stopping());
+    while let Some(p) = progress.next().await {
+        last = Ok(p?);
+    }
+    json(StatusCode::OK, &view(last?))
+}
+
+fn accepts_lines(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).any(|v| v.contains(NDJSON))
+}
+
+fn view(p: RedriveProgress) -> RedriveView {
+    RedriveView { redriven: p.redriven, skipped: p.skipped, done: p.done }
+}
+
+fn line(progress: Result<RedriveProgress, Error>) -> Bytes {
+    let text = match progress {
+        Ok(p) => serde_json::to_string(&view(p)).expect("numbers are JSON"),
+        Err(e) => {
+            log_failure(&e, "RedriveDeadLetters", None);
+            json!({"error": {"code": e.code.as_str(), "detail": e.message}}).to_string()
+        }
+    };
+    Bytes::from(text + "\n")
+}

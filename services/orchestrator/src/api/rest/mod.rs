@@ -1,0 +1,93 @@
+//! REST `/v1`: routes, their OpenAPI document and the docs page.
+//!
+//! Routes and document come from the same macros and cannot differ. Every answer passes the [`edge`],
+//! where roles are checked and problems are written.
+
+pub mod types;
+
+mod agents;
+mod batch;
+mod dead_letters;
+mod docs;
+mod edge;
+mod extract;
+mod jobs;
+mod openapi;
+mod problem;
+mod schedules;
+mod watch;
+
+pub use problem::Problem;
+
+use super::limits::{BODIES_MAX_BYTES, Budget, Gate};
+use super::Auth;
+use crate::app::App;
+use crate::error::{Code, Error};
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub(crate) struct Api {
+    app: App,
+    bodies: Budget,
+}
+
+/// All routes, guarded. To be merged with the endpoints for operators. At most `requests_max`
+/// requests are served at once (HTTP_CONCURRENCY).
+pub fn router(app: App, auth: Auth, requests_max: usize) -> Router {
+    let (routes, document) = api_routes().split_for_parts();
+    let document = Bytes::from(openapi::finish(document));
+    let edge = edge::Edge { auth, gate: Gate::new(requests_max, "HTTP_CONCURRENCY") };
+    let api = Api { app, bodies: Budget::new(BODIES_MAX_BYTES) };
+    routes
+        .with_state(api)
+        .route("/openapi.json", get(move || openapi::serve(document.clone())))
+        .route("/docs", get(docs::page))
+        .route("/", get(docs::page))
+        .fallback(nowhere)
+        .layer(axum::middleware::from_fn_with_state(edge, edge::edge))
+}
+
+/// The OpenAPI 3.1 document as JSON text.
+pub fn openapi_json() -> String {
+    openapi::finish(api_routes().split_for_parts().1)
+}
+
+fn api_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(jobs::submit, jobs::list))
+        .routes(routes!(batch::submit))
+        .routes(routes!(jobs::read))
+        .routes(routes!(jobs::attempts))
+        .routes(routes!(watch::watch))
+        .routes(routes!(jobs::output))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::read, schedules::delete))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::next_runs))
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::read))
+}
+
+/// The edge has refused already; this is for the type.
+async fn nowhere() -> StatusCode {
+    StatusCode::NOT_FOUND
+}
+
+/// A JSON answer.
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(value)
+        .map_err(|e| Problem::from(Error::new(Code::Internal, format!("the answer could not be written: {e}"))))?;
+    Ok((status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
+}

@@ -1,0 +1,126 @@
+//! Schedules over REST.
+
+use super::extract::{JsonBody, Query};
+use super::types::{NextRuns, ScheduleBody, ScheduleList, ScheduleView};
+use super::{Api, Problem, json};
+use crate::app::ScheduleInput;
+use crate::error::Error;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+/// Create a schedule
+///
+/// Its job is checked now, as a submission would be.
+#[utoipa::path(
+    post, path = "/v1/schedules", tag = "Schedules", operation_id = "CreateSchedule",
+    request_body = ScheduleBody,
+    responses((status = 201, description = "The schedule", body = ScheduleView, headers(("Location" = String, description = "Where the schedule is read"))))
+)]
+pub(crate) async fn create(State(api): State<Api>, JsonBody(body, _held): JsonBody<ScheduleBody>) -> Result<Response, Problem> {
+    let input = ScheduleInput {
+        name: body.name,
+        cron: body.cron,
+        time_zone: body.time_zone.unwrap_or_default(),
+        job: body.job.into_input(None)?,
+        paused: body.paused,
+    };
+    let schedule = api.app.create_schedule(input).await?;
+    let location = HeaderValue::from_str(&format!("/v1/schedules/{}", schedule.id)).expect("a UUID is ASCII");
+    let body = json(StatusCode::CREATED, &ScheduleView::try_from(schedule)?)?;
+    Ok(([(header::LOCATION, location)], body).into_response())
+}
+
+/// List schedules
+///
+/// By name.
+#[utoipa::path(
+    get, path = "/v1/schedules", tag = "Schedules", operation_id = "ListSchedules",
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "A page of schedules", body = ScheduleList))
+)]
+pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["limit", "cursor"])?;
+    let page = api.app.schedules(query.limit()?, query.one("cursor")?.as_deref()).await?;
+    let schedules = page.items.into_iter().map(ScheduleView::try_from).collect::<Result<_, Error>>()?;
+    json(StatusCode::OK, &ScheduleList { schedules, next_cursor: page.next })
+}
+
+/// Read a schedule
+#[utoipa::path(
+    get, path = "/v1/schedules/{id}", tag = "Schedules", operation_id = "GetSchedule",
+    params(("id" = String, Path, description = "The schedule's id")),
+    responses((status = 200, description = "The schedule", body = ScheduleView))
+)]
+pub(crate) async fn read(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    Query::parse(query.as_deref(), &[])?;
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.schedule(&id).await?)?)
+}
+
+/// Delete a schedule
+///
+/// Jobs that it made stay.
+#[utoipa::path(
+    delete, path = "/v1/schedules/{id}", tag = "Schedules", operation_id = "DeleteSchedule",
+    params(("id" = String, Path, description = "The schedule's id")),
+    responses((status = 204, description = "It is gone"))
+)]
+pub(crate) async fn delete(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    Query::parse(query.as_deref(), &[])?;
+    api.app.delete_schedule(&id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Pause a schedule
+///
+/// It makes no jobs until it is resumed.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/pause", tag = "Schedules", operation_id = "PauseSchedule",
+    params(("id" = String, Path, description = "The schedule's id")),
+    responses((status = 200, description = "The paused schedule", body = ScheduleView))
+)]
+pub(crate) async fn pause(state: State<Api>, id: Path<String>, query: RawQuery) -> Result<Response, Problem> {
+    set_paused(state, id, query, true).await
+}
+
+/// Resume a schedule
+///
+/// From now on: turns missed while paused are not made up for.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/resume", tag = "Schedules", operation_id = "ResumeSchedule",
+    params(("id" = String, Path, description = "The schedule's id")),
+    responses((status = 200, description = "The resumed schedule", body = ScheduleView))
+)]
+pub(crate) async fn resume(state: State<Api>, id: Path<String>, query: RawQuery) -> Result<Response, Problem> {
+    set_paused(state, id, query, false).await
+}
+
+async fn set_paused(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    paused: bool,
+) -> Result<Response, Problem> {
+    Query::parse(query.as_deref(), &[])?;
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.set_schedule_paused(&id, paused).await?)?)
+}
+
+/// List a schedule's next runs
+///
+/// Also of a paused one: when it would run.
+#[utoipa::path(
+    get, path = "/v1/schedules/{id}/next-runs", tag = "Schedules", operation_id = "ListNextRuns",
+    params(
+        ("id" = String, Path, description = "The schedule's id"),
+        ("limit" = Option<u32>, Query, description = "1 to 100; the default is 5."),
+    ),
+    responses((status = 200, description = "The next runs", body = NextRuns))
+)]
+pub(crate) async fn next_runs(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["limit"])?;
+    let runs = api.app.next_runs(&id, query.limit()?).await?.into_iter().map(Into::into).collect();
+    json(StatusCode::OK, &NextRuns { runs })
+}

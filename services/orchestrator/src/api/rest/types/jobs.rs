@@ -1,0 +1,214 @@
+//! Jobs and the tries at them as JSON.
+
+use super::{Moment, moment, raw};
+use crate::api::{job, trace};
+use crate::error::Error;
+use crate::model::{AttemptRecord, Job, JobError};
+use agentforge_proto::bus::OutputRef;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use utoipa::ToSchema;
+
+/// A job as it stands. Moments are RFC 3339 with microseconds.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
+pub struct JobView {
+    /// UUID.
+    id: String,
+    /// Mission.
+    mission: String,
+    /// Queue.
+    queue: String,
+    /// Tool.
+    tool: String,
+    /// As submitted.
+    #[schema(value_type = Object)]
+    args: Box<RawValue>,
+    /// Labels.
+    labels: BTreeMap<String, String>,
+    /// accepted, queued, running, succeeded, failed, dead, cancelled or expired; the last five are final.
+    state: &'static str,
+    /// Tries begun or under way: 0 until the first is published, then its number.
+    attempts: u32,
+    /// Tries granted.
+    max_attempts: u32,
+    /// What the tool returned; null until the job succeeded, and when it is kept at output_ref.
+    #[schema(value_type = Option<serde_json::Value>)]
+    result: Option<Box<RawValue>>,
+    /// Where a result above 256 KiB is kept.
+    output_ref: Option<OutputRefView>,
+    /// The last error.
+    error: Option<ErrorView>,
+    /// Accepted.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Moment,
+    /// Published, of the current try.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    queued_at: Option<Moment>,
+    /// Begun, of the last try that began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    started_at: Option<Moment>,
+    /// Final since.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Moment>,
+    /// Not before.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<Moment>,
+    /// Past it the job ends expired.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    deadline: Option<Moment>,
+    /// Bound of one try, milliseconds.
+    timeout_ms: u64,
+    /// Key of the submission.
+    idempotency_key: Option<String>,
+    /// Part of the operation key.
+    task: Option<String>,
+    /// An equal earlier success may be returned.
+    reuse: bool,
+    /// The earlier job whose success this is.
+    idempotent_replay: Option<String>,
+    /// Who ran it last.
+    worker: Option<String>,
+    /// The schedule that made it.
+    schedule_id: Option<String>,
+    /// W3C trace id of the submission.
+    trace_id: Option<String>,
+    /// Rises with each change.
+    version: i64,
+}
+
+impl TryFrom<Job> for JobView {
+    type Error = Error;
+
+    fn try_from(j: Job) -> Result<Self, Error> {
+        Ok(Self {
+            attempts: job::attempts(&j),
+            id: j.id.to_string(),
+            mission: j.mission.into(),
+            queue: j.queue.into(),
+            tool: j.tool.into(),
+            args: raw("job's args", j.args)?,
+            labels: j.labels,
+            state: j.state.as_str(),
+            max_attempts: j.max_attempts,
+            result: j.result.map(|r| raw("job's result", r)).transpose()?,
+            output_ref: j.output_ref.map(Into::into),
+            error: j.error.map(Into::into),
+            created_at: Moment(j.created_at),
+            queued_at: moment(j.queued_at),
+            started_at: moment(j.started_at),
+            finished_at: moment(j.finished_at),
+            run_at: moment(j.run_at),
+            deadline: moment(j.deadline),
+            timeout_ms: millis(j.timeout),
+            idempotency_key: j.idempotency_key,
+            task: j.task,
+            reuse: j.reuse,
+            idempotent_replay: j.replay_of.map(|id| id.to_string()),
+            worker: j.worker,
+            schedule_id: j.schedule_id.map(|id| id.to_string()),
+            trace_id: j.traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
+            version: j.version,
+        })
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why an attempt or a job failed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobError)]
+pub struct ErrorView {
+    /// transient, network, timeout, rate_limited (these are retried), validation, tool_not_found, permission, runtime, worker_lost, expired, cancelled or invalid_message.
+    class: &'static str,
+    /// For people; at most 4 KiB.
+    message: String,
+    /// The last of what the tool wrote to standard error; at most 8 KiB.
+    log_tail: String,
+}
+
+impl From<JobError> for ErrorView {
+    fn from(e: JobError) -> Self {
+        Self { class: e.class.as_str(), message: e.message, log_tail: e.log_tail }
+    }
+}
+
+/// Where a large result is kept; GET /v1/jobs/{id}/output reads it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OutputRef)]
+pub struct OutputRefView {
+    /// Object store bucket.
+    bucket: String,
+    /// Object name.
+    name: String,
+    /// Bytes.
+    size: u64,
+    /// Of the bytes, hex.
+    sha256: String,
+}
+
+impl From<OutputRef> for OutputRefView {
+    fn from(o: OutputRef) -> Self {
+        Self { bucket: o.bucket, name: o.name, size: o.size, sha256: o.sha256 }
+    }
+}
+
+/// A page of jobs, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JobList {
+    /// The jobs; fewer than asked for when they are large.
+    pub(crate) jobs: Vec<JobView>,
+    /// Give it as `cursor` to get the next page; null on the last.
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// One try at a job.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobAttempt)]
+pub struct AttemptView {
+    /// Its number, from 1.
+    attempt: u32,
+    /// succeeded, failed, cancelled, expired or worker_lost.
+    outcome: String,
+    /// Why it failed.
+    error: Option<ErrorView>,
+    /// Who ran it.
+    worker: Option<String>,
+    /// Which hand-over of its message it was, from 1.
+    delivery: u64,
+    /// Began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    started_at: Option<Moment>,
+    /// Ended.
+    #[schema(value_type = String, format = DateTime)]
+    finished_at: Moment,
+    /// When another try follows: not before.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    retry_at: Option<Moment>,
+}
+
+impl From<AttemptRecord> for AttemptView {
+    fn from(a: AttemptRecord) -> Self {
+        Self {
+            attempt: a.attempt.get(),
+            outcome: a.outcome,
+            error: a.error.map(Into::into),
+            worker: a.worker,
+            delivery: a.delivery,
+            started_at: moment(a.started_at),
+            finished_at: Moment(a.finished_at),
+            retry_at: moment(a.retry_at),
+        }
+    }
+}
+
+/// The tries at a job, oldest first. A try appears when it is over.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AttemptList {
+    /// The tries.
+    pub(crate) attempts: Vec<AttemptView>,
+}

@@ -1,0 +1,57 @@
+//! JSON as REST reads and writes it: snake_case, the proto's names, every field always there.
+//!
+//! Shapes only. `args` and `result` are passed through byte for byte.
+
+mod agents;
+mod batch;
+mod dead_letters;
+mod jobs;
+mod schedules;
+mod submit;
+
+pub use agents::{AgentList, AgentView};
+pub use batch::{Accepted, BatchAnswer, BatchItem, Refused};
+pub use dead_letters::{DeadLetterList, DeadLetterView, RedriveBody, RedriveView};
+pub use jobs::{AttemptList, AttemptView, ErrorView, JobList, JobView, OutputRefView};
+pub use schedules::{NextRuns, ScheduleBody, ScheduleList, ScheduleView, TemplateView};
+pub use submit::SubmitBody;
+
+use crate::error::Error;
+use agentforge_proto::time::Micros;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// A moment as JSON has it: RFC 3339 in UTC, always with microseconds, so that text sorts by time.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(pub(crate) Micros);
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&format_args!("{:.6}", self.0.timestamp()))
+    }
+}
+
+impl From<Micros> for Moment {
+    fn from(m: Micros) -> Self {
+        Self(m)
+    }
+}
+
+pub(crate) fn moment(m: Option<Micros>) -> Option<Moment> {
+    m.map(Moment)
+}
+
+/// Reads an RFC 3339 moment of a request.
+pub(crate) fn parse_moment(field: &'static str, text: Option<&str>) -> Result<Option<Micros>, Error> {
+    text.filter(|t| !t.is_empty())
+        .map(|t| {
+            let wrong = |e| Error::field(field, format!("{field} is {t:?}; expected RFC 3339, such as 2026-01-31T08:00:00Z: {e}"));
+            t.parse::<jiff::Timestamp>().map(Micros::from).map_err(wrong)
+        })
+        .transpose()
+}
+
+/// JSON text of the store, passed on as it is.
+pub(crate) fn raw(what: &'static str, text: String) -> Result<Box<RawValue>, Error> {
+    RawValue::from_string(text).map_err(|e| Error::from(crate::store::Error::Corrupt { what, problem: e.to_string() }))
+}

@@ -1,0 +1,59 @@
+//! A job's changes as server-sent events.
+
+use super::extract::Query;
+use super::types::JobView;
+use super::{Api, Problem};
+use crate::api::log_failure;
+use crate::api::stream::until_last;
+use crate::error::Error;
+use crate::model::Job;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use serde_json::json;
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// How long clients wait before they connect again.
+const RETRY: Duration = Duration::from_secs(2);
+/// A comment keeps proxies from closing a silent stream; common idle limits are 30 s and more.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Watch a job
+///
+/// Server-sent events named `job`, each with the whole job as data and its version as id: now, after
+/// each change (quick ones may be folded into one), and when it is final; then the stream ends. It also
+/// ends when the orchestrator stops, after an event named `problem` that says so: connect again.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/watch", tag = "Jobs", operation_id = "WatchJob",
+    params(("id" = String, Path, description = "The job's id")),
+    responses((status = 200, description = "The job, again and again", body = JobView, content_type = "text/event-stream"))
+)]
+pub(crate) async fn watch(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    Query::parse(query.as_deref(), &[])?;
+    let jobs = api.app.watch(&id).await?;
+    let jobs = until_last(jobs, api.app.stopping().clone(), |job| job.state.is_final());
+    let events = jobs.map(|job| Ok::<_, Infallible>(event(job)));
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+}
+
+fn event(job: Result<Job, Error>) -> Event {
+    let event = Event::default().retry(RETRY);
+    let told = job.and_then(|job| {
+        let version = job.version;
+        Ok((version, JobView::try_from(job)?))
+    });
+    match told {
+        // Only a number becomes an id, and only JSON becomes data: axum panics on line breaks elsewhere.
+        Ok((version, view)) => match serde_json::to_string(&view) {
+            Ok(text) => event.event("job").id(version.to_string()).data(text),
+            Err(e) => event.event("problem").data(json!({"code": "internal", "detail": e.to_string()}).to_string()),
+        },
+        Err(e) => {
+            log_failure(&e, "WatchJob", None);
+            event.event("problem").data(json!({"code": e.code.as_str(), "detail": e.message}).to_string())
+        }
+    }
+}

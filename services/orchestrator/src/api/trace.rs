@@ -1,0 +1,78 @@
+//! What callers send along to find a request again: W3C traceparent and X-Request-ID.
+//!
+//! Both come from outside: they are checked here and dropped when malformed, never passed on as they are.
+
+use http::HeaderMap;
+use uuid::Uuid;
+
+/// Header and metadata key of the request's id.
+pub(crate) const REQUEST_ID: &str = "x-request-id";
+
+/// The caller's traceparent in its version 00 form, when it is well-formed.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let more = parts.next().is_some();
+    let version_fits = lower_hex(version, 2) && version != "ff" && (version != "00" || !more);
+    let ids_fit = [(trace, 32), (span, 16)].iter().all(|(id, len)| lower_hex(id, *len) && id.bytes().any(|b| b != b'0'));
+    (version_fits && ids_fit && lower_hex(flags, 2)).then(|| format!("00-{trace}-{span}-{flags}"))
+}
+
+/// The trace id of a checked traceparent.
+pub(crate) fn trace_id(traceparent: &str) -> Option<&str> {
+    traceparent.get(3..35)
+}
+
+/// The caller's request id when it is harmless, else a new one.
+pub(crate) fn request_id(headers: &HeaderMap) -> String {
+    headers
+        .get(REQUEST_ID)
+        .and_then(|v| v.to_str().ok())
+        .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b)))
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn lower_hex(s: &str, len: usize) -> bool {
+    s.len() == len && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn only_well_formed_traceparents_are_taken() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(traceparent(&headers("traceparent", good)).as_deref(), Some(good));
+        assert_eq!(trace_id(good), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-the-future-brings";
+        assert_eq!(traceparent(&headers("traceparent", later)).as_deref(), Some(good));
+        for bad in [
+            "",
+            "00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4bf92f3577b34da6a3ce929d0e0e47-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(traceparent(&headers("traceparent", bad)), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_harmful_request_id_is_replaced() {
+        assert_eq!(request_id(&headers(REQUEST_ID, "abc-1:2")), "abc-1:2");
+        let long = "x".repeat(129);
+        for bad in ["", "a b", "a\"b", long.as_str()] {
+            let id = request_id(&headers(REQUEST_ID, bad));
+            assert!(Uuid::parse_str(&id).is_ok(), "{bad:?} became {id:?}");
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Group commit: many submissions and changes share one transaction and one fsync.
+//!
+//! Owns the only path on which jobs are written. A caller is answered after the commit, never
+//! before. Urgent writes (someone waits) start a commit at once; lazy ones (marks that no caller
+//! waits for) ride along, or go after a short linger. While a commit runs, the next group gathers.
+
+use super::{Handoff, Hub, OutboxGauge};
+use crate::error::Error;
+use crate::metrics;
+use crate::model::{NewJob, State};
+use crate::store::{Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Outgoing, Owner, Store, Submit, Submitted};
+use crate::transition::{Backoff, Change, Ignored};
+use agentforge_message_id::{Attempt, JobId};
+use agentforge_proto::bus::Rejected;
+use agentforge_proto::time::Micros;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+/// Writes of one commit, at most.
+const GROUP_MAX: usize = 512;
+/// Urgent requests that may wait; beyond it senders wait.
+const URGENT_QUEUE: usize = 4_096;
+/// Lazy marks that may wait; beyond it they are dropped: the claim ends and the mark is made again.
+const LAZY_QUEUE: usize = 65_536;
+/// How long a lazy mark waits for company.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// What the committer needs to know.
+#[derive(Clone, Debug)]
+pub struct CommitterConfig {
+    /// Retry waits.
+    pub backoff: Backoff,
+    /// In whose name rows are claimed.
+    pub owner: Owner,
+    /// How long claims hold.
+    pub claim_for: Duration,
+    /// Which states are told as events.
+    pub events: EventMask,
+}
+
+/// What the relay and the committer tell each other about the backlog in SQL.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// Rises when a due job is stored without a claim.
+    pub(crate) unclaimed: AtomicU64,
+    /// The value of `unclaimed` at the last scan that found nothing more.
+    pub(crate) scanned: AtomicU64,
+    /// Jobs that the relay holds in memory.
+    pub(crate) held: AtomicUsize,
+    /// Whether the relay can publish at all.
+    pub(crate) open: AtomicBool,
+}
+
+impl Backlog {
+    /// Jobs the relay may hold in memory.
+    pub(crate) const HELD_MAX: usize = 8_192;
+
+    /// Whether a new job may be handed over in memory without overtaking one in SQL.
+    fn may_claim(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+            && self.scanned.load(Ordering::Acquire) == self.unclaimed.load(Ordering::Acquire)
+            && self.held.load(Ordering::Relaxed) < Self::HELD_MAX
+    }
+}
+
+type Answer<T> = oneshot::Sender<Result<T, Error>>;
+
+enum Request {
+    Submit(Box<NewJob>, Answer<Submitted>),
+    Changes(Vec<(JobId, Change)>, Vec<Rejected>, Answer<Vec<Result<Changed, Ignored>>>),
+}
+
+/// A mark that no caller waits for.
+#[derive(Debug)]
+pub enum Lazy {
+    /// The PubAck of an attempt came.
+    Queued(JobId, Attempt, i64, Micros),
+    /// The PubAck of an outbox row came.
+    OutboxSent(i64),
+}
+
+/// Cheap to clone; all clones feed one loop.
+#[derive(Clone)]
+pub struct Committer {
+    urgent: mpsc::Sender<Request>,
+    lazy: mpsc::Sender<Lazy>,
+}
+
+/// The loop's side; give it to [`CommitLoop::run`].
+pub struct CommitLoop {
+    urgent: mpsc::Receiver<Request>,
+    lazy: mpsc::Receiver<Lazy>,
+    store: Arc<dyn Store>,
+    config: CommitterConfig,
+    hub: Hub,
+    gauge: OutboxGauge,
+    backlog: Arc<Backlog>,
+    jobs: mpsc::UnboundedSender<Handoff>,
+    outbox: mpsc::UnboundedSender<Handoff>,
+    orphans: mpsc::UnboundedSender<(JobId, i64)>,
+}
+
+/// Where the loop hands work on.
+pub(crate) struct Outlets {
+    pub(crate) hub: Hub,
+    pub(crate) gauge: OutboxGauge,
+    pub(crate) backlog: Arc<Backlog>,
+    /// Claimed jobs and wake-ups, to the relay.
+    pub(crate) jobs: mpsc::UnboundedSender<Handoff>,
+    /// Claimed outbox rows, to the relay.
+    pub(crate) outbox: mpsc::UnboundedSender<Handoff>,
+    /// Messages on `swarm_jobs` whose job is final: to be deleted.
+    pub(crate) orphans: mpsc::UnboundedSender<(JobId, i64)>,
+}
+
+impl Committer {
+    pub(crate) fn new(store: Arc<dyn Store>, config: CommitterConfig, outlets: Outlets) -> (Self, CommitLoop) {
+        let (urgent, urgent_rx) = mpsc::channel(URGENT_QUEUE);
+        let (lazy, lazy_rx) = mpsc::channel(LAZY_QUEUE);
+        let Outlets { hub, gauge, backlog, jobs, outbox, orphans } = outlets;
+        let run =
+            CommitLoop { urgent: urgent_rx, lazy: lazy_rx, store, config, hub, gauge, backlog, jobs, outbox, orphans };
+        (Self { urgent, lazy }, run)
+    }
+
+    /// Stores a job. Answers after the commit.
+    ///
+    /// # Errors
+    /// `unavailable` when nothing was stored.
+    pub async fn submit(&self, job: NewJob) -> Result<Submitted, Error> {
+        self.ask(|answer| Request::Submit(Box::new(job), answer)).await
+    }
+
+    /// Applies changes, and keeps what was no job. Answers after the commit, index by index.
+    ///
+    /// # Errors
+    /// `unavailable` when nothing was stored.
+    pub async fn change(
+        &self,
+        changes: Vec<(JobId, Change)>,
+        rejects: Vec<Rejected>,
+    ) -> Result<Vec<Result<Changed, Ignored>>, Error> {
+        self.ask(|answer| Request::Changes(changes, rejects, answer)).await
+    }
+
+    /// Leaves a mark. Never waits; a mark that finds no room is made again when its claim ends.
+    pub fn mark(&self, mark: Lazy) {
+        if self.lazy.try_send(mark).is_err() {
+            debug!("no room for a mark; it is made again when the claim ends");
+        }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Error> {
+        let gone = || Error::new(crate::error::Code::Unavailable, "the orchestrator is stopping; nothing was stored");
+        let (tx, rx) = oneshot::channel();
+        self.urgent.send(request(tx)).await.map_err(|_| gone())?;
+        rx.await.map_err(|_| gone())?
+    }
+}
+
+/// One group being gathered: writes on one side, who waits for them on the other.
+#[derive(Default)]
+struct Gathered {
+    group: Group,
+    submit_answers: Vec<Answer<Submitted>>,
+    change_answers: Vec<(usize, Answer<Vec<Result<Changed, Ignored>>>)>,
+    lazy_from: usize,
+}
+
+impl CommitLoop {
+    /// Runs until every [`Committer`] is dropped or `stop` fires and nothing waits.
+    pub async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
+        let mut kept: Vec<Lazy> = Vec::new();
+        let mut linger_until: Option<Instant> = None;
+        loop {
+            let mut gathered = Gathered::default();
+            let timer = async {
+                match linger_until {
+                    Some(t) => tokio::time::sleep_until(t).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(r) = self.urgent.recv() => self.gather(&mut gathered, r),
+                Some(l) = self.lazy.recv(), if kept.len() < GROUP_MAX => {
+                    kept.push(l);
+                    linger_until.get_or_insert_with(|| Instant::now() + LINGER);
+                    if kept.len() < GROUP_MAX {
+                        continue;
+                    }
+                }
+                () = timer => {}
+                () = stop.cancelled() => {}
+            }
+            while gathered.group.len() < GROUP_MAX {
+                let Ok(r) = self.urgent.try_recv() else { break };
+                self.gather(&mut gathered, r);
+            }
+            while kept.len() < GROUP_MAX {
+                let Ok(l) = self.lazy.try_recv() else { break };
+                kept.push(l);
+            }
+            gathered.lazy_from = gathered.group.changes.len();
+            Self::ride_along(&mut gathered, &kept);
+            if gathered.group.is_empty() {
+                if stop.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            let written = self.commit(gathered).await;
+            linger_until = None;
+            if written {
+                kept.clear();
+            } else if kept.len() >= GROUP_MAX || stop.is_cancelled() {
+                // Harmless: claims end, and the marks are made again.
+                kept.clear();
+            } else if !kept.is_empty() {
+                linger_until = Some(Instant::now() + Duration::from_millis(500));
+            }
+        }
+    }
+
+    fn gather(&self, g: &mut Gathered, request: Request) {
+        match request {
+            Request::Submit(job, answer) => {
+                let claim = self.backlog.may_claim();
+                g.group.submits.push(Submit { job: *job, claim });
+                g.submit_answers.push(answer);
+            }
+            Request::Changes(changes, rejects, answer) => {
+                g.change_answers.push((changes.len(), answer));
+                g.group.changes.extend(changes);
+                g.group.rejects.extend(rejects);
+            }
+        }
+    }
+
+    fn ride_along(g: &mut Gathered, kept: &[Lazy]) {
+        for l in kept {
+            match *l {
+                Lazy::Queued(id, attempt, stream_seq, at) => g.group.changes.push((id, Change::Queued { attempt, stream_seq, at })),
+                Lazy::OutboxSent(seq) => g.group.outbox_sent.push(seq),
+            }
+        }
+    }
+
+    async fn commit(&mut self, g: Gathered) -> bool {
+        let now = Micros::now();
+        let Gathered { group, submit_answers, change_answers, lazy_from } = g;
+        let lazy_ids: Vec<JobId> = group.changes[lazy_from..].iter().map(|(id, _)| *id).collect();
+        let lazy_seqs: Vec<i64> = group.changes[lazy_from..]
+            .iter()
+            .map(|(_, c)| if let Change::Queued { stream_seq, .. } = c { *stream_seq } else { 0 })
+            .collect();
+        metrics::COMMIT_GROUP_SIZE.observe(&[], group.len() as f64);
+        let claim_until = now.plus(self.config.claim_for);
+        let ctx = CommitContext {
+            now,
+            backoff: &self.config.backoff,
+            owner: &self.config.owner,
+            claim_until,
+            events: self.config.events,
+        };
+        let begun = Instant::now();
+        match self.store.commit(group, ctx).await {
+            Ok(committed) => {
+                metrics::DB_QUERY_DURATION.observe(&["commit"], begun.elapsed().as_secs_f64());
+                self.hand_on(committed, submit_answers, change_answers, &lazy_ids, &lazy_seqs, claim_until);
+                true
+            }
+            Err(e) => {
+                metrics::DB_ERRORS.inc(&[]);
+                warn!(error = &e as &dyn std::error::Error, "a group could not be committed; its callers are told");
+                let retryable = e.is_retryable();
+                let again = || {
+                    if retryable {
+                        Error::new(crate::error::Code::Unavailable, "the database is unavailable; nothing was stored, try again")
+                            .retry_after(Duration::from_secs(1))
+                    } else {
+                        Error::new(crate::error::Code::Internal, "the database refused; nothing was stored, see the orchestrator's log")
+                    }
+                };
+                for a in submit_answers {
+                    let _ = a.send(Err(again()));
+                }
+                for (_, a) in change_answers {
+                    let _ = a.send(Err(again()));
+                }
+                false
+            }
+        }
+    }
+
+    fn hand_on(
+        &mut self,
+        committed: Committed,
+        submit_answers: Vec<Answer<Submitted>>,
+        change_answers: Vec<(usize, Answer<Vec<Result<Changed, Ignored>>>)>,
+        lazy_ids: &[JobId],
+        lazy_seqs: &[i64],
+        claim_until: Micros,
+    ) {
+        let Committed { submits, mut changes, rejects_new, outbox } = committed;
+        if rejects_new > 0 {
+            metrics::DEAD_LETTERS.add(&["unknown", "unknown", "invalid_message"], rejects_new as u64);
+        }
+        if !outbox.is_empty() {
+            let _ = self.outbox.send(Handoff::Outbox(outbox, claim_until));
+        }
+        self.hand_on_submits(submits, submit_answers, claim_until);
+
+        let asked: usize = change_answers.iter().map(|(n, _)| n).sum();
+        for c in changes.iter().flatten() {
+            self.note_change(c);
+        }
+        // Marks come last in the group; a mark for a final job means a message nobody needs.
+        let marks = changes.split_off(asked.min(changes.len()));
+        for ((mark, id), stream_seq) in marks.iter().zip(lazy_ids).zip(lazy_seqs) {
+            if matches!(mark, Err(Ignored::Final)) {
+                let _ = self.orphans.send((*id, *stream_seq));
+            }
+        }
+        let mut rest = changes.into_iter();
+        for (n, answer) in change_answers {
+            let _ = answer.send(Ok(rest.by_ref().take(n).collect()));
+        }
+    }
+
+    fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<Answer<Submitted>>, claim_until: Micros) {
+        let mut outgoing = Vec::new();
+        let mut unclaimed = false;
+        let mut created = 0;
+        for s in &submits {
+            if let Submitted::Created(CreatedJob { seq, job, claimed }) = s {
+                created += 1;
+                if *claimed {
+                    outgoing.push(first_attempt(*seq, job));
+                } else {
+                    unclaimed = true;
+                }
+            }
+        }
+        self.gauge.add(created);
+        if unclaimed {
+            self.backlog.unclaimed.fetch_add(1, Ordering::AcqRel);
+            let _ = self.jobs.send(Handoff::Jobs(vec![], claim_until));
+        }
+        if !outgoing.is_empty() {
+            self.backlog.held.fetch_add(outgoing.len(), Ordering::Relaxed);
+            let _ = self.jobs.send(Handoff::Jobs(outgoing, claim_until));
+        }
+        for (s, a) in submits.into_iter().zip(answers) {
+            let _ = a.send(Ok(s));
+        }
+    }
+
+    fn note_change(&self, c: &Changed) {
+        let (was, is) = (c.from == State::Accepted, c.job.state == State::Accepted);
+        if was && !is {
+            self.gauge.sub(1);
+        } else if is && !was {
+            self.gauge.add(1);
+        }
+        if is && c.failed.is_some() || is && !was {
+            let _ = self.jobs.send(Handoff::WakeAt(c.job.available_at));
+        }
+        metrics::note_change(c);
+        self.hub.changed(c.job.id, c.job.version);
+    }
+}
+
+fn first_attempt(seq: i64, job: &NewJob) -> Outgoing {
+    Outgoing {
+        seq,
+        id: job.id,
+        attempt: Attempt::FIRST,
+        republished: 0,
+        mission: job.mission.clone(),
+        queue: job.queue.clone(),
+        tool: job.tool.clone(),
+        task: job.task.clone(),
+        args: job.args.clone(),
+        timeout: job.timeout,
+        deadline: job.deadline,
+        reuse: job.reuse,
+        created_at: job.created_at,
+        traceparent: job.traceparent.clone(),
+    }
+}

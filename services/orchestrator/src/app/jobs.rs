@@ -1,0 +1,492 @@
+//! Jobs as callers use them: submit, read, wait, watch, cancel, redrive.
+
+use super::{page_limit, App, OutputStream, Page, RedriveProgress, SubmitAnswer, WAIT_MAX};
+use crate::admission::{admit, SubmitInput};
+use crate::error::{Code, Error};
+use crate::metrics;
+use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
+use crate::store::{Changed, DeadLetterFilter, JobFilter, Submitted};
+use crate::transition::{Change, Ignored};
+use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
+use agentforge_proto::bus::Rejected;
+use agentforge_proto::time::Micros;
+use futures_util::stream::{self, BoxStream};
+use futures_util::StreamExt;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+/// How often a watcher looks for itself, in case a word was missed.
+const POLL_EVERY: Duration = Duration::from_secs(5);
+/// Redrives a second when none was asked for.
+const REDRIVE_RATE_DEFAULT: f64 = 50.0;
+/// Redrives a second at most.
+const REDRIVE_RATE_MAX: f64 = 1_000.0;
+/// Dead letters of one redrive when none was asked for.
+const REDRIVE_LIMIT_DEFAULT: u32 = 10_000;
+
+/// Which jobs to list, as asked.
+#[derive(Clone, Debug, Default)]
+pub struct JobQuery {
+    /// Mission.
+    pub mission: Option<String>,
+    /// Queue.
+    pub queue: Option<String>,
+    /// Tool.
+    pub tool: Option<String>,
+    /// Any of these.
+    pub states: Vec<State>,
+    /// `key=value`, all of them.
+    pub labels: Vec<String>,
+    /// 0: the default.
+    pub limit: u32,
+    /// From the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which dead letters to list, as asked.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetterQuery {
+    /// Mission.
+    pub mission: Option<String>,
+    /// Queue.
+    pub queue: Option<String>,
+    /// Reason word.
+    pub reason: Option<String>,
+    /// Those put back too.
+    pub include_redriven: bool,
+    /// 0: the default.
+    pub limit: u32,
+    /// From the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which dead jobs to put back, as asked.
+#[derive(Clone, Debug, Default)]
+pub struct RedriveSpec {
+    /// These; or, when empty, all that the filters let through.
+    pub job_ids: Vec<String>,
+    /// Mission.
+    pub mission: Option<String>,
+    /// Queue.
+    pub queue: Option<String>,
+    /// Reason word.
+    pub reason: Option<String>,
+    /// Jobs a second; 0: the default, 50.
+    pub rate: f64,
+    /// At most so many; 0: the default, 10,000.
+    pub limit: u32,
+}
+
+/// A job's result as bytes.
+pub struct JobOutput {
+    /// Size, where known.
+    pub content_length: Option<u64>,
+    /// JSON text in chunks.
+    pub stream: OutputStream,
+}
+
+fn some(s: Option<&String>) -> Option<&str> {
+    s.map(String::as_str).filter(|s| !s.is_empty())
+}
+
+fn job_id(id: &str) -> Result<JobId, Error> {
+    id.parse().map_err(|e: agentforge_message_id::NameError| Error::field("id", e.to_string()))
+}
+
+fn row_cursor(cursor: Option<&String>) -> Result<Option<i64>, Error> {
+    some(cursor)
+        .map(|c| c.parse().map_err(|_| Error::field("cursor", "cursor is not one that a listing gave; start without it")))
+        .transpose()
+}
+
+impl App {
+    /// Stores a job; the answer comes after the commit.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `too_large`, `conflict`, `outbox_full` (with a wait), `unavailable`.
+    pub async fn submit(&self, input: SubmitInput) -> Result<SubmitAnswer, Error> {
+        let job = admit(input, &self.limits(), Micros::now(), None)?;
+        self.push_back()?;
+        let labels = (job.mission.clone(), job.queue.clone(), job.tool.clone());
+        match self.0.committer.submit(job).await? {
+            Submitted::Created(c) => {
+                metrics::note_submitted(&labels.0, &labels.1, &labels.2);
+                Ok(SubmitAnswer { job: fresh(c.seq, c.job), created: true })
+            }
+            Submitted::Existing(job) => {
+                metrics::DUPLICATES_SUPPRESSED.inc(&["submit"]);
+                Ok(SubmitAnswer { job: *job, created: false })
+            }
+            Submitted::Conflict { existing, field } => Err(Error {
+                field: Some(field),
+                ..Error::new(Code::Conflict, format!("job {existing} was submitted with the same {field} and another body"))
+            }),
+        }
+    }
+
+    fn push_back(&self) -> Result<(), Error> {
+        let gauge = &self.0.outbox;
+        if !gauge.is_full() {
+            return Ok(());
+        }
+        metrics::SUBMITS_REFUSED.inc(&[Code::OutboxFull.as_str()]);
+        let message = format!(
+            "{} accepted jobs wait to be published, the limit is {} (OUTBOX_MAX): NATS is away or swarm_jobs is full; \
+             nothing was stored, try again later",
+            gauge.get(),
+            gauge.max()
+        );
+        Err(Error::new(Code::OutboxFull, message).retry_after(Duration::from_secs(2)))
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `not_found`, `unavailable`.
+    pub async fn job(&self, id: &str) -> Result<Job, Error> {
+        let id = job_id(id)?;
+        self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))
+    }
+
+    fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.0.watches.clone().try_acquire_owned().map_err(|_| {
+            Error::new(Code::TooManyRequests, "too many waits and watches are open (WATCHES_MAX); try again later")
+                .retry_after(Duration::from_secs(1))
+        })
+    }
+
+    /// One job, once it is final or `wait` (at most 60 s) is over.
+    ///
+    /// # Errors
+    /// As [`App::job`], and `too_many_requests`.
+    pub async fn wait(&self, id: &str, wait: Duration) -> Result<Job, Error> {
+        if wait > WAIT_MAX {
+            let max = WAIT_MAX.as_secs();
+            return Err(Error::field("wait", format!("wait is {} s; at most {max} s are allowed: ask again after it", wait.as_secs())));
+        }
+        let until = Instant::now() + wait;
+        let id = job_id(id)?;
+        let _permit = self.watch_permit()?;
+        let mut ear = self.0.hub.listen(id);
+        loop {
+            let job = self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+            if job.state.is_final() || Instant::now() >= until || self.0.stopping.is_cancelled() {
+                return Ok(job);
+            }
+            tokio::select! {
+                () = ear.heard() => {}
+                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep(POLL_EVERY) => {}
+                () = self.0.stopping.cancelled() => {}
+            }
+        }
+    }
+
+    /// The job now and after each change, until it is final. Quick changes may be folded into one.
+    ///
+    /// # Errors
+    /// As [`App::job`], and `too_many_requests`.
+    pub async fn watch(&self, id: &str) -> Result<BoxStream<'static, Result<Job, Error>>, Error> {
+        let permit = self.watch_permit()?;
+        let id = job_id(id)?;
+        let ear = self.0.hub.listen(id);
+        let first = self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+        let state = (self.clone(), ear, permit, Some(first), i64::MIN, false);
+        let jobs = stream::unfold(state, move |(app, mut ear, permit, next, mut version, over)| async move {
+            if over {
+                return None;
+            }
+            let mut next = next;
+            loop {
+                let job = match next.take() {
+                    Some(job) => Ok(job),
+                    None => match app.0.store.job(id).await {
+                        Ok(Some(job)) => Ok(job),
+                        Ok(None) => return None,
+                        Err(e) => Err(Error::from(e)),
+                    },
+                };
+                match job {
+                    Ok(job) if job.version > version => {
+                        version = job.version;
+                        let over = job.state.is_final();
+                        return Some((Ok(job), (app, ear, permit, None, version, over)));
+                    }
+                    Ok(_) => {}
+                    Err(e) => return Some((Err(e), (app, ear, permit, None, version, true))),
+                }
+                tokio::select! {
+                    () = ear.heard() => {}
+                    () = tokio::time::sleep(POLL_EVERY) => {}
+                    () = app.0.stopping.cancelled() => return None,
+                }
+            }
+        });
+        Ok(jobs.boxed())
+    }
+
+    /// A page of jobs, newest first.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `unavailable`.
+    pub async fn jobs(&self, query: JobQuery) -> Result<Page<Job>, Error> {
+        let limit = page_limit(query.limit)?;
+        let labels = query
+            .labels
+            .iter()
+            .map(|l| {
+                l.split_once('=')
+                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .ok_or_else(|| Error::field("label", format!("label {l:?} is not key=value")))
+            })
+            .collect::<Result<_, _>>()?;
+        let filter = JobFilter {
+            mission: some(query.mission.as_ref()).map(Mission::new).transpose().map_err(|e| Error::field("mission", e.to_string()))?,
+            queue: some(query.queue.as_ref()).map(Queue::new).transpose().map_err(|e| Error::field("queue", e.to_string()))?,
+            tool: some(query.tool.as_ref()).map(ToolName::new).transpose().map_err(|e| Error::field("tool", e.to_string()))?,
+            states: query.states,
+            labels,
+            before: row_cursor(query.cursor.as_ref())?,
+            limit,
+        };
+        let found = self.0.store.jobs(&filter).await?;
+        Ok(Page { items: found.items, next: found.next.map(|n| n.to_string()) })
+    }
+
+    /// The tries at a job, oldest first.
+    ///
+    /// # Errors
+    /// As [`App::job`].
+    pub async fn attempts(&self, id: &str) -> Result<Vec<AttemptRecord>, Error> {
+        let id = job_id(id)?;
+        let attempts = self.0.store.attempts(id).await?;
+        if attempts.is_empty() {
+            self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+        }
+        Ok(attempts)
+    }
+
+    /// Stops a job. Cancelling a cancelled job again is no error.
+    ///
+    /// # Errors
+    /// `not_found`, `failed_precondition` when it is final already, `unavailable`.
+    pub async fn cancel(&self, id: &str) -> Result<Job, Error> {
+        let id = job_id(id)?;
+        let mut outcome = self.0.committer.change(vec![(id, Change::Cancel { at: Micros::now() })], vec![]).await?;
+        let outcome = outcome.pop().unwrap_or(Err(Ignored::Unknown));
+        if let Ok(changed) = &outcome {
+            let _ = self.0.cancels.send((id, changed.job.seq, changed.job.stream_seq));
+        }
+        let job = self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+        match outcome {
+            Ok(_) => Ok(job),
+            Err(_) if job.state == State::Cancelled => Ok(job),
+            Err(_) => {
+                let message = format!("job {id} is {} already and cannot be cancelled", job.state.as_str());
+                Err(Error::new(Code::FailedPrecondition, message))
+            }
+        }
+    }
+
+    /// Applies what workers reported, and what the timers found.
+    ///
+    /// # Errors
+    /// `unavailable`: nothing was stored.
+    pub async fn apply_reports(
+        &self,
+        changes: Vec<(JobId, Change)>,
+        rejects: Vec<Rejected>,
+    ) -> Result<Vec<Result<Changed, Ignored>>, Error> {
+        if changes.is_empty() && rejects.is_empty() {
+            return Ok(vec![]);
+        }
+        self.0.committer.change(changes, rejects).await
+    }
+
+    /// Ends jobs whose deadline passed, and has their workers told.
+    ///
+    /// # Errors
+    /// `unavailable`: nothing was stored.
+    pub async fn expire(&self, ids: Vec<JobId>, at: Micros) -> Result<(), Error> {
+        let changes = ids.into_iter().map(|id| (id, Change::Expire { at })).collect();
+        for changed in self.apply_reports(changes, vec![]).await?.into_iter().flatten() {
+            let _ = self.0.cancels.send((changed.job.id, changed.job.seq, changed.job.stream_seq));
+        }
+        Ok(())
+    }
+
+    /// The result as bytes, from the store or from where the worker put it.
+    ///
+    /// # Errors
+    /// `not_found`, `failed_precondition` when there is no result, `unavailable`.
+    pub async fn output(&self, id: &str) -> Result<JobOutput, Error> {
+        let job = self.job(id).await?;
+        if let Some(reference) = &job.output_ref {
+            let stream = self.0.outputs.open(reference).await?;
+            return Ok(JobOutput { content_length: Some(reference.size), stream });
+        }
+        match job.result {
+            Some(text) => {
+                let content_length = Some(text.len() as u64);
+                let stream = stream::once(async move { Ok(bytes::Bytes::from(text)) }).boxed();
+                Ok(JobOutput { content_length, stream })
+            }
+            None => {
+                let message = format!("job {id} is {} and has no result", job.state.as_str());
+                Err(Error::new(Code::FailedPrecondition, message))
+            }
+        }
+    }
+
+    /// A page of dead letters, newest first.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `unavailable`.
+    pub async fn dead_letters(&self, query: DeadLetterQuery) -> Result<Page<DeadLetter>, Error> {
+        let limit = page_limit(query.limit)?;
+        let filter = DeadLetterFilter {
+            mission: some(query.mission.as_ref()).map(str::to_owned),
+            queue: some(query.queue.as_ref()).map(str::to_owned),
+            reason: some(query.reason.as_ref()).map(str::to_owned),
+            include_redriven: query.include_redriven,
+            before: row_cursor(query.cursor.as_ref())?,
+            limit,
+        };
+        let found = self.0.store.dead_letters(&filter).await?;
+        Ok(Page { items: found.items, next: found.next.map(|n| n.to_string()) })
+    }
+
+    /// Puts dead jobs back at a rate, and tells how far it is.
+    ///
+    /// # Errors
+    /// `invalid_argument` at once; `unavailable` as the last item of the stream.
+    pub fn redrive(&self, spec: RedriveSpec) -> Result<BoxStream<'static, Result<RedriveProgress, Error>>, Error> {
+        let rate = match spec.rate {
+            r if r == 0.0 => REDRIVE_RATE_DEFAULT,
+            r if r.is_finite() && r > 0.0 && r <= REDRIVE_RATE_MAX => r,
+            r => return Err(Error::field("rate", format!("rate is {r}; expected more than 0 and at most {REDRIVE_RATE_MAX} a second"))),
+        };
+        let limit = if spec.limit == 0 { REDRIVE_LIMIT_DEFAULT } else { spec.limit };
+        let ids = spec.job_ids.iter().map(|i| job_id(i)).collect::<Result<VecDeque<_>, _>>()?;
+        let filter = ids.is_empty().then(|| DeadLetterFilter {
+            mission: some(spec.mission.as_ref()).map(str::to_owned),
+            queue: some(spec.queue.as_ref()).map(str::to_owned),
+            reason: some(spec.reason.as_ref()).map(str::to_owned),
+            include_redriven: false,
+            before: None,
+            limit: 100,
+        });
+        let redrive = Redrive { app: self.clone(), ids, filter, left: limit, rate, progress: RedriveProgress::default(), over: false };
+        Ok(stream::unfold(redrive, |r| async move {
+            if r.over { None } else { Some(r.step().await) }
+        })
+        .boxed())
+    }
+}
+
+struct Redrive {
+    app: App,
+    ids: VecDeque<JobId>,
+    filter: Option<DeadLetterFilter>,
+    left: u32,
+    rate: f64,
+    progress: RedriveProgress,
+    over: bool,
+}
+
+impl Redrive {
+    /// One tenth of a second's worth, then a rest.
+    async fn step(mut self) -> (Result<RedriveProgress, Error>, Self) {
+        let share = ((self.rate / 10.0).ceil() as usize).clamp(1, 100);
+        let begun = Instant::now();
+        let outcome = self.one_share(share).await;
+        match outcome {
+            Ok(0) => {
+                self.over = true;
+                self.progress.done = true;
+            }
+            Ok(taken) => {
+                let pause = Duration::from_secs_f64(taken as f64 / self.rate).saturating_sub(begun.elapsed());
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.app.0.stopping.cancelled() => self.over = true,
+                }
+            }
+            Err(e) => {
+                self.over = true;
+                return (Err(e), self);
+            }
+        }
+        (Ok(self.progress), self)
+    }
+
+    async fn one_share(&mut self, share: usize) -> Result<usize, Error> {
+        if self.ids.is_empty() {
+            if let Some(filter) = &mut self.filter {
+                let found = self.app.0.store.dead_letters(filter).await?;
+                let more = found.next.is_some();
+                match found.next {
+                    Some(next) => filter.before = Some(next),
+                    None => self.filter = None,
+                }
+                self.progress.skipped += found.items.iter().filter(|d| d.job.is_none()).count() as u64;
+                self.ids.extend(found.items.iter().filter_map(|d| d.job));
+                if self.ids.is_empty() && more {
+                    return Ok(1);
+                }
+            }
+        }
+        let take = share.min(self.ids.len()).min(self.left as usize);
+        if take == 0 {
+            return Ok(0);
+        }
+        self.app.push_back()?;
+        let at = Micros::now();
+        let changes: Vec<_> = self.ids.drain(..take).map(|id| (id, Change::Redrive { at })).collect();
+        for outcome in self.app.0.committer.change(changes, vec![]).await? {
+            match outcome {
+                Ok(_) => self.progress.redriven += 1,
+                Err(_) => self.progress.skipped += 1,
+            }
+        }
+        self.left -= u32::try_from(take).unwrap_or(u32::MAX);
+        Ok(take)
+    }
+}
+
+/// A job as it reads right after its submission.
+fn fresh(seq: i64, j: NewJob) -> Job {
+    Job {
+        seq,
+        id: j.id,
+        mission: j.mission,
+        queue: j.queue,
+        tool: j.tool,
+        task: j.task,
+        args: j.args,
+        labels: j.labels,
+        state: State::Accepted,
+        attempt: Attempt::FIRST,
+        max_attempts: j.max_attempts,
+        timeout: j.timeout,
+        run_at: j.run_at,
+        deadline: j.deadline,
+        reuse: j.reuse,
+        idempotency_key: j.idempotency_key,
+        schedule_id: j.schedule_id,
+        traceparent: j.traceparent,
+        created_at: j.created_at,
+        queued_at: None,
+        started_at: None,
+        finished_at: None,
+        available_at: j.run_at.map_or(j.created_at, |r| r.max(j.created_at)),
+        worker: None,
+        result: None,
+        output_ref: None,
+        replay_of: None,
+        error: None,
+        version: 1,
+    }
+}

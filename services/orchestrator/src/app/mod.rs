@@ -1,0 +1,207 @@
+//! The application core: what gRPC and REST both call.
+//!
+//! Owns admission, the group committer, watches and the limits; relies on a [`Store`] and, for
+//! publishing, on the relay. Knows no protocol.
+
+mod committer;
+mod hub;
+mod jobs;
+mod schedules;
+
+pub use committer::{Backlog, CommitLoop, Committer, CommitterConfig, Lazy};
+pub(crate) use committer::Outlets;
+pub use hub::Hub;
+pub use jobs::{DeadLetterQuery, JobOutput, JobQuery, RedriveSpec};
+pub use schedules::ScheduleInput;
+
+use crate::admission::Limits;
+use crate::error::Error;
+use crate::model::{Agent, Job};
+use crate::store::{OutboxRow, Outgoing, Store};
+use agentforge_message_id::{AgentId, JobId, Mission};
+use agentforge_proto::time::Micros;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Cheap to clone; all clones are the same application.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) committer: Committer,
+    pub(crate) hub: Hub,
+    pub(crate) outbox: OutboxGauge,
+    pub(crate) limits: Limits,
+    pub(crate) args_max_bytes: AtomicUsize,
+    pub(crate) cancels: tokio::sync::mpsc::UnboundedSender<(JobId, i64, Option<i64>)>,
+    pub(crate) outputs: Arc<dyn Outputs>,
+    pub(crate) watches: Arc<Semaphore>,
+    pub(crate) stopping: tokio_util::sync::CancellationToken,
+}
+
+/// Longest wait of `GetJob`.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Largest page.
+pub const PAGE_MAX: u32 = 1_000;
+/// Page when none was asked for.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Waits and watches at once (WATCHES_MAX).
+pub const WATCHES_MAX_DEFAULT: usize = 10_000;
+
+/// A page of a listing.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// Newest first.
+    pub items: Vec<T>,
+    /// Give it back to get the next page; `None` on the last.
+    pub next: Option<String>,
+}
+
+/// Progress of a redrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RedriveProgress {
+    /// Put back.
+    pub redriven: u64,
+    /// Not dead any more, or unknown.
+    pub skipped: u64,
+    /// Whether this is the last word.
+    pub done: bool,
+}
+
+/// What a submission came to.
+#[derive(Debug)]
+pub struct SubmitAnswer {
+    /// The job, as stored.
+    pub job: Job,
+    /// False when the same submission was stored before.
+    pub created: bool,
+}
+
+/// Reads offloaded outputs from where workers put them.
+#[async_trait::async_trait]
+pub trait Outputs: Send + Sync + 'static {
+    /// The bytes as a stream of chunks.
+    async fn open(&self, output: &agentforge_proto::bus::OutputRef) -> Result<OutputStream, Error>;
+}
+
+/// Chunks of an output.
+pub type OutputStream = std::pin::Pin<Box<dyn futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Send>>;
+
+/// Work that a commit hands to the relay without a second read.
+#[derive(Debug)]
+pub enum Handoff {
+    /// Jobs claimed for publishing, in order of acceptance; empty: there is a backlog in the store.
+    Jobs(Vec<Outgoing>, Micros),
+    /// Rows of the outbox, in order of writing.
+    Outbox(Vec<OutboxRow>, Micros),
+    /// Look into the store at this moment: a retry is due then.
+    WakeAt(Micros),
+}
+
+/// Counts jobs accepted and not yet published, for back-pressure.
+#[derive(Clone, Debug)]
+pub struct OutboxGauge {
+    count: Arc<AtomicU64>,
+    max: u64,
+}
+
+impl OutboxGauge {
+    /// Starts at zero; `set` it from the store.
+    pub fn new(max: u64) -> Self {
+        Self { count: Arc::default(), max }
+    }
+    /// The bound (OUTBOX_MAX).
+    pub const fn max(&self) -> u64 {
+        self.max
+    }
+    /// Jobs waiting.
+    pub fn get(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+    /// Whether another must wait outside.
+    pub fn is_full(&self) -> bool {
+        self.get() >= self.max
+    }
+    /// Takes the store's count.
+    pub fn set(&self, n: u64) {
+        self.count.store(n, Ordering::Relaxed);
+    }
+    pub(crate) fn add(&self, n: u64) {
+        self.count.fetch_add(n, Ordering::Relaxed);
+    }
+    pub(crate) fn sub(&self, n: u64) {
+        let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |c| Some(c.saturating_sub(n)));
+    }
+}
+
+impl App {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// The database behind it.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    /// Fires when the service is stopping: long answers end then.
+    pub fn stopping(&self) -> &tokio_util::sync::CancellationToken {
+        &self.0.stopping
+    }
+
+    /// What submissions may ask for, with the server's max_payload taken into account.
+    pub fn limits(&self) -> Limits {
+        Limits { args_max_bytes: self.0.args_max_bytes.load(Ordering::Relaxed), ..self.0.limits.clone() }
+    }
+
+    /// Takes a new max_payload of the NATS server into account.
+    pub fn set_max_payload(&self, bytes: usize) {
+        self.0.args_max_bytes.store(crate::admission::args_max_bytes(bytes), Ordering::Relaxed);
+    }
+
+    /// One worker.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`.
+    pub async fn agent(&self, id: &str) -> Result<Agent, Error> {
+        let id = AgentId::new(id).map_err(|e| Error::field("id", e.to_string()))?;
+        self.0.store.agent(&id).await?.ok_or_else(|| Error::not_found("agent", id))
+    }
+
+    /// Workers, by id.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `unavailable`.
+    pub async fn agents(&self, mission: Option<&str>, limit: u32, cursor: Option<&str>) -> Result<Page<Agent>, Error> {
+        let mission = mission
+            .filter(|m| !m.is_empty())
+            .map(|m| Mission::new(m).map_err(|e| Error::field("mission", e.to_string())))
+            .transpose()?;
+        let limit = page_limit(limit)?;
+        let items = self.0.store.agents(mission.as_ref(), cursor.filter(|c| !c.is_empty()), limit + 1).await?;
+        Ok(page(items, limit, |a| a.id.to_string()))
+    }
+}
+
+pub(crate) fn page_limit(limit: u32) -> Result<u32, Error> {
+    match limit {
+        0 => Ok(PAGE_DEFAULT),
+        n if n <= PAGE_MAX => Ok(n),
+        n => Err(Error::field("limit", format!("limit is {n}; at most {PAGE_MAX} are allowed: page on with the cursor"))),
+    }
+}
+
+/// Cuts a page out of `limit + 1` rows.
+pub(crate) fn page<T>(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Page<T> {
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next = if more { items.last().map(cursor) } else { None };
+    Page { items, next }
+}

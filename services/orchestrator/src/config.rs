@@ -1,0 +1,221 @@
+//! The orchestrator's settings, parsed once.
+
+use crate::admission::Limits;
+use crate::api::auth::{self, Auth};
+use crate::store::EventMask;
+use crate::transition::Backoff;
+use agentforge_config::{Common, Reader, Secret, Setting};
+use agentforge_jetstream::{NatsConfig, topology::TopologyConfig};
+use agentforge_message_id::{Mission, Site};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+const HTTP_PORT: Setting = Setting::new("HTTP_PORT", Some("8080"), "port, 0 takes a free one", "Where REST, health and docs listen.");
+const GRPC_PORT: Setting = Setting::new("GRPC_PORT", Some("50051"), "port, 0 takes a free one", "Where gRPC listens.");
+const DATABASE_URL: Setting = Setting::new(
+    "DATABASE_URL",
+    Some("sqlite://agentforge.db"),
+    "sqlite://FILE (under DATA_DIR) or postgres://USER:PASSWORD@HOST/DB",
+    "Where jobs are kept.",
+)
+.secret();
+const DB_POOL: Setting = Setting::new("DB_POOL", Some("8"), "1 to 200", "Database connections (Postgres), or readers (SQLite).");
+const API_TOKENS: Setting = Setting::new(
+    "API_TOKENS",
+    None,
+    "name:role:token, comma separated; roles read, submit, admin; tokens of 16 characters or more",
+    "Who may call. Required unless BIND_ADDR is loopback.",
+)
+.secret();
+const OUTBOX_MAX: Setting = Setting::new(
+    "OUTBOX_MAX",
+    None,
+    "jobs",
+    "Jobs accepted and not yet published; beyond it submitters get back-pressure. Default 100000, in edge mode 1000000.",
+);
+const JOB_DEADLINE: Setting = Setting::new(
+    "JOB_DEADLINE",
+    None,
+    "duration, or off",
+    "Deadline of jobs that name none, from max(accepted, run_at). Default 20m, in edge mode off.",
+);
+const JOB_TIMEOUT: Setting = Setting::new("JOB_TIMEOUT", Some("5m"), "duration", "Timeout of one attempt when the job names none.");
+const JOB_TIMEOUT_MAX: Setting = Setting::new("JOB_TIMEOUT_MAX", Some("24h"), "duration", "Longest timeout of one attempt.");
+const JOB_MAX_ATTEMPTS: Setting = Setting::new("JOB_MAX_ATTEMPTS", Some("3"), "1 to 100", "Attempts when the job names none.");
+const JOB_RETENTION: Setting = Setting::new("JOB_RETENTION", Some("30d"), "duration", "Finished jobs are deleted after it.");
+const JOB_EVENTS: Setting = Setting::new(
+    "JOB_EVENTS",
+    Some("all"),
+    "all, final or off",
+    "Which life-cycle events go to agentforge.events.job.<mission>.<state>.",
+);
+const RETRY_BASE: Setting = Setting::new("RETRY_BASE", Some("200ms"), "duration", "Wait before the first retry; doubles from there.");
+const RETRY_CAP: Setting = Setting::new("RETRY_CAP", Some("5s"), "duration", "Longest wait before a retry, but for a tool's Retry-After.");
+const RECONCILE_AFTER: Setting = Setting::new(
+    "RECONCILE_AFTER",
+    Some("5m"),
+    "duration, above DUPLICATE_WINDOW",
+    "A job queued or running for so long is compared with the stream, and published anew if its message is gone.",
+);
+const WATCHES_MAX: Setting = Setting::new("WATCHES_MAX", Some("10000"), "count", "Waits and watches open at once.");
+const HTTP_CONCURRENCY: Setting = Setting::new("HTTP_CONCURRENCY", Some("4096"), "count", "REST requests served at once.");
+
+/// Settings of this service alone.
+pub const SETTINGS: &[Setting] = &[
+    HTTP_PORT, GRPC_PORT, DATABASE_URL, DB_POOL, API_TOKENS, OUTBOX_MAX, JOB_DEADLINE, JOB_TIMEOUT, JOB_TIMEOUT_MAX,
+    JOB_MAX_ATTEMPTS, JOB_RETENTION, JOB_EVENTS, RETRY_BASE, RETRY_CAP, RECONCILE_AFTER, WATCHES_MAX, HTTP_CONCURRENCY,
+];
+
+/// The orchestrator's settings.
+#[derive(Clone)]
+pub struct Config {
+    /// Shared by all services.
+    pub common: Common,
+    /// NATS.
+    pub nats: NatsConfig,
+    /// Streams and consumers.
+    pub topology: TopologyConfig,
+    /// REST port.
+    pub http_port: u16,
+    /// gRPC port.
+    pub grpc_port: u16,
+    /// Database.
+    pub database_url: String,
+    /// Connections.
+    pub db_pool: NonZeroU32,
+    /// Who may call.
+    pub auth: Auth,
+    /// Bound of the outbox, jobs.
+    pub outbox_max: u64,
+    /// What submissions may ask for.
+    pub limits: Limits,
+    /// Retry waits.
+    pub backoff: Backoff,
+    /// Finished jobs are kept so long.
+    pub retention: Duration,
+    /// Which states are told.
+    pub events: EventMask,
+    /// Queued and running jobs are looked at after so long.
+    pub reconcile_after: Duration,
+    /// Waits and watches at once.
+    pub watches_max: usize,
+    /// REST requests at once.
+    pub http_concurrency: usize,
+    /// Own mission.
+    pub mission: Mission,
+    /// Own site.
+    pub site: Site,
+}
+
+impl Config {
+    /// Reads everything; faults are collected in `r`.
+    pub fn read(r: &mut Reader<'_>) -> Self {
+        let common = Common::read(r);
+        let nats = NatsConfig::read(r);
+        let topology = TopologyConfig::read(r);
+        let edge = topology.edge.is_some();
+        let mission = Mission::new(&common.mission).unwrap_or_else(|e| {
+            r.fault("MISSION", e.to_string());
+            Mission::new("dev").expect("fits the grammar")
+        });
+        let site = Site::new(&common.site).unwrap_or_else(|e| {
+            r.fault("SITE", e.to_string());
+            Site::new("dev").expect("fits the grammar")
+        });
+        let auth = match r.opt::<Secret>(&API_TOKENS) {
+            Some(tokens) => auth::parse_tokens(&tokens).unwrap_or_else(|problem| {
+                r.fault(API_TOKENS.key, problem.to_string());
+                Auth::open()
+            }),
+            None => {
+                if !common.bind_addr.is_loopback() {
+                    let problem = format!(
+                        "is required because BIND_ADDR is {}: whoever reaches the port could run commands; \
+                         set it, or BIND_ADDR=127.0.0.1",
+                        common.bind_addr
+                    );
+                    r.fault(API_TOKENS.key, problem);
+                }
+                Auth::open()
+            }
+        };
+        let outbox_max = r.opt::<u64>(&OUTBOX_MAX).unwrap_or(if edge { 1_000_000 } else { 100_000 });
+        if outbox_max == 0 {
+            r.fault(OUTBOX_MAX.key, "must be 1 or more");
+        }
+        let deadline_default = match r.opt::<String>(&JOB_DEADLINE).as_deref() {
+            None if edge => None,
+            None => Some(Duration::from_secs(20 * 60)),
+            Some("off") => None,
+            Some(text) => match <Duration as agentforge_config::Parse>::parse(text) {
+                Ok(d) if !d.is_zero() => Some(d),
+                Ok(_) => {
+                    r.fault(JOB_DEADLINE.key, "must be more than 0, or off");
+                    None
+                }
+                Err(e) => {
+                    r.fault(JOB_DEADLINE.key, e);
+                    None
+                }
+            },
+        };
+        let events = match r.get::<String>(&JOB_EVENTS).as_str() {
+            "all" => EventMask::ALL,
+            "final" => EventMask::FINAL,
+            "off" => EventMask::OFF,
+            other => {
+                r.fault(JOB_EVENTS.key, format!("is {other:?}; expected all, final or off"));
+                EventMask::ALL
+            }
+        };
+        let limits = Limits {
+            args_max_bytes: crate::admission::args_max_bytes(1024 * 1024),
+            max_attempts_max: 100,
+            max_attempts_default: r.get_in(&JOB_MAX_ATTEMPTS, 1..=100),
+            timeout_default: r.get(&JOB_TIMEOUT),
+            timeout_max: r.get(&JOB_TIMEOUT_MAX),
+            deadline_default,
+            run_at_max: Duration::from_secs(366 * 86_400),
+            mission_default: mission.clone(),
+        };
+        let backoff = Backoff { base: r.get(&RETRY_BASE), cap: r.get(&RETRY_CAP), ..Backoff::default() };
+        let config = Self {
+            http_port: r.get(&HTTP_PORT),
+            grpc_port: r.get(&GRPC_PORT),
+            database_url: r.get(&DATABASE_URL),
+            db_pool: NonZeroU32::new(r.get_in(&DB_POOL, 1..=200)).unwrap_or(NonZeroU32::MIN),
+            auth,
+            outbox_max,
+            limits,
+            backoff,
+            retention: r.get(&JOB_RETENTION),
+            events,
+            reconcile_after: r.get(&RECONCILE_AFTER),
+            watches_max: r.get(&WATCHES_MAX),
+            http_concurrency: r.get(&HTTP_CONCURRENCY),
+            mission,
+            site,
+            common,
+            nats,
+            topology,
+        };
+        let scheme = config.database_url.split(':').next().unwrap_or_default();
+        if !matches!(scheme, "sqlite" | "postgres" | "postgresql") {
+            r.fault(DATABASE_URL.key, "must begin with sqlite:// or postgres://");
+        }
+        if config.limits.timeout_default > config.limits.timeout_max {
+            r.fault(JOB_TIMEOUT.key, "is longer than JOB_TIMEOUT_MAX");
+        }
+        config
+    }
+}
+
+/// All groups of settings, for --help and the docs.
+pub fn groups() -> Vec<(&'static str, Vec<Setting>)> {
+    vec![
+        ("Orchestrator", SETTINGS.to_vec()),
+        ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
+        ("NATS", NatsConfig::SETTINGS.to_vec()),
+        ("Common", Common::SETTINGS.to_vec()),
+    ]
+}

@@ -1,0 +1,137 @@
+//! Small loops that keep gauges true and readiness honest.
+
+use crate::app::{App, OutboxGauge};
+use crate::metrics;
+use crate::reconcile::pause;
+use crate::store::CommitContext;
+use agentforge_jetstream::Nats;
+use agentforge_proto::time::Micros;
+use agentforge_runtime::Gate;
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// How often the database is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// An answer that takes longer is none.
+const PING_MAX: Duration = Duration::from_secs(3);
+/// How often depths are counted.
+const DEPTHS_EVERY: Duration = Duration::from_secs(5);
+/// How often schedules are looked at.
+const TICK_EVERY: Duration = Duration::from_millis(500);
+/// How often jobs that are watched here are compared with what other replicas committed.
+const REPLICA_EVERY: Duration = Duration::from_millis(250);
+/// Watched jobs compared in one query.
+const REPLICA_CHUNK: usize = 1_000;
+
+/// Keeps the readiness gates for database and NATS, and the bound on args.
+pub async fn health_loop(app: App, nats: Nats, database: Gate, link: Gate, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    loop {
+        match tokio::time::timeout(PING_MAX, app.store().ping()).await {
+            Ok(Ok(())) => database.set(true, app.store().kind()),
+            Ok(Err(e)) => {
+                metrics::DB_ERRORS.inc(&[]);
+                database.set(false, e.to_string());
+            }
+            Err(_) => {
+                metrics::DB_ERRORS.inc(&[]);
+                database.set(false, "no answer within 3 s");
+            }
+        }
+        let connected = nats.is_connected();
+        link.set(connected, if connected { "connected" } else { "away; accepted jobs wait in the database" });
+        if connected {
+            app.set_max_payload(nats.client().server_info().max_payload);
+        }
+        if !pause(&stop, PING_EVERY).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Counts the outbox: often where others write too, now and then to correct drift elsewhere.
+pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let every = if app.store().is_shared() { 5 } else { 60 };
+    let mut n = 0_u64;
+    loop {
+        if n.is_multiple_of(every) {
+            match app.store().accepted_count().await {
+                Ok(count) => gauge.set(count),
+                Err(_) => n = every - 1,
+            }
+        }
+        metrics::OUTBOX.set(&[], gauge.get() as f64);
+        n += 1;
+        if !pause(&stop, Duration::from_secs(1)).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Exports what waits in each lane.
+pub async fn depths_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let mut shown: HashSet<(String, String)> = HashSet::new();
+    while pause(&stop, DEPTHS_EVERY).await {
+        let now = Micros::now();
+        let Ok(depths) = app.store().depths(now).await else { continue };
+        let mut gone = std::mem::take(&mut shown);
+        for d in depths {
+            let lane = (metrics::mission_label(d.mission.as_str()).to_owned(), metrics::queue_label(d.queue.as_str()).to_owned());
+            metrics::OLDEST_PENDING.set(&[&lane.0, &lane.1], now.since(d.oldest).as_secs_f64());
+            metrics::PENDING.set(&[&lane.0, &lane.1], d.pending as f64);
+            gone.remove(&lane);
+            shown.insert(lane);
+        }
+        for (mission, queue) in gone {
+            metrics::OLDEST_PENDING.set(&[&mission, &queue], 0.0);
+            metrics::PENDING.set(&[&mission, &queue], 0.0);
+            shown.insert((mission, queue));
+        }
+    }
+    Ok(())
+}
+
+/// Everything of a commit but its moment.
+#[derive(Clone)]
+pub struct Ticking {
+    /// Retry waits, owner, events, claims.
+    pub committer: crate::app::CommitterConfig,
+}
+
+/// Makes the jobs of schedules.
+pub async fn schedule_loop(app: App, t: Ticking, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    while pause(&stop, TICK_EVERY).await {
+        let now = Micros::now();
+        let ctx = CommitContext {
+            now,
+            backoff: &t.committer.backoff,
+            owner: &t.committer.owner,
+            claim_until: now.plus(t.committer.claim_for),
+            events: t.committer.events,
+        };
+        match app.tick_schedules(now, ctx).await {
+            Ok(fired) => metrics::SCHEDULES_FIRED.add(&[], fired as u64),
+            Err(e) => warn!(error = &e as &dyn std::error::Error, "schedules could not be looked at; trying again"),
+        }
+    }
+    Ok(())
+}
+
+/// Tells watchers of this replica what other replicas committed.
+pub async fn replica_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    if !app.store().is_shared() {
+        stop.cancelled().await;
+        return Ok(());
+    }
+    while pause(&stop, REPLICA_EVERY).await {
+        let watched = app.hub().watched(crate::app::WATCHES_MAX_DEFAULT);
+        for ids in watched.chunks(REPLICA_CHUNK) {
+            let Ok(known) = app.store().versions(ids).await else { continue };
+            for (id, _, version) in known {
+                app.hub().changed(id, version);
+            }
+        }
+    }
+    Ok(())
+}

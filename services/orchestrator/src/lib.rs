@@ -1,0 +1,33 @@
+//! The orchestrator: accepts jobs, hands them to JetStream, commits one result each.
+//!
+//! ```text
+//! gRPC, REST ─▶ app ─▶ committer ─▶ store (SQL, the truth) ─▶ relay ─▶ swarm_jobs ─▶ workers
+//!                         ▲                                                             │
+//!                         └──────────── results ◀───────────────────── swarm_results ◀──┘
+//! ```
+//! Decisions are pure: `admission` (what may be submitted), `transition` (what a job becomes),
+//! `cron` (when a schedule runs). Everything is wired in `service`, and nowhere else.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod admission;
+pub mod api;
+pub mod app;
+pub mod config;
+mod control;
+pub mod cron;
+pub mod error;
+mod housekeeping;
+mod lanes;
+pub mod metrics;
+pub mod model;
+mod outputs;
+mod presence;
+mod reconcile;
+mod relay;
+mod results;
+pub mod service;
+pub mod store;
+pub mod transition;
+
+pub use config::Config;
+pub use service::Orchestrator;

@@ -1,0 +1,174 @@
+//! The orchestrator's metrics: names, labels and the few rules for label values.
+//!
+//! Labels are bounded: no ids, no paths; missions, queues and tools beyond the first so many are `other`.
+
+use crate::model::{DeadReason, State};
+use crate::store::Changed;
+use agentforge_message_id::{Mission, Queue, ToolName};
+use agentforge_metrics::{buckets, Bounded, Metric};
+
+/// Jobs stored for the first time.
+pub const JOBS_SUBMITTED: Metric = Metric::counter(
+    "agentforge_jobs_submitted_total",
+    &["mission", "queue", "tool"],
+    "Jobs accepted and stored, repeats of a submission not counted.",
+);
+/// Jobs that became final.
+pub const JOBS_COMPLETED: Metric = Metric::counter(
+    "agentforge_jobs_completed_total",
+    &["mission", "queue", "tool", "outcome"],
+    "Jobs that reached a final state, by that state. failed, dead and expired count as bad for the SLO.",
+);
+/// Submit to committed result.
+pub const JOB_END_TO_END: Metric = Metric::histogram(
+    "agentforge_job_end_to_end_seconds",
+    buckets::END_TO_END_SECONDS,
+    &["mission"],
+    "From acceptance (or run_at, if later) to the commit of a final state other than cancelled.",
+);
+/// Retries.
+pub const JOB_RETRIES: Metric =
+    Metric::counter("agentforge_job_retries_total", &["tool", "reason"], "Attempts that failed and are tried again, by error class.");
+/// Dead letters.
+pub const DEAD_LETTERS: Metric =
+    Metric::counter("agentforge_dead_letters_total", &["mission", "queue", "reason"], "Dead letters made, by reason.");
+/// Repeats found out.
+pub const DUPLICATES_SUPPRESSED: Metric = Metric::counter(
+    "agentforge_duplicates_suppressed_total",
+    &["where"],
+    "Repeats that changed nothing: submit (same key or id), publish (duplicate window), result (fenced).",
+);
+/// Age of the oldest job that waits.
+pub const OLDEST_PENDING: Metric = Metric::gauge(
+    "agentforge_oldest_pending_seconds",
+    &["mission", "queue"],
+    "Age of the oldest job that is due and has not begun; 0 when none waits.",
+);
+/// Jobs that wait.
+pub const PENDING: Metric = Metric::gauge("agentforge_pending_jobs", &["mission", "queue"], "Jobs that are due and have not begun.");
+/// Accepted, not published.
+pub const OUTBOX: Metric =
+    Metric::gauge("agentforge_outbox_jobs", &[], "Jobs accepted and not yet published to JetStream; OUTBOX_MAX bounds it.");
+/// Submissions refused.
+pub const SUBMITS_REFUSED: Metric =
+    Metric::counter("agentforge_submits_refused_total", &["code"], "Submissions refused, by error code.");
+/// The relay is held.
+pub const RELAY_HELD: Metric = Metric::gauge(
+    "agentforge_relay_held",
+    &["lane", "reason"],
+    "1 while the relay cannot publish (lane jobs or outbox; reason full or unavailable), else 0.",
+);
+/// Published by the relay.
+pub const RELAY_PUBLISHED: Metric =
+    Metric::counter("agentforge_relay_published_total", &["lane"], "Messages published with a PubAck, by lane.");
+/// Jobs whose message was gone.
+pub const REPUBLISHED: Metric = Metric::counter(
+    "agentforge_jobs_republished_total",
+    &[],
+    "Attempts published anew because their message was gone without a result.",
+);
+/// Reports that do not decode.
+pub const REPORTS_INVALID: Metric =
+    Metric::counter("agentforge_reports_invalid_total", &[], "Messages on swarm_results that are no report; terminated.");
+/// Writes in one commit.
+pub const COMMIT_GROUP_SIZE: Metric =
+    Metric::histogram("agentforge_commit_group_size", buckets::BATCH, &[], "Writes that shared one transaction.");
+/// Time of a statement or transaction.
+pub const DB_QUERY_DURATION: Metric =
+    Metric::histogram("agentforge_db_query_duration_seconds", buckets::STEP_SECONDS, &["query"], "Time of a database transaction.");
+/// Failed database calls.
+pub const DB_ERRORS: Metric =
+    Metric::counter("agentforge_db_connection_errors_total", &[], "Database calls that failed for want of the database.");
+/// Workers by presence.
+pub const AGENTS: Metric = Metric::gauge("agentforge_agents", &["status"], "Workers known, by status: online, offline, left.");
+/// Earliest certificate end.
+pub const AGENT_CERTIFICATE_EXPIRY: Metric = Metric::gauge(
+    "agentforge_agent_certificate_expiry_timestamp_seconds",
+    &["site"],
+    "When the first client certificate of a site's online workers ends, seconds since 1970.",
+);
+/// Schedules fired.
+pub const SCHEDULES_FIRED: Metric = Metric::counter("agentforge_schedules_fired_total", &[], "Turns of schedules taken.");
+/// Jobs deleted after JOB_RETENTION.
+pub const JOBS_PRUNED: Metric = Metric::counter("agentforge_jobs_pruned_total", &[], "Finished jobs deleted after JOB_RETENTION.");
+
+/// All of them.
+pub const ALL: &[Metric] = &[
+    JOBS_SUBMITTED,
+    JOBS_COMPLETED,
+    JOB_END_TO_END,
+    JOB_RETRIES,
+    DEAD_LETTERS,
+    DUPLICATES_SUPPRESSED,
+    OLDEST_PENDING,
+    PENDING,
+    OUTBOX,
+    SUBMITS_REFUSED,
+    RELAY_HELD,
+    RELAY_PUBLISHED,
+    REPUBLISHED,
+    REPORTS_INVALID,
+    COMMIT_GROUP_SIZE,
+    DB_QUERY_DURATION,
+    DB_ERRORS,
+    AGENTS,
+    AGENT_CERTIFICATE_EXPIRY,
+    SCHEDULES_FIRED,
+    JOBS_PRUNED,
+];
+
+static MISSIONS: Bounded = Bounded::new(32);
+static QUEUES: Bounded = Bounded::new(64);
+static TOOLS: Bounded = Bounded::new(128);
+
+/// The mission as a label value.
+pub fn mission_label(m: &str) -> &str {
+    MISSIONS.label(m)
+}
+
+/// The queue as a label value.
+pub fn queue_label(q: &str) -> &str {
+    QUEUES.label(q)
+}
+
+/// Counts a new job.
+pub fn note_submitted(mission: &Mission, queue: &Queue, tool: &ToolName) {
+    JOBS_SUBMITTED.inc(&[MISSIONS.label(mission.as_str()), QUEUES.label(queue.as_str()), TOOLS.label(tool.as_str())]);
+}
+
+/// Counts what a committed change means.
+pub fn note_change(c: &Changed) {
+    let job = &c.job;
+    let (mission, queue, tool) =
+        (MISSIONS.label(job.mission.as_str()), QUEUES.label(job.queue.as_str()), TOOLS.label(job.tool.as_str()));
+    if let Some(class) = c.failed.filter(|_| job.state == State::Accepted) {
+        JOB_RETRIES.inc(&[tool, class.as_str()]);
+    }
+    if let Some(reason) = c.dead {
+        note_dead(mission, queue, reason);
+    }
+    if job.state.is_final() && !c.from.is_final() {
+        JOBS_COMPLETED.inc(&[mission, queue, tool, job.state.as_str()]);
+        if job.state != State::Cancelled {
+            let begun = job.created_at.max(first_due(job));
+            JOB_END_TO_END.observe(&[mission], job.finished_at.map_or(0.0, |f| f.since(begun).as_secs_f64()));
+        }
+    }
+}
+
+/// A job of the future is not late before its time; a retry's wait counts.
+fn first_due(job: &crate::transition::Current) -> agentforge_proto::time::Micros {
+    if job.attempt.get() == 1 { job.available_at } else { job.created_at }
+}
+
+fn note_dead(mission: &str, queue: &str, reason: DeadReason) {
+    DEAD_LETTERS.inc(&[mission, queue, reason.as_str()]);
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_follow_the_conventions() {
+        assert_eq!(agentforge_metrics::check(&[super::ALL]), Vec::<String>::new());
+    }
+}

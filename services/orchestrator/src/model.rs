@@ -1,0 +1,359 @@
+//! The nouns of the orchestrator: jobs, attempts, dead letters, schedules, agents.
+//!
+//! Values only. What a job may become is decided in `transition`; what may be submitted, in `admission`.
+
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId, Site, ToolName};
+use agentforge_proto::bus::{ErrorClass, OutputRef};
+use agentforge_proto::time::Micros;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Where a job stands. The numbers are stored: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(i16)]
+pub enum State {
+    /// Stored; waits in SQL to be published: the first time, until `run_at`, or before a retry.
+    Accepted = 1,
+    /// Published to its queue.
+    Queued = 2,
+    /// A worker said that it began.
+    Running = 3,
+    /// Has its one committed result.
+    Succeeded = 4,
+    /// Failed with an error that no retry can mend.
+    Failed = 5,
+    /// Used up its attempts or lost too many workers.
+    Dead = 6,
+    /// Stopped by a caller.
+    Cancelled = 7,
+    /// Its deadline passed first.
+    Expired = 8,
+}
+
+impl State {
+    /// All of them, in order.
+    pub const ALL: [Self; 8] =
+        [Self::Accepted, Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Dead, Self::Cancelled, Self::Expired];
+
+    /// Whether nothing can follow but a redrive.
+    pub const fn is_final(self) -> bool {
+        self as i16 >= Self::Succeeded as i16
+    }
+    /// The word used in JSON, subjects and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+    /// From the stored number.
+    pub fn from_number(n: i16) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| *s as i16 == n)
+    }
+    /// From the word.
+    pub fn from_word(w: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == w)
+    }
+}
+
+/// A job that passed admission and is not stored yet.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Chosen by the caller or made by us.
+    pub id: JobId,
+    /// Whether the caller chose the id: only then can it exist already.
+    pub id_from_caller: bool,
+    /// At most one job per mission and key.
+    pub idempotency_key: Option<String>,
+    /// SHA-256 of what was asked; set when the caller gave an id or a key. Equal: the same submission.
+    pub body_hash: Option<[u8; 32]>,
+    /// Mission.
+    pub mission: Mission,
+    /// Queue.
+    pub queue: Queue,
+    /// Tool.
+    pub tool: ToolName,
+    /// Part of the operation key.
+    pub task: Option<String>,
+    /// JSON text of an object.
+    pub args: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Attempts granted.
+    pub max_attempts: u32,
+    /// Bound of one attempt.
+    pub timeout: Duration,
+    /// Not before.
+    pub run_at: Option<Micros>,
+    /// Past it the job ends expired.
+    pub deadline: Option<Micros>,
+    /// An equal earlier success may be returned.
+    pub reuse: bool,
+    /// The schedule that made it.
+    pub schedule_id: Option<ScheduleId>,
+    /// W3C traceparent of the submission.
+    pub traceparent: Option<String>,
+    /// When it was accepted.
+    pub created_at: Micros,
+}
+
+/// An error as a job shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobError {
+    /// Class.
+    pub class: ErrorClass,
+    /// For people.
+    pub message: String,
+    /// The last of the tool's standard error.
+    pub log_tail: String,
+}
+
+/// A job as callers see it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Row number: order of acceptance.
+    pub seq: i64,
+    /// Id.
+    pub id: JobId,
+    /// Mission.
+    pub mission: Mission,
+    /// Queue.
+    pub queue: Queue,
+    /// Tool.
+    pub tool: ToolName,
+    /// Part of the operation key.
+    pub task: Option<String>,
+    /// JSON text of an object.
+    pub args: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// State.
+    pub state: State,
+    /// The current attempt.
+    pub attempt: Attempt,
+    /// Attempts granted at submission (each redrive grants as many again).
+    pub max_attempts: u32,
+    /// Bound of one attempt.
+    pub timeout: Duration,
+    /// Not before.
+    pub run_at: Option<Micros>,
+    /// Past it the job ends expired.
+    pub deadline: Option<Micros>,
+    /// An equal earlier success may be returned.
+    pub reuse: bool,
+    /// Key.
+    pub idempotency_key: Option<String>,
+    /// The schedule that made it.
+    pub schedule_id: Option<ScheduleId>,
+    /// W3C traceparent of the submission.
+    pub traceparent: Option<String>,
+    /// Accepted.
+    pub created_at: Micros,
+    /// Published, of the current attempt.
+    pub queued_at: Option<Micros>,
+    /// Begun, of the last attempt that began.
+    pub started_at: Option<Micros>,
+    /// Final since.
+    pub finished_at: Option<Micros>,
+    /// While accepted: when it may be published.
+    pub available_at: Micros,
+    /// Who ran it last.
+    pub worker: Option<String>,
+    /// JSON text of the committed result.
+    pub result: Option<String>,
+    /// Where a large result is.
+    pub output_ref: Option<OutputRef>,
+    /// The earlier job whose result this is.
+    pub replay_of: Option<JobId>,
+    /// The last error.
+    pub error: Option<JobError>,
+    /// Rises with each change.
+    pub version: i64,
+}
+
+/// One try, as stored.
+#[derive(Clone, Debug)]
+pub struct AttemptRecord {
+    /// Number.
+    pub attempt: Attempt,
+    /// succeeded, failed, cancelled, expired or worker_lost.
+    pub outcome: String,
+    /// Why it failed.
+    pub error: Option<JobError>,
+    /// Who ran it.
+    pub worker: Option<String>,
+    /// Which delivery of its message.
+    pub delivery: u64,
+    /// Began.
+    pub started_at: Option<Micros>,
+    /// Ended.
+    pub finished_at: Micros,
+    /// When the next try may be published.
+    pub retry_at: Option<Micros>,
+}
+
+/// Why a dead letter exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadReason {
+    /// Every attempt failed.
+    AttemptsExhausted,
+    /// An error that no retry can mend.
+    NotRetryable,
+    /// Its workers died too often.
+    WorkerLost,
+    /// Bytes that were no job.
+    InvalidMessage,
+}
+
+impl DeadReason {
+    /// The word used in JSON and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::NotRetryable => "not_retryable",
+            Self::WorkerLost => "worker_lost",
+            Self::InvalidMessage => "invalid_message",
+        }
+    }
+}
+
+/// A dead letter as listed.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Row number, for the cursor.
+    pub seq: i64,
+    /// Key; also its message's `Nats-Msg-Id`.
+    pub id: String,
+    /// The job, where there was one.
+    pub job: Option<JobId>,
+    /// Mission.
+    pub mission: String,
+    /// Queue.
+    pub queue: String,
+    /// Tool; empty where there was no job.
+    pub tool: String,
+    /// Why: a [`DeadReason`] word.
+    pub reason: String,
+    /// Last error.
+    pub error: JobError,
+    /// When.
+    pub created_at: Micros,
+    /// When it was put back.
+    pub redriven_at: Option<Micros>,
+}
+
+/// A schedule, with the job it makes.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// Id.
+    pub id: ScheduleId,
+    /// Unique name.
+    pub name: String,
+    /// Five fields.
+    pub cron: String,
+    /// IANA name.
+    pub time_zone: String,
+    /// JSON of the submission it repeats (see `admission::Template`).
+    pub template: String,
+    /// Makes no jobs while true.
+    pub paused: bool,
+    /// Created.
+    pub created_at: Micros,
+    /// Last time it made a job.
+    pub last_run_at: Option<Micros>,
+    /// The job it made last.
+    pub last_job_id: Option<JobId>,
+    /// Next time; `None` while paused.
+    pub next_run_at: Option<Micros>,
+}
+
+/// A worker's presence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// Beats.
+    Online,
+    /// Missed three beats.
+    Offline,
+    /// Said good-bye.
+    Left,
+}
+
+impl Presence {
+    /// The word used in JSON and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// A worker as last heard of.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Id.
+    pub id: AgentId,
+    /// Mission it serves.
+    pub mission: Mission,
+    /// Site.
+    pub site: Site,
+    /// Host name.
+    pub host: String,
+    /// Version of its binary.
+    pub version: String,
+    /// Tools, at most 256.
+    pub tools: Vec<String>,
+    /// Queues.
+    pub queues: Vec<String>,
+    /// Jobs at once, at most.
+    pub capacity: u32,
+    /// Jobs now.
+    pub inflight: u32,
+    /// Time between beats.
+    pub interval: Duration,
+    /// Said good-bye.
+    pub left: bool,
+    /// First beat.
+    pub first_seen_at: Micros,
+    /// Last beat.
+    pub last_seen_at: Micros,
+    /// End of its client certificate.
+    pub certificate_expires_at: Option<Micros>,
+}
+
+impl Agent {
+    /// Beats that may be missed before a worker counts as offline.
+    pub const MISSED_BEATS_MAX: u32 = 3;
+
+    /// How the worker stands at `now`.
+    pub fn presence(&self, now: Micros) -> Presence {
+        if self.left {
+            Presence::Left
+        } else if now.since(self.last_seen_at) > self.interval * Self::MISSED_BEATS_MAX {
+            Presence::Offline
+        } else {
+            Presence::Online
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_round_trip_and_know_their_end() {
+        for s in State::ALL {
+            assert_eq!(State::from_number(s as i16), Some(s));
+            assert_eq!(State::from_word(s.as_str()), Some(s));
+        }
+        assert_eq!(State::ALL.iter().filter(|s| s.is_final()).count(), 5);
+    }
+}

@@ -1,0 +1,151 @@
+//! Workers as they announce themselves: heartbeats in, their presence stored and exported.
+//!
+//! A beat is a core NATS request on `agentforge.agents.<mission>.heartbeat`; the answer names the
+//! jobs that the worker runs although they are final, so that a lost cancel is made good.
+
+use crate::app::App;
+use crate::lanes::Lanes;
+use crate::metrics;
+use crate::model::{Agent, Presence};
+use crate::reconcile::pause;
+use agentforge_jetstream::{subjects, Nats};
+use agentforge_message_id::Mission;
+use agentforge_proto::bus::{Heartbeat, HeartbeatReply};
+use agentforge_proto::time::Micros;
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Replicas share the beats.
+const QUEUE_GROUP: &str = "orchestrator";
+/// Longest list kept of one beat.
+const LIST_MAX: usize = 256;
+/// Jobs of one beat that are looked up.
+const RUNNING_MAX: usize = 512;
+/// How often presence is exported.
+const EXPORT_EVERY: Duration = Duration::from_secs(2);
+/// Workers looked at for the gauges.
+const EXPORT_MAX: u32 = 1_000;
+
+/// What a beat says of a worker.
+pub fn agent_of(beat: &Heartbeat, now: Micros) -> Agent {
+    let text = |s: &str| s.chars().filter(|c| !c.is_control()).take(128).collect::<String>();
+    Agent {
+        id: beat.agent.clone(),
+        mission: beat.mission.clone(),
+        site: beat.site.clone(),
+        host: text(&beat.host),
+        version: text(&beat.version),
+        tools: beat.tools.iter().take(LIST_MAX).map(|t| text(t)).collect(),
+        queues: beat.queues.iter().take(LIST_MAX).map(ToString::to_string).collect(),
+        capacity: beat.capacity,
+        inflight: beat.inflight,
+        interval: Duration::from_millis(beat.interval_ms.clamp(100, 3_600_000)),
+        left: beat.leaving,
+        first_seen_at: now,
+        last_seen_at: now,
+        certificate_expires_at: beat.certificate_expires_at,
+    }
+}
+
+/// Takes beats until `stop` fires.
+///
+/// # Errors
+/// When the subscription ends although nobody stopped it.
+pub async fn beat_loop(app: App, nats: Nats, mission: Mission, lanes: Lanes, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let subject = subjects::agent_heartbeat(&mission);
+    let mut beats = nats.client().queue_subscribe(subject, QUEUE_GROUP.into()).await?;
+    loop {
+        let message = tokio::select! {
+            m = beats.next() => m,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let Some(message) = message else { anyhow::bail!("the subscription to heartbeats has ended") };
+        let Ok(beat) = serde_json::from_slice::<Heartbeat>(&message.payload) else {
+            warn!(bytes = message.payload.len(), "a heartbeat cannot be read; ignored");
+            continue;
+        };
+        if beat.mission == mission {
+            beat.queues.iter().take(LIST_MAX).for_each(|q| lanes.note(q));
+        }
+        let reply = take(&app, &beat).await;
+        if let (Some(to), Some(reply)) = (message.reply, reply) {
+            let bytes = serde_json::to_vec(&reply).expect("a reply holds ids only");
+            let _ = nats.client().publish(to, bytes.into()).await;
+        }
+    }
+}
+
+async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
+    let agent = agent_of(beat, Micros::now());
+    if let Err(e) = app.store().upsert_agents(std::slice::from_ref(&agent)).await {
+        warn!(error = &e as &dyn std::error::Error, agent = %agent.id, "a heartbeat could not be stored");
+        return None;
+    }
+    if beat.leaving {
+        info!(agent = %agent.id, "a worker has left");
+    }
+    let running = &beat.running[..beat.running.len().min(RUNNING_MAX)];
+    if running.is_empty() {
+        return Some(HeartbeatReply::default());
+    }
+    let known = app.store().versions(running).await.ok()?;
+    Some(HeartbeatReply { stop: known.into_iter().filter(|(_, state, _)| state.is_final()).map(|(id, ..)| id).collect() })
+}
+
+/// Exports presence and certificates until `stop` fires.
+pub async fn export_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    while pause(&stop, EXPORT_EVERY).await {
+        let Ok(agents) = app.store().agents(None, None, EXPORT_MAX).await else { continue };
+        let now = Micros::now();
+        for status in [Presence::Online, Presence::Offline, Presence::Left] {
+            let n = agents.iter().filter(|a| a.presence(now) == status).count();
+            metrics::AGENTS.set(&[status.as_str()], n as f64);
+        }
+        let mut earliest: HashMap<&str, Micros> = HashMap::new();
+        for a in agents.iter().filter(|a| a.presence(now) == Presence::Online) {
+            if let Some(end) = a.certificate_expires_at {
+                let e = earliest.entry(a.site.as_str()).or_insert(end);
+                *e = end.min(*e);
+            }
+        }
+        for (site, end) in earliest {
+            metrics::AGENT_CERTIFICATE_EXPIRY.set(&[site], end.0 as f64 / 1e6);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentforge_message_id::{AgentId, Site};
+
+    #[test]
+    fn three_missed_beats_are_an_absence_and_a_good_bye_is_none() {
+        let beat = Heartbeat {
+            agent: AgentId::new("w").unwrap(),
+            mission: Mission::new("dev").unwrap(),
+            site: Site::new("dev").unwrap(),
+            host: "h\u{7}".into(),
+            version: "1".into(),
+            tools: vec!["echo".into(); 1000],
+            queues: vec![],
+            capacity: 1,
+            inflight: 0,
+            interval_ms: 5_000,
+            leaving: false,
+            running: vec![],
+            certificate_expires_at: None,
+        };
+        let t = Micros(0);
+        let a = agent_of(&beat, t);
+        assert_eq!((a.host.as_str(), a.tools.len()), ("h", 256));
+        assert_eq!(a.presence(t.plus(Duration::from_secs(15))), Presence::Online);
+        assert_eq!(a.presence(t.plus(Duration::from_secs(16))), Presence::Offline);
+        let left = agent_of(&Heartbeat { leaving: true, ..beat }, t);
+        assert_eq!(left.presence(t.plus(Duration::from_secs(1600))), Presence::Left);
+    }
+}

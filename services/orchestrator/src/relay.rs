@@ -1,0 +1,299 @@
+//! The relay: moves what SQL accepted to JetStream, in order, until a PubAck says that it is there.
+//!
+//! Two lanes share one loop: attempts of jobs, and the outbox (events, dead letters), so that a full
+//! `events` stream never holds a job. Work comes in memory from the committer, or by scanning the
+//! store. A claim says who publishes; one that grew old is given back, and the store is asked again.
+//! Publishing twice is harmless: `Nats-Msg-Id` first, the fence in `transition` in the end.
+
+mod lanes;
+
+pub use lanes::{JobLane, OutboxLane};
+
+use crate::app::Handoff;
+use crate::metrics;
+use crate::store::{self, Owner, Store};
+use agentforge_jetstream::{publish, Nats};
+use agentforge_message_id::MsgId;
+use agentforge_proto::time::Micros;
+use async_nats::HeaderMap;
+use async_trait::async_trait;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Publishes that wait for their PubAck at once.
+const WINDOW: usize = 1_024;
+/// Items kept in memory; the rest waits in the store.
+const QUEUE_MAX: usize = 16_384;
+/// Rows of one scan.
+const SCAN_LIMIT: u32 = 1_024;
+/// A claim older than this is given back instead of used: the job may have been cancelled elsewhere.
+const CLAIM_FRESH: Duration = Duration::from_secs(2);
+/// How often the store is asked when nothing else calls for it.
+const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// Shortest and longest pause while the stream is full or NATS is away.
+const HOLD: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What the loop needs to know of a lane.
+#[async_trait]
+pub trait Lane: Send + Sync + 'static {
+    /// What is published.
+    type Item: Send + Sync + 'static;
+    /// `jobs` or `outbox`.
+    const NAME: &'static str;
+
+    /// Its place in the order.
+    fn seq(item: &Self::Item) -> i64;
+    /// Subject, id, headers and bytes.
+    fn message(&self, item: &Self::Item) -> Message;
+    /// Takes what the committer hands over; `None` when there is only a reason to look into the store.
+    fn accept(&self, handoff: Handoff) -> (Vec<Self::Item>, Option<Micros>);
+    /// Claims from the store, in order. Says whether there may be more.
+    async fn claim(&self, limit: u32) -> Result<(Vec<Self::Item>, bool), store::Error>;
+    /// When the store should be asked next.
+    async fn next_due(&self) -> Result<Option<Micros>, store::Error>;
+    /// The PubAck came.
+    fn published(&self, item: Self::Item, ack: publish::Ack);
+    /// Gives claims back.
+    async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
+    /// `n` items left memory, by publish or release.
+    fn let_go(&self, n: usize);
+    /// Whether the lane publishes now; the committer hands nothing over while it does not.
+    fn open(&self, open: bool);
+}
+
+/// A message to publish.
+#[derive(Debug)]
+pub struct Message {
+    /// Subject.
+    pub subject: String,
+    /// `Nats-Msg-Id`.
+    pub msg_id: MsgId,
+    /// Further headers.
+    pub headers: HeaderMap,
+    /// Bytes.
+    pub payload: bytes::Bytes,
+}
+
+/// Shared by both lanes.
+#[derive(Clone)]
+pub struct Shared {
+    /// Database.
+    pub store: Arc<dyn Store>,
+    /// This process.
+    pub owner: Owner,
+    /// How long claims hold.
+    pub claim_for: Duration,
+}
+
+struct Held<T> {
+    item: T,
+    since: Instant,
+}
+
+/// One lane's loop.
+pub struct Relay<L: Lane> {
+    lane: Arc<L>,
+    nats: Nats,
+    handoffs: mpsc::UnboundedReceiver<Handoff>,
+    forgets: mpsc::UnboundedReceiver<i64>,
+    queue: BTreeMap<i64, Held<L::Item>>,
+    scan_at: Instant,
+    hold: Option<Hold>,
+}
+
+struct Hold {
+    until: Instant,
+    pause: Duration,
+    reason: &'static str,
+}
+
+type Outcome<T> = (T, Result<publish::Ack, publish::Error>);
+
+impl<L: Lane> Relay<L> {
+    /// A relay that takes work from `handoffs` and drops what `forgets` names (cancelled before its publish).
+    pub fn new(
+        lane: Arc<L>,
+        nats: Nats,
+        handoffs: mpsc::UnboundedReceiver<Handoff>,
+        forgets: mpsc::UnboundedReceiver<i64>,
+    ) -> Self {
+        Self { lane, nats, handoffs, forgets, queue: BTreeMap::new(), scan_at: Instant::now(), hold: None }
+    }
+
+    /// Runs until `stop` fires; then publishes nothing new, takes the PubAcks that are due and gives claims back.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut under_way = FuturesUnordered::new();
+        let mut connected = self.nats.connected();
+        self.lane.open(true);
+        while !stop.is_cancelled() {
+            self.shed_old_claims().await;
+            while under_way.len() < WINDOW && self.hold.is_none() {
+                let Some((_, held)) = self.queue.pop_first() else { break };
+                under_way.push(self.publish(held.item));
+            }
+            let has_room = self.queue.len() < SCAN_LIMIT as usize;
+            let hold_until = self.hold.as_ref().map(|h| h.until);
+            tokio::select! {
+                biased;
+                Some(outcome) = under_way.next(), if !under_way.is_empty() => {
+                    self.settle(outcome);
+                    while let Some(Some(outcome)) = under_way.next().now_or_never() {
+                        self.settle(outcome);
+                    }
+                }
+                Some(seq) = self.forgets.recv() => self.forget(seq),
+                Some(handoff) = self.handoffs.recv() => self.accept(handoff),
+                () = tokio::time::sleep_until(self.scan_at), if has_room && self.hold.is_none() => self.scan().await,
+                () = sleep_until(hold_until), if hold_until.is_some() => {
+                    // One message tries the door; the pause grows until it opens.
+                    if let Some((_, held)) = self.queue.pop_first() {
+                        let outcome = self.publish(held.item).await;
+                        self.settle(outcome);
+                    } else {
+                        self.release_hold();
+                    }
+                }
+                Ok(()) = connected.changed(), if hold_until.is_some() => {
+                    if let Some(h) = self.hold.as_mut().filter(|_| *connected.borrow()) {
+                        h.until = Instant::now();
+                    }
+                }
+                () = stop.cancelled() => {}
+            }
+        }
+        self.lane.open(false);
+        let last_word = Instant::now() + Duration::from_secs(2);
+        while let Ok(Some(outcome)) = tokio::time::timeout_at(last_word, under_way.next()).await {
+            self.settle(outcome);
+        }
+        drop(under_way);
+        let rest: Vec<_> = std::mem::take(&mut self.queue).into_values().map(|h| h.item).collect();
+        if let Err(e) = self.lane.release(rest).await {
+            info!(lane = L::NAME, error = %e, "claims are left to run out");
+        }
+    }
+
+    fn publish(&self, item: L::Item) -> impl Future<Output = Outcome<L::Item>> + use<L> {
+        let message = self.lane.message(&item);
+        let nats = self.nats.clone();
+        async move {
+            let Message { subject, msg_id, headers, payload } = message;
+            let outcome = publish::publish(&nats, subject, msg_id, headers, payload).await;
+            (item, outcome)
+        }
+    }
+
+    fn settle(&mut self, (item, outcome): Outcome<L::Item>) {
+        match outcome {
+            Ok(ack) => {
+                if ack.duplicate {
+                    metrics::DUPLICATES_SUPPRESSED.inc(&["publish"]);
+                }
+                metrics::RELAY_PUBLISHED.inc(&[L::NAME]);
+                self.lane.let_go(1);
+                self.lane.published(item, ack);
+                self.release_hold();
+            }
+            Err(e) => {
+                let reason = if matches!(e, publish::Error::Full { .. }) { "full" } else { "unavailable" };
+                self.hold(reason, &e);
+                self.queue.insert(L::seq(&item), Held { item, since: Instant::now() });
+            }
+        }
+    }
+
+    fn hold(&mut self, reason: &'static str, e: &publish::Error) {
+        let pause = match &self.hold {
+            // The rest of one window fails together: that is one failure.
+            Some(h) if h.until > Instant::now() => return,
+            Some(h) => (h.pause * 2).min(HOLD.1),
+            None => {
+                warn!(lane = L::NAME, reason, error = e as &dyn std::error::Error, "the relay is held; accepted work waits in the database");
+                HOLD.0
+            }
+        };
+        if let Some(h) = self.hold.as_ref().filter(|h| h.reason != reason) {
+            metrics::RELAY_HELD.set(&[L::NAME, h.reason], 0.0);
+        }
+        metrics::RELAY_HELD.set(&[L::NAME, reason], 1.0);
+        self.lane.open(false);
+        self.hold = Some(Hold { until: Instant::now() + pause, pause, reason });
+    }
+
+    fn release_hold(&mut self) {
+        if let Some(h) = self.hold.take() {
+            info!(lane = L::NAME, reason = h.reason, "the relay goes on");
+            metrics::RELAY_HELD.set(&[L::NAME, h.reason], 0.0);
+            self.lane.open(true);
+            self.scan_at = Instant::now();
+        }
+    }
+
+    fn accept(&mut self, handoff: Handoff) {
+        let (items, look_at) = self.lane.accept(handoff);
+        let since = Instant::now();
+        if self.queue.len() < QUEUE_MAX {
+            self.queue.extend(items.into_iter().map(|item| (L::seq(&item), Held { item, since })));
+        } else {
+            // They lie in the store; their claims run out and a scan finds them.
+            self.lane.let_go(items.len());
+        }
+        if let Some(at) = look_at {
+            self.scan_at = self.scan_at.min(since + at.since(Micros::now()));
+        }
+    }
+
+    fn forget(&mut self, seq: i64) {
+        if self.queue.remove(&seq).is_some() {
+            self.lane.let_go(1);
+        }
+    }
+
+    async fn scan(&mut self) {
+        self.scan_at = Instant::now() + SCAN_EVERY;
+        match self.lane.claim(SCAN_LIMIT).await {
+            Ok((items, more)) => {
+                let since = Instant::now();
+                self.queue.extend(items.into_iter().map(|item| (L::seq(&item), Held { item, since })));
+                if more {
+                    self.scan_at = since;
+                } else if let Ok(Some(due)) = self.lane.next_due().await {
+                    self.scan_at = self.scan_at.min(since + due.since(Micros::now()).max(Duration::from_millis(5)));
+                }
+            }
+            Err(e) => {
+                metrics::DB_ERRORS.inc(&[]);
+                warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "the store could not be scanned for work; trying again");
+            }
+        }
+    }
+
+    /// What waited too long in memory goes back to the store, whose word is newer.
+    async fn shed_old_claims(&mut self) {
+        let Some((_, first)) = self.queue.first_key_value() else { return };
+        if first.since.elapsed() < CLAIM_FRESH || self.hold.is_some() {
+            return;
+        }
+        let old: Vec<_> = self.queue.extract_if(.., |_, h| h.since.elapsed() >= CLAIM_FRESH).map(|(_, h)| h.item).collect();
+        let n = old.len();
+        if let Err(e) = self.lane.release(old).await {
+            warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "old claims are left to run out");
+        }
+        self.lane.let_go(n);
+        self.scan_at = Instant::now();
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,176 @@
+//! The two lanes of the relay: attempts of jobs, and the outbox.
+
+use super::{Lane, Message, Shared};
+use crate::app::{Backlog, Committer, Handoff, Lazy};
+use crate::lanes::Lanes;
+use crate::store::{self, Outgoing, OutboxRow};
+use agentforge_jetstream::{publish, subjects};
+use agentforge_message_id::MsgId;
+use agentforge_proto::bus::JobMessage;
+use agentforge_proto::time::Micros;
+use async_nats::HeaderMap;
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+/// Attempts on their way to `swarm.jobs.<mission>.<queue>`.
+pub struct JobLane {
+    /// Database and owner.
+    pub shared: Shared,
+    /// Where marks go.
+    pub committer: Committer,
+    /// What the committer knows of the backlog.
+    pub backlog: Arc<Backlog>,
+    /// Queues that have a consumer.
+    pub lanes: Lanes,
+}
+
+#[async_trait]
+impl Lane for JobLane {
+    type Item = Outgoing;
+    const NAME: &'static str = "jobs";
+
+    fn seq(item: &Outgoing) -> i64 {
+        item.seq
+    }
+
+    fn message(&self, o: &Outgoing) -> Message {
+        self.lanes.note(&o.queue);
+        let message = JobMessage {
+            job: o.id,
+            attempt: o.attempt,
+            mission: o.mission.clone(),
+            queue: o.queue.clone(),
+            tool: o.tool.clone(),
+            task: o.task.clone(),
+            args: RawValue::from_string(o.args.clone()).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            timeout_ms: u64::try_from(o.timeout.as_millis()).unwrap_or(u64::MAX),
+            deadline: o.deadline,
+            reuse: o.reuse,
+            accepted_at: o.created_at,
+        };
+        let mut headers = HeaderMap::new();
+        if let Some(t) = &o.traceparent {
+            headers.insert("traceparent", t.as_str());
+        }
+        Message {
+            subject: subjects::job(&o.mission, &o.queue),
+            msg_id: MsgId::republished(o.id, o.attempt, o.republished),
+            headers,
+            payload: serde_json::to_vec(&message).expect("job messages hold strings and numbers only").into(),
+        }
+    }
+
+    fn accept(&self, handoff: Handoff) -> (Vec<Outgoing>, Option<Micros>) {
+        match handoff {
+            Handoff::Jobs(jobs, _) if jobs.is_empty() => (vec![], Some(Micros::now())),
+            Handoff::Jobs(jobs, _) => (jobs, None),
+            Handoff::WakeAt(at) => (vec![], Some(at)),
+            Handoff::Outbox(..) => (vec![], None),
+        }
+    }
+
+    async fn claim(&self, limit: u32) -> Result<(Vec<Outgoing>, bool), store::Error> {
+        let generation = self.backlog.unclaimed.load(Ordering::Acquire);
+        let now = Micros::now();
+        let jobs = self.shared.store.claim_due(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await?;
+        // A claim may end early by bytes: only an empty one says that there is no more.
+        let more = !jobs.is_empty();
+        self.backlog.held.fetch_add(jobs.len(), Ordering::Relaxed);
+        if !more {
+            self.backlog.scanned.store(generation, Ordering::Release);
+        }
+        Ok((jobs, more))
+    }
+
+    async fn next_due(&self) -> Result<Option<Micros>, store::Error> {
+        self.shared.store.next_due().await
+    }
+
+    fn published(&self, o: Outgoing, ack: publish::Ack) {
+        let seq = i64::try_from(ack.seq).unwrap_or(i64::MAX);
+        self.committer.mark(Lazy::Queued(o.id, o.attempt, seq, Micros::now()));
+    }
+
+    async fn release(&self, items: Vec<Outgoing>) -> Result<(), store::Error> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.backlog.unclaimed.fetch_add(1, Ordering::AcqRel);
+        let ids: Vec<_> = items.iter().map(|o| o.id).collect();
+        self.shared.store.release(&self.shared.owner, &ids).await
+    }
+
+    fn let_go(&self, n: usize) {
+        self.backlog.held.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    fn open(&self, open: bool) {
+        self.backlog.open.store(open, Ordering::Release);
+        if !open {
+            // Whatever is accepted from now on lies in the store: ask there before handing over again.
+            self.backlog.unclaimed.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Events and dead letters on their way out.
+pub struct OutboxLane {
+    /// Database and owner.
+    pub shared: Shared,
+    /// Where marks go.
+    pub committer: Committer,
+}
+
+#[async_trait]
+impl Lane for OutboxLane {
+    type Item = OutboxRow;
+    const NAME: &'static str = "outbox";
+
+    fn seq(item: &OutboxRow) -> i64 {
+        item.seq
+    }
+
+    fn message(&self, row: &OutboxRow) -> Message {
+        let mut headers = HeaderMap::new();
+        headers.insert("Content-Type", "application/cloudevents+json");
+        Message {
+            subject: row.subject.clone(),
+            msg_id: MsgId::outbox(&row.msg_id),
+            headers,
+            payload: row.payload.clone().into(),
+        }
+    }
+
+    fn accept(&self, handoff: Handoff) -> (Vec<OutboxRow>, Option<Micros>) {
+        match handoff {
+            Handoff::Outbox(rows, _) => (rows, None),
+            Handoff::WakeAt(at) => (vec![], Some(at)),
+            Handoff::Jobs(..) => (vec![], None),
+        }
+    }
+
+    async fn claim(&self, limit: u32) -> Result<(Vec<OutboxRow>, bool), store::Error> {
+        let now = Micros::now();
+        let rows = self.shared.store.claim_outbox(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await?;
+        let more = !rows.is_empty();
+        Ok((rows, more))
+    }
+
+    async fn next_due(&self) -> Result<Option<Micros>, store::Error> {
+        Ok(None)
+    }
+
+    fn published(&self, row: OutboxRow, _: publish::Ack) {
+        self.committer.mark(Lazy::OutboxSent(row.seq));
+    }
+
+    async fn release(&self, _: Vec<OutboxRow>) -> Result<(), store::Error> {
+        Ok(())
+    }
+
+    fn let_go(&self, _: usize) {}
+
+    fn open(&self, _: bool) {}
+}

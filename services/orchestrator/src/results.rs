@@ -1,0 +1,144 @@
+//! Takes workers' reports from `swarm_results` and commits them.
+//!
+//! Reports are gathered into batches; each is acknowledged after the commit that holds it. A report
+//! that comes twice finds a final job or another attempt and is ignored: the fence is in `transition`.
+
+use crate::app::App;
+use crate::metrics;
+use crate::transition::{Change, Ignored};
+use agentforge_jetstream::consume::{Delivery, Puller};
+use agentforge_message_id::JobId;
+use agentforge_proto::bus::{Rejected, Report};
+use futures_util::stream::FuturesUnordered;
+use futures_util::StreamExt;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// Reports held at once, waiting for their commit.
+pub const IN_FLIGHT_MAX: usize = 2_048;
+/// Reports of one batch.
+const BATCH_MAX: usize = 256;
+/// Batches that wait for their commit at once.
+const BATCHES_MAX: usize = 8;
+/// A report that could not be committed comes back after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What a message on `swarm_results` means.
+pub enum Meaning {
+    /// A change to a job.
+    Change(JobId, Box<Change>),
+    /// Something that was no job.
+    Reject(Box<Rejected>),
+}
+
+/// Reads a report.
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub fn read(payload: &[u8]) -> Result<Meaning, serde_json::Error> {
+    Ok(match serde_json::from_slice::<Report>(payload)? {
+        Report::Started(s) => Meaning::Change(s.job, Box::new(Change::Started(s))),
+        Report::Finished(f) => Meaning::Change(f.job, Box::new(Change::Finished(Box::new(f)))),
+        Report::Rejected(r) => Meaning::Reject(Box::new(r)),
+    })
+}
+
+/// Runs until `stop` fires: then takes nothing new and settles what it holds.
+///
+/// # Errors
+/// When the puller ends although nobody stopped it.
+pub async fn run(app: App, mut puller: Puller, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    puller.grant(IN_FLIGHT_MAX);
+    let mut commits = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(settled) = commits.next(), if !commits.is_empty() => puller.grant(settled),
+            delivery = puller.next(), if commits.len() < BATCHES_MAX => match delivery {
+                Some(first) => {
+                    let batch = gather(first, &mut puller);
+                    commits.push(commit(app.clone(), batch));
+                }
+                None if stop.is_cancelled() => break,
+                None => anyhow::bail!("the loop that takes results from swarm_results has ended"),
+            },
+            () = stop.cancelled() => break,
+        }
+    }
+    puller.stop();
+    while commits.next().await.is_some() {}
+    Ok(())
+}
+
+/// The first report and what else is here already.
+fn gather(first: Delivery, puller: &mut Puller) -> Vec<Delivery> {
+    let mut batch = vec![first];
+    while batch.len() < BATCH_MAX {
+        let Some(d) = puller.try_next() else { break };
+        batch.push(d);
+    }
+    batch
+}
+
+/// Commits a batch and settles every message in it. Returns how many slots are free again.
+async fn commit(app: App, batch: Vec<Delivery>) -> usize {
+    let slots = batch.len();
+    let mut changes = Vec::with_capacity(batch.len());
+    let mut rejects = Vec::new();
+    let mut settle = Vec::with_capacity(batch.len());
+    for d in batch {
+        match read(d.payload()) {
+            Ok(Meaning::Change(id, change)) => changes.push((id, *change)),
+            Ok(Meaning::Reject(r)) => rejects.push(*r),
+            Err(e) => {
+                metrics::REPORTS_INVALID.inc(&[]);
+                warn!(error = %e, bytes = d.payload().len(), stream_seq = d.info().stream_seq, "a message on swarm_results is no report; terminated");
+                let _ = d.term("not a report").await;
+                continue;
+            }
+        }
+        settle.push(d);
+    }
+    let is_finished: Vec<bool> = changes.iter().map(|(_, c)| matches!(c, Change::Finished(_))).collect();
+    match app.apply_reports(changes, rejects).await {
+        Ok(outcomes) => {
+            for (outcome, finished) in outcomes.iter().zip(is_finished) {
+                if let (Err(why), true) = (outcome, finished) {
+                    note_ignored(*why);
+                }
+            }
+            for d in settle {
+                let _ = d.ack().await;
+            }
+        }
+        Err(e) => {
+            debug!(error = %e, "reports could not be committed; they come again");
+            for d in settle {
+                let _ = d.nak(Some(AGAIN_AFTER)).await;
+            }
+        }
+    }
+    slots
+}
+
+fn note_ignored(why: Ignored) {
+    metrics::DUPLICATES_SUPPRESSED.inc(&["result"]);
+    if why == Ignored::Unknown {
+        warn!("a result names a job that is not in this database; ignored");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rubbish_is_told_from_reports() {
+        for bytes in [&b""[..], b"{", b"[]", b"{\"finished\":{}}", b"\xff\xfe", b"{\"started\":null}"] {
+            assert!(read(bytes).is_err());
+        }
+        let started = br#"{"started":{"job":"01890a5d-ac96-774b-bcce-b302099a8057","attempt":1,"delivery":1,"worker":"w","at":1}}"#;
+        assert!(matches!(read(started), Ok(Meaning::Change(_, c)) if matches!(*c, Change::Started(_))));
+    }
+}

@@ -1,0 +1,265 @@
+//! Where the orchestrator is wired: the one place that knows all its parts.
+//!
+//! Drain: the listeners first, then what reads results, then relay and committer, then the store:
+//! whatever was accepted is committed, whatever was committed may be published later.
+
+use crate::api::{grpc, rest};
+use crate::app::{self, App, Backlog, Committer, CommitterConfig, Hub, OutboxGauge, Outlets};
+use crate::config::{self, Config};
+use crate::housekeeping::{self, Ticking};
+use crate::lanes::{self, Lanes};
+use crate::relay::{JobLane, OutboxLane, Relay, Shared};
+use crate::store::{self, Owner, Store};
+use crate::{control, metrics, outputs, presence, reconcile, results};
+use agentforge_config::{Common, Reader, Setting};
+use agentforge_jetstream::consume::{PullOptions, Puller};
+use agentforge_jetstream::{Nats, subjects};
+use agentforge_metrics::Metric;
+use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service};
+use anyhow::Context;
+use futures_util::FutureExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// How long a claim holds: longer than any publish takes, short enough to be made up for soon.
+const CLAIM_FOR: Duration = Duration::from_secs(30);
+/// Between two tries at a database or a topology that is away.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What of the grace period is kept for the last commits.
+const LAST_COMMITS: Duration = Duration::from_secs(2);
+
+/// The service, built and bound.
+pub struct Orchestrator {
+    config: Config,
+    runtime: Runtime,
+    app: App,
+    nats: Nats,
+    store: Arc<dyn Store>,
+    parts: Parts,
+    http: TcpListener,
+    grpc: TcpListener,
+    endpoints: Endpoints,
+}
+
+/// What `run` sets going.
+struct Parts {
+    commit_loop: app::CommitLoop,
+    committer: Committer,
+    committer_config: CommitterConfig,
+    backlog: Arc<Backlog>,
+    gauge: OutboxGauge,
+    jobs: mpsc::UnboundedReceiver<app::Handoff>,
+    outbox: mpsc::UnboundedReceiver<app::Handoff>,
+    orphans: mpsc::UnboundedReceiver<(agentforge_message_id::JobId, i64)>,
+    cancels: mpsc::UnboundedReceiver<control::Cancelled>,
+    lanes: Lanes,
+}
+
+#[async_trait::async_trait]
+impl Service for Orchestrator {
+    const NAME: &'static str = "orchestrator";
+    type Config = Config;
+
+    fn settings() -> Vec<(&'static str, Vec<Setting>)> {
+        config::groups()
+    }
+
+    fn read_config(reader: &mut Reader<'_>) -> Config {
+        Config::read(reader)
+    }
+
+    fn common(config: &Config) -> &Common {
+        &config.common
+    }
+
+    fn metrics() -> Vec<&'static [Metric]> {
+        vec![metrics::ALL, agentforge_jetstream::metrics::CATALOGUE]
+    }
+
+    async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
+        let options = store::Options { pool_size: config.db_pool };
+        let store = store::open(&config.database_url, &config.common.data_dir, &options).context("cannot open the database")?;
+        let nats = Nats::connect(&config.nats, "agentforge-orchestrator").await.context("cannot set up the NATS client")?;
+        let http = agentforge_runtime::bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
+        let grpc = agentforge_runtime::bind(config.common.listen(config.grpc_port), "GRPC_PORT").await?;
+        let metrics = agentforge_runtime::serve_metrics(&runtime, &config.common).await?;
+        let endpoints = Endpoints { http: Some(http.local_addr()?), grpc: Some(grpc.local_addr()?), metrics };
+        let (app, parts) = assemble(&config, &runtime, store.clone(), &nats);
+        Ok(Self { config, runtime, app, nats, store, parts, http, grpc, endpoints })
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        self.endpoints
+    }
+
+    async fn run(self) -> Result<(), anyhow::Error> {
+        let Self { config, runtime, app, nats, store, parts, http, grpc, .. } = self;
+        let stop = runtime.stopping();
+        let database = runtime.readiness().gate("database", true);
+        let link = runtime.readiness().gate("nats", false);
+        database.set(false, "opening");
+        link.set(false, "connecting");
+        if !prepare(&*store, &parts.committer_config.owner, &database, &stop).await? {
+            return Ok(());
+        }
+
+        let (front, back) = (TaskTracker::new(), TaskTracker::new());
+        let last_stop = CancellationToken::new();
+        let tasks = runtime.supervisor();
+        let (forgets, forgets_rx) = mpsc::unbounded_channel();
+        let (outbox_forgets, outbox_forgets_rx) = mpsc::unbounded_channel();
+        // The outbox has nothing to forget; its lane's receiver stays open with this sender.
+        let _outbox_forgets = outbox_forgets;
+
+        // Behind: what must outlive the listeners.
+        let commit = parts.commit_loop.run(last_stop.clone());
+        tasks.spawn("committer", OnEnd::Stop, back.track_future(async { commit.await; Ok(()) }));
+        let shared = Shared { store: store.clone(), owner: parts.committer_config.owner.clone(), claim_for: CLAIM_FOR };
+        let job_lane =
+            JobLane { shared: shared.clone(), committer: parts.committer.clone(), backlog: parts.backlog.clone(), lanes: parts.lanes.clone() };
+        let outbox_lane = OutboxLane { shared, committer: parts.committer.clone() };
+        let relay = Relay::new(Arc::new(job_lane), nats.clone(), parts.jobs, forgets_rx);
+        let outbox = Relay::new(Arc::new(outbox_lane), nats.clone(), parts.outbox, outbox_forgets_rx);
+        let relay_stop = CancellationToken::new();
+
+        // In front: what takes work from callers and workers.
+        let starts = Starts { nats: nats.clone(), config: config.clone(), app: app.clone(), stop: stop.clone() };
+        let (topology_ready, topology_is_ready) = watch::channel(false);
+        let topology = (config.topology.clone(), config.mission.clone());
+        tasks.spawn("topology", OnEnd::Stop, lanes::run(app.clone(), nats.clone(), topology, parts.lanes.clone(), topology_ready, stop.clone()));
+        tasks.spawn("results", OnEnd::Stop, front.track_future(starts.results(topology_is_ready)));
+        for (name, relay_run) in [("relay", relay.run(relay_stop.clone()).boxed()), ("outbox", outbox.run(relay_stop.clone()).boxed())] {
+            tasks.spawn(name, OnEnd::Stop, back.track_future(async { relay_run.await; Ok(()) }));
+        }
+        let ready = runtime.readiness().clone();
+        let router = rest::router(app.clone(), config.auth.clone(), config.http_concurrency).merge(agentforge_runtime::admin_router(&runtime));
+        tasks.spawn("http", OnEnd::Stop, front.track_future(serve_http(http, router, stop.clone(), runtime.grace())));
+        let serve_grpc = grpc::serve(grpc, app.clone(), config.auth.clone(), move || ready.is_ready(), stop.clone(), runtime.grace());
+        tasks.spawn("grpc", OnEnd::Stop, front.track_future(async { serve_grpc.await.map_err(anyhow::Error::from) }));
+
+        let mission = config.mission.clone();
+        tasks.spawn("control", OnEnd::Stop, control::run(nats.clone(), mission.clone(), parts.cancels, parts.orphans, forgets, stop.clone()));
+        tasks.spawn("heartbeats", OnEnd::Stop, presence::beat_loop(app.clone(), nats.clone(), mission.clone(), parts.lanes, stop.clone()));
+        tasks.spawn("presence", OnEnd::Stop, presence::export_loop(app.clone(), stop.clone()));
+        tasks.spawn("deadlines", OnEnd::Stop, reconcile::expire_loop(app.clone(), stop.clone()));
+        tasks.spawn("retention", OnEnd::Stop, reconcile::prune_loop(app.clone(), config.retention, stop.clone()));
+        tasks.spawn("reconcile", OnEnd::Stop, reconcile::stale_loop(app.clone(), nats.clone(), mission, config.reconcile_after, stop.clone()));
+        tasks.spawn("health", OnEnd::Stop, housekeeping::health_loop(app.clone(), nats.clone(), database, link, stop.clone()));
+        tasks.spawn("outbox-count", OnEnd::Stop, housekeeping::outbox_loop(app.clone(), parts.gauge, stop.clone()));
+        tasks.spawn("depths", OnEnd::Stop, housekeeping::depths_loop(app.clone(), stop.clone()));
+        tasks.spawn("schedules", OnEnd::Stop, housekeeping::schedule_loop(app.clone(), Ticking { committer: parts.committer_config }, stop.clone()));
+        tasks.spawn("replicas", OnEnd::Stop, housekeeping::replica_loop(app, stop.clone()));
+
+        stop.cancelled().await;
+        front.close();
+        let last_commits = runtime.drain_deadline().checked_sub(LAST_COMMITS).unwrap_or_else(|| runtime.drain_deadline());
+        if tokio::time::timeout_at(last_commits, front.wait()).await.is_err() {
+            warn!("callers were still being served at the end of the grace period (SHUTDOWN_GRACE)");
+        }
+        relay_stop.cancel();
+        last_stop.cancel();
+        back.close();
+        let _ = tokio::time::timeout_at(runtime.drain_deadline(), back.wait()).await;
+        if let Err(error) = nats.drain().await {
+            info!(%error, "NATS was not drained");
+        }
+        store.close().await;
+        Ok(())
+    }
+}
+
+fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Nats) -> (App, Parts) {
+    let hub = Hub::default();
+    let gauge = OutboxGauge::new(config.outbox_max);
+    let backlog = Arc::new(Backlog::default());
+    let (jobs_tx, jobs) = mpsc::unbounded_channel();
+    let (outbox_tx, outbox) = mpsc::unbounded_channel();
+    let (orphans_tx, orphans) = mpsc::unbounded_channel();
+    let (cancels_tx, cancels) = mpsc::unbounded_channel();
+    let committer_config = CommitterConfig {
+        backoff: config.backoff,
+        owner: Owner(format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())),
+        claim_for: CLAIM_FOR,
+        events: config.events,
+    };
+    let outlets = Outlets {
+        hub: hub.clone(),
+        gauge: gauge.clone(),
+        backlog: backlog.clone(),
+        jobs: jobs_tx,
+        outbox: outbox_tx,
+        orphans: orphans_tx,
+    };
+    let (committer, commit_loop) = Committer::new(store.clone(), committer_config.clone(), outlets);
+    let app = App::new(app::Inner {
+        store,
+        committer: committer.clone(),
+        hub,
+        outbox: gauge.clone(),
+        limits: config.limits.clone(),
+        args_max_bytes: AtomicUsize::new(config.limits.args_max_bytes),
+        cancels: cancels_tx,
+        outputs: Arc::new(outputs::ObjectStoreOutputs(nats.clone())),
+        watches: Arc::new(Semaphore::new(config.watches_max.min(Semaphore::MAX_PERMITS))),
+        stopping: runtime.stopping(),
+    });
+    let parts = Parts { commit_loop, committer, committer_config, backlog, gauge, jobs, outbox, orphans, cancels, lanes: Lanes::default() };
+    (app, parts)
+}
+
+async fn serve_http(listener: TcpListener, router: axum::Router, stop: CancellationToken, grace: Duration) -> Result<(), anyhow::Error> {
+    agentforge_runtime::serve_http(listener, router, stop, grace).await.map_err(anyhow::Error::from)
+}
+
+/// Migrates, and drops what a dead process had claimed. Waits for a database that is away.
+/// `false`: the stop came first.
+async fn prepare(store: &dyn Store, owner: &Owner, gate: &Gate, stop: &CancellationToken) -> Result<bool, anyhow::Error> {
+    loop {
+        let prepared = async {
+            store.prepare().await?;
+            store.release_orphans(owner).await
+        };
+        match prepared.await {
+            Ok(()) => {
+                gate.set(true, store.kind());
+                return Ok(true);
+            }
+            Err(e) if e.is_retryable() => {
+                metrics::DB_ERRORS.inc(&[]);
+                gate.set(false, e.to_string());
+                warn!(error = &e as &dyn std::error::Error, "the database is away; waiting for it");
+            }
+            Err(e) => return Err(anyhow::Error::from(e).context("cannot use the database")),
+        }
+        if !reconcile::pause(stop, AGAIN).await {
+            return Ok(false);
+        }
+    }
+}
+
+struct Starts {
+    nats: Nats,
+    config: Config,
+    app: App,
+    stop: CancellationToken,
+}
+
+impl Starts {
+    /// Results are taken once their consumer is known to be there.
+    async fn results(self, mut topology: watch::Receiver<bool>) -> Result<(), anyhow::Error> {
+        tokio::select! {
+            ready = topology.wait_for(|ready| *ready) => { let _ = ready?; }
+            () = self.stop.cancelled() => return Ok(()),
+        }
+        let options = PullOptions::new("results", results::IN_FLIGHT_MAX);
+        let durable = subjects::orchestrator_durable(&self.config.mission);
+        let puller = Puller::start(self.nats, subjects::STREAM_RESULTS, durable, options);
+        results::run(self.app, puller, self.stop).await
+    }
+}

@@ -1,0 +1,193 @@
+//! Messages that the stores put into the outbox: life-cycle events and dead letters.
+//!
+//! Pure: rows in, bytes out. Ids are made from the job, its state and its attempt, so that writing
+//! the same thing twice is found out.
+
+use crate::model::{AttemptRecord, DeadReason, NewJob, State};
+use crate::transition::Current;
+use agentforge_jetstream::subjects;
+use agentforge_message_id::{AgentId, Attempt};
+use agentforge_proto::bus::{
+    DeadAttempt, DeadJob, DeadLetterMessage, ErrorClass, EventError, JobEvent, JobEventData, Rejected,
+};
+use agentforge_proto::time::Micros;
+use serde_json::value::RawValue;
+
+/// A message for the outbox.
+#[derive(Debug)]
+pub struct OutboxMessage {
+    /// Subject.
+    pub subject: String,
+    /// `Nats-Msg-Id`.
+    pub msg_id: String,
+    /// Bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Arguments above this stay in the store only, bytes.
+const DEAD_LETTER_ARGS_MAX_BYTES: usize = 64 * 1024;
+
+/// The event of a job that was just accepted.
+pub fn accepted(job: &NewJob) -> OutboxMessage {
+    let id = format!("{}:{}:{}", job.id, State::Accepted.as_str(), Attempt::FIRST);
+    event(
+        State::Accepted,
+        id,
+        job.created_at,
+        JobEventData {
+            job_id: job.id,
+            mission: job.mission.clone(),
+            queue: job.queue.clone(),
+            tool: job.tool.clone(),
+            state: State::Accepted.as_str().into(),
+            attempt: Attempt::FIRST,
+            labels: job.labels.clone(),
+            error: None,
+        },
+    )
+}
+
+/// The event of a job that entered its state at `at`.
+pub fn changed(job: &Current, at: Micros) -> OutboxMessage {
+    // The version tells two entries into one state apart (a second `queued` after a republish).
+    let id = format!("{}:{}:{}:{}", job.id, job.state.as_str(), job.attempt, job.version);
+    let labels = job.labels.as_deref().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
+    event(
+        job.state,
+        id,
+        at,
+        JobEventData {
+            job_id: job.id,
+            mission: job.mission.clone(),
+            queue: job.queue.clone(),
+            tool: job.tool.clone(),
+            state: job.state.as_str().into(),
+            attempt: job.attempt,
+            labels,
+            error: job.error.as_ref().map(|e| EventError { class: e.class, message: e.message.clone() }),
+        },
+    )
+}
+
+fn event(state: State, id: String, at: Micros, data: JobEventData) -> OutboxMessage {
+    let event = JobEvent {
+        specversion: "1.0".into(),
+        id: id.clone(),
+        source: format!("/agentforge/{}", data.mission),
+        kind: format!("agentforge.job.{}", state.as_str()),
+        subject: data.job_id.to_string(),
+        time: at.timestamp().to_string(),
+        datacontenttype: "application/json".into(),
+        data,
+    };
+    OutboxMessage {
+        subject: subjects::event(&event.data.mission, state.as_str()),
+        msg_id: id,
+        payload: serde_json::to_vec(&event).expect("events hold strings and numbers only"),
+    }
+}
+
+/// The key of a job's dead letter: one for each attempt that may end it.
+pub fn dead_letter_id(job: &Current) -> String {
+    format!("dlq:{}:{}", job.id, job.attempt)
+}
+
+/// The dead letter of a job.
+pub fn dead_letter(
+    job: &Current,
+    reason: DeadReason,
+    args: &str,
+    traceparent: Option<&str>,
+    attempts: &[AttemptRecord],
+    at: Micros,
+) -> OutboxMessage {
+    let id = dead_letter_id(job);
+    let message = DeadLetterMessage {
+        id: id.clone(),
+        reason: reason.as_str().into(),
+        job: Some(DeadJob {
+            id: job.id,
+            mission: job.mission.clone(),
+            queue: job.queue.clone(),
+            tool: job.tool.clone(),
+            args: (args.len() <= DEAD_LETTER_ARGS_MAX_BYTES).then(|| RawValue::from_string(args.to_owned()).ok()).flatten(),
+            labels: job.labels.as_deref().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default(),
+            accepted_at: job.created_at,
+        }),
+        attempts: attempts
+            .iter()
+            .map(|a| DeadAttempt {
+                attempt: a.attempt,
+                class: a.error.as_ref().map_or(ErrorClass::Unknown, |e| e.class),
+                message: a.error.as_ref().map_or_else(String::new, |e| e.message.clone()),
+                worker: a.worker.as_deref().and_then(|w| AgentId::new(w).ok()),
+                at: a.finished_at,
+            })
+            .collect(),
+        worker: job.worker.as_deref().and_then(|w| AgentId::new(w).ok()),
+        trace_id: traceparent.and_then(trace_id).map(str::to_owned),
+        rejected: None,
+        at,
+    };
+    OutboxMessage {
+        subject: subjects::dlq(&job.mission, &job.queue),
+        msg_id: id,
+        payload: serde_json::to_vec(&message).expect("dead letters hold strings and numbers only"),
+    }
+}
+
+/// The key of the dead letter of something that was no job.
+pub fn rejected_id(r: &Rejected) -> String {
+    agentforge_message_id::MsgId::rejected(&r.stream, r.sequence, i128::from(r.stored_at_ns)).to_string()
+}
+
+/// Mission and queue that a subject `swarm.jobs.<mission>.<queue>` names, or `unknown`.
+pub fn lane_of(subject: &str) -> (String, String) {
+    let mut tokens = subject.split('.').skip(2);
+    let mut token = || tokens.next().filter(|t| t.len() <= 63 && !t.is_empty()).unwrap_or("unknown").to_owned();
+    (token(), token())
+}
+
+/// The dead letter of something that was no job.
+pub fn rejected_letter(r: &Rejected) -> OutboxMessage {
+    let id = rejected_id(r);
+    let (mission, queue) = lane_of(&r.subject);
+    let message = DeadLetterMessage {
+        id: id.clone(),
+        reason: DeadReason::InvalidMessage.as_str().into(),
+        job: None,
+        attempts: vec![],
+        worker: Some(r.worker.clone()),
+        trace_id: None,
+        rejected: Some(r.clone()),
+        at: r.at,
+    };
+    OutboxMessage {
+        subject: format!("swarm.dlq.{mission}.{queue}"),
+        msg_id: id,
+        payload: serde_json::to_vec(&message).expect("dead letters hold strings and numbers only"),
+    }
+}
+
+/// The trace id inside a W3C traceparent (`00-<32 hex>-<16 hex>-<2 hex>`).
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    traceparent.split('-').nth(1).filter(|t| t.len() == 32 && t.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_come_from_subjects_and_never_surprise() {
+        assert_eq!(lane_of("swarm.jobs.dev.default"), ("dev".into(), "default".into()));
+        assert_eq!(lane_of("swarm.jobs.dev"), ("dev".into(), "unknown".into()));
+        assert_eq!(lane_of(""), ("unknown".into(), "unknown".into()));
+    }
+
+    #[test]
+    fn trace_ids_are_read_from_traceparents() {
+        assert_eq!(trace_id("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(trace_id("rubbish"), None);
+    }
+}

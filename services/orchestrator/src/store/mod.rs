@@ -1,0 +1,425 @@
+//! What the orchestrator asks of a database, and the two that answer.
+//!
+//! One interface, two typed implementations, one conformance suite. The hot path is [`Store::commit`]:
+//! many submissions and changes in one transaction, so that an fsync is shared. Decisions are not
+//! made here: rows are read, `transition::apply` decides, rows are written.
+
+pub mod events;
+mod fault;
+mod migrate;
+mod open;
+mod plan;
+pub mod postgres;
+mod rows;
+pub mod sqlite;
+
+pub use open::{Options, backup, open, restore};
+
+use crate::model::{Agent, AttemptRecord, DeadLetter, Job, NewJob, Schedule, State};
+use crate::transition::{Backoff, Change, Current, Ignored};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId, ToolName};
+use agentforge_proto::bus::Rejected;
+use agentforge_proto::time::Micros;
+use async_trait::async_trait;
+use std::time::Duration;
+
+/// What went wrong in a database.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Passing: connection lost, database locked, disk full. Nothing was committed.
+    #[error("the database is unavailable while trying to {attempted}")]
+    Unavailable {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The cause.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The statement or the data is wrong: trying again will not help.
+    #[error("the database refused to {attempted}")]
+    Refused {
+        /// What was attempted.
+        attempted: &'static str,
+        /// The cause.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A row that this version cannot read.
+    #[error("a stored {what} cannot be read: {problem}")]
+    Corrupt {
+        /// Which kind of row.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The schema is not what this version expects.
+    #[error("the schema cannot be migrated: {0}")]
+    Migration(String),
+    /// DATABASE_URL is not usable.
+    #[error("DATABASE_URL: {0}")]
+    Url(String),
+    /// Another process has the SQLite file open for writing.
+    #[error("{0} is in use by another process; stop it, or let several orchestrators share a Postgres (DATABASE_URL=postgres://…)")]
+    InUse(std::path::PathBuf),
+    /// A backup or restore did not end well.
+    #[error("{attempted}: {problem}")]
+    Copy {
+        /// What was attempted.
+        attempted: &'static str,
+        /// Why it did not work and what to do.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// Many writes that are committed together.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// New jobs, in order of acceptance. Those with `claim` are published by this process at once.
+    pub submits: Vec<Submit>,
+    /// Changes to stored jobs, applied in order.
+    pub changes: Vec<(JobId, Change)>,
+    /// Things on queues that were no jobs. Kept once each, as dead letters.
+    pub rejects: Vec<Rejected>,
+    /// Rows of the outbox whose PubAck came.
+    pub outbox_sent: Vec<i64>,
+}
+
+impl Group {
+    /// How many writes.
+    pub fn len(&self) -> usize {
+        self.submits.len() + self.changes.len() + self.rejects.len() + self.outbox_sent.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A new job on its way into the store.
+#[derive(Debug)]
+pub struct Submit {
+    /// The job.
+    pub job: NewJob,
+    /// Whether this process takes it upon itself to publish it (ignored when `run_at` is later).
+    pub claim: bool,
+}
+
+/// How a commit is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitContext<'a> {
+    /// The moment of the commit.
+    pub now: Micros,
+    /// Retry waits.
+    pub backoff: &'a Backoff,
+    /// In whose name rows are claimed.
+    pub owner: &'a Owner,
+    /// Until when claims hold.
+    pub claim_until: Micros,
+    /// Which states have a life-cycle event, by `State as i16` as bit number.
+    pub events: EventMask,
+}
+
+/// Which states are told as events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventMask(pub u16);
+
+impl EventMask {
+    /// Every state.
+    pub const ALL: Self = Self(0b1_1111_1110);
+    /// Final states only.
+    pub const FINAL: Self = Self(0b1_1111_0000);
+    /// None.
+    pub const OFF: Self = Self(0);
+    /// Whether `state` is told.
+    pub const fn tells(self, state: State) -> bool {
+        self.0 & (1 << state as i16) != 0
+    }
+}
+
+/// This process, as claims name it: fresh at every start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner(pub String);
+
+/// What became of a group; the vectors answer the group's, index by index.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Answers to `submits`.
+    pub submits: Vec<Submitted>,
+    /// Answers to `changes`: the job after the change, or why it did nothing.
+    pub changes: Vec<Result<Changed, Ignored>>,
+    /// How many of `rejects` were new.
+    pub rejects_new: usize,
+    /// Rows that this commit put into the outbox, claimed by this process, in order.
+    pub outbox: Vec<OutboxRow>,
+}
+
+/// What became of a submission.
+#[derive(Debug)]
+pub enum Submitted {
+    /// Stored now.
+    Created(CreatedJob),
+    /// Stored before, with the same body.
+    Existing(Box<Job>),
+    /// Another body has that id or key.
+    Conflict {
+        /// The job that has it.
+        existing: JobId,
+        /// `id` or `idempotency_key`.
+        field: &'static str,
+    },
+}
+
+/// A job stored now.
+#[derive(Debug)]
+pub struct CreatedJob {
+    /// Row number: order of acceptance.
+    pub seq: i64,
+    /// The job as submitted.
+    pub job: NewJob,
+    /// Whether the claim was given.
+    pub claimed: bool,
+}
+
+/// A change that was applied.
+#[derive(Debug)]
+pub struct Changed {
+    /// The state before.
+    pub from: State,
+    /// The job after.
+    pub job: Current,
+    /// Whether the job's dead letter was made by this change.
+    pub dead: Option<crate::model::DeadReason>,
+    /// The class of the error, where the change was a failure.
+    pub failed: Option<agentforge_proto::bus::ErrorClass>,
+}
+
+/// An attempt to be published.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Row number: order of acceptance.
+    pub seq: i64,
+    /// Job.
+    pub id: JobId,
+    /// The attempt to publish.
+    pub attempt: Attempt,
+    /// How often it was published anew.
+    pub republished: u32,
+    /// Mission.
+    pub mission: Mission,
+    /// Queue.
+    pub queue: Queue,
+    /// Tool.
+    pub tool: ToolName,
+    /// Part of the operation key.
+    pub task: Option<String>,
+    /// JSON text of an object.
+    pub args: String,
+    /// Bound of the attempt.
+    pub timeout: Duration,
+    /// Past it the attempt is not begun.
+    pub deadline: Option<Micros>,
+    /// An equal earlier success may be returned.
+    pub reuse: bool,
+    /// Accepted.
+    pub created_at: Micros,
+    /// W3C traceparent.
+    pub traceparent: Option<String>,
+}
+
+/// A message waiting in the outbox (an event or a dead letter).
+#[derive(Clone, Debug)]
+pub struct OutboxRow {
+    /// Row number: order of writing.
+    pub seq: i64,
+    /// Subject to publish to.
+    pub subject: String,
+    /// Its `Nats-Msg-Id`.
+    pub msg_id: String,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
+/// A job that has been queued or running for long.
+#[derive(Clone, Debug)]
+pub struct StaleJob {
+    /// Job.
+    pub id: JobId,
+    /// Current attempt.
+    pub attempt: Attempt,
+    /// queued or running.
+    pub state: State,
+    /// Where the stream kept its message.
+    pub stream_seq: Option<i64>,
+    /// When it was last looked at, or queued.
+    pub checked_at: Micros,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// What was found; may be fewer than asked for, even none, with more to come.
+    pub items: Vec<T>,
+    /// Where the next page goes on (`before` of its filter); `None` at the end of the list.
+    pub next: Option<i64>,
+}
+
+/// Rows that one page looks at, at most: a filter that matches little gives short pages, not long
+/// transactions. About 50 ms of reading.
+pub const SCAN_ROWS_MAX: i64 = 50_000;
+
+/// A page or a claim ends early once its rows hold so many bytes of arguments and results.
+pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Which jobs to list. Newest first.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    /// Mission.
+    pub mission: Option<Mission>,
+    /// Queue.
+    pub queue: Option<Queue>,
+    /// Tool.
+    pub tool: Option<ToolName>,
+    /// Any of these; empty: all.
+    pub states: Vec<State>,
+    /// All of these.
+    pub labels: Vec<(String, String)>,
+    /// Rows before this one (the last row number of the page before).
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which dead letters to list. Newest first.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetterFilter {
+    /// Mission.
+    pub mission: Option<String>,
+    /// Queue.
+    pub queue: Option<String>,
+    /// Reason word.
+    pub reason: Option<String>,
+    /// Those put back too.
+    pub include_redriven: bool,
+    /// Rows before this one.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// What waits in one lane.
+#[derive(Clone, Debug)]
+pub struct Depth {
+    /// Mission.
+    pub mission: Mission,
+    /// Queue.
+    pub queue: Queue,
+    /// Jobs accepted or queued and due, not begun.
+    pub pending: u64,
+    /// When the oldest of them was accepted (or due, if later).
+    pub oldest: Micros,
+}
+
+/// A schedule's turn, taken by exactly one replica.
+#[derive(Debug)]
+pub struct Firing {
+    /// Schedule.
+    pub id: ScheduleId,
+    /// The turn that is taken; another replica that took it first wins.
+    pub expected: Micros,
+    /// The turn after it.
+    pub next: Option<Micros>,
+    /// The job to make; `None` when the turn is skipped.
+    pub job: Option<NewJob>,
+}
+
+/// What a database does for the orchestrator. Every method is one transaction.
+///
+/// # Errors
+/// All methods return [`Error`]; nothing is committed then.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// `sqlite` or `postgres`.
+    fn kind(&self) -> &'static str;
+    /// Whether other processes may write the same rows.
+    fn is_shared(&self) -> bool;
+    /// Brings the schema up to date, under a lock. Call it before anything else, and again after an
+    /// error that is retryable.
+    async fn prepare(&self) -> Result<(), Error>;
+    /// A cheap round trip.
+    async fn ping(&self) -> Result<(), Error>;
+    /// Applies a group in one durable transaction.
+    async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error>;
+
+    /// One job, whole.
+    async fn job(&self, id: JobId) -> Result<Option<Job>, Error>;
+    /// A page of jobs, newest first. Looks at [`SCAN_ROWS_MAX`] rows at most.
+    async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error>;
+    /// The tries at a job, oldest first; empty for an unknown job.
+    async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error>;
+    /// State and version of those of `ids` that exist. At most 1,000 ids a call.
+    async fn versions(&self, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Error>;
+
+    /// Claims due accepted jobs for publishing, in the order in which they became due (jobs without
+    /// `run_at`: as accepted). May give fewer than there are, once they are [`PAGE_BYTES_MAX`] large.
+    async fn claim_due(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<Outgoing>, Error>;
+    /// When the next accepted, unclaimed job is due; claims that run out count at their end.
+    async fn next_due(&self) -> Result<Option<Micros>, Error>;
+    /// Gives claims back, for jobs that were not published.
+    async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error>;
+    /// Claims rows of the outbox in order of writing.
+    async fn claim_outbox(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<OutboxRow>, Error>;
+    /// Drops claims of processes that are gone: all claims but `owner`'s where the store is not shared.
+    async fn release_orphans(&self, owner: &Owner) -> Result<(), Error>;
+    /// Jobs accepted and not yet published (the outbox that OUTBOX_MAX bounds), retries and `run_at` included.
+    async fn accepted_count(&self) -> Result<u64, Error>;
+    /// What waits, by lane. At most 1,000 lanes.
+    async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error>;
+
+    /// Open jobs whose deadline passed.
+    async fn past_deadline(&self, now: Micros, limit: u32) -> Result<Vec<JobId>, Error>;
+    /// Queued and running jobs not looked at since `before`, oldest look first.
+    async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error>;
+    /// Notes that these were looked at.
+    async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error>;
+
+    /// A page of dead letters, newest first. Looks at [`SCAN_ROWS_MAX`] rows at most.
+    async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error>;
+
+    /// Stores a schedule; `false` when its name is taken.
+    async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error>;
+    /// One schedule.
+    async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error>;
+    /// Schedules by name after `after`.
+    async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error>;
+    /// Pauses (`next` is `None`) or resumes; `false` when there is none.
+    async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error>;
+    /// Removes; `false` when there was none. Jobs it made stay.
+    async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error>;
+    /// Schedules whose turn has come.
+    async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error>;
+    /// Takes a turn: moves the schedule on and stores its job, or does nothing (`false`) when another
+    /// replica did. Neither the job nor its event is claimed: the next claims find them.
+    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<bool, Error>;
+
+    /// Stores what beats told.
+    async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error>;
+    /// One agent.
+    async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, Error>;
+    /// Agents by id after `after`.
+    async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error>;
+    /// Forgets agents not heard of since `before`.
+    async fn forget_agents(&self, before: Micros) -> Result<u64, Error>;
+
+    /// Deletes up to `limit` jobs (with all that hangs on them) that were final before `before`, and as
+    /// many dead letters of no job. Says how many jobs.
+    async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error>;
+    /// Ends the connections.
+    async fn close(&self);
+}

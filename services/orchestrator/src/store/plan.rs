@@ -1,0 +1,482 @@
+//! What one commit writes, decided before anything is written.
+//!
+//! Both stores look up what a group is about, fold the group over it here, and write the plan: one
+//! row a job, however many changes hit it. Pure: rows in, rows out; `transition::apply` decides.
+
+use super::{Changed, CommitContext, Committed, CreatedJob, Group, OutboxRow, Submitted, events};
+use crate::model::{AttemptRecord, DeadReason, Job, JobError, NewJob, State};
+use crate::transition::{self, AttemptEffect, Change, Current, Effects, Ignored, ResultEffect};
+use agentforge_message_id::{Attempt, JobId};
+use agentforge_proto::bus::{ErrorClass, Rejected};
+use agentforge_proto::time::Micros;
+use events::OutboxMessage;
+use std::collections::{HashMap, HashSet};
+
+/// A stored job whose id or key a submission names.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub id: JobId,
+    pub mission: String,
+    pub key: Option<String>,
+    pub body_hash: Option<Vec<u8>>,
+}
+
+/// What the database knows of a group's subjects.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Jobs that have an id or a key of the submissions.
+    pub taken: Vec<Taken>,
+    /// Jobs that the changes name.
+    pub currents: Vec<Current>,
+    /// Ids of dead letters that the rejects would make.
+    pub letters: HashSet<String>,
+}
+
+/// How a job's row is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Write {
+    /// Not at all.
+    Nothing,
+    /// A new row, for the submission of this number.
+    Insert(usize),
+    /// Only what `Queued` and `Started` touch: the most frequent update by far.
+    Progress,
+    /// Everything that can change.
+    Whole,
+}
+
+/// A job as it is after the group.
+#[derive(Debug)]
+pub(super) struct Touched {
+    pub job: Current,
+    pub write: Write,
+    pub claimed: bool,
+}
+
+/// The columns that timers wait on; see the schema.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Timers {
+    pub claimable_at: Option<i64>,
+    pub expires_at: Option<i64>,
+    pub checked_at: Option<i64>,
+}
+
+impl Touched {
+    pub(super) fn timers(&self, claim_until: Micros) -> Timers {
+        let j = &self.job;
+        let waits = j.state == State::Accepted;
+        let claimable_at = if self.claimed { claim_until.0 } else { j.available_at.0 };
+        Timers {
+            claimable_at: waits.then_some(claimable_at),
+            expires_at: j.deadline.filter(|_| !j.state.is_final()).map(|d| d.0),
+            checked_at: if waits || j.state.is_final() { None } else { j.queued_at.map(|q| q.0) },
+        }
+    }
+}
+
+/// A dead letter to be stored.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub id: String,
+    /// Row number and id of the job, where there is one.
+    pub job: Option<(i64, JobId)>,
+    pub mission: String,
+    pub queue: String,
+    pub tool: String,
+    pub reason: DeadReason,
+    pub error: JobError,
+    pub at: Micros,
+    source: LetterSource,
+}
+
+#[derive(Debug)]
+enum LetterSource {
+    Change(usize),
+    Reject(usize),
+}
+
+/// What a job's dead letter tells beside the row.
+#[derive(Debug, Default)]
+pub(super) struct LetterDetails {
+    pub args: String,
+    pub traceparent: Option<String>,
+    /// Tries stored before this commit, oldest first.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Created(usize),
+    Existing(JobId),
+    Conflict { existing: JobId, field: &'static str },
+}
+
+#[derive(Debug)]
+enum Out {
+    Message(OutboxMessage),
+    Letter(usize),
+}
+
+/// What one commit writes.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub jobs: Vec<Touched>,
+    pub attempts: Vec<(i64, AttemptEffect)>,
+    pub results: Vec<(i64, ResultEffect)>,
+    pub letters: Vec<Letter>,
+    /// Jobs whose stored dead letters are marked as put back.
+    pub redriven: Vec<JobId>,
+    redrives: Vec<(JobId, usize)>,
+    answers: Vec<Answer>,
+    changes: Vec<Result<Changed, Ignored>>,
+    rejects_new: usize,
+    out: Vec<Out>,
+}
+
+/// Ids that need a look-up: submissions that may exist already.
+pub(super) fn ids_to_check(group: &Group) -> Vec<JobId> {
+    group.submits.iter().filter(|s| s.job.id_from_caller).map(|s| s.job.id).collect()
+}
+
+/// Missions and keys that need a look-up.
+pub(super) fn keys_to_check(group: &Group) -> Vec<(&str, &str)> {
+    group
+        .submits
+        .iter()
+        .filter_map(|s| Some((s.job.mission.as_str(), s.job.idempotency_key.as_deref()?)))
+        .collect()
+}
+
+/// Jobs that the changes name, each once.
+pub(super) fn ids_to_load(group: &Group) -> Vec<JobId> {
+    let mut seen = HashSet::with_capacity(group.changes.len());
+    group.changes.iter().map(|(id, _)| *id).filter(|id| seen.insert(*id)).collect()
+}
+
+/// Folds `group` over what was found. `next_seq` numbers new jobs, `jitter` gives numbers in 0..1.
+pub(super) fn fold(
+    group: &Group,
+    ctx: &CommitContext<'_>,
+    found: Found,
+    next_seq: impl FnMut() -> i64,
+    jitter: impl FnMut() -> f64,
+) -> Plan {
+    let mut fold = Fold::new(group, ctx, found.currents);
+    fold.submit(&found.taken, next_seq);
+    fold.change(jitter);
+    fold.reject(found.letters);
+    fold.plan
+}
+
+struct Fold<'g> {
+    group: &'g Group,
+    ctx: &'g CommitContext<'g>,
+    by_id: HashMap<JobId, usize>,
+    plan: Plan,
+}
+
+impl<'g> Fold<'g> {
+    fn new(group: &'g Group, ctx: &'g CommitContext<'g>, currents: Vec<Current>) -> Self {
+        let jobs: Vec<_> =
+            currents.into_iter().map(|job| Touched { job, write: Write::Nothing, claimed: false }).collect();
+        let by_id = jobs.iter().enumerate().map(|(i, t)| (t.job.id, i)).collect();
+        let plan = Plan {
+            jobs,
+            attempts: vec![],
+            results: vec![],
+            letters: vec![],
+            redriven: vec![],
+            redrives: vec![],
+            answers: Vec::with_capacity(group.submits.len()),
+            changes: Vec::with_capacity(group.changes.len()),
+            rejects_new: 0,
+            out: Vec::with_capacity(group.submits.len() + group.changes.len()),
+        };
+        Self { group, ctx, by_id, plan }
+    }
+
+    fn submit(&mut self, taken: &[Taken], mut next_seq: impl FnMut() -> i64) {
+        type Known<'k> = (JobId, Option<&'k [u8]>);
+        let mut ids: HashMap<JobId, Known<'_>> = HashMap::new();
+        let mut keys: HashMap<(&str, &str), Known<'_>> = HashMap::new();
+        for t in taken {
+            ids.insert(t.id, (t.id, t.body_hash.as_deref()));
+            if let Some(key) = &t.key {
+                keys.insert((&t.mission, key), (t.id, t.body_hash.as_deref()));
+            }
+        }
+        for (number, s) in self.group.submits.iter().enumerate() {
+            let job = &s.job;
+            let hash = job.body_hash.as_ref().map(<[u8; 32]>::as_slice);
+            let key = job.idempotency_key.as_deref().map(|k| (job.mission.as_str(), k));
+            let by_id = ids.get(&job.id).map(|known| (known, "id"));
+            let by_key = || key.and_then(|k| keys.get(&k)).map(|known| (known, "idempotency_key"));
+            let answer = match by_id.or_else(by_key) {
+                Some((&(existing, theirs), _)) if hash.is_some() && hash == theirs => Answer::Existing(existing),
+                Some((&(existing, _), field)) => Answer::Conflict { existing, field },
+                None => {
+                    ids.insert(job.id, (job.id, hash));
+                    if let Some(key) = key {
+                        keys.insert(key, (job.id, hash));
+                    }
+                    Answer::Created(self.create(number, next_seq()))
+                }
+            };
+            self.plan.answers.push(answer);
+        }
+    }
+
+    fn create(&mut self, number: usize, seq: i64) -> usize {
+        let submit = &self.group.submits[number];
+        let later = submit.job.run_at.filter(|r| *r > self.ctx.now);
+        let index = self.plan.jobs.len();
+        self.by_id.insert(submit.job.id, index);
+        self.plan.jobs.push(Touched {
+            job: accepted(&submit.job, seq, later.unwrap_or(self.ctx.now)),
+            write: Write::Insert(number),
+            claimed: submit.claim && later.is_none(),
+        });
+        if self.ctx.events.tells(State::Accepted) {
+            self.plan.out.push(Out::Message(events::accepted(&submit.job)));
+        }
+        index
+    }
+
+    fn change(&mut self, mut jitter: impl FnMut() -> f64) {
+        // Changes that are told as events, if the job's end does not follow in this very commit.
+        let mut told = Vec::with_capacity(self.group.changes.len());
+        for (id, change) in &self.group.changes {
+            let Some(&index) = self.by_id.get(id) else {
+                self.plan.changes.push(Err(Ignored::Unknown));
+                continue;
+            };
+            let touched = &mut self.plan.jobs[index];
+            let (from, attempt) = (touched.job.state, touched.job.attempt);
+            match transition::apply(&mut touched.job, change, self.ctx.backoff, self.ctx.now, jitter()) {
+                Err(ignored) => self.plan.changes.push(Err(ignored)),
+                Ok(effects) => {
+                    if (from, attempt) != (touched.job.state, touched.job.attempt) {
+                        told.push((self.plan.changes.len(), index, moment(change, self.ctx.now)));
+                    }
+                    self.applied(index, from, change, effects);
+                }
+            }
+        }
+        for (number, index, at) in told {
+            self.tell(number, index, at);
+        }
+    }
+
+    fn applied(&mut self, index: usize, from: State, change: &Change, effects: Effects) {
+        let touched = &mut self.plan.jobs[index];
+        let seq = touched.job.seq;
+        if effects.release_claim || touched.job.state.is_final() {
+            touched.claimed = false;
+        }
+        touched.write = match (touched.write, change) {
+            (w @ (Write::Insert(_) | Write::Whole), _) => w,
+            (_, Change::Queued { .. } | Change::Started(_)) => Write::Progress,
+            _ => Write::Whole,
+        };
+        if effects.redriven {
+            self.plan.redriven.push(touched.job.id);
+            self.plan.redrives.push((touched.job.id, self.plan.changes.len()));
+        }
+        let failed = effects.attempt.as_ref().and_then(|a| a.error.as_ref()).map(|e| e.class);
+        self.plan.changes.push(Ok(Changed { from, job: touched.job.clone(), dead: effects.dead, failed }));
+        self.plan.attempts.extend(effects.attempt.map(|a| (seq, a)));
+        self.plan.results.extend(effects.result.map(|r| (seq, r)));
+    }
+
+    fn tell(&mut self, number: usize, index: usize, at: Micros) {
+        let ended = self.plan.jobs[index].job.state.is_final();
+        let Some(Ok(changed)) = self.plan.changes.get(number) else { return };
+        let job = &changed.job;
+        let passed_by = ended && matches!(job.state, State::Queued | State::Running);
+        if self.ctx.events.tells(job.state) && !passed_by {
+            self.plan.out.push(Out::Message(events::changed(job, at)));
+        }
+        let Some(reason) = changed.dead else { return };
+        self.plan.out.push(Out::Letter(self.plan.letters.len()));
+        self.plan.letters.push(Letter {
+            id: events::dead_letter_id(job),
+            job: Some((job.seq, job.id)),
+            mission: job.mission.to_string(),
+            queue: job.queue.to_string(),
+            tool: job.tool.to_string(),
+            reason,
+            error: job.error.clone().unwrap_or_else(|| JobError {
+                class: ErrorClass::Unknown,
+                message: String::new(),
+                log_tail: String::new(),
+            }),
+            at: self.ctx.now,
+            source: LetterSource::Change(number),
+        });
+    }
+
+    fn reject(&mut self, mut known: HashSet<String>) {
+        for (number, r) in self.group.rejects.iter().enumerate() {
+            let id = events::rejected_id(r);
+            if !known.insert(id.clone()) {
+                continue;
+            }
+            self.plan.rejects_new += 1;
+            self.plan.out.push(Out::Letter(self.plan.letters.len()));
+            self.plan.letters.push(rejected(r, id, number));
+        }
+    }
+}
+
+impl Plan {
+    /// Whether a letter of this commit is put back by this very commit.
+    pub(super) fn is_redriven(&self, letter: &Letter) -> bool {
+        let (Some((_, id)), LetterSource::Change(made)) = (letter.job, &letter.source) else { return false };
+        self.redrives.iter().any(|(job, number)| *job == id && number > made)
+    }
+
+    /// Row numbers of stored jobs whose dead letters need [`LetterDetails`]; of jobs that are new in
+    /// this group, the group itself has them.
+    pub(super) fn seqs_of_letters(&self) -> Vec<i64> {
+        let mut seqs: Vec<i64> = self.letters.iter().filter_map(|l| l.job.map(|(seq, _)| seq)).collect();
+        seqs.sort_unstable();
+        seqs.dedup();
+        seqs
+    }
+
+    /// The rows of the outbox, in order. Call it once.
+    pub(super) fn take_outbox(
+        &mut self,
+        group: &Group,
+        details: &HashMap<i64, LetterDetails>,
+        mut next_seq: impl FnMut() -> i64,
+    ) -> Vec<OutboxRow> {
+        std::mem::take(&mut self.out)
+            .into_iter()
+            .map(|out| match out {
+                Out::Message(m) => m,
+                Out::Letter(n) => self.letter_message(group, &self.letters[n], details),
+            })
+            .map(|m| OutboxRow { seq: next_seq(), subject: m.subject, msg_id: m.msg_id, payload: m.payload })
+            .collect()
+    }
+
+    fn letter_message(&self, group: &Group, letter: &Letter, details: &HashMap<i64, LetterDetails>) -> OutboxMessage {
+        let number = match letter.source {
+            LetterSource::Reject(number) => return events::rejected_letter(&group.rejects[number]),
+            LetterSource::Change(number) => number,
+        };
+        let job = match &self.changes[number] {
+            Ok(changed) => &changed.job,
+            Err(_) => unreachable!("a letter comes from an applied change"),
+        };
+        let new = self.jobs.iter().find(|t| t.job.seq == job.seq).and_then(|t| match t.write {
+            Write::Insert(n) => Some(&group.submits[n].job),
+            _ => None,
+        });
+        let stored = details.get(&job.seq);
+        let (args, traceparent) = match (new, stored) {
+            (Some(n), _) => (n.args.as_str(), n.traceparent.as_deref()),
+            (None, Some(d)) => (d.args.as_str(), d.traceparent.as_deref()),
+            (None, None) => ("null", None),
+        };
+        let mut attempts = stored.map(|d| d.attempts.clone()).unwrap_or_default();
+        let of_this_group = self.attempts.iter().filter(|(seq, a)| *seq == job.seq && a.attempt <= job.attempt);
+        attempts.extend(of_this_group.map(|(_, a)| record(a)));
+        events::dead_letter(job, letter.reason, args, traceparent, &attempts, letter.at)
+    }
+
+    /// Jobs that stand for submissions made before.
+    pub(super) fn existing(&self) -> Vec<JobId> {
+        let ids = self.answers.iter().filter_map(|a| if let Answer::Existing(id) = a { Some(*id) } else { None });
+        let mut ids: Vec<_> = ids.collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The answers to the group. `existing` holds the jobs that [`Plan::existing`] names; `None` when
+    /// one is missing.
+    pub(super) fn answer(self, group: Group, existing: &HashMap<JobId, Job>, outbox: Vec<OutboxRow>) -> Option<Committed> {
+        let mut submits = Vec::with_capacity(self.answers.len());
+        for (answer, submit) in self.answers.into_iter().zip(group.submits) {
+            submits.push(match answer {
+                Answer::Created(index) => {
+                    let t = &self.jobs[index];
+                    Submitted::Created(CreatedJob { seq: t.job.seq, job: submit.job, claimed: t.claimed })
+                }
+                Answer::Existing(id) => Submitted::Existing(Box::new(existing.get(&id)?.clone())),
+                Answer::Conflict { existing, field } => Submitted::Conflict { existing, field },
+            });
+        }
+        Some(Committed { submits, changes: self.changes, rejects_new: self.rejects_new, outbox })
+    }
+}
+
+fn accepted(job: &NewJob, seq: i64, available_at: Micros) -> Current {
+    Current {
+        seq,
+        id: job.id,
+        mission: job.mission.clone(),
+        queue: job.queue.clone(),
+        tool: job.tool.clone(),
+        labels: (!job.labels.is_empty())
+            .then(|| serde_json::to_string(&job.labels).expect("a map of strings is always JSON")),
+        state: State::Accepted,
+        attempt: Attempt::FIRST,
+        attempt_limit: job.max_attempts,
+        max_attempts: job.max_attempts,
+        deadline: job.deadline,
+        created_at: job.created_at,
+        available_at,
+        queued_at: None,
+        started_at: None,
+        finished_at: None,
+        worker: None,
+        error: None,
+        stream_seq: None,
+        republished: 0,
+        version: 1,
+    }
+}
+
+fn rejected(r: &Rejected, id: String, number: usize) -> Letter {
+    let (mission, queue) = events::lane_of(&r.subject);
+    Letter {
+        id,
+        job: None,
+        mission,
+        queue,
+        tool: String::new(),
+        reason: DeadReason::InvalidMessage,
+        error: JobError { class: ErrorClass::InvalidMessage, message: r.reason.clone(), log_tail: String::new() },
+        at: r.at,
+        source: LetterSource::Reject(number),
+    }
+}
+
+fn record(a: &AttemptEffect) -> AttemptRecord {
+    AttemptRecord {
+        attempt: a.attempt,
+        outcome: a.outcome.to_owned(),
+        error: a.error.clone(),
+        worker: a.worker.clone(),
+        delivery: a.delivery,
+        started_at: a.started_at,
+        finished_at: a.finished_at,
+        retry_at: a.retry_at,
+    }
+}
+
+/// When a change took place, as its event tells it.
+fn moment(change: &Change, now: Micros) -> Micros {
+    match change {
+        Change::Queued { at, .. }
+        | Change::Cancel { at }
+        | Change::Expire { at }
+        | Change::Redrive { at }
+        | Change::Republish { at, .. } => *at,
+        Change::Started(s) => s.at,
+        Change::Finished(_) => now,
+    }
+}

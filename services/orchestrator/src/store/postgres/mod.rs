@@ -1,0 +1,3 @@
+//! stub
+use super::Error;
+pub struct PostgresStore;

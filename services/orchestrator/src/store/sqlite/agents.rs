@@ -1,0 +1,70 @@
+//! Agents as last heard of.
+
+use super::connection::Writer;
+use super::readers;
+use super::sql::Rows;
+use crate::model::Agent;
+use crate::store::fault::Fault;
+use crate::store::rows::{self, agent_columns};
+use agentforge_message_id::{AgentId, Mission};
+use agentforge_proto::time::Micros;
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::{Connection as _, query};
+use std::sync::LazyLock;
+
+/// A beat that comes after a later one changes nothing.
+static UPSERT: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::new(
+        concat!("INSERT INTO agents (", agent_columns!(), ")"),
+        14,
+        "ON CONFLICT (id) DO UPDATE SET mission = excluded.mission, site = excluded.site, host = excluded.host, \
+         version = excluded.version, tools = excluded.tools, queues = excluded.queues, capacity = excluded.capacity, \
+         inflight = excluded.inflight, interval_us = excluded.interval_us, has_left = excluded.has_left, \
+         last_seen_at = excluded.last_seen_at, certificate_expires_at = excluded.certificate_expires_at \
+         WHERE excluded.last_seen_at >= agents.last_seen_at",
+    )
+});
+
+pub(super) async fn upsert(w: &mut Writer, agents: &[Agent]) -> Result<(), Fault> {
+    let json = |list: &[String]| serde_json::to_string(list).expect("strings are always JSON");
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    UPSERT
+        .execute(&mut tx, agents, |a, agent| {
+            a.push(agent.id.as_str()).push(agent.mission.as_str()).push(agent.site.as_str());
+            a.push(agent.host.as_str()).push(agent.version.as_str()).push(json(&agent.tools)).push(json(&agent.queues));
+            a.push(agent.capacity).push(agent.inflight).push(rows::micros(agent.interval)).push(agent.left);
+            a.push(agent.first_seen_at.0).push(agent.last_seen_at.0).push(agent.certificate_expires_at.map(|m| m.0));
+        })
+        .await?;
+    Ok(tx.commit().await?)
+}
+
+pub(super) async fn one(pool: &SqlitePool, id: &AgentId) -> Result<Option<Agent>, Fault> {
+    let sql = concat!("SELECT ", agent_columns!(), " FROM agents WHERE id = ?");
+    let row = query(sql).bind(id.as_str()).fetch_optional(pool).await?;
+    row.as_ref().map(readers::agent).transpose()
+}
+
+pub(super) async fn page(
+    pool: &SqlitePool,
+    mission: Option<&Mission>,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Agent>, Fault> {
+    let sql = concat!(
+        "SELECT ",
+        agent_columns!(),
+        " FROM agents WHERE id > ?1 AND (?2 IS NULL OR mission = ?2) ORDER BY id LIMIT ?3"
+    );
+    let rows = query(sql)
+        .bind(after.unwrap_or_default())
+        .bind(mission.map(Mission::as_str))
+        .bind(limit)
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(readers::agent).collect()
+}
+
+pub(super) async fn forget(c: &mut SqliteConnection, before: Micros) -> Result<u64, Fault> {
+    Ok(query("DELETE FROM agents WHERE last_seen_at < ?").bind(before.0).execute(c).await?.rows_affected())
+}

@@ -1,0 +1,153 @@
+//! Who publishes what: claims on jobs and on rows of the outbox, and jobs that need a look.
+//!
+//! A claim moves `claimable_at` to its end, so that due, unclaimed jobs are always at the front of
+//! one index, and a claim that runs out comes back by itself.
+
+use super::connection::Writer;
+use super::readers::{self};
+use super::sql::In;
+use super::commit::push_id;
+use crate::store::fault::Fault;
+use crate::store::rows::outgoing_columns;
+use crate::store::{OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX};
+use agentforge_message_id::JobId;
+use agentforge_proto::time::Micros;
+use futures_util::TryStreamExt as _;
+use sqlx::Connection as _;
+use sqlx::{query, query_scalar};
+use sqlx::sqlite::SqliteConnection;
+use std::sync::LazyLock;
+
+static CLAIM: LazyLock<In> =
+    LazyLock::new(|| In::new("UPDATE jobs SET claim_owner = ?1, claimable_at = ?2 WHERE seq", 2, ""));
+
+static RELEASE: LazyLock<In> = LazyLock::new(|| {
+    In::new(
+        "UPDATE jobs SET claim_owner = NULL, claimable_at = available_at \
+         WHERE claimable_at IS NOT NULL AND claim_owner = ?1 AND id",
+        1,
+        "",
+    )
+});
+
+static CLAIM_OUTBOX: LazyLock<In> =
+    LazyLock::new(|| In::new("UPDATE outbox SET claim_owner = ?1, claim_until = ?2 WHERE seq", 2, ""));
+
+static TOUCH: LazyLock<In> =
+    LazyLock::new(|| In::new("UPDATE jobs SET checked_at = ?1 WHERE checked_at IS NOT NULL AND id", 1, ""));
+
+pub(super) async fn claim_due(
+    w: &mut Writer,
+    owner: &Owner,
+    now: Micros,
+    until: Micros,
+    limit: u32,
+) -> Result<Vec<Outgoing>, Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    let mut due = due(&mut tx, now, limit).await?;
+    let claim = |a: &mut super::sql::Args| _ = a.push(owner.0.as_str()).push(until.0);
+    CLAIM.execute(&mut tx, claim, &due, |a, o| _ = a.push(o.seq)).await?;
+    tx.commit().await?;
+    due.sort_unstable_by_key(|o| o.seq);
+    Ok(due)
+}
+
+async fn due(c: &mut SqliteConnection, now: Micros, limit: u32) -> Result<Vec<Outgoing>, Fault> {
+    let sql = concat!(
+        "SELECT ",
+        outgoing_columns!(),
+        " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq \
+         WHERE j.claimable_at <= ? ORDER BY j.claimable_at, j.seq LIMIT ?"
+    );
+    let mut rows = query(sql).bind(now.0).bind(limit).fetch(c);
+    let (mut due, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        let job = readers::outgoing(&row)?;
+        bytes += job.args.len();
+        due.push(job);
+        if bytes > PAGE_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(due)
+}
+
+pub(super) async fn release(w: &mut Writer, owner: &Owner, ids: &[JobId]) -> Result<(), Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    RELEASE.execute(&mut tx, |a| _ = a.push(owner.0.as_str()), ids, push_id).await?;
+    Ok(tx.commit().await?)
+}
+
+pub(super) async fn claim_outbox(
+    w: &mut Writer,
+    owner: &Owner,
+    now: Micros,
+    until: Micros,
+    limit: u32,
+) -> Result<Vec<OutboxRow>, Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    let rows = query("SELECT seq, subject, msg_id, payload FROM outbox WHERE claim_until <= ? ORDER BY seq LIMIT ?")
+        .bind(now.0)
+        .bind(limit)
+        .fetch_all(&mut *tx)
+        .await?;
+    let rows: Vec<OutboxRow> = rows.iter().map(readers::outbox_row).collect::<Result<_, _>>()?;
+    let claim = |a: &mut super::sql::Args| _ = a.push(owner.0.as_str()).push(until.0);
+    CLAIM_OUTBOX.execute(&mut tx, claim, &rows, |a, r| _ = a.push(r.seq)).await?;
+    tx.commit().await?;
+    Ok(rows)
+}
+
+/// The file belongs to this process alone: what others claimed, they claimed before they ended.
+pub(super) async fn release_orphans(w: &mut Writer, owner: &Owner) -> Result<(), Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    query(
+        "UPDATE jobs SET claim_owner = NULL, claimable_at = available_at \
+         WHERE claimable_at IS NOT NULL AND claim_owner <> ?",
+    )
+    .bind(&owner.0)
+    .execute(&mut *tx)
+    .await?;
+    query("UPDATE outbox SET claim_owner = NULL, claim_until = 0 WHERE claim_owner <> ?")
+        .bind(&owner.0)
+        .execute(&mut *tx)
+        .await?;
+    Ok(tx.commit().await?)
+}
+
+pub(super) async fn touch(w: &mut Writer, ids: &[JobId], now: Micros) -> Result<(), Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    TOUCH.execute(&mut tx, |a| _ = a.push(now.0), ids, push_id).await?;
+    Ok(tx.commit().await?)
+}
+
+static DELETE_FROM: LazyLock<[In; 4]> = LazyLock::new(|| {
+    ["job_attempts", "job_results", "job_payloads", "jobs"].map(|t| In::new(&format!("DELETE FROM {t} WHERE seq"), 0, ""))
+});
+
+static DELETE_LETTERS: LazyLock<In> = LazyLock::new(|| {
+    In::new("DELETE FROM dead_letters WHERE job_id IN (SELECT id FROM jobs WHERE seq", 0, ")")
+});
+
+pub(super) async fn prune(w: &mut Writer, before: Micros, limit: u32) -> Result<u64, Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    let seqs: Vec<i64> = query_scalar("SELECT seq FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?")
+        .bind(before.0)
+        .bind(limit)
+        .fetch_all(&mut *tx)
+        .await?;
+    DELETE_LETTERS.execute(&mut tx, |_| {}, &seqs, |a, seq| _ = a.push(*seq)).await?;
+    for delete in DELETE_FROM.iter() {
+        delete.execute(&mut tx, |_| {}, &seqs, |a, seq| _ = a.push(*seq)).await?;
+    }
+    query(
+        "DELETE FROM dead_letters WHERE seq IN \
+         (SELECT seq FROM dead_letters WHERE job_id IS NULL AND created_at < ? ORDER BY created_at LIMIT ?)",
+    )
+    .bind(before.0)
+    .bind(limit)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(seqs.len() as u64)
+}

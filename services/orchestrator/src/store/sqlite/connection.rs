@@ -1,0 +1,207 @@
+//! Connections to one SQLite file: one that writes, a few that read, one that keeps the log short.
+//!
+//! The file belongs to one process: an advisory lock beside it says so. The writer is reopened after
+//! any error, because SQLite may have rolled back under sqlx's feet then.
+
+use super::super::{Error, fault::Fault};
+use crate::store::migrate;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
+use std::fs::File;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard};
+
+pub(super) const STEPS: &[migrate::Step] = &[(1, "init", include_str!("migrations/0001_init.sql"))];
+
+/// Connections that read at once. More would compete for two cores with the writer.
+const READERS: u32 = 4;
+/// How long a reader is waited for.
+const READER_WAIT: Duration = Duration::from_secs(5);
+/// How long SQLite waits for a lock of its own (only a backup or a checkpoint can hold one).
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// The log is cut to this length whenever it starts anew, bytes.
+const LOG_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// The writer copies the log back by itself at this length, pages of 4 KiB: only when the keeper is stuck.
+const LOG_PAGES_OF_LAST_RESORT: u32 = 65_536;
+/// From this length on, pages, the keeper holds the writer for the last bit, so that the log starts anew.
+const LOG_PAGES_RESTART: i64 = 4_096;
+/// How often the log is copied back into the file.
+const KEEPER_PERIOD: Duration = Duration::from_secs(1);
+
+/// The connection that writes, and the row numbers it gives next. Numbers of a transaction that was
+/// rolled back are not used again.
+pub(super) struct Writer {
+    pub connection: SqliteConnection,
+    pub next_job: i64,
+    pub next_outbox: i64,
+}
+
+/// All connections to one file.
+pub(super) struct Connections {
+    options: SqliteConnectOptions,
+    writer: Mutex<Option<Writer>>,
+    pub readers: SqlitePool,
+    lock: std::sync::Mutex<Option<File>>,
+}
+
+impl Connections {
+    /// Takes the file for this process. Connects to nothing yet.
+    pub(super) fn open(file: &Path) -> Result<Self, Error> {
+        let lock = lock(file)?;
+        let options = options(file);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(READER_WAIT)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.clone().read_only(true).pragma("cache_size", "-4096"));
+        Ok(Self { options: writer_options(options), writer: Mutex::new(None), readers, lock: Some(lock).into() })
+    }
+
+    pub(super) async fn prepare(&self) -> Result<(), Error> {
+        const WHAT: &str = "open the database";
+        let mut slot = self.writer.lock().await;
+        *slot = None;
+        let mut connection = self.options.connect().await.map_err(|e| Fault::Sql(e).trying_to(WHAT))?;
+        migrate::run(&mut connection, STEPS).await?;
+        *slot = Some(Writer::new(connection).await.map_err(|f| f.trying_to(WHAT))?);
+        Ok(())
+    }
+
+    /// The writer, for one transaction.
+    pub(super) async fn writer(&self) -> Result<Writing<'_>, Error> {
+        let mut slot = self.writer.lock().await;
+        if slot.is_none() {
+            let opened = async { Writer::new(self.options.connect().await?).await };
+            *slot = Some(opened.await.map_err(|f: Fault| f.trying_to("open the database for writing"))?);
+        }
+        Ok(Writing(slot))
+    }
+
+    /// Copies the log back into the file, again and again. Ends with the process or by being dropped.
+    pub(super) async fn keep_log_short(&self) {
+        let mut connection = None;
+        let mut ticks = tokio::time::interval(KEEPER_PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.copy_back(&mut connection).await {
+                // The writer copies back by itself when this goes on.
+                tracing::warn!(%error, "the write-ahead log could not be copied back");
+                connection = None;
+            }
+        }
+    }
+
+    async fn copy_back(&self, connection: &mut Option<SqliteConnection>) -> Result<(), sqlx::Error> {
+        let c = match connection {
+            Some(c) => c,
+            None if self.writer.lock().await.is_none() => return Ok(()),
+            None => connection.insert(self.options.connect().await?),
+        };
+        let (pages, left) = checkpoint(c).await?;
+        if pages > LOG_PAGES_RESTART && left < pages {
+            // While commits go on there is always a little left, and the log would grow for ever. Most is
+            // copied by now: without the writer the rest takes no time, and its next commit starts anew.
+            let _held = self.writer.lock().await;
+            checkpoint(c).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        if let Some(w) = self.writer.lock().await.take() {
+            // The last connection to close empties the log; a failure leaves that to the next start.
+            let _ = w.connection.close().await;
+        }
+        self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    }
+}
+
+/// Pages in the log, and those of them that are not yet in the file.
+async fn checkpoint(connection: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
+    let (_busy, pages, copied): (i64, i64, i64) =
+        sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?;
+    Ok((pages, pages - copied))
+}
+
+impl Writer {
+    async fn new(mut connection: SqliteConnection) -> Result<Self, Fault> {
+        let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0), \
+                           coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
+        let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut connection).await?;
+        Ok(Self { connection, next_job: job + 1, next_outbox: outbox + 1 })
+    }
+}
+
+/// The writer while one caller has it.
+pub(super) struct Writing<'a>(MutexGuard<'a, Option<Writer>>);
+
+impl Writing<'_> {
+    /// Ends the caller's turn; after an error the connection is not used again.
+    pub(super) fn settle<T>(mut self, attempted: &'static str, done: Result<T, Fault>) -> Result<T, Error> {
+        done.map_err(|fault| {
+            *self.0 = None;
+            fault.trying_to(attempted)
+        })
+    }
+}
+
+impl Deref for Writing<'_> {
+    type Target = Writer;
+    fn deref(&self) -> &Writer {
+        self.0.as_ref().expect("made with a writer inside, which only settle() takes out")
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut Writer {
+        self.0.as_mut().expect("made with a writer inside, which only settle() takes out")
+    }
+}
+
+/// Takes `<file>.lock`, so that no two processes work on one file.
+pub(super) fn lock(file: &Path) -> Result<File, Error> {
+    let path = lock_path(file);
+    let problem = |e: std::io::Error| Error::Url(format!("{}: {e}", path.display()));
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| Error::Url(format!("{}: {e}", folder.display())))?;
+    }
+    let lock = File::options().create(true).write(true).truncate(false).open(&path).map_err(problem)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(file.to_owned())),
+        Err(std::fs::TryLockError::Error(e)) => Err(problem(e)),
+    }
+}
+
+fn lock_path(file: &Path) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// What all connections have in common.
+pub(super) fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .busy_timeout(BUSY_WAIT)
+        .foreign_keys(false)
+        .pragma("temp_store", "MEMORY")
+        .row_buffer_size(256)
+        .disable_statement_logging()
+}
+
+fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // The answer to a submission is sent after the commit: the commit must be on disk.
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("cache_size", "-32768")
+        .pragma("wal_autocheckpoint", LOG_PAGES_OF_LAST_RESORT.to_string())
+        .pragma("journal_size_limit", LOG_BYTES_MAX.to_string())
+        .statement_cache_capacity(256)
+}

@@ -1,0 +1,197 @@
+//! The store in one SQLite file: for one orchestrator, with nothing to set up.
+//!
+//! WAL, one connection that writes, every commit on disk before it is answered. A lock beside the
+//! file keeps a second process away.
+
+mod agents;
+mod backup;
+mod claims;
+mod commit;
+mod connection;
+mod read;
+mod readers;
+mod schedules;
+mod sql;
+mod statements;
+
+pub(super) use backup::{backup, restore};
+
+use super::{
+    CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxRow, Outgoing, Owner,
+    Page, StaleJob, Store, fault::Fault,
+};
+use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
+use agentforge_message_id::{AgentId, JobId, Mission, ScheduleId};
+use agentforge_proto::time::Micros;
+use async_trait::async_trait;
+use connection::Connections;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::task::AbortHandle;
+
+/// The store in one SQLite file.
+pub struct SqliteStore {
+    connections: Arc<Connections>,
+    keeper: AbortHandle,
+}
+
+impl SqliteStore {
+    /// Takes `file` for this process; makes its folder, opens nothing yet. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when another process has it; [`Error::Url`] when the folder cannot be used.
+    pub fn open(file: &Path) -> Result<Self, Error> {
+        let connections = Arc::new(Connections::open(file)?);
+        let kept = Arc::clone(&connections);
+        let keeper = tokio::spawn(async move { kept.keep_log_short().await }).abort_handle();
+        Ok(Self { connections, keeper })
+    }
+
+    fn asked<T>(attempted: &'static str, answer: Result<T, Fault>) -> Result<T, Error> {
+        answer.map_err(|f| f.trying_to(attempted))
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+    fn is_shared(&self) -> bool {
+        false
+    }
+    async fn prepare(&self) -> Result<(), Error> {
+        self.connections.prepare().await
+    }
+    async fn ping(&self) -> Result<(), Error> {
+        let one = sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.connections.readers).await;
+        Self::asked("ping", one.map(drop).map_err(Fault::Sql))
+    }
+    async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = commit::commit(&mut w, group, &ctx).await;
+        w.settle("commit a group", done)
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
+        Self::asked("read a job", read::job(&self.connections.readers, id).await)
+    }
+    async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error> {
+        Self::asked("list jobs", read::jobs(&self.connections.readers, filter).await)
+    }
+    async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error> {
+        Self::asked("list attempts", read::attempts(&self.connections.readers, id).await)
+    }
+    async fn versions(&self, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Error> {
+        Self::asked("read versions", read::versions(&self.connections.readers, ids).await)
+    }
+
+    async fn claim_due(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<Outgoing>, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = claims::claim_due(&mut w, owner, now, until, limit).await;
+        w.settle("claim jobs", done)
+    }
+    async fn next_due(&self) -> Result<Option<Micros>, Error> {
+        Self::asked("find the next due job", read::next_due(&self.connections.readers).await)
+    }
+    async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
+        let mut w = self.connections.writer().await?;
+        let done = claims::release(&mut w, owner, ids).await;
+        w.settle("release claims", done)
+    }
+    async fn claim_outbox(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<OutboxRow>, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = claims::claim_outbox(&mut w, owner, now, until, limit).await;
+        w.settle("claim the outbox", done)
+    }
+    async fn release_orphans(&self, owner: &Owner) -> Result<(), Error> {
+        let mut w = self.connections.writer().await?;
+        let done = claims::release_orphans(&mut w, owner).await;
+        w.settle("release orphaned claims", done)
+    }
+    async fn accepted_count(&self) -> Result<u64, Error> {
+        Self::asked("count accepted jobs", read::accepted_count(&self.connections.readers).await)
+    }
+    async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
+        Self::asked("measure the lanes", read::depths(&self.connections.readers, now).await)
+    }
+
+    async fn past_deadline(&self, now: Micros, limit: u32) -> Result<Vec<JobId>, Error> {
+        Self::asked("find expired jobs", read::past_deadline(&self.connections.readers, now, limit).await)
+    }
+    async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error> {
+        Self::asked("find stale jobs", read::stale(&self.connections.readers, before, limit).await)
+    }
+    async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error> {
+        let mut w = self.connections.writer().await?;
+        let done = claims::touch(&mut w, ids, now).await;
+        w.settle("note a look", done)
+    }
+
+    async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error> {
+        Self::asked("list dead letters", read::dead_letters(&self.connections.readers, filter).await)
+    }
+
+    async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = schedules::create(&mut w.connection, schedule).await;
+        w.settle("create a schedule", done)
+    }
+    async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error> {
+        Self::asked("read a schedule", schedules::one(&self.connections.readers, id).await)
+    }
+    async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error> {
+        Self::asked("list schedules", schedules::page(&self.connections.readers, after, limit).await)
+    }
+    async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = schedules::set_paused(&mut w.connection, id, paused, next).await;
+        w.settle("pause a schedule", done)
+    }
+    async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = schedules::delete(&mut w.connection, id).await;
+        w.settle("delete a schedule", done)
+    }
+    async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
+        Self::asked("find due schedules", schedules::due(&self.connections.readers, now, limit).await)
+    }
+    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<bool, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = schedules::fire(&mut w, firing, &ctx).await;
+        w.settle("fire a schedule", done)
+    }
+
+    async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {
+        let mut w = self.connections.writer().await?;
+        let done = agents::upsert(&mut w, agents).await;
+        w.settle("store heartbeats", done)
+    }
+    async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, Error> {
+        Self::asked("read an agent", agents::one(&self.connections.readers, id).await)
+    }
+    async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error> {
+        Self::asked("list agents", agents::page(&self.connections.readers, mission, after, limit).await)
+    }
+    async fn forget_agents(&self, before: Micros) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = agents::forget(&mut w.connection, before).await;
+        w.settle("forget agents", done)
+    }
+
+    async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = claims::prune(&mut w, before, limit).await;
+        w.settle("prune jobs", done)
+    }
+    async fn close(&self) {
+        self.keeper.abort();
+        self.connections.close().await;
+    }
+}

@@ -1,0 +1,3 @@
+//! SQLite's rows as values of `model`; the mapping itself is in `store::rows`.
+
+crate::store::rows::readers!(sqlx::Sqlite, sqlx::sqlite::SqliteRow);

@@ -1,0 +1,371 @@
+//! What a job becomes: pure decisions, the fence of the whole product.
+//!
+//! A result counts only for the current attempt of a job that is not final. Everything else is
+//! ignored with a reason. Both stores call this between reading rows and writing them, inside one
+//! transaction, so that a redelivery is harmless wherever it comes from.
+
+use crate::model::{DeadReason, JobError, State};
+use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
+use agentforge_proto::bus::{ErrorClass, Finished, Outcome, OutputRef, Started};
+use agentforge_proto::time::Micros;
+use std::time::Duration;
+
+/// What decisions need to know of a stored job.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// Row number.
+    pub seq: i64,
+    /// Id.
+    pub id: JobId,
+    /// Mission.
+    pub mission: Mission,
+    /// Queue.
+    pub queue: Queue,
+    /// Tool.
+    pub tool: ToolName,
+    /// JSON text of the labels, for events; `None` when there are none.
+    pub labels: Option<String>,
+    /// State.
+    pub state: State,
+    /// Current attempt.
+    pub attempt: Attempt,
+    /// The last attempt that may be made.
+    pub attempt_limit: u32,
+    /// Attempts granted at submission.
+    pub max_attempts: u32,
+    /// Past it the job ends expired.
+    pub deadline: Option<Micros>,
+    /// Accepted.
+    pub created_at: Micros,
+    /// While accepted: when it may be published.
+    pub available_at: Micros,
+    /// Published.
+    pub queued_at: Option<Micros>,
+    /// Begun.
+    pub started_at: Option<Micros>,
+    /// Final since.
+    pub finished_at: Option<Micros>,
+    /// Who ran it last.
+    pub worker: Option<String>,
+    /// The last error.
+    pub error: Option<JobError>,
+    /// Sequence of the attempt's message in `swarm_jobs`.
+    pub stream_seq: Option<i64>,
+    /// How often the current attempt was published anew because its message was gone.
+    pub republished: u32,
+    /// Rises with each change.
+    pub version: i64,
+}
+
+/// What happened to a job.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The PubAck of its attempt came.
+    Queued {
+        /// Which attempt was published.
+        attempt: Attempt,
+        /// Where the stream keeps it.
+        stream_seq: i64,
+        /// When the PubAck came.
+        at: Micros,
+    },
+    /// A worker began.
+    Started(Started),
+    /// A worker ended.
+    Finished(Box<Finished>),
+    /// A caller cancels.
+    Cancel {
+        /// When.
+        at: Micros,
+    },
+    /// The deadline passed.
+    Expire {
+        /// When.
+        at: Micros,
+    },
+    /// A caller puts a dead job back.
+    Redrive {
+        /// When.
+        at: Micros,
+    },
+    /// Its message was found to be gone with no result under way: publish it anew.
+    Republish {
+        /// The attempt that was found missing.
+        attempt: Attempt,
+        /// When.
+        at: Micros,
+    },
+}
+
+/// Why a change does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// No such job.
+    Unknown,
+    /// The job is final: a late or second result.
+    Final,
+    /// The report is for another attempt than the current one.
+    OtherAttempt,
+    /// The job has passed this point already.
+    Passed,
+}
+
+impl Ignored {
+    /// The word in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown_job",
+            Self::Final => "final",
+            Self::OtherAttempt => "other_attempt",
+            Self::Passed => "passed",
+        }
+    }
+}
+
+/// How long a retry waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// Before the first retry.
+    pub base: Duration,
+    /// Never longer, but for a tool's own wish.
+    pub cap: Duration,
+    /// A tool's Retry-After is honoured up to this.
+    pub retry_after_cap: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::from_millis(200), cap: Duration::from_secs(5), retry_after_cap: Duration::from_secs(3600) }
+    }
+}
+
+impl Backoff {
+    /// The wait after attempt `attempt`; `jitter` in 0..1 spreads it between half and whole.
+    pub fn after(&self, attempt: Attempt, retry_after: Option<Duration>, jitter: f64) -> Duration {
+        let doublings = attempt.get().saturating_sub(1).min(30);
+        let whole = self.base.saturating_mul(1 << doublings).min(self.cap);
+        let spread = whole.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        spread.max(retry_after.unwrap_or_default().min(self.retry_after_cap))
+    }
+}
+
+/// What an applied change writes beside the row.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// A finished try.
+    pub attempt: Option<AttemptEffect>,
+    /// The job's one result.
+    pub result: Option<ResultEffect>,
+    /// A dead letter.
+    pub dead: Option<DeadReason>,
+    /// Marks the job's dead letters as put back.
+    pub redriven: bool,
+    /// The next attempt must be published: the claim, if any, is dropped.
+    pub release_claim: bool,
+}
+
+/// A finished try, to be stored.
+#[derive(Clone, Debug)]
+pub struct AttemptEffect {
+    /// Number.
+    pub attempt: Attempt,
+    /// succeeded, failed, cancelled, expired or worker_lost.
+    pub outcome: &'static str,
+    /// Why it failed.
+    pub error: Option<JobError>,
+    /// Who ran it.
+    pub worker: Option<String>,
+    /// Delivery of its message.
+    pub delivery: u64,
+    /// Began.
+    pub started_at: Option<Micros>,
+    /// Ended.
+    pub finished_at: Micros,
+    /// When the next try may be published.
+    pub retry_at: Option<Micros>,
+}
+
+/// The committed result.
+#[derive(Clone, Debug)]
+pub struct ResultEffect {
+    /// JSON text.
+    pub output: Option<String>,
+    /// Where a large one is.
+    pub output_ref: Option<OutputRef>,
+    /// The earlier job whose result it is.
+    pub replay_of: Option<JobId>,
+}
+
+/// Applies `change` to `job` in place, or says why it does nothing.
+///
+/// `now` is the moment of the commit; `jitter` in 0..1 spreads retries.
+///
+/// # Errors
+/// [`Ignored`] when the change comes late, twice, or for another attempt; the job is untouched then.
+pub fn apply(job: &mut Current, change: &Change, backoff: &Backoff, now: Micros, jitter: f64) -> Result<Effects, Ignored> {
+    let mut effects = Effects::default();
+    match change {
+        Change::Queued { attempt, stream_seq, at } => {
+            let first_word = fence(job, *attempt).map(|()| job.state == State::Accepted)?;
+            if !first_word {
+                // The report overtook the PubAck, or the same attempt was published twice.
+                if job.stream_seq.is_some() {
+                    return Err(Ignored::Passed);
+                }
+                job.stream_seq = Some(*stream_seq);
+                return Ok(effects);
+            }
+            job.state = State::Queued;
+            job.queued_at = Some(*at);
+            job.stream_seq = Some(*stream_seq);
+        }
+        Change::Started(s) => {
+            fence(job, s.attempt)?;
+            if job.state == State::Running && job.worker.as_deref() == Some(s.worker.as_str()) {
+                return Err(Ignored::Passed);
+            }
+            job.state = State::Running;
+            job.started_at = Some(s.at);
+            job.queued_at.get_or_insert(s.at);
+            job.worker = Some(s.worker.to_string());
+        }
+        Change::Finished(f) => {
+            fence(job, f.attempt)?;
+            finish(job, f, backoff, now, jitter, &mut effects);
+        }
+        Change::Cancel { at } => end_without_result(job, State::Cancelled, *at)?,
+        Change::Expire { at } => {
+            if job.deadline.is_none_or(|d| d > *at) {
+                return Err(Ignored::Passed);
+            }
+            end_without_result(job, State::Expired, *at)?;
+            job.error = Some(expired_error());
+        }
+        Change::Redrive { at } => {
+            if !matches!(job.state, State::Dead | State::Failed) {
+                return Err(Ignored::Passed);
+            }
+            let lifetime = job.deadline.map(|d| d.since(job.created_at));
+            job.attempt = job.attempt.next();
+            job.attempt_limit = job.attempt.get().saturating_add(job.max_attempts.saturating_sub(1));
+            job.deadline = lifetime.map(|l| at.plus(l));
+            job.finished_at = None;
+            job.error = None;
+            await_publish(job, *at, &mut effects);
+            effects.redriven = true;
+        }
+        Change::Republish { attempt, at } => {
+            fence(job, *attempt)?;
+            if job.state == State::Accepted {
+                return Err(Ignored::Passed);
+            }
+            let times = job.republished + 1;
+            await_publish(job, *at, &mut effects);
+            job.republished = times;
+        }
+    }
+    job.version += 1;
+    Ok(effects)
+}
+
+fn fence(job: &Current, attempt: Attempt) -> Result<(), Ignored> {
+    if job.state.is_final() {
+        Err(Ignored::Final)
+    } else if job.attempt != attempt {
+        Err(Ignored::OtherAttempt)
+    } else {
+        Ok(())
+    }
+}
+
+fn end_without_result(job: &mut Current, state: State, at: Micros) -> Result<(), Ignored> {
+    if job.state.is_final() {
+        return Err(Ignored::Final);
+    }
+    job.state = state;
+    job.finished_at = Some(at);
+    Ok(())
+}
+
+fn await_publish(job: &mut Current, available_at: Micros, effects: &mut Effects) {
+    job.state = State::Accepted;
+    job.available_at = available_at;
+    job.queued_at = None;
+    job.stream_seq = None;
+    job.republished = 0;
+    effects.release_claim = true;
+}
+
+fn expired_error() -> JobError {
+    JobError {
+        class: ErrorClass::Expired,
+        message: "the deadline passed before the job was final; submit with a later deadline to allow more".into(),
+        log_tail: String::new(),
+    }
+}
+
+fn finish(job: &mut Current, f: &Finished, backoff: &Backoff, now: Micros, jitter: f64, effects: &mut Effects) {
+    job.started_at = Some(f.started_at);
+    job.queued_at.get_or_insert(f.started_at);
+    job.worker = Some(f.worker.to_string());
+    let mut record = AttemptEffect {
+        attempt: f.attempt,
+        outcome: "succeeded",
+        error: None,
+        worker: Some(f.worker.to_string()),
+        delivery: f.delivery,
+        started_at: Some(f.started_at),
+        finished_at: f.finished_at,
+        retry_at: None,
+    };
+    match &f.outcome {
+        Outcome::Succeeded(s) => {
+            job.state = State::Succeeded;
+            job.finished_at = Some(now);
+            job.error = None;
+            effects.result = Some(ResultEffect {
+                output: s.output.as_ref().map(|o| o.get().to_owned()),
+                output_ref: s.output_ref.clone(),
+                replay_of: s.idempotent_replay,
+            });
+        }
+        Outcome::Failed(failure) => {
+            let error = JobError { class: failure.class, message: failure.message.clone(), log_tail: failure.log_tail.clone() };
+            record.outcome = if failure.class == ErrorClass::WorkerLost { "worker_lost" } else { "failed" };
+            record.error = Some(error.clone());
+            job.error = Some(error);
+            let may_retry = failure.class.is_retryable();
+            if may_retry && job.attempt.get() < job.attempt_limit {
+                let wait = backoff.after(job.attempt, failure.retry_after_ms.map(Duration::from_millis), jitter);
+                let retry_at = now.plus(wait);
+                record.retry_at = Some(retry_at);
+                job.attempt = job.attempt.next();
+                await_publish(job, retry_at, effects);
+            } else {
+                let reason = match failure.class {
+                    ErrorClass::WorkerLost => DeadReason::WorkerLost,
+                    _ if may_retry => DeadReason::AttemptsExhausted,
+                    _ => DeadReason::NotRetryable,
+                };
+                job.state = if reason == DeadReason::NotRetryable { State::Failed } else { State::Dead };
+                job.finished_at = Some(now);
+                effects.dead = Some(reason);
+            }
+        }
+        Outcome::Cancelled => {
+            record.outcome = "cancelled";
+            job.state = State::Cancelled;
+            job.finished_at = Some(now);
+        }
+        Outcome::Expired => {
+            record.outcome = "expired";
+            job.state = State::Expired;
+            job.finished_at = Some(now);
+            job.error = Some(expired_error());
+        }
+    }
+    effects.attempt = Some(record);
+}
+
+#[cfg(test)]
+mod tests;

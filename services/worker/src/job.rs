@@ -1,0 +1,314 @@
+//! One delivery from its arrival to its settlement: read, admit, run, report, acknowledge.
+//!
+//! Relies on `attempt` for every decision and on `worker` for every effect. Each path settles the
+//! delivery exactly one way; a panic here leaves it unsettled, and it comes again.
+
+use crate::{
+    attempt::{Admission, Conclusion, Facts, admit, conclude, handbacks_matter},
+    canonical::operation_key,
+    keepalive::Kept,
+    ledger::{Arrival, Here, Running},
+    metrics::REPLAYS,
+    run::{self, STOP_GRACE},
+    tools::{Tool, ToolContext, ToolOutput},
+    worker::{Lane, NotStored, SIGN_OF_LIFE_MAX, Worker},
+};
+use agentforge_jetstream::{Delivery, trace};
+use agentforge_message_id::MsgId;
+use agentforge_proto::{
+    bus::{ErrorClass, Failure, Finished, JobMessage, Outcome, Rejected, Report, Started, Success},
+    time::Micros,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tracing::{Instrument, debug, info_span, warn};
+
+/// A suspect that finds the place taken tries again after this, here or elsewhere.
+const SUSPECT_DELAY: Duration = Duration::from_secs(1);
+/// Between two signs of life of a second delivery that waits for the first.
+const WAIT_TURN: Duration = Duration::from_secs(10);
+
+/// Takes a delivery to its settlement. Its slot is free again when this ends, however it ends.
+pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery) {
+    struct Slot(Arc<Worker>);
+    impl Drop for Slot {
+        fn drop(&mut self) {
+            self.0.handles.inflight.decrement(1.0);
+            self.0.free_slot();
+        }
+    }
+    worker.handles.inflight.increment(1.0);
+    let slot = Slot(worker);
+    let (worker, lane) = (&slot.0, &slot.0.lanes[lane]);
+    let kept = worker.keepalive.hold(delivery.reply().into(), SIGN_OF_LIFE_MAX);
+    if delivery.info().delivered > 1 {
+        lane.counters.redeliveries.increment(1);
+    }
+    let job = match read(worker, lane, &delivery) {
+        Ok(job) => job,
+        Err(reason) => return reject(worker, lane, &delivery, &kept, reason).await,
+    };
+    let span = info_span!("job", job = %job.job, attempt = job.attempt.get(), delivery = delivery.info().delivered, tool = job.tool.as_str());
+    if delivery.headers().is_some() {
+        trace::set_parent(&span, delivery.headers());
+    }
+    Task { worker, lane, delivery: &delivery, kept: &kept, job: &job }.settle().instrument(span).await;
+}
+
+/// The message as a job of this lane, or why it is none.
+fn read(worker: &Worker, lane: &Lane, delivery: &Delivery) -> Result<JobMessage, String> {
+    let job: JobMessage = serde_json::from_slice(delivery.payload()).map_err(|e| format!("it does not decode: {e}"))?;
+    if delivery.subject() != lane.jobs_subject || job.mission != worker.mission || job.queue != lane.queue {
+        return Err(format!("it says mission {} and queue {}, but came on {}", job.mission, job.queue, delivery.subject()));
+    }
+    Ok(job)
+}
+
+/// Reports bytes that are no job, once, and ends them.
+async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, reason: String) {
+    let (info, payload) = (delivery.info(), delivery.payload());
+    warn!(stream = info.stream, sequence = info.stream_seq, bytes = payload.len(), reason, "a message that is no job");
+    lane.counters.rejected.increment(1);
+    let kept_bytes = payload.len().min(Rejected::PAYLOAD_MAX_BYTES);
+    let rejected = |payload_hex| {
+        Report::Rejected(Rejected {
+            worker: worker.id.clone(),
+            subject: delivery.subject().to_owned(),
+            stream: info.stream.clone(),
+            sequence: info.stream_seq,
+            stored_at_ns: i64::try_from(info.stored_at_ns).unwrap_or(i64::MAX),
+            reason: reason.clone(),
+            payload_bytes: payload.len() as u64,
+            payload_hex,
+            at: Micros::now(),
+        })
+    };
+    let id = MsgId::rejected(&info.stream, info.stream_seq, info.stored_at_ns);
+    let mut stored = worker.store(lane, kept, &id, &rejected(hex::encode(&payload[..kept_bytes]))).await;
+    if matches!(stored, Err(NotStored::TooLarge(_))) {
+        stored = worker.store(lane, kept, &id, &rejected(String::new())).await;
+    }
+    let settled = match stored {
+        Ok(()) => delivery.term(&reason).await,
+        // Nothing of it is lost: the next worker finds and reports it.
+        Err(_) => delivery.nak(None).await,
+    };
+    if let Err(error) = settled {
+        debug!(%error, "a rejected message was not settled; it comes again and is reported under the same id");
+    }
+}
+
+/// A job that came, with all that its task needs.
+struct Task<'a> {
+    worker: &'a Arc<Worker>,
+    lane: &'a Lane,
+    delivery: &'a Delivery,
+    kept: &'a Kept,
+    job: &'a JobMessage,
+}
+
+impl Task<'_> {
+    async fn settle(&self) {
+        let (worker, job) = (self.worker, self.job);
+        match worker.ledger.arrive(job.job, job.attempt) {
+            Arrival::Finished => {
+                worker.handles.duplicates.increment(1);
+                worker.acknowledge(self.lane, self.delivery).await;
+            }
+            Arrival::Here(first) => {
+                worker.handles.duplicates.increment(1);
+                match self.wait_for(&first).await {
+                    true => worker.acknowledge(self.lane, self.delivery).await,
+                    false => self.hand_back(None).await,
+                }
+            }
+            Arrival::New(_) if worker.draining.is_cancelled() => self.hand_back(None).await,
+            Arrival::New(here) => self.attempt(here).await,
+        }
+    }
+
+    /// Waits for an earlier delivery of the same attempt; whether its result was stored.
+    async fn wait_for(&self, first: &Running) -> bool {
+        loop {
+            self.kept.extend(SIGN_OF_LIFE_MAX);
+            if let Ok(stored) = tokio::time::timeout(WAIT_TURN, first.settled()).await {
+                return stored;
+            }
+        }
+    }
+
+    async fn attempt(&self, here: Here) {
+        let (worker, job) = (self.worker, self.job);
+        let (now, delivered) = (Micros::now(), self.delivery.info().delivered);
+        let tool = worker.tools.get(&job.tool);
+        let facts = Facts {
+            now,
+            deadline: job.deadline,
+            delivered,
+            handbacks: self.handbacks(delivered).await,
+            max_lost: worker.max_lost,
+            cancelled: worker.ledger.is_cancelled(job.job),
+            tool_known: tool.is_some(),
+        };
+        let failed = |class, message: String| Outcome::Failed(Failure::new(class, message));
+        let outcome = match (admit(&facts), tool) {
+            (Admission::Run, Some(tool)) => return self.run(here, tool.as_ref()).await,
+            (Admission::RunAsSuspect, Some(tool)) => {
+                return match worker.suspects.try_acquire() {
+                    Ok(_alone) => self.run(here, tool.as_ref()).await,
+                    Err(_) => self.hand_back(Some(SUSPECT_DELAY)).await,
+                };
+            }
+            (Admission::Cancelled, _) => Outcome::Cancelled,
+            (Admission::Expired, _) => Outcome::Expired,
+            (Admission::WorkerLost(lost), _) => {
+                warn!(lost, "the attempt lost too many workers and is not run again");
+                failed(ErrorClass::WorkerLost, format!("{lost} workers were lost while they had this attempt"))
+            }
+            (Admission::ToolNotFound | Admission::Run | Admission::RunAsSuspect, _) => {
+                failed(ErrorClass::ToolNotFound, format!("no tool is named {} on worker {}", job.tool, worker.id))
+            }
+        };
+        self.finish(here, now, outcome).await;
+    }
+
+    /// How often the attempt was handed back, where that can matter.
+    async fn handbacks(&self, delivered: u64) -> Option<u64> {
+        if !handbacks_matter(delivered) {
+            return Some(0);
+        }
+        match self.worker.buckets.handbacks(self.job.job, self.job.attempt).await {
+            Ok(count) => Some(count),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "hand-backs are unknown; the attempt runs as a suspect");
+                None
+            }
+        }
+    }
+
+    async fn run(&self, here: Here, tool: &dyn Tool) {
+        let (worker, job) = (self.worker, self.job);
+        let wants_reuse = job.reuse && !worker.reuse_window.is_zero();
+        let key = wants_reuse.then(|| operation_key(&job.tool, &job.args, job.task.as_deref())).flatten();
+        let started_at = Micros::now();
+        if let Some(replay) = self.earlier_success(key.as_deref()).await {
+            REPLAYS.inc(&[job.tool.as_str()]);
+            return self.finish(here, started_at, Outcome::Succeeded(replay)).await;
+        }
+        let timeout = Duration::from_millis(job.timeout_ms);
+        self.kept.extend(timeout.saturating_add(STOP_GRACE + SIGN_OF_LIFE_MAX).min(Duration::from_secs(30 * 24 * 3600)));
+        let ctx = ToolContext {
+            job: job.job,
+            attempt: job.attempt,
+            delivery: self.delivery.info().delivered,
+            cancel: here.stop.token().clone(),
+            timeout,
+        };
+        let begun = Instant::now();
+        let tell = async || self.tell_started(started_at).await;
+        let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, tell).await;
+        worker.handles.ran(&job.tool, begun.elapsed());
+        self.kept.extend(SIGN_OF_LIFE_MAX);
+        let outcome = match conclude(end, job.timeout_ms) {
+            Conclusion::HandBack => return self.hand_back(None).await,
+            Conclusion::Cancelled => Outcome::Cancelled,
+            Conclusion::Failed(failure) => {
+                debug!(class = failure.class.as_str(), message = failure.message, "the attempt failed");
+                Outcome::Failed(failure)
+            }
+            Conclusion::Succeeded(output) => match self.place(output).await {
+                Ok(success) => Outcome::Succeeded(success),
+                Err(NotStored::Leaving) => return self.hand_back(None).await,
+                Err(NotStored::TooLarge(error)) => Outcome::Failed(too_large(&error)),
+            },
+        };
+        if let (Some(key), Outcome::Succeeded(success)) = (&key, &outcome) {
+            // Before the result is stored: whoever saw it may count on the reuse.
+            if let Err(error) = worker.buckets.keep_operation(key, job.job, success).await {
+                debug!(error = &error as &dyn std::error::Error, "the success was not kept for reuse");
+            }
+        }
+        self.finish(here, started_at, outcome).await;
+    }
+
+    /// The success of an equal operation, if the job may have it. Trouble with the bucket costs a run.
+    async fn earlier_success(&self, key: Option<&str>) -> Option<Success> {
+        let found = self.worker.buckets.find_operation(key?).await;
+        let mut success = found.unwrap_or_else(|error| {
+            debug!(error = &error as &dyn std::error::Error, "no earlier success could be looked for");
+            None
+        })?;
+        // Our own success, whose report got lost with its worker, is no replay.
+        success.idempotent_replay = success.idempotent_replay.filter(|earlier| *earlier != self.job.job);
+        Some(success)
+    }
+
+    async fn tell_started(&self, at: Micros) {
+        let (job, delivery, worker) = (self.job, self.delivery.info().delivered, &self.worker.id);
+        let started = Started { job: job.job, attempt: job.attempt, delivery, worker: worker.clone(), at };
+        let id = MsgId::started(job.job, job.attempt, delivery);
+        self.worker.tell(self.lane, &id, &Report::Started(started)).await;
+    }
+
+    /// Puts an output where it belongs: into the result, or into the object store.
+    async fn place(&self, output: ToolOutput) -> Result<Success, NotStored> {
+        let (worker, job, delivered) = (self.worker, self.job, self.delivery.info().delivered);
+        let output = output.into_raw();
+        // A server with a small max_payload has the last word on what fits into a message.
+        let inline_max = worker.output_inline_max_bytes.min(worker.nats.max_payload() / 2);
+        if output.get().len() <= inline_max {
+            return Ok(Success { output: Some(output), output_ref: None, idempotent_replay: None });
+        }
+        let mut held = None;
+        for attempt in 0.. {
+            match worker.buckets.store_output(job.job, job.attempt, delivered, &output).await {
+                Ok(output_ref) => return Ok(Success { output: None, output_ref: Some(output_ref), idempotent_replay: None }),
+                Err(error) if held.is_none() => {
+                    warn!(error = &error as &dyn std::error::Error, "an output is held until it can be stored");
+                    held = Some(worker.hold());
+                }
+                Err(_) => {}
+            }
+            if !worker.pause(self.kept, attempt).await {
+                return Err(NotStored::Leaving);
+            }
+        }
+        unreachable!("the tries have no end")
+    }
+
+    /// Result first, then the acknowledgement.
+    async fn finish(&self, here: Here, started_at: Micros, outcome: Outcome) {
+        let (worker, job, delivery) = (self.worker, self.job, self.delivery.info().delivered);
+        let report = |outcome| {
+            Report::Finished(Finished {
+                job: job.job,
+                attempt: job.attempt,
+                delivery,
+                worker: worker.id.clone(),
+                started_at,
+                finished_at: Micros::now(),
+                outcome,
+            })
+        };
+        let id = MsgId::result(job.job, job.attempt, delivery);
+        let mut stored = worker.store(self.lane, self.kept, &id, &report(outcome)).await;
+        if let Err(NotStored::TooLarge(error)) = &stored {
+            let outcome = Outcome::Failed(too_large(error));
+            stored = worker.store(self.lane, self.kept, &id, &report(outcome)).await;
+        }
+        if stored.is_err() {
+            return self.hand_back(None).await;
+        }
+        here.finished();
+        worker.acknowledge(self.lane, self.delivery).await;
+    }
+
+    async fn hand_back(&self, delay: Option<Duration>) {
+        self.worker.hand_back(self.lane, self.delivery, self.job.job, self.job.attempt, delay).await;
+    }
+}
+
+fn too_large(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(ErrorClass::Runtime, format!("the result does not fit into a message: {error}"))
+}
+

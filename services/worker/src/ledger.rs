@@ -1,0 +1,220 @@
+//! What this worker runs now, what it finished lately and what was cancelled lately.
+//!
+//! The one place that knows whether an attempt is here already: a second delivery of it waits for
+//! the first instead of running beside it. In memory, bounded, of this process alone.
+
+use crate::recent::Recent;
+use crate::stop::{Cause, Stop};
+use agentforge_message_id::{Attempt, JobId};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Cancels that are remembered for jobs which have not come yet.
+const CANCELS_MAX: usize = 10_000;
+/// As long as the orchestrator's queue may hold a cancelled job, give or take.
+const CANCELS_AGE_MAX: Duration = Duration::from_secs(600);
+/// Finished attempts that are remembered: what can come again after an acknowledgement got lost.
+const FINISHED_MAX: usize = 20_000;
+/// Longer than any sensible ack_wait.
+const FINISHED_AGE_MAX: Duration = Duration::from_secs(600);
+/// Most jobs that a heartbeat names.
+const NAMED_MAX: usize = 512;
+
+/// An attempt that is here: from its admission to its settlement.
+#[derive(Debug)]
+pub struct Running {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Stops its run.
+    pub stop: Stop,
+    since: Instant,
+    settled: CancellationToken,
+    acknowledged: AtomicBool,
+}
+
+impl Running {
+    /// Waits until the attempt left this worker; whether its result was stored.
+    pub async fn settled(&self) -> bool {
+        self.settled.cancelled().await;
+        self.acknowledged.load(Ordering::Acquire)
+    }
+}
+
+/// What the ledger knows of an attempt that came.
+#[derive(Debug)]
+pub enum Arrival {
+    /// New here, and entered; it leaves the ledger when the guard is settled or dropped.
+    New(Here),
+    /// Another delivery of it is here.
+    Here(Arc<Running>),
+    /// Its result was stored by this worker a short while ago.
+    Finished,
+}
+
+/// An attempt's place in the ledger.
+#[derive(Debug)]
+pub struct Here {
+    running: Arc<Running>,
+    ledger: Arc<Ledger>,
+}
+
+impl std::ops::Deref for Here {
+    type Target = Running;
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl Here {
+    /// The attempt's result is stored: later deliveries of it need no run.
+    pub fn finished(self) {
+        self.ledger.inner().finished.insert((self.running.job, self.running.attempt), Instant::now());
+        self.running.acknowledged.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.ledger.inner().running.remove(&(self.running.job, self.running.attempt));
+        self.running.settled.cancel();
+    }
+}
+
+/// The ledger of one worker.
+#[derive(Debug)]
+pub struct Ledger {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    running: HashMap<(JobId, Attempt), Arc<Running>>,
+    finished: Recent<(JobId, Attempt)>,
+    cancelled: Recent<JobId>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        let (running, finished) = (HashMap::new(), Recent::new(FINISHED_MAX, FINISHED_AGE_MAX));
+        Self { inner: Mutex::new(Inner { running, finished, cancelled: Recent::new(CANCELS_MAX, CANCELS_AGE_MAX) }) }
+    }
+}
+
+impl Ledger {
+    /// Enters an attempt that came, or says why it need not run.
+    pub fn arrive(self: &Arc<Self>, job: JobId, attempt: Attempt) -> Arrival {
+        let now = Instant::now();
+        let mut inner = self.inner();
+        if inner.finished.contains(&(job, attempt), now) {
+            return Arrival::Finished;
+        }
+        match inner.running.entry((job, attempt)) {
+            Entry::Occupied(entry) => Arrival::Here(entry.get().clone()),
+            Entry::Vacant(place) => {
+                let (stop, settled, acknowledged) = (Stop::default(), CancellationToken::new(), AtomicBool::new(false));
+                let running = Arc::new(Running { job, attempt, stop, since: now, settled, acknowledged });
+                place.insert(running.clone());
+                Arrival::New(Here { running, ledger: self.clone() })
+            }
+        }
+    }
+
+    /// Stops the job if it is here, and remembers the cancel for when it comes.
+    pub fn cancel(&self, job: JobId) {
+        let mut inner = self.inner();
+        inner.cancelled.insert(job, Instant::now());
+        for running in inner.running.values().filter(|running| running.job == job) {
+            running.stop.stop(Cause::Cancelled);
+        }
+    }
+
+    /// Whether a cancel for the job was seen lately.
+    pub fn is_cancelled(&self, job: JobId) -> bool {
+        self.inner().cancelled.contains(&job, Instant::now())
+    }
+
+    /// Stops everything that runs.
+    pub fn stop_all(&self, cause: Cause) {
+        for running in self.inner().running.values() {
+            running.stop.stop(cause);
+        }
+    }
+
+    /// How many attempts are here.
+    pub fn len(&self) -> usize {
+        self.inner().running.len()
+    }
+
+    /// Jobs that have been here for longer than `age`, the oldest first, as many as a heartbeat names.
+    pub fn longer_than(&self, age: Duration) -> Vec<JobId> {
+        let now = Instant::now();
+        let inner = self.inner();
+        let mut old: Vec<_> =
+            inner.running.values().filter(|r| now.saturating_duration_since(r.since) > age).map(|r| (r.since, r.job)).collect();
+        drop(inner);
+        old.sort_unstable();
+        old.into_iter().take(NAMED_MAX).map(|(_, job)| job).collect()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_delivery_waits_for_the_first() {
+        let ledger = Arc::new(Ledger::default());
+        let job = JobId::generate();
+        let Arrival::New(first) = ledger.arrive(job, Attempt::FIRST) else { panic!("not new") };
+        let Arrival::Here(running) = ledger.arrive(job, Attempt::FIRST) else { panic!("not here") };
+        assert!(matches!(ledger.arrive(job, Attempt::FIRST.next()), Arrival::New(_)), "another attempt is another thing");
+        first.finished();
+        assert!(running.settled().await);
+        assert!(matches!(ledger.arrive(job, Attempt::FIRST), Arrival::Finished));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_handed_back_may_come_again() {
+        let ledger = Arc::new(Ledger::default());
+        let job = JobId::generate();
+        let Arrival::New(first) = ledger.arrive(job, Attempt::FIRST) else { panic!("not new") };
+        let Arrival::Here(running) = ledger.arrive(job, Attempt::FIRST) else { panic!("not here") };
+        drop(first);
+        assert!(!running.settled().await);
+        assert!(matches!(ledger.arrive(job, Attempt::FIRST), Arrival::New(_)));
+        drop(ledger.arrive(job, Attempt::FIRST));
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn a_cancel_reaches_what_runs_and_what_comes_later() {
+        let ledger = Arc::new(Ledger::default());
+        let (here, later) = (JobId::generate(), JobId::generate());
+        let Arrival::New(running) = ledger.arrive(here, Attempt::FIRST) else { panic!("not new") };
+        ledger.cancel(here);
+        ledger.cancel(later);
+        assert_eq!(running.stop.cause(), Some(Cause::Cancelled));
+        assert!(ledger.is_cancelled(later) && !ledger.is_cancelled(JobId::generate()));
+    }
+
+    #[test]
+    fn only_what_takes_long_is_named() {
+        let ledger = Arc::new(Ledger::default());
+        let Arrival::New(running) = ledger.arrive(JobId::generate(), Attempt::FIRST) else { panic!("not new") };
+        assert_eq!(ledger.longer_than(Duration::ZERO), [running.job]);
+        assert!(ledger.longer_than(Duration::from_secs(60)).is_empty());
+    }
+}

@@ -1,0 +1,34 @@
+//! The worker: takes jobs from their queues, runs tools, reports what became of each attempt.
+//!
+//! Relies on the orchestrator for the streams, consumers and buckets, and for every decision about
+//! retries. Promises: a job that was delivered here is either reported before it is acknowledged, or
+//! comes again; a hand-back burns no attempt. To compile your own tools in, implement
+//! [`tools::Tool`] and [`CompiledIn`], and run [`WorkerWith`]; `examples/custom-tool` shows it.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod attempt;
+mod buckets;
+mod canonical;
+mod certificate;
+mod config;
+mod consume;
+mod error;
+mod job;
+mod keepalive;
+mod ledger;
+mod lifeline;
+pub mod metrics;
+mod recent;
+mod run;
+mod service;
+mod slots;
+mod stop;
+pub mod tools;
+pub mod tools_file;
+mod worker;
+
+pub use config::{BUILT_IN, Config};
+pub use error::Error;
+pub use lifeline::Error as LifelineError;
+pub use service::{BuiltInOnly, CompiledIn, WorkerService, WorkerWith};
+pub use tools::{Tool, ToolContext, ToolError, ToolOutput, Toolbox, ToolboxError, parse_args};

@@ -1,0 +1,148 @@
+//! What the worker counts. Names and labels are an interface: `docs/METRICS.md` is made from here.
+//!
+//! A tool's label is one of the tools this worker has, or `other`; missions and queues are those it
+//! serves. Handles that are used per job are made once.
+
+use crate::tools::Toolbox;
+use agentforge_message_id::{Mission, Queue, ToolName};
+use agentforge_metrics::{Counter, Gauge, Histogram, Metric, OTHER, buckets};
+use std::{collections::HashMap, time::Duration};
+
+/// How long tools run.
+pub const JOB_DURATION: Metric = Metric::histogram(
+    "agentforge_job_duration_seconds",
+    buckets::RUN_SECONDS,
+    &["tool"],
+    "How long an attempt's tool ran, from its start to its end, whatever the end was.",
+);
+/// Second and later deliveries.
+pub const REDELIVERIES: Metric = Metric::counter(
+    "agentforge_job_redeliveries_total",
+    &["mission", "queue"],
+    "Deliveries of an attempt after its first: a worker was lost, or handed it back.",
+);
+/// Jobs here.
+pub const INFLIGHT: Metric =
+    Metric::gauge("agentforge_worker_inflight", &[], "Jobs that this worker has taken and not yet settled.");
+/// How many fit.
+pub const CAPACITY: Metric = Metric::gauge("agentforge_worker_capacity", &[], "Jobs that this worker takes at once, at most.");
+/// Attempts that came twice.
+pub const DUPLICATES: Metric = Metric::counter(
+    "agentforge_duplicates_suppressed_total",
+    &["where"],
+    "Second arrivals of something that was done or under way already, by where they were noticed.",
+);
+/// Heartbeats without an answer.
+pub const HEARTBEAT_FAILURES: Metric =
+    Metric::counter("agentforge_heartbeat_failures_total", &[], "Heartbeats that no orchestrator answered.");
+/// Results that cannot be stored now.
+pub const RESULTS_HELD: Metric = Metric::gauge(
+    "agentforge_results_held",
+    &[],
+    "Results kept in memory because NATS is away or its stream is full; each keeps its slot.",
+);
+/// Bytes that are no job.
+pub const REJECTED: Metric = Metric::counter(
+    "agentforge_messages_rejected_total",
+    &["mission", "queue"],
+    "Messages on a job queue that are no job; each is terminated and reported once.",
+);
+/// Jobs given back.
+pub const HANDBACKS: Metric = Metric::counter(
+    "agentforge_job_handbacks_total",
+    &["mission", "queue"],
+    "Deliveries given back on purpose: by a drain, or because a suspect's place was taken.",
+);
+/// Acknowledgements without an answer.
+pub const ACKS_UNCONFIRMED: Metric = Metric::counter(
+    "agentforge_acks_unconfirmed_total",
+    &["mission", "queue"],
+    "Acknowledgements that the server did not confirm; the message comes again and is recognised.",
+);
+/// Results found instead of made.
+pub const REPLAYS: Metric = Metric::counter(
+    "agentforge_job_replays_total",
+    &["tool"],
+    "Jobs answered with an equal earlier success instead of a run.",
+);
+
+/// All of them.
+pub const METRICS: &[Metric] = &[
+    JOB_DURATION,
+    REDELIVERIES,
+    INFLIGHT,
+    CAPACITY,
+    DUPLICATES,
+    HEARTBEAT_FAILURES,
+    RESULTS_HELD,
+    REJECTED,
+    HANDBACKS,
+    ACKS_UNCONFIRMED,
+    REPLAYS,
+];
+
+/// Handles that are used for every job.
+pub struct Handles {
+    durations: HashMap<ToolName, Histogram>,
+    duration_other: Histogram,
+    /// Jobs here.
+    pub inflight: Gauge,
+    /// Results that wait.
+    pub held: Gauge,
+    /// Attempts that came again after they were finished here.
+    pub duplicates: Counter,
+}
+
+impl Handles {
+    /// Makes the handles; every tool has its series from the start.
+    pub fn new(tools: &Toolbox) -> Self {
+        let durations = tools.names().map(|name| (name.clone(), JOB_DURATION.histogram_handle(&[name.as_str()])));
+        Self {
+            durations: durations.collect(),
+            duration_other: JOB_DURATION.histogram_handle(&[OTHER]),
+            inflight: INFLIGHT.gauge_handle(&[]),
+            held: RESULTS_HELD.gauge_handle(&[]),
+            duplicates: DUPLICATES.counter_handle(&["worker"]),
+        }
+    }
+
+    /// Records a run.
+    pub fn ran(&self, tool: &ToolName, took: Duration) {
+        self.durations.get(tool).unwrap_or(&self.duration_other).record(took.as_secs_f64());
+    }
+}
+
+/// Counters of one queue.
+pub struct QueueCounters {
+    /// Deliveries after the first.
+    pub redeliveries: Counter,
+    /// Bytes that are no job.
+    pub rejected: Counter,
+    /// Deliveries given back.
+    pub handbacks: Counter,
+    /// Acknowledgements without an answer.
+    pub acks_unconfirmed: Counter,
+}
+
+impl QueueCounters {
+    /// Makes the handles.
+    pub fn new(mission: &Mission, queue: &Queue) -> Self {
+        let labels = [mission.as_str(), queue.as_str()];
+        Self {
+            redeliveries: REDELIVERIES.counter_handle(&labels),
+            rejected: REJECTED.counter_handle(&labels),
+            handbacks: HANDBACKS.counter_handle(&labels),
+            acks_unconfirmed: ACKS_UNCONFIRMED.counter_handle(&labels),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_sound() {
+        assert_eq!(agentforge_metrics::check(&[METRICS]), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,251 @@
+//! The worker as a service: built, run, drained.
+//!
+//! The only place that wires the parts together. Ready means that jobs can be taken: NATS is
+//! connected and every queue's consumer is bound.
+
+use crate::{
+    buckets::Buckets,
+    config::{self, Config},
+    consume::{self, Bindings, STALL_MAX},
+    error::Error,
+    keepalive::KeepAlive,
+    ledger::Ledger,
+    lifeline::{Identity, Lifeline},
+    metrics::{self, CAPACITY, Handles, QueueCounters},
+    slots::Pool,
+    stop::Cause,
+    tools::{Toolbox, echo::Echo, exec::Exec, fail::Fail, http::Http, sleep::Sleep},
+    worker::{Lane, Worker},
+};
+use agentforge_config::{Common, Reader, Setting};
+use agentforge_egress::Timeouts;
+use agentforge_jetstream::{Nats, NatsConfig, Puller, subjects};
+use agentforge_metrics::Metric;
+use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
+use async_trait::async_trait;
+use std::{
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+/// What is kept of the grace for stopping tools, counting hand-backs and saying farewell.
+const LEAVE_MARGIN: Duration = Duration::from_secs(6);
+/// For the last heartbeat.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// For emptying the connection, however late it is.
+const CLOSE_MIN: Duration = Duration::from_secs(1);
+
+/// Which tools are compiled in beside the built-in ones.
+pub trait CompiledIn: Send + Sync + 'static {
+    /// The tools; called when the configuration is read.
+    fn tools() -> Toolbox;
+}
+
+/// None but the built-in ones.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltInOnly;
+
+impl CompiledIn for BuiltInOnly {
+    fn tools() -> Toolbox {
+        Toolbox::new()
+    }
+}
+
+/// The worker with the built-in tools and those of the tools file.
+pub type WorkerService = WorkerWith<BuiltInOnly>;
+
+/// A worker with tools of your own: `agentforge_runtime::main::<WorkerWith<Mine>>()`.
+pub struct WorkerWith<T> {
+    config: Config,
+    runtime: Runtime,
+    worker: Arc<Worker>,
+    pullers: Vec<(&'static str, Puller)>,
+    listener: TcpListener,
+    endpoints: Endpoints,
+    compiled_in: PhantomData<fn() -> T>,
+}
+
+#[async_trait]
+impl<T: CompiledIn> Service for WorkerWith<T> {
+    const NAME: &'static str = "worker";
+    type Config = Config;
+
+    fn settings() -> Vec<(&'static str, Vec<Setting>)> {
+        vec![
+            ("Worker", config::SETTINGS.to_vec()),
+            ("NATS", NatsConfig::SETTINGS.to_vec()),
+            ("Common", Common::SETTINGS.to_vec()),
+        ]
+    }
+
+    fn read_config(reader: &mut Reader<'_>) -> Config {
+        Config::read(reader, T::tools())
+    }
+
+    fn common(config: &Config) -> &Common {
+        &config.common
+    }
+
+    fn metrics() -> Vec<&'static [Metric]> {
+        vec![metrics::METRICS, agentforge_jetstream::metrics::CATALOGUE]
+    }
+
+    async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
+        let tools = toolbox(&config)?;
+        let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
+        let http = Some(listener.local_addr()?);
+        let metrics = serve_metrics(&runtime, &config.common).await?;
+        let nats = Nats::connect(&config.nats, &format!("worker {}", config.id)).await?;
+        let pullers: Vec<_> = config.queues.iter().map(|queue| start_puller(&config, &nats, queue)).collect();
+        let worker = Arc::new(assemble(&config, &runtime, nats, tools, &pullers));
+        CAPACITY.set(&[], config.concurrency as f64);
+        let endpoints = Endpoints { http, grpc: None, metrics };
+        Ok(Self { config, runtime, worker, pullers, listener, endpoints, compiled_in: PhantomData })
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        self.endpoints
+    }
+
+    async fn run(self) -> Result<(), anyhow::Error> {
+        let Self { config, runtime, worker, pullers, listener, .. } = self;
+        let (tasks, farewell) = (TaskTracker::new(), CancellationToken::new());
+        let lifeline_ended = start_lifeline(&config, &runtime, &worker, farewell.clone())?;
+        spawn_loops(&runtime, &worker, pullers, &tasks);
+        let (router, stop, grace) = (admin_router(&runtime), runtime.stopping(), runtime.grace());
+        runtime.supervisor().spawn("http", OnEnd::Stop, async move { Ok(serve_http(listener, router, stop, grace).await?) });
+        {
+            let mut pool = worker.pool.lock().unwrap_or_else(PoisonError::into_inner);
+            pool.begin(|lane, n| worker.lanes[lane].slots.grant(n));
+        }
+        info!(id = %worker.id, mission = %worker.mission, capacity = config.concurrency, tools = ?worker.tools, "taking jobs");
+
+        runtime.stopping().cancelled().await;
+        let settled = drain(&runtime, &worker, &tasks).await;
+        farewell.cancel();
+        let _ = timeout(FAREWELL_MAX, lifeline_ended.cancelled()).await;
+        let close_by = runtime.drain_deadline().max(Instant::now() + CLOSE_MIN);
+        match timeout_at(close_by, worker.nats.drain()).await {
+            Ok(Ok(())) => {}
+            _ => warn!("the NATS connection was closed without the server's word; what it missed comes again"),
+        }
+        Ok(settled?)
+    }
+}
+
+/// The built-in tools, those of the tools file, those compiled in.
+fn toolbox(config: &Config) -> Result<Toolbox, Error> {
+    let client = agentforge_egress::client(&config.egress, Timeouts::default())?;
+    let mut tools = config.extra.clone();
+    tools.add("echo", Echo)?;
+    tools.add("sleep", Sleep)?;
+    tools.add("fail", Fail)?;
+    tools.add("http", Http::new(client, config.http_body_max_bytes))?;
+    for (name, spec) in &config.commands {
+        tools.add_shared(name.clone(), Arc::new(Exec::new(spec.clone())))?;
+    }
+    Ok(tools)
+}
+
+/// Names of loops are labels, and live as long as the process; there are at most 32 per worker.
+fn start_puller(config: &Config, nats: &Nats, queue: &agentforge_message_id::Queue) -> (&'static str, Puller) {
+    let name: &'static str = Box::leak(format!("worker-{queue}").into_boxed_str());
+    (name, consume::puller(nats, &config.mission, queue, name, config.concurrency))
+}
+
+fn assemble(config: &Config, runtime: &Runtime, nats: Nats, tools: Toolbox, pullers: &[(&'static str, Puller)]) -> Worker {
+    let lane = |(queue, (_, puller)): (&agentforge_message_id::Queue, &(&'static str, Puller))| Lane {
+        queue: queue.clone(),
+        jobs_subject: subjects::job(&config.mission, queue),
+        results_subject: subjects::results(&config.mission, queue),
+        counters: QueueCounters::new(&config.mission, queue),
+        slots: puller.slots(),
+    };
+    Worker {
+        id: config.id.clone(),
+        mission: config.mission.clone(),
+        handles: Handles::new(&tools),
+        tools,
+        ledger: Arc::new(Ledger::default()),
+        keepalive: Arc::new(KeepAlive::default()),
+        buckets: Buckets::new(nats.jetstream().clone(), config.mission.clone(), config.reuse_window),
+        nats,
+        lanes: config.queues.iter().zip(pullers).map(lane).collect(),
+        pool: Mutex::new(Pool::new(config.concurrency, config.queues.len())),
+        suspects: Semaphore::new(1),
+        max_lost: config.max_lost,
+        started_after: config.started_after,
+        reuse_window: config.reuse_window,
+        output_inline_max_bytes: config.output_inline_max_bytes,
+        draining: runtime.stopping(),
+        leaving: CancellationToken::new(),
+    }
+}
+
+/// Starts the lifeline; the token fires when it has ended.
+fn start_lifeline(
+    config: &Config,
+    runtime: &Runtime,
+    worker: &Arc<Worker>,
+    farewell: CancellationToken,
+) -> Result<CancellationToken, Error> {
+    let identity = Identity {
+        id: config.id.clone(),
+        mission: config.mission.clone(),
+        site: config.site.clone(),
+        queues: config.queues.clone(),
+        tools: worker.tools.names().map(ToString::to_string).collect(),
+        capacity: u32::try_from(config.concurrency).unwrap_or(u32::MAX),
+        interval: config.heartbeat_interval,
+        certificate: config.nats.tls.client.as_ref().map(|(cert, _)| cert.clone()),
+    };
+    let (ledger, keepalive) = (worker.ledger.clone(), worker.keepalive.clone());
+    let outcome = Lifeline { identity, nats: config.nats.clone(), ledger, keepalive }.start(farewell)?;
+    let ended = CancellationToken::new();
+    let tell = ended.clone().drop_guard();
+    runtime.supervisor().spawn("lifeline", OnEnd::Stop, async move {
+        let _tell = tell;
+        let outcome = outcome.await.unwrap_or(Err(crate::lifeline::Error::Panicked));
+        Ok(outcome.map_err(Error::Lifeline)?)
+    });
+    Ok(ended)
+}
+
+fn spawn_loops(runtime: &Runtime, worker: &Arc<Worker>, pullers: Vec<(&'static str, Puller)>, tasks: &TaskTracker) {
+    let (supervisor, readiness) = (runtime.supervisor(), runtime.readiness());
+    let bindings = Arc::new(Bindings::new(readiness.gate("consumer", true), worker));
+    let nats_gate = readiness.gate("nats", true);
+    supervisor.spawn("connection", OnEnd::Stop, consume::watch_connection(worker.nats.clone(), nats_gate, worker.clone()));
+    for (lane, (name, puller)) in pullers.into_iter().enumerate() {
+        let heart = readiness.heartbeat(name, 2 * STALL_MAX);
+        supervisor.spawn("binding", OnEnd::Stop, consume::watch_binding(worker.clone(), lane, puller.bound(), bindings.clone()));
+        supervisor.spawn(name, OnEnd::Stop, consume::serve(worker.clone(), lane, puller, tasks.clone(), heart));
+    }
+}
+
+/// Finishes what runs; near the end of the grace stops and hands back the rest.
+async fn drain(runtime: &Runtime, worker: &Worker, tasks: &TaskTracker) -> Result<(), Error> {
+    let deadline = runtime.drain_deadline();
+    let leave_at = deadline - LEAVE_MARGIN.min(runtime.grace() / 2);
+    info!(inflight = worker.ledger.len(), "draining");
+    tasks.close();
+    tokio::select! {
+        () = tasks.wait() => return Ok(()),
+        () = sleep_until(leave_at) => {}
+    }
+    info!(inflight = worker.ledger.len(), "the grace is nearly over, the rest is handed back");
+    worker.leaving.cancel();
+    worker.ledger.stop_all(Cause::Draining);
+    match timeout_at(deadline, tasks.wait()).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Error::Unsettled(worker.ledger.len())),
+    }
+}

@@ -1,0 +1,210 @@
+//! `exec`: a command declared in the tools file, JSON on standard input, JSON on standard output.
+//!
+//! Never a shell: argv goes to the kernel as declared, and a job's arguments reach the command on
+//! standard input alone. The command leads its own process group, which is killed whole when the
+//! leader ends, when the run is stopped and when its output passes the cap. A process that leaves
+//! the group by `setsid` is out of reach; run such commands in a container of their own.
+
+mod process;
+mod pump;
+
+use super::{Tool, ToolContext, ToolError, ToolOutput};
+use agentforge_proto::bus::ErrorClass;
+use async_trait::async_trait;
+use process::{Group, Spawner};
+use pump::{Pump, Pumped};
+use serde_json::value::RawValue;
+use std::{
+    ffi::OsString,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::ExitStatus,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+/// Between SIGTERM and SIGKILL. Short enough to fit the time that a stopped run is given.
+const TERM_GRACE: Duration = Duration::from_secs(1);
+/// For reading what a command wrote before it ended; longer waits are for a process that escaped.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// `EX_TEMPFAIL` of sysexits.h: the command asks for another attempt.
+const EXIT_TRY_AGAIN: i32 = 75;
+
+/// A declared command, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Absolute path of the program.
+    pub program: PathBuf,
+    /// What stands in the command's `argv[0]` and after it.
+    pub argv: Vec<String>,
+    /// Where it runs; the worker's own directory when absent.
+    pub working_dir: Option<PathBuf>,
+    /// Its whole environment, beside the job's own variables.
+    pub env: Vec<(OsString, OsString)>,
+    /// Its own bound, beside the job's.
+    pub timeout: Option<Duration>,
+    /// Address space of each of its processes, bytes.
+    pub memory_max_bytes: Option<u64>,
+    /// Longest output, bytes.
+    pub output_max_bytes: usize,
+}
+
+/// A declared command as a tool.
+#[derive(Debug)]
+pub struct Exec {
+    spec: Arc<Spec>,
+    spawner: OnceLock<Spawner>,
+}
+
+impl Exec {
+    /// The tool; nothing is started before the first run.
+    pub fn new(spec: Spec) -> Self {
+        Self { spec: Arc::new(spec), spawner: OnceLock::new() }
+    }
+}
+
+/// Why a command was no longer waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Exited,
+    Stopped,
+    TimedOut(Duration),
+    TooMuchOutput,
+}
+
+#[async_trait]
+impl Tool for Exec {
+    async fn run(&self, ctx: &ToolContext, args: &RawValue) -> Result<ToolOutput, ToolError> {
+        let spawner = self.spawner.get_or_init(Spawner::start);
+        let mut group = spawner.spawn(self.command(ctx), self.spec.memory_max_bytes).await.map_err(of_spawn)?;
+        let mut pump = Pump::new(group.take_pipes(), args.get().as_bytes(), self.spec.output_max_bytes);
+        let end = self.attend(ctx, &mut group, &mut pump).await;
+        if matches!(end, End::Stopped | End::TimedOut(_)) {
+            group.terminate();
+            // It may still write while it cleans up; a full pipe would keep it from ending.
+            let ended = async { tokio::join!(group.ended(), pump.run()) };
+            let _ = tokio::time::timeout(TERM_GRACE, ended).await;
+        }
+        let status = group.finish().await.map_err(|e| ToolError::transient(format!("waiting for the command: {e}")))?;
+        let end = match tokio::time::timeout(DRAIN_MAX, pump.run()).await {
+            Ok(Pumped::TooMuchOutput) if end == End::Exited => End::TooMuchOutput,
+            _ => end,
+        };
+        let (output, tail) = pump.into_parts();
+        verdict(end, status, output, self.spec.output_max_bytes).map_err(|error| error.log_tail(tail))
+    }
+}
+
+impl Exec {
+    fn command(&self, ctx: &ToolContext) -> tokio::process::Command {
+        let mut command = std::process::Command::new(&self.spec.program);
+        {
+            use std::os::unix::process::CommandExt;
+            command.arg0(&self.spec.argv[0]).process_group(0);
+        }
+        command
+            .args(&self.spec.argv[1..])
+            .env_clear()
+            .envs(self.spec.env.iter().map(|(k, v)| (k, v)))
+            .env("AGENTFORGE_JOB", ctx.job.to_string())
+            .env("AGENTFORGE_ATTEMPT", ctx.attempt.to_string())
+            .env("AGENTFORGE_DELIVERY", ctx.delivery.to_string());
+        if let Some(dir) = &self.spec.working_dir {
+            command.current_dir(dir);
+        }
+        command.into()
+    }
+
+    async fn attend(&self, ctx: &ToolContext, group: &mut Group, pump: &mut Pump<'_>) -> End {
+        // The job's own timeout reaches us through `cancel`.
+        let limit = self.spec.timeout.unwrap_or(Duration::MAX);
+        let timer = tokio::time::sleep(limit.min(Duration::from_secs(365 * 24 * 60 * 60)));
+        tokio::pin!(timer);
+        let mut at_end = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = ctx.cancel.cancelled() => return End::Stopped,
+                () = group.ended() => return End::Exited,
+                pumped = pump.run(), if !at_end => match pumped {
+                    Pumped::TooMuchOutput => return End::TooMuchOutput,
+                    Pumped::AtEnd => at_end = true,
+                },
+                () = &mut timer => return End::TimedOut(limit),
+            }
+        }
+    }
+}
+
+/// What the end of a command means. Pure: all facts come in.
+fn verdict(end: End, status: ExitStatus, output: Vec<u8>, output_max: usize) -> Result<ToolOutput, ToolError> {
+    match end {
+        End::Stopped => return Err(ToolError::runtime("the command was stopped")),
+        End::TimedOut(limit) => {
+            let message = format!("the command ran longer than its timeout of {limit:?} in the tools file");
+            return Err(ToolError::new(ErrorClass::Timeout, message));
+        }
+        End::TooMuchOutput => {
+            return Err(ToolError::runtime(format!(
+                "the command printed more than {output_max} bytes and was killed; \
+                 output_max in the tools file, or EXEC_OUTPUT_MAX, raises the limit"
+            )));
+        }
+        End::Exited => {}
+    }
+    match (status.code(), status.signal()) {
+        (Some(0), _) => of_output(output),
+        (Some(EXIT_TRY_AGAIN), _) => Err(ToolError::transient("the command asked for another attempt (exit code 75)")),
+        (Some(code), _) => Err(ToolError::runtime(format!("the command ended with exit code {code}"))),
+        (None, Some(signal)) => {
+            Err(ToolError::runtime(format!("the command was killed by signal {signal} ({})", signal_name(signal))))
+        }
+        (None, None) => Err(ToolError::runtime("the command ended in an unknown way")),
+    }
+}
+
+fn of_output(output: Vec<u8>) -> Result<ToolOutput, ToolError> {
+    let text = String::from_utf8(output).map_err(|_| ToolError::runtime("the command's output is not UTF-8"))?;
+    if text.trim().is_empty() {
+        return Ok(ToolOutput::raw(RawValue::NULL.to_owned()));
+    }
+    let start: String = text.chars().take(80).collect();
+    RawValue::from_string(text)
+        .map(ToolOutput::raw)
+        .map_err(|e| ToolError::runtime(format!("the command's output is not JSON ({e}); it begins with {start:?}")))
+}
+
+/// Not starting may pass by itself when the machine is short of something.
+fn of_spawn(error: std::io::Error) -> ToolError {
+    use std::io::ErrorKind;
+    let class = match error.kind() {
+        ErrorKind::NotFound => ErrorClass::Runtime,
+        ErrorKind::PermissionDenied => ErrorClass::Permission,
+        _ => ErrorClass::Transient,
+    };
+    ToolError::new(class, format!("the command did not start: {error}"))
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => "another signal",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! `http`: one call to an outside address, under the egress rules.
+//!
+//! Arguments: `method` (GET), `url`, `headers`, `body` (text as it is, other JSON as JSON) and
+//! `timeout_ms`. Result: `status`, some headers, the body up to a cap. Redirects are not followed.
+//! Relies on `agentforge-egress` for what may be called; never logs a URL, which may hold a secret.
+
+use super::{Tool, ToolContext, ToolError, ToolOutput, parse_args};
+use agentforge_egress::{Client, refusal};
+use agentforge_proto::bus::ErrorClass;
+use async_trait::async_trait;
+use reqwest::{
+    Method, StatusCode, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::{collections::BTreeMap, time::Duration};
+
+/// The tool `http`.
+#[derive(Clone, Debug)]
+pub struct Http {
+    client: Client,
+    body_max_bytes: usize,
+}
+
+impl Http {
+    /// `body_max_bytes` bounds what is read of a response; the rest is left and `truncated` says so.
+    pub fn new(client: Client, body_max_bytes: usize) -> Self {
+        Self { client, body_max_bytes }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Args {
+    #[serde(default)]
+    method: Option<String>,
+    url: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: Option<Box<RawValue>>,
+    #[serde(default)]
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    status: u16,
+    headers: BTreeMap<&'static str, String>,
+    body: String,
+    encoding: &'static str,
+    truncated: bool,
+}
+
+/// The headers that a result keeps: what a caller acts on, nothing that sets a session.
+const KEPT_HEADERS: [&str; 8] =
+    ["content-type", "content-length", "date", "etag", "last-modified", "location", "retry-after", "x-request-id"];
+/// The client's business; a caller that sets them could smuggle a second request.
+const REFUSED_HEADERS: [&str; 8] =
+    ["host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive"];
+
+#[async_trait]
+impl Tool for Http {
+    async fn run(&self, ctx: &ToolContext, args: &RawValue) -> Result<ToolOutput, ToolError> {
+        let args: Args = parse_args(args)?;
+        let timeout = args.timeout_ms.map_or(ctx.timeout, Duration::from_millis).min(ctx.timeout);
+        let request = self.request(args)?.timeout(timeout);
+        tokio::select! {
+            answer = self.call(request) => answer,
+            () = ctx.cancel.cancelled() => Err(ToolError::runtime("stopped during the call")),
+        }
+    }
+}
+
+impl Http {
+    fn request(&self, args: Args) -> Result<reqwest::RequestBuilder, ToolError> {
+        let method = args.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
+        let method = Method::from_bytes(method.as_bytes())
+            .ok()
+            .filter(|m| *m != Method::CONNECT && *m != Method::TRACE)
+            .ok_or_else(|| ToolError::validation("`method` is not a method that can be called"))?;
+        let url = Url::parse(&args.url).map_err(|e| ToolError::validation(format!("`url` is not a URL: {e}")))?;
+        let request = self
+            .client
+            .request(method, url)
+            .map_err(|refusal| ToolError::new(ErrorClass::Permission, refusal.to_string()))?;
+        let mut headers = headers(&args.headers)?;
+        let Some(body) = args.body else { return Ok(request.headers(headers)) };
+        let text = match serde_json::from_str::<String>(body.get()) {
+            Ok(text) => text,
+            Err(_) => {
+                headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+                body.get().to_owned()
+            }
+        };
+        Ok(request.headers(headers).body(text))
+    }
+
+    async fn call(&self, request: reqwest::RequestBuilder) -> Result<ToolOutput, ToolError> {
+        let response = request.send().await.map_err(of_transport)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = agentforge_egress::read_body_capped(response, self.body_max_bytes).await.map_err(of_transport)?;
+        if let Some(error) = of_status(status, &headers) {
+            return Err(error.log_tail(excerpt(&body.bytes)));
+        }
+        let (text, encoding) = match String::from_utf8(body.bytes) {
+            Ok(text) => (text, "utf-8"),
+            // A cap may cut a character in two; that alone does not make text binary.
+            Err(e) if body.truncated && e.utf8_error().error_len().is_none() => {
+                let end = e.utf8_error().valid_up_to();
+                let mut bytes = e.into_bytes();
+                bytes.truncate(end);
+                (String::from_utf8_lossy(&bytes).into_owned(), "utf-8")
+            }
+            Err(e) => (hex::encode(e.into_bytes()), "hex"),
+        };
+        ToolOutput::json(&Answer {
+            status: status.as_u16(),
+            headers: kept(&headers),
+            body: text,
+            encoding,
+            truncated: body.truncated,
+        })
+    }
+}
+
+fn headers(given: &BTreeMap<String, String>) -> Result<HeaderMap, ToolError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| ToolError::validation("`headers` has a name that is none"))?;
+        if REFUSED_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("proxy-") {
+            return Err(ToolError::validation(format!("the header {name} cannot be set")));
+        }
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| ToolError::validation(format!("the header {name} has a value that cannot be sent")))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+fn kept(headers: &HeaderMap) -> BTreeMap<&'static str, String> {
+    let text = |name: &&'static str| {
+        headers.get(*name).map(|value| (*name, String::from_utf8_lossy(value.as_bytes()).into_owned()))
+    };
+    KEPT_HEADERS.iter().filter_map(text).collect()
+}
+
+/// What a status that is no success means for the job.
+fn of_status(status: StatusCode, headers: &HeaderMap) -> Option<ToolError> {
+    let class = match status.as_u16() {
+        200..=299 => return None,
+        401 | 403 | 407 => ErrorClass::Permission,
+        408 | 425 => ErrorClass::Transient,
+        429 => ErrorClass::RateLimited,
+        500..=599 => ErrorClass::Transient,
+        _ => ErrorClass::Validation,
+    };
+    let mut message = format!("the server answered {status}");
+    if status.is_redirection() && headers.contains_key(LOCATION) {
+        message.push_str("; redirects are not followed");
+    }
+    let wish = headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(retry_after);
+    Some(ToolError::new(class, message).retry_after(wish.filter(|_| matches!(status.as_u16(), 429 | 503))))
+}
+
+/// `Retry-After` in seconds or as a date; at most a day is believed.
+fn retry_after(value: &str) -> Option<Duration> {
+    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+    if let Ok(seconds) = value.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds).min(MAX));
+    }
+    let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
+    let wait = at.duration_since(jiff::Timestamp::now());
+    Some(Duration::try_from(wait).unwrap_or(Duration::ZERO).min(MAX))
+}
+
+/// What went wrong before there was an answer. The URL is left out: it may hold a secret.
+fn of_transport(error: reqwest::Error) -> ToolError {
+    if let Some(refusal) = refusal(&error) {
+        return ToolError::new(ErrorClass::Permission, refusal.to_string());
+    }
+    if error.is_builder() {
+        return ToolError::validation(format!("the request cannot be made: {}", chain(&error.without_url())));
+    }
+    let class = if error.is_timeout() { ErrorClass::Timeout } else { ErrorClass::Network };
+    ToolError::new(class, format!("the call failed: {}", chain(&error.without_url())))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}
+
+fn excerpt(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(2 * 1024)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::testing::{args, context};
+    use agentforge_egress::{Policy, Timeouts};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    fn http(allow: &[&str]) -> Http {
+        let policy = Policy::from_entries(allow.iter().copied()).0;
+        Http::new(agentforge_egress::client(&policy, Timeouts::default()).unwrap(), 16)
+    }
+
+    async fn server(status: &str, headers: &str, body: &str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut buffer = [0; 4096];
+                let _ = socket.read(&mut buffer).await;
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn an_answer_keeps_status_some_headers_and_the_body_to_its_cap() {
+        let port = server("201 Created", "content-type: text/plain\r\nset-cookie: s=1\r\n", "0123456789abcdefXYZ").await;
+        let output = http(&["127.0.0.1"]).run(&context(), &args(&format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#))).await.unwrap();
+        let value: serde_json::Value = serde_json::from_str(output.get()).unwrap();
+        assert_eq!(value["status"], 201);
+        assert_eq!(value["body"], "0123456789abcdef");
+        assert_eq!(value["truncated"], true);
+        assert_eq!(value["headers"]["content-type"], "text/plain");
+        assert!(value["headers"].get("set-cookie").is_none());
+    }
+
+    #[tokio::test]
+    async fn statuses_become_classes_with_the_servers_wish() {
+        let cases = [
+            ("429 Too Many", "retry-after: 7\r\n", ErrorClass::RateLimited, Some(7)),
+            ("503 Busy", "retry-after: 3\r\n", ErrorClass::Transient, Some(3)),
+            ("500 Oops", "retry-after: 3\r\n", ErrorClass::Transient, None),
+            ("404 Gone", "", ErrorClass::Validation, None),
+            ("403 No", "", ErrorClass::Permission, None),
+            ("302 Found", "location: http://127.0.0.1:1/\r\n", ErrorClass::Validation, None),
+        ];
+        for (status, headers, class, after) in cases {
+            let port = server(status, headers, "why").await;
+            let error = http(&["127.0.0.1"]).run(&context(), &args(&format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#))).await.unwrap_err();
+            assert_eq!((error.class, error.retry_after), (class, after.map(Duration::from_secs)), "{status}");
+            assert_eq!(error.log_tail, "why");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_egress_forbids_is_a_matter_of_permission() {
+        for url in ["http://example.org/", "https://127.0.0.1/", "https://localhost:9/", "ftp://example.org/"] {
+            let error = http(&[]).run(&context(), &args(&format!(r#"{{"url":"{url}"}}"#))).await.unwrap_err();
+            assert_eq!(error.class, ErrorClass::Permission, "{url}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_the_networks_fault_and_the_url_stays_unsaid() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let call = args(&format!(r#"{{"url":"http://127.0.0.1:{port}/?token=s3cret"}}"#));
+        let error = http(&["127.0.0.1"]).run(&context(), &call).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Network);
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn arguments_that_cannot_be_sent_are_refused() {
+        for bad in [
+            r#"{"url":"no url"}"#,
+            r#"{"url":"https://example.org/","method":"CONNECT"}"#,
+            r#"{"url":"https://example.org/","headers":{"Host":"x"}}"#,
+            r#"{"url":"https://example.org/","headers":{"a":"b\r\nc: d"}}"#,
+            r#"{"url":"https://example.org/","headers":{"Transfer-Encoding":"chunked"}}"#,
+            r#"{"url":"https://example.org/","follow":true}"#,
+        ] {
+            let error = http(&["example.org"]).run(&context(), &args(bad)).await.unwrap_err();
+            assert_eq!(error.class, ErrorClass::Validation, "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_within_reason() {
+        assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("99999999"), Some(Duration::from_secs(86_400)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon"), None);
+    }
+}

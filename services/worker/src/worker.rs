@@ -1,0 +1,175 @@
+//! The worker at work: what every job's task shares, and the steps that all of them take.
+//!
+//! Owns storing a report until the stream has it, giving a delivery back, and acknowledging it.
+//! The order is fixed: result first, then the acknowledgement. Whatever breaks in between, the
+//! message comes again, and then the ledger, the message id or the orchestrator's fencing knows it.
+
+use crate::{
+    buckets::Buckets,
+    keepalive::{KeepAlive, Kept},
+    ledger::Ledger,
+    metrics::{Handles, QueueCounters},
+    slots::Pool,
+    tools::Toolbox,
+};
+use agentforge_jetstream::{Delivery, HeaderMap, Nats, Slots, publish, trace};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, MsgId, Queue};
+use agentforge_proto::bus::Report;
+use bytes::Bytes;
+use rand::Rng;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// For the server's word that it took an acknowledgement.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a delivery is kept alive without a sign of its task.
+pub(crate) const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(60);
+/// Between two tries to store a report: about this, doubled each time …
+const STORE_PAUSE: Duration = Duration::from_millis(100);
+/// … up to this.
+const STORE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A message that tells of a start is not waited for any longer.
+const STARTED_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// What all jobs of a worker share.
+pub(crate) struct Worker {
+    pub(crate) id: AgentId,
+    pub(crate) mission: Mission,
+    pub(crate) nats: Nats,
+    pub(crate) tools: Toolbox,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) keepalive: Arc<KeepAlive>,
+    pub(crate) buckets: Buckets,
+    pub(crate) handles: Handles,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) pool: Mutex<Pool>,
+    /// One at a time: see `attempt::SUSPECT_AFTER_LOST`.
+    pub(crate) suspects: Semaphore,
+    pub(crate) max_lost: u64,
+    pub(crate) started_after: Duration,
+    pub(crate) reuse_window: Duration,
+    pub(crate) output_inline_max_bytes: usize,
+    /// No further job is begun.
+    pub(crate) draining: CancellationToken,
+    /// The grace is over: results that cannot be stored are given up.
+    pub(crate) leaving: CancellationToken,
+}
+
+/// One queue that is served.
+pub(crate) struct Lane {
+    pub(crate) queue: Queue,
+    pub(crate) jobs_subject: String,
+    pub(crate) results_subject: String,
+    pub(crate) counters: QueueCounters,
+    pub(crate) slots: Slots,
+}
+
+/// Why a report was not stored.
+#[derive(Debug)]
+pub(crate) enum NotStored {
+    /// The worker leaves, and there is no time for another try.
+    Leaving,
+    /// No stream would ever take it.
+    TooLarge(publish::Error),
+}
+
+impl Worker {
+    /// Stores a report: tries for ever, keeping it in memory, until the stream has it or the worker
+    /// leaves. The delivery is kept alive meanwhile and its slot stays taken, which is the bound.
+    pub(crate) async fn store(&self, lane: &Lane, kept: &Kept, id: &MsgId, report: &Report) -> Result<(), NotStored> {
+        let payload: Bytes = serde_json::to_vec(report).expect("a report of plain values serializes").into();
+        let mut headers = HeaderMap::new();
+        trace::inject_current(&mut headers);
+        let mut held = None;
+        for attempt in 0.. {
+            let subject = lane.results_subject.clone();
+            let error = match publish(&self.nats, subject, id.clone(), headers.clone(), payload.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error @ publish::Error::TooLarge { .. }) => return Err(NotStored::TooLarge(error)),
+                Err(error) => error,
+            };
+            if held.is_none() {
+                warn!(%error, "a report is held until it can be stored");
+                held = Some(self.hold());
+            }
+            if !self.pause(kept, attempt).await {
+                return Err(NotStored::Leaving);
+            }
+        }
+        unreachable!("the tries have no end")
+    }
+
+    /// Counts something that waits for NATS, for as long as the guard lives.
+    pub(crate) fn hold(&self) -> impl Drop + use<> {
+        struct Held(agentforge_metrics::Gauge);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                self.0.decrement(1.0);
+            }
+        }
+        self.handles.held.increment(1.0);
+        Held(self.handles.held.clone())
+    }
+
+    /// Waits before another try, with full jitter; `false` when the worker leaves instead.
+    pub(crate) async fn pause(&self, kept: &Kept, attempt: u32) -> bool {
+        kept.extend(SIGN_OF_LIFE_MAX);
+        let ceiling = STORE_PAUSE.saturating_mul(1 << attempt.min(10)).min(STORE_PAUSE_MAX);
+        let pause = rand::rng().random_range(STORE_PAUSE / 2..=ceiling);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = self.leaving.cancelled() => false,
+        }
+    }
+
+    /// Tells of something without waiting for the stream's word; lost when NATS is away.
+    pub(crate) async fn tell(&self, lane: &Lane, id: &MsgId, report: &Report) {
+        if !self.nats.is_connected() {
+            return;
+        }
+        let payload = serde_json::to_vec(report).expect("a report of plain values serializes");
+        let mut headers = HeaderMap::new();
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, id.as_str());
+        trace::inject_current(&mut headers);
+        let sent = self.nats.client().publish_with_headers(lane.results_subject.clone(), headers, payload.into());
+        let _ = tokio::time::timeout(STARTED_TIMEOUT, sent).await;
+    }
+
+    /// Acknowledges a delivery whose result is stored. If that fails the message comes again, which
+    /// is harmless: the ledger knows it here, the message id in the stream, the fencing in SQL.
+    pub(crate) async fn acknowledge(&self, lane: &Lane, delivery: &Delivery) {
+        if let Err(error) = delivery.ack_confirmed(ACK_TIMEOUT).await {
+            lane.counters.acks_unconfirmed.increment(1);
+            debug!(%error, "an acknowledgement was not confirmed");
+        }
+    }
+
+    /// Gives a delivery back on purpose. It is counted first, so that the next worker does not take
+    /// us for lost; when the count fails, the message goes back all the same.
+    pub(crate) async fn hand_back(&self, lane: &Lane, delivery: &Delivery, job: JobId, attempt: Attempt, delay: Option<Duration>) {
+        if let Err(error) = self.buckets.count_handback(job, attempt).await {
+            warn!(error = &error as &dyn std::error::Error, %job, "a hand-back could not be counted, it will look like a lost worker");
+        }
+        lane.counters.handbacks.increment(1);
+        if let Err(error) = delivery.nak(delay).await {
+            debug!(%error, "a hand-back was not sent; the message comes again after its ack wait");
+        }
+    }
+
+    /// The slot of a job is free again.
+    pub(crate) fn free_slot(&self) {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.settled(|lane, n| self.lanes[lane].slots.grant(n));
+    }
+
+    /// A delivery took a slot.
+    pub(crate) fn slot_taken(&self, lane: usize, waiting: u64) {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.arrived(lane, waiting, |lane, n| self.lanes[lane].slots.grant(n));
+    }
+}

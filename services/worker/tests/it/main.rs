@@ -1,0 +1,9 @@
+//! The worker against a real NATS server; the tests play the orchestrator.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod bench;
+mod ends;
+mod lifecycle;
+mod losses;
+mod operations;
+mod tools;

@@ -1,0 +1,53 @@
+//! Large outputs and equal operations.
+
+use crate::bench::{Bench, output_of};
+use agentforge_harness::require;
+use agentforge_proto::bus::Outcome;
+use tokio::io::AsyncReadExt;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_output_goes_to_the_object_store_and_its_reference_is_true() {
+    let Some(()) = require("nats-server") else { return };
+    let bench = Bench::start().await;
+    let worker = bench.worker(&[("OUTPUT_INLINE_MAX", "1KiB")]).await;
+    let args = format!(r#"{{"text":"{}"}}"#, "x".repeat(300_000));
+    let finished = bench.run(&bench.job("echo", &args)).await;
+    let Outcome::Succeeded(success) = finished.outcome else { panic!("{:?}", finished.outcome) };
+    assert!(success.output.is_none());
+    let reference = success.output_ref.unwrap();
+    assert_eq!(reference.size, args.len() as u64);
+    let store = bench.nats.jetstream().get_object_store(&reference.bucket).await.unwrap();
+    let mut bytes = Vec::new();
+    store.get(&reference.name).await.unwrap().read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(bytes, args.as_bytes());
+    use sha2::Digest;
+    assert_eq!(reference.sha256, hex::encode(sha2::Sha256::digest(&bytes)));
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_equal_operation_is_answered_with_the_earlier_success_also_by_another_worker() {
+    let Some(()) = require("nats-server") else { return };
+    let bench = Bench::start().await;
+    let reuse = |args: &str| {
+        let mut job = bench.job("sleep", args);
+        job.reuse = true;
+        job
+    };
+    let worker = bench.worker(&[]).await;
+    let first = reuse(r#"{"ms":31}"#);
+    let answer = output_of(&bench.run(&first).await);
+    worker.drain().await;
+
+    let worker = bench.worker(&[]).await;
+    let again = bench.run(&reuse(r#" { "ms" : 31 } "#)).await;
+    assert_eq!(output_of(&again), answer);
+    let Outcome::Succeeded(success) = again.outcome else { panic!() };
+    assert_eq!(success.idempotent_replay, Some(first.job));
+
+    for different in [bench.job("sleep", r#"{"ms":31}"#), reuse(r#"{"ms":32}"#)] {
+        let Outcome::Succeeded(success) = bench.run(&different).await.outcome else { panic!() };
+        assert_eq!(success.idempotent_replay, None, "another operation, or one that did not ask");
+    }
+    worker.drain().await;
+}
