@@ -43,7 +43,9 @@ impl FromStr for Net {
         let bits = if base.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => bits,
-            Some(digits) => digits.parse().ok().filter(|p| *p <= bits).ok_or("has a prefix length that is out of range")?,
+            Some(digits) => {
+                digits.parse().ok().filter(|p| *p <= bits).ok_or("has a prefix length that is out of range")?
+            }
         };
         if matches!(base, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
             return Err("is an IPv4 address written as IPv6; write it as IPv4");
@@ -103,7 +105,9 @@ mod tests {
 
     #[test]
     fn what_is_no_range_says_why() {
-        for bad in ["10.1.0.1/16", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0/8", "fe80::1/64", "::ffff:10.0.0.0/104", "x/8", ""] {
+        for bad in
+            ["10.1.0.1/16", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0/8", "fe80::1/64", "::ffff:10.0.0.0/104", "x/8", ""]
+        {
             assert!(bad.parse::<Net>().is_err(), "{bad}");
         }
     }

@@ -62,10 +62,8 @@ const METADATA_V4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(192, 0, 0, 192),
 ];
 /// AWS' metadata over IPv6, and Google's.
-const METADATA_V6: [Ipv6Addr; 2] = [
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
-];
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
 /// The address that a packet would reach: mapped, compatible, NAT64 and 6to4 forms carry IPv4.
 pub(crate) fn effective(ip: IpAddr) -> IpAddr {
@@ -104,7 +102,9 @@ fn kind_of_v4(ip: Ipv4Addr) -> Kind {
         [127, ..] => Kind::Loopback,
         [100, 64..=127, ..] => Kind::SharedNat,
         [169, 254, ..] => Kind::LinkLocal,
-        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => Kind::Reserved,
+        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 18 | 19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => {
+            Kind::Reserved
+        }
         [224..=239, ..] | [255, 255, 255, 255] => Kind::Multicast,
         [240..=255, ..] => Kind::Reserved,
         _ => Kind::Public,
@@ -137,6 +137,7 @@ mod tests {
     #[test]
     fn every_special_range_is_known_at_both_its_ends() {
         use Kind::*;
+        #[rustfmt::skip] // a table
         let cases = [
             ("0.0.0.0", Unspecified), ("0.255.255.255", Unspecified), ("1.0.0.0", Public),
             ("9.255.255.255", Public), ("10.0.0.0", Private), ("10.255.255.255", Private), ("11.0.0.0", Public),

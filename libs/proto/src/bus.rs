@@ -269,7 +269,7 @@ impl Rejected {
     pub const PAYLOAD_MAX_BYTES: usize = 16 * 1024;
 }
 
-/// A worker's sign of life on `agentforge.agents.<mission>.heartbeat` (core NATS, a request).
+/// A worker's sign of life on `swarm.agents.<mission>.heartbeat` (core NATS, a request).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Who.
@@ -311,7 +311,7 @@ pub struct HeartbeatReply {
     pub stop: Vec<JobId>,
 }
 
-/// `agentforge.control.<mission>.cancel` (core NATS): stop this job if you run it, skip it if it comes.
+/// `swarm.control.<mission>.cancel` (core NATS): stop this job if you run it, skip it if it comes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CancelSignal {
     /// The job.

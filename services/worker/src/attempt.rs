@@ -107,7 +107,9 @@ pub fn conclude(end: RunEnd, timeout_ms: u64) -> Conclusion {
     match end {
         RunEnd::Returned(Ok(output)) => Conclusion::Succeeded(output),
         RunEnd::Returned(Err(error)) => Conclusion::Failed(error.into_failure()),
-        RunEnd::Panicked(text) => Conclusion::Failed(Failure::new(ErrorClass::Runtime, format!("the tool panicked: {text}"))),
+        RunEnd::Panicked(text) => {
+            Conclusion::Failed(Failure::new(ErrorClass::Runtime, format!("the tool panicked: {text}")))
+        }
         RunEnd::Stopped(Cause::TimedOut, log_tail) => {
             let message = format!("the attempt ran longer than its timeout of {timeout_ms} ms");
             Conclusion::Failed(ToolError::new(ErrorClass::Timeout, message).log_tail(log_tail).into_failure())
@@ -173,7 +175,9 @@ mod tests {
         assert!(matches!(conclude(RunEnd::Stopped(Cause::Draining, String::new()), 5), Conclusion::HandBack));
         let Conclusion::Failed(failure) = conclude(RunEnd::Panicked("oh".to_owned()), 5) else { panic!() };
         assert_eq!((failure.class, failure.message.as_str()), (ErrorClass::Runtime, "the tool panicked: oh"));
-        let Conclusion::Failed(failure) = conclude(RunEnd::Stopped(Cause::TimedOut, "tail".to_owned()), 5) else { panic!() };
+        let Conclusion::Failed(failure) = conclude(RunEnd::Stopped(Cause::TimedOut, "tail".to_owned()), 5) else {
+            panic!()
+        };
         assert_eq!((failure.class, failure.log_tail.as_str()), (ErrorClass::Timeout, "tail"));
         assert!(failure.message.contains("5 ms"));
     }

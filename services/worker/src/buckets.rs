@@ -47,7 +47,11 @@ fn failed<E: Into<async_nats::Error>>(bucket: &'static str) -> impl Fn(E) -> Err
     move |source| Error::Failed { bucket, source: source.into() }
 }
 
-async fn within<T>(limit: Duration, bucket: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+async fn within<T>(
+    limit: Duration,
+    bucket: &'static str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     timeout(limit, work).await.unwrap_or(Err(Error::TimedOut(bucket)))
 }
 
@@ -122,7 +126,7 @@ impl Buckets {
             let value = self.operation_store().await?.get(self.operation_key(key)).await;
             let Some(value) = value.map_err(failed(BUCKET_OPERATIONS))? else { return Ok(None) };
             let operation: Operation = serde_json::from_slice(&value).map_err(failed(BUCKET_OPERATIONS))?;
-            Ok(operation.as_replay(Micros::now(), self.reuse_window))
+            Ok(operation.into_replay(Micros::now(), self.reuse_window))
         })
         .await
     }
@@ -147,9 +151,16 @@ impl Buckets {
     ///
     /// # Errors
     /// [`Error`]; the caller holds the output and tries again.
-    pub async fn store_output(&self, job: JobId, attempt: Attempt, delivery: u64, output: &RawValue) -> Result<OutputRef, Error> {
+    pub async fn store_output(
+        &self,
+        job: JobId,
+        attempt: Attempt,
+        delivery: u64,
+        output: &RawValue,
+    ) -> Result<OutputRef, Error> {
         within(OUTPUT_TIMEOUT, BUCKET_JOB_OUTPUTS, async {
-            let open = || async { self.js.get_object_store(BUCKET_JOB_OUTPUTS).await.map_err(failed(BUCKET_JOB_OUTPUTS)) };
+            let open =
+                || async { self.js.get_object_store(BUCKET_JOB_OUTPUTS).await.map_err(failed(BUCKET_JOB_OUTPUTS)) };
             let store = self.outputs.get_or_try_init(open).await?;
             let (name, mut bytes) = (format!("{job}/{attempt}/{delivery}"), output.get().as_bytes());
             let (size, sha256) = (bytes.len() as u64, hex::encode(Sha256::digest(bytes)));
@@ -176,7 +187,7 @@ impl Buckets {
 }
 
 impl Operation {
-    fn as_replay(self, now: Micros, window: Duration) -> Option<Success> {
+    fn into_replay(self, now: Micros, window: Duration) -> Option<Success> {
         let young = now.since(self.at) < window;
         let has_output = self.output.is_some() || self.output_ref.is_some();
         (young && has_output).then_some(Success {
@@ -213,10 +224,13 @@ mod tests {
         let window = Duration::from_secs(900);
         let first = operation(Some("1"));
         let job = first.job;
-        let replay = first.as_replay(young, window).unwrap();
+        let replay = first.into_replay(young, window).unwrap();
         assert_eq!(replay.idempotent_replay, Some(job));
-        assert!(operation(Some("1")).as_replay(old, window).is_none());
-        assert!(operation(Some("1")).as_replay(Micros(0), Duration::ZERO).is_none(), "a window of zero reuses nothing");
-        assert!(operation(None).as_replay(young, window).is_none());
+        assert!(operation(Some("1")).into_replay(old, window).is_none());
+        assert!(
+            operation(Some("1")).into_replay(Micros(0), Duration::ZERO).is_none(),
+            "a window of zero reuses nothing"
+        );
+        assert!(operation(None).into_replay(young, window).is_none());
     }
 }

@@ -22,11 +22,19 @@ const WORKER_ID: Setting = Setting::new(
     "The worker's name among the agents; one per process.",
 )
 .default_note("host name and a random suffix");
-const WORKER_QUEUES: Setting =
-    Setting::new("WORKER_QUEUES", Some("default"), "list with commas, at most 32 queues", "The queues of the mission that are served.");
-const WORKER_CONCURRENCY: Setting =
-    Setting::new("WORKER_CONCURRENCY", None, "number 1-4096, at least one per queue", "Jobs in flight at once, all queues together.")
-        .default_note("4 per processor, at least 4");
+const WORKER_QUEUES: Setting = Setting::new(
+    "WORKER_QUEUES",
+    Some("default"),
+    "list with commas, at most 32 queues",
+    "The queues of the mission that are served.",
+);
+const WORKER_CONCURRENCY: Setting = Setting::new(
+    "WORKER_CONCURRENCY",
+    None,
+    "number 1-4096, at least one per queue",
+    "Jobs in flight at once, all queues together.",
+)
+.default_note("4 per processor, at least 4");
 const WORKER_TOOLS_FILE: Setting = Setting::new(
     "WORKER_TOOLS_FILE",
     None,
@@ -55,7 +63,7 @@ const REUSE_WINDOW: Setting = Setting::new(
     "REUSE_WINDOW",
     Some("15m"),
     "duration 0s-30d; 0s never reuses",
-    "How old the success of an equal operation may be that a job with reuse gets instead of a run.",
+    "How old the success of an equal operation may be that a job with reuse gets instead of a run; the bucket's OPERATIONS_TTL bounds it.",
 );
 const OUTPUT_INLINE_MAX: Setting = Setting::new(
     "OUTPUT_INLINE_MAX",
@@ -143,7 +151,8 @@ impl Config {
     /// Reads the settings; faults stay in the reader. `extra` are tools that are compiled in.
     pub fn read(reader: &mut Reader<'_>, extra: Toolbox) -> Self {
         let common = Common::read(reader);
-        let (queues, output_max) = (read_queues(reader), reader.get_in(&EXEC_OUTPUT_MAX, ByteSize(1024)..=ByteSize(1 << 30)));
+        let (queues, output_max) =
+            (read_queues(reader), reader.get_in(&EXEC_OUTPUT_MAX, ByteSize(1024)..=ByteSize(1 << 30)));
         for name in extra.names().filter(|name| BUILT_IN.contains(&name.as_str())) {
             reader.fault(WORKER_TOOLS_FILE.key, format!("the compiled-in tool {name} has the name of a built-in one"));
         }
@@ -151,12 +160,14 @@ impl Config {
             nats: NatsConfig::read(reader),
             http_port: reader.get(&HTTP_PORT),
             id: read_id(reader),
-            mission: Mission::new(&common.mission).unwrap_or_else(|_| Mission::new("dev").expect("a constant that is a mission")),
+            mission: Mission::new(&common.mission)
+                .unwrap_or_else(|_| Mission::new("dev").expect("a constant that is a mission")),
             site: Site::new(&common.site).unwrap_or_else(|_| Site::new("dev").expect("a constant that is a site")),
             concurrency: read_concurrency(reader, queues.len()),
             max_lost: reader.get_in(&WORKER_MAX_DELIVERIES, 1..=1000),
             started_after: reader.get_in(&STARTED_AFTER, ..=Duration::from_secs(60)),
-            heartbeat_interval: reader.get_in(&HEARTBEAT_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(300)),
+            heartbeat_interval: reader
+                .get_in(&HEARTBEAT_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(300)),
             reuse_window: reader.get_in(&REUSE_WINDOW, ..=Duration::from_secs(30 * 24 * 3600)),
             output_inline_max_bytes: bytes(reader.get_in(&OUTPUT_INLINE_MAX, ..=ByteSize(512 << 10))),
             http_body_max_bytes: bytes(reader.get_in(&HTTP_BODY_MAX, ..=ByteSize(64 << 20))),
@@ -192,7 +203,8 @@ fn read_concurrency(reader: &mut Reader<'_>, queues: usize) -> usize {
     let default = std::thread::available_parallelism().map_or(4, |n| 4 * n.get()).max(queues).min(CONCURRENCY_MAX);
     let concurrency: usize = reader.get_or(&WORKER_CONCURRENCY, &default.to_string());
     if !(queues.max(1)..=CONCURRENCY_MAX).contains(&concurrency) {
-        let problem = format!("{concurrency} is out of range ({} queues need 1 each; at most {CONCURRENCY_MAX})", queues);
+        let problem =
+            format!("{concurrency} is out of range ({} queues need 1 each; at most {CONCURRENCY_MAX})", queues);
         reader.fault(WORKER_CONCURRENCY.key, problem);
     }
     concurrency
@@ -208,7 +220,8 @@ fn read_id(reader: &mut Reader<'_>) -> AgentId {
 }
 
 fn default_id() -> AgentId {
-    let host: String = host_name().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '.').take(100).collect();
+    let host: String =
+        host_name().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '.').take(100).collect();
     let suffix = format!("{:06x}", rand::random::<u32>() >> 8);
     AgentId::new(format!("{host}-{suffix}"))
         .or_else(|_| AgentId::new(format!("worker-{suffix}")))
@@ -217,7 +230,8 @@ fn default_id() -> AgentId {
 
 /// The machine's name, as the kernel knows it.
 pub(crate) fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
 }
 
 fn read_commands(reader: &mut Reader<'_>, output_max_bytes: usize, extra: &Toolbox) -> Vec<(ToolName, Spec)> {
@@ -266,7 +280,15 @@ mod tests {
             ("HTTP_PORT", "http"),
         ])
         .unwrap_err();
-        for key in ["WORKER_QUEUES", "WORKER_CONCURRENCY", "WORKER_ID", "WORKER_TOOLS_FILE", "OUTPUT_INLINE_MAX", "EGRESS_ALLOW", "HTTP_PORT"] {
+        for key in [
+            "WORKER_QUEUES",
+            "WORKER_CONCURRENCY",
+            "WORKER_ID",
+            "WORKER_TOOLS_FILE",
+            "OUTPUT_INLINE_MAX",
+            "EGRESS_ALLOW",
+            "HTTP_PORT",
+        ] {
             assert!(faults.contains(key), "{key} is missing in\n{faults}");
         }
         assert_eq!(faults.matches("WORKER_QUEUES").count(), 2, "{faults}");
@@ -275,7 +297,11 @@ mod tests {
     #[test]
     fn a_command_cannot_take_the_name_of_a_built_in_tool() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        writeln!(file, "[[tool]]\nname = \"http\"\nargv = [\"cat\"]\n[[tool]]\nname = \"x\"\nargv = [\"cat\"]\nshell = true").unwrap();
+        writeln!(
+            file,
+            "[[tool]]\nname = \"http\"\nargv = [\"cat\"]\n[[tool]]\nname = \"x\"\nargv = [\"cat\"]\nshell = true"
+        )
+        .unwrap();
         let faults = read(&[("WORKER_TOOLS_FILE", file.path().to_str().unwrap())]).unwrap_err();
         assert!(faults.contains("taken") && faults.contains("shell"), "{faults}");
     }

@@ -87,7 +87,8 @@ struct Binding {
 
 impl Bindings {
     pub(crate) fn new(gate: Gate, worker: &Worker) -> Self {
-        let binding = |queue| Binding { name: subjects::worker_durable(&worker.mission, queue), bound: false, ack_wait: None };
+        let binding =
+            |queue| Binding { name: subjects::worker_durable(&worker.mission, queue), bound: false, ack_wait: None };
         let lanes = worker.lanes.iter().enumerate().map(|(index, lane)| (index, binding(&lane.queue)));
         Self { gate, lanes: Mutex::new(lanes.collect()) }
     }
@@ -143,7 +144,8 @@ pub(crate) async fn watch_binding(
         tokio::select! {
             changed = bound.changed() => if changed.is_err() {
                 // The loop is gone; its own end says why.
-                return Ok(worker.draining.cancelled().await);
+                worker.draining.cancelled().await;
+                return Ok(());
             },
             () = worker.draining.cancelled() => return Ok(()),
         }
@@ -167,7 +169,8 @@ pub(crate) async fn watch_connection(nats: Nats, gate: Gate, worker: Arc<Worker>
         }
         tokio::select! {
             changed = connected.changed() => if changed.is_err() {
-                return Ok(worker.draining.cancelled().await);
+                worker.draining.cancelled().await;
+                return Ok(());
             },
             () = worker.draining.cancelled() => return Ok(()),
         }

@@ -38,8 +38,8 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
         }
     }
     worker.handles.inflight.increment(1.0);
-    let slot = Slot(worker);
-    let (worker, lane) = (&slot.0, &slot.0.lanes[lane]);
+    let slot = Slot(worker.clone());
+    let (worker, lane) = (&worker, &worker.lanes[lane]);
     let kept = worker.keepalive.hold(delivery.reply().into(), SIGN_OF_LIFE_MAX);
     if delivery.info().delivered > 1 {
         lane.counters.redeliveries.increment(1);
@@ -52,14 +52,38 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
     if delivery.headers().is_some() {
         trace::set_parent(&span, delivery.headers());
     }
-    Task { worker, lane, delivery: &delivery, kept: &kept, job: &job }.settle().instrument(span).await;
+    let task = Task { worker, lane, delivery: &delivery, kept: &kept, job: &job };
+    async {
+        if task.settle().await == Next::Acknowledge {
+            // The job is done, so another may come while the server is asked for its word.
+            let room = worker.acks.try_acquire();
+            let _slot = (room.is_err()).then_some(slot);
+            worker.acknowledge(lane, &delivery).await;
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+/// What is left to do with a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Its result is stored.
+    Acknowledge,
+    /// It was given back.
+    Nothing,
 }
 
 /// The message as a job of this lane, or why it is none.
 fn read(worker: &Worker, lane: &Lane, delivery: &Delivery) -> Result<JobMessage, String> {
     let job: JobMessage = serde_json::from_slice(delivery.payload()).map_err(|e| format!("it does not decode: {e}"))?;
     if delivery.subject() != lane.jobs_subject || job.mission != worker.mission || job.queue != lane.queue {
-        return Err(format!("it says mission {} and queue {}, but came on {}", job.mission, job.queue, delivery.subject()));
+        return Err(format!(
+            "it says mission {} and queue {}, but came on {}",
+            job.mission,
+            job.queue,
+            delivery.subject()
+        ));
     }
     Ok(job)
 }
@@ -108,17 +132,17 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    async fn settle(&self) {
+    async fn settle(&self) -> Next {
         let (worker, job) = (self.worker, self.job);
-        match worker.ledger.arrive(job.job, job.attempt) {
+        match worker.ledger.arrive(job.job, job.attempt, self.delivery.info().stream_seq) {
             Arrival::Finished => {
                 worker.handles.duplicates.increment(1);
-                worker.acknowledge(self.lane, self.delivery).await;
+                Next::Acknowledge
             }
             Arrival::Here(first) => {
                 worker.handles.duplicates.increment(1);
                 match self.wait_for(&first).await {
-                    true => worker.acknowledge(self.lane, self.delivery).await,
+                    true => Next::Acknowledge,
                     false => self.hand_back(None).await,
                 }
             }
@@ -137,7 +161,7 @@ impl Task<'_> {
         }
     }
 
-    async fn attempt(&self, here: Here) {
+    async fn attempt(&self, here: Here) -> Next {
         let (worker, job) = (self.worker, self.job);
         let (now, delivered) = (Micros::now(), self.delivery.info().delivered);
         let tool = worker.tools.get(&job.tool);
@@ -169,7 +193,7 @@ impl Task<'_> {
                 failed(ErrorClass::ToolNotFound, format!("no tool is named {} on worker {}", job.tool, worker.id))
             }
         };
-        self.finish(here, now, outcome).await;
+        self.finish(here, now, outcome).await
     }
 
     /// How often the attempt was handed back, where that can matter.
@@ -180,13 +204,16 @@ impl Task<'_> {
         match self.worker.buckets.handbacks(self.job.job, self.job.attempt).await {
             Ok(count) => Some(count),
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "hand-backs are unknown; the attempt runs as a suspect");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "hand-backs are unknown; the attempt runs as a suspect"
+                );
                 None
             }
         }
     }
 
-    async fn run(&self, here: Here, tool: &dyn Tool) {
+    async fn run(&self, here: Here, tool: &dyn Tool) -> Next {
         let (worker, job) = (self.worker, self.job);
         let wants_reuse = job.reuse && !worker.reuse_window.is_zero();
         let key = wants_reuse.then(|| operation_key(&job.tool, &job.args, job.task.as_deref())).flatten();
@@ -196,7 +223,8 @@ impl Task<'_> {
             return self.finish(here, started_at, Outcome::Succeeded(replay)).await;
         }
         let timeout = Duration::from_millis(job.timeout_ms);
-        self.kept.extend(timeout.saturating_add(STOP_GRACE + SIGN_OF_LIFE_MAX).min(Duration::from_secs(30 * 24 * 3600)));
+        self.kept
+            .extend(timeout.saturating_add(STOP_GRACE + SIGN_OF_LIFE_MAX).min(Duration::from_secs(30 * 24 * 3600)));
         let ctx = ToolContext {
             job: job.job,
             attempt: job.attempt,
@@ -228,7 +256,7 @@ impl Task<'_> {
                 debug!(error = &error as &dyn std::error::Error, "the success was not kept for reuse");
             }
         }
-        self.finish(here, started_at, outcome).await;
+        self.finish(here, started_at, outcome).await
     }
 
     /// The success of an equal operation, if the job may have it. Trouble with the bucket costs a run.
@@ -262,7 +290,9 @@ impl Task<'_> {
         let mut held = None;
         for attempt in 0.. {
             match worker.buckets.store_output(job.job, job.attempt, delivered, &output).await {
-                Ok(output_ref) => return Ok(Success { output: None, output_ref: Some(output_ref), idempotent_replay: None }),
+                Ok(output_ref) => {
+                    return Ok(Success { output: None, output_ref: Some(output_ref), idempotent_replay: None });
+                }
                 Err(error) if held.is_none() => {
                     warn!(error = &error as &dyn std::error::Error, "an output is held until it can be stored");
                     held = Some(worker.hold());
@@ -276,8 +306,8 @@ impl Task<'_> {
         unreachable!("the tries have no end")
     }
 
-    /// Result first, then the acknowledgement.
-    async fn finish(&self, here: Here, started_at: Micros, outcome: Outcome) {
+    /// Stores the result; only then may the delivery be acknowledged.
+    async fn finish(&self, here: Here, started_at: Micros, outcome: Outcome) -> Next {
         let (worker, job, delivery) = (self.worker, self.job, self.delivery.info().delivered);
         let report = |outcome| {
             Report::Finished(Finished {
@@ -300,15 +330,15 @@ impl Task<'_> {
             return self.hand_back(None).await;
         }
         here.finished();
-        worker.acknowledge(self.lane, self.delivery).await;
+        Next::Acknowledge
     }
 
-    async fn hand_back(&self, delay: Option<Duration>) {
+    async fn hand_back(&self, delay: Option<Duration>) -> Next {
         self.worker.hand_back(self.lane, self.delivery, self.job.job, self.job.attempt, delay).await;
+        Next::Nothing
     }
 }
 
 fn too_large(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(ErrorClass::Runtime, format!("the result does not fit into a message: {error}"))
 }
-

@@ -13,6 +13,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::{sync::Notify, time::timeout};
 
 /// What is assumed until the consumer was asked; the topology's default is three times as long.
 const ACK_WAIT_ASSUMED: Duration = Duration::from_secs(10);
@@ -25,6 +26,7 @@ pub struct KeepAlive {
     held: Mutex<HashMap<u64, Held>>,
     next: AtomicU64,
     ack_wait_ms: AtomicU64,
+    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub struct Kept {
 impl Default for KeepAlive {
     fn default() -> Self {
         let ack_wait_ms = AtomicU64::new(as_ms(ACK_WAIT_ASSUMED));
-        Self { held: Mutex::default(), next: AtomicU64::new(0), ack_wait_ms }
+        Self { held: Mutex::default(), next: AtomicU64::new(0), ack_wait_ms, changed: Notify::new() }
     }
 }
 
@@ -69,10 +71,16 @@ impl KeepAlive {
         Duration::from_millis(self.ack_wait_ms.load(Ordering::Relaxed)) / 3
     }
 
+    /// Waits for a period; less when a consumer's ack_wait became known meanwhile.
+    pub async fn wait(&self) {
+        let _ = timeout(self.period(), self.changed.notified()).await;
+    }
+
     /// Takes note of what a consumer's ack_wait is. Of several consumers the shortest counts.
     pub fn set_ack_wait(&self, ack_waits: impl IntoIterator<Item = Duration>) {
         if let Some(shortest) = ack_waits.into_iter().min() {
             self.ack_wait_ms.store(as_ms(shortest.max(ACK_WAIT_MIN)), Ordering::Relaxed);
+            self.changed.notify_one();
         }
     }
 

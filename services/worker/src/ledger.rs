@@ -64,6 +64,7 @@ pub enum Arrival {
 #[derive(Debug)]
 pub struct Here {
     running: Arc<Running>,
+    sequence: u64,
     ledger: Arc<Ledger>,
 }
 
@@ -77,7 +78,7 @@ impl std::ops::Deref for Here {
 impl Here {
     /// The attempt's result is stored: later deliveries of it need no run.
     pub fn finished(self) {
-        self.ledger.inner().finished.insert((self.running.job, self.running.attempt), Instant::now());
+        self.ledger.inner().finished.insert((self.running.job, self.running.attempt, self.sequence), Instant::now());
         self.running.acknowledged.store(true, Ordering::Release);
     }
 }
@@ -98,7 +99,8 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Inner {
     running: HashMap<(JobId, Attempt), Arc<Running>>,
-    finished: Recent<(JobId, Attempt)>,
+    /// With the message's sequence: an attempt that was published anew is to be run anew.
+    finished: Recent<(JobId, Attempt, u64)>,
     cancelled: Recent<JobId>,
 }
 
@@ -111,10 +113,11 @@ impl Default for Ledger {
 
 impl Ledger {
     /// Enters an attempt that came, or says why it need not run.
-    pub fn arrive(self: &Arc<Self>, job: JobId, attempt: Attempt) -> Arrival {
+    /// `sequence` is the message's in its stream.
+    pub fn arrive(self: &Arc<Self>, job: JobId, attempt: Attempt, sequence: u64) -> Arrival {
         let now = Instant::now();
         let mut inner = self.inner();
-        if inner.finished.contains(&(job, attempt), now) {
+        if inner.finished.contains(&(job, attempt, sequence), now) {
             return Arrival::Finished;
         }
         match inner.running.entry((job, attempt)) {
@@ -123,16 +126,20 @@ impl Ledger {
                 let (stop, settled, acknowledged) = (Stop::default(), CancellationToken::new(), AtomicBool::new(false));
                 let running = Arc::new(Running { job, attempt, stop, since: now, settled, acknowledged });
                 place.insert(running.clone());
-                Arrival::New(Here { running, ledger: self.clone() })
+                Arrival::New(Here { running, sequence, ledger: self.clone() })
             }
         }
     }
 
     /// Stops the job if it is here, and remembers the cancel for when it comes.
     pub fn cancel(&self, job: JobId) {
-        let mut inner = self.inner();
-        inner.cancelled.insert(job, Instant::now());
-        for running in inner.running.values().filter(|running| running.job == job) {
+        self.inner().cancelled.insert(job, Instant::now());
+        self.stop(job);
+    }
+
+    /// Stops the job if it is here, and remembers nothing: a job that is final may be driven again.
+    pub fn stop(&self, job: JobId) {
+        for running in self.inner().running.values().filter(|running| running.job == job) {
             running.stop.stop(Cause::Cancelled);
         }
     }
@@ -158,8 +165,12 @@ impl Ledger {
     pub fn longer_than(&self, age: Duration) -> Vec<JobId> {
         let now = Instant::now();
         let inner = self.inner();
-        let mut old: Vec<_> =
-            inner.running.values().filter(|r| now.saturating_duration_since(r.since) > age).map(|r| (r.since, r.job)).collect();
+        let mut old: Vec<_> = inner
+            .running
+            .values()
+            .filter(|r| now.saturating_duration_since(r.since) > age)
+            .map(|r| (r.since, r.job))
+            .collect();
         drop(inner);
         old.sort_unstable();
         old.into_iter().take(NAMED_MAX).map(|(_, job)| job).collect()
@@ -178,24 +189,28 @@ mod tests {
     async fn a_second_delivery_waits_for_the_first() {
         let ledger = Arc::new(Ledger::default());
         let job = JobId::generate();
-        let Arrival::New(first) = ledger.arrive(job, Attempt::FIRST) else { panic!("not new") };
-        let Arrival::Here(running) = ledger.arrive(job, Attempt::FIRST) else { panic!("not here") };
-        assert!(matches!(ledger.arrive(job, Attempt::FIRST.next()), Arrival::New(_)), "another attempt is another thing");
+        let Arrival::New(first) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not new") };
+        let Arrival::Here(running) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not here") };
+        assert!(
+            matches!(ledger.arrive(job, Attempt::FIRST.next(), 8), Arrival::New(_)),
+            "another attempt is another thing"
+        );
         first.finished();
         assert!(running.settled().await);
-        assert!(matches!(ledger.arrive(job, Attempt::FIRST), Arrival::Finished));
+        assert!(matches!(ledger.arrive(job, Attempt::FIRST, 7), Arrival::Finished));
+        assert!(matches!(ledger.arrive(job, Attempt::FIRST, 9), Arrival::New(_)), "published anew, so run anew");
     }
 
     #[tokio::test]
     async fn an_attempt_handed_back_may_come_again() {
         let ledger = Arc::new(Ledger::default());
         let job = JobId::generate();
-        let Arrival::New(first) = ledger.arrive(job, Attempt::FIRST) else { panic!("not new") };
-        let Arrival::Here(running) = ledger.arrive(job, Attempt::FIRST) else { panic!("not here") };
+        let Arrival::New(first) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not new") };
+        let Arrival::Here(running) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not here") };
         drop(first);
         assert!(!running.settled().await);
-        assert!(matches!(ledger.arrive(job, Attempt::FIRST), Arrival::New(_)));
-        drop(ledger.arrive(job, Attempt::FIRST));
+        assert!(matches!(ledger.arrive(job, Attempt::FIRST, 7), Arrival::New(_)));
+        drop(ledger.arrive(job, Attempt::FIRST, 7));
         assert_eq!(ledger.len(), 0);
     }
 
@@ -203,17 +218,20 @@ mod tests {
     fn a_cancel_reaches_what_runs_and_what_comes_later() {
         let ledger = Arc::new(Ledger::default());
         let (here, later) = (JobId::generate(), JobId::generate());
-        let Arrival::New(running) = ledger.arrive(here, Attempt::FIRST) else { panic!("not new") };
+        let Arrival::New(running) = ledger.arrive(here, Attempt::FIRST, 7) else { panic!("not new") };
         ledger.cancel(here);
         ledger.cancel(later);
         assert_eq!(running.stop.cause(), Some(Cause::Cancelled));
         assert!(ledger.is_cancelled(later) && !ledger.is_cancelled(JobId::generate()));
+        let driven_again = JobId::generate();
+        ledger.stop(driven_again);
+        assert!(!ledger.is_cancelled(driven_again));
     }
 
     #[test]
     fn only_what_takes_long_is_named() {
         let ledger = Arc::new(Ledger::default());
-        let Arrival::New(running) = ledger.arrive(JobId::generate(), Attempt::FIRST) else { panic!("not new") };
+        let Arrival::New(running) = ledger.arrive(JobId::generate(), Attempt::FIRST, 7) else { panic!("not new") };
         assert_eq!(ledger.longer_than(Duration::ZERO), [running.job]);
         assert!(ledger.longer_than(Duration::from_secs(60)).is_empty());
     }

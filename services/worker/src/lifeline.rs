@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::{
     sync::oneshot,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -127,7 +127,7 @@ impl Lifeline {
 
     async fn keep_alive(&self, nats: &Nats) {
         loop {
-            sleep(self.keepalive.period()).await;
+            self.keepalive.wait().await;
             if !nats.is_connected() {
                 continue;
             }
@@ -151,13 +151,16 @@ impl Lifeline {
     }
 
     async fn beat(&self, nats: &Nats) {
+        // A first beat before the connection is up would only be a failure that means nothing.
+        nats.wait_connected(ANSWER_TIMEOUT).await;
         let mut tick = interval(self.identity.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut answered, mut expiry, mut looked) = (true, None, None::<Instant>);
         loop {
             tick.tick().await;
             if looked.is_none_or(|at| at.elapsed() > CERTIFICATE_AGE_MAX) {
-                (expiry, looked) = (certificate::expiry(self.identity.certificate.as_deref()).await, Some(Instant::now()));
+                (expiry, looked) =
+                    (certificate::expiry(self.identity.certificate.as_deref()).await, Some(Instant::now()));
             }
             let failed = self.beat_once(nats, expiry).await.err();
             if failed.is_some() {
@@ -181,9 +184,10 @@ impl Lifeline {
         let request = nats.client().request(self.beat_subject(), self.heartbeat(false, expiry));
         let answer = timeout(limit, request).await.map_err(|_| "no answer in time".to_owned())?;
         let answer = answer.map_err(|e| e.to_string())?;
-        let reply: HeartbeatReply = serde_json::from_slice(&answer.payload).map_err(|e| format!("an answer that is none: {e}"))?;
+        let reply: HeartbeatReply =
+            serde_json::from_slice(&answer.payload).map_err(|e| format!("an answer that is none: {e}"))?;
         for job in reply.stop {
-            self.ledger.cancel(job);
+            self.ledger.stop(job);
         }
         Ok(())
     }

@@ -25,12 +25,13 @@ pub const REDELIVERIES: Metric = Metric::counter(
 pub const INFLIGHT: Metric =
     Metric::gauge("agentforge_worker_inflight", &[], "Jobs that this worker has taken and not yet settled.");
 /// How many fit.
-pub const CAPACITY: Metric = Metric::gauge("agentforge_worker_capacity", &[], "Jobs that this worker takes at once, at most.");
-/// Attempts that came twice.
+pub const CAPACITY: Metric =
+    Metric::gauge("agentforge_worker_capacity", &[], "Jobs that this worker takes at once, at most.");
+/// Attempts that came twice. The orchestrator counts here too, so the words are the same in both.
 pub const DUPLICATES: Metric = Metric::counter(
     "agentforge_duplicates_suppressed_total",
     &["where"],
-    "Second arrivals of something that was done or under way already, by where they were noticed.",
+    "Repeats that changed nothing: submit (same key or id), publish (duplicate window), result (fenced).",
 );
 /// Heartbeats without an answer.
 pub const HEARTBEAT_FAILURES: Metric =

@@ -24,6 +24,9 @@ pub async fn run(
     started_after: Duration,
     on_started: impl AsyncFnOnce(),
 ) -> RunEnd {
+    if let Some(cause) = stop.cause() {
+        return RunEnd::Stopped(cause, String::new());
+    }
     let work = AssertUnwindSafe(async { tool.run(ctx, args).await }).catch_unwind();
     tokio::pin!(work);
     let begun = Instant::now();

@@ -14,7 +14,14 @@ use crate::{
     metrics::{self, CAPACITY, Handles, QueueCounters},
     slots::Pool,
     stop::Cause,
-    tools::{Toolbox, echo::Echo, exec::Exec, fail::Fail, http::Http, sleep::Sleep},
+    tools::{
+        Toolbox,
+        echo::Echo,
+        exec::{Exec, Starter},
+        fail::Fail,
+        http::Http,
+        sleep::Sleep,
+    },
     worker::{Lane, Worker},
 };
 use agentforge_config::{Common, Reader, Setting};
@@ -38,6 +45,8 @@ use tracing::{info, warn};
 
 /// What is kept of the grace for stopping tools, counting hand-backs and saying farewell.
 const LEAVE_MARGIN: Duration = Duration::from_secs(6);
+/// Unconfirmed acknowledgements per slot: enough to hide a round trip, few enough to be a bound.
+const ACKS_PER_SLOT: usize = 2;
 /// For the last heartbeat.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// For emptying the connection, however late it is.
@@ -121,7 +130,11 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
         let lifeline_ended = start_lifeline(&config, &runtime, &worker, farewell.clone())?;
         spawn_loops(&runtime, &worker, pullers, &tasks);
         let (router, stop, grace) = (admin_router(&runtime), runtime.stopping(), runtime.grace());
-        runtime.supervisor().spawn("http", OnEnd::Stop, async move { Ok(serve_http(listener, router, stop, grace).await?) });
+        runtime.supervisor().spawn(
+            "http",
+            OnEnd::Stop,
+            async move { Ok(serve_http(listener, router, stop, grace).await?) },
+        );
         {
             let mut pool = worker.pool.lock().unwrap_or_else(PoisonError::into_inner);
             pool.begin(|lane, n| worker.lanes[lane].slots.grant(n));
@@ -149,8 +162,9 @@ fn toolbox(config: &Config) -> Result<Toolbox, Error> {
     tools.add("sleep", Sleep)?;
     tools.add("fail", Fail)?;
     tools.add("http", Http::new(client, config.http_body_max_bytes))?;
+    let starter = Starter::default();
     for (name, spec) in &config.commands {
-        tools.add_shared(name.clone(), Arc::new(Exec::new(spec.clone())))?;
+        tools.add_shared(name.clone(), Arc::new(Exec::new(spec.clone(), starter.clone())))?;
     }
     Ok(tools)
 }
@@ -161,7 +175,13 @@ fn start_puller(config: &Config, nats: &Nats, queue: &agentforge_message_id::Que
     (name, consume::puller(nats, &config.mission, queue, name, config.concurrency))
 }
 
-fn assemble(config: &Config, runtime: &Runtime, nats: Nats, tools: Toolbox, pullers: &[(&'static str, Puller)]) -> Worker {
+fn assemble(
+    config: &Config,
+    runtime: &Runtime,
+    nats: Nats,
+    tools: Toolbox,
+    pullers: &[(&'static str, Puller)],
+) -> Worker {
     let lane = |(queue, (_, puller)): (&agentforge_message_id::Queue, &(&'static str, Puller))| Lane {
         queue: queue.clone(),
         jobs_subject: subjects::job(&config.mission, queue),
@@ -181,6 +201,7 @@ fn assemble(config: &Config, runtime: &Runtime, nats: Nats, tools: Toolbox, pull
         lanes: config.queues.iter().zip(pullers).map(lane).collect(),
         pool: Mutex::new(Pool::new(config.concurrency, config.queues.len())),
         suspects: Semaphore::new(1),
+        acks: Semaphore::new(ACKS_PER_SLOT * config.concurrency),
         max_lost: config.max_lost,
         started_after: config.started_after,
         reuse_window: config.reuse_window,
@@ -223,10 +244,18 @@ fn spawn_loops(runtime: &Runtime, worker: &Arc<Worker>, pullers: Vec<(&'static s
     let (supervisor, readiness) = (runtime.supervisor(), runtime.readiness());
     let bindings = Arc::new(Bindings::new(readiness.gate("consumer", true), worker));
     let nats_gate = readiness.gate("nats", true);
-    supervisor.spawn("connection", OnEnd::Stop, consume::watch_connection(worker.nats.clone(), nats_gate, worker.clone()));
+    supervisor.spawn(
+        "connection",
+        OnEnd::Stop,
+        consume::watch_connection(worker.nats.clone(), nats_gate, worker.clone()),
+    );
     for (lane, (name, puller)) in pullers.into_iter().enumerate() {
         let heart = readiness.heartbeat(name, 2 * STALL_MAX);
-        supervisor.spawn("binding", OnEnd::Stop, consume::watch_binding(worker.clone(), lane, puller.bound(), bindings.clone()));
+        supervisor.spawn(
+            "binding",
+            OnEnd::Stop,
+            consume::watch_binding(worker.clone(), lane, puller.bound(), bindings.clone()),
+        );
         supervisor.spawn(name, OnEnd::Stop, consume::serve(worker.clone(), lane, puller, tasks.clone(), heart));
     }
 }

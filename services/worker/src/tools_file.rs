@@ -85,13 +85,15 @@ pub fn parse(
     taken: &BTreeSet<ToolName>,
     around: &dyn Surroundings,
 ) -> Result<Vec<(ToolName, Spec)>, Vec<String>> {
-    let document: Document = toml::from_str(text).map_err(|e| vec![format!("it is not a tools file: {}", e.to_string().trim())])?;
+    let document: Document =
+        toml::from_str(text).map_err(|e| vec![format!("it is not a tools file: {}", e.to_string().trim())])?;
     let (mut tools, mut faults, mut names) = (Vec::new(), Vec::new(), taken.clone());
     if document.tool.len() > TOOLS_MAX {
         faults.push(format!("it declares {} tools; at most {TOOLS_MAX} are taken", document.tool.len()));
     }
     for (index, value) in document.tool.into_iter().take(TOOLS_MAX).enumerate() {
-        let called = value.get("name").and_then(|n| n.as_str()).map_or(format!("number {}", index + 1), |n| format!("{n:?}"));
+        let called =
+            value.get("name").and_then(|n| n.as_str()).map_or(format!("number {}", index + 1), |n| format!("{n:?}"));
         let mut fault = |problem: String| faults.push(format!("tool {called}: {problem}"));
         let declared: Declared = match value.try_into() {
             Ok(declared) => declared,
@@ -116,7 +118,12 @@ pub fn parse(
 }
 
 /// The checked command; `None` after a fault.
-fn spec(declared: Declared, output_max_bytes: usize, around: &dyn Surroundings, fault: &mut dyn FnMut(String)) -> Option<Spec> {
+fn spec(
+    declared: Declared,
+    output_max_bytes: usize,
+    around: &dyn Surroundings,
+    fault: &mut dyn FnMut(String),
+) -> Option<Spec> {
     let mut good = true;
     let mut fault = |problem: String| {
         good = false;
@@ -147,7 +154,8 @@ fn spec(declared: Declared, output_max_bytes: usize, around: &dyn Surroundings, 
     if memory.is_some_and(|m| m < MEMORY_MIN_BYTES) {
         fault("memory must be 1MiB or more".to_owned());
     }
-    let output_max = checked(declared.output_max.as_deref(), parse_byte_size, "output_max", &mut fault).map(|size| size.0);
+    let output_max =
+        checked(declared.output_max.as_deref(), parse_byte_size, "output_max", &mut fault).map(|size| size.0);
     let output_max = output_max.map_or(output_max_bytes, |size| usize::try_from(size).unwrap_or(usize::MAX));
     let env = declared.env.iter().filter_map(|name| Some((name.into(), around.variable(name)?))).collect();
     good.then_some(Spec {
@@ -180,10 +188,15 @@ fn checked<T>(
 fn find_program(first: &str, around: &dyn Surroundings) -> Result<PathBuf, String> {
     if first.contains('/') {
         let path = std::path::absolute(first).map_err(|e| format!("argv: {first:?}: {e}"))?;
-        return if is_program(&path) { Ok(path) } else { Err(format!("argv: {first:?} is not a program that can be run")) };
+        return if is_program(&path) {
+            Ok(path)
+        } else {
+            Err(format!("argv: {first:?} is not a program that can be run"))
+        };
     }
     let path = around.variable("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    let found = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(first)).find(|p| is_program(p));
+    let found =
+        std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(first)).find(|p| is_program(p));
     found.filter(|_| !first.is_empty()).ok_or_else(|| format!("argv: {first:?} is not a program on PATH"))
 }
 
@@ -268,8 +281,18 @@ mod tests {
             argv = ["cat"]
         "#;
         let faults = read(text).unwrap_err();
-        let expected =
-            ["taken", "bad name", "argv is empty", "no-such-program", "working_dir", "timeout", "memory", "A=B", "shell", "\"d\""];
+        let expected = [
+            "taken",
+            "bad name",
+            "argv is empty",
+            "no-such-program",
+            "working_dir",
+            "timeout",
+            "memory",
+            "A=B",
+            "shell",
+            "\"d\"",
+        ];
         for part in expected {
             assert!(faults.iter().any(|f| f.contains(part)), "{part} is missing in {faults:#?}");
         }

@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) pool: Mutex<Pool>,
     /// One at a time: see `attempt::SUSPECT_AFTER_LOST`.
     pub(crate) suspects: Semaphore,
+    /// Acknowledgements under way whose jobs have given their slots back.
+    pub(crate) acks: Semaphore,
     pub(crate) max_lost: u64,
     pub(crate) started_after: Duration,
     pub(crate) reuse_window: Duration,
@@ -151,7 +153,14 @@ impl Worker {
 
     /// Gives a delivery back on purpose. It is counted first, so that the next worker does not take
     /// us for lost; when the count fails, the message goes back all the same.
-    pub(crate) async fn hand_back(&self, lane: &Lane, delivery: &Delivery, job: JobId, attempt: Attempt, delay: Option<Duration>) {
+    pub(crate) async fn hand_back(
+        &self,
+        lane: &Lane,
+        delivery: &Delivery,
+        job: JobId,
+        attempt: Attempt,
+        delay: Option<Duration>,
+    ) {
         if let Err(error) = self.buckets.count_handback(job, attempt).await {
             warn!(error = &error as &dyn std::error::Error, %job, "a hand-back could not be counted, it will look like a lost worker");
         }

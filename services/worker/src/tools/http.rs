@@ -222,7 +222,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let length = body.len();
-        let answer = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        let answer =
+            format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let mut buffer = [0; 4096];
@@ -235,8 +236,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_keeps_status_some_headers_and_the_body_to_its_cap() {
-        let port = server("201 Created", "content-type: text/plain\r\nset-cookie: s=1\r\n", "0123456789abcdefXYZ").await;
-        let output = http(&["127.0.0.1"]).run(&context(), &args(&format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#))).await.unwrap();
+        let port =
+            server("201 Created", "content-type: text/plain\r\nset-cookie: s=1\r\n", "0123456789abcdefXYZ").await;
+        let output = http(&["127.0.0.1"])
+            .run(&context(), &args(&format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#)))
+            .await
+            .unwrap();
         let value: serde_json::Value = serde_json::from_str(output.get()).unwrap();
         assert_eq!(value["status"], 201);
         assert_eq!(value["body"], "0123456789abcdef");
@@ -257,7 +262,10 @@ mod tests {
         ];
         for (status, headers, class, after) in cases {
             let port = server(status, headers, "why").await;
-            let error = http(&["127.0.0.1"]).run(&context(), &args(&format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#))).await.unwrap_err();
+            let error = http(&["127.0.0.1"])
+                .run(&context(), &args(&format!(r#"{{"url":"http://127.0.0.1:{port}/"}}"#)))
+                .await
+                .unwrap_err();
             assert_eq!((error.class, error.retry_after), (class, after.map(Duration::from_secs)), "{status}");
             assert_eq!(error.log_tail, "why");
         }

@@ -33,8 +33,9 @@ impl Tool for Sleep {
 fn length(args: &Args) -> Result<Duration, ToolError> {
     match (args.ms, args.seconds) {
         (Some(ms), None) => Ok(Duration::from_millis(ms)),
-        (None, Some(seconds)) => Duration::try_from_secs_f64(seconds)
-            .map_err(|_| ToolError::validation("`seconds` is no length of time")),
+        (None, Some(seconds)) => {
+            Duration::try_from_secs_f64(seconds).map_err(|_| ToolError::validation("`seconds` is no length of time"))
+        }
         _ => Err(ToolError::validation("give either `ms` or `seconds`")),
     }
 }
@@ -51,7 +52,9 @@ mod tests {
             let output = Sleep.run(&context(), &args(text)).await.unwrap();
             assert_eq!(output.get(), format!(r#"{{"slept_ms":{expected}}}"#));
         }
-        for bad in ["{}", r#"{"ms":1,"seconds":1}"#, r#"{"seconds":-1}"#, r#"{"seconds":1e300}"#, r#"{"minutes":1}"#, "[]"] {
+        for bad in
+            ["{}", r#"{"ms":1,"seconds":1}"#, r#"{"seconds":-1}"#, r#"{"seconds":1e300}"#, r#"{"minutes":1}"#, "[]"]
+        {
             let error = Sleep.run(&context(), &args(bad)).await.unwrap_err();
             assert_eq!(error.class, ErrorClass::Validation, "{bad}");
         }

@@ -43,7 +43,6 @@ pub struct Bench {
     pub nats: Nats,
     pub mission: Mission,
     pub told: Arc<Mutex<Told>>,
-    pub ack_wait: Duration,
     /// Where workers connect; a proxy may stand there.
     pub url: String,
     _reader: JoinHandle<()>,
@@ -65,9 +64,16 @@ impl Bench {
         let nats = Nats::connect(&NatsConfig::for_url(&server.url()).unwrap(), "test").await.unwrap();
         assert!(nats.wait_connected(SOON).await);
         let mission = Mission::new("test").unwrap();
-        let mut source: BTreeMap<String, String> =
-            [("JOBS_MAX_BYTES", "64MiB"), ("RESULTS_MAX_BYTES", "64MiB"), ("DLQ_MAX_BYTES", "16MiB"), ("EVENTS_MAX_BYTES", "16MiB"), ("OUTPUTS_MAX_BYTES", "64MiB")]
-                .iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut source: BTreeMap<String, String> = [
+            ("JOBS_MAX_BYTES", "64MiB"),
+            ("RESULTS_MAX_BYTES", "64MiB"),
+            ("DLQ_MAX_BYTES", "16MiB"),
+            ("EVENTS_MAX_BYTES", "16MiB"),
+            ("OUTPUTS_MAX_BYTES", "64MiB"),
+        ]
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
         source.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let mut reader = Reader::new(&source);
         let config = TopologyConfig::read(&mut reader);
@@ -78,7 +84,7 @@ impl Bench {
         let bench_reader = tokio::spawn(read_reports(nats.clone(), mission.clone(), told.clone()));
         let heartbeats = tokio::spawn(answer_heartbeats(nats.clone(), mission.clone(), told.clone()));
         let url = server.url();
-        Self { server, nats, mission, told, ack_wait: config.ack_wait, url, _reader: bench_reader, _heartbeats: heartbeats }
+        Self { server, nats, mission, told, url, _reader: bench_reader, _heartbeats: heartbeats }
     }
 
     pub fn job(&self, tool: &str, args: &str) -> JobMessage {
@@ -225,9 +231,17 @@ pub struct RunningWorker {
 
 impl RunningWorker {
     pub async fn start(url: &str, settings: &[(&str, &str)], grace: Duration) -> Self {
-        let mut source: BTreeMap<String, String> =
-            [("NATS_URL", url), ("MISSION", "test"), ("HTTP_PORT", "0"), ("METRICS_PORT", "0"), ("HEARTBEAT_INTERVAL", "200ms"), ("NATS_MAX_RECONNECT_WAIT", "300ms")]
-                .iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut source: BTreeMap<String, String> = [
+            ("NATS_URL", url),
+            ("MISSION", "test"),
+            ("HTTP_PORT", "0"),
+            ("METRICS_PORT", "0"),
+            ("HEARTBEAT_INTERVAL", "200ms"),
+            ("NATS_MAX_RECONNECT_WAIT", "300ms"),
+        ]
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
         source.extend(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let mut reader = Reader::new(&source);
         let config = WorkerWith::<TestTools>::read_config(&mut reader);

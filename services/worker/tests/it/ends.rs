@@ -5,7 +5,7 @@ use agentforge_harness::require;
 use agentforge_jetstream::subjects;
 use agentforge_message_id::Mission;
 use agentforge_proto::{
-    bus::{ErrorClass, Outcome},
+    bus::{ErrorClass, Finished, Outcome},
     time::Micros,
 };
 
@@ -20,9 +20,13 @@ async fn an_attempt_is_told_with_its_class_and_then_acknowledged() {
     assert_eq!((finished.attempt.get(), finished.delivery, &finished.worker), (1, 1, &worker.id));
     assert!(finished.started_at <= finished.finished_at);
 
-    let failed = bench.run(&bench.job("fail", r#"{"class":"rate_limited","message":"slow down","retry_after_ms":1234}"#)).await;
+    let failed =
+        bench.run(&bench.job("fail", r#"{"class":"rate_limited","message":"slow down","retry_after_ms":1234}"#)).await;
     let failure = failure_of(&failed);
-    assert_eq!((failure.class, failure.message.as_str(), failure.retry_after_ms), (ErrorClass::RateLimited, "slow down", Some(1234)));
+    assert_eq!(
+        (failure.class, failure.message.as_str(), failure.retry_after_ms),
+        (ErrorClass::RateLimited, "slow down", Some(1234))
+    );
 
     assert_eq!(failure_of(&bench.run(&bench.job("nobody-has-this", "{}")).await).class, ErrorClass::ToolNotFound);
 
@@ -62,7 +66,9 @@ async fn bytes_that_are_no_job_are_reported_once_and_hold_nobody_up() {
     let worker = bench.worker(&[]).await;
     bench.run(&bench.job("echo", "{}")).await;
 
-    let rejected = bench.until("all rubbish is reported", |told| (told.rejected.len() >= rubbish.len()).then(|| told.rejected.clone())).await;
+    let rejected = bench
+        .until("all rubbish is reported", |told| (told.rejected.len() >= rubbish.len()).then(|| told.rejected.clone()))
+        .await;
     bench.queue_is_empty().await;
     let sequences: std::collections::BTreeSet<_> = rejected.iter().map(|r| r.sequence).collect();
     assert_eq!((rejected.len(), sequences.len()), (rubbish.len(), rubbish.len()), "each exactly once");
@@ -104,10 +110,13 @@ async fn jobs_overlap_and_a_busy_queue_does_not_starve_another() {
     let done = bench.told.lock().unwrap().finished.len();
     assert!(done < 40, "the other queue waited for the whole backlog");
     bench.until("all jobs are done", |told| (told.finished.len() == 41).then_some(())).await;
-    let spread = bench.told.lock().unwrap();
-    let overlaps = |a: &agentforge_proto::bus::Finished| spread.finished.iter().filter(|b| b.started_at < a.finished_at && a.started_at < b.finished_at).count();
-    let most = spread.finished.iter().map(overlaps).max().unwrap();
+    let most = {
+        let told = bench.told.lock().unwrap();
+        let beside = |a: &Finished| {
+            told.finished.iter().filter(|b| b.started_at < a.finished_at && a.started_at < b.finished_at).count()
+        };
+        told.finished.iter().map(beside).max().unwrap()
+    };
     assert!(most > 4, "at most {most} at once");
-    drop(spread);
     worker.drain().await;
 }

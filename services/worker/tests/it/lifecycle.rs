@@ -1,7 +1,7 @@
 //! Starting before NATS, cancels, heartbeats, drains.
 
 use crate::bench::{Bench, RunningWorker, SOON, output_of};
-use agentforge_harness::{eventually, require};
+use agentforge_harness::{Proc, eventually, require};
 use agentforge_jetstream::subjects;
 use agentforge_message_id::JobId;
 use agentforge_proto::bus::{CancelSignal, Outcome};
@@ -43,6 +43,26 @@ async fn a_cancel_stops_a_running_job_and_skips_one_that_has_not_come() {
     worker.drain().await;
 }
 
+#[tokio::test]
+async fn wrong_settings_and_a_wrong_tools_file_stop_the_start_with_every_fault() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        "[[tool]]\nname = \"echo\"\nargv = [\"cat\"]\n[[tool]]\nname = \"x\"\nargv = [\"no-such-program\"]\n",
+    )
+    .unwrap();
+    let mut worker = Proc::builder(env!("CARGO_BIN_EXE_agentforge-worker"))
+        .env("WORKER_TOOLS_FILE", file.path().to_str().unwrap())
+        .env("WORKER_CONCURRENCY", "many")
+        .env("EGRESS_ALLOW", "http://example.org")
+        .start();
+    assert_eq!(worker.wait(SOON).await, 64);
+    let log = worker.full_log();
+    for part in ["taken by another tool", "no-such-program", "WORKER_CONCURRENCY", "EGRESS_ALLOW"] {
+        assert!(log.contains(part), "{part} is missing in\n{log}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeats_tell_who_is_there_and_stop_what_is_final_already() {
     let Some(()) = require("nats-server") else { return };
@@ -50,7 +70,9 @@ async fn heartbeats_tell_who_is_there_and_stop_what_is_final_already() {
     let worker = bench.worker(&[("WORKER_CONCURRENCY", "7"), ("SITE", "pier")]).await;
     let job = bench.job("sleep", r#"{"seconds":600}"#);
     bench.submit(&job).await;
-    let beat = bench.until("a heartbeat names the job", |told| told.heartbeats.iter().find(|b| b.running == [job.job]).cloned()).await;
+    let beat = bench
+        .until("a heartbeat names the job", |told| told.heartbeats.iter().find(|b| b.running == [job.job]).cloned())
+        .await;
     assert_eq!((beat.agent, beat.capacity, beat.inflight, beat.site.as_str()), (worker.id.clone(), 7, 1, "pier"));
     assert!(beat.tools.contains(&"echo".to_owned()) && !beat.leaving && beat.interval_ms == 200);
     bench.told.lock().unwrap().stop.push(job.job);
@@ -69,7 +91,11 @@ async fn a_drain_finishes_what_it_can_and_hands_back_the_rest_without_a_trace() 
     // The slow job is begun and handed back by more workers than it may lose.
     for round in 1..=4 {
         let worker = RunningWorker::start(&bench.url, &[("WORKER_MAX_DELIVERIES", "2")], Duration::from_secs(2)).await;
-        bench.until("the job is begun again", |told| (told.started.iter().filter(|s| s.job == slow.job).count() >= round).then_some(())).await;
+        bench
+            .until("the job is begun again", |told| {
+                (told.started.iter().filter(|s| s.job == slow.job).count() >= round).then_some(())
+            })
+            .await;
         if round == 1 {
             bench.submit(&quick).await;
             bench.started(quick.job).await;

@@ -36,14 +36,16 @@ async fn a_job_that_kills_its_workers_ends_as_worker_lost_and_its_neighbours_do_
     let bench = Bench::with(NatsOptions::default(), &[("ACK_WAIT", "1s")]).await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tools.toml");
-    std::fs::write(&file, "[[tool]]\nname = \"killer\"\nargv = [\"/bin/sh\", \"-c\", \"sleep 0.2; kill -9 $PPID\"]\n").unwrap();
+    std::fs::write(&file, "[[tool]]\nname = \"killer\"\nargv = [\"/bin/sh\", \"-c\", \"sleep 0.2; kill -9 $PPID\"]\n")
+        .unwrap();
     let killer = bench.job("killer", "{}");
     let neighbours: Vec<_> = (0..3).map(|_| bench.job("sleep", r#"{"ms":500}"#)).collect();
     bench.submit(&killer).await;
     for job in &neighbours {
         bench.submit(job).await;
     }
-    let settings = [("WORKER_TOOLS_FILE", file.to_str().unwrap()), ("WORKER_MAX_DELIVERIES", "3"), ("WORKER_CONCURRENCY", "4")];
+    let settings =
+        [("WORKER_TOOLS_FILE", file.to_str().unwrap()), ("WORKER_MAX_DELIVERIES", "3"), ("WORKER_CONCURRENCY", "4")];
     let mut worker = process(&bench, &settings);
     let end = tokio::time::Instant::now() + 2 * SOON;
     while bench.finishes_of(killer.job) == 0 {
@@ -113,13 +115,12 @@ async fn results_survive_an_outage_of_nats_and_are_told_once() {
         output_of(&bench.finished(job.job).await);
     }
     bench.queue_is_empty().await;
-    let told = bench.told.lock().unwrap();
     for job in &jobs {
+        let told = bench.told.lock().unwrap();
         let begun = told.started.iter().filter(|s| s.job == job.job).count();
         let ended = told.finished.iter().filter(|f| f.job == job.job).count();
         assert_eq!((begun, ended), (1, 1), "run once and told once, although the message came again");
     }
-    drop(told);
     worker.drain().await;
 }
 
@@ -138,7 +139,8 @@ async fn a_full_result_stream_holds_results_back_and_loses_none() {
     bench.submit(&job).await;
     eventually(SOON, "the result is held", || async {
         let page = worker.runtime.process().render_metrics();
-        let held = page.lines().find_map(|l| l.strip_prefix("agentforge_results_held ")).and_then(|n| n.parse::<f64>().ok());
+        let held =
+            page.lines().find_map(|l| l.strip_prefix("agentforge_results_held ")).and_then(|n| n.parse::<f64>().ok());
         held.is_some_and(|n| n >= 1.0)
     })
     .await;

@@ -6,4 +6,5 @@ mod ends;
 mod lifecycle;
 mod losses;
 mod operations;
+mod throughput;
 mod tools;

@@ -9,7 +9,11 @@ use std::{fmt::Write, time::Duration};
 fn tools_file(tools: &[(&str, &str, &str)]) -> tempfile::NamedTempFile {
     let mut text = String::new();
     for (name, script, more) in tools {
-        writeln!(text, "[[tool]]\nname = \"{name}\"\nargv = [\"/bin/sh\", \"-c\", '''{script}''']\nenv = [\"PATH\"]\n{more}").unwrap();
+        writeln!(
+            text,
+            "[[tool]]\nname = \"{name}\"\nargv = [\"/bin/sh\", \"-c\", '''{script}''']\nenv = [\"PATH\"]\n{more}"
+        )
+        .unwrap();
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
@@ -19,7 +23,9 @@ fn tools_file(tools: &[(&str, &str, &str)]) -> tempfile::NamedTempFile {
 /// Processes whose command line has this text.
 fn running(mark: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes.filter(|p| std::fs::read(p.path().join("cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(mark))).count()
+    processes
+        .filter(|p| std::fs::read(p.path().join("cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(mark)))
+        .count()
 }
 
 async fn nothing_runs(mark: &str) {

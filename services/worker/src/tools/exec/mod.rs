@@ -52,14 +52,18 @@ pub struct Spec {
 /// A declared command as a tool.
 #[derive(Debug)]
 pub struct Exec {
-    spec: Arc<Spec>,
-    spawner: OnceLock<Spawner>,
+    spec: Spec,
+    starter: Starter,
 }
+
+/// Starts the commands of a worker, from one thread that all its tools share. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Starter(Arc<OnceLock<Spawner>>);
 
 impl Exec {
     /// The tool; nothing is started before the first run.
-    pub fn new(spec: Spec) -> Self {
-        Self { spec: Arc::new(spec), spawner: OnceLock::new() }
+    pub fn new(spec: Spec, starter: Starter) -> Self {
+        Self { spec, starter }
     }
 }
 
@@ -75,7 +79,7 @@ enum End {
 #[async_trait]
 impl Tool for Exec {
     async fn run(&self, ctx: &ToolContext, args: &RawValue) -> Result<ToolOutput, ToolError> {
-        let spawner = self.spawner.get_or_init(Spawner::start);
+        let spawner = self.starter.0.get_or_init(Spawner::start);
         let mut group = spawner.spawn(self.command(ctx), self.spec.memory_max_bytes).await.map_err(of_spawn)?;
         let mut pump = Pump::new(group.take_pipes(), args.get().as_bytes(), self.spec.output_max_bytes);
         let end = self.attend(ctx, &mut group, &mut pump).await;

@@ -17,7 +17,7 @@ fn sh(script: &str) -> Spec {
 }
 
 async fn run(spec: Spec, input: &str) -> Result<String, ToolError> {
-    Exec::new(spec).run(&context(), &args(input)).await.map(|output| output.get().to_owned())
+    Exec::new(spec, Starter::default()).run(&context(), &args(input)).await.map(|output| output.get().to_owned())
 }
 
 fn alive(pid: i32) -> bool {
@@ -88,7 +88,15 @@ async fn the_log_tail_is_the_end_of_standard_error() {
 
 #[tokio::test]
 async fn the_environment_is_what_was_declared() {
-    let output = run(Spec { env: vec![("A".into(), "1".into())], ..sh("/usr/bin/env | /usr/bin/sort | /usr/bin/tr '\\n' ' ' | /bin/sed 's/.*/\"&\"/'") }, "{}").await.unwrap();
+    let output = run(
+        Spec {
+            env: vec![("A".into(), "1".into())],
+            ..sh("/usr/bin/env | /usr/bin/sort | /usr/bin/tr '\\n' ' ' | /bin/sed 's/.*/\"&\"/'")
+        },
+        "{}",
+    )
+    .await
+    .unwrap();
     assert!(output.contains("A=1") && output.contains("AGENTFORGE_JOB="), "{output}");
     assert!(!output.contains("HOME="), "{output}");
 }
@@ -117,7 +125,8 @@ async fn a_child_left_behind_with_the_output_open_neither_hangs_the_run_nor_surv
 async fn its_own_timeout_kills_the_whole_group_even_when_it_ignores_the_request() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pid");
-    let script = format!("trap '' TERM; (trap '' TERM; echo waiting >&2; sleep 600) & echo $! > {}; wait; wait", file.display());
+    let script =
+        format!("trap '' TERM; (trap '' TERM; echo waiting >&2; sleep 600) & echo $! > {}; wait; wait", file.display());
     let spec = Spec { timeout: Some(Duration::from_millis(300)), ..sh(&script) };
     let error = run(spec, "{}").await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Timeout);
@@ -129,11 +138,14 @@ async fn its_own_timeout_kills_the_whole_group_even_when_it_ignores_the_request(
 async fn a_stop_ends_the_group_and_lets_it_clean_up() {
     let dir = tempfile::tempdir().unwrap();
     let (ready, cleaned) = (dir.path().join("pid"), dir.path().join("cleaned"));
-    let script =
-        format!("trap 'echo > {}; exit 0' TERM; echo $$ > {}; while :; do sleep 0.05; done", cleaned.display(), ready.display());
+    let script = format!(
+        "trap 'echo > {}; exit 0' TERM; echo $$ > {}; while :; do sleep 0.05; done",
+        cleaned.display(),
+        ready.display()
+    );
     let ctx = context();
     let cancel = ctx.cancel.clone();
-    let job = tokio::spawn(async move { Exec::new(sh(&script)).run(&ctx, &args("{}")).await });
+    let job = tokio::spawn(async move { Exec::new(sh(&script), Starter::default()).run(&ctx, &args("{}")).await });
     let pid = pid_in(&ready).await;
     cancel.cancel();
     assert!(job.await.unwrap().is_err());
@@ -147,7 +159,7 @@ async fn a_dropped_run_leaves_nothing_running() {
     let file = dir.path().join("pid");
     let script = format!("sleep 600 & echo $! > {}; wait", file.display());
     let ctx = context();
-    let job = tokio::spawn(async move { Exec::new(sh(&script)).run(&ctx, &args("{}")).await });
+    let job = tokio::spawn(async move { Exec::new(sh(&script), Starter::default()).run(&ctx, &args("{}")).await });
     let pid = pid_in(&file).await;
     job.abort();
     eventually_dead(pid).await;
