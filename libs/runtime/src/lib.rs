@@ -12,6 +12,7 @@ mod error;
 mod host;
 pub mod http;
 mod metrics;
+pub mod pages;
 mod process;
 mod readiness;
 mod ready_file;

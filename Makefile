@@ -1,0 +1,42 @@
+# Two commands do everything: `make dev` runs the system before your eyes, `make test` proves it.
+
+CARGO ?= cargo
+
+.PHONY: help dev build test needs lint fmt soak bench docs clean-data
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+dev: build ## Build and run everything on this machine, with a small workload; Ctrl-C drains and ends it
+	@AGENTFORGE_NATS_SERVER="$$(scripts/nats-server --path)" target/debug/agentforge dev
+
+build: ## Provide nats-server and build the command and the services
+	@scripts/nats-server --path >/dev/null
+	$(CARGO) build
+
+test: needs ## Install or name what the tests need, then run all of them
+	@scripts/run-tests
+
+needs: ## Install or name what the tests need
+	@scripts/test-needs
+
+lint: ## Format check and lints, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format
+	$(CARGO) fmt --all
+
+soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...), optimised; takes long
+	@AGENTFORGE_SOAK=1 scripts/run-tests --release -p agentforge-end-to-end
+
+bench: ## Jobs a second and latency beside the raw JetStream floor, optimised build
+	@scripts/nats-server --path >/dev/null
+	$(CARGO) build --release
+	target/release/agentforge bench jobs
+
+docs: build ## Write docs/configuration.md, docs/METRICS.md and docs/openapi.json anew
+	@scripts/generate-docs
+
+clean-data: ## Remove what `make dev` and `make bench` stored
+	rm -rf .agentforge .agentforge-bench

@@ -1,0 +1,261 @@
+//! The command line: every command, option and example. Parsing only; nothing here acts.
+//!
+//! Values become real types here (durations, moments, URLs), so that a typo is a usage error (exit
+//! code 2) before anything is sent.
+
+use crate::{bench, commands, dev};
+use agentforge_config::parse_duration;
+use clap::{Parser, Subcommand, builder::styling};
+use jiff::Timestamp;
+use std::time::Duration;
+
+const STYLES: styling::Styles = styling::Styles::styled()
+    .header(styling::AnsiColor::Green.on_default().bold())
+    .usage(styling::AnsiColor::Green.on_default().bold())
+    .literal(styling::AnsiColor::Cyan.on_default())
+    .placeholder(styling::AnsiColor::Cyan.on_default());
+
+/// Submit jobs, follow them, and run the whole backbone on your machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agentforge",
+    version,
+    styles = STYLES,
+    max_term_width = 110,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  agentforge dev                                          start everything here
+  agentforge job submit echo '{\"hello\":\"world\"}' --wait   run a job, print its result
+  agentforge job list --state running                     what runs now
+  agentforge dlq redrive --all --rate 20                  put dead jobs back, 20 a second
+
+Exit codes: 0 ok, 1 failed, 2 wrong command line, 3 a job that was waited for did not succeed."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// The orchestrator's gRPC address
+    #[arg(long, global = true, env = "AGENTFORGE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:50051", value_parser = server, help_heading = "Global options")]
+    pub server: String,
+    /// Bearer token; better given by the environment, where other users cannot see it
+    #[arg(long, global = true, env = "AGENTFORGE_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token, help_heading = "Global options")]
+    pub token: Option<Token>,
+    /// Print JSON, one document a line
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// How long one request may take; waiting for jobs is not counted
+    #[arg(long, global = true, env = "AGENTFORGE_REQUEST_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "Global options")]
+    pub request_timeout: Duration,
+}
+
+/// A bearer token that no `Debug` shows.
+#[derive(Clone)]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start NATS, orchestrator and worker on this machine
+    Dev(dev::Args),
+    /// Submit, list, follow and cancel jobs
+    #[command(subcommand)]
+    Job(commands::job::Command),
+    /// Look at dead letters and put them back
+    #[command(subcommand)]
+    Dlq(commands::dlq::Command),
+    /// Jobs made by the clock
+    #[command(subcommand)]
+    Schedule(commands::schedule::Command),
+    /// The workers that announced themselves
+    #[command(subcommand)]
+    Agent(commands::agent::Command),
+    /// Measure this installation against its floor
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Save the orchestrator's database to a file
+    Backup(commands::backup::BackupArgs),
+    /// Bring a saved database back
+    Restore(commands::backup::RestoreArgs),
+    /// Every setting of every service
+    Settings(commands::settings::SettingsArgs),
+    /// Every metric of every service
+    #[command(hide = true)]
+    MetricsCatalogue(commands::settings::MetricsArgs),
+    /// The REST API as an OpenAPI document
+    #[command(hide = true)]
+    Openapi,
+    /// Print a completion script for your shell
+    Completions(CompletionsArgs),
+    /// Started often, by programs.
+    #[command(flatten)]
+    Inner(Inner),
+}
+
+/// What this program starts itself as. Parsed without the rest of the command line: building all of
+/// that takes longer than the work of an example tool.
+#[derive(Debug, Subcommand)]
+pub enum Inner {
+    /// Tools for trying out `exec`
+    #[command(subcommand, hide = true)]
+    ExampleTool(commands::example_tool::Command),
+    /// Becomes another program that dies with its parent
+    #[command(hide = true)]
+    RunChild(dev::child::RunChildArgs),
+}
+
+/// The command line when it is an inner one.
+#[derive(Debug, Parser)]
+#[command(name = "agentforge")]
+pub struct InnerCli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Inner,
+}
+
+impl InnerCli {
+    /// Whether the first argument asks for one.
+    pub fn is_asked_for() -> bool {
+        std::env::args_os().nth(1).is_some_and(|first| first == "example-tool" || first == "run-child")
+    }
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Jobs a second and latency, beside raw JetStream
+    #[command(after_help = "\
+Examples:
+  agentforge bench jobs
+  agentforge bench jobs --json > bench.json")]
+    Jobs(bench::Args),
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  source <(agentforge completions bash)
+  agentforge completions zsh > ~/.zfunc/_agentforge
+  agentforge completions fish > ~/.config/fish/completions/agentforge.fish")]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// A duration such as `30s`, `5m`, `200ms`, `1h30m`; a bare number is seconds.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(s: &str) -> Result<Duration, String> {
+    parse_duration(s).map_err(|e| format!("{e}; write it like 30s, 5m, 1h30m"))
+}
+
+/// A moment: RFC 3339, or `+10m` for so long from now.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn moment(s: &str) -> Result<Timestamp, String> {
+    moment_from(s, Timestamp::now())
+}
+
+fn moment_from(s: &str, now: Timestamp) -> Result<Timestamp, String> {
+    const FORM: &str = "write it like 2030-01-31T08:00:00Z, or +10m for ten minutes from now";
+    match s.strip_prefix('+') {
+        Some(later) => {
+            let by = parse_duration(later).map_err(|e| format!("{e}; {FORM}"))?;
+            now.checked_add(by).map_err(|_| format!("is too far away; {FORM}"))
+        }
+        None => s.parse().map_err(|_| format!("is not a moment; {FORM}")),
+    }
+}
+
+/// `key=value`; the key is not empty.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn label(s: &str) -> Result<(String, String), String> {
+    match s.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("is no label; write it like team=blue".to_owned()),
+    }
+}
+
+/// As [`label`], but kept as it was written.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn label_text(s: &str) -> Result<String, String> {
+    label(s).map(|_| s.to_owned())
+}
+
+fn server(s: &str) -> Result<String, String> {
+    let url = if s.contains("://") { s.to_owned() } else { format!("http://{s}") };
+    let parsed: tonic::transport::Uri = url.parse().map_err(|_| "is not a URL like http://127.0.0.1:50051".to_owned())?;
+    match (parsed.scheme_str(), parsed.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(url),
+        _ => Err("is not a URL like http://127.0.0.1:50051".to_owned()),
+    }
+}
+
+fn token(s: &str) -> Result<Token, String> {
+    let printable = s.bytes().all(|b| b.is_ascii_graphic());
+    if printable && !s.is_empty() { Ok(Token(s.to_owned())) } else { Err("is empty or has characters no token has".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn moments_are_absolute_or_from_now() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (text, wanted) in [
+            ("+10m", "2026-01-01T00:10:00Z"),
+            ("+1h30m", "2026-01-01T01:30:00Z"),
+            ("2026-03-01T08:00:00+01:00", "2026-03-01T07:00:00Z"),
+        ] {
+            assert_eq!(moment_from(text, now).unwrap(), wanted.parse().unwrap());
+        }
+        for bad in ["", "+", "10m", "tomorrow", "+10 parsecs"] {
+            assert!(moment_from(bad, now).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_server_may_be_written_without_scheme() {
+        assert_eq!(server("localhost:50051").unwrap(), "http://localhost:50051");
+        assert_eq!(server("https://forge.example").unwrap(), "https://forge.example");
+        for bad in ["", "ftp://x", "http://", "a b"] {
+            assert!(server(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let cli = Cli::try_parse_from(["agentforge", "--token", "sesame", "agent", "list"]).unwrap();
+        assert!(!format!("{cli:?}").contains("sesame"));
+    }
+}

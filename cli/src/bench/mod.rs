@@ -1,0 +1,15 @@
+//! `agentforge bench`: measures the product beside the raw limit, in the same run.
+//!
+//! Owns no service: it starts the real stack as separate processes in a directory of its own,
+//! drives it through the public API, and checks exact delivery in the database afterwards.
+
+mod check;
+mod floor;
+mod jobs;
+mod latency;
+mod machine;
+mod report;
+mod stack;
+mod throughput;
+
+pub use jobs::{Args, run};

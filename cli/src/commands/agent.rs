@@ -1,0 +1,114 @@
+//! `agentforge agent`: the workers that announced themselves.
+
+use super::{Context, pages};
+use crate::{
+    error::Result,
+    output::{Table, clean},
+    view::{AgentView, ago},
+};
+use agentforge_proto::v1;
+use clap::builder::PossibleValuesParser;
+
+/// What to do with agents.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List agents
+    List(ListArgs),
+    /// Show one agent
+    Get(GetArgs),
+}
+
+/// Which agents.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge agent list
+  agentforge agent list --status offline --json")]
+pub struct ListArgs {
+    /// Only this mission
+    #[arg(long)]
+    mission: Option<String>,
+    /// Only with this status
+    #[arg(long, value_parser = PossibleValuesParser::new(["online", "offline", "left"]))]
+    status: Option<String>,
+}
+
+/// Which agent.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge agent get AGENT_ID --json")]
+pub struct GetArgs {
+    /// The agent's id
+    id: String,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// What failed.
+pub async fn run(command: Command, context: &Context) -> Result {
+    match command {
+        Command::List(args) => list(args, context).await,
+        Command::Get(args) => get(args, context).await,
+    }
+}
+
+async fn list(args: ListArgs, context: &Context) -> Result {
+    let status = args.status.as_deref().map(|s| format!("AGENT_STATUS_{}", s.to_ascii_uppercase()));
+    let status = status.and_then(|name| v1::AgentStatus::from_str_name(&name)).unwrap_or_default();
+    let fetch = |limit, cursor| {
+        let request =
+            v1::ListAgentsRequest { mission: args.mission.clone().unwrap_or_default(), status: status as i32, limit, cursor };
+        async move {
+            let answer = context.client.agents().list_agents(context.client.request(request)).await;
+            let answer = answer.map_err(|e| context.client.failure("listing agents", &e))?.into_inner();
+            Ok((answer.agents.iter().map(AgentView::new).collect::<Vec<_>>(), answer.next_cursor))
+        }
+    };
+    if context.out.json {
+        let mut list = context.out.list("agents");
+        let left = pages(None, fetch, |page| list.extend(&page)).await?;
+        return list.finish(left.as_deref());
+    }
+    let mut table = Table::new(["ID", "STATUS", "HOST", "SITE", "MISSION", "BUSY", "VERSION", "LAST SEEN", "TOOLS"]);
+    let add = |page: Vec<AgentView>| {
+        for a in page {
+            let (busy, tools) = (format!("{}/{}", a.inflight, a.capacity), a.tools.join(" "));
+            let status = a.status.clone();
+            let cells = [a.id, a.status, a.host, a.site, a.mission, busy, a.version, ago(a.last_seen_at), tools];
+            table.row(cells, Some(&status));
+        }
+        Ok(())
+    };
+    pages(None, fetch, add).await?;
+    table.print(context.out, "No agents. A worker announces itself when it reaches NATS.")
+}
+
+async fn get(args: GetArgs, context: &Context) -> Result {
+    let answer = context.client.agents().get_agent(context.client.request(v1::GetAgentRequest { id: args.id })).await;
+    let a = AgentView::new(&answer.map_err(|e| context.client.failure("getting the agent", &e))?.into_inner());
+    if context.out.json {
+        return context.out.document(&a);
+    }
+    let mut text = String::new();
+    for (name, value) in [
+        ("id", a.id),
+        ("status", a.status),
+        ("host", a.host),
+        ("site", a.site),
+        ("mission", a.mission),
+        ("version", a.version),
+        ("busy", format!("{} of {}", a.inflight, a.capacity)),
+        ("queues", a.queues.join(" ")),
+        ("tools", a.tools.join(" ")),
+        ("first seen", ago(a.first_seen_at)),
+        ("last seen", ago(a.last_seen_at)),
+        ("certificate", a.certificate_expires_at.map(|t| format!("ends {}", t.0)).unwrap_or_default()),
+    ] {
+        if !value.is_empty() {
+            text += &format!("{} {}\n", crate::output::styled(crate::output::BOLD, format!("{name:<12}")), clean(&value, 400));
+        }
+    }
+    context.out.text(&text)
+}

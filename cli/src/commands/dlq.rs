@@ -1,0 +1,188 @@
+//! `agentforge dlq`: dead letters, and putting them back.
+
+use super::{Context, pages};
+use crate::{
+    error::{Failure, Result},
+    output::{GREEN, Progress, Table, styled},
+    view::{DeadLetterView, ago},
+};
+use agentforge_proto::v1;
+use clap::builder::PossibleValuesParser;
+use serde::Serialize;
+
+const REASONS: [&str; 4] = ["attempts_exhausted", "not_retryable", "worker_lost", "invalid_message"];
+
+/// What to do with dead letters.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List dead letters, newest first
+    List(ListArgs),
+    /// Put dead jobs back in their queues with fresh attempts
+    Redrive(RedriveArgs),
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Filter {
+    /// Only this mission
+    #[arg(long)]
+    mission: Option<String>,
+    /// Only this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only with this reason
+    #[arg(long, value_parser = PossibleValuesParser::new(REASONS))]
+    reason: Option<String>,
+}
+
+/// What to list.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge dlq list
+  agentforge dlq list --queue web --reason attempts_exhausted
+  agentforge dlq list --all --json | jq -r '.dead_letters[].job_id'")]
+pub struct ListArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// Those that were put back, too
+    #[arg(long)]
+    include_redriven: bool,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// All of them, page by page
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+}
+
+/// What to put back.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge dlq redrive 0198c5a2-7d1e-7c3a-9f00-0123456789ab
+  agentforge dlq redrive --all --rate 20
+  agentforge dlq redrive --all --queue web --reason attempts_exhausted --limit 100")]
+pub struct RedriveArgs {
+    /// Ids of dead jobs
+    #[arg(required_unless_present = "all", conflicts_with_all = ["all", "mission", "queue", "reason"])]
+    ids: Vec<String>,
+    /// Every dead job that the filters let through
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// Jobs a second, at most 1000
+    #[arg(long, default_value_t = 50.0, value_parser = rate)]
+    rate: f64,
+    /// At most so many [default: 10000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+fn rate(s: &str) -> Result<f64, String> {
+    match s.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= 1000.0 => Ok(rate),
+        _ => Err("is not a number above 0 and up to 1000".to_owned()),
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// What failed.
+pub async fn run(command: Command, context: &Context) -> Result {
+    match command {
+        Command::List(args) => list(args, context).await,
+        Command::Redrive(args) => redrive(args, context).await,
+    }
+}
+
+async fn list(args: ListArgs, context: &Context) -> Result {
+    let fetch = |limit, cursor| {
+        let filter = args.filter.clone();
+        let request = v1::ListDeadLettersRequest {
+            mission: filter.mission.unwrap_or_default(),
+            queue: filter.queue.unwrap_or_default(),
+            reason: filter.reason.unwrap_or_default(),
+            include_redriven: args.include_redriven,
+            limit,
+            cursor,
+        };
+        async move {
+            let answer = context.client.jobs().list_dead_letters(context.client.request(request)).await;
+            let answer = answer.map_err(|e| context.client.failure("listing dead letters", &e))?.into_inner();
+            Ok((answer.dead_letters.iter().map(DeadLetterView::new).collect::<Vec<_>>(), answer.next_cursor))
+        }
+    };
+    let wanted = (!args.all).then_some(args.limit);
+    if context.out.json {
+        let mut list = context.out.list("dead_letters");
+        let left = pages(wanted, fetch, |page| list.extend(&page)).await?;
+        return list.finish(left.as_deref());
+    }
+    let mut table = Table::new(["JOB", "REASON", "TOOL", "QUEUE", "AGE", "PUT BACK", "ERROR"]);
+    let add = |page: Vec<DeadLetterView>| {
+        for d in page {
+            let job = d.job_id.unwrap_or_else(|| "(no job)".to_owned());
+            let error = d.error.map(|e| e.short()).unwrap_or_default();
+            let queue = format!("{}/{}", d.mission, d.queue);
+            table.row([job, d.reason, d.tool, queue, ago(d.created_at), ago(d.redriven_at), error], None);
+        }
+        Ok(())
+    };
+    let left = pages(wanted, fetch, add).await?;
+    table.print(context.out, "No dead letters.")?;
+    if left.is_some() {
+        context.out.note("There are more: --limit N or --all shows them.");
+    }
+    if !table.is_empty() {
+        context.out.note("Put them back with `agentforge dlq redrive ID…` or `--all`.");
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Redriven {
+    redriven: u64,
+    skipped: u64,
+}
+
+async fn redrive(args: RedriveArgs, context: &Context) -> Result {
+    let total = if args.all { None } else { Some(args.ids.len() as u64) };
+    let request = v1::RedriveDeadLettersRequest {
+        job_ids: args.ids,
+        mission: args.filter.mission.unwrap_or_default(),
+        queue: args.filter.queue.unwrap_or_default(),
+        reason: args.filter.reason.unwrap_or_default(),
+        rate: args.rate,
+        limit: args.limit.unwrap_or_default(),
+    };
+    let failure = |e: tonic::Status, done: &Redriven| {
+        let mut failure = context.client.failure("putting dead jobs back", &e);
+        if done.redriven > 0 {
+            failure.message += &format!("; {} were put back before", done.redriven);
+        }
+        failure
+    };
+    let mut done = Redriven { redriven: 0, skipped: 0 };
+    let answer = context.client.jobs().redrive_dead_letters(request).await;
+    let mut stream = answer.map_err(|e| failure(e, &done))?.into_inner();
+    let progress = Progress::new("jobs put back", total);
+    let mut complete = false;
+    while let Some(step) = stream.message().await.map_err(|e| failure(e, &done))? {
+        done = Redriven { redriven: step.redriven, skipped: step.skipped };
+        progress.set(step.redriven);
+        complete = step.done;
+    }
+    progress.clear();
+    if !complete {
+        return Err(Failure::new(format!("putting dead jobs back ended early, after {}", done.redriven))
+            .hint("run it again: what was put back is not put back twice"));
+    }
+    if context.out.json {
+        return context.out.document(&done);
+    }
+    let skipped = if done.skipped > 0 { format!(", {} skipped (not dead, or put back already)", done.skipped) } else { String::new() };
+    context.out.line(format!("{}{skipped}", styled(GREEN, format!("{} put back", done.redriven))))
+}

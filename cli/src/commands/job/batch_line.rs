@@ -1,0 +1,129 @@
+//! One line of a batch: JSON with the fields of the REST API, on top of the options as defaults.
+
+use super::template::check_object;
+use crate::args::{duration, moment};
+use agentforge_proto::{
+    time::{Micros, duration_to_proto},
+    v1,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::{collections::HashMap, time::Duration};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    tool: Option<String>,
+    #[serde(borrow)]
+    args: Option<&'a RawValue>,
+    queue: Option<String>,
+    mission: Option<String>,
+    labels: Option<HashMap<String, String>>,
+    max_attempts: Option<u32>,
+    timeout: Option<Span>,
+    timeout_ms: Option<u64>,
+    run_at: Option<String>,
+    deadline: Option<String>,
+    task: Option<String>,
+    reuse: Option<bool>,
+    id: Option<String>,
+    idempotency_key: Option<String>,
+}
+
+/// Seconds as a number, or text such as `30s`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Span {
+    Seconds(f64),
+    Text(String),
+}
+
+/// The request of a line; what it leaves out comes from `defaults`.
+///
+/// # Errors
+/// What is wrong with the line.
+pub fn parse(line: &str, defaults: &v1::SubmitJobRequest) -> Result<v1::SubmitJobRequest, String> {
+    let line: Line<'_> = serde_json::from_str(line).map_err(|e| format!("the line is no job: {e}"))?;
+    let mut request = defaults.clone();
+    let set = |field: &mut String, value: Option<String>| {
+        if let Some(value) = value {
+            *field = value;
+        }
+    };
+    set(&mut request.tool, line.tool);
+    set(&mut request.queue, line.queue);
+    set(&mut request.mission, line.mission);
+    set(&mut request.task, line.task);
+    set(&mut request.id, line.id);
+    set(&mut request.idempotency_key, line.idempotency_key);
+    if request.tool.is_empty() {
+        return Err("tool is missing; give it in the line or as TOOL".to_owned());
+    }
+    if let Some(args) = line.args {
+        check_object(args.get()).map_err(|e| format!("args {e}"))?;
+        request.args = args.get().to_owned();
+    }
+    request.labels.extend(line.labels.unwrap_or_default());
+    request.max_attempts = line.max_attempts.unwrap_or(request.max_attempts);
+    request.reuse = line.reuse.unwrap_or(request.reuse);
+    match (line.timeout, line.timeout_ms) {
+        (Some(_), Some(_)) => return Err("give timeout or timeout_ms, not both".to_owned()),
+        (Some(timeout), None) => request.timeout = Some(duration_to_proto(timeout.parse()?)),
+        (None, Some(ms)) => request.timeout = Some(duration_to_proto(Duration::from_millis(ms))),
+        (None, None) => {}
+    }
+    let when = |name: &str, text: Option<String>| {
+        text.map(|t| moment(&t).map(|t| Micros::from(t).to_proto()).map_err(|e| format!("{name} {e}"))).transpose()
+    };
+    request.run_at = when("run_at", line.run_at)?.or(request.run_at);
+    request.deadline = when("deadline", line.deadline)?.or(request.deadline);
+    Ok(request)
+}
+
+impl Span {
+    fn parse(self) -> Result<Duration, String> {
+        match self {
+            Self::Seconds(s) => Duration::try_from_secs_f64(s).map_err(|e| format!("timeout is no duration: {e}")),
+            Self::Text(text) => duration(&text).map_err(|e| format!("timeout {e}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults() -> v1::SubmitJobRequest {
+        let labels = HashMap::from([("team".to_owned(), "blue".to_owned())]);
+        v1::SubmitJobRequest { tool: "echo".into(), queue: "bulk".into(), labels, ..Default::default() }
+    }
+
+    #[test]
+    fn a_line_wins_over_the_options() {
+        let line = r#"{"tool":"http","args":{"n":1.0},"labels":{"a":"b"},"timeout":"1m30s","run_at":"2030-01-31T08:00:00Z"}"#;
+        let got = parse(line, &defaults()).unwrap();
+        assert_eq!((got.tool.as_str(), got.queue.as_str(), got.args.as_str()), ("http", "bulk", r#"{"n":1.0}"#));
+        assert_eq!(got.labels.len(), 2);
+        assert_eq!(got.timeout.unwrap().seconds, 90);
+        assert!(got.run_at.is_some());
+        assert_eq!(parse(r#"{"timeout":1.5}"#, &defaults()).unwrap().timeout.unwrap().nanos, 500_000_000);
+    }
+
+    #[test]
+    fn a_bad_line_is_told_by_what_is_wrong() {
+        for (line, part) in [
+            ("", "no job"),
+            ("[]", "no job"),
+            (r#"{"toll":"echo"}"#, "unknown field `toll`"),
+            (r#"{"args":[1]}"#, "no object"),
+            (r#"{"timeout":-1}"#, "timeout"),
+            (r#"{"timeout":1,"timeout_ms":1}"#, "not both"),
+            (r#"{"timeout":"soon"}"#, "timeout"),
+            (r#"{"deadline":"soon"}"#, "deadline"),
+        ] {
+            let problem = parse(line, &defaults()).unwrap_err();
+            assert!(problem.contains(part), "{line}: {problem}");
+        }
+        assert!(parse("{}", &v1::SubmitJobRequest::default()).unwrap_err().contains("tool is missing"));
+    }
+}

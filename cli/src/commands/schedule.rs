@@ -1,0 +1,244 @@
+//! `agentforge schedule`: jobs made by the clock. A schedule may be named by its name or its id.
+
+use super::{
+    Context,
+    job::{Template, read_args},
+    pages,
+};
+use crate::{
+    error::{Failure, Result},
+    output::{BOLD, GREEN, Table, clean, styled},
+    view::{Moment, ScheduleView, ago, at},
+};
+use agentforge_proto::v1;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// What to do with schedules.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a schedule
+    Create(Box<CreateArgs>),
+    /// List schedules
+    List(ListArgs),
+    /// Show one schedule
+    Get(GetArgs),
+    /// Make no jobs for now
+    Pause(PauseArgs),
+    /// Make jobs again
+    Resume(ResumeArgs),
+    /// Remove a schedule; its jobs stay
+    Delete(DeleteArgs),
+    /// Show when it will run
+    Next(NextArgs),
+}
+
+/// A new schedule.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge schedule create nightly --cron '30 2 * * *' --tz Europe/Vienna echo '{\"night\":true}'
+  agentforge schedule create poll --cron '*/5 * * * *' http @request.json --queue web --timeout 30s
+
+Cron has five fields: minute, hour, day of month, month, day of week. A time that does not exist on
+the day the clocks go forward runs right after the gap; one that exists twice runs once.")]
+pub struct CreateArgs {
+    /// A name, unique among schedules
+    name: String,
+    /// When: minute hour day-of-month month day-of-week
+    #[arg(long, value_name = "CRON")]
+    cron: String,
+    /// Time zone, an IANA name such as Europe/Vienna
+    #[arg(long, value_name = "ZONE", default_value = "UTC")]
+    tz: String,
+    /// The tool to run
+    tool: String,
+    /// Its arguments: a JSON object, @FILE, or - for stdin [default: {}]
+    args: Option<String>,
+    #[command(flatten)]
+    template: Template,
+    /// Make it paused
+    #[arg(long)]
+    paused: bool,
+}
+
+/// No filters.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge schedule list
+  agentforge schedule list --json | jq -r '.schedules[].name'")]
+pub struct ListArgs {}
+
+macro_rules! one_schedule {
+    ($name:ident, $what:literal, $example:literal) => {
+        #[doc = $what]
+        #[derive(Debug, clap::Args)]
+        #[command(after_help = concat!("Examples:\n  agentforge schedule ", $example))]
+        pub struct $name {
+            /// Its name or id
+            #[arg(value_name = "NAME|ID")]
+            schedule: String,
+        }
+    };
+}
+one_schedule!(GetArgs, "Which to show.", "get nightly --json");
+one_schedule!(PauseArgs, "Which to pause.", "pause nightly");
+one_schedule!(ResumeArgs, "Which to resume.", "resume nightly");
+one_schedule!(DeleteArgs, "Which to remove.", "delete nightly");
+
+/// Whose runs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge schedule next nightly --limit 10")]
+pub struct NextArgs {
+    /// Its name or id
+    #[arg(value_name = "NAME|ID")]
+    schedule: String,
+    /// So many runs
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    limit: u32,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// What failed.
+pub async fn run(command: Command, context: &Context) -> Result {
+    let client = &context.client;
+    let mut schedules = client.schedules();
+    let fail = |doing: &'static str| move |e: tonic::Status| client.failure(doing, &e);
+    match command {
+        Command::Create(args) => create(*args, context).await,
+        Command::List(_) => list(context).await,
+        Command::Get(args) => {
+            let id = resolve(&args.schedule, context).await?;
+            let answer = schedules.get_schedule(client.request(v1::GetScheduleRequest { id })).await;
+            show(&answer.map_err(fail("getting the schedule"))?.into_inner(), context)
+        }
+        Command::Pause(args) => {
+            let id = resolve(&args.schedule, context).await?;
+            let answer = schedules.pause_schedule(client.request(v1::PauseScheduleRequest { id })).await;
+            show(&answer.map_err(fail("pausing the schedule"))?.into_inner(), context)
+        }
+        Command::Resume(args) => {
+            let id = resolve(&args.schedule, context).await?;
+            let answer = schedules.resume_schedule(client.request(v1::ResumeScheduleRequest { id })).await;
+            show(&answer.map_err(fail("resuming the schedule"))?.into_inner(), context)
+        }
+        Command::Delete(args) => {
+            let id = resolve(&args.schedule, context).await?;
+            let request = client.request(v1::DeleteScheduleRequest { id: id.clone() });
+            schedules.delete_schedule(request).await.map_err(fail("deleting the schedule"))?;
+            deleted(id, context)
+        }
+        Command::Next(args) => next(args, context).await,
+    }
+}
+
+/// A name becomes the id it stands for; an id stays.
+async fn resolve(name: &str, context: &Context) -> Result<String> {
+    if Uuid::parse_str(name).is_ok() {
+        return Ok(name.to_owned());
+    }
+    let mut found = None;
+    each_page(context, |page: Vec<v1::Schedule>| {
+        found = found.take().or_else(|| page.into_iter().find(|s| s.name == name).map(|s| s.id));
+        Ok(())
+    })
+    .await?;
+    found.ok_or_else(|| {
+        Failure::new(format!("there is no schedule named {}", clean(name, 128)))
+            .code("not_found")
+            .hint("`agentforge schedule list` shows what there is")
+    })
+}
+
+async fn each_page(context: &Context, show: impl FnMut(Vec<v1::Schedule>) -> Result) -> Result {
+    let fetch = |limit, cursor| async move {
+        let request = context.client.request(v1::ListSchedulesRequest { limit, cursor });
+        let answer = context.client.schedules().list_schedules(request).await;
+        let answer = answer.map_err(|e| context.client.failure("listing schedules", &e))?.into_inner();
+        Ok((answer.schedules, answer.next_cursor))
+    };
+    pages(None, fetch, show).await.map(|_| ())
+}
+
+async fn create(args: CreateArgs, context: &Context) -> Result {
+    let job = args.template.request(args.tool, read_args(args.args.as_deref())?);
+    let request =
+        v1::CreateScheduleRequest { name: args.name, cron: args.cron, time_zone: args.tz, job: Some(job), paused: args.paused };
+    let answer = context.client.schedules().create_schedule(context.client.request(request)).await;
+    show(&answer.map_err(|e| context.client.failure("creating the schedule", &e))?.into_inner(), context)
+}
+
+async fn list(context: &Context) -> Result {
+    if context.out.json {
+        let mut list = context.out.list("schedules");
+        each_page(context, |page| list.extend(&page.iter().map(ScheduleView::new).collect::<Vec<_>>())).await?;
+        return list.finish(None);
+    }
+    let mut table = Table::new(["NAME", "STATE", "CRON", "ZONE", "NEXT", "LAST", "JOB", "ID"]);
+    let add = |page: Vec<v1::Schedule>| {
+        for s in page.iter().map(ScheduleView::new) {
+            let (state, what) = (s.state(), s.what());
+            let next = if s.paused { String::new() } else { ago(s.next_run_at) };
+            table.row([s.name, state.to_owned(), s.cron, s.time_zone, next, ago(s.last_run_at), what, s.id], Some(state));
+        }
+        Ok(())
+    };
+    each_page(context, add).await?;
+    table.print(context.out, "No schedules. Make one: agentforge schedule create nightly --cron '30 2 * * *' echo")
+}
+
+fn show(schedule: &v1::Schedule, context: &Context) -> Result {
+    let s = ScheduleView::new(schedule);
+    if context.out.json {
+        return context.out.document(&s);
+    }
+    let next = s.next_run_at.filter(|_| !s.paused).map(|t| format!("{} ({})", t.0, ago(Some(t)))).unwrap_or_default();
+    let last = s.last_run_at.map(|t| format!("{} ({} ago)", t.0, ago(Some(t)))).unwrap_or_default();
+    let (state, what) = (s.state().to_owned(), s.what());
+    let when = format!("{} {}", s.cron, s.time_zone);
+    let last_job = s.last_job_id.unwrap_or_default();
+    let mut text = String::new();
+    for (name, value) in
+        [("name", s.name), ("id", s.id), ("state", state), ("when", when), ("job", what), ("next", next), ("last", last), ("last job", last_job)]
+    {
+        if !value.is_empty() {
+            text += &format!("{} {}\n", styled(BOLD, format!("{name:<12}")), clean(&value, 400));
+        }
+    }
+    context.out.text(&text)
+}
+
+fn deleted(id: String, context: &Context) -> Result {
+    #[derive(Serialize)]
+    struct Deleted {
+        deleted: String,
+    }
+    match context.out.json {
+        true => context.out.document(&Deleted { deleted: id }),
+        false => context.out.line(format!("{} {id}", styled(GREEN, "deleted"))),
+    }
+}
+
+async fn next(args: NextArgs, context: &Context) -> Result {
+    #[derive(Serialize)]
+    struct Runs {
+        runs: Vec<Moment>,
+    }
+    let id = resolve(&args.schedule, context).await?;
+    let request = context.client.request(v1::ListNextRunsRequest { id, limit: args.limit });
+    let answer = context.client.schedules().list_next_runs(request).await;
+    let answer = answer.map_err(|e| context.client.failure("listing the next runs", &e))?.into_inner();
+    let runs: Vec<_> = answer.runs.iter().filter_map(|t| at(Some(t))).collect();
+    if context.out.json {
+        return context.out.document(&Runs { runs });
+    }
+    if runs.is_empty() {
+        return context.out.line("It will not run again.");
+    }
+    runs.into_iter().try_for_each(|t| context.out.line(format!("{}  {}", t.0, ago(Some(t)))))
+}

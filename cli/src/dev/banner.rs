@@ -1,0 +1,70 @@
+//! What a newcomer sees: where everything is, and what to try next.
+
+use super::{
+    ready::Ready,
+    settings::{ORCHESTRATOR, WORKER},
+};
+use crate::{
+    error::Result,
+    output::{BOLD, CYAN, DIM, GREEN, Output, styled},
+};
+use std::{path::Path, time::Duration};
+
+/// The default of `--server`.
+const DEFAULT_GRPC: &str = "http://127.0.0.1:50051";
+
+/// Where everything is. With `--json` the ready file's content.
+///
+/// # Errors
+/// Output that cannot be written.
+pub fn ready(ready: &Ready, data: &Path, took: Duration, out: Output) -> Result {
+    if out.json {
+        return out.document(ready);
+    }
+    let http = ready.http(ORCHESTRATOR).unwrap_or_default();
+    let service = ready.services.get(ORCHESTRATOR);
+    let grpc = service.and_then(|s| s.grpc.as_deref()).unwrap_or_default();
+    let metrics = service.and_then(|s| s.metrics.as_deref()).unwrap_or_default();
+    let monitor = ready.nats.monitor.as_ref().map(|m| format!("   monitoring {m}")).unwrap_or_default();
+    let mut text = format!("{} in {:.1} s. Ctrl-C stops everything.\n\n", styled(GREEN, "AgentForge is ready"), took.as_secs_f64());
+    for (name, value) in [
+        ("REST", format!("{http}/v1   docs {http}/docs")),
+        ("gRPC", grpc.to_owned()),
+        ("worker", format!("{}/readyz", ready.http(WORKER).unwrap_or_default())),
+        ("metrics", metrics.to_owned()),
+        ("NATS", format!("{}{monitor}", ready.nats.url)),
+        ("data", format!("{}   logs {}", data.display(), data.join("logs").display())),
+    ] {
+        text += &format!("  {} {value}\n", styled(BOLD, format!("{name:<8}")));
+    }
+    out.line(text)
+}
+
+/// Commands to try. Silent with `--json`.
+///
+/// # Errors
+/// Output that cannot be written.
+pub fn next_steps(ready: &Ready, has_digest: bool, out: Output) -> Result {
+    if out.json {
+        return Ok(());
+    }
+    let program = std::env::args().next().unwrap_or_else(|| "agentforge".to_owned());
+    let grpc = ready.services.get(ORCHESTRATOR).and_then(|s| s.grpc.as_deref()).unwrap_or_default();
+    let mut lines = Vec::new();
+    if grpc != DEFAULT_GRPC {
+        lines.push(format!("export AGENTFORGE_SERVER={grpc}"));
+    }
+    lines.push(format!("{program} job submit echo '{{\"hello\":\"world\"}}' --wait"));
+    if has_digest {
+        lines.push(format!("{program} job submit digest '{{\"path\":\"README.md\"}}' --wait"));
+    }
+    lines.push(format!("{program} job submit fail '{{}}' --max-attempts 1; {program} dlq list"));
+    lines.push(format!("{program} job list"));
+    lines.push(format!("{program} schedule create every-minute --cron '* * * * *' echo '{{\"tick\":true}}'"));
+    lines.push(format!("{program} agent list"));
+    let mut text = format!("{} {}\n", styled(BOLD, "Try, in another terminal:"), styled(DIM, "(every command has --help and --json)"));
+    for line in lines {
+        text += &format!("  {}\n", styled(CYAN, line));
+    }
+    out.text(&text)
+}

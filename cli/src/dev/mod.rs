@@ -1,0 +1,257 @@
+//! `agentforge dev`: NATS, orchestrator and worker as one command, up until Ctrl-C.
+//!
+//! Starts in the order NATS, orchestrator, worker and stops in the other; what ends unasked is
+//! restarted (processes) or ends everything (services of this process), never quiet. Relies on the
+//! services' own drains. Owns no promise of durability: killing it loses nothing that was accepted.
+
+pub mod child;
+mod banner;
+mod data_dir;
+mod demo;
+mod files;
+mod in_process;
+mod keeper;
+mod locate;
+mod nats;
+mod ports;
+mod probe;
+mod processes;
+mod ready;
+mod settings;
+
+use crate::{
+    args::Global,
+    error::{Failure, Result},
+    output::Output,
+};
+use agentforge_runtime::Signals;
+use data_dir::DataDir;
+use in_process::InProcess;
+use nats::Nats;
+use ports::Ports;
+use processes::Processes;
+use ready::Ready;
+use settings::Settings;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+/// For everything to be ready; a large store takes a while to recover.
+const READY_MAX: Duration = Duration::from_secs(60);
+/// Between looks at /readyz.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How the backbone is run here.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge dev
+  agentforge dev --port-base 0 --no-demo --ready-file ready.json
+  agentforge dev --processes --concurrency 64
+  agentforge dev --store postgres://forge:secret@localhost/forge --nats-url nats://localhost:4222
+
+Ports: NATS 4222, its monitoring 8222, orchestrator HTTP 8080 and gRPC 50051, worker HTTP 8082,
+metrics 7777 (with --processes 7777 orchestrator, 7778 worker). With --port-base N they are, in this
+order, N, N+1, N+2, N+3, N+4, N+5 (and N+6); with --port-base 0 any free ones.
+
+Ctrl-C drains: the worker finishes what it runs, then orchestrator and NATS stop. A second Ctrl-C
+exits at once; what was accepted is on disk and goes on at the next start.")]
+pub struct Args {
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", default_value = "./.agentforge")]
+    data_dir: PathBuf,
+    /// First of the ports; 0 takes free ones [default: the standard ports]
+    #[arg(long, value_name = "N")]
+    port_base: Option<u16>,
+    /// Write a JSON file with addresses and process ids when all is ready
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    /// Do not run the demo workload
+    #[arg(long)]
+    no_demo: bool,
+    /// Run orchestrator and worker as processes of their own
+    #[arg(long)]
+    processes: bool,
+    /// A Postgres that exists, instead of SQLite in the data directory
+    #[arg(long, value_name = "URL", value_parser = store_url)]
+    store: Option<String>,
+    /// A NATS server that exists, instead of one of our own
+    #[arg(long, value_name = "URL")]
+    nats_url: Option<String>,
+    /// Jobs the worker runs at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    concurrency: Option<u32>,
+}
+
+fn store_url(s: &str) -> Result<String, String> {
+    let known = ["postgres://", "postgresql://", "sqlite://"].iter().any(|scheme| s.starts_with(scheme));
+    if known { Ok(s.to_owned()) } else { Err("is not a postgres:// or sqlite:// URL".to_owned()) }
+}
+
+/// The services, one way or the other.
+enum Services {
+    InProcess(InProcess),
+    Processes(Processes),
+}
+
+struct Stack {
+    nats: Nats,
+    services: Services,
+    changed: Arc<Notify>,
+}
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// Something could not start, failed while running, or did not drain.
+pub async fn run(args: Args, global: &Global, out: Output) -> Result {
+    let began = Instant::now();
+    let signals = Signals::install().map_err(|e| Failure::new(format!("signals cannot be handled: {e}")))?;
+    if let Some(path) = &args.ready_file {
+        ready::remove(path);
+    }
+    let ports = Ports::plan(args.port_base)?;
+    let data = DataDir::open(&args.data_dir)?;
+    ports.check(args.nats_url.is_none(), args.processes)?;
+    let place = demo::Place::here()?;
+    let stack = tokio::select! {
+        stack = start(&args, ports, &data, &place) => stack?,
+        _ = signals.first() => {
+            out.note("stopped before everything was up");
+            return Ok(());
+        }
+    };
+    let outcome = serve(&args, &stack_ready(&stack), stack, began, global, &place, &data, &signals, out).await;
+    if let Some(path) = &args.ready_file {
+        ready::remove(path);
+    }
+    outcome
+}
+
+async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -> Result<Stack> {
+    let changed = Arc::new(Notify::new());
+    let nats = match &args.nats_url {
+        Some(url) => Nats::External(url.clone()),
+        None => Nats::start(data.path(), ports, changed.clone()).await?,
+    };
+    let has_tools_file = std::env::var_os("WORKER_TOOLS_FILE").is_some_and(|v| !v.is_empty());
+    let settings = Settings {
+        data: data.path().to_owned(),
+        nats_url: nats.url().to_owned(),
+        nats_is_external: args.nats_url.is_some(),
+        store: args.store.clone(),
+        ports,
+        concurrency: args.concurrency.map(|n| n as usize),
+        tools: if has_tools_file { None } else { Some(place.write_tools_file(data.path())?) },
+        is_set: |key| std::env::var_os(key).is_some_and(|v| !v.is_empty()),
+    };
+    let services = match args.processes {
+        true => Processes::start(&settings, &changed).await.map(Services::Processes),
+        false => InProcess::start(&settings).await.map(Services::InProcess),
+    };
+    match services {
+        Ok(services) => Ok(Stack { nats, services, changed }),
+        Err(failure) => {
+            nats.stop().await;
+            Err(failure)
+        }
+    }
+}
+
+fn stack_ready(stack: &Stack) -> Ready {
+    let services = match &stack.services {
+        Services::InProcess(s) => s.ready(),
+        Services::Processes(s) => s.ready(),
+    };
+    Ready { nats: stack.nats.ready(), services }
+}
+
+/// From "listens" to "stopped". Whatever happens in between, everything is stopped in order.
+#[expect(clippy::too_many_arguments, reason = "called once; a struct would only rename them")]
+async fn serve(
+    args: &Args,
+    ready: &Ready,
+    mut stack: Stack,
+    began: Instant,
+    global: &Global,
+    place: &demo::Place,
+    data: &DataDir,
+    signals: &Signals,
+    out: Output,
+) -> Result {
+    let work = async {
+        all_ready(ready).await?;
+        if let Some(path) = &args.ready_file {
+            ready.write(path)?;
+        }
+        banner::ready(ready, data.path(), began.elapsed(), out)?;
+        if !args.no_demo {
+            demo::run(place, data.path(), ready, global, out).await;
+        }
+        banner::next_steps(ready, place.has_digest(), out)?;
+        std::future::pending::<Result>().await
+    };
+    tokio::pin!(work);
+    let outcome = loop {
+        tokio::select! {
+            signal = signals.first() => {
+                out.note(format!("\n{signal}: draining, a second one exits at once"));
+                break Ok(());
+            }
+            Err(failure) = &mut work => break Err(failure),
+            failure = failed(&mut stack.services) => break Err(failure),
+            () = stack.changed.notified() => {
+                // Before the first writing nobody may think that all is ready.
+                if let Some(path) = args.ready_file.as_deref().filter(|p| p.exists())
+                    && let Err(failure) = stack_ready(&stack).write(path)
+                {
+                    break Err(failure);
+                }
+            }
+        }
+    };
+    let stopped = stop(stack, out).await;
+    outcome.and(stopped)
+}
+
+async fn failed(services: &mut Services) -> Failure {
+    match services {
+        Services::InProcess(services) => services.failed().await,
+        // Processes are restarted by their keepers.
+        Services::Processes(_) => std::future::pending().await,
+    }
+}
+
+async fn all_ready(ready: &Ready) -> Result {
+    let end = Instant::now() + READY_MAX;
+    for (name, service) in &ready.services {
+        let Some(base) = service.http.as_deref() else { continue };
+        while let Err(why) = probe::is_ready(base).await {
+            if Instant::now() >= end {
+                return Err(Failure::new(format!("{name} is not ready after {} s: {why}", READY_MAX.as_secs()))
+                    .hint("its /readyz names what is missing; is the database or NATS away?"));
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+    Ok(())
+}
+
+/// Worker, orchestrator, NATS: each finishes while what it needs is still there.
+async fn stop(stack: Stack, out: Output) -> Result {
+    let tell = |name: &str| out.note(format!("stopping the {name}"));
+    let outcome = match stack.services {
+        Services::InProcess(services) => services.stop(tell).await,
+        Services::Processes(services) => services.stop(tell).await,
+    };
+    if let Nats::Own { .. } = stack.nats {
+        tell("NATS server");
+    }
+    stack.nats.stop().await;
+    if outcome.is_ok() {
+        out.note("everything drained");
+    }
+    outcome
+}

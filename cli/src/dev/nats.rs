@@ -1,0 +1,167 @@
+//! The NATS server of `dev`: JetStream in the data directory, kept running on the same ports.
+
+use super::{
+    child::Spec,
+    keeper::Keeper,
+    locate,
+    ports::Ports,
+    ready::NatsReady,
+};
+use crate::error::{Failure, Result};
+use serde::Deserialize;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+
+/// Recovery of a large store takes a while.
+const START_MAX: Duration = Duration::from_secs(60);
+/// For a SIGTERM to be obeyed.
+const STOP_MAX: Duration = Duration::from_secs(20);
+/// Between looks for the ports file.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The server: ours, or one that runs elsewhere.
+pub enum Nats {
+    /// Started here.
+    Own {
+        /// Keeps it running.
+        keeper: Keeper,
+        /// For clients.
+        url: String,
+        /// Monitoring.
+        monitor: String,
+    },
+    /// Of somebody else.
+    External(String),
+}
+
+impl Nats {
+    /// Starts a server and waits until it listens.
+    ///
+    /// # Errors
+    /// There is no binary, or it does not come up.
+    pub async fn start(data: &Path, ports: Ports, changed: Arc<Notify>) -> Result<Self> {
+        let program = tokio::task::spawn_blocking(locate::nats_server).await.map_err(anyhow::Error::from)??;
+        let folder = data.join("nats");
+        let unwritable = |e| Failure::new(format!("{} cannot be written: {e}", folder.display()));
+        std::fs::create_dir_all(&folder).map_err(unwritable)?;
+        forget_ports_files(&folder);
+        let config = folder.join("nats-server.conf");
+        std::fs::write(&config, configuration(&folder, ports.nats, ports.monitor)).map_err(unwritable)?;
+        let spec = Spec {
+            name: "nats-server",
+            program,
+            args: ["-c".into(), config.clone().into(), "--ports_file_dir".into(), folder.clone().into()].into(),
+            env: Default::default(),
+            log: data.join("logs/nats-server.log"),
+        };
+        let keeper = Keeper::start(spec, STOP_MAX, changed);
+        let found = tokio::select! {
+            found = listening(&keeper, &folder) => found,
+            failure = keeper.failed() => Err(failure),
+        };
+        let (port, monitor) = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                keeper.stop().await;
+                return Err(failure);
+            }
+        };
+        // A restart must come back where the clients look for it.
+        std::fs::write(&config, configuration(&folder, port, monitor)).map_err(unwritable)?;
+        keeper.established(|_| {});
+        Ok(Self::Own { keeper, url: format!("nats://127.0.0.1:{port}"), monitor: format!("http://127.0.0.1:{monitor}") })
+    }
+
+    /// For clients.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Own { url, .. } | Self::External(url) => url,
+        }
+    }
+
+    /// For the ready file.
+    pub fn ready(&self) -> NatsReady {
+        match self {
+            Self::Own { keeper, url, monitor } => {
+                NatsReady { url: url.clone(), monitor: Some(monitor.clone()), pid: keeper.pid() }
+            }
+            Self::External(url) => NatsReady { url: agentforge_config::without_credentials(url), monitor: None, pid: None },
+        }
+    }
+
+    /// Stops it if it is ours.
+    pub async fn stop(self) {
+        if let Self::Own { keeper, .. } = self {
+            keeper.stop().await;
+        }
+    }
+}
+
+/// Waits for the ports file, which the server writes when it listens.
+async fn listening(keeper: &Keeper, folder: &Path) -> Result<(u16, u16)> {
+    #[derive(Deserialize)]
+    struct PortsFile {
+        nats: Vec<String>,
+        monitoring: Vec<String>,
+    }
+    let pid = keeper.up().await?;
+    let file = folder.join(format!("nats-server_{pid}.ports"));
+    let end = Instant::now() + START_MAX;
+    while Instant::now() < end {
+        let seen = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<PortsFile>(&text).ok());
+        let ports = seen.and_then(|p| Some((port_of(p.nats.first()?)?, port_of(p.monitoring.first()?)?)));
+        if let Some(ports) = ports {
+            return Ok(ports);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Err(Failure::new(format!("nats-server does not listen after {} s", START_MAX.as_secs())).hint("look at its log in the data directory"))
+}
+
+fn port_of(url: &str) -> Option<u16> {
+    url.rsplit_once(':')?.1.trim_end_matches('/').parse().ok()
+}
+
+/// Those of earlier runs: a process id may come again.
+fn forget_ports_files(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    for path in entries.filter(|p| p.extension().is_some_and(|e| e == "ports")) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn configuration(folder: &Path, port: u16, monitor: u16) -> String {
+    let free = |port: u16| if port == 0 { -1 } else { i32::from(port) };
+    let store: PathBuf = folder.to_owned();
+    format!(
+        "# Written by `agentforge dev` at each start.\n\
+         server_name: agentforge-dev\n\
+         listen: \"127.0.0.1:{}\"\n\
+         http: \"127.0.0.1:{}\"\n\
+         jetstream {{\n  store_dir: {}\n}}\n",
+        free(port),
+        free(monitor),
+        // A JSON string is a valid string of the server's configuration too.
+        serde_json::Value::from(store.to_string_lossy().as_ref()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_are_asked_for_and_known_ones_kept() {
+        let text = configuration(Path::new("/a b"), 0, 8222);
+        assert!(text.contains("listen: \"127.0.0.1:-1\"") && text.contains("http: \"127.0.0.1:8222\""), "{text}");
+        assert!(text.contains("store_dir: \"/a b\""), "{text}");
+        assert_eq!(port_of("nats://127.0.0.1:4222"), Some(4222));
+    }
+}

@@ -1,0 +1,68 @@
+//! Asks a service on this machine whether it is ready. Small on purpose: one GET, no client library.
+
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// One answer may take so long.
+const ASK_MAX: Duration = Duration::from_secs(2);
+/// More of an answer is not read.
+const ANSWER_MAX_BYTES: u64 = 64 << 10;
+
+/// Whether `GET <base>/readyz` answers 200.
+///
+/// # Errors
+/// Why it is not ready: the body, or what went wrong.
+pub async fn is_ready(base: &str) -> Result<(), String> {
+    match timeout(ASK_MAX, get(base, "/readyz")).await {
+        Err(_) => Err("no answer".to_owned()),
+        Ok(Err(e)) => Err(e.to_string()),
+        Ok(Ok((200, _))) => Ok(()),
+        Ok(Ok((status, body))) => Err(format!("{status} {}", body.trim())),
+    }
+}
+
+async fn get(base: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let address = base.trim_start_matches("http://").trim_end_matches('/');
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer).await?;
+    let text = String::from_utf8_lossy(&answer);
+    let status = text.split(' ').nth(1).and_then(|s| s.parse().ok());
+    let status = status.ok_or_else(|| std::io::Error::other("the answer is not HTTP"))?;
+    Ok((status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn served(answer: &'static str) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = [0; 1024];
+            let n = stream.read(&mut seen).await.unwrap();
+            assert!(seen[..n].starts_with(b"GET /readyz HTTP/1.1\r\n"));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let told = is_ready(&base).await;
+        server.await.unwrap();
+        told
+    }
+
+    #[tokio::test]
+    async fn only_200_is_ready_and_the_reason_is_told() {
+        assert_eq!(served("HTTP/1.1 200 OK\r\n\r\n{}").await, Ok(()));
+        assert_eq!(served("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false}").await, Err("503 {\"ready\":false}".into()));
+        assert!(served("hello").await.unwrap_err().contains("not HTTP"));
+        assert!(is_ready("http://127.0.0.1:1").await.is_err());
+    }
+}

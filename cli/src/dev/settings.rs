@@ -1,0 +1,151 @@
+//! What `dev` tells each service: a few settings on top of the environment.
+//!
+//! Settings that would send jobs or credentials elsewhere (DATABASE_URL, NATS_URL and its
+//! credentials) are never taken from the environment here: `--store` and `--nats-url` name servers.
+
+use super::ports::Ports;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// An empty value counts as not set: what the environment says about NATS is meant for other servers.
+const NOT_FROM_ENVIRONMENT: [&str; 9] = [
+    "NATS_CREDS",
+    "NATS_NKEY",
+    "NATS_USER",
+    "NATS_PASSWORD",
+    "NATS_TLS_CA",
+    "NATS_TLS_CERT",
+    "NATS_TLS_KEY",
+    "READY_FILE",
+    "METRICS_PORT",
+];
+
+/// The name of the orchestrator, in the ready file too.
+pub const ORCHESTRATOR: &str = "orchestrator";
+/// The name of the worker.
+pub const WORKER: &str = "worker";
+
+/// What both services are told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Absolute.
+    pub data: PathBuf,
+    /// For clients.
+    pub nats_url: String,
+    /// NATS is not ours, so its credentials may come from the environment.
+    pub nats_is_external: bool,
+    /// `--store`.
+    pub store: Option<String>,
+    /// Where they listen.
+    pub ports: Ports,
+    /// `--concurrency`.
+    pub concurrency: Option<usize>,
+    /// The tools file, unless the environment names one.
+    pub tools: Option<PathBuf>,
+    /// Whether the environment sets a key.
+    pub is_set: fn(&str) -> bool,
+}
+
+impl Settings {
+    fn common(&self) -> BTreeMap<String, String> {
+        let mut map = BTreeMap::new();
+        let mut set = |key: &str, value: String| {
+            map.insert(key.to_owned(), value);
+        };
+        for key in NOT_FROM_ENVIRONMENT {
+            if !(self.nats_is_external && key.starts_with("NATS_")) {
+                set(key, String::new());
+            }
+        }
+        set("ENV", "dev".to_owned());
+        set("DATA_DIR", self.data.to_string_lossy().into_owned());
+        set("NATS_URL", self.nats_url.clone());
+        map
+    }
+
+    /// For the orchestrator.
+    pub fn orchestrator(&self) -> BTreeMap<String, String> {
+        let mut map = self.common();
+        map.insert("HTTP_PORT".to_owned(), self.ports.http.to_string());
+        map.insert("GRPC_PORT".to_owned(), self.ports.grpc.to_string());
+        map.insert("METRICS_PORT".to_owned(), self.ports.metrics.to_string());
+        map.insert("DATABASE_URL".to_owned(), self.store.clone().unwrap_or_else(|| "sqlite://agentforge.db".to_owned()));
+        map
+    }
+
+    /// For the worker.
+    pub fn worker(&self) -> BTreeMap<String, String> {
+        let mut map = self.common();
+        map.insert("HTTP_PORT".to_owned(), self.ports.worker_http.to_string());
+        map.insert("METRICS_PORT".to_owned(), self.ports.worker_metrics.to_string());
+        if let Some(n) = self.concurrency {
+            map.insert("WORKER_CONCURRENCY".to_owned(), n.to_string());
+        }
+        if let Some(tools) = &self.tools {
+            map.insert("WORKER_TOOLS_FILE".to_owned(), tools.to_string_lossy().into_owned());
+        }
+        map
+    }
+
+    /// In one process the terminal belongs to `dev`: quiet logs as text, unless asked otherwise.
+    pub fn quiet(&self, mut map: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        for (key, value) in [("LOG_LEVEL", "warn"), ("LOG_FORMAT", "text")] {
+            if !(self.is_set)(key) {
+                map.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentforge_config::{Reader, Source};
+    use agentforge_orchestrator::Orchestrator;
+    use agentforge_runtime::Service;
+    use agentforge_worker::WorkerService;
+
+    fn settings() -> Settings {
+        Settings {
+            data: "/data".into(),
+            nats_url: "nats://127.0.0.1:1".into(),
+            nats_is_external: false,
+            store: None,
+            ports: Ports::plan(Some(0)).unwrap(),
+            concurrency: Some(16),
+            tools: None,
+            is_set: |_| false,
+        }
+    }
+
+    fn hostile() -> BTreeMap<String, String> {
+        [("DATABASE_URL", "postgres://elsewhere/prod"), ("NATS_URL", "nats://elsewhere"), ("NATS_TLS_CA", "/no/such"), ("ENV", "production")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn both_services_accept_what_they_are_told_whatever_the_environment_says() {
+        let source = (settings().orchestrator(), hostile());
+        let mut reader = Reader::new(&source);
+        let config = Orchestrator::read_config(&mut reader);
+        reader.finish().unwrap();
+        assert!(Orchestrator::common(&config).is_dev());
+        assert_eq!(source.get("DATABASE_URL").unwrap(), "sqlite://agentforge.db");
+
+        let source = (settings().worker(), hostile());
+        let mut reader = Reader::new(&source);
+        let config = WorkerService::read_config(&mut reader);
+        reader.finish().unwrap();
+        assert_eq!(config.concurrency, 16);
+    }
+
+    #[test]
+    fn credentials_of_the_environment_go_to_an_external_server_only() {
+        let own = settings().worker();
+        assert_eq!(own.get("NATS_USER").map(String::as_str), Some(""));
+        let external = Settings { nats_is_external: true, ..settings() }.worker();
+        assert_eq!(external.get("NATS_USER"), None);
+        assert_eq!(external.get("READY_FILE").map(String::as_str), Some(""));
+    }
+}

@@ -1,0 +1,8 @@
+//! The `agentforge` binary as a user meets it: help, errors, exit codes, and the all-in-one.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod batch;
+mod dev;
+mod dev_faults;
+mod support;
+mod usage;
