@@ -1,0 +1,20 @@
+//! The promises of the README, attacked against real servers and the real binaries.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod api;
+mod chaos;
+mod duplicates;
+mod house;
+mod links;
+mod oracle;
+mod pressure;
+mod replicas;
+mod rubbish;
+mod shutdown;
+mod stack;
+mod workers;
+
+/// Counts are scaled in `make test` and whole in `make soak`.
+fn soak() -> bool {
+    std::env::var("AGENTFORGE_SOAK").is_ok_and(|v| v == "1")
+}

@@ -1,0 +1,173 @@
+//! NATS, orchestrator and worker as real processes, each of which can be killed and started again.
+
+use crate::api::Api;
+use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long a process may take to be ready on a busy machine.
+const READY: Duration = Duration::from_secs(60);
+
+/// What differs from a plain stack.
+#[derive(Clone, Default)]
+pub struct Options {
+    pub nats: NatsOptions,
+    pub orchestrator: BTreeMap<String, String>,
+    pub worker: BTreeMap<String, String>,
+    pub workers: usize,
+    pub orchestrators: usize,
+    /// A NATS address other than the server's own (a proxy).
+    pub nats_url: Option<String>,
+    /// `postgres://…`; SQLite in the stack's directory when empty.
+    pub store: Option<String>,
+    /// A tools file for the workers.
+    pub tools: Option<String>,
+}
+
+impl Options {
+    pub fn new() -> Self {
+        Self { workers: 1, orchestrators: 1, ..Self::default() }
+    }
+    pub fn orchestrator(mut self, key: &str, value: &str) -> Self {
+        self.orchestrator.insert(key.into(), value.into());
+        self
+    }
+    pub fn worker(mut self, key: &str, value: &str) -> Self {
+        self.worker.insert(key.into(), value.into());
+        self
+    }
+    pub fn tools(mut self, toml: &str) -> Self {
+        self.tools = Some(toml.into());
+        self
+    }
+    pub fn workers(mut self, n: usize) -> Self {
+        self.workers = n;
+        self
+    }
+}
+
+pub struct Stack {
+    pub nats: NatsServer,
+    pub orchestrators: Vec<Proc>,
+    pub workers: Vec<Proc>,
+    pub options: Options,
+    /// Where each worker's metrics are.
+    pub worker_metrics: Vec<String>,
+    bases: Vec<String>,
+    dir: TempDir,
+}
+
+impl Stack {
+    pub async fn start(options: Options) -> Self {
+        let nats = NatsServer::start(options.nats.clone()).await;
+        Self::start_on(nats, options).await
+    }
+
+    pub async fn start_on(nats: NatsServer, options: Options) -> Self {
+        let dir = TempDir::new().unwrap();
+        if let Some(tools) = &options.tools {
+            std::fs::write(dir.path().join("tools.toml"), tools).unwrap();
+        }
+        let mut stack = Self { nats, orchestrators: vec![], workers: vec![], bases: vec![], worker_metrics: vec![], options, dir };
+        for n in 0..stack.options.orchestrators {
+            let mut p = stack.spawn_orchestrator(0);
+            let base = base_of(&p.ready(READY).await, "orchestrator");
+            stack.bases.push(base);
+            stack.orchestrators.push(p);
+            assert_eq!(stack.orchestrators.len(), n + 1);
+        }
+        for _ in 0..stack.options.workers {
+            let mut p = stack.spawn_worker();
+            let ready = p.ready(READY).await;
+            stack.worker_metrics.push(ready["worker"]["metrics"].as_str().unwrap().to_owned());
+            stack.workers.push(p);
+        }
+        stack
+    }
+
+    pub fn api(&self) -> Api {
+        Api::new(&self.bases[0])
+    }
+
+    pub fn api_of(&self, n: usize) -> Api {
+        Api::new(&self.bases[n])
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn nats_url(&self) -> String {
+        self.options.nats_url.clone().unwrap_or_else(|| self.nats.url())
+    }
+
+    pub fn database_url(&self) -> String {
+        self.options.store.clone().unwrap_or_else(|| format!("sqlite://{}/agentforge.db", self.dir.path().display()))
+    }
+
+    fn common(&self) -> Vec<(String, String)> {
+        [
+            ("ENV", "dev".to_owned()),
+            ("NATS_URL", self.nats_url()),
+            ("METRICS_PORT", "0".into()),
+            ("LOG_LEVEL", "info".into()),
+            ("LOG_FORMAT", "text".into()),
+            ("NATS_MAX_RECONNECT_WAIT", "1s".into()),
+            ("DATA_DIR", self.dir.path().display().to_string()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .to_vec()
+    }
+
+    /// `port` 0 takes a free one.
+    fn spawn_orchestrator(&self, port: u16) -> Proc {
+        Proc::builder(cargo_bin("agentforge-orchestrator"))
+            .envs(self.common())
+            .env("HTTP_PORT", port.to_string())
+            .env("GRPC_PORT", "0")
+            .env("DATABASE_URL", self.database_url())
+            .envs(self.options.orchestrator.clone())
+            .start()
+    }
+
+    pub fn spawn_worker(&self) -> Proc {
+        let mut worker = Proc::builder(cargo_bin("agentforge-worker")).envs(self.common()).env("HTTP_PORT", "0");
+        if self.options.tools.is_some() {
+            worker = worker.env("WORKER_TOOLS_FILE", self.dir.path().join("tools.toml").display().to_string());
+        }
+        worker.envs(self.options.worker.clone()).start()
+    }
+
+    /// SIGKILL, then a new process on the same port and database.
+    pub async fn kill_orchestrator(&mut self, n: usize) {
+        self.orchestrators[n].kill9();
+        self.start_orchestrator(n).await;
+    }
+
+    /// A new process in the place of one that has ended.
+    pub async fn start_orchestrator(&mut self, n: usize) {
+        let port = self.bases[n].rsplit(':').next().unwrap().parse().unwrap();
+        let mut p = self.spawn_orchestrator(port);
+        p.ready(READY).await;
+        self.orchestrators[n] = p;
+    }
+
+    /// SIGKILL, then a new process.
+    pub async fn kill_worker(&mut self, n: usize) {
+        self.workers[n].kill9();
+        self.start_worker(n).await;
+    }
+
+    /// A new process in the place of one that has ended.
+    pub async fn start_worker(&mut self, n: usize) {
+        let mut p = self.spawn_worker();
+        p.ready(READY).await;
+        self.workers[n] = p;
+    }
+}
+
+fn base_of(ready: &serde_json::Value, service: &str) -> String {
+    ready[service]["http"].as_str().unwrap_or_else(|| panic!("no {service} in {ready}")).trim_end_matches('/').to_owned()
+}
