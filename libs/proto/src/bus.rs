@@ -323,7 +323,7 @@ pub struct CancelSignal {
 pub struct JobEvent {
     /// Always `1.0`.
     pub specversion: String,
-    /// `<job>:<state>:<attempt>`; also the message's `Nats-Msg-Id`.
+    /// `<job>:<state>:<attempt>`, and `:<version>` of the job but for the first; also the message's `Nats-Msg-Id`.
     pub id: String,
     /// `/agentforge/<mission>`.
     pub source: String,

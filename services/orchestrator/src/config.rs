@@ -19,7 +19,7 @@ const DATABASE_URL: Setting = Setting::new(
     "Where jobs are kept.",
 )
 .secret();
-const DB_POOL: Setting = Setting::new("DB_POOL", Some("8"), "1 to 200", "Database connections (Postgres), or readers (SQLite).");
+const DB_POOL: Setting = Setting::new("DB_POOL", Some("8"), "1 to 200", "Connections to Postgres at most; SQLite has its own number.");
 const API_TOKENS: Setting = Setting::new(
     "API_TOKENS",
     None,

@@ -18,7 +18,7 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// What it came from; logged, never sent.
     #[source]
-    pub source: Option<crate::store::Error>,
+    pub source: Option<Box<crate::store::Error>>,
 }
 
 /// Stable codes: part of the API.
@@ -145,7 +145,7 @@ impl From<crate::store::Error> for Error {
         };
         Self {
             retry_after: e.is_retryable().then_some(Duration::from_secs(1)),
-            source: Some(e),
+            source: Some(Box::new(e)),
             ..Self::new(code, message)
         }
     }

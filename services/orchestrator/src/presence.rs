@@ -1,6 +1,6 @@
 //! Workers as they announce themselves: heartbeats in, their presence stored and exported.
 //!
-//! A beat is a core NATS request on `agentforge.agents.<mission>.heartbeat`; the answer names the
+//! A beat is a core NATS request on `swarm.agents.<mission>.heartbeat`; the answer names the
 //! jobs that the worker runs although they are final, so that a lost cancel is made good.
 
 use crate::app::App;

@@ -136,7 +136,7 @@ async fn has_message(stream: &Stream, job: &StaleJob) -> Result<bool, String> {
         Ok(message) => {
             let wanted = format!("{}:{}", job.id, job.attempt);
             let id = message.headers.get("Nats-Msg-Id").map(|v| v.as_str()).unwrap_or_default();
-            Ok(id.starts_with(&wanted))
+            Ok(id.strip_prefix(&wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
         }
         Err(e) if e.kind() == DirectGetErrorKind::NotFound => Ok(false),
         Err(e) => Err(e.to_string()),

@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Publishes that wait for their PubAck at once.
 const WINDOW: usize = 1_024;
@@ -37,6 +37,8 @@ const SCAN_LIMIT: u32 = 1_024;
 const CLAIM_FRESH: Duration = Duration::from_secs(2);
 /// How often the store is asked when nothing else calls for it.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// A relay that is held again and again says so no more often than this.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Shortest and longest pause while the stream is full or NATS is away.
 const HOLD: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -106,6 +108,7 @@ pub struct Relay<L: Lane> {
     queue: BTreeMap<i64, Held<L::Item>>,
     scan_at: Instant,
     hold: Option<Hold>,
+    told: Option<Instant>,
 }
 
 struct Hold {
@@ -124,7 +127,7 @@ impl<L: Lane> Relay<L> {
         handoffs: mpsc::UnboundedReceiver<Handoff>,
         forgets: mpsc::UnboundedReceiver<i64>,
     ) -> Self {
-        Self { lane, nats, handoffs, forgets, queue: BTreeMap::new(), scan_at: Instant::now(), hold: None }
+        Self { lane, nats, handoffs, forgets, queue: BTreeMap::new(), scan_at: Instant::now(), hold: None, told: None }
     }
 
     /// Runs until `stop` fires; then publishes nothing new, takes the PubAcks that are due and gives claims back.
@@ -215,7 +218,10 @@ impl<L: Lane> Relay<L> {
             Some(h) if h.until > Instant::now() => return,
             Some(h) => (h.pause * 2).min(HOLD.1),
             None => {
-                warn!(lane = L::NAME, reason, error = e as &dyn std::error::Error, "the relay is held; accepted work waits in the database");
+                if self.told.is_none_or(|t| t.elapsed() >= TELL_EVERY) {
+                    self.told = Some(Instant::now());
+                    warn!(lane = L::NAME, reason, error = e as &dyn std::error::Error, "the relay is held; accepted work waits in the database");
+                }
                 HOLD.0
             }
         };
@@ -229,7 +235,7 @@ impl<L: Lane> Relay<L> {
 
     fn release_hold(&mut self) {
         if let Some(h) = self.hold.take() {
-            info!(lane = L::NAME, reason = h.reason, "the relay goes on");
+            debug!(lane = L::NAME, reason = h.reason, "the relay goes on");
             metrics::RELAY_HELD.set(&[L::NAME, h.reason], 0.0);
             self.lane.open(true);
             self.scan_at = Instant::now();

@@ -139,6 +139,7 @@ impl Service for Orchestrator {
         }
         let ready = runtime.readiness().clone();
         let router = rest::router(app.clone(), config.auth.clone(), config.http_concurrency).merge(agentforge_runtime::admin_router(&runtime));
+        let router = agentforge_runtime::http::instrument(router, &runtime);
         tasks.spawn("http", OnEnd::Stop, front.track_future(serve_http(http, router, stop.clone(), runtime.grace())));
         let serve_grpc = grpc::serve(grpc, app.clone(), config.auth.clone(), move || ready.is_ready(), stop.clone(), runtime.grace());
         tasks.spawn("grpc", OnEnd::Stop, front.track_future(async { serve_grpc.await.map_err(anyhow::Error::from) }));

@@ -120,6 +120,17 @@ impl ChildHandle {
         kill_process(pid, signal).unwrap_or_else(|e| panic!("signal {signal:?} to {}: {e}", self.pid()));
     }
 
+    /// SIGSTOP, and waits until no thread runs any more: the signal alone leaves them a moment.
+    pub(crate) fn pause(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(5);
+        self.signal(Signal::STOP);
+        let end = std::time::Instant::now() + LONGEST;
+        while !stands_still(self.pid()) {
+            assert!(std::time::Instant::now() < end, "process {} still runs after SIGSTOP", self.pid());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits for the end; `None` when the deadline passes first.
     pub(crate) async fn wait(&mut self, deadline: Duration) -> Option<ExitStatus> {
         let end = Instant::now() + deadline;
@@ -147,6 +158,16 @@ impl Drop for ChildHandle {
     fn drop(&mut self) {
         self.kill9();
     }
+}
+
+/// Whether every thread is stopped, where the system tells (Linux).
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        // The state is the first word after the name in parentheses; the name may hold anything.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't']))
+    })
 }
 
 /// Exit code as a shell shows it: the code, or 128 + signal.

@@ -93,6 +93,6 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "hangs; last seen: the condition was never answered")]
     async fn a_check_that_hangs_is_bounded_too() {
-        eventually(Duration::from_millis(40), "hangs", || std::future::pending::<bool>()).await;
+        eventually(Duration::from_millis(40), "hangs", std::future::pending::<bool>).await;
     }
 }

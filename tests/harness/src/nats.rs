@@ -124,15 +124,15 @@ impl NatsServer {
 
     /// SIGSTOP: connections stay open and nothing answers.
     pub fn pause(&mut self) {
-        self.signal(Signal::STOP);
+        self.running().pause();
     }
     /// SIGCONT after [`Self::pause`].
     pub fn resume(&mut self) {
-        self.signal(Signal::CONT);
+        self.running().signal(Signal::CONT);
     }
 
-    fn signal(&mut self, signal: Signal) {
-        self.child.as_mut().expect("the server runs").signal(signal);
+    fn running(&mut self) -> &mut ChildHandle {
+        self.child.as_mut().expect("the server runs")
     }
 
     fn log_path(&self) -> PathBuf {

@@ -119,9 +119,9 @@ impl Proc {
     pub fn signal(&mut self, signal: Signal) {
         self.child.signal(signal);
     }
-    /// SIGSTOP.
+    /// SIGSTOP, until no thread runs.
     pub fn pause(&mut self) {
-        self.signal(Signal::STOP);
+        self.child.pause();
     }
     /// SIGCONT.
     pub fn resume(&mut self) {

@@ -239,7 +239,8 @@ mod tests {
                 match rng.random_range(0..8) {
                     0 => {
                         let n = rng.random_range(0..10);
-                        (l.grant(n), granted += n);
+                        l.grant(n);
+                        granted += n;
                     }
                     1 | 2 => {
                         if let Next::Pull(n) = l.next(now, 0) {

@@ -1,10 +1,11 @@
 //! The library against a real server: what its names promise, and what happens when things break.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod connection;
 mod publishing;
 mod pulling;
 mod pulling_faults;
+mod speed;
 mod topology;
 
 use agentforge_harness::{NatsOptions, NatsServer, eventually, require};

@@ -4,20 +4,31 @@ use super::{CONSUMER, SOON, STREAM, Setup, brisk, connect, info, make_consumer, 
 use agentforge_harness::{NatsOptions, NatsServer, TcpProxy, eventually, require};
 use agentforge_jetstream::Puller;
 use std::{collections::HashSet, time::Duration};
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 
 const ACK_WAIT: Duration = Duration::from_secs(2);
 const A_WHILE: Duration = Duration::from_millis(400);
 
-/// Reads until the stream is empty, confirming each ack; gives the numbers that were confirmed.
+/// Reads until `until` numbers were confirmed. A server that was killed has forgotten what it handed out
+/// shortly before: it answers no ack for those and delivers them again, so acks wait beside each other.
 async fn work_off(puller: &mut Puller, seen: &mut HashSet<u64>, until: usize) {
+    let mut acks = JoinSet::new();
     while seen.len() < until {
-        let delivery = next(puller).await;
-        let n: u64 = std::str::from_utf8(delivery.payload()).unwrap().parse().unwrap();
-        if delivery.ack_confirmed(Duration::from_secs(5)).await.is_ok() {
-            seen.insert(n);
+        tokio::select! {
+            delivery = next(puller) => {
+                let slots = puller.slots();
+                acks.spawn(async move {
+                    let confirmed = delivery.ack_confirmed(Duration::from_secs(3)).await.is_ok();
+                    slots.grant(1);
+                    let n = std::str::from_utf8(delivery.payload()).unwrap().parse::<u64>().unwrap();
+                    confirmed.then_some(n)
+                });
+            }
+            Some(confirmed) = acks.join_next() => seen.extend(confirmed.unwrap()),
         }
-        puller.grant(1);
+    }
+    while let Some(confirmed) = acks.join_next().await {
+        seen.extend(confirmed.unwrap());
     }
 }
 

@@ -2,14 +2,32 @@
 //!
 //! Both come from outside: they are checked here and dropped when malformed, never passed on as they are.
 
+use agentforge_jetstream::trace as bus;
 use http::HeaderMap;
+use tracing::Span;
 use uuid::Uuid;
 
 /// Header and metadata key of the request's id.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 
+/// The trace that a submission joins: this request's span where spans are traced, else the caller's.
+pub(crate) fn of_submission(headers: &HeaderMap) -> Option<String> {
+    let mut carrier = async_nats::HeaderMap::new();
+    bus::inject_current(&mut carrier);
+    carrier.get("traceparent").map(|v| v.as_str().to_owned()).or_else(|| traceparent(headers))
+}
+
+/// Makes the caller's span the parent of `span`.
+pub(crate) fn join(span: &Span, headers: &HeaderMap) {
+    if let Some(parent) = traceparent(headers) {
+        let mut carrier = async_nats::HeaderMap::new();
+        carrier.insert("traceparent", parent);
+        bus::set_parent(span, Some(&carrier));
+    }
+}
+
 /// The caller's traceparent in its version 00 form, when it is well-formed.
-pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
+fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

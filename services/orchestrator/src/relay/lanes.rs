@@ -134,7 +134,8 @@ impl Lane for OutboxLane {
 
     fn message(&self, row: &OutboxRow) -> Message {
         let mut headers = HeaderMap::new();
-        headers.insert("Content-Type", "application/cloudevents+json");
+        let is_event = row.subject.starts_with("agentforge.events.");
+        headers.insert("Content-Type", if is_event { "application/cloudevents+json" } else { "application/json" });
         Message {
             subject: row.subject.clone(),
             msg_id: MsgId::outbox(&row.msg_id),

@@ -29,7 +29,7 @@ impl Default for Options {
 pub fn open(url: &str, data_dir: &Path, options: &Options) -> Result<Arc<dyn Store>, Error> {
     Ok(match Target::parse(url, data_dir)? {
         Target::Sqlite(file) => Arc::new(sqlite::SqliteStore::open(&file)?),
-        Target::Postgres => return Err(Error::Url("postgres is not written yet".into())),
+        Target::Postgres => Arc::new(postgres::PostgresStore::open(url, options.pool_size)?),
     })
 }
 
@@ -40,7 +40,7 @@ pub fn open(url: &str, data_dir: &Path, options: &Options) -> Result<Arc<dyn Sto
 pub async fn backup(url: &str, data_dir: &Path, to: &Path) -> Result<(), Error> {
     match Target::parse(url, data_dir)? {
         Target::Sqlite(file) => sqlite::backup(&file, to).await,
-        Target::Postgres => Err(Error::Url("postgres is not written yet".into())),
+        Target::Postgres => postgres::backup(url, to).await,
     }
 }
 
@@ -52,7 +52,7 @@ pub async fn backup(url: &str, data_dir: &Path, to: &Path) -> Result<(), Error> 
 pub async fn restore(url: &str, data_dir: &Path, from: &Path, force: bool) -> Result<(), Error> {
     match Target::parse(url, data_dir)? {
         Target::Sqlite(file) => sqlite::restore(&file, from, force).await,
-        Target::Postgres => Err(Error::Url("postgres is not written yet".into())),
+        Target::Postgres => postgres::restore(url, from, force).await,
     }
 }
 

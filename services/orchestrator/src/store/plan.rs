@@ -37,8 +37,6 @@ pub(super) struct Found {
 pub(super) enum Write {
     /// Not at all.
     Nothing,
-    /// A new row, for the submission of this number.
-    Insert(usize),
     /// Only what `Queued` and `Started` touch: the most frequent update by far.
     Progress,
     /// Everything that can change.
@@ -49,6 +47,8 @@ pub(super) enum Write {
 #[derive(Debug)]
 pub(super) struct Touched {
     pub job: Current,
+    /// The number of the submission that this is the new row of: inserted as accepted, then written.
+    pub new: Option<usize>,
     pub write: Write,
     pub claimed: bool,
 }
@@ -178,7 +178,7 @@ struct Fold<'g> {
 impl<'g> Fold<'g> {
     fn new(group: &'g Group, ctx: &'g CommitContext<'g>, currents: Vec<Current>) -> Self {
         let jobs: Vec<_> =
-            currents.into_iter().map(|job| Touched { job, write: Write::Nothing, claimed: false }).collect();
+            currents.into_iter().map(|job| Touched { job, new: None, write: Write::Nothing, claimed: false }).collect();
         let by_id = jobs.iter().enumerate().map(|(i, t)| (t.job.id, i)).collect();
         let plan = Plan {
             jobs,
@@ -233,7 +233,8 @@ impl<'g> Fold<'g> {
         self.by_id.insert(submit.job.id, index);
         self.plan.jobs.push(Touched {
             job: accepted(&submit.job, seq, later.unwrap_or(self.ctx.now)),
-            write: Write::Insert(number),
+            new: Some(number),
+            write: Write::Nothing,
             claimed: submit.claim && later.is_none(),
         });
         if self.ctx.events.tells(State::Accepted) {
@@ -274,7 +275,7 @@ impl<'g> Fold<'g> {
             touched.claimed = false;
         }
         touched.write = match (touched.write, change) {
-            (w @ (Write::Insert(_) | Write::Whole), _) => w,
+            (Write::Whole, _) => Write::Whole,
             (_, Change::Queued { .. } | Change::Started(_)) => Write::Progress,
             _ => Write::Whole,
         };
@@ -370,10 +371,7 @@ impl Plan {
             Ok(changed) => &changed.job,
             Err(_) => unreachable!("a letter comes from an applied change"),
         };
-        let new = self.jobs.iter().find(|t| t.job.seq == job.seq).and_then(|t| match t.write {
-            Write::Insert(n) => Some(&group.submits[n].job),
-            _ => None,
-        });
+        let new = self.jobs.iter().find(|t| t.job.seq == job.seq).and_then(|t| Some(&group.submits[t.new?].job));
         let stored = details.get(&job.seq);
         let (args, traceparent) = match (new, stored) {
             (Some(n), _) => (n.args.as_str(), n.traceparent.as_deref()),

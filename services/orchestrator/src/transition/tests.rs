@@ -90,7 +90,8 @@ fn nothing_but_a_redrive_leaves_a_final_state() {
 fn an_earlier_attempts_result_is_fenced_off() {
     let mut j = job(State::Running, 1);
     let late = finished(&j, 1, success());
-    run(&mut j, &finished(&j.clone(), 1, failure(ErrorClass::Network))).unwrap();
+    let failed = finished(&j, 1, failure(ErrorClass::Network));
+    run(&mut j, &failed).unwrap();
     assert_eq!((j.state, j.attempt.get()), (State::Accepted, 2));
     assert_eq!(run(&mut j, &late).unwrap_err(), Ignored::OtherAttempt);
 }

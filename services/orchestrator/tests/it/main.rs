@@ -1,1 +1,5 @@
 //! Tests of the public API.
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod store_conformance;

@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, header};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 /// What the guard needs.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let mut response = match pass(&guard, &mut request) {
         Err(e) => refusal(&e, &request_id),
         Ok(()) => {
-            let span = tracing::debug_span!("call", rpc = request.uri().path(), request_id);
+            let span = span(&request, &request_id);
             match AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await {
                 Ok(response) if is_too_large(&response) => refusal(&too_large(), &request_id),
                 Ok(response) => response,
@@ -48,6 +48,15 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     };
     response.headers_mut().insert(name, id_header);
     response
+}
+
+/// Health checks are too many and too dull for traces.
+fn span(request: &Request, request_id: &str) -> Span {
+    let Access::Guarded(operation) = operations::of_rpc(request.uri().path()) else { return Span::none() };
+    let (operation, rpc) = (operation.name, operation.rpc.unwrap_or_default());
+    let span = tracing::info_span!("request", operation, request_id, otel.name = rpc, otel.kind = "server");
+    trace::join(&span, request.headers());
+    span
 }
 
 fn pass(guard: &Guard, request: &mut Request) -> Result<(), Error> {

@@ -73,8 +73,10 @@ impl Jobs for Service {
     async fn watch_job(&self, request: Request<pb::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
         let call = Call::of("WatchJob", &request);
         let jobs = self.app.watch(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
-        let jobs = until_last(jobs, self.app.stopping().clone(), |j| j.state.is_final());
-        Ok(Response::new(jobs.map(move |j| j.map(convert::job).map_err(|e| call.refuse(&e))).boxed()))
+        let at_cut = call.clone();
+        let jobs = jobs.map(move |j| j.map_err(|e| call.refuse(&e))).boxed();
+        let jobs = until_last(jobs, self.app.stopping().clone(), |j| j.state.is_final(), move || at_cut.cut());
+        Ok(Response::new(jobs.map(|j| j.map(convert::job)).boxed()))
     }
 
     async fn cancel_job(&self, request: Request<pb::CancelJobRequest>) -> Result<Response<pb::Job>, Status> {
@@ -125,10 +127,11 @@ impl Jobs for Service {
             limit: r.limit,
         };
         let progress = self.app.redrive(spec).map_err(|e| call.refuse(&e))?;
-        let progress = until_last(progress, self.app.stopping().clone(), |p| p.done);
+        let at_cut = call.clone();
         let told = progress.map(move |p| {
             p.map(|p| pb::RedriveProgress { redriven: p.redriven, skipped: p.skipped, done: p.done }).map_err(|e| call.refuse(&e))
         });
+        let told = until_last(told.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
         Ok(Response::new(told.boxed()))
     }
 }

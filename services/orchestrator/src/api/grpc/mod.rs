@@ -107,6 +107,7 @@ pub async fn serve(
 }
 
 /// What a handler knows of its call beside the message.
+#[derive(Clone)]
 struct Call {
     operation: &'static str,
     request_id: Option<String>,
@@ -117,7 +118,12 @@ impl Call {
     fn of<T>(operation: &'static str, request: &tonic::Request<T>) -> Self {
         let headers = request.metadata().as_ref();
         let request_id = headers.get(trace::REQUEST_ID).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        Self { operation, request_id, traceparent: trace::traceparent(headers) }
+        Self { operation, request_id, traceparent: trace::of_submission(headers) }
+    }
+
+    /// The status of an answer that a stop cuts short. Nothing is wrong: nothing is logged.
+    fn cut(&self) -> tonic::Status {
+        status::of(&super::stopping(), self.request_id.as_deref())
     }
 
     /// The status of a refusal; what is our fault is logged.

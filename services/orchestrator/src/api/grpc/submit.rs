@@ -5,7 +5,7 @@
 
 use super::{Call, convert, guard};
 use crate::api::limits::{Budget, STREAM_INFLIGHT_MAX, STREAM_INFLIGHT_MAX_BYTES};
-use crate::api::{log_failure, shown, stopping};
+use crate::api::{log_failure, shown};
 use crate::app::App;
 use crate::error::Error;
 use agentforge_proto::time::duration_to_proto;
@@ -28,7 +28,7 @@ pub(super) fn answers(
     let call = Arc::new(Caller { call, failing: AtomicBool::new(false) });
     let stop = app.stopping().clone();
     let at_stop = call.clone();
-    let requests = until_stopped(requests, stop, move || at_stop.call.refuse(&stopping()));
+    let requests = until_stopped(requests, stop, move || at_stop.call.cut());
     requests
         .enumerate()
         .then(move |(index, request)| {

@@ -46,7 +46,7 @@ pub(crate) async fn submit(State(api): State<Api>, request: Request) -> Result<R
     }
     let (bytes, _held) = read_body(request, &api, BATCH_BODY_MAX_BYTES).await?;
     let parsed = if lines { parse_lines(&bytes)? } else { parse_array(&bytes)? };
-    let traceparent = trace::traceparent(&headers);
+    let traceparent = trace::of_submission(&headers);
     let request_id = headers.get(trace::REQUEST_ID).and_then(|v| v.to_str().ok());
     let answers = join_all(parsed.into_iter().map(|body| {
         let (app, traceparent) = (&api.app, traceparent.clone());

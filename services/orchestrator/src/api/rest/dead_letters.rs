@@ -74,7 +74,7 @@ pub(crate) async fn redrive(
         rate: body.rate,
         limit: body.limit,
     })?;
-    let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done).boxed();
+    let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done, stopping).boxed();
     if accepts_lines(&headers) {
         let lines = progress.map(|p| Ok::<_, Infallible>(line(p)));
         let media_type = HeaderValue::from_static(NDJSON);

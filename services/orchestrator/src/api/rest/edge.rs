@@ -3,12 +3,13 @@
 //! The order matters: the id first, so that every answer has one; then the gate, so that a flood costs
 //! little; then the guard. Nothing below it checks a role.
 
-use super::problem::{HttpOnly, Problem};
+use super::Problem;
 use crate::api::auth::{Auth, Role};
 use crate::api::limits::Gate;
 use crate::api::operations::{self, Access};
 use crate::api::{log_failure, trace};
 use crate::error::{Code, Error};
+use agentforge_runtime::http::RequestId;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,6 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use tracing::Instrument;
 
 /// What the edge needs.
 #[derive(Clone)]
@@ -27,12 +27,13 @@ pub(crate) struct Edge {
 
 /// The middleware.
 pub(crate) async fn edge(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
-    let request_id = trace::request_id(request.headers());
-    let id_header = HeaderValue::from_str(&request_id).expect("checked, or a UUID");
+    // The chassis gives every request an id and a span; a router without it does so here.
+    let given = request.extensions().get::<RequestId>().map(|id| id.as_str().to_owned());
+    let request_id = given.unwrap_or_else(|| trace::request_id(request.headers()));
+    let id_header = HeaderValue::from_str(&request_id).expect("printable, or a UUID");
     let route = request.extensions().get::<MatchedPath>().map(|m| m.as_str().to_owned()).unwrap_or_default();
-    let span = tracing::debug_span!("request", method = %request.method(), route, request_id);
     request.headers_mut().insert(HeaderName::from_static(trace::REQUEST_ID), id_header.clone());
-    let mut response = pass(&edge, &route, request, next).instrument(span).await;
+    let mut response = pass(&edge, &route, request, next).await;
     if response.status().is_client_error() || response.status().is_server_error() {
         let problem = response.extensions_mut().remove::<Problem>().unwrap_or_else(|| unnamed(&response));
         if let Some(cause) = problem.cause() {
@@ -53,7 +54,7 @@ async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Respons
         Err(e) => return Problem::from(e).into_response(),
     };
     if let Err(refusal) = guard(edge, route, &request) {
-        return refusal;
+        return refusal.into_response();
     }
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
@@ -63,21 +64,18 @@ async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Respons
 }
 
 /// Lets pass what the table of operations allows.
-fn guard(edge: &Edge, route: &str, request: &Request) -> Result<(), Response> {
+fn guard(edge: &Edge, route: &str, request: &Request) -> Result<(), Problem> {
     if edge.auth.is_open() {
-        same_machine(request.headers(), request.uri()).map_err(|e| Problem::from(e).into_response())?;
+        same_machine(request.headers(), request.uri())?;
     }
     if route.is_empty() {
         let detail = format!("there is no route {}; GET /docs lists them", request.uri().path());
-        return Err(Problem::from(Error::new(Code::NotFound, detail)).into_response());
+        return Err(Error::new(Code::NotFound, detail).into());
     }
     match operations::of_route(request.method(), route) {
         Access::Open => Ok(()),
         Access::Guarded(operation) => {
-            let caller = edge
-                .auth
-                .check(request.headers().get(header::AUTHORIZATION), operation.role)
-                .map_err(|e| Problem::from(e).into_response())?;
+            let caller = edge.auth.check(request.headers().get(header::AUTHORIZATION), operation.role)?;
             if operation.role == Role::Admin {
                 tracing::info!(caller, operation = operation.name, path = request.uri().path(), "admin request");
             }
@@ -85,13 +83,9 @@ fn guard(edge: &Edge, route: &str, request: &Request) -> Result<(), Response> {
         }
         Access::MethodUnknown => {
             let allow = operations::methods_of(route);
-            let problem = Problem::http(HttpOnly::MethodNotAllowed, format!("{route} has no method {}; it has {allow}", request.method()));
-            let allow = HeaderValue::from_str(&allow).expect("method names are ASCII");
-            Err(([(header::ALLOW, allow)], problem).into_response())
+            Err(Problem::method(format!("{route} has no method {}; it has {allow}", request.method()), &allow))
         }
-        Access::Unknown => {
-            Err(Problem::from(Error::new(Code::PermissionDenied, "this route is not open to anyone")).into_response())
-        }
+        Access::Unknown => Err(Error::new(Code::PermissionDenied, "this route is not open to anyone").into()),
     }
 }
 

@@ -117,13 +117,13 @@ pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem>
         return Err(Problem::field("", format!("the body is not JSON: {problem}")));
     }
     let text = problem.to_string();
-    let field = unknown_field(&text).unwrap_or(if path == "." { "" } else { &path });
+    let field = named_field(&text).unwrap_or(if path == "." { "" } else { &path });
     Err(Problem::field(field, text.clone()))
 }
 
-/// The name in serde's words on a field that is not known.
-fn unknown_field(text: &str) -> Option<&str> {
-    text.strip_prefix("unknown field `")?.split('`').next()
+/// The name in serde's words on a field that is not known or given twice; its path does not have it.
+fn named_field(text: &str) -> Option<&str> {
+    ["unknown field `", "duplicate field `"].iter().find_map(|words| text.strip_prefix(words)?.split('`').next())
 }
 
 /// A query string of known parameters.
@@ -219,9 +219,7 @@ mod tests {
         for (body, field, detail) in table {
             let problem = from_json::<SubmitBody>(body.as_bytes()).err().unwrap();
             assert!(problem.detail().contains(detail), "{body}: {}", problem.detail());
-            if field.is_some() || !body.contains("duplicate") {
-                assert_eq!(problem.field_name(), field, "{body}: {}", problem.detail());
-            }
+            assert_eq!(problem.field_name(), field, "{body}: {}", problem.detail());
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     JsonBody(body, _held): JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
-    let input = with_key(body.into_input(trace::traceparent(&headers))?, &headers)?;
+    let input = with_key(body.into_input(trace::of_submission(&headers))?, &headers)?;
     let answer = api.app.submit(input).await?;
     let status = if answer.created { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", answer.job.id)).expect("a UUID is ASCII");

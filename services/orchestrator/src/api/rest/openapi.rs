@@ -3,7 +3,7 @@
 //! Roles and refusals are the same for many operations; they are added here, from `operations` and
 //! from the error codes, so that no handler can forget them.
 
-use super::problem::{HttpOnly, MEDIA_TYPE, Problem, title};
+use super::problem::{self, HttpOnly, MEDIA_TYPE, title};
 use crate::api::operations::{self, Access};
 use crate::error::Code;
 use axum::response::{IntoResponse, Response};
@@ -26,7 +26,7 @@ use utoipa::OpenApi;
         (name = "Schedules", description = "Jobs made by the clock."),
         (name = "Agents", description = "The workers, as they announce themselves."),
     ),
-    components(schemas(Problem))
+    components(schemas(problem::Body))
 )]
 struct Base;
 
@@ -62,14 +62,26 @@ pub(crate) fn finish(document: utoipa::openapi::OpenApi) -> String {
             }
         }
     }
+    if let Some(schemas) = doc["components"]["schemas"].as_object_mut() {
+        let answers = schemas.iter_mut().filter(|(name, _)| !name.ends_with("Request") && !SPARSE.contains(&name.as_str()));
+        for (_, schema) in answers {
+            let fields: Vec<_> = schema["properties"].as_object().into_iter().flat_map(Map::keys).cloned().collect();
+            schema["required"] = json!(fields);
+        }
+    }
     doc.to_string()
 }
+
+/// Answers that leave fields out; all others have every field, null where there is nothing to tell.
+const SPARSE: [&str; 3] = ["Problem", "BatchItem", "Refused"];
 
 /// Adds role and refusals to one operation.
 fn complete(route: &str, method: &str, operation: &mut Value) {
     let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else { return };
     let Access::Guarded(known) = operations::of_route(&method, route) else { return };
     operation["x-required-role"] = json!(known.role.as_str());
+    // JSON objects have no order of their own; the docs page follows the table's.
+    operation["x-order"] = json!(operations::OPERATIONS.iter().position(|o| o == known));
     operation["security"] = json!([{"token": []}]);
     let mut refusals = vec![400, 401, 403, 429, 503];
     if route.contains("{id}") {
@@ -173,6 +185,18 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|v| collect(v, references)),
             _ => {}
         }
+    }
+
+    #[test]
+    fn answers_promise_all_of_their_fields_and_requests_few() {
+        let schemas = document()["components"]["schemas"].clone();
+        let required = |name: &str| -> BTreeSet<String> {
+            schemas[name]["required"].as_array().unwrap().iter().map(|f| f.as_str().unwrap().to_owned()).collect()
+        };
+        assert!(required("Job").contains("result") && required("Job").contains("finished_at"));
+        assert_eq!(required("SubmitJobRequest"), BTreeSet::from(["tool".to_owned()]));
+        assert_eq!(required("CreateScheduleRequest"), ["name", "cron", "job"].map(str::to_owned).into());
+        assert!(!required("Problem").contains("field") && required("Problem").contains("code"));
     }
 
     #[test]

@@ -14,9 +14,14 @@ use utoipa::ToSchema;
 /// The media type of problems.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
+/// Why a request was refused or failed. Travels by pointer: results that hold it stay small.
+#[derive(Clone, Debug)]
+pub struct Problem(Box<Body>);
+
 /// Why a request was refused or failed (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Problem {
+#[schema(as = Problem)]
+pub(crate) struct Body {
     /// Where the kind of problem is described.
     #[serde(rename = "type")]
     #[schema(example = "/docs#invalid_argument")]
@@ -44,6 +49,9 @@ pub struct Problem {
     retry_after_ms: Option<u64>,
     #[serde(skip)]
     cause: Option<Arc<Error>>,
+    /// The `Allow` header.
+    #[serde(skip)]
+    allow: Option<HeaderValue>,
 }
 
 /// Problems that only HTTP has.
@@ -86,7 +94,7 @@ pub(crate) const fn title(code: Code) -> &'static str {
 impl Problem {
     pub(crate) fn http(kind: HttpOnly, detail: impl Into<String>) -> Self {
         let (status, code, title) = kind.parts();
-        Self {
+        Self(Box::new(Body {
             kind: format!("/docs#{code}"),
             title,
             status,
@@ -96,51 +104,63 @@ impl Problem {
             request_id: None,
             retry_after_ms: None,
             cause: None,
-        }
+            allow: None,
+        }))
+    }
+
+    /// A method that the route does not have; `allow` lists those that it has.
+    pub(crate) fn method(detail: String, allow: &str) -> Self {
+        let mut problem = Self::http(HttpOnly::MethodNotAllowed, detail);
+        problem.0.allow = HeaderValue::from_str(allow).ok();
+        problem
     }
 
     /// A field of the body or query that breaks a rule; its name may come from the caller.
     pub(crate) fn field(field: impl Into<String>, detail: impl AsRef<str>) -> Self {
-        let problem = Self::from(Error::new(Code::InvalidArgument, detail.as_ref()));
-        Self { field: Some(shown(&field.into())).filter(|f| !f.is_empty()), ..problem }
+        let mut problem = Self::from(Error::new(Code::InvalidArgument, detail.as_ref()));
+        problem.0.field = Some(shown(&field.into())).filter(|f| !f.is_empty());
+        problem
     }
 
     pub(crate) fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    pub(crate) const fn code(&self) -> &'static str {
-        self.code
+    pub(crate) fn code(&self) -> &'static str {
+        self.0.code
     }
 
     pub(crate) fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     pub(crate) fn field_name(&self) -> Option<&str> {
-        self.field.as_deref()
+        self.0.field.as_deref()
     }
 
-    pub(crate) const fn retry_after_ms(&self) -> Option<u64> {
-        self.retry_after_ms
+    pub(crate) fn retry_after_ms(&self) -> Option<u64> {
+        self.0.retry_after_ms
     }
 
     pub(crate) fn cause(&self) -> Option<&Error> {
-        self.cause.as_deref()
+        self.0.cause.as_deref()
     }
 
     /// The response with its body, for the caller that made the request `request_id`.
     pub(crate) fn render(mut self, mut response: Response, request_id: &str) -> Response {
-        self.request_id = Some(request_id.to_owned());
-        let body = serde_json::to_vec(&self).expect("strings and numbers are JSON");
+        self.0.request_id = Some(request_id.to_owned());
+        let body = serde_json::to_vec(&self.0).expect("strings and numbers are JSON");
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if let Some(ms) = self.retry_after_ms {
+        if let Some(ms) = self.0.retry_after_ms {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
         }
-        if self.status == 401 {
+        if self.0.status == 401 {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"agentforge\""));
+        }
+        if let Some(allow) = self.0.allow {
+            headers.insert(header::ALLOW, allow);
         }
         *response.body_mut() = body.into();
         response
@@ -149,7 +169,7 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(e: Error) -> Self {
-        Self {
+        Self(Box::new(Body {
             kind: format!("/docs#{}", e.code.as_str()),
             title: title(e.code),
             status: e.code.http_status(),
@@ -159,7 +179,8 @@ impl From<Error> for Problem {
             request_id: None,
             retry_after_ms: e.retry_after.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             cause: Some(Arc::new(e)),
-        }
+            allow: None,
+        }))
     }
 }
 
@@ -188,7 +209,7 @@ mod tests {
     #[test]
     fn causes_are_never_sent() {
         let source = crate::store::Error::Corrupt { what: "job", problem: "secret detail".into() };
-        let body = serde_json::to_string(&Problem::from(Error::from(source))).unwrap();
+        let body = serde_json::to_string(&Problem::from(Error::from(source)).0).unwrap();
         assert!(body.contains("internal") && !body.contains("secret detail"), "{body}");
     }
 }

@@ -4,7 +4,6 @@ use super::extract::Query;
 use super::types::JobView;
 use super::{Api, Problem};
 use crate::api::log_failure;
-use crate::api::stream::until_last;
 use crate::error::Error;
 use crate::model::Job;
 use axum::extract::{Path, RawQuery, State};
@@ -23,8 +22,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Watch a job
 ///
 /// Server-sent events named `job`, each with the whole job as data and its version as id: now, after
-/// each change (quick ones may be folded into one), and when it is final; then the stream ends. It also
-/// ends when the orchestrator stops, after an event named `problem` that says so: connect again.
+/// each change (quick ones may be folded into one), and when it is final; then the stream ends. A stream
+/// that ends before, because the orchestrator stops, is to be opened again. A failure comes as an event
+/// named `problem`.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/watch", tag = "Jobs", operation_id = "WatchJob",
     params(("id" = String, Path, description = "The job's id")),
@@ -33,8 +33,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) async fn watch(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
     let jobs = api.app.watch(&id).await?;
-    let jobs = until_last(jobs, api.app.stopping().clone(), |job| job.state.is_final());
-    let events = jobs.map(|job| Ok::<_, Infallible>(event(job)));
+    let events = jobs.take_until(api.app.stopping().clone().cancelled_owned()).map(|job| Ok::<_, Infallible>(event(job)));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(events).keep_alive(keep_alive).into_response())
 }

@@ -1,3 +1,162 @@
-//! stub
-use super::Error;
-pub struct PostgresStore;
+//! The store in Postgres: shared by any number of orchestrators.
+//!
+//! Replicas share work by row locks and claims that run out. Nothing connects before it is asked, so
+//! that a service started before its database comes up and waits.
+
+mod agents;
+mod backup;
+mod claims;
+mod commit;
+mod connection;
+mod read;
+mod readers;
+mod schedules;
+mod text;
+mod write;
+
+pub(super) use backup::{backup, restore};
+
+use super::{
+    CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxRow, Outgoing, Owner,
+    Page, StaleJob, Store, fault::Fault,
+};
+use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
+use agentforge_message_id::{AgentId, JobId, Mission, ScheduleId};
+use agentforge_proto::time::Micros;
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use std::num::NonZeroU32;
+
+/// The store in Postgres.
+pub struct PostgresStore {
+    options: PgConnectOptions,
+    pool: PgPool,
+}
+
+impl PostgresStore {
+    /// A store that connects when it is asked. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Url`] when `url` cannot be read.
+    pub fn open(url: &str, pool_size: NonZeroU32) -> Result<Self, Error> {
+        let options = connection::options(url)?;
+        let pool = connection::pool(options.clone(), pool_size);
+        Ok(Self { options, pool })
+    }
+}
+
+fn asked<T>(attempted: &'static str, answer: Result<T, Fault>) -> Result<T, Error> {
+    answer.map_err(|f| f.trying_to(attempted))
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+    fn is_shared(&self) -> bool {
+        true
+    }
+    async fn prepare(&self) -> Result<(), Error> {
+        connection::prepare(&self.options).await
+    }
+    async fn ping(&self) -> Result<(), Error> {
+        let one = sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&self.pool).await;
+        asked("ping", one.map(drop).map_err(Fault::Sql))
+    }
+    async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error> {
+        asked("commit a group", commit::commit(&self.pool, group, &ctx).await)
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
+        asked("read a job", read::job(&self.pool, id).await)
+    }
+    async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error> {
+        asked("list jobs", read::jobs(&self.pool, filter).await)
+    }
+    async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error> {
+        asked("list attempts", read::attempts(&self.pool, id).await)
+    }
+    async fn versions(&self, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Error> {
+        asked("read versions", read::versions(&self.pool, ids).await)
+    }
+
+    async fn claim_due(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<Outgoing>, Error> {
+        asked("claim jobs", claims::claim_due(&self.pool, owner, now, until, limit).await)
+    }
+    async fn next_due(&self) -> Result<Option<Micros>, Error> {
+        asked("find the next due job", read::next_due(&self.pool).await)
+    }
+    async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
+        asked("release claims", claims::release(&self.pool, owner, ids).await)
+    }
+    async fn claim_outbox(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<OutboxRow>, Error> {
+        asked("claim the outbox", claims::claim_outbox(&self.pool, owner, now, until, limit).await)
+    }
+    async fn release_orphans(&self, _owner: &Owner) -> Result<(), Error> {
+        // Whose claims are orphaned, no replica can know: they run out.
+        Ok(())
+    }
+    async fn accepted_count(&self) -> Result<u64, Error> {
+        asked("count accepted jobs", read::accepted_count(&self.pool).await)
+    }
+    async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
+        asked("measure the lanes", read::depths(&self.pool, now).await)
+    }
+
+    async fn past_deadline(&self, now: Micros, limit: u32) -> Result<Vec<JobId>, Error> {
+        asked("find expired jobs", read::past_deadline(&self.pool, now, limit).await)
+    }
+    async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error> {
+        asked("find stale jobs", read::stale(&self.pool, before, limit).await)
+    }
+    async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error> {
+        asked("note a look", claims::touch(&self.pool, ids, now).await)
+    }
+
+    async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error> {
+        asked("list dead letters", read::dead_letters(&self.pool, filter).await)
+    }
+
+    async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error> {
+        asked("create a schedule", schedules::create(&self.pool, schedule).await)
+    }
+    async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error> {
+        asked("read a schedule", schedules::one(&self.pool, id).await)
+    }
+    async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error> {
+        asked("list schedules", schedules::page(&self.pool, after, limit).await)
+    }
+    async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error> {
+        asked("pause a schedule", schedules::set_paused(&self.pool, id, paused, next).await)
+    }
+    async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error> {
+        asked("delete a schedule", schedules::delete(&self.pool, id).await)
+    }
+    async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
+        asked("find due schedules", schedules::due(&self.pool, now, limit).await)
+    }
+    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<bool, Error> {
+        asked("fire a schedule", schedules::fire(&self.pool, firing, &ctx).await)
+    }
+
+    async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {
+        asked("store heartbeats", agents::upsert(&self.pool, agents).await)
+    }
+    async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, Error> {
+        asked("read an agent", agents::one(&self.pool, id).await)
+    }
+    async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error> {
+        asked("list agents", agents::page(&self.pool, mission, after, limit).await)
+    }
+    async fn forget_agents(&self, before: Micros) -> Result<u64, Error> {
+        asked("forget agents", agents::forget(&self.pool, before).await)
+    }
+
+    async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error> {
+        asked("prune jobs", claims::prune(&self.pool, before, limit).await)
+    }
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}

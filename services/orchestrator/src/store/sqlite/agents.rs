@@ -2,7 +2,7 @@
 
 use super::connection::Writer;
 use super::readers;
-use super::sql::Rows;
+use super::sql::Batch;
 use crate::model::Agent;
 use crate::store::fault::Fault;
 use crate::store::rows::{self, agent_columns};
@@ -13,10 +13,11 @@ use sqlx::{Connection as _, query};
 use std::sync::LazyLock;
 
 /// A beat that comes after a later one changes nothing.
-static UPSERT: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        concat!("INSERT INTO agents (", agent_columns!(), ")"),
-        14,
+static UPSERT: LazyLock<Batch> = LazyLock::new(|| {
+    let names: Vec<&str> = agent_columns!().split(", ").collect();
+    Batch::insert(
+        "agents",
+        &names,
         "ON CONFLICT (id) DO UPDATE SET mission = excluded.mission, site = excluded.site, host = excluded.host, \
          version = excluded.version, tools = excluded.tools, queues = excluded.queues, capacity = excluded.capacity, \
          inflight = excluded.inflight, interval_us = excluded.interval_us, has_left = excluded.has_left, \
@@ -30,8 +31,8 @@ pub(super) async fn upsert(w: &mut Writer, agents: &[Agent]) -> Result<(), Fault
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     UPSERT
         .execute(&mut tx, agents, |a, agent| {
-            a.push(agent.id.as_str()).push(agent.mission.as_str()).push(agent.site.as_str());
-            a.push(agent.host.as_str()).push(agent.version.as_str()).push(json(&agent.tools)).push(json(&agent.queues));
+            a.text(agent.id.as_str()).text(agent.mission.as_str()).text(agent.site.as_str());
+            a.text(&agent.host).text(&agent.version).push(json(&agent.tools)).push(json(&agent.queues));
             a.push(agent.capacity).push(agent.inflight).push(rows::micros(agent.interval)).push(agent.left);
             a.push(agent.first_seen_at.0).push(agent.last_seen_at.0).push(agent.certificate_expires_at.map(|m| m.0));
         })

@@ -4,8 +4,8 @@
 //! one index, and a claim that runs out comes back by itself.
 
 use super::connection::Writer;
-use super::readers::{self};
-use super::sql::In;
+use super::readers;
+use super::sql::{Args, Batch};
 use super::commit::push_id;
 use crate::store::fault::Fault;
 use crate::store::rows::outgoing_columns;
@@ -18,23 +18,22 @@ use sqlx::{query, query_scalar};
 use sqlx::sqlite::SqliteConnection;
 use std::sync::LazyLock;
 
-static CLAIM: LazyLock<In> =
-    LazyLock::new(|| In::new("UPDATE jobs SET claim_owner = ?1, claimable_at = ?2 WHERE seq", 2, ""));
+static CLAIM: LazyLock<Batch> =
+    LazyLock::new(|| Batch::list("UPDATE jobs SET claim_owner = ?, claimable_at = ? WHERE seq IN", ""));
 
-static RELEASE: LazyLock<In> = LazyLock::new(|| {
-    In::new(
+static RELEASE: LazyLock<Batch> = LazyLock::new(|| {
+    Batch::list(
         "UPDATE jobs SET claim_owner = NULL, claimable_at = available_at \
-         WHERE claimable_at IS NOT NULL AND claim_owner = ?1 AND id",
-        1,
+         WHERE claimable_at IS NOT NULL AND claim_owner = ? AND id IN",
         "",
     )
 });
 
-static CLAIM_OUTBOX: LazyLock<In> =
-    LazyLock::new(|| In::new("UPDATE outbox SET claim_owner = ?1, claim_until = ?2 WHERE seq", 2, ""));
+static CLAIM_OUTBOX: LazyLock<Batch> =
+    LazyLock::new(|| Batch::list("UPDATE outbox SET claim_owner = ?, claim_until = ? WHERE seq IN", ""));
 
-static TOUCH: LazyLock<In> =
-    LazyLock::new(|| In::new("UPDATE jobs SET checked_at = ?1 WHERE checked_at IS NOT NULL AND id", 1, ""));
+static TOUCH: LazyLock<Batch> =
+    LazyLock::new(|| Batch::list("UPDATE jobs SET checked_at = ? WHERE checked_at IS NOT NULL AND id IN", ""));
 
 pub(super) async fn claim_due(
     w: &mut Writer,
@@ -45,21 +44,22 @@ pub(super) async fn claim_due(
 ) -> Result<Vec<Outgoing>, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     let mut due = due(&mut tx, now, limit).await?;
-    let claim = |a: &mut super::sql::Args| _ = a.push(owner.0.as_str()).push(until.0);
-    CLAIM.execute(&mut tx, claim, &due, |a, o| _ = a.push(o.seq)).await?;
+    let claim = |a: &mut Args| _ = a.text(&owner.0).push(until.0);
+    CLAIM.execute_with(&mut tx, claim, &due, |a, o| _ = a.push(o.seq)).await?;
     tx.commit().await?;
     due.sort_unstable_by_key(|o| o.seq);
     Ok(due)
 }
 
+pub(super) const DUE: &str = concat!(
+    "SELECT ",
+    outgoing_columns!(),
+    " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq \
+     WHERE j.claimable_at <= ? ORDER BY j.claimable_at, j.seq LIMIT ?"
+);
+
 async fn due(c: &mut SqliteConnection, now: Micros, limit: u32) -> Result<Vec<Outgoing>, Fault> {
-    let sql = concat!(
-        "SELECT ",
-        outgoing_columns!(),
-        " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq \
-         WHERE j.claimable_at <= ? ORDER BY j.claimable_at, j.seq LIMIT ?"
-    );
-    let mut rows = query(sql).bind(now.0).bind(limit).fetch(c);
+    let mut rows = query(DUE).bind(now.0).bind(limit).fetch(c);
     let (mut due, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.try_next().await? {
         let job = readers::outgoing(&row)?;
@@ -74,7 +74,7 @@ async fn due(c: &mut SqliteConnection, now: Micros, limit: u32) -> Result<Vec<Ou
 
 pub(super) async fn release(w: &mut Writer, owner: &Owner, ids: &[JobId]) -> Result<(), Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    RELEASE.execute(&mut tx, |a| _ = a.push(owner.0.as_str()), ids, push_id).await?;
+    RELEASE.execute_with(&mut tx, |a| _ = a.text(&owner.0), ids, push_id).await?;
     Ok(tx.commit().await?)
 }
 
@@ -92,8 +92,8 @@ pub(super) async fn claim_outbox(
         .fetch_all(&mut *tx)
         .await?;
     let rows: Vec<OutboxRow> = rows.iter().map(readers::outbox_row).collect::<Result<_, _>>()?;
-    let claim = |a: &mut super::sql::Args| _ = a.push(owner.0.as_str()).push(until.0);
-    CLAIM_OUTBOX.execute(&mut tx, claim, &rows, |a, r| _ = a.push(r.seq)).await?;
+    let claim = |a: &mut Args| _ = a.text(&owner.0).push(until.0);
+    CLAIM_OUTBOX.execute_with(&mut tx, claim, &rows, |a, r| _ = a.push(r.seq)).await?;
     tx.commit().await?;
     Ok(rows)
 }
@@ -117,28 +117,30 @@ pub(super) async fn release_orphans(w: &mut Writer, owner: &Owner) -> Result<(),
 
 pub(super) async fn touch(w: &mut Writer, ids: &[JobId], now: Micros) -> Result<(), Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    TOUCH.execute(&mut tx, |a| _ = a.push(now.0), ids, push_id).await?;
+    TOUCH.execute_with(&mut tx, |a| _ = a.push(now.0), ids, push_id).await?;
     Ok(tx.commit().await?)
 }
 
-static DELETE_FROM: LazyLock<[In; 4]> = LazyLock::new(|| {
-    ["job_attempts", "job_results", "job_payloads", "jobs"].map(|t| In::new(&format!("DELETE FROM {t} WHERE seq"), 0, ""))
+static DELETE_FROM: LazyLock<[Batch; 4]> = LazyLock::new(|| {
+    ["job_attempts", "job_results", "job_payloads", "jobs"].map(|t| Batch::list(&format!("DELETE FROM {t} WHERE seq IN"), ""))
 });
 
-static DELETE_LETTERS: LazyLock<In> = LazyLock::new(|| {
-    In::new("DELETE FROM dead_letters WHERE job_id IN (SELECT id FROM jobs WHERE seq", 0, ")")
+static DELETE_LETTERS: LazyLock<Batch> = LazyLock::new(|| {
+    Batch::list("DELETE FROM dead_letters WHERE job_id IN (SELECT id FROM jobs WHERE seq IN", ")")
 });
+
+pub(super) const FINISHED: &str = "SELECT seq FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?";
 
 pub(super) async fn prune(w: &mut Writer, before: Micros, limit: u32) -> Result<u64, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    let seqs: Vec<i64> = query_scalar("SELECT seq FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?")
+    let seqs: Vec<i64> = query_scalar(FINISHED)
         .bind(before.0)
         .bind(limit)
         .fetch_all(&mut *tx)
         .await?;
-    DELETE_LETTERS.execute(&mut tx, |_| {}, &seqs, |a, seq| _ = a.push(*seq)).await?;
+    DELETE_LETTERS.execute(&mut tx, &seqs, |a, seq| _ = a.push(*seq)).await?;
     for delete in DELETE_FROM.iter() {
-        delete.execute(&mut tx, |_| {}, &seqs, |a, seq| _ = a.push(*seq)).await?;
+        delete.execute(&mut tx, &seqs, |a, seq| _ = a.push(*seq)).await?;
     }
     query(
         "DELETE FROM dead_letters WHERE seq IN \

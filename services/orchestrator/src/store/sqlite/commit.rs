@@ -13,10 +13,12 @@ use crate::store::fault::Fault;
 use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Taken, Touched, Write};
 use crate::store::rows;
 use crate::store::{CommitContext, Committed, Group, OutboxRow, events};
+use crate::transition::{AttemptEffect, ResultEffect};
 use agentforge_message_id::JobId;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Applies `group` in a transaction of its own.
 pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
@@ -67,14 +69,11 @@ fn take(next: &mut i64) -> i64 {
 
 async fn look_up(c: &mut SqliteConnection, group: &Group) -> Result<Found, Fault> {
     let by_id = TAKEN_IDS.fetch(c, &plan::ids_to_check(group), push_id).await?;
-    let by_key = TAKEN_KEYS
-        .fetch(c, &plan::keys_to_check(group), |a, (mission, key)| {
-            a.push(*mission).push(*key);
-        })
-        .await?;
+    let keys = plan::keys_to_check(group);
+    let by_key = TAKEN_KEYS.fetch(c, &keys, |a, (mission, key)| _ = a.text(mission).text(key)).await?;
     let currents = CURRENTS.fetch(c, &plan::ids_to_load(group), push_id).await?;
     let letters: Vec<String> = group.rejects.iter().map(events::rejected_id).collect();
-    let letters = KNOWN_LETTERS.fetch(c, &letters, |a, id| _ = a.push(id.as_str())).await?;
+    let letters = KNOWN_LETTERS.fetch(c, &letters, |a, id| _ = a.text(id)).await?;
     Ok(Found {
         taken: by_id.iter().chain(&by_key).map(taken).collect::<Result<_, _>>()?,
         currents: currents.iter().map(readers::current).collect::<Result<_, _>>()?,
@@ -109,78 +108,73 @@ pub(super) async fn whole_jobs(c: &mut SqliteConnection, ids: &[JobId]) -> Resul
 }
 
 async fn write_jobs(c: &mut SqliteConnection, group: &Group, plan: &Plan, ctx: &CommitContext<'_>) -> Result<(), Fault> {
-    let new = |t: &Touched| if let Write::Insert(n) = t.write { Some(n) } else { None };
-    let inserted: Vec<(&Touched, &NewJob)> =
-        plan.jobs.iter().filter_map(|t| Some((t, &group.submits[new(t)?].job))).collect();
-    let of = |kind: Write| plan.jobs.iter().filter(move |t| t.write == kind).collect::<Vec<_>>();
+    let new: Vec<(&Touched, &NewJob)> =
+        plan.jobs.iter().filter_map(|t| Some((t, &group.submits[t.new?].job))).collect();
+    INSERT_JOBS.execute(c, &new, |a, (t, job)| bind_job(a, t, job, ctx)).await?;
+    INSERT_PAYLOADS.execute(c, &new, |a, (t, job)| bind_payload(a, t.job.seq, job)).await?;
 
-    INSERT_JOBS.execute(c, &inserted, |a, (t, job)| bind_job(a, t, job, ctx)).await?;
-    INSERT_PAYLOADS.execute(c, &inserted, |a, (t, job)| bind_payload(a, t.job.seq, job)).await?;
-    UPDATE_PROGRESS.execute(c, &of(Write::Progress), |a, t| bind_progress(a, t, ctx)).await?;
-    UPDATE_WHOLE.execute(c, &of(Write::Whole), |a, t| bind_whole(a, t, ctx)).await?;
-    INSERT_ATTEMPTS
-        .execute(c, &plan.attempts, |a, (seq, t)| {
-            a.push(*seq).push(i64::from(t.attempt.get())).push(t.outcome).push(i64::try_from(t.delivery).unwrap_or(0));
-            a.push(t.started_at.map(|m| m.0)).push(t.finished_at.0).push(t.retry_at.map(|m| m.0));
-            a.push(t.worker.as_deref());
-            push_error(a, t.error.as_ref());
-        })
-        .await?;
-    INSERT_RESULTS
-        .execute(c, &plan.results, |a, (seq, r)| {
-            let output_ref = r.output_ref.as_ref();
-            let output_ref = output_ref.map(|o| serde_json::to_string(o).expect("strings and a number are always JSON"));
-            a.push(*seq).push(output_ref).push(r.replay_of.map(|id| id.as_bytes().to_vec())).push(r.output.as_deref());
-        })
-        .await?;
+    let written = |how: Write| plan.jobs.iter().filter(move |t| t.write == how).collect::<Vec<_>>();
+    UPDATE_PROGRESS.execute(c, &written(Write::Progress), |a, t| bind_progress(a, t, ctx)).await?;
+    UPDATE_WHOLE.execute(c, &written(Write::Whole), |a, t| bind_whole(a, t, ctx)).await?;
+    INSERT_ATTEMPTS.execute(c, &plan.attempts, |a, (seq, t)| bind_attempt(a, *seq, t)).await?;
+    INSERT_RESULTS.execute(c, &plan.results, |a, (seq, r)| bind_result(a, *seq, r)).await?;
     Ok(())
 }
 
 fn bind_job(a: &mut Args, t: &Touched, new: &NewJob, ctx: &CommitContext<'_>) {
-    let (j, timers) = (&t.job, t.timers(ctx.claim_until));
-    push_id(a.push(j.seq), &j.id);
-    a.push(j.state as i16).push(i64::from(j.attempt.get())).push(i64::from(j.attempt_limit));
-    a.push(i64::from(j.max_attempts)).push(j.version).push(i64::from(j.republished)).push(j.stream_seq);
-    a.push(j.created_at.0).push(j.available_at.0).push(timers.claimable_at);
-    a.push(t.claimed.then_some(ctx.owner.0.as_str())).push(j.deadline.map(|d| d.0)).push(timers.expires_at);
-    a.push(timers.checked_at).push(j.queued_at.map(|m| m.0)).push(j.started_at.map(|m| m.0));
-    a.push(j.finished_at.map(|m| m.0)).push(j.mission.as_str()).push(j.queue.as_str()).push(j.tool.as_str());
-    a.push(j.worker.as_deref()).push(j.labels.as_deref()).push(new.idempotency_key.as_deref());
-    a.push(new.body_hash.as_ref().map(<[u8; 32]>::as_slice));
-    push_error(a, j.error.as_ref());
+    let deadline = new.deadline.map(|d| d.0);
+    // As accepted: a change in the same group is written over it.
+    let (claimable_at, claim_owner) =
+        if t.claimed { (ctx.claim_until, Some(ctx.owner.0.as_str())) } else { (t.job.available_at, None) };
+    push_id(a.push(t.job.seq), &new.id);
+    a.push(new.max_attempts).push(new.max_attempts).push(new.created_at.0).push(t.job.available_at.0);
+    a.push(claimable_at.0).maybe_text(claim_owner).push(deadline).push(deadline);
+    a.text(new.mission.as_str()).text(new.queue.as_str()).text(new.tool.as_str()).maybe_text(t.job.labels.as_deref());
+    a.maybe_text(new.idempotency_key.as_deref()).push(new.body_hash.map(Vec::from));
 }
 
 fn bind_payload(a: &mut Args, seq: i64, job: &NewJob) {
     a.push(seq).push(rows::micros(job.timeout)).push(job.run_at.map(|m| m.0)).push(job.reuse);
-    a.push(job.task.as_deref()).push(job.schedule_id.map(|id| id.as_bytes().to_vec()));
-    a.push(job.traceparent.as_deref()).push(job.args.as_str());
+    a.maybe_text(job.task.as_deref()).push(job.schedule_id.map(|id| id.as_bytes().to_vec()));
+    a.maybe_text(job.traceparent.as_deref()).text(&job.args);
 }
 
 fn bind_progress(a: &mut Args, t: &Touched, ctx: &CommitContext<'_>) {
     let j = &t.job;
     a.push(j.seq).push(j.state as i16).push(j.queued_at.map(|m| m.0)).push(j.started_at.map(|m| m.0));
-    a.push(j.worker.as_deref()).push(j.stream_seq).push(j.version).push(t.timers(ctx.claim_until).checked_at);
+    a.maybe_text(j.worker.as_deref()).push(j.stream_seq).push(j.version).push(t.timers(ctx.claim_until).checked_at);
 }
 
 fn bind_whole(a: &mut Args, t: &Touched, ctx: &CommitContext<'_>) {
     let (j, timers) = (&t.job, t.timers(ctx.claim_until));
-    a.push(j.seq).push(j.state as i16).push(i64::from(j.attempt.get())).push(i64::from(j.attempt_limit));
-    a.push(j.version).push(i64::from(j.republished)).push(j.stream_seq).push(j.available_at.0);
-    a.push(timers.claimable_at).push(j.deadline.map(|d| d.0)).push(timers.expires_at).push(timers.checked_at);
-    a.push(j.queued_at.map(|m| m.0)).push(j.started_at.map(|m| m.0)).push(j.finished_at.map(|m| m.0));
-    a.push(j.worker.as_deref());
+    a.push(j.seq).push(j.state as i16).push(j.attempt.get()).push(j.attempt_limit).push(j.version).push(j.republished);
+    a.push(j.stream_seq).push(j.available_at.0).push(timers.claimable_at).push(j.deadline.map(|d| d.0));
+    a.push(timers.expires_at).push(timers.checked_at).push(j.queued_at.map(|m| m.0)).push(j.started_at.map(|m| m.0));
+    a.push(j.finished_at.map(|m| m.0)).maybe_text(j.worker.as_deref());
     push_error(a, j.error.as_ref());
 }
 
+fn bind_attempt(a: &mut Args, seq: i64, t: &AttemptEffect) {
+    a.push(seq).push(t.attempt.get()).text(t.outcome).push(i64::try_from(t.delivery).unwrap_or(i64::MAX));
+    a.push(t.started_at.map(|m| m.0)).push(t.finished_at.0).push(t.retry_at.map(|m| m.0));
+    push_error(a.maybe_text(t.worker.as_deref()), t.error.as_ref());
+}
+
+fn bind_result(a: &mut Args, seq: i64, r: &ResultEffect) {
+    let output_ref = r.output_ref.as_ref();
+    let output_ref = output_ref.map(|o| serde_json::to_string(o).expect("strings and a number are always JSON"));
+    a.push(seq).push(output_ref).push(r.replay_of.map(|id| id.as_bytes().to_vec())).maybe_text(r.output.as_deref());
+}
+
 async fn write_letters(c: &mut SqliteConnection, plan: &Plan, ctx: &CommitContext<'_>) -> Result<(), Fault> {
-    MARK_REDRIVEN.execute(c, |a| _ = a.push(ctx.now.0), &plan.redriven, push_id).await?;
+    MARK_REDRIVEN.execute_with(c, |a| _ = a.push(ctx.now.0), &plan.redriven, push_id).await?;
     INSERT_LETTERS.execute(c, &plan.letters, |a, l| bind_letter(a, l, plan, ctx)).await?;
     Ok(())
 }
 
 fn bind_letter(a: &mut Args, l: &Letter, plan: &Plan, ctx: &CommitContext<'_>) {
-    a.push(l.id.as_str()).push(l.job.map(|(_, id)| id.as_bytes().to_vec()));
-    a.push(l.mission.as_str()).push(l.queue.as_str()).push(l.tool.as_str()).push(l.reason.as_str());
+    a.text(&l.id).push(l.job.map(|(_, id)| id.as_bytes().to_vec()));
+    a.text(&l.mission).text(&l.queue).text(&l.tool).text(l.reason.as_str());
     a.push(l.at.0).push(plan.is_redriven(l).then_some(ctx.now.0));
     push_error(a, Some(&l.error));
 }
@@ -192,24 +186,26 @@ async fn write_outbox(
     ctx: &CommitContext<'_>,
     claim: Claim,
 ) -> Result<(), Fault> {
+    let owner: Arc<str> = ctx.owner.0.as_str().into();
     let (until, owner) = match claim {
-        Claim::ForUs => (ctx.claim_until.0, Some(ctx.owner.0.as_str())),
+        Claim::ForUs => (ctx.claim_until.0, Some(owner)),
         Claim::ForNobody => (0, None),
     };
     INSERT_OUTBOX
         .execute(c, new, |a, m| {
-            a.push(m.seq).push(until).push(owner).push(ctx.now.0);
-            a.push(m.subject.as_str()).push(m.msg_id.as_str()).push(m.payload.as_slice());
+            a.push(m.seq).push(until).push(owner.clone()).push(ctx.now.0);
+            a.text(&m.subject).text(&m.msg_id).push(m.payload.clone());
         })
         .await?;
-    DELETE_OUTBOX.execute(c, |_| {}, sent, |a, seq| _ = a.push(*seq)).await?;
+    DELETE_OUTBOX.execute(c, sent, |a, seq| _ = a.push(*seq)).await?;
     Ok(())
 }
 
 pub(super) fn push_id(a: &mut Args, id: &JobId) {
-    a.push(id.as_bytes().as_slice());
+    a.push(id.as_bytes().to_vec());
 }
 
 fn push_error(a: &mut Args, error: Option<&JobError>) {
-    a.push(error.map(|e| e.class.as_str())).push(error.map(|e| e.message.as_str())).push(error.map(|e| e.log_tail.as_str()));
+    a.maybe_text(error.map(|e| e.class.as_str()));
+    a.maybe_text(error.map(|e| e.message.as_str())).maybe_text(error.map(|e| e.log_tail.as_str()));
 }

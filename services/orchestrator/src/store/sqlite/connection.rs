@@ -25,6 +25,9 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 const LOG_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// The writer copies the log back by itself at this length, pages of 4 KiB: only when the keeper is stuck.
 const LOG_PAGES_OF_LAST_RESORT: u32 = 65_536;
+/// How long the keeper waits, the writer in its hands, for those who still read in the log. A long
+/// reader, such as a backup, lets the log grow until it is done.
+const KEEPER_BUSY_WAIT: Duration = Duration::from_millis(20);
 /// From this length on, pages, the keeper holds the writer for the last bit, so that the log starts anew.
 const LOG_PAGES_RESTART: i64 = 4_096;
 /// How often the log is copied back into the file.
@@ -42,6 +45,7 @@ pub(super) struct Writer {
 pub(super) struct Connections {
     options: SqliteConnectOptions,
     writer: Mutex<Option<Writer>>,
+    keeper: Mutex<Option<SqliteConnection>>,
     pub readers: SqlitePool,
     lock: std::sync::Mutex<Option<File>>,
 }
@@ -56,7 +60,13 @@ impl Connections {
             .acquire_timeout(READER_WAIT)
             .test_before_acquire(false)
             .connect_lazy_with(options.clone().read_only(true).pragma("cache_size", "-4096"));
-        Ok(Self { options: writer_options(options), writer: Mutex::new(None), readers, lock: Some(lock).into() })
+        Ok(Self {
+            options: writer_options(options),
+            writer: Mutex::new(None),
+            keeper: Mutex::new(None),
+            readers,
+            lock: Some(lock).into(),
+        })
     }
 
     pub(super) async fn prepare(&self) -> Result<(), Error> {
@@ -79,39 +89,46 @@ impl Connections {
         Ok(Writing(slot))
     }
 
-    /// Copies the log back into the file, again and again. Ends with the process or by being dropped.
+    /// Copies the log back into the file, again and again, until it is dropped.
     pub(super) async fn keep_log_short(&self) {
-        let mut connection = None;
         let mut ticks = tokio::time::interval(KEEPER_PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.copy_back(&mut connection).await {
+            if let Err(error) = self.copy_back().await {
                 // The writer copies back by itself when this goes on.
                 tracing::warn!(%error, "the write-ahead log could not be copied back");
-                connection = None;
+                *self.keeper.lock().await = None;
             }
         }
     }
 
-    async fn copy_back(&self, connection: &mut Option<SqliteConnection>) -> Result<(), sqlx::Error> {
-        let c = match connection {
+    /// Copies the log back into the file while commits go on.
+    pub(super) async fn copy_back(&self) -> Result<(), sqlx::Error> {
+        if self.writer.lock().await.is_none() {
+            return Ok(());
+        }
+        let mut keeper = self.keeper.lock().await;
+        let connection = match &mut *keeper {
             Some(c) => c,
-            None if self.writer.lock().await.is_none() => return Ok(()),
-            None => connection.insert(self.options.connect().await?),
+            none => none.insert(self.options.clone().busy_timeout(KEEPER_BUSY_WAIT).connect().await?),
         };
-        let (pages, left) = checkpoint(c).await?;
-        if pages > LOG_PAGES_RESTART && left < pages {
-            // While commits go on there is always a little left, and the log would grow for ever. Most is
-            // copied by now: without the writer the rest takes no time, and its next commit starts anew.
+        let pages = copy(connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+        if pages > LOG_PAGES_RESTART {
+            // What was committed meanwhile is not copied yet: while commits go on there is always a little
+            // left, and the log would grow for ever. Without the writer the rest takes no time, and its next
+            // commit starts the log anew.
             let _held = self.writer.lock().await;
-            checkpoint(c).await?;
+            copy(connection, "PRAGMA wal_checkpoint(RESTART)").await?;
         }
         Ok(())
     }
 
     pub(super) async fn close(&self) {
         self.readers.close().await;
+        if let Some(c) = self.keeper.lock().await.take() {
+            let _ = c.close().await;
+        }
         if let Some(w) = self.writer.lock().await.take() {
             // The last connection to close empties the log; a failure leaves that to the next start.
             let _ = w.connection.close().await;
@@ -120,11 +137,10 @@ impl Connections {
     }
 }
 
-/// Pages in the log, and those of them that are not yet in the file.
-async fn checkpoint(connection: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
-    let (_busy, pages, copied): (i64, i64, i64) =
-        sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?;
-    Ok((pages, pages - copied))
+/// Copies the log back; says how many pages it held.
+async fn copy(connection: &mut SqliteConnection, how: &'static str) -> Result<i64, sqlx::Error> {
+    let (_busy, pages, _copied): (i64, i64, i64) = sqlx::query_as(how).fetch_one(connection).await?;
+    Ok(pages)
 }
 
 impl Writer {

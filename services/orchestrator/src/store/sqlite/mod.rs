@@ -13,6 +13,8 @@ mod readers;
 mod schedules;
 mod sql;
 mod statements;
+#[cfg(test)]
+mod tests;
 
 pub(super) use backup::{backup, restore};
 

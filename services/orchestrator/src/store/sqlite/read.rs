@@ -2,7 +2,7 @@
 
 use super::commit::push_id;
 use super::readers::{self, Columns};
-use super::sql::In;
+use super::sql::Batch;
 use crate::model::{AttemptRecord, DeadLetter, Job, State};
 use crate::store::fault::Fault;
 use crate::store::rows::{self, attempt_columns, job_columns, letter_columns};
@@ -14,7 +14,8 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{query, query_as, query_scalar};
 use std::sync::LazyLock;
 
-static VERSIONS: LazyLock<In> = LazyLock::new(|| In::new("SELECT id, state, version FROM jobs WHERE id", 0, ""));
+static VERSIONS: LazyLock<Batch> =
+    LazyLock::new(|| Batch::list("SELECT id, state, version FROM jobs WHERE id IN", ""));
 
 pub(super) async fn job(pool: &SqlitePool, id: JobId) -> Result<Option<Job>, Fault> {
     let sql = concat!(
@@ -27,25 +28,26 @@ pub(super) async fn job(pool: &SqlitePool, id: JobId) -> Result<Option<Job>, Fau
     row.as_ref().map(readers::job).transpose()
 }
 
+pub(super) const JOBS: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM (SELECT * FROM jobs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2) AS j \
+     JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
+     WHERE (?3 IS NULL OR j.mission = ?3) AND (?4 IS NULL OR j.queue = ?4) AND (?5 IS NULL OR j.tool = ?5) \
+       AND (?6 = 0 OR (?6 >> j.state) & 1) \
+       AND (?7 IS NULL OR NOT EXISTS (SELECT 1 FROM json_each(?7) AS want WHERE NOT EXISTS ( \
+            SELECT 1 FROM json_each(j.labels) AS have \
+            WHERE have.key = want.value ->> 0 AND have.value = want.value ->> 1))) \
+     ORDER BY j.seq DESC LIMIT ?8"
+);
+
 /// Walks back by row number, looks at `SCAN_ROWS_MAX` rows at most, and stops there even if the page
 /// is not full: about 1 µs a row that does not match, more with labels.
 pub(super) async fn jobs(pool: &SqlitePool, f: &JobFilter) -> Result<Page<Job>, Fault> {
-    let sql = concat!(
-        "SELECT ",
-        job_columns!(),
-        " FROM (SELECT * FROM jobs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2) AS j \
-         JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
-         WHERE (?3 IS NULL OR j.mission = ?3) AND (?4 IS NULL OR j.queue = ?4) AND (?5 IS NULL OR j.tool = ?5) \
-           AND (?6 = 0 OR (?6 >> j.state) & 1) \
-           AND (?7 IS NULL OR NOT EXISTS (SELECT 1 FROM json_each(?7) AS want WHERE NOT EXISTS ( \
-                SELECT 1 FROM json_each(j.labels) AS have \
-                WHERE have.key = want.value ->> 0 AND have.value = want.value ->> 1))) \
-         ORDER BY j.seq DESC LIMIT ?8"
-    );
     let before = f.before.unwrap_or(i64::MAX);
     let states = f.states.iter().fold(0_i64, |bits, s| bits | 1 << (*s as i16));
     let labels = (!f.labels.is_empty()).then(|| serde_json::to_string(&f.labels).expect("strings are always JSON"));
-    let mut rows = query(sql)
+    let mut rows = query(JOBS)
         .bind(before)
         .bind(SCAN_ROWS_MAX)
         .bind(f.mission.as_ref().map(Mission::as_str))
@@ -102,29 +104,30 @@ pub(super) async fn versions(pool: &SqlitePool, ids: &[JobId]) -> Result<Vec<(Jo
     rows.iter().map(version).collect()
 }
 
+pub(super) const NEXT_DUE: &str = "SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL";
+
 pub(super) async fn next_due(pool: &SqlitePool) -> Result<Option<Micros>, Fault> {
-    let at: Option<i64> = query_scalar("SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL").fetch_one(pool).await?;
+    let at: Option<i64> = query_scalar(NEXT_DUE).fetch_one(pool).await?;
     Ok(at.map(Micros))
 }
 
+pub(super) const ACCEPTED: &str = "SELECT count(*) FROM jobs WHERE claimable_at IS NOT NULL";
+
 pub(super) async fn accepted_count(pool: &SqlitePool) -> Result<u64, Fault> {
-    let n: i64 = query_scalar("SELECT count(*) FROM jobs WHERE claimable_at IS NOT NULL").fetch_one(pool).await?;
+    let n: i64 = query_scalar(ACCEPTED).fetch_one(pool).await?;
     Ok(n.unsigned_abs())
 }
 
+pub(super) const DEPTHS: &str = "SELECT mission, queue, count(*), min(since) FROM ( \
+       SELECT mission, queue, max(created_at, available_at) AS since FROM jobs \
+         WHERE claimable_at IS NOT NULL AND available_at <= ?1 \
+       UNION ALL \
+       SELECT mission, queue, max(created_at, available_at) FROM jobs WHERE checked_at IS NOT NULL AND state = 2) \
+     GROUP BY mission, queue LIMIT 1000";
+
 /// Looks at every job that is accepted, queued or running: about 1 µs each, on a reading connection.
 pub(super) async fn depths(pool: &SqlitePool, now: Micros) -> Result<Vec<Depth>, Fault> {
-    let rows: Vec<(String, String, i64, i64)> = query_as(
-        "SELECT mission, queue, count(*), min(since) FROM ( \
-           SELECT mission, queue, max(created_at, available_at) AS since FROM jobs \
-             WHERE claimable_at IS NOT NULL AND available_at <= ?1 \
-           UNION ALL \
-           SELECT mission, queue, max(created_at, available_at) FROM jobs WHERE checked_at IS NOT NULL AND state = 2) \
-         GROUP BY mission, queue LIMIT 1000",
-    )
-    .bind(now.0)
-    .fetch_all(pool)
-    .await?;
+    let rows: Vec<(String, String, i64, i64)> = query_as(DEPTHS).bind(now.0).fetch_all(pool).await?;
     rows.into_iter()
         .map(|(mission, queue, pending, oldest)| {
             Ok(Depth {
@@ -137,8 +140,10 @@ pub(super) async fn depths(pool: &SqlitePool, now: Micros) -> Result<Vec<Depth>,
         .collect()
 }
 
+pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE expires_at <= ? ORDER BY expires_at LIMIT ?";
+
 pub(super) async fn past_deadline(pool: &SqlitePool, now: Micros, limit: u32) -> Result<Vec<JobId>, Fault> {
-    let ids: Vec<Vec<u8>> = query_scalar("SELECT id FROM jobs WHERE expires_at <= ? ORDER BY expires_at LIMIT ?")
+    let ids: Vec<Vec<u8>> = query_scalar(EXPIRED)
         .bind(now.0)
         .bind(limit)
         .fetch_all(pool)
@@ -146,14 +151,11 @@ pub(super) async fn past_deadline(pool: &SqlitePool, now: Micros, limit: u32) ->
     ids.iter().map(|id| rows::job_id(id)).collect()
 }
 
+pub(super) const STALE: &str =
+    "SELECT id, attempt, state, stream_seq, checked_at FROM jobs WHERE checked_at < ? ORDER BY checked_at LIMIT ?";
+
 pub(super) async fn stale(pool: &SqlitePool, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Fault> {
-    let rows = query(
-        "SELECT id, attempt, state, stream_seq, checked_at FROM jobs WHERE checked_at < ? ORDER BY checked_at LIMIT ?",
-    )
-    .bind(before.0)
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
+    let rows = query(STALE).bind(before.0).bind(limit).fetch_all(pool).await?;
     rows.iter().map(readers::stale_job).collect()
 }
 

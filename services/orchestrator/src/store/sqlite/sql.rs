@@ -1,154 +1,140 @@
 //! Statements over many rows.
 //!
-//! Every statement is a round trip to the connection's thread, so a commit sends few of them: rows
-//! go in chunks of powers of two, which keeps the number of different statements small enough for all
-//! of them to stay prepared.
+//! Every statement is a round trip to the connection's thread, so a commit sends few of them: rows go
+//! in chunks whose sizes are powers of two, so that all statements stay prepared. A chunk that is not
+//! full leaves its last parameters unbound; SQLite takes those for NULL, and no statement here does
+//! anything with a row or a member that is NULL.
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Sqlite, Type, query_with};
 use std::sync::Arc;
 
-/// Rows in one statement at most: 29 columns of them stay below SQLite's 32,766 parameters.
-const CHUNK_ROWS_MAX: usize = 256;
+/// Rows in one statement at most: 20 columns of them stay well below SQLite's 32,766 parameters.
+const CHUNK_ROWS_MAX: usize = 512;
 
-/// A statement with `VALUES (?,…), …`, in each of its sizes.
-pub(super) struct Rows {
+/// A statement over a list of rows, in each of its sizes.
+pub(super) struct Batch {
     columns: usize,
     by_power: Vec<Arc<str>>,
 }
 
-impl Rows {
-    /// `head VALUES rows tail`, each row of `columns` parameters.
-    pub(super) fn new(head: &str, columns: usize, tail: &str) -> Self {
-        let row = format!("({})", vec!["?"; columns].join(","));
-        let by_power = sizes().map(|n| {
+impl Batch {
+    /// `INSERT INTO table (names) <rows> tail`. A name may be followed by `=` and a constant, which
+    /// then is no parameter. The first name is a column that is never NULL.
+    pub(super) fn insert(table: &str, names: &[&str], tail: &str) -> Self {
+        let parts: Vec<(&str, &str)> = names.iter().map(|n| n.split_once('=').unwrap_or((n, "?"))).collect();
+        let list = parts.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let row = format!("({})", parts.iter().map(|(_, value)| *value).collect::<Vec<_>>().join(","));
+        let columns = parts.iter().filter(|(_, value)| *value == "?").count();
+        // "WHERE" also tells an upsert's ON CONFLICT from a join's ON.
+        Self::new(columns, |n| {
             let rows = vec![row.as_str(); n].join(",");
-            format!("{head} VALUES {rows} {tail}").into()
-        });
-        Self { columns, by_power: by_power.collect() }
+            format!("INSERT INTO {table} ({list}) SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL {tail}")
+        })
     }
 
-    /// Runs the statement over all `rows`, in order.
+    /// `WITH n (names) AS (<rows>) tail`, where `tail` compares the first of `names` with `=`.
+    pub(super) fn with(names: &str, tail: &str) -> Self {
+        let columns = names.split(',').count();
+        let row = format!("({})", vec!["?"; columns].join(","));
+        Self::new(columns, |n| {
+            let rows = vec![row.as_str(); n].join(",");
+            format!("WITH n ({names}) AS (VALUES {rows}) {tail}")
+        })
+    }
+
+    /// `head (<members>) tail`, where `head` ends in `IN`; its own parameters come first.
+    pub(super) fn list(head: &str, tail: &str) -> Self {
+        Self::new(1, |n| format!("{head} ({}) {tail}", vec!["?"; n].join(",")))
+    }
+
+    fn new(columns: usize, sql: impl Fn(usize) -> String) -> Self {
+        let sizes = (0..=CHUNK_ROWS_MAX.ilog2()).map(|power| 1 << power);
+        Self { columns, by_power: sizes.map(|n| sql(n).into()).collect() }
+    }
+
+    /// Runs the statement over all `rows`, in order; says how many rows it changed.
     pub(super) async fn execute<T>(
         &self,
         connection: &mut SqliteConnection,
         rows: &[T],
         bind: impl Fn(&mut Args, &T),
-    ) -> Result<(), sqlx::Error> {
-        for (sql, args) in self.chunks(rows, bind) {
-            query_with(AssertSqlSafe(sql), args).execute(&mut *connection).await?;
-        }
-        Ok(())
+    ) -> Result<u64, sqlx::Error> {
+        self.execute_with(connection, |_| {}, rows, bind).await
     }
 
-    /// Runs the statement over all `rows` and gathers what it returns.
-    pub(super) async fn fetch<T>(
-        &self,
-        connection: &mut SqliteConnection,
-        rows: &[T],
-        bind: impl Fn(&mut Args, &T),
-    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
-        let mut found = Vec::new();
-        for (sql, args) in self.chunks(rows, bind) {
-            found.extend(query_with(AssertSqlSafe(sql), args).fetch_all(&mut *connection).await?);
-        }
-        Ok(found)
-    }
-
-    fn chunks<T>(&self, mut rows: &[T], bind: impl Fn(&mut Args, &T)) -> Vec<(Arc<str>, SqliteArguments)> {
-        let mut chunks = Vec::new();
-        while !rows.is_empty() {
-            let power = rows.len().min(CHUNK_ROWS_MAX).ilog2() as usize;
-            let (chunk, rest) = rows.split_at(1 << power);
-            let mut args = Args::with_room_for(chunk.len() * self.columns);
-            chunk.iter().for_each(|row| bind(&mut args, row));
-            chunks.push((Arc::clone(&self.by_power[power]), args.0));
-            rows = rest;
-        }
-        chunks
-    }
-}
-
-/// A statement with `IN (?, …)`, in each of its sizes; what is left of a size is filled by repeating.
-pub(super) struct In {
-    by_power: Vec<Arc<str>>,
-}
-
-impl In {
-    /// `head IN (…) tail`. Parameters before the list are numbered `?1`, `?2`… in `head` and are
-    /// `leading` in number.
-    pub(super) fn new(head: &str, leading: usize, tail: &str) -> Self {
-        let by_power = sizes().map(|n| {
-            let list = (1..=n).map(|i| format!("?{}", i + leading)).collect::<Vec<_>>().join(",");
-            format!("{head} IN ({list}) {tail}").into()
-        });
-        Self { by_power: by_power.collect() }
-    }
-
-    /// Runs the statement for all `members`; each must be there once.
-    pub(super) async fn execute<T>(
+    /// As `execute`, with parameters before the rows.
+    pub(super) async fn execute_with<T>(
         &self,
         connection: &mut SqliteConnection,
         lead: impl Fn(&mut Args),
-        members: &[T],
+        rows: &[T],
         bind: impl Fn(&mut Args, &T),
     ) -> Result<u64, sqlx::Error> {
-        let mut affected = 0;
-        for (sql, args) in self.chunks(lead, members, bind) {
-            affected += query_with(AssertSqlSafe(sql), args).execute(&mut *connection).await?.rows_affected();
+        let mut changed = 0;
+        for (sql, args) in self.chunks(lead, rows, bind) {
+            changed += query_with(AssertSqlSafe(sql), args).execute(&mut *connection).await?.rows_affected();
         }
-        Ok(affected)
+        Ok(changed)
     }
 
-    /// Runs the statement for all `members` and gathers what it returns.
+    /// Runs the statement over all `rows` and gathers what it finds.
     pub(super) async fn fetch<T>(
         &self,
         connection: &mut SqliteConnection,
-        members: &[T],
+        rows: &[T],
         bind: impl Fn(&mut Args, &T),
     ) -> Result<Vec<SqliteRow>, sqlx::Error> {
         let mut found = Vec::new();
-        for (sql, args) in self.chunks(|_| {}, members, bind) {
-            found.extend(query_with(AssertSqlSafe(sql), args).fetch_all(&mut *connection).await?);
+        for (sql, args) in self.chunks(|_| {}, rows, bind) {
+            found.append(&mut query_with(AssertSqlSafe(sql), args).fetch_all(&mut *connection).await?);
         }
         Ok(found)
+    }
+
+    /// The statement in its largest size.
+    #[cfg(test)]
+    pub(super) fn largest(&self) -> &str {
+        self.by_power.last().expect("there is a size for each power")
     }
 
     fn chunks<T>(
         &self,
         lead: impl Fn(&mut Args),
-        members: &[T],
+        rows: &[T],
         bind: impl Fn(&mut Args, &T),
     ) -> Vec<(Arc<str>, SqliteArguments)> {
-        let chunks = members.chunks(CHUNK_ROWS_MAX).map(|chunk| {
-            let size = chunk.len().next_power_of_two();
-            let mut args = Args::with_room_for(size + 4);
+        let chunks = rows.chunks(CHUNK_ROWS_MAX).map(|chunk| {
+            let mut args = Args(SqliteArguments::default());
+            args.0.reserve(chunk.len() * self.columns + 4, 0);
             lead(&mut args);
-            chunk.iter().cycle().take(size).for_each(|member| bind(&mut args, member));
-            (Arc::clone(&self.by_power[size.ilog2() as usize]), args.0)
+            chunk.iter().for_each(|row| bind(&mut args, row));
+            let power = chunk.len().next_power_of_two().ilog2() as usize;
+            (Arc::clone(&self.by_power[power]), args.0)
         });
         chunks.collect()
     }
-}
-
-fn sizes() -> impl Iterator<Item = usize> {
-    (0..=CHUNK_ROWS_MAX.ilog2()).map(|power| 1 << power)
 }
 
 /// Parameters of one statement.
 pub(super) struct Args(SqliteArguments);
 
 impl Args {
-    fn with_room_for(n: usize) -> Self {
-        let mut args = SqliteArguments::default();
-        args.reserve(n, 0);
-        Self(args)
-    }
-
-    /// Adds the next parameter.
+    /// Adds the next parameter: a number, a truth value, or something owned.
     pub(super) fn push<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(&mut self, value: T) -> &mut Self {
         self.0.add(value).expect("integers, booleans, text and bytes always encode");
         self
+    }
+
+    /// Adds text.
+    pub(super) fn text(&mut self, text: &str) -> &mut Self {
+        // One allocation, where sqlx would make two of a &str.
+        self.push(Arc::<str>::from(text))
+    }
+
+    /// Adds text, or NULL.
+    pub(super) fn maybe_text(&mut self, text: Option<&str>) -> &mut Self {
+        self.push(text.map(Arc::<str>::from))
     }
 }
 
@@ -156,32 +142,28 @@ impl Args {
 mod tests {
     use super::*;
 
-    #[test]
-    fn rows_go_in_powers_of_two_and_in_order() {
-        let rows = Rows::new("INSERT INTO t", 2, "");
-        let numbers: Vec<i64> = (0..300).collect();
-        let chunks = rows.chunks(&numbers, |a, n| {
-            a.push(*n).push(*n);
-        });
-        let sizes: Vec<_> = chunks.iter().map(|(_, a)| sqlx::Arguments::len(a) / 2).collect();
-        assert_eq!(sizes, [256, 32, 8, 4]);
-        assert_eq!(chunks[3].0.as_ref(), "INSERT INTO t VALUES (?,?),(?,?),(?,?),(?,?) ");
+    fn sizes(batch: &Batch, rows: usize) -> Vec<(usize, usize)> {
+        let numbers: Vec<i64> = (0..).take(rows).collect();
+        let chunks = batch.chunks(|_| {}, &numbers, |a, n| _ = a.push(*n));
+        chunks.iter().map(|(sql, a)| (sql.matches('?').count(), sqlx::Arguments::len(a))).collect()
     }
 
     #[test]
-    fn lists_are_filled_up_by_repeating() {
-        let list = In::new("DELETE FROM t WHERE x > ?1 AND id", 1, "");
-        let chunks = list.chunks(
-            |a| {
-                a.push(7_i64);
-            },
-            &[1_i64, 2, 3],
-            |a, n| {
-                a.push(*n);
-            },
+    fn a_chunk_is_the_next_power_of_two_and_may_be_partly_unbound() {
+        let list = Batch::list("DELETE FROM t WHERE seq IN", "");
+        assert_eq!(sizes(&list, 0), []);
+        assert_eq!(sizes(&list, 1), [(1, 1)]);
+        assert_eq!(sizes(&list, 3), [(4, 3)]);
+        assert_eq!(sizes(&list, 700), [(512, 512), (256, 188)]);
+    }
+
+    #[test]
+    fn constants_are_no_parameters() {
+        let batch = Batch::insert("t", &["a", "b=1", "c"], "");
+        assert_eq!(batch.columns, 2);
+        assert_eq!(
+            batch.by_power[1].as_ref(),
+            "INSERT INTO t (a, b, c) SELECT * FROM (VALUES (?,1,?),(?,1,?)) WHERE column1 IS NOT NULL "
         );
-        assert_eq!(chunks.len(), 1);
-        assert_eq!(chunks[0].0.as_ref(), "DELETE FROM t WHERE x > ?1 AND id IN (?2,?3,?4,?5) ");
-        assert_eq!(sqlx::Arguments::len(&chunks[0].1), 5);
     }
 }

@@ -136,17 +136,18 @@ const render = () => {
   const contents = document.getElementById("contents");
   document.getElementById("version").textContent = "version " + api.info.version;
   main.append(prose(api.info.description));
+  const operations = Object.entries(api.paths)
+    .flatMap(([path, item]) => Object.entries(item).map(([method, operation]) => ({ path, method, operation })))
+    .sort((a, b) => a.operation["x-order"] - b.operation["x-order"]);
   for (const tag of api.tags) {
     const list = make("ul");
     contents.append(make("h2", {}, tag.name), list);
     main.append(make("h2", {}, tag.name), prose(tag.description));
-    for (const [path, item] of Object.entries(api.paths)) {
-      for (const [method, operation] of Object.entries(item)) {
-        if (!operation.tags || !operation.tags.includes(tag.name)) continue;
-        main.append(renderOperation(method, path, operation));
-        const words = [operation.operationId, operation.summary, method, path].join(" ").toLowerCase();
-        list.append(make("li", { "data-words": words }, make("a", { href: "#" + operation.operationId }, operation.summary)));
-      }
+    for (const { path, method, operation } of operations) {
+      if (!operation.tags.includes(tag.name)) continue;
+      main.append(renderOperation(method, path, operation));
+      const words = [operation.operationId, operation.summary, method, path].join(" ").toLowerCase();
+      list.append(make("li", { "data-words": words }, make("a", { href: "#" + operation.operationId }, operation.summary)));
     }
   }
   main.append(make("h2", { id: "problems" }, "Problems"), prose("Every refusal has `application/problem+json` with one of these codes. The same codes come with gRPC statuses, in `google.rpc.ErrorInfo` and in the trailer `x-agentforge-code`."));

@@ -1,0 +1,85 @@
+//! Agents as last heard of.
+
+use super::readers;
+use super::text::clean;
+use crate::model::Agent;
+use crate::store::fault::Fault;
+use crate::store::rows::{self, agent_columns};
+use agentforge_message_id::{AgentId, Mission};
+use agentforge_proto::time::Micros;
+use sqlx::postgres::PgPool;
+use sqlx::query;
+use std::collections::BTreeMap;
+
+/// A beat that comes after a later one changes nothing. One row an agent, in order of id: a statement
+/// may not touch a row twice, and replicas must not dead-lock.
+pub(super) async fn upsert(pool: &PgPool, agents: &[Agent]) -> Result<(), Fault> {
+    let mut latest: BTreeMap<&AgentId, &Agent> = BTreeMap::new();
+    for agent in agents {
+        let kept = latest.entry(&agent.id).or_insert(agent);
+        if kept.last_seen_at <= agent.last_seen_at {
+            *kept = agent;
+        }
+    }
+    let agents: Vec<&Agent> = latest.into_values().collect();
+    let json = |list: &[String]| serde_json::to_string(list).expect("strings are always JSON");
+    query(
+        "INSERT INTO agents (id, mission, site, host, version, tools, queues, capacity, inflight, interval_us, has_left, \
+           first_seen_at, last_seen_at, certificate_expires_at) \
+         SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
+           $8::bigint[], $9::bigint[], $10::bigint[], $11::boolean[], $12::bigint[], $13::bigint[], $14::bigint[]) \
+         ON CONFLICT (id) DO UPDATE SET mission = excluded.mission, site = excluded.site, host = excluded.host, \
+           version = excluded.version, tools = excluded.tools, queues = excluded.queues, \
+           capacity = excluded.capacity, inflight = excluded.inflight, interval_us = excluded.interval_us, \
+           has_left = excluded.has_left, last_seen_at = excluded.last_seen_at, \
+           certificate_expires_at = excluded.certificate_expires_at \
+         WHERE excluded.last_seen_at >= agents.last_seen_at",
+    )
+    .bind(agents.iter().map(|a| a.id.as_str()).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| a.mission.as_str()).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| a.site.as_str()).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| clean(&a.host)).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| clean(&a.version)).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| json(&a.tools)).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| json(&a.queues)).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| i64::from(a.capacity)).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| i64::from(a.inflight)).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| rows::micros(a.interval)).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| a.left).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| a.first_seen_at.0).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| a.last_seen_at.0).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| a.certificate_expires_at.map(|m| m.0)).collect::<Vec<_>>())
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn one(pool: &PgPool, id: &AgentId) -> Result<Option<Agent>, Fault> {
+    let sql = concat!("SELECT ", agent_columns!(), " FROM agents WHERE id = $1");
+    let row = query(sql).bind(id.as_str()).fetch_optional(pool).await?;
+    row.as_ref().map(readers::agent).transpose()
+}
+
+pub(super) async fn page(
+    pool: &PgPool,
+    mission: Option<&Mission>,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Agent>, Fault> {
+    let sql = concat!(
+        "SELECT ",
+        agent_columns!(),
+        " FROM agents WHERE id > $1 AND ($2::text IS NULL OR mission = $2) ORDER BY id LIMIT $3"
+    );
+    let rows = query(sql)
+        .bind(after.unwrap_or_default())
+        .bind(mission.map(Mission::as_str))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(readers::agent).collect()
+}
+
+pub(super) async fn forget(pool: &PgPool, before: Micros) -> Result<u64, Fault> {
+    Ok(query("DELETE FROM agents WHERE last_seen_at < $1").bind(before.0).execute(pool).await?.rows_affected())
+}

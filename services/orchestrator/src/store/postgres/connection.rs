@@ -1,0 +1,64 @@
+//! Connections to Postgres: a bounded pool that connects when it is asked, never before.
+
+use crate::store::{Error, fault::Fault, migrate};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, Executor as _};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+pub(super) const STEPS: &[migrate::Step] = &[(1, "init", include_str!("migrations/0001_init.sql"))];
+
+/// What our connections call themselves.
+pub(super) const APPLICATION: &str = "agentforge-orchestrator";
+/// How long a connection is waited for, connecting included.
+const CONNECTION_WAIT: Duration = Duration::from_secs(5);
+/// How long migrations may take, the wait for another replica's included.
+const MIGRATION_WAIT: Duration = Duration::from_secs(600);
+/// A connection that was idle for longer is tried before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// Bounds on what one transaction may take. And an answer is sent only after the commit, so the
+/// commit must not return before it is on disk, whatever the server's default; a stricter one stays.
+const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
+    SET idle_in_transaction_session_timeout = '30s'; \
+    SELECT set_config('synchronous_commit', \
+        CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, \
+        false)";
+
+/// Reads a `postgres://` URL. The error does not repeat it: it may hold a password.
+pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
+    let options: PgConnectOptions = url.parse().map_err(|e: sqlx::Error| Error::Url(format!("not a Postgres URL: {e}")))?;
+    Ok(options.application_name(APPLICATION))
+}
+
+/// A pool that connects on first use.
+pub(super) fn pool(options: PgConnectOptions, size: NonZeroU32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(size.get())
+        .acquire_timeout(CONNECTION_WAIT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > TRUSTED_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
+        .connect_lazy_with(options)
+}
+
+/// Brings the schema up to date, on a connection of its own: an error may leave the lock held, and it
+/// goes with the connection.
+pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
+    let late = || sqlx::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    let connect = tokio::time::timeout(CONNECTION_WAIT, PgConnection::connect_with(options)).await;
+    let connected = connect.unwrap_or_else(|_| Err(late()));
+    let mut connection = connected.map_err(|e| Fault::Sql(e).trying_to("connect to the database"))?;
+    let migrated = tokio::time::timeout(MIGRATION_WAIT, migrate::run(&mut connection, STEPS)).await;
+    migrated.unwrap_or_else(|_| Err(Fault::Sql(late()).trying_to("migrate the schema")))?;
+    // All is done: closing can only fail to say good-bye.
+    let _ = connection.close().await;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Questions: one statement each, outside of transactions.
+
+use super::commit::bytes;
+use super::readers::{self, Columns};
+use crate::model::{AttemptRecord, DeadLetter, Job, State};
+use crate::store::fault::Fault;
+use crate::store::rows::{self, attempt_columns, job_columns, letter_columns};
+use crate::store::{DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, SCAN_ROWS_MAX, StaleJob};
+use agentforge_message_id::{JobId, Mission, Queue};
+use agentforge_proto::time::Micros;
+use futures_util::TryStreamExt as _;
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{query, query_as, query_scalar};
+
+pub(super) async fn job(pool: &PgPool, id: JobId) -> Result<Option<Job>, Fault> {
+    let sql = concat!(
+        "SELECT ",
+        job_columns!(),
+        " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
+         WHERE j.id = $1"
+    );
+    let row = query(sql).bind(id.as_bytes().as_slice()).fetch_optional(pool).await?;
+    row.as_ref().map(readers::job).transpose()
+}
+
+/// Walks back by row number, looks at `SCAN_ROWS_MAX` rows at most, and stops there even if the page
+/// is not full: about 1 µs a row that does not match, more with labels.
+pub(super) async fn jobs(pool: &PgPool, f: &JobFilter) -> Result<Page<Job>, Fault> {
+    let sql = concat!(
+        "SELECT ",
+        job_columns!(),
+        " FROM (SELECT * FROM jobs WHERE seq < $1 ORDER BY seq DESC LIMIT $2) AS j \
+         JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
+         WHERE ($3::text IS NULL OR j.mission = $3) AND ($4::text IS NULL OR j.queue = $4) AND ($5::text IS NULL OR j.tool = $5) \
+           AND ($6::bigint = 0 OR ($6 >> j.state::int) & 1 = 1) \
+           AND ($7::text IS NULL OR NOT EXISTS (SELECT 1 FROM jsonb_array_elements($7::jsonb) AS want \
+                WHERE j.labels::jsonb ->> (want ->> 0) IS DISTINCT FROM want ->> 1)) \
+         ORDER BY j.seq DESC LIMIT $8"
+    );
+    let before = f.before.unwrap_or(i64::MAX);
+    let states = f.states.iter().fold(0_i64, |bits, s| bits | 1 << (*s as i16));
+    let labels = (!f.labels.is_empty()).then(|| serde_json::to_string(&f.labels).expect("strings are always JSON"));
+    let mut rows = query(sql)
+        .bind(before)
+        .bind(SCAN_ROWS_MAX)
+        .bind(f.mission.as_ref().map(Mission::as_str))
+        .bind(f.queue.as_ref().map(Queue::as_str))
+        .bind(f.tool.as_ref().map(agentforge_message_id::ToolName::as_str))
+        .bind(states)
+        .bind(labels)
+        .bind(i64::from(f.limit))
+        .fetch(pool);
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        let job = readers::job(&row)?;
+        bytes += job.args.len() + job.result.as_ref().map_or(0, String::len);
+        items.push(job);
+        if bytes > PAGE_BYTES_MAX {
+            break;
+        }
+    }
+    drop(rows);
+    let is_full = items.len() >= f.limit as usize || bytes > PAGE_BYTES_MAX;
+    let next = match items.last() {
+        Some(last) if is_full => Some(last.seq),
+        _ => end_of_scan(pool, "jobs", before).await?,
+    };
+    Ok(Page { items, next })
+}
+
+/// The last row that a scan from `before` looked at; `None` when it saw them all.
+async fn end_of_scan(pool: &PgPool, table: &'static str, before: i64) -> Result<Option<i64>, Fault> {
+    let sql = match table {
+        "jobs" => "SELECT seq FROM jobs WHERE seq < $1 ORDER BY seq DESC LIMIT 1 OFFSET $2",
+        _ => "SELECT seq FROM dead_letters WHERE seq < $1 ORDER BY seq DESC LIMIT 1 OFFSET $2",
+    };
+    Ok(query_scalar(sql).bind(before).bind(SCAN_ROWS_MAX - 1).fetch_optional(pool).await?)
+}
+
+pub(super) async fn attempts(pool: &PgPool, id: JobId) -> Result<Vec<AttemptRecord>, Fault> {
+    let sql = concat!(
+        "SELECT ",
+        attempt_columns!(),
+        " FROM job_attempts WHERE seq = (SELECT seq FROM jobs WHERE id = $1) ORDER BY attempt"
+    );
+    let rows = query(sql).bind(id.as_bytes().as_slice()).fetch_all(pool).await?;
+    rows.iter().map(readers::attempt_record).collect()
+}
+
+pub(super) async fn versions(pool: &PgPool, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Fault> {
+    let rows = query("SELECT id, state, version FROM jobs WHERE id = ANY($1)").bind(bytes(ids)).fetch_all(pool).await?;
+    let version = |row: &PgRow| {
+        let mut c = Columns::of(row);
+        Ok((rows::job_id(c.take()?)?, rows::state(c.take()?)?, c.take()?))
+    };
+    rows.iter().map(version).collect()
+}
+
+pub(super) async fn next_due(pool: &PgPool) -> Result<Option<Micros>, Fault> {
+    let at: Option<i64> = query_scalar("SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL").fetch_one(pool).await?;
+    Ok(at.map(Micros))
+}
+
+pub(super) async fn accepted_count(pool: &PgPool) -> Result<u64, Fault> {
+    let n: i64 = query_scalar("SELECT count(*) FROM jobs WHERE claimable_at IS NOT NULL").fetch_one(pool).await?;
+    Ok(n.unsigned_abs())
+}
+
+/// Looks at every job that is accepted, queued or running: about 1 µs each.
+pub(super) async fn depths(pool: &PgPool, now: Micros) -> Result<Vec<Depth>, Fault> {
+    let rows: Vec<(String, String, i64, i64)> = query_as(
+        "SELECT mission, queue, count(*), min(since) FROM ( \
+           SELECT mission, queue, greatest(created_at, available_at) AS since FROM jobs \
+             WHERE claimable_at IS NOT NULL AND available_at <= $1 \
+           UNION ALL \
+           SELECT mission, queue, greatest(created_at, available_at) FROM jobs WHERE checked_at IS NOT NULL AND state = 2) AS waiting \
+         GROUP BY mission, queue LIMIT 1000",
+    )
+    .bind(now.0)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|(mission, queue, pending, oldest)| {
+            Ok(Depth {
+                mission: rows::name("job", Mission::new(mission))?,
+                queue: rows::name("job", Queue::new(queue))?,
+                pending: pending.unsigned_abs(),
+                oldest: Micros(oldest),
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn past_deadline(pool: &PgPool, now: Micros, limit: u32) -> Result<Vec<JobId>, Fault> {
+    let ids: Vec<Vec<u8>> = query_scalar("SELECT id FROM jobs WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2")
+        .bind(now.0)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    ids.iter().map(|id| rows::job_id(id)).collect()
+}
+
+pub(super) async fn stale(pool: &PgPool, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Fault> {
+    let rows = query(
+        "SELECT id, attempt, state, stream_seq, checked_at FROM jobs WHERE checked_at < $1 ORDER BY checked_at LIMIT $2",
+    )
+    .bind(before.0)
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(readers::stale_job).collect()
+}
+
+pub(super) async fn dead_letters(pool: &PgPool, f: &DeadLetterFilter) -> Result<Page<DeadLetter>, Fault> {
+    let sql = concat!(
+        "SELECT ",
+        letter_columns!(),
+        " FROM (SELECT * FROM dead_letters WHERE seq < $1 ORDER BY seq DESC LIMIT $2) AS letters \
+         WHERE ($3::text IS NULL OR mission = $3) AND ($4::text IS NULL OR queue = $4) AND ($5::text IS NULL OR reason = $5) \
+           AND ($6::boolean OR redriven_at IS NULL) ORDER BY seq DESC LIMIT $7"
+    );
+    let before = f.before.unwrap_or(i64::MAX);
+    let rows = query(sql)
+        .bind(before)
+        .bind(SCAN_ROWS_MAX)
+        .bind(f.mission.as_deref())
+        .bind(f.queue.as_deref())
+        .bind(f.reason.as_deref())
+        .bind(f.include_redriven)
+        .bind(i64::from(f.limit))
+        .fetch_all(pool)
+        .await?;
+    let items: Vec<DeadLetter> = rows.iter().map(readers::dead_letter).collect::<Result<_, _>>()?;
+    let next = match items.last() {
+        Some(last) if items.len() >= f.limit as usize => Some(last.seq),
+        _ => end_of_scan(pool, "dead_letters", before).await?,
+    };
+    Ok(Page { items, next })
+}

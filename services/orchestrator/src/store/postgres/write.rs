@@ -1,0 +1,288 @@
+//! What a plan says, written to Postgres: each statement takes its rows as one array a column.
+
+use super::commit::{Claim, bytes};
+use super::text::{clean, maybe_clean};
+use crate::model::{JobError, NewJob};
+use crate::store::fault::Fault;
+use crate::store::plan::{Plan, Touched, Write};
+use crate::store::rows::micros;
+use crate::store::{CommitContext, Group, OutboxRow};
+use sqlx::postgres::PgConnection;
+use sqlx::{query, query_scalar};
+use std::borrow::Cow;
+
+/// One column of many rows.
+fn column<'r, T, V>(rows: &'r [T], value: impl Fn(&'r T) -> V) -> Vec<V> {
+    rows.iter().map(value).collect()
+}
+
+/// Three columns of errors: class, message, log.
+type Errors<'r> = (Vec<Option<&'static str>>, Vec<Option<Cow<'r, str>>>, Vec<Option<Cow<'r, str>>>);
+
+fn errors<'r, T>(rows: &'r [T], error: impl Fn(&'r T) -> Option<&'r JobError>) -> Errors<'r> {
+    (
+        column(rows, |r| error(r).map(|e| e.class.as_str())),
+        column(rows, |r| error(r).map(|e| clean(&e.message))),
+        column(rows, |r| error(r).map(|e| clean(&e.log_tail))),
+    )
+}
+
+pub(super) async fn jobs(c: &mut PgConnection, group: &Group, plan: &Plan, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    let new: Vec<(&Touched, &NewJob)> =
+        plan.jobs.iter().filter_map(|t| Some((t, &group.submits[t.new?].job))).collect();
+    let written = |how: Write| plan.jobs.iter().filter(move |t| t.write == how).collect::<Vec<_>>();
+    insert_jobs(c, &new, ctx).await?;
+    insert_payloads(c, &new).await?;
+    update_progress(c, &written(Write::Progress), ctx).await?;
+    update_whole(c, &written(Write::Whole), ctx).await?;
+    insert_attempts(c, plan).await?;
+    insert_results(c, plan).await
+}
+
+/// As accepted; what changed in the same group is written over it.
+async fn insert_jobs(c: &mut PgConnection, new: &[(&Touched, &NewJob)], ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let deadlines = column(new, |(_, j)| j.deadline.map(|d| d.0));
+    query(
+        "INSERT INTO jobs (seq, id, state, attempt, attempt_limit, max_attempts, version, republished, created_at, \
+           available_at, claimable_at, claim_owner, deadline, expires_at, mission, queue, tool, labels, \
+           idempotency_key, body_hash) \
+         SELECT seq, id, 1, 1, max_attempts, max_attempts, 1, 0, created_at, available_at, claimable_at, claim_owner, \
+           deadline, deadline, mission, queue, tool, labels, idempotency_key, body_hash \
+         FROM UNNEST($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
+           $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[]) \
+         AS n (seq, id, max_attempts, created_at, available_at, claimable_at, claim_owner, deadline, mission, queue, \
+           tool, labels, idempotency_key, body_hash)",
+    )
+    .bind(column(new, |(t, _)| t.job.seq))
+    .bind(column(new, |(_, j)| j.id.as_bytes().as_slice()))
+    .bind(column(new, |(_, j)| i64::from(j.max_attempts)))
+    .bind(column(new, |(_, j)| j.created_at.0))
+    .bind(column(new, |(t, _)| t.job.available_at.0))
+    .bind(column(new, |(t, _)| if t.claimed { ctx.claim_until.0 } else { t.job.available_at.0 }))
+    .bind(column(new, |(t, _)| t.claimed.then_some(ctx.owner.0.as_str())))
+    .bind(deadlines)
+    .bind(column(new, |(_, j)| j.mission.as_str()))
+    .bind(column(new, |(_, j)| j.queue.as_str()))
+    .bind(column(new, |(_, j)| j.tool.as_str()))
+    .bind(column(new, |(t, _)| t.job.labels.as_deref()))
+    .bind(column(new, |(_, j)| maybe_clean(j.idempotency_key.as_deref())))
+    .bind(column(new, |(_, j)| j.body_hash.as_ref().map(<[u8; 32]>::as_slice)))
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn insert_payloads(c: &mut PgConnection, new: &[(&Touched, &NewJob)]) -> Result<(), Fault> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    query(
+        "INSERT INTO job_payloads (seq, timeout_us, run_at, reuse, task, schedule_id, traceparent, args) \
+         SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::boolean[], $5::text[], $6::bytea[], \
+           $7::text[], $8::text[])",
+    )
+    .bind(column(new, |(t, _)| t.job.seq))
+    .bind(column(new, |(_, j)| micros(j.timeout)))
+    .bind(column(new, |(_, j)| j.run_at.map(|m| m.0)))
+    .bind(column(new, |(_, j)| j.reuse))
+    .bind(column(new, |(_, j)| maybe_clean(j.task.as_deref())))
+    .bind(column(new, |(_, j)| j.schedule_id.as_ref().map(|id| id.as_bytes().as_slice())))
+    .bind(column(new, |(_, j)| maybe_clean(j.traceparent.as_deref())))
+    .bind(column(new, |(_, j)| clean(&j.args)))
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn update_progress(c: &mut PgConnection, jobs: &[&Touched], ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    query(
+        "UPDATE jobs SET state = n.state, queued_at = n.queued_at, started_at = n.started_at, worker = n.worker, \
+           stream_seq = n.stream_seq, version = n.version, checked_at = coalesce(jobs.checked_at, n.checked_at), \
+           claimable_at = NULL, claim_owner = NULL \
+         FROM UNNEST($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], \
+           $8::bigint[]) \
+         AS n (seq, state, queued_at, started_at, worker, stream_seq, version, checked_at) WHERE jobs.seq = n.seq",
+    )
+    .bind(column(jobs, |t| t.job.seq))
+    .bind(column(jobs, |t| t.job.state as i16))
+    .bind(column(jobs, |t| t.job.queued_at.map(|m| m.0)))
+    .bind(column(jobs, |t| t.job.started_at.map(|m| m.0)))
+    .bind(column(jobs, |t| t.job.worker.as_deref()))
+    .bind(column(jobs, |t| t.job.stream_seq))
+    .bind(column(jobs, |t| t.job.version))
+    .bind(column(jobs, |t| t.timers(ctx.claim_until).checked_at))
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn update_whole(c: &mut PgConnection, jobs: &[&Touched], ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let timers = column(jobs, |t| t.timers(ctx.claim_until));
+    let (classes, messages, logs) = errors(jobs, |t| t.job.error.as_ref());
+    query(
+        "UPDATE jobs SET state = n.state, attempt = n.attempt, attempt_limit = n.attempt_limit, version = n.version, \
+           republished = n.republished, stream_seq = n.stream_seq, available_at = n.available_at, \
+           claimable_at = n.claimable_at, claim_owner = NULL, deadline = n.deadline, expires_at = n.expires_at, \
+           checked_at = n.checked_at, queued_at = n.queued_at, started_at = n.started_at, \
+           finished_at = n.finished_at, worker = n.worker, error_class = n.error_class, \
+           error_message = n.error_message, error_log = n.error_log \
+         FROM UNNEST($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
+           $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
+           $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[], $19::text[]) \
+         AS n (seq, state, attempt, attempt_limit, version, republished, stream_seq, available_at, claimable_at, \
+           deadline, expires_at, checked_at, queued_at, started_at, finished_at, worker, error_class, error_message, \
+           error_log) \
+         WHERE jobs.seq = n.seq",
+    )
+    .bind(column(jobs, |t| t.job.seq))
+    .bind(column(jobs, |t| t.job.state as i16))
+    .bind(column(jobs, |t| i64::from(t.job.attempt.get())))
+    .bind(column(jobs, |t| i64::from(t.job.attempt_limit)))
+    .bind(column(jobs, |t| t.job.version))
+    .bind(column(jobs, |t| i64::from(t.job.republished)))
+    .bind(column(jobs, |t| t.job.stream_seq))
+    .bind(column(jobs, |t| t.job.available_at.0))
+    .bind(column(&timers, |t| t.claimable_at))
+    .bind(column(jobs, |t| t.job.deadline.map(|d| d.0)))
+    .bind(column(&timers, |t| t.expires_at))
+    .bind(column(&timers, |t| t.checked_at))
+    .bind(column(jobs, |t| t.job.queued_at.map(|m| m.0)))
+    .bind(column(jobs, |t| t.job.started_at.map(|m| m.0)))
+    .bind(column(jobs, |t| t.job.finished_at.map(|m| m.0)))
+    .bind(column(jobs, |t| t.job.worker.as_deref()))
+    .bind(classes)
+    .bind(messages)
+    .bind(logs)
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn insert_attempts(c: &mut PgConnection, plan: &Plan) -> Result<(), Fault> {
+    let tries = &plan.attempts;
+    if tries.is_empty() {
+        return Ok(());
+    }
+    let (classes, messages, logs) = errors(tries, |(_, t)| t.error.as_ref());
+    query(
+        "INSERT INTO job_attempts (seq, attempt, outcome, delivery, started_at, finished_at, retry_at, worker, \
+           error_class, error_message, error_log) \
+         SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], \
+           $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[])",
+    )
+    .bind(column(tries, |(seq, _)| *seq))
+    .bind(column(tries, |(_, t)| i64::from(t.attempt.get())))
+    .bind(column(tries, |(_, t)| t.outcome))
+    .bind(column(tries, |(_, t)| i64::try_from(t.delivery).unwrap_or(i64::MAX)))
+    .bind(column(tries, |(_, t)| t.started_at.map(|m| m.0)))
+    .bind(column(tries, |(_, t)| t.finished_at.0))
+    .bind(column(tries, |(_, t)| t.retry_at.map(|m| m.0)))
+    .bind(column(tries, |(_, t)| t.worker.as_deref()))
+    .bind(classes)
+    .bind(messages)
+    .bind(logs)
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn insert_results(c: &mut PgConnection, plan: &Plan) -> Result<(), Fault> {
+    let results = &plan.results;
+    if results.is_empty() {
+        return Ok(());
+    }
+    let json = |o| serde_json::to_string(o).expect("strings and a number are always JSON");
+    query(
+        "INSERT INTO job_results (seq, output_ref, replay_of, output) \
+         SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::bytea[], $4::text[])",
+    )
+    .bind(column(results, |(seq, _)| *seq))
+    .bind(column(results, |(_, r)| r.output_ref.as_ref().map(json)))
+    .bind(column(results, |(_, r)| r.replay_of.as_ref().map(|id| id.as_bytes().as_slice())))
+    .bind(column(results, |(_, r)| maybe_clean(r.output.as_deref())))
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn letters(c: &mut PgConnection, plan: &Plan, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    if !plan.redriven.is_empty() {
+        query("UPDATE dead_letters SET redriven_at = $1 WHERE redriven_at IS NULL AND job_id = ANY($2)")
+            .bind(ctx.now.0)
+            .bind(bytes(&plan.redriven))
+            .execute(&mut *c)
+            .await?;
+    }
+    let letters = &plan.letters;
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let (classes, messages, logs) = errors(letters, |l| Some(&l.error));
+    query(
+        "INSERT INTO dead_letters (id, job_id, mission, queue, tool, reason, created_at, redriven_at, error_class, \
+           error_message, error_log) \
+         SELECT * FROM UNNEST($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], \
+           $8::bigint[], $9::text[], $10::text[], $11::text[])",
+    )
+    .bind(column(letters, |l| clean(&l.id)))
+    .bind(column(letters, |l| l.job.as_ref().map(|(_, id)| id.as_bytes().as_slice())))
+    .bind(column(letters, |l| clean(&l.mission)))
+    .bind(column(letters, |l| clean(&l.queue)))
+    .bind(column(letters, |l| l.tool.as_str()))
+    .bind(column(letters, |l| l.reason.as_str()))
+    .bind(column(letters, |l| l.at.0))
+    .bind(column(letters, |l| plan.is_redriven(l).then_some(ctx.now.0)))
+    .bind(classes)
+    .bind(messages)
+    .bind(logs)
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+/// Gives `new` its row numbers: they rise in the order of `new`.
+pub(super) async fn outbox(
+    c: &mut PgConnection,
+    new: &mut [OutboxRow],
+    sent: &[i64],
+    ctx: &CommitContext<'_>,
+    claim: Claim,
+) -> Result<(), Fault> {
+    let (until, owner) = match claim {
+        Claim::ForUs => (ctx.claim_until.0, Some(ctx.owner.0.as_str())),
+        Claim::ForNobody => (0, None),
+    };
+    if !new.is_empty() {
+        let mut numbers: Vec<i64> = query_scalar(
+            "INSERT INTO outbox (claim_until, claim_owner, created_at, subject, msg_id, payload) \
+             SELECT $1, $2, $3, subject, msg_id, payload \
+             FROM UNNEST($4::text[], $5::text[], $6::bytea[]) WITH ORDINALITY AS n (subject, msg_id, payload, place) \
+             ORDER BY place RETURNING seq",
+        )
+        .bind(until)
+        .bind(owner)
+        .bind(ctx.now.0)
+        .bind(column(new, |m| clean(&m.subject)))
+        .bind(column(new, |m| clean(&m.msg_id)))
+        .bind(column(new, |m| m.payload.as_slice()))
+        .fetch_all(&mut *c)
+        .await?;
+        numbers.sort_unstable();
+        for (row, seq) in new.iter_mut().zip(numbers) {
+            row.seq = seq;
+        }
+    }
+    if !sent.is_empty() {
+        query("DELETE FROM outbox WHERE seq = ANY($1)").bind(sent).execute(c).await?;
+    }
+    Ok(())
+}

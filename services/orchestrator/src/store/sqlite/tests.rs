@@ -1,0 +1,129 @@
+//! What only this store promises: a full disk loses nothing, the log stays short, no statement that
+//! runs often walks a whole table.
+
+use super::connection::{Connections, options};
+use super::{SqliteStore, claims, read, statements};
+use crate::model::NewJob;
+use crate::store::{CommitContext, EventMask, Group, Owner, Store, Submit};
+use crate::transition::Backoff;
+use agentforge_message_id::{JobId, Mission, Queue, ToolName};
+use agentforge_proto::time::Micros;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+fn submits(n: usize, args_bytes: usize) -> Group {
+    let job = || NewJob {
+        id: JobId::generate(),
+        id_from_caller: false,
+        idempotency_key: None,
+        body_hash: None,
+        mission: Mission::new("dev").unwrap(),
+        queue: Queue::default(),
+        tool: ToolName::new("echo").unwrap(),
+        task: None,
+        args: format!("\"{}\"", "x".repeat(args_bytes)),
+        labels: [].into(),
+        max_attempts: 3,
+        timeout: Duration::from_secs(1),
+        run_at: None,
+        deadline: None,
+        reuse: false,
+        schedule_id: None,
+        traceparent: None,
+        created_at: Micros(1),
+    };
+    Group { submits: (0..n).map(|_| Submit { job: job(), claim: false }).collect(), ..Group::default() }
+}
+
+async fn commit(store: &SqliteStore, group: Group) -> Result<(), crate::store::Error> {
+    let (backoff, owner) = (Backoff::default(), Owner("us".into()));
+    let ctx = CommitContext { now: Micros(1), backoff: &backoff, owner: &owner, claim_until: Micros(2), events: EventMask::ALL };
+    store.commit(group, ctx).await.map(drop)
+}
+
+async fn opened(dir: &Path) -> (SqliteStore, PathBuf) {
+    let file = dir.join("jobs.db");
+    let store = SqliteStore::open(&file).unwrap();
+    store.prepare().await.unwrap();
+    (store, file)
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_the_group_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = opened(dir.path()).await;
+    commit(&store, submits(3, 10)).await.unwrap();
+    {
+        // As good as a full disk: SQLite itself says SQLITE_FULL and may roll back on its own.
+        let mut w = store.connections.writer().await.unwrap();
+        w.connection.execute("PRAGMA max_page_count = 1").await.unwrap();
+    }
+    let e = commit(&store, submits(50, 20_000)).await.unwrap_err();
+    assert!(e.is_retryable(), "{e:?}");
+    assert_eq!(store.accepted_count().await.unwrap(), 3);
+    // There is room again: the writer was opened anew, and the same store goes on.
+    commit(&store, submits(50, 20_000)).await.unwrap();
+    assert_eq!(store.accepted_count().await.unwrap(), 53);
+}
+
+#[tokio::test]
+async fn the_log_starts_anew_while_commits_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, file) = opened(dir.path()).await;
+    store.keeper.abort();
+    let log = file.with_extension("db-wal");
+    let mut longest = 0;
+    for _ in 0..6 {
+        // Each round writes more than the length from which the log is to start anew.
+        for _ in 0..3 {
+            commit(&store, submits(20, 400_000)).await.unwrap();
+        }
+        let (copied, committed) = tokio::join!(store.connections.copy_back(), commit(&store, submits(1, 10)));
+        copied.unwrap();
+        committed.unwrap();
+        longest = longest.max(std::fs::metadata(&log).unwrap().len());
+    }
+    let written = 6 * 3 * 20 * 400_000;
+    assert!(longest < written / 2, "{longest} bytes of log for {written} bytes of arguments");
+}
+
+#[tokio::test]
+async fn statements_that_run_often_use_their_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, file) = opened(dir.path()).await;
+    let mut c = options(&file).connect().await.unwrap();
+    let plans = [
+        (claims::DUE, "SEARCH j USING INDEX jobs_claimable (claimable_at<?)"),
+        (claims::FINISHED, "SEARCH jobs USING COVERING INDEX jobs_finished (finished_at<?)"),
+        (read::NEXT_DUE, "jobs_claimable"),
+        (read::ACCEPTED, "SEARCH jobs USING COVERING INDEX jobs_claimable (claimable_at>?)"),
+        (read::EXPIRED, "SEARCH jobs USING INDEX jobs_expiring (expires_at<?)"),
+        (read::STALE, "SEARCH jobs USING INDEX jobs_checked (checked_at<?)"),
+        (read::DEPTHS, "jobs_claimable"),
+        (read::DEPTHS, "jobs_checked"),
+        (read::JOBS, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
+        (statements::TAKEN_KEYS.largest(), "SEARCH j USING INDEX jobs_by_key (mission=? AND idempotency_key=?)"),
+        (statements::CURRENTS.largest(), "SEARCH j USING INDEX sqlite_autoindex_jobs_1 (id=?)"),
+        (statements::UPDATE_WHOLE.largest(), "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
+        (statements::DELETE_OUTBOX.largest(), "SEARCH outbox USING INTEGER PRIMARY KEY (rowid=?)"),
+        (statements::MARK_REDRIVEN.largest(), "SEARCH dead_letters USING INDEX dead_letters_by_job (job_id=?)"),
+    ];
+    for (sql, expected) in plans {
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut c).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get::<String, _>(3)).collect();
+        assert!(plan.iter().any(|step| step.contains(expected)), "{}: {plan:#?}", &sql[..sql.len().min(200)]);
+        assert!(!plan.iter().any(|step| step.starts_with("USE TEMP B-TREE FOR ORDER BY")), "it sorts: {plan:#?}");
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_file_is_free_again_after_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, file) = opened(dir.path()).await;
+    commit(&store, submits(3, 10)).await.unwrap();
+    store.close().await;
+    assert!(!file.with_extension("db-wal").exists(), "the last connection empties the log");
+    drop(Connections::open(&file).unwrap());
+}

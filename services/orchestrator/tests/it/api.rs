@@ -1,0 +1,9 @@
+//! REST and gRPC from outside: a whole orchestrator on SQLite, without NATS. What it accepts stays accepted.
+
+mod access;
+mod answers;
+mod contract;
+mod limits;
+mod refusals;
+mod server;
+mod streams;

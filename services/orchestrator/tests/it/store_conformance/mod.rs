@@ -1,0 +1,96 @@
+//! What every store promises: one suite, run on SQLite always and on Postgres where there is one.
+//!
+//! Each case is a function over a [`World`]: a fresh, empty store with a clock that the case sets.
+//! Cases speak the `Store` trait alone; a look into a table is only taken to see that nothing is left.
+
+mod claims;
+mod commit;
+mod copies;
+mod lists;
+mod ownership;
+mod schedules;
+mod upkeep;
+mod world;
+
+use world::World;
+
+macro_rules! conformance {
+    ($($module:ident: $($case:ident),+ $(,)?;)+) => {
+        mod sqlite {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    super::$module::$case(&super::World::sqlite().await).await;
+                }
+            )+)+
+        }
+        mod postgres {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    let Some(()) = agentforge_harness::require("postgres") else { return };
+                    super::$module::$case(&super::World::postgres(stringify!($case)).await).await;
+                }
+            )+)+
+        }
+    };
+}
+
+conformance! {
+    commit:
+        a_submission_can_be_repeated_but_not_changed,
+        repeats_inside_one_group_are_one_job,
+        a_key_belongs_to_its_mission,
+        a_job_has_one_result_however_often_it_is_reported,
+        a_late_result_of_an_earlier_attempt_is_fenced_off,
+        a_retry_waits_and_keeps_its_error,
+        every_state_is_told_once_and_in_order,
+        states_shorter_than_a_commit_are_not_told,
+        a_job_submitted_and_cancelled_in_one_group_never_runs,
+        a_dead_job_makes_one_letter,
+        bytes_that_were_no_job_make_one_letter,
+        a_redriven_job_starts_anew,
+        everything_a_job_is_made_of_comes_back,
+        hostile_text_is_stored,
+        two_stores_agree_on_one_job,
+        a_dropped_commit_is_whole_or_nothing;
+    claims:
+        due_jobs_are_claimed_once_in_order,
+        a_claim_at_submission_keeps_others_away,
+        claims_that_run_out_come_back,
+        released_jobs_are_due_at_once,
+        only_ones_own_claims_can_be_released,
+        claims_of_processes_that_ended_come_back,
+        concurrent_claimers_share_without_overlap,
+        a_claim_takes_no_more_than_it_can_carry,
+        the_outbox_is_claimed_in_order_and_emptied_by_pubacks,
+        concurrent_relays_send_each_message_once,
+        the_next_due_moment_counts_claims_and_the_future;
+    lists:
+        filters_narrow_and_cursors_walk,
+        labels_are_matched_all_at_once,
+        a_page_looks_at_a_bounded_number_of_rows,
+        large_jobs_make_short_pages,
+        versions_tell_what_changed,
+        depths_measure_what_waits,
+        dead_letters_are_filtered_and_paged;
+    schedules:
+        a_turn_is_taken_once,
+        a_skipped_turn_moves_on_without_a_job,
+        names_are_unique_and_pages_sorted,
+        a_paused_schedule_is_never_due,
+        agents_are_kept_as_last_heard;
+    upkeep:
+        deadlines_end_open_jobs_only,
+        stale_jobs_are_found_until_they_are_looked_at,
+        pruning_leaves_nothing_of_a_job,
+        a_store_survives_its_process,
+        row_numbers_are_never_used_again;
+    ownership:
+        preparing_again_changes_nothing,
+        a_changed_migration_is_refused,
+        a_migration_of_a_later_version_is_tolerated;
+    copies:
+        a_copy_taken_while_writing_is_whole,
+        a_restore_replaces_only_when_forced;
+}

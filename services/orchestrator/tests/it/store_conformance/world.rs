@@ -1,0 +1,234 @@
+//! A fresh store for a case, and short words for what cases do to it.
+
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ToolName};
+use agentforge_orchestrator::model::{Job, NewJob, State};
+use agentforge_orchestrator::store::{
+    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Options, OutboxRow, Owner, Store, Submit, Submitted,
+};
+use agentforge_orchestrator::transition::{Backoff, Change, Ignored};
+use agentforge_proto::bus::{ErrorClass, Failure, Finished, Outcome, Started, Success};
+use agentforge_proto::time::Micros;
+use serde_json::value::RawValue;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long claims hold in these tests, microseconds.
+pub const CLAIM: i64 = 30_000_000;
+
+pub struct World {
+    pub store: Arc<dyn Store>,
+    pub url: String,
+    pub dir: tempfile::TempDir,
+    pub owner: Owner,
+    pub backoff: Backoff,
+    pub events: EventMask,
+}
+
+impl World {
+    pub async fn sqlite() -> Self {
+        Self::open("sqlite://jobs.db".into()).await
+    }
+
+    pub async fn postgres(case: &str) -> Self {
+        Self::open(agentforge_harness::Postgres::start().await.database(case).await).await
+    }
+
+    async fn open(url: String) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store::open(&url, dir.path(), &Options::default()).unwrap();
+        store.prepare().await.unwrap();
+        let (owner, backoff) = (Owner("us".into()), Backoff::default());
+        Self { store, url, dir, owner, backoff, events: EventMask::ALL }
+    }
+
+    /// Another process's store on the same database, where that may be; else the same one.
+    pub async fn other(&self) -> Arc<dyn Store> {
+        if self.store.is_shared() { self.reopened().await } else { Arc::clone(&self.store) }
+    }
+
+    pub async fn reopened(&self) -> Arc<dyn Store> {
+        let store = store::open(&self.url, self.path(), &Options::default()).unwrap();
+        store.prepare().await.unwrap();
+        store
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn ctx(&self, now: i64) -> CommitContext<'_> {
+        CommitContext {
+            now: Micros(now),
+            backoff: &self.backoff,
+            owner: &self.owner,
+            claim_until: Micros(now + CLAIM),
+            events: self.events,
+        }
+    }
+
+    pub async fn commit(&self, now: i64, group: Group) -> Committed {
+        self.store.commit(group, self.ctx(now)).await.unwrap()
+    }
+
+    pub async fn try_submit(&self, now: i64, job: NewJob) -> Submitted {
+        let group = Group { submits: vec![Submit { job, claim: false }], ..Group::default() };
+        self.commit(now, group).await.submits.remove(0)
+    }
+
+    pub async fn submit(&self, now: i64, job: NewJob) -> CreatedJob {
+        created(self.try_submit(now, job).await)
+    }
+
+    /// Submits `n` plain jobs in one group, unclaimed.
+    pub async fn submit_many(&self, now: i64, n: usize) -> Vec<JobId> {
+        let submits = (0..n).map(|_| Submit { job: job(now), claim: false }).collect();
+        let done = self.commit(now, Group { submits, ..Group::default() }).await;
+        done.submits.into_iter().map(|s| created(s).job.id).collect()
+    }
+
+    pub async fn change(&self, now: i64, id: JobId, change: Change) -> Result<Changed, Ignored> {
+        self.commit(now, Group { changes: vec![(id, change)], ..Group::default() }).await.changes.remove(0)
+    }
+
+    /// Brings a new job to `state` by the usual way, one commit a step.
+    pub async fn job_in(&self, now: i64, state: State) -> JobId {
+        let id = self.submit(now, job(now)).await.job.id;
+        if state >= State::Queued {
+            self.change(now, id, queued(1, now)).await.unwrap();
+        }
+        if state >= State::Running {
+            self.change(now, id, started(id, 1, now)).await.unwrap();
+        }
+        let last = match state {
+            State::Accepted | State::Queued | State::Running => return id,
+            State::Succeeded => finished(id, 1, success("1")),
+            State::Failed => finished(id, 1, failure(ErrorClass::Validation)),
+            State::Dead => finished(id, 1, failure(ErrorClass::WorkerLost)),
+            State::Cancelled => Change::Cancel { at: Micros(now) },
+            State::Expired => finished(id, 1, Outcome::Expired),
+        };
+        assert_eq!(self.change(now, id, last).await.unwrap().job.state, state);
+        id
+    }
+
+    pub async fn job(&self, id: JobId) -> Job {
+        self.store.job(id).await.unwrap().expect("the job is stored")
+    }
+
+    pub async fn claim(&self, now: i64, limit: u32) -> Vec<JobId> {
+        let due = self.store.claim_due(&self.owner, Micros(now), Micros(now + CLAIM), limit).await.unwrap();
+        due.into_iter().map(|o| o.id).collect()
+    }
+
+    /// All that waits in the outbox, whoever claimed it.
+    pub async fn outbox(&self) -> Vec<OutboxRow> {
+        let far = Micros(i64::MAX - 1);
+        self.store.claim_outbox(&self.owner, far, far, 10_000).await.unwrap()
+    }
+
+    /// Rows of a table, seen from outside the store.
+    pub async fn rows(&self, table: &str) -> i64 {
+        self.sql_number(&format!("SELECT count(*) FROM {table}")).await
+    }
+
+    async fn sql_number(&self, sql: &str) -> i64 {
+        use sqlx::{AssertSqlSafe, Connection, query_scalar};
+        let sql = AssertSqlSafe(sql.to_owned());
+        if self.store.is_shared() {
+            let mut c = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            query_scalar(sql).fetch_one(&mut c).await.unwrap()
+        } else {
+            let mut c = self.sqlite_connection().await;
+            query_scalar(sql).fetch_one(&mut c).await.unwrap()
+        }
+    }
+
+    pub async fn sql(&self, sql: &str) {
+        use sqlx::{AssertSqlSafe, Connection, Executor};
+        let sql = AssertSqlSafe(sql.to_owned());
+        if self.store.is_shared() {
+            sqlx::PgConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
+        } else {
+            self.sqlite_connection().await.execute(sql).await.unwrap();
+        }
+    }
+
+    async fn sqlite_connection(&self) -> sqlx::SqliteConnection {
+        use sqlx::ConnectOptions;
+        let file = self.path().join(self.url.trim_start_matches("sqlite://"));
+        sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap()
+    }
+}
+
+pub fn created(s: Submitted) -> CreatedJob {
+    match s {
+        Submitted::Created(c) => c,
+        other => panic!("not created: {other:?}"),
+    }
+}
+
+pub fn job(now: i64) -> NewJob {
+    NewJob {
+        id: JobId::generate(),
+        id_from_caller: false,
+        idempotency_key: None,
+        body_hash: None,
+        mission: Mission::new("dev").unwrap(),
+        queue: Queue::default(),
+        tool: ToolName::new("echo").unwrap(),
+        task: None,
+        args: r#"{"hello":"world"}"#.into(),
+        labels: [].into(),
+        max_attempts: 3,
+        timeout: Duration::from_secs(60),
+        run_at: None,
+        deadline: Some(Micros(now + 1_200_000_000)),
+        reuse: false,
+        schedule_id: None,
+        traceparent: None,
+        created_at: Micros(now),
+    }
+}
+
+/// A job that says who it is, so that it can be submitted again.
+pub fn named(now: i64, key: Option<&str>, hash: u8) -> NewJob {
+    NewJob { id_from_caller: key.is_none(), idempotency_key: key.map(str::to_owned), body_hash: Some([hash; 32]), ..job(now) }
+}
+
+pub fn attempt(n: u32) -> Attempt {
+    Attempt::new(n).unwrap()
+}
+
+pub fn worker() -> AgentId {
+    AgentId::new("worker-1").unwrap()
+}
+
+pub fn queued(n: u32, at: i64) -> Change {
+    Change::Queued { attempt: attempt(n), stream_seq: 77, at: Micros(at) }
+}
+
+pub fn started(job: JobId, n: u32, at: i64) -> Change {
+    Change::Started(Started { job, attempt: attempt(n), delivery: 1, worker: worker(), at: Micros(at) })
+}
+
+pub fn finished(job: JobId, n: u32, outcome: Outcome) -> Change {
+    Change::Finished(Box::new(Finished {
+        job,
+        attempt: attempt(n),
+        delivery: 1,
+        worker: worker(),
+        started_at: Micros(5),
+        finished_at: Micros(6),
+        outcome,
+    }))
+}
+
+pub fn success(json: &str) -> Outcome {
+    let output = Some(RawValue::from_string(json.into()).unwrap());
+    Outcome::Succeeded(Success { output, output_ref: None, idempotent_replay: None })
+}
+
+pub fn failure(class: ErrorClass) -> Outcome {
+    Outcome::Failed(Failure::new(class, format!("it was {}", class.as_str())))
+}
