@@ -104,6 +104,8 @@ pub enum Ignored {
     Unknown,
     /// The job is final: a late or second result.
     Final,
+    /// The job was cancelled or has expired: what is still on a queue for it is for nobody.
+    Stopped,
     /// The report is for another attempt than the current one.
     OtherAttempt,
     /// The job has passed this point already.
@@ -116,6 +118,7 @@ impl Ignored {
         match self {
             Self::Unknown => "unknown_job",
             Self::Final => "final",
+            Self::Stopped => "stopped",
             Self::OtherAttempt => "other_attempt",
             Self::Passed => "passed",
         }
@@ -269,7 +272,9 @@ pub fn apply(job: &mut Current, change: &Change, backoff: &Backoff, now: Micros,
 }
 
 fn fence(job: &Current, attempt: Attempt) -> Result<(), Ignored> {
-    if job.state.is_final() {
+    if matches!(job.state, State::Cancelled | State::Expired) {
+        Err(Ignored::Stopped)
+    } else if job.state.is_final() {
         Err(Ignored::Final)
     } else if job.attempt != attempt {
         Err(Ignored::OtherAttempt)

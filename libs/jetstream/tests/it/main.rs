@@ -5,7 +5,6 @@ mod connection;
 mod publishing;
 mod pulling;
 mod pulling_faults;
-mod speed;
 mod topology;
 
 use agentforge_harness::{NatsOptions, NatsServer, eventually, require};

@@ -319,10 +319,10 @@ impl CommitLoop {
         for c in changes.iter().flatten() {
             self.note_change(c);
         }
-        // Marks come last in the group; a mark for a final job means a message nobody needs.
+        // Marks come last in the group; a mark for a stopped job means a message nobody needs.
         let marks = changes.split_off(asked.min(changes.len()));
         for ((mark, id), stream_seq) in marks.iter().zip(lazy_ids).zip(lazy_seqs) {
-            if matches!(mark, Err(Ignored::Final)) {
+            if matches!(mark, Err(Ignored::Stopped)) {
                 let _ = self.orphans.send((*id, *stream_seq));
             }
         }

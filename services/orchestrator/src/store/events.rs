@@ -110,7 +110,9 @@ pub fn dead_letter(
             mission: job.mission.clone(),
             queue: job.queue.clone(),
             tool: job.tool.clone(),
-            args: (args.len() <= DEAD_LETTER_ARGS_MAX_BYTES).then(|| RawValue::from_string(args.to_owned()).ok()).flatten(),
+            args: (args.len() <= DEAD_LETTER_ARGS_MAX_BYTES)
+                .then(|| RawValue::from_string(args.to_owned()).ok())
+                .flatten(),
             labels: job.labels.as_deref().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default(),
             accepted_at: job.created_at,
         }),
@@ -187,7 +189,10 @@ mod tests {
 
     #[test]
     fn trace_ids_are_read_from_traceparents() {
-        assert_eq!(trace_id("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(
+            trace_id("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            Some("0af7651916cd43dd8448eb211c80319c")
+        );
         assert_eq!(trace_id("rubbish"), None);
     }
 }

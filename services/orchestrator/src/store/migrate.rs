@@ -26,7 +26,9 @@ pub(super) async fn run<C: Migrate>(connection: &mut C, steps: &[Step]) -> Resul
 
 fn error(e: MigrateError) -> Error {
     match e {
-        MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => Fault::Sql(e).trying_to("migrate the schema"),
+        MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => {
+            Fault::Sql(e).trying_to("migrate the schema")
+        }
         MigrateError::VersionMismatch(n) => Error::Migration(format!(
             "step {n} was applied in another form than this version has it; \
              run the version that made the database, or restore a backup"

@@ -59,7 +59,9 @@ pub enum Error {
     #[error("DATABASE_URL: {0}")]
     Url(String),
     /// Another process has the SQLite file open for writing.
-    #[error("{0} is in use by another process; stop it, or let several orchestrators share a Postgres (DATABASE_URL=postgres://…)")]
+    #[error(
+        "{0} is in use by another process; stop it, or let several orchestrators share a Postgres (DATABASE_URL=postgres://…)"
+    )]
     InUse(std::path::PathBuf),
     /// A backup or restore did not end well.
     #[error("{attempted}: {problem}")]
@@ -162,6 +164,7 @@ pub struct Committed {
 
 /// What became of a submission.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Submitted {
     /// Stored now.
     Created(CreatedJob),
@@ -374,7 +377,13 @@ pub trait Store: Send + Sync + 'static {
     /// Gives claims back, for jobs that were not published.
     async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error>;
     /// Claims rows of the outbox in order of writing.
-    async fn claim_outbox(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<OutboxRow>, Error>;
+    async fn claim_outbox(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<OutboxRow>, Error>;
     /// Drops claims of processes that are gone: all claims but `owner`'s where the store is not shared.
     async fn release_orphans(&self, owner: &Owner) -> Result<(), Error>;
     /// Jobs accepted and not yet published (the outbox that OUTBOX_MAX bounds), retries and `run_at` included.

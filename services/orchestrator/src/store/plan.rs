@@ -140,11 +140,7 @@ pub(super) fn ids_to_check(group: &Group) -> Vec<JobId> {
 
 /// Missions and keys that need a look-up.
 pub(super) fn keys_to_check(group: &Group) -> Vec<(&str, &str)> {
-    group
-        .submits
-        .iter()
-        .filter_map(|s| Some((s.job.mission.as_str(), s.job.idempotency_key.as_deref()?)))
-        .collect()
+    group.submits.iter().filter_map(|s| Some((s.job.mission.as_str(), s.job.idempotency_key.as_deref()?))).collect()
 }
 
 /// Jobs that the changes name, each once.
@@ -395,7 +391,12 @@ impl Plan {
 
     /// The answers to the group. `existing` holds the jobs that [`Plan::existing`] names; `None` when
     /// one is missing.
-    pub(super) fn answer(self, group: Group, existing: &HashMap<JobId, Job>, outbox: Vec<OutboxRow>) -> Option<Committed> {
+    pub(super) fn answer(
+        self,
+        group: Group,
+        existing: &HashMap<JobId, Job>,
+        outbox: Vec<OutboxRow>,
+    ) -> Option<Committed> {
         let mut submits = Vec::with_capacity(self.answers.len());
         for (answer, submit) in self.answers.into_iter().zip(group.submits) {
             submits.push(match answer {

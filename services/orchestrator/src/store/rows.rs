@@ -129,14 +129,14 @@ pub(super) fn labels(text: Option<&str>) -> Result<BTreeMap<String, String>, Fau
 /// Stamps out the readers for one driver.
 macro_rules! readers {
     ($database:ty, $row:ty) => {
+        use agentforge_message_id::{Mission, Queue, Site, ToolName};
+        use agentforge_proto::time::Micros;
+        use sqlx::{Decode, Row, Type};
         use $crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule};
         use $crate::store::fault::Fault;
         use $crate::store::rows as read;
         use $crate::store::{OutboxRow, Outgoing, StaleJob};
         use $crate::transition::Current;
-        use agentforge_message_id::{Mission, Queue, Site, ToolName};
-        use agentforge_proto::time::Micros;
-        use sqlx::{Decode, Row, Type};
 
         /// The columns of one row, taken from left to right.
         pub(super) struct Columns<'r> {

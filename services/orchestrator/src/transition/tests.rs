@@ -78,7 +78,8 @@ fn nothing_but_a_redrive_leaves_a_final_state() {
         ];
         for c in changes {
             let mut copy = j.clone();
-            assert_eq!(run(&mut copy, &c).unwrap_err(), Ignored::Final, "{state:?} {c:?}");
+            let why = run(&mut copy, &c).unwrap_err();
+            assert!(matches!(why, Ignored::Final | Ignored::Stopped), "{state:?} {c:?} {why:?}");
             assert_eq!(copy.version, j.version);
         }
         let redriven = run(&mut j.clone(), &Change::Redrive { at: Micros(1) }).is_ok();

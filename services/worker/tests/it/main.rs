@@ -6,5 +6,4 @@ mod ends;
 mod lifecycle;
 mod losses;
 mod operations;
-mod throughput;
 mod tools;

@@ -47,9 +47,10 @@ pub(in crate::store) async fn restore(url: &str, from: &Path, force: bool) -> Re
     }
     restore.arg("--dbname").arg(name(RESTORE, url)?).arg(from);
     run(RESTORE, restore).await.map_err(|e| match e {
-        Error::Copy { attempted, problem } if problem.contains("already exists") => {
-            Error::Copy { attempted, problem: format!("the database holds tables already; use force to replace them\n{problem}") }
-        }
+        Error::Copy { attempted, problem } if problem.contains("already exists") => Error::Copy {
+            attempted,
+            problem: format!("the database holds tables already; use force to replace them\n{problem}"),
+        },
         other => other,
     })
 }
@@ -86,7 +87,10 @@ async fn run(attempted: &'static str, mut command: Command) -> Result<(), Error>
 /// `name` with the server's address in its environment.
 fn program(attempted: &'static str, name: &str, url: &str) -> Result<Command, Error> {
     let path = find(name).ok_or_else(|| {
-        failed(attempted, format_args!("{name} is neither on PATH nor in /usr/lib/postgresql; install postgresql-client"))
+        failed(
+            attempted,
+            format_args!("{name} is neither on PATH nor in /usr/lib/postgresql; install postgresql-client"),
+        )
     })?;
     let mut command = Command::new(path);
     for (key, value) in environment(attempted, url)? {

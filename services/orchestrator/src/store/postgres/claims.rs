@@ -4,6 +4,7 @@
 //! `claimable_at` to its end: one that runs out, its replica being gone, comes back by itself.
 
 use super::commit::bytes;
+use super::connection::Session;
 use super::readers;
 use crate::store::fault::Fault;
 use crate::store::rows::outgoing_columns;
@@ -21,7 +22,19 @@ pub(super) async fn claim_due(
     until: Micros,
     limit: u32,
 ) -> Result<Vec<Outgoing>, Fault> {
-    let mut tx = pool.begin().await?;
+    let mut session = Session::open(pool).await?;
+    let done = claim_in(&mut session, owner, now, until, limit).await;
+    session.settle(done)
+}
+
+async fn claim_in(
+    session: &mut Session,
+    owner: &Owner,
+    now: Micros,
+    until: Micros,
+    limit: u32,
+) -> Result<Vec<Outgoing>, Fault> {
+    let mut tx = session.begin().await?;
     let mut due = due(&mut tx, now, limit).await?;
     if !due.is_empty() {
         query("UPDATE jobs SET claim_owner = $1, claimable_at = $2 WHERE seq = ANY($3)")
@@ -104,7 +117,13 @@ pub(super) async fn touch(pool: &PgPool, ids: &[JobId], now: Micros) -> Result<(
 }
 
 pub(super) async fn prune(pool: &PgPool, before: Micros, limit: u32) -> Result<u64, Fault> {
-    let mut tx = pool.begin().await?;
+    let mut session = Session::open(pool).await?;
+    let done = prune_in(&mut session, before, limit).await;
+    session.settle(done)
+}
+
+async fn prune_in(session: &mut Session, before: Micros, limit: u32) -> Result<u64, Fault> {
+    let mut tx = session.begin().await?;
     let seqs: Vec<i64> = query_scalar(
         "SELECT seq FROM jobs WHERE finished_at < $1 ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED",
     )

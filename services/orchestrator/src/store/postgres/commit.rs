@@ -3,6 +3,7 @@
 //! Rows are locked in the order of their ids, so that replicas that meet wait for each other instead
 //! of dead-locking; what still collides is tried again, from the look-up on.
 
+use super::connection::Session;
 use super::readers::{self, Columns};
 use super::text::clean;
 use crate::model::Job;
@@ -35,10 +36,15 @@ pub(super) async fn commit(pool: &PgPool, group: Group, ctx: &CommitContext<'_>)
 }
 
 async fn try_commit(pool: &PgPool, group: &Group, ctx: &CommitContext<'_>) -> Result<Applied, Fault> {
-    let mut tx = pool.begin().await?;
-    let applied = apply(&mut tx, group, ctx, Claim::ForUs).await?;
-    tx.commit().await?;
-    Ok(applied)
+    let mut session = Session::open(pool).await?;
+    let done = async {
+        let mut tx = session.begin().await?;
+        let applied = apply(&mut tx, group, ctx, Claim::ForUs).await?;
+        tx.commit().await?;
+        Ok(applied)
+    };
+    let done = done.await;
+    session.settle(done)
 }
 
 /// What a group became, before it is told.
@@ -149,7 +155,8 @@ async fn letter_details(c: &mut PgConnection, plan: &Plan) -> Result<HashMap<i64
         let d = details.entry(columns.take()?).or_default();
         (d.args, d.traceparent) = (columns.take()?, columns.take()?);
     }
-    let attempts = concat!("SELECT seq, ", attempt_columns!(), " FROM job_attempts WHERE seq = ANY($1) ORDER BY seq, attempt");
+    let attempts =
+        concat!("SELECT seq, ", attempt_columns!(), " FROM job_attempts WHERE seq = ANY($1) ORDER BY seq, attempt");
     for row in query(attempts).bind(&seqs).fetch_all(c).await? {
         let (seq, attempt) = readers::attempt_of_job(&row)?;
         details.entry(seq).or_default().attempts.push(attempt);

@@ -1,8 +1,9 @@
 //! Connections to Postgres: a bounded pool that connects when it is asked, never before.
 
 use crate::store::{Error, fault::Fault, migrate};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _};
+use sqlx::{Connection as _, Executor as _, Postgres, Transaction};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; 
 
 /// Reads a `postgres://` URL. The error does not repeat it: it may hold a password.
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
-    let options: PgConnectOptions = url.parse().map_err(|e: sqlx::Error| Error::Url(format!("not a Postgres URL: {e}")))?;
+    let options: PgConnectOptions =
+        url.parse().map_err(|e: sqlx::Error| Error::Url(format!("not a Postgres URL: {e}")))?;
     Ok(options.application_name(APPLICATION))
 }
 
@@ -61,4 +63,39 @@ pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
     // All is done: closing can only fail to say good-bye.
     let _ = connection.close().await;
     Ok(())
+}
+
+/// A connection for one transaction.
+///
+/// sqlx counts a transaction only once the answer to BEGIN is there: a caller that goes away before
+/// that would give the pool a connection inside a transaction, and what the next one writes on it
+/// would be told and then lost. So a connection whose turn did not end is closed.
+pub(super) struct Session {
+    connection: PoolConnection<Postgres>,
+    ended: bool,
+}
+
+impl Session {
+    pub(super) async fn open(pool: &PgPool) -> Result<Self, Fault> {
+        Ok(Self { connection: pool.acquire().await?, ended: false })
+    }
+
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, Fault> {
+        Ok(self.connection.begin().await?)
+    }
+
+    /// Ends the turn with what came of it.
+    pub(super) fn settle<T>(mut self, done: Result<T, Fault>) -> Result<T, Fault> {
+        // The server's own errors leave it in step with us, and the transaction rolled back.
+        self.ended = matches!(done, Ok(_) | Err(Fault::Row { .. } | Fault::Sql(sqlx::Error::Database(_))));
+        done
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
+    }
 }

@@ -90,7 +90,13 @@ impl Store for PostgresStore {
     async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
         asked("release claims", claims::release(&self.pool, owner, ids).await)
     }
-    async fn claim_outbox(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<OutboxRow>, Error> {
+    async fn claim_outbox(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<OutboxRow>, Error> {
         asked("claim the outbox", claims::claim_outbox(&self.pool, owner, now, until, limit).await)
     }
     async fn release_orphans(&self, _owner: &Owner) -> Result<(), Error> {

@@ -97,7 +97,8 @@ pub(super) async fn versions(pool: &PgPool, ids: &[JobId]) -> Result<Vec<(JobId,
 }
 
 pub(super) async fn next_due(pool: &PgPool) -> Result<Option<Micros>, Fault> {
-    let at: Option<i64> = query_scalar("SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL").fetch_one(pool).await?;
+    let at: Option<i64> =
+        query_scalar("SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL").fetch_one(pool).await?;
     Ok(at.map(Micros))
 }
 

@@ -1,6 +1,7 @@
 //! Schedules, and their turns: taken by comparing and setting `next_run_at`.
 
 use super::commit::{self, Claim};
+use super::connection::Session;
 use super::readers;
 use super::text::clean;
 use crate::model::Schedule;
@@ -75,9 +76,15 @@ pub(super) async fn delete(pool: &PgPool, id: ScheduleId) -> Result<bool, Fault>
 }
 
 pub(super) async fn fire(pool: &PgPool, firing: Firing, ctx: &CommitContext<'_>) -> Result<bool, Fault> {
+    let mut session = Session::open(pool).await?;
+    let done = fire_in(&mut session, firing, ctx).await;
+    session.settle(done)
+}
+
+async fn fire_in(session: &mut Session, firing: Firing, ctx: &CommitContext<'_>) -> Result<bool, Fault> {
     let made = firing.job.as_ref().map(|j| (ctx.now.0, j.id.as_bytes().to_vec()));
     let (at, job_id) = made.unzip();
-    let mut tx = pool.begin().await?;
+    let mut tx = session.begin().await?;
     let taken = query(
         "UPDATE schedules SET next_run_at = $1, last_run_at = coalesce($2, last_run_at), \
          last_job_id = coalesce($3, last_job_id) WHERE id = $4 AND next_run_at = $5 AND NOT paused",

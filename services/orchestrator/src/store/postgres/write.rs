@@ -27,7 +27,12 @@ fn errors<'r, T>(rows: &'r [T], error: impl Fn(&'r T) -> Option<&'r JobError>) -
     )
 }
 
-pub(super) async fn jobs(c: &mut PgConnection, group: &Group, plan: &Plan, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+pub(super) async fn jobs(
+    c: &mut PgConnection,
+    group: &Group,
+    plan: &Plan,
+    ctx: &CommitContext<'_>,
+) -> Result<(), Fault> {
     let new: Vec<(&Touched, &NewJob)> =
         plan.jobs.iter().filter_map(|t| Some((t, &group.submits[t.new?].job))).collect();
     let written = |how: Write| plan.jobs.iter().filter(move |t| t.write == how).collect::<Vec<_>>();

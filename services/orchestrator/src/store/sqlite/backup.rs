@@ -50,9 +50,14 @@ async fn check(copy: &Path) -> Result<(), Error> {
     let options = connection::options(copy).read_only(true).immutable(true);
     let mut c = options.connect().await.map_err(refused)?;
     let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut c).await.map_err(refused)?;
-    let _: i64 = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut c).await.map_err(refused)?;
+    let _: i64 =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut c).await.map_err(refused)?;
     let _ = c.close().await;
-    if verdict == "ok" { Ok(()) } else { Err(failed(RESTORE, format_args!("{} is damaged: {verdict}", copy.display()))) }
+    if verdict == "ok" {
+        Ok(())
+    } else {
+        Err(failed(RESTORE, format_args!("{} is damaged: {verdict}", copy.display())))
+    }
 }
 
 /// Moves the database that is there out of the way, its log first: a log must never meet another file.

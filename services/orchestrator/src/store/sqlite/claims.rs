@@ -3,10 +3,10 @@
 //! A claim moves `claimable_at` to its end, so that due, unclaimed jobs are always at the front of
 //! one index, and a claim that runs out comes back by itself.
 
+use super::commit::push_id;
 use super::connection::Writer;
 use super::readers;
 use super::sql::{Args, Batch};
-use super::commit::push_id;
 use crate::store::fault::Fault;
 use crate::store::rows::outgoing_columns;
 use crate::store::{OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX};
@@ -14,8 +14,8 @@ use agentforge_message_id::JobId;
 use agentforge_proto::time::Micros;
 use futures_util::TryStreamExt as _;
 use sqlx::Connection as _;
-use sqlx::{query, query_scalar};
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{query, query_scalar};
 use std::sync::LazyLock;
 
 static CLAIM: LazyLock<Batch> =
@@ -122,22 +122,18 @@ pub(super) async fn touch(w: &mut Writer, ids: &[JobId], now: Micros) -> Result<
 }
 
 static DELETE_FROM: LazyLock<[Batch; 4]> = LazyLock::new(|| {
-    ["job_attempts", "job_results", "job_payloads", "jobs"].map(|t| Batch::list(&format!("DELETE FROM {t} WHERE seq IN"), ""))
+    ["job_attempts", "job_results", "job_payloads", "jobs"]
+        .map(|t| Batch::list(&format!("DELETE FROM {t} WHERE seq IN"), ""))
 });
 
-static DELETE_LETTERS: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::list("DELETE FROM dead_letters WHERE job_id IN (SELECT id FROM jobs WHERE seq IN", ")")
-});
+static DELETE_LETTERS: LazyLock<Batch> =
+    LazyLock::new(|| Batch::list("DELETE FROM dead_letters WHERE job_id IN (SELECT id FROM jobs WHERE seq IN", ")"));
 
 pub(super) const FINISHED: &str = "SELECT seq FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?";
 
 pub(super) async fn prune(w: &mut Writer, before: Micros, limit: u32) -> Result<u64, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    let seqs: Vec<i64> = query_scalar(FINISHED)
-        .bind(before.0)
-        .bind(limit)
-        .fetch_all(&mut *tx)
-        .await?;
+    let seqs: Vec<i64> = query_scalar(FINISHED).bind(before.0).bind(limit).fetch_all(&mut *tx).await?;
     DELETE_LETTERS.execute(&mut tx, &seqs, |a, seq| _ = a.push(*seq)).await?;
     for delete in DELETE_FROM.iter() {
         delete.execute(&mut tx, &seqs, |a, seq| _ = a.push(*seq)).await?;

@@ -2,7 +2,7 @@
 
 use super::connection::Writer;
 use super::readers::{self, Columns};
-use super::sql::Args;
+use super::sql::{Args, Script};
 use super::statements::{
     ATTEMPTS, CURRENTS, DELETE_OUTBOX, INSERT_ATTEMPTS, INSERT_JOBS, INSERT_LETTERS, INSERT_OUTBOX, INSERT_PAYLOADS,
     INSERT_RESULTS, KNOWN_LETTERS, MARK_REDRIVEN, PAYLOADS, TAKEN_IDS, TAKEN_KEYS, UPDATE_PROGRESS, UPDATE_WHOLE,
@@ -15,18 +15,25 @@ use crate::store::rows;
 use crate::store::{CommitContext, Committed, Group, OutboxRow, events};
 use crate::transition::{AttemptEffect, ResultEffect};
 use agentforge_message_id::JobId;
-use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Applies `group` in a transaction of its own.
 pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
-    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     let numbers = Numbers { next_job: &mut w.next_job, next_outbox: &mut w.next_outbox };
-    let committed = apply(&mut tx, numbers, group, ctx, Claim::ForUs).await?;
-    tx.commit().await?;
-    Ok(committed)
+    // Plain statements, so that they travel with others. After an error the connection is closed, which
+    // rolls back.
+    run(&mut w.connection, numbers, group, ctx, Claim::ForUs, Ends::Commits).await
+}
+
+/// Who begins and commits the transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// The group's own statements.
+    Commits,
+    /// The caller.
+    Caller,
 }
 
 /// The row numbers that the writer gives.
@@ -50,14 +57,39 @@ pub(super) async fn apply(
     ctx: &CommitContext<'_>,
     claim: Claim,
 ) -> Result<Committed, Fault> {
-    let found = look_up(c, &group).await?;
+    run(c, numbers, group, ctx, claim, Ends::Caller).await
+}
+
+async fn run(
+    c: &mut SqliteConnection,
+    numbers: Numbers<'_>,
+    group: Group,
+    ctx: &CommitContext<'_>,
+    claim: Claim,
+    ends: Ends,
+) -> Result<Committed, Fault> {
+    // Sent with whatever comes first.
+    let mut begin = (ends == Ends::Commits).then_some("BEGIN IMMEDIATE");
+    let found = look_up(c, &mut begin, &group).await?;
     let mut plan = plan::fold(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
     let details = letter_details(c, &plan).await?;
     let outbox = plan.take_outbox(&group, &details, || take(numbers.next_outbox));
-    write_jobs(c, &group, &plan, ctx).await?;
-    write_letters(c, &plan, ctx).await?;
-    write_outbox(c, &outbox, &group.outbox_sent, ctx, claim).await?;
-    let existing = whole_jobs(c, &plan.existing()).await?;
+    let mut script = Script::for_writes(group.len());
+    if let Some(begin) = begin {
+        script.add_plain(begin);
+    }
+    write_jobs(&mut script, &group, &plan, ctx);
+    write_letters(&mut script, &plan, ctx);
+    write_outbox(&mut script, &outbox, &group.outbox_sent, ctx, claim);
+    let asked = plan.existing();
+    if ends == Ends::Commits && asked.is_empty() {
+        script.add_plain("COMMIT");
+    }
+    script.run(c).await?;
+    let existing = whole_jobs(c, &asked).await?;
+    if ends == Ends::Commits && !asked.is_empty() {
+        sqlx::query("COMMIT").execute(c).await?;
+    }
     plan.answer(group, &existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))
 }
 
@@ -67,13 +99,13 @@ fn take(next: &mut i64) -> i64 {
     n
 }
 
-async fn look_up(c: &mut SqliteConnection, group: &Group) -> Result<Found, Fault> {
-    let by_id = TAKEN_IDS.fetch(c, &plan::ids_to_check(group), push_id).await?;
+async fn look_up(c: &mut SqliteConnection, begin: &mut Option<&'static str>, group: &Group) -> Result<Found, Fault> {
+    let by_id = TAKEN_IDS.fetch_after(begin, c, &plan::ids_to_check(group), push_id).await?;
     let keys = plan::keys_to_check(group);
-    let by_key = TAKEN_KEYS.fetch(c, &keys, |a, (mission, key)| _ = a.text(mission).text(key)).await?;
-    let currents = CURRENTS.fetch(c, &plan::ids_to_load(group), push_id).await?;
+    let by_key = TAKEN_KEYS.fetch_after(begin, c, &keys, |a, (mission, key)| _ = a.text(mission).text(key)).await?;
+    let currents = CURRENTS.fetch_after(begin, c, &plan::ids_to_load(group), push_id).await?;
     let letters: Vec<String> = group.rejects.iter().map(events::rejected_id).collect();
-    let letters = KNOWN_LETTERS.fetch(c, &letters, |a, id| _ = a.text(id)).await?;
+    let letters = KNOWN_LETTERS.fetch_after(begin, c, &letters, |a, id| _ = a.text(id)).await?;
     Ok(Found {
         taken: by_id.iter().chain(&by_key).map(taken).collect::<Result<_, _>>()?,
         currents: currents.iter().map(readers::current).collect::<Result<_, _>>()?,
@@ -107,18 +139,17 @@ pub(super) async fn whole_jobs(c: &mut SqliteConnection, ids: &[JobId]) -> Resul
     rows.iter().map(|row| readers::job(row).map(|job| (job.id, job))).collect()
 }
 
-async fn write_jobs(c: &mut SqliteConnection, group: &Group, plan: &Plan, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+fn write_jobs(script: &mut Script, group: &Group, plan: &Plan, ctx: &CommitContext<'_>) {
     let new: Vec<(&Touched, &NewJob)> =
         plan.jobs.iter().filter_map(|t| Some((t, &group.submits[t.new?].job))).collect();
-    INSERT_JOBS.execute(c, &new, |a, (t, job)| bind_job(a, t, job, ctx)).await?;
-    INSERT_PAYLOADS.execute(c, &new, |a, (t, job)| bind_payload(a, t.job.seq, job)).await?;
+    INSERT_JOBS.add(script, &new, |a, (t, job)| bind_job(a, t, job, ctx));
+    INSERT_PAYLOADS.add(script, &new, |a, (t, job)| bind_payload(a, t.job.seq, job));
 
     let written = |how: Write| plan.jobs.iter().filter(move |t| t.write == how).collect::<Vec<_>>();
-    UPDATE_PROGRESS.execute(c, &written(Write::Progress), |a, t| bind_progress(a, t, ctx)).await?;
-    UPDATE_WHOLE.execute(c, &written(Write::Whole), |a, t| bind_whole(a, t, ctx)).await?;
-    INSERT_ATTEMPTS.execute(c, &plan.attempts, |a, (seq, t)| bind_attempt(a, *seq, t)).await?;
-    INSERT_RESULTS.execute(c, &plan.results, |a, (seq, r)| bind_result(a, *seq, r)).await?;
-    Ok(())
+    UPDATE_PROGRESS.add(script, &written(Write::Progress), |a, t| bind_progress(a, t, ctx));
+    UPDATE_WHOLE.add(script, &written(Write::Whole), |a, t| bind_whole(a, t, ctx));
+    INSERT_ATTEMPTS.add(script, &plan.attempts, |a, (seq, t)| bind_attempt(a, *seq, t));
+    INSERT_RESULTS.add(script, &plan.results, |a, (seq, r)| bind_result(a, *seq, r));
 }
 
 fn bind_job(a: &mut Args, t: &Touched, new: &NewJob, ctx: &CommitContext<'_>) {
@@ -166,10 +197,9 @@ fn bind_result(a: &mut Args, seq: i64, r: &ResultEffect) {
     a.push(seq).push(output_ref).push(r.replay_of.map(|id| id.as_bytes().to_vec())).maybe_text(r.output.as_deref());
 }
 
-async fn write_letters(c: &mut SqliteConnection, plan: &Plan, ctx: &CommitContext<'_>) -> Result<(), Fault> {
-    MARK_REDRIVEN.execute_with(c, |a| _ = a.push(ctx.now.0), &plan.redriven, push_id).await?;
-    INSERT_LETTERS.execute(c, &plan.letters, |a, l| bind_letter(a, l, plan, ctx)).await?;
-    Ok(())
+fn write_letters(script: &mut Script, plan: &Plan, ctx: &CommitContext<'_>) {
+    MARK_REDRIVEN.add_with(script, |a| _ = a.push(ctx.now.0), &plan.redriven, push_id);
+    INSERT_LETTERS.add(script, &plan.letters, |a, l| bind_letter(a, l, plan, ctx));
 }
 
 fn bind_letter(a: &mut Args, l: &Letter, plan: &Plan, ctx: &CommitContext<'_>) {
@@ -179,26 +209,17 @@ fn bind_letter(a: &mut Args, l: &Letter, plan: &Plan, ctx: &CommitContext<'_>) {
     push_error(a, Some(&l.error));
 }
 
-async fn write_outbox(
-    c: &mut SqliteConnection,
-    new: &[OutboxRow],
-    sent: &[i64],
-    ctx: &CommitContext<'_>,
-    claim: Claim,
-) -> Result<(), Fault> {
+fn write_outbox(script: &mut Script, new: &[OutboxRow], sent: &[i64], ctx: &CommitContext<'_>, claim: Claim) {
     let owner: Arc<str> = ctx.owner.0.as_str().into();
     let (until, owner) = match claim {
         Claim::ForUs => (ctx.claim_until.0, Some(owner)),
         Claim::ForNobody => (0, None),
     };
-    INSERT_OUTBOX
-        .execute(c, new, |a, m| {
-            a.push(m.seq).push(until).push(owner.clone()).push(ctx.now.0);
-            a.text(&m.subject).text(&m.msg_id).push(m.payload.clone());
-        })
-        .await?;
-    DELETE_OUTBOX.execute(c, sent, |a, seq| _ = a.push(*seq)).await?;
-    Ok(())
+    INSERT_OUTBOX.add(script, new, |a, m| {
+        a.push(m.seq).push(until).push(owner.clone()).push(ctx.now.0);
+        a.text(&m.subject).text(&m.msg_id).push(m.payload.clone());
+    });
+    DELETE_OUTBOX.add(script, sent, |a, seq| _ = a.push(*seq));
 }
 
 pub(super) fn push_id(a: &mut Args, id: &JobId) {

@@ -5,13 +5,16 @@
 
 use super::super::{Error, fault::Fault};
 use crate::store::migrate;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _};
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 pub(super) const STEPS: &[migrate::Step] = &[(1, "init", include_str!("migrations/0001_init.sql"))];
 
@@ -39,6 +42,8 @@ pub(super) struct Writer {
     pub connection: SqliteConnection,
     pub next_job: i64,
     pub next_outbox: i64,
+    /// Somebody has it, or went away while having it.
+    in_use: bool,
 }
 
 /// All connections to one file.
@@ -72,7 +77,10 @@ impl Connections {
     pub(super) async fn prepare(&self) -> Result<(), Error> {
         const WHAT: &str = "open the database";
         let mut slot = self.writer.lock().await;
-        *slot = None;
+        if let Some(w) = slot.take() {
+            // Closing waits for what was sent; it has nothing of its own that could be lost.
+            let _ = w.connection.close().await;
+        }
         let mut connection = self.options.connect().await.map_err(|e| Fault::Sql(e).trying_to(WHAT))?;
         migrate::run(&mut connection, STEPS).await?;
         *slot = Some(Writer::new(connection).await.map_err(|f| f.trying_to(WHAT))?);
@@ -86,15 +94,27 @@ impl Connections {
             let opened = async { Writer::new(self.options.connect().await?).await };
             *slot = Some(opened.await.map_err(|f: Fault| f.trying_to("open the database for writing"))?);
         }
+        // It stays in its place while we wait: what an earlier caller has sent is done in turn, and must be
+        // done before another connection reads the last row numbers.
+        let writer = slot.as_mut().expect("opened above");
+        if writer.in_use {
+            // The caller before us went away in the middle of its turn. What it had begun and not committed is
+            // undone; that nothing was begun is no error.
+            let _ = sqlx::query("ROLLBACK").execute(&mut writer.connection).await;
+        }
+        writer.in_use = true;
         Ok(Writing(slot))
     }
 
-    /// Copies the log back into the file, again and again, until it is dropped.
-    pub(super) async fn keep_log_short(&self) {
+    /// Copies the log back into the file, again and again, until `stop`.
+    pub(super) async fn keep_log_short(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(KEEPER_PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
             if let Err(error) = self.copy_back().await {
                 // The writer copies back by itself when this goes on.
                 tracing::warn!(%error, "the write-ahead log could not be copied back");
@@ -148,7 +168,7 @@ impl Writer {
         let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0), \
                            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
         let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut connection).await?;
-        Ok(Self { connection, next_job: job + 1, next_outbox: outbox + 1 })
+        Ok(Self { connection, next_job: job + 1, next_outbox: outbox + 1, in_use: false })
     }
 }
 
@@ -156,8 +176,10 @@ impl Writer {
 pub(super) struct Writing<'a>(MutexGuard<'a, Option<Writer>>);
 
 impl Writing<'_> {
-    /// Ends the caller's turn; after an error the connection is not used again.
+    /// Ends the caller's turn; after an error the connection is not used again. A turn that is dropped
+    /// instead is undone at the start of the next.
     pub(super) fn settle<T>(mut self, attempted: &'static str, done: Result<T, Fault>) -> Result<T, Error> {
+        self.in_use = false;
         done.map_err(|fault| {
             *self.0 = None;
             fault.trying_to(attempted)

@@ -29,12 +29,15 @@ use async_trait::async_trait;
 use connection::Connections;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::task::AbortHandle;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// The store in one SQLite file.
 pub struct SqliteStore {
     connections: Arc<Connections>,
-    keeper: AbortHandle,
+    stop: CancellationToken,
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl SqliteStore {
@@ -44,9 +47,10 @@ impl SqliteStore {
     /// [`Error::InUse`] when another process has it; [`Error::Url`] when the folder cannot be used.
     pub fn open(file: &Path) -> Result<Self, Error> {
         let connections = Arc::new(Connections::open(file)?);
-        let kept = Arc::clone(&connections);
-        let keeper = tokio::spawn(async move { kept.keep_log_short().await }).abort_handle();
-        Ok(Self { connections, keeper })
+        let stop = CancellationToken::new();
+        let (kept, stopped) = (Arc::clone(&connections), stop.clone());
+        let keeper = tokio::spawn(async move { kept.keep_log_short(stopped).await });
+        Ok(Self { connections, stop, keeper: Mutex::new(Some(keeper)) })
     }
 
     fn asked<T>(attempted: &'static str, answer: Result<T, Fault>) -> Result<T, Error> {
@@ -56,7 +60,7 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.stop.cancel();
     }
 }
 
@@ -107,7 +111,13 @@ impl Store for SqliteStore {
         let done = claims::release(&mut w, owner, ids).await;
         w.settle("release claims", done)
     }
-    async fn claim_outbox(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<OutboxRow>, Error> {
+    async fn claim_outbox(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<OutboxRow>, Error> {
         let mut w = self.connections.writer().await?;
         let done = claims::claim_outbox(&mut w, owner, now, until, limit).await;
         w.settle("claim the outbox", done)
@@ -193,7 +203,11 @@ impl Store for SqliteStore {
         w.settle("prune jobs", done)
     }
     async fn close(&self) {
-        self.keeper.abort();
+        self.stop.cancel();
+        if let Some(keeper) = self.keeper.lock().await.take() {
+            // It ends after the copy that it is at; a panic in it was reported by its thread.
+            let _ = keeper.await;
+        }
         self.connections.close().await;
     }
 }

@@ -14,8 +14,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{query, query_as, query_scalar};
 use std::sync::LazyLock;
 
-static VERSIONS: LazyLock<Batch> =
-    LazyLock::new(|| Batch::list("SELECT id, state, version FROM jobs WHERE id IN", ""));
+static VERSIONS: LazyLock<Batch> = LazyLock::new(|| Batch::list("SELECT id, state, version FROM jobs WHERE id IN", ""));
 
 pub(super) async fn job(pool: &SqlitePool, id: JobId) -> Result<Option<Job>, Fault> {
     let sql = concat!(
@@ -143,11 +142,7 @@ pub(super) async fn depths(pool: &SqlitePool, now: Micros) -> Result<Vec<Depth>,
 pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE expires_at <= ? ORDER BY expires_at LIMIT ?";
 
 pub(super) async fn past_deadline(pool: &SqlitePool, now: Micros, limit: u32) -> Result<Vec<JobId>, Fault> {
-    let ids: Vec<Vec<u8>> = query_scalar(EXPIRED)
-        .bind(now.0)
-        .bind(limit)
-        .fetch_all(pool)
-        .await?;
+    let ids: Vec<Vec<u8>> = query_scalar(EXPIRED).bind(now.0).bind(limit).fetch_all(pool).await?;
     ids.iter().map(|id| rows::job_id(id)).collect()
 }
 

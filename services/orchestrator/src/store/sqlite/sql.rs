@@ -78,6 +78,37 @@ impl Batch {
         Ok(changed)
     }
 
+    /// Adds the statement over all `rows` to a script.
+    pub(super) fn add<T>(&self, script: &mut Script, rows: &[T], bind: impl Fn(&mut Args, &T)) {
+        self.add_with(script, |_| {}, rows, bind);
+    }
+
+    /// As `add`, with parameters before the rows.
+    pub(super) fn add_with<T>(
+        &self,
+        script: &mut Script,
+        lead: impl Fn(&mut Args),
+        rows: &[T],
+        bind: impl Fn(&mut Args, &T),
+    ) {
+        match script {
+            Script::Steps(steps) => steps.extend(self.chunks(lead, rows, bind)),
+            Script::Joined(sql, args) => {
+                for chunk in rows.chunks(CHUNK_ROWS_MAX) {
+                    lead(args);
+                    chunk.iter().for_each(|row| bind(args, row));
+                    let size = chunk.len().next_power_of_two();
+                    // In the middle of a script nothing may be left unbound.
+                    for _ in 0..(size - chunk.len()) * self.columns {
+                        args.push(None::<i64>);
+                    }
+                    sql.push_str(&self.by_power[size.ilog2() as usize]);
+                    sql.push(';');
+                }
+            }
+        }
+    }
+
     /// Runs the statement over all `rows` and gathers what it finds.
     pub(super) async fn fetch<T>(
         &self,
@@ -85,8 +116,22 @@ impl Batch {
         rows: &[T],
         bind: impl Fn(&mut Args, &T),
     ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        self.fetch_after(&mut None, connection, rows, bind).await
+    }
+
+    /// As `fetch`; what is in `first` is run before, in the same round trip, and taken.
+    pub(super) async fn fetch_after<T>(
+        &self,
+        first: &mut Option<&'static str>,
+        connection: &mut SqliteConnection,
+        rows: &[T],
+        bind: impl Fn(&mut Args, &T),
+    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
         let mut found = Vec::new();
-        for (sql, args) in self.chunks(|_| {}, rows, bind) {
+        for (mut sql, args) in self.chunks(|_| {}, rows, bind) {
+            if let Some(first) = first.take() {
+                sql = format!("{first};{sql}").into();
+            }
             found.append(&mut query_with(AssertSqlSafe(sql), args).fetch_all(&mut *connection).await?);
         }
         Ok(found)
@@ -116,7 +161,59 @@ impl Batch {
     }
 }
 
-/// Parameters of one statement.
+/// Statements that are run one after the other, without a look at what they did.
+///
+/// A small script is sent as one text, which is one round trip to the connection's thread instead of
+/// one for each statement; a large one in steps, each of which stays prepared by itself.
+pub(super) enum Script {
+    /// One text and the parameters of all its statements.
+    Joined(String, Args),
+    /// Statements with parameters of their own.
+    Steps(Vec<(Arc<str>, SqliteArguments)>),
+}
+
+/// Writes of a group up to which its script is joined: their shapes are few enough to stay prepared.
+const JOINED_WRITES_MAX: usize = 16;
+
+impl Script {
+    /// An empty script for a group of so many writes.
+    pub(super) fn for_writes(writes: usize) -> Self {
+        if writes <= JOINED_WRITES_MAX {
+            Self::Joined(String::new(), Args(SqliteArguments::default()))
+        } else {
+            Self::Steps(Vec::new())
+        }
+    }
+
+    /// Adds a statement without parameters.
+    pub(super) fn add_plain(&mut self, statement: &'static str) {
+        match self {
+            Self::Joined(sql, _) => {
+                sql.push_str(statement);
+                sql.push(';');
+            }
+            Self::Steps(steps) => steps.push((statement.into(), SqliteArguments::default())),
+        }
+    }
+
+    /// Runs all of it.
+    pub(super) async fn run(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Joined(sql, _) if sql.is_empty() => {}
+            Self::Joined(sql, args) => {
+                query_with(AssertSqlSafe(sql), args.0).execute(connection).await?;
+            }
+            Self::Steps(steps) => {
+                for (sql, args) in steps {
+                    query_with(AssertSqlSafe(sql), args).execute(&mut *connection).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Parameters of one statement, or of all statements of a joined script.
 pub(super) struct Args(SqliteArguments);
 
 impl Args {

@@ -42,9 +42,26 @@ pub(super) static ATTEMPTS: LazyLock<Batch> = LazyLock::new(|| {
 /// A job as accepted; what changed in the same group is written by `UPDATE_WHOLE`.
 pub(super) static INSERT_JOBS: LazyLock<Batch> = LazyLock::new(|| {
     let names = [
-        "seq", "id", "state=1", "attempt=1", "attempt_limit", "max_attempts", "version=1", "republished=0", "created_at",
-        "available_at", "claimable_at", "claim_owner", "deadline", "expires_at", "mission", "queue", "tool", "labels",
-        "idempotency_key", "body_hash",
+        "seq",
+        "id",
+        "state=1",
+        "attempt=1",
+        "attempt_limit",
+        "max_attempts",
+        "version=1",
+        "republished=0",
+        "created_at",
+        "available_at",
+        "claimable_at",
+        "claim_owner",
+        "deadline",
+        "expires_at",
+        "mission",
+        "queue",
+        "tool",
+        "labels",
+        "idempotency_key",
+        "body_hash",
     ];
     Batch::insert("jobs", &names, "")
 });
@@ -79,8 +96,17 @@ pub(super) static UPDATE_WHOLE: LazyLock<Batch> = LazyLock::new(|| {
 
 pub(super) static INSERT_ATTEMPTS: LazyLock<Batch> = LazyLock::new(|| {
     let names = [
-        "seq", "attempt", "outcome", "delivery", "started_at", "finished_at", "retry_at", "worker", "error_class",
-        "error_message", "error_log",
+        "seq",
+        "attempt",
+        "outcome",
+        "delivery",
+        "started_at",
+        "finished_at",
+        "retry_at",
+        "worker",
+        "error_class",
+        "error_message",
+        "error_log",
     ];
     Batch::insert("job_attempts", &names, "")
 });
@@ -94,8 +120,17 @@ pub(super) static MARK_REDRIVEN: LazyLock<Batch> = LazyLock::new(|| {
 
 pub(super) static INSERT_LETTERS: LazyLock<Batch> = LazyLock::new(|| {
     let names = [
-        "id", "job_id", "mission", "queue", "tool", "reason", "created_at", "redriven_at", "error_class",
-        "error_message", "error_log",
+        "id",
+        "job_id",
+        "mission",
+        "queue",
+        "tool",
+        "reason",
+        "created_at",
+        "redriven_at",
+        "error_class",
+        "error_message",
+        "error_log",
     ];
     Batch::insert("dead_letters", &names, "ON CONFLICT (id) DO NOTHING")
 });
@@ -105,5 +140,4 @@ pub(super) static INSERT_OUTBOX: LazyLock<Batch> = LazyLock::new(|| {
     Batch::insert("outbox", &names, "")
 });
 
-pub(super) static DELETE_OUTBOX: LazyLock<Batch> =
-    LazyLock::new(|| Batch::list("DELETE FROM outbox WHERE seq IN", ""));
+pub(super) static DELETE_OUTBOX: LazyLock<Batch> = LazyLock::new(|| Batch::list("DELETE FROM outbox WHERE seq IN", ""));

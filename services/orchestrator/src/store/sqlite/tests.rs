@@ -38,7 +38,13 @@ fn submits(n: usize, args_bytes: usize) -> Group {
 
 async fn commit(store: &SqliteStore, group: Group) -> Result<(), crate::store::Error> {
     let (backoff, owner) = (Backoff::default(), Owner("us".into()));
-    let ctx = CommitContext { now: Micros(1), backoff: &backoff, owner: &owner, claim_until: Micros(2), events: EventMask::ALL };
+    let ctx = CommitContext {
+        now: Micros(1),
+        backoff: &backoff,
+        owner: &owner,
+        claim_until: Micros(2),
+        events: EventMask::ALL,
+    };
     store.commit(group, ctx).await.map(drop)
 }
 
@@ -71,7 +77,7 @@ async fn a_full_disk_refuses_the_group_and_loses_nothing() {
 async fn the_log_starts_anew_while_commits_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let (store, file) = opened(dir.path()).await;
-    store.keeper.abort();
+    store.stop.cancel();
     let log = file.with_extension("db-wal");
     let mut longest = 0;
     for _ in 0..6 {

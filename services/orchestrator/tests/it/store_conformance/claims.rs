@@ -112,14 +112,19 @@ pub async fn a_claim_takes_no_more_than_it_can_carry(w: &World) {
 
 pub async fn the_outbox_is_claimed_in_order_and_emptied_by_pubacks(w: &World) {
     let id = w.job_in(10, State::Running).await;
-    let done = w.commit(20, Group { changes: vec![(id, finished(id, 1, failure(ErrorClass::Runtime)))], ..Group::default() }).await;
+    let done = w
+        .commit(20, Group { changes: vec![(id, finished(id, 1, failure(ErrorClass::Runtime)))], ..Group::default() })
+        .await;
     assert_eq!(done.outbox.len(), 2, "the event and the dead letter");
     // All are ours already, so nobody else gets them before the claim ends.
     assert!(w.store.claim_outbox(&Owner("o".into()), Micros(21), Micros(99), 10).await.unwrap().is_empty());
     let again = w.store.claim_outbox(&w.owner, Micros(20 + CLAIM), Micros(20 + 2 * CLAIM), 10).await.unwrap();
     assert_eq!(again.len(), 5);
     assert!(again.windows(2).all(|p| p[0].seq < p[1].seq));
-    assert_eq!(again[3..].iter().map(|r| &r.payload).collect::<Vec<_>>(), done.outbox.iter().map(|r| &r.payload).collect::<Vec<_>>());
+    assert_eq!(
+        again[3..].iter().map(|r| &r.payload).collect::<Vec<_>>(),
+        done.outbox.iter().map(|r| &r.payload).collect::<Vec<_>>()
+    );
     assert_eq!(again[3].seq, done.outbox[0].seq);
 
     let outbox_sent = again[..3].iter().map(|r| r.seq).collect();

@@ -93,7 +93,10 @@ pub async fn a_retry_waits_and_keeps_its_error(w: &World) {
 fn told(rows: &[agentforge_orchestrator::store::OutboxRow]) -> Vec<String> {
     let event = |r: &agentforge_orchestrator::store::OutboxRow| {
         let event: JobEvent = serde_json::from_slice(&r.payload).unwrap();
-        assert_eq!((event.id.as_str(), r.subject.as_str()), (r.msg_id.as_str(), format!("agentforge.events.job.dev.{}", event.data.state).as_str()));
+        assert_eq!(
+            (event.id.as_str(), r.subject.as_str()),
+            (r.msg_id.as_str(), format!("agentforge.events.job.dev.{}", event.data.state).as_str())
+        );
         event.data.state
     };
     rows.iter().map(event).collect()
@@ -145,7 +148,11 @@ pub async fn a_job_submitted_and_cancelled_in_one_group_never_runs(w: &World) {
 }
 
 pub async fn a_dead_job_makes_one_letter(w: &World) {
-    let new = NewJob { max_attempts: 2, traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()), ..job(1) };
+    let new = NewJob {
+        max_attempts: 2,
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        ..job(1)
+    };
     let id = w.submit(1, new).await.job.id;
     w.change(2, id, finished(id, 1, failure(ErrorClass::Network))).await.unwrap();
     let last = (id, finished(id, 2, failure(ErrorClass::Timeout)));
@@ -156,7 +163,10 @@ pub async fn a_dead_job_makes_one_letter(w: &World) {
     let letters: Vec<_> = w.outbox().await.into_iter().filter(|r| r.subject == "swarm.dlq.dev.default").collect();
     assert_eq!(letters.len(), 1);
     let letter: DeadLetterMessage = serde_json::from_slice(&letters[0].payload).unwrap();
-    assert_eq!((letter.reason.as_str(), letter.trace_id.as_deref()), ("attempts_exhausted", Some("0af7651916cd43dd8448eb211c80319c")));
+    assert_eq!(
+        (letter.reason.as_str(), letter.trace_id.as_deref()),
+        ("attempts_exhausted", Some("0af7651916cd43dd8448eb211c80319c"))
+    );
     let classes: Vec<_> = letter.attempts.iter().map(|a| (a.attempt.get(), a.class)).collect();
     assert_eq!(classes, [(1, ErrorClass::Network), (2, ErrorClass::Timeout)]);
     assert_eq!(letter.job.unwrap().args.unwrap().get(), r#"{"hello":"world"}"#);
@@ -182,7 +192,8 @@ pub async fn bytes_that_were_no_job_make_one_letter(w: &World) {
         payload_hex: "0001ff".into(),
         at: Micros(9),
     };
-    let group = |sequences: &[u64]| Group { rejects: sequences.iter().map(|s| rejected(*s)).collect(), ..Group::default() };
+    let group =
+        |sequences: &[u64]| Group { rejects: sequences.iter().map(|s| rejected(*s)).collect(), ..Group::default() };
     assert_eq!(w.commit(10, group(&[1, 1, 2])).await.rejects_new, 2);
     assert_eq!(w.commit(11, group(&[2, 3])).await.rejects_new, 1);
     let listed = w.store.dead_letters(&filter()).await.unwrap().items;
@@ -230,19 +241,32 @@ pub async fn everything_a_job_is_made_of_comes_back(w: &World) {
     };
     let c = w.submit(20, new.clone()).await;
     let got = w.job(new.id).await;
-    assert_eq!((got.seq, got.id, &got.mission, &got.queue, &got.tool), (c.seq, new.id, &new.mission, &new.queue, &new.tool));
+    assert_eq!(
+        (got.seq, got.id, &got.mission, &got.queue, &got.tool),
+        (c.seq, new.id, &new.mission, &new.queue, &new.tool)
+    );
     assert_eq!((got.task, got.args, got.labels, got.max_attempts), (new.task, new.args, new.labels, 9));
     assert_eq!((got.timeout, got.run_at, got.deadline, got.reuse), (new.timeout, new.run_at, new.deadline, true));
-    assert_eq!((got.idempotency_key, got.schedule_id, got.traceparent), (new.idempotency_key, new.schedule_id, new.traceparent));
+    assert_eq!(
+        (got.idempotency_key, got.schedule_id, got.traceparent),
+        (new.idempotency_key, new.schedule_id, new.traceparent)
+    );
     assert_eq!((got.created_at, got.available_at, got.version), (Micros(10), Micros(50), 1));
 
     let output_ref = OutputRef { bucket: "b".into(), name: "n".into(), size: 9, sha256: "ff".into() };
     let earlier = JobId::generate();
-    let outcome = Outcome::Succeeded(Success { output: None, output_ref: Some(output_ref.clone()), idempotent_replay: Some(earlier) });
+    let outcome = Outcome::Succeeded(Success {
+        output: None,
+        output_ref: Some(output_ref.clone()),
+        idempotent_replay: Some(earlier),
+    });
     w.change(60, new.id, finished(new.id, 1, outcome)).await.unwrap();
     let got = w.job(new.id).await;
     assert_eq!((got.output_ref, got.replay_of, got.result), (Some(output_ref), Some(earlier), None));
-    assert_eq!((got.worker.as_deref(), got.started_at, got.finished_at), (Some("worker-1"), Some(Micros(5)), Some(Micros(60))));
+    assert_eq!(
+        (got.worker.as_deref(), got.started_at, got.finished_at),
+        (Some("worker-1"), Some(Micros(5)), Some(Micros(60)))
+    );
 }
 
 pub async fn hostile_text_is_stored(w: &World) {
@@ -266,10 +290,8 @@ pub async fn two_stores_agree_on_one_job(w: &World) {
         let first = named(round, Some(&format!("round-{round}")), 1);
         let second = NewJob { id: JobId::generate(), ..first.clone() };
         let group = |job| Group { submits: vec![Submit { job, claim: false }], ..Group::default() };
-        let (a, b) = tokio::join!(
-            w.store.commit(group(first), w.ctx(round)),
-            other.commit(group(second), w.ctx(round)),
-        );
+        let (a, b) =
+            tokio::join!(w.store.commit(group(first), w.ctx(round)), other.commit(group(second), w.ctx(round)),);
         let id = |s: &Submitted| match s {
             Submitted::Created(c) => (c.job.id, 1),
             Submitted::Existing(job) => (job.id, 0),
@@ -286,12 +308,22 @@ pub async fn a_dropped_commit_is_whole_or_nothing(w: &World) {
     let watched = w.submit(1, job(1)).await.job.id;
     for n in 0..120_u64 {
         let submits = (0..7).map(|_| Submit { job: job(1), claim: false }).collect();
-        let changes = vec![(watched, Change::Republish { attempt: attempt(1), at: Micros(1) }), (watched, queued(1, 1))];
+        let changes =
+            vec![(watched, Change::Republish { attempt: attempt(1), at: Micros(1) }), (watched, queued(1, 1))];
         let commit = w.store.commit(Group { submits, changes, ..Group::default() }, w.ctx(1));
-        let _ = tokio::time::timeout(Duration::from_micros(n * 40), commit).await;
+        if let Ok(done) = tokio::time::timeout(Duration::from_micros(n * 40), commit).await {
+            done.expect("nobody suffers from the one before");
+        }
     }
     let last = w.submit_many(2, 7).await;
     assert_eq!(w.store.versions(&last).await.unwrap().len(), 7);
     let (jobs, payloads) = (w.rows("jobs").await, w.rows("job_payloads").await);
     assert_eq!((jobs, jobs % 7), (payloads, 1));
+    // No connection was left inside a transaction: what is written now is there for others at once.
+    let agents: Vec<_> = (0..40).map(|n| agent(&format!("agent-{n}"), "dev", 1, 0)).collect();
+    let beats = agents.iter().map(|a| w.store.upsert_agents(std::slice::from_ref(a)));
+    for beat in futures_util::future::join_all(beats).await {
+        beat.unwrap();
+    }
+    assert_eq!(w.rows("agents").await, 40);
 }

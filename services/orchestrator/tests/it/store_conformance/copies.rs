@@ -32,7 +32,10 @@ pub async fn a_copy_taken_while_writing_is_whole(w: &World) {
     };
     store::backup(&w.url, w.path(), &copy).await.unwrap();
     writer.abort();
-    assert!(matches!(store::backup(&w.url, w.path(), &copy).await, Err(Error::Copy { .. })), "a copy is never overwritten");
+    assert!(
+        matches!(store::backup(&w.url, w.path(), &copy).await, Err(Error::Copy { .. })),
+        "a copy is never overwritten"
+    );
 
     let (url, dir) = elsewhere(w).await;
     store::restore(&url, dir.path(), &copy, false).await.unwrap();

@@ -43,7 +43,10 @@ async fn a_second_process_on_one_sqlite_file_is_refused() {
     let w = World::sqlite().await;
     let again = || store::open(&w.url, w.path(), &Options::default()).map(drop);
     let e = again().unwrap_err();
-    assert!(matches!(&e, Error::InUse(file) if file.ends_with("jobs.db")) && e.to_string().contains("postgres://"), "{e}");
+    assert!(
+        matches!(&e, Error::InUse(file) if file.ends_with("jobs.db")) && e.to_string().contains("postgres://"),
+        "{e}"
+    );
     w.store.close().await;
     again().unwrap();
 }
@@ -78,6 +81,7 @@ async fn a_server_that_comes_back_is_used_again() {
     let down = w.store.commit(Default::default(), w.ctx(15)).await.map(drop).unwrap_err();
     assert!(down.is_retryable(), "{down:?}");
     server.restart().await;
-    agentforge_harness::eventually(Duration::from_secs(20), "the store finds the server again", || w.store.ping()).await;
+    agentforge_harness::eventually(Duration::from_secs(20), "the store finds the server again", || w.store.ping())
+        .await;
     assert_eq!(w.job(id).await.state, State::Running);
 }

@@ -1,7 +1,7 @@
 //! Schedules and their turns; agents.
 
 use super::world::*;
-use agentforge_message_id::{AgentId, Mission, ScheduleId, Site};
+use agentforge_message_id::{AgentId, Mission, ScheduleId};
 use agentforge_orchestrator::model::{Agent, Schedule};
 use agentforge_orchestrator::store::Firing;
 use agentforge_proto::time::Micros;
@@ -75,7 +75,9 @@ pub async fn a_paused_schedule_is_never_due(w: &World) {
     for s in [&a, &b] {
         w.store.create_schedule(s).await.unwrap();
     }
-    let due = |now| async move { w.store.due_schedules(Micros(now), 9).await.unwrap().into_iter().map(|s| s.id).collect::<Vec<_>>() };
+    let due = |now| async move {
+        w.store.due_schedules(Micros(now), 9).await.unwrap().into_iter().map(|s| s.id).collect::<Vec<_>>()
+    };
     assert_eq!(due(99).await, [b.id]);
     assert_eq!(due(100).await, [b.id, a.id]);
     assert!(w.store.set_schedule_paused(b.id, true, None).await.unwrap());
@@ -88,28 +90,18 @@ pub async fn a_paused_schedule_is_never_due(w: &World) {
 }
 
 pub async fn agents_are_kept_as_last_heard(w: &World) {
-    let agent = |id: &str, mission: &str, seen: i64, inflight: u32| Agent {
-        id: AgentId::new(id).unwrap(),
-        mission: Mission::new(mission).unwrap(),
-        site: Site::new("hq").unwrap(),
-        host: "host".into(),
-        version: "1.0".into(),
-        tools: vec!["echo".into()],
-        queues: vec!["default".into()],
-        capacity: 8,
-        inflight,
-        interval: Duration::from_secs(10),
-        left: false,
-        first_seen_at: Micros(seen),
-        last_seen_at: Micros(seen),
-        certificate_expires_at: Some(Micros(999)),
-    };
-    w.store.upsert_agents(&[agent("a", "dev", 10, 1), agent("b", "staging", 10, 0), agent("c", "dev", 10, 0)]).await.unwrap();
+    w.store
+        .upsert_agents(&[agent("a", "dev", 10, 1), agent("b", "staging", 10, 0), agent("c", "dev", 10, 0)])
+        .await
+        .unwrap();
     w.store.upsert_agents(&[agent("a", "dev", 30, 3), agent("a", "dev", 20, 2)]).await.unwrap();
     w.store.upsert_agents(&[]).await.unwrap();
     let a = w.store.agent(&AgentId::new("a").unwrap()).await.unwrap().unwrap();
     assert_eq!((a.inflight, a.first_seen_at, a.last_seen_at), (3, Micros(10), Micros(30)));
-    assert_eq!((a.tools, a.certificate_expires_at, a.interval), (vec!["echo".to_owned()], Some(Micros(999)), Duration::from_secs(10)));
+    assert_eq!(
+        (a.tools, a.certificate_expires_at, a.interval),
+        (vec!["echo".to_owned()], Some(Micros(999)), Duration::from_secs(10))
+    );
 
     let dev = Mission::new("dev").unwrap();
     let ids = |page: Vec<Agent>| page.into_iter().map(|a| a.id.to_string()).collect::<Vec<_>>();

@@ -32,7 +32,8 @@ pub async fn stale_jobs_are_found_until_they_are_looked_at(w: &World) {
     assert!(w.store.stale(Micros(20), 9).await.unwrap().is_empty());
     let stale = w.store.stale(Micros(50), 9).await.unwrap();
     let got: Vec<_> = stale.iter().map(|s| (s.id, s.state, s.attempt, s.checked_at.0, s.stream_seq)).collect();
-    let expected = [(queued_one, State::Queued, attempt(1), 20, Some(77)), (running, State::Running, attempt(1), 30, Some(77))];
+    let expected =
+        [(queued_one, State::Queued, attempt(1), 20, Some(77)), (running, State::Running, attempt(1), 30, Some(77))];
     assert_eq!(got, expected);
     w.store.touch(&[queued_one, running], Micros(60)).await.unwrap();
     assert!(w.store.stale(Micros(60), 9).await.unwrap().is_empty());
@@ -50,7 +51,8 @@ pub async fn stale_jobs_are_found_until_they_are_looked_at(w: &World) {
 }
 
 pub async fn pruning_leaves_nothing_of_a_job(w: &World) {
-    let old = [w.job_in(10, State::Dead).await, w.job_in(20, State::Succeeded).await, w.job_in(30, State::Failed).await];
+    let old =
+        [w.job_in(10, State::Dead).await, w.job_in(20, State::Succeeded).await, w.job_in(30, State::Failed).await];
     let young = w.job_in(100, State::Failed).await;
     let open = w.job_in(10, State::Running).await;
     let rejected = Rejected {
@@ -95,7 +97,10 @@ pub async fn a_store_survives_its_process(w: &World) {
     assert_eq!(w.claim(30, 9).await, [waiting.id]);
     let again = NewJob { id: agentforge_message_id::JobId::generate(), ..waiting };
     let again = w.store.commit(
-        Group { submits: vec![agentforge_orchestrator::store::Submit { job: again, claim: false }], ..Group::default() },
+        Group {
+            submits: vec![agentforge_orchestrator::store::Submit { job: again, claim: false }],
+            ..Group::default()
+        },
         w.ctx(40),
     );
     assert!(matches!(again.await.unwrap().submits[0], agentforge_orchestrator::store::Submitted::Existing(_)));

@@ -1,9 +1,10 @@
 //! A fresh store for a case, and short words for what cases do to it.
 
-use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ToolName};
-use agentforge_orchestrator::model::{Job, NewJob, State};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, Site, ToolName};
+use agentforge_orchestrator::model::{Agent, Job, NewJob, State};
 use agentforge_orchestrator::store::{
-    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Options, OutboxRow, Owner, Store, Submit, Submitted,
+    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Options, OutboxRow, Owner, Store, Submit,
+    Submitted,
 };
 use agentforge_orchestrator::transition::{Backoff, Change, Ignored};
 use agentforge_proto::bus::{ErrorClass, Failure, Finished, Outcome, Started, Success};
@@ -193,7 +194,12 @@ pub fn job(now: i64) -> NewJob {
 
 /// A job that says who it is, so that it can be submitted again.
 pub fn named(now: i64, key: Option<&str>, hash: u8) -> NewJob {
-    NewJob { id_from_caller: key.is_none(), idempotency_key: key.map(str::to_owned), body_hash: Some([hash; 32]), ..job(now) }
+    NewJob {
+        id_from_caller: key.is_none(),
+        idempotency_key: key.map(str::to_owned),
+        body_hash: Some([hash; 32]),
+        ..job(now)
+    }
 }
 
 pub fn attempt(n: u32) -> Attempt {
@@ -231,4 +237,23 @@ pub fn success(json: &str) -> Outcome {
 
 pub fn failure(class: ErrorClass) -> Outcome {
     Outcome::Failed(Failure::new(class, format!("it was {}", class.as_str())))
+}
+
+pub fn agent(id: &str, mission: &str, seen: i64, inflight: u32) -> Agent {
+    Agent {
+        id: AgentId::new(id).unwrap(),
+        mission: Mission::new(mission).unwrap(),
+        site: Site::new("hq").unwrap(),
+        host: "host".into(),
+        version: "1.0".into(),
+        tools: vec!["echo".into()],
+        queues: vec!["default".into()],
+        capacity: 8,
+        inflight,
+        interval: Duration::from_secs(10),
+        left: false,
+        first_seen_at: Micros(seen),
+        last_seen_at: Micros(seen),
+        certificate_expires_at: Some(Micros(999)),
+    }
 }
