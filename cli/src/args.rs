@@ -207,7 +207,8 @@ pub fn label_text(s: &str) -> Result<String, String> {
 
 fn server(s: &str) -> Result<String, String> {
     let url = if s.contains("://") { s.to_owned() } else { format!("http://{s}") };
-    let parsed: tonic::transport::Uri = url.parse().map_err(|_| "is not a URL like http://127.0.0.1:50051".to_owned())?;
+    let parsed: tonic::transport::Uri =
+        url.parse().map_err(|_| "is not a URL like http://127.0.0.1:50051".to_owned())?;
     match (parsed.scheme_str(), parsed.host()) {
         (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(url),
         _ => Err("is not a URL like http://127.0.0.1:50051".to_owned()),
@@ -216,7 +217,11 @@ fn server(s: &str) -> Result<String, String> {
 
 fn token(s: &str) -> Result<Token, String> {
     let printable = s.bytes().all(|b| b.is_ascii_graphic());
-    if printable && !s.is_empty() { Ok(Token(s.to_owned())) } else { Err("is empty or has characters no token has".to_owned()) }
+    if printable && !s.is_empty() {
+        Ok(Token(s.to_owned()))
+    } else {
+        Err("is empty or has characters no token has".to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,9 @@ impl Client {
     /// # Errors
     /// A URL that tonic refuses.
     pub fn new(global: &Global) -> Result<Self> {
-        let unusable = |e: tonic::transport::Error| Failure::usage(format!("the server {} cannot be used: {}", global.server, chain(&e)));
+        let unusable = |e: tonic::transport::Error| {
+            Failure::usage(format!("the server {} cannot be used: {}", global.server, chain(&e)))
+        };
         let mut endpoint = Endpoint::from_shared(global.server.clone())
             .map_err(unusable)?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -81,15 +83,18 @@ impl Client {
 
     /// Jobs and dead letters.
     pub fn jobs(&self) -> JobsClient<Authorized> {
-        JobsClient::with_interceptor(self.channel.clone(), self.bearer.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+        JobsClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
     /// Schedules.
     pub fn schedules(&self) -> SchedulesClient<Authorized> {
-        SchedulesClient::with_interceptor(self.channel.clone(), self.bearer.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+        SchedulesClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
     /// Agents.
     pub fn agents(&self) -> AgentsClient<Authorized> {
-        AgentsClient::with_interceptor(self.channel.clone(), self.bearer.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES)
+        AgentsClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 
     /// A request that must be answered within the request timeout.
@@ -135,7 +140,9 @@ fn explain(doing: &str, status: &Status, server: &str) -> Failure {
         }
         Code::Unauthenticated => "give a token with AGENTFORGE_TOKEN or --token".to_owned(),
         Code::PermissionDenied => "use a token whose role allows it: read, submit or admin".to_owned(),
-        Code::NotFound => "check the id; `agentforge job list`, `schedule list` and `agent list` show what there is".to_owned(),
+        Code::NotFound => {
+            "check the id; `agentforge job list`, `schedule list` and `agent list` show what there is".to_owned()
+        }
         Code::ResourceExhausted => match retry_after(status) {
             Some(wait) => format!("the server pushes back; try again in {}", crate::output::short_duration(wait)),
             None => "the server pushes back; try again in a moment".to_owned(),
@@ -144,7 +151,9 @@ fn explain(doing: &str, status: &Status, server: &str) -> Failure {
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
             "correct what is named above; --help shows the form".to_owned()
         }
-        Code::DeadlineExceeded => "allow more time with --request-timeout, or look at the orchestrator's /readyz".to_owned(),
+        Code::DeadlineExceeded => {
+            "allow more time with --request-timeout, or look at the orchestrator's /readyz".to_owned()
+        }
         Code::Unimplemented => "client and server differ in version; `agentforge --version` shows this one".to_owned(),
         _ => "look at the orchestrator's log and its /readyz".to_owned(),
     };
@@ -216,7 +225,8 @@ mod tests {
     fn the_servers_own_code_is_kept() {
         let status = Status::invalid_argument("x");
         assert_eq!(explain("a", &status, "s").code.as_deref(), Some("invalid_argument"));
-        let details = tonic_types::ErrorDetails::with_error_info("too_large", "agentforge", [("a".to_owned(), "b".to_owned())]);
+        let details =
+            tonic_types::ErrorDetails::with_error_info("too_large", "agentforge", [("a".to_owned(), "b".to_owned())]);
         let status = Status::with_error_details(Code::InvalidArgument, "x", details);
         assert_eq!(explain("a", &status, "s").code.as_deref(), Some("too_large"));
     }

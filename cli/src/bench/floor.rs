@@ -41,7 +41,8 @@ pub async fn measure(nats_url: &str, count: u64, args_bytes: u32) -> Result<f64>
             ..Config::default()
         };
         let stream = nats.jetstream().create_stream(config).await.map_err(|e| failed("create a stream", &e))?;
-        let consumer = pull::Config { durable_name: Some("floor".into()), max_ack_pending: 4_096, ..pull::Config::default() };
+        let consumer =
+            pull::Config { durable_name: Some("floor".into()), max_ack_pending: 4_096, ..pull::Config::default() };
         stream.create_consumer(consumer).await.map_err(|e| failed("create a consumer", &e))?;
     }
     let payload = Bytes::from(vec![b'x'; args_bytes as usize + ENVELOPE_BYTES]);
@@ -58,7 +59,12 @@ pub async fn measure(nats_url: &str, count: u64, args_bytes: u32) -> Result<f64>
     Ok(count as f64 / took.as_secs_f64())
 }
 
-async fn publish_all(nats: &Nats, stream: &str, count: u64, payload: &Bytes) -> std::result::Result<(), publish::Error> {
+async fn publish_all(
+    nats: &Nats,
+    stream: &str,
+    count: u64,
+    payload: &Bytes,
+) -> std::result::Result<(), publish::Error> {
     let publisher = Publisher::with_limits(nats.clone(), WINDOW, Duration::from_secs(10));
     let subject = async_nats::Subject::from(format!("{stream}.default"));
     let mut acks = stream::iter(0..count)
@@ -82,9 +88,14 @@ async fn pull_all(nats: &Nats, stream: &str, count: u64) -> Result {
     puller.grant(WINDOW);
     for n in 1..=count {
         let next = tokio::time::timeout(Duration::from_secs(30), puller.next()).await;
-        let Ok(Some(delivery)) = next else { return Err(Failure::new(format!("floor: message {n} of {count} never came"))) };
+        let Ok(Some(delivery)) = next else {
+            return Err(Failure::new(format!("floor: message {n} of {count} never came")));
+        };
         if n == count {
-            delivery.ack_confirmed(Duration::from_secs(10)).await.map_err(|e| Failure::new(format!("floor: ack: {e}")))?;
+            delivery
+                .ack_confirmed(Duration::from_secs(10))
+                .await
+                .map_err(|e| Failure::new(format!("floor: ack: {e}")))?;
         } else {
             delivery.ack().await.map_err(|e| Failure::new(format!("floor: ack: {e}")))?;
             puller.grant(1);

@@ -92,7 +92,8 @@ pub async fn run(args: Args, json: bool) -> Result {
         }
     }
     let counts = args.count;
-    let report = Report { machine, count: counts, rounds, latency, drains, delivery, memory, events: args.events.clone() };
+    let report =
+        Report { machine, count: counts, rounds, latency, drains, delivery, memory, events: args.events.clone() };
     stack.stop().await?;
     report.print(json)?;
     if report.delivery.is_exact() {

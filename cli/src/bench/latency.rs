@@ -70,11 +70,24 @@ fn keep(done: Done, warm_up: u64, took: &mut Vec<Duration>) -> Result {
     Ok(())
 }
 
-async fn one(mut client: agentforge_proto::v1::jobs_client::JobsClient<Channel>, request: SubmitJobRequest) -> Result<Duration> {
+async fn one(
+    mut client: agentforge_proto::v1::jobs_client::JobsClient<Channel>,
+    request: SubmitJobRequest,
+) -> Result<Duration> {
     let failed = |e: tonic::Status| Failure::new(format!("a call failed: {}", e.message()));
     let begun = Instant::now();
-    let job = client.submit_job(request).await.map_err(failed)?.into_inner().job.ok_or_else(|| Failure::new("no job in the answer"))?;
+    let job = client
+        .submit_job(request)
+        .await
+        .map_err(failed)?
+        .into_inner()
+        .job
+        .ok_or_else(|| Failure::new("no job in the answer"))?;
     let wait = Some(prost_types::Duration { seconds: 30, nanos: 0 });
     let job = client.get_job(GetJobRequest { id: job.id, wait }).await.map_err(failed)?.into_inner();
-    if job.state() == JobState::Succeeded { Ok(begun.elapsed()) } else { Err(Failure::new(format!("job {} is {:?}", job.id, job.state()))) }
+    if job.state() == JobState::Succeeded {
+        Ok(begun.elapsed())
+    } else {
+        Err(Failure::new(format!("job {} is {:?}", job.id, job.state())))
+    }
 }

@@ -48,7 +48,8 @@ pub fn describe(dir: &Path) -> Result<Machine> {
     Ok(Machine {
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         model: field(&info, "model name").unwrap_or("unknown").to_owned(),
-        memory_mib: field(&memory, "MemTotal").and_then(|m| m.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) / 1024,
+        memory_mib: field(&memory, "MemTotal").and_then(|m| m.split(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+            / 1024,
         fsync_mode: "SQLite WAL, synchronous=FULL; NATS file storage, default sync_interval".into(),
         fsync_p50_us: took[SYNCS / 2],
         fsync_p99_us: took[SYNCS - 1],

@@ -104,7 +104,8 @@ impl Report {
         let Delivery { accepted, succeeded, lost, duplicated } = self.delivery;
         anstream::println!("accepted {accepted}, succeeded {succeeded}, lost {lost}, duplicated {duplicated}");
         if let (Some(first), Some(last)) = (self.memory.first(), self.memory.last()) {
-            let line: Vec<_> = last.0.iter().map(|(n, m)| format!("{n} {} → {m} MiB", first.0.get(n).unwrap_or(&0))).collect();
+            let line: Vec<_> =
+                last.0.iter().map(|(n, m)| format!("{n} {} → {m} MiB", first.0.get(n).unwrap_or(&0))).collect();
             anstream::println!("resident memory, start → end: {}", line.join(", "));
         }
         Ok(())

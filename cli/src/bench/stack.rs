@@ -57,7 +57,8 @@ impl Stack {
         let ready_file = dir.join("ready.json");
         let _ = std::fs::remove_file(&ready_file);
         let exe = std::env::current_exe().map_err(|e| Failure::new(format!("cannot find this program: {e}")))?;
-        let log = std::fs::File::create(dir.join("stack.log")).map_err(|e| Failure::new(format!("cannot write a log: {e}")))?;
+        let log = std::fs::File::create(dir.join("stack.log"))
+            .map_err(|e| Failure::new(format!("cannot write a log: {e}")))?;
         let mut command = Command::new(exe);
         command
             .args(["dev", "--processes", "--no-demo", "--port-base", "0"])
@@ -81,13 +82,20 @@ impl Stack {
         let until = Instant::now() + READY_WITHIN;
         let ready = loop {
             if let Ok(text) = std::fs::read_to_string(&ready_file) {
-                break serde_json::from_str::<Ready>(&text).map_err(|e| Failure::new(format!("the ready file cannot be read: {e}")))?;
+                break serde_json::from_str::<Ready>(&text)
+                    .map_err(|e| Failure::new(format!("the ready file cannot be read: {e}")))?;
             }
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(Failure::new(format!("the stack ended ({status}); see {}", dir.join("stack.log").display())));
+                return Err(Failure::new(format!(
+                    "the stack ended ({status}); see {}",
+                    dir.join("stack.log").display()
+                )));
             }
             if Instant::now() > until {
-                return Err(Failure::new(format!("the stack was not ready within {READY_WITHIN:?}; see {}", dir.join("stack.log").display())));
+                return Err(Failure::new(format!(
+                    "the stack was not ready within {READY_WITHIN:?}; see {}",
+                    dir.join("stack.log").display()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
@@ -128,7 +136,12 @@ impl Stack {
 
     /// Resident memory now.
     pub fn memory(&self) -> Memory {
-        let pids = self.ready.services.iter().map(|(n, s)| (n.clone(), s.pid)).chain([("nats-server".into(), self.ready.nats.pid)]);
+        let pids = self
+            .ready
+            .services
+            .iter()
+            .map(|(n, s)| (n.clone(), s.pid))
+            .chain([("nats-server".into(), self.ready.nats.pid)]);
         Memory(pids.filter_map(|(name, pid)| Some((name, resident_mib(pid)?))).collect())
     }
 
@@ -171,5 +184,8 @@ pub async fn fetch(base: &str, path: &str) -> Result<String> {
     stream.write_all(request.as_bytes()).await.map_err(failed)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.map_err(failed)?;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).ok_or_else(|| Failure::new(format!("{base}{path} gave no page")))
+    answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .ok_or_else(|| Failure::new(format!("{base}{path} gave no page")))
 }

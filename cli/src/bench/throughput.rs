@@ -82,7 +82,11 @@ async fn submit_share(mut client: JobsClient<Channel>, request: SubmitJobRequest
             SubmitJobsResponse { outcome: None, .. } => return Err(Failure::new("an answer was empty")),
         }
     }
-    if accepted == share { Ok(()) } else { Err(Failure::new(format!("{accepted} of {share} submissions were answered"))) }
+    if accepted == share {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("{accepted} of {share} submissions were answered")))
+    }
 }
 
 async fn until_final(stack: &Stack, target: u64) -> Result {
@@ -95,7 +99,10 @@ async fn until_final(stack: &Stack, target: u64) -> Result {
         if done != last.0 {
             last = (done, Instant::now());
         } else if last.1.elapsed() > STALL_MAX {
-            return Err(Failure::new(format!("{} jobs are missing and nothing has moved for {STALL_MAX:?}", target - done)));
+            return Err(Failure::new(format!(
+                "{} jobs are missing and nothing has moved for {STALL_MAX:?}",
+                target - done
+            )));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -58,8 +58,12 @@ async fn list(args: ListArgs, context: &Context) -> Result {
     let status = args.status.as_deref().map(|s| format!("AGENT_STATUS_{}", s.to_ascii_uppercase()));
     let status = status.and_then(|name| v1::AgentStatus::from_str_name(&name)).unwrap_or_default();
     let fetch = |limit, cursor| {
-        let request =
-            v1::ListAgentsRequest { mission: args.mission.clone().unwrap_or_default(), status: status as i32, limit, cursor };
+        let request = v1::ListAgentsRequest {
+            mission: args.mission.clone().unwrap_or_default(),
+            status: status as i32,
+            limit,
+            cursor,
+        };
         async move {
             let answer = context.client.agents().list_agents(context.client.request(request)).await;
             let answer = answer.map_err(|e| context.client.failure("listing agents", &e))?.into_inner();
@@ -107,7 +111,11 @@ async fn get(args: GetArgs, context: &Context) -> Result {
         ("certificate", a.certificate_expires_at.map(|t| format!("ends {}", t.0)).unwrap_or_default()),
     ] {
         if !value.is_empty() {
-            text += &format!("{} {}\n", crate::output::styled(crate::output::BOLD, format!("{name:<12}")), clean(&value, 400));
+            text += &format!(
+                "{} {}\n",
+                crate::output::styled(crate::output::BOLD, format!("{name:<12}")),
+                clean(&value, 400)
+            );
         }
     }
     context.out.text(&text)

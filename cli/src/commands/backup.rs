@@ -15,7 +15,13 @@ use std::{
 #[derive(Clone, Debug, clap::Args)]
 pub struct Database {
     /// sqlite://FILE (under the data directory) or postgres://…; better given by the environment
-    #[arg(long = "store", env = "DATABASE_URL", value_name = "URL", default_value = "sqlite://agentforge.db", hide_env_values = true)]
+    #[arg(
+        long = "store",
+        env = "DATABASE_URL",
+        value_name = "URL",
+        default_value = "sqlite://agentforge.db",
+        hide_env_values = true
+    )]
     url: String,
     /// The orchestrator's data directory
     #[arg(long, env = "DATA_DIR", value_name = "DIR", default_value = "./.agentforge")]

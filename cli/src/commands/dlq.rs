@@ -183,6 +183,10 @@ async fn redrive(args: RedriveArgs, context: &Context) -> Result {
     if context.out.json {
         return context.out.document(&done);
     }
-    let skipped = if done.skipped > 0 { format!(", {} skipped (not dead, or put back already)", done.skipped) } else { String::new() };
+    let skipped = if done.skipped > 0 {
+        format!(", {} skipped (not dead, or put back already)", done.skipped)
+    } else {
+        String::new()
+    };
     context.out.line(format!("{}{skipped}", styled(GREEN, format!("{} put back", done.redriven))))
 }

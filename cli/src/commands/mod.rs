@@ -26,7 +26,11 @@ pub const PAGE: u32 = 200;
 ///
 /// # Errors
 /// The first failure of `fetch` or `show`.
-pub async fn pages<T, F>(wanted: Option<u64>, mut fetch: impl FnMut(u32, String) -> F, mut show: impl FnMut(Vec<T>) -> Result) -> Result<Option<String>>
+pub async fn pages<T, F>(
+    wanted: Option<u64>,
+    mut fetch: impl FnMut(u32, String) -> F,
+    mut show: impl FnMut(Vec<T>) -> Result,
+) -> Result<Option<String>>
 where
     F: Future<Output = Result<(Vec<T>, String)>>,
 {
@@ -68,9 +72,13 @@ mod tests {
 
     #[tokio::test]
     async fn pages_stop_at_the_limit_or_at_the_end() {
-        for (total, wanted, got, more) in
-            [(0, None, 0, false), (5, Some(10), 5, false), (450, None, 450, false), (450, Some(401), 401, true), (450, Some(450), 450, false)]
-        {
+        for (total, wanted, got, more) in [
+            (0, None, 0, false),
+            (5, Some(10), 5, false),
+            (450, None, 450, false),
+            (450, Some(401), 401, true),
+            (450, Some(450), 450, false),
+        ] {
             let (seen, left) = collect(total, wanted).await;
             assert_eq!((seen.len(), left.is_some()), (got, more), "{total} {wanted:?}");
             assert!(seen.is_sorted());

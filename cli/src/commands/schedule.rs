@@ -167,8 +167,13 @@ async fn each_page(context: &Context, show: impl FnMut(Vec<v1::Schedule>) -> Res
 
 async fn create(args: CreateArgs, context: &Context) -> Result {
     let job = args.template.request(args.tool, read_args(args.args.as_deref())?);
-    let request =
-        v1::CreateScheduleRequest { name: args.name, cron: args.cron, time_zone: args.tz, job: Some(job), paused: args.paused };
+    let request = v1::CreateScheduleRequest {
+        name: args.name,
+        cron: args.cron,
+        time_zone: args.tz,
+        job: Some(job),
+        paused: args.paused,
+    };
     let answer = context.client.schedules().create_schedule(context.client.request(request)).await;
     show(&answer.map_err(|e| context.client.failure("creating the schedule", &e))?.into_inner(), context)
 }
@@ -184,7 +189,10 @@ async fn list(context: &Context) -> Result {
         for s in page.iter().map(ScheduleView::new) {
             let (state, what) = (s.state(), s.what());
             let next = if s.paused { String::new() } else { ago(s.next_run_at) };
-            table.row([s.name, state.to_owned(), s.cron, s.time_zone, next, ago(s.last_run_at), what, s.id], Some(state));
+            table.row(
+                [s.name, state.to_owned(), s.cron, s.time_zone, next, ago(s.last_run_at), what, s.id],
+                Some(state),
+            );
         }
         Ok(())
     };
@@ -203,9 +211,16 @@ fn show(schedule: &v1::Schedule, context: &Context) -> Result {
     let when = format!("{} {}", s.cron, s.time_zone);
     let last_job = s.last_job_id.unwrap_or_default();
     let mut text = String::new();
-    for (name, value) in
-        [("name", s.name), ("id", s.id), ("state", state), ("when", when), ("job", what), ("next", next), ("last", last), ("last job", last_job)]
-    {
+    for (name, value) in [
+        ("name", s.name),
+        ("id", s.id),
+        ("state", state),
+        ("when", when),
+        ("job", what),
+        ("next", next),
+        ("last", last),
+        ("last job", last_job),
+    ] {
         if !value.is_empty() {
             text += &format!("{} {}\n", styled(BOLD, format!("{name:<12}")), clean(&value, 400));
         }

@@ -49,7 +49,8 @@ pub fn run(args: &SettingsArgs, out: Output) -> Result {
     if out.json {
         return out.document(&json(&groups));
     }
-    let borrowed: Vec<(&str, &[Setting])> = groups.iter().map(|(name, list)| (name.as_str(), list.as_slice())).collect();
+    let borrowed: Vec<(&str, &[Setting])> =
+        groups.iter().map(|(name, list)| (name.as_str(), list.as_slice())).collect();
     out.text(&agentforge_config::help(&borrowed))
 }
 

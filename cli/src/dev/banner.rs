@@ -26,7 +26,11 @@ pub fn ready(ready: &Ready, data: &Path, took: Duration, out: Output) -> Result 
     let grpc = service.and_then(|s| s.grpc.as_deref()).unwrap_or_default();
     let metrics = service.and_then(|s| s.metrics.as_deref()).unwrap_or_default();
     let monitor = ready.nats.monitor.as_ref().map(|m| format!("   monitoring {m}")).unwrap_or_default();
-    let mut text = format!("{} in {:.1} s. Ctrl-C stops everything.\n\n", styled(GREEN, "AgentForge is ready"), took.as_secs_f64());
+    let mut text = format!(
+        "{} in {:.1} s. Ctrl-C stops everything.\n\n",
+        styled(GREEN, "AgentForge is ready"),
+        took.as_secs_f64()
+    );
     for (name, value) in [
         ("REST", format!("{http}/v1   docs {http}/docs")),
         ("gRPC", grpc.to_owned()),
@@ -62,7 +66,11 @@ pub fn next_steps(ready: &Ready, has_digest: bool, out: Output) -> Result {
     lines.push(format!("{program} job list"));
     lines.push(format!("{program} schedule create every-minute --cron '* * * * *' echo '{{\"tick\":true}}'"));
     lines.push(format!("{program} agent list"));
-    let mut text = format!("{} {}\n", styled(BOLD, "Try, in another terminal:"), styled(DIM, "(every command has --help and --json)"));
+    let mut text = format!(
+        "{} {}\n",
+        styled(BOLD, "Try, in another terminal:"),
+        styled(DIM, "(every command has --help and --json)")
+    );
     for line in lines {
         text += &format!("  {}\n", styled(CYAN, line));
     }

@@ -28,19 +28,24 @@ impl DataDir {
     /// It cannot be written, or another `dev` has it.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| {
-            Failure::new(format!("the data directory {} cannot be used: {e}", path.display())).hint("name another with --data-dir")
+            Failure::new(format!("the data directory {} cannot be used: {e}", path.display()))
+                .hint("name another with --data-dir")
         };
         for folder in ["", "logs", "run", "nats"] {
             fs::create_dir_all(path.join(folder)).map_err(failed)?;
         }
         let path = path.canonicalize().map_err(failed)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(path.join("dev.lock")).map_err(failed)?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(path.join("dev.lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(format!("the data directory {} is in use by another `agentforge dev`", path.display()))
-                    .code("in_use")
-                    .hint("stop that one, or give this one its own with --data-dir DIR --port-base 0"));
+                return Err(Failure::new(format!(
+                    "the data directory {} is in use by another `agentforge dev`",
+                    path.display()
+                ))
+                .code("in_use")
+                .hint("stop that one, or give this one its own with --data-dir DIR --port-base 0"));
             }
             Err(TryLockError::Error(e)) => return Err(failed(e)),
         }

@@ -202,7 +202,9 @@ fn summarise(outcomes: &[Outcome], took: Duration) -> Summary {
             Ok(found) => {
                 summary.bytes += found.bytes;
                 summary.lines += found.lines;
-                let kind = Path::new(&outcome.path).extension().map_or("(none)".to_owned(), |e| e.to_string_lossy().to_lowercase());
+                let kind = Path::new(&outcome.path)
+                    .extension()
+                    .map_or("(none)".to_owned(), |e| e.to_string_lossy().to_lowercase());
                 let kind = summary.kinds.entry(kind).or_default();
                 kind.files += 1;
                 kind.bytes += found.bytes;
@@ -221,7 +223,9 @@ impl Summary {
         let mut kinds: Vec<_> = self.kinds.iter().collect();
         kinds.sort_by_key(|(name, kind)| (std::cmp::Reverse(kind.lines), (*name).clone()));
         let mut table = Table::new(["KIND", "FILES", "SIZE", "LINES"]).right(1).right(2).right(3);
-        let mut add = |name: &str, k: &Kind| table.row([name.to_owned(), k.files.to_string(), bytes(k.bytes), k.lines.to_string()], None);
+        let mut add = |name: &str, k: &Kind| {
+            table.row([name.to_owned(), k.files.to_string(), bytes(k.bytes), k.lines.to_string()], None)
+        };
         for (name, kind) in kinds.iter().take(KINDS_SHOWN) {
             add(name, kind);
         }
@@ -250,7 +254,11 @@ impl Summary {
         ))?;
         match &self.first_failure {
             None => Ok(()),
-            Some(why) => out.line(format!("  {}, the first: {}\n", styled(RED, format!("{} failed", self.failed)), clean(why, 200))),
+            Some(why) => out.line(format!(
+                "  {}, the first: {}\n",
+                styled(RED, format!("{} failed", self.failed)),
+                clean(why, 200)
+            )),
         }
     }
 }
@@ -261,7 +269,11 @@ mod tests {
 
     fn outcome(path: &str, ms: u64, lines: Option<u64>) -> Outcome {
         let found = lines.map(|lines| Found { path: path.into(), sha256: String::new(), bytes: lines * 10, lines });
-        Outcome { path: path.into(), latency: Duration::from_millis(ms), found: found.ok_or_else(|| "runtime: no".into()) }
+        Outcome {
+            path: path.into(),
+            latency: Duration::from_millis(ms),
+            found: found.ok_or_else(|| "runtime: no".into()),
+        }
     }
 
     #[test]
@@ -283,7 +295,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let place = Place { root: root.path().to_owned(), program: std::env::current_exe().unwrap(), own_tools: true };
         let around = agentforge_worker::tools_file::ProcessEnvironment;
-        let tools = agentforge_worker::tools_file::parse(&place.tools_file(), 1 << 20, &Default::default(), &around).unwrap();
+        let tools =
+            agentforge_worker::tools_file::parse(&place.tools_file(), 1 << 20, &Default::default(), &around).unwrap();
         assert_eq!(tools.len(), 1);
         assert_eq!(tools[0].1.argv[1..], ["example-tool", "digest"]);
         assert_eq!(tools[0].1.working_dir.as_deref(), Some(root.path()));

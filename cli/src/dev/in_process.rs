@@ -57,7 +57,9 @@ impl InProcess {
         if !serves_metrics {
             runtime = runtime.without_metrics_listener();
         }
-        let member = Member::build::<S>(config, runtime).await.map_err(|e| Failure::new(format!("{name} cannot start: {e:#}")))?;
+        let member = Member::build::<S>(config, runtime)
+            .await
+            .map_err(|e| Failure::new(format!("{name} cannot start: {e:#}")))?;
         let endpoints = member.endpoints();
         self.metrics = self.metrics.take().or(endpoints.metrics_url());
         let host = Host { stop: stop.clone(), signals: Signals::never(), pause: Duration::ZERO, ready_file: None };
@@ -125,7 +127,8 @@ fn read<S: Service>(map: BTreeMap<String, String>) -> Result<S::Config> {
         reader.fault("LOG_LEVEL", problem);
     }
     reader.finish().map(|_| config).map_err(|faults| {
-        let failure = Failure::new(format!("the settings of the {} are not right, nothing was started\n{faults}", S::NAME));
+        let failure =
+            Failure::new(format!("the settings of the {} are not right, nothing was started\n{faults}", S::NAME));
         Failure { exit: EXIT_CODE, ..failure.hint("`agentforge settings` lists every setting") }
     })
 }

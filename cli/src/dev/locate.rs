@@ -62,8 +62,13 @@ fn cached() -> Vec<PathBuf> {
         return Vec::new();
     };
     let folders = std::fs::read_dir(caches.join("agentforge/nats-server"));
-    let mut found: Vec<PathBuf> =
-        folders.into_iter().flatten().flatten().map(|entry| entry.path().join("nats-server")).filter(|p| p.is_file()).collect();
+    let mut found: Vec<PathBuf> = folders
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("nats-server"))
+        .filter(|p| p.is_file())
+        .collect();
     found.sort();
     found.reverse();
     found

@@ -4,8 +4,8 @@
 //! restarted (processes) or ends everything (services of this process), never quiet. Relies on the
 //! services' own drains. Owns no promise of durability: killing it loses nothing that was accepted.
 
-pub mod child;
 mod banner;
+pub mod child;
 mod data_dir;
 mod demo;
 mod files;

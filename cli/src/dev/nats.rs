@@ -1,12 +1,6 @@
 //! The NATS server of `dev`: JetStream in the data directory, kept running on the same ports.
 
-use super::{
-    child::Spec,
-    keeper::Keeper,
-    locate,
-    ports::Ports,
-    ready::NatsReady,
-};
+use super::{child::Spec, keeper::Keeper, locate, ports::Ports, ready::NatsReady};
 use crate::error::{Failure, Result};
 use serde::Deserialize;
 use std::{
@@ -76,7 +70,11 @@ impl Nats {
         // A restart must come back where the clients look for it.
         std::fs::write(&config, configuration(&folder, port, monitor)).map_err(unwritable)?;
         keeper.established(|_| {});
-        Ok(Self::Own { keeper, url: format!("nats://127.0.0.1:{port}"), monitor: format!("http://127.0.0.1:{monitor}") })
+        Ok(Self::Own {
+            keeper,
+            url: format!("nats://127.0.0.1:{port}"),
+            monitor: format!("http://127.0.0.1:{monitor}"),
+        })
     }
 
     /// For clients.
@@ -92,7 +90,9 @@ impl Nats {
             Self::Own { keeper, url, monitor } => {
                 NatsReady { url: url.clone(), monitor: Some(monitor.clone()), pid: keeper.pid() }
             }
-            Self::External(url) => NatsReady { url: agentforge_config::without_credentials(url), monitor: None, pid: None },
+            Self::External(url) => {
+                NatsReady { url: agentforge_config::without_credentials(url), monitor: None, pid: None }
+            }
         }
     }
 
@@ -122,7 +122,8 @@ async fn listening(keeper: &Keeper, folder: &Path) -> Result<(u16, u16)> {
         }
         sleep(LOOK_EVERY).await;
     }
-    Err(Failure::new(format!("nats-server does not listen after {} s", START_MAX.as_secs())).hint("look at its log in the data directory"))
+    Err(Failure::new(format!("nats-server does not listen after {} s", START_MAX.as_secs()))
+        .hint("look at its log in the data directory"))
 }
 
 fn port_of(url: &str) -> Option<u16> {

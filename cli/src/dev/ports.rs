@@ -44,7 +44,9 @@ impl Ports {
             None => Ok(of([4222, 8222, 8080, 50051, 8082, 7777, 7778])),
             Some(0) => Ok(of([0; 7])),
             Some(base) if base <= u16::MAX - LAST_OFFSET => Ok(of([0, 1, 2, 3, 4, 5, 6].map(|offset| base + offset))),
-            Some(base) => Err(Failure::usage(format!("--port-base {base} is too high: {} ports follow it", LAST_OFFSET))),
+            Some(base) => {
+                Err(Failure::usage(format!("--port-base {base} is too high: {} ports follow it", LAST_OFFSET)))
+            }
         }
     }
 

@@ -61,7 +61,10 @@ mod tests {
     #[tokio::test]
     async fn only_200_is_ready_and_the_reason_is_told() {
         assert_eq!(served("HTTP/1.1 200 OK\r\n\r\n{}").await, Ok(()));
-        assert_eq!(served("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false}").await, Err("503 {\"ready\":false}".into()));
+        assert_eq!(
+            served("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false}").await,
+            Err("503 {\"ready\":false}".into())
+        );
         assert!(served("hello").await.unwrap_err().contains("not HTTP"));
         assert!(is_ready("http://127.0.0.1:1").await.is_err());
     }

@@ -117,12 +117,19 @@ fn spec(name: &'static str, mut env: BTreeMap<String, String>, data: &Path) -> R
     let file = ready_file(data, name);
     super::ready::remove(&file);
     env.insert("READY_FILE".to_owned(), file.to_string_lossy().into_owned());
-    Ok(Spec { name, program: beside(&format!("agentforge-{name}"))?, args: Vec::new(), env, log: data.join(format!("logs/{name}.log")) })
+    Ok(Spec {
+        name,
+        program: beside(&format!("agentforge-{name}"))?,
+        args: Vec::new(),
+        env,
+        log: data.join(format!("logs/{name}.log")),
+    })
 }
 
 /// A binary in the folder of this one.
 fn beside(name: &str) -> Result<PathBuf> {
-    let here = std::env::current_exe().map_err(|e| Failure::new(format!("this program's own path is not known: {e}")))?;
+    let here =
+        std::env::current_exe().map_err(|e| Failure::new(format!("this program's own path is not known: {e}")))?;
     let path = here.with_file_name(name);
     match path.is_file() {
         true => Ok(path),

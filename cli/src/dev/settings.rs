@@ -68,7 +68,10 @@ impl Settings {
         map.insert("HTTP_PORT".to_owned(), self.ports.http.to_string());
         map.insert("GRPC_PORT".to_owned(), self.ports.grpc.to_string());
         map.insert("METRICS_PORT".to_owned(), self.ports.metrics.to_string());
-        map.insert("DATABASE_URL".to_owned(), self.store.clone().unwrap_or_else(|| "sqlite://agentforge.db".to_owned()));
+        map.insert(
+            "DATABASE_URL".to_owned(),
+            self.store.clone().unwrap_or_else(|| "sqlite://agentforge.db".to_owned()),
+        );
         map
     }
 
@@ -119,9 +122,14 @@ mod tests {
     }
 
     fn hostile() -> BTreeMap<String, String> {
-        [("DATABASE_URL", "postgres://elsewhere/prod"), ("NATS_URL", "nats://elsewhere"), ("NATS_TLS_CA", "/no/such"), ("ENV", "production")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .into()
+        [
+            ("DATABASE_URL", "postgres://elsewhere/prod"),
+            ("NATS_URL", "nats://elsewhere"),
+            ("NATS_TLS_CA", "/no/such"),
+            ("ENV", "production"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
     }
 
     #[test]

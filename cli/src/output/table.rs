@@ -39,7 +39,8 @@ impl Table {
 
     /// Adds a row. `state` is the word in it that gets its colour.
     pub fn row<const N: usize>(&mut self, cells: [String; N], state: Option<&str>) {
-        let cells: Vec<String> = cells.iter().map(|c| clean(c, CELL_MAX)).map(|c| if c.is_empty() { "–".into() } else { c }).collect();
+        let cells: Vec<String> =
+            cells.iter().map(|c| clean(c, CELL_MAX)).map(|c| if c.is_empty() { "–".into() } else { c }).collect();
         self.inner.add_row(cells);
         self.words.push(state.map(str::to_owned));
     }

@@ -163,7 +163,9 @@ impl JobView {
                 let _ = writeln!(out, "{} {value}", styled(BOLD, format!("{name:<12}")));
             }
         };
-        let moment = |t: Option<Moment>| t.map(|t| format!("{:.3} {}", t.0, styled(DIM, format!("({})", age(t.0, now))))).unwrap_or_default();
+        let moment = |t: Option<Moment>| {
+            t.map(|t| format!("{:.3} {}", t.0, styled(DIM, format!("({})", age(t.0, now))))).unwrap_or_default()
+        };
         put("id", self.id.clone());
         put("state", styled(state_style(self.state), self.state));
         put("tool", clean(&self.tool, 200));
@@ -177,7 +179,10 @@ impl JobView {
         put("started", moment(self.started_at));
         put("finished", moment(self.finished_at));
         put("deadline", moment(self.deadline.filter(|_| self.finished_at.is_none())));
-        put("timeout", self.timeout_ms.map(|ms| short_duration(std::time::Duration::from_millis(ms))).unwrap_or_default());
+        put(
+            "timeout",
+            self.timeout_ms.map(|ms| short_duration(std::time::Duration::from_millis(ms))).unwrap_or_default(),
+        );
         put("worker", clean(self.worker.as_deref().unwrap_or_default(), 120));
         put("key", clean(self.idempotency_key.as_deref().unwrap_or_default(), 260));
         put("task", clean(self.task.as_deref().unwrap_or_default(), 260));
@@ -308,7 +313,8 @@ mod tests {
 
     #[test]
     fn a_description_cannot_move_the_cursor() {
-        let job = v1::Job { args: "{\"a\":\"\u{1b}[2J\"}".into(), tool: "x\u{1b}]0;t\u{7}".into(), ..Default::default() };
+        let job =
+            v1::Job { args: "{\"a\":\"\u{1b}[2J\"}".into(), tool: "x\u{1b}]0;t\u{7}".into(), ..Default::default() };
         let text = anstream::adapter::strip_str(&JobView::new(&job).describe()).to_string();
         assert!(!text.contains('\u{1b}') && !text.contains('\u{7}'), "{text:?}");
     }

@@ -98,7 +98,8 @@ async fn failures_and_dead_letters(dev: &Dev) {
 }
 
 fn schedules(dev: &Dev) {
-    let args = ["schedule", "create", "nightly", "--cron", "30 2 * * *", "--tz", "Europe/Vienna", "echo", r#"{"night":true}"#];
+    let args =
+        ["schedule", "create", "nightly", "--cron", "30 2 * * *", "--tz", "Europe/Vienna", "echo", r#"{"night":true}"#];
     let made = dev.run(args).ok();
     assert_eq!((made["time_zone"].as_str(), &made["job"]["args"]), (Some("Europe/Vienna"), &json!({"night": true})));
     assert_eq!(dev.run(["schedule", "get", "nightly"]).ok()["id"], made["id"]);
@@ -119,13 +120,22 @@ fn batch(dev: &Dev) {
     lines.insert(7, r#"{"args":{},"max_attempts":1000}"#.to_owned());
     lines.insert(3, r#"{"argz":{}}"#.to_owned());
     lines.push(String::new());
-    let said = feed(dev.command().args(["job", "submit", "echo", "--batch", "-", "--label", "kind=batch"]), &lines.join("\n"));
+    let said =
+        feed(dev.command().args(["job", "submit", "echo", "--batch", "-", "--label", "kind=batch"]), &lines.join("\n"));
     let summary = said.json();
-    assert_eq!((said.code, summary["accepted"].as_u64(), summary["refused"].as_u64()), (1, Some(GOOD as u64), Some(2)), "{summary}");
+    assert_eq!(
+        (said.code, summary["accepted"].as_u64(), summary["refused"].as_u64()),
+        (1, Some(GOOD as u64), Some(2)),
+        "{summary}"
+    );
     let refusals = summary["refusals"].as_array().unwrap();
-    let by_line = |line: u64| refusals.iter().find(|r| r["line"] == line).unwrap_or_else(|| panic!("line {line} in {summary}"));
+    let by_line =
+        |line: u64| refusals.iter().find(|r| r["line"] == line).unwrap_or_else(|| panic!("line {line} in {summary}"));
     assert_eq!(by_line(4)["code"], "invalid_line");
-    assert_eq!((by_line(9)["code"].as_str(), by_line(9)["field"].as_str()), (Some("invalid_argument"), Some("max_attempts")));
+    assert_eq!(
+        (by_line(9)["code"].as_str(), by_line(9)["field"].as_str()),
+        (Some("invalid_argument"), Some("max_attempts"))
+    );
     let all = dev.run(["job", "list", "--label", "kind=batch", "--all"]).ok();
     assert_eq!(all["jobs"].as_array().unwrap().len(), GOOD);
     assert!(all["next_cursor"].is_null());
@@ -144,11 +154,16 @@ async fn the_demo_hashes_every_file_and_says_so() {
     let mut dev = Dev::start_with(&home, &["--json"], &[]).await;
     let demo = eventually(SOON, "the demo is done", || {
         let log = dev.process.full_log();
-        let seen = log.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).find_map(|l| l.get("demo").cloned());
+        let seen =
+            log.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).find_map(|l| l.get("demo").cloned());
         async move { seen.ok_or(log) }
     })
     .await;
-    assert_eq!((demo["files"].as_u64(), demo["failed"].as_u64(), demo["lines"].as_u64()), (Some(12), Some(0), Some(66)), "{demo}");
+    assert_eq!(
+        (demo["files"].as_u64(), demo["failed"].as_u64(), demo["lines"].as_u64()),
+        (Some(12), Some(0), Some(66)),
+        "{demo}"
+    );
     assert!(demo["p95_ms"].as_f64() >= demo["p50_ms"].as_f64());
     let jobs = dev.run(["job", "list", "--tool", "digest", "--state", "succeeded", "--all"]).ok();
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 12);

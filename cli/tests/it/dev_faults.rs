@@ -32,7 +32,8 @@ async fn as_processes_each_comes_back_and_all_go_with_it() {
     let home = tempdir();
     let mut dev = Dev::start(&home, &["--processes"]).await;
     let pids = |ready: &Value| {
-        [&ready["nats"]["pid"], &ready["services"]["orchestrator"]["pid"], &ready["services"]["worker"]["pid"]].map(Value::as_u64)
+        [&ready["nats"]["pid"], &ready["services"]["orchestrator"]["pid"], &ready["services"]["worker"]["pid"]]
+            .map(Value::as_u64)
     };
     let first = pids(&dev.ready);
     let unique: std::collections::BTreeSet<_> = first.iter().flatten().collect();
@@ -51,7 +52,10 @@ async fn as_processes_each_comes_back_and_all_go_with_it() {
     })
     .await;
     for service in ["orchestrator", "worker"] {
-        assert_eq!(fresh["services"][service]["http"], dev.ready["services"][service]["http"], "callers find it where it was");
+        assert_eq!(
+            fresh["services"][service]["http"], dev.ready["services"][service]["http"],
+            "callers find it where it was"
+        );
     }
     assert_eq!(fresh["nats"]["url"], dev.ready["nats"]["url"]);
     let answered = eventually(SOON, "a job runs again", || {
@@ -76,7 +80,11 @@ async fn as_processes_ctrl_c_drains_all_with_exit_code_0() {
     let mut dev = Dev::start(&home, &["--processes"]).await;
     let job = dev.run(["job", "submit", "echo", "--wait"]).ok();
     assert_eq!(job["state"], "succeeded");
-    let all: Vec<u32> = ["orchestrator", "worker"].iter().map(|s| pid(&dev.ready["services"][*s]["pid"])).chain([dev.nats_pid()]).collect();
+    let all: Vec<u32> = ["orchestrator", "worker"]
+        .iter()
+        .map(|s| pid(&dev.ready["services"][*s]["pid"]))
+        .chain([dev.nats_pid()])
+        .collect();
     dev.process.signal(Signal::INT);
     assert_eq!(dev.process.wait(SOON).await, 0, "{}", dev.process.full_log());
     assert!(all.iter().all(|pid| !runs(*pid)), "{all:?}");

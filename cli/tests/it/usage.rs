@@ -127,7 +127,9 @@ fn settings_tell_every_variable_in_three_forms() {
     let groups = json["groups"].as_array().unwrap();
     let settings: Vec<&Value> = groups.iter().flat_map(|g| g["settings"].as_array().unwrap()).collect();
     let (markdown, help) = (agentforge(["settings", "--markdown"]), agentforge(["settings"]));
-    for key in ["NATS_URL", "HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "DATABASE_URL", "WORKER_CONCURRENCY", "API_TOKENS"] {
+    for key in
+        ["NATS_URL", "HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "DATABASE_URL", "WORKER_CONCURRENCY", "API_TOKENS"]
+    {
         assert!(settings.iter().any(|s| s["key"] == key), "{key} in JSON");
         assert!(markdown.out.contains(&format!("| `{key}` |")), "{key} in Markdown");
         assert!(help.out.contains(&format!("  {key}\n")), "{key} in text");

@@ -22,13 +22,9 @@ pub const MISSION: Setting = Setting::new(
 )
 .default_note("value of ENV");
 /// The site.
-pub const SITE: Setting = Setting::new(
-    "SITE",
-    None,
-    "1-63 of A-Z a-z 0-9 -, not - first",
-    "The place this process runs at.",
-)
-.default_note("value of ENV");
+pub const SITE: Setting =
+    Setting::new("SITE", None, "1-63 of A-Z a-z 0-9 -, not - first", "The place this process runs at.")
+        .default_note("value of ENV");
 /// What is logged.
 pub const LOG_LEVEL: Setting = Setting::new(
     "LOG_LEVEL",
@@ -37,13 +33,9 @@ pub const LOG_LEVEL: Setting = Setting::new(
     "What is logged.",
 );
 /// How it is logged.
-pub const LOG_FORMAT: Setting = Setting::new(
-    "LOG_FORMAT",
-    None,
-    "json or text",
-    "One JSON object a line, or text for people. Goes to stderr.",
-)
-.default_note("json; text when stderr is a terminal");
+pub const LOG_FORMAT: Setting =
+    Setting::new("LOG_FORMAT", None, "json or text", "One JSON object a line, or text for people. Goes to stderr.")
+        .default_note("json; text when stderr is a terminal");
 /// Where traces go.
 pub const OTEL_EXPORTER_OTLP_ENDPOINT: Setting = Setting::new(
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -52,12 +44,8 @@ pub const OTEL_EXPORTER_OTLP_ENDPOINT: Setting = Setting::new(
     "The OTLP gRPC collector that receives traces. Not set: no traces are exported.",
 );
 /// The metrics listener.
-pub const METRICS_PORT: Setting = Setting::new(
-    "METRICS_PORT",
-    Some("7777"),
-    "port 0-65535; 0 takes a free one",
-    "Where /metrics is served.",
-);
+pub const METRICS_PORT: Setting =
+    Setting::new("METRICS_PORT", Some("7777"), "port 0-65535; 0 takes a free one", "Where /metrics is served.");
 /// How long a stop may take.
 pub const SHUTDOWN_GRACE: Setting = Setting::new(
     "SHUTDOWN_GRACE",
@@ -74,20 +62,11 @@ pub const SHUTDOWN_PAUSE: Setting = Setting::new(
 )
 .default_note("0s in ENV=dev, else 3s");
 /// The address listeners bind.
-pub const BIND_ADDR: Setting = Setting::new(
-    "BIND_ADDR",
-    None,
-    "IP address",
-    "The address that listeners bind.",
-)
-.default_note("127.0.0.1 in ENV=dev, else 0.0.0.0");
+pub const BIND_ADDR: Setting = Setting::new("BIND_ADDR", None, "IP address", "The address that listeners bind.")
+    .default_note("127.0.0.1 in ENV=dev, else 0.0.0.0");
 /// Where local state lives.
-pub const DATA_DIR: Setting = Setting::new(
-    "DATA_DIR",
-    Some("./agentforge-data"),
-    "path",
-    "The directory that holds local state.",
-);
+pub const DATA_DIR: Setting =
+    Setting::new("DATA_DIR", Some("./agentforge-data"), "path", "The directory that holds local state.");
 /// Tells which ports were taken.
 pub const READY_FILE: Setting = Setting::new(
     "READY_FILE",
@@ -173,24 +152,16 @@ impl Common {
         let mission = reader.get_or::<Token>(&MISSION, &env).0;
         let site = reader.get_or::<Token>(&SITE, &env).0;
         let log_level = reader.get::<Filter>(&LOG_LEVEL).0;
-        let format = if std::io::stderr().is_terminal() {
-            "text"
-        } else {
-            "json"
-        };
+        let format = if std::io::stderr().is_terminal() { "text" } else { "json" };
         let log_format = reader.get_or(&LOG_FORMAT, format);
-        let otlp_endpoint = reader
-            .opt::<HttpUrl>(&OTEL_EXPORTER_OTLP_ENDPOINT)
-            .map(|url| url.0);
+        let otlp_endpoint = reader.opt::<HttpUrl>(&OTEL_EXPORTER_OTLP_ENDPOINT).map(|url| url.0);
         Self {
             log_level,
             log_format,
             otlp_endpoint,
             metrics_port: reader.get(&METRICS_PORT),
             shutdown_grace: reader.get_in(&SHUTDOWN_GRACE, ..=Duration::from_secs(3600)),
-            shutdown_pause: reader
-                .get_or::<Pause>(&SHUTDOWN_PAUSE, if is_dev { "0s" } else { "3s" })
-                .0,
+            shutdown_pause: reader.get_or::<Pause>(&SHUTDOWN_PAUSE, if is_dev { "0s" } else { "3s" }).0,
             bind_addr: reader.get_or(&BIND_ADDR, if is_dev { "127.0.0.1" } else { "0.0.0.0" }),
             data_dir: reader.get(&DATA_DIR),
             ready_file: reader.opt(&READY_FILE),
@@ -223,9 +194,7 @@ impl Parse for Token {
         let bytes = s.as_bytes();
         let fits = (1..=63).contains(&bytes.len())
             && bytes[0].is_ascii_alphanumeric()
-            && bytes
-                .iter()
-                .all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
         match fits {
             true => Ok(Self(s.to_owned())),
             false => Err("is not a name".to_owned()),
@@ -243,18 +212,12 @@ impl Parse for Filter {
     fn parse(s: &str) -> Result<Self, String> {
         let level = |text: &str| {
             let text = text.trim().to_ascii_lowercase();
-            matches!(
-                text.as_str(),
-                "off" | "error" | "warn" | "info" | "debug" | "trace"
-            )
+            matches!(text.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace")
         };
-        let good = s
-            .split(',')
-            .map(str::trim)
-            .all(|part| match part.rsplit_once('=') {
-                Some((target, name)) => !target.is_empty() && level(name),
-                None => level(part),
-            });
+        let good = s.split(',').map(str::trim).all(|part| match part.rsplit_once('=') {
+            Some((target, name)) => !target.is_empty() && level(name),
+            None => level(part),
+        });
         match good {
             true => Ok(Self(s.to_owned())),
             false => Err("is not a log level".to_owned()),
@@ -300,10 +263,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn read(pairs: &[(&str, &str)]) -> (Common, Result<crate::Effective, crate::Faults>) {
-        let source: BTreeMap<String, String> = pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
+        let source: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let mut reader = Reader::new(&source);
         (Common::read(&mut reader), reader.finish())
     }
@@ -319,10 +279,7 @@ mod tests {
         sorted.sort_unstable();
         assert_eq!(read, sorted);
         assert!(common.is_dev());
-        assert_eq!(
-            (common.mission.as_str(), common.site.as_str()),
-            ("dev", "dev")
-        );
+        assert_eq!((common.mission.as_str(), common.site.as_str()), ("dev", "dev"));
         assert_eq!(common.metrics_port, 7777);
         assert_eq!(common.shutdown_grace, Duration::from_secs(25));
     }
@@ -363,12 +320,7 @@ mod tests {
         let faults = read(&cases).1.unwrap_err();
         let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
         assert_eq!(keys, cases.map(|(key, _)| key));
-        for level in [
-            "debug",
-            "INFO",
-            "info,async_nats=warn",
-            "warn,agentforge_worker::tools=trace",
-        ] {
+        for level in ["debug", "INFO", "info,async_nats=warn", "warn,agentforge_worker::tools=trace"] {
             assert!(read(&[("LOG_LEVEL", level)]).1.is_ok(), "{level}");
         }
     }

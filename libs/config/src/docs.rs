@@ -36,11 +36,7 @@ pub fn markdown(groups: &[(&str, &[Setting])]) -> String {
                 (None, Some(default)) => format!("`{}`", cell(default)),
                 (None, None) => "–".to_owned(),
             };
-            let secret = if setting.secret {
-                " Secret: never shown."
-            } else {
-                ""
-            };
+            let secret = if setting.secret { " Secret: never shown." } else { "" };
             let _ = writeln!(
                 out,
                 "| `{}` | {} | {default} | {}{secret} |",
@@ -65,9 +61,7 @@ fn details(setting: &Setting) -> String {
 }
 
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
-        .replace('\n', " ")
-        .replace('<', "&lt;")
+    text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
 }
 
 fn wrap(out: &mut String, text: &str) {
@@ -100,13 +94,7 @@ mod tests {
     #[test]
     fn help_names_every_key_value_and_default_but_no_secret() {
         let text = help(&[("Thing", &SETTINGS)]);
-        for part in [
-            "Thing:",
-            "A_PORT",
-            "port 0-65535; default: 8080",
-            "Where it listens.",
-            "default: value of ENV",
-        ] {
+        for part in ["Thing:", "A_PORT", "port 0-65535; default: 8080", "Where it listens.", "default: value of ENV"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("dev-token"));
@@ -116,19 +104,8 @@ mod tests {
     #[test]
     fn markdown_is_a_table_with_escaped_cells() {
         let text = markdown(&[("Thing", &SETTINGS)]);
-        assert!(
-            text.contains("| `A_PORT` | port 0-65535 | `8080` | Where it listens. |"),
-            "{text}"
-        );
-        assert!(
-            text.contains(
-                "| `A_TOKEN` | a\\|b | `[hidden]` | Who may call. Secret: never shown. |"
-            ),
-            "{text}"
-        );
-        assert!(
-            text.contains("| `A_NAME` | text | value of ENV | Its name. |"),
-            "{text}"
-        );
+        assert!(text.contains("| `A_PORT` | port 0-65535 | `8080` | Where it listens. |"), "{text}");
+        assert!(text.contains("| `A_TOKEN` | a\\|b | `[hidden]` | Who may call. Secret: never shown. |"), "{text}");
+        assert!(text.contains("| `A_NAME` | text | value of ENV | Its name. |"), "{text}");
     }
 }

@@ -131,8 +131,7 @@ impl Parse for IpAddr {
 
 impl Parse for SocketAddr {
     fn parse(s: &str) -> Result<Self, String> {
-        s.parse()
-            .map_err(|_| "is not an IP address with a port".to_owned())
+        s.parse().map_err(|_| "is not an IP address with a port".to_owned())
     }
     fn placeholder() -> Self {
         (Ipv4Addr::LOCALHOST, 0).into()
@@ -233,16 +232,9 @@ mod tests {
     fn addresses_paths_and_urls() {
         assert!(IpAddr::parse("::1").is_ok());
         assert!(IpAddr::parse("localhost").is_err());
-        assert_eq!(
-            PathBuf::parse("/var/lib").unwrap(),
-            PathBuf::from("/var/lib")
-        );
+        assert_eq!(PathBuf::parse("/var/lib").unwrap(), PathBuf::from("/var/lib"));
         assert!(Url::parse("localhost").is_err());
-        assert!(
-            <Url as Parse>::parse("http://[::1")
-                .unwrap_err()
-                .starts_with("is not a URL")
-        );
+        assert!(<Url as Parse>::parse("http://[::1").unwrap_err().starts_with("is not a URL"));
     }
 
     #[test]

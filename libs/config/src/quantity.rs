@@ -21,12 +21,7 @@ impl ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, factor) in [
-            ("TiB", 1u64 << 40),
-            ("GiB", 1 << 30),
-            ("MiB", 1 << 20),
-            ("KiB", 1 << 10),
-        ] {
+        for (unit, factor) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
             if self.0 >= factor && self.0.is_multiple_of(factor) {
                 return write!(f, "{}{unit}", self.0 / factor);
             }
@@ -47,13 +42,9 @@ pub fn parse_duration(s: &str) -> Result<Duration, String> {
     let mut nanos: u128 = 0;
     let mut terms = 0;
     while !rest.is_empty() {
-        let number_end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, tail) = rest.split_at(number_end);
-        let unit_end = tail
-            .find(|c: char| !c.is_alphabetic())
-            .unwrap_or(tail.len());
+        let unit_end = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
         let (unit, next) = tail.split_at(unit_end);
         let unit_nanos: u128 = match unit {
             "ms" => 1_000_000,
@@ -82,9 +73,7 @@ pub fn parse_duration(s: &str) -> Result<Duration, String> {
 pub fn parse_byte_size(s: &str) -> Result<ByteSize, String> {
     let problem = || "is not a size (such as 1048576, 512MiB, 1GiB, 500MB)".to_owned();
     let s = s.trim();
-    let number_end = s
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(s.len());
+    let number_end = s.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(s.len());
     let (number, unit) = s.split_at(number_end);
     let factor: u128 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -99,9 +88,7 @@ pub fn parse_byte_size(s: &str) -> Result<ByteSize, String> {
         _ => return Err(problem()),
     };
     let bytes = scale(number, factor).ok_or_else(problem)?;
-    u64::try_from(bytes)
-        .map(ByteSize)
-        .map_err(|_| "is too large a size".to_owned())
+    u64::try_from(bytes).map(ByteSize).map_err(|_| "is too large a size".to_owned())
 }
 
 /// `number × factor` for a number such as `12` or `1.5`; `None` if it is not one, does not come
@@ -117,11 +104,7 @@ fn scale(number: &str, factor: u128) -> Option<u128> {
     if !fraction.is_multiple_of(tenths) {
         return None;
     }
-    whole
-        .parse::<u128>()
-        .ok()?
-        .checked_mul(factor)?
-        .checked_add(fraction / tenths)
+    whole.parse::<u128>().ok()?.checked_mul(factor)?.checked_add(fraction / tenths)
 }
 
 /// The duration as one would write it as a setting: `25s`, `1500ms`, `2h`.
@@ -161,16 +144,9 @@ mod tests {
             ("36500d", 36_500 * 86_400_000),
         ];
         for (text, millis) in good {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        let bad = [
-            "", "s", "-1s", "5 m", "1x", "1s2", "1.s", ".5s", "1..5s", "ten", "1m 2", "36501d",
-            "5M",
-        ];
+        let bad = ["", "s", "-1s", "5 m", "1x", "1s2", "1.s", ".5s", "1..5s", "ten", "1m 2", "36501d", "5M"];
         for text in bad {
             assert!(parse_duration(text).is_err(), "{text}");
         }
@@ -201,17 +177,7 @@ mod tests {
         for (text, bytes) in good {
             assert_eq!(parse_byte_size(text), Ok(ByteSize(bytes)), "{text}");
         }
-        for text in [
-            "",
-            "GiB",
-            "-1",
-            "1m",
-            "1G",
-            "1.5",
-            "1e9",
-            "16777216TiB",
-            "1GiBs",
-        ] {
+        for text in ["", "GiB", "-1", "1m", "1G", "1.5", "1e9", "16777216TiB", "1GiBs"] {
             assert!(parse_byte_size(text).is_err(), "{text}");
         }
     }

@@ -33,12 +33,7 @@ impl fmt::Debug for Reader<'_> {
 impl<'a> Reader<'a> {
     /// A reader that has read nothing yet.
     pub fn new(source: &'a dyn Source) -> Self {
-        Self {
-            source,
-            faults: Vec::new(),
-            effective: Effective::default(),
-            secrets: Vec::new(),
-        }
+        Self { source, faults: Vec::new(), effective: Effective::default(), secrets: Vec::new() }
     }
 
     /// The value, or the declared default. Without a value: a fault if there is no default, and a
@@ -62,11 +57,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Like [`get`](Self::get), and a value outside `range` is a fault.
-    pub fn get_in<T: Parse + PartialOrd>(
-        &mut self,
-        setting: &Setting,
-        range: impl std::ops::RangeBounds<T>,
-    ) -> T {
+    pub fn get_in<T: Parse + PartialOrd>(&mut self, setting: &Setting, range: impl std::ops::RangeBounds<T>) -> T {
         let faults_before = self.faults.len();
         let value = self.get::<T>(setting);
         if self.faults.len() == faults_before && !range.contains(&value) {
@@ -89,12 +80,7 @@ impl<'a> Reader<'a> {
                 problem = problem.replace(secret.expose_secret(), HIDDEN);
             }
         }
-        self.push(Fault {
-            key: key.to_owned(),
-            problem,
-            value: None,
-            allowed: None,
-        });
+        self.push(Fault { key: key.to_owned(), problem, value: None, allowed: None });
     }
 
     /// Ends the reading: the effective settings, or every fault found.
@@ -117,9 +103,7 @@ impl<'a> Reader<'a> {
             Ok(value) => value,
             Err(problem) => {
                 self.refuse(setting, problem, Some(&raw));
-                default
-                    .and_then(|default| T::parse(default).ok())
-                    .unwrap_or_else(T::placeholder)
+                default.and_then(|default| T::parse(default).ok()).unwrap_or_else(T::placeholder)
             }
         }
     }
@@ -146,29 +130,17 @@ impl<'a> Reader<'a> {
     fn note(&mut self, setting: &Setting, shown: String, origin: Origin) {
         let hide = setting.secret && !shown.is_empty();
         let shown = if hide { HIDDEN.to_owned() } else { shown };
-        self.effective.push(Entry {
-            key: setting.key,
-            shown,
-            origin,
-        });
+        self.effective.push(Entry { key: setting.key, shown, origin });
     }
 
     /// A parser's words may quote the value, so those about a secret are not passed on.
     fn refuse(&mut self, setting: &Setting, problem: String, raw: Option<&str>) {
         let (problem, value) = match (setting.secret, raw) {
-            (true, Some(_)) => (
-                "the value is not accepted".to_owned(),
-                Some(HIDDEN.to_owned()),
-            ),
+            (true, Some(_)) => ("the value is not accepted".to_owned(), Some(HIDDEN.to_owned())),
             (_, raw) => (shown(&problem), raw.map(shown)),
         };
         let allowed = (!setting.values.is_empty()).then_some(setting.values);
-        self.push(Fault {
-            key: setting.key.to_owned(),
-            problem,
-            value,
-            allowed,
-        });
+        self.push(Fault { key: setting.key.to_owned(), problem, value, allowed });
     }
 
     fn push(&mut self, fault: Fault) {

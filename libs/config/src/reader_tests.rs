@@ -14,21 +14,14 @@ const TOKEN: Setting = Setting::new("TOKEN", None, "number", "t").secret();
 const LINK: Setting = Setting::new("LINK", Some("http://localhost"), "URL", "l");
 
 fn source(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect()
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
 #[test]
 fn all_faults_are_told_at_once_with_key_value_and_allowed_values() {
     let source = source(&[("PORT", "eighty"), ("WAIT", "3 weeks"), ("SIZE", "big")]);
     let mut reader = Reader::new(&source);
-    assert_eq!(
-        reader.get::<u16>(&PORT),
-        80,
-        "the default goes on beside the fault"
-    );
+    assert_eq!(reader.get::<u16>(&PORT), 80, "the default goes on beside the fault");
     assert_eq!(reader.get::<Duration>(&WAIT), Duration::from_secs(30));
     assert_eq!(reader.get::<ByteSize>(&SIZE), ByteSize(1 << 30));
     let _: String = reader.get(&NAME);
@@ -55,10 +48,7 @@ fn blank_counts_as_not_set() {
     assert_eq!(reader.opt::<String>(&NAME), None);
     let effective = reader.finish().unwrap();
     assert_eq!(effective.get("PORT").unwrap().origin, Origin::Default);
-    assert_eq!(
-        effective.to_string(),
-        "PORT=80  # default\n# NAME is not set\n"
-    );
+    assert_eq!(effective.to_string(), "PORT=80  # default\n# NAME is not set\n");
 }
 
 #[test]
@@ -77,23 +67,12 @@ fn no_secret_in_effective_settings_faults_or_debug() {
     let mut reader = Reader::new(&source);
     let secret: SecretString = reader.get(&TOKEN);
     let link: Url = reader.get(&LINK);
-    assert_eq!(
-        (secret.expose_secret(), link.password()),
-        ("hunter2", Some("swordfish"))
-    );
+    assert_eq!((secret.expose_secret(), link.password()), ("hunter2", Some("swordfish")));
     let debug = format!("{reader:?}");
     let effective = reader.finish().unwrap();
-    let texts = [
-        debug,
-        format!("{secret:?}"),
-        format!("{effective:?}"),
-        effective.to_string(),
-    ];
+    let texts = [debug, format!("{secret:?}"), format!("{effective:?}"), effective.to_string()];
     for text in texts {
-        assert!(
-            !text.contains("hunter2") && !text.contains("swordfish"),
-            "{text}"
-        );
+        assert!(!text.contains("hunter2") && !text.contains("swordfish"), "{text}");
     }
     assert!(effective.to_string().contains("TOKEN=[hidden]\n"));
 
@@ -113,16 +92,9 @@ fn no_secret_in_effective_settings_faults_or_debug() {
     reader.fault("NAME", "must not equal hunter2");
     let faults = reader.finish().unwrap_err();
     for text in [faults.to_string(), format!("{faults:?}")] {
-        assert!(
-            !text.contains("hunter2") && !text.contains("swordfish"),
-            "{text}"
-        );
+        assert!(!text.contains("hunter2") && !text.contains("swordfish"), "{text}");
     }
-    assert!(
-        faults
-            .to_string()
-            .contains("TOKEN: the value is not accepted (value \"[hidden]\"; allowed: number)")
-    );
+    assert!(faults.to_string().contains("TOKEN: the value is not accepted (value \"[hidden]\"; allowed: number)"));
     assert!(faults.to_string().contains("NAME: must not equal [hidden]"));
 }
 
@@ -132,13 +104,7 @@ fn a_default_that_does_not_parse_is_a_fault() {
     let source = source(&[]);
     let mut reader = Reader::new(&source);
     assert_eq!(reader.get::<NonZeroU32>(&BROKEN), NonZeroU32::MIN);
-    assert!(
-        reader
-            .finish()
-            .unwrap_err()
-            .to_string()
-            .starts_with("BROKEN: the default is not a whole number")
-    );
+    assert!(reader.finish().unwrap_err().to_string().starts_with("BROKEN: the default is not a whole number"));
 }
 
 #[test]
@@ -162,10 +128,7 @@ fn a_key_read_twice_is_told_once() {
 
 #[test]
 fn overrides_come_before_what_they_override() {
-    let source = (
-        source(&[("PORT", "1")]),
-        source(&[("PORT", "2"), ("NAME", "n")]),
-    );
+    let source = (source(&[("PORT", "1")]), source(&[("PORT", "2"), ("NAME", "n")]));
     let mut reader = Reader::new(&source);
     assert_eq!(reader.get::<u16>(&PORT), 1);
     assert_eq!(reader.get::<String>(&NAME), "n");

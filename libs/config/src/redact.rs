@@ -14,11 +14,7 @@ const CREDENTIAL_NAMES: [&str; 5] = ["password", "passwd", "secret", "token", "k
 
 /// The value with user info and credential-like query parameters of every URL in it replaced.
 pub fn without_credentials(value: &str) -> String {
-    value
-        .split(',')
-        .map(one_without_credentials)
-        .collect::<Vec<_>>()
-        .join(",")
+    value.split(',').map(one_without_credentials).collect::<Vec<_>>().join(",")
 }
 
 /// One line of at most 200 characters, credentials replaced and control characters escaped.
@@ -47,9 +43,7 @@ fn one_without_credentials(part: &str) -> String {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let at = match rest[..end].rfind('@') {
         Some(at) => Some(at),
-        None => rest
-            .rfind('@')
-            .filter(|at| rest[..*at].contains(':') && !is_plain_path(&rest[..*at])),
+        None => rest.rfind('@').filter(|at| rest[..*at].contains(':') && !is_plain_path(&rest[..*at])),
     };
     let rest = match at {
         Some(at) => format!("{HIDDEN}{}", &rest[at..]),
@@ -61,21 +55,17 @@ fn one_without_credentials(part: &str) -> String {
 /// `host:port/path` before an `@` is a path that contains an `@`, not user info.
 fn is_plain_path(before: &str) -> bool {
     let authority = before.split('/').next().unwrap_or(before);
-    authority
-        .rsplit_once(':')
-        .is_none_or(|(_, port)| port.parse::<u16>().is_ok())
+    authority.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 fn hide_query(rest: &str) -> String {
     let Some((head, query)) = rest.split_once('?') else {
         return rest.to_owned();
     };
-    let parameters = query
-        .split('&')
-        .map(|parameter| match parameter.split_once('=') {
-            Some((name, _)) if is_credential(name) => format!("{name}={HIDDEN}"),
-            _ => parameter.to_owned(),
-        });
+    let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
+        Some((name, _)) if is_credential(name) => format!("{name}={HIDDEN}"),
+        _ => parameter.to_owned(),
+    });
     format!("{head}?{}", parameters.collect::<Vec<_>>().join("&"))
 }
 
@@ -93,18 +83,9 @@ mod tests {
         let cases = [
             ("plain", "plain"),
             ("nats://localhost:4222", "nats://localhost:4222"),
-            (
-                "nats://u:p@a:4222,nats://t@b:4222",
-                "nats://[hidden]@a:4222,nats://[hidden]@b:4222",
-            ),
-            (
-                "postgres://u:p%40@h/db?sslmode=require",
-                "postgres://[hidden]@h/db?sslmode=require",
-            ),
-            (
-                "postgres://h/db?user=u&password=hunter2",
-                "postgres://h/db?user=u&password=[hidden]",
-            ),
+            ("nats://u:p@a:4222,nats://t@b:4222", "nats://[hidden]@a:4222,nats://[hidden]@b:4222"),
+            ("postgres://u:p%40@h/db?sslmode=require", "postgres://[hidden]@h/db?sslmode=require"),
+            ("postgres://h/db?user=u&password=hunter2", "postgres://h/db?user=u&password=[hidden]"),
             ("postgres://u:pa/ss@h/db", "postgres://[hidden]@h/db"),
             ("https://h:443/a@b", "https://h:443/a@b"),
             ("someone@example.org", "someone@example.org"),

@@ -27,30 +27,17 @@ impl Setting {
         values: &'static str,
         help: &'static str,
     ) -> Self {
-        Self {
-            key,
-            default,
-            help,
-            values,
-            secret: false,
-            default_note: None,
-        }
+        Self { key, default, help, values, secret: false, default_note: None }
     }
 
     /// The same setting, its value hidden wherever settings are shown.
     pub const fn secret(self) -> Self {
-        Self {
-            secret: true,
-            ..self
-        }
+        Self { secret: true, ..self }
     }
 
     /// Describes a default that the reading code works out; see `Reader::get_or`.
     pub const fn default_note(self, note: &'static str) -> Self {
-        Self {
-            default_note: Some(note),
-            ..self
-        }
+        Self { default_note: Some(note), ..self }
     }
 
     /// The default as `--help` and the documentation show it.

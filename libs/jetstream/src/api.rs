@@ -42,10 +42,8 @@ pub(crate) async fn call<T: DeserializeOwned>(
 ) -> Result<T, ApiError> {
     match js.request(subject, payload).await.map_err(ApiError::Unavailable)? {
         Response::Ok(value) => Ok(value),
-        Response::Err { error } => Err(ApiError::Refused {
-            code: error.error_code(),
-            status: error.code(),
-            reason: error.to_string(),
-        }),
+        Response::Err { error } => {
+            Err(ApiError::Refused { code: error.error_code(), status: error.code(), reason: error.to_string() })
+        }
     }
 }

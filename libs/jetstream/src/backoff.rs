@@ -23,7 +23,8 @@ mod tests {
 
     #[test]
     fn the_ceiling_doubles_up_to_the_cap() {
-        let cases = [(0, 100), (1, 100), (2, 200), (3, 400), (8, 12_800), (9, 15_000), (40, 15_000), (usize::MAX, 15_000)];
+        let cases =
+            [(0, 100), (1, 100), (2, 200), (3, 400), (8, 12_800), (9, 15_000), (40, 15_000), (usize::MAX, 15_000)];
         for (attempt, expected) in cases {
             assert_eq!(ceiling(attempt, MS(100), MS(15_000)), MS(expected), "attempt {attempt}");
         }

@@ -18,9 +18,9 @@ pub mod subjects;
 pub mod topology;
 pub mod trace;
 
+pub use api::ApiError;
 pub use async_nats::HeaderMap;
 pub use config::{Auth, NatsConfig, Tls};
 pub use consume::{AckInfo, Delivery, PullOptions, Puller, Settler, Slots};
-pub use api::ApiError;
 pub use nats::{Error, Nats};
 pub use publish::{Ack, Publisher, publish};

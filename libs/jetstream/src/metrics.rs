@@ -3,11 +3,8 @@
 use agentforge_metrics::Metric;
 
 /// Whether every NATS connection of the process is up.
-pub const NATS_CONNECTED: Metric = Metric::gauge(
-    "agentforge_nats_connected",
-    &[],
-    "1 while every NATS connection of this process is up, else 0.",
-);
+pub const NATS_CONNECTED: Metric =
+    Metric::gauge("agentforge_nats_connected", &[], "1 while every NATS connection of this process is up, else 0.");
 
 /// When a loop last made progress; a loop that waits with nothing to do makes progress too.
 pub const LOOP_LAST_PROGRESS: Metric = Metric::gauge(

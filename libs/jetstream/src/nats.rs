@@ -332,7 +332,9 @@ impl Shared {
             Event::ServerError(error) => warn!(%error, "NATS server error"),
             // Each failed try to connect ends up here; that the connection is down was told once.
             Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
-            Event::SlowConsumer(subscription) => warn!(subscription, "messages dropped: a subscription is read too slowly"),
+            Event::SlowConsumer(subscription) => {
+                warn!(subscription, "messages dropped: a subscription is read too slowly")
+            }
             Event::Draining => {}
         }
     }

@@ -303,7 +303,11 @@ mod tests {
         let cases = [
             (r#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}"#, "full", true),
             (r#"{"error":{"code":400,"err_code":10047,"description":"storage"}}"#, "full", true),
-            (r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#, "too_large", false),
+            (
+                r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"}}"#,
+                "too_large",
+                false,
+            ),
             (r#"{"error":{"code":503,"err_code":10008,"description":"unavailable"}}"#, "unavailable", true),
             (r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"}}"#, "refused", false),
             (r#"{"stream":"s"}"#, "refused", false),

@@ -74,7 +74,12 @@ impl Replies {
     }
 
     /// Takes a place: the reply subject, and where the reply arrives.
-    pub(crate) fn expect(&self, epoch: u64, deadline: Instant, permit: Option<OwnedSemaphorePermit>) -> (String, Pending) {
+    pub(crate) fn expect(
+        &self,
+        epoch: u64,
+        deadline: Instant,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> (String, Pending) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (tx, answer) = oneshot::channel();
         self.lock().insert(id, Waiter { answer: tx, deadline, epoch, _permit: permit });

@@ -25,8 +25,10 @@ impl NameError {
 }
 
 const TOKEN_RULE: &str = "expected 1 to 63 letters, digits or hyphens, starting with a letter or digit";
-const TOOL_RULE: &str = "expected 1 to 64 letters, digits, dots, hyphens or underscores, starting with a letter or digit";
-const AGENT_RULE: &str = "expected 1 to 128 letters, digits, dots, hyphens or underscores, starting with a letter or digit";
+const TOOL_RULE: &str =
+    "expected 1 to 64 letters, digits, dots, hyphens or underscores, starting with a letter or digit";
+const AGENT_RULE: &str =
+    "expected 1 to 128 letters, digits, dots, hyphens or underscores, starting with a letter or digit";
 
 fn fits(s: &str, max: usize, extra: &[u8]) -> bool {
     let b = s.as_bytes();

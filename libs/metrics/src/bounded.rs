@@ -19,28 +19,17 @@ pub struct Bounded {
 impl Bounded {
     /// Admits the first `max` different values.
     pub const fn new(max: usize) -> Self {
-        Self {
-            max,
-            seen: RwLock::new(BTreeSet::new()),
-        }
+        Self { max, seen: RwLock::new(BTreeSet::new()) }
     }
 
     /// Admits exactly these values.
     pub fn only<S: Into<String>>(values: impl IntoIterator<Item = S>) -> Self {
-        Self {
-            max: 0,
-            seen: RwLock::new(values.into_iter().map(Into::into).collect()),
-        }
+        Self { max: 0, seen: RwLock::new(values.into_iter().map(Into::into).collect()) }
     }
 
     /// The value itself if it is admitted, else [`OTHER`].
     pub fn label<'a>(&self, value: &'a str) -> &'a str {
-        if self
-            .seen
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(value)
-        {
+        if self.seen.read().unwrap_or_else(PoisonError::into_inner).contains(value) {
             return value;
         }
         if self.max == 0 || value.is_empty() || value.len() > VALUE_MAX {
@@ -96,18 +85,11 @@ mod tests {
                 scope.spawn(move || {
                     for n in 0..100 {
                         let value = format!("v{}", n * (thread + 1));
-                        admitted
-                            .lock()
-                            .unwrap()
-                            .insert(labels.label(&value).to_owned());
+                        admitted.lock().unwrap().insert(labels.label(&value).to_owned());
                     }
                 });
             }
         });
-        assert_eq!(
-            admitted.into_inner().unwrap().len(),
-            9,
-            "eight values and other"
-        );
+        assert_eq!(admitted.into_inner().unwrap().len(), 9, "eight values and other");
     }
 }

@@ -14,22 +14,11 @@ pub fn catalogue_markdown(groups: &[(&str, &[&[Metric]])]) -> String {
         }
         let _ = writeln!(out, "## {name}\n");
         out.push_str("| Metric | Type | Unit | Labels | Meaning |\n|---|---|---|---|---|\n");
-        let by_name: BTreeMap<_, _> = lists
-            .iter()
-            .flat_map(|list| list.iter())
-            .map(|metric| (metric.name, metric))
-            .collect();
+        let by_name: BTreeMap<_, _> =
+            lists.iter().flat_map(|list| list.iter()).map(|metric| (metric.name, metric)).collect();
         for metric in by_name.values() {
-            let labels: Vec<_> = metric
-                .labels
-                .iter()
-                .map(|label| format!("`{label}`"))
-                .collect();
-            let labels = if labels.is_empty() {
-                "–".to_owned()
-            } else {
-                labels.join(", ")
-            };
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
             let help = metric.help.replace('|', "\\|").replace('<', "&lt;");
             let _ = writeln!(
                 out,
@@ -49,15 +38,9 @@ pub fn check(catalogue: &[&[Metric]]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut known: BTreeMap<&str, &Metric> = BTreeMap::new();
     for metric in catalogue.iter().flat_map(|list| list.iter()) {
-        faults.extend(
-            problems(metric)
-                .into_iter()
-                .map(|problem| format!("{}: {problem}", metric.name)),
-        );
+        faults.extend(problems(metric).into_iter().map(|problem| format!("{}: {problem}", metric.name)));
         match known.insert(metric.name, metric) {
-            Some(other) if other != metric => {
-                faults.push(format!("{}: declared twice, differently", metric.name))
-            }
+            Some(other) if other != metric => faults.push(format!("{}: declared twice, differently", metric.name)),
             _ => {}
         }
     }
@@ -68,8 +51,7 @@ fn problems(metric: &Metric) -> Vec<String> {
     let mut out = Vec::new();
     let word = |s: &str| {
         s.starts_with(|c: char| c.is_ascii_lowercase())
-            && s.bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     if !word(metric.name) {
         out.push("a name is lower-case letters, digits and _".to_owned());
@@ -124,20 +106,12 @@ mod tests {
     use super::*;
 
     const A: Metric = Metric::counter("agentforge_a_total", &["tool", "reason"], "A|s seen.");
-    const B: Metric = Metric::histogram(
-        "agentforge_b_seconds",
-        &[0.1, 1.0, 1200.0],
-        &[],
-        "How long B takes.",
-    );
+    const B: Metric = Metric::histogram("agentforge_b_seconds", &[0.1, 1.0, 1200.0], &[], "How long B takes.");
 
     #[test]
     fn markdown_has_a_sorted_row_per_metric() {
         let text = catalogue_markdown(&[("Worker", &[&[B, A], &[A]])]);
-        let rows: Vec<_> = text
-            .lines()
-            .filter(|line| line.starts_with("| `"))
-            .collect();
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
         assert_eq!(
             rows,
             [
@@ -164,9 +138,6 @@ mod tests {
             assert_eq!(check(&[&[metric]]).len(), 1, "{}", metric.name);
         }
         let other = Metric { help: "else", ..A };
-        assert_eq!(
-            check(&[&[A], &[other]]),
-            ["agentforge_a_total: declared twice, differently"]
-        );
+        assert_eq!(check(&[&[A], &[other]]), ["agentforge_a_total: declared twice, differently"]);
     }
 }

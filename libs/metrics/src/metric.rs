@@ -48,33 +48,13 @@ static METADATA: Metadata<'static> = Metadata::new("agentforge", Level::INFO, No
 
 impl Metric {
     /// Declares a counter.
-    pub const fn counter(
-        name: &'static str,
-        labels: &'static [&'static str],
-        help: &'static str,
-    ) -> Self {
-        Self {
-            name,
-            kind: Kind::Counter,
-            unit: unit_of(name),
-            labels,
-            help,
-        }
+    pub const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Counter, unit: unit_of(name), labels, help }
     }
 
     /// Declares a gauge.
-    pub const fn gauge(
-        name: &'static str,
-        labels: &'static [&'static str],
-        help: &'static str,
-    ) -> Self {
-        Self {
-            name,
-            kind: Kind::Gauge,
-            unit: unit_of(name),
-            labels,
-            help,
-        }
+    pub const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Gauge, unit: unit_of(name), labels, help }
     }
 
     /// Declares a histogram; `buckets` are upper bounds in its unit, ascending.
@@ -84,49 +64,25 @@ impl Metric {
         labels: &'static [&'static str],
         help: &'static str,
     ) -> Self {
-        Self {
-            name,
-            kind: Kind::Histogram(buckets),
-            unit: unit_of(name),
-            labels,
-            help,
-        }
+        Self { name, kind: Kind::Histogram(buckets), unit: unit_of(name), labels, help }
     }
 
     /// The counter with these label values, registered if new.
     pub fn counter_handle(&self, label_values: &[&str]) -> Counter {
-        debug_assert!(
-            matches!(self.kind, Kind::Counter),
-            "{} is not a counter",
-            self.name
-        );
-        metrics::with_recorder(|recorder| {
-            recorder.register_counter(&self.key(label_values), &METADATA)
-        })
+        debug_assert!(matches!(self.kind, Kind::Counter), "{} is not a counter", self.name);
+        metrics::with_recorder(|recorder| recorder.register_counter(&self.key(label_values), &METADATA))
     }
 
     /// The gauge with these label values, registered if new.
     pub fn gauge_handle(&self, label_values: &[&str]) -> Gauge {
-        debug_assert!(
-            matches!(self.kind, Kind::Gauge),
-            "{} is not a gauge",
-            self.name
-        );
-        metrics::with_recorder(|recorder| {
-            recorder.register_gauge(&self.key(label_values), &METADATA)
-        })
+        debug_assert!(matches!(self.kind, Kind::Gauge), "{} is not a gauge", self.name);
+        metrics::with_recorder(|recorder| recorder.register_gauge(&self.key(label_values), &METADATA))
     }
 
     /// The histogram with these label values, registered if new.
     pub fn histogram_handle(&self, label_values: &[&str]) -> Histogram {
-        debug_assert!(
-            matches!(self.kind, Kind::Histogram(_)),
-            "{} is not a histogram",
-            self.name
-        );
-        metrics::with_recorder(|recorder| {
-            recorder.register_histogram(&self.key(label_values), &METADATA)
-        })
+        debug_assert!(matches!(self.kind, Kind::Histogram(_)), "{} is not a histogram", self.name);
+        metrics::with_recorder(|recorder| recorder.register_histogram(&self.key(label_values), &METADATA))
     }
 
     /// Adds one to a counter.
@@ -151,9 +107,7 @@ impl Metric {
 
     /// Sets a gauge to the present time, in seconds since 1970.
     pub fn set_now(&self, label_values: &[&str]) {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         self.set(label_values, now.as_secs_f64());
     }
 
@@ -163,20 +117,12 @@ impl Metric {
     }
 
     fn key(&self, label_values: &[&str]) -> Key {
-        debug_assert_eq!(
-            self.labels.len(),
-            label_values.len(),
-            "{} has labels {:?}",
-            self.name,
-            self.labels
-        );
+        debug_assert_eq!(self.labels.len(), label_values.len(), "{} has labels {:?}", self.name, self.labels);
         if self.labels.is_empty() {
             return Key::from_static_name(self.name);
         }
         let labels = self.labels.iter().zip(label_values);
-        let labels: Vec<Label> = labels
-            .map(|(name, value)| Label::new(*name, (*value).to_owned()))
-            .collect();
+        let labels: Vec<Label> = labels.map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
         Key::from_parts(self.name, labels)
     }
 }

@@ -6,9 +6,7 @@
 
 use crate::{Kind, Metric, Unit};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString};
-use metrics_exporter_prometheus::{
-    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -47,20 +45,11 @@ impl Handle {
     pub fn render(&self) -> String {
         self.0.process.collect();
         let mut text = self.0.main_handle.render();
-        for late in self
-            .0
-            .late
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        for late in self.0.late.read().unwrap_or_else(PoisonError::into_inner).iter() {
             text.push_str(&late.handle.render());
         }
         // Families are separated by an empty line; the recorder gives them in random order.
-        let mut families: Vec<&str> = text
-            .split("\n\n")
-            .filter(|family| !family.is_empty())
-            .collect();
+        let mut families: Vec<&str> = text.split("\n\n").filter(|family| !family.is_empty()).collect();
         families.sort_by_key(|family| family.lines().find_map(|line| line.strip_prefix("# TYPE ")));
         let mut out = String::with_capacity(text.len() + 1);
         for family in families {
@@ -74,13 +63,7 @@ impl Handle {
     /// observation takes memory.
     pub fn upkeep(&self) {
         self.0.main_handle.run_upkeep();
-        for late in self
-            .0
-            .late
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        for late in self.0.late.read().unwrap_or_else(PoisonError::into_inner).iter() {
             late.handle.run_upkeep();
         }
     }
@@ -117,10 +100,7 @@ impl Shared {
             process: metrics_process::Collector::default(),
         };
         declared.values().for_each(|metric| shared.start(metric));
-        *shared
-            .declared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = declared;
+        *shared.declared.lock().unwrap_or_else(PoisonError::into_inner) = declared;
         shared
     }
 
@@ -141,9 +121,7 @@ impl Shared {
     }
 
     fn add_late(&self, new: &BTreeMap<&'static str, Metric>) {
-        let histograms = new
-            .values()
-            .filter(|metric| matches!(metric.kind, Kind::Histogram(_)));
+        let histograms = new.values().filter(|metric| matches!(metric.kind, Kind::Histogram(_)));
         // One that was recorded before it was declared keeps its place: a family may stand only once.
         let rendered = self.main_handle.render();
         let names: Vec<_> = histograms
@@ -154,15 +132,8 @@ impl Shared {
             return;
         }
         let recorder = build(names.iter().filter_map(|name| new.get(name)));
-        let late = Late {
-            names,
-            handle: recorder.handle(),
-            recorder,
-        };
-        self.late
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(late);
+        let late = Late { names, handle: recorder.handle(), recorder };
+        self.late.write().unwrap_or_else(PoisonError::into_inner).push(late);
     }
 
     /// Describes a metric and, where it has no labels, makes it show from the start.
@@ -200,16 +171,10 @@ impl Shared {
 }
 
 fn build<'a>(metrics: impl Iterator<Item = &'a Metric>) -> PrometheusRecorder {
-    let mut builder = PrometheusBuilder::new()
-        .set_buckets(UNDECLARED_BUCKETS)
-        .expect("a constant that is not empty");
+    let mut builder = PrometheusBuilder::new().set_buckets(UNDECLARED_BUCKETS).expect("a constant that is not empty");
     for metric in metrics {
         if let Kind::Histogram(buckets) = metric.kind {
-            let buckets = if buckets.is_empty() {
-                UNDECLARED_BUCKETS
-            } else {
-                buckets
-            };
+            let buckets = if buckets.is_empty() { UNDECLARED_BUCKETS } else { buckets };
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
                 .expect("buckets are not empty");
@@ -237,9 +202,7 @@ impl Recorder for Front {
         self.0.main.describe_gauge(name, unit, help);
     }
     fn describe_histogram(&self, name: KeyName, unit: Option<metrics::Unit>, help: SharedString) {
-        self.0.for_histogram(name.clone().as_str(), |recorder| {
-            recorder.describe_histogram(name, unit, help)
-        });
+        self.0.for_histogram(name.clone().as_str(), |recorder| recorder.describe_histogram(name, unit, help));
     }
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
         self.0.main.register_counter(key, metadata)
@@ -248,8 +211,6 @@ impl Recorder for Front {
         self.0.main.register_gauge(key, metadata)
     }
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        self.0.for_histogram(key.name(), |recorder| {
-            recorder.register_histogram(key, metadata)
-        })
+        self.0.for_histogram(key.name(), |recorder| recorder.register_histogram(key, metadata))
     }
 }

@@ -26,10 +26,7 @@ pub fn admin_router(runtime: &Runtime) -> Router {
 ///
 /// # Errors
 /// [`Error::Bind`] when the port cannot be had.
-pub async fn serve_metrics(
-    runtime: &Runtime,
-    common: &Common,
-) -> Result<Option<SocketAddr>, Error> {
+pub async fn serve_metrics(runtime: &Runtime, common: &Common) -> Result<Option<SocketAddr>, Error> {
     if !runtime.serves_metrics() {
         return Ok(None);
     }
@@ -38,9 +35,7 @@ pub async fn serve_metrics(
     let router = admin_router(runtime);
     let (stop, grace) = (runtime.stopping(), runtime.grace());
     let serve = async move { Ok(serve_http(listener, router, stop, grace).await?) };
-    runtime
-        .supervisor()
-        .spawn("metrics-listener", OnEnd::Stop, serve);
+    runtime.supervisor().spawn("metrics-listener", OnEnd::Stop, serve);
     Ok(Some(address))
 }
 
@@ -58,20 +53,9 @@ async fn metrics(State(runtime): State<Runtime>) -> Response {
     // Keeps the gauge of readiness true also when nobody asks /readyz.
     let _ = runtime.readiness().ready_body();
     let text = runtime.process().render_metrics();
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 fn code(good: bool) -> StatusCode {
-    if good {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    }
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }

@@ -28,10 +28,7 @@ pub fn main<S: Service>() -> ExitCode {
 
 /// [`main`] with given arguments (without the program's name) and settings; returns the exit code.
 /// Takes over the process's globals and signals.
-pub fn main_from<S: Service>(
-    arguments: impl IntoIterator<Item = OsString>,
-    source: &dyn Source,
-) -> u8 {
+pub fn main_from<S: Service>(arguments: impl IntoIterator<Item = OsString>, source: &dyn Source) -> u8 {
     let action = match Action::parse(arguments) {
         Ok(action) => action,
         Err(problem) => {
@@ -86,19 +83,13 @@ fn configure<S: Service>(source: &dyn Source) -> Result<(S::Config, Effective), 
 }
 
 fn refuse<S: Service>(faults: &Faults) -> u8 {
-    complain(&format!(
-        "{}: the settings are not right, nothing was started\n{faults}\n",
-        S::NAME
-    ));
+    complain(&format!("{}: the settings are not right, nothing was started\n{faults}\n", S::NAME));
     agentforge_config::EXIT_CODE
 }
 
 fn help<S: Service>() -> String {
     let settings = S::settings();
-    let groups: Vec<(&str, &[Setting])> = settings
-        .iter()
-        .map(|(name, group)| (*name, group.as_slice()))
-        .collect();
+    let groups: Vec<(&str, &[Setting])> = settings.iter().map(|(name, group)| (*name, group.as_slice())).collect();
     format!(
         "agentforge-{name} {version}\n\nUsage: agentforge-{name} [--check-config | --help | --version]\n\n\
          --check-config  checks the settings, prints the effective ones (secrets hidden) and exits\n\n\
@@ -110,17 +101,11 @@ fn help<S: Service>() -> String {
 }
 
 fn start<S: Service>(config: S::Config) -> u8 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name(S::NAME)
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(S::NAME).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!(
-                "{}: cannot start the async runtime: {error}\n",
-                S::NAME
-            ));
+            complain(&format!("{}: cannot start the async runtime: {error}\n", S::NAME));
             return 1;
         }
     };
@@ -133,13 +118,7 @@ async fn serve<S: Service>(config: S::Config) -> u8 {
     let common = S::common(&config).clone();
     let metrics: Vec<&[Metric]> = S::metrics();
     let process = Process::init_as(S::NAME, &common, &metrics);
-    info!(
-        version = S::VERSION,
-        env = common.env,
-        mission = common.mission,
-        site = common.site,
-        "starting"
-    );
+    info!(version = S::VERSION, env = common.env, mission = common.mission, site = common.site, "starting");
     let outcome = build_and_run::<S>(config, &process).await;
     process.flush(FLUSH).await;
     u8::from(outcome.is_err())
@@ -148,8 +127,7 @@ async fn serve<S: Service>(config: S::Config) -> u8 {
 /// Logs every failure itself.
 async fn build_and_run<S: Service>(config: S::Config, process: &Process) -> Result<(), ()> {
     let common = S::common(&config).clone();
-    let signals =
-        Signals::install().map_err(|error| error!(error = %chain(&error), "cannot start"))?;
+    let signals = Signals::install().map_err(|error| error!(error = %chain(&error), "cannot start"))?;
     if let Some(path) = &common.ready_file {
         remove_ready_file(path);
     }
@@ -167,9 +145,7 @@ async fn build_and_run<S: Service>(config: S::Config, process: &Process) -> Resu
             return supervisor.drain(deadline()).await.map_err(|error| error!(error = %chain(&error), "stopped with a failure"));
         }
     };
-    run(vec![member], Host::new(&common, stop, signals))
-        .await
-        .map_err(drop)
+    run(vec![member], Host::new(&common, stop, signals)).await.map_err(drop)
 }
 
 /// Writes to stdout. A reader that went away is not our failure.

@@ -43,12 +43,7 @@ pub struct Host {
 impl Host {
     /// A host with the pause and the ready file of the common settings.
     pub fn new(common: &Common, stop: CancellationToken, signals: Signals) -> Self {
-        Self {
-            stop,
-            signals,
-            pause: common.shutdown_pause,
-            ready_file: common.ready_file.clone(),
-        }
+        Self { stop, signals, pause: common.shutdown_pause, ready_file: common.ready_file.clone() }
     }
 }
 
@@ -57,27 +52,14 @@ impl Member {
     ///
     /// # Errors
     /// What the service's `build` returned.
-    pub async fn build<S: Service>(
-        config: S::Config,
-        runtime: Runtime,
-    ) -> Result<Self, anyhow::Error> {
+    pub async fn build<S: Service>(config: S::Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
         crate::metrics::BUILD_INFO.set(&[runtime.name(), S::VERSION], 1.0);
-        match S::build(config, runtime.clone())
-            .instrument(runtime.scope())
-            .await
-        {
-            Ok(service) => Ok(Self {
-                endpoints: service.endpoints(),
-                run: Box::pin(service.run()),
-                runtime,
-            }),
+        match S::build(config, runtime.clone()).instrument(runtime.scope()).await {
+            Ok(service) => Ok(Self { endpoints: service.endpoints(), run: Box::pin(service.run()), runtime }),
             Err(failure) => {
                 runtime.stopping().cancel();
                 // The build's error is the cause; what its tasks say while stopping is not.
-                let _ = runtime
-                    .supervisor()
-                    .drain(tokio::time::Instant::now() + OVERRUN)
-                    .await;
+                let _ = runtime.supervisor().drain(tokio::time::Instant::now() + OVERRUN).await;
                 Err(failure)
             }
         }
@@ -121,9 +103,7 @@ impl Member {
             (Err(failure @ Error::Task(_)), _) => Err(failure.into()),
             (_, Err(failure)) => Err(failure),
             (Err(failure), Ok(())) => Err(failure.into()),
-            (Ok(()), Ok(())) if ended_early => {
-                Err(anyhow::anyhow!("ended without being asked to stop"))
-            }
+            (Ok(()), Ok(())) if ended_early => Err(anyhow::anyhow!("ended without being asked to stop")),
             (Ok(()), Ok(())) => Ok(()),
         }
     }
@@ -135,10 +115,7 @@ impl Member {
 /// # Errors
 /// The first failure of any of them; all others are stopped then and awaited.
 pub async fn run(members: Vec<Member>, host: Host) -> Result<(), anyhow::Error> {
-    let runtimes: Vec<Runtime> = members
-        .iter()
-        .map(|member| member.runtime.clone())
-        .collect();
+    let runtimes: Vec<Runtime> = members.iter().map(|member| member.runtime.clone()).collect();
     let outcome = announce(&members, &host);
     let mut running = JoinSet::new();
     for member in members {
@@ -151,13 +128,9 @@ pub async fn run(members: Vec<Member>, host: Host) -> Result<(), anyhow::Error> 
     if failure.is_none() {
         failure = until_stop(&mut running, &runtimes, &host).await.err();
     }
-    runtimes
-        .iter()
-        .for_each(|runtime| runtime.readiness().set_stopping());
+    runtimes.iter().for_each(|runtime| runtime.readiness().set_stopping());
     host.stop.cancel();
-    runtimes
-        .iter()
-        .for_each(|runtime| runtime.stopping().cancel());
+    runtimes.iter().for_each(|runtime| runtime.stopping().cancel());
     while let Some(ended) = running.join_next().await {
         if let Err(error) = told(ended) {
             failure.get_or_insert(error);
@@ -189,13 +162,8 @@ fn announce(members: &[Member], host: &Host) -> Result<(), Error> {
             "READY"
         );
     }
-    let services: Vec<_> = members
-        .iter()
-        .map(|member| (member.name(), member.endpoints))
-        .collect();
-    host.ready_file
-        .as_deref()
-        .map_or(Ok(()), |path| write_ready_file(path, &services))
+    let services: Vec<_> = members.iter().map(|member| (member.name(), member.endpoints)).collect();
+    host.ready_file.as_deref().map_or(Ok(()), |path| write_ready_file(path, &services))
 }
 
 type Ended = Result<(&'static str, Result<(), anyhow::Error>), tokio::task::JoinError>;
@@ -211,9 +179,7 @@ async fn until_stop(
         () = host.stop.cancelled() => return Ok(()),
         Some(ended) = running.join_next() => return told(ended),
     }
-    runtimes
-        .iter()
-        .for_each(|runtime| runtime.readiness().set_stopping());
+    runtimes.iter().for_each(|runtime| runtime.readiness().set_stopping());
     tokio::select! {
         () = tokio::time::sleep(host.pause) => Ok(()),
         () = host.stop.cancelled() => Ok(()),

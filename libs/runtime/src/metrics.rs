@@ -3,11 +3,8 @@
 use agentforge_metrics::{Metric, buckets};
 
 /// The version that runs.
-pub const BUILD_INFO: Metric = Metric::gauge(
-    "agentforge_build_info",
-    &["service", "version"],
-    "Always 1; the labels tell what runs.",
-);
+pub const BUILD_INFO: Metric =
+    Metric::gauge("agentforge_build_info", &["service", "version"], "Always 1; the labels tell what runs.");
 /// Supervised tasks that failed.
 pub const TASK_FAILURES: Metric = Metric::counter(
     "agentforge_task_failures_total",
@@ -15,11 +12,8 @@ pub const TASK_FAILURES: Metric = Metric::counter(
     "Supervised tasks that failed, panicked, or ended although they must not.",
 );
 /// Readiness.
-pub const READY: Metric = Metric::gauge(
-    "agentforge_ready",
-    &["service"],
-    "1 when the service can do its callers' work, else 0.",
-);
+pub const READY: Metric =
+    Metric::gauge("agentforge_ready", &["service"], "1 when the service can do its callers' work, else 0.");
 /// Answered requests.
 pub const HTTP_REQUESTS: Metric = Metric::counter(
     "agentforge_http_requests_total",
@@ -34,26 +28,16 @@ pub const HTTP_REQUEST_SECONDS: Metric = Metric::histogram(
     "Time from request to response head, by route template.",
 );
 /// Connections.
-pub const HTTP_CONNECTIONS: Metric = Metric::gauge(
-    "agentforge_http_connections",
-    &[],
-    "Open HTTP connections of the process.",
-);
+pub const HTTP_CONNECTIONS: Metric =
+    Metric::gauge("agentforge_http_connections", &[], "Open HTTP connections of the process.");
 /// Live tasks.
-pub const ALIVE_TASKS: Metric = Metric::gauge(
-    "tokio_alive_tasks",
-    &[],
-    "Tasks of the async runtime that have not ended.",
-);
+pub const ALIVE_TASKS: Metric =
+    Metric::gauge("tokio_alive_tasks", &[], "Tasks of the async runtime that have not ended.");
 /// Worker threads.
-pub const WORKERS: Metric =
-    Metric::gauge("tokio_workers", &[], "Worker threads of the async runtime.");
+pub const WORKERS: Metric = Metric::gauge("tokio_workers", &[], "Worker threads of the async runtime.");
 /// Waiting tasks.
-pub const QUEUE_DEPTH: Metric = Metric::gauge(
-    "tokio_global_queue_depth",
-    &[],
-    "Tasks waiting in the async runtime's global queue.",
-);
+pub const QUEUE_DEPTH: Metric =
+    Metric::gauge("tokio_global_queue_depth", &[], "Tasks waiting in the async runtime's global queue.");
 /// Busy share.
 pub const BUSY_RATIO: Metric = Metric::gauge(
     "tokio_busy_ratio",
@@ -79,9 +63,6 @@ pub const METRICS: &[Metric] = &[
 mod tests {
     #[test]
     fn names_keep_the_rules() {
-        assert_eq!(
-            agentforge_metrics::check(&[super::METRICS]),
-            Vec::<String>::new()
-        );
+        assert_eq!(agentforge_metrics::check(&[super::METRICS]), Vec::<String>::new());
     }
 }

@@ -41,10 +41,7 @@ impl Process {
                 let exporter = telemetry::install(name, common).map(Arc::new);
                 std::panic::set_hook(Box::new(telemetry::log_panic));
                 start_upkeep(handle.clone());
-                Self {
-                    metrics: handle,
-                    exporter,
-                }
+                Self { metrics: handle, exporter }
             })
             .clone()
     }
@@ -58,10 +55,7 @@ impl Process {
                 let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
                 telemetry::install_logs("test", &level, LogFormat::Text);
                 start_upkeep(handle.clone());
-                Self {
-                    metrics: handle,
-                    exporter: None,
-                }
+                Self { metrics: handle, exporter: None }
             })
             .clone()
     }
@@ -105,10 +99,7 @@ fn start_upkeep(metrics: Handle) {
             }
         }
     };
-    if let Err(error) = std::thread::Builder::new()
-        .name("metrics-upkeep".to_owned())
-        .spawn(upkeep)
-    {
+    if let Err(error) = std::thread::Builder::new().name("metrics-upkeep".to_owned()).spawn(upkeep) {
         tracing::error!(%error, "no thread for the upkeep of metrics; their memory will grow between scrapes");
     }
 }
@@ -124,9 +115,7 @@ fn observe_runtime(runtime: &tokio::runtime::Handle, last: Busy) -> Busy {
     let workers = now.num_workers();
     let busy = Busy {
         at: Some(Instant::now()),
-        total: (0..workers)
-            .map(|worker| now.worker_total_busy_duration(worker))
-            .sum(),
+        total: (0..workers).map(|worker| now.worker_total_busy_duration(worker)).sum(),
     };
     metrics::WORKERS.set(&[], workers as f64);
     metrics::ALIVE_TASKS.set(&[], now.num_alive_tasks() as f64);

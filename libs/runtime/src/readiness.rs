@@ -53,37 +53,20 @@ pub struct Heartbeat(Arc<Heart>);
 impl Readiness {
     pub(crate) fn new(service: &'static str, stop: CancellationToken) -> Self {
         let (gates, hearts) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner {
-            service,
-            stop,
-            stopping: AtomicBool::new(false),
-            gates,
-            hearts,
-        }))
+        Self(Arc::new(Inner { service, stop, stopping: AtomicBool::new(false), gates, hearts }))
     }
 
     /// A gate, closed and "starting" until it is set. One that is not required shows in the body
     /// and holds nothing up. The same name again is the same gate.
     pub fn gate(&self, name: &'static str, required: bool) -> Gate {
-        let starting = State {
-            ok: false,
-            required,
-            detail: "starting".to_owned(),
-        };
+        let starting = State { ok: false, required, detail: "starting".to_owned() };
         self.0.gates().entry(name).or_insert(starting).required = required;
-        Gate {
-            inner: self.0.clone(),
-            name,
-        }
+        Gate { inner: self.0.clone(), name }
     }
 
     /// A heartbeat that counts as beaten now; without a beat for `age_max` the service is not live.
     pub fn heartbeat(&self, name: &'static str, age_max: Duration) -> Heartbeat {
-        let heart = Arc::new(Heart {
-            start: Instant::now(),
-            last_beat_ms: AtomicU64::new(0),
-            age_max,
-        });
+        let heart = Arc::new(Heart { start: Instant::now(), last_beat_ms: AtomicU64::new(0), age_max });
         self.0.hearts().insert(name, heart.clone());
         Heartbeat(heart)
     }
@@ -95,12 +78,7 @@ impl Readiness {
 
     /// Whether callers' work can be done.
     pub fn is_ready(&self) -> bool {
-        !self.0.is_stopping()
-            && self
-                .0
-                .gates()
-                .values()
-                .all(|gate| gate.ok || !gate.required)
+        !self.0.is_stopping() && self.0.gates().values().all(|gate| gate.ok || !gate.required)
     }
 
     /// Whether every loop showed a sign of life in time.
@@ -113,20 +91,14 @@ impl Readiness {
         let ready = self.is_ready();
         metrics::READY.set(&[self.0.service], if ready { 1.0 } else { 0.0 });
         let gates = self.0.gates();
-        let checks: Map<_, _> = gates
-            .iter()
-            .map(|(name, gate)| ((*name).to_owned(), gate.body()))
-            .collect();
+        let checks: Map<_, _> = gates.iter().map(|(name, gate)| ((*name).to_owned(), gate.body())).collect();
         json!({"ready": ready, "stopping": self.0.is_stopping(), "service": self.0.service, "checks": checks})
     }
 
     /// The body of /healthz.
     pub fn live_body(&self) -> Value {
         let hearts = self.0.hearts();
-        let loops: Map<_, _> = hearts
-            .iter()
-            .map(|(name, heart)| ((*name).to_owned(), heart.body()))
-            .collect();
+        let loops: Map<_, _> = hearts.iter().map(|(name, heart)| ((*name).to_owned(), heart.body())).collect();
         let live = hearts.values().all(|heart| heart.is_beating());
         json!({"live": live, "service": self.0.service, "version": env!("CARGO_PKG_VERSION"), "loops": loops})
     }
@@ -186,22 +158,13 @@ impl Gate {
             changed
         };
         if changed {
-            tracing::info!(
-                service = self.inner.service,
-                gate = self.name,
-                ok,
-                detail,
-                "readiness changed"
-            );
+            tracing::info!(service = self.inner.service, gate = self.name, ok, detail, "readiness changed");
         }
     }
 
     /// Whether the gate is open.
     pub fn is_open(&self) -> bool {
-        self.inner
-            .gates()
-            .get(self.name)
-            .is_some_and(|state| state.ok)
+        self.inner.gates().get(self.name).is_some_and(|state| state.ok)
     }
 }
 
@@ -209,9 +172,7 @@ impl Heartbeat {
     /// Tells that the loop made progress now.
     pub fn beat(&self) {
         let now = self.0.start.elapsed().as_millis();
-        self.0
-            .last_beat_ms
-            .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.last_beat_ms.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -227,10 +188,7 @@ mod tests {
     #[test]
     fn ready_is_all_required_gates_and_no_stop() {
         let (readiness, stop) = readiness();
-        let (database, nats) = (
-            readiness.gate("database", true),
-            readiness.gate("nats", false),
-        );
+        let (database, nats) = (readiness.gate("database", true), readiness.gate("nats", false));
         assert!(!readiness.is_ready(), "a gate starts closed");
         database.set(true, "");
         assert!(readiness.is_ready(), "nats is not required");
@@ -239,14 +197,8 @@ mod tests {
         assert!(!readiness.is_ready());
         let body = readiness.ready_body();
         assert_eq!(body["ready"], false);
-        assert_eq!(
-            body["checks"]["database"],
-            json!({"ok": false, "required": true, "detail": "locked"})
-        );
-        assert_eq!(
-            body["checks"]["nats"],
-            json!({"ok": true, "required": false, "detail": "connected"})
-        );
+        assert_eq!(body["checks"]["database"], json!({"ok": false, "required": true, "detail": "locked"}));
+        assert_eq!(body["checks"]["nats"], json!({"ok": true, "required": false, "detail": "connected"}));
         database.set(true, "");
         stop.cancel();
         assert!(!readiness.is_ready(), "a stop closes everything");
@@ -270,16 +222,10 @@ mod tests {
         assert!(readiness.is_live());
         let start = Instant::now();
         while readiness.is_live() {
-            assert!(
-                start.elapsed() < Duration::from_secs(10),
-                "a missing beat is never noticed"
-            );
+            assert!(start.elapsed() < Duration::from_secs(10), "a missing beat is never noticed");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(
-            start.elapsed() >= Duration::from_millis(250),
-            "noticed too early"
-        );
+        assert!(start.elapsed() >= Duration::from_millis(250), "noticed too early");
         idle.beat();
         assert!(!readiness.is_live(), "another loop's beat does not count");
         assert_eq!(readiness.live_body()["loops"]["pull"]["ok"], false);

@@ -13,20 +13,15 @@ use std::path::Path;
 /// # Errors
 /// [`Error::ReadyFile`] names the path.
 pub fn write_ready_file(path: &Path, services: &[(&str, Endpoints)]) -> Result<(), Error> {
-    let body: Map<String, Value> = services
-        .iter()
-        .map(|(name, endpoints)| ((*name).to_owned(), entry(endpoints)))
-        .collect();
+    let body: Map<String, Value> =
+        services.iter().map(|(name, endpoints)| ((*name).to_owned(), entry(endpoints))).collect();
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
-    let written = fs::write(&temporary, format!("{}\n", Value::Object(body)))
-        .and_then(|()| fs::rename(&temporary, path));
+    let written =
+        fs::write(&temporary, format!("{}\n", Value::Object(body))).and_then(|()| fs::rename(&temporary, path));
     written.map_err(|source| {
         let _ = fs::remove_file(&temporary);
-        Error::ReadyFile {
-            path: path.to_owned(),
-            source,
-        }
+        Error::ReadyFile { path: path.to_owned(), source }
     })
 }
 
@@ -58,10 +53,7 @@ mod tests {
     fn a_reader_never_sees_half_a_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ready.json");
-        let endpoints = Endpoints {
-            http: Some("127.0.0.1:8080".parse().unwrap()),
-            ..Endpoints::default()
-        };
+        let endpoints = Endpoints { http: Some("127.0.0.1:8080".parse().unwrap()), ..Endpoints::default() };
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -77,28 +69,18 @@ mod tests {
                 }
             });
             for _ in 0..200 {
-                write_ready_file(
-                    &path,
-                    &[("worker", endpoints), ("other", Endpoints::default())],
-                )
-                .unwrap();
+                write_ready_file(&path, &[("worker", endpoints), ("other", Endpoints::default())]).unwrap();
             }
             done.store(true, Ordering::SeqCst);
             reader.join().unwrap();
         });
-        let names: Vec<_> = fs::read_dir(directory.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["ready.json"], "no temporary file is left");
     }
 
     #[test]
     fn an_unwritable_path_is_named() {
         let error = write_ready_file(Path::new("/nowhere/at/all.json"), &[]).unwrap_err();
-        assert!(
-            error.to_string().contains("/nowhere/at/all.json"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("/nowhere/at/all.json"), "{error}");
     }
 }

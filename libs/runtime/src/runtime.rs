@@ -23,12 +23,7 @@ pub struct Runtime {
 impl Runtime {
     /// A runtime that stops when `stop` fires and then has `grace` to drain. A fatal task fires
     /// `stop`, so services that shall fail apart get a child token each.
-    pub fn new(
-        name: &'static str,
-        stop: CancellationToken,
-        grace: Duration,
-        process: &Process,
-    ) -> Self {
+    pub fn new(name: &'static str, stop: CancellationToken, grace: Duration, process: &Process) -> Self {
         Self {
             name,
             grace,
@@ -43,21 +38,13 @@ impl Runtime {
 
     /// A runtime for tests: own stop, 5 s of grace, no metrics listener.
     pub fn for_tests(name: &'static str) -> Self {
-        Self::new(
-            name,
-            CancellationToken::new(),
-            Duration::from_secs(5),
-            &Process::for_tests(),
-        )
-        .without_metrics_listener()
+        Self::new(name, CancellationToken::new(), Duration::from_secs(5), &Process::for_tests())
+            .without_metrics_listener()
     }
 
     /// The same, told that another listener of the process serves the metrics.
     pub fn without_metrics_listener(self) -> Self {
-        Self {
-            serves_metrics: false,
-            ..self
-        }
+        Self { serves_metrics: false, ..self }
     }
 
     /// The service's name.

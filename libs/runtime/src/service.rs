@@ -57,8 +57,7 @@ impl Endpoints {
 
     /// The URL of the metrics page, as reached from this machine.
     pub fn metrics_url(&self) -> Option<String> {
-        self.metrics
-            .map(|address| format!("{}/metrics", url(address)))
+        self.metrics.map(|address| format!("{}/metrics", url(address)))
     }
 }
 
@@ -85,9 +84,6 @@ mod tests {
         };
         assert_eq!(endpoints.http_url().unwrap(), "http://127.0.0.1:8080");
         assert_eq!(endpoints.grpc_url().unwrap(), "http://[::1]:50051");
-        assert_eq!(
-            endpoints.metrics_url().unwrap(),
-            "http://127.0.0.1:7777/metrics"
-        );
+        assert_eq!(endpoints.metrics_url().unwrap(), "http://127.0.0.1:7777/metrics");
     }
 }

@@ -27,30 +27,19 @@ impl Signals {
         let interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
         let (sender, first) = watch::channel(None);
         tokio::spawn(watch_signals(terminate, interrupt, sender));
-        Ok(Self {
-            first,
-            _sender: None,
-        })
+        Ok(Self { first, _sender: None })
     }
 
     /// No signals: for tests and for hosts that stop by their token.
     pub fn never() -> Self {
         let (sender, first) = watch::channel(None);
-        Self {
-            first,
-            _sender: Some(sender),
-        }
+        Self { first, _sender: Some(sender) }
     }
 
     /// Waits for the first signal and names it. Returns at once if it came before.
     pub async fn first(&self) -> &'static str {
         let mut first = self.first.clone();
-        match first
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|name| *name)
-        {
+        match first.wait_for(Option::is_some).await.ok().and_then(|name| *name) {
             Some(name) => name,
             // The watching task is gone with its runtime: there will be no signal.
             None => std::future::pending().await,
@@ -58,11 +47,7 @@ impl Signals {
     }
 }
 
-async fn watch_signals(
-    mut terminate: Signal,
-    mut interrupt: Signal,
-    sender: watch::Sender<Option<&'static str>>,
-) {
+async fn watch_signals(mut terminate: Signal, mut interrupt: Signal, sender: watch::Sender<Option<&'static str>>) {
     let name = next(&mut terminate, &mut interrupt).await;
     sender.send_replace(Some(name));
     let name = next(&mut terminate, &mut interrupt).await;

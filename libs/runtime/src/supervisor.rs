@@ -111,12 +111,7 @@ impl Supervisor {
     /// Waits until a task fails whose end is fatal; for ever if none does.
     pub async fn wait_first_failure(&self) -> Arc<TaskFailure> {
         let mut failures = self.0.failure.subscribe();
-        match failures
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|failure| failure.clone())
-        {
+        match failures.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone()) {
             Some(failure) => failure,
             // Cannot happen: the sender lives in self. Waiting for ever keeps the promise.
             None => std::future::pending().await,
@@ -130,13 +125,7 @@ impl Supervisor {
 
     /// The names of the tasks that have not ended, with repetitions.
     pub fn running(&self) -> Vec<&'static str> {
-        self.0
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .copied()
-            .collect()
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
     }
 
     /// Waits for every task to end, until `deadline`, then drops the rest. Call it after the stop.
@@ -171,10 +160,7 @@ impl Inner {
             }
             Ok(Ok(())) => TaskFailure::EndedEarly { task },
             Ok(Err(source)) => TaskFailure::Failed { task, source },
-            Err(panic) => TaskFailure::Panicked {
-                task,
-                message: panic_message(panic.as_ref()),
-            },
+            Err(panic) => TaskFailure::Panicked { task, message: panic_message(panic.as_ref()) },
         };
         metrics::TASK_FAILURES.inc(&[self.service, task]);
         error!(fatal = on_end == OnEnd::Stop, error = %chain(&failure), "task failed");
@@ -201,25 +187,14 @@ struct Running {
 impl Running {
     fn enter(inner: &Arc<Inner>, name: &'static str) -> Self {
         let id = inner.next.fetch_add(1, Ordering::Relaxed);
-        inner
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, name);
-        Self {
-            inner: inner.clone(),
-            id,
-        }
+        inner.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, name);
+        Self { inner: inner.clone(), id }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.inner
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.id);
+        self.inner.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -265,19 +240,11 @@ mod tests {
     #[tokio::test]
     async fn a_fatal_task_that_fails_fires_the_stop_and_the_drain_says_why() {
         let (supervisor, stop) = supervisor();
-        supervisor.spawn("relay", OnEnd::Stop, async {
-            Err(anyhow::anyhow!("disk full").context("writing"))
-        });
+        supervisor.spawn("relay", OnEnd::Stop, async { Err(anyhow::anyhow!("disk full").context("writing")) });
         stop.cancelled().await;
-        assert_eq!(
-            supervisor.wait_first_failure().await.to_string(),
-            "task relay failed"
-        );
+        assert_eq!(supervisor.wait_first_failure().await.to_string(), "task relay failed");
         let error = supervisor.drain(soon()).await.unwrap_err();
-        assert_eq!(
-            chain(&error),
-            "a task ended that must not end: task relay failed: writing: disk full"
-        );
+        assert_eq!(chain(&error), "a task ended that must not end: task relay failed: writing: disk full");
     }
 
     #[tokio::test]
@@ -287,18 +254,12 @@ mod tests {
         stop.cancelled().await;
         supervisor.spawn("second", OnEnd::Stop, async { panic!("boom") });
         let error = supervisor.drain(soon()).await.unwrap_err();
-        assert!(
-            chain(&error).contains("task loop ended although"),
-            "{error:?}"
-        );
+        assert!(chain(&error).contains("task loop ended although"), "{error:?}");
 
         let (supervisor, stop) = self::supervisor();
         supervisor.spawn("second", OnEnd::Stop, async { panic!("boom") });
         stop.cancelled().await;
-        assert!(
-            chain(&supervisor.drain(soon()).await.unwrap_err())
-                .contains("task second panicked: boom")
-        );
+        assert!(chain(&supervisor.drain(soon()).await.unwrap_err()).contains("task second panicked: boom"));
     }
 
     #[tokio::test]
@@ -333,9 +294,7 @@ mod tests {
             Err(anyhow::anyhow!("could not hand back"))
         });
         stop.cancel();
-        assert!(
-            chain(&supervisor.drain(soon()).await.unwrap_err()).ends_with("could not hand back")
-        );
+        assert!(chain(&supervisor.drain(soon()).await.unwrap_err()).ends_with("could not hand back"));
     }
 
     #[tokio::test]
@@ -355,14 +314,8 @@ mod tests {
         });
         stop.cancel();
         let start = Instant::now();
-        let error = supervisor
-            .drain(start + Duration::from_millis(50))
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(&error, Error::Unfinished { tasks } if tasks == &["deaf"]),
-            "{error}"
-        );
+        let error = supervisor.drain(start + Duration::from_millis(50)).await.unwrap_err();
+        assert!(matches!(&error, Error::Unfinished { tasks } if tasks == &["deaf"]), "{error}");
         assert!(start.elapsed() < Duration::from_secs(3));
         dropped.await.unwrap();
         assert!(supervisor.running().is_empty());

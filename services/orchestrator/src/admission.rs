@@ -138,7 +138,10 @@ impl Template {
             ("deadline", input.deadline.is_some()),
         ];
         if let Some((field, _)) = single.into_iter().find(|(_, set)| *set) {
-            return Err(Error::field(field, format!("{field} belongs to a single job and cannot be part of a schedule")));
+            return Err(Error::field(
+                field,
+                format!("{field} belongs to a single job and cannot be part of a schedule"),
+            ));
         }
         Ok(Self {
             mission: input.mission.filter(|s| !s.is_empty()),
@@ -158,8 +161,14 @@ impl Template {
 ///
 /// # Errors
 /// The first field at fault, with its limit and knob.
-pub fn admit(input: SubmitInput, limits: &Limits, now: Micros, schedule_id: Option<ScheduleId>) -> Result<NewJob, Error> {
-    let caller_id = given(&input.id).map(str::parse::<JobId>).transpose().map_err(|e| Error::field("id", e.to_string()))?;
+pub fn admit(
+    input: SubmitInput,
+    limits: &Limits,
+    now: Micros,
+    schedule_id: Option<ScheduleId>,
+) -> Result<NewJob, Error> {
+    let caller_id =
+        given(&input.id).map(str::parse::<JobId>).transpose().map_err(|e| Error::field("id", e.to_string()))?;
     let idempotency_key = bounded_text("idempotency_key", input.idempotency_key)?;
     let task = bounded_text("task", input.task)?;
     let mission = match given(&input.mission) {
@@ -177,7 +186,10 @@ pub fn admit(input: SubmitInput, limits: &Limits, now: Micros, schedule_id: Opti
         None | Some(0) => limits.max_attempts_default,
         Some(n) if n <= limits.max_attempts_max => n,
         Some(n) => {
-            return Err(Error::field("max_attempts", format!("max_attempts is {n}; at most {} are allowed", limits.max_attempts_max)));
+            return Err(Error::field(
+                "max_attempts",
+                format!("max_attempts is {n}; at most {} are allowed", limits.max_attempts_max),
+            ));
         }
     };
     let timeout = match input.timeout {
@@ -185,7 +197,10 @@ pub fn admit(input: SubmitInput, limits: &Limits, now: Micros, schedule_id: Opti
         Some(t) if t.is_zero() => return Err(Error::field("timeout", "timeout must be more than 0")),
         Some(t) if t > limits.timeout_max => {
             let max = limits.timeout_max.as_secs();
-            return Err(Error::field("timeout", format!("timeout is {} s; at most {max} s are allowed (JOB_TIMEOUT_MAX)", t.as_secs())));
+            return Err(Error::field(
+                "timeout",
+                format!("timeout is {} s; at most {max} s are allowed (JOB_TIMEOUT_MAX)", t.as_secs()),
+            ));
         }
         Some(t) => t,
     };
@@ -195,7 +210,9 @@ pub fn admit(input: SubmitInput, limits: &Limits, now: Micros, schedule_id: Opti
     }
     let begin = input.run_at.map_or(now, |r| r.max(now));
     let deadline = match input.deadline {
-        Some(d) if d <= begin => return Err(Error::field("deadline", "deadline must be later than now and than run_at")),
+        Some(d) if d <= begin => {
+            return Err(Error::field("deadline", "deadline must be later than now and than run_at"));
+        }
         Some(d) => Some(d),
         None => limits.deadline_default.map(|d| begin.plus(d)),
     };
@@ -232,7 +249,10 @@ fn own_mission(given: &str, limits: &Limits) -> Result<Mission, Error> {
         return Ok(mission);
     }
     let own = &limits.mission_default;
-    Err(Error::field("mission", format!("this orchestrator serves mission {own} (MISSION), not {mission}: submit to the one that does")))
+    Err(Error::field(
+        "mission",
+        format!("this orchestrator serves mission {own} (MISSION), not {mission}: submit to the one that does"),
+    ))
 }
 
 fn given(s: &Option<String>) -> Option<&str> {
@@ -266,7 +286,9 @@ fn admit_args(args: String, limits: &Limits) -> Result<String, Error> {
         return Err(Error::field("args", "args must be a JSON object, such as {\"name\": \"value\"}"));
     }
     match serde_json::from_str::<serde::de::IgnoredAny>(&args) {
-        Ok(_) if args.contains("\\u0000") => Err(Error::field("args", "args must not contain the character NUL (\\u0000)")),
+        Ok(_) if args.contains("\\u0000") => {
+            Err(Error::field("args", "args must not contain the character NUL (\\u0000)"))
+        }
         Ok(_) => Ok(args),
         Err(e) => Err(Error::field("args", format!("args is not JSON: {e}"))),
     }
@@ -274,7 +296,10 @@ fn admit_args(args: String, limits: &Limits) -> Result<String, Error> {
 
 fn admit_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > LABELS_MAX {
-        return Err(Error::too_large("labels", format!("{} labels were given; at most {LABELS_MAX} are allowed", labels.len())));
+        return Err(Error::too_large(
+            "labels",
+            format!("{} labels were given; at most {LABELS_MAX} are allowed", labels.len()),
+        ));
     }
     for (k, v) in labels {
         let key_fits = (1..=LABEL_KEY_MAX_BYTES).contains(&k.len())

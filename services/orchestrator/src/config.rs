@@ -10,7 +10,8 @@ use agentforge_message_id::{Mission, Site};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-const HTTP_PORT: Setting = Setting::new("HTTP_PORT", Some("8080"), "port, 0 takes a free one", "Where REST, health and docs listen.");
+const HTTP_PORT: Setting =
+    Setting::new("HTTP_PORT", Some("8080"), "port, 0 takes a free one", "Where REST, health and docs listen.");
 const GRPC_PORT: Setting = Setting::new("GRPC_PORT", Some("50051"), "port, 0 takes a free one", "Where gRPC listens.");
 const DATABASE_URL: Setting = Setting::new(
     "DATABASE_URL",
@@ -19,7 +20,8 @@ const DATABASE_URL: Setting = Setting::new(
     "Where jobs are kept.",
 )
 .secret();
-const DB_POOL: Setting = Setting::new("DB_POOL", Some("8"), "1 to 200", "Connections to Postgres at most; SQLite has its own number.");
+const DB_POOL: Setting =
+    Setting::new("DB_POOL", Some("8"), "1 to 200", "Connections to Postgres at most; SQLite has its own number.");
 const API_TOKENS: Setting = Setting::new(
     "API_TOKENS",
     None,
@@ -39,18 +41,24 @@ const JOB_DEADLINE: Setting = Setting::new(
     "duration, or off",
     "Deadline of jobs that name none, from max(accepted, run_at). Default 20m, in edge mode off.",
 );
-const JOB_TIMEOUT: Setting = Setting::new("JOB_TIMEOUT", Some("5m"), "duration", "Timeout of one attempt when the job names none.");
-const JOB_TIMEOUT_MAX: Setting = Setting::new("JOB_TIMEOUT_MAX", Some("24h"), "duration", "Longest timeout of one attempt.");
-const JOB_MAX_ATTEMPTS: Setting = Setting::new("JOB_MAX_ATTEMPTS", Some("3"), "1 to 100", "Attempts when the job names none.");
-const JOB_RETENTION: Setting = Setting::new("JOB_RETENTION", Some("30d"), "duration", "Finished jobs are deleted after it.");
+const JOB_TIMEOUT: Setting =
+    Setting::new("JOB_TIMEOUT", Some("5m"), "duration", "Timeout of one attempt when the job names none.");
+const JOB_TIMEOUT_MAX: Setting =
+    Setting::new("JOB_TIMEOUT_MAX", Some("24h"), "duration", "Longest timeout of one attempt.");
+const JOB_MAX_ATTEMPTS: Setting =
+    Setting::new("JOB_MAX_ATTEMPTS", Some("3"), "1 to 100", "Attempts when the job names none.");
+const JOB_RETENTION: Setting =
+    Setting::new("JOB_RETENTION", Some("30d"), "duration", "Finished jobs are deleted after it.");
 const JOB_EVENTS: Setting = Setting::new(
     "JOB_EVENTS",
     Some("all"),
     "all, final or off",
     "Which life-cycle events go to agentforge.events.job.<mission>.<state>.",
 );
-const RETRY_BASE: Setting = Setting::new("RETRY_BASE", Some("200ms"), "duration", "Wait before the first retry; doubles from there.");
-const RETRY_CAP: Setting = Setting::new("RETRY_CAP", Some("5s"), "duration", "Longest wait before a retry, but for a tool's Retry-After.");
+const RETRY_BASE: Setting =
+    Setting::new("RETRY_BASE", Some("200ms"), "duration", "Wait before the first retry; doubles from there.");
+const RETRY_CAP: Setting =
+    Setting::new("RETRY_CAP", Some("5s"), "duration", "Longest wait before a retry, but for a tool's Retry-After.");
 const RECONCILE_AFTER: Setting = Setting::new(
     "RECONCILE_AFTER",
     Some("5m"),
@@ -58,12 +66,28 @@ const RECONCILE_AFTER: Setting = Setting::new(
     "A job queued or running for so long is compared with the stream, and published anew if its message is gone.",
 );
 const WATCHES_MAX: Setting = Setting::new("WATCHES_MAX", Some("10000"), "count", "Waits and watches open at once.");
-const HTTP_CONCURRENCY: Setting = Setting::new("HTTP_CONCURRENCY", Some("4096"), "count", "REST requests served at once.");
+const HTTP_CONCURRENCY: Setting =
+    Setting::new("HTTP_CONCURRENCY", Some("4096"), "count", "REST requests served at once.");
 
 /// Settings of this service alone.
 pub const SETTINGS: &[Setting] = &[
-    HTTP_PORT, GRPC_PORT, DATABASE_URL, DB_POOL, API_TOKENS, OUTBOX_MAX, JOB_DEADLINE, JOB_TIMEOUT, JOB_TIMEOUT_MAX,
-    JOB_MAX_ATTEMPTS, JOB_RETENTION, JOB_EVENTS, RETRY_BASE, RETRY_CAP, RECONCILE_AFTER, WATCHES_MAX, HTTP_CONCURRENCY,
+    HTTP_PORT,
+    GRPC_PORT,
+    DATABASE_URL,
+    DB_POOL,
+    API_TOKENS,
+    OUTBOX_MAX,
+    JOB_DEADLINE,
+    JOB_TIMEOUT,
+    JOB_TIMEOUT_MAX,
+    JOB_MAX_ATTEMPTS,
+    JOB_RETENTION,
+    JOB_EVENTS,
+    RETRY_BASE,
+    RETRY_CAP,
+    RECONCILE_AFTER,
+    WATCHES_MAX,
+    HTTP_CONCURRENCY,
 ];
 
 /// The orchestrator's settings.

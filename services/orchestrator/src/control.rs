@@ -3,7 +3,7 @@
 //! The commit has happened by then, and the fence holds whatever comes late. What is done here
 //! spares work: the relay forgets the job, workers are told, the queued message is deleted.
 
-use agentforge_jetstream::{subjects, Nats};
+use agentforge_jetstream::{Nats, subjects};
 use agentforge_message_id::{JobId, Mission};
 use agentforge_proto::bus::CancelSignal;
 use tokio::sync::mpsc;

@@ -25,18 +25,17 @@ impl Clockwork {
         if cron.len() > 256 {
             return Err(Error::field("cron", "cron is longer than 256 bytes"));
         }
-        let parsed = CronParser::builder()
-            .seconds(Seconds::Disallowed)
-            .build()
-            .parse(cron)
-            .map_err(|e| {
-                let hint = "expected five fields: minute hour day-of-month month day-of-week, such as 30 6 * * MON-FRI";
-                Error::field("cron", format!("cron {cron:?} is not valid ({e}); {hint}"))
-            })?;
+        let parsed = CronParser::builder().seconds(Seconds::Disallowed).build().parse(cron).map_err(|e| {
+            let hint = "expected five fields: minute hour day-of-month month day-of-week, such as 30 6 * * MON-FRI";
+            Error::field("cron", format!("cron {cron:?} is not valid ({e}); {hint}"))
+        })?;
         let name = if time_zone.is_empty() { "UTC" } else { time_zone };
         let zone = TimeZone::get(name).map_err(|_| {
             let shown: String = name.chars().take(80).collect();
-            Error::field("time_zone", format!("time_zone {shown:?} is not known; expected an IANA name, such as Europe/Vienna"))
+            Error::field(
+                "time_zone",
+                format!("time_zone {shown:?} is not known; expected an IANA name, such as Europe/Vienna"),
+            )
         })?;
         let clockwork = Self { cron: parsed, zone };
         if clockwork.after(Micros::now()).is_none() {

@@ -26,7 +26,13 @@ const REPLICA_EVERY: Duration = Duration::from_millis(250);
 const REPLICA_CHUNK: usize = 1_000;
 
 /// Keeps the readiness gates for database and NATS, and the bound on args.
-pub async fn health_loop(app: App, nats: Nats, database: Gate, link: Gate, stop: CancellationToken) -> Result<(), anyhow::Error> {
+pub async fn health_loop(
+    app: App,
+    nats: Nats,
+    database: Gate,
+    link: Gate,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
     loop {
         match tokio::time::timeout(PING_MAX, app.store().ping()).await {
             Ok(Ok(())) => database.set(true, app.store().kind()),
@@ -77,7 +83,10 @@ pub async fn depths_loop(app: App, stop: CancellationToken) -> Result<(), anyhow
         let Ok(depths) = app.store().depths(now).await else { continue };
         let mut gone = std::mem::take(&mut shown);
         for d in depths {
-            let lane = (metrics::mission_label(d.mission.as_str()).to_owned(), metrics::queue_label(d.queue.as_str()).to_owned());
+            let lane = (
+                metrics::mission_label(d.mission.as_str()).to_owned(),
+                metrics::queue_label(d.queue.as_str()).to_owned(),
+            );
             metrics::OLDEST_PENDING.set(&[&lane.0, &lane.1], now.since(d.oldest).as_secs_f64());
             metrics::PENDING.set(&[&lane.0, &lane.1], d.pending as f64);
             gone.remove(&lane);

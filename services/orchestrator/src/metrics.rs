@@ -5,7 +5,7 @@
 use crate::model::{DeadReason, State};
 use crate::store::Changed;
 use agentforge_message_id::{Mission, Queue, ToolName};
-use agentforge_metrics::{buckets, Bounded, Metric};
+use agentforge_metrics::{Bounded, Metric, buckets};
 
 /// Jobs stored for the first time.
 pub const JOBS_SUBMITTED: Metric = Metric::counter(
@@ -27,8 +27,11 @@ pub const JOB_END_TO_END: Metric = Metric::histogram(
     "From acceptance (or run_at, if later) to the commit of a final state other than cancelled.",
 );
 /// Retries.
-pub const JOB_RETRIES: Metric =
-    Metric::counter("agentforge_job_retries_total", &["tool", "reason"], "Attempts that failed and are tried again, by error class.");
+pub const JOB_RETRIES: Metric = Metric::counter(
+    "agentforge_job_retries_total",
+    &["tool", "reason"],
+    "Attempts that failed and are tried again, by error class.",
+);
 /// Dead letters.
 pub const DEAD_LETTERS: Metric =
     Metric::counter("agentforge_dead_letters_total", &["mission", "queue", "reason"], "Dead letters made, by reason.");
@@ -45,10 +48,14 @@ pub const OLDEST_PENDING: Metric = Metric::gauge(
     "Age of the oldest job that is due and has not begun; 0 when none waits.",
 );
 /// Jobs that wait.
-pub const PENDING: Metric = Metric::gauge("agentforge_pending_jobs", &["mission", "queue"], "Jobs that are due and have not begun.");
+pub const PENDING: Metric =
+    Metric::gauge("agentforge_pending_jobs", &["mission", "queue"], "Jobs that are due and have not begun.");
 /// Accepted, not published.
-pub const OUTBOX: Metric =
-    Metric::gauge("agentforge_outbox_jobs", &[], "Jobs accepted and not yet published to JetStream; OUTBOX_MAX bounds it.");
+pub const OUTBOX: Metric = Metric::gauge(
+    "agentforge_outbox_jobs",
+    &[],
+    "Jobs accepted and not yet published to JetStream; OUTBOX_MAX bounds it.",
+);
 /// Submissions refused.
 pub const SUBMITS_REFUSED: Metric =
     Metric::counter("agentforge_submits_refused_total", &["code"], "Submissions refused, by error code.");
@@ -68,19 +75,30 @@ pub const REPUBLISHED: Metric = Metric::counter(
     "Attempts published anew because their message was gone without a result.",
 );
 /// Reports that do not decode.
-pub const REPORTS_INVALID: Metric =
-    Metric::counter("agentforge_reports_invalid_total", &[], "Messages on swarm_results that are no report; terminated.");
+pub const REPORTS_INVALID: Metric = Metric::counter(
+    "agentforge_reports_invalid_total",
+    &[],
+    "Messages on swarm_results that are no report; terminated.",
+);
 /// Writes in one commit.
 pub const COMMIT_GROUP_SIZE: Metric =
     Metric::histogram("agentforge_commit_group_size", buckets::BATCH, &[], "Writes that shared one transaction.");
 /// Time of a statement or transaction.
-pub const DB_QUERY_DURATION: Metric =
-    Metric::histogram("agentforge_db_query_duration_seconds", buckets::STEP_SECONDS, &["query"], "Time of a database transaction.");
+pub const DB_QUERY_DURATION: Metric = Metric::histogram(
+    "agentforge_db_query_duration_seconds",
+    buckets::STEP_SECONDS,
+    &["query"],
+    "Time of a database transaction.",
+);
 /// Failed database calls.
-pub const DB_ERRORS: Metric =
-    Metric::counter("agentforge_db_connection_errors_total", &[], "Database calls that failed for want of the database.");
+pub const DB_ERRORS: Metric = Metric::counter(
+    "agentforge_db_connection_errors_total",
+    &[],
+    "Database calls that failed for want of the database.",
+);
 /// Workers by presence.
-pub const AGENTS: Metric = Metric::gauge("agentforge_agents", &["status"], "Workers known, by status: online, offline, left.");
+pub const AGENTS: Metric =
+    Metric::gauge("agentforge_agents", &["status"], "Workers known, by status: online, offline, left.");
 /// Earliest certificate end.
 pub const AGENT_CERTIFICATE_EXPIRY: Metric = Metric::gauge(
     "agentforge_agent_certificate_expiry_timestamp_seconds",
@@ -88,9 +106,11 @@ pub const AGENT_CERTIFICATE_EXPIRY: Metric = Metric::gauge(
     "When the first client certificate of a site's online workers ends, seconds since 1970.",
 );
 /// Schedules fired.
-pub const SCHEDULES_FIRED: Metric = Metric::counter("agentforge_schedules_fired_total", &[], "Turns of schedules taken.");
+pub const SCHEDULES_FIRED: Metric =
+    Metric::counter("agentforge_schedules_fired_total", &[], "Turns of schedules taken.");
 /// Jobs deleted after JOB_RETENTION.
-pub const JOBS_PRUNED: Metric = Metric::counter("agentforge_jobs_pruned_total", &[], "Finished jobs deleted after JOB_RETENTION.");
+pub const JOBS_PRUNED: Metric =
+    Metric::counter("agentforge_jobs_pruned_total", &[], "Finished jobs deleted after JOB_RETENTION.");
 
 /// All of them.
 pub const ALL: &[Metric] = &[

@@ -32,8 +32,16 @@ pub enum State {
 
 impl State {
     /// All of them, in order.
-    pub const ALL: [Self; 8] =
-        [Self::Accepted, Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Dead, Self::Cancelled, Self::Expired];
+    pub const ALL: [Self; 8] = [
+        Self::Accepted,
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Dead,
+        Self::Cancelled,
+        Self::Expired,
+    ];
 
     /// Whether nothing can follow but a redrive.
     pub const fn is_final(self) -> bool {

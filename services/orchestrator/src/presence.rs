@@ -8,7 +8,7 @@ use crate::lanes::Lanes;
 use crate::metrics;
 use crate::model::{Agent, Presence};
 use crate::reconcile::pause;
-use agentforge_jetstream::{subjects, Nats};
+use agentforge_jetstream::{Nats, subjects};
 use agentforge_message_id::Mission;
 use agentforge_proto::bus::{Heartbeat, HeartbeatReply};
 use agentforge_proto::time::Micros;
@@ -54,7 +54,13 @@ pub fn agent_of(beat: &Heartbeat, now: Micros) -> Agent {
 ///
 /// # Errors
 /// When the subscription ends although nobody stopped it.
-pub async fn beat_loop(app: App, nats: Nats, mission: Mission, lanes: Lanes, stop: CancellationToken) -> Result<(), anyhow::Error> {
+pub async fn beat_loop(
+    app: App,
+    nats: Nats,
+    mission: Mission,
+    lanes: Lanes,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
     let subject = subjects::agent_heartbeat(&mission);
     let mut beats = nats.client().queue_subscribe(subject, QUEUE_GROUP.into()).await?;
     loop {
@@ -92,7 +98,9 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
         return Some(HeartbeatReply::default());
     }
     let known = app.store().versions(running).await.ok()?;
-    Some(HeartbeatReply { stop: known.into_iter().filter(|(_, state, _)| state.is_final()).map(|(id, ..)| id).collect() })
+    Some(HeartbeatReply {
+        stop: known.into_iter().filter(|(_, state, _)| state.is_final()).map(|(id, ..)| id).collect(),
+    })
 }
 
 /// Exports presence and certificates until `stop` fires.

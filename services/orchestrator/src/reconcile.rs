@@ -77,7 +77,13 @@ pub async fn prune_loop(app: App, retention: Duration, stop: CancellationToken) 
 }
 
 /// Compares long queued and running jobs with the stream: at start all that run, later what is old.
-pub async fn stale_loop(app: App, nats: Nats, mission: Mission, after: Duration, stop: CancellationToken) -> Result<(), anyhow::Error> {
+pub async fn stale_loop(
+    app: App,
+    nats: Nats,
+    mission: Mission,
+    after: Duration,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
     let mut connected = nats.connected();
     let started = Micros::now();
     let mut first = true;
@@ -89,7 +95,11 @@ pub async fn stale_loop(app: App, nats: Nats, mission: Mission, after: Duration,
         match step(&app, &nats, &mission, before, first).await {
             Ok(more) => {
                 first = first && more;
-                let rest = if more { Duration::from_millis(50) } else { (after / 4).clamp(Duration::from_millis(200), Duration::from_secs(30)) };
+                let rest = if more {
+                    Duration::from_millis(50)
+                } else {
+                    (after / 4).clamp(Duration::from_millis(200), Duration::from_secs(30))
+                };
                 if !pause(&stop, rest).await {
                     return Ok(());
                 }

@@ -12,7 +12,7 @@ pub use lanes::{JobLane, OutboxLane};
 use crate::app::Handoff;
 use crate::metrics;
 use crate::store::{self, Owner, Store};
-use agentforge_jetstream::{publish, Nats};
+use agentforge_jetstream::{Nats, publish};
 use agentforge_message_id::MsgId;
 use agentforge_proto::time::Micros;
 use async_nats::HeaderMap;
@@ -220,7 +220,12 @@ impl<L: Lane> Relay<L> {
             None => {
                 if self.told.is_none_or(|t| t.elapsed() >= TELL_EVERY) {
                     self.told = Some(Instant::now());
-                    warn!(lane = L::NAME, reason, error = e as &dyn std::error::Error, "the relay is held; accepted work waits in the database");
+                    warn!(
+                        lane = L::NAME,
+                        reason,
+                        error = e as &dyn std::error::Error,
+                        "the relay is held; accepted work waits in the database"
+                    );
                 }
                 HOLD.0
             }
@@ -276,7 +281,11 @@ impl<L: Lane> Relay<L> {
             }
             Err(e) => {
                 metrics::DB_ERRORS.inc(&[]);
-                warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "the store could not be scanned for work; trying again");
+                warn!(
+                    lane = L::NAME,
+                    error = &e as &dyn std::error::Error,
+                    "the store could not be scanned for work; trying again"
+                );
             }
         }
     }
@@ -287,7 +296,8 @@ impl<L: Lane> Relay<L> {
         if first.since.elapsed() < CLAIM_FRESH || self.hold.is_some() {
             return;
         }
-        let old: Vec<_> = self.queue.extract_if(.., |_, h| h.since.elapsed() >= CLAIM_FRESH).map(|(_, h)| h.item).collect();
+        let old: Vec<_> =
+            self.queue.extract_if(.., |_, h| h.since.elapsed() >= CLAIM_FRESH).map(|(_, h)| h.item).collect();
         let n = old.len();
         if let Err(e) = self.lane.release(old).await {
             warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "old claims are left to run out");

@@ -84,8 +84,10 @@ impl Service for Orchestrator {
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
         let options = store::Options { pool_size: config.db_pool };
-        let store = store::open(&config.database_url, &config.common.data_dir, &options).context("cannot open the database")?;
-        let nats = Nats::connect(&config.nats, "agentforge-orchestrator").await.context("cannot set up the NATS client")?;
+        let store =
+            store::open(&config.database_url, &config.common.data_dir, &options).context("cannot open the database")?;
+        let nats =
+            Nats::connect(&config.nats, "agentforge-orchestrator").await.context("cannot set up the NATS client")?;
         let http = agentforge_runtime::bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let grpc = agentforge_runtime::bind(config.common.listen(config.grpc_port), "GRPC_PORT").await?;
         let metrics = agentforge_runtime::serve_metrics(&runtime, &config.common).await?;
@@ -119,10 +121,21 @@ impl Service for Orchestrator {
 
         // Behind: what must outlive the listeners.
         let commit = parts.commit_loop.run(last_stop.clone());
-        tasks.spawn("committer", OnEnd::Stop, back.track_future(async { commit.await; Ok(()) }));
+        tasks.spawn(
+            "committer",
+            OnEnd::Stop,
+            back.track_future(async {
+                commit.await;
+                Ok(())
+            }),
+        );
         let shared = Shared { store: store.clone(), owner: parts.committer_config.owner.clone(), claim_for: CLAIM_FOR };
-        let job_lane =
-            JobLane { shared: shared.clone(), committer: parts.committer.clone(), backlog: parts.backlog.clone(), lanes: parts.lanes.clone() };
+        let job_lane = JobLane {
+            shared: shared.clone(),
+            committer: parts.committer.clone(),
+            backlog: parts.backlog.clone(),
+            lanes: parts.lanes.clone(),
+        };
         let outbox_lane = OutboxLane { shared, committer: parts.committer.clone() };
         let relay = Relay::new(Arc::new(job_lane), nats.clone(), parts.jobs, forgets_rx);
         let outbox = Relay::new(Arc::new(outbox_lane), nats.clone(), parts.outbox, outbox_forgets_rx);
@@ -132,34 +145,76 @@ impl Service for Orchestrator {
         let starts = Starts { nats: nats.clone(), config: config.clone(), app: app.clone(), stop: stop.clone() };
         let (topology_ready, topology_is_ready) = watch::channel(false);
         let topology = (config.topology.clone(), config.mission.clone());
-        tasks.spawn("topology", OnEnd::Stop, lanes::run(app.clone(), nats.clone(), topology, parts.lanes.clone(), topology_ready, stop.clone()));
+        tasks.spawn(
+            "topology",
+            OnEnd::Stop,
+            lanes::run(app.clone(), nats.clone(), topology, parts.lanes.clone(), topology_ready, stop.clone()),
+        );
         tasks.spawn("results", OnEnd::Stop, front.track_future(starts.results(topology_is_ready)));
-        for (name, relay_run) in [("relay", relay.run(relay_stop.clone()).boxed()), ("outbox", outbox.run(relay_stop.clone()).boxed())] {
-            tasks.spawn(name, OnEnd::Stop, back.track_future(async { relay_run.await; Ok(()) }));
+        for (name, relay_run) in
+            [("relay", relay.run(relay_stop.clone()).boxed()), ("outbox", outbox.run(relay_stop.clone()).boxed())]
+        {
+            tasks.spawn(
+                name,
+                OnEnd::Stop,
+                back.track_future(async {
+                    relay_run.await;
+                    Ok(())
+                }),
+            );
         }
         let ready = runtime.readiness().clone();
-        let router = rest::router(app.clone(), config.auth.clone(), config.http_concurrency).merge(agentforge_runtime::admin_router(&runtime));
+        let router = rest::router(app.clone(), config.auth.clone(), config.http_concurrency)
+            .merge(agentforge_runtime::admin_router(&runtime));
         let router = agentforge_runtime::http::instrument(router, &runtime);
         tasks.spawn("http", OnEnd::Stop, front.track_future(serve_http(http, router, stop.clone(), runtime.grace())));
-        let serve_grpc = grpc::serve(grpc, app.clone(), config.auth.clone(), move || ready.is_ready(), stop.clone(), runtime.grace());
+        let serve_grpc = grpc::serve(
+            grpc,
+            app.clone(),
+            config.auth.clone(),
+            move || ready.is_ready(),
+            stop.clone(),
+            runtime.grace(),
+        );
         tasks.spawn("grpc", OnEnd::Stop, front.track_future(async { serve_grpc.await.map_err(anyhow::Error::from) }));
 
         let mission = config.mission.clone();
-        tasks.spawn("control", OnEnd::Stop, control::run(nats.clone(), mission.clone(), parts.cancels, parts.orphans, forgets, stop.clone()));
-        tasks.spawn("heartbeats", OnEnd::Stop, presence::beat_loop(app.clone(), nats.clone(), mission.clone(), parts.lanes, stop.clone()));
+        tasks.spawn(
+            "control",
+            OnEnd::Stop,
+            control::run(nats.clone(), mission.clone(), parts.cancels, parts.orphans, forgets, stop.clone()),
+        );
+        tasks.spawn(
+            "heartbeats",
+            OnEnd::Stop,
+            presence::beat_loop(app.clone(), nats.clone(), mission.clone(), parts.lanes, stop.clone()),
+        );
         tasks.spawn("presence", OnEnd::Stop, presence::export_loop(app.clone(), stop.clone()));
         tasks.spawn("deadlines", OnEnd::Stop, reconcile::expire_loop(app.clone(), stop.clone()));
         tasks.spawn("retention", OnEnd::Stop, reconcile::prune_loop(app.clone(), config.retention, stop.clone()));
-        tasks.spawn("reconcile", OnEnd::Stop, reconcile::stale_loop(app.clone(), nats.clone(), mission, config.reconcile_after, stop.clone()));
-        tasks.spawn("health", OnEnd::Stop, housekeeping::health_loop(app.clone(), nats.clone(), database, link, stop.clone()));
+        tasks.spawn(
+            "reconcile",
+            OnEnd::Stop,
+            reconcile::stale_loop(app.clone(), nats.clone(), mission, config.reconcile_after, stop.clone()),
+        );
+        tasks.spawn(
+            "health",
+            OnEnd::Stop,
+            housekeeping::health_loop(app.clone(), nats.clone(), database, link, stop.clone()),
+        );
         tasks.spawn("outbox-count", OnEnd::Stop, housekeeping::outbox_loop(app.clone(), parts.gauge, stop.clone()));
         tasks.spawn("depths", OnEnd::Stop, housekeeping::depths_loop(app.clone(), stop.clone()));
-        tasks.spawn("schedules", OnEnd::Stop, housekeeping::schedule_loop(app.clone(), Ticking { committer: parts.committer_config }, stop.clone()));
+        tasks.spawn(
+            "schedules",
+            OnEnd::Stop,
+            housekeeping::schedule_loop(app.clone(), Ticking { committer: parts.committer_config }, stop.clone()),
+        );
         tasks.spawn("replicas", OnEnd::Stop, housekeeping::replica_loop(app, stop.clone()));
 
         stop.cancelled().await;
         front.close();
-        let last_commits = runtime.drain_deadline().checked_sub(LAST_COMMITS).unwrap_or_else(|| runtime.drain_deadline());
+        let last_commits =
+            runtime.drain_deadline().checked_sub(LAST_COMMITS).unwrap_or_else(|| runtime.drain_deadline());
         if tokio::time::timeout_at(last_commits, front.wait()).await.is_err() {
             warn!("callers were still being served at the end of the grace period (SHUTDOWN_GRACE)");
         }
@@ -210,17 +265,38 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         watches: Arc::new(Semaphore::new(config.watches_max.min(Semaphore::MAX_PERMITS))),
         stopping: runtime.stopping(),
     });
-    let parts = Parts { commit_loop, committer, committer_config, backlog, gauge, jobs, outbox, orphans, cancels, lanes: Lanes::default() };
+    let parts = Parts {
+        commit_loop,
+        committer,
+        committer_config,
+        backlog,
+        gauge,
+        jobs,
+        outbox,
+        orphans,
+        cancels,
+        lanes: Lanes::default(),
+    };
     (app, parts)
 }
 
-async fn serve_http(listener: TcpListener, router: axum::Router, stop: CancellationToken, grace: Duration) -> Result<(), anyhow::Error> {
+async fn serve_http(
+    listener: TcpListener,
+    router: axum::Router,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), anyhow::Error> {
     agentforge_runtime::serve_http(listener, router, stop, grace).await.map_err(anyhow::Error::from)
 }
 
 /// Migrates, and drops what a dead process had claimed. Waits for a database that is away.
 /// `false`: the stop came first.
-async fn prepare(store: &dyn Store, owner: &Owner, gate: &Gate, stop: &CancellationToken) -> Result<bool, anyhow::Error> {
+async fn prepare(
+    store: &dyn Store,
+    owner: &Owner,
+    gate: &Gate,
+    stop: &CancellationToken,
+) -> Result<bool, anyhow::Error> {
     loop {
         let prepared = async {
             store.prepare().await?;

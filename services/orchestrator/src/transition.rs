@@ -138,7 +138,11 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { base: Duration::from_millis(200), cap: Duration::from_secs(5), retry_after_cap: Duration::from_secs(3600) }
+        Self {
+            base: Duration::from_millis(200),
+            cap: Duration::from_secs(5),
+            retry_after_cap: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -205,7 +209,13 @@ pub struct ResultEffect {
 ///
 /// # Errors
 /// [`Ignored`] when the change comes late, twice, or for another attempt; the job is untouched then.
-pub fn apply(job: &mut Current, change: &Change, backoff: &Backoff, now: Micros, jitter: f64) -> Result<Effects, Ignored> {
+pub fn apply(
+    job: &mut Current,
+    change: &Change,
+    backoff: &Backoff,
+    now: Micros,
+    jitter: f64,
+) -> Result<Effects, Ignored> {
     let mut effects = Effects::default();
     match change {
         Change::Queued { attempt, stream_seq, at } => {
@@ -335,7 +345,8 @@ fn finish(job: &mut Current, f: &Finished, backoff: &Backoff, now: Micros, jitte
             });
         }
         Outcome::Failed(failure) => {
-            let error = JobError { class: failure.class, message: failure.message.clone(), log_tail: failure.log_tail.clone() };
+            let error =
+                JobError { class: failure.class, message: failure.message.clone(), log_tail: failure.log_tail.clone() };
             record.outcome = if failure.class == ErrorClass::WorkerLost { "worker_lost" } else { "failed" };
             record.error = Some(error.clone());
             job.error = Some(error);

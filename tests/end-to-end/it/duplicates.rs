@@ -63,7 +63,8 @@ async fn the_same_submission_is_stored_once_and_another_body_is_a_conflict() {
     let mut codes = [a.status.as_u16(), b.status.as_u16()];
     codes.sort_unstable();
     assert_eq!(codes, [200, 202]);
-    let other = api.post("/v1/jobs", &json!({"tool": "echo", "args": {"a": 2}, "idempotency_key": "once"})).await.unwrap();
+    let other =
+        api.post("/v1/jobs", &json!({"tool": "echo", "args": {"a": 2}, "idempotency_key": "once"})).await.unwrap();
     assert_eq!((other.status.as_u16(), other.body["code"].as_str()), (409, Some("conflict")));
     assert_eq!(other.body["field"], "idempotency_key");
 }

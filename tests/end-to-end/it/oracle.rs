@@ -65,7 +65,11 @@ impl Submitted {
         assert_eq!(rows.len(), self.0.len(), "jobs in the database and jobs acknowledged");
         for (id, args) in &self.0 {
             let row = rows.get(id).unwrap_or_else(|| panic!("acknowledged job {id} is not in the database"));
-            assert_eq!((row.state, row.results, row.successes), (4, 1, 1), "job {id}: state, results, successful attempts");
+            assert_eq!(
+                (row.state, row.results, row.successes),
+                (4, 1, 1),
+                "job {id}: state, results, successful attempts"
+            );
             let output: Value = serde_json::from_str(&row.output).unwrap();
             assert_eq!(&output, args, "job {id} has another job's result");
         }
@@ -99,7 +103,8 @@ const HISTORY: &str = "\
     from jobs j";
 
 async fn rows(url: &str) -> HashMap<String, JobRow> {
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(url.trim_start_matches("sqlite://")).read_only(true);
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(url.trim_start_matches("sqlite://")).read_only(true);
     let mut c = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     let rows = sqlx::query(HISTORY).fetch_all(&mut c).await.unwrap();
     rows.iter()

@@ -59,13 +59,17 @@ async fn a_schedule_fires_once_per_turn_whoever_takes_it() {
     // Its turn comes now, for both at once.
     let url = stack.database_url();
     let db = url.rsplit('/').next().unwrap();
-    let moved = format!("update schedules set next_run_at = {} where next_run_at is not null", jiff::Timestamp::now().as_microsecond() - 1);
+    let moved = format!(
+        "update schedules set next_run_at = {} where next_run_at is not null",
+        jiff::Timestamp::now().as_microsecond() - 1
+    );
     Postgres::start().await.sql(db, &moved).await;
     eventually(Duration::from_secs(20), "the turn is taken", || async {
         apis[1].get(&format!("/v1/schedules/{id}")).await.unwrap().body["last_run_at"].is_string()
     })
     .await;
-    let fired: f64 = apis[0].metric("agentforge_schedules_fired_total", &[]).await + apis[1].metric("agentforge_schedules_fired_total", &[]).await;
+    let fired: f64 = apis[0].metric("agentforge_schedules_fired_total", &[]).await
+        + apis[1].metric("agentforge_schedules_fired_total", &[]).await;
     let jobs = apis[0].get("/v1/jobs?tool=echo&limit=100").await.unwrap().body;
     // A real minute may have come round as well; then both figures are 2.
     assert_eq!(jobs["jobs"].as_array().unwrap().len() as f64, fired, "{jobs}");

@@ -50,7 +50,11 @@ async fn tools_that_misbehave_end_clearly_and_leave_nothing_running() {
     }
     for ((tool, state, class, says), id) in table.into_iter().zip(&ids) {
         let job = api.finished(id).await;
-        assert_eq!((job["state"].as_str(), job["error"]["class"].as_str()), (Some(state), Some(class)), "{tool}: {job}");
+        assert_eq!(
+            (job["state"].as_str(), job["error"]["class"].as_str()),
+            (Some(state), Some(class)),
+            "{tool}: {job}"
+        );
         assert!(job["error"]["message"].as_str().unwrap().contains(says), "{tool}: {}", job["error"]);
     }
     let complainer = api.read(&ids[4]).await;
@@ -104,7 +108,9 @@ async fn rubbish_on_the_queue_is_terminated_once_and_kept() {
         if n == rubbish.len() { Ok(letters) } else { Err(n) }
     })
     .await;
-    assert!(letters["dead_letters"].as_array().unwrap().iter().all(|l| l["job_id"] == Value::Null || l["job_id"] == ""));
+    assert!(
+        letters["dead_letters"].as_array().unwrap().iter().all(|l| l["job_id"] == Value::Null || l["job_id"] == "")
+    );
     let mut stream = js.get_stream("swarm_jobs").await.unwrap();
     eventually(Duration::from_secs(20), "the queue is empty", || {
         let mut stream = stream.clone();

@@ -22,7 +22,12 @@ async fn sigterm_under_load_drains_and_burns_no_attempt() {
     // counted would make them dead letters.
     let mut long = vec![];
     for _ in 0..3 {
-        long.push(api.submit(json!({"tool": "sleep", "args": {"ms": 6_000}, "max_attempts": 1})).await["id"].as_str().unwrap().to_owned());
+        long.push(
+            api.submit(json!({"tool": "sleep", "args": {"ms": 6_000}, "max_attempts": 1})).await["id"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        );
     }
     let short = Submitted::submit(&api, 100, "short", "echo").await;
     eventually(Duration::from_secs(20), "the long jobs run", || async {
@@ -45,7 +50,12 @@ async fn sigterm_under_load_drains_and_burns_no_attempt() {
         .await;
     }
     let begun = Instant::now();
-    assert_eq!(stack.orchestrators[0].sigterm(grace + Duration::from_secs(10)).await, 0, "{}", stack.orchestrators[0].log());
+    assert_eq!(
+        stack.orchestrators[0].sigterm(grace + Duration::from_secs(10)).await,
+        0,
+        "{}",
+        stack.orchestrators[0].log()
+    );
     assert!(begun.elapsed() < grace + Duration::from_secs(3));
     stack.start_orchestrator(0).await;
     for id in &long {

@@ -70,7 +70,8 @@ impl Stack {
         if let Some(tools) = &options.tools {
             std::fs::write(dir.path().join("tools.toml"), tools).unwrap();
         }
-        let mut stack = Self { nats, orchestrators: vec![], workers: vec![], bases: vec![], worker_metrics: vec![], options, dir };
+        let mut stack =
+            Self { nats, orchestrators: vec![], workers: vec![], bases: vec![], worker_metrics: vec![], options, dir };
         for n in 0..stack.options.orchestrators {
             let mut p = stack.spawn_orchestrator(0);
             let base = base_of(&p.ready(READY).await, "orchestrator");
@@ -169,5 +170,9 @@ impl Stack {
 }
 
 fn base_of(ready: &serde_json::Value, service: &str) -> String {
-    ready[service]["http"].as_str().unwrap_or_else(|| panic!("no {service} in {ready}")).trim_end_matches('/').to_owned()
+    ready[service]["http"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {service} in {ready}"))
+        .trim_end_matches('/')
+        .to_owned()
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_stalled_past_its_ack_wait_adds_no_second_result() {
     let Some(()) = require("nats-server") else { return };
-    let options = Options::new().orchestrator("ACK_WAIT", "2s").worker("ACK_WAIT", "2s").worker("WORKER_CONCURRENCY", "4");
+    let options =
+        Options::new().orchestrator("ACK_WAIT", "2s").worker("ACK_WAIT", "2s").worker("WORKER_CONCURRENCY", "4");
     let mut stack = Stack::start(options).await;
     let api = stack.api();
     let id = api.job("sleep", json!({"ms": 1000})).await;

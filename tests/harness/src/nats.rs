@@ -4,12 +4,7 @@ use crate::{
     child::{self, ChildHandle, Signal, Spec},
     eventually,
 };
-use std::{
-    path::PathBuf,
-    process::Command,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 use tempfile::TempDir;
 
 /// A cold start with a store to recover on a busy machine.
@@ -160,8 +155,16 @@ impl NatsServer {
         // A known port may be held for a moment by a connection of somebody else: try again until START.
         loop {
             let spec = Spec::new(binary, self.log_path()).args([
-                "-a", "127.0.0.1", "-p", &port(self.port), "-m", &port(self.monitor), "-c",
-                &config.to_string_lossy(), "--ports_file_dir", &self.dir.path().to_string_lossy(),
+                "-a",
+                "127.0.0.1",
+                "-p",
+                &port(self.port),
+                "-m",
+                &port(self.monitor),
+                "-c",
+                &config.to_string_lossy(),
+                "--ports_file_dir",
+                &self.dir.path().to_string_lossy(),
             ]);
             let mut child = spec.start().unwrap_or_else(|e| panic!("start {}: {e}", binary.display()));
             match self.ports_of(&mut child).await {

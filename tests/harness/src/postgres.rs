@@ -73,7 +73,18 @@ impl Postgres {
         let mut init = Spec::new(bin.join("initdb"), dir.join("initdb.log"));
         init.run_as = owner;
         let data = dir.join("data");
-        let init = init.args(["-D", &*data.to_string_lossy(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        let init = init.args([
+            "-D",
+            &*data.to_string_lossy(),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]);
         let mut init = init.start().unwrap_or_else(|e| panic!("start initdb: {e}"));
         let done = init.wait(START).await;
         assert!(done.is_some_and(|s| s.success()), "initdb failed ({done:?}):\n{}", init.log());
@@ -89,7 +100,11 @@ impl Postgres {
     /// When the database cannot be created.
     pub async fn database(&self, name: &str) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
+        let name: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
+            .take(40)
+            .collect();
         let name = format!("{name}_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE DATABASE {name}")).await;
         self.url(&name)
@@ -166,9 +181,15 @@ impl Postgres {
         spec = spec.args(["-D", &*self.dir.join("data").to_string_lossy(), "-p", &port.to_string()]);
         let fsync = if self.options.fsync { "on" } else { "off" };
         let socket = self.dir.to_string_lossy().into_owned();
-        let fixed = [("listen_addresses", "127.0.0.1"), ("unix_socket_directories", &socket), ("fsync", fsync), ("max_connections", "200")];
+        let fixed = [
+            ("listen_addresses", "127.0.0.1"),
+            ("unix_socket_directories", &socket),
+            ("fsync", fsync),
+            ("max_connections", "200"),
+        ];
         let fixed = fixed.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
-        spec = spec.args(fixed.chain(self.options.settings.clone()).flat_map(|(k, v)| ["-c".to_owned(), format!("{k}={v}")]));
+        spec = spec
+            .args(fixed.chain(self.options.settings.clone()).flat_map(|(k, v)| ["-c".to_owned(), format!("{k}={v}")]));
         spec.start().unwrap_or_else(|e| panic!("start postgres: {e}"))
     }
 }

@@ -276,7 +276,10 @@ impl Summary {
         }
         let mut table = Table::new(["LINE", "CODE", "FIELD", "WHY"]).right(0);
         for r in self.refusals.iter().take(SHOWN) {
-            table.row([r.line.to_string(), r.code.clone(), r.field.clone().unwrap_or_default(), r.message.clone()], None);
+            table.row(
+                [r.line.to_string(), r.code.clone(), r.field.clone().unwrap_or_default(), r.message.clone()],
+                None,
+            );
         }
         table.print(out, "")?;
         if self.refused > SHOWN as u64 {

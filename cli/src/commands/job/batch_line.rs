@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_line_wins_over_the_options() {
-        let line = r#"{"tool":"http","args":{"n":1.0},"labels":{"a":"b"},"timeout":"1m30s","run_at":"2030-01-31T08:00:00Z"}"#;
+        let line =
+            r#"{"tool":"http","args":{"n":1.0},"labels":{"a":"b"},"timeout":"1m30s","run_at":"2030-01-31T08:00:00Z"}"#;
         let got = parse(line, &defaults()).unwrap();
         assert_eq!((got.tool.as_str(), got.queue.as_str(), got.args.as_str()), ("http", "bulk", r#"{"n":1.0}"#));
         assert_eq!(got.labels.len(), 2);

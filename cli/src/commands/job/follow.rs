@@ -65,9 +65,12 @@ pub async fn until_final(client: &Client, id: &str, limit: Option<Duration>) -> 
                 }
                 if end.is_some_and(|end| Instant::now() >= end) {
                     let state = crate::view::state_word(job.state());
-                    return Err(Failure::new(format!("job {id} is still {state} after {}", short_duration(limit.unwrap_or_default())))
-                        .code("still_running")
-                        .hint(format!("it goes on; follow it with `agentforge job watch {id}`")));
+                    return Err(Failure::new(format!(
+                        "job {id} is still {state} after {}",
+                        short_duration(limit.unwrap_or_default())
+                    ))
+                    .code("still_running")
+                    .hint(format!("it goes on; follow it with `agentforge job watch {id}`")));
                 }
             }
             // The first request shows whether the server is there at all; only later ones are patient.
@@ -83,7 +86,8 @@ pub(super) async fn watch(id: &str, context: &Context) -> Result {
     let mut patience = Patience::default();
     let mut version = None;
     loop {
-        let failed = match client.jobs().watch_job(tonic::Request::new(v1::WatchJobRequest { id: id.to_owned() })).await {
+        let failed = match client.jobs().watch_job(tonic::Request::new(v1::WatchJobRequest { id: id.to_owned() })).await
+        {
             Err(e) => e,
             Ok(stream) => {
                 let mut stream = stream.into_inner();

@@ -207,7 +207,8 @@ async fn list(args: ListArgs, context: &Context) -> Result {
 async fn cancel(args: CancelArgs, context: &Context) -> Result {
     let mut failures = 0;
     for id in args.ids {
-        let answer = context.client.jobs().cancel_job(context.client.request(v1::CancelJobRequest { id: id.clone() })).await;
+        let answer =
+            context.client.jobs().cancel_job(context.client.request(v1::CancelJobRequest { id: id.clone() })).await;
         match answer {
             Ok(job) if context.out.json => context.out.document(&JobView::new(&job.into_inner()))?,
             Ok(job) => {

@@ -92,7 +92,12 @@ fn show_result(job: &v1::Job, context: &Context) -> Result {
     context.out.line(clean_lines(result))?;
     let took = between(at(job.created_at.as_ref()), at(job.finished_at.as_ref())).unwrap_or_default();
     let replay = job.idempotent_replay.as_ref().map(|id| format!(", the result of {id} again")).unwrap_or_default();
-    context.out.note(format!("{} in {:.1} ms{replay}; job {}", styled(GREEN, "succeeded"), took.as_secs_f64() * 1e3, job.id));
+    context.out.note(format!(
+        "{} in {:.1} ms{replay}; job {}",
+        styled(GREEN, "succeeded"),
+        took.as_secs_f64() * 1e3,
+        job.id
+    ));
     Ok(())
 }
 

@@ -86,7 +86,8 @@ pub fn check_object(text: &str) -> Result<(), String> {
 }
 
 fn read_file(path: &Path) -> Result<String> {
-    let file = std::fs::File::open(path).map_err(|e| Failure::usage(format!("{} cannot be read: {e}", path.display())))?;
+    let file =
+        std::fs::File::open(path).map_err(|e| Failure::usage(format!("{} cannot be read: {e}", path.display())))?;
     read_limited(file, &path.display().to_string())
 }
 

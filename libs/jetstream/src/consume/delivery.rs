@@ -61,7 +61,11 @@ pub struct Settler {
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = self.payload().len();
-        f.debug_struct("Delivery").field("subject", &self.subject()).field("size", &size).field("info", self.info()).finish()
+        f.debug_struct("Delivery")
+            .field("subject", &self.subject())
+            .field("size", &size)
+            .field("info", self.info())
+            .finish()
     }
 }
 
@@ -168,7 +172,9 @@ impl Settler {
             Ok(_) => Ok(()),
             Err(SendError::NotConnected) => Err(self.unavailable("not connected to NATS")),
             Err(SendError::Refused(_)) => Err(self.unavailable("the NATS client is closed")),
-            Err(SendError::NoReply(NoReply::Lost)) => Err(self.unavailable("the connection broke before the confirmation")),
+            Err(SendError::NoReply(NoReply::Lost)) => {
+                Err(self.unavailable("the connection broke before the confirmation"))
+            }
             Err(SendError::NoReply(NoReply::TimedOut)) => Err(self.unavailable("no confirmation in time")),
         }
     }

@@ -276,7 +276,11 @@ mod tests {
                     }
                 }
                 let owed: usize = server.iter().map(|r| r.1).sum();
-                assert!(owed <= l.outstanding, "seed {seed}: the server owes {owed}, the ledger says {}", l.outstanding);
+                assert!(
+                    owed <= l.outstanding,
+                    "seed {seed}: the server owes {owed}, the ledger says {}",
+                    l.outstanding
+                );
                 assert_eq!(l.free + l.outstanding + handed_out, granted, "seed {seed}");
             }
             assert_eq!(l.outstanding > 0, l.expire(now + LATER * 2), "seed {seed}: slots were lost");

@@ -412,7 +412,9 @@ impl PullLoop {
         let (name, consumer) = (self.options.loop_name, &self.consumer);
         match (bound, changed) {
             (true, true) => info!(loop_name = name, stream = self.stream, consumer, "pulling"),
-            (false, true) => warn!(loop_name = name, stream = self.stream, consumer, reason, "cannot pull; trying again"),
+            (false, true) => {
+                warn!(loop_name = name, stream = self.stream, consumer, reason, "cannot pull; trying again")
+            }
             (false, false) => debug!(loop_name = name, consumer, reason, "still cannot pull"),
             (true, false) => {}
         }

@@ -16,7 +16,12 @@ pub struct Difference {
     pub changeable: bool,
 }
 
-fn differing<T: PartialEq + Debug>(field: &'static str, changeable: bool, expected: &T, found: &T) -> Option<Difference> {
+fn differing<T: PartialEq + Debug>(
+    field: &'static str,
+    changeable: bool,
+    expected: &T,
+    found: &T,
+) -> Option<Difference> {
     let shown = |v: &T| format!("{v:?}");
     (expected != found).then(|| Difference { field, expected: shown(expected), found: shown(found), changeable })
 }
@@ -111,9 +116,19 @@ mod tests {
 
     #[test]
     fn an_update_brings_the_plan_and_leaves_the_rest() {
-        let expected = stream::Config { name: "s".into(), max_bytes: 10, subjects: vec!["b".into(), "a".into()], ..Default::default() };
+        let expected = stream::Config {
+            name: "s".into(),
+            max_bytes: 10,
+            subjects: vec!["b".into(), "a".into()],
+            ..Default::default()
+        };
         let placement = Some(Placement { cluster: Some("east".into()), tags: vec![] });
-        let found = stream::Config { max_bytes: 20, subjects: vec!["a".into(), "b".into()], placement: placement.clone(), ..expected.clone() };
+        let found = stream::Config {
+            max_bytes: 20,
+            subjects: vec!["a".into(), "b".into()],
+            placement: placement.clone(),
+            ..expected.clone()
+        };
         let fields: Vec<_> = stream(&expected, &found).into_iter().map(|d| d.field).collect();
         assert_eq!(fields, ["max_bytes"]);
         let updated = updated_stream(&expected, &found);

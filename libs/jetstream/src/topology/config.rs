@@ -11,12 +11,18 @@ const BYTES: &str = "size 1MiB-1PiB";
 
 const NATS_REPLICAS: Setting =
     setting("NATS_REPLICAS", "1", "1, 3 or 5", "Copies of each stream; 3 on a cluster of three servers or more.");
-const JOBS_MAX_BYTES: Setting =
-    setting("JOBS_MAX_BYTES", "1GiB", BYTES, "Size of swarm_jobs. When it is full, accepted jobs wait in the database.");
+const JOBS_MAX_BYTES: Setting = setting(
+    "JOBS_MAX_BYTES",
+    "1GiB",
+    BYTES,
+    "Size of swarm_jobs. When it is full, accepted jobs wait in the database.",
+);
 const RESULTS_MAX_BYTES: Setting =
     setting("RESULTS_MAX_BYTES", "1GiB", BYTES, "Size of swarm_results. When it is full, workers keep their results.");
-const DLQ_MAX_BYTES: Setting = setting("DLQ_MAX_BYTES", "1GiB", BYTES, "Size of swarm_dlq. When it is full, dead letters wait in the database.");
-const DLQ_MAX_AGE: Setting = setting("DLQ_MAX_AGE", "30d", "duration 1h-10y", "How long dead letters are kept on the stream.");
+const DLQ_MAX_BYTES: Setting =
+    setting("DLQ_MAX_BYTES", "1GiB", BYTES, "Size of swarm_dlq. When it is full, dead letters wait in the database.");
+const DLQ_MAX_AGE: Setting =
+    setting("DLQ_MAX_AGE", "30d", "duration 1h-10y", "How long dead letters are kept on the stream.");
 const EVENTS_MAX_BYTES: Setting =
     setting("EVENTS_MAX_BYTES", "1GiB", BYTES, "Size of the events stream. When it is full, the oldest events go.");
 const EVENTS_MAX_AGE: Setting = setting("EVENTS_MAX_AGE", "7d", "duration 1h-10y", "How long events are kept.");
@@ -65,15 +71,30 @@ const EDGE_JS_MAX_MSGS_PER_SUBJECT: Setting = setting(
     "1-1000000000",
     "Edge mode: messages per subject on the queue streams; more are refused, none evicted.",
 );
-const EDGE_JS_MAX_BYTES: Setting =
-    setting("EDGE_JS_MAX_BYTES", "1073741824", BYTES, "Edge mode: size of each stream.");
+const EDGE_JS_MAX_BYTES: Setting = setting("EDGE_JS_MAX_BYTES", "1073741824", BYTES, "Edge mode: size of each stream.");
 const EDGE_ACK_WAIT_S: Setting =
     setting("EDGE_ACK_WAIT_S", "120", "seconds 1-3600", "Edge mode: takes the place of ACK_WAIT.");
 
 const SETTINGS: [Setting; 19] = [
-    NATS_REPLICAS, JOBS_MAX_BYTES, RESULTS_MAX_BYTES, DLQ_MAX_BYTES, DLQ_MAX_AGE, EVENTS_MAX_BYTES, EVENTS_MAX_AGE,
-    ADVISORIES_MAX_AGE, OUTPUTS_MAX_BYTES, OUTPUTS_MAX_AGE, DUPLICATE_WINDOW, ACK_WAIT, MAX_ACK_PENDING,
-    OPERATIONS_TTL, HANDBACKS_TTL, EDGE_MODE, EDGE_JS_MAX_MSGS_PER_SUBJECT, EDGE_JS_MAX_BYTES, EDGE_ACK_WAIT_S,
+    NATS_REPLICAS,
+    JOBS_MAX_BYTES,
+    RESULTS_MAX_BYTES,
+    DLQ_MAX_BYTES,
+    DLQ_MAX_AGE,
+    EVENTS_MAX_BYTES,
+    EVENTS_MAX_AGE,
+    ADVISORIES_MAX_AGE,
+    OUTPUTS_MAX_BYTES,
+    OUTPUTS_MAX_AGE,
+    DUPLICATE_WINDOW,
+    ACK_WAIT,
+    MAX_ACK_PENDING,
+    OPERATIONS_TTL,
+    HANDBACKS_TTL,
+    EDGE_MODE,
+    EDGE_JS_MAX_MSGS_PER_SUBJECT,
+    EDGE_JS_MAX_BYTES,
+    EDGE_ACK_WAIT_S,
 ];
 
 /// Unacknowledged messages per consumer at an edge site, unless MAX_ACK_PENDING is set.
@@ -139,7 +160,10 @@ impl TopologyConfig {
         let age = |r: &mut Reader<'_>, s| r.get_in(s, HOUR..=DAY * 3650);
         let replicas = r.get::<usize>(&NATS_REPLICAS);
         if ![1, 3, 5].contains(&replicas) {
-            r.fault(NATS_REPLICAS.key, format!("{replicas} copies are not possible (allowed: {})", NATS_REPLICAS.values));
+            r.fault(
+                NATS_REPLICAS.key,
+                format!("{replicas} copies are not possible (allowed: {})", NATS_REPLICAS.values),
+            );
         }
         let mut config = Self {
             replicas,
@@ -225,7 +249,13 @@ mod tests {
 
     #[test]
     fn impossible_limits_are_faults() {
-        for (key, value) in [("NATS_REPLICAS", "2"), ("JOBS_MAX_BYTES", "1"), ("ACK_WAIT", "0s"), ("MAX_ACK_PENDING", "0"), ("EDGE_MODE", "maybe")] {
+        for (key, value) in [
+            ("NATS_REPLICAS", "2"),
+            ("JOBS_MAX_BYTES", "1"),
+            ("ACK_WAIT", "0s"),
+            ("MAX_ACK_PENDING", "0"),
+            ("EDGE_MODE", "maybe"),
+        ] {
             assert!(read(&[(key, value)]).unwrap_err().contains(key), "{key}");
         }
     }

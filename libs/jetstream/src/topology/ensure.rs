@@ -138,7 +138,14 @@ async fn agree<T: Thing>(thing: &T, report: &mut Report) -> Result<(), Error> {
         }
         let Some(first) = differences.first() else { return Ok(()) };
         for d in &differences {
-            warn!(kind = T::KIND, name, field = d.field, expected = d.expected, found = d.found, "updating what differs");
+            warn!(
+                kind = T::KIND,
+                name,
+                field = d.field,
+                expected = d.expected,
+                found = d.found,
+                "updating what differs"
+            );
         }
         thing.update(&found).await.map_err(failed("update"))?;
         if report.updated.last() != Some(&name) {
@@ -147,9 +154,13 @@ async fn agree<T: Thing>(thing: &T, report: &mut Report) -> Result<(), Error> {
         last = Some(first.clone());
     }
     match last {
-        Some(Difference { field, expected, found, .. }) => Err(Error::NotTaken { kind: T::KIND, name, field, expected, found }),
+        Some(Difference { field, expected, found, .. }) => {
+            Err(Error::NotTaken { kind: T::KIND, name, field, expected, found })
+        }
         // Created and gone again each time.
-        None => Err(Error::NotTaken { kind: T::KIND, name, field: "existence", expected: "yes".into(), found: "no".into() }),
+        None => {
+            Err(Error::NotTaken { kind: T::KIND, name, field: "existence", expected: "yes".into(), found: "no".into() })
+        }
     }
 }
 
@@ -169,7 +180,9 @@ impl Thing for Stream<'_> {
     }
     fn remedy(&self) -> String {
         let name = self.name();
-        format!("drain or back up its messages, then delete it (nats stream rm {name}); it is created anew at the next start")
+        format!(
+            "drain or back up its messages, then delete it (nats stream rm {name}); it is created anew at the next start"
+        )
     }
     async fn read(&self) -> Result<stream::Config, ApiError> {
         let info: stream::Info = api::call(self.js, format!("STREAM.INFO.{}", self.name()), &json!({})).await?;
@@ -212,7 +225,9 @@ impl Thing for Consumer<'_> {
     }
     fn remedy(&self) -> String {
         let (stream, name) = (&self.planned.stream, self.name());
-        format!("delete it (nats consumer rm {stream} {name}); unacknowledged messages stay, and it is created anew at the next start")
+        format!(
+            "delete it (nats consumer rm {stream} {name}); unacknowledged messages stay, and it is created anew at the next start"
+        )
     }
     async fn read(&self) -> Result<consumer::Config, ApiError> {
         let subject = format!("CONSUMER.INFO.{}.{}", self.planned.stream, self.name());

@@ -171,7 +171,11 @@ mod tests {
     fn consumers_are_one_per_queue_with_filters_that_do_not_overlap() {
         let (mission, queues) = names();
         let plan = plan(&TopologyConfig::default(), &mission, &queues);
-        let made: Vec<_> = plan.consumers.iter().map(|c| (&*c.stream, c.config.durable_name.as_deref().unwrap(), &*c.config.filter_subject)).collect();
+        let made: Vec<_> = plan
+            .consumers
+            .iter()
+            .map(|c| (&*c.stream, c.config.durable_name.as_deref().unwrap(), &*c.config.filter_subject))
+            .collect();
         assert_eq!(
             made,
             [
@@ -185,7 +189,9 @@ mod tests {
     #[test]
     fn no_stream_that_must_not_lose_discards_the_old() {
         let (mission, queues) = names();
-        for edge in [None, Some(Edge { max_msgs_per_subject: 10, max_bytes: 1 << 20, ack_wait: Duration::from_secs(120) })] {
+        for edge in
+            [None, Some(Edge { max_msgs_per_subject: 10, max_bytes: 1 << 20, ack_wait: Duration::from_secs(120) })]
+        {
             let config = TopologyConfig { edge: edge.clone(), ..Default::default() };
             for s in plan(&config, &mission, &queues).streams {
                 let may_lose = [STREAM_EVENTS, STREAM_ADVISORIES].contains(&&*s.name);

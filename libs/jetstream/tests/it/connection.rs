@@ -52,10 +52,14 @@ async fn logins_are_taken_from_the_settings_and_a_wrong_one_keeps_trying() {
     let options = NatsOptions::default().extra(r#"authorization { user: "worker", password: "right" }"#);
     let mut server = NatsServer::start(options).await;
     let read = |password: &str| {
-        let source: BTreeMap<String, String> =
-            [("NATS_URL", server.url().as_str()), ("NATS_USER", "worker"), ("NATS_PASSWORD", password), ("NATS_MAX_RECONNECT_WAIT", "100ms")]
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .into();
+        let source: BTreeMap<String, String> = [
+            ("NATS_URL", server.url().as_str()),
+            ("NATS_USER", "worker"),
+            ("NATS_PASSWORD", password),
+            ("NATS_MAX_RECONNECT_WAIT", "100ms"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
         let mut reader = Reader::new(&source);
         let config = NatsConfig::read(&mut reader);
         reader.finish().unwrap();
@@ -74,7 +78,10 @@ async fn files_that_are_not_there_are_named_and_secrets_are_not() {
     let config = NatsConfig::for_url("nats://localhost:4222").unwrap();
     let creds = NatsConfig { auth: Auth::Creds("/no/such.creds".into()), ..config.clone() };
     let error = Nats::connect(&creds, "test").await.unwrap_err();
-    assert!(matches!(error, Error::File { key: "NATS_CREDS", .. }) && error.to_string().contains("/no/such.creds"), "{error}");
+    assert!(
+        matches!(error, Error::File { key: "NATS_CREDS", .. }) && error.to_string().contains("/no/such.creds"),
+        "{error}"
+    );
     let nkey = NatsConfig { auth: Auth::NKey(Secret::from("SUmistyped")), ..config };
     let error = Nats::connect(&nkey, "test").await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("SUmistyped"), "{error:?}");

@@ -46,7 +46,10 @@ async fn a_full_stream_refuses_and_takes_again_when_there_is_room() {
 
 #[tokio::test]
 async fn what_can_never_be_taken_is_not_retried() {
-    let Some(Setup { nats, server: _server }) = Setup::with(NatsOptions::default().extra("max_payload: 4096")).await else { return };
+    let Some(Setup { nats, server: _server }) = Setup::with(NatsOptions::default().extra("max_payload: 4096")).await
+    else {
+        return;
+    };
     nats.jetstream().create_stream(stream::Config { max_message_size: 1024, ..queue() }).await.unwrap();
     for size in [2000, 5000] {
         let body = vec![b'x'; size].into();

@@ -1,6 +1,8 @@
 //! Pulling while things break: nothing goes silent, nothing is lost, and never more than was granted.
 
-use super::{CONSUMER, SOON, STREAM, Setup, brisk, connect, info, make_consumer, make_queue, pulling::next, put, put_one, stored};
+use super::{
+    CONSUMER, SOON, STREAM, Setup, brisk, connect, info, make_consumer, make_queue, pulling::next, put, put_one, stored,
+};
 use agentforge_harness::{NatsOptions, NatsServer, TcpProxy, eventually, require};
 use agentforge_jetstream::Puller;
 use std::{collections::HashSet, time::Duration};
@@ -60,7 +62,11 @@ async fn a_restart_while_idle_leaves_no_loop_silent() {
     puller.grant(4);
     eventually(SOON, "a request waits", || async { info(&nats).await.num_waiting > 0 }).await;
     for round in 0..2 {
-        if round == 0 { server.kill9() } else { server.stop_gracefully().await }
+        if round == 0 {
+            server.kill9()
+        } else {
+            server.stop_gracefully().await
+        }
         eventually(SOON, "the puller sees that it is not bound", || async { !*puller.bound().borrow() }).await;
         server.restart().await;
         let key = round.to_string();

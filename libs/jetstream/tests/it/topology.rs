@@ -14,7 +14,11 @@ use tokio::io::AsyncReadExt;
 fn small() -> TopologyConfig {
     let mib = 64 << 20;
     TopologyConfig {
-        jobs_max_bytes: mib, results_max_bytes: mib, dlq_max_bytes: mib, events_max_bytes: mib, outputs_max_bytes: mib,
+        jobs_max_bytes: mib,
+        results_max_bytes: mib,
+        dlq_max_bytes: mib,
+        events_max_bytes: mib,
+        outputs_max_bytes: mib,
         ..TopologyConfig::default()
     }
 }
@@ -38,8 +42,17 @@ async fn everything_is_made_once_and_then_left_alone() {
     assert_eq!(
         created,
         [
-            "KV_handbacks", "KV_operations", "OBJ_job_outputs", "events", "orchestrator-staging", "swarm_advisories",
-            "swarm_dlq", "swarm_jobs", "swarm_results", "worker-staging", "worker-staging_gpu",
+            "KV_handbacks",
+            "KV_operations",
+            "OBJ_job_outputs",
+            "events",
+            "orchestrator-staging",
+            "swarm_advisories",
+            "swarm_dlq",
+            "swarm_jobs",
+            "swarm_results",
+            "worker-staging",
+            "worker-staging_gpu",
         ]
     );
     assert!(report.updated.is_empty(), "what was just made differs: {report:?}");
@@ -50,7 +63,8 @@ async fn everything_is_made_once_and_then_left_alone() {
 async fn many_orchestrators_may_start_at_once() {
     let Some(Setup { nats, server: _server }) = Setup::new().await else { return };
     let plan = planned(&small());
-    let (a, b, c) = tokio::join!(ensure(nats.jetstream(), &plan), ensure(nats.jetstream(), &plan), ensure(nats.jetstream(), &plan));
+    let (a, b, c) =
+        tokio::join!(ensure(nats.jetstream(), &plan), ensure(nats.jetstream(), &plan), ensure(nats.jetstream(), &plan));
     for report in [a, b, c] {
         assert!(report.unwrap().updated.is_empty());
     }
@@ -66,10 +80,14 @@ async fn what_differs_is_updated_where_that_is_possible_and_the_rest_is_kept() {
     by_hand.metadata.insert("team".into(), "blue".into());
     js.update_stream(by_hand).await.unwrap();
 
-    let changed = TopologyConfig { ack_wait: Duration::from_secs(45), operations_ttl: Duration::from_secs(60), ..small() };
+    let changed =
+        TopologyConfig { ack_wait: Duration::from_secs(45), operations_ttl: Duration::from_secs(60), ..small() };
     let mut report = ensure(js, &planned(&changed)).await.unwrap();
     report.updated.sort();
-    assert_eq!(report.updated, ["KV_operations", "orchestrator-staging", "swarm_jobs", "worker-staging", "worker-staging_gpu"]);
+    assert_eq!(
+        report.updated,
+        ["KV_operations", "orchestrator-staging", "swarm_jobs", "worker-staging", "worker-staging_gpu"]
+    );
     let stream = js.get_stream("swarm_jobs").await.unwrap();
     let config = &stream.cached_info().config;
     assert_eq!((config.max_bytes, config.metadata.get("team").map(String::as_str)), (64 << 20, Some("blue")));
@@ -81,7 +99,8 @@ async fn what_differs_is_updated_where_that_is_possible_and_the_rest_is_kept() {
 async fn another_retention_is_refused_and_nothing_is_touched() {
     let Some(Setup { nats, server: _server }) = Setup::new().await else { return };
     let js = nats.jetstream();
-    let wrong = stream::Config { name: "swarm_jobs".into(), subjects: vec!["swarm.jobs.>".into()], ..Default::default() };
+    let wrong =
+        stream::Config { name: "swarm_jobs".into(), subjects: vec!["swarm.jobs.>".into()], ..Default::default() };
     js.create_stream(wrong).await.unwrap();
     let before = js.get_stream("swarm_jobs").await.unwrap().cached_info().config.clone();
     let error = ensure(js, &planned(&small())).await.unwrap_err();
@@ -125,7 +144,8 @@ async fn edge_caps_come_and_go_on_what_exists_and_refuse_rather_than_evict() {
     assert_eq!((config.ack_wait, config.max_ack_pending), (Duration::from_secs(120), 256));
 
     let subject = subjects::job(&mission(), &Queue::default());
-    let put = |n: u64| publish::publish(&nats, subject.clone(), MsgId::outbox(&n.to_string()), HeaderMap::new(), "x".into());
+    let put =
+        |n: u64| publish::publish(&nats, subject.clone(), MsgId::outbox(&n.to_string()), HeaderMap::new(), "x".into());
     for n in 0..3 {
         put(n).await.unwrap();
     }

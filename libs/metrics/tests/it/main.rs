@@ -6,11 +6,7 @@ use agentforge_metrics::{Handle, Metric, install};
 const EARLY: Metric = Metric::histogram("test_early_seconds", &[1.0, 1200.0], &["tool"], "Early.");
 const EARLY_BYTES: Metric = Metric::histogram("test_early_bytes", &[1024.0], &[], "Early bytes.");
 const LATE: Metric = Metric::histogram("test_late_seconds", &[0.5, 7.0], &["tool"], "Late.");
-const COUNT: Metric = Metric::counter(
-    "test_count_total",
-    &["mission", "tool"],
-    "Counts \"things\".",
-);
+const COUNT: Metric = Metric::counter("test_count_total", &["mission", "tool"], "Counts \"things\".");
 const BARE: Metric = Metric::counter("test_bare_total", &[], "Bare.");
 const GAUGE: Metric = Metric::gauge("test_level", &[], "A level.");
 
@@ -49,23 +45,11 @@ fn a_later_install_adds_its_metrics_with_their_buckets_once() {
     LATE.observe(&["echo"], 6.0);
     handle.upkeep();
     let text = handle.render();
-    assert!(
-        has_line(
-            &text,
-            "test_late_seconds_bucket{tool=\"echo\",le=\"0.5\"} 0"
-        ),
-        "{text}"
-    );
-    assert!(
-        has_line(&text, "test_late_seconds_bucket{tool=\"echo\",le=\"7\"} 1"),
-        "{text}"
-    );
+    assert!(has_line(&text, "test_late_seconds_bucket{tool=\"echo\",le=\"0.5\"} 0"), "{text}");
+    assert!(has_line(&text, "test_late_seconds_bucket{tool=\"echo\",le=\"7\"} 1"), "{text}");
     assert!(has_line(&text, "# HELP test_late_seconds Late."), "{text}");
     for name in ["test_late_seconds", "test_count_total", "test_bare_total"] {
-        assert!(
-            text.matches(&format!("# TYPE {name} ")).count() <= 1,
-            "{name} stands twice in\n{text}"
-        );
+        assert!(text.matches(&format!("# TYPE {name} ")).count() <= 1, "{name} stands twice in\n{text}");
     }
 }
 
@@ -75,17 +59,8 @@ fn labels_stand_in_declared_order() {
     COUNT.inc(&["staging", "echo"]);
     COUNT.add(&["staging", "echo"], 2);
     let text = handle.render();
-    assert!(
-        has_line(
-            &text,
-            "test_count_total{mission=\"staging\",tool=\"echo\"} 3"
-        ),
-        "{text}"
-    );
-    assert!(
-        text.contains("# TYPE test_count_total counter"),
-        "no suffix is doubled: {text}"
-    );
+    assert!(has_line(&text, "test_count_total{mission=\"staging\",tool=\"echo\"} 3"), "{text}");
+    assert!(text.contains("# TYPE test_count_total counter"), "no suffix is doubled: {text}");
 }
 
 #[test]
@@ -100,11 +75,7 @@ fn gauges_move_both_ways_and_process_metrics_are_there() {
     GAUGE.shift(&[], -2.0);
     let text = handle.render();
     assert!(has_line(&text, "test_level 3"), "{text}");
-    for name in [
-        "process_cpu_seconds_total",
-        "process_resident_memory_bytes",
-        "process_open_fds",
-    ] {
+    for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
         assert!(text.contains(&format!("\n{name} ")), "{name} in\n{text}");
     }
 }
@@ -112,10 +83,7 @@ fn gauges_move_both_ways_and_process_metrics_are_there() {
 #[test]
 fn families_are_sorted_and_whole() {
     let text = installed().render();
-    let names: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .collect();
+    let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     assert!(names.is_sorted(), "{names:?}");
     assert!(text.ends_with('\n'));
 }

@@ -41,12 +41,7 @@ impl Bounded {
     /// `cut` ends every connection.
     pub(super) fn new(listener: TcpListener, cut: CancellationToken) -> Self {
         let open = metrics::HTTP_CONNECTIONS.gauge_handle(&[]);
-        Self {
-            listener,
-            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            cut,
-            open,
-        }
+        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), cut, open }
     }
 }
 
@@ -56,19 +51,13 @@ impl Listener for Bounded {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let permits = self.permits.clone();
-        let permit = permits
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     // Small answers must not wait for the peer's acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    return (
-                        Connection::new(stream, permit, self.cut.clone(), self.open.clone()),
-                        peer,
-                    );
+                    return (Connection::new(stream, permit, self.cut.clone(), self.open.clone()), peer);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -86,10 +75,7 @@ impl Listener for Bounded {
 
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(
-        error.kind(),
-        ConnectionRefused | ConnectionAborted | ConnectionReset
-    )
+    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
 }
 
 /// A connection that ends when cut or idle for too long.
@@ -103,12 +89,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn new(
-        stream: TcpStream,
-        permit: OwnedSemaphorePermit,
-        cut: CancellationToken,
-        open: Gauge,
-    ) -> Self {
+    fn new(stream: TcpStream, permit: OwnedSemaphorePermit, cut: CancellationToken, open: Gauge) -> Self {
         open.increment(1.0);
         let now = Instant::now();
         Self {
@@ -125,10 +106,7 @@ impl Connection {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
         use std::future::Future;
         if self.cut.as_mut().poll(cx).is_ready() {
-            return Some(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the listener is closing",
-            ));
+            return Some(io::Error::new(io::ErrorKind::ConnectionAborted, "the listener is closing"));
         }
         // The timer is set again only when it fires: progress costs no timer operation.
         while self.idle.as_mut().poll(cx).is_ready() {
@@ -156,11 +134,7 @@ impl Drop for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(error) = self.poll_end(cx) {
             return Poll::Ready(Err(error));
         }
@@ -170,11 +144,7 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(error) = self.poll_end(cx) {
             return Poll::Ready(Err(error));
         }

@@ -45,9 +45,7 @@ impl RequestId {
 
     /// The caller's id if it may be used, else a new UUID.
     fn of(headers: &HeaderMap) -> Self {
-        let given = headers
-            .get(REQUEST_ID_HEADER)
-            .and_then(|value| value.to_str().ok());
+        let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok());
         match given.filter(|id| is_valid(id)) {
             Some(id) => Self(id.into()),
             None => Self(uuid::Uuid::now_v7().to_string().into()),
@@ -61,10 +59,7 @@ fn is_valid(id: &str) -> bool {
 
 /// Wraps every route of a service's router. Call it last, after all routes and fallbacks are in.
 pub fn instrument(router: Router, runtime: &Runtime) -> Router {
-    let state = Observed {
-        service: runtime.name(),
-        routes: Arc::new(Bounded::new(ROUTES_MAX)),
-    };
+    let state = Observed { service: runtime.name(), routes: Arc::new(Bounded::new(ROUTES_MAX)) };
     router.layer(from_fn_with_state(state, observe))
 }
 
@@ -84,17 +79,8 @@ async fn observe(State(observed): State<Observed>, mut request: Request, next: N
     let span = span(observed.service, &id, method, &route, request.headers());
     request.extensions_mut().insert(id.clone());
 
-    let mut record = Record {
-        service: observed.service,
-        method,
-        route,
-        started,
-        status: None,
-    };
-    let answer = AssertUnwindSafe(next.run(request))
-        .catch_unwind()
-        .instrument(span.clone())
-        .await;
+    let mut record = Record { service: observed.service, method, route, started, status: None };
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     let mut response = answer.unwrap_or_else(|_| after_panic(&id));
 
     let status = response.status();
@@ -128,13 +114,7 @@ impl Drop for Record {
 }
 
 /// Probes and scrapes are too many and too dull for traces.
-fn span(
-    service: &'static str,
-    id: &RequestId,
-    method: &str,
-    route: &str,
-    headers: &HeaderMap,
-) -> Span {
+fn span(service: &'static str, id: &RequestId, method: &str, route: &str, headers: &HeaderMap) -> Span {
     if matches!(route, "/healthz" | "/readyz" | "/metrics") {
         return Span::none();
     }
@@ -149,9 +129,7 @@ fn span(
         otel.kind = "server",
         otel.status_code = field::Empty,
     );
-    let parent = opentelemetry::global::get_text_map_propagator(|propagator| {
-        propagator.extract(&Headers(headers))
-    });
+    let parent = opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
     // Refused only for a disabled span, which has no parent to have.
     let _ = span.set_parent(parent);
     span

@@ -27,21 +27,12 @@ const LET_GO: Duration = Duration::from_millis(200);
 pub async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| {
         let hint = match source.kind() {
-            io::ErrorKind::AddrInUse => {
-                "; another process has that port: choose another one, or 0 for a free one"
-            }
-            io::ErrorKind::PermissionDenied => {
-                "; ports below 1024 need a privilege: choose a higher one"
-            }
+            io::ErrorKind::AddrInUse => "; another process has that port: choose another one, or 0 for a free one",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose a higher one",
             io::ErrorKind::AddrNotAvailable => "; BIND_ADDR is no address of this machine",
             _ => "",
         };
-        Error::Bind {
-            address,
-            setting,
-            hint,
-            source,
-        }
+        Error::Bind { address, setting, hint, source }
     })
 }
 
@@ -60,14 +51,11 @@ pub async fn serve_http(
     let address = listener.local_addr().map_err(Error::Serve)?;
     let cut = CancellationToken::new();
     let on_stop = stop.clone();
-    let router = router.layer(from_fn(move |request, next| {
-        end_event_streams(on_stop.clone(), request, next)
-    }));
+    let router = router.layer(from_fn(move |request, next| end_event_streams(on_stop.clone(), request, next)));
     // tap_io is what lets axum tell the peer's address for a listener of our own.
     let listener = Bounded::new(listener, cut.clone()).tap_io(|_| {});
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serve =
-        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let serve = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut serve = std::pin::pin!(serve.into_future());
     let limit = async {
         stop.cancelled().await;

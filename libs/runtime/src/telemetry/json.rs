@@ -35,37 +35,17 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        ctx: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut fields = Map::new();
-        for span in ctx
-            .event_scope()
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-        {
+        for span in ctx.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
             let extensions = span.extensions();
-            let formatted = extensions
-                .get::<FormattedFields<N>>()
-                .map(|fields| fields.as_str());
+            let formatted = extensions.get::<FormattedFields<N>>().map(|fields| fields.as_str());
             if let Some(Ok(Value::Object(of_span))) = formatted.map(serde_json::from_str) {
-                fields.extend(
-                    of_span
-                        .into_iter()
-                        .map(|(name, value)| (free_name(&name), value)),
-                );
+                fields.extend(of_span.into_iter().map(|(name, value)| (free_name(&name), value)));
             }
         }
         event.record(&mut Collect(&mut fields));
-        let line = Line {
-            service: self.service,
-            event,
-            fields,
-            ids: trace_ids(ctx),
-        };
+        let line = Line { service: self.service, event, fields, ids: trace_ids(ctx) };
         line.write(&mut writer)
     }
 }
@@ -83,30 +63,17 @@ impl Line<'_> {
         SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
         let metadata = self.event.metadata();
         // Events of the `log` crate carry their origin as fields.
-        let target = self
-            .fields
-            .remove("log.target")
-            .unwrap_or_else(|| metadata.target().into());
+        let target = self.fields.remove("log.target").unwrap_or_else(|| metadata.target().into());
         for name in ["log.module_path", "log.file", "log.line"] {
             self.fields.remove(name);
         }
         let message = self.fields.remove("message").unwrap_or_else(|| "".into());
-        let service = self
-            .fields
-            .remove("service")
-            .unwrap_or_else(|| self.service.into());
+        let service = self.fields.remove("service").unwrap_or_else(|| self.service.into());
         write!(writer, "{{\"timestamp\":{}", Value::String(timestamp))?;
-        write!(
-            writer,
-            ",\"level\":\"{}\",\"target\":{target}",
-            metadata.level()
-        )?;
+        write!(writer, ",\"level\":\"{}\",\"target\":{target}", metadata.level())?;
         write!(writer, ",\"message\":{message},\"service\":{service}")?;
         if let Some((trace_id, span_id)) = &self.ids {
-            write!(
-                writer,
-                ",\"trace_id\":\"{trace_id}\",\"span_id\":\"{span_id}\""
-            )?;
+            write!(writer, ",\"trace_id\":\"{trace_id}\",\"span_id\":\"{span_id}\"")?;
         }
         for (name, value) in &self.fields {
             write!(writer, ",{}:{value}", Value::String(name.clone()))?;
@@ -123,8 +90,7 @@ where
     tracing::dispatcher::get_default(|dispatch| {
         // The innermost span may be one that the trace layer leaves out.
         let ids = ctx.event_scope()?.map(|span| span.id());
-        let mut contexts =
-            ids.filter_map(|id| tracing_opentelemetry::get_otel_context(&id, dispatch));
+        let mut contexts = ids.filter_map(|id| tracing_opentelemetry::get_otel_context(&id, dispatch));
         let context = contexts.find(|context| context.span().span_context().is_valid())?;
         let ids = context.span().span_context().clone();
         Some((ids.trace_id().to_string(), ids.span_id().to_string()))
@@ -174,10 +140,7 @@ impl Visit for Collect<'_> {
 
 fn cut(mut text: String) -> String {
     if text.len() > TEXT_MAX {
-        let end = (0..=TEXT_MAX)
-            .rev()
-            .find(|end| text.is_char_boundary(*end))
-            .unwrap_or(0);
+        let end = (0..=TEXT_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
@@ -214,9 +177,7 @@ mod tests {
             .with_writer(move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str(line).expect("every line is JSON"))
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect()
     }
 
     #[test]
@@ -224,13 +185,7 @@ mod tests {
         let found = lines(|| {
             let _service = info_span!("service", service = "worker").entered();
             let _request = info_span!("request", request_id = "r-1", attempt = 1).entered();
-            warn!(
-                attempt = 2,
-                ok = false,
-                share = 0.5,
-                level = "mine",
-                "two\nlines \"quoted\""
-            );
+            warn!(attempt = 2, ok = false, share = 0.5, level = "mine", "two\nlines \"quoted\"");
         });
         let line = &found[0];
         assert_eq!(line["level"], "WARN");
@@ -238,14 +193,8 @@ mod tests {
         assert_eq!(line["service"], "worker");
         assert_eq!(line["request_id"], "r-1");
         assert_eq!(line["attempt"], 2, "the event's field wins");
-        assert_eq!(
-            (&line["ok"], &line["share"]),
-            (&Value::from(false), &Value::from(0.5))
-        );
-        assert_eq!(
-            line["level_"], "mine",
-            "a field cannot take the place of the level"
-        );
+        assert_eq!((&line["ok"], &line["share"]), (&Value::from(false), &Value::from(0.5)));
+        assert_eq!(line["level_"], "mine", "a field cannot take the place of the level");
         assert_eq!(line["target"], module_path!());
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }

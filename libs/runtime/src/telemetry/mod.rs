@@ -42,18 +42,12 @@ const NOT_TRACED: [&str; 10] = [
 /// # Errors
 /// The filter library's explanation.
 pub fn check_log_level(filter: &str) -> Result<(), String> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map(drop)
-        .map_err(|error| format!("is not a log filter: {error}"))
+    EnvFilter::builder().parse(filter).map(drop).map_err(|error| format!("is not a log filter: {error}"))
 }
 
 /// Installs subscriber and propagator, and the exporter if an endpoint is set.
 pub(crate) fn install(name: &'static str, common: &Common) -> Option<SdkTracerProvider> {
-    let exporter = common
-        .otlp_endpoint
-        .as_ref()
-        .map(|endpoint| otlp::provider(name, common, endpoint));
+    let exporter = common.otlp_endpoint.as_ref().map(|endpoint| otlp::provider(name, common, endpoint));
     let (provider, failure) = match exporter {
         Some(Ok(provider)) => (Some(provider), None),
         Some(Err(error)) => (None, Some(error)),
@@ -88,16 +82,9 @@ pub(crate) fn log_panic(info: &PanicHookInfo<'_>) {
     tracing::error!(location, panic = message, "panic");
 }
 
-fn install_layers(
-    name: &'static str,
-    level: &str,
-    format: LogFormat,
-    exporter: Option<SdkTracerProvider>,
-) {
+fn install_layers(name: &'static str, level: &str, format: LogFormat, exporter: Option<SdkTracerProvider>) {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let filter = EnvFilter::builder()
-        .parse(level)
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::builder().parse(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .fmt_fields(tracing_subscriber::fmt::format::JsonFields::new())
@@ -117,10 +104,9 @@ fn install_layers(
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
         SdkTracerProvider::builder().with_sampler(sampler).build()
     });
-    let targets = NOT_TRACED.iter().fold(
-        Targets::new().with_default(LevelFilter::INFO),
-        |targets, target| targets.with_target(*target, LevelFilter::OFF),
-    );
+    let targets = NOT_TRACED.iter().fold(Targets::new().with_default(LevelFilter::INFO), |targets, target| {
+        targets.with_target(*target, LevelFilter::OFF)
+    });
     let traces = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("agentforge"))
         .with_context_activation(false)

@@ -16,9 +16,7 @@ pub(super) fn provider(
     common: &Common,
     endpoint: &Url,
 ) -> Result<SdkTracerProvider, ExporterBuildError> {
-    let mut builder = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint.as_str());
+    let mut builder = SpanExporter::builder().with_tonic().with_endpoint(endpoint.as_str());
     if endpoint.scheme() == "https" {
         builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
     }
@@ -32,8 +30,5 @@ pub(super) fn provider(
             KeyValue::new("agentforge.site", common.site.clone()),
         ])
         .build();
-    Ok(SdkTracerProvider::builder()
-        .with_batch_exporter(builder.build()?)
-        .with_resource(resource)
-        .build())
+    Ok(SdkTracerProvider::builder().with_batch_exporter(builder.build()?).with_resource(resource).build())
 }

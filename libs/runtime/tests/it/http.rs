@@ -7,19 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
 
-async fn serving(
-    runtime: &Runtime,
-    grace: Duration,
-) -> (SocketAddr, JoinHandle<Result<(), Error>>) {
-    let listener = bind("127.0.0.1:0".parse().unwrap(), "HTTP_PORT")
-        .await
-        .unwrap();
+async fn serving(runtime: &Runtime, grace: Duration) -> (SocketAddr, JoinHandle<Result<(), Error>>) {
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "HTTP_PORT").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = instrument(router().merge(admin_router(runtime)), runtime);
-    (
-        address,
-        tokio::spawn(serve_http(listener, router, runtime.stopping(), grace)),
-    )
+    (address, tokio::spawn(serve_http(listener, router, runtime.stopping(), grace)))
 }
 
 fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
@@ -39,27 +31,14 @@ async fn readyz_follows_the_gates_and_the_stop() {
     gate.set(true, "open");
     let answer = ask(address, "GET /readyz", "").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let body: serde_json::Value =
-        serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     assert_eq!(body["ready"], true);
-    assert_eq!(
-        body["checks"]["database"],
-        serde_json::json!({"ok": true, "required": true, "detail": "open"})
-    );
+    assert_eq!(body["checks"]["database"], serde_json::json!({"ok": true, "required": true, "detail": "open"}));
     assert_eq!(body["checks"]["nats"]["ok"], false);
 
     runtime.readiness().set_stopping();
-    assert!(
-        ask(address, "GET /readyz", "")
-            .await
-            .starts_with("HTTP/1.1 503")
-    );
-    assert!(
-        ask(address, "GET /healthz", "")
-            .await
-            .starts_with("HTTP/1.1 200"),
-        "stopping is not dead"
-    );
+    assert!(ask(address, "GET /readyz", "").await.starts_with("HTTP/1.1 503"));
+    assert!(ask(address, "GET /healthz", "").await.starts_with("HTTP/1.1 200"), "stopping is not dead");
     runtime.stopping().cancel();
     server.await.unwrap().unwrap();
 }
@@ -70,21 +49,13 @@ async fn request_ids_are_kept_if_sound_and_made_if_not() {
     let (address, _server) = serving(&runtime, Duration::from_secs(5)).await;
     let answer = ask(address, "GET /v1/things/1", "x-request-id: my-id/7\r\n").await;
     assert_eq!(header(&answer, "x-request-id"), Some("my-id/7"));
-    for sent in [
-        String::new(),
-        format!("x-request-id: {}\r\n", "x".repeat(129)),
-        "x-request-id: a b\r\n".to_owned(),
-    ] {
+    for sent in [String::new(), format!("x-request-id: {}\r\n", "x".repeat(129)), "x-request-id: a b\r\n".to_owned()] {
         let answer = ask(address, "GET /v1/things/1", &sent).await;
         let id = header(&answer, "x-request-id").unwrap();
         assert_eq!((id.len(), id.matches('-').count()), (36, 4), "{id}");
     }
     let answer = ask(address, "GET /nowhere", "x-request-id: lost\r\n").await;
-    assert_eq!(
-        header(&answer, "x-request-id"),
-        Some("lost"),
-        "unmatched paths too: {answer}"
-    );
+    assert_eq!(header(&answer, "x-request-id"), Some("lost"), "unmatched paths too: {answer}");
 }
 
 #[tokio::test]
@@ -101,10 +72,7 @@ async fn metrics_count_by_route_template_method_and_status() {
         "agentforge_http_requests_total{service=\"counted\",method=\"other\",route=\"unmatched\",status=\"404\"} 1",
         "agentforge_http_request_duration_seconds_count{service=\"counted\",method=\"GET\",route=\"/v1/things/{id}\"} 3",
     ] {
-        assert!(
-            answer.lines().any(|found| found == line),
-            "{line} in\n{answer}"
-        );
+        assert!(answer.lines().any(|found| found == line), "{line} in\n{answer}");
     }
     assert!(answer.contains("process_resident_memory_bytes"));
     assert!(!answer.contains("/nowhere/123"), "no raw path is a label");
@@ -119,11 +87,7 @@ async fn a_caller_that_goes_away_is_counted() {
     drop(stream);
     let line = "agentforge_http_requests_total{service=\"impatient\",method=\"GET\",route=\"/slow\",status=\"499\"} 1";
     let start = Instant::now();
-    while !ask(address, "GET /metrics", "")
-        .await
-        .lines()
-        .any(|found| found == line)
-    {
+    while !ask(address, "GET /metrics", "").await.lines().any(|found| found == line) {
         assert!(start.elapsed() < Duration::from_secs(10), "never counted");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -135,19 +99,9 @@ async fn a_panic_is_an_answer_and_the_listener_goes_on() {
     let (address, _server) = serving(&runtime, Duration::from_secs(5)).await;
     let answer = ask(address, "GET /panic", "x-request-id: p-1\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
-    assert_eq!(
-        header(&answer, "content-type"),
-        Some("application/problem+json")
-    );
-    assert!(
-        answer.contains("\"request_id\":\"p-1\"") && !answer.contains("oh no"),
-        "{answer}"
-    );
-    assert!(
-        ask(address, "GET /v1/things/1", "")
-            .await
-            .starts_with("HTTP/1.1 200")
-    );
+    assert_eq!(header(&answer, "content-type"), Some("application/problem+json"));
+    assert!(answer.contains("\"request_id\":\"p-1\"") && !answer.contains("oh no"), "{answer}");
+    assert!(ask(address, "GET /v1/things/1", "").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
@@ -160,17 +114,9 @@ async fn an_open_event_stream_ends_at_the_stop_without_waiting_for_the_grace() {
     runtime.stopping().cancel();
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
-    assert!(
-        rest.ends_with(b"0\r\n\r\n"),
-        "the stream ends properly: {:?}",
-        String::from_utf8_lossy(&rest)
-    );
+    assert!(rest.ends_with(b"0\r\n\r\n"), "the stream ends properly: {:?}", String::from_utf8_lossy(&rest));
     server.await.unwrap().unwrap();
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -183,15 +129,8 @@ async fn a_response_without_end_is_cut_inside_the_grace() {
     let start = Instant::now();
     runtime.stopping().cancel();
     server.await.unwrap().unwrap();
-    assert!(
-        start.elapsed() < grace + Duration::from_millis(200),
-        "{:?}",
-        start.elapsed()
-    );
-    assert!(
-        start.elapsed() > grace / 2,
-        "requests have their time to finish"
-    );
+    assert!(start.elapsed() < grace + Duration::from_millis(200), "{:?}", start.elapsed());
+    assert!(start.elapsed() > grace / 2, "requests have their time to finish");
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
     ended.expect("the connection is closed, not left open").ok();
@@ -207,16 +146,9 @@ async fn a_request_in_flight_is_finished_and_a_new_one_is_refused() {
     runtime.stopping().cancel();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
-    assert!(
-        answer.starts_with(b"HTTP/1.1 200"),
-        "{}",
-        String::from_utf8_lossy(&answer)
-    );
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     server.await.unwrap().unwrap();
-    assert!(
-        tokio::net::TcpStream::connect(address).await.is_err(),
-        "the listener is closed"
-    );
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "the listener is closed");
 }
 
 #[tokio::test]
@@ -225,9 +157,7 @@ async fn a_port_in_use_is_named_with_its_setting() {
     let address = taken.local_addr().unwrap();
     let error = bind(address, "HTTP_PORT").await.unwrap_err().to_string();
     assert!(
-        error.contains(&address.to_string())
-            && error.contains("HTTP_PORT")
-            && error.contains("another process"),
+        error.contains(&address.to_string()) && error.contains("HTTP_PORT") && error.contains("another process"),
         "{error}"
     );
 }

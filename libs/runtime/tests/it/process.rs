@@ -33,33 +33,14 @@ fn start(arguments: &str, settings: &[(&str, &str)]) -> Started {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready.json");
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([
-        "--exact",
-        "process::child",
-        "--nocapture",
-        "--test-threads=1",
-    ]);
-    for key in agentforge_config::Common::SETTINGS
-        .iter()
-        .map(|setting| setting.key)
-    {
+    command.args(["--exact", "process::child", "--nocapture", "--test-threads=1"]);
+    for key in agentforge_config::Common::SETTINGS.iter().map(|setting| setting.key) {
         command.env_remove(key);
     }
-    command
-        .env(ARGUMENTS, arguments)
-        .env("READY_FILE", &ready)
-        .env("METRICS_PORT", "0");
+    command.env(ARGUMENTS, arguments).env("READY_FILE", &ready).env("METRICS_PORT", "0");
     command.envs(settings.iter().copied());
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    Started {
-        child,
-        ready,
-        _directory: directory,
-    }
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    Started { child, ready, _directory: directory }
 }
 
 impl Started {
@@ -78,14 +59,8 @@ impl Started {
             if let Ok(text) = std::fs::read_to_string(&self.ready) {
                 return serde_json::from_str(&text).unwrap();
             }
-            assert!(
-                self.child.try_wait().unwrap().is_none(),
-                "ended before it was ready"
-            );
-            assert!(
-                start.elapsed() < Duration::from_secs(30),
-                "not ready within 30 s"
-            );
+            assert!(self.child.try_wait().unwrap().is_none(), "ended before it was ready");
+            assert!(start.elapsed() < Duration::from_secs(30), "not ready within 30 s");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -96,10 +71,7 @@ impl Started {
         while self.child.try_wait().unwrap().is_none() {
             if start.elapsed() > Duration::from_secs(30) {
                 self.child.kill().unwrap();
-                panic!(
-                    "still running after 30 s: {:?}",
-                    self.child.wait_with_output()
-                );
+                panic!("still running after 30 s: {:?}", self.child.wait_with_output());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -109,36 +81,24 @@ impl Started {
 
 fn address(ready: &serde_json::Value, which: &str) -> SocketAddr {
     let url = ready["probe"][which].as_str().unwrap();
-    url.trim_start_matches("http://")
-        .trim_end_matches("/metrics")
-        .parse()
-        .unwrap()
+    url.trim_start_matches("http://").trim_end_matches("/metrics").parse().unwrap()
 }
 
 fn text(output: &Output) -> (String, String) {
-    (
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+    (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
 fn wrong_settings_exit_with_64_and_are_all_named() {
-    let settings = [
-        ("METRICS_PORT", "many"),
-        ("MISSION", "a.b"),
-        ("LOG_LEVEL", "info,[=debug"),
-        ("PROBE_TOKEN", "hunter2"),
-    ];
+    let settings =
+        [("METRICS_PORT", "many"), ("MISSION", "a.b"), ("LOG_LEVEL", "info,[=debug"), ("PROBE_TOKEN", "hunter2")];
     for arguments in ["", "--check-config"] {
         let output = start(arguments, &settings).end();
         let (_, stderr) = text(&output);
         assert_eq!(output.status.code(), Some(64), "{stderr}");
-        for part in [
-            "METRICS_PORT: is not a whole number (value \"many\"; allowed: port 0-65535",
-            "MISSION:",
-            "LOG_LEVEL:",
-        ] {
+        for part in
+            ["METRICS_PORT: is not a whole number (value \"many\"; allowed: port 0-65535", "MISSION:", "LOG_LEVEL:"]
+        {
             assert!(stderr.contains(part), "{part} in\n{stderr}");
         }
         assert!(!stderr.contains("hunter2"));
@@ -148,23 +108,11 @@ fn wrong_settings_exit_with_64_and_are_all_named() {
 
 #[test]
 fn check_config_prints_effective_settings_without_secrets() {
-    let output = start(
-        "--check-config",
-        &[("PROBE_TOKEN", "hunter2"), ("ENV", "staging")],
-    )
-    .end();
+    let output = start("--check-config", &[("PROBE_TOKEN", "hunter2"), ("ENV", "staging")]).end();
     let (stdout, stderr) = text(&output);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
-    for line in [
-        "ENV=staging",
-        "MISSION=staging  # default",
-        "PROBE_TOKEN=[hidden]",
-        "BIND_ADDR=0.0.0.0  # default",
-    ] {
-        assert!(
-            stdout.lines().any(|found| found == line),
-            "{line} in\n{stdout}"
-        );
+    for line in ["ENV=staging", "MISSION=staging  # default", "PROBE_TOKEN=[hidden]", "BIND_ADDR=0.0.0.0  # default"] {
+        assert!(stdout.lines().any(|found| found == line), "{line} in\n{stdout}");
     }
     assert!(!stdout.contains("hunter2") && !stderr.contains("hunter2"));
 }
@@ -172,17 +120,8 @@ fn check_config_prints_effective_settings_without_secrets() {
 #[test]
 fn help_names_every_setting() {
     let (stdout, _) = text(&start("--help", &[]).end());
-    for key in [
-        "ENV",
-        "METRICS_PORT",
-        "READY_FILE",
-        "HTTP_PORT",
-        "PROBE_TOKEN",
-    ] {
-        assert!(
-            stdout.lines().any(|line| line.trim() == key),
-            "{key} in\n{stdout}"
-        );
+    for key in ["ENV", "METRICS_PORT", "READY_FILE", "HTTP_PORT", "PROBE_TOKEN"] {
+        assert!(stdout.lines().any(|line| line.trim() == key), "{key} in\n{stdout}");
     }
 }
 
@@ -192,16 +131,9 @@ async fn sigterm_drains_and_exits_with_0() {
     let ready = started.ready().await;
     assert_eq!(ready["probe"]["pid"], started.child.id());
     let http = address(&ready, "http");
-    assert!(
-        ask(http, "GET /readyz", "")
-            .await
-            .starts_with("HTTP/1.1 200")
-    );
+    assert!(ask(http, "GET /readyz", "").await.starts_with("HTTP/1.1 200"));
     let metrics = ask(address(&ready, "metrics"), "GET /metrics", "").await;
-    assert!(
-        metrics.contains("agentforge_build_info{service=\"probe\""),
-        "{metrics}"
-    );
+    assert!(metrics.contains("agentforge_build_info{service=\"probe\""), "{metrics}");
     let mut stream = open(http, "GET /events", "").await;
     read_until(&mut stream, "data: hello").await;
 
@@ -210,20 +142,12 @@ async fn sigterm_drains_and_exits_with_0() {
     let output = started.end();
     let (_, stderr) = text(&output);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert!(
-        !path.exists(),
-        "nobody shall trust the addresses of a process that is gone"
-    );
+    assert!(!path.exists(), "nobody shall trust the addresses of a process that is gone");
     // Every line of the log is one JSON object that names the service.
     for line in stderr.lines() {
-        let line: serde_json::Value =
-            serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
         assert_eq!(line["service"], "probe", "{line}");
-        assert!(
-            line["timestamp"].is_string()
-                && line["level"].is_string()
-                && line["target"].is_string()
-        );
+        assert!(line["timestamp"].is_string() && line["level"].is_string() && line["target"].is_string());
     }
     assert!(stderr.contains("\"message\":\"READY\""), "{stderr}");
 }
@@ -235,22 +159,11 @@ async fn not_ready_comes_before_the_listener_closes() {
     let http = address(&ready, "http");
     started.signal();
     let start = Instant::now();
-    while !ask(http, "GET /readyz", "")
-        .await
-        .starts_with("HTTP/1.1 503")
-    {
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "still ready during the pause"
-        );
+    while !ask(http, "GET /readyz", "").await.starts_with("HTTP/1.1 503") {
+        assert!(start.elapsed() < Duration::from_secs(2), "still ready during the pause");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(
-        ask(http, "GET /v1/things/1", "")
-            .await
-            .starts_with("HTTP/1.1 200"),
-        "work goes on during the pause"
-    );
+    assert!(ask(http, "GET /v1/things/1", "").await.starts_with("HTTP/1.1 200"), "work goes on during the pause");
     assert_eq!(started.end().status.code(), Some(0));
 }
 
@@ -259,10 +172,7 @@ async fn a_second_signal_exits_at_once_with_130() {
     let mut started = start("", &[("SHUTDOWN_PAUSE", "60s")]);
     let http = address(&started.ready().await, "http");
     started.signal();
-    while !ask(http, "GET /readyz", "")
-        .await
-        .starts_with("HTTP/1.1 503")
-    {
+    while !ask(http, "GET /readyz", "").await.starts_with("HTTP/1.1 503") {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     started.signal();
@@ -271,10 +181,7 @@ async fn a_second_signal_exits_at_once_with_130() {
 
 #[tokio::test]
 async fn a_fatal_task_makes_the_exit_code_tell() {
-    for (trick, words) in [
-        ("fail", "lost my marbles"),
-        ("end-early", "task short ended although"),
-    ] {
+    for (trick, words) in [("fail", "lost my marbles"), ("end-early", "task short ended although")] {
         let output = start("", &[("PROBE_TRICKS", trick)]).end();
         let (_, stderr) = text(&output);
         assert_eq!(output.status.code(), Some(1), "{trick}: {stderr}");
@@ -289,17 +196,8 @@ async fn a_deaf_task_cannot_hold_the_process_past_its_grace() {
     started.signal();
     let start = Instant::now();
     let output = started.end();
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "work was dropped: {}",
-        text(&output).1
-    );
-    assert!(
-        start.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        start.elapsed()
-    );
+    assert_eq!(output.status.code(), Some(1), "work was dropped: {}", text(&output).1);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -310,10 +208,7 @@ fn a_port_in_use_exits_with_1_and_names_port_and_setting() {
         let output = start("", &[(setting, &port)]).end();
         let (_, stderr) = text(&output);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert!(
-            stderr.contains(&port) && stderr.contains(setting),
-            "{stderr}"
-        );
+        assert!(stderr.contains(&port) && stderr.contains(setting), "{stderr}");
     }
 }
 
@@ -322,28 +217,18 @@ fn a_ready_file_that_cannot_be_written_ends_the_start_and_is_named() {
     let output = start("", &[("READY_FILE", "/nowhere/at/all.json")]).end();
     let (_, stderr) = text(&output);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains("/nowhere/at/all.json") && stderr.contains("READY_FILE"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("/nowhere/at/all.json") && stderr.contains("READY_FILE"), "{stderr}");
 }
 
 #[tokio::test]
 async fn a_signal_during_a_hanging_start_stops_it() {
-    let mut started = start(
-        "",
-        &[("PROBE_TRICKS", "hang-in-build"), ("LOG_FORMAT", "json")],
-    );
-    let mut stderr =
-        tokio::process::ChildStderr::from_std(started.child.stderr.take().unwrap()).unwrap();
+    let mut started = start("", &[("PROBE_TRICKS", "hang-in-build"), ("LOG_FORMAT", "json")]);
+    let mut stderr = tokio::process::ChildStderr::from_std(started.child.stderr.take().unwrap()).unwrap();
     let mut seen = String::new();
     while !seen.contains("hanging in build") {
         let mut buffer = [0; 1024];
         let read = tokio::io::AsyncReadExt::read(&mut stderr, &mut buffer);
-        let count = tokio::time::timeout(Duration::from_secs(30), read)
-            .await
-            .unwrap()
-            .unwrap();
+        let count = tokio::time::timeout(Duration::from_secs(30), read).await.unwrap().unwrap();
         seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
     started.signal();
@@ -360,25 +245,13 @@ async fn a_log_line_of_a_request_carries_its_id_and_the_callers_trace() {
     ask(http, "GET /log", "").await;
     started.signal();
     let (_, stderr) = text(&started.end());
-    let lines = stderr
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines = stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let found: Vec<_> = lines.filter(|line| line["message"] == "logging").collect();
     assert_eq!(found.len(), 2, "{stderr}");
-    assert_eq!(
-        (&found[0]["request_id"], &found[0]["trace_id"]),
-        (&"r-9".into(), &trace.into())
-    );
-    assert_eq!(
-        (&found[0]["route"], &found[0]["answer"]),
-        (&"/log".into(), &42.into())
-    );
+    assert_eq!((&found[0]["request_id"], &found[0]["trace_id"]), (&"r-9".into(), &trace.into()));
+    assert_eq!((&found[0]["route"], &found[0]["answer"]), (&"/log".into(), &42.into()));
     assert_ne!(found[0]["span_id"], "00f067aa0ba902b7", "a span of our own");
-    assert_eq!(
-        found[1]["trace_id"].as_str().map(str::len),
-        Some(32),
-        "a trace of its own without a caller's"
-    );
+    assert_eq!(found[1]["trace_id"].as_str().map(str::len), Some(32), "a trace of its own without a caller's");
     assert_ne!(found[1]["trace_id"], trace);
 }
 
@@ -401,17 +274,9 @@ async fn spans_reach_the_collector_at_the_latest_when_the_process_ends() {
 async fn a_collector_that_is_away_holds_up_neither_work_nor_the_end() {
     let mut started = start("", &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")]);
     let http = address(&started.ready().await, "http");
-    assert!(
-        ask(http, "GET /v1/things/1", "")
-            .await
-            .starts_with("HTTP/1.1 200")
-    );
+    assert!(ask(http, "GET /v1/things/1", "").await.starts_with("HTTP/1.1 200"));
     let start = Instant::now();
     started.signal();
     assert_eq!(started.end().status.code(), Some(0));
-    assert!(
-        start.elapsed() < Duration::from_secs(12),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
 }

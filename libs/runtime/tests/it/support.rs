@@ -3,8 +3,7 @@
 use agentforge_config::{CommaList, Common, Reader, Setting};
 use agentforge_metrics::Metric;
 use agentforge_runtime::{
-    Endpoints, OnEnd, Runtime, Service, admin_router, bind, http::instrument, serve_http,
-    serve_metrics,
+    Endpoints, OnEnd, Runtime, Service, admin_router, bind, http::instrument, serve_http, serve_metrics,
 };
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -16,18 +15,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub const PORT: Setting = Setting::new(
-    "HTTP_PORT",
-    Some("0"),
-    "port 0-65535",
-    "Where the probe listens.",
-);
-pub const TRICKS: Setting = Setting::new(
-    "PROBE_TRICKS",
-    None,
-    "a list of tricks",
-    "How the probe misbehaves.",
-);
+pub const PORT: Setting = Setting::new("HTTP_PORT", Some("0"), "port 0-65535", "Where the probe listens.");
+pub const TRICKS: Setting = Setting::new("PROBE_TRICKS", None, "a list of tricks", "How the probe misbehaves.");
 pub const TOKEN: Setting = Setting::new("PROBE_TOKEN", None, "text", "A secret.").secret();
 
 const COUNT: Metric = Metric::counter("agentforge_probe_total", &[], "Counts nothing.");
@@ -57,10 +46,7 @@ impl Service for Probe {
     type Config = ProbeConfig;
 
     fn settings() -> Vec<(&'static str, Vec<Setting>)> {
-        vec![
-            ("Common", Common::SETTINGS.to_vec()),
-            ("Probe", vec![PORT, TRICKS, TOKEN]),
-        ]
+        vec![("Common", Common::SETTINGS.to_vec()), ("Probe", vec![PORT, TRICKS, TOKEN])]
     }
 
     fn read_config(reader: &mut Reader<'_>) -> ProbeConfig {
@@ -69,10 +55,7 @@ impl Service for Probe {
         ProbeConfig {
             common,
             port: reader.get(&PORT),
-            tricks: reader
-                .opt::<CommaList>(&TRICKS)
-                .unwrap_or_default()
-                .into_inner(),
+            tricks: reader.opt::<CommaList>(&TRICKS).unwrap_or_default().into_inner(),
         }
     }
 
@@ -98,28 +81,15 @@ impl Service for Probe {
         let serve = async move { Ok(serve_http(listener, router, stop, grace).await?) };
         runtime.supervisor().spawn("http", OnEnd::Stop, serve);
         if config.has("fail") {
-            runtime.supervisor().spawn("failing", OnEnd::Stop, async {
-                Err(anyhow::anyhow!("lost my marbles"))
-            });
+            runtime.supervisor().spawn("failing", OnEnd::Stop, async { Err(anyhow::anyhow!("lost my marbles")) });
         }
         if config.has("end-early") {
-            runtime
-                .supervisor()
-                .spawn("short", OnEnd::Stop, async { Ok(()) });
+            runtime.supervisor().spawn("short", OnEnd::Stop, async { Ok(()) });
         }
         if config.has("deaf") {
-            runtime
-                .supervisor()
-                .spawn("deaf", OnEnd::Stop, std::future::pending());
+            runtime.supervisor().spawn("deaf", OnEnd::Stop, std::future::pending());
         }
-        Ok(Self {
-            endpoints: Endpoints {
-                http: Some(http),
-                grpc: None,
-                metrics,
-            },
-            runtime,
-        })
+        Ok(Self { endpoints: Endpoints { http: Some(http), grpc: None, metrics }, runtime })
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -128,10 +98,7 @@ impl Service for Probe {
 
     async fn run(self) -> Result<(), anyhow::Error> {
         self.runtime.stopping().cancelled().await;
-        self.runtime
-            .supervisor()
-            .drain(self.runtime.drain_deadline())
-            .await?;
+        self.runtime.supervisor().drain(self.runtime.drain_deadline()).await?;
         Ok(())
     }
 }
@@ -149,46 +116,27 @@ pub fn router() -> Router {
                 }
             }),
         )
-        .route(
-            "/log",
-            get(|| async { tracing::info!(answer = 42, "logging") }),
-        )
-        .route(
-            "/slow",
-            get(|| async { tokio::time::sleep(Duration::from_millis(300)).await }),
-        )
+        .route("/log", get(|| async { tracing::info!(answer = 42, "logging") }))
+        .route("/slow", get(|| async { tokio::time::sleep(Duration::from_millis(300)).await }))
         .route(
             "/events",
             get(move || async move {
                 let first = futures_util::stream::once(std::future::ready(event()));
-                Sse::new(futures_util::StreamExt::chain(
-                    first,
-                    futures_util::stream::pending(),
-                ))
+                Sse::new(futures_util::StreamExt::chain(first, futures_util::stream::pending()))
             }),
         )
         .route(
             "/endless",
             get(|| async {
-                let first = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(
-                    Bytes::from("x"),
-                )));
-                Body::from_stream(futures_util::StreamExt::chain(
-                    first,
-                    futures_util::stream::pending(),
-                ))
+                let first = futures_util::stream::once(std::future::ready(Ok::<_, Infallible>(Bytes::from("x"))));
+                Body::from_stream(futures_util::StreamExt::chain(first, futures_util::stream::pending()))
             }),
         )
 }
 
 /// Asks and reads the whole answer, head and body.
 pub async fn ask(address: SocketAddr, request_line: &str, headers: &str) -> String {
-    let mut stream = open(
-        address,
-        request_line,
-        &format!("{headers}connection: close\r\n"),
-    )
-    .await;
+    let mut stream = open(address, request_line, &format!("{headers}connection: close\r\n")).await;
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
     read.expect("an answer within 20 s").unwrap();
@@ -214,7 +162,5 @@ pub async fn read_until(stream: &mut TcpStream, text: &str) {
             seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), reading)
-        .await
-        .expect("within 20 s");
+    tokio::time::timeout(Duration::from_secs(20), reading).await.expect("within 20 s");
 }

@@ -111,7 +111,8 @@ fn parse_entry(entry: &str) -> Result<Token, &'static str> {
     let (Some(name), Some(role), Some(token)) = (parts.next(), parts.next(), parts.next()) else {
         return Err("is not name:role:token");
     };
-    let name_fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let name_fits =
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if !name_fits {
         return Err("needs a name of 1 to 64 letters, digits, dots, hyphens or underscores");
     }
@@ -162,7 +163,8 @@ impl Auth {
         };
         if token.role < needed {
             let (name, role) = (&token.name, token.role.as_str());
-            let message = format!("this needs the role {}; the token {name} has the role {role} (API_TOKENS)", needed.as_str());
+            let message =
+                format!("this needs the role {}; the token {name} has the role {role} (API_TOKENS)", needed.as_str());
             return Err(Error::new(Code::PermissionDenied, message));
         }
         Ok(&token.name)
@@ -171,7 +173,8 @@ impl Auth {
 
 /// The token of an `Authorization: Bearer` header (RFC 6750); the scheme's case does not matter.
 fn bearer(authorization: Option<&HeaderValue>) -> Result<&[u8], Error> {
-    let missing = || Error::new(Code::Unauthenticated, "a token is needed: send the header Authorization: Bearer <token>");
+    let missing =
+        || Error::new(Code::Unauthenticated, "a token is needed: send the header Authorization: Bearer <token>");
     let value = authorization.ok_or_else(missing)?.as_bytes();
     let (scheme, token) = value.split_at_checked(7).ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case(b"bearer ") {
@@ -214,7 +217,9 @@ mod tests {
     fn without_a_known_token_nobody_passes() {
         let auth = auth();
         let almost = &ADMIN[..ADMIN.len() - 1];
-        for header in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic b3BzOng="), Some(almost), Some(ADMIN)] {
+        for header in
+            [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Basic b3BzOng="), Some(almost), Some(ADMIN)]
+        {
             assert_eq!(check(&auth, header, Role::Read), Err(Code::Unauthenticated), "{header:?}");
         }
         assert_eq!(check(&auth, Some(&format!("Bearer {almost}")), Role::Read), Err(Code::Unauthenticated));

@@ -74,7 +74,8 @@ impl Budget {
     /// Takes `bytes`, or refuses.
     pub(crate) fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
         self.free.clone().try_acquire_many_owned(self.steps(bytes)).map_err(|_| {
-            let message = format!("the bodies of requests under way reach {} MiB, the most at once; try again", self.max / 1024);
+            let message =
+                format!("the bodies of requests under way reach {} MiB, the most at once; try again", self.max / 1024);
             Error::new(Code::TooManyRequests, message).retry_after(Duration::from_secs(1))
         })
     }

@@ -52,5 +52,6 @@ fn log_failure(error: &Error, operation: &str, request_id: Option<&str>) {
 
 /// The refusal of a long answer that a stop cuts short.
 fn stopping() -> Error {
-    Error::new(Code::Unavailable, "the orchestrator is stopping; ask again").retry_after(std::time::Duration::from_secs(1))
+    Error::new(Code::Unavailable, "the orchestrator is stopping; ask again")
+        .retry_after(std::time::Duration::from_secs(1))
 }

@@ -19,7 +19,13 @@ pub struct Operation {
     pub rpc: Option<&'static str>,
 }
 
-const fn op(name: &'static str, role: Role, method: &'static str, route: &'static str, rpc: Option<&'static str>) -> Operation {
+const fn op(
+    name: &'static str,
+    role: Role,
+    method: &'static str,
+    route: &'static str,
+    rpc: Option<&'static str>,
+) -> Operation {
     Operation { name, role, method, route, rpc }
 }
 

@@ -1,7 +1,7 @@
 //! Long answers: they end with their last item, with an error, or with the service.
 
-use futures_util::stream::{self, BoxStream, Stream};
 use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream, Stream};
 use tokio_util::sync::CancellationToken;
 
 /// Passes items on until one is the last. A stream that ends before, because the service stops or
@@ -32,7 +32,10 @@ pub(crate) fn until_last<T: Send + 'static, E: Send + 'static>(
 mod tests {
     use super::*;
 
-    async fn run(items: BoxStream<'static, Result<u8, &'static str>>, stop: CancellationToken) -> Vec<Result<u8, &'static str>> {
+    async fn run(
+        items: BoxStream<'static, Result<u8, &'static str>>,
+        stop: CancellationToken,
+    ) -> Vec<Result<u8, &'static str>> {
         until_last(items, stop, |n| *n == 9, || "cut").collect().await
     }
 

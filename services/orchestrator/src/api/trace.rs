@@ -33,7 +33,8 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let more = parts.next().is_some();
     let version_fits = lower_hex(version, 2) && version != "ff" && (version != "00" || !more);
-    let ids_fit = [(trace, 32), (span, 16)].iter().all(|(id, len)| lower_hex(id, *len) && id.bytes().any(|b| b != b'0'));
+    let ids_fit =
+        [(trace, 32), (span, 16)].iter().all(|(id, len)| lower_hex(id, *len) && id.bytes().any(|b| b != b'0'));
     (version_fits && ids_fit && lower_hex(flags, 2)).then(|| format!("00-{trace}-{span}-{flags}"))
 }
 
@@ -47,7 +48,9 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
     headers
         .get(REQUEST_ID)
         .and_then(|v| v.to_str().ok())
-        .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b)))
+        .filter(|id| {
+            (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
+        })
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 

@@ -8,13 +8,15 @@ use super::{Handoff, Hub, OutboxGauge};
 use crate::error::Error;
 use crate::metrics;
 use crate::model::{NewJob, State};
-use crate::store::{Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Outgoing, Owner, Store, Submit, Submitted};
+use crate::store::{
+    Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Outgoing, Owner, Store, Submit, Submitted,
+};
 use crate::transition::{Backoff, Change, Ignored};
 use agentforge_message_id::{Attempt, JobId};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -244,7 +246,9 @@ impl CommitLoop {
     fn ride_along(g: &mut Gathered, kept: &[Lazy]) {
         for l in kept {
             match *l {
-                Lazy::Queued(id, attempt, stream_seq, at) => g.group.changes.push((id, Change::Queued { attempt, stream_seq, at })),
+                Lazy::Queued(id, attempt, stream_seq, at) => {
+                    g.group.changes.push((id, Change::Queued { attempt, stream_seq, at }))
+                }
                 Lazy::OutboxSent(seq) => g.group.outbox_sent.push(seq),
             }
         }
@@ -280,10 +284,16 @@ impl CommitLoop {
                 let retryable = e.is_retryable();
                 let again = || {
                     if retryable {
-                        Error::new(crate::error::Code::Unavailable, "the database is unavailable; nothing was stored, try again")
-                            .retry_after(Duration::from_secs(1))
+                        Error::new(
+                            crate::error::Code::Unavailable,
+                            "the database is unavailable; nothing was stored, try again",
+                        )
+                        .retry_after(Duration::from_secs(1))
                     } else {
-                        Error::new(crate::error::Code::Internal, "the database refused; nothing was stored, see the orchestrator's log")
+                        Error::new(
+                            crate::error::Code::Internal,
+                            "the database refused; nothing was stored, see the orchestrator's log",
+                        )
                     }
                 };
                 for a in submit_answers {

@@ -1,7 +1,7 @@
 //! Jobs as callers use them: submit, read, wait, watch, cancel, redrive.
 
-use super::{page_limit, App, OutputStream, Page, RedriveProgress, SubmitAnswer, WAIT_MAX};
-use crate::admission::{admit, SubmitInput};
+use super::{App, OutputStream, Page, RedriveProgress, SubmitAnswer, WAIT_MAX, page_limit};
+use crate::admission::{SubmitInput, admit};
 use crate::error::{Code, Error};
 use crate::metrics;
 use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
@@ -10,8 +10,8 @@ use crate::transition::{Change, Ignored};
 use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
-use futures_util::stream::{self, BoxStream};
 use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -97,7 +97,9 @@ fn job_id(id: &str) -> Result<JobId, Error> {
 
 fn row_cursor(cursor: Option<&String>) -> Result<Option<i64>, Error> {
     some(cursor)
-        .map(|c| c.parse().map_err(|_| Error::field("cursor", "cursor is not one that a listing gave; start without it")))
+        .map(|c| {
+            c.parse().map_err(|_| Error::field("cursor", "cursor is not one that a listing gave; start without it"))
+        })
         .transpose()
 }
 
@@ -121,7 +123,10 @@ impl App {
             }
             Submitted::Conflict { existing, field } => Err(Error {
                 field: Some(field),
-                ..Error::new(Code::Conflict, format!("job {existing} was submitted with the same {field} and another body"))
+                ..Error::new(
+                    Code::Conflict,
+                    format!("job {existing} was submitted with the same {field} and another body"),
+                )
             }),
         }
     }
@@ -164,7 +169,10 @@ impl App {
     pub async fn wait(&self, id: &str, wait: Duration) -> Result<Job, Error> {
         if wait > WAIT_MAX {
             let max = WAIT_MAX.as_secs();
-            return Err(Error::field("wait", format!("wait is {} s; at most {max} s are allowed: ask again after it", wait.as_secs())));
+            return Err(Error::field(
+                "wait",
+                format!("wait is {} s; at most {max} s are allowed: ask again after it", wait.as_secs()),
+            ));
         }
         let until = Instant::now() + wait;
         let id = job_id(id)?;
@@ -243,9 +251,18 @@ impl App {
             })
             .collect::<Result<_, _>>()?;
         let filter = JobFilter {
-            mission: some(query.mission.as_ref()).map(Mission::new).transpose().map_err(|e| Error::field("mission", e.to_string()))?,
-            queue: some(query.queue.as_ref()).map(Queue::new).transpose().map_err(|e| Error::field("queue", e.to_string()))?,
-            tool: some(query.tool.as_ref()).map(ToolName::new).transpose().map_err(|e| Error::field("tool", e.to_string()))?,
+            mission: some(query.mission.as_ref())
+                .map(Mission::new)
+                .transpose()
+                .map_err(|e| Error::field("mission", e.to_string()))?,
+            queue: some(query.queue.as_ref())
+                .map(Queue::new)
+                .transpose()
+                .map_err(|e| Error::field("queue", e.to_string()))?,
+            tool: some(query.tool.as_ref())
+                .map(ToolName::new)
+                .transpose()
+                .map_err(|e| Error::field("tool", e.to_string()))?,
             states: query.states,
             labels,
             before: row_cursor(query.cursor.as_ref())?,
@@ -366,7 +383,12 @@ impl App {
         let rate = match spec.rate {
             r if r == 0.0 => REDRIVE_RATE_DEFAULT,
             r if r.is_finite() && r > 0.0 && r <= REDRIVE_RATE_MAX => r,
-            r => return Err(Error::field("rate", format!("rate is {r}; expected more than 0 and at most {REDRIVE_RATE_MAX} a second"))),
+            r => {
+                return Err(Error::field(
+                    "rate",
+                    format!("rate is {r}; expected more than 0 and at most {REDRIVE_RATE_MAX} a second"),
+                ));
+            }
         };
         let limit = if spec.limit == 0 { REDRIVE_LIMIT_DEFAULT } else { spec.limit };
         let ids = spec.job_ids.iter().map(|i| job_id(i)).collect::<Result<VecDeque<_>, _>>()?;
@@ -378,11 +400,16 @@ impl App {
             before: None,
             limit: 100,
         });
-        let redrive = Redrive { app: self.clone(), ids, filter, left: limit, rate, progress: RedriveProgress::default(), over: false };
-        Ok(stream::unfold(redrive, |r| async move {
-            if r.over { None } else { Some(r.step().await) }
-        })
-        .boxed())
+        let redrive = Redrive {
+            app: self.clone(),
+            ids,
+            filter,
+            left: limit,
+            rate,
+            progress: RedriveProgress::default(),
+            over: false,
+        };
+        Ok(stream::unfold(redrive, |r| async move { if r.over { None } else { Some(r.step().await) } }).boxed())
     }
 }
 

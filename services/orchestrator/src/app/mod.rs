@@ -8,8 +8,8 @@ mod hub;
 mod jobs;
 mod schedules;
 
-pub use committer::{Backlog, CommitLoop, Committer, CommitterConfig, Lazy};
 pub(crate) use committer::Outlets;
+pub use committer::{Backlog, CommitLoop, Committer, CommitterConfig, Lazy};
 pub use hub::Hub;
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery, RedriveSpec};
 pub use schedules::ScheduleInput;
@@ -20,8 +20,8 @@ use crate::model::{Agent, Job};
 use crate::store::{OutboxRow, Outgoing, Store};
 use agentforge_message_id::{AgentId, JobId, Mission};
 use agentforge_proto::time::Micros;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -194,7 +194,9 @@ pub(crate) fn page_limit(limit: u32) -> Result<u32, Error> {
     match limit {
         0 => Ok(PAGE_DEFAULT),
         n if n <= PAGE_MAX => Ok(n),
-        n => Err(Error::field("limit", format!("limit is {n}; at most {PAGE_MAX} are allowed: page on with the cursor"))),
+        n => {
+            Err(Error::field("limit", format!("limit is {n}; at most {PAGE_MAX} are allowed: page on with the cursor")))
+        }
     }
 }
 

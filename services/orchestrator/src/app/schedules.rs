@@ -1,7 +1,7 @@
 //! Schedules as callers use them, and the tick that makes their jobs.
 
-use super::{page, page_limit, App, Page};
-use crate::admission::{admit, SubmitInput, Template};
+use super::{App, Page, page, page_limit};
+use crate::admission::{SubmitInput, Template, admit};
 use crate::cron::Clockwork;
 use crate::error::{Code, Error};
 use crate::model::Schedule;
@@ -43,7 +43,10 @@ impl App {
         let now = Micros::now();
         let name_fits = (1..=NAME_MAX_BYTES).contains(&input.name.len()) && !input.name.chars().any(char::is_control);
         if !name_fits {
-            return Err(Error::field("name", format!("name must have 1 to {NAME_MAX_BYTES} bytes and no control characters")));
+            return Err(Error::field(
+                "name",
+                format!("name must have 1 to {NAME_MAX_BYTES} bytes and no control characters"),
+            ));
         }
         let clockwork = Clockwork::new(&input.cron, &input.time_zone)?;
         let template = Template::from_input(input.job)?;
@@ -93,7 +96,8 @@ impl App {
     /// As [`App::schedule`].
     pub async fn set_schedule_paused(&self, id: &str, paused: bool) -> Result<Schedule, Error> {
         let mut schedule = self.schedule(id).await?;
-        let next = if paused { None } else { Clockwork::new(&schedule.cron, &schedule.time_zone)?.after(Micros::now()) };
+        let next =
+            if paused { None } else { Clockwork::new(&schedule.cron, &schedule.time_zone)?.after(Micros::now()) };
         if !self.0.store.set_schedule_paused(schedule.id, paused, next).await? {
             return Err(Error::not_found("schedule", id));
         }

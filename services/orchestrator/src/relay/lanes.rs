@@ -3,7 +3,7 @@
 use super::{Lane, Message, Shared};
 use crate::app::{Backlog, Committer, Handoff, Lazy};
 use crate::lanes::Lanes;
-use crate::store::{self, Outgoing, OutboxRow};
+use crate::store::{self, OutboxRow, Outgoing};
 use agentforge_jetstream::{publish, subjects};
 use agentforge_message_id::MsgId;
 use agentforge_proto::bus::JobMessage;
@@ -11,8 +11,8 @@ use agentforge_proto::time::Micros;
 use async_nats::HeaderMap;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Attempts on their way to `swarm.jobs.<mission>.<queue>`.
 pub struct JobLane {
@@ -154,7 +154,8 @@ impl Lane for OutboxLane {
 
     async fn claim(&self, limit: u32) -> Result<(Vec<OutboxRow>, bool), store::Error> {
         let now = Micros::now();
-        let rows = self.shared.store.claim_outbox(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await?;
+        let rows =
+            self.shared.store.claim_outbox(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await?;
         let more = !rows.is_empty();
         Ok((rows, more))
     }

@@ -42,7 +42,11 @@ fn finished(j: &Current, attempt: u32, outcome: Outcome) -> Change {
 }
 
 fn success() -> Outcome {
-    Outcome::Succeeded(Success { output: Some(RawValue::from_string("1".into()).unwrap()), output_ref: None, idempotent_replay: None })
+    Outcome::Succeeded(Success {
+        output: Some(RawValue::from_string("1".into()).unwrap()),
+        output_ref: None,
+        idempotent_replay: None,
+    })
 }
 
 fn failure(class: ErrorClass) -> Outcome {

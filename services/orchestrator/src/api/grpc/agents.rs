@@ -19,7 +19,10 @@ impl Agents for Service {
         Ok(Response::new(convert::agent(agent, Micros::now())))
     }
 
-    async fn list_agents(&self, request: Request<pb::ListAgentsRequest>) -> Result<Response<pb::ListAgentsResponse>, Status> {
+    async fn list_agents(
+        &self,
+        request: Request<pb::ListAgentsRequest>,
+    ) -> Result<Response<pb::ListAgentsResponse>, Status> {
         let call = Call::of("ListAgents", &request);
         let r = request.into_inner();
         let status = convert::presence(r.status).map_err(|e| call.refuse(&e))?;

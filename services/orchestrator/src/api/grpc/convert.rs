@@ -13,7 +13,10 @@ use std::time::Duration;
 macro_rules! duration {
     ($field:literal, $value:expr) => {
         $value
-            .map(|d| duration_from_proto(&d).ok_or_else(|| Error::field($field, concat!($field, " is negative or malformed"))))
+            .map(|d| {
+                duration_from_proto(&d)
+                    .ok_or_else(|| Error::field($field, concat!($field, " is negative or malformed")))
+            })
             .transpose()
     };
 }
@@ -22,7 +25,10 @@ pub(super) use duration;
 macro_rules! moment {
     ($field:literal, $value:expr) => {
         $value
-            .map(|t| Micros::from_proto(&t).ok_or_else(|| Error::field($field, concat!($field, " is not a moment of the years -9999 to 9999"))))
+            .map(|t| {
+                Micros::from_proto(&t)
+                    .ok_or_else(|| Error::field($field, concat!($field, " is not a moment of the years -9999 to 9999")))
+            })
             .transpose()
     };
 }
@@ -52,7 +58,10 @@ pub(super) fn submit_input(r: pb::SubmitJobRequest, traceparent: Option<String>)
 }
 
 pub(super) fn states(numbers: Vec<i32>) -> Result<Vec<State>, Error> {
-    numbers.into_iter().map(|n| state_from(n).ok_or_else(|| Error::field("states", format!("there is no state {n}")))).collect()
+    numbers
+        .into_iter()
+        .map(|n| state_from(n).ok_or_else(|| Error::field("states", format!("there is no state {n}"))))
+        .collect()
 }
 
 fn state_from(n: i32) -> Option<State> {
@@ -254,7 +263,9 @@ mod tests {
     #[test]
     fn what_was_not_given_stays_so() {
         let input = submit_input(pb::SubmitJobRequest { tool: "echo".into(), ..Default::default() }, None).unwrap();
-        assert!(input.id.is_none() && input.idempotency_key.is_none() && input.mission.is_none() && input.queue.is_none());
+        assert!(
+            input.id.is_none() && input.idempotency_key.is_none() && input.mission.is_none() && input.queue.is_none()
+        );
         assert!(input.max_attempts.is_none() && input.timeout.is_none() && input.task.is_none());
     }
 }

@@ -42,7 +42,10 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
                 Ok(response) if is_too_large(&response) => refusal(&too_large(), &request_id),
                 Ok(response) => response,
                 // The panic hook has logged where.
-                Err(_) => refusal(&Error::new(Code::Internal, "a defect ended this call; see the orchestrator's log"), &request_id),
+                Err(_) => refusal(
+                    &Error::new(Code::Internal, "a defect ended this call; see the orchestrator's log"),
+                    &request_id,
+                ),
             }
         }
     };

@@ -22,21 +22,34 @@ type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 #[tonic::async_trait]
 impl Jobs for Service {
-    async fn submit_job(&self, request: Request<pb::SubmitJobRequest>) -> Result<Response<pb::SubmitJobResponse>, Status> {
+    async fn submit_job(
+        &self,
+        request: Request<pb::SubmitJobRequest>,
+    ) -> Result<Response<pb::SubmitJobResponse>, Status> {
         let mut call = Call::of("SubmitJob", &request);
-        let input = convert::submit_input(request.into_inner(), call.traceparent.take()).map_err(|e| call.refuse(&e))?;
+        let input =
+            convert::submit_input(request.into_inner(), call.traceparent.take()).map_err(|e| call.refuse(&e))?;
         let answer = self.app.submit(input).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::SubmitJobResponse { job: Some(convert::job(answer.job)), created: answer.created }))
     }
 
     type SubmitJobsStream = Answers<pb::SubmitJobsResponse>;
 
-    async fn submit_jobs(&self, request: Request<Streaming<pb::SubmitJobRequest>>) -> Result<Response<Self::SubmitJobsStream>, Status> {
+    async fn submit_jobs(
+        &self,
+        request: Request<Streaming<pb::SubmitJobRequest>>,
+    ) -> Result<Response<Self::SubmitJobsStream>, Status> {
         let call = Call::of("SubmitJobs", &request);
         let place = request.extensions().get::<Place>().cloned();
         let answers = submit::answers(self.app.clone(), call, request.into_inner());
         // The stream keeps its place among the calls served at once.
-        Ok(Response::new(answers.inspect(move |_| { let _held = &place; }).boxed()))
+        Ok(Response::new(
+            answers
+                .inspect(move |_| {
+                    let _held = &place;
+                })
+                .boxed(),
+        ))
     }
 
     async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Result<Response<pb::Job>, Status> {
@@ -85,7 +98,10 @@ impl Jobs for Service {
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
     }
 
-    async fn list_attempts(&self, request: Request<pb::ListAttemptsRequest>) -> Result<Response<pb::ListAttemptsResponse>, Status> {
+    async fn list_attempts(
+        &self,
+        request: Request<pb::ListAttemptsRequest>,
+    ) -> Result<Response<pb::ListAttemptsResponse>, Status> {
         let call = Call::of("ListAttempts", &request);
         let attempts = self.app.attempts(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListAttemptsResponse { attempts: attempts.into_iter().map(convert::attempt).collect() }))
@@ -129,7 +145,8 @@ impl Jobs for Service {
         let progress = self.app.redrive(spec).map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let told = progress.map(move |p| {
-            p.map(|p| pb::RedriveProgress { redriven: p.redriven, skipped: p.skipped, done: p.done }).map_err(|e| call.refuse(&e))
+            p.map(|p| pb::RedriveProgress { redriven: p.redriven, skipped: p.skipped, done: p.done })
+                .map_err(|e| call.refuse(&e))
         });
         let told = until_last(told.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
         Ok(Response::new(told.boxed()))

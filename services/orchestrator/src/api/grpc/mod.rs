@@ -61,11 +61,14 @@ pub fn routes(app: App, auth: Auth, ready: Ready) -> Result<Routes, ServeError> 
         .build_v1()
         .map_err(ServeError::Reflection)?;
     let health = health::Service { ready, stopping: app.stopping().clone() };
-    let services = Routes::new(JobsServer::new(jobs::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES))
-        .add_service(SchedulesServer::new(schedules::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES))
-        .add_service(AgentsServer::new(agents::Service { app }).max_decoding_message_size(BODY_MAX_BYTES))
-        .add_service(HealthServer::new(health))
-        .add_service(reflection);
+    let services =
+        Routes::new(JobsServer::new(jobs::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES))
+            .add_service(
+                SchedulesServer::new(schedules::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES),
+            )
+            .add_service(AgentsServer::new(agents::Service { app }).max_decoding_message_size(BODY_MAX_BYTES))
+            .add_service(HealthServer::new(health))
+            .add_service(reflection);
     let guard = guard::Guard { auth, gate: Gate::new(CALLS_MAX, "") };
     Ok(services.into_axum_router().layer(axum::middleware::from_fn_with_state(guard, guard::guard)).into())
 }

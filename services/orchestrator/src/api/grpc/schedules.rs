@@ -19,7 +19,10 @@ fn told(call: &Call, schedule: Result<Schedule, Error>) -> Result<Response<pb::S
 
 #[tonic::async_trait]
 impl Schedules for Service {
-    async fn create_schedule(&self, request: Request<pb::CreateScheduleRequest>) -> Result<Response<pb::Schedule>, Status> {
+    async fn create_schedule(
+        &self,
+        request: Request<pb::CreateScheduleRequest>,
+    ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("CreateSchedule", &request);
         let r = request.into_inner();
         let job = convert::submit_input(r.job.unwrap_or_default(), None).map_err(|e| call.refuse(&e))?;
@@ -32,20 +35,30 @@ impl Schedules for Service {
         told(&call, self.app.schedule(&request.get_ref().id).await)
     }
 
-    async fn list_schedules(&self, request: Request<pb::ListSchedulesRequest>) -> Result<Response<pb::ListSchedulesResponse>, Status> {
+    async fn list_schedules(
+        &self,
+        request: Request<pb::ListSchedulesRequest>,
+    ) -> Result<Response<pb::ListSchedulesResponse>, Status> {
         let call = Call::of("ListSchedules", &request);
         let r = request.into_inner();
         let page = self.app.schedules(r.limit, Some(&r.cursor)).await.map_err(|e| call.refuse(&e))?;
-        let schedules = page.items.into_iter().map(convert::schedule).collect::<Result<_, _>>().map_err(|e| call.refuse(&e))?;
+        let schedules =
+            page.items.into_iter().map(convert::schedule).collect::<Result<_, _>>().map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListSchedulesResponse { schedules, next_cursor: page.next.unwrap_or_default() }))
     }
 
-    async fn pause_schedule(&self, request: Request<pb::PauseScheduleRequest>) -> Result<Response<pb::Schedule>, Status> {
+    async fn pause_schedule(
+        &self,
+        request: Request<pb::PauseScheduleRequest>,
+    ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("PauseSchedule", &request);
         told(&call, self.app.set_schedule_paused(&request.get_ref().id, true).await)
     }
 
-    async fn resume_schedule(&self, request: Request<pb::ResumeScheduleRequest>) -> Result<Response<pb::Schedule>, Status> {
+    async fn resume_schedule(
+        &self,
+        request: Request<pb::ResumeScheduleRequest>,
+    ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("ResumeSchedule", &request);
         told(&call, self.app.set_schedule_paused(&request.get_ref().id, false).await)
     }
@@ -59,7 +72,10 @@ impl Schedules for Service {
         Ok(Response::new(pb::DeleteScheduleResponse {}))
     }
 
-    async fn list_next_runs(&self, request: Request<pb::ListNextRunsRequest>) -> Result<Response<pb::ListNextRunsResponse>, Status> {
+    async fn list_next_runs(
+        &self,
+        request: Request<pb::ListNextRunsRequest>,
+    ) -> Result<Response<pb::ListNextRunsResponse>, Status> {
         let call = Call::of("ListNextRuns", &request);
         let r = request.into_inner();
         let runs = self.app.next_runs(&r.id, r.limit).await.map_err(|e| call.refuse(&e))?;

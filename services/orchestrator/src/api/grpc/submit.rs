@@ -100,7 +100,8 @@ fn until_stopped<T: Send + 'static>(
 ) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
     let stopped = stop.clone();
     requests.take_until(stop.cancelled_owned()).chain(
-        stream::once(async move { stopped.is_cancelled().then(|| Err(at_stop())) }).filter_map(|end| async move { end }),
+        stream::once(async move { stopped.is_cancelled().then(|| Err(at_stop())) })
+            .filter_map(|end| async move { end }),
     )
 }
 

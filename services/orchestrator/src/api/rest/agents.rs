@@ -34,10 +34,9 @@ pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> R
 }
 
 fn presence(word: &str) -> Result<Presence, Problem> {
-    [Presence::Online, Presence::Offline, Presence::Left]
-        .into_iter()
-        .find(|p| p.as_str() == word)
-        .ok_or_else(|| Problem::field("status", format!("there is no status {word:?}; expected online, offline or left")))
+    [Presence::Online, Presence::Offline, Presence::Left].into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
+        Problem::field("status", format!("there is no status {word:?}; expected online, offline or left"))
+    })
 }
 
 /// Read a worker
@@ -46,7 +45,11 @@ fn presence(word: &str) -> Result<Presence, Problem> {
     params(("id" = String, Path, description = "The worker's id")),
     responses((status = 200, description = "The worker", body = AgentView))
 )]
-pub(crate) async fn read(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn read(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
     json(StatusCode::OK, &AgentView::new(api.app.agent(&id).await?, Micros::now()))
 }

@@ -93,7 +93,9 @@ fn parse_lines(bytes: &[u8]) -> Result<Parsed, Problem> {
 
 fn within(items: usize) -> Result<(), Problem> {
     if items > BATCH_ITEMS_MAX {
-        let message = format!("the batch has more than {BATCH_ITEMS_MAX} submissions, the most at once; use the gRPC stream SubmitJobs, or several");
+        let message = format!(
+            "the batch has more than {BATCH_ITEMS_MAX} submissions, the most at once; use the gRPC stream SubmitJobs, or several"
+        );
         return Err(Error::new(Code::TooLarge, message).into());
     }
     Ok(())
@@ -120,7 +122,8 @@ mod tests {
             parse_lines(b"{\"tool\":\"a\"}\r\n{\"tool\":1}\n\n{\"toool\":\"b\"}\n{\"tool\":\"c\"}"),
         ] {
             let parsed = parsed.ok().unwrap();
-            let seen: Vec<_> = parsed.iter().map(|p| p.as_ref().map_or_else(|p| p.field_name(), |b| Some(b.tool.as_str()))).collect();
+            let seen: Vec<_> =
+                parsed.iter().map(|p| p.as_ref().map_or_else(|p| p.field_name(), |b| Some(b.tool.as_str()))).collect();
             assert_eq!(seen, [Some("a"), Some("tool"), Some("toool"), Some("c")]);
             assert_eq!(parsed.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, false, true]);
         }

@@ -59,7 +59,8 @@ async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Respons
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         // The panic hook has logged where.
-        Err(_) => Problem::from(Error::new(Code::Internal, "a defect ended this request; see the orchestrator's log")).into_response(),
+        Err(_) => Problem::from(Error::new(Code::Internal, "a defect ended this request; see the orchestrator's log"))
+            .into_response(),
     }
 }
 

@@ -64,12 +64,20 @@ pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads a body of at most `max` bytes, in time, within the memory for all bodies.
-pub(crate) async fn read_body(request: Request, api: &Api, max: usize) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+pub(crate) async fn read_body(
+    request: Request,
+    api: &Api,
+    max: usize,
+) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
     let too_large = || {
         let message = format!("the body has more than {max} bytes, the most for this route");
         Problem::from(Error::new(Code::TooLarge, message))
     };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<usize>().ok());
     if announced.is_some_and(|n| n > max) {
         return Err(too_large());
     }
@@ -141,7 +149,10 @@ impl<'a> Query<'a> {
             let name = decode(name);
             let Some(known_name) = known.iter().find(|k| **k == name) else {
                 let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Problem::field(&name, format!("there is no query parameter {name:?}; this route has {list}")));
+                return Err(Problem::field(
+                    &name,
+                    format!("there is no query parameter {name:?}; this route has {list}"),
+                ));
             };
             pairs.push((*known_name, value));
         }
@@ -166,7 +177,9 @@ impl<'a> Query<'a> {
 
     /// The parameter's value as a number or another parsed type.
     pub(crate) fn parsed<T: FromStr>(&self, name: &'static str, expected: &str) -> Result<Option<T>, Problem> {
-        self.one(name)?.map(|v| v.parse().map_err(|_| Problem::field(name, format!("{name} is {v:?}; expected {expected}")))).transpose()
+        self.one(name)?
+            .map(|v| v.parse().map_err(|_| Problem::field(name, format!("{name} is {v:?}; expected {expected}"))))
+            .transpose()
     }
 
     /// The size of a page; 0 when none is given.
@@ -233,7 +246,9 @@ mod tests {
 
     #[test]
     fn other_media_types_are_refused() {
-        let with = |t: &'static str| is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, http::HeaderValue::from_static(t))]));
+        let with = |t: &'static str| {
+            is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, http::HeaderValue::from_static(t))]))
+        };
         for good in ["application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json"] {
             assert!(with(good).is_ok(), "{good}");
         }

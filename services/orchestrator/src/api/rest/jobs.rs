@@ -115,7 +115,11 @@ fn state(word: &str) -> Result<JobState, Problem> {
     ),
     responses((status = 200, description = "The job", body = JobView))
 )]
-pub(crate) async fn read(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn read(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let query = Query::parse(query.as_deref(), &["wait"])?;
     let wait = query
         .one("wait")?
@@ -136,7 +140,11 @@ pub(crate) async fn read(State(api): State<Api>, Path(id): Path<String>, RawQuer
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The attempts", body = AttemptList))
 )]
-pub(crate) async fn attempts(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn attempts(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
     let attempts = api.app.attempts(&id).await?.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &AttemptList { attempts })
@@ -150,7 +158,11 @@ pub(crate) async fn attempts(State(api): State<Api>, Path(id): Path<String>, Raw
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The result", body = serde_json::Value))
 )]
-pub(crate) async fn output(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn output(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
     let output = api.app.output(&id).await?;
     let mut response = Body::from_stream(output.stream).into_response();
@@ -169,7 +181,11 @@ pub(crate) async fn output(State(api): State<Api>, Path(id): Path<String>, RawQu
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The cancelled job", body = JobView))
 )]
-pub(crate) async fn cancel(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
     json(StatusCode::OK, &JobView::try_from(api.app.cancel(&id).await?)?)
 }

@@ -19,8 +19,8 @@ mod watch;
 
 pub use problem::Problem;
 
-use super::limits::{BODIES_MAX_BYTES, Budget, Gate};
 use super::Auth;
+use super::limits::{BODIES_MAX_BYTES, Budget, Gate};
 use crate::app::App;
 use crate::error::{Code, Error};
 use axum::Router;

@@ -63,7 +63,8 @@ pub(crate) fn finish(document: utoipa::openapi::OpenApi) -> String {
         }
     }
     if let Some(schemas) = doc["components"]["schemas"].as_object_mut() {
-        let answers = schemas.iter_mut().filter(|(name, _)| !name.ends_with("Request") && !SPARSE.contains(&name.as_str()));
+        let answers =
+            schemas.iter_mut().filter(|(name, _)| !name.ends_with("Request") && !SPARSE.contains(&name.as_str()));
         for (_, schema) in answers {
             let fields: Vec<_> = schema["properties"].as_object().into_iter().flat_map(Map::keys).cloned().collect();
             schema["required"] = json!(fields);
@@ -154,7 +155,9 @@ mod tests {
         let doc = document();
         let documented: BTreeSet<_> = operations(&doc)
             .into_iter()
-            .map(|(m, r, o)| (o["operationId"].as_str().unwrap().to_owned(), m, r, o["x-required-role"].as_str().unwrap().to_owned()))
+            .map(|(m, r, o)| {
+                (o["operationId"].as_str().unwrap().to_owned(), m, r, o["x-required-role"].as_str().unwrap().to_owned())
+            })
             .collect();
         let table: BTreeSet<_> = OPERATIONS
             .iter()
@@ -223,7 +226,8 @@ mod tests {
         }
         for (name, schema) in doc["components"]["schemas"].as_object().unwrap() {
             for (field, property) in schema["properties"].as_object().into_iter().flatten() {
-                let told = property["description"].is_string() || property["$ref"].is_string() || property["oneOf"].is_array();
+                let told =
+                    property["description"].is_string() || property["$ref"].is_string() || property["oneOf"].is_array();
                 assert!(told, "{name}.{field} has no description");
             }
         }

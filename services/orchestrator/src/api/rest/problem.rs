@@ -68,7 +68,9 @@ impl HttpOnly {
     pub(crate) const fn parts(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::MethodNotAllowed => (405, "method_not_allowed", "The route does not have this method"),
-            Self::UnsupportedMediaType => (415, "unsupported_media_type", "The body is not of a type that is read here"),
+            Self::UnsupportedMediaType => {
+                (415, "unsupported_media_type", "The body is not of a type that is read here")
+            }
             Self::RequestTimeout => (408, "request_timeout", "The body did not arrive in time"),
         }
     }

@@ -17,7 +17,10 @@ use http::{HeaderValue, StatusCode, header};
     request_body = ScheduleBody,
     responses((status = 201, description = "The schedule", body = ScheduleView, headers(("Location" = String, description = "Where the schedule is read"))))
 )]
-pub(crate) async fn create(State(api): State<Api>, JsonBody(body, _held): JsonBody<ScheduleBody>) -> Result<Response, Problem> {
+pub(crate) async fn create(
+    State(api): State<Api>,
+    JsonBody(body, _held): JsonBody<ScheduleBody>,
+) -> Result<Response, Problem> {
     let input = ScheduleInput {
         name: body.name,
         cron: body.cron,
@@ -55,7 +58,11 @@ pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> R
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 200, description = "The schedule", body = ScheduleView))
 )]
-pub(crate) async fn read(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn read(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
     json(StatusCode::OK, &ScheduleView::try_from(api.app.schedule(&id).await?)?)
 }
@@ -68,7 +75,11 @@ pub(crate) async fn read(State(api): State<Api>, Path(id): Path<String>, RawQuer
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 204, description = "It is gone"))
 )]
-pub(crate) async fn delete(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
     api.app.delete_schedule(&id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -119,7 +130,11 @@ async fn set_paused(
     ),
     responses((status = 200, description = "The next runs", body = NextRuns))
 )]
-pub(crate) async fn next_runs(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn next_runs(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let query = Query::parse(query.as_deref(), &["limit"])?;
     let runs = api.app.next_runs(&id, query.limit()?).await?.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &NextRuns { runs })

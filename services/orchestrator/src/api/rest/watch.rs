@@ -30,10 +30,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The job, again and again", body = JobView, content_type = "text/event-stream"))
 )]
-pub(crate) async fn watch(State(api): State<Api>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn watch(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
     let jobs = api.app.watch(&id).await?;
-    let events = jobs.take_until(api.app.stopping().clone().cancelled_owned()).map(|job| Ok::<_, Infallible>(event(job)));
+    let events =
+        jobs.take_until(api.app.stopping().clone().cancelled_owned()).map(|job| Ok::<_, Infallible>(event(job)));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(events).keep_alive(keep_alive).into_response())
 }

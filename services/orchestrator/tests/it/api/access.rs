@@ -5,7 +5,8 @@ use agentforge_orchestrator::api::Role;
 use agentforge_orchestrator::api::operations::OPERATIONS;
 use reqwest::Method;
 
-const TOKENS: &str = "dash:read:read-0123456789abcdef,ci:submit:submit-0123456789abcdef,ops:admin:admin-0123456789abcdef";
+const TOKENS: &str =
+    "dash:read:read-0123456789abcdef,ci:submit:submit-0123456789abcdef,ops:admin:admin-0123456789abcdef";
 
 fn token(role: Role) -> String {
     format!("Bearer {}-0123456789abcdef", role.as_str())
@@ -36,7 +37,10 @@ async fn rest_lets_each_role_do_what_it_may_and_no_more() {
                 assert_eq!(status, 403, "{name} as {role:?}");
                 let body = problem(answer).await;
                 assert_eq!(body["code"], "permission_denied");
-                assert!(body["detail"].as_str().unwrap().contains(operation.role.as_str()), "the needed role is named: {body}");
+                assert!(
+                    body["detail"].as_str().unwrap().contains(operation.role.as_str()),
+                    "the needed role is named: {body}"
+                );
             } else {
                 assert!(status != 401 && status != 403, "{name} as {role:?} gave {status}");
             }
@@ -53,7 +57,10 @@ async fn grpc_lets_each_role_do_what_it_may_and_no_more() {
     let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     // The bare protocol, so that every RPC of the table can be called: an empty message.
     let status_of = async |rpc: &str, auth: Option<String>| -> Option<String> {
-        let mut request = client.post(format!("{}{rpc}", server.grpc)).header("content-type", "application/grpc").header("te", "trailers");
+        let mut request = client
+            .post(format!("{}{rpc}", server.grpc))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
         if let Some(auth) = auth {
             request = request.header("authorization", auth);
         }
@@ -85,10 +92,7 @@ async fn grpc_lets_each_role_do_what_it_may_and_no_more() {
 #[tokio::test]
 async fn without_tokens_only_this_machine_is_served() {
     let server = Server::start(&[]).await;
-    let refused = [
-        ("host", "evil.example", "origin", ""),
-        ("host", "localhost", "origin", "http://evil.example"),
-    ];
+    let refused = [("host", "evil.example", "origin", ""), ("host", "localhost", "origin", "http://evil.example")];
     for (host_name, host, origin_name, origin) in refused {
         let mut headers = vec![(host_name, host)];
         if !origin.is_empty() {

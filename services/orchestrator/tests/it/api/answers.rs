@@ -44,14 +44,27 @@ async fn a_job_reads_as_it_was_submitted() {
     for (field, value) in want {
         assert_eq!(job[field], value, "{field}");
     }
-    for field in ["result", "output_ref", "error", "queued_at", "started_at", "finished_at", "worker", "schedule_id", "idempotent_replay"] {
+    for field in [
+        "result",
+        "output_ref",
+        "error",
+        "queued_at",
+        "started_at",
+        "finished_at",
+        "worker",
+        "schedule_id",
+        "idempotent_replay",
+    ] {
         assert_eq!(job.get(field), Some(&Value::Null), "{field} is there and null");
     }
     let read = server.get(&location).await.text().await.unwrap();
     assert!(read.contains(args));
     let id = job["id"].as_str().unwrap().to_owned();
     let same = server.jobs().await.get_job(pb::GetJobRequest { id, wait: None }).await.unwrap().into_inner();
-    assert_eq!((same.args.as_str(), same.trace_id.as_deref(), same.state()), (args, Some(trace), pb::JobState::Accepted));
+    assert_eq!(
+        (same.args.as_str(), same.trace_id.as_deref(), same.state()),
+        (args, Some(trace), pb::JobState::Accepted)
+    );
 }
 
 #[tokio::test]
@@ -66,8 +79,12 @@ async fn the_same_submission_is_stored_once_whichever_way_it_comes() {
     assert_eq!(again.status(), 200);
     assert_eq!(again.json::<Value>().await.unwrap()["id"], first["id"]);
     let mut jobs = server.jobs().await;
-    let mut request =
-        pb::SubmitJobRequest { tool: "echo".into(), args: r#"{"a":1,"b":2}"#.into(), idempotency_key: "order-17".into(), ..Default::default() };
+    let mut request = pb::SubmitJobRequest {
+        tool: "echo".into(),
+        args: r#"{"a":1,"b":2}"#.into(),
+        idempotency_key: "order-17".into(),
+        ..Default::default()
+    };
     let third = jobs.submit_job(request.clone()).await.unwrap().into_inner();
     assert_eq!((third.created, json!(third.job.unwrap().id)), (false, first["id"].clone()));
 
@@ -86,12 +103,18 @@ async fn the_same_submission_is_stored_once_whichever_way_it_comes() {
 #[tokio::test]
 async fn a_batch_is_answered_item_by_item_in_order() {
     let server = Server::start(&[]).await;
-    let items = json!([{"tool": "echo", "labels": {"n": "0"}}, {"tool": "a b"}, {"tool": "echo", "oops": 1}, {"tool": "echo"}]);
+    let items =
+        json!([{"tool": "echo", "labels": {"n": "0"}}, {"tool": "a b"}, {"tool": "echo", "oops": 1}, {"tool": "echo"}]);
     let answer = server.post("/v1/jobs:batch", items.to_string()).await;
     assert_eq!(answer.status(), 200);
     let answer: Value = answer.json().await.unwrap();
     assert_eq!((&answer["accepted"], &answer["refused"]), (&json!(2), &json!(2)));
-    let told: Vec<_> = answer["items"].as_array().unwrap().iter().map(|i| (i["index"].as_u64().unwrap(), i["refused"]["field"].as_str())).collect();
+    let told: Vec<_> = answer["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| (i["index"].as_u64().unwrap(), i["refused"]["field"].as_str()))
+        .collect();
     assert_eq!(told, [(0, None), (1, Some("tool")), (2, Some("oops")), (3, None)]);
     assert!(answer["items"][0]["accepted"]["created"].as_bool().unwrap());
 
@@ -126,7 +149,10 @@ async fn a_listing_is_filtered_and_goes_on_with_its_cursor() {
     let numbers = async |query: &str| -> (Vec<i64>, Option<String>) {
         let page: Value = server.get(&format!("/v1/jobs?{query}")).await.json().await.unwrap();
         let numbers = page["jobs"].as_array().unwrap_or_else(|| panic!("{page}")).iter();
-        (numbers.map(|j| j["args"]["n"].as_i64().unwrap_or(-1)).collect(), page["next_cursor"].as_str().map(str::to_owned))
+        (
+            numbers.map(|j| j["args"]["n"].as_i64().unwrap_or(-1)).collect(),
+            page["next_cursor"].as_str().map(str::to_owned),
+        )
     };
     assert_eq!(numbers("").await.0, [-1, 4, 3, 2, 1, 0], "newest first");
     assert_eq!(numbers("tool=sleep&state=cancelled,failed&state=dead").await.0, [-1]);
@@ -139,7 +165,11 @@ async fn a_listing_is_filtered_and_goes_on_with_its_cursor() {
     let (last, cursor) = numbers(&format!("tool=echo&limit=2&cursor={}", cursor.unwrap())).await;
     assert_eq!((last, cursor), (vec![0], None));
 
-    let request = pb::ListJobsRequest { states: vec![pb::JobState::Accepted.into()], labels: vec!["parity=odd".into()], ..Default::default() };
+    let request = pb::ListJobsRequest {
+        states: vec![pb::JobState::Accepted.into()],
+        labels: vec!["parity=odd".into()],
+        ..Default::default()
+    };
     let page = server.jobs().await.list_jobs(request).await.unwrap().into_inner();
     assert_eq!((page.jobs.len(), page.next_cursor.as_str()), (2, ""));
 }

@@ -19,13 +19,20 @@ async fn a_request_of_more_than_two_mebibytes_is_refused_by_both() {
     let mut jobs = server.jobs().await;
     let request = pb::SubmitJobRequest { tool: "echo".into(), args, ..Default::default() };
     let status = jobs.submit_job(request.clone()).await.unwrap_err();
-    assert_eq!((status.code(), refusal(&status)), (tonic::Code::InvalidArgument, ("too_large".into(), None)), "{status:?}");
+    assert_eq!(
+        (status.code(), refusal(&status)),
+        (tonic::Code::InvalidArgument, ("too_large".into(), None)),
+        "{status:?}"
+    );
     assert!(status.message().contains("2097152"), "{status:?}");
 
     // In a stream it ends the stream, after the answers to what came before it.
     let small = pb::SubmitJobRequest { tool: "echo".into(), ..Default::default() };
     let mut answers = jobs.submit_jobs(tokio_stream::iter([small, request])).await.unwrap().into_inner();
-    assert!(matches!(answers.message().await.unwrap().unwrap().outcome, Some(pb::submit_jobs_response::Outcome::Accepted(_))));
+    assert!(matches!(
+        answers.message().await.unwrap().unwrap().outcome,
+        Some(pb::submit_jobs_response::Outcome::Accepted(_))
+    ));
     let status = answers.message().await.unwrap_err();
     assert_eq!(refusal(&status), ("too_large".into(), None), "{status:?}");
 }
@@ -60,7 +67,8 @@ async fn a_full_outbox_pushes_back_with_a_wait() {
     assert_eq!((status.code(), refusal(&status).0), (tonic::Code::ResourceExhausted, "outbox_full".into()));
     assert!(status.get_error_details().retry_info().unwrap().retry_delay.is_some());
     assert!(status.metadata().contains_key("retry-after"));
-    let answer = jobs.submit_jobs(tokio_stream::iter([request])).await.unwrap().into_inner().message().await.unwrap().unwrap();
+    let answer =
+        jobs.submit_jobs(tokio_stream::iter([request])).await.unwrap().into_inner().message().await.unwrap().unwrap();
     let Some(pb::submit_jobs_response::Outcome::Refused(refused)) = answer.outcome else { panic!("accepted") };
     assert_eq!(refused.code, "outbox_full");
     assert!(refused.retry_after.is_some());

@@ -34,11 +34,35 @@ async fn every_rest_refusal_is_a_problem() {
         (Method::POST, "/v1/jobs", json_type, "", 400, "invalid_argument", json!(null)),
         (Method::POST, "/v1/jobs", json_type, r#"{"tool":"echo","tols":1}"#, 400, "invalid_argument", json!("tols")),
         (Method::POST, "/v1/jobs", json_type, r#"{"tool":[]}"#, 400, "invalid_argument", json!("tool")),
-        (Method::POST, "/v1/jobs", &[("content-type", "text/plain")], r#"{"tool":"echo"}"#, 415, "unsupported_media_type", json!(null)),
-        (Method::POST, "/v1/jobs:batch", &[("content-type", "text/csv")], "[]", 415, "unsupported_media_type", json!(null)),
+        (
+            Method::POST,
+            "/v1/jobs",
+            &[("content-type", "text/plain")],
+            r#"{"tool":"echo"}"#,
+            415,
+            "unsupported_media_type",
+            json!(null),
+        ),
+        (
+            Method::POST,
+            "/v1/jobs:batch",
+            &[("content-type", "text/csv")],
+            "[]",
+            415,
+            "unsupported_media_type",
+            json!(null),
+        ),
         (Method::POST, "/v1/jobs:batch", json_type, r#"{"tool":"echo"}"#, 400, "invalid_argument", json!(null)),
         (Method::POST, "/v1/dead-letters/redrive", json_type, r#"{"rate":-1}"#, 400, "invalid_argument", json!("rate")),
-        (Method::POST, "/v1/schedules", json_type, r#"{"name":"n","cron":"* * *","job":{"tool":"echo"}}"#, 400, "invalid_argument", json!("cron")),
+        (
+            Method::POST,
+            "/v1/schedules",
+            json_type,
+            r#"{"name":"n","cron":"* * *","job":{"tool":"echo"}}"#,
+            400,
+            "invalid_argument",
+            json!("cron"),
+        ),
         (Method::GET, "/v1/agents/nobody", &[], "", 404, "not_found", json!(null)),
         (Method::GET, "/v1/agents?status=asleep", &[], "", 400, "invalid_argument", json!("status")),
     ];
@@ -79,27 +103,55 @@ async fn rest_and_grpc_refuse_the_same_for_the_same_reason() {
         ("invalid_argument", Some("mission"), both(|r, p| (r["mission"], p.mission) = (json!("a_b"), "a_b".into()))),
         ("invalid_argument", Some("queue"), both(|r, p| (r["queue"], p.queue) = (json!("a.b"), "a.b".into()))),
         ("invalid_argument", Some("args"), both(|r, p| (r["args"], p.args) = (json!([1]), "[1]".into()))),
-        ("too_large", Some("args"), both(|r, p| (r["args"], p.args) = (json!({"b": big}), json!({"b": big}).to_string()))),
-        ("too_large", Some("idempotency_key"), both(|r, p| (r["idempotency_key"], p.idempotency_key) = (json!(long), long.clone()))),
+        (
+            "too_large",
+            Some("args"),
+            both(|r, p| (r["args"], p.args) = (json!({"b": big}), json!({"b": big}).to_string())),
+        ),
+        (
+            "too_large",
+            Some("idempotency_key"),
+            both(|r, p| (r["idempotency_key"], p.idempotency_key) = (json!(long), long.clone())),
+        ),
         ("too_large", Some("task"), both(|r, p| (r["task"], p.task) = (json!(long), long.clone()))),
-        ("invalid_argument", Some("max_attempts"), both(|r, p| (r["max_attempts"], p.max_attempts) = (json!(101), 101))),
-        ("invalid_argument", Some("labels"), both(|r, p| {
-            r["labels"] = json!({"a b": "c"});
-            p.labels.insert("a b".into(), "c".into());
-        })),
-        ("invalid_argument", Some("timeout"), both(|r, p| {
-            r["timeout"] = json!("999d");
-            p.timeout = Some(prost_types::Duration { seconds: 999 * 86_400, nanos: 0 });
-        })),
-        ("invalid_argument", Some("timeout"), both(|r, p| {
-            r["timeout"] = json!("-1s");
-            p.timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 });
-        })),
+        (
+            "invalid_argument",
+            Some("max_attempts"),
+            both(|r, p| (r["max_attempts"], p.max_attempts) = (json!(101), 101)),
+        ),
+        (
+            "invalid_argument",
+            Some("labels"),
+            both(|r, p| {
+                r["labels"] = json!({"a b": "c"});
+                p.labels.insert("a b".into(), "c".into());
+            }),
+        ),
+        (
+            "invalid_argument",
+            Some("timeout"),
+            both(|r, p| {
+                r["timeout"] = json!("999d");
+                p.timeout = Some(prost_types::Duration { seconds: 999 * 86_400, nanos: 0 });
+            }),
+        ),
+        (
+            "invalid_argument",
+            Some("timeout"),
+            both(|r, p| {
+                r["timeout"] = json!("-1s");
+                p.timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+            }),
+        ),
         ("invalid_argument", Some("deadline"), both(|r, p| (r["deadline"], p.deadline) = (json!(past), past_proto))),
-        ("invalid_argument", Some("run_at"), both(|r, p| {
-            r["run_at"] = json!("9999-01-01T00:00:00Z");
-            p.run_at = Some(prost_types::Timestamp { seconds: 253_370_764_800, nanos: 0 });
-        })),
+        (
+            "invalid_argument",
+            Some("run_at"),
+            both(|r, p| {
+                r["run_at"] = json!("9999-01-01T00:00:00Z");
+                p.run_at = Some(prost_types::Timestamp { seconds: 253_370_764_800, nanos: 0 });
+            }),
+        ),
     ];
     for (code, field, (rest, rpc)) in rows {
         let want: Refusal = (code.to_owned(), field.map(str::to_owned));
@@ -113,8 +165,11 @@ async fn rest_and_grpc_refuse_the_same_for_the_same_reason() {
             assert_eq!(status.message(), body["detail"], "{at}");
         }
         // And in a stream it is answered in its place.
-        let answer = jobs.submit_jobs(tokio_stream::iter([rpc])).await.unwrap().into_inner().message().await.unwrap().unwrap();
-        let Some(pb::submit_jobs_response::Outcome::Refused(refused)) = answer.outcome else { panic!("{at} was accepted") };
+        let answer =
+            jobs.submit_jobs(tokio_stream::iter([rpc])).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        let Some(pb::submit_jobs_response::Outcome::Refused(refused)) = answer.outcome else {
+            panic!("{at} was accepted")
+        };
         assert_eq!((refused.code, Some(refused.field)), (want.0, want.1), "stream {at}");
     }
     let listed: Value = server.get("/v1/jobs").await.json().await.unwrap();
@@ -136,7 +191,13 @@ async fn lookups_fail_alike() {
     for status in statuses {
         assert_eq!((status.code(), refusal(&status)), (tonic::Code::NotFound, not_found.clone()), "{status:?}");
     }
-    for (method, path) in [(Method::GET, ""), (Method::POST, "/cancel"), (Method::GET, "/attempts"), (Method::GET, "/watch"), (Method::GET, "/output")] {
+    for (method, path) in [
+        (Method::GET, ""),
+        (Method::POST, "/cancel"),
+        (Method::GET, "/attempts"),
+        (Method::GET, "/watch"),
+        (Method::GET, "/output"),
+    ] {
         let answer = server.send(method, &format!("/v1/jobs/{id}{path}"), &[], "").await;
         assert_eq!(problem(answer).await["code"], "not_found", "{path}");
     }

@@ -80,7 +80,9 @@ async fn a_stream_of_submissions_is_answered_in_order_and_in_place() {
         assert_eq!(answer.index, n);
         match answer.outcome.as_ref().unwrap() {
             Outcome::Accepted(a) => assert!(a.created && n % 10 != 3),
-            Outcome::Refused(r) => assert_eq!((n % 10, r.code.as_str(), r.field.as_str()), (3, "invalid_argument", "tool")),
+            Outcome::Refused(r) => {
+                assert_eq!((n % 10, r.code.as_str(), r.field.as_str()), (3, "invalid_argument", "tool"))
+            }
         }
     }
     // Accepted means stored: the last of them can be read.

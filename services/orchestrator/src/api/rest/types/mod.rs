@@ -45,7 +45,9 @@ pub(crate) fn moment(m: Option<Micros>) -> Option<Moment> {
 pub(crate) fn parse_moment(field: &'static str, text: Option<&str>) -> Result<Option<Micros>, Error> {
     text.filter(|t| !t.is_empty())
         .map(|t| {
-            let wrong = |e| Error::field(field, format!("{field} is {t:?}; expected RFC 3339, such as 2026-01-31T08:00:00Z: {e}"));
+            let wrong = |e| {
+                Error::field(field, format!("{field} is {t:?}; expected RFC 3339, such as 2026-01-31T08:00:00Z: {e}"))
+            };
             t.parse::<jiff::Timestamp>().map(Micros::from).map_err(wrong)
         })
         .transpose()

@@ -58,7 +58,8 @@ impl SubmitBody {
         let timeout = match (self.timeout.filter(|t| !t.is_empty()), self.timeout_ms) {
             (Some(_), Some(_)) => return Err(Error::field("timeout", "give timeout or timeout_ms, not both")),
             (Some(text), None) => Some(
-                agentforge_config::parse_duration(&text).map_err(|e| Error::field("timeout", format!("timeout {text:?} {e}")))?,
+                agentforge_config::parse_duration(&text)
+                    .map_err(|e| Error::field("timeout", format!("timeout {text:?} {e}")))?,
             ),
             (None, ms) => ms.map(Duration::from_millis),
         };
