@@ -312,12 +312,14 @@ async fn readable(key: &'static str, path: &Path) -> Result<(), Error> {
 struct Shared {
     link: watch::Sender<Link>,
     connected: watch::Sender<bool>,
+    /// An end that was asked for is no news.
+    draining: AtomicBool,
 }
 
 impl Shared {
     fn new() -> Self {
         process_gauge(1, 0);
-        Self { link: watch::Sender::default(), connected: watch::Sender::default() }
+        Self { link: watch::Sender::default(), connected: watch::Sender::default(), draining: AtomicBool::new(false) }
     }
 
     fn on_event(&self, event: &Event) {
@@ -335,7 +337,7 @@ impl Shared {
             Event::SlowConsumer(subscription) => {
                 warn!(subscription, "messages dropped: a subscription is read too slowly")
             }
-            Event::Draining => {}
+            Event::Draining => self.draining.store(true, Ordering::Relaxed),
         }
     }
 
@@ -354,6 +356,7 @@ impl Shared {
         process_gauge(0, if connected { 1 } else { -1 });
         match connected {
             true => info!("connected to NATS"),
+            false if self.draining.load(Ordering::Relaxed) => info!("the connection to NATS is closed"),
             false => warn!("not connected to NATS"),
         }
     }

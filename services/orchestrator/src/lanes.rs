@@ -80,7 +80,11 @@ pub async fn run(
         }
         changed.borrow_and_update();
         let plan = topology::plan(&config, &mission, &lanes.all());
-        match topology::ensure(nats.jetstream(), &plan).await {
+        let ensured = tokio::select! {
+            ensured = topology::ensure(nats.jetstream(), &plan) => ensured,
+            () = stop.cancelled() => return Ok(()),
+        };
+        match ensured {
             Ok(report) => {
                 if !report.created.is_empty() || !report.updated.is_empty() {
                     info!(created = ?report.created, updated = ?report.updated, "streams and consumers are as they should be");

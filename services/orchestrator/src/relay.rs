@@ -31,6 +31,8 @@ use tracing::{debug, info, warn};
 const WINDOW: usize = 1_024;
 /// Items kept in memory; the rest waits in the store.
 const QUEUE_MAX: usize = 16_384;
+/// Items that wait for no more company.
+const COMPANY: usize = 64;
 /// Rows of one scan.
 const SCAN_LIMIT: u32 = 1_024;
 /// A claim older than this is given back instead of used: the job may have been cancelled elsewhere.
@@ -49,6 +51,8 @@ pub trait Lane: Send + Sync + 'static {
     type Item: Send + Sync + 'static;
     /// `jobs` or `outbox`.
     const NAME: &'static str;
+    /// How long an item may wait for company, so that one wake-up serves many.
+    const LINGER: Duration;
 
     /// Its place in the order.
     fn seq(item: &Self::Item) -> i64;
@@ -137,12 +141,13 @@ impl<L: Lane> Relay<L> {
         self.lane.open(true);
         while !stop.is_cancelled() {
             self.shed_old_claims().await;
-            while under_way.len() < WINDOW && self.hold.is_none() {
+            while under_way.len() < WINDOW && self.hold.is_none() && self.company_came() {
                 let Some((_, held)) = self.queue.pop_first() else { break };
                 under_way.push(self.publish(held.item));
             }
             let has_room = self.queue.len() < SCAN_LIMIT as usize;
             let hold_until = self.hold.as_ref().map(|h| h.until);
+            let linger_until = self.linger_until().filter(|_| self.hold.is_none() && under_way.len() < WINDOW);
             tokio::select! {
                 biased;
                 Some(outcome) = under_way.next(), if !under_way.is_empty() => {
@@ -154,6 +159,7 @@ impl<L: Lane> Relay<L> {
                 Some(seq) = self.forgets.recv() => self.forget(seq),
                 Some(handoff) = self.handoffs.recv() => self.accept(handoff),
                 () = tokio::time::sleep_until(self.scan_at), if has_room && self.hold.is_none() => self.scan().await,
+                () = sleep_until(linger_until), if linger_until.is_some() => {}
                 () = sleep_until(hold_until), if hold_until.is_some() => {
                     // One message tries the door; the pause grows until it opens.
                     if let Some((_, held)) = self.queue.pop_first() {
@@ -181,6 +187,15 @@ impl<L: Lane> Relay<L> {
         if let Err(e) = self.lane.release(rest).await {
             info!(lane = L::NAME, error = %e, "claims are left to run out");
         }
+    }
+
+    /// Whether what waits is worth a wake-up now.
+    fn company_came(&self) -> bool {
+        self.queue.len() >= COMPANY || self.linger_until().is_none_or(|until| until <= Instant::now())
+    }
+
+    fn linger_until(&self) -> Option<Instant> {
+        self.queue.first_key_value().map(|(_, held)| held.since + L::LINGER)
     }
 
     fn publish(&self, item: L::Item) -> impl Future<Output = Outcome<L::Item>> + use<L> {

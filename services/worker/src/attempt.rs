@@ -51,8 +51,9 @@ pub enum Admission {
 }
 
 /// Whether the count of hand-backs can matter; it costs a round trip.
-pub const fn handbacks_matter(delivered: u64) -> bool {
-    delivered > SUSPECT_AFTER_LOST
+pub const fn handbacks_matter(delivered: u64, max_lost: u64) -> bool {
+    // Every hand-over but this one would have to be a loss.
+    lost(delivered, 0) >= if max_lost < SUSPECT_AFTER_LOST { max_lost } else { SUSPECT_AFTER_LOST }
 }
 
 /// How many workers an attempt has lost: hand-overs before this one that nobody gave back.
@@ -161,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_count_of_handbacks_is_asked_for_before_it_can_matter() {
-        for delivered in 1..20 {
-            let facts = Facts { delivered, ..FACTS };
-            assert!(handbacks_matter(delivered) || admit(&facts) == Admission::Run, "{delivered}");
+        for (delivered, max_lost) in (1..20).flat_map(|d| (1..8).map(move |m| (d, m))) {
+            let facts = Facts { delivered, max_lost, ..FACTS };
+            assert!(handbacks_matter(delivered, max_lost) || admit(&facts) == Admission::Run, "{delivered} {max_lost}");
         }
     }
 

@@ -25,6 +25,8 @@ use tracing::{Instrument, debug, info_span, warn};
 
 /// A suspect that finds the place taken tries again after this, here or elsewhere.
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
+/// Before a suspect runs.
+const SUSPECT_PAUSE: Duration = Duration::from_millis(500);
 /// Between two signs of life of a second delivery that waits for the first.
 const WAIT_TURN: Duration = Duration::from_secs(10);
 
@@ -179,7 +181,12 @@ impl Task<'_> {
             (Admission::Run, Some(tool)) => return self.run(here, tool.as_ref()).await,
             (Admission::RunAsSuspect, Some(tool)) => {
                 return match worker.suspects.try_acquire() {
-                    Ok(_alone) => self.run(here, tool.as_ref()).await,
+                    Ok(_alone) => {
+                        // Those who found the place taken are giving their messages back: a death now would
+                        // count against them.
+                        tokio::time::sleep(SUSPECT_PAUSE).await;
+                        self.run(here, tool.as_ref()).await
+                    }
                     Err(_) => self.hand_back(Some(SUSPECT_DELAY)).await,
                 };
             }
@@ -198,7 +205,7 @@ impl Task<'_> {
 
     /// How often the attempt was handed back, where that can matter.
     async fn handbacks(&self, delivered: u64) -> Option<u64> {
-        if !handbacks_matter(delivered) {
+        if !handbacks_matter(delivered, self.worker.max_lost) {
             return Some(0);
         }
         match self.worker.buckets.handbacks(self.job.job, self.job.attempt).await {

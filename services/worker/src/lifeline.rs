@@ -30,6 +30,8 @@ use tracing::{info, warn};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// For the last heartbeat, while the process is on its way out.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// After a first beat without an answer.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// A renewed certificate is noticed this late.
 const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(300);
 /// Most tools that a heartbeat names.
@@ -155,7 +157,7 @@ impl Lifeline {
         nats.wait_connected(ANSWER_TIMEOUT).await;
         let mut tick = interval(self.identity.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut answered, mut expiry, mut looked) = (true, None, None::<Instant>);
+        let (mut missed, mut expiry, mut looked) = (0_u32, None, None::<Instant>);
         loop {
             tick.tick().await;
             if looked.is_none_or(|at| at.elapsed() > CERTIFICATE_AGE_MAX) {
@@ -166,12 +168,16 @@ impl Lifeline {
             if failed.is_some() {
                 metrics::HEARTBEAT_FAILURES.inc(&[]);
             }
-            match (&failed, answered) {
-                (Some(reason), true) => warn!(reason, "heartbeats are not answered"),
-                (None, false) => info!("heartbeats are answered again"),
+            match (&failed, missed) {
+                // One alone says little: an orchestrator that starts beside us is not there yet.
+                (Some(reason), 1) => warn!(reason, "heartbeats are not answered"),
+                (None, 2..) => info!("heartbeats are answered again"),
                 _ => {}
             }
-            answered = failed.is_none();
+            missed = if failed.is_some() { missed.saturating_add(1) } else { 0 };
+            if missed == 1 {
+                tick.reset_after((self.identity.interval / 5).min(FIRST_RETRY));
+            }
         }
     }
 

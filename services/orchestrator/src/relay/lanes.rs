@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Attempts on their way to `swarm.jobs.<mission>.<queue>`.
 pub struct JobLane {
@@ -30,6 +31,7 @@ pub struct JobLane {
 impl Lane for JobLane {
     type Item = Outgoing;
     const NAME: &'static str = "jobs";
+    const LINGER: Duration = Duration::ZERO;
 
     fn seq(item: &Outgoing) -> i64 {
         item.seq
@@ -127,6 +129,7 @@ pub struct OutboxLane {
 impl Lane for OutboxLane {
     type Item = OutboxRow;
     const NAME: &'static str = "outbox";
+    const LINGER: Duration = Duration::from_millis(10);
 
     fn seq(item: &OutboxRow) -> i64 {
         item.seq
