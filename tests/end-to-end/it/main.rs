@@ -7,6 +7,7 @@ mod duplicates;
 mod house;
 mod links;
 mod oracle;
+mod order;
 mod pressure;
 mod replicas;
 mod rubbish;
