@@ -141,6 +141,7 @@ impl<L: Lane> Relay<L> {
         self.lane.open(true);
         while !stop.is_cancelled() {
             self.shed_old_claims().await;
+            self.hold_while_away();
             while under_way.len() < WINDOW && self.hold.is_none() && self.company_came() {
                 let Some((_, held)) = self.queue.pop_first() else { break };
                 under_way.push(self.publish(held.item));
@@ -162,7 +163,9 @@ impl<L: Lane> Relay<L> {
                 () = sleep_until(linger_until), if linger_until.is_some() => {}
                 () = sleep_until(hold_until), if hold_until.is_some() => {
                     // One message tries the door; the pause grows until it opens.
-                    if let Some((_, held)) = self.queue.pop_first() {
+                    if !self.nats.is_connected() {
+                        self.wait_longer();
+                    } else if let Some((_, held)) = self.queue.pop_first() {
                         let outcome = self.publish(held.item).await;
                         self.settle(outcome);
                     } else {
@@ -186,6 +189,21 @@ impl<L: Lane> Relay<L> {
         let rest: Vec<_> = std::mem::take(&mut self.queue).into_values().map(|h| h.item).collect();
         if let Err(e) = self.lane.release(rest).await {
             info!(lane = L::NAME, error = %e, "claims are left to run out");
+        }
+    }
+
+    /// Nothing is sent while NATS is away: messages that wait side by side for a connection would leave
+    /// in any order.
+    fn hold_while_away(&mut self) {
+        if self.hold.is_none() && !self.queue.is_empty() && !self.nats.is_connected() {
+            self.hold("unavailable", &"NATS is away");
+        }
+    }
+
+    fn wait_longer(&mut self) {
+        if let Some(h) = &mut self.hold {
+            h.pause = (h.pause * 2).min(HOLD.1);
+            h.until = Instant::now() + h.pause;
         }
     }
 
@@ -227,7 +245,7 @@ impl<L: Lane> Relay<L> {
         }
     }
 
-    fn hold(&mut self, reason: &'static str, e: &publish::Error) {
+    fn hold(&mut self, reason: &'static str, e: &dyn std::fmt::Display) {
         let pause = match &self.hold {
             // The rest of one window fails together: that is one failure.
             Some(h) if h.until > Instant::now() => return,
@@ -238,7 +256,7 @@ impl<L: Lane> Relay<L> {
                     warn!(
                         lane = L::NAME,
                         reason,
-                        error = e as &dyn std::error::Error,
+                        error = %e,
                         "the relay is held; accepted work waits in the database"
                     );
                 }
