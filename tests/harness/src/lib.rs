@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod child;
+mod edge;
 mod eventually;
 mod nats;
 mod postgres;
@@ -14,6 +15,7 @@ mod proxy;
 mod require;
 
 pub use child::Signal;
+pub use edge::EdgeSite;
 pub use eventually::{Outcome, eventually};
 pub use nats::{NatsOptions, NatsServer};
 pub use postgres::{Postgres, PostgresOptions};
