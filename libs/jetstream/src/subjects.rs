@@ -3,7 +3,7 @@
 //! Values only. The grammar of missions and queues (one token, no `_`) keeps every name valid and
 //! every pair of names apart.
 
-use agentforge_message_id::{Mission, Queue};
+use agentforge_message_id::{Mission, Queue, Site};
 
 /// Jobs that wait for a worker (work queue).
 pub const STREAM_JOBS: &str = "swarm_jobs";
@@ -58,6 +58,14 @@ pub fn control_cancel(mission: &Mission) -> String {
     format!("swarm.control.{mission}.cancel")
 }
 
+/// Where an edge site shows its hub that it is there (core NATS, not stored).
+pub fn site_seen(site: &Site) -> String {
+    format!("edge.site.{site}.seen")
+}
+
+/// All sites; the third token is the site.
+pub const SITES_SEEN: &str = "edge.site.*.seen";
+
 /// The durable consumer of a queue's workers: `worker-<mission>` for the default queue, the name that
 /// scaler and alerts use, and `worker-<mission>_<queue>` for the others.
 pub fn worker_durable(mission: &Mission, queue: &Queue) -> String {
@@ -83,6 +91,7 @@ mod tests {
             (results_filter(&mission), "swarm.results.staging.>"),
             (dlq(&mission, &other), "swarm.dlq.staging.gpu"),
             (event(&mission, "dead"), "agentforge.events.job.staging.dead"),
+            (site_seen(&Site::new("pier-7").unwrap()), "edge.site.pier-7.seen"),
             (worker_durable(&mission, &default), "worker-staging"),
             (worker_durable(&mission, &other), "worker-staging_gpu"),
             (orchestrator_durable(&mission), "orchestrator-staging"),

@@ -5,7 +5,7 @@ use crate::api::auth::{self, Auth};
 use crate::store::EventMask;
 use crate::transition::Backoff;
 use agentforge_config::{Common, Reader, Secret, Setting};
-use agentforge_jetstream::{NatsConfig, topology::TopologyConfig};
+use agentforge_jetstream::{HubConfig, NatsConfig, topology::TopologyConfig};
 use agentforge_message_id::{Mission, Site};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -99,6 +99,8 @@ pub struct Config {
     pub nats: NatsConfig,
     /// Streams and consumers.
     pub topology: TopologyConfig,
+    /// Where the hub of this site is.
+    pub hub: HubConfig,
     /// REST port.
     pub http_port: u16,
     /// gRPC port.
@@ -137,6 +139,7 @@ impl Config {
         let common = Common::read(r);
         let nats = NatsConfig::read(r);
         let topology = TopologyConfig::read(r);
+        let hub = HubConfig::read(r);
         let edge = topology.edge.is_some();
         let mission = Mission::new(&common.mission).unwrap_or_else(|e| {
             r.fault("MISSION", e.to_string());
@@ -222,6 +225,7 @@ impl Config {
             common,
             nats,
             topology,
+            hub,
         };
         let scheme = config.database_url.split(':').next().unwrap_or_default();
         if !matches!(scheme, "sqlite" | "postgres" | "postgresql") {
@@ -239,6 +243,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Setting>)> {
     vec![
         ("Orchestrator", SETTINGS.to_vec()),
         ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
+        ("Edge site", HubConfig::SETTINGS.to_vec()),
         ("NATS", NatsConfig::SETTINGS.to_vec()),
         ("Common", Common::SETTINGS.to_vec()),
     ]

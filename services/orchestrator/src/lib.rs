@@ -15,6 +15,7 @@ pub mod app;
 pub mod config;
 mod control;
 pub mod cron;
+mod edge;
 pub mod error;
 mod housekeeping;
 mod lanes;

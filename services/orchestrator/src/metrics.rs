@@ -111,6 +111,24 @@ pub const SCHEDULES_FIRED: Metric =
 /// Jobs deleted after JOB_RETENTION.
 pub const JOBS_PRUNED: Metric =
     Metric::counter("agentforge_jobs_pruned_total", &[], "Finished jobs deleted after JOB_RETENTION.");
+/// The hub answers.
+pub const EDGE_LINK_STATUS: Metric = Metric::gauge(
+    "edge_link_status",
+    &["site"],
+    "1 while the hub answers within 2 s (EDGE_HUB_DOMAIN's JetStream through the leaf, else the connected server), else 0.",
+);
+/// A site was heard of.
+pub const EDGE_SITE_LAST_SEEN: Metric = Metric::gauge(
+    "edge_site_last_seen_timestamp_seconds",
+    &["site"],
+    "At the hub: when a site's orchestrator was heard of last, seconds since 1970.",
+);
+/// Beats that are not exported.
+pub const EDGE_BEATS_IGNORED: Metric = Metric::counter(
+    "edge_site_beats_ignored_total",
+    &["reason"],
+    "At the hub: beats of sites not exported: name (names no site) or too_many (512 others are known).",
+);
 
 /// All of them.
 pub const ALL: &[Metric] = &[
@@ -135,6 +153,9 @@ pub const ALL: &[Metric] = &[
     AGENT_CERTIFICATE_EXPIRY,
     SCHEDULES_FIRED,
     JOBS_PRUNED,
+    EDGE_LINK_STATUS,
+    EDGE_SITE_LAST_SEEN,
+    EDGE_BEATS_IGNORED,
 ];
 
 static MISSIONS: Bounded = Bounded::new(32);

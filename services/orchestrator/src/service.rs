@@ -10,7 +10,7 @@ use crate::housekeeping::{self, Ticking};
 use crate::lanes::{self, Lanes};
 use crate::relay::{JobLane, OutboxLane, Relay, Shared};
 use crate::store::{self, Owner, Store};
-use crate::{control, metrics, outputs, presence, reconcile, results};
+use crate::{control, edge, metrics, outputs, presence, reconcile, results};
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::consume::{PullOptions, Puller};
 use agentforge_jetstream::{Nats, subjects};
@@ -90,6 +90,7 @@ impl Service for Orchestrator {
             Nats::connect(&config.nats, "agentforge-orchestrator").await.context("cannot set up the NATS client")?;
         let http = agentforge_runtime::bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let grpc = agentforge_runtime::bind(config.common.listen(config.grpc_port), "GRPC_PORT").await?;
+        edge::declare(&config.site);
         let metrics = agentforge_runtime::serve_metrics(&runtime, &config.common).await?;
         let endpoints = Endpoints { http: Some(http.local_addr()?), grpc: Some(grpc.local_addr()?), metrics };
         let (app, parts) = assemble(&config, &runtime, store.clone(), &nats);
@@ -107,13 +108,17 @@ impl Service for Orchestrator {
         let link = runtime.readiness().gate("nats", false);
         database.set(false, "opening");
         link.set(false, "connecting");
+        let tasks = runtime.supervisor();
+        // Before the database: whether the hub answers is told while that is away, too.
+        let site = edge::Edge { nats: nats.clone(), hub: config.hub.clone(), site: config.site.clone() };
+        tasks.spawn("edge-link", OnEnd::Stop, site.clone().link_loop(stop.clone()));
+        tasks.spawn("edge-sites", OnEnd::Stop, site.sites_loop(stop.clone()));
         if !prepare(&*store, &parts.committer_config.owner, &database, &stop).await? {
             return Ok(());
         }
 
         let (front, back) = (TaskTracker::new(), TaskTracker::new());
         let last_stop = CancellationToken::new();
-        let tasks = runtime.supervisor();
         let (forgets, forgets_rx) = mpsc::unbounded_channel();
         let (outbox_forgets, outbox_forgets_rx) = mpsc::unbounded_channel();
         // The outbox has nothing to forget; its lane's receiver stays open with this sender.
