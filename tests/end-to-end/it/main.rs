@@ -4,6 +4,7 @@
 mod api;
 mod chaos;
 mod duplicates;
+mod edge;
 mod house;
 mod links;
 mod oracle;

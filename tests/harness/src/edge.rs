@@ -1,13 +1,15 @@
 //! A hub and an edge site: two real NATS servers, one a leaf node of the other, and a link that can fail.
 //!
-//! Relies on `k8s/components/edge/nats-leaf.conf`, the configuration that sites are deployed with, so
-//! that tests attack the real accounts. Depends on nothing of ours; makes no stream.
+//! Relies on `k8s/components/edge`, the configuration that hubs and sites are deployed with, so that tests
+//! attack the real accounts. Depends on nothing of ours; makes no stream.
 
 use crate::{NatsOptions, NatsServer, TcpProxy, eventually, free_port};
 use std::time::Duration;
 
 /// What every edge site's server is configured with: accounts, imports, the remote.
 const LEAF: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-leaf.conf"));
+/// And every hub's: the listener for leaf nodes.
+const HUB: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-hub.conf"));
 /// The leaf tries once a second, and a hub that restarts recovers its streams first.
 const LINK: Duration = Duration::from_secs(30);
 /// For one answer of the hub; a link that is up answers in milliseconds.
@@ -48,14 +50,17 @@ impl EdgeSite {
 
     async fn launch(site: &str, hub: NatsOptions, leaf: NatsOptions, is_cut: bool) -> Self {
         let leafnodes = free_port();
-        let listen = format!("server_name: hub\nleafnodes {{ listen: \"127.0.0.1:{leafnodes}\" }}");
-        let hub = NatsServer::start(hub.extra(&listen).jetstream("domain: hub")).await;
         let link = TcpProxy::start(format!("127.0.0.1:{leafnodes}")).await;
+        let of_hub = format!(
+            "server_name: hub\nHUB_LEAF_LISTEN: \"127.0.0.1:{leafnodes}\"\nHUB_LEAF_ADVERTISE: \"{}\"\n{HUB}",
+            link.address()
+        );
+        let hub = NatsServer::start(hub.extra(&of_hub).jetstream("domain: hub")).await;
         if is_cut {
             link.cut();
         }
-        let remote = format!("server_name: {site}\nHUB_LEAF_URL: \"nats-leaf://{}\"\n{LEAF}", link.address());
-        let leaf = NatsServer::start(leaf.extra(&remote).jetstream(&format!("domain: {site}"))).await;
+        let of_site = format!("server_name: {site}\nHUB_LEAF_URL: \"nats-leaf://{}\"\n{LEAF}", link.address());
+        let leaf = NatsServer::start(leaf.extra(&of_site).jetstream(&format!("domain: {site}"))).await;
         Self { hub, leaf, link }
     }
 
@@ -224,5 +229,8 @@ mod tests {
         site.wait_for_link(true).await;
         site.link.cut();
         site.wait_for_link(false).await;
+        // Longer than it takes to reconnect: there is no way round the link.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(!site.link_is_up().await, "the leaf went round the link");
     }
 }
