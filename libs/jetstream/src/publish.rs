@@ -167,14 +167,29 @@ impl Publisher {
         &self,
         subject: impl Into<Subject>,
         id: MsgId,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<PubAck, Error> {
+        self.send_within(subject, id, headers, payload, self.timeout).await
+    }
+
+    /// As [`Self::send`], with a limit of its own: what a slow link needs depends on the size.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_within(
+        &self,
+        subject: impl Into<Subject>,
+        id: MsgId,
         mut headers: HeaderMap,
         payload: Bytes,
+        limit: Duration,
     ) -> Result<PubAck, Error> {
         let subject = subject.into();
         headers.insert(NATS_MESSAGE_ID, id.as_str());
         let size = payload.len();
         let permit = self.in_flight.clone().acquire_owned().await.expect("this semaphore is never closed");
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + limit;
         let sent = self.nats.send_request(subject.clone(), Some(headers), payload, deadline, Some(permit)).await;
         let pending = sent.map_err(|e| not_sent(&subject, size, e))?;
         Ok(PubAck { pending, subject, size })

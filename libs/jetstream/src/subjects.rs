@@ -16,6 +16,11 @@ pub const STREAM_EVENTS: &str = "events";
 /// The server's advisories about messages that ran out of deliveries or were terminated.
 pub const STREAM_ADVISORIES: &str = "swarm_advisories";
 
+/// Files that edge sites delivered, one message per site and content, kept.
+pub const STREAM_EVIDENCE: &str = "edge_evidence";
+
+/// Object store of evidence that is too large for a message.
+pub const BUCKET_EVIDENCE_BLOBS: &str = "edge_evidence_blobs";
 /// Object store of outputs that are too large for a message.
 pub const BUCKET_JOB_OUTPUTS: &str = "job_outputs";
 /// Key-value bucket of finished operations that may be replayed.
@@ -58,6 +63,29 @@ pub fn control_cancel(mission: &Mission) -> String {
     format!("swarm.control.{mission}.cancel")
 }
 
+/// What all subjects of evidence begin with, and what the stream takes.
+pub const EVIDENCE_FILTER: &str = "edge.evidence.>";
+
+/// Where a site's evidence goes; the SHA-256 of the content, in hex, is the token after it.
+pub fn evidence(site: &Site) -> String {
+    format!("edge.evidence.{site}")
+}
+
+/// The stream of an object store's bucket.
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("OBJ_{bucket}")
+}
+
+/// The chunks of one object; `nuid` is the object's own name for its content, one token.
+pub fn bucket_chunks(bucket: &str, nuid: &str) -> String {
+    format!("$O.{bucket}.C.{nuid}")
+}
+
+/// What describes one object; `name` is in URL-safe base64.
+pub fn bucket_info(bucket: &str, name: &str) -> String {
+    format!("$O.{bucket}.M.{name}")
+}
+
 /// Where an edge site shows its hub that it is there (core NATS, not stored).
 pub fn site_seen(site: &Site) -> String {
     format!("edge.site.{site}.seen")
@@ -95,6 +123,10 @@ mod tests {
             (worker_durable(&mission, &default), "worker-staging"),
             (worker_durable(&mission, &other), "worker-staging_gpu"),
             (orchestrator_durable(&mission), "orchestrator-staging"),
+            (evidence(&Site::new("pier-7").unwrap()), "edge.evidence.pier-7"),
+            (bucket_stream(BUCKET_EVIDENCE_BLOBS), "OBJ_edge_evidence_blobs"),
+            (bucket_chunks(BUCKET_EVIDENCE_BLOBS, "x"), "$O.edge_evidence_blobs.C.x"),
+            (bucket_info(BUCKET_EVIDENCE_BLOBS, "eA=="), "$O.edge_evidence_blobs.M.eA=="),
         ];
         for (made, expected) in cases {
             assert_eq!(made, expected);

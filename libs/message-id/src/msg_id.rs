@@ -1,6 +1,6 @@
 //! The value of `Nats-Msg-Id`, made from what is sent and never from the moment of sending.
 
-use crate::{Attempt, JobId};
+use crate::{Attempt, JobId, Site};
 use std::fmt;
 
 /// A deduplication id. Two sends of the same thing have the same id; two different things never do.
@@ -34,6 +34,19 @@ impl MsgId {
     pub fn outbox(key: &str) -> Self {
         Self(key.to_owned())
     }
+    /// A file of a site's evidence, by its content: `<site>:<SHA-256 in hex>`.
+    pub fn evidence(site: &Site, sha256_hex: &str) -> Self {
+        Self(format!("{site}:{sha256_hex}"))
+    }
+    /// One chunk of a large file, counted from 0: `<site>:<SHA-256 of the file in hex>:<run>:<chunk>`. The
+    /// run tells uploads of one content apart: chunks of one that was purged must not swallow the next.
+    pub fn evidence_chunk(site: &Site, sha256_hex: &str, run: &str, chunk: u64) -> Self {
+        Self(format!("{site}:{sha256_hex}:{run}:{chunk}"))
+    }
+    /// What describes a large file in its bucket: `<site>:<SHA-256 of the file in hex>:<run>:info`.
+    pub fn evidence_info(site: &Site, sha256_hex: &str, run: &str) -> Self {
+        Self(format!("{site}:{sha256_hex}:{run}:info"))
+    }
     /// The header's value.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -55,6 +68,7 @@ mod tests {
     fn ids_survive_a_retry_and_keep_apart_what_differs() {
         let (a, b) = (JobId::generate(), JobId::generate());
         let one = Attempt::FIRST;
+        let (pier, dock) = (Site::new("pier").unwrap(), Site::new("dock").unwrap());
         assert_eq!(MsgId::attempt(a, one), MsgId::attempt(a, one));
         let all = [
             MsgId::attempt(a, one),
@@ -66,6 +80,12 @@ mod tests {
             MsgId::started(a, one, 1),
             MsgId::rejected("swarm_jobs", 7, 1),
             MsgId::rejected("swarm_jobs", 7, 2),
+            MsgId::evidence(&pier, "ab"),
+            MsgId::evidence(&dock, "ab"),
+            MsgId::evidence_chunk(&pier, "ab", "r", 0),
+            MsgId::evidence_chunk(&pier, "ab", "r", 1),
+            MsgId::evidence_chunk(&pier, "ab", "s", 1),
+            MsgId::evidence_info(&pier, "ab", "r"),
         ];
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert_eq!(MsgId::republished(a, one, 0), MsgId::attempt(a, one));

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bus;
+pub mod evidence;
 pub mod time;
 
 /// Generated from `proto/agentforge/v1`.

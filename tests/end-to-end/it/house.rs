@@ -22,6 +22,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("agentforge-egress", 2),
     ("agentforge-orchestrator", SERVICE),
     ("agentforge-worker", SERVICE),
+    ("agentforge-syncdaemon", SERVICE),
     ("agentforge-cli", 4),
     ("agentforge-end-to-end", 4),
     ("agentforge-example-custom-tool", 4),
@@ -46,6 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("orchestrator", &["config", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     ("proto", &["message-id"]),
     ("runtime", &["config", "metrics"]),
+    ("syncdaemon", &["config", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
 ];
 

@@ -7,9 +7,11 @@
 mod compare;
 mod config;
 mod ensure;
+mod evidence;
 mod plan;
 
 pub use compare::Difference;
 pub use config::{EDGE_MODE, Edge, TopologyConfig};
 pub use ensure::{Error, Report, ensure};
+pub use evidence::{EvidenceConfig, ensure_evidence, evidence_plan};
 pub use plan::{Plan, PlannedConsumer, plan};

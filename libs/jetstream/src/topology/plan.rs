@@ -3,7 +3,8 @@
 use super::TopologyConfig;
 use crate::subjects::{
     BUCKET_HANDBACKS, BUCKET_JOB_OUTPUTS, BUCKET_OPERATIONS, STREAM_ADVISORIES, STREAM_DLQ, STREAM_EVENTS, STREAM_JOBS,
-    STREAM_RESULTS, job, orchestrator_durable, results_filter, worker_durable,
+    STREAM_RESULTS, bucket_chunks, bucket_info, bucket_stream, job, orchestrator_durable, results_filter,
+    worker_durable,
 };
 use agentforge_message_id::{Mission, Queue};
 use async_nats::jetstream::{
@@ -19,7 +20,7 @@ const ADVISORIES_MAX_BYTES: u64 = 64 << 20;
 /// Keys of running and recent jobs.
 const KEY_VALUE_MAX_BYTES: u64 = 64 << 20;
 /// JetStream's word for "no limit".
-const UNLIMITED: i64 = -1;
+pub(super) const UNLIMITED: i64 = -1;
 
 /// A consumer and its stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +98,29 @@ fn work_queue(c: &TopologyConfig, name: &str, subject: &str, max_bytes: u64) -> 
 
 /// As the client's object store makes it.
 fn object_store(c: &TopologyConfig, bucket: &str) -> stream::Config {
-    let (chunks, meta) = (format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>"));
     stream::Config {
+        max_age: c.outputs_max_age,
+        num_replicas: c.replicas,
+        duplicate_window: c.duplicate_window,
+        ..object_store_stream(bucket, c.edge.as_ref().map_or(c.outputs_max_bytes, |edge| edge.max_bytes))
+    }
+}
+
+/// The stream of an object store's bucket; a full one refuses.
+pub(super) fn object_store_stream(bucket: &str, max_bytes: u64) -> stream::Config {
+    stream::Config {
+        name: bucket_stream(bucket),
+        subjects: vec![bucket_chunks(bucket, ">"), bucket_info(bucket, ">")],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
         discard: DiscardPolicy::New,
         allow_rollup: true,
-        max_age: c.outputs_max_age,
-        ..base(c, &format!("OBJ_{bucket}"), &[&chunks, &meta], c.outputs_max_bytes)
+        max_bytes: signed(max_bytes),
+        max_messages: UNLIMITED,
+        max_messages_per_subject: UNLIMITED,
+        max_consumers: -1,
+        allow_direct: true,
+        ..Default::default()
     }
 }
 
@@ -154,7 +172,7 @@ fn durable(c: &TopologyConfig, name: String, filter: String) -> consumer::Config
     }
 }
 
-fn signed(n: u64) -> i64 {
+pub(super) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 

@@ -1,0 +1,51 @@
+//! How a file of evidence looks on the bus: the headers of its message, and the manifest that stands in
+//! for a file too large for one message.
+//!
+//! A contract between versions, as `bus` is: unknown fields are ignored, new ones get a default.
+
+use serde::{Deserialize, Serialize};
+
+/// Header: the file's name below the replay directory, percent-encoded (RFC 3986: all bytes but letters,
+/// digits, `-`, `.`, `_`, `~` and `/`), because a file name may have any byte and a header may not.
+pub const HEADER_FILE: &str = "Agentforge-File";
+/// Header: the file's size in bytes.
+pub const HEADER_SIZE: &str = "Agentforge-Size";
+/// Header: when the file was last changed, RFC 3339 in UTC.
+pub const HEADER_MTIME: &str = "Agentforge-Mtime";
+/// Header: the site that sent it.
+pub const HEADER_SITE: &str = "Agentforge-Site";
+/// Header: the media type, guessed from the file's name.
+pub const HEADER_CONTENT_TYPE: &str = "Content-Type";
+/// Header: `1` when the payload is a [`Manifest`] and not the file.
+pub const HEADER_MANIFEST: &str = "Agentforge-Manifest";
+/// Header of a chunk: its number, from 0.
+pub const HEADER_CHUNK: &str = "Agentforge-Chunk";
+/// Header of a chunk: SHA-256, in hex, of the file's bytes from its start to the end of this chunk.
+pub const HEADER_PREFIX_SHA256: &str = "Agentforge-Prefix-Sha256";
+
+/// Where a large file is: an object of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The object store's bucket.
+    pub bucket: String,
+    /// The object's name in it.
+    pub object: String,
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// SHA-256 of the file, in hex; also the last token of the message's subject.
+    pub sha256: String,
+    /// How many chunks it is stored in.
+    pub chunks: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_a_later_version_is_read() {
+        let text = r#"{"bucket":"b","object":"o","size":7,"sha256":"ab","chunks":1,"later":{"x":1}}"#;
+        let manifest: Manifest = serde_json::from_str(text).unwrap();
+        assert_eq!((manifest.size, manifest.object.as_str()), (7, "o"));
+    }
+}

@@ -1,0 +1,232 @@
+//! One message to the hub: published, judged, and looked up when the stream refuses to store it.
+//!
+//! Shared by the lanes of small and of large files. Success is the acknowledgement of the right stream,
+//! or that stream's own copy read back with the same hash; never less.
+
+use crate::{
+    names,
+    outcome::{Hold, Verdict, judge},
+    pace::Bucket,
+    progress::Progress,
+    settle::Stamp,
+    steps::{Step, reached},
+};
+use agentforge_jetstream::{HeaderMap, Nats, Publisher, publish, subjects::STREAM_EVIDENCE};
+use agentforge_message_id::{MsgId, Site};
+use agentforge_proto::evidence::{
+    HEADER_CONTENT_TYPE, HEADER_FILE, HEADER_MANIFEST, HEADER_MTIME, HEADER_SITE, HEADER_SIZE, Manifest,
+};
+use async_nats::{Message, StatusCode, client::Request, jetstream};
+use bytes::Bytes;
+use ring::digest::{SHA256, digest};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// For one answer of the hub's API; it may come over a slow link.
+const API: Duration = Duration::from_secs(30);
+/// What a message's headers and subject take, at most: a path of 4096 bytes is three times as long encoded.
+pub const HEADERS_MAX_BYTES: usize = 16 << 10;
+/// Larger messages are not made, whatever the server allows: memory stays flat.
+const MESSAGE_MAX_BYTES: usize = 8 << 20;
+
+/// The way to the hub.
+pub struct Hub {
+    /// The connection.
+    pub nats: Nats,
+    /// The hub's JetStream.
+    pub js: jetstream::Context,
+    publisher: Publisher,
+    site: Site,
+    subject: String,
+    domain: Option<String>,
+    bucket: Option<Mutex<Bucket>>,
+    progress: std::sync::Arc<Progress>,
+}
+
+/// How a message is told apart from others.
+#[derive(Debug, Clone)]
+pub struct Label {
+    /// The file's name.
+    pub name: Box<[u8]>,
+    /// As it was read.
+    pub stamp: Stamp,
+    /// SHA-256 of its content, in hex.
+    pub sha256: String,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub enum End {
+    /// The stream has it.
+    Stored(Place),
+    /// It is too large for this server or stream.
+    TooLarge,
+    /// The file stays, and why.
+    Hold(Hold, String),
+}
+
+/// Where a message is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The stream.
+    pub stream: String,
+    /// Its place there.
+    pub seq: u64,
+    /// The stream's domain.
+    pub domain: Option<String>,
+    /// It was there before.
+    pub duplicate: bool,
+}
+
+impl Hub {
+    /// A way to the hub; nothing is sent yet.
+    pub fn new(nats: Nats, config: &crate::Config, progress: std::sync::Arc<Progress>) -> Self {
+        let domain = config.domain().map(str::to_owned);
+        let js = Self::jetstream(&nats, config.domain());
+        // Room for the lane of large files beside that of small ones.
+        let publisher = Publisher::with_limits(nats.clone(), config.max_inflight + 1, API);
+        let bucket = config.max_bandwidth_bps.map(|bps| Mutex::new(Bucket::new(bps, Instant::now())));
+        let (site, subject) = (config.site.clone(), config.subject.clone());
+        Self { nats, js, publisher, site, subject, domain, bucket, progress }
+    }
+
+    /// The JetStream API of the hub, through the connected server.
+    pub fn jetstream(nats: &Nats, domain: Option<&str>) -> jetstream::Context {
+        let builder = jetstream::ContextBuilder::new().timeout(API);
+        match domain {
+            Some(domain) => builder.domain(domain).build(nats.client().clone()),
+            None => builder.build(nats.client().clone()),
+        }
+    }
+
+    /// The site.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The hub's JetStream domain, where it has one.
+    pub fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
+    /// The largest file that goes in one message, in bytes.
+    pub fn whole_max_bytes(&self) -> usize {
+        let max = self.nats.max_payload().min(MESSAGE_MAX_BYTES);
+        max.saturating_sub(HEADERS_MAX_BYTES).max(max / 2)
+    }
+
+    /// Takes bytes of the bandwidth; else how long to wait.
+    ///
+    /// # Errors
+    /// The time after which to ask again.
+    pub fn take_bandwidth(&self, bytes: usize) -> Result<(), Duration> {
+        match &self.bucket {
+            Some(bucket) => bucket.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, Instant::now()),
+            None => Ok(()),
+        }
+    }
+
+    /// The message's id.
+    pub fn msg_id(&self, sha256: &str) -> MsgId {
+        MsgId::evidence(&self.site, sha256)
+    }
+
+    /// What a message of this size costs on the link, about.
+    pub fn cost(&self, label: &Label, payload: usize) -> usize {
+        payload + self.subject.len() + 3 * label.name.len() + 400
+    }
+
+    /// Publishes a file, or the manifest of one, and finds out what became of it.
+    pub async fn deliver(&self, label: &Label, payload: Bytes, is_manifest: bool, limit: Duration) -> End {
+        let subject = format!("{}.{}", self.subject, label.sha256);
+        let headers = self.headers(label, is_manifest);
+        let cost = self.cost(label, payload.len());
+        let sent =
+            self.publisher.send_within(subject.clone(), self.msg_id(&label.sha256), headers, payload, limit).await;
+        let answer = match sent {
+            Ok(ack) => {
+                self.progress.sent(cost);
+                reached(Step::Sent);
+                ack.await
+            }
+            Err(error) => Err(error),
+        };
+        let verdict = judge(&answer, self.domain.as_deref());
+        match (verdict, answer) {
+            (Verdict::Stored | Verdict::Duplicate, Ok(ack)) => End::Stored(Place {
+                stream: ack.stream,
+                seq: ack.seq,
+                domain: ack.domain,
+                duplicate: verdict == Verdict::Duplicate,
+            }),
+            (Verdict::Hold(hold), Ok(ack)) => {
+                let (wanted, found) =
+                    (self.domain.as_deref().unwrap_or_default(), ack.domain.as_deref().unwrap_or("none"));
+                let stream = &ack.stream;
+                End::Hold(hold, format!("stream {stream} of domain {found} took the message, the hub's is {wanted}"))
+            }
+            (Verdict::LookUp, Err(refused)) => self.look_up(&subject, &label.sha256, &refused).await,
+            (Verdict::Chunk, Err(_)) => End::TooLarge,
+            (Verdict::Hold(hold), Err(error)) => End::Hold(hold, error.to_string()),
+            (verdict, answer) => End::Hold(Hold::Refused, format!("{verdict:?} of {answer:?}")),
+        }
+    }
+
+    fn headers(&self, label: &Label, is_manifest: bool) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let mtime = jiff::Timestamp::from_nanosecond(i128::from(label.stamp.mtime_ns)).unwrap_or_default();
+        headers.insert(HEADER_FILE, names::encode(&label.name));
+        headers.insert(HEADER_SIZE, label.stamp.size.to_string());
+        headers.insert(HEADER_MTIME, mtime.to_string());
+        headers.insert(HEADER_SITE, self.site.as_str());
+        headers.insert(HEADER_CONTENT_TYPE, names::content_type(&label.name));
+        if is_manifest {
+            headers.insert(HEADER_MANIFEST, "1");
+        }
+        headers
+    }
+
+    /// The stream did not store the message. If it has one of this content, that is why, and success.
+    async fn look_up(&self, subject: &str, sha256: &str, refused: &publish::Error) -> End {
+        match self.last(STREAM_EVIDENCE, subject).await {
+            Ok(Some((seq, message))) if holds(&message, sha256) => End::Stored(Place {
+                stream: STREAM_EVIDENCE.to_owned(),
+                seq,
+                domain: self.domain.clone(),
+                duplicate: true,
+            }),
+            Ok(_) => End::Hold(Hold::Full, refused.to_string()),
+            Err(error) => End::Hold(Hold::Unavailable, format!("{refused}; and it cannot be read back: {error}")),
+        }
+    }
+
+    /// The last message of a subject, with its sequence, read from the hub's stream.
+    ///
+    /// # Errors
+    /// There was no answer, or none that is understood.
+    pub async fn last(&self, stream: &str, subject: &str) -> Result<Option<(u64, Message)>, String> {
+        let prefix = self.domain.as_ref().map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
+        let question = format!("{prefix}.DIRECT.GET.{stream}.{subject}");
+        let request = Request::new().payload(Bytes::new()).timeout(Some(API));
+        let message = self.nats.client().send_request(question, request).await.map_err(|e| e.to_string())?;
+        match message.status {
+            None => {}
+            Some(StatusCode::NOT_FOUND) => return Ok(None),
+            Some(status) => return Err(format!("{status}: {}", message.description.as_deref().unwrap_or_default())),
+        }
+        let header = |name: &str| message.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str().to_owned());
+        let seq = header("Nats-Sequence").and_then(|seq| seq.parse().ok());
+        seq.map(|seq| Some((seq, message))).ok_or_else(|| "the answer has no sequence".to_owned())
+    }
+}
+
+/// Whether a stored message is of this content: its bytes have the hash, or its manifest names it.
+pub fn holds(message: &Message, sha256: &str) -> bool {
+    let is_manifest = message.headers.as_ref().is_some_and(|headers| headers.get(HEADER_MANIFEST).is_some());
+    match is_manifest {
+        true => serde_json::from_slice::<Manifest>(&message.payload).is_ok_and(|manifest| manifest.sha256 == sha256),
+        false => hex::encode(digest(&SHA256, &message.payload)) == sha256,
+    }
+}

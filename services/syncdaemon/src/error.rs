@@ -1,0 +1,35 @@
+//! Why a syncdaemon cannot start or cannot go on. A link or a hub that is away is no error.
+
+use std::path::PathBuf;
+
+/// What ends a syncdaemon.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The replay directory cannot be used.
+    #[error("the replay directory {} (SYNC_QUEUE_DIR)", path.display())]
+    QueueDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The ledger cannot be opened.
+    #[error("the ledger in {} (SYNC_LEDGER_DIR)", path.display())]
+    Ledger {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system gave no thread.
+    #[error("start the thread {name}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread panicked; the log has its message.
+    #[error("the thread {0} panicked")]
+    Panicked(&'static str),
+}

@@ -1,0 +1,428 @@
+//! The lane of files that are too large for a message: one at a time, in chunks, beside the other lane.
+//!
+//! Each chunk names the sequence of the chunk before it, so the server itself refuses a gap, a repetition
+//! and a second writer; and each carries the hash of all bytes so far, so that an upload goes on where it
+//! stopped, after a cut or a restart, and only if what is there is a beginning of this very file. The
+//! object's chunks are named by site and content: equal content is one object.
+
+use crate::{
+    commit::{Desk, Work},
+    deliver::{End, HEADERS_MAX_BYTES, Hub, Label},
+    dir::Root,
+    ledger::{Entry, Event},
+    names,
+    outcome::{Hold, Verdict, judge, pause},
+    pace::ack_limit,
+    progress::{Lane, Progress},
+    queue::Queue,
+    read::{self, Fault, Rules, hash_large, is_unchanged},
+    send::{delivered, set_aside},
+    steps::{Step, reached},
+    window::Candidate,
+};
+use agentforge_jetstream::{
+    HeaderMap, publish,
+    subjects::{BUCKET_EVIDENCE_BLOBS, bucket_chunks, bucket_info, bucket_stream},
+};
+use agentforge_message_id::MsgId;
+use agentforge_proto::evidence::{HEADER_CHUNK, HEADER_PREFIX_SHA256, HEADER_SITE, Manifest};
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_ROLLUP};
+use base64::{Engine, engine::general_purpose::URL_SAFE};
+use bytes::Bytes;
+use ring::digest::{Context, SHA256};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// A chunk is at most this large, and a multiple of the step, so that it stays the same over restarts.
+const CHUNK_MAX_BYTES: usize = 1 << 20;
+const CHUNK_STEP_BYTES: usize = 64 << 10;
+/// The server's code for "another sequence was last".
+const WRONG_LAST_SEQUENCE: u64 = 10_071;
+/// Uploads begun anew because what was stored was no beginning of the file.
+const RESTARTS_MAX: u32 = 3;
+
+/// The lane.
+pub struct Large {
+    /// The way to the hub.
+    pub hub: Arc<Hub>,
+    /// Where files come from.
+    pub queue: Arc<Queue>,
+    /// Where what was stored goes.
+    pub desk: Desk,
+    /// For what others see.
+    pub progress: Arc<Progress>,
+    /// Largest file, and rest.
+    pub rules: Rules,
+    /// The service stops.
+    pub stop: CancellationToken,
+}
+
+/// An upload that has ended without being complete.
+enum Broken {
+    /// The service stops; what is stored stays and is gone on with.
+    Stopped,
+    /// The file is not what it was.
+    File(Fault),
+    /// What is stored is no beginning of this file.
+    Foreign,
+}
+
+/// A file that is being uploaded.
+struct Upload {
+    file: Arc<File>,
+    label: Label,
+    /// The object's name for its content.
+    nuid: String,
+    chunk_bytes: usize,
+    /// Tells this run's messages from those of a run before it.
+    run: String,
+}
+
+/// What is stored of it.
+struct Stored {
+    chunks: u64,
+    /// Sequence of the last one; 0 before the first.
+    last_seq: u64,
+    /// The hash of the bytes so far.
+    prefix: Context,
+}
+
+impl Large {
+    /// Sends one file after the other until the stop, or until no more can come.
+    pub async fn run(self, mut files: mpsc::Receiver<Candidate>) {
+        loop {
+            let candidate = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                candidate = files.recv() => match candidate {
+                    Some(candidate) => candidate,
+                    None => return,
+                },
+            };
+            match self.send(candidate.clone()).await {
+                Ok(work) => self.desk.deliver(work).await,
+                Err(Broken::Stopped) => return,
+                Err(Broken::Foreign) => {
+                    warn!(
+                        file = names::encode(&candidate.name),
+                        "another writer uploads the same content; this one tries later"
+                    );
+                    self.queue.let_go([&*candidate.name]);
+                    self.queue.look_again(candidate, pause(8));
+                }
+                Err(Broken::File(fault)) => {
+                    if let Some(work) = set_aside(&self.queue, candidate, fault) {
+                        self.desk.deliver(work).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, candidate: Candidate) -> Result<Work, Broken> {
+        let Some(root) = self.queue.root() else { return Err(Broken::File(Fault::Gone)) };
+        let upload = self.begin(&root, &candidate).await?;
+        let mut restarts = 0;
+        let chunks = loop {
+            match self.upload(&upload).await {
+                Ok(chunks) => break chunks,
+                Err(Broken::Foreign) if restarts < RESTARTS_MAX => {
+                    restarts += 1;
+                    self.purge(&upload).await?;
+                }
+                Err(broken) => return Err(broken),
+            }
+        };
+        reached(Step::ChunksComplete);
+        let (file, name, stamp) = (upload.file.clone(), candidate.name.clone(), upload.label.stamp);
+        let unchanged = spawn_blocking(move || is_unchanged(&root, &name, &file, &stamp)).await.unwrap_or(false);
+        if !unchanged {
+            return Err(Broken::File(Fault::Changing(self.rules.settle)));
+        }
+        let object = self.describe(&upload, chunks).await?;
+        reached(Step::ObjectStored);
+        let manifest = Manifest {
+            bucket: BUCKET_EVIDENCE_BLOBS.to_owned(),
+            object,
+            size: upload.label.stamp.size,
+            sha256: upload.label.sha256.clone(),
+            chunks,
+        };
+        let payload = Bytes::from(serde_json::to_vec(&manifest).expect("a manifest of plain values serializes"));
+        let mut failures = 0;
+        loop {
+            self.bandwidth(payload.len()).await?;
+            let limit = ack_limit(payload.len() + CHUNK_MAX_BYTES);
+            match self.hub.deliver(&upload.label, payload.clone(), true, limit).await {
+                End::Stored(place) => {
+                    reached(Step::Acknowledged);
+                    self.free();
+                    return Ok(Work::Delivered(delivered(&self.hub, upload.label, candidate, place)));
+                }
+                End::TooLarge => {
+                    let why = "not even its manifest fits a message of this server".to_owned();
+                    return Err(Broken::File(Fault::Never(why)));
+                }
+                End::Hold(hold, detail) => self.pause(&mut failures, hold, detail).await?,
+            }
+        }
+    }
+
+    async fn begin(&self, root: &Arc<Root>, candidate: &Candidate) -> Result<Upload, Broken> {
+        let (root, candidate, rules, stop) = (root.clone(), candidate.clone(), self.rules, self.stop.clone());
+        let hashed = spawn_blocking(move || {
+            reached(Step::Taken);
+            let (file, stamp) = read::open(&root, &candidate, &rules)?;
+            let sha256 = hash_large(&file, stamp.size, || !stop.is_cancelled()).map_err(read::fault_of)?;
+            if !is_unchanged(&root, &candidate.name, &file, &stamp) {
+                return Err(Fault::Changing(rules.settle));
+            }
+            reached(Step::Read);
+            Ok((file, Label { name: candidate.name, stamp, sha256 }))
+        });
+        let hashed = hashed.await.unwrap_or_else(|e| Err(Fault::Failed(io::Error::other(e))));
+        if self.stop.is_cancelled() {
+            return Err(Broken::Stopped);
+        }
+        let (file, label) = hashed.map_err(Broken::File)?;
+        let whole = self.hub.whole_max_bytes().min(CHUNK_MAX_BYTES);
+        let chunk_bytes = if whole < CHUNK_STEP_BYTES { whole } else { whole - whole % CHUNK_STEP_BYTES };
+        let nuid = format!("{}-{}", self.hub.site(), label.sha256);
+        Ok(Upload { file: Arc::new(file), label, nuid, chunk_bytes, run: format!("{:016x}", rand::random::<u64>()) })
+    }
+
+    /// Stores what is not stored yet. Gives the number of chunks.
+    async fn upload(&self, upload: &Upload) -> Result<u64, Broken> {
+        let size = upload.label.stamp.size;
+        let mut stored = self.find(upload).await?;
+        while stored.chunks * (upload.chunk_bytes as u64) < size {
+            let chunk = upload.read(stored.chunks).await.map_err(|e| Broken::File(read::fault_of(e)))?;
+            stored.prefix.update(&chunk);
+            stored.last_seq = self.store(upload, &stored, chunk).await?;
+            stored.chunks += 1;
+            reached(Step::ChunkStored);
+        }
+        match hex::encode(stored.prefix.finish().as_ref()) == upload.label.sha256 {
+            true => Ok(stored.chunks),
+            // The file was changed between being hashed and being sent; what is stored is of no content.
+            false => {
+                self.purge(upload).await?;
+                Err(Broken::File(Fault::Changing(self.rules.settle)))
+            }
+        }
+    }
+
+    /// What the bucket has of this content already.
+    async fn find(&self, upload: &Upload) -> Result<Stored, Broken> {
+        let mut stored = Stored { chunks: 0, last_seq: 0, prefix: Context::new(&SHA256) };
+        let Some((seq, number, prefix)) = self.last_chunk(upload).await? else { return Ok(stored) };
+        for n in 0..=number {
+            let chunk = upload.read(n).await.map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => Broken::Foreign,
+                _ => Broken::File(read::fault_of(e)),
+            })?;
+            if chunk.is_empty() {
+                return Err(Broken::Foreign);
+            }
+            stored.prefix.update(&chunk);
+        }
+        if hex::encode(stored.prefix.clone().finish().as_ref()) != prefix {
+            return Err(Broken::Foreign);
+        }
+        info!(file = names::encode(&upload.label.name), chunks = number + 1, "an upload goes on");
+        (stored.chunks, stored.last_seq) = (number + 1, seq);
+        Ok(stored)
+    }
+
+    /// Sequence, number and hash so far of the last chunk that is stored.
+    async fn last_chunk(&self, upload: &Upload) -> Result<Option<(u64, u64, String)>, Broken> {
+        let mut failures = 0;
+        loop {
+            match self.hub.last(&bucket_stream(BUCKET_EVIDENCE_BLOBS), &upload.subject()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some((seq, message))) => {
+                    let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str().to_owned());
+                    let number = header(HEADER_CHUNK).and_then(|n| n.parse().ok());
+                    return match (number, header(HEADER_PREFIX_SHA256)) {
+                        (Some(number), Some(prefix)) => Ok(Some((seq, number, prefix))),
+                        _ => Err(Broken::Foreign),
+                    };
+                }
+                Err(detail) => self.pause(&mut failures, Hold::Unavailable, detail).await?,
+            }
+        }
+    }
+
+    /// Stores one chunk; tries until it is stored. Gives its sequence.
+    async fn store(&self, upload: &Upload, stored: &Stored, chunk: Bytes) -> Result<u64, Broken> {
+        let prefix = hex::encode(stored.prefix.clone().finish().as_ref());
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER_SITE, self.hub.site().as_str());
+        headers.insert(HEADER_CHUNK, stored.chunks.to_string());
+        headers.insert(HEADER_PREFIX_SHA256, prefix.as_str());
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, stored.last_seq.to_string());
+        let id = MsgId::evidence_chunk(self.hub.site(), &upload.label.sha256, &upload.run, stored.chunks);
+        let mut failures = 0;
+        loop {
+            self.bandwidth(chunk.len()).await?;
+            let limit = ack_limit(chunk.len() + HEADERS_MAX_BYTES);
+            let answer = publish::publish_within(
+                &self.hub.nats,
+                upload.subject(),
+                id.clone(),
+                headers.clone(),
+                chunk.clone(),
+                limit,
+            )
+            .await;
+            self.progress.sent(chunk.len());
+            if matches!(answer, Err(publish::Error::Other { code: WRONG_LAST_SEQUENCE, .. })) {
+                // Stored by a try whose acknowledgement was lost, or another writer is there.
+                return match self.last_chunk(upload).await? {
+                    Some((seq, number, found)) if number == stored.chunks && found == prefix => Ok(seq),
+                    _ => Err(Broken::Foreign),
+                };
+            }
+            match self.judged(answer) {
+                Ok(seq) => {
+                    self.free();
+                    return Ok(seq);
+                }
+                Err((hold, detail)) => self.pause(&mut failures, hold, detail).await?,
+            }
+        }
+    }
+
+    fn judged(&self, answer: Result<agentforge_jetstream::Ack, publish::Error>) -> Result<u64, (Hold, String)> {
+        match (judge(&answer, self.hub.domain()), answer) {
+            (Verdict::Stored | Verdict::Duplicate, Ok(ack)) => Ok(ack.seq),
+            (Verdict::Hold(hold), Err(error)) => Err((hold, error.to_string())),
+            (Verdict::LookUp, Err(error)) => Err((Hold::Full, error.to_string())),
+            (Verdict::Hold(hold), Ok(ack)) => Err((hold, format!("stream {} is not the hub's", ack.stream))),
+            (_, answer) => Err((Hold::Refused, format!("{answer:?}"))),
+        }
+    }
+
+    /// Describes the object, so that every client of object stores can read it. Gives its name.
+    async fn describe(&self, upload: &Upload, chunks: u64) -> Result<String, Broken> {
+        let Label { sha256, stamp, .. } = &upload.label;
+        let name = format!("{}/{sha256}", self.hub.site());
+        let digest = URL_SAFE.encode(hex::decode(sha256).unwrap_or_default());
+        let mtime = jiff::Timestamp::from_nanosecond(i128::from(stamp.mtime_ns)).unwrap_or_default();
+        let info = serde_json::json!({
+            "name": name,
+            "bucket": BUCKET_EVIDENCE_BLOBS,
+            "nuid": upload.nuid,
+            "size": stamp.size,
+            "chunks": chunks,
+            "mtime": mtime.to_string(),
+            "digest": format!("SHA-256={digest}"),
+            "options": {"max_chunk_size": upload.chunk_bytes},
+        });
+        let (subject, payload) =
+            (bucket_info(BUCKET_EVIDENCE_BLOBS, &URL_SAFE.encode(&name)), Bytes::from(info.to_string()));
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_ROLLUP, "sub");
+        let id = MsgId::evidence_info(self.hub.site(), sha256, &upload.run);
+        let mut failures = 0;
+        loop {
+            self.bandwidth(payload.len()).await?;
+            let limit = ack_limit(payload.len() + CHUNK_MAX_BYTES);
+            let answer = publish::publish_within(
+                &self.hub.nats,
+                subject.clone(),
+                id.clone(),
+                headers.clone(),
+                payload.clone(),
+                limit,
+            );
+            match self.judged(answer.await) {
+                Ok(_) => return Ok(name),
+                Err((hold, detail)) => self.pause(&mut failures, hold, detail).await?,
+            }
+        }
+    }
+
+    /// Removes the chunks of an object that is not to be.
+    async fn purge(&self, upload: &Upload) -> Result<(), Broken> {
+        let mut failures = 0;
+        loop {
+            let stream = self.hub.js.get_stream(bucket_stream(BUCKET_EVIDENCE_BLOBS)).await;
+            let purged = match stream {
+                Ok(stream) => stream.purge().filter(upload.subject()).await.map(drop).map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            };
+            match purged {
+                Ok(()) => return Ok(()),
+                Err(detail) => self.pause(&mut failures, Hold::Unavailable, detail).await?,
+            }
+        }
+    }
+
+    async fn bandwidth(&self, bytes: usize) -> Result<(), Broken> {
+        while let Err(wait) = self.hub.take_bandwidth(bytes) {
+            self.sleep(wait).await?;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, failures: &mut u32, hold: Hold, detail: String) -> Result<(), Broken> {
+        *failures += 1;
+        self.progress.retried();
+        if self.progress.hold(Lane::Large, Some((hold, detail.clone()))) {
+            warn!(reason = hold.as_str(), detail, "sending large files pauses; they stay");
+            if hold != Hold::Unavailable {
+                self.desk.deliver(Work::Note(Entry::note(Event::Error, format!("{}: {detail}", hold.as_str())))).await;
+            }
+        }
+        self.sleep(pause(*failures)).await
+    }
+
+    async fn sleep(&self, time: Duration) -> Result<(), Broken> {
+        tokio::select! {
+            () = sleep(time) => {}
+            () = self.stop.cancelled() => return Err(Broken::Stopped),
+        }
+        // Without a ledger nothing could be removed, so nothing more is sent.
+        while !self.progress.ledger_works.load(Relaxed) {
+            tokio::select! {
+                () = sleep(Duration::from_millis(100)) => {}
+                () = self.stop.cancelled() => return Err(Broken::Stopped),
+            }
+        }
+        Ok(())
+    }
+
+    fn free(&self) {
+        if self.progress.hold(Lane::Large, None) {
+            info!("sending large files goes on");
+        }
+    }
+}
+
+impl Upload {
+    fn subject(&self) -> String {
+        bucket_chunks(BUCKET_EVIDENCE_BLOBS, &self.nuid)
+    }
+
+    /// The bytes of a chunk, by its number; the last one is shorter.
+    async fn read(&self, number: u64) -> io::Result<Bytes> {
+        let (file, at) = (self.file.clone(), number * self.chunk_bytes as u64);
+        let left = self.label.stamp.size.saturating_sub(at);
+        let len = usize::try_from(left).unwrap_or(self.chunk_bytes).min(self.chunk_bytes);
+        let read = spawn_blocking(move || {
+            let mut chunk = vec![0; len];
+            file.read_exact_at(&mut chunk, at)?;
+            Ok(Bytes::from(chunk))
+        });
+        read.await.map_err(io::Error::other)?
+    }
+}

@@ -1,0 +1,100 @@
+//! What the syncdaemon counts. Names and labels are an interface: `docs/METRICS.md` is made from here.
+
+use crate::outcome::Hold;
+use agentforge_message_id::Site;
+use agentforge_metrics::{Counter, Gauge, Metric};
+
+/// What is not removed yet.
+pub const QUEUE_DEPTH: Metric = Metric::gauge(
+    "replay_queue_depth",
+    &["site"],
+    "Files in the replay directory that are not removed yet, those in flight included; 0 means drained.",
+);
+/// The uplink.
+pub const BANDWIDTH: Metric =
+    Metric::gauge("edge_bandwidth_bps", &["site"], "Bits per second sent as evidence, over the last 5 s.");
+/// How far behind.
+pub const OLDEST_AGE: Metric = Metric::gauge(
+    "replay_oldest_file_age_seconds",
+    &["site"],
+    "Age of the oldest file that is known and not removed yet, by its modification time; 0 without any.",
+);
+/// What became of files.
+pub const FILES: Metric = Metric::counter(
+    "replay_files_total",
+    &["site", "outcome"],
+    "Files by what became of them: replayed, duplicate, quarantined; and publishes that failed: retried.",
+);
+/// How much was delivered.
+pub const BYTES: Metric =
+    Metric::counter("replay_bytes_total", &["site"], "Bytes of the files that were delivered, duplicates included.");
+/// Why nothing is sent.
+pub const HELD: Metric = Metric::gauge(
+    "replay_held",
+    &["site", "reason"],
+    "1 while sending pauses: unavailable, full, refused, wrong_domain or ledger. The files stay.",
+);
+
+/// All of them.
+pub const METRICS: &[Metric] = &[QUEUE_DEPTH, BANDWIDTH, OLDEST_AGE, FILES, BYTES, HELD];
+
+/// Handles with the site filled in.
+pub struct Handles {
+    /// Not removed yet.
+    pub depth: Gauge,
+    /// Uplink.
+    pub bandwidth: Gauge,
+    /// Oldest file.
+    pub oldest_age: Gauge,
+    /// Stored.
+    pub replayed: Counter,
+    /// Known already.
+    pub duplicate: Counter,
+    /// Given up.
+    pub quarantined: Counter,
+    /// Publishes that failed.
+    pub retried: Counter,
+    /// Delivered bytes.
+    pub bytes: Counter,
+    site: Site,
+}
+
+impl Handles {
+    /// Makes the handles; every series is there from the start.
+    pub fn new(site: &Site) -> Self {
+        let outcome = |outcome| FILES.counter_handle(&[site.as_str(), outcome]);
+        let this = Self {
+            depth: QUEUE_DEPTH.gauge_handle(&[site.as_str()]),
+            bandwidth: BANDWIDTH.gauge_handle(&[site.as_str()]),
+            oldest_age: OLDEST_AGE.gauge_handle(&[site.as_str()]),
+            replayed: outcome("replayed"),
+            duplicate: outcome("duplicate"),
+            quarantined: outcome("quarantined"),
+            retried: outcome("retried"),
+            bytes: BYTES.counter_handle(&[site.as_str()]),
+            site: site.clone(),
+        };
+        for counter in [&this.replayed, &this.duplicate, &this.quarantined, &this.retried, &this.bytes] {
+            counter.increment(0);
+        }
+        this.held(None);
+        this
+    }
+
+    /// Shows why sending pauses, if it does.
+    pub fn held(&self, by: Option<Hold>) {
+        for hold in Hold::ALL {
+            HELD.set(&[self.site.as_str(), hold.as_str()], if by == Some(hold) { 1.0 } else { 0.0 });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_sound() {
+        assert_eq!(agentforge_metrics::check(&[METRICS]), Vec::<String>::new());
+    }
+}

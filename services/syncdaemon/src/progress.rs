@@ -1,0 +1,196 @@
+//! How the work goes: what metrics, /readyz and /status show. Written by all parts, decided by none.
+
+use crate::{metrics::Handles, outcome::Hold, pace::Meter, queue::Queue, scan::now_ns};
+use agentforge_message_id::Site;
+use agentforge_runtime::Gate;
+use serde::{Deserialize, Serialize};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+/// What `/status` answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The site.
+    pub site: String,
+    /// The replay directory.
+    pub queue_dir: String,
+    /// The ledger's directory.
+    pub ledger_dir: String,
+    /// Where messages go.
+    pub subject: String,
+    /// The hub's domain, where set.
+    pub domain: Option<String>,
+    /// Whether the hub (or, without one, the server) answers.
+    pub link_up: bool,
+    /// Why nothing is sent now.
+    pub held: Option<Held>,
+    /// The same for large files, which go on their own.
+    pub large_held: Option<Held>,
+    /// Files not removed yet.
+    pub queue_depth: u64,
+    /// Messages without an acknowledgement.
+    pub in_flight: u64,
+    /// Age of the oldest known file, seconds.
+    pub oldest_file_age_s: f64,
+    /// Bits per second over the last 5 s.
+    pub bandwidth_bps: f64,
+    /// Files since the start that were stored.
+    pub replayed: u64,
+    /// Files since the start whose content was there.
+    pub duplicates: u64,
+    /// Files since the start that can never be sent.
+    pub quarantined: u64,
+    /// Publishes since the start that failed and were or will be repeated.
+    pub retried: u64,
+    /// Bytes delivered since the start.
+    pub bytes: u64,
+}
+
+/// Why nothing is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// `unavailable`, `full`, `refused`, `wrong_domain` or `ledger`.
+    pub reason: String,
+    /// In words.
+    pub detail: String,
+}
+
+/// The lanes that are held each for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Files that fit a message.
+    Whole,
+    /// Files that go in chunks.
+    Large,
+}
+
+/// Counters and states of one daemon.
+pub struct Progress {
+    handles: Handles,
+    gate: Gate,
+    held: Mutex<[Option<(Hold, String)>; 2]>,
+    meter: Mutex<Meter>,
+    bandwidth_bits: AtomicU64,
+    sent_bytes: AtomicU64,
+    replayed: AtomicU64,
+    duplicates: AtomicU64,
+    quarantined: AtomicU64,
+    retried: AtomicU64,
+    bytes: AtomicU64,
+    /// Messages without an acknowledgement.
+    pub in_flight: AtomicU64,
+    /// Whether the hub answers.
+    pub link_up: AtomicBool,
+    /// Whether the ledger takes lines.
+    pub ledger_works: AtomicBool,
+}
+
+impl Progress {
+    /// Nothing has happened yet. `gate` shows whether delivery is held; it holds no readiness.
+    pub fn new(site: &Site, gate: Gate) -> Self {
+        gate.set(true, "delivering");
+        Self {
+            handles: Handles::new(site),
+            gate,
+            held: Mutex::default(),
+            meter: Mutex::default(),
+            bandwidth_bits: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            link_up: AtomicBool::new(false),
+            ledger_works: AtomicBool::new(true),
+        }
+    }
+
+    /// Bytes that went to the uplink.
+    pub fn sent(&self, bytes: usize) {
+        self.sent_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// A file is delivered and in the ledger.
+    pub fn delivered(&self, duplicate: bool, bytes: u64) {
+        let (total, counter) = match duplicate {
+            true => (&self.duplicates, &self.handles.duplicate),
+            false => (&self.replayed, &self.handles.replayed),
+        };
+        total.fetch_add(1, Relaxed);
+        counter.increment(1);
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.handles.bytes.increment(bytes);
+    }
+
+    /// A file can never be sent.
+    pub fn quarantined(&self) {
+        self.quarantined.fetch_add(1, Relaxed);
+        self.handles.quarantined.increment(1);
+    }
+
+    /// A publish failed.
+    pub fn retried(&self) {
+        self.retried.fetch_add(1, Relaxed);
+        self.handles.retried.increment(1);
+    }
+
+    /// A lane is held, or free. Says whether that is news.
+    pub fn hold(&self, lane: Lane, by: Option<(Hold, String)>) -> bool {
+        let (is_news, shown) = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let kind = |h: &Option<(Hold, String)>| h.as_ref().map(|(hold, _)| *hold);
+            let is_news = kind(&held[lane as usize]) != kind(&by);
+            held[lane as usize] = by;
+            (is_news, held[0].clone().or_else(|| held[1].clone()))
+        };
+        if is_news {
+            self.handles.held(shown.as_ref().map(|(hold, _)| *hold));
+            match shown {
+                Some((hold, detail)) => self.gate.set(false, format!("back-pressure ({}): {detail}", hold.as_str())),
+                None => self.gate.set(true, "delivering"),
+            }
+        }
+        is_news
+    }
+
+    /// Brings the gauges up to date; called at a steady pace.
+    pub fn tick(&self, queue: &Queue) {
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let bps = meter.rate_bps(self.sent_bytes.swap(0, Relaxed), Instant::now());
+        self.bandwidth_bits.store(bps.to_bits(), Relaxed);
+        self.handles.bandwidth.set(bps);
+        self.handles.depth.set(queue.depth() as f64);
+        self.handles.oldest_age.set(oldest_age_s(queue));
+    }
+
+    /// Fills in what is known here.
+    pub fn fill(&self, status: &mut Status, queue: &Queue) {
+        let shown = |held: &Option<(Hold, String)>| {
+            held.as_ref().map(|(hold, detail)| Held { reason: hold.as_str().to_owned(), detail: detail.clone() })
+        };
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        status.held = shown(&held[Lane::Whole as usize]);
+        status.large_held = shown(&held[Lane::Large as usize]);
+        status.link_up = self.link_up.load(Relaxed);
+        status.queue_depth = queue.depth();
+        status.in_flight = self.in_flight.load(Relaxed);
+        status.oldest_file_age_s = oldest_age_s(queue);
+        status.bandwidth_bps = f64::from_bits(self.bandwidth_bits.load(Relaxed));
+        status.replayed = self.replayed.load(Relaxed);
+        status.duplicates = self.duplicates.load(Relaxed);
+        status.quarantined = self.quarantined.load(Relaxed);
+        status.retried = self.retried.load(Relaxed);
+        status.bytes = self.bytes.load(Relaxed);
+    }
+}
+
+fn oldest_age_s(queue: &Queue) -> f64 {
+    queue.oldest_ns().map_or(0.0, |oldest| now_ns().saturating_sub(oldest).max(0) as f64 / 1e9)
+}

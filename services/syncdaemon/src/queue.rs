@@ -1,0 +1,282 @@
+//! The queue: the window and the directory behind it, shared by those who find files and those who send
+//! them.
+//!
+//! Finders are threads and wait for room; the sender is a task and is told of arrivals. Nothing here
+//! decides; the window's rules are in `window`.
+
+use crate::{
+    dir::Root,
+    watch::Hint,
+    window::{Candidate, Offer, Window},
+};
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        mpsc::SyncSender,
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// What finders and sender share.
+#[derive(Debug, Default)]
+pub struct Queue {
+    window: Mutex<Window>,
+    room: Condvar,
+    /// Rings when a file may be taken.
+    pub arrived: Notify,
+    root: RwLock<Option<Arc<Root>>>,
+    hints: OnceLock<SyncSender<Hint>>,
+    scan: Mutex<ScanWanted>,
+    scan_wanted: Condvar,
+    /// The first scan is over or has filled the window: the oldest file is known.
+    opened: AtomicBool,
+    /// Files that left the replay directory through us.
+    removed: AtomicU64,
+    /// Files that are known and rest until they are looked at again.
+    pub resting: AtomicU64,
+    depth: Mutex<Census>,
+    stopping: AtomicBool,
+}
+
+/// What the scanner is asked for.
+#[derive(Debug, Default)]
+struct ScanWanted {
+    /// Everything, not later than at this time.
+    full: Option<Instant>,
+    /// Directories that may have come with files inside.
+    below: Vec<Box<[u8]>>,
+}
+
+/// What the scanner is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// Read everything.
+    Full,
+    /// Read these directories.
+    Below(Vec<Box<[u8]>>),
+    /// End.
+    Stop,
+}
+
+/// The last count of all files.
+#[derive(Debug, Default, Clone, Copy)]
+struct Census {
+    files: u64,
+    /// How many had been removed when the count began.
+    removed: u64,
+}
+
+/// Directories that wait to be read; with more, everything is read.
+const BELOW_MAX: usize = 256;
+
+impl Queue {
+    /// The directory, while there is one.
+    pub fn root(&self) -> Option<Arc<Root>> {
+        self.root.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets the directory, or that it is away.
+    pub fn set_root(&self, root: Option<Arc<Root>>) {
+        *self.root.write().unwrap_or_else(PoisonError::into_inner) = root;
+        self.room.notify_all();
+    }
+
+    /// Offers a file that a scan found, waiting for room. `false` when the scan shall end: the directory
+    /// was replaced, or the daemon stops.
+    pub fn offer(&self, candidate: &Candidate, root: &Arc<Root>) -> bool {
+        let mut window = self.window();
+        loop {
+            if self.is_stopping() || !self.root().is_some_and(|now| Arc::ptr_eq(&now, root)) {
+                return false;
+            }
+            match window.offer(candidate.clone()) {
+                Offer::Full => {
+                    self.open();
+                    window = self.room.wait(window).unwrap_or_else(PoisonError::into_inner);
+                }
+                Offer::Added => {
+                    drop(window);
+                    self.arrived.notify_one();
+                    return true;
+                }
+                Offer::Known => return true,
+            }
+        }
+    }
+
+    /// Offers a file that an event told of. Without room it is left to a scan.
+    pub fn hint(&self, candidate: Candidate) {
+        let offer = self.window().hint(candidate);
+        match offer {
+            Offer::Added => self.arrived.notify_one(),
+            Offer::Full => self.want_full_scan(),
+            Offer::Known => {}
+        }
+    }
+
+    /// Takes up to `max` files, the next to be sent first.
+    pub fn take(&self, max: usize) -> Vec<Candidate> {
+        let mut window = self.window();
+        let taken: Vec<_> = std::iter::from_fn(|| window.take()).take(max).collect();
+        // Half a window of room is worth a wake-up; waking for each file would cost more than the file.
+        if window.waiting() < crate::window::FILES_MAX / 2 && !taken.is_empty() {
+            self.room.notify_all();
+        }
+        taken
+    }
+
+    /// Puts files back that could not be sent now.
+    pub fn put_back(&self, candidates: impl IntoIterator<Item = Candidate>) {
+        let mut window = self.window();
+        candidates.into_iter().for_each(|candidate| window.put_back(candidate));
+        drop(window);
+        self.arrived.notify_one();
+    }
+
+    /// Is done with files, removed or not; a later scan may find them again. A name that an event told of
+    /// meanwhile is looked at once more.
+    pub fn let_go<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) {
+        let mut window = self.window();
+        let told: Vec<_> = names.into_iter().filter_map(|name| Some((name, window.let_go(name)?))).collect();
+        drop(window);
+        for (name, found) in told {
+            self.look_again(Candidate { name: name.into(), mtime_ns: 0, found, attempts: 0 }, Duration::ZERO);
+        }
+    }
+
+    /// Looks at a file again after a time.
+    pub fn look_again(&self, candidate: Candidate, time: Duration) {
+        let hint = Hint::Again(candidate, Instant::now() + time);
+        if self.hints.get().is_none_or(|hints| hints.try_send(hint).is_err()) {
+            self.want_full_scan_in(time);
+        }
+    }
+
+    /// Where files go that have to be looked at again; set once.
+    pub fn set_hints(&self, hints: SyncSender<Hint>) {
+        let _ = self.hints.set(hints);
+    }
+
+    /// Counts files that left the directory through us.
+    pub fn count_removed(&self, files: u64) {
+        self.removed.fetch_add(files, SeqCst);
+    }
+
+    /// How many files wait to be taken, and how many are known in all.
+    pub fn known(&self) -> (usize, usize) {
+        let window = self.window();
+        (window.waiting(), window.known())
+    }
+
+    /// The modification time of the oldest known file.
+    pub fn oldest_ns(&self) -> Option<i64> {
+        self.window().oldest_ns()
+    }
+
+    /// Begins a count of all files.
+    pub fn census_begins(&self) -> u64 {
+        self.removed.load(SeqCst)
+    }
+
+    /// Ends a count that began when so many had been removed.
+    pub fn census_ends(&self, files: u64, removed: u64) {
+        *self.depth.lock().unwrap_or_else(PoisonError::into_inner) = Census { files, removed };
+    }
+
+    /// Files that are not removed yet: the last count less what was removed since, and never less than
+    /// what is known, so that 0 means drained.
+    pub fn depth(&self) -> u64 {
+        let census = *self.depth.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = self.removed.load(SeqCst).saturating_sub(census.removed);
+        census.files.saturating_sub(since).max(self.known().1 as u64 + self.resting.load(SeqCst))
+    }
+
+    /// Asks for everything to be read now.
+    pub fn want_full_scan(&self) {
+        self.want_full_scan_in(Duration::ZERO);
+    }
+
+    /// Asks for everything to be read not later than after a time.
+    pub fn want_full_scan_in(&self, time: Duration) {
+        let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = Instant::now() + time;
+        scan.full = Some(scan.full.map_or(at, |planned| planned.min(at)));
+        self.scan_wanted.notify_all();
+    }
+
+    /// Asks for a directory to be read.
+    pub fn want_scan_below(&self, dir: &[u8]) {
+        let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        match scan.below.len() {
+            BELOW_MAX.. => scan.full = Some(Instant::now()),
+            _ => scan.below.push(dir.into()),
+        }
+        self.scan_wanted.notify_all();
+    }
+
+    /// Waits for a reason to scan, at most until `by`, which is one itself.
+    pub fn next_scan(&self, by: Instant) -> Scan {
+        let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.is_stopping() {
+                return Scan::Stop;
+            }
+            let due = scan.full.map_or(by, |at| at.min(by));
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                *scan = ScanWanted::default();
+                return Scan::Full;
+            }
+            if !scan.below.is_empty() {
+                return Scan::Below(std::mem::take(&mut scan.below));
+            }
+            scan = self.scan_wanted.wait_timeout(scan, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The oldest file is known: sending may begin.
+    pub fn open(&self) {
+        if !self.opened.swap(true, SeqCst) {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Whether [`Self::open`] was called.
+    pub fn is_open(&self) -> bool {
+        self.opened.load(SeqCst)
+    }
+
+    /// Ends every wait.
+    pub fn stop(&self) {
+        self.stopping.store(true, SeqCst);
+        drop(self.window());
+        self.room.notify_all();
+        drop(self.scan.lock().unwrap_or_else(PoisonError::into_inner));
+        self.scan_wanted.notify_all();
+        self.arrived.notify_one();
+    }
+
+    /// Whether [`Self::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+
+    /// Sleeps unless stopped.
+    pub fn pause(&self, time: Duration) {
+        let end = Instant::now() + time;
+        let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.is_stopping() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            scan = self.scan_wanted.wait_timeout(scan, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

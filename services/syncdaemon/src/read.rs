@@ -1,0 +1,216 @@
+//! Reading files: opened, read, hashed, and checked again before anything is made of them.
+//!
+//! Blocking; called in batches on threads for that. Never changes a file and never follows a symlink.
+
+use crate::{
+    dir::{self, Root},
+    scan::now_ns,
+    settle::{Settled, Stamp, settled},
+    steps::{Step, reached},
+    window::Candidate,
+};
+use bytes::Bytes;
+use ring::digest::{Context, SHA256, digest};
+use rustix::io::Errno;
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    time::Duration,
+};
+
+/// Pieces in which large files are read.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What reading is bound by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Larger files are not read here: they go in chunks.
+    pub whole_max_bytes: u64,
+    /// Larger files are never sent.
+    pub file_max_bytes: u64,
+    /// Rest before a file is taken.
+    pub settle: Duration,
+}
+
+/// A file as it is to be sent.
+#[derive(Debug)]
+pub struct Whole {
+    /// Which.
+    pub candidate: Candidate,
+    /// As it was when it was read.
+    pub stamp: Stamp,
+    /// SHA-256 of its content, in hex.
+    pub sha256: String,
+    /// Its content.
+    pub content: Bytes,
+}
+
+/// Why a file is not sent now.
+#[derive(Debug)]
+pub enum Fault {
+    /// It can never be sent, and why.
+    Never(String),
+    /// It cannot be read now.
+    Failed(io::Error),
+    /// It is still being written; look again after this time.
+    Changing(Duration),
+    /// There is no such file any more.
+    Gone,
+}
+
+/// What a file turned out to be.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Ready to be sent.
+    Whole(Whole),
+    /// Too large for a message.
+    Large(Candidate),
+    /// Not to be sent now.
+    Not(Candidate, Fault),
+}
+
+/// Reads one file.
+pub fn read(root: &Root, candidate: Candidate, rules: &Rules) -> Outcome {
+    let (mut file, stamp) = match open(root, &candidate, rules) {
+        Ok(opened) => opened,
+        Err(fault) => return Outcome::Not(candidate, fault),
+    };
+    if stamp.size > rules.whole_max_bytes {
+        return Outcome::Large(candidate);
+    }
+    let content = match content_of(&mut file, stamp.size) {
+        Ok(content) => content,
+        Err(e) => return Outcome::Not(candidate, fault_of(e)),
+    };
+    if content.len() as u64 != stamp.size || !is_unchanged(root, &candidate.name, &file, &stamp) {
+        return Outcome::Not(candidate, Fault::Changing(rules.settle));
+    }
+    let sha256 = hex::encode(digest(&SHA256, &content));
+    reached(Step::Read);
+    Outcome::Whole(Whole { candidate, stamp, sha256, content: content.into() })
+}
+
+/// Opens a file that may be sent.
+///
+/// # Errors
+/// Why it may not, now or ever.
+pub fn open(root: &Root, candidate: &Candidate, rules: &Rules) -> Result<(File, Stamp), Fault> {
+    let file = File::from(root.open_file(&candidate.name).map_err(fault_of)?);
+    let stamp = dir::stamp_of(&file).map_err(fault_of)?;
+    reached(Step::Opened);
+    // It may have been written to since it was found.
+    if let Settled::In(time) = settled(candidate.found, stamp.ctime_ns, now_ns(), rules.settle) {
+        return Err(Fault::Changing(time));
+    }
+    if stamp.size > rules.file_max_bytes {
+        let max = rules.file_max_bytes;
+        return Err(Fault::Never(format!("{} bytes are more than SYNC_MAX_FILE_BYTES allows ({max})", stamp.size)));
+    }
+    Ok((file, stamp))
+}
+
+/// Whether the open file is as it was, and still has its name.
+pub fn is_unchanged(root: &Root, name: &[u8], file: &File, before: &Stamp) -> bool {
+    let now = dir::stamp_of(file).is_ok_and(|now| now == *before);
+    now && root.look(name).is_ok_and(|(_, here)| here == *before)
+}
+
+/// SHA-256 of a large file, in hex, read in pieces. `go_on` is asked before each: a stop must not wait.
+///
+/// # Errors
+/// It cannot be read, or was told to stop.
+pub fn hash_large(file: &File, size: u64, mut go_on: impl FnMut() -> bool) -> io::Result<String> {
+    let (mut context, mut at) = (Context::new(&SHA256), 0);
+    let mut piece = vec![0; PIECE_BYTES];
+    while at < size {
+        if !go_on() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let want = PIECE_BYTES.min(usize::try_from(size - at).unwrap_or(PIECE_BYTES));
+        file.read_exact_at(&mut piece[..want], at)?;
+        context.update(&piece[..want]);
+        at += want as u64;
+    }
+    Ok(hex::encode(context.finish()))
+}
+
+fn content_of(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    // One byte more than there should be shows that the file grew.
+    let mut content = Vec::with_capacity(size + 1);
+    file.take(size as u64 + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// A file that we may not read will not become readable by waiting; other failures may pass.
+pub fn fault_of(e: io::Error) -> Fault {
+    match Errno::from_io_error(&e) {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Fault::Gone,
+        Some(Errno::ACCESS | Errno::PERM) => Fault::Never(format!("it cannot be read: {e}")),
+        _ if e.kind() == io::ErrorKind::NotFound => Fault::Gone,
+        // It became shorter while it was read.
+        _ if e.kind() == io::ErrorKind::UnexpectedEof => Fault::Changing(Duration::ZERO),
+        _ => Fault::Failed(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settle::Found;
+    use std::fs;
+
+    const RULES: Rules = Rules { whole_max_bytes: 100, file_max_bytes: 1000, settle: Duration::from_secs(3600) };
+
+    fn outcome(root: &Root, name: &str, found: Found) -> Outcome {
+        read(root, Candidate { name: name.as_bytes().into(), mtime_ns: 0, found, attempts: 0 }, &RULES)
+    }
+
+    #[test]
+    fn files_are_read_by_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path(), true).unwrap();
+        for (name, size) in [("empty", 0), ("small", 100), ("large", 101), ("huge", 1001)] {
+            fs::write(dir.path().join(name), vec![7; size]).unwrap();
+        }
+        std::os::unix::fs::symlink("small", dir.path().join("link")).unwrap();
+        let Outcome::Whole(empty) = outcome(&root, "empty", Found::Renamed) else { panic!() };
+        assert_eq!(empty.sha256, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        let Outcome::Whole(small) = outcome(&root, "small", Found::Renamed) else { panic!() };
+        assert_eq!((small.content.len(), small.stamp.size), (100, 100));
+        assert!(matches!(outcome(&root, "large", Found::Renamed), Outcome::Large(_)));
+        assert!(matches!(outcome(&root, "huge", Found::Renamed), Outcome::Not(_, Fault::Never(_))));
+        for gone in ["link", "missing", "small/x"] {
+            assert!(matches!(outcome(&root, gone, Found::Renamed), Outcome::Not(_, Fault::Gone)), "{gone}");
+        }
+        assert!(matches!(outcome(&root, "small", Found::Seen), Outcome::Not(_, Fault::Changing(_))), "it is new");
+    }
+
+    #[test]
+    fn another_file_under_the_name_is_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path(), true).unwrap();
+        fs::write(dir.path().join("a"), "one").unwrap();
+        let candidate = Candidate { name: b"a"[..].into(), mtime_ns: 0, found: Found::Renamed, attempts: 0 };
+        let (file, stamp) = open(&root, &candidate, &RULES).unwrap();
+        assert!(is_unchanged(&root, b"a", &file, &stamp));
+        fs::write(dir.path().join("b"), "two").unwrap();
+        fs::rename(dir.path().join("b"), dir.path().join("a")).unwrap();
+        assert!(!is_unchanged(&root, b"a", &file, &stamp));
+    }
+
+    #[test]
+    fn a_large_file_has_the_hash_of_its_bytes() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..PIECE_BYTES * 2 + 7).map(|n| (n % 251) as u8).collect();
+        io::Write::write_all(&mut file, &bytes).unwrap();
+        let expected = hex::encode(digest(&SHA256, &bytes));
+        assert_eq!(hash_large(&file, bytes.len() as u64, || true).unwrap(), expected);
+        assert!(hash_large(&file, bytes.len() as u64, || false).is_err());
+        assert!(matches!(
+            fault_of(hash_large(&file, bytes.len() as u64 + 1, || true).unwrap_err()),
+            Fault::Changing(_)
+        ));
+    }
+}

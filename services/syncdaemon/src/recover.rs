@@ -1,0 +1,128 @@
+//! `.sent/` at the start: what a crash left between "in the ledger" and "unlinked".
+//!
+//! A name in it begins with the hash of what was sent. A file with that content is in the ledger and in
+//! the stream, and is unlinked; any other was put under the name by a writer in between, and goes back.
+
+use crate::{
+    dir::{self, Kind, Root},
+    ledger::{Entry, Event, files},
+    names,
+    read::hash_large,
+};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, fsync, openat, unlinkat};
+use std::{collections::HashMap, fs::File, io, mem::MaybeUninit, path::Path};
+use tracing::warn;
+
+/// Puts everything in `.sent` right. Gives a line for the ledger when there was something.
+///
+/// # Errors
+/// `.sent` or the ledger cannot be read.
+pub fn recover(root: &Root, ledger_dir: &Path) -> io::Result<Option<Entry>> {
+    let left = list(root)?;
+    if left.is_empty() {
+        return Ok(None);
+    }
+    let (mut removed, mut back) = (0, Vec::new());
+    for name in left {
+        let Some(sent) = sent_hash(&name) else { continue };
+        match content_of(root, &name) {
+            Ok(Some(found)) if found == sent => {
+                unlinkat(root.sent(), name.as_slice(), AtFlags::empty())?;
+                removed += 1;
+            }
+            Ok(Some(_)) => back.push((name, sent)),
+            Ok(None) => {}
+            Err(error) => warn!(%error, "a file in .sent cannot be read and stays there"),
+        }
+    }
+    let names_of = if back.is_empty() { HashMap::new() } else { names_in(ledger_dir, &back)? };
+    let returned = back.len();
+    for (name, sent) in back {
+        let original = names_of.get(&sent).cloned().unwrap_or_else(|| name.clone());
+        root.put(root.sent(), &name, &original)?;
+    }
+    fsync(root.sent())?;
+    let detail =
+        format!(".sent: {removed} files that were delivered are unlinked, {returned} others are back in place");
+    Ok(Some(Entry::note(Event::Recovered, detail)))
+}
+
+fn list(root: &Root) -> io::Result<Vec<Vec<u8>>> {
+    let dir = openat(root.sent(), ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buffer = vec![MaybeUninit::<u8>::uninit(); 32 << 10];
+    let (mut entries, mut found) = (RawDir::new(&dir, &mut buffer), Vec::new());
+    while let Some(entry) = entries.next() {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
+/// The hash in front of a name in `.sent`; `None` for what is none of ours.
+fn sent_hash(name: &[u8]) -> Option<String> {
+    let hash = name.split(|b| *b == b'.').next().filter(|hash| hash.len() == 64)?;
+    String::from_utf8(hash.to_vec()).ok()
+}
+
+fn content_of(root: &Root, name: &[u8]) -> io::Result<Option<String>> {
+    if !matches!(dir::look_in(root.sent(), name), Ok((Kind::File, _))) {
+        return Ok(None);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(root.sent(), name, flags, Mode::empty())?);
+    let stamp = dir::stamp_of(&file)?;
+    hash_large(&file, stamp.size, || true).map(Some)
+}
+
+/// The names under which these contents were sent last.
+fn names_in(ledger_dir: &Path, back: &[(Vec<u8>, String)]) -> io::Result<HashMap<String, Vec<u8>>> {
+    let mut found = HashMap::new();
+    files::read::<io::Error>(ledger_dir, |_, _, line| {
+        if let Ok(entry) = line
+            && let (Some(file), Some(sha256)) = (entry.file, entry.sha256)
+            && back.iter().any(|(_, sent)| *sent == sha256)
+            && let Some(name) = names::decode(&file)
+        {
+            found.insert(sha256, name);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::writer::Writer;
+    use ring::digest::{SHA256, digest};
+    use std::fs;
+
+    #[test]
+    fn what_was_sent_is_unlinked_and_what_was_not_goes_back() {
+        let (dir, ledger) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = Root::open(dir.path(), true).unwrap();
+        assert_eq!(recover(&root, ledger.path()).unwrap(), None);
+        let hash = |bytes: &[u8]| hex::encode(digest(&SHA256, bytes));
+        let (mut writer, _) = Writer::open(ledger.path()).unwrap();
+        let line = Entry {
+            file: Some("sub/b%20b".to_owned()),
+            sha256: Some(hash(b"sent")),
+            ..Entry::note(Event::Replayed, "")
+        };
+        writer.append(&[line]).unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        let sent = dir.path().join(".sent");
+        fs::write(sent.join(format!("{}.1", hash(b"old"))), "old").unwrap();
+        fs::write(sent.join(format!("{}.2", hash(b"sent"))), "written since").unwrap();
+        fs::write(sent.join(format!("{}.3", hash(b"unknown"))), "nobody knows whose").unwrap();
+        fs::write(sent.join("foreign"), "left alone").unwrap();
+
+        let note = recover(&root, ledger.path()).unwrap().unwrap();
+        assert!(note.detail.unwrap().contains("1 files that were delivered are unlinked, 2 others"));
+        assert_eq!(fs::read(dir.path().join("sub/b b")).unwrap(), b"written since");
+        assert_eq!(fs::read(dir.path().join(format!("{}.3", hash(b"unknown")))).unwrap(), b"nobody knows whose");
+        assert_eq!(fs::read_dir(&sent).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,408 @@
+//! The lane of files that fit a message: taken from the window, read ahead, published side by side.
+//!
+//! One task that owns everything in flight. What cannot be sent now goes back to the window, and all
+//! sending pauses with a growing pause; then one file goes first and the others follow when it arrived.
+
+use crate::{
+    commit::{Delivered, Desk, Work},
+    deliver::{End, Hub, Label, Place},
+    ledger::{Entry, Event},
+    outcome::{Hold, pause},
+    pace::{Room, ack_limit},
+    progress::{Lane, Progress},
+    queue::Queue,
+    read::{self, Fault, Outcome, Rules, Whole},
+    steps::{Step, reached},
+    window::Candidate,
+};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// How long the first scan may take before sending begins without knowing the oldest file.
+const OPEN_MAX: Duration = Duration::from_millis(250);
+/// Content in flight, and read ahead, in bytes: memory stays flat whatever the files are.
+const FLIGHT_BYTES: usize = 8 << 20;
+const AHEAD_BYTES: usize = 4 << 20;
+/// Batches that are read at once, and what one may hold.
+const READERS: usize = 2;
+const BATCH_FILES: usize = 32;
+const BATCH_BYTES: usize = 2 << 20;
+/// How long an answer may still be on its way after the hub answered something that was asked later.
+const STRAGGLER: Duration = Duration::from_secs(5);
+/// Tries to read a file that cannot be read for a reason that may pass.
+const READS_MAX: u32 = 5;
+
+/// The lane.
+pub struct Sender {
+    /// The way to the hub.
+    pub hub: Arc<Hub>,
+    /// Where files come from.
+    pub queue: Arc<Queue>,
+    /// Where what was stored goes.
+    pub desk: Desk,
+    /// For what others see.
+    pub progress: Arc<Progress>,
+    /// Where files go that are too large for a message.
+    pub large: mpsc::Sender<Candidate>,
+    /// Whether the hub answers.
+    pub link: watch::Receiver<bool>,
+    /// Messages in flight, at most.
+    pub max_inflight: usize,
+    /// Largest file, and rest.
+    pub rules: Rules,
+}
+
+/// Something that was published.
+struct Flight {
+    label: Label,
+    candidate: Candidate,
+    bytes: usize,
+}
+
+struct State {
+    ready: VecDeque<Whole>,
+    ready_bytes: usize,
+    flying: HashMap<u64, Flight>,
+    flying_bytes: usize,
+    answers: FuturesUnordered<BoxFuture<'static, (u64, End)>>,
+    reads: JoinSet<(Vec<Outcome>, Vec<Candidate>)>,
+    room: Room,
+    next: u64,
+    held: Option<Held>,
+    /// Bandwidth: nothing is sent before.
+    not_before: Option<Instant>,
+    /// What was in flight when the link came back is given up at this time.
+    stragglers: Option<(Instant, u64)>,
+    /// What the desk had no room for.
+    unwritten: VecDeque<Work>,
+    /// Large files that their lane had no room for.
+    large: VecDeque<Candidate>,
+}
+
+struct Held {
+    failures: u32,
+    until: Instant,
+}
+
+/// Large files that wait for their lane here; more are left to the next scan.
+const LARGE_WAITING: usize = 4096;
+
+impl Sender {
+    /// Sends until `stop`; then waits until `deadline` for what is in flight.
+    pub async fn run(self, stop: CancellationToken, deadline: impl Fn() -> Instant) {
+        self.wait_open(&stop).await;
+        let mut link = self.link.clone();
+        let mut state = State {
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            flying: HashMap::new(),
+            flying_bytes: 0,
+            answers: FuturesUnordered::new(),
+            reads: JoinSet::new(),
+            room: Room::new(self.max_inflight),
+            next: 0,
+            held: None,
+            not_before: None,
+            stragglers: None,
+            unwritten: VecDeque::new(),
+            large: VecDeque::new(),
+        };
+        while !stop.is_cancelled() {
+            self.hand_in(&mut state);
+            self.send_ready(&mut state);
+            let may_read = self.read_ahead(&mut state);
+            self.progress.in_flight.store(state.flying.len() as u64, Relaxed);
+            let wake = state.wake();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                Some((id, end)) = state.answers.next(), if !state.answers.is_empty() => self.settle(&mut state, id, end),
+                Some(read) = state.reads.join_next(), if !state.reads.is_empty() => self.take_read(&mut state, read),
+                () = self.queue.arrived.notified(), if may_read => {}
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.woken(&mut state),
+                () = self.desk.room(), if !state.unwritten.is_empty() => {}
+                Ok(permit) = self.large.reserve(), if !state.large.is_empty() => {
+                    if let Some(candidate) = state.large.pop_front() {
+                        permit.send(candidate);
+                    }
+                }
+                Ok(()) = link.changed() => {
+                    let is_up = *link.borrow_and_update();
+                    link_changed(&mut state, is_up);
+                }
+            }
+        }
+        self.land(state, deadline()).await;
+    }
+
+    async fn wait_open(&self, stop: &CancellationToken) {
+        let opened = async {
+            while !self.queue.is_open() {
+                self.queue.arrived.notified().await;
+            }
+        };
+        tokio::select! {
+            () = opened => {}
+            () = tokio::time::sleep(OPEN_MAX) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Waits for the acknowledgements of what is in flight; the rest stays in the replay directory.
+    async fn land(&self, mut state: State, deadline: Instant) {
+        while let Ok(Some((id, end))) = tokio::time::timeout_at(deadline, state.answers.next()).await {
+            self.settle(&mut state, id, end);
+        }
+        for work in state.unwritten {
+            if tokio::time::timeout_at(deadline, self.desk.deliver(work)).await.is_err() {
+                break;
+            }
+        }
+        self.progress.in_flight.store(0, Relaxed);
+    }
+
+    fn send_ready(&self, state: &mut State) {
+        state.not_before = None;
+        while let Some(bytes) = state.ready.front().map(|whole| whole.content.len()) {
+            let room = if state.held.is_some() { 1 } else { state.room.get().min(self.max_inflight) };
+            let fits = state.flying.is_empty() || state.flying_bytes + bytes <= FLIGHT_BYTES;
+            if !self.may_send(state) || state.flying.len() >= room || !fits {
+                return;
+            }
+            let Some(whole) = state.ready.pop_front() else { return };
+            let label = Label { name: whole.candidate.name.clone(), stamp: whole.stamp, sha256: whole.sha256.clone() };
+            if let Err(wait) = self.hub.take_bandwidth(self.hub.cost(&label, bytes)) {
+                state.not_before = Some(Instant::now() + wait);
+                state.ready.push_front(whole);
+                return;
+            }
+            state.ready_bytes -= bytes;
+            state.flying_bytes += bytes;
+            let (id, hub, content) = (state.next, self.hub.clone(), whole.content);
+            let (sent, limit) = (label.clone(), ack_limit(state.flying_bytes));
+            state.next += 1;
+            state.answers.push(Box::pin(async move { (id, hub.deliver(&sent, content, false, limit).await) }));
+            state.flying.insert(id, Flight { label, candidate: whole.candidate, bytes });
+        }
+    }
+
+    fn may_send(&self, state: &State) -> bool {
+        let held = state.held.as_ref().is_some_and(|held| held.until > Instant::now());
+        !held && state.unwritten.is_empty() && self.progress.ledger_works.load(Relaxed)
+    }
+
+    /// Begins to read what may be sent next. Says whether more would be read if there were more.
+    fn read_ahead(&self, state: &mut State) -> bool {
+        // Before the first connection nobody knows how large a message may be.
+        if !self.hub.nats.is_connected() || !self.may_send(state) {
+            return false;
+        }
+        let files_max = if state.held.is_some() { 1 } else { self.max_inflight };
+        loop {
+            let wanted = state.reads.len() < READERS
+                && state.ready.len() + state.reads.len() * BATCH_FILES < files_max.max(BATCH_FILES)
+                && state.ready_bytes < AHEAD_BYTES
+                && !(state.held.is_some() && !(state.ready.is_empty() && state.reads.is_empty()));
+            if !wanted {
+                return false;
+            }
+            let batch = self.queue.take(BATCH_FILES.min(files_max));
+            if batch.is_empty() {
+                return true;
+            }
+            let Some(root) = self.queue.root() else {
+                self.queue.let_go(batch.iter().map(|c| &*c.name));
+                return true;
+            };
+            let rules = Rules { whole_max_bytes: self.hub.whole_max_bytes() as u64, ..self.rules };
+            state.reads.spawn_blocking(move || read_batch(&root, batch, &rules));
+        }
+    }
+
+    fn take_read(&self, state: &mut State, read: Result<(Vec<Outcome>, Vec<Candidate>), tokio::task::JoinError>) {
+        let Ok((outcomes, left)) = read else {
+            error!("a reader panicked; its files are found again by the next scan");
+            return;
+        };
+        if !left.is_empty() {
+            self.queue.put_back(left);
+        }
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Whole(whole) => {
+                    state.ready_bytes += whole.content.len();
+                    state.ready.push_back(whole);
+                }
+                Outcome::Large(candidate) if state.large.len() < LARGE_WAITING => state.large.push_back(candidate),
+                Outcome::Large(candidate) => self.queue.let_go([&*candidate.name]),
+                Outcome::Not(candidate, fault) => {
+                    if let Some(work) = set_aside(&self.queue, candidate, fault) {
+                        state.unwritten.push_back(work);
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&self, state: &mut State, id: u64, end: End) {
+        // Unknown: given up as a straggler; if it was stored after all, its repetition is a duplicate.
+        let Some(flight) = state.flying.remove(&id) else { return };
+        state.flying_bytes -= flight.bytes;
+        match end {
+            End::Stored(place) => {
+                reached(Step::Acknowledged);
+                state.room.acknowledged();
+                if state.held.take().is_some() && self.progress.hold(Lane::Whole, None) {
+                    info!("sending goes on");
+                }
+                state.unwritten.push_back(Work::Delivered(delivered(&self.hub, flight.label, flight.candidate, place)));
+                self.hand_in(state);
+            }
+            // The stream takes less than the server: its limit is not ours to know before.
+            End::TooLarge => state.large.push_back(flight.candidate),
+            End::Hold(hold, detail) => {
+                self.progress.retried();
+                state.room.timed_out();
+                self.hold(state, hold, detail);
+                self.queue.put_back([again(flight.candidate)]);
+            }
+        }
+    }
+
+    fn hold(&self, state: &mut State, hold: Hold, detail: String) {
+        let now = Instant::now();
+        let failures = match &state.held {
+            // What was sent together fails together, and counts once.
+            Some(held) if held.until > now => return,
+            Some(held) => held.failures.saturating_add(1),
+            None => 1,
+        };
+        state.held = Some(Held { failures, until: now + pause(failures) });
+        if self.progress.hold(Lane::Whole, Some((hold, detail.clone()))) {
+            warn!(reason = hold.as_str(), detail, "sending pauses; the files stay");
+            // A link that is down is told of by its own lines.
+            if hold != Hold::Unavailable {
+                let note = Entry::note(Event::Error, format!("{}: {detail}", hold.as_str()));
+                state.unwritten.push_back(Work::Note(note));
+            }
+        }
+    }
+
+    fn hand_in(&self, state: &mut State) {
+        while let Some(work) = state.unwritten.pop_front() {
+            if let Err(work) = self.desk.hand_in(work) {
+                state.unwritten.push_front(work);
+                return;
+            }
+        }
+    }
+
+    fn woken(&self, state: &mut State) {
+        let now = Instant::now();
+        if let Some((_, last)) = state.stragglers.take_if(|(at, _)| *at <= now) {
+            let lost: Vec<u64> = state.flying.keys().copied().filter(|id| *id <= last).collect();
+            for id in lost {
+                let end = End::Hold(Hold::Unavailable, "the link broke before the acknowledgement".to_owned());
+                self.settle(state, id, end);
+            }
+        }
+    }
+}
+
+/// The link came or went.
+fn link_changed(state: &mut State, is_up: bool) {
+    if !is_up {
+        return;
+    }
+    let now = Instant::now();
+    if let Some(held) = &mut state.held {
+        held.until = held.until.min(now + pause(1));
+    }
+    // The hub has answered a question that was asked after all this was sent.
+    if let Some(last) = state.flying.keys().copied().max() {
+        state.stragglers = Some((now + STRAGGLER, last));
+    }
+}
+
+impl State {
+    /// When to look again although nothing happens.
+    fn wake(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let held = self.held.as_ref().map(|held| held.until).filter(|until| *until > now);
+        // While the ledger does not work nobody tells of its return.
+        let room = (!self.unwritten.is_empty()).then(|| now + Duration::from_millis(20));
+        let stragglers = self.stragglers.map(|(at, _)| at);
+        let idle = Some(now + Duration::from_millis(250));
+        [held, room, stragglers, self.not_before, idle].into_iter().flatten().min()
+    }
+}
+
+fn read_batch(root: &crate::dir::Root, batch: Vec<Candidate>, rules: &Rules) -> (Vec<Outcome>, Vec<Candidate>) {
+    let (mut outcomes, mut bytes) = (Vec::with_capacity(batch.len()), 0);
+    let mut batch = batch.into_iter();
+    while bytes < BATCH_BYTES
+        && let Some(candidate) = batch.next()
+    {
+        reached(Step::Taken);
+        let outcome = read::read(root, candidate, rules);
+        if let Outcome::Whole(whole) = &outcome {
+            bytes += whole.content.len();
+        }
+        outcomes.push(outcome);
+    }
+    (outcomes, batch.collect())
+}
+
+/// What to do about a file that is not sent now. A line for the ledger when it is given up.
+pub fn set_aside(queue: &Queue, candidate: Candidate, fault: Fault) -> Option<Work> {
+    let (candidate, time) = match fault {
+        Fault::Never(why) => return Some(Work::Never(candidate, why)),
+        Fault::Failed(e) if candidate.attempts >= READS_MAX => {
+            return Some(Work::Never(candidate, format!("it could not be read {READS_MAX} times: {e}")));
+        }
+        Fault::Gone => {
+            queue.let_go([&*candidate.name]);
+            return None;
+        }
+        Fault::Failed(e) => {
+            warn!(error = %e, file = crate::names::encode(&candidate.name), "a file cannot be read now");
+            let candidate = again(candidate);
+            let time = pause(candidate.attempts + 3);
+            (candidate, time)
+        }
+        Fault::Changing(time) => (Candidate { found: crate::settle::Found::Seen, ..candidate }, time),
+    };
+    queue.let_go([&*candidate.name]);
+    queue.look_again(candidate, time);
+    None
+}
+
+fn again(candidate: Candidate) -> Candidate {
+    Candidate { attempts: candidate.attempts.saturating_add(1), ..candidate }
+}
+
+/// A file that the stream has, as it is written down.
+pub fn delivered(hub: &Hub, label: Label, candidate: Candidate, place: Place) -> Delivered {
+    Delivered {
+        name: label.name,
+        stamp: label.stamp,
+        msg_id: hub.msg_id(&label.sha256).as_str().to_owned(),
+        sha256: label.sha256,
+        stream: place.stream,
+        seq: place.seq,
+        domain: place.domain,
+        duplicate: place.duplicate,
+        attempts: candidate.attempts + 1,
+    }
+}

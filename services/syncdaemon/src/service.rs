@@ -1,0 +1,410 @@
+//! The syncdaemon as a service: built, run, drained.
+//!
+//! The only place that wires the parts together. Ready means that files can be taken in and kept: the
+//! replay directory is usable and the ledger writable. A link that is down is the normal case of an edge
+//! site; it shows in the body of /readyz and holds nothing up there.
+
+use crate::{
+    commit::{self, Desk, Work},
+    config::{self, Config},
+    deliver::Hub,
+    dir::Root,
+    error::Error,
+    large::Large,
+    ledger::{Entry, Event, writer},
+    metrics,
+    progress::{Progress, Status},
+    queue::Queue,
+    read::Rules,
+    recover::recover,
+    scan,
+    send::Sender,
+    steps, watch,
+};
+use agentforge_config::{Common, Reader, Setting};
+use agentforge_jetstream::{
+    HubConfig, HubLink, Nats, NatsConfig,
+    topology::{EvidenceConfig, ensure_evidence},
+};
+use agentforge_metrics::Metric;
+use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
+use async_trait::async_trait;
+use axum::{Json, Router, extract::State, routing::get};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch as told},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Between two looks at gauges, and at whether the replay directory is still there.
+const TICK: Duration = Duration::from_millis(500);
+/// Between two tries to make stream and bucket.
+const ENSURE_EVERY: Duration = Duration::from_secs(2);
+/// The same when they are there and cannot be made as they should be.
+const ENSURE_UNFIT: Duration = Duration::from_secs(60);
+/// What is kept of the grace for writing the ledger and removing what was acknowledged.
+const LAST_LINES: Duration = Duration::from_secs(3);
+/// For emptying the connection, however late it is.
+const CLOSE_MIN: Duration = Duration::from_secs(1);
+
+/// The syncdaemon.
+pub struct Syncdaemon {
+    config: Config,
+    runtime: Runtime,
+    parts: Parts,
+    writer: writer::Writer,
+    torn_bytes: u64,
+    root: Arc<Root>,
+    listener: TcpListener,
+    endpoints: Endpoints,
+}
+
+/// What most tasks share.
+#[derive(Clone)]
+struct Parts {
+    nats: Nats,
+    queue: Arc<Queue>,
+    progress: Arc<Progress>,
+}
+
+#[async_trait]
+impl Service for Syncdaemon {
+    const NAME: &'static str = "syncdaemon";
+    type Config = Config;
+
+    fn settings() -> Vec<(&'static str, Vec<Setting>)> {
+        vec![
+            ("Syncdaemon", config::SETTINGS.to_vec()),
+            ("Evidence", EvidenceConfig::SETTINGS.to_vec()),
+            ("NATS", NatsConfig::SETTINGS.to_vec()),
+            ("Common", Common::SETTINGS.to_vec()),
+        ]
+    }
+
+    fn read_config(reader: &mut Reader<'_>) -> Config {
+        Config::read(reader)
+    }
+
+    fn common(config: &Config) -> &Common {
+        &config.common
+    }
+
+    fn metrics() -> Vec<&'static [Metric]> {
+        vec![metrics::METRICS, agentforge_jetstream::metrics::CATALOGUE]
+    }
+
+    async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
+        steps::arm(config.common.is_dev());
+        let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
+        let http = Some(listener.local_addr()?);
+        let metrics = serve_metrics(&runtime, &config.common).await?;
+        let ledger_failed = |source| Error::Ledger { path: config.ledger_dir.clone(), source };
+        let (writer, torn_bytes) = writer::Writer::open(&config.ledger_dir).map_err(ledger_failed)?;
+        let queue_failed = |source| Error::QueueDir { path: config.queue_dir.clone(), source };
+        let root = Arc::new(Root::open(&config.queue_dir, true).map_err(queue_failed)?);
+        let nats = Nats::connect(&config.nats, &format!("syncdaemon {}", config.site)).await?;
+        let progress = Arc::new(Progress::new(&config.site, runtime.readiness().gate("delivery", false)));
+        let parts = Parts { nats, queue: Arc::default(), progress };
+        let endpoints = Endpoints { http, grpc: None, metrics };
+        Ok(Self { config, runtime, parts, writer, torn_bytes, root, listener, endpoints })
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        self.endpoints
+    }
+
+    async fn run(self) -> Result<(), anyhow::Error> {
+        let Self { config, runtime, parts, writer, torn_bytes, root, listener, .. } = self;
+        let stop = runtime.stopping();
+        let (router, grace) = (router(&config, &runtime, &parts), runtime.grace());
+        let http = {
+            let stop = stop.clone();
+            async move { Ok(serve_http(listener, router, stop, grace).await?) }
+        };
+        runtime.supervisor().spawn("http", OnEnd::Stop, http);
+
+        let ledger_gate = runtime.readiness().gate("ledger", true);
+        let (desk, scribe, remover) = commit::start(writer, &parts.progress, &parts.queue, ledger_gate);
+        let scribe_ended = thread(&runtime, "ledger", move || scribe.run())?;
+        let remover_ended = thread(&runtime, "remover", move || remover.run())?;
+        begin_ledger(&config, &desk, torn_bytes, &root).await?;
+        parts.queue.set_root(Some(root));
+        find_files(&config, &runtime, &parts)?;
+
+        let hub = HubConfig { domain: config.domain.clone() };
+        let link = HubLink::start(parts.nats.clone(), &hub);
+        spawn_watchers(&config, &runtime, &parts, &desk, &link);
+        let lanes = spawn_lanes(&config, &runtime, &parts, desk, link.up());
+        info!(site = %config.site, dir = %config.queue_dir.display(), subject = config.subject, "delivering evidence");
+
+        stop.cancelled().await;
+        for ended in lanes {
+            let _ = ended.await;
+        }
+        // The lanes' desks are gone with them: the ledger writes what it has, then the remover ends.
+        let deadline = runtime.drain_deadline();
+        let drained = timeout_at(deadline, async { (scribe_ended.await, remover_ended.await) }).await.is_ok();
+        parts.queue.stop();
+        drop(link);
+        let close_by = deadline.max(Instant::now() + CLOSE_MIN);
+        let closed = matches!(timeout_at(close_by, parts.nats.drain()).await, Ok(Ok(())));
+        info!(drained, closed, left = parts.queue.depth(), "what was not delivered stays in the replay directory");
+        Ok(())
+    }
+}
+
+/// The first lines, and what a crash left in `.sent`. Before any file is looked for.
+async fn begin_ledger(config: &Config, desk: &Desk, torn_bytes: u64, root: &Arc<Root>) -> Result<(), anyhow::Error> {
+    let version = env!("CARGO_PKG_VERSION");
+    let detail = format!("syncdaemon {version}, site {}, subject {}", config.site, config.subject);
+    desk.deliver(Work::Note(Entry::note(Event::Startup, detail))).await;
+    if torn_bytes > 0 {
+        warn!(torn_bytes, "the ledger's last line was torn and is cut off");
+        desk.deliver(Work::Note(writer::torn_note(torn_bytes))).await;
+    }
+    let (root, dir) = (root.clone(), config.ledger_dir.clone());
+    let recovered = tokio::task::spawn_blocking(move || recover(&root, &dir)).await?;
+    if let Some(note) = recovered.map_err(|source| Error::QueueDir { path: config.queue_dir.clone(), source })? {
+        info!(detail = note.detail, "recovered");
+        desk.deliver(Work::Note(note)).await;
+    }
+    Ok(())
+}
+
+/// The threads that find files.
+fn find_files(config: &Config, runtime: &Runtime, parts: &Parts) -> Result<(), Error> {
+    let (watches, hints) = watch::start(&parts.queue);
+    let (settle, every) = (config.settle, config.rescan);
+    let queue = parts.queue.clone();
+    thread(runtime, "scanner", move || scan::run(&queue, &watches, settle, every))?;
+    thread(runtime, "hints", move || watch::run(&hints, settle))?;
+    let queue = parts.queue.clone();
+    thread(runtime, "census", move || scan::count(&queue))?;
+    Ok(())
+}
+
+/// The tasks that look after directory, gauges, link and stream.
+fn spawn_watchers(config: &Config, runtime: &Runtime, parts: &Parts, desk: &Desk, link: &HubLink) {
+    let (supervisor, readiness, stop) = (runtime.supervisor(), runtime.readiness(), runtime.stopping());
+    let gate = readiness.gate("queue_dir", true);
+    gate.set(true, "usable");
+    let (keeper, path) = (parts.clone(), config.queue_dir.clone());
+    supervisor.spawn("keeper", OnEnd::Stop, keep(keeper, path, gate, stop.clone()));
+    let gate = readiness.gate("link", false);
+    let (link_parts, up) = (parts.clone(), link.up());
+    supervisor.spawn("link", OnEnd::Stop, tell_link(link_parts, desk.clone(), up, gate, stop.clone()));
+    let (config, nats, up, gate) = (config.clone(), parts.nats.clone(), link.up(), readiness.gate("stream", false));
+    supervisor.spawn("evidence-stream", OnEnd::Stop, ensure(config, nats, up, gate, stop));
+}
+
+/// The lanes; each future resolves when its lane has ended.
+fn spawn_lanes(
+    config: &Config,
+    runtime: &Runtime,
+    parts: &Parts,
+    desk: Desk,
+    link: told::Receiver<bool>,
+) -> [oneshot::Receiver<()>; 2] {
+    let hub = Arc::new(Hub::new(parts.nats.clone(), config, parts.progress.clone()));
+    let rules = Rules { whole_max_bytes: 0, file_max_bytes: config.max_file_bytes, settle: config.settle };
+    let (to_large, large_files) = mpsc::channel(1);
+    let (queue, progress) = (parts.queue.clone(), parts.progress.clone());
+    let large = Large {
+        hub: hub.clone(),
+        queue: queue.clone(),
+        desk: desk.clone(),
+        progress: progress.clone(),
+        rules,
+        stop: runtime.stopping(),
+    };
+    let sender = Sender { hub, queue, desk, progress, large: to_large, link, max_inflight: config.max_inflight, rules };
+    let (stop, until) = (runtime.stopping(), runtime.clone());
+    let landed = move || until.drain_deadline() - LAST_LINES.min(until.grace() / 2);
+    let (sender_ends, sender_ended) = oneshot::channel();
+    runtime.supervisor().spawn("sender", OnEnd::Stop, async move {
+        sender.run(stop, landed).await;
+        let _ = sender_ends.send(());
+        Ok(())
+    });
+    let (large_ends, large_ended) = oneshot::channel();
+    runtime.supervisor().spawn("large-files", OnEnd::Stop, async move {
+        large.run(large_files).await;
+        let _ = large_ends.send(());
+        Ok(())
+    });
+    [sender_ended, large_ended]
+}
+
+/// Starts a thread; its end is watched as a task's. Resolves when it has ended.
+fn thread(
+    runtime: &Runtime,
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<oneshot::Receiver<()>, Error> {
+    let (ends, ended) = oneshot::channel();
+    let (tells, told) = oneshot::channel();
+    let scope = runtime.scope();
+    let work = move || {
+        let _in_scope = scope.enter();
+        work();
+        let _ = ends.send(());
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| Error::Thread { name, source })?;
+    runtime.supervisor().spawn(name, OnEnd::Stop, async move {
+        let ended = ended.await;
+        let _ = tells.send(());
+        Ok(ended.map_err(|_| Error::Panicked(name))?)
+    });
+    Ok(told)
+}
+
+/// Keeps the gauges up to date and looks after the replay directory: taken away, it is waited for; made
+/// again, it is taken up.
+async fn keep(
+    parts: Parts,
+    path: std::path::PathBuf,
+    gate: Gate,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => {
+                parts.queue.stop();
+                return Ok(());
+            }
+        }
+        parts.progress.tick(&parts.queue);
+        let (queue, path) = (parts.queue.clone(), path.clone());
+        let usable = tokio::task::spawn_blocking(move || look_after(&queue, &path)).await?;
+        match usable {
+            Ok(()) => gate.set(true, "usable"),
+            Err(error) => gate.set(false, format!("it cannot be used: {error}")),
+        }
+    }
+}
+
+fn look_after(queue: &Queue, path: &std::path::Path) -> std::io::Result<()> {
+    match queue.root().map(|root| root.check()) {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => {
+            error!(%error, "the replay directory cannot be used; its return is waited for");
+            queue.set_root(None);
+        }
+        None => {}
+    }
+    let root = Root::open(path, false)?;
+    info!("the replay directory is there again");
+    queue.set_root(Some(Arc::new(root)));
+    queue.want_full_scan();
+    Ok(())
+}
+
+/// Tells of the link in the ledger and on /readyz.
+async fn tell_link(
+    parts: Parts,
+    desk: Desk,
+    mut up: told::Receiver<bool>,
+    gate: Gate,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let mut was = None;
+    loop {
+        let is_up = *up.borrow_and_update();
+        parts.progress.link_up.store(is_up, Relaxed);
+        gate.set(is_up, if is_up { "the hub answers" } else { "the hub does not answer" });
+        // A daemon that starts has not lost anything: only what was there can be missed.
+        let event = match (was, is_up) {
+            (_, true) if was != Some(true) => Some(Event::Connected),
+            (Some(true), false) => Some(Event::Disconnected),
+            _ => None,
+        };
+        if let Some(event) = event {
+            let detail = if is_up { "the hub answers" } else { "the hub does not answer" };
+            tokio::select! {
+                () = desk.deliver(Work::Note(Entry::note(event, detail))) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+        was = Some(is_up);
+        tokio::select! {
+            changed = up.changed() => changed?,
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Makes sure of stream and bucket whenever the hub comes within reach.
+async fn ensure(
+    config: Config,
+    nats: Nats,
+    mut up: told::Receiver<bool>,
+    gate: Gate,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let js = Hub::jetstream(&nats, config.domain());
+    loop {
+        tokio::select! {
+            seen = up.wait_for(|up| *up) => { seen?; }
+            () = stop.cancelled() => return Ok(()),
+        }
+        let again = match ensure_evidence(&js, &config.evidence, config.domain.is_some()).await {
+            Ok(_) => {
+                gate.set(true, "as planned");
+                None
+            }
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "stream and bucket of evidence are not as they should be"
+                );
+                gate.set(false, error.to_string());
+                Some(if error.is_retryable() { ENSURE_EVERY } else { ENSURE_UNFIT })
+            }
+        };
+        let down = async {
+            match again {
+                Some(time) => sleep(time).await,
+                // After a cut somebody may have changed the hub.
+                None => drop(up.wait_for(|up| !*up).await),
+            }
+        };
+        tokio::select! {
+            () = down => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Page {
+    blank: Status,
+    parts: Parts,
+}
+
+fn router(config: &Config, runtime: &Runtime, parts: &Parts) -> Router {
+    let blank = Status {
+        site: config.site.to_string(),
+        queue_dir: config.queue_dir.display().to_string(),
+        ledger_dir: config.ledger_dir.display().to_string(),
+        subject: config.subject.clone(),
+        domain: config.domain().map(str::to_owned),
+        ..Status::default()
+    };
+    let page = Page { blank, parts: parts.clone() };
+    admin_router(runtime).merge(Router::new().route("/status", get(status)).with_state(page))
+}
+
+async fn status(State(page): State<Page>) -> Json<Status> {
+    let mut status = page.blank;
+    page.parts.progress.fill(&mut status, &page.parts.queue);
+    Json(status)
+}

@@ -1,0 +1,256 @@
+//! Finding files by events: hints, so that a new file is sent at once and not at the next scan.
+//!
+//! Relies on notify for inotify. Each directory is watched on its own and before it is read, so that no
+//! file falls between the two; `.sent` and `quarantine` are not watched. What events cannot tell, because
+//! the kernel's queue or ours was full, is found by the scan that is asked for then.
+
+use crate::{
+    names,
+    queue::Queue,
+    scan::{Look, look},
+    settle::Found,
+    window::Candidate,
+};
+use notify::{
+    Config, Event, EventKind, INotifyWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode},
+};
+use std::{
+    collections::{BinaryHeap, HashSet},
+    hash::{BuildHasher, RandomState},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+use tracing::{debug, warn};
+
+/// Hints that wait to be looked at; with more, everything is scanned.
+const HINTS: usize = 8192;
+/// Files that are looked at again when they may have settled; with more, everything is scanned then.
+const LATER_MAX: usize = 65_536;
+
+/// The watches on directories.
+pub struct Watches {
+    watcher: Mutex<Option<INotifyWatcher>>,
+}
+
+/// The hints, to be looked at by [`run`].
+pub struct Hints {
+    from: Receiver<Hint>,
+    queue: Arc<Queue>,
+}
+
+/// A reason to look at a file.
+#[derive(Debug)]
+pub enum Hint {
+    /// Something happened at this path.
+    At(PathBuf, Found),
+    /// Look at this again at that time.
+    Again(Candidate, Instant),
+}
+
+/// Starts to watch; no directory yet. Without inotify (its instances may be used up) scans do all.
+pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
+    let (hints, from) = sync_channel(HINTS);
+    queue.set_hints(hints.clone());
+    let told = queue.clone();
+    let handler = move |event: notify::Result<Event>| match event {
+        Ok(event) if event.need_rescan() => {
+            debug!("the kernel's queue of events overflowed, everything is scanned");
+            told.want_full_scan();
+        }
+        Ok(event) => {
+            let Some(found) = found_by(event.kind) else { return };
+            for path in event.paths {
+                if hints.try_send(Hint::At(path, found)).is_err() {
+                    told.want_full_scan();
+                }
+            }
+        }
+        Err(error) => {
+            debug!(%error, "an error of inotify, everything is scanned");
+            told.want_full_scan();
+        }
+    };
+    let watcher = INotifyWatcher::new(handler, Config::default().with_follow_symlinks(false));
+    let watcher = watcher.map_err(|error| warn!(%error, "no inotify: files are found by scans alone")).ok();
+    (Watches { watcher: Mutex::new(watcher) }, Hints { from, queue: queue.clone() })
+}
+
+/// What an event says about a file; `None` for events that bring none.
+fn found_by(kind: EventKind) -> Option<Found> {
+    match kind {
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Found::Renamed),
+        EventKind::Create(CreateKind::File | CreateKind::Folder | CreateKind::Any)
+        | EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Found::Seen),
+        _ => None,
+    }
+}
+
+impl Watches {
+    /// Watches a directory; harmless when it is watched already.
+    pub fn watch(&self, dir: &Path) {
+        if let Some(watcher) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+            && let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive)
+        {
+            debug!(%error, dir = %dir.display(), "a directory is not watched, scans find its files");
+        }
+    }
+}
+
+/// Looks at what the hints tell of until the queue is stopped.
+pub fn run(hints: &Hints, settle: Duration) {
+    let mut later = Waiting::default();
+    // Also the longest time until a stop is noticed.
+    const IDLE: Duration = Duration::from_millis(250);
+    while !hints.queue.is_stopping() {
+        let wait = later.next_due().map_or(IDLE, |due| due.saturating_duration_since(Instant::now()).min(IDLE));
+        match hints.from.recv_timeout(wait) {
+            Ok(Hint::At(path, found)) => look_at(hints, &mut later, &path, found, settle),
+            Ok(Hint::Again(candidate, due)) => hold(hints, &mut later, candidate, due),
+            Err(RecvTimeoutError::Timeout) => {}
+            // The queue has a sender, so this cannot be; ending is right all the same.
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while let Some(candidate) = later.due(Instant::now()) {
+            again(hints, &mut later, candidate, settle);
+        }
+        hints.queue.resting.store(later.by_due.len() as u64, Ordering::SeqCst);
+    }
+}
+
+fn look_at(hints: &Hints, later: &mut Waiting, path: &Path, found: Found, settle: Duration) {
+    let Some(root) = hints.queue.root() else { return };
+    let Ok(below) = path.strip_prefix(root.path()) else { return };
+    let name: Box<[u8]> = below.as_os_str().as_bytes().into();
+    if !names::is_taken(&name) {
+        return;
+    }
+    let (dir, last) = names::split(&name);
+    let Ok(parent) = root.parent(dir) else { return };
+    match look(&parent, last, name.clone(), found, settle) {
+        Look::Take(candidate) => hints.queue.hint(candidate),
+        Look::Wait(candidate, time) => hold(hints, later, candidate, Instant::now() + time),
+        Look::Directory if names::is_entered(&name) => hints.queue.want_scan_below(&name),
+        Look::Directory | Look::Nothing => {}
+    }
+}
+
+fn again(hints: &Hints, later: &mut Waiting, waited: Candidate, settle: Duration) {
+    let Some(root) = hints.queue.root() else { return };
+    let (dir, last) = names::split(&waited.name);
+    let Ok(parent) = root.parent(dir) else { return };
+    match look(&parent, last, waited.name.clone(), waited.found, settle) {
+        Look::Take(candidate) => hints.queue.hint(Candidate { attempts: waited.attempts, ..candidate }),
+        Look::Wait(candidate, time) => hold(hints, later, candidate, Instant::now() + time),
+        Look::Directory | Look::Nothing => {}
+    }
+}
+
+fn hold(hints: &Hints, later: &mut Waiting, candidate: Candidate, due: Instant) {
+    if !later.add(candidate, due) {
+        hints.queue.want_full_scan_in(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Files that have to rest first, each once, soonest first.
+#[derive(Default)]
+struct Waiting {
+    by_due: BinaryHeap<Due>,
+    known: HashSet<u64>,
+    hasher: RandomState,
+}
+
+struct Due(std::cmp::Reverse<Instant>, Candidate);
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl Eq for Due {}
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Waiting {
+    /// `false` when there is no room.
+    fn add(&mut self, candidate: Candidate, due: Instant) -> bool {
+        if !self.known.insert(self.hasher.hash_one(&candidate.name)) {
+            return true;
+        }
+        if self.by_due.len() >= LATER_MAX {
+            self.known.remove(&self.hasher.hash_one(&candidate.name));
+            return false;
+        }
+        self.by_due.push(Due(std::cmp::Reverse(due), candidate));
+        true
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.by_due.peek().map(|due| due.0.0)
+    }
+
+    fn due(&mut self, now: Instant) -> Option<Candidate> {
+        if self.next_due()? > now {
+            return None;
+        }
+        let Due(_, candidate) = self.by_due.pop()?;
+        self.known.remove(&self.hasher.hash_one(&candidate.name));
+        Some(candidate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_rename_is_complete_by_itself() {
+        use notify::event::{DataChange, MetadataKind, RemoveKind};
+        let cases = [
+            (EventKind::Modify(ModifyKind::Name(RenameMode::To)), Some(Found::Renamed)),
+            (EventKind::Create(CreateKind::File), Some(Found::Seen)),
+            (EventKind::Create(CreateKind::Folder), Some(Found::Seen)),
+            (EventKind::Access(AccessKind::Close(AccessMode::Write)), Some(Found::Seen)),
+            (EventKind::Modify(ModifyKind::Name(RenameMode::From)), None),
+            (EventKind::Modify(ModifyKind::Name(RenameMode::Both)), None),
+            (EventKind::Modify(ModifyKind::Data(DataChange::Any)), None),
+            (EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)), None),
+            (EventKind::Access(AccessKind::Open(AccessMode::Any)), None),
+            (EventKind::Remove(RemoveKind::File), None),
+            (EventKind::Other, None),
+        ];
+        for (kind, expected) in cases {
+            assert_eq!(found_by(kind), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn files_rest_once_each_and_the_soonest_comes_first() {
+        let file =
+            |name: &str| Candidate { name: name.as_bytes().into(), mtime_ns: 0, found: Found::Seen, attempts: 0 };
+        let now = Instant::now();
+        let mut waiting = Waiting::default();
+        assert!(waiting.add(file("b"), now + Duration::from_secs(2)));
+        assert!(waiting.add(file("a"), now + Duration::from_secs(1)));
+        assert!(waiting.add(file("a"), now + Duration::from_secs(9)));
+        assert!(waiting.due(now).is_none());
+        let later = now + Duration::from_secs(3);
+        let names: Vec<_> = std::iter::from_fn(|| waiting.due(later)).map(|c| c.name).collect();
+        assert_eq!(names, [b"a"[..].into(), Box::<[u8]>::from(&b"b"[..])]);
+        assert_eq!(waiting.next_due(), None);
+    }
+}
