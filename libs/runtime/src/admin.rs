@@ -14,11 +14,13 @@ use std::net::SocketAddr;
 /// `/healthz` (200 live, 503 not), `/readyz` (200 ready, 503 not) and `/metrics`, to be merged into
 /// a service's router.
 pub fn admin_router(runtime: &Runtime) -> Router {
-    Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(runtime.clone())
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(runtime.clone());
+    health_router(runtime).merge(metrics)
+}
+
+/// `/healthz` and `/readyz` alone, for a service whose page of metrics is its own.
+pub fn health_router(runtime: &Runtime) -> Router {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(runtime.clone())
 }
 
 /// Opens the METRICS_PORT listener and serves the admin endpoints there until the stop, as a task

@@ -22,11 +22,11 @@ mod signals;
 mod supervisor;
 mod telemetry;
 
-pub use admin::{admin_router, serve_metrics};
+pub use admin::{admin_router, health_router, serve_metrics};
 pub use entry::{main, main_from};
 pub use error::Error;
 pub use host::{Host, Member, run};
-pub use http::{bind, serve_http};
+pub use http::{bind, serve_http, serve_https};
 pub use metrics::METRICS;
 pub use process::Process;
 pub use readiness::{Gate, Heartbeat, Readiness};

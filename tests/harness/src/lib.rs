@@ -6,20 +6,26 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod child;
+mod cluster;
 mod edge;
 mod eventually;
+mod http;
 mod nats;
 mod postgres;
 mod proc;
+mod prometheus;
 mod proxy;
 mod require;
 
 pub use child::Signal;
+pub use cluster::NatsCluster;
 pub use edge::EdgeSite;
 pub use eventually::{Outcome, eventually};
+pub use http::http_get;
 pub use nats::{NatsOptions, NatsServer};
 pub use postgres::{Postgres, PostgresOptions};
 pub use proc::{Proc, ProcBuilder, cargo_bin};
+pub use prometheus::{Prometheus, Series, promtool};
 pub use proxy::TcpProxy;
 pub use require::require;
 

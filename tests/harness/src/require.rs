@@ -3,9 +3,9 @@
 //! On a user's machine the test is skipped and says so; where `CI=true` it fails, so that a
 //! pipeline can never be green by skipping.
 
-use crate::{nats, postgres};
+use crate::{nats, postgres, prometheus};
 
-/// `Some(())` when `server` (`nats-server` or `postgres`) can be started here.
+/// `Some(())` when `server` (`nats-server`, `postgres` or `prometheus`) can be started here.
 /// Otherwise prints `SKIPPED <test>: <reason>` and returns `None`:
 ///
 /// ```no_run
@@ -19,7 +19,8 @@ pub fn require(server: &str) -> Option<()> {
     let reason = match server {
         "nats-server" => nats::binary().err(),
         "postgres" => postgres::binaries().err(),
-        other => panic!("require() knows nats-server and postgres, not {other:?}"),
+        "prometheus" => prometheus::binaries().err(),
+        other => panic!("require() knows nats-server, postgres and prometheus, not {other:?}"),
     };
     let Some(reason) = reason else { return Some(()) };
     let thread = std::thread::current();

@@ -1,6 +1,7 @@
 //! Opens a listener and serves a router on it until the stop, never longer than the grace period.
 
 use super::connection::Bounded;
+use super::tls::Tls;
 use crate::Error;
 use axum::Router;
 use axum::body::Body;
@@ -8,12 +9,14 @@ use axum::extract::Request;
 use axum::http::header;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use futures_util::StreamExt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -48,12 +51,40 @@ pub async fn serve_http(
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    let address = listener.local_addr().map_err(Error::Serve)?;
     let cut = CancellationToken::new();
+    let listener = Bounded::new(listener, cut.clone());
+    serve(listener, cut, router, stop, grace).await
+}
+
+/// As [`serve_http`], with TLS. A client has 10 s for its handshake and holds nobody else up.
+///
+/// # Errors
+/// [`Error::Serve`] if the listener fails.
+pub async fn serve_https(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    router: Router,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), Error> {
+    let cut = CancellationToken::new();
+    let listener = Tls::start(Bounded::new(listener, cut.clone()), tls).map_err(Error::Serve)?;
+    serve(listener, cut, router, stop, grace).await
+}
+
+/// `cut` ends the listener's connections.
+async fn serve<L: Listener<Addr = SocketAddr>>(
+    listener: L,
+    cut: CancellationToken,
+    router: Router,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), Error> {
+    let address = listener.local_addr().map_err(Error::Serve)?;
     let on_stop = stop.clone();
     let router = router.layer(from_fn(move |request, next| end_event_streams(on_stop.clone(), request, next)));
     // tap_io is what lets axum tell the peer's address for a listener of our own.
-    let listener = Bounded::new(listener, cut.clone()).tap_io(|_| {});
+    let listener = listener.tap_io(|_| {});
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let serve = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut serve = std::pin::pin!(serve.into_future());

@@ -3,6 +3,7 @@
 mod connection;
 mod instrument;
 mod listen;
+mod tls;
 
 pub use instrument::{REQUEST_ID_HEADER, RequestId, instrument};
-pub use listen::{bind, serve_http};
+pub use listen::{bind, serve_http, serve_https};

@@ -1,0 +1,168 @@
+//! One collection of all servers, shared by the scrapes that ask while it runs.
+//!
+//! A scrape gets the result of a collection that was running or began when it came; a finished one is
+//! never given again. Servers are asked at once and fail apart: what one does not tell by the deadline is
+//! missing, and its own series say so.
+
+use crate::{
+    client::{Client, Reason},
+    config::Config,
+    endpoint::Endpoint,
+    jsz, metrics,
+    scrape::{self, Found, Outcome},
+    snapshot::Snapshot,
+    table::Table,
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tracing::{info, warn};
+
+/// Makes collections.
+pub struct Collector {
+    config: Arc<Config>,
+    client: Client,
+    running: Mutex<Option<Running>>,
+    /// What failed at last, so that a change is logged and its repetition is not.
+    failing: Mutex<HashMap<(usize, Endpoint), Reason>>,
+}
+
+#[derive(Clone)]
+struct Running {
+    deadline: Instant,
+    result: watch::Receiver<Option<Arc<Snapshot>>>,
+}
+
+impl Collector {
+    /// Nothing is asked yet.
+    pub fn new(config: Arc<Config>, client: Client) -> Arc<Self> {
+        for endpoint in &config.endpoints {
+            metrics::SERIES_DROPPED.add(&[endpoint.as_str()], 0);
+        }
+        Arc::new(Self { config, client, running: Mutex::default(), failing: Mutex::default() })
+    }
+
+    /// What the servers say now, or what they have said by `deadline`. `None` if the collection was
+    /// lost, which is a defect.
+    pub async fn collect(self: &Arc<Self>, deadline: Instant) -> Option<Arc<Snapshot>> {
+        let mut running = self.join_or_start(deadline);
+        let result = running.result.wait_for(Option::is_some).await.ok()?;
+        result.clone()
+    }
+
+    fn join_or_start(self: &Arc<Self>, deadline: Instant) -> Running {
+        let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // One whose deadline is later than this scrape's could come too late for it.
+        let usable = |running: &&Running| running.deadline <= deadline && running.result.borrow().is_none();
+        if let Some(running) = slot.as_ref().filter(usable)
+            && running.result.has_changed().is_ok()
+        {
+            return running.clone();
+        }
+        let (sender, result) = watch::channel(None);
+        let collector = self.clone();
+        // Ends by its deadline on its own; scrapes that go away do not end what others wait for.
+        tokio::spawn(async move {
+            let snapshot = collector.run(deadline).await;
+            let _ = sender.send(Some(Arc::new(snapshot)));
+        });
+        let running = Running { deadline, result };
+        *slot = Some(running.clone());
+        running
+    }
+
+    async fn run(&self, deadline: Instant) -> Snapshot {
+        let mut tasks = JoinSet::new();
+        for (index, target) in self.config.targets.iter().enumerate() {
+            let (client, config, target) = (self.client.clone(), self.config.clone(), target.clone());
+            tasks.spawn(async move { (index, scrape::server(&client, &config, &target, deadline).await) });
+        }
+        let mut all: Vec<(usize, Found)> = Vec::with_capacity(self.config.targets.len());
+        while let Some(done) = tasks.join_next().await {
+            match done {
+                Ok(found) => all.push(found),
+                Err(error) => tracing::error!(%error, "asking a server failed; its series are missing"),
+            }
+        }
+        all.sort_by_key(|(index, _)| *index);
+        self.forget_duplicates(&mut all);
+        self.put_together(all)
+    }
+
+    /// Two targets can be one server when its own id is used; its rows must not stand twice.
+    fn forget_duplicates(&self, all: &mut [(usize, Found)]) {
+        let mut seen = BTreeSet::new();
+        for (_, found) in all {
+            if seen.insert(found.server_id.clone()) {
+                continue;
+            }
+            let outcomes = found.outcomes.iter().map(|o| Outcome { result: Err(Reason::DuplicateServer), ..*o });
+            *found = Found { outcomes: outcomes.collect(), ..Found::default() };
+        }
+    }
+
+    /// The order is that in which series stay when there are too many.
+    fn put_together(&self, all: Vec<(usize, Found)>) -> Snapshot {
+        let mut tables = Vec::new();
+        for (index, found) in &all {
+            let id = &self.config.targets[*index].id;
+            self.note(*index, id, &found.outcomes);
+            if self.config.self_metrics {
+                tables.extend(own_tables(id, &found.outcomes));
+            }
+        }
+        let (mut stock, mut claims) = (Vec::new(), Vec::new());
+        for (_, found) in all {
+            tables.extend(found.core);
+            stock.extend(found.stock);
+            claims.extend(found.claims);
+        }
+        let (compact, foreign) = jsz::settle(claims);
+        tables.extend(compact);
+        tables.extend(stock);
+        let (snapshot, mut dropped) = Snapshot::new(tables, self.config.series_max);
+        if foreign > 0 {
+            *dropped.entry(Endpoint::Jsz).or_default() += foreign;
+        }
+        for (endpoint, count) in dropped {
+            metrics::SERIES_DROPPED.add(&[endpoint.as_str()], count);
+        }
+        snapshot
+    }
+
+    fn note(&self, index: usize, id: &str, outcomes: &[Outcome]) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        for Outcome { endpoint, result, .. } in outcomes {
+            match result {
+                Ok(()) => {
+                    if failing.remove(&(index, *endpoint)).is_some() {
+                        info!(server_id = id, endpoint = endpoint.as_str(), "the endpoint can be read again");
+                    }
+                }
+                Err(reason) => {
+                    metrics::SCRAPE_ERRORS.inc(&[id, endpoint.as_str(), reason.as_str()]);
+                    if failing.insert((index, *endpoint), *reason) != Some(*reason) {
+                        let (endpoint, reason) = (endpoint.as_str(), reason.as_str());
+                        warn!(server_id = id, endpoint, reason, "the endpoint cannot be read, its series are missing");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a scrape tells about a server's endpoints.
+fn own_tables(id: &str, outcomes: &[Outcome]) -> Vec<Table> {
+    let is_up = f64::from(u8::from(outcomes.iter().all(|outcome| outcome.result.is_ok())));
+    let up = metrics::column(&metrics::TARGET_UP);
+    let columns = metrics::columns(&[metrics::SCRAPE_SUCCESS, metrics::SCRAPE_DURATION]);
+    let mut each = Table::new(Endpoint::Varz, columns, outcomes.len());
+    for outcome in outcomes {
+        let is_read = f64::from(u8::from(outcome.result.is_ok()));
+        let labels = [("server_id", id), ("endpoint", outcome.endpoint.as_str())];
+        each.push(&labels, &[is_read, outcome.took.as_secs_f64()]);
+    }
+    vec![Table::single(Endpoint::Varz, vec![up], &[("server_id", id)], &[is_up]), each]
+}
