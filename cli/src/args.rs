@@ -71,8 +71,11 @@ impl std::fmt::Debug for Token {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start NATS, orchestrator and worker on this machine
+    /// Start NATS and every service on this machine; with --edge a site and its hub
     Dev(dev::Args),
+    /// Cut and restore the link of `agentforge dev --edge`
+    #[command(subcommand)]
+    Link(commands::link::Command),
     /// Submit, list, follow and cancel jobs
     #[command(subcommand)]
     Job(commands::job::Command),

@@ -77,6 +77,7 @@ fn run(cli: Cli, out: Output) -> Result {
         let context = || Ok::<_, Failure>(Context { client: Client::new(&global)?, out });
         match command {
             Command::Dev(args) => dev::run(args, &global, out).await,
+            Command::Link(command) => commands::link::run(command, out).await,
             Command::Job(command) => commands::job::run(command, &context()?).await,
             Command::Dlq(command) => commands::dlq::run(command, &context()?).await,
             Command::Schedule(command) => commands::schedule::run(command, &context()?).await,

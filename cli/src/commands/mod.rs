@@ -5,6 +5,7 @@ pub mod backup;
 pub mod dlq;
 pub mod example_tool;
 pub mod job;
+pub mod link;
 pub mod schedule;
 pub mod settings;
 

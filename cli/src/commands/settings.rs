@@ -4,6 +4,7 @@ use crate::{error::Result, output::Output};
 use agentforge_config::Setting;
 use agentforge_orchestrator::Orchestrator;
 use agentforge_runtime::pages::{Declared, configuration_page, metrics_page, settings_by_group};
+use agentforge_syncdaemon::Syncdaemon;
 use agentforge_worker::WorkerService;
 use serde::Serialize;
 
@@ -33,8 +34,8 @@ pub struct MetricsArgs {
 
 type Groups = Vec<(String, Vec<Setting>)>;
 
-fn services() -> [Declared; 2] {
-    [Declared::of::<Orchestrator>(), Declared::of::<WorkerService>()]
+fn services() -> [Declared; 3] {
+    [Declared::of::<Orchestrator>(), Declared::of::<WorkerService>(), Declared::of::<Syncdaemon>()]
 }
 
 /// Prints every setting.
@@ -99,7 +100,7 @@ mod tests {
     fn every_setting_of_every_service_stands_once_per_meaning() {
         let groups = settings_by_group(&services());
         let all: Vec<Setting> = groups.iter().flat_map(|(_, list)| list.iter().copied()).collect();
-        for lists in [Orchestrator::settings(), WorkerService::settings()] {
+        for lists in [Orchestrator::settings(), WorkerService::settings(), Syncdaemon::settings()] {
             for setting in lists.iter().flat_map(|(_, l)| l) {
                 assert_eq!(all.iter().filter(|s| *s == setting).count(), 1, "{}", setting.key);
             }

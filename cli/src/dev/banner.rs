@@ -1,15 +1,17 @@
 //! What a newcomer sees: where everything is, and what to try next.
 
 use super::{
-    ready::Ready,
-    settings::{ORCHESTRATOR, WORKER},
+    ready::{NatsReady, Ready},
+    settings::{ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
 };
 use crate::{
     error::Result,
     output::{BOLD, CYAN, DIM, GREEN, Output, styled},
 };
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
+/// The default of `--data-dir`.
+const DEFAULT_DATA_DIR: &str = ".agentforge";
 /// The default of `--server`.
 const DEFAULT_GRPC: &str = "http://127.0.0.1:50051";
 
@@ -17,7 +19,7 @@ const DEFAULT_GRPC: &str = "http://127.0.0.1:50051";
 ///
 /// # Errors
 /// Output that cannot be written.
-pub fn ready(ready: &Ready, data: &Path, took: Duration, out: Output) -> Result {
+pub fn ready(ready: &Ready, settings: &Settings, took: Duration, out: Output) -> Result {
     if out.json {
         return out.document(ready);
     }
@@ -25,30 +27,48 @@ pub fn ready(ready: &Ready, data: &Path, took: Duration, out: Output) -> Result 
     let service = ready.services.get(ORCHESTRATOR);
     let grpc = service.and_then(|s| s.grpc.as_deref()).unwrap_or_default();
     let metrics = service.and_then(|s| s.metrics.as_deref()).unwrap_or_default();
-    let monitor = ready.nats.monitor.as_ref().map(|m| format!("   monitoring {m}")).unwrap_or_default();
     let mut text = format!(
         "{} in {:.1} s. Ctrl-C stops everything.\n\n",
         styled(GREEN, "AgentForge is ready"),
         took.as_secs_f64()
     );
-    for (name, value) in [
+    if let Some(site) = &settings.site {
+        text += &format!(
+            "  The services and their NATS server are those of the site {}. The hub is a second NATS server.\n  \
+             Between them is a link that you can cut: the site works on, and its evidence follows later.\n\n",
+            styled(BOLD, site)
+        );
+    }
+    let data = &settings.data;
+    let mut lines = vec![
         ("REST", format!("{http}/v1   docs {http}/docs")),
         ("gRPC", grpc.to_owned()),
         ("worker", format!("{}/readyz", ready.http(WORKER).unwrap_or_default())),
+        (
+            "replay",
+            format!("{}   status {}/status", settings.replay().display(), ready.http(SYNCDAEMON).unwrap_or_default()),
+        ),
         ("metrics", metrics.to_owned()),
-        ("NATS", format!("{}{monitor}", ready.nats.url)),
-        ("data", format!("{}   logs {}", data.display(), data.join("logs").display())),
-    ] {
+        ("NATS", place_of(&ready.nats)),
+    ];
+    lines.extend(ready.hub.as_ref().map(|hub| ("hub", place_of(hub))));
+    lines.push(("data", format!("{}   logs {}", data.display(), data.join("logs").display())));
+    for (name, value) in lines {
         text += &format!("  {} {value}\n", styled(BOLD, format!("{name:<8}")));
     }
     out.line(text)
+}
+
+fn place_of(nats: &NatsReady) -> String {
+    let monitor = nats.monitor.as_ref().map(|m| format!("   monitoring {m}")).unwrap_or_default();
+    format!("{}{monitor}", nats.url)
 }
 
 /// Commands to try. Silent with `--json`.
 ///
 /// # Errors
 /// Output that cannot be written.
-pub fn next_steps(ready: &Ready, has_digest: bool, out: Output) -> Result {
+pub fn next_steps(ready: &Ready, settings: &Settings, has_digest: bool, out: Output) -> Result {
     if out.json {
         return Ok(());
     }
@@ -66,6 +86,9 @@ pub fn next_steps(ready: &Ready, has_digest: bool, out: Output) -> Result {
     lines.push(format!("{program} job list"));
     lines.push(format!("{program} schedule create every-minute --cron '* * * * *' echo '{{\"tick\":true}}'"));
     lines.push(format!("{program} agent list"));
+    if settings.site.is_some() {
+        lines.extend(edge_steps(&program, settings));
+    }
     let mut text = format!(
         "{} {}\n",
         styled(BOLD, "Try, in another terminal:"),
@@ -75,4 +98,16 @@ pub fn next_steps(ready: &Ready, has_digest: bool, out: Output) -> Result {
         text += &format!("  {}\n", styled(CYAN, line));
     }
     out.text(&text)
+}
+
+/// Cut the link, hand in evidence, restore it, look for proof.
+fn edge_steps(program: &str, settings: &Settings) -> Vec<String> {
+    let is_default = std::env::current_dir().is_ok_and(|here| here.join(DEFAULT_DATA_DIR) == settings.data);
+    let at = if is_default { String::new() } else { format!(" --data-dir {}", settings.data.display()) };
+    vec![
+        format!("{program} link down{at}"),
+        format!("cp README.md {}/", settings.replay().display()),
+        format!("{program} link up{at}"),
+        format!("{program} ledger verify {}", settings.ledger().display()),
+    ]
 }

@@ -1,13 +1,14 @@
-//! Orchestrator and worker inside this process: one pid, one page of metrics, stopped one after the other.
+//! The services inside this process: one pid, one page of metrics, stopped one after the other.
 
 use super::{
     ready::ServiceReady,
-    settings::{ORCHESTRATOR, Settings, WORKER},
+    settings::{ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
 };
 use crate::error::{Failure, Result};
 use agentforge_config::{EXIT_CODE, Env, Reader};
 use agentforge_orchestrator::Orchestrator;
 use agentforge_runtime::{Endpoints, Host, Member, Process, Runtime, Service, Signals};
+use agentforge_syncdaemon::Syncdaemon;
 use agentforge_worker::WorkerService;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::task::JoinHandle;
@@ -32,22 +33,29 @@ struct Running {
 }
 
 impl InProcess {
-    /// Builds and runs both.
+    /// Builds and runs all of them.
     ///
     /// # Errors
     /// A wrong setting (exit code 64), or a service that cannot be built.
     pub async fn start(settings: &Settings) -> Result<Self> {
         let orchestrator = read::<Orchestrator>(settings.quiet(settings.orchestrator()))?;
         let worker = read::<WorkerService>(settings.quiet(settings.worker()))?;
-        let catalogues = [Orchestrator::metrics(), WorkerService::metrics()].concat();
+        let syncdaemon = read::<Syncdaemon>(settings.quiet(settings.syncdaemon()))?;
+        let catalogues = [Orchestrator::metrics(), WorkerService::metrics(), Syncdaemon::metrics()].concat();
         let process = Process::init(Orchestrator::common(&orchestrator), &catalogues);
         let mut this = Self { process, running: Vec::new(), metrics: None };
-        this.build::<Orchestrator>(ORCHESTRATOR, orchestrator, true).await?;
-        if let Err(failure) = this.build::<WorkerService>(WORKER, worker, false).await {
-            let _ = this.stop(|_| {}).await;
-            return Err(failure);
+        let built = async {
+            this.build::<Orchestrator>(ORCHESTRATOR, orchestrator, true).await?;
+            this.build::<WorkerService>(WORKER, worker, false).await?;
+            this.build::<Syncdaemon>(SYNCDAEMON, syncdaemon, false).await
+        };
+        match built.await {
+            Ok(()) => Ok(this),
+            Err(failure) => {
+                let _ = this.stop(|_| {}).await;
+                Err(failure)
+            }
         }
-        Ok(this)
     }
 
     async fn build<S: Service>(&mut self, name: &'static str, config: S::Config, serves_metrics: bool) -> Result {
@@ -99,7 +107,7 @@ impl InProcess {
         }
     }
 
-    /// Stops the worker, then the orchestrator; `tell` is called before each.
+    /// Stops the syncdaemon, the worker, then the orchestrator; `tell` is called before each.
     ///
     /// # Errors
     /// The first that did not drain.

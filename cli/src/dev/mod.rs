@@ -1,6 +1,6 @@
-//! `agentforge dev`: NATS, orchestrator and worker as one command, up until Ctrl-C.
+//! `agentforge dev`: NATS and the services as one command, up until Ctrl-C; with `--edge` a site and its hub.
 //!
-//! Starts in the order NATS, orchestrator, worker and stops in the other; what ends unasked is
+//! Starts NATS, then the services, and stops in the other order; what ends unasked is
 //! restarted (processes) or ends everything (services of this process), never quiet. Relies on the
 //! services' own drains. Owns no promise of durability: killing it loses nothing that was accepted.
 
@@ -8,15 +8,18 @@ mod banner;
 pub mod child;
 mod data_dir;
 mod demo;
+mod evidence;
 mod files;
 mod in_process;
 mod keeper;
+pub mod link;
 mod locate;
 mod nats;
 mod ports;
 mod probe;
 mod processes;
 mod ready;
+mod servers;
 mod settings;
 
 use crate::{
@@ -27,10 +30,10 @@ use crate::{
 use agentforge_runtime::Signals;
 use data_dir::DataDir;
 use in_process::InProcess;
-use nats::Nats;
-use ports::Ports;
+use ports::{Ports, Used};
 use processes::Processes;
 use ready::Ready;
+use servers::{Servers, Wanted};
 use settings::Settings;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -50,11 +53,13 @@ Examples:
   agentforge dev
   agentforge dev --port-base 0 --no-demo --ready-file ready.json
   agentforge dev --processes --concurrency 64
+  agentforge dev --edge                 # a site with a hub; then, elsewhere: agentforge link down
   agentforge dev --store postgres://forge:secret@localhost/forge --nats-url nats://localhost:4222
 
-Ports: NATS 4222, its monitoring 8222, orchestrator HTTP 8080 and gRPC 50051, worker HTTP 8082,
-metrics 7777 (with --processes 7777 orchestrator, 7778 worker). With --port-base N they are, in this
-order, N, N+1, N+2, N+3, N+4, N+5 (and N+6); with --port-base 0 any free ones.
+Ports: NATS 4222, its monitoring 8222, orchestrator HTTP 8080 and gRPC 50051, worker HTTP 8082, metrics
+7777 (with --processes of the orchestrator, and of the worker 7778), syncdaemon HTTP 8081 (and metrics
+7779), and with --edge the hub's NATS 4223, its monitoring 8223 and its leaf nodes 7422. With --port-base N
+they are, in this order, N, N+1 and so on to N+11; with --port-base 0 any free ones.
 
 Ctrl-C drains: the worker finishes what it runs, then orchestrator and NATS stop. A second Ctrl-C
 exits at once; what was accepted is on disk and goes on at the next start.")]
@@ -71,7 +76,7 @@ pub struct Args {
     /// Do not run the demo workload
     #[arg(long)]
     no_demo: bool,
-    /// Run orchestrator and worker as processes of their own
+    /// Run the services as processes of their own
     #[arg(long)]
     processes: bool,
     /// A Postgres that exists, instead of SQLite in the data directory
@@ -80,6 +85,12 @@ pub struct Args {
     /// A NATS server that exists, instead of one of our own
     #[arg(long, value_name = "URL")]
     nats_url: Option<String>,
+    /// An edge site with a hub: two NATS servers and a link that `agentforge link` cuts and restores
+    #[arg(long, conflicts_with = "nats_url")]
+    edge: bool,
+    /// The site's name
+    #[arg(long, value_name = "NAME", default_value = "site-a", requires = "edge", value_parser = site)]
+    site: String,
     /// Jobs the worker runs at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: Option<u32>,
@@ -90,6 +101,25 @@ fn store_url(s: &str) -> Result<String, String> {
     if known { Ok(s.to_owned()) } else { Err("is not a postgres:// or sqlite:// URL".to_owned()) }
 }
 
+fn site(s: &str) -> Result<String, String> {
+    // It is the site's JetStream domain, too, and the hub has one of its own.
+    match agentforge_message_id::Site::new(s) {
+        Ok(_) if s == settings::HUB_DOMAIN => Err("is the hub's own name".to_owned()),
+        Ok(_) => Ok(s.to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+impl Args {
+    fn servers(&self) -> Wanted<'_> {
+        match &self.nats_url {
+            Some(url) => Wanted::External(url),
+            None if self.edge => Wanted::Edge(&self.site),
+            None => Wanted::Own,
+        }
+    }
+}
+
 /// The services, one way or the other.
 enum Services {
     InProcess(InProcess),
@@ -97,7 +127,8 @@ enum Services {
 }
 
 struct Stack {
-    nats: Nats,
+    settings: Settings,
+    servers: Servers,
     services: Services,
     changed: Arc<Notify>,
 }
@@ -114,7 +145,7 @@ pub async fn run(args: Args, global: &Global, out: Output) -> Result {
     }
     let ports = Ports::plan(args.port_base)?;
     let data = DataDir::open(&args.data_dir)?;
-    ports.check(args.nats_url.is_none(), args.processes)?;
+    ports.check(Used { own_nats: args.nats_url.is_none(), processes: args.processes, edge: args.edge })?;
     let place = demo::Place::here()?;
     let stack = tokio::select! {
         stack = start(&args, ports, &data, &place) => stack?,
@@ -132,19 +163,17 @@ pub async fn run(args: Args, global: &Global, out: Output) -> Result {
 
 async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -> Result<Stack> {
     let changed = Arc::new(Notify::new());
-    let nats = match &args.nats_url {
-        Some(url) => Nats::External(url.clone()),
-        None => Nats::start(data.path(), ports, changed.clone()).await?,
-    };
+    let servers = Servers::start(args.servers(), data.path(), ports, &changed).await?;
     let has_tools_file = std::env::var_os("WORKER_TOOLS_FILE").is_some_and(|v| !v.is_empty());
     let settings = Settings {
         data: data.path().to_owned(),
-        nats_url: nats.url().to_owned(),
+        nats_url: servers.url().to_owned(),
         nats_is_external: args.nats_url.is_some(),
         store: args.store.clone(),
         ports,
         concurrency: args.concurrency.map(|n| n as usize),
         tools: if has_tools_file { None } else { Some(place.write_tools_file(data.path())?) },
+        site: args.edge.then(|| args.site.clone()),
         is_set: |key| std::env::var_os(key).is_some_and(|v| !v.is_empty()),
     };
     let services = match args.processes {
@@ -152,9 +181,9 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
         false => InProcess::start(&settings).await.map(Services::InProcess),
     };
     match services {
-        Ok(services) => Ok(Stack { nats, services, changed }),
+        Ok(services) => Ok(Stack { settings, servers, services, changed }),
         Err(failure) => {
-            nats.stop().await;
+            servers.stop(|_| {}).await;
             Err(failure)
         }
     }
@@ -165,7 +194,8 @@ fn stack_ready(stack: &Stack) -> Ready {
         Services::InProcess(s) => s.ready(),
         Services::Processes(s) => s.ready(),
     };
-    Ready { nats: stack.nats.ready(), services }
+    let (nats, hub) = stack.servers.ready();
+    Ready { nats, hub, services }
 }
 
 /// From "listens" to "stopped". Whatever happens in between, everything is stopped in order.
@@ -181,16 +211,18 @@ async fn serve(
     signals: &Signals,
     out: Output,
 ) -> Result {
+    let settings = stack.settings.clone();
     let work = async {
         all_ready(ready).await?;
         if let Some(path) = &args.ready_file {
             ready.write(path)?;
         }
-        banner::ready(ready, data.path(), began.elapsed(), out)?;
+        banner::ready(ready, &settings, began.elapsed(), out)?;
         if !args.no_demo {
             demo::run(place, data.path(), ready, global, out).await;
+            evidence::run(&settings, ready, out).await;
         }
-        banner::next_steps(ready, place.has_digest(), out)?;
+        banner::next_steps(ready, &settings, place.has_digest(), out)?;
         std::future::pending::<Result>().await
     };
     tokio::pin!(work);
@@ -239,17 +271,14 @@ async fn all_ready(ready: &Ready) -> Result {
     Ok(())
 }
 
-/// Worker, orchestrator, NATS: each finishes while what it needs is still there.
+/// Services, then NATS: each finishes while what it needs is still there.
 async fn stop(stack: Stack, out: Output) -> Result {
     let tell = |name: &str| out.note(format!("stopping the {name}"));
     let outcome = match stack.services {
         Services::InProcess(services) => services.stop(tell).await,
         Services::Processes(services) => services.stop(tell).await,
     };
-    if let Nats::Own { .. } = stack.nats {
-        tell("NATS server");
-    }
-    stack.nats.stop().await;
+    stack.servers.stop(tell).await;
     if outcome.is_ok() {
         out.note("everything drained");
     }

@@ -1,13 +1,12 @@
-//! The NATS server of `dev`: JetStream in the data directory, kept running on the same ports.
+//! The NATS servers of `dev`: JetStream in the data directory, kept running on the same ports.
+//!
+//! One, or with `--edge` two: a hub, and a site's server that is a leaf node of it. Their accounts and
+//! what crosses the link are those of `k8s/components/edge`, which sites are deployed with.
 
-use super::{child::Spec, keeper::Keeper, locate, ports::Ports, ready::NatsReady};
+use super::{child::Spec, keeper::Keeper, locate, ready::NatsReady, settings::HUB_DOMAIN};
 use crate::error::{Failure, Result};
 use serde::Deserialize;
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -19,6 +18,68 @@ const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// Between looks for the ports file.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What a hub adds to its configuration, and what a site does.
+const HUB: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s/components/edge/nats-hub.conf"));
+const SITE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s/components/edge/nats-leaf.conf"));
+
+/// What a server is for.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// The only one.
+    Alone,
+    /// The hub of an edge site.
+    Hub {
+        /// Takes leaf nodes.
+        leaf_nodes: SocketAddr,
+        /// Where they find it: the site's end of the link.
+        advertised: SocketAddr,
+    },
+    /// The server of an edge site.
+    Site {
+        /// Its JetStream domain.
+        site: String,
+        /// Its end of the link.
+        link: SocketAddr,
+    },
+}
+
+impl Role {
+    /// The name in messages and of the log.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Alone => "nats-server",
+            Self::Hub { .. } => "nats-hub",
+            Self::Site { .. } => "nats-site",
+        }
+    }
+
+    /// The folder in the data directory. Streams of other accounts and domains are kept apart.
+    fn folder(&self) -> &'static str {
+        match self {
+            Self::Alone => "nats",
+            Self::Hub { .. } | Self::Site { .. } => self.name(),
+        }
+    }
+
+    fn domain(&self) -> Option<&str> {
+        match self {
+            Self::Alone => None,
+            Self::Hub { .. } => Some(HUB_DOMAIN),
+            Self::Site { site, .. } => Some(site),
+        }
+    }
+
+    fn more(&self) -> String {
+        match self {
+            Self::Alone => String::new(),
+            Self::Hub { leaf_nodes, advertised } => {
+                format!("HUB_LEAF_LISTEN: \"{leaf_nodes}\"\nHUB_LEAF_ADVERTISE: \"{advertised}\"\n{HUB}")
+            }
+            Self::Site { link, .. } => format!("HUB_LEAF_URL: \"nats-leaf://{link}\"\n{SITE}"),
+        }
+    }
+}
 
 /// The server: ours, or one that runs elsewhere.
 pub enum Nats {
@@ -36,24 +97,25 @@ pub enum Nats {
 }
 
 impl Nats {
-    /// Starts a server and waits until it listens.
+    /// Starts a server and waits until it listens; `ports` are for clients and for monitoring, 0 takes
+    /// a free one.
     ///
     /// # Errors
     /// There is no binary, or it does not come up.
-    pub async fn start(data: &Path, ports: Ports, changed: Arc<Notify>) -> Result<Self> {
+    pub async fn start(role: Role, data: &Path, ports: [u16; 2], changed: Arc<Notify>) -> Result<Self> {
         let program = tokio::task::spawn_blocking(locate::nats_server).await.map_err(anyhow::Error::from)??;
-        let folder = data.join("nats");
+        let folder = data.join(role.folder());
         let unwritable = |e| Failure::new(format!("{} cannot be written: {e}", folder.display()));
         std::fs::create_dir_all(&folder).map_err(unwritable)?;
         forget_ports_files(&folder);
         let config = folder.join("nats-server.conf");
-        std::fs::write(&config, configuration(&folder, ports.nats, ports.monitor)).map_err(unwritable)?;
+        std::fs::write(&config, configuration(&role, &folder, ports)).map_err(unwritable)?;
         let spec = Spec {
-            name: "nats-server",
+            name: role.name(),
             program,
             args: ["-c".into(), config.clone().into(), "--ports_file_dir".into(), folder.clone().into()].into(),
             env: Default::default(),
-            log: data.join("logs/nats-server.log"),
+            log: data.join(format!("logs/{}.log", role.name())),
         };
         let keeper = Keeper::start(spec, STOP_MAX, changed);
         let found = tokio::select! {
@@ -68,7 +130,7 @@ impl Nats {
             }
         };
         // A restart must come back where the clients look for it.
-        std::fs::write(&config, configuration(&folder, port, monitor)).map_err(unwritable)?;
+        std::fs::write(&config, configuration(&role, &folder, [port, monitor])).map_err(unwritable)?;
         keeper.established(|_| {});
         Ok(Self::Own {
             keeper,
@@ -138,19 +200,21 @@ fn forget_ports_files(folder: &Path) {
     }
 }
 
-fn configuration(folder: &Path, port: u16, monitor: u16) -> String {
+fn configuration(role: &Role, folder: &Path, [port, monitor]: [u16; 2]) -> String {
     let free = |port: u16| if port == 0 { -1 } else { i32::from(port) };
-    let store: PathBuf = folder.to_owned();
+    // A JSON string is a valid string of the server's configuration too.
+    let store = serde_json::Value::from(folder.to_string_lossy().as_ref());
+    let domain = role.domain().map(|domain| format!("  domain: \"{domain}\"\n")).unwrap_or_default();
     format!(
         "# Written by `agentforge dev` at each start.\n\
-         server_name: agentforge-dev\n\
+         server_name: agentforge-dev{}\n\
          listen: \"127.0.0.1:{}\"\n\
          http: \"127.0.0.1:{}\"\n\
-         jetstream {{\n  store_dir: {}\n}}\n",
+         jetstream {{\n  store_dir: {store}\n{domain}}}\n{}",
+        role.folder().trim_start_matches("nats"),
         free(port),
         free(monitor),
-        // A JSON string is a valid string of the server's configuration too.
-        serde_json::Value::from(store.to_string_lossy().as_ref()),
+        role.more(),
     )
 }
 
@@ -160,9 +224,18 @@ mod tests {
 
     #[test]
     fn free_ports_are_asked_for_and_known_ones_kept() {
-        let text = configuration(Path::new("/a b"), 0, 8222);
+        let text = configuration(&Role::Alone, Path::new("/a b"), [0, 8222]);
         assert!(text.contains("listen: \"127.0.0.1:-1\"") && text.contains("http: \"127.0.0.1:8222\""), "{text}");
-        assert!(text.contains("store_dir: \"/a b\""), "{text}");
+        assert!(text.contains("store_dir: \"/a b\"") && !text.contains("domain"), "{text}");
         assert_eq!(port_of("nats://127.0.0.1:4222"), Some(4222));
+    }
+
+    #[test]
+    fn hub_and_site_have_their_domains_and_meet_at_the_link() {
+        let (leaf_nodes, link) = ("127.0.0.1:7422".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+        let hub = configuration(&Role::Hub { leaf_nodes, advertised: link }, Path::new("/h"), [0, 0]);
+        assert!(hub.contains("domain: \"hub\"") && hub.contains("HUB_LEAF_ADVERTISE: \"127.0.0.1:1\""), "{hub}");
+        let site = configuration(&Role::Site { site: "pier".into(), link }, Path::new("/s"), [0, 0]);
+        assert!(site.contains("domain: \"pier\"") && site.contains("nats-leaf://127.0.0.1:1"), "{site}");
     }
 }

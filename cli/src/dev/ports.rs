@@ -20,10 +20,33 @@ pub struct Ports {
     pub metrics: u16,
     /// Metrics of the worker with `--processes`.
     pub worker_metrics: u16,
+    /// Syncdaemon health and status.
+    pub sync_http: u16,
+    /// Metrics of the syncdaemon with `--processes`.
+    pub sync_metrics: u16,
+    /// NATS clients of the hub, with `--edge`.
+    pub hub: u16,
+    /// NATS monitoring of the hub, with `--edge`.
+    pub hub_monitor: u16,
+    /// Leaf nodes of the hub, with `--edge`.
+    pub leaf_nodes: u16,
 }
 
-/// The highest offset from the base.
-const LAST_OFFSET: u16 = 6;
+/// How many there are; with a base they follow each other.
+const COUNT: u16 = 12;
+/// Where they are unless asked otherwise, in the order of the offsets.
+const STANDARD: [u16; COUNT as usize] = [4222, 8222, 8080, 50051, 8082, 7777, 7778, 8081, 7779, 4223, 8223, 7422];
+
+/// Which of the ports are used.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// NATS is ours.
+    pub own_nats: bool,
+    /// `--processes`.
+    pub processes: bool,
+    /// `--edge`.
+    pub edge: bool,
+}
 
 impl Ports {
     /// The standard ports, all free ones (base 0), or the base and those after it.
@@ -31,7 +54,19 @@ impl Ports {
     /// # Errors
     /// The base leaves no room for all of them.
     pub fn plan(base: Option<u16>) -> Result<Self> {
-        let of = |[nats, monitor, http, grpc, worker_http, metrics, worker_metrics]: [u16; 7]| Self {
+        match base {
+            None => Ok(Self::of(STANDARD)),
+            Some(0) => Ok(Self::of([0; COUNT as usize])),
+            Some(base) if base <= u16::MAX - (COUNT - 1) => {
+                let mut offsets = 0..COUNT;
+                Ok(Self::of(std::array::from_fn(|_| base + offsets.next().unwrap_or_default())))
+            }
+            Some(base) => Err(Failure::usage(format!("--port-base {base} is too high: {} ports follow it", COUNT - 1))),
+        }
+    }
+
+    fn of(ports: [u16; COUNT as usize]) -> Self {
+        let [
             nats,
             monitor,
             http,
@@ -39,14 +74,25 @@ impl Ports {
             worker_http,
             metrics,
             worker_metrics,
-        };
-        match base {
-            None => Ok(of([4222, 8222, 8080, 50051, 8082, 7777, 7778])),
-            Some(0) => Ok(of([0; 7])),
-            Some(base) if base <= u16::MAX - LAST_OFFSET => Ok(of([0, 1, 2, 3, 4, 5, 6].map(|offset| base + offset))),
-            Some(base) => {
-                Err(Failure::usage(format!("--port-base {base} is too high: {} ports follow it", LAST_OFFSET)))
-            }
+            sync_http,
+            sync_metrics,
+            hub,
+            hub_monitor,
+            leaf_nodes,
+        ] = ports;
+        Self {
+            nats,
+            monitor,
+            http,
+            grpc,
+            worker_http,
+            metrics,
+            worker_metrics,
+            sync_http,
+            sync_metrics,
+            hub,
+            hub_monitor,
+            leaf_nodes,
         }
     }
 
@@ -54,7 +100,7 @@ impl Ports {
     ///
     /// # Errors
     /// Which ports of what are taken.
-    pub fn check(&self, own_nats: bool, processes: bool) -> Result {
+    pub fn check(&self, Used { own_nats, processes, edge }: Used) -> Result {
         let wanted = [
             (self.nats, "NATS", own_nats),
             (self.monitor, "NATS monitoring", own_nats),
@@ -63,6 +109,11 @@ impl Ports {
             (self.worker_http, "worker HTTP", true),
             (self.metrics, "metrics", true),
             (self.worker_metrics, "worker metrics", processes),
+            (self.sync_http, "syncdaemon HTTP", true),
+            (self.sync_metrics, "syncdaemon metrics", processes),
+            (self.hub, "NATS of the hub", edge),
+            (self.hub_monitor, "NATS monitoring of the hub", edge),
+            (self.leaf_nodes, "leaf nodes of the hub", edge),
         ];
         let taken: Vec<String> = wanted
             .iter()
@@ -75,6 +126,14 @@ impl Ports {
             many => Err(in_use(&format!("ports {} are", many.join(", ")))),
         }
     }
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// None is.
+pub fn free() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn in_use(what: &str) -> Failure {
@@ -95,22 +154,24 @@ mod tests {
     #[test]
     fn a_base_gives_ports_in_a_row_and_zero_gives_free_ones() {
         let ports = Ports::plan(Some(20_000)).unwrap();
-        assert_eq!((ports.nats, ports.grpc, ports.worker_metrics), (20_000, 20_003, 20_006));
+        assert_eq!((ports.nats, ports.grpc, ports.leaf_nodes), (20_000, 20_003, 20_011));
         assert_eq!(Ports::plan(Some(0)).unwrap().http, 0);
         assert_eq!(Ports::plan(None).unwrap().grpc, 50051);
-        assert!(Ports::plan(Some(65_529)).is_ok());
-        assert_eq!(Ports::plan(Some(65_530)).unwrap_err().exit, crate::error::USAGE);
+        assert!(Ports::plan(Some(65_524)).is_ok());
+        assert_eq!(Ports::plan(Some(65_525)).unwrap_err().exit, crate::error::USAGE);
     }
+
+    const ALONE: Used = Used { own_nats: true, processes: false, edge: false };
 
     #[test]
     fn a_taken_port_is_named_with_its_use() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = held.local_addr().unwrap().port();
         let ports = Ports { grpc: port, ..Ports::plan(Some(0)).unwrap() };
-        let failure = ports.check(true, false).unwrap_err();
+        let failure = ports.check(ALONE).unwrap_err();
         assert!(failure.message.contains(&format!("port {port} (orchestrator gRPC) is taken")), "{failure}");
         assert!(failure.hint.unwrap().contains("--port-base 0"));
         let unused = Ports { nats: port, ..Ports::plan(Some(0)).unwrap() };
-        assert!(unused.check(false, false).is_ok(), "NATS is elsewhere");
+        assert!(unused.check(Used { own_nats: false, ..ALONE }).is_ok(), "NATS is elsewhere");
     }
 }

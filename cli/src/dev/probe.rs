@@ -9,8 +9,8 @@ use tokio::{
 
 /// One answer may take so long.
 const ASK_MAX: Duration = Duration::from_secs(2);
-/// More of an answer is not read.
-const ANSWER_MAX_BYTES: u64 = 64 << 10;
+/// More of an answer is not read; a page of metrics of all services has some tens of kilobytes.
+const ANSWER_MAX_BYTES: u64 = 1 << 20;
 
 /// Whether `GET <base>/readyz` answers 200.
 ///
@@ -23,6 +23,14 @@ pub async fn is_ready(base: &str) -> Result<(), String> {
         Ok(Ok((200, _))) => Ok(()),
         Ok(Ok((status, body))) => Err(format!("{status} {}", body.trim())),
     }
+}
+
+/// The value of the first series of a metric on a page; `None` while it cannot be read.
+pub async fn metric(page: &str, name: &str) -> Option<f64> {
+    let (base, path) = page.rsplit_once('/')?;
+    let (_, text) = timeout(ASK_MAX, get(base, &format!("/{path}"))).await.ok()?.ok()?;
+    let of_metric = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    text.lines().find(of_metric)?.rsplit(' ').next()?.parse().ok()
 }
 
 async fn get(base: &str, path: &str) -> std::io::Result<(u16, String)> {
@@ -56,6 +64,22 @@ mod tests {
         let told = is_ready(&base).await;
         server.await.unwrap();
         told
+    }
+
+    #[tokio::test]
+    async fn a_metric_is_found_by_its_whole_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let page = format!("http://{}/metrics", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let text = "# HELP depth x\ndepth_of_all 7\ndepth{site=\"a b\"} 3\n";
+                let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{text}").as_bytes()).await;
+            }
+        });
+        assert_eq!(metric(&page, "depth").await, Some(3.0));
+        assert_eq!(metric(&page, "dept").await, None);
+        assert_eq!(metric("", "depth").await, None);
     }
 
     #[tokio::test]

@@ -1,10 +1,10 @@
-//! Orchestrator and worker as the separate binaries beside this one, kept running on the same ports.
+//! The services as the separate binaries beside this one, kept running on the same ports.
 
 use super::{
     child::Spec,
     keeper::Keeper,
     ready::ServiceReady,
-    settings::{ORCHESTRATOR, Settings, WORKER},
+    settings::{ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
 };
 use crate::error::{Failure, Result};
 use std::{
@@ -37,16 +37,18 @@ struct Running {
 }
 
 impl Processes {
-    /// Starts both and waits until they listen.
+    /// Starts all of them and waits until they listen.
     ///
     /// # Errors
     /// A binary is missing, or a service does not come up.
     pub async fn start(settings: &Settings, changed: &Arc<Notify>) -> Result<Self> {
-        let started = [(WORKER, settings.worker()), (ORCHESTRATOR, settings.orchestrator())]
+        let wanted =
+            [(SYNCDAEMON, settings.syncdaemon()), (WORKER, settings.worker()), (ORCHESTRATOR, settings.orchestrator())];
+        let started = wanted
             .into_iter()
             .map(|(name, env)| Ok((name, spec(name, env, &settings.data)?)))
             .collect::<Result<Vec<_>>>()?;
-        // Both at once: each waits by itself for what it needs.
+        // All at once: each waits by itself for what it needs.
         let keepers: Vec<(PathBuf, Keeper)> = started
             .into_iter()
             .map(|(name, spec)| (ready_file(&settings.data, name), Keeper::start(spec, STOP_MAX, changed.clone())))
@@ -87,7 +89,7 @@ impl Processes {
         self.running.iter().map(|r| (r.keeper.name, entry(r))).collect()
     }
 
-    /// Stops the worker, then the orchestrator; `tell` is called before each.
+    /// Stops the syncdaemon, the worker, then the orchestrator; `tell` is called before each.
     ///
     /// # Errors
     /// The first that did not end with exit code 0.

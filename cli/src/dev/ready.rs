@@ -11,8 +11,11 @@ use std::{
 /// What runs where.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ready {
-    /// The NATS server.
+    /// The NATS server; the site's, with `--edge`.
     pub nats: NatsReady,
+    /// The NATS server of the hub, with `--edge`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hub: Option<NatsReady>,
     /// The services, by name.
     pub services: BTreeMap<&'static str, ServiceReady>,
 }

@@ -23,8 +23,12 @@ const NOT_FROM_ENVIRONMENT: [&str; 9] = [
 pub const ORCHESTRATOR: &str = "orchestrator";
 /// The name of the worker.
 pub const WORKER: &str = "worker";
+/// The name of the syncdaemon.
+pub const SYNCDAEMON: &str = "syncdaemon";
+/// The JetStream domain of the hub, with `--edge`.
+pub const HUB_DOMAIN: &str = "hub";
 
-/// What both services are told.
+/// What the services are told.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Absolute.
@@ -41,6 +45,8 @@ pub struct Settings {
     pub concurrency: Option<usize>,
     /// The tools file, unless the environment names one.
     pub tools: Option<PathBuf>,
+    /// The site's name, with `--edge`.
+    pub site: Option<String>,
     /// Whether the environment sets a key.
     pub is_set: fn(&str) -> bool,
 }
@@ -59,7 +65,22 @@ impl Settings {
         set("ENV", "dev".to_owned());
         set("DATA_DIR", self.data.to_string_lossy().into_owned());
         set("NATS_URL", self.nats_url.clone());
+        if let Some(site) = &self.site {
+            set("SITE", site.clone());
+            set("EDGE_MODE", "on".to_owned());
+            set("EDGE_HUB_DOMAIN", HUB_DOMAIN.to_owned());
+        }
         map
+    }
+
+    /// The replay directory.
+    pub fn replay(&self) -> PathBuf {
+        self.data.join("replay")
+    }
+
+    /// The directory of the ledger.
+    pub fn ledger(&self) -> PathBuf {
+        self.data.join("ledger")
     }
 
     /// For the orchestrator.
@@ -89,6 +110,23 @@ impl Settings {
         map
     }
 
+    /// For the syncdaemon.
+    pub fn syncdaemon(&self) -> BTreeMap<String, String> {
+        let mut map = self.common();
+        let domain = self.site.as_ref().map_or("", |_| HUB_DOMAIN);
+        for (key, value) in [
+            ("HTTP_PORT", self.ports.sync_http.to_string()),
+            ("METRICS_PORT", self.ports.sync_metrics.to_string()),
+            ("SYNC_QUEUE_DIR", self.replay().to_string_lossy().into_owned()),
+            ("SYNC_LEDGER_DIR", self.ledger().to_string_lossy().into_owned()),
+            ("SYNC_SUBJECT", String::new()),
+            ("SYNC_JS_DOMAIN", domain.to_owned()),
+        ] {
+            map.insert(key.to_owned(), value);
+        }
+        map
+    }
+
     /// In one process the terminal belongs to `dev`: quiet logs as text, unless asked otherwise.
     pub fn quiet(&self, mut map: BTreeMap<String, String>) -> BTreeMap<String, String> {
         for (key, value) in [("LOG_LEVEL", "warn"), ("LOG_FORMAT", "text")] {
@@ -106,6 +144,7 @@ mod tests {
     use agentforge_config::{Reader, Source};
     use agentforge_orchestrator::Orchestrator;
     use agentforge_runtime::Service;
+    use agentforge_syncdaemon::Syncdaemon;
     use agentforge_worker::WorkerService;
 
     fn settings() -> Settings {
@@ -117,6 +156,7 @@ mod tests {
             ports: Ports::plan(Some(0)).unwrap(),
             concurrency: Some(16),
             tools: None,
+            site: None,
             is_set: |_| false,
         }
     }
@@ -127,13 +167,15 @@ mod tests {
             ("NATS_URL", "nats://elsewhere"),
             ("NATS_TLS_CA", "/no/such"),
             ("ENV", "production"),
+            ("SYNC_SUBJECT", "edge.evidence.elsewhere"),
+            ("SYNC_JS_DOMAIN", "elsewhere"),
         ]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into()
     }
 
     #[test]
-    fn both_services_accept_what_they_are_told_whatever_the_environment_says() {
+    fn services_accept_what_they_are_told_whatever_the_environment_says() {
         let source = (settings().orchestrator(), hostile());
         let mut reader = Reader::new(&source);
         let config = Orchestrator::read_config(&mut reader);
@@ -146,6 +188,17 @@ mod tests {
         let config = WorkerService::read_config(&mut reader);
         reader.finish().unwrap();
         assert_eq!(config.concurrency, 16);
+
+        for site in [None, Some("pier".to_owned())] {
+            let settings = Settings { site, ..settings() };
+            let source = (settings.syncdaemon(), hostile());
+            let mut reader = Reader::new(&source);
+            let config = Syncdaemon::read_config(&mut reader);
+            reader.finish().unwrap();
+            let name = settings.site.as_deref().unwrap_or("dev");
+            assert_eq!((config.subject, config.queue_dir), (format!("edge.evidence.{name}"), "/data/replay".into()));
+            assert_eq!(config.domain.is_some(), settings.site.is_some());
+        }
     }
 
     #[test]

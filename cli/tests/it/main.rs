@@ -3,6 +3,7 @@
 
 mod batch;
 mod dev;
+mod dev_edge;
 mod dev_faults;
 mod support;
 mod usage;

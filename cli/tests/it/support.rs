@@ -152,8 +152,9 @@ pub fn kill9(pid: u32) {
 
 /// The separate binaries; cargo builds them only when their packages are built too.
 pub fn has_service_binaries() -> bool {
-    let built =
-        ["agentforge-orchestrator", "agentforge-worker"].iter().all(|n| Path::new(BINARY).with_file_name(n).is_file());
+    let built = ["agentforge-orchestrator", "agentforge-worker", "agentforge-syncdaemon"]
+        .iter()
+        .all(|n| Path::new(BINARY).with_file_name(n).is_file());
     assert!(built || std::env::var("CI").is_err(), "CI=true forbids skipping: build the service binaries first");
     if !built {
         eprintln!("SKIPPED: the service binaries are not built");
