@@ -37,7 +37,11 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -61,6 +65,8 @@ pub struct Large {
     pub progress: Arc<Progress>,
     /// Largest file, and rest.
     pub rules: Rules,
+    /// Whether stream and bucket were made sure of: before that nobody may answer for them.
+    pub bucket: watch::Receiver<bool>,
     /// The service stops.
     pub stop: CancellationToken,
 }
@@ -97,7 +103,11 @@ struct Stored {
 
 impl Large {
     /// Sends one file after the other until the stop, or until no more can come.
-    pub async fn run(self, mut files: mpsc::Receiver<Candidate>) {
+    pub async fn run(mut self, mut files: mpsc::Receiver<Candidate>) {
+        tokio::select! {
+            _ = self.bucket.wait_for(|there| *there) => {}
+            () = self.stop.cancelled() => return,
+        }
         loop {
             let candidate = tokio::select! {
                 biased;

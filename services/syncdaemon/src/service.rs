@@ -139,8 +139,8 @@ impl Service for Syncdaemon {
 
         let hub = HubConfig { domain: config.domain.clone() };
         let link = HubLink::start(parts.nats.clone(), &hub);
-        spawn_watchers(&config, &runtime, &parts, &desk, &link);
-        let lanes = spawn_lanes(&config, &runtime, &parts, desk, link.up());
+        let bucket = spawn_watchers(&config, &runtime, &parts, &desk, &link);
+        let lanes = spawn_lanes(&config, &runtime, &parts, desk, link.up(), bucket);
         info!(site = %config.site, dir = %config.queue_dir.display(), subject = config.subject, "delivering evidence");
 
         stop.cancelled().await;
@@ -189,8 +189,14 @@ fn find_files(config: &Config, runtime: &Runtime, parts: &Parts) -> Result<(), E
     Ok(())
 }
 
-/// The tasks that look after directory, gauges, link and stream.
-fn spawn_watchers(config: &Config, runtime: &Runtime, parts: &Parts, desk: &Desk, link: &HubLink) {
+/// The tasks that look after directory, gauges, link and stream. Tells when the stream was made sure of.
+fn spawn_watchers(
+    config: &Config,
+    runtime: &Runtime,
+    parts: &Parts,
+    desk: &Desk,
+    link: &HubLink,
+) -> told::Receiver<bool> {
     let (supervisor, readiness, stop) = (runtime.supervisor(), runtime.readiness(), runtime.stopping());
     let gate = readiness.gate("queue_dir", true);
     gate.set(true, "usable");
@@ -199,8 +205,11 @@ fn spawn_watchers(config: &Config, runtime: &Runtime, parts: &Parts, desk: &Desk
     let gate = readiness.gate("link", false);
     let (link_parts, up) = (parts.clone(), link.up());
     supervisor.spawn("link", OnEnd::Stop, tell_link(link_parts, desk.clone(), up, gate, stop.clone()));
-    let (config, nats, up, gate) = (config.clone(), parts.nats.clone(), link.up(), readiness.gate("stream", false));
-    supervisor.spawn("evidence-stream", OnEnd::Stop, ensure(config, nats, up, gate, stop));
+    let (tells, bucket) = told::channel(false);
+    let ensurer =
+        Ensurer { config: config.clone(), nats: parts.nats.clone(), gate: readiness.gate("stream", false), tells };
+    supervisor.spawn("evidence-stream", OnEnd::Stop, ensurer.run(link.up(), stop));
+    bucket
 }
 
 /// The lanes; each future resolves when its lane has ended.
@@ -210,6 +219,7 @@ fn spawn_lanes(
     parts: &Parts,
     desk: Desk,
     link: told::Receiver<bool>,
+    bucket: told::Receiver<bool>,
 ) -> [oneshot::Receiver<()>; 2] {
     let hub = Arc::new(Hub::new(parts.nats.clone(), config, parts.progress.clone()));
     let rules = Rules { whole_max_bytes: 0, file_max_bytes: config.max_file_bytes, settle: config.settle };
@@ -221,6 +231,7 @@ fn spawn_lanes(
         desk: desk.clone(),
         progress: progress.clone(),
         rules,
+        bucket,
         stop: runtime.stopping(),
     };
     let sender = Sender { hub, queue, desk, progress, large: to_large, link, max_inflight: config.max_inflight, rules };
@@ -343,44 +354,56 @@ async fn tell_link(
 }
 
 /// Makes sure of stream and bucket whenever the hub comes within reach.
-async fn ensure(
+struct Ensurer {
     config: Config,
     nats: Nats,
-    mut up: told::Receiver<bool>,
     gate: Gate,
-    stop: CancellationToken,
-) -> Result<(), anyhow::Error> {
-    let js = Hub::jetstream(&nats, config.domain());
-    loop {
-        tokio::select! {
-            seen = up.wait_for(|up| *up) => { seen?; }
-            () = stop.cancelled() => return Ok(()),
+    /// Set when there is nothing more to be done about them.
+    tells: told::Sender<bool>,
+}
+
+impl Ensurer {
+    async fn run(self, mut up: told::Receiver<bool>, stop: CancellationToken) -> Result<(), anyhow::Error> {
+        loop {
+            tokio::select! {
+                seen = up.wait_for(|up| *up) => { seen?; }
+                () = stop.cancelled() => return Ok(()),
+            }
+            let again = self.ensure().await;
+            let wait = async {
+                match again {
+                    Some(time) => sleep(time).await,
+                    // After a cut somebody may have changed the hub.
+                    None => drop(up.wait_for(|up| !*up).await),
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                () = stop.cancelled() => return Ok(()),
+            }
         }
-        let again = match ensure_evidence(&js, &config.evidence, config.domain.is_some()).await {
+    }
+
+    /// When to try again; `None` when all is as it should be.
+    async fn ensure(&self) -> Option<Duration> {
+        let js = Hub::jetstream(&self.nats, self.config.domain());
+        let keep_limits = self.config.domain.is_some();
+        let error = match ensure_evidence(&js, &self.config.evidence, keep_limits).await {
             Ok(_) => {
-                gate.set(true, "as planned");
-                None
+                self.gate.set(true, "as planned");
+                self.tells.send_replace(true);
+                return None;
             }
-            Err(error) => {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "stream and bucket of evidence are not as they should be"
-                );
-                gate.set(false, error.to_string());
-                Some(if error.is_retryable() { ENSURE_EVERY } else { ENSURE_UNFIT })
-            }
+            Err(error) => error,
         };
-        let down = async {
-            match again {
-                Some(time) => sleep(time).await,
-                // After a cut somebody may have changed the hub.
-                None => drop(up.wait_for(|up| !*up).await),
-            }
-        };
-        tokio::select! {
-            () = down => {}
-            () = stop.cancelled() => return Ok(()),
+        warn!(error = &error as &dyn std::error::Error, "stream and bucket of evidence are not as they should be");
+        self.gate.set(false, error.to_string());
+        if error.is_retryable() {
+            return Some(ENSURE_EVERY);
         }
+        // They are there, and a person has to decide about them; the hub says itself what it takes.
+        self.tells.send_replace(true);
+        Some(ENSURE_UNFIT)
     }
 }
 

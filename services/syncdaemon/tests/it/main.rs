@@ -1,6 +1,11 @@
 //! The syncdaemon as a process of its own, against real NATS servers.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod bounds;
 mod crashes;
 mod delivery;
+mod duplicates;
+mod edge;
+mod ledger;
+mod odd;
 mod site;

@@ -241,6 +241,14 @@ impl Stream<'_> {
         .await;
     }
 
+    /// Waits until it has at least so many messages.
+    pub async fn until_some(&self, count: u64) {
+        eventually(SOON, &format!("{count} messages or more are in {}", self.name), || async {
+            self.count().await >= count
+        })
+        .await;
+    }
+
     /// Every message, by its sequence.
     pub async fn messages(&self) -> Vec<Message> {
         let stream = self.js.get_stream(self.name).await.unwrap();
