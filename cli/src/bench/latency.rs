@@ -3,7 +3,7 @@
 use super::stack::Stack;
 use super::throughput::{client, request};
 use crate::error::{Failure, Result};
-use agentforge_proto::v1::{GetJobRequest, JobState, SubmitJobRequest};
+use agentforge_proto::v1::{JobState, SubmitJobRequest};
 use serde::Serialize;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -72,19 +72,13 @@ fn keep(done: Done, warm_up: u64, took: &mut Vec<Duration>) -> Result {
 
 async fn one(
     mut client: agentforge_proto::v1::jobs_client::JobsClient<Channel>,
-    request: SubmitJobRequest,
+    mut request: SubmitJobRequest,
 ) -> Result<Duration> {
-    let failed = |e: tonic::Status| Failure::new(format!("a call failed: {}", e.message()));
+    request.wait = Some(prost_types::Duration { seconds: 30, nanos: 0 });
     let begun = Instant::now();
-    let job = client
-        .submit_job(request)
-        .await
-        .map_err(failed)?
-        .into_inner()
-        .job
-        .ok_or_else(|| Failure::new("no job in the answer"))?;
-    let wait = Some(prost_types::Duration { seconds: 30, nanos: 0 });
-    let job = client.get_job(GetJobRequest { id: job.id, wait }).await.map_err(failed)?.into_inner();
+    let answer = client.submit_job(request).await;
+    let answer = answer.map_err(|e| Failure::new(format!("a call failed: {}", e.message())))?;
+    let job = answer.into_inner().job.ok_or_else(|| Failure::new("no job in the answer"))?;
     if job.state() == JobState::Succeeded {
         Ok(begun.elapsed())
     } else {

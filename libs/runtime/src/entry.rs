@@ -100,9 +100,19 @@ fn help<S: Service>() -> String {
     )
 }
 
+/// Half of the cores: the rest is for the threads of the database, for tools, and for the NATS server that
+/// often runs beside. On a small machine more threads wake each other for nothing.
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+}
+
 fn start<S: Service>(config: S::Config) -> u8 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name(S::NAME).build();
-    let runtime = match runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_name(S::NAME);
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        builder.worker_threads(worker_threads());
+    }
+    let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(&format!("{}: cannot start the async runtime: {error}\n", S::NAME));

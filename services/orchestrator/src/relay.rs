@@ -64,8 +64,8 @@ pub trait Lane: Send + Sync + 'static {
     async fn claim(&self, limit: u32) -> Result<(Vec<Self::Item>, bool), store::Error>;
     /// When the store should be asked next.
     async fn next_due(&self) -> Result<Option<Micros>, store::Error>;
-    /// The PubAck came.
-    fn published(&self, item: Self::Item, ack: publish::Ack);
+    /// The PubAck came. Waits while more publishes are settled than the store can note.
+    async fn published(&self, item: Self::Item, ack: publish::Ack);
     /// Gives claims back.
     async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
     /// `n` items left memory, by publish or release.
@@ -152,9 +152,9 @@ impl<L: Lane> Relay<L> {
             tokio::select! {
                 biased;
                 Some(outcome) = under_way.next(), if !under_way.is_empty() => {
-                    self.settle(outcome);
+                    self.settle(outcome).await;
                     while let Some(Some(outcome)) = under_way.next().now_or_never() {
-                        self.settle(outcome);
+                        self.settle(outcome).await;
                     }
                 }
                 Some(seq) = self.forgets.recv() => self.forget(seq),
@@ -167,7 +167,7 @@ impl<L: Lane> Relay<L> {
                         self.wait_longer();
                     } else if let Some((_, held)) = self.queue.pop_first() {
                         let outcome = self.publish(held.item).await;
-                        self.settle(outcome);
+                        self.settle(outcome).await;
                     } else {
                         self.release_hold();
                     }
@@ -182,9 +182,12 @@ impl<L: Lane> Relay<L> {
         }
         self.lane.open(false);
         let last_word = Instant::now() + Duration::from_secs(2);
-        while let Ok(Some(outcome)) = tokio::time::timeout_at(last_word, under_way.next()).await {
-            self.settle(outcome);
-        }
+        let acks = async {
+            while let Some(outcome) = under_way.next().await {
+                self.settle(outcome).await;
+            }
+        };
+        let _ = tokio::time::timeout_at(last_word, acks).await;
         drop(under_way);
         let rest: Vec<_> = std::mem::take(&mut self.queue).into_values().map(|h| h.item).collect();
         if let Err(e) = self.lane.release(rest).await {
@@ -226,7 +229,7 @@ impl<L: Lane> Relay<L> {
         }
     }
 
-    fn settle(&mut self, (item, outcome): Outcome<L::Item>) {
+    async fn settle(&mut self, (item, outcome): Outcome<L::Item>) {
         match outcome {
             Ok(ack) => {
                 if ack.duplicate {
@@ -234,8 +237,8 @@ impl<L: Lane> Relay<L> {
                 }
                 metrics::RELAY_PUBLISHED.inc(&[L::NAME]);
                 self.lane.let_go(1);
-                self.lane.published(item, ack);
                 self.release_hold();
+                self.lane.published(item, ack).await;
             }
             Err(e) => {
                 let reason = if matches!(e, publish::Error::Full { .. }) { "full" } else { "unavailable" };

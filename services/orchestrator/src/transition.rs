@@ -4,7 +4,7 @@
 //! ignored with a reason. Both stores call this between reading rows and writing them, inside one
 //! transaction, so that a redelivery is harmless wherever it comes from.
 
-use crate::model::{DeadReason, JobError, State};
+use crate::model::{DeadReason, Job, JobError, State};
 use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
 use agentforge_proto::bus::{ErrorClass, Finished, Outcome, OutputRef, Started};
 use agentforge_proto::time::Micros;
@@ -55,6 +55,31 @@ pub struct Current {
     pub republished: u32,
     /// Rises with each change.
     pub version: i64,
+}
+
+impl Current {
+    /// Brings a job that was read earlier up to here. `result` is what the commit of this state stored, if
+    /// it stored one; it counts only where the job succeeded. Older than `job`: does nothing.
+    pub fn bring_up(&self, job: &mut Job, result: Option<&ResultEffect>) {
+        if self.version <= job.version {
+            return;
+        }
+        job.state = self.state;
+        job.attempt = self.attempt;
+        job.deadline = self.deadline;
+        job.available_at = self.available_at;
+        job.queued_at = self.queued_at;
+        job.started_at = self.started_at;
+        job.finished_at = self.finished_at;
+        job.worker.clone_from(&self.worker);
+        job.error.clone_from(&self.error);
+        job.version = self.version;
+        if let Some(r) = result.filter(|_| self.state == State::Succeeded) {
+            job.result.clone_from(&r.output);
+            job.output_ref.clone_from(&r.output_ref);
+            job.replay_of = r.replay_of;
+        }
+    }
 }
 
 /// What happened to a job.

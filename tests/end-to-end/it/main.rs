@@ -14,6 +14,7 @@ mod replicas;
 mod rubbish;
 mod shutdown;
 mod stack;
+mod waits;
 mod workers;
 
 /// Counts are scaled in `make test` and whole in `make soak`.

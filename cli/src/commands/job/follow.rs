@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 /// The server holds one request at most 60 s; less keeps proxies in between content.
-const WAIT_STEP: Duration = Duration::from_secs(30);
+pub(super) const WAIT_STEP: Duration = Duration::from_secs(30);
 /// A server that is away for longer than this is not waited for.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
@@ -49,8 +49,8 @@ impl Patience {
 ///
 /// # Errors
 /// No such job, a server that stays away, or a job that is not final when the time is up.
-pub async fn until_final(client: &Client, id: &str, limit: Option<Duration>) -> Result<v1::Job> {
-    let end = limit.map(|limit| Instant::now() + limit);
+pub async fn until_final(client: &Client, id: &str, began: Instant, limit: Option<Duration>) -> Result<v1::Job> {
+    let end = limit.map(|limit| began + limit);
     let mut patience = Patience::default();
     let mut seen = false;
     loop {

@@ -6,6 +6,7 @@ mod follow;
 mod submit;
 mod template;
 
+use follow::WAIT_STEP;
 pub use follow::until_final;
 pub use submit::SubmitArgs;
 pub use template::{Template, read_args};
@@ -20,6 +21,7 @@ use crate::{
 use agentforge_proto::v1;
 use clap::builder::PossibleValuesParser;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What to do with jobs.
 #[derive(Debug, clap::Subcommand)]
@@ -147,7 +149,7 @@ pub(super) fn show(job: &v1::Job, context: &Context) -> Result {
 
 async fn get(args: GetArgs, context: &Context) -> Result {
     if let Some(limit) = args.wait {
-        return show_ended(&until_final(&context.client, &args.id, limit).await?, context);
+        return show_ended(&until_final(&context.client, &args.id, Instant::now(), limit).await?, context);
     }
     let request = v1::GetJobRequest { id: args.id, wait: None };
     let job = context.client.jobs().get_job(context.client.request(request)).await;

@@ -1,6 +1,6 @@
 //! `agentforge job submit`: one job, or with `--batch` many.
 
-use super::{Context, Template, batch, read_args, show, show_ended, until_final};
+use super::{Context, Template, WAIT_STEP, batch, read_args, show, show_ended, until_final};
 use crate::{
     args::{duration, moment},
     client::is_away,
@@ -8,9 +8,13 @@ use crate::{
     output::{GREEN, clean_lines, styled},
     view::{at, between, is_final},
 };
-use agentforge_proto::{time::Micros, v1};
+use agentforge_proto::{
+    time::{Micros, duration_to_proto},
+    v1,
+};
 use jiff::Timestamp;
 use std::{path::PathBuf, time::Duration};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Times that a submission is sent again when the connection broke under it.
@@ -70,10 +74,14 @@ pub(super) async fn run(args: SubmitArgs, context: &Context) -> Result {
     request.args = read_args(args.args.as_deref())?;
     request.idempotency_key = args.idempotency_key.unwrap_or_default();
     request.id = args.id.map(|id| id.to_string()).unwrap_or_default();
-    let answer = submit(context, with_identity(request)).await?;
+    // What ends soon is answered by the call that stored it; the rest is waited for with others.
+    let began = Instant::now();
+    let step = args.wait.map(|limit| limit.map_or(WAIT_STEP, |limit| limit.min(WAIT_STEP)));
+    request.wait = step.map(duration_to_proto);
+    let answer = submit(context, with_identity(request), step.unwrap_or_default()).await?;
     let job = answer.job.ok_or_else(|| Failure::new("submitting failed: the server's answer has no job"))?;
     if let Some(limit) = args.wait {
-        let job = if is_final(job.state()) { job } else { until_final(&context.client, &job.id, limit).await? };
+        let job = if is_final(job.state()) { job } else { until_final(&context.client, &job.id, began, limit).await? };
         return show_result(&job, context);
     }
     if context.out.json {
@@ -110,11 +118,11 @@ pub(super) fn with_identity(mut request: v1::SubmitJobRequest) -> v1::SubmitJobR
 }
 
 /// Sends it, and again when the connection broke: the id or the key makes the second harmless.
-async fn submit(context: &Context, request: v1::SubmitJobRequest) -> Result<v1::SubmitJobResponse> {
+async fn submit(context: &Context, request: v1::SubmitJobRequest, wait: Duration) -> Result<v1::SubmitJobResponse> {
     let mut sent = 0;
     loop {
         sent += 1;
-        match context.client.jobs().submit_job(context.client.request(request.clone())).await {
+        match context.client.jobs().submit_job(context.client.request_within(request.clone(), wait)).await {
             Ok(answer) => return Ok(answer.into_inner()),
             Err(e) if is_away(&e) && sent <= RESENDS => tokio::time::sleep(Duration::from_millis(100) * sent).await,
             Err(e) => return Err(context.client.failure("submitting", &e)),

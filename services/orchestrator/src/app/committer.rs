@@ -2,7 +2,8 @@
 //!
 //! Owns the only path on which jobs are written. A caller is answered after the commit, never
 //! before. Urgent writes (someone waits) start a commit at once; lazy ones (marks that no caller
-//! waits for) ride along, or go after a short linger. While a commit runs, the next group gathers.
+//! waits for) gather first, then ride along or go by themselves. While a commit runs, the next group
+//! gathers. Whoever leaves marks waits when there are too many: a mark that is lost is a publish made again.
 
 use super::{Handoff, Hub, OutboxGauge};
 use crate::error::Error;
@@ -11,7 +12,7 @@ use crate::model::{NewJob, State};
 use crate::store::{
     Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Outgoing, Owner, Store, Submit, Submitted,
 };
-use crate::transition::{Backoff, Change, Ignored};
+use crate::transition::{Backoff, Change, Ignored, ResultEffect};
 use agentforge_message_id::{Attempt, JobId};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
@@ -26,10 +27,18 @@ use tracing::{debug, warn};
 const GROUP_MAX: usize = 512;
 /// Urgent requests that may wait; beyond it senders wait.
 const URGENT_QUEUE: usize = 4_096;
-/// Lazy marks that may wait; beyond it they are dropped: the claim ends and the mark is made again.
-const LAZY_QUEUE: usize = 65_536;
-/// How long a lazy mark waits for company.
-const LINGER: Duration = Duration::from_millis(20);
+/// Marks of one commit, at most. A job leaves about four (its publish, and those of its events): a commit
+/// takes as many along as the jobs of a full group leave, or they would pile up under load.
+const MARKS_MAX: usize = 4 * GROUP_MAX;
+/// Marks that ride along with the next commit; fewer wait for company. A commit that somebody waits for is
+/// faster without, and the mark of a job that ended meanwhile writes nothing.
+const MARKS_MIN: usize = 256;
+/// How long a mark waits for company.
+const LINGER: Duration = Duration::from_millis(50);
+/// Marks that may wait beside those; beyond it whoever leaves them waits.
+const LAZY_QUEUE: usize = 2 * MARKS_MAX;
+/// Until marks that could not be stored are tried again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// What the committer needs to know.
 #[derive(Clone, Debug)]
@@ -149,10 +158,11 @@ impl Committer {
         self.ask(|answer| Request::Changes(changes, rejects, answer)).await
     }
 
-    /// Leaves a mark. Never waits; a mark that finds no room is made again when its claim ends.
-    pub fn mark(&self, mark: Lazy) {
-        if self.lazy.try_send(mark).is_err() {
-            debug!("no room for a mark; it is made again when the claim ends");
+    /// Leaves a mark; waits while there are too many. When the loop has ended the mark is made again by
+    /// whoever claims the row next.
+    pub async fn mark(&self, mark: Lazy) {
+        if self.lazy.send(mark).await.is_err() {
+            debug!("a mark came after the end of the commits; it is made again when the claim ends");
         }
     }
 
@@ -162,6 +172,15 @@ impl Committer {
         self.urgent.send(request(tx)).await.map_err(|_| gone())?;
         rx.await.map_err(|_| gone())?
     }
+}
+
+/// What became of a commit.
+enum Outcome {
+    Written,
+    /// Nothing is stored; the same may be stored later.
+    Unavailable,
+    /// Nothing is stored, and will not be.
+    Refused,
 }
 
 /// One group being gathered: writes on one side, who waits for them on the other.
@@ -178,6 +197,7 @@ impl CommitLoop {
     pub async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
         let mut kept: Vec<Lazy> = Vec::new();
         let mut linger_until: Option<Instant> = None;
+        let mut failing = false;
         loop {
             let mut gathered = Gathered::default();
             let timer = async {
@@ -189,10 +209,10 @@ impl CommitLoop {
             tokio::select! {
                 biased;
                 Some(r) = self.urgent.recv() => self.gather(&mut gathered, r),
-                Some(l) = self.lazy.recv(), if kept.len() < GROUP_MAX => {
+                Some(l) = self.lazy.recv(), if kept.len() < MARKS_MAX => {
                     kept.push(l);
                     linger_until.get_or_insert_with(|| Instant::now() + LINGER);
-                    if kept.len() < GROUP_MAX {
+                    if failing || kept.len() < MARKS_MIN {
                         continue;
                     }
                 }
@@ -203,27 +223,34 @@ impl CommitLoop {
                 let Ok(r) = self.urgent.try_recv() else { break };
                 self.gather(&mut gathered, r);
             }
-            while kept.len() < GROUP_MAX {
+            while kept.len() < MARKS_MAX {
                 let Ok(l) = self.lazy.try_recv() else { break };
                 kept.push(l);
+                linger_until.get_or_insert_with(|| Instant::now() + LINGER);
             }
             gathered.lazy_from = gathered.group.changes.len();
-            Self::ride_along(&mut gathered, &kept);
+            let late = linger_until.is_some_and(|t| t <= Instant::now());
+            let rode = late || !failing && kept.len() >= MARKS_MIN || stop.is_cancelled();
+            if rode {
+                Self::ride_along(&mut gathered, &kept);
+            }
             if gathered.group.is_empty() {
                 if stop.is_cancelled() {
                     return;
                 }
                 continue;
             }
-            let written = self.commit(gathered).await;
-            linger_until = None;
-            if written {
-                kept.clear();
-            } else if kept.len() >= GROUP_MAX || stop.is_cancelled() {
-                // Harmless: claims end, and the marks are made again.
-                kept.clear();
-            } else if !kept.is_empty() {
-                linger_until = Some(Instant::now() + Duration::from_millis(500));
+            match self.commit(gathered).await {
+                _ if !rode => {}
+                Outcome::Unavailable if !stop.is_cancelled() => {
+                    failing = true;
+                    linger_until = Some(Instant::now() + AGAIN);
+                }
+                // Refused: a commit without them may do. Claims end, and the marks are made again.
+                Outcome::Written | Outcome::Refused | Outcome::Unavailable => {
+                    kept.clear();
+                    (failing, linger_until) = (false, None);
+                }
             }
         }
     }
@@ -254,7 +281,7 @@ impl CommitLoop {
         }
     }
 
-    async fn commit(&mut self, g: Gathered) -> bool {
+    async fn commit(&mut self, g: Gathered) -> Outcome {
         let now = Micros::now();
         let Gathered { group, submit_answers, change_answers, lazy_from } = g;
         let lazy_ids: Vec<JobId> = group.changes[lazy_from..].iter().map(|(id, _)| *id).collect();
@@ -276,7 +303,7 @@ impl CommitLoop {
             Ok(committed) => {
                 metrics::DB_QUERY_DURATION.observe(&["commit"], begun.elapsed().as_secs_f64());
                 self.hand_on(committed, submit_answers, change_answers, &lazy_ids, &lazy_seqs, claim_until);
-                true
+                Outcome::Written
             }
             Err(e) => {
                 metrics::DB_ERRORS.inc(&[]);
@@ -302,7 +329,7 @@ impl CommitLoop {
                 for (_, a) in change_answers {
                     let _ = a.send(Err(again()));
                 }
-                false
+                if retryable { Outcome::Unavailable } else { Outcome::Refused }
             }
         }
     }
@@ -316,7 +343,7 @@ impl CommitLoop {
         lazy_seqs: &[i64],
         claim_until: Micros,
     ) {
-        let Committed { submits, mut changes, rejects_new, outbox } = committed;
+        let Committed { submits, mut changes, results, rejects_new, outbox } = committed;
         if rejects_new > 0 {
             metrics::DEAD_LETTERS.add(&["unknown", "unknown", "invalid_message"], rejects_new as u64);
         }
@@ -327,7 +354,7 @@ impl CommitLoop {
 
         let asked: usize = change_answers.iter().map(|(n, _)| n).sum();
         for c in changes.iter().flatten() {
-            self.note_change(c);
+            self.note_change(c, &results);
         }
         // Marks come last in the group; a mark for a stopped job means a message nobody needs.
         let marks = changes.split_off(asked.min(changes.len()));
@@ -370,7 +397,7 @@ impl CommitLoop {
         }
     }
 
-    fn note_change(&self, c: &Changed) {
+    fn note_change(&self, c: &Changed, results: &[(i64, ResultEffect)]) {
         let (was, is) = (c.from == State::Accepted, c.job.state == State::Accepted);
         if was && !is {
             self.gauge.sub(1);
@@ -381,7 +408,8 @@ impl CommitLoop {
             let _ = self.jobs.send(Handoff::WakeAt(c.job.available_at));
         }
         metrics::note_change(c);
-        self.hub.changed(c.job.id, c.job.version);
+        let result = || results.iter().find(|(seq, _)| *seq == c.job.seq).map(|(_, r)| r.clone());
+        self.hub.committed(&c.job, result);
     }
 }
 
@@ -403,3 +431,6 @@ fn first_attempt(seq: i64, job: &NewJob) -> Outgoing {
         traceparent: job.traceparent.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,10 @@
 //! Tells who waits for a job that it changed.
 //!
-//! In-process only. Where other replicas commit too, watchers also look for themselves now and then.
+//! In-process only. What this process committed is told in full, so that a waiter needs no read of its
+//! own; of what other replicas commit only the version is known. Watchers also look for themselves now
+//! and then.
 
+use crate::transition::{Current, ResultEffect};
 use agentforge_message_id::JobId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,33 +12,61 @@ use tokio::sync::watch;
 
 /// Cheap to clone; all clones are the same hub.
 #[derive(Clone, Debug, Default)]
-pub struct Hub(Arc<Mutex<HashMap<JobId, watch::Sender<i64>>>>);
+pub struct Hub(Arc<Mutex<HashMap<JobId, watch::Sender<Word>>>>);
+
+/// A job as a commit of this process left it.
+#[derive(Debug)]
+pub struct News {
+    /// What changes of a job.
+    pub job: Current,
+    /// Its result, where this commit stored one.
+    pub result: Option<ResultEffect>,
+}
+
+/// The last thing told of a job; `news` is missing when another process made the change.
+#[derive(Clone, Debug, Default)]
+struct Word {
+    version: i64,
+    news: Option<Arc<News>>,
+}
 
 /// One watcher's ear. Dropping it leaves nothing behind.
 #[derive(Debug)]
 pub struct Ear {
     id: JobId,
     hub: Hub,
-    rx: watch::Receiver<i64>,
+    rx: watch::Receiver<Word>,
 }
 
 impl Hub {
-    fn map(&self) -> MutexGuard<'_, HashMap<JobId, watch::Sender<i64>>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<JobId, watch::Sender<Word>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens for changes of `id` from now on.
     pub fn listen(&self, id: JobId) -> Ear {
-        let rx = self.map().entry(id).or_insert_with(|| watch::channel(0).0).subscribe();
+        let rx = self.map().entry(id).or_insert_with(|| watch::channel(Word::default()).0).subscribe();
         Ear { id, hub: self.clone(), rx }
     }
 
-    /// Says that `id` is at `version` now; older news is no news.
+    /// Tells what a commit made of a job; `result` is asked for when somebody listens.
+    pub fn committed(&self, job: &Current, result: impl FnOnce() -> Option<ResultEffect>) {
+        self.tell(job.id, job.version, || Some(Arc::new(News { job: job.clone(), result: result() })));
+    }
+
+    /// Says that `id` is at `version` now, and no more.
     pub fn changed(&self, id: JobId, version: i64) {
+        self.tell(id, version, || None);
+    }
+
+    /// Older news is no news.
+    fn tell(&self, id: JobId, version: i64, news: impl FnOnce() -> Option<Arc<News>>) {
         if let Some(tx) = self.map().get(&id) {
             tx.send_if_modified(|known| {
-                let newer = version > *known;
-                *known = version.max(*known);
+                let newer = version > known.version;
+                if newer {
+                    *known = Word { version, news: news() };
+                }
                 newer
             });
         }
@@ -58,11 +89,17 @@ impl Hub {
 }
 
 impl Ear {
-    /// Waits for the next change. Changes in between may be folded into one.
-    pub async fn heard(&mut self) {
+    /// The job it listens for.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Waits for the next change. Changes in between may be folded into one. `None`: look for yourself.
+    pub async fn heard(&mut self) -> Option<Arc<News>> {
         if self.rx.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+        self.rx.borrow_and_update().news.clone()
     }
 }
 
@@ -87,7 +124,7 @@ mod tests {
         let b = hub.listen(id);
         hub.changed(JobId::generate(), 1);
         hub.changed(id, 2);
-        a.heard().await;
+        assert!(a.heard().await.is_none(), "who hears only of a version looks for itself");
         drop(a);
         assert_eq!(hub.len(), 1);
         drop(b);

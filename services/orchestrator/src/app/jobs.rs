@@ -1,6 +1,6 @@
 //! Jobs as callers use them: submit, read, wait, watch, cancel, redrive.
 
-use super::{App, OutputStream, Page, RedriveProgress, SubmitAnswer, WAIT_MAX, page_limit};
+use super::{App, Ear, OutputStream, Page, RedriveProgress, SubmitAnswer, WAIT_MAX, page_limit};
 use crate::admission::{SubmitInput, admit};
 use crate::error::{Code, Error};
 use crate::metrics;
@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tracing::debug;
 
 /// How often a watcher looks for itself, in case a word was missed.
 const POLL_EVERY: Duration = Duration::from_secs(5);
@@ -95,6 +96,18 @@ fn job_id(id: &str) -> Result<JobId, Error> {
     id.parse().map_err(|e: agentforge_message_id::NameError| Error::field("id", e.to_string()))
 }
 
+/// The end of a wait that begins now.
+fn wait_until(wait: Duration) -> Result<Instant, Error> {
+    if wait > WAIT_MAX {
+        let max = WAIT_MAX.as_secs();
+        return Err(Error::field(
+            "wait",
+            format!("wait is {} s; at most {max} s are allowed: ask again after it", wait.as_secs()),
+        ));
+    }
+    Ok(Instant::now() + wait)
+}
+
 fn row_cursor(cursor: Option<&String>) -> Result<Option<i64>, Error> {
     some(cursor)
         .map(|c| {
@@ -109,8 +122,39 @@ impl App {
     /// # Errors
     /// `invalid_argument`, `too_large`, `conflict`, `outbox_full` (with a wait), `unavailable`.
     pub async fn submit(&self, input: SubmitInput) -> Result<SubmitAnswer, Error> {
+        let job = self.admitted(input)?;
+        self.store_new(job).await
+    }
+
+    /// As [`App::submit`], and answers once the job is final or `wait` (at most 60 s) is over: from the
+    /// commit of its result, without a read in between. Once the job is stored there is an answer.
+    ///
+    /// # Errors
+    /// As [`App::submit`], and `too_many_requests`: nothing was stored.
+    pub async fn submit_and_wait(&self, input: SubmitInput, wait: Duration) -> Result<SubmitAnswer, Error> {
+        let until = wait_until(wait)?;
+        let job = self.admitted(input)?;
+        let _permit = self.watch_permit()?;
+        // Before the commit, so that no word of it is missed.
+        let mut ear = self.0.hub.listen(job.id);
+        let mut answer = self.store_new(job).await?;
+        if ear.id() != answer.job.id {
+            // An earlier submission under the same key.
+            ear = self.0.hub.listen(answer.job.id);
+        }
+        if let Err(e) = self.until_final(&mut answer.job, ear, until).await {
+            debug!(error = &e as &dyn std::error::Error, "the wait for a stored job ended early");
+        }
+        Ok(answer)
+    }
+
+    fn admitted(&self, input: SubmitInput) -> Result<NewJob, Error> {
         let job = admit(input, &self.limits(), Micros::now(), None)?;
         self.push_back()?;
+        Ok(job)
+    }
+
+    async fn store_new(&self, job: NewJob) -> Result<SubmitAnswer, Error> {
         let labels = (job.mission.clone(), job.queue.clone(), job.tool.clone());
         match self.0.committer.submit(job).await? {
             Submitted::Created(c) => {
@@ -151,8 +195,7 @@ impl App {
     /// # Errors
     /// `invalid_argument`, `not_found`, `unavailable`.
     pub async fn job(&self, id: &str) -> Result<Job, Error> {
-        let id = job_id(id)?;
-        self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))
+        self.stored(job_id(id)?).await
     }
 
     fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
@@ -167,29 +210,35 @@ impl App {
     /// # Errors
     /// As [`App::job`], and `too_many_requests`.
     pub async fn wait(&self, id: &str, wait: Duration) -> Result<Job, Error> {
-        if wait > WAIT_MAX {
-            let max = WAIT_MAX.as_secs();
-            return Err(Error::field(
-                "wait",
-                format!("wait is {} s; at most {max} s are allowed: ask again after it", wait.as_secs()),
-            ));
-        }
-        let until = Instant::now() + wait;
+        let until = wait_until(wait)?;
         let id = job_id(id)?;
         let _permit = self.watch_permit()?;
-        let mut ear = self.0.hub.listen(id);
-        loop {
-            let job = self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
-            if job.state.is_final() || Instant::now() >= until || self.0.stopping.is_cancelled() {
-                return Ok(job);
-            }
-            tokio::select! {
-                () = ear.heard() => {}
-                () = tokio::time::sleep_until(until) => {}
-                () = tokio::time::sleep(POLL_EVERY) => {}
-                () = self.0.stopping.cancelled() => {}
+        let ear = self.0.hub.listen(id);
+        let mut job = self.stored(id).await?;
+        self.until_final(&mut job, ear, until).await?;
+        Ok(job)
+    }
+
+    async fn stored(&self, id: JobId) -> Result<Job, Error> {
+        self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))
+    }
+
+    /// Keeps `job` as it is known to be, until it is final, `until`, or the service stops. `ear` began to
+    /// listen before `job` was read.
+    async fn until_final(&self, job: &mut Job, mut ear: Ear, until: Instant) -> Result<(), Error> {
+        while !job.state.is_final() && Instant::now() < until && !self.0.stopping.is_cancelled() {
+            let news = tokio::select! {
+                news = ear.heard() => news,
+                () = tokio::time::sleep_until(until) => None,
+                () = tokio::time::sleep(POLL_EVERY) => None,
+                () = self.0.stopping.cancelled() => None,
+            };
+            match news {
+                Some(news) => news.job.bring_up(job, news.result.as_ref()),
+                None => *job = self.stored(job.id).await?,
             }
         }
+        Ok(())
     }
 
     /// The job now and after each change, until it is final. Quick changes may be folded into one.
@@ -200,7 +249,7 @@ impl App {
         let permit = self.watch_permit()?;
         let id = job_id(id)?;
         let ear = self.0.hub.listen(id);
-        let first = self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+        let first = self.stored(id).await?;
         let state = (self.clone(), ear, permit, Some(first), i64::MIN, false);
         let jobs = stream::unfold(state, move |(app, mut ear, permit, next, mut version, over)| async move {
             if over {
@@ -226,7 +275,7 @@ impl App {
                     Err(e) => return Some((Err(e), (app, ear, permit, None, version, true))),
                 }
                 tokio::select! {
-                    () = ear.heard() => {}
+                    _ = ear.heard() => {}
                     () = tokio::time::sleep(POLL_EVERY) => {}
                     () = app.0.stopping.cancelled() => return None,
                 }
@@ -280,7 +329,7 @@ impl App {
         let id = job_id(id)?;
         let attempts = self.0.store.attempts(id).await?;
         if attempts.is_empty() {
-            self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+            self.stored(id).await?;
         }
         Ok(attempts)
     }
@@ -296,7 +345,7 @@ impl App {
         if let Ok(changed) = &outcome {
             let _ = self.0.cancels.send((id, changed.job.seq, changed.job.stream_seq));
         }
-        let job = self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+        let job = self.stored(id).await?;
         match outcome {
             Ok(_) => Ok(job),
             Err(_) if job.state == State::Cancelled => Ok(job),

@@ -10,7 +10,7 @@ mod schedules;
 
 pub(crate) use committer::Outlets;
 pub use committer::{Backlog, CommitLoop, Committer, CommitterConfig, Lazy};
-pub use hub::Hub;
+pub use hub::{Ear, Hub, News};
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery, RedriveSpec};
 pub use schedules::ScheduleInput;
 

@@ -90,9 +90,9 @@ impl Lane for JobLane {
         self.shared.store.next_due().await
     }
 
-    fn published(&self, o: Outgoing, ack: publish::Ack) {
+    async fn published(&self, o: Outgoing, ack: publish::Ack) {
         let seq = i64::try_from(ack.seq).unwrap_or(i64::MAX);
-        self.committer.mark(Lazy::Queued(o.id, o.attempt, seq, Micros::now()));
+        self.committer.mark(Lazy::Queued(o.id, o.attempt, seq, Micros::now())).await;
     }
 
     async fn release(&self, items: Vec<Outgoing>) -> Result<(), store::Error> {
@@ -167,8 +167,8 @@ impl Lane for OutboxLane {
         Ok(None)
     }
 
-    fn published(&self, row: OutboxRow, _: publish::Ack) {
-        self.committer.mark(Lazy::OutboxSent(row.seq));
+    async fn published(&self, row: OutboxRow, _: publish::Ack) {
+        self.committer.mark(Lazy::OutboxSent(row.seq)).await;
     }
 
     async fn release(&self, _: Vec<OutboxRow>) -> Result<(), store::Error> {

@@ -16,7 +16,7 @@ pub mod sqlite;
 pub use open::{Options, backup, open, restore};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, NewJob, Schedule, State};
-use crate::transition::{Backoff, Change, Current, Ignored};
+use crate::transition::{Backoff, Change, Current, Ignored, ResultEffect};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId, ToolName};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
@@ -156,6 +156,8 @@ pub struct Committed {
     pub submits: Vec<Submitted>,
     /// Answers to `changes`: the job after the change, or why it did nothing.
     pub changes: Vec<Result<Changed, Ignored>>,
+    /// The results that were stored, by the row number of their job.
+    pub results: Vec<(i64, ResultEffect)>,
     /// How many of `rejects` were new.
     pub rejects_new: usize,
     /// Rows that this commit put into the outbox, claimed by this process, in order.

@@ -389,14 +389,14 @@ impl Plan {
         ids
     }
 
-    /// The answers to the group. `existing` holds the jobs that [`Plan::existing`] names; `None` when
-    /// one is missing.
+    /// The answers to the group, and every job it was about as it is now. `existing` holds the jobs that
+    /// [`Plan::existing`] names; `None` when one is missing.
     pub(super) fn answer(
         self,
         group: Group,
         existing: &HashMap<JobId, Job>,
         outbox: Vec<OutboxRow>,
-    ) -> Option<Committed> {
+    ) -> Option<(Committed, Vec<Current>)> {
         let mut submits = Vec::with_capacity(self.answers.len());
         for (answer, submit) in self.answers.into_iter().zip(group.submits) {
             submits.push(match answer {
@@ -408,7 +408,9 @@ impl Plan {
                 Answer::Conflict { existing, field } => Submitted::Conflict { existing, field },
             });
         }
-        Some(Committed { submits, changes: self.changes, rejects_new: self.rejects_new, outbox })
+        let Self { jobs, changes, results, rejects_new, .. } = self;
+        let jobs = jobs.into_iter().map(|t| t.job).collect();
+        Some((Committed { submits, changes, results, rejects_new, outbox }, jobs))
     }
 }
 

@@ -38,7 +38,11 @@ pub(super) fn given(s: String) -> Option<String> {
     Some(s).filter(|s| !s.is_empty())
 }
 
+/// The submission; whoever can wait for its end has taken `wait` out.
 pub(super) fn submit_input(r: pb::SubmitJobRequest, traceparent: Option<String>) -> Result<SubmitInput, Error> {
+    if r.wait.is_some() {
+        return Err(Error::field("wait", "wait is for SubmitJob alone; follow other jobs with GetJob or WatchJob"));
+    }
     Ok(SubmitInput {
         id: given(r.id),
         idempotency_key: given(r.idempotency_key),

@@ -27,9 +27,14 @@ impl Jobs for Service {
         request: Request<pb::SubmitJobRequest>,
     ) -> Result<Response<pb::SubmitJobResponse>, Status> {
         let mut call = Call::of("SubmitJob", &request);
-        let input =
-            convert::submit_input(request.into_inner(), call.traceparent.take()).map_err(|e| call.refuse(&e))?;
-        let answer = self.app.submit(input).await.map_err(|e| call.refuse(&e))?;
+        let mut request = request.into_inner();
+        let wait = duration!("wait", request.wait.take()).map_err(|e| call.refuse(&e))?;
+        let input = convert::submit_input(request, call.traceparent.take()).map_err(|e| call.refuse(&e))?;
+        let answer = match wait {
+            Some(wait) if !wait.is_zero() => self.app.submit_and_wait(input, wait).await,
+            _ => self.app.submit(input).await,
+        };
+        let answer = answer.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::SubmitJobResponse { job: Some(convert::job(answer.job)), created: answer.created }))
     }
 

@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use std::time::Duration;
 
 /// The header that carries a submission's key.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -19,12 +20,14 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Submit a job
 ///
 /// Stores a job. The answer comes after the commit: an answered job is never lost. With an `id` or an
-/// idempotency key the same submission may be sent again; it is stored once.
+/// idempotency key the same submission may be sent again; it is stored once. With `wait` the answer comes
+/// when the job is final, or after that time as it stands then.
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "Jobs", operation_id = "SubmitJob",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "The same as `idempotency_key` in the body; taken as it stands, at most 256 bytes."),
         ("traceparent" = Option<String>, Header, description = "W3C trace context; the job and its tool calls join the trace."),
+        ("wait" = Option<String>, Query, description = "Such as `30s`; at most 60 s."),
     ),
     request_body = SubmitBody,
     responses(
@@ -36,14 +39,28 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(crate) async fn submit(
     State(api): State<Api>,
     headers: HeaderMap,
+    RawQuery(query): RawQuery,
     JsonBody(body, _held): JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
+    let wait = wait_asked_for(query.as_deref())?;
     let input = with_key(body.into_input(trace::of_submission(&headers))?, &headers)?;
-    let answer = api.app.submit(input).await?;
+    let answer = match wait {
+        Some(wait) => api.app.submit_and_wait(input, wait).await?,
+        None => api.app.submit(input).await?,
+    };
     let status = if answer.created { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", answer.job.id)).expect("a UUID is ASCII");
     let body = json(status, &JobView::try_from(answer.job)?)?;
     Ok(([(header::LOCATION, location)], body).into_response())
+}
+
+/// `?wait=` as a time to wait; 0 is none.
+fn wait_asked_for(query: Option<&str>) -> Result<Option<Duration>, Problem> {
+    let wait = Query::parse(query, &["wait"])?.one("wait")?;
+    let wait = wait
+        .map(|w| agentforge_config::parse_duration(&w).map_err(|e| Problem::field("wait", format!("wait {w:?} {e}"))))
+        .transpose()?;
+    Ok(wait.filter(|w| !w.is_zero()))
 }
 
 /// Takes the key from the header, which must not say otherwise than the body.
@@ -120,14 +137,9 @@ pub(crate) async fn read(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(query.as_deref(), &["wait"])?;
-    let wait = query
-        .one("wait")?
-        .map(|w| agentforge_config::parse_duration(&w).map_err(|e| Problem::field("wait", format!("wait {w:?} {e}"))))
-        .transpose()?;
-    let job = match wait {
-        Some(wait) if !wait.is_zero() => api.app.wait(&id, wait).await?,
-        _ => api.app.job(&id).await?,
+    let job = match wait_asked_for(query.as_deref())? {
+        Some(wait) => api.app.wait(&id, wait).await?,
+        None => api.app.job(&id).await?,
     };
     json(StatusCode::OK, &JobView::try_from(job)?)
 }

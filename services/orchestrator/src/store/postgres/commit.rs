@@ -57,7 +57,7 @@ pub(super) struct Applied {
 impl Applied {
     fn answer(self, group: Group) -> Result<Committed, Fault> {
         let answer = self.plan.answer(group, &self.existing, self.outbox);
-        answer.ok_or_else(|| Fault::row("job", "it has no payload"))
+        answer.map(|(committed, _)| committed).ok_or_else(|| Fault::row("job", "it has no payload"))
     }
 }
 

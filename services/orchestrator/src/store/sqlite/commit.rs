@@ -13,7 +13,7 @@ use crate::store::fault::Fault;
 use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Taken, Touched, Write};
 use crate::store::rows;
 use crate::store::{CommitContext, Committed, Group, OutboxRow, events};
-use crate::transition::{AttemptEffect, ResultEffect};
+use crate::transition::{AttemptEffect, Current, ResultEffect};
 use agentforge_message_id::JobId;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use std::collections::HashMap;
@@ -22,9 +22,27 @@ use std::sync::Arc;
 /// Applies `group` in a transaction of its own.
 pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
     let numbers = Numbers { next_job: &mut w.next_job, next_outbox: &mut w.next_outbox };
+    let mut missing = plan::ids_to_load(&group);
+    let mut known = Vec::with_capacity(missing.len());
+    missing.retain(|id| match w.recent.take(id) {
+        Some(job) => {
+            known.push(job);
+            false
+        }
+        None => true,
+    });
     // Plain statements, so that they travel with others. After an error the connection is closed, which
-    // rolls back.
-    run(&mut w.connection, numbers, group, ctx, Claim::ForUs, Ends::Commits).await
+    // rolls back, and the memory of recent jobs goes with it.
+    let lookup = Lookup { known, missing };
+    let (committed, jobs) = run(&mut w.connection, numbers, group, ctx, Claim::ForUs, Ends::Commits, lookup).await?;
+    w.recent.keep(jobs);
+    Ok(committed)
+}
+
+/// The stored jobs that a group changes: those remembered, and those to be read.
+struct Lookup {
+    known: Vec<Current>,
+    missing: Vec<JobId>,
 }
 
 /// Who begins and commits the transaction.
@@ -57,7 +75,8 @@ pub(super) async fn apply(
     ctx: &CommitContext<'_>,
     claim: Claim,
 ) -> Result<Committed, Fault> {
-    run(c, numbers, group, ctx, claim, Ends::Caller).await
+    let lookup = Lookup { known: vec![], missing: plan::ids_to_load(&group) };
+    run(c, numbers, group, ctx, claim, Ends::Caller, lookup).await.map(|(committed, _)| committed)
 }
 
 async fn run(
@@ -67,16 +86,16 @@ async fn run(
     ctx: &CommitContext<'_>,
     claim: Claim,
     ends: Ends,
-) -> Result<Committed, Fault> {
-    // Sent with whatever comes first.
-    let mut begin = (ends == Ends::Commits).then_some("BEGIN IMMEDIATE");
-    let found = look_up(c, &mut begin, &group).await?;
+    lookup: Lookup,
+) -> Result<(Committed, Vec<Current>), Fault> {
+    // Nobody else writes: what is read before the transaction begins is still so when it does.
+    let found = look_up(c, &group, lookup).await?;
     let mut plan = plan::fold(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
     let details = letter_details(c, &plan).await?;
     let outbox = plan.take_outbox(&group, &details, || take(numbers.next_outbox));
     let mut script = Script::for_writes(group.len());
-    if let Some(begin) = begin {
-        script.add_plain(begin);
+    if ends == Ends::Commits {
+        script.add_plain("BEGIN IMMEDIATE");
     }
     write_jobs(&mut script, &group, &plan, ctx);
     write_letters(&mut script, &plan, ctx);
@@ -99,16 +118,20 @@ fn take(next: &mut i64) -> i64 {
     n
 }
 
-async fn look_up(c: &mut SqliteConnection, begin: &mut Option<&'static str>, group: &Group) -> Result<Found, Fault> {
-    let by_id = TAKEN_IDS.fetch_after(begin, c, &plan::ids_to_check(group), push_id).await?;
+async fn look_up(c: &mut SqliteConnection, group: &Group, lookup: Lookup) -> Result<Found, Fault> {
+    let by_id = TAKEN_IDS.fetch(c, &plan::ids_to_check(group), push_id).await?;
     let keys = plan::keys_to_check(group);
-    let by_key = TAKEN_KEYS.fetch_after(begin, c, &keys, |a, (mission, key)| _ = a.text(mission).text(key)).await?;
-    let currents = CURRENTS.fetch_after(begin, c, &plan::ids_to_load(group), push_id).await?;
+    let by_key = TAKEN_KEYS.fetch(c, &keys, |a, (mission, key)| _ = a.text(mission).text(key)).await?;
+    let read = CURRENTS.fetch(c, &lookup.missing, push_id).await?;
+    let mut currents = lookup.known;
+    for row in &read {
+        currents.push(readers::current(row)?);
+    }
     let letters: Vec<String> = group.rejects.iter().map(events::rejected_id).collect();
-    let letters = KNOWN_LETTERS.fetch_after(begin, c, &letters, |a, id| _ = a.text(id)).await?;
+    let letters = KNOWN_LETTERS.fetch(c, &letters, |a, id| _ = a.text(id)).await?;
     Ok(Found {
         taken: by_id.iter().chain(&by_key).map(taken).collect::<Result<_, _>>()?,
-        currents: currents.iter().map(readers::current).collect::<Result<_, _>>()?,
+        currents,
         letters: letters.iter().map(|r| Columns::of(r).take()).collect::<Result<_, _>>()?,
     })
 }

@@ -4,6 +4,7 @@
 //! any error, because SQLite may have rolled back under sqlx's feet then.
 
 use super::super::{Error, fault::Fault};
+use super::recent::Recent;
 use crate::store::migrate;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -42,6 +43,7 @@ pub(super) struct Writer {
     pub connection: SqliteConnection,
     pub next_job: i64,
     pub next_outbox: i64,
+    pub recent: Recent,
     /// Somebody has it, or went away while having it.
     in_use: bool,
 }
@@ -101,6 +103,7 @@ impl Connections {
             // The caller before us went away in the middle of its turn. What it had begun and not committed is
             // undone; that nothing was begun is no error.
             let _ = sqlx::query("ROLLBACK").execute(&mut writer.connection).await;
+            writer.recent = Recent::default();
         }
         writer.in_use = true;
         Ok(Writing(slot))
@@ -168,7 +171,7 @@ impl Writer {
         let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0), \
                            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
         let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut connection).await?;
-        Ok(Self { connection, next_job: job + 1, next_outbox: outbox + 1, in_use: false })
+        Ok(Self { connection, next_job: job + 1, next_outbox: outbox + 1, recent: Recent::default(), in_use: false })
     }
 }
 

@@ -10,6 +10,7 @@ mod commit;
 mod connection;
 mod read;
 mod readers;
+mod recent;
 mod schedules;
 mod sql;
 mod statements;

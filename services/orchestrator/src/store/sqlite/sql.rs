@@ -116,22 +116,8 @@ impl Batch {
         rows: &[T],
         bind: impl Fn(&mut Args, &T),
     ) -> Result<Vec<SqliteRow>, sqlx::Error> {
-        self.fetch_after(&mut None, connection, rows, bind).await
-    }
-
-    /// As `fetch`; what is in `first` is run before, in the same round trip, and taken.
-    pub(super) async fn fetch_after<T>(
-        &self,
-        first: &mut Option<&'static str>,
-        connection: &mut SqliteConnection,
-        rows: &[T],
-        bind: impl Fn(&mut Args, &T),
-    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
         let mut found = Vec::new();
-        for (mut sql, args) in self.chunks(|_| {}, rows, bind) {
-            if let Some(first) = first.take() {
-                sql = format!("{first};{sql}").into();
-            }
+        for (sql, args) in self.chunks(|_| {}, rows, bind) {
             found.append(&mut query_with(AssertSqlSafe(sql), args).fetch_all(&mut *connection).await?);
         }
         Ok(found)

@@ -1,6 +1,6 @@
 //! Long answers: watches and streams of submissions, and how they end.
 
-use super::server::{DEADLINE, Server, refusal};
+use super::server::{DEADLINE, Server, problem, refusal};
 use agentforge_proto::v1 as pb;
 use agentforge_proto::v1::submit_jobs_response::Outcome;
 use futures_util::StreamExt;
@@ -62,6 +62,45 @@ async fn watches_end_with_the_service() {
     drop(rpc_watch);
     let took = stop.await.unwrap();
     assert!(took < Duration::from_secs(4), "the stop took {took:?} of 5 s of grace");
+}
+
+#[tokio::test]
+async fn a_submission_may_wait_for_its_end() {
+    let server = Server::start(&[]).await;
+    // Nothing runs here: the wait ends by itself, and by a cancel.
+    let answer = server.post("/v1/jobs?wait=20ms", r#"{"tool":"echo"}"#).await;
+    assert_eq!((answer.status().as_u16(), &answer.json::<Value>().await.unwrap()["state"]), (202, &"accepted".into()));
+
+    let id = "0199c0de-0000-7000-8000-000000000001";
+    let request = pb::SubmitJobRequest {
+        id: id.into(),
+        tool: "echo".into(),
+        wait: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
+        ..Default::default()
+    };
+    let mut rpc = server.jobs().await;
+    let waits = tokio::spawn(async move { rpc.submit_job(request).await });
+    agentforge_harness::eventually(DEADLINE, "the job is stored", async || {
+        server.post(&format!("/v1/jobs/{id}/cancel"), "").await.status() == 200
+    })
+    .await;
+    let told = timeout(DEADLINE, waits).await.expect("the wait ends with the job").unwrap().unwrap().into_inner();
+    let read = server.jobs().await.get_job(pb::GetJobRequest { id: id.into(), wait: None }).await.unwrap();
+    assert_eq!(told.job.unwrap(), read.into_inner(), "told from the commit and read from the store");
+
+    let refused = server.post("/v1/jobs?wait=61s", r#"{"tool":"echo"}"#).await;
+    let refused = problem(refused).await;
+    assert_eq!((&refused["code"], &refused["field"]), (&"invalid_argument".into(), &"wait".into()), "{refused}");
+    let nowhere_else = tokio_stream::iter([pb::SubmitJobRequest {
+        tool: "echo".into(),
+        wait: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..Default::default()
+    }]);
+    let mut answers = server.jobs().await.submit_jobs(nowhere_else).await.unwrap().into_inner();
+    match answers.message().await.unwrap().unwrap().outcome {
+        Some(Outcome::Refused(r)) => assert_eq!((r.code.as_str(), r.field.as_str()), ("invalid_argument", "wait")),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn request(n: u64) -> pb::SubmitJobRequest {

@@ -1,0 +1,118 @@
+//! The committer over a real SQLite file.
+
+use super::*;
+use crate::admission::{Limits, SubmitInput, admit, args_max_bytes};
+use crate::store::sqlite::SqliteStore;
+use agentforge_message_id::{AgentId, Mission};
+use tokio_util::sync::CancellationToken;
+
+const CLAIM_FOR: Duration = Duration::from_secs(30);
+
+struct World {
+    committer: Committer,
+    store: Arc<dyn Store>,
+    owner: Owner,
+    outbox: mpsc::UnboundedReceiver<Handoff>,
+    hub: Hub,
+    _dir: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("test.db")).unwrap());
+    store.prepare().await.unwrap();
+    let owner = Owner("me".to_owned());
+    let config = CommitterConfig {
+        backoff: Backoff::default(),
+        owner: owner.clone(),
+        claim_for: CLAIM_FOR,
+        events: EventMask::ALL,
+    };
+    let (jobs, _) = mpsc::unbounded_channel();
+    let (outbox_tx, outbox) = mpsc::unbounded_channel();
+    let (orphans, _) = mpsc::unbounded_channel();
+    let hub = Hub::default();
+    let outlets = Outlets {
+        hub: hub.clone(),
+        gauge: OutboxGauge::new(u64::MAX),
+        backlog: Arc::default(),
+        jobs,
+        outbox: outbox_tx,
+        orphans,
+    };
+    let (committer, commits) = Committer::new(store.clone(), config, outlets);
+    tokio::spawn(commits.run(CancellationToken::new()));
+    World { committer, store, owner, outbox, hub, _dir: dir }
+}
+
+fn job() -> NewJob {
+    let limits = Limits {
+        args_max_bytes: args_max_bytes(1024 * 1024),
+        max_attempts_max: 100,
+        max_attempts_default: 3,
+        timeout_default: Duration::from_secs(300),
+        timeout_max: Duration::from_secs(3600),
+        deadline_default: None,
+        run_at_max: Duration::from_secs(86_400),
+        mission_default: Mission::new("dev").unwrap(),
+    };
+    admit(SubmitInput { tool: "echo".into(), ..SubmitInput::default() }, &limits, Micros::now(), None).unwrap()
+}
+
+/// A mark that is lost is a publish made again when its claim ends, and past the duplicate window a second
+/// copy: under load that once doubled the queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_mark_is_lost_however_many_come_at_once() {
+    // More than wait in the queue and in one commit together.
+    const JOBS: usize = LAZY_QUEUE + MARKS_MAX + 1_000;
+    let mut w = world().await;
+    let submits = (0..JOBS).map(|_| w.committer.submit(job()));
+    for stored in futures_util::future::join_all(submits).await {
+        stored.unwrap();
+    }
+    let mut rows = Vec::new();
+    while let Ok(Handoff::Outbox(some, _)) = w.outbox.try_recv() {
+        rows.extend(some);
+    }
+    assert_eq!(rows.len(), JOBS, "one event for each job accepted");
+    let marks = rows.iter().map(|row| w.committer.mark(Lazy::OutboxSent(row.seq)));
+    futures_util::future::join_all(marks).await;
+
+    let after_all_claims = Micros::now().plus(CLAIM_FOR * 2);
+    agentforge_harness::eventually(Duration::from_secs(20), "the outbox is empty", async || {
+        let left = w.store.claim_outbox(&w.owner, after_all_claims, after_all_claims, 1_024).await.unwrap();
+        if left.is_empty() { Ok(()) } else { Err(format!("{} rows and more", left.len())) }
+    })
+    .await;
+}
+
+/// Who waits is told by the commit itself what it stored.
+#[tokio::test]
+async fn a_commit_tells_the_job_and_its_result_to_those_who_listen() {
+    use agentforge_proto::bus::{Finished, Outcome as Reported, Success};
+    let w = world().await;
+    let (heard, unheard) = (job(), job());
+    let mut ear = w.hub.listen(heard.id);
+    let finished = |id| {
+        let finished = Finished {
+            job: id,
+            attempt: Attempt::FIRST,
+            delivery: 1,
+            worker: AgentId::new("w").unwrap(),
+            started_at: Micros::now(),
+            finished_at: Micros::now(),
+            outcome: Reported::Succeeded(Success { output: None, output_ref: None, idempotent_replay: None }),
+        };
+        (id, Change::Finished(Box::new(finished)))
+    };
+    let changes = vec![finished(heard.id), finished(unheard.id)];
+    w.committer.submit(heard).await.unwrap();
+    w.committer.submit(unheard).await.unwrap();
+    for changed in w.committer.change(changes, vec![]).await.unwrap() {
+        changed.unwrap();
+    }
+    let news = ear.heard().await.expect("this process made the change");
+    assert_eq!((news.job.id, news.job.state), (ear.id(), State::Succeeded));
+    assert!(news.result.is_some());
+    assert_eq!(w.hub.len(), 1);
+}
