@@ -74,7 +74,9 @@ impl Role {
         match self {
             Self::Alone => String::new(),
             Self::Hub { leaf_nodes, advertised } => {
-                format!("HUB_LEAF_LISTEN: \"{leaf_nodes}\"\nHUB_LEAF_ADVERTISE: \"{advertised}\"\n{HUB}")
+                format!(
+                    "HUB_LEAF_LISTEN: \"{leaf_nodes}\"\nHUB_LEAF_ADVERTISE: \"{advertised}\"\nleafnodes {{\n{HUB}}}\n"
+                )
             }
             Self::Site { link, .. } => format!("HUB_LEAF_URL: \"nats-leaf://{link}\"\n{SITE}"),
         }

@@ -52,7 +52,7 @@ impl EdgeSite {
         let leafnodes = free_port();
         let link = TcpProxy::start(format!("127.0.0.1:{leafnodes}")).await;
         let of_hub = format!(
-            "server_name: hub\nHUB_LEAF_LISTEN: \"127.0.0.1:{leafnodes}\"\nHUB_LEAF_ADVERTISE: \"{}\"\n{HUB}",
+            "server_name: hub\nHUB_LEAF_LISTEN: \"127.0.0.1:{leafnodes}\"\nHUB_LEAF_ADVERTISE: \"{}\"\nleafnodes {{\n{HUB}}}",
             link.address()
         );
         let hub = NatsServer::start(hub.extra(&of_hub).jetstream("domain: hub")).await;
@@ -117,6 +117,28 @@ mod tests {
 
     async fn publish(js: &jetstream::Context, subject: &str) -> jetstream::publish::PublishAck {
         js.publish(subject.to_owned(), "x".into()).await.unwrap().await.unwrap()
+    }
+
+    /// As they are deployed: included, with what differs in the environment.
+    #[test]
+    fn the_files_are_valid_when_they_are_included() {
+        let Some(()) = crate::require("nats-server") else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let main = [
+            ("hub", "leafnodes { include \"nats-hub.conf\", authorization { users: [ { user: a, password: b } ] } }"),
+            ("site", "include \"nats-leaf.conf\""),
+        ];
+        std::fs::write(dir.path().join("nats-hub.conf"), HUB).unwrap();
+        std::fs::write(dir.path().join("nats-leaf.conf"), LEAF).unwrap();
+        for (name, text) in main {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("jetstream {{ domain: {name} }}\n{text}\n")).unwrap();
+            let mut check = std::process::Command::new(crate::nats::binary().unwrap());
+            check.env("HUB_LEAF_LISTEN", "0.0.0.0:7422").env("HUB_LEAF_ADVERTISE", "hub.example:7422");
+            check.env("HUB_LEAF_URL", "nats-leaf://site-a:secret@hub.example:7422");
+            let out = check.arg("-t").arg("-c").arg(path).output().unwrap();
+            assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        }
     }
 
     #[tokio::test]
