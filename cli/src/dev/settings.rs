@@ -25,6 +25,10 @@ pub const ORCHESTRATOR: &str = "orchestrator";
 pub const WORKER: &str = "worker";
 /// The name of the syncdaemon.
 pub const SYNCDAEMON: &str = "syncdaemon";
+/// Sizes of streams that are too large for two servers on a small disk: a server reserves what its streams
+/// may hold. The environment may say otherwise.
+const SIZES: [(&str, &str); 3] =
+    [("EVIDENCE_MAX_BYTES", "1GiB"), ("EVIDENCE_BLOBS_MAX_BYTES", "1GiB"), ("EDGE_JS_MAX_BYTES", "256MiB")];
 /// The JetStream domain of the hub, with `--edge`.
 pub const HUB_DOMAIN: &str = "hub";
 
@@ -65,6 +69,9 @@ impl Settings {
         set("ENV", "dev".to_owned());
         set("DATA_DIR", self.data.to_string_lossy().into_owned());
         set("NATS_URL", self.nats_url.clone());
+        for (key, size) in SIZES.into_iter().filter(|(key, _)| !(self.is_set)(key)) {
+            set(key, size.to_owned());
+        }
         if let Some(site) = &self.site {
             set("SITE", site.clone());
             set("EDGE_MODE", "on".to_owned());
@@ -198,6 +205,7 @@ mod tests {
             let name = settings.site.as_deref().unwrap_or("dev");
             assert_eq!((config.subject, config.queue_dir), (format!("edge.evidence.{name}"), "/data/replay".into()));
             assert_eq!(config.domain.is_some(), settings.site.is_some());
+            assert_eq!(config.evidence.max_bytes, 1 << 30);
         }
     }
 

@@ -67,8 +67,12 @@ impl Edge {
 async fn send_beats(nats: Nats, site: &Site, stop: &CancellationToken) -> Result<(), anyhow::Error> {
     let subject = subjects::site_seen(site);
     loop {
-        // The client would keep it for later, and a beat says that the site is there now.
-        if nats.is_connected() {
+        // Sent without a connection it would be kept for later, and a beat says that the site is there now.
+        let connected = tokio::select! {
+            connected = nats.wait_connected(BEAT_EVERY) => connected,
+            () = stop.cancelled() => return Ok(()),
+        };
+        if connected {
             let _ = nats.client().publish(subject.clone(), Bytes::new()).await;
         }
         if !pause(stop, BEAT_EVERY).await {

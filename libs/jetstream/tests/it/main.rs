@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod connection;
+mod hub;
 mod publishing;
 mod pulling;
 mod pulling_faults;
