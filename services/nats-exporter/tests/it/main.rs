@@ -1,5 +1,13 @@
 //! The exporter as its users have it: the binary with its flags, beside real NATS servers.
 #![allow(clippy::unwrap_used)]
 
-mod single;
+mod cluster;
+mod endpoints;
+mod faults;
+mod fleeting;
+mod jetstream;
+mod links;
+mod protect;
+mod rules;
 mod support;
+mod usage;
