@@ -57,6 +57,8 @@ pub async fn run(args: Args, json: bool) -> Result {
         }
     };
     let mut stack = Stack::start(&args).await?;
+    // A data directory may hold the jobs of an earlier run.
+    let run = uuid::Uuid::now_v7().simple().to_string();
     let machine = machine::describe(stack.dir())?;
     say(format!("{machine}"));
     let mut delivery = Delivery::default();
@@ -64,18 +66,21 @@ pub async fn run(args: Args, json: bool) -> Result {
     let mut memory = vec![stack.memory()];
     for n in 1..=args.rounds {
         let floor = floor::measure(stack.nats_url(), args.count, args.args_bytes).await?;
-        let run = throughput::measure(&stack, args.count, args.args_bytes, &format!("round-{n}")).await?;
-        delivery.add(stack.check(&format!("round-{n}"), args.count).await?);
+        let label = format!("{run}-{n}");
+        let jobs_per_s = throughput::measure(&stack, args.count, args.args_bytes, &label).await?;
+        delivery.add(stack.check(&label, args.count).await?);
         memory.push(stack.memory());
-        let round = Round { floor_per_s: floor, jobs_per_s: run };
+        let round = Round { floor_per_s: floor, jobs_per_s };
         say(format!("round {n}: {round}"));
         rounds.push(round);
     }
     let latency = match args.rate_seconds {
         0 => None,
         s => {
-            let measured = latency::measure(&stack, args.rate, Duration::from_secs(s.into()), args.args_bytes).await?;
-            delivery.add(stack.check("latency", measured.jobs).await?);
+            let label = format!("{run}-latency");
+            let time = Duration::from_secs(s.into());
+            let measured = latency::measure(&stack, args.rate, time, args.args_bytes, &label).await?;
+            delivery.add(stack.check(&label, measured.jobs).await?);
             say(format!("{measured}"));
             Some(measured)
         }
@@ -83,7 +88,7 @@ pub async fn run(args: Args, json: bool) -> Result {
     let mut drains: Vec<Drain> = args.drain.iter().map(|n| Drain { queued: *n, per_s: vec![] }).collect();
     for round in 1..=args.drain_rounds {
         for d in &mut drains {
-            let label = format!("drain-{}-{round}", d.queued);
+            let label = format!("{run}-drain-{}-{round}", d.queued);
             let per_s = throughput::drain(&stack, d.queued, args.args_bytes, &label).await?;
             delivery.add(stack.check(&label, d.queued).await?);
             memory.push(stack.memory());

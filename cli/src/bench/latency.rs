@@ -33,9 +33,9 @@ impl fmt::Display for Latency {
 }
 
 /// Submits at `rate` for `time`; jobs that come late are still submitted at their turn.
-pub async fn measure(stack: &Stack, rate: u32, time: Duration, args_bytes: u32) -> Result<Latency> {
+pub async fn measure(stack: &Stack, rate: u32, time: Duration, args_bytes: u32, label: &str) -> Result<Latency> {
     let client = client(stack).await?;
-    let request = request(args_bytes, "latency");
+    let request = request(args_bytes, label);
     // The first calls open connections and caches; they are not measured, but they are checked.
     let warm_up = u64::from(rate.min(100));
     let jobs = (f64::from(rate) * time.as_secs_f64()) as u64 + warm_up;

@@ -18,6 +18,7 @@ use agentforge_message_id::JobId;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Applies `group` in a transaction of its own.
 pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
@@ -34,7 +35,8 @@ pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>
     // Plain statements, so that they travel with others. After an error the connection is closed, which
     // rolls back, and the memory of recent jobs goes with it.
     let lookup = Lookup { known, missing };
-    let (committed, jobs) = run(&mut w.connection, numbers, group, ctx, Claim::ForUs, Ends::Commits, lookup).await?;
+    let ends = Ends::Commits(&w.committing);
+    let (committed, jobs) = run(&mut w.connection, numbers, group, ctx, Claim::ForUs, ends, lookup).await?;
     w.recent.keep(jobs);
     Ok(committed)
 }
@@ -46,10 +48,10 @@ struct Lookup {
 }
 
 /// Who begins and commits the transaction.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ends {
-    /// The group's own statements.
-    Commits,
+#[derive(Clone, Copy)]
+enum Ends<'w> {
+    /// The group's own statements; this tells when the commit begins.
+    Commits(&'w Notify),
     /// The caller.
     Caller,
 }
@@ -85,7 +87,7 @@ async fn run(
     group: Group,
     ctx: &CommitContext<'_>,
     claim: Claim,
-    ends: Ends,
+    ends: Ends<'_>,
     lookup: Lookup,
 ) -> Result<(Committed, Vec<Current>), Fault> {
     // Nobody else writes: what is read before the transaction begins is still so when it does.
@@ -94,19 +96,21 @@ async fn run(
     let details = letter_details(c, &plan).await?;
     let outbox = plan.take_outbox(&group, &details, || take(numbers.next_outbox));
     let mut script = Script::for_writes(group.len());
-    if ends == Ends::Commits {
+    let commits = matches!(ends, Ends::Commits(_));
+    if commits {
         script.add_plain("BEGIN IMMEDIATE");
     }
     write_jobs(&mut script, &group, &plan, ctx);
     write_letters(&mut script, &plan, ctx);
     write_outbox(&mut script, &outbox, &group.outbox_sent, ctx, claim);
     let asked = plan.existing();
-    if ends == Ends::Commits && asked.is_empty() {
+    if commits && asked.is_empty() {
         script.add_plain("COMMIT");
     }
-    script.run(c).await?;
+    let committing = if let Ends::Commits(begins) = ends { asked.is_empty().then_some(begins) } else { None };
+    script.run(c, committing).await?;
     let existing = whole_jobs(c, &asked).await?;
-    if ends == Ends::Commits && !asked.is_empty() {
+    if commits && !asked.is_empty() {
         sqlx::query("COMMIT").execute(c).await?;
     }
     plan.answer(group, &existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))

@@ -13,8 +13,9 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_util::sync::CancellationToken;
 
 pub(super) const STEPS: &[migrate::Step] = &[(1, "init", include_str!("migrations/0001_init.sql"))];
@@ -44,6 +45,8 @@ pub(super) struct Writer {
     pub next_job: i64,
     pub next_outbox: i64,
     pub recent: Recent,
+    /// Told by SQLite when a commit of this connection begins.
+    pub committing: Arc<Notify>,
     /// Somebody has it, or went away while having it.
     in_use: bool,
 }
@@ -171,7 +174,20 @@ impl Writer {
         let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0), \
                            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
         let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut connection).await?;
-        Ok(Self { connection, next_job: job + 1, next_outbox: outbox + 1, recent: Recent::default(), in_use: false })
+        let committing = Arc::new(Notify::new());
+        let begins = Arc::clone(&committing);
+        connection.lock_handle().await?.set_commit_hook(move || {
+            begins.notify_one();
+            true
+        });
+        Ok(Self {
+            committing,
+            connection,
+            next_job: job + 1,
+            next_outbox: outbox + 1,
+            recent: Recent::default(),
+            in_use: false,
+        })
     }
 }
 

@@ -5,9 +5,13 @@
 //! full leaves its last parameters unbound; SQLite takes those for NULL, and no statement here does
 //! anything with a row or a member that is NULL.
 
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
-use sqlx::{Arguments as _, AssertSqlSafe, Encode, Sqlite, Type, query_with};
+use sqlx::{Arguments as _, AssertSqlSafe, Encode, Executor as _, Sqlite, Type, query_with};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Rows in one statement at most: 20 columns of them stay well below SQLite's 32,766 parameters.
 const CHUNK_ROWS_MAX: usize = 512;
@@ -160,6 +164,8 @@ pub(super) enum Script {
 
 /// Writes of a group up to which its script is joined: their shapes are few enough to stay prepared.
 const JOINED_WRITES_MAX: usize = 16;
+/// A joined script comes to its commit in a fraction of this.
+const COMMIT_BEGINS_WITHIN: Duration = Duration::from_millis(2);
 
 impl Script {
     /// An empty script for a group of so many writes.
@@ -182,12 +188,28 @@ impl Script {
         }
     }
 
-    /// Runs all of it.
-    pub(super) async fn run(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    /// Runs all of it. `committing` tells when a commit begins, where the script ends in one.
+    pub(super) async fn run(
+        self,
+        connection: &mut SqliteConnection,
+        committing: Option<&Notify>,
+    ) -> Result<(), sqlx::Error> {
         match self {
             Self::Joined(sql, _) if sql.is_empty() => {}
             Self::Joined(sql, args) => {
-                query_with(AssertSqlSafe(sql), args.0).execute(connection).await?;
+                let mut results = connection.fetch_many(query_with(AssertSqlSafe(sql), args.0));
+                if let Some(committing) = committing {
+                    let _stale = committing.notified().now_or_never();
+                    // Sends the script and asks for no wake-up: each statement of it would bring one, and
+                    // the thread that runs them would stop to give it. The next is due when the commit
+                    // begins; a script that fails, or takes longer, is looked after then.
+                    match results.next().now_or_never() {
+                        Some(None) => return Ok(()),
+                        Some(Some(result)) => _ = result?,
+                        None => _ = timeout(COMMIT_BEGINS_WITHIN, committing.notified()).await,
+                    }
+                }
+                while results.try_next().await?.is_some() {}
             }
             Self::Steps(steps) => {
                 for (sql, args) in steps {
