@@ -1,7 +1,7 @@
 //! One collection of all servers, shared by the scrapes that ask while it runs.
 //!
-//! A scrape gets the result of a collection that was running or began when it came; a finished one is
-//! never given again. Servers are asked at once and fail apart: what one does not tell by the deadline is
+//! A scrape gets the result of a collection that began when it came, or up to a second before and was
+//! still running; a finished one is never given again. Servers are asked at once and fail apart: what one does not tell by the deadline is
 //! missing, and its own series say so.
 
 use crate::{
@@ -16,9 +16,14 @@ use crate::{
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{info, warn};
+
+/// A collection is joined when it began no longer ago: of one that waits for a server that hangs, the
+/// others' values are older than a new scrape may take them for.
+const JOIN_MAX: Duration = Duration::from_secs(1);
 
 /// Makes collections.
 pub struct Collector {
@@ -31,6 +36,7 @@ pub struct Collector {
 
 #[derive(Clone)]
 struct Running {
+    began: Instant,
     deadline: Instant,
     result: watch::Receiver<Option<Arc<Snapshot>>>,
 }
@@ -55,7 +61,10 @@ impl Collector {
     fn join_or_start(self: &Arc<Self>, deadline: Instant) -> Running {
         let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // One whose deadline is later than this scrape's could come too late for it.
-        let usable = |running: &&Running| running.deadline <= deadline && running.result.borrow().is_none();
+        let usable = |running: &&Running| {
+            let is_new = running.began.elapsed() <= JOIN_MAX && running.result.borrow().is_none();
+            is_new && running.deadline <= deadline
+        };
         if let Some(running) = slot.as_ref().filter(usable)
             && running.result.has_changed().is_ok()
         {
@@ -67,10 +76,19 @@ impl Collector {
         tokio::spawn(async move {
             let snapshot = collector.run(deadline).await;
             let _ = sender.send(Some(Arc::new(snapshot)));
+            collector.forget_finished();
         });
-        let running = Running { deadline, result };
+        let running = Running { began: Instant::now(), deadline, result };
         *slot = Some(running.clone());
         running
+    }
+
+    /// Its numbers live on with the scrapes that waited for it, and no longer.
+    fn forget_finished(&self) {
+        let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_some_and(|running| running.result.borrow().is_some()) {
+            *slot = None;
+        }
     }
 
     async fn run(&self, deadline: Instant) -> Snapshot {
@@ -117,7 +135,7 @@ impl Collector {
         for (_, found) in all {
             tables.extend(found.core);
             stock.extend(found.stock);
-            claims.extend(found.claims);
+            claims.extend(found.claims.map(|claims| *claims));
         }
         let (compact, foreign) = jsz::settle(claims);
         tables.extend(compact);

@@ -43,7 +43,7 @@ pub struct Found {
     /// JetStream, stock.
     pub stock: Vec<Table>,
     /// JetStream, compact.
-    pub claims: Option<jsz::Claims>,
+    pub claims: Option<Box<jsz::Claims>>,
     /// One for each endpoint that was asked.
     pub outcomes: Vec<Outcome>,
 }
@@ -51,7 +51,7 @@ pub struct Found {
 /// What an endpoint gave.
 enum Part {
     Core(Vec<Table>),
-    JetStream(Vec<Table>, Option<jsz::Claims>),
+    JetStream(Vec<Table>, Option<Box<jsz::Claims>>),
 }
 
 /// Who a server says it is.
@@ -64,33 +64,10 @@ struct Identity {
 pub async fn server(client: &Client, config: &Config, target: &Target, deadline: Instant) -> Found {
     let asker = Asker { client, config, target };
     let mut found = Found { server_id: target.id.clone(), ..Found::default() };
-    let needs_name = config.endpoints.contains(&Endpoint::Jsz) || config.server_id != ServerId::Configured;
-    let is_wanted = config.endpoints.contains(&Endpoint::Varz);
-    let mut identity = Err(Reason::Invalid);
-    if needs_name || is_wanted {
-        let began = Instant::now();
-        let answer = within(deadline, asker.read::<Value>("varz")).await.and_then(|varz| {
-            // Every version names its server; an answer without is another service's.
-            let is_varz = varz["server_id"].is_string();
-            if is_varz { Ok(varz) } else { Err(Reason::Invalid) }
-        });
-        let result = answer.as_ref().map(|_| ()).map_err(|reason| *reason);
-        identity = answer.map(|varz| {
-            let identity = asker.identity(&varz);
-            if is_wanted {
-                let id = &identity.server_id;
-                found.core = walk::tables(&config.names, Endpoint::Varz, id, &varz, config.typed_counters);
-            }
-            identity
-        });
-        if is_wanted {
-            found.outcomes.push(Outcome { endpoint: Endpoint::Varz, took: began.elapsed(), result });
-        }
-    }
+    let identity = asker.introduce(&mut found, deadline).await;
     if let Ok(identity) = &identity {
         found.server_id.clone_from(&identity.server_id);
     }
-    let needs_id = config.server_id != ServerId::Configured;
     let others = config.endpoints.iter().copied().filter(|endpoint| *endpoint != Endpoint::Varz);
     let asked = others.map(|endpoint| {
         let (asker, server_id, identity) = (&asker, &found.server_id, &identity);
@@ -98,7 +75,7 @@ pub async fn server(client: &Client, config: &Config, target: &Target, deadline:
             let began = Instant::now();
             let result = match identity {
                 // Without its name the server's rows would have wrong labels.
-                Err(reason) if needs_id || endpoint == Endpoint::Jsz => Err(*reason),
+                Err(reason) if config.server_id != ServerId::Configured || endpoint == Endpoint::Jsz => Err(*reason),
                 _ => within(deadline, asker.endpoint(endpoint, server_id, identity.as_ref().ok())).await,
             };
             (endpoint, began.elapsed(), result)
@@ -135,6 +112,28 @@ struct Asker<'a> {
 impl Asker<'_> {
     async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Reason> {
         self.client.read(self.target, path, false, self.config.response_max).await
+    }
+
+    /// Asks who the server is, where that is needed, and keeps varz where that is wanted.
+    async fn introduce(&self, found: &mut Found, deadline: Instant) -> Result<Identity, Reason> {
+        let config = self.config;
+        let is_wanted = config.endpoints.contains(&Endpoint::Varz);
+        if !is_wanted && !config.endpoints.contains(&Endpoint::Jsz) && config.server_id == ServerId::Configured {
+            return Ok(Identity { server_id: self.target.id.clone(), server_name: String::new() });
+        }
+        let began = Instant::now();
+        let answer = within(deadline, self.read::<Value>("varz")).await;
+        // Every version names its server; an answer without is another service's.
+        let varz = answer.and_then(|varz| if varz["server_id"].is_string() { Ok(varz) } else { Err(Reason::Invalid) });
+        let introduced = varz.map(|varz| (self.identity(&varz), varz));
+        if is_wanted {
+            let result = introduced.as_ref().map(|_| ()).map_err(|reason| *reason);
+            found.outcomes.push(Outcome { endpoint: Endpoint::Varz, took: began.elapsed(), result });
+            if let Ok((Identity { server_id, .. }, varz)) = &introduced {
+                found.core = walk::tables(&config.names, Endpoint::Varz, server_id, varz, config.typed_counters);
+            }
+        }
+        introduced.map(|(identity, _)| identity)
     }
 
     fn identity(&self, varz: &Value) -> Identity {
@@ -222,7 +221,7 @@ impl Asker<'_> {
             }
         }
         let (tables, claims) = reader.finish();
-        Ok(Part::JetStream(tables, claims))
+        Ok(Part::JetStream(tables, claims.map(Box::new)))
     }
 }
 

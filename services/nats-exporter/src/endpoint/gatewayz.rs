@@ -61,7 +61,7 @@ struct Connection {
 
 /// The tables of an answer.
 pub fn tables(names: &Namespace, server_id: &str, answer: &Answer, rows_max: usize) -> Vec<Table> {
-    let outbound = answer.outbound_gateways.iter().map(|(remote, gateway)| (remote, gateway));
+    let outbound = answer.outbound_gateways.iter();
     let inbound = answer.inbound_gateways.iter().flat_map(|(remote, all)| all.iter().map(move |g| (remote, g)));
     vec![
         links(names, server_id, &answer.name, "outbound_gateway", outbound, rows_max),

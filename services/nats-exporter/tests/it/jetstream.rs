@@ -273,6 +273,22 @@ fn moments(page: &Page) {
 }
 
 #[tokio::test]
+async fn accounts_go_past_the_servers_page() {
+    let Some(()) = require("nats-server") else { return };
+    const ACCOUNTS: usize = 1_100;
+    let all: String = (0..ACCOUNTS)
+        .map(|n| format!("T{n}: {{ jetstream: enabled, users: [{{user: u{n}, password: secret-u{n}}}] }}\n"))
+        .collect();
+    let server = NatsServer::start(NatsOptions::default().extra(&format!("accounts {{\n{all}}}"))).await;
+    let last = jetstream_as(&format!("u{}", ACCOUNTS - 1), &server).await;
+    make_consumer(&make_stream(&last, "S", 1).await, "c").await;
+    let page = Exporter::start(&[&server.monitor_url()]).await.scrape().await;
+    let accounts = page.of("jetstream_account_storage_used");
+    assert_eq!(accounts.keys().filter(|labels| labels["account"].starts_with('T')).count(), ACCOUNTS);
+    assert_eq!(page.of("nats_jetstream_consumer_num_pending").len(), 1);
+}
+
+#[tokio::test]
 async fn a_server_without_jetstream_is_told_as_disabled() {
     let Some(()) = require("nats-server") else { return };
     let options = NatsOptions { without_jetstream: true, ..Default::default() };

@@ -110,7 +110,7 @@ async fn a_prefix_renames_the_stock_family_alone() {
         "nats_server_total_consumers",
         "nats_consumer_num_pending",
     ] {
-        assert_eq!(page.families.contains_key(name), true, "{name}");
+        assert!(page.families.contains_key(name), "{name}");
     }
     assert!(page.names("gnatsd_").is_empty() && page.names("jetstream_").is_empty());
     assert_eq!(page.of("nats_jetstream_consumer_num_pending").len(), 12);
