@@ -9,7 +9,7 @@ mod lanes;
 
 pub use lanes::{JobLane, OutboxLane};
 
-use crate::app::Handoff;
+use crate::app::{Backlog, Handoff};
 use crate::metrics;
 use crate::store::{self, Owner, Store};
 use agentforge_jetstream::{Nats, publish};
@@ -35,8 +35,6 @@ const QUEUE_MAX: usize = 16_384;
 const COMPANY: usize = 64;
 /// Rows of one scan.
 const SCAN_LIMIT: u32 = 1_024;
-/// A claim older than this is given back instead of used: the job may have been cancelled elsewhere.
-const CLAIM_FRESH: Duration = Duration::from_secs(2);
 /// How often the store is asked when nothing else calls for it.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// A relay that is held again and again says so no more often than this.
@@ -53,6 +51,11 @@ pub trait Lane: Send + Sync + 'static {
     const NAME: &'static str;
     /// How long an item may wait for company, so that one wake-up serves many.
     const LINGER: Duration;
+    /// A claim older than this is given back instead of used, where the store's word may be newer.
+    const FRESH: Option<Duration>;
+
+    /// What it and the committer know of the backlog in the store.
+    fn backlog(&self) -> &Backlog;
 
     /// Its place in the order.
     fn seq(item: &Self::Item) -> i64;
@@ -60,18 +63,14 @@ pub trait Lane: Send + Sync + 'static {
     fn message(&self, item: &Self::Item) -> Message;
     /// Takes what the committer hands over; `None` when there is only a reason to look into the store.
     fn accept(&self, handoff: Handoff) -> (Vec<Self::Item>, Option<Micros>);
-    /// Claims from the store, in order. Says whether there may be more.
-    async fn claim(&self, limit: u32) -> Result<(Vec<Self::Item>, bool), store::Error>;
+    /// Claims from the store, in order. None: there is no more.
+    async fn claim(&self, limit: u32) -> Result<Vec<Self::Item>, store::Error>;
     /// When the store should be asked next.
     async fn next_due(&self) -> Result<Option<Micros>, store::Error>;
     /// The PubAck came. Waits while more publishes are settled than the store can note.
     async fn published(&self, item: Self::Item, ack: publish::Ack);
     /// Gives claims back.
     async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
-    /// `n` items left memory, by publish or release.
-    fn let_go(&self, n: usize);
-    /// Whether the lane publishes now; the committer hands nothing over while it does not.
-    fn open(&self, open: bool);
 }
 
 /// A message to publish.
@@ -138,7 +137,9 @@ impl<L: Lane> Relay<L> {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut under_way = FuturesUnordered::new();
         let mut connected = self.nats.connected();
-        self.lane.open(true);
+        // What the last process left comes first.
+        self.lane.backlog().note_unclaimed();
+        self.lane.backlog().set_open(true);
         while !stop.is_cancelled() {
             self.shed_old_claims().await;
             self.hold_while_away();
@@ -180,7 +181,7 @@ impl<L: Lane> Relay<L> {
                 () = stop.cancelled() => {}
             }
         }
-        self.lane.open(false);
+        self.lane.backlog().set_open(false);
         let last_word = Instant::now() + Duration::from_secs(2);
         let acks = async {
             while let Some(outcome) = under_way.next().await {
@@ -236,14 +237,16 @@ impl<L: Lane> Relay<L> {
                     metrics::DUPLICATES_SUPPRESSED.inc(&["publish"]);
                 }
                 metrics::RELAY_PUBLISHED.inc(&[L::NAME]);
-                self.lane.let_go(1);
+                self.lane.backlog().let_go(1);
                 self.release_hold();
                 self.lane.published(item, ack).await;
             }
             Err(e) => {
                 let reason = if matches!(e, publish::Error::Full { .. }) { "full" } else { "unavailable" };
                 self.hold(reason, &e);
-                self.queue.insert(L::seq(&item), Held { item, since: Instant::now() });
+                if self.queue.insert(L::seq(&item), Held { item, since: Instant::now() }).is_some() {
+                    self.lane.backlog().let_go(1);
+                }
             }
         }
     }
@@ -270,7 +273,7 @@ impl<L: Lane> Relay<L> {
             metrics::RELAY_HELD.set(&[L::NAME, h.reason], 0.0);
         }
         metrics::RELAY_HELD.set(&[L::NAME, reason], 1.0);
-        self.lane.open(false);
+        self.lane.backlog().set_open(false);
         self.hold = Some(Hold { until: Instant::now() + pause, pause, reason });
     }
 
@@ -278,7 +281,7 @@ impl<L: Lane> Relay<L> {
         if let Some(h) = self.hold.take() {
             debug!(lane = L::NAME, reason = h.reason, "the relay goes on");
             metrics::RELAY_HELD.set(&[L::NAME, h.reason], 0.0);
-            self.lane.open(true);
+            self.lane.backlog().set_open(true);
             self.scan_at = Instant::now();
         }
     }
@@ -290,7 +293,7 @@ impl<L: Lane> Relay<L> {
             self.queue.extend(items.into_iter().map(|item| (L::seq(&item), Held { item, since })));
         } else {
             // They lie in the store; their claims run out and a scan finds them.
-            self.lane.let_go(items.len());
+            self.lane.backlog().let_go(items.len());
         }
         if let Some(at) = look_at {
             self.scan_at = self.scan_at.min(since + at.since(Micros::now()));
@@ -299,19 +302,27 @@ impl<L: Lane> Relay<L> {
 
     fn forget(&mut self, seq: i64) {
         if self.queue.remove(&seq).is_some() {
-            self.lane.let_go(1);
+            self.lane.backlog().let_go(1);
         }
     }
 
     async fn scan(&mut self) {
         self.scan_at = Instant::now() + SCAN_EVERY;
+        let generation = self.lane.backlog().generation();
         match self.lane.claim(SCAN_LIMIT).await {
-            Ok((items, more)) => {
+            Ok(items) => {
                 let since = Instant::now();
+                // A claim may end early by bytes: only an empty one says that there is no more.
+                let more = !items.is_empty();
+                let known = self.queue.len();
                 self.queue.extend(items.into_iter().map(|item| (L::seq(&item), Held { item, since })));
+                self.lane.backlog().hold(self.queue.len() - known);
                 if more {
                     self.scan_at = since;
-                } else if let Ok(Some(due)) = self.lane.next_due().await {
+                    return;
+                }
+                self.lane.backlog().note_scanned(generation);
+                if let Ok(Some(due)) = self.lane.next_due().await {
                     self.scan_at = self.scan_at.min(since + due.since(Micros::now()).max(Duration::from_millis(5)));
                 }
             }
@@ -329,16 +340,16 @@ impl<L: Lane> Relay<L> {
     /// What waited too long in memory goes back to the store, whose word is newer.
     async fn shed_old_claims(&mut self) {
         let Some((_, first)) = self.queue.first_key_value() else { return };
-        if first.since.elapsed() < CLAIM_FRESH || self.hold.is_some() {
+        let Some(fresh) = L::FRESH else { return };
+        if first.since.elapsed() < fresh || self.hold.is_some() {
             return;
         }
-        let old: Vec<_> =
-            self.queue.extract_if(.., |_, h| h.since.elapsed() >= CLAIM_FRESH).map(|(_, h)| h.item).collect();
+        let old: Vec<_> = self.queue.extract_if(.., |_, h| h.since.elapsed() >= fresh).map(|(_, h)| h.item).collect();
         let n = old.len();
         if let Err(e) = self.lane.release(old).await {
             warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "old claims are left to run out");
         }
-        self.lane.let_go(n);
+        self.lane.backlog().let_go(n);
         self.scan_at = Instant::now();
     }
 }

@@ -53,6 +53,7 @@ struct Parts {
     committer: Committer,
     committer_config: CommitterConfig,
     backlog: Arc<Backlog>,
+    outbox_backlog: Arc<Backlog>,
     gauge: OutboxGauge,
     jobs: mpsc::UnboundedReceiver<app::Handoff>,
     outbox: mpsc::UnboundedReceiver<app::Handoff>,
@@ -141,7 +142,8 @@ impl Service for Orchestrator {
             backlog: parts.backlog.clone(),
             lanes: parts.lanes.clone(),
         };
-        let outbox_lane = OutboxLane { shared, committer: parts.committer.clone() };
+        let outbox_lane =
+            OutboxLane { shared, committer: parts.committer.clone(), backlog: parts.outbox_backlog.clone() };
         let relay = Relay::new(Arc::new(job_lane), nats.clone(), parts.jobs, forgets_rx);
         let outbox = Relay::new(Arc::new(outbox_lane), nats.clone(), parts.outbox, outbox_forgets_rx);
         let relay_stop = CancellationToken::new();
@@ -238,7 +240,7 @@ impl Service for Orchestrator {
 fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Nats) -> (App, Parts) {
     let hub = Hub::default();
     let gauge = OutboxGauge::new(config.outbox_max);
-    let backlog = Arc::new(Backlog::default());
+    let (backlog, outbox_backlog) = (Arc::new(Backlog::default()), Arc::new(Backlog::default()));
     let (jobs_tx, jobs) = mpsc::unbounded_channel();
     let (outbox_tx, outbox) = mpsc::unbounded_channel();
     let (orphans_tx, orphans) = mpsc::unbounded_channel();
@@ -253,6 +255,7 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         hub: hub.clone(),
         gauge: gauge.clone(),
         backlog: backlog.clone(),
+        outbox_backlog: outbox_backlog.clone(),
         jobs: jobs_tx,
         outbox: outbox_tx,
         orphans: orphans_tx,
@@ -275,6 +278,7 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         committer,
         committer_config,
         backlog,
+        outbox_backlog,
         gauge,
         jobs,
         outbox,

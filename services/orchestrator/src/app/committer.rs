@@ -10,7 +10,8 @@ use crate::error::Error;
 use crate::metrics;
 use crate::model::{NewJob, State};
 use crate::store::{
-    Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Outgoing, Owner, Store, Submit, Submitted,
+    Changed, CommitContext, Committed, CreatedJob, EventMask, Group, OutboxRow, Outgoing, Owner, Store, Submit,
+    Submitted,
 };
 use crate::transition::{Backoff, Change, Ignored, ResultEffect};
 use agentforge_message_id::{Attempt, JobId};
@@ -53,28 +54,62 @@ pub struct CommitterConfig {
     pub events: EventMask,
 }
 
-/// What the relay and the committer tell each other about the backlog in SQL.
+/// What one lane of the relay and the committer tell each other about the lane's backlog in SQL.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    /// Rises when a due job is stored without a claim.
-    pub(crate) unclaimed: AtomicU64,
+    /// Rises when something due is stored without a claim.
+    unclaimed: AtomicU64,
     /// The value of `unclaimed` at the last scan that found nothing more.
-    pub(crate) scanned: AtomicU64,
-    /// Jobs that the relay holds in memory.
-    pub(crate) held: AtomicUsize,
-    /// Whether the relay can publish at all.
-    pub(crate) open: AtomicBool,
+    scanned: AtomicU64,
+    /// What the lane holds in memory, or is on its way there.
+    held: AtomicUsize,
+    /// Whether the lane can publish at all.
+    open: AtomicBool,
 }
 
 impl Backlog {
-    /// Jobs the relay may hold in memory.
-    pub(crate) const HELD_MAX: usize = 8_192;
+    /// Items a lane may hold in memory, the group that crosses the bound not counted.
+    const HELD_MAX: usize = 8_192;
 
-    /// Whether a new job may be handed over in memory without overtaking one in SQL.
+    /// Whether something new may be handed over in memory without overtaking what lies in SQL.
     fn may_claim(&self) -> bool {
         self.open.load(Ordering::Acquire)
-            && self.scanned.load(Ordering::Acquire) == self.unclaimed.load(Ordering::Acquire)
+            && self.scanned.load(Ordering::Acquire) == self.generation()
             && self.held.load(Ordering::Relaxed) < Self::HELD_MAX
+    }
+
+    /// Something due lies in SQL without a claim.
+    pub(crate) fn note_unclaimed(&self) {
+        self.unclaimed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// To be read before a scan, and told to [`Self::note_scanned`] when it found nothing more.
+    pub(crate) fn generation(&self) -> u64 {
+        self.unclaimed.load(Ordering::Acquire)
+    }
+
+    /// A scan that began at `generation` found nothing more.
+    pub(crate) fn note_scanned(&self, generation: u64) {
+        self.scanned.store(generation, Ordering::Release);
+    }
+
+    /// `n` items are in memory.
+    pub(crate) fn hold(&self, n: usize) {
+        self.held.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// `n` items left memory, by publish or release.
+    pub(crate) fn let_go(&self, n: usize) {
+        self.held.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// Whether the lane publishes now; nothing is handed over while it does not.
+    pub(crate) fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Release);
+        if !open {
+            // Whatever is stored from now on has no claim: ask there before handing over again.
+            self.note_unclaimed();
+        }
     }
 }
 
@@ -110,6 +145,7 @@ pub struct CommitLoop {
     hub: Hub,
     gauge: OutboxGauge,
     backlog: Arc<Backlog>,
+    outbox_backlog: Arc<Backlog>,
     jobs: mpsc::UnboundedSender<Handoff>,
     outbox: mpsc::UnboundedSender<Handoff>,
     orphans: mpsc::UnboundedSender<(JobId, i64)>,
@@ -119,7 +155,10 @@ pub struct CommitLoop {
 pub(crate) struct Outlets {
     pub(crate) hub: Hub,
     pub(crate) gauge: OutboxGauge,
+    /// Of the lane of jobs.
     pub(crate) backlog: Arc<Backlog>,
+    /// Of the lane of the outbox.
+    pub(crate) outbox_backlog: Arc<Backlog>,
     /// Claimed jobs and wake-ups, to the relay.
     pub(crate) jobs: mpsc::UnboundedSender<Handoff>,
     /// Claimed outbox rows, to the relay.
@@ -132,9 +171,20 @@ impl Committer {
     pub(crate) fn new(store: Arc<dyn Store>, config: CommitterConfig, outlets: Outlets) -> (Self, CommitLoop) {
         let (urgent, urgent_rx) = mpsc::channel(URGENT_QUEUE);
         let (lazy, lazy_rx) = mpsc::channel(LAZY_QUEUE);
-        let Outlets { hub, gauge, backlog, jobs, outbox, orphans } = outlets;
-        let run =
-            CommitLoop { urgent: urgent_rx, lazy: lazy_rx, store, config, hub, gauge, backlog, jobs, outbox, orphans };
+        let Outlets { hub, gauge, backlog, outbox_backlog, jobs, outbox, orphans } = outlets;
+        let run = CommitLoop {
+            urgent: urgent_rx,
+            lazy: lazy_rx,
+            store,
+            config,
+            hub,
+            gauge,
+            backlog,
+            outbox_backlog,
+            jobs,
+            outbox,
+            orphans,
+        };
         (Self { urgent, lazy }, run)
     }
 
@@ -283,7 +333,9 @@ impl CommitLoop {
 
     async fn commit(&mut self, g: Gathered) -> Outcome {
         let now = Micros::now();
-        let Gathered { group, submit_answers, change_answers, lazy_from } = g;
+        let Gathered { mut group, submit_answers, change_answers, lazy_from } = g;
+        let claim_outbox = self.outbox_backlog.may_claim();
+        group.claim_outbox = claim_outbox;
         let lazy_ids: Vec<JobId> = group.changes[lazy_from..].iter().map(|(id, _)| *id).collect();
         let lazy_seqs: Vec<i64> = group.changes[lazy_from..]
             .iter()
@@ -302,7 +354,7 @@ impl CommitLoop {
         match self.store.commit(group, ctx).await {
             Ok(committed) => {
                 metrics::DB_QUERY_DURATION.observe(&["commit"], begun.elapsed().as_secs_f64());
-                self.hand_on(committed, submit_answers, change_answers, &lazy_ids, &lazy_seqs, claim_until);
+                self.hand_on(committed, submit_answers, change_answers, &lazy_ids, &lazy_seqs, claim_outbox);
                 Outcome::Written
             }
             Err(e) => {
@@ -341,16 +393,16 @@ impl CommitLoop {
         change_answers: Vec<(usize, Answer<Vec<Result<Changed, Ignored>>>)>,
         lazy_ids: &[JobId],
         lazy_seqs: &[i64],
-        claim_until: Micros,
+        claims_outbox: bool,
     ) {
         let Committed { submits, mut changes, results, rejects_new, outbox } = committed;
         if rejects_new > 0 {
             metrics::DEAD_LETTERS.add(&["unknown", "unknown", "invalid_message"], rejects_new as u64);
         }
         if !outbox.is_empty() {
-            let _ = self.outbox.send(Handoff::Outbox(outbox, claim_until));
+            self.hand_on_outbox(outbox, claims_outbox);
         }
-        self.hand_on_submits(submits, submit_answers, claim_until);
+        self.hand_on_submits(submits, submit_answers);
 
         let asked: usize = change_answers.iter().map(|(n, _)| n).sum();
         for c in changes.iter().flatten() {
@@ -369,7 +421,19 @@ impl CommitLoop {
         }
     }
 
-    fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<Answer<Submitted>>, claim_until: Micros) {
+    fn hand_on_outbox(&self, rows: Vec<OutboxRow>, claimed: bool) {
+        let rows = if claimed {
+            self.outbox_backlog.hold(rows.len());
+            rows
+        } else {
+            // More than is kept in memory: they are found in the store.
+            self.outbox_backlog.note_unclaimed();
+            vec![]
+        };
+        let _ = self.outbox.send(Handoff::Outbox(rows));
+    }
+
+    fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<Answer<Submitted>>) {
         let mut outgoing = Vec::new();
         let mut unclaimed = false;
         let mut created = 0;
@@ -385,12 +449,12 @@ impl CommitLoop {
         }
         self.gauge.add(created);
         if unclaimed {
-            self.backlog.unclaimed.fetch_add(1, Ordering::AcqRel);
-            let _ = self.jobs.send(Handoff::Jobs(vec![], claim_until));
+            self.backlog.note_unclaimed();
+            let _ = self.jobs.send(Handoff::Jobs(vec![]));
         }
         if !outgoing.is_empty() {
-            self.backlog.held.fetch_add(outgoing.len(), Ordering::Relaxed);
-            let _ = self.jobs.send(Handoff::Jobs(outgoing, claim_until));
+            self.backlog.hold(outgoing.len());
+            let _ = self.jobs.send(Handoff::Jobs(outgoing));
         }
         for (s, a) in submits.into_iter().zip(answers) {
             let _ = a.send(Ok(s));

@@ -94,9 +94,9 @@ pub type OutputStream = std::pin::Pin<Box<dyn futures_util::Stream<Item = std::i
 #[derive(Debug)]
 pub enum Handoff {
     /// Jobs claimed for publishing, in order of acceptance; empty: there is a backlog in the store.
-    Jobs(Vec<Outgoing>, Micros),
-    /// Rows of the outbox, in order of writing.
-    Outbox(Vec<OutboxRow>, Micros),
+    Jobs(Vec<Outgoing>),
+    /// Rows of the outbox, in order of writing; empty: there is a backlog in the store.
+    Outbox(Vec<OutboxRow>),
     /// Look into the store at this moment: a retry is due then.
     WakeAt(Micros),
 }

@@ -12,7 +12,6 @@ use async_nats::HeaderMap;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Attempts on their way to `swarm.jobs.<mission>.<queue>`.
@@ -32,6 +31,12 @@ impl Lane for JobLane {
     type Item = Outgoing;
     const NAME: &'static str = "jobs";
     const LINGER: Duration = Duration::ZERO;
+    /// The job may have been cancelled elsewhere.
+    const FRESH: Option<Duration> = Some(Duration::from_secs(2));
+
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
 
     fn seq(item: &Outgoing) -> i64 {
         item.seq
@@ -66,24 +71,16 @@ impl Lane for JobLane {
 
     fn accept(&self, handoff: Handoff) -> (Vec<Outgoing>, Option<Micros>) {
         match handoff {
-            Handoff::Jobs(jobs, _) if jobs.is_empty() => (vec![], Some(Micros::now())),
-            Handoff::Jobs(jobs, _) => (jobs, None),
+            Handoff::Jobs(jobs) if jobs.is_empty() => (vec![], Some(Micros::now())),
+            Handoff::Jobs(jobs) => (jobs, None),
             Handoff::WakeAt(at) => (vec![], Some(at)),
             Handoff::Outbox(..) => (vec![], None),
         }
     }
 
-    async fn claim(&self, limit: u32) -> Result<(Vec<Outgoing>, bool), store::Error> {
-        let generation = self.backlog.unclaimed.load(Ordering::Acquire);
+    async fn claim(&self, limit: u32) -> Result<Vec<Outgoing>, store::Error> {
         let now = Micros::now();
-        let jobs = self.shared.store.claim_due(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await?;
-        // A claim may end early by bytes: only an empty one says that there is no more.
-        let more = !jobs.is_empty();
-        self.backlog.held.fetch_add(jobs.len(), Ordering::Relaxed);
-        if !more {
-            self.backlog.scanned.store(generation, Ordering::Release);
-        }
-        Ok((jobs, more))
+        self.shared.store.claim_due(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await
     }
 
     async fn next_due(&self) -> Result<Option<Micros>, store::Error> {
@@ -99,21 +96,9 @@ impl Lane for JobLane {
         if items.is_empty() {
             return Ok(());
         }
-        self.backlog.unclaimed.fetch_add(1, Ordering::AcqRel);
+        self.backlog.note_unclaimed();
         let ids: Vec<_> = items.iter().map(|o| o.id).collect();
         self.shared.store.release(&self.shared.owner, &ids).await
-    }
-
-    fn let_go(&self, n: usize) {
-        self.backlog.held.fetch_sub(n, Ordering::Relaxed);
-    }
-
-    fn open(&self, open: bool) {
-        self.backlog.open.store(open, Ordering::Release);
-        if !open {
-            // Whatever is accepted from now on lies in the store: ask there before handing over again.
-            self.backlog.unclaimed.fetch_add(1, Ordering::AcqRel);
-        }
     }
 }
 
@@ -123,6 +108,8 @@ pub struct OutboxLane {
     pub shared: Shared,
     /// Where marks go.
     pub committer: Committer,
+    /// What the committer knows of the backlog.
+    pub backlog: Arc<Backlog>,
 }
 
 #[async_trait]
@@ -130,6 +117,12 @@ impl Lane for OutboxLane {
     type Item = OutboxRow;
     const NAME: &'static str = "outbox";
     const LINGER: Duration = Duration::from_millis(10);
+    /// What happened stays true.
+    const FRESH: Option<Duration> = None;
+
+    fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
 
     fn seq(item: &OutboxRow) -> i64 {
         item.seq
@@ -149,18 +142,16 @@ impl Lane for OutboxLane {
 
     fn accept(&self, handoff: Handoff) -> (Vec<OutboxRow>, Option<Micros>) {
         match handoff {
-            Handoff::Outbox(rows, _) => (rows, None),
+            Handoff::Outbox(rows) if rows.is_empty() => (vec![], Some(Micros::now())),
+            Handoff::Outbox(rows) => (rows, None),
             Handoff::WakeAt(at) => (vec![], Some(at)),
             Handoff::Jobs(..) => (vec![], None),
         }
     }
 
-    async fn claim(&self, limit: u32) -> Result<(Vec<OutboxRow>, bool), store::Error> {
+    async fn claim(&self, limit: u32) -> Result<Vec<OutboxRow>, store::Error> {
         let now = Micros::now();
-        let rows =
-            self.shared.store.claim_outbox(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await?;
-        let more = !rows.is_empty();
-        Ok((rows, more))
+        self.shared.store.claim_outbox(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await
     }
 
     async fn next_due(&self) -> Result<Option<Micros>, store::Error> {
@@ -174,8 +165,4 @@ impl Lane for OutboxLane {
     async fn release(&self, _: Vec<OutboxRow>) -> Result<(), store::Error> {
         Ok(())
     }
-
-    fn let_go(&self, _: usize) {}
-
-    fn open(&self, _: bool) {}
 }

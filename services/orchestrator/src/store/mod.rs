@@ -91,6 +91,8 @@ pub struct Group {
     pub rejects: Vec<Rejected>,
     /// Rows of the outbox whose PubAck came.
     pub outbox_sent: Vec<i64>,
+    /// Whether this process takes it upon itself to publish the new rows of the outbox.
+    pub claim_outbox: bool,
 }
 
 impl Group {
@@ -160,7 +162,7 @@ pub struct Committed {
     pub results: Vec<(i64, ResultEffect)>,
     /// How many of `rejects` were new.
     pub rejects_new: usize,
-    /// Rows that this commit put into the outbox, claimed by this process, in order.
+    /// Rows that this commit put into the outbox, claimed by this process where asked for, in order.
     pub outbox: Vec<OutboxRow>,
 }
 

@@ -39,7 +39,7 @@ async fn try_commit(pool: &PgPool, group: &Group, ctx: &CommitContext<'_>) -> Re
     let mut session = Session::open(pool).await?;
     let done = async {
         let mut tx = session.begin().await?;
-        let applied = apply(&mut tx, group, ctx, Claim::ForUs).await?;
+        let applied = apply(&mut tx, group, ctx).await?;
         tx.commit().await?;
         Ok(applied)
     };
@@ -61,20 +61,8 @@ impl Applied {
     }
 }
 
-/// Whether new rows of the outbox are claimed for the process that commits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claim {
-    ForUs,
-    ForNobody,
-}
-
 /// Applies `group` inside a transaction.
-pub(super) async fn apply(
-    c: &mut PgConnection,
-    group: &Group,
-    ctx: &CommitContext<'_>,
-    claim: Claim,
-) -> Result<Applied, Fault> {
+pub(super) async fn apply(c: &mut PgConnection, group: &Group, ctx: &CommitContext<'_>) -> Result<Applied, Fault> {
     let found = look_up(c, group).await?;
     let mut numbers = job_numbers(c, group.submits.len()).await?.into_iter();
     let number = || numbers.next().expect("as many were taken as there are submissions");
@@ -83,7 +71,7 @@ pub(super) async fn apply(
     let mut outbox = plan.take_outbox(group, &details, || 0);
     super::write::jobs(c, group, &plan, ctx).await?;
     super::write::letters(c, &plan, ctx).await?;
-    super::write::outbox(c, &mut outbox, &group.outbox_sent, ctx, claim).await?;
+    super::write::outbox(c, &mut outbox, group, ctx).await?;
     let existing = whole_jobs(c, &plan.existing()).await?;
     Ok(Applied { plan, outbox, existing })
 }

@@ -1,6 +1,6 @@
 //! Schedules, and their turns: taken by comparing and setting `next_run_at`.
 
-use super::commit::{self, Claim};
+use super::commit;
 use super::connection::Session;
 use super::readers;
 use super::text::clean;
@@ -101,7 +101,7 @@ async fn fire_in(session: &mut Session, firing: Firing, ctx: &CommitContext<'_>)
     }
     if let Some(job) = firing.job {
         let group = Group { submits: vec![Submit { job, claim: false }], ..Group::default() };
-        commit::apply(&mut tx, &group, ctx, Claim::ForNobody).await?;
+        commit::apply(&mut tx, &group, ctx).await?;
     }
     tx.commit().await?;
     Ok(true)

@@ -1,6 +1,6 @@
 //! What a plan says, written to Postgres: each statement takes its rows as one array a column.
 
-use super::commit::{Claim, bytes};
+use super::commit::bytes;
 use super::text::{clean, maybe_clean};
 use crate::model::{JobError, NewJob};
 use crate::store::fault::Fault;
@@ -258,14 +258,11 @@ pub(super) async fn letters(c: &mut PgConnection, plan: &Plan, ctx: &CommitConte
 pub(super) async fn outbox(
     c: &mut PgConnection,
     new: &mut [OutboxRow],
-    sent: &[i64],
+    group: &Group,
     ctx: &CommitContext<'_>,
-    claim: Claim,
 ) -> Result<(), Fault> {
-    let (until, owner) = match claim {
-        Claim::ForUs => (ctx.claim_until.0, Some(ctx.owner.0.as_str())),
-        Claim::ForNobody => (0, None),
-    };
+    let owner = Some(ctx.owner.0.as_str());
+    let (until, owner) = if group.claim_outbox { (ctx.claim_until.0, owner) } else { (0, None) };
     if !new.is_empty() {
         let mut numbers: Vec<i64> = query_scalar(
             "INSERT INTO outbox (claim_until, claim_owner, created_at, subject, msg_id, payload) \
@@ -286,8 +283,8 @@ pub(super) async fn outbox(
             row.seq = seq;
         }
     }
-    if !sent.is_empty() {
-        query("DELETE FROM outbox WHERE seq = ANY($1)").bind(sent).execute(c).await?;
+    if !group.outbox_sent.is_empty() {
+        query("DELETE FROM outbox WHERE seq = ANY($1)").bind(&group.outbox_sent).execute(c).await?;
     }
     Ok(())
 }

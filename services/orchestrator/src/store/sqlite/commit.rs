@@ -36,7 +36,7 @@ pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>
     // rolls back, and the memory of recent jobs goes with it.
     let lookup = Lookup { known, missing };
     let ends = Ends::Commits(&w.committing);
-    let (committed, jobs) = run(&mut w.connection, numbers, group, ctx, Claim::ForUs, ends, lookup).await?;
+    let (committed, jobs) = run(&mut w.connection, numbers, group, ctx, ends, lookup).await?;
     w.recent.keep(jobs);
     Ok(committed)
 }
@@ -62,23 +62,15 @@ pub(super) struct Numbers<'w> {
     pub next_outbox: &'w mut i64,
 }
 
-/// Whether new rows of the outbox are claimed for the process that commits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claim {
-    ForUs,
-    ForNobody,
-}
-
 /// Applies `group` inside a transaction.
 pub(super) async fn apply(
     c: &mut SqliteConnection,
     numbers: Numbers<'_>,
     group: Group,
     ctx: &CommitContext<'_>,
-    claim: Claim,
 ) -> Result<Committed, Fault> {
     let lookup = Lookup { known: vec![], missing: plan::ids_to_load(&group) };
-    run(c, numbers, group, ctx, claim, Ends::Caller, lookup).await.map(|(committed, _)| committed)
+    run(c, numbers, group, ctx, Ends::Caller, lookup).await.map(|(committed, _)| committed)
 }
 
 async fn run(
@@ -86,7 +78,6 @@ async fn run(
     numbers: Numbers<'_>,
     group: Group,
     ctx: &CommitContext<'_>,
-    claim: Claim,
     ends: Ends<'_>,
     lookup: Lookup,
 ) -> Result<(Committed, Vec<Current>), Fault> {
@@ -102,7 +93,7 @@ async fn run(
     }
     write_jobs(&mut script, &group, &plan, ctx);
     write_letters(&mut script, &plan, ctx);
-    write_outbox(&mut script, &outbox, &group.outbox_sent, ctx, claim);
+    write_outbox(&mut script, &outbox, &group, ctx);
     let asked = plan.existing();
     if commits && asked.is_empty() {
         script.add_plain("COMMIT");
@@ -236,17 +227,14 @@ fn bind_letter(a: &mut Args, l: &Letter, plan: &Plan, ctx: &CommitContext<'_>) {
     push_error(a, Some(&l.error));
 }
 
-fn write_outbox(script: &mut Script, new: &[OutboxRow], sent: &[i64], ctx: &CommitContext<'_>, claim: Claim) {
+fn write_outbox(script: &mut Script, new: &[OutboxRow], group: &Group, ctx: &CommitContext<'_>) {
     let owner: Arc<str> = ctx.owner.0.as_str().into();
-    let (until, owner) = match claim {
-        Claim::ForUs => (ctx.claim_until.0, Some(owner)),
-        Claim::ForNobody => (0, None),
-    };
+    let (until, owner) = if group.claim_outbox { (ctx.claim_until.0, Some(owner)) } else { (0, None) };
     INSERT_OUTBOX.add(script, new, |a, m| {
         a.push(m.seq).push(until).push(owner.clone()).push(ctx.now.0);
         a.text(&m.subject).text(&m.msg_id).push(m.payload.clone());
     });
-    DELETE_OUTBOX.add(script, sent, |a, seq| _ = a.push(*seq));
+    DELETE_OUTBOX.add(script, &group.outbox_sent, |a, seq| _ = a.push(*seq));
 }
 
 pub(super) fn push_id(a: &mut Args, id: &JobId) {

@@ -1,6 +1,6 @@
 //! Schedules, and their turns: taken by comparing and setting `next_run_at`.
 
-use super::commit::{self, Claim, Numbers};
+use super::commit::{self, Numbers};
 use super::connection::Writer;
 use super::readers;
 use crate::model::Schedule;
@@ -95,7 +95,7 @@ pub(super) async fn fire(w: &mut Writer, firing: Firing, ctx: &CommitContext<'_>
     if let Some(job) = firing.job {
         let group = Group { submits: vec![Submit { job, claim: false }], ..Group::default() };
         let numbers = Numbers { next_job: &mut w.next_job, next_outbox: &mut w.next_outbox };
-        commit::apply(&mut tx, numbers, group, ctx, Claim::ForNobody).await?;
+        commit::apply(&mut tx, numbers, group, ctx).await?;
     }
     tx.commit().await?;
     Ok(true)

@@ -69,6 +69,7 @@ impl World {
     }
 
     pub async fn commit(&self, now: i64, group: Group) -> Committed {
+        let group = Group { claim_outbox: true, ..group };
         self.store.commit(group, self.ctx(now)).await.unwrap()
     }
 
