@@ -147,6 +147,12 @@ Examples:
   agentforge bench jobs
   agentforge bench jobs --json > bench.json")]
     Jobs(bench::Args),
+    /// Scrapes of the NATS exporter, beside fetching the same bytes
+    #[command(after_help = "\
+Examples:
+  agentforge bench exporter
+  agentforge bench exporter --consumers 1000 --memory-scrapes 1000 --json > bench-exporter.json")]
+    Exporter(bench::exporter::Args),
 }
 
 /// Arguments of `completions`.

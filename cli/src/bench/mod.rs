@@ -4,10 +4,12 @@
 //! drives it through the public API, and checks exact delivery in the database afterwards.
 
 mod check;
+pub mod exporter;
 mod floor;
 mod jobs;
 mod latency;
 mod machine;
+mod process;
 mod report;
 mod stack;
 mod throughput;

@@ -53,7 +53,8 @@ pub struct Report {
     pub events: String,
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// The middle of them; 0 of none.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut v: Vec<f64> = values.collect();
     v.sort_by(f64::total_cmp);
     match v.len() {

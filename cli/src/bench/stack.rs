@@ -168,7 +168,8 @@ impl Stack {
     }
 }
 
-fn resident_mib(pid: i32) -> Option<u64> {
+/// Resident memory of a process, MiB.
+pub fn resident_mib(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let kib: u64 = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()?;
     Some(kib / 1024)

@@ -2,6 +2,7 @@
 
 use crate::{error::Result, output::Output};
 use agentforge_config::Setting;
+use agentforge_nats_exporter::NatsExporter;
 use agentforge_orchestrator::Orchestrator;
 use agentforge_runtime::pages::{Declared, configuration_page, metrics_page, settings_by_group};
 use agentforge_syncdaemon::Syncdaemon;
@@ -34,8 +35,13 @@ pub struct MetricsArgs {
 
 type Groups = Vec<(String, Vec<Setting>)>;
 
-fn services() -> [Declared; 3] {
-    [Declared::of::<Orchestrator>(), Declared::of::<WorkerService>(), Declared::of::<Syncdaemon>()]
+fn services() -> [Declared; 4] {
+    [
+        Declared::of::<Orchestrator>(),
+        Declared::of::<WorkerService>(),
+        Declared::of::<Syncdaemon>(),
+        Declared::of::<NatsExporter>(),
+    ]
 }
 
 /// Prints every setting.
@@ -100,7 +106,9 @@ mod tests {
     fn every_setting_of_every_service_stands_once_per_meaning() {
         let groups = settings_by_group(&services());
         let all: Vec<Setting> = groups.iter().flat_map(|(_, list)| list.iter().copied()).collect();
-        for lists in [Orchestrator::settings(), WorkerService::settings(), Syncdaemon::settings()] {
+        for lists in
+            [Orchestrator::settings(), WorkerService::settings(), Syncdaemon::settings(), NatsExporter::settings()]
+        {
             for setting in lists.iter().flat_map(|(_, l)| l) {
                 assert_eq!(all.iter().filter(|s| *s == setting).count(), 1, "{}", setting.key);
             }

@@ -2,7 +2,7 @@
 
 use super::{
     ready::{NatsReady, Ready},
-    settings::{ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
+    settings::{NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
 };
 use crate::{
     error::Result,
@@ -51,6 +51,8 @@ pub fn ready(ready: &Ready, settings: &Settings, took: Duration, out: Output) ->
         ("metrics", metrics.to_owned()),
         ("NATS", place_of(&ready.nats)),
     ];
+    let exporter = ready.services.get(NATS_EXPORTER).and_then(|s| s.metrics.clone());
+    lines.extend(exporter.map(|page| ("", format!("as metrics {page}"))));
     lines.extend(ready.hub.as_ref().map(|hub| ("hub", place_of(hub))));
     lines.push(("data", format!("{}   logs {}", data.display(), data.join("logs").display())));
     for (name, value) in lines {

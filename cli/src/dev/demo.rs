@@ -161,7 +161,7 @@ async fn one(client: &Client, run: &str, path: String) -> Result<Outcome> {
     let id = request.id.clone();
     let answer = client.jobs().submit_job(client.request(request)).await;
     answer.map_err(|e| client.failure("submitting the demo", &e))?;
-    let job = until_final(client, &id, None).await?;
+    let job = until_final(client, &id, tokio::time::Instant::now(), None).await?;
     let view = JobView::new(&job);
     let found = match (job.state(), &job.result) {
         (v1::JobState::Succeeded, Some(result)) => serde_json::from_str(result).map_err(|e| e.to_string()),

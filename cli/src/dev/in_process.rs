@@ -2,10 +2,11 @@
 
 use super::{
     ready::ServiceReady,
-    settings::{ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
+    settings::{NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
 };
 use crate::error::{Failure, Result};
 use agentforge_config::{EXIT_CODE, Env, Reader};
+use agentforge_nats_exporter::NatsExporter;
 use agentforge_orchestrator::Orchestrator;
 use agentforge_runtime::{Endpoints, Host, Member, Process, Runtime, Service, Signals};
 use agentforge_syncdaemon::Syncdaemon;
@@ -41,13 +42,20 @@ impl InProcess {
         let orchestrator = read::<Orchestrator>(settings.quiet(settings.orchestrator()))?;
         let worker = read::<WorkerService>(settings.quiet(settings.worker()))?;
         let syncdaemon = read::<Syncdaemon>(settings.quiet(settings.syncdaemon()))?;
-        let catalogues = [Orchestrator::metrics(), WorkerService::metrics(), Syncdaemon::metrics()].concat();
+        let exporter = settings.nats_exporter().map(|map| read::<NatsExporter>(settings.quiet(map))).transpose()?;
+        let catalogues =
+            [Orchestrator::metrics(), WorkerService::metrics(), Syncdaemon::metrics(), NatsExporter::metrics()]
+                .concat();
         let process = Process::init(Orchestrator::common(&orchestrator), &catalogues);
         let mut this = Self { process, running: Vec::new(), metrics: None };
         let built = async {
             this.build::<Orchestrator>(ORCHESTRATOR, orchestrator, true).await?;
             this.build::<WorkerService>(WORKER, worker, false).await?;
-            this.build::<Syncdaemon>(SYNCDAEMON, syncdaemon, false).await
+            this.build::<Syncdaemon>(SYNCDAEMON, syncdaemon, false).await?;
+            match exporter {
+                Some(exporter) => this.build::<NatsExporter>(NATS_EXPORTER, exporter, false).await,
+                None => Ok(()),
+            }
         };
         match built.await {
             Ok(()) => Ok(this),
@@ -81,7 +89,7 @@ impl InProcess {
         let entry = |r: &Running| ServiceReady {
             http: r.endpoints.http_url(),
             grpc: r.endpoints.grpc_url(),
-            metrics: self.metrics.clone(),
+            metrics: r.endpoints.metrics_url().or(self.metrics.clone()),
             pid: Some(std::process::id()),
         };
         self.running.iter().map(|r| (r.name, entry(r))).collect()
@@ -107,7 +115,7 @@ impl InProcess {
         }
     }
 
-    /// Stops the syncdaemon, the worker, then the orchestrator; `tell` is called before each.
+    /// Stops the exporter, the syncdaemon, the worker, then the orchestrator; `tell` is called before each.
     ///
     /// # Errors
     /// The first that did not drain.

@@ -13,7 +13,7 @@ mod files;
 mod in_process;
 mod keeper;
 pub mod link;
-mod locate;
+pub mod locate;
 mod nats;
 mod ports;
 mod probe;
@@ -58,8 +58,8 @@ Examples:
 
 Ports: NATS 4222, its monitoring 8222, orchestrator HTTP 8080 and gRPC 50051, worker HTTP 8082, metrics
 7777 (with --processes of the orchestrator, and of the worker 7778), syncdaemon HTTP 8081 (and metrics
-7779), and with --edge the hub's NATS 4223, its monitoring 8223 and its leaf nodes 7422. With --port-base N
-they are, in this order, N, N+1 and so on to N+11; with --port-base 0 any free ones.
+7779), with --edge the hub's NATS 4223, its monitoring 8223 and its leaf nodes 7422, and NATS exporter 7780.
+With --port-base N they are, in this order, N, N+1 and so on to N+12; with --port-base 0 any free ones.
 
 Ctrl-C drains: the worker finishes what it runs, then orchestrator and NATS stop. A second Ctrl-C
 exits at once; what was accepted is on disk and goes on at the next start.")]
@@ -168,6 +168,7 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
     let settings = Settings {
         data: data.path().to_owned(),
         nats_url: servers.url().to_owned(),
+        nats_monitor: servers.ready().0.monitor,
         nats_is_external: args.nats_url.is_some(),
         store: args.store.clone(),
         ports,

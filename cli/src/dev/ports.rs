@@ -30,12 +30,14 @@ pub struct Ports {
     pub hub_monitor: u16,
     /// Leaf nodes of the hub, with `--edge`.
     pub leaf_nodes: u16,
+    /// The page of the NATS exporter.
+    pub nats_exporter: u16,
 }
 
 /// How many there are; with a base they follow each other.
-const COUNT: u16 = 12;
+const COUNT: u16 = 13;
 /// Where they are unless asked otherwise, in the order of the offsets.
-const STANDARD: [u16; COUNT as usize] = [4222, 8222, 8080, 50051, 8082, 7777, 7778, 8081, 7779, 4223, 8223, 7422];
+const STANDARD: [u16; COUNT as usize] = [4222, 8222, 8080, 50051, 8082, 7777, 7778, 8081, 7779, 4223, 8223, 7422, 7780];
 
 /// Which of the ports are used.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +81,7 @@ impl Ports {
             hub,
             hub_monitor,
             leaf_nodes,
+            nats_exporter,
         ] = ports;
         Self {
             nats,
@@ -93,6 +96,7 @@ impl Ports {
             hub,
             hub_monitor,
             leaf_nodes,
+            nats_exporter,
         }
     }
 
@@ -114,6 +118,7 @@ impl Ports {
             (self.hub, "NATS of the hub", edge),
             (self.hub_monitor, "NATS monitoring of the hub", edge),
             (self.leaf_nodes, "leaf nodes of the hub", edge),
+            (self.nats_exporter, "NATS exporter", own_nats),
         ];
         let taken: Vec<String> = wanted
             .iter()
@@ -157,8 +162,8 @@ mod tests {
         assert_eq!((ports.nats, ports.grpc, ports.leaf_nodes), (20_000, 20_003, 20_011));
         assert_eq!(Ports::plan(Some(0)).unwrap().http, 0);
         assert_eq!(Ports::plan(None).unwrap().grpc, 50051);
-        assert!(Ports::plan(Some(65_524)).is_ok());
-        assert_eq!(Ports::plan(Some(65_525)).unwrap_err().exit, crate::error::USAGE);
+        assert!(Ports::plan(Some(65_523)).is_ok());
+        assert_eq!(Ports::plan(Some(65_524)).unwrap_err().exit, crate::error::USAGE);
     }
 
     const ALONE: Used = Used { own_nats: true, processes: false, edge: false };

@@ -4,7 +4,7 @@ use super::{
     child::Spec,
     keeper::Keeper,
     ready::ServiceReady,
-    settings::{ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
+    settings::{NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
 };
 use crate::error::{Failure, Result};
 use std::{
@@ -44,8 +44,10 @@ impl Processes {
     pub async fn start(settings: &Settings, changed: &Arc<Notify>) -> Result<Self> {
         let wanted =
             [(SYNCDAEMON, settings.syncdaemon()), (WORKER, settings.worker()), (ORCHESTRATOR, settings.orchestrator())];
-        let started = wanted
+        let exporter = settings.nats_exporter().map(|env| (NATS_EXPORTER, env));
+        let started = exporter
             .into_iter()
+            .chain(wanted)
             .map(|(name, env)| Ok((name, spec(name, env, &settings.data)?)))
             .collect::<Result<Vec<_>>>()?;
         // All at once: each waits by itself for what it needs.
@@ -89,7 +91,7 @@ impl Processes {
         self.running.iter().map(|r| (r.keeper.name, entry(r))).collect()
     }
 
-    /// Stops the syncdaemon, the worker, then the orchestrator; `tell` is called before each.
+    /// Stops the exporter, the syncdaemon, the worker, then the orchestrator; `tell` is called before each.
     ///
     /// # Errors
     /// The first that did not end with exit code 0.

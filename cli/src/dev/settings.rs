@@ -25,6 +25,8 @@ pub const ORCHESTRATOR: &str = "orchestrator";
 pub const WORKER: &str = "worker";
 /// The name of the syncdaemon.
 pub const SYNCDAEMON: &str = "syncdaemon";
+/// The name of the NATS exporter.
+pub const NATS_EXPORTER: &str = "nats-exporter";
 /// Sizes of streams that are too large for two servers on a small disk: a server reserves what its streams
 /// may hold. The environment may say otherwise.
 const SIZES: [(&str, &str); 3] =
@@ -39,6 +41,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// For clients.
     pub nats_url: String,
+    /// Its monitoring endpoint, if it is ours.
+    pub nats_monitor: Option<String>,
     /// NATS is not ours, so its credentials may come from the environment.
     pub nats_is_external: bool,
     /// `--store`.
@@ -134,6 +138,14 @@ impl Settings {
         map
     }
 
+    /// For the NATS exporter; `None` where nobody knows the monitoring endpoint.
+    pub fn nats_exporter(&self) -> Option<BTreeMap<String, String>> {
+        let mut map = self.common();
+        map.insert("NATS_EXPORTER_TARGETS".to_owned(), self.nats_monitor.clone()?);
+        map.insert("METRICS_PORT".to_owned(), self.ports.nats_exporter.to_string());
+        Some(map)
+    }
+
     /// In one process the terminal belongs to `dev`: quiet logs as text, unless asked otherwise.
     pub fn quiet(&self, mut map: BTreeMap<String, String>) -> BTreeMap<String, String> {
         for (key, value) in [("LOG_LEVEL", "warn"), ("LOG_FORMAT", "text")] {
@@ -158,6 +170,7 @@ mod tests {
         Settings {
             data: "/data".into(),
             nats_url: "nats://127.0.0.1:1".into(),
+            nats_monitor: Some("http://127.0.0.1:2".into()),
             nats_is_external: false,
             store: None,
             ports: Ports::plan(Some(0)).unwrap(),

@@ -1,7 +1,7 @@
 //! `agentforge dev` as a newcomer uses it, with every command against it.
 
 use super::support::{Dev, SOON, agentforge, feed, gone, pid, runs};
-use agentforge_harness::{Signal, eventually, require};
+use agentforge_harness::{Signal, eventually, http_get, require};
 use serde_json::{Value, json};
 
 fn tempdir() -> tempfile::TempDir {
@@ -23,6 +23,7 @@ async fn a_first_day_from_start_to_drain() {
     assert!(dev.ready["nats"]["url"].as_str().unwrap().starts_with("nats://127.0.0.1:"));
     assert!(runs(dev.nats_pid()));
 
+    nats_as_metrics(services["nats-exporter"]["metrics"].as_str().unwrap()).await;
     submit_and_read(&dev);
     failures_and_dead_letters(&dev).await;
     schedules(&dev);
@@ -44,6 +45,17 @@ async fn a_first_day_from_start_to_drain() {
     let again = Dev::start(&home, &[]).await;
     let jobs = again.run(["job", "list", "--label", "day=first"]).ok();
     assert_eq!(jobs["jobs"][0]["result"], json!({"hello": "world"}));
+}
+
+/// The exporter's page is about NATS alone; the process has its own page.
+async fn nats_as_metrics(url: &str) {
+    let (status, body) = http_get(url, &[]).await.unwrap();
+    let page = String::from_utf8(body).unwrap();
+    assert_eq!(status, 200, "{page}");
+    for part in ["gnatsd_varz_connections{", "nats_jetstream_stream_messages{account=\"$G\",stream=\"swarm_jobs\"}"] {
+        assert!(page.contains(part), "no {part} in\n{page}");
+    }
+    assert!(!page.contains("process_cpu_seconds_total"), "{page}");
 }
 
 fn submit_and_read(dev: &Dev) {

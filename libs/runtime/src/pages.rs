@@ -42,7 +42,8 @@ impl Declared {
 }
 
 /// The settings of all services in groups with headings. What every service has stands once, under
-/// "Every service"; a key that services declare differently, such as HTTP_PORT, stands with each.
+/// "Every service", and what several have alike once, under its own heading; a key that services
+/// declare differently, such as HTTP_PORT, stands with each.
 pub fn settings_by_group(services: &[Declared]) -> Vec<(String, Vec<Setting>)> {
     let mut out = vec![("Every service".to_owned(), Common::SETTINGS.to_vec())];
     let is_common = |s: &Setting| Common::SETTINGS.iter().any(|c| c.key == s.key);
@@ -50,7 +51,7 @@ pub fn settings_by_group(services: &[Declared]) -> Vec<(String, Vec<Setting>)> {
         for (name, list) in &service.settings {
             for setting in list.iter().filter(|s| !is_common(s)) {
                 let several = services.iter().filter(|s| s.declares(setting.key)).count() > 1;
-                let shared = several && services.iter().all(|s| s.has(setting));
+                let shared = several && services.iter().filter(|s| s.declares(setting.key)).all(|s| s.has(setting));
                 let group = if shared { capitalised(name) } else { service.heading(name) };
                 add(&mut out, group, *setting);
             }

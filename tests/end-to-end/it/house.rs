@@ -3,6 +3,7 @@
 //! Starts no server. Relies on `cargo metadata` for the edges and on the services' own declarations for
 //! settings, metrics and error codes; never builds or changes anything.
 
+use agentforge_nats_exporter::NatsExporter;
 use agentforge_orchestrator::{Orchestrator, api::rest::openapi_json, error::Code};
 use agentforge_runtime::{Service, pages};
 use agentforge_syncdaemon::Syncdaemon;
@@ -37,7 +38,20 @@ const HARNESS: &str = "agentforge-harness";
 /// Every edge there is, test dependencies left out. A new one is a decision: add it here, in the commit
 /// that needs it, and say why there.
 const EDGES: &[(&str, &[&str])] = &[
-    ("cli", &["config", "jetstream", "message-id", "orchestrator", "proto", "runtime", "syncdaemon", "worker"]),
+    (
+        "cli",
+        &[
+            "config",
+            "jetstream",
+            "message-id",
+            "nats-exporter",
+            "orchestrator",
+            "proto",
+            "runtime",
+            "syncdaemon",
+            "worker",
+        ],
+    ),
     ("config", &[]),
     ("egress", &["config"]),
     ("end-to-end", &[]),
@@ -264,11 +278,12 @@ fn upper_snake(name: &str) -> String {
 
 #[test]
 fn every_setting_that_a_document_names_exists() {
-    let mut known: BTreeSet<String> = [Orchestrator::settings(), WorkerService::settings(), Syncdaemon::settings()]
-        .iter()
-        .flatten()
-        .flat_map(|(_, list)| list.iter().map(|s| s.key.to_owned()))
-        .collect();
+    let mut known: BTreeSet<String> =
+        [Orchestrator::settings(), WorkerService::settings(), Syncdaemon::settings(), NatsExporter::settings()]
+            .iter()
+            .flatten()
+            .flat_map(|(_, list)| list.iter().map(|s| s.key.to_owned()))
+            .collect();
     known.extend(OTHER_VARIABLES.iter().map(|s| (*s).to_owned()));
     known.extend(Code::ALL.iter().map(|code| upper_snake(&format!("{:?}", code.grpc()))));
     let mut unknown = BTreeSet::new();
@@ -311,6 +326,7 @@ fn pages_made_from_the_code_are_up_to_date() {
         pages::Declared::of::<Orchestrator>(),
         pages::Declared::of::<WorkerService>(),
         pages::Declared::of::<Syncdaemon>(),
+        pages::Declared::of::<NatsExporter>(),
     ];
     let hint = "run scripts/generate-docs and commit what it wrote";
     assert!(

@@ -1,0 +1,58 @@
+//! Programs that a benchmark starts: quiet, killed when dropped, and known by the file they write when ready.
+
+use crate::dev::locate;
+use crate::error::{Failure, Result};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+/// How long anything may take to come up.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Starts a program; what it says goes to `log`.
+pub fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
+    let program = command.as_std().get_program().to_owned();
+    let failed = |e: std::io::Error| Failure::new(format!("cannot start {}: {e}", program.to_string_lossy()));
+    let log = std::fs::File::create(log).map_err(failed)?;
+    let err = log.try_clone().map_err(failed)?;
+    command.stdin(Stdio::null()).stdout(log).stderr(err).kill_on_drop(true).spawn().map_err(failed)
+}
+
+/// A binary in the folder of this one.
+pub fn sibling(name: &str) -> Result<Command> {
+    let here = std::env::current_exe().map_err(|e| Failure::new(format!("cannot find this program: {e}")))?;
+    let program = here.with_file_name(name);
+    match program.is_file() {
+        true => Ok(Command::new(program)),
+        false => {
+            Err(Failure::new(format!("there is no {}", program.display())).hint("build it: cargo build --release"))
+        }
+    }
+}
+
+/// The JSON of a file, once it is there.
+pub async fn until_written(path: &Path) -> Result<serde_json::Value> {
+    let until = Instant::now() + READY_WITHIN;
+    while Instant::now() < until {
+        if let Some(value) = std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(value);
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    Err(Failure::new(format!("{} was not written within {READY_WITHIN:?}", path.display())))
+}
+
+/// A NATS server with JetStream on free ports, its store in `dir`; its addresses for clients and of its
+/// monitoring endpoint.
+pub async fn nats_server(dir: &Path) -> Result<(Child, String, String)> {
+    let program = tokio::task::spawn_blocking(locate::nats_server).await.map_err(anyhow::Error::from)??;
+    let mut command = Command::new(program);
+    command.args(["-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-js", "-sd"]).arg(dir);
+    command.arg("--ports_file_dir").arg(dir);
+    let child = spawn(&mut command, &dir.join("nats.log"))?;
+    let ports = until_written(&dir.join(format!("nats-server_{}.ports", child.id().unwrap_or_default()))).await?;
+    let address = |kind: &str| ports[kind][0].as_str().unwrap_or_default().trim_end_matches('/').to_owned();
+    Ok((child, address("nats"), address("monitoring")))
+}
