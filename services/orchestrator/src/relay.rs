@@ -223,11 +223,13 @@ impl<L: Lane> Relay<L> {
     fn publish(&self, item: L::Item) -> impl Future<Output = Outcome<L::Item>> + use<L> {
         let message = self.lane.message(&item);
         let nats = self.nats.clone();
-        async move {
+        // Not cut short by the scheduler: of many messages in one turn, those that it makes wait would be
+        // woken in the reverse order. The window bounds how many there are.
+        tokio::task::unconstrained(async move {
             let Message { subject, msg_id, headers, payload } = message;
             let outcome = publish::publish(&nats, subject, msg_id, headers, payload).await;
             (item, outcome)
-        }
+        })
     }
 
     async fn settle(&mut self, (item, outcome): Outcome<L::Item>) {
