@@ -88,8 +88,8 @@ pub fn next_steps(ready: &Ready, settings: &Settings, has_digest: bool, out: Out
     lines.push(format!("{program} job list"));
     lines.push(format!("{program} schedule create every-minute --cron '* * * * *' echo '{{\"tick\":true}}'"));
     lines.push(format!("{program} agent list"));
-    if settings.site.is_some() {
-        lines.extend(edge_steps(&program, settings));
+    if let Some(hub) = &ready.hub {
+        lines.extend(edge_steps(&program, settings, &hub.url));
     }
     let mut text = format!(
         "{} {}\n",
@@ -103,13 +103,13 @@ pub fn next_steps(ready: &Ready, settings: &Settings, has_digest: bool, out: Out
 }
 
 /// Cut the link, hand in evidence, restore it, look for proof.
-fn edge_steps(program: &str, settings: &Settings) -> Vec<String> {
+fn edge_steps(program: &str, settings: &Settings, hub: &str) -> Vec<String> {
     let is_default = std::env::current_dir().is_ok_and(|here| here.join(DEFAULT_DATA_DIR) == settings.data);
     let at = if is_default { String::new() } else { format!(" --data-dir {}", settings.data.display()) };
     vec![
         format!("{program} link down{at}"),
         format!("cp README.md {}/", settings.replay().display()),
         format!("{program} link up{at}"),
-        format!("{program} ledger verify {}", settings.ledger().display()),
+        format!("{program} ledger verify {} --nats-url {hub}", settings.ledger().display()),
     ]
 }
