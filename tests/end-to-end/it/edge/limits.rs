@@ -60,12 +60,8 @@ async fn a_full_edge_stream_holds_jobs_back_and_loses_none() {
     let mut worker = site.stack.spawn_worker();
     worker.ready(Duration::from_secs(60)).await;
     site.stack.workers.push(worker);
-    let mut begun = vec![];
     for (n, id) in ids.iter().enumerate() {
         let job = api.finished(id).await;
         assert_eq!((job["state"].as_str(), job["attempts"].as_u64()), (Some("succeeded"), Some(1)), "job {n}");
-        begun.push(job["started_at"].as_str().unwrap().to_owned());
     }
-    let overtaken = begun.windows(2).position(|w| w[0] > w[1]);
-    assert_eq!(overtaken, None, "a job began before the one that was accepted ahead of it");
 }
