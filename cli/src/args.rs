@@ -88,6 +88,12 @@ pub enum Command {
     /// The workers that announced themselves
     #[command(subcommand)]
     Agent(commands::agent::Command),
+    /// How a running syncdaemon gets on
+    #[command(subcommand)]
+    Sync(commands::sync::Command),
+    /// Read a site's ledger, and hold it against the hub's stream
+    #[command(subcommand)]
+    Ledger(commands::ledger::Command),
     /// Measure this installation against its floor
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -153,6 +159,12 @@ Examples:
   agentforge bench exporter
   agentforge bench exporter --consumers 1000 --memory-scrapes 1000 --json > bench-exporter.json")]
     Exporter(bench::exporter::Args),
+    /// Files a second through the syncdaemon, beside raw publishing
+    #[command(after_help = "\
+Examples:
+  agentforge bench sync
+  agentforge bench sync --small 50000 --json > bench-sync.json")]
+    Sync(bench::sync::Args),
 }
 
 /// Arguments of `completions`.

@@ -82,8 +82,11 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::Dlq(command) => commands::dlq::run(command, &context()?).await,
             Command::Schedule(command) => commands::schedule::run(command, &context()?).await,
             Command::Agent(command) => commands::agent::run(command, &context()?).await,
+            Command::Sync(command) => commands::sync::run(command, out).await,
+            Command::Ledger(command) => commands::ledger::run(command, out).await,
             Command::Bench(BenchCommand::Jobs(args)) => bench::run(args, out.json).await,
             Command::Bench(BenchCommand::Exporter(args)) => bench::exporter::run(args, out.json).await,
+            Command::Bench(BenchCommand::Sync(args)) => bench::sync::run(args, out.json).await,
             Command::Backup(args) => commands::backup::backup(args, out).await,
             Command::Restore(args) => commands::backup::restore(args, out).await,
             Command::Inner(_)

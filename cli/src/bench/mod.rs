@@ -12,6 +12,7 @@ mod machine;
 mod process;
 mod report;
 mod stack;
+pub mod sync;
 mod throughput;
 
 pub use jobs::{Args, run};

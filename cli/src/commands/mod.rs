@@ -5,9 +5,11 @@ pub mod backup;
 pub mod dlq;
 pub mod example_tool;
 pub mod job;
+pub mod ledger;
 pub mod link;
 pub mod schedule;
 pub mod settings;
+pub mod sync;
 
 use crate::{client::Client, error::Result, output::Output};
 

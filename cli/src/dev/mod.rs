@@ -16,7 +16,7 @@ pub mod link;
 pub mod locate;
 mod nats;
 mod ports;
-mod probe;
+pub mod probe;
 mod processes;
 mod ready;
 mod servers;

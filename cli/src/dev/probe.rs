@@ -17,10 +17,18 @@ const ANSWER_MAX_BYTES: u64 = 1 << 20;
 /// # Errors
 /// Why it is not ready: the body, or what went wrong.
 pub async fn is_ready(base: &str) -> Result<(), String> {
-    match timeout(ASK_MAX, get(base, "/readyz")).await {
+    page(base, "/readyz").await.map(drop)
+}
+
+/// The body of a page that answers 200.
+///
+/// # Errors
+/// No answer, or another one.
+pub async fn page(base: &str, path: &str) -> Result<String, String> {
+    match timeout(ASK_MAX, get(base, path)).await {
         Err(_) => Err("no answer".to_owned()),
         Ok(Err(e)) => Err(e.to_string()),
-        Ok(Ok((200, _))) => Ok(()),
+        Ok(Ok((200, body))) => Ok(body),
         Ok(Ok((status, body))) => Err(format!("{status} {}", body.trim())),
     }
 }

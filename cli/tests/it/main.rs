@@ -5,5 +5,6 @@ mod batch;
 mod dev;
 mod dev_edge;
 mod dev_faults;
+mod ledger;
 mod support;
 mod usage;

@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// How long a batch gathers. Sending does not wait for it, and two syncs are the price of each batch.
 const GATHER: Duration = Duration::from_millis(10);
@@ -36,8 +36,11 @@ const GATHER: Duration = Duration::from_millis(10);
 const BATCH_MAX: usize = 1024;
 /// What may wait for the ledger.
 const WAITING_MAX: usize = 4096;
-/// Batches that may wait for the removal.
-const BATCHES: usize = 4;
+/// Batches that may wait for the removal: freeing the blocks of a file takes longer than sending it, and a
+/// burst shall not wait for that.
+const BATCHES: usize = 64;
+/// The removal's niceness: what is written down is safe, so it takes the time that is left over.
+const REMOVER_NICE: i32 = 10;
 
 /// What is to be written down and then done.
 #[derive(Debug)]
@@ -71,6 +74,36 @@ pub struct Delivered {
     pub duplicate: bool,
     /// How often it was published.
     pub attempts: u32,
+}
+
+/// What is left to do when it is written down; many of these may wait.
+#[derive(Debug)]
+enum Removal {
+    /// A file that was sent: its name, as it was sent, and the hash of its content.
+    Sent(Box<[u8]>, Stamp, [u8; 32]),
+    /// A file that goes to quarantine, and why.
+    Never(Candidate, String),
+}
+
+impl Removal {
+    fn of(work: Work) -> Option<Self> {
+        match work {
+            Work::Delivered(d) => {
+                let mut hash = [0; 32];
+                hex::decode_to_slice(&d.sha256, &mut hash).expect("it was made of 32 bytes");
+                Some(Self::Sent(d.name, d.stamp, hash))
+            }
+            Work::Never(candidate, why) => Some(Self::Never(candidate, why)),
+            Work::Note(_) => None,
+        }
+    }
+
+    fn name(&self) -> &[u8] {
+        match self {
+            Self::Sent(name, ..) => name,
+            Self::Never(candidate, _) => &candidate.name,
+        }
+    }
 }
 
 /// Where work is handed in.
@@ -115,7 +148,7 @@ impl Desk {
 pub struct Scribe {
     work: Receiver<Work>,
     room: Arc<Notify>,
-    written: SyncSender<Vec<Work>>,
+    written: SyncSender<Vec<Removal>>,
     writer: Writer,
     progress: Arc<Progress>,
     queue: Arc<Queue>,
@@ -124,7 +157,7 @@ pub struct Scribe {
 
 /// The thread that removes, to be [`run`](Self::run).
 pub struct Remover {
-    written: Receiver<Vec<Work>>,
+    written: Receiver<Vec<Removal>>,
     queue: Arc<Queue>,
     next: AtomicU64,
 }
@@ -162,7 +195,8 @@ impl Scribe {
                     Work::Note(_) => {}
                 }
             }
-            if self.written.send(batch).is_err() {
+            let removals: Vec<_> = batch.into_iter().filter_map(Removal::of).collect();
+            if !removals.is_empty() && self.written.send(removals).is_err() {
                 return;
             }
         }
@@ -231,33 +265,32 @@ fn entry(work: &Work) -> Entry {
 impl Remover {
     /// Removes until the scribe has ended.
     pub fn run(self) {
+        let me = rustix::thread::gettid();
+        if let Err(error) = rustix::process::setpriority_process(Some(me), REMOVER_NICE) {
+            debug!(%error, "the removal keeps its priority");
+        }
         while let Ok(batch) = self.written.recv() {
-            let Some(root) = self.queue.root() else {
-                // The directory is away; what comes back with it is found, sent again, and known as a duplicate.
-                self.queue.let_go(batch.iter().filter_map(name_of));
-                continue;
-            };
-            self.remove(&root, &batch);
-            self.queue.let_go(batch.iter().filter_map(name_of));
+            // Without a directory: what comes back with it is found, sent again, and known as a duplicate.
+            if let Some(root) = self.queue.root() {
+                self.remove(&root, &batch);
+            }
+            self.queue.let_go(batch.iter().map(Removal::name));
         }
     }
 
-    fn remove(&self, root: &Root, batch: &[Work]) {
-        let mut by_dir: BTreeMap<&[u8], Vec<&Work>> = BTreeMap::new();
-        for work in batch {
-            if let Some(name) = name_of(work) {
-                by_dir.entry(names::split(name).0).or_default().push(work);
-            }
+    fn remove(&self, root: &Root, batch: &[Removal]) {
+        let mut by_dir: BTreeMap<&[u8], Vec<&Removal>> = BTreeMap::new();
+        for removal in batch {
+            by_dir.entry(names::split(removal.name()).0).or_default().push(removal);
         }
         let mut removed = 0;
-        for (dir, works) in by_dir {
+        for (dir, removals) in by_dir {
             let Ok(parent) = root.parent(dir) else { continue };
-            for work in works {
-                match work {
-                    Work::Delivered(d) => removed += u64::from(self.remove_one(root, &parent, d)),
-                    Work::Never(candidate, why) => removed += u64::from(quarantine(root, candidate, why)),
-                    Work::Note(_) => {}
-                }
+            for removal in removals {
+                removed += u64::from(match removal {
+                    Removal::Sent(name, stamp, hash) => self.remove_one(root, &parent, name, stamp, hash),
+                    Removal::Never(candidate, why) => quarantine(root, candidate, why),
+                });
             }
             sync(&parent);
         }
@@ -269,33 +302,33 @@ impl Remover {
     }
 
     /// Whether the file is gone from its place.
-    fn remove_one(&self, root: &Root, parent: &dir::Parent<'_>, d: &Delivered) -> bool {
-        let last = names::split(&d.name).1;
-        let sent_name = format!("{}.{:x}", d.sha256, self.next.fetch_add(1, Relaxed));
+    fn remove_one(&self, root: &Root, parent: &dir::Parent<'_>, name: &[u8], stamp: &Stamp, hash: &[u8; 32]) -> bool {
+        let last = names::split(name).1;
+        let sent_name = format!("{}.{:x}", hex::encode(hash), self.next.fetch_add(1, Relaxed));
         if let Err(error) = dir::move_to_sent(parent, last, root, &sent_name) {
             // Somebody else may have removed it, which is theirs to do.
             if error.kind() != io::ErrorKind::NotFound {
-                warn!(%error, file = names::encode(&d.name), "a sent file cannot be moved; it is sent again later");
+                warn!(%error, file = names::encode(name), "a sent file cannot be moved; it is sent again later");
             }
             return error.kind() == io::ErrorKind::NotFound;
         }
         reached(Step::Moved);
-        let is_still = dir::look_in(root.sent(), sent_name.as_str()).is_ok_and(|(_, now)| now.is_still(&d.stamp));
+        let is_still = dir::look_in(root.sent(), sent_name.as_str()).is_ok_and(|(_, now)| now.is_still(stamp));
         if !is_still {
-            self.give_back(root, &sent_name, d);
+            self.give_back(root, &sent_name, name);
             return false;
         }
         reached(Step::Checked);
         if let Err(error) = unlinkat(root.sent(), sent_name.as_str(), AtFlags::empty()) {
-            warn!(%error, file = names::encode(&d.name), "a sent file cannot be unlinked; the next start tries again");
+            warn!(%error, file = names::encode(name), "a sent file cannot be unlinked; the next start tries again");
         }
         reached(Step::Unlinked);
         true
     }
 
     /// A writer has put other bytes under the name since it was read: they were not sent.
-    fn give_back(&self, root: &Root, sent_name: &str, d: &Delivered) {
-        match root.put(root.sent(), sent_name.as_bytes(), &d.name) {
+    fn give_back(&self, root: &Root, sent_name: &str, name: &[u8]) {
+        match root.put(root.sent(), sent_name.as_bytes(), name) {
             Ok(name) => {
                 info!(file = names::encode(&name), "a file was replaced after it was sent; the new one is sent too");
                 self.queue.look_again(
@@ -304,17 +337,9 @@ impl Remover {
                 );
             }
             Err(error) => {
-                error!(%error, file = names::encode(&d.name), "a file waits in .sent for the next start");
+                error!(%error, file = names::encode(name), "a file waits in .sent for the next start");
             }
         }
-    }
-}
-
-fn name_of(work: &Work) -> Option<&[u8]> {
-    match work {
-        Work::Delivered(d) => Some(&d.name),
-        Work::Never(candidate, _) => Some(&candidate.name),
-        Work::Note(_) => None,
     }
 }
 

@@ -11,10 +11,14 @@ use crate::{
     settle::Stamp,
     steps::{Step, reached},
 };
-use agentforge_jetstream::{HeaderMap, Nats, Publisher, publish, subjects::STREAM_EVIDENCE};
+use agentforge_jetstream::{
+    HeaderMap, Nats, Publisher, publish,
+    subjects::{BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE, bucket_chunks, bucket_stream},
+};
 use agentforge_message_id::{MsgId, Site};
 use agentforge_proto::evidence::{
-    HEADER_CONTENT_TYPE, HEADER_FILE, HEADER_MANIFEST, HEADER_MTIME, HEADER_SITE, HEADER_SIZE, Manifest,
+    HEADER_CONTENT_TYPE, HEADER_FILE, HEADER_MANIFEST, HEADER_MTIME, HEADER_PREFIX_SHA256, HEADER_SITE, HEADER_SIZE,
+    Manifest,
 };
 use async_nats::{Message, StatusCode, client::Request, jetstream};
 use bytes::Bytes;
@@ -84,21 +88,12 @@ impl Hub {
     /// A way to the hub; nothing is sent yet.
     pub fn new(nats: Nats, config: &crate::Config, progress: std::sync::Arc<Progress>) -> Self {
         let domain = config.domain().map(str::to_owned);
-        let js = Self::jetstream(&nats, config.domain());
+        let js = jetstream(&nats, config.domain());
         // Room for the lane of large files beside that of small ones.
         let publisher = Publisher::with_limits(nats.clone(), config.max_inflight + 1, API);
         let bucket = config.max_bandwidth_bps.map(|bps| Mutex::new(Bucket::new(bps, Instant::now())));
         let (site, subject) = (config.site.clone(), config.subject.clone());
         Self { nats, js, publisher, site, subject, domain, bucket, progress }
-    }
-
-    /// The JetStream API of the hub, through the connected server.
-    pub fn jetstream(nats: &Nats, domain: Option<&str>) -> jetstream::Context {
-        let builder = jetstream::ContextBuilder::new().timeout(API);
-        match domain {
-            Some(domain) => builder.domain(domain).build(nats.client().clone()),
-            None => builder.build(nats.client().clone()),
-        }
     }
 
     /// The site.
@@ -207,25 +202,62 @@ impl Hub {
     /// # Errors
     /// There was no answer, or none that is understood.
     pub async fn last(&self, stream: &str, subject: &str) -> Result<Option<(u64, Message)>, String> {
-        let prefix = self.domain.as_ref().map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
-        let question = format!("{prefix}.DIRECT.GET.{stream}.{subject}");
-        let request = Request::new().payload(Bytes::new()).timeout(Some(API));
-        let message = self.nats.client().send_request(question, request).await.map_err(|e| e.to_string())?;
-        match message.status {
-            None => {}
-            Some(StatusCode::NOT_FOUND) => return Ok(None),
-            Some(status) => return Err(format!("{status}: {}", message.description.as_deref().unwrap_or_default())),
-        }
-        let header = |name: &str| message.headers.as_ref().and_then(|h| h.get(name)).map(|v| v.as_str().to_owned());
-        let seq = header("Nats-Sequence").and_then(|seq| seq.parse().ok());
-        seq.map(|seq| Some((seq, message))).ok_or_else(|| "the answer has no sequence".to_owned())
+        last(&self.nats, self.domain(), stream, subject).await
     }
+}
+
+/// The JetStream API of the hub, through the connected server.
+pub fn jetstream(nats: &Nats, domain: Option<&str>) -> jetstream::Context {
+    let builder = jetstream::ContextBuilder::new().timeout(API);
+    match domain {
+        Some(domain) => builder.domain(domain).build(nats.client().clone()),
+        None => builder.build(nats.client().clone()),
+    }
+}
+
+async fn last(
+    nats: &Nats,
+    domain: Option<&str>,
+    stream: &str,
+    subject: &str,
+) -> Result<Option<(u64, Message)>, String> {
+    let prefix = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
+    let question = format!("{prefix}.DIRECT.GET.{stream}.{subject}");
+    let request = Request::new().payload(Bytes::new()).timeout(Some(API));
+    let message = nats.client().send_request(question, request).await.map_err(|e| e.to_string())?;
+    match message.status {
+        None => {}
+        Some(StatusCode::NOT_FOUND) => return Ok(None),
+        Some(status) => return Err(format!("{status}: {}", message.description.as_deref().unwrap_or_default())),
+    }
+    let seq = header(&message, "Nats-Sequence").and_then(|seq| seq.parse().ok());
+    seq.map(|seq| Some((seq, message))).ok_or_else(|| "the answer has no sequence".to_owned())
+}
+
+/// The text of a header.
+pub fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
+    Some(message.headers.as_ref()?.get(name)?.as_str())
+}
+
+/// Reads a file's message back from the hub and says whether it has this content. Of a large file the
+/// chunks are not read: the last one carries the hash of all bytes, by which each chunk was accepted.
+///
+/// # Errors
+/// There was no answer, or none that is understood.
+pub async fn stored(nats: &Nats, domain: Option<&str>, subject: &str, sha256: &str) -> Result<bool, String> {
+    let Some((_, message)) = last(nats, domain, STREAM_EVIDENCE, subject).await? else { return Ok(false) };
+    if !holds(&message, sha256) || header(&message, HEADER_MANIFEST).is_none() {
+        return Ok(holds(&message, sha256));
+    }
+    let Some(site) = header(&message, HEADER_SITE) else { return Ok(false) };
+    let chunks = bucket_chunks(BUCKET_EVIDENCE_BLOBS, &format!("{site}-{sha256}"));
+    let chunk = last(nats, domain, &bucket_stream(BUCKET_EVIDENCE_BLOBS), &chunks).await?;
+    Ok(chunk.is_some_and(|(_, chunk)| header(&chunk, HEADER_PREFIX_SHA256) == Some(sha256)))
 }
 
 /// Whether a stored message is of this content: its bytes have the hash, or its manifest names it.
 pub fn holds(message: &Message, sha256: &str) -> bool {
-    let is_manifest = message.headers.as_ref().is_some_and(|headers| headers.get(HEADER_MANIFEST).is_some());
-    match is_manifest {
+    match header(message, HEADER_MANIFEST).is_some() {
         true => serde_json::from_slice::<Manifest>(&message.payload).is_ok_and(|manifest| manifest.sha256 == sha256),
         false => hex::encode(digest(&SHA256, &message.payload)) == sha256,
     }

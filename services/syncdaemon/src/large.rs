@@ -7,7 +7,7 @@
 
 use crate::{
     commit::{Desk, Work},
-    deliver::{End, HEADERS_MAX_BYTES, Hub, Label},
+    deliver::{End, HEADERS_MAX_BYTES, Hub, Label, header},
     dir::Root,
     ledger::{Entry, Event},
     names,
@@ -259,10 +259,9 @@ impl Large {
             match self.hub.last(&bucket_stream(BUCKET_EVIDENCE_BLOBS), &upload.subject()).await {
                 Ok(None) => return Ok(None),
                 Ok(Some((seq, message))) => {
-                    let header = |name: &str| Some(message.headers.as_ref()?.get(name)?.as_str().to_owned());
-                    let number = header(HEADER_CHUNK).and_then(|n| n.parse().ok());
-                    return match (number, header(HEADER_PREFIX_SHA256)) {
-                        (Some(number), Some(prefix)) => Ok(Some((seq, number, prefix))),
+                    let number = header(&message, HEADER_CHUNK).and_then(|n| n.parse().ok());
+                    return match (number, header(&message, HEADER_PREFIX_SHA256)) {
+                        (Some(number), Some(prefix)) => Ok(Some((seq, number, prefix.to_owned()))),
                         _ => Err(Broken::Foreign),
                     };
                 }

@@ -31,6 +31,7 @@ mod watch;
 mod window;
 
 pub use config::Config;
+pub use deliver::{jetstream, stored};
 pub use error::Error;
 pub use progress::{Held, Status};
 pub use service::Syncdaemon;

@@ -3,7 +3,8 @@
 //! Blocking; called in batches on threads for that. Never changes a file and never follows a symlink.
 
 use crate::{
-    dir::{self, Root},
+    dir::{self, Parent, Root},
+    names,
     scan::now_ns,
     settle::{Settled, Stamp, settled},
     steps::{Step, reached},
@@ -12,12 +13,7 @@ use crate::{
 use bytes::Bytes;
 use ring::digest::{Context, SHA256, digest};
 use rustix::io::Errno;
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::FileExt,
-    time::Duration,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, time::Duration};
 
 /// Pieces in which large files are read.
 const PIECE_BYTES: usize = 256 << 10;
@@ -70,20 +66,47 @@ pub enum Outcome {
     Not(Candidate, Fault),
 }
 
-/// Reads one file.
-pub fn read(root: &Root, candidate: Candidate, rules: &Rules) -> Outcome {
-    let (mut file, stamp) = match open(root, &candidate, rules) {
+/// Reads files until `enough` bytes are there; gives what was not read any more. Files of one directory are
+/// opened through one descriptor.
+pub fn read_batch(root: &Root, batch: Vec<Candidate>, rules: &Rules, enough: usize) -> (Vec<Outcome>, Vec<Candidate>) {
+    let (mut outcomes, mut bytes) = (Vec::with_capacity(batch.len()), 0);
+    let mut batch = batch.into_iter();
+    let mut at: Option<(Box<[u8]>, io::Result<Parent<'_>>)> = None;
+    while bytes < enough
+        && let Some(candidate) = batch.next()
+    {
+        reached(Step::Taken);
+        let dir = names::split(&candidate.name).0;
+        if at.as_ref().is_none_or(|(opened, _)| **opened != *dir) {
+            at = Some((dir.into(), root.parent(dir)));
+        }
+        let outcome = match &at {
+            Some((_, Ok(parent))) => read(parent, candidate, rules),
+            _ => Outcome::Not(candidate, Fault::Gone),
+        };
+        if let Outcome::Whole(whole) = &outcome {
+            bytes += whole.content.len();
+        }
+        outcomes.push(outcome);
+    }
+    (outcomes, batch.collect())
+}
+
+/// Reads one file of a directory.
+fn read(parent: &Parent<'_>, candidate: Candidate, rules: &Rules) -> Outcome {
+    let (file, stamp) = match open_in(parent, &candidate, rules) {
         Ok(opened) => opened,
         Err(fault) => return Outcome::Not(candidate, fault),
     };
     if stamp.size > rules.whole_max_bytes {
         return Outcome::Large(candidate);
     }
-    let content = match content_of(&mut file, stamp.size) {
+    let content = match content_of(&file, stamp.size) {
         Ok(content) => content,
         Err(e) => return Outcome::Not(candidate, fault_of(e)),
     };
-    if content.len() as u64 != stamp.size || !is_unchanged(root, &candidate.name, &file, &stamp) {
+    // Whether it still has its name is seen when it is removed; what was read is complete either way.
+    if !dir::stamp_of(&file).is_ok_and(|now| now == stamp) {
         return Outcome::Not(candidate, Fault::Changing(rules.settle));
     }
     let sha256 = hex::encode(digest(&SHA256, &content));
@@ -96,7 +119,11 @@ pub fn read(root: &Root, candidate: Candidate, rules: &Rules) -> Outcome {
 /// # Errors
 /// Why it may not, now or ever.
 pub fn open(root: &Root, candidate: &Candidate, rules: &Rules) -> Result<(File, Stamp), Fault> {
-    let file = File::from(root.open_file(&candidate.name).map_err(fault_of)?);
+    open_in(&root.parent(names::split(&candidate.name).0).map_err(fault_of)?, candidate, rules)
+}
+
+fn open_in(parent: &Parent<'_>, candidate: &Candidate, rules: &Rules) -> Result<(File, Stamp), Fault> {
+    let file = File::from(dir::open_in(parent, names::split(&candidate.name).1).map_err(fault_of)?);
     let stamp = dir::stamp_of(&file).map_err(fault_of)?;
     reached(Step::Opened);
     // It may have been written to since it was found.
@@ -135,11 +162,9 @@ pub fn hash_large(file: &File, size: u64, mut go_on: impl FnMut() -> bool) -> io
     Ok(hex::encode(context.finish()))
 }
 
-fn content_of(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    // One byte more than there should be shows that the file grew.
-    let mut content = Vec::with_capacity(size + 1);
-    file.take(size as u64 + 1).read_to_end(&mut content)?;
+fn content_of(file: &File, size: u64) -> io::Result<Vec<u8>> {
+    let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut content, 0)?;
     Ok(content)
 }
 
@@ -164,7 +189,10 @@ mod tests {
     const RULES: Rules = Rules { whole_max_bytes: 100, file_max_bytes: 1000, settle: Duration::from_secs(3600) };
 
     fn outcome(root: &Root, name: &str, found: Found) -> Outcome {
-        read(root, Candidate { name: name.as_bytes().into(), mtime_ns: 0, found, attempts: 0 }, &RULES)
+        let candidate = Candidate { name: name.as_bytes().into(), mtime_ns: 0, found, attempts: 0 };
+        let (mut outcomes, left) = read_batch(root, vec![candidate], &RULES, 1);
+        assert!(left.is_empty());
+        outcomes.remove(0)
     }
 
     #[test]

@@ -15,7 +15,11 @@ use crate::{
     steps::{Step, reached},
     window::Candidate,
 };
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{FuturesOrdered, FuturesUnordered},
+};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -23,16 +27,18 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
-    time::{Instant, sleep_until},
+    task::{JoinError, JoinHandle, spawn_blocking},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// How long the first scan may take before sending begins without knowing the oldest file.
 const OPEN_MAX: Duration = Duration::from_millis(250);
+/// How long sending waits at first for stream and bucket to be made sure of, before it tries without.
+const ENSURED_MAX: Duration = Duration::from_secs(2);
 /// Content in flight, and read ahead, in bytes: memory stays flat whatever the files are.
-const FLIGHT_BYTES: usize = 8 << 20;
+const FLIGHT_BYTES: usize = 16 << 20;
 const AHEAD_BYTES: usize = 4 << 20;
 /// Batches that are read at once, and what one may hold.
 const READERS: usize = 2;
@@ -57,6 +63,8 @@ pub struct Sender {
     pub large: mpsc::Sender<Candidate>,
     /// Whether the hub answers.
     pub link: watch::Receiver<bool>,
+    /// Whether stream and bucket were made sure of.
+    pub bucket: watch::Receiver<bool>,
     /// Messages in flight, at most.
     pub max_inflight: usize,
     /// Largest file, and rest.
@@ -76,7 +84,8 @@ struct State {
     flying: HashMap<u64, Flight>,
     flying_bytes: usize,
     answers: FuturesUnordered<BoxFuture<'static, (u64, End)>>,
-    reads: JoinSet<(Vec<Outcome>, Vec<Candidate>)>,
+    /// In the order in which they were begun, which is the order of the window.
+    reads: FuturesOrdered<JoinHandle<(Vec<Outcome>, Vec<Candidate>)>>,
     room: Room,
     next: u64,
     held: Option<Held>,
@@ -109,7 +118,7 @@ impl Sender {
             flying: HashMap::new(),
             flying_bytes: 0,
             answers: FuturesUnordered::new(),
-            reads: JoinSet::new(),
+            reads: FuturesOrdered::new(),
             room: Room::new(self.max_inflight),
             next: 0,
             held: None,
@@ -128,7 +137,7 @@ impl Sender {
                 biased;
                 () = stop.cancelled() => {}
                 Some((id, end)) = state.answers.next(), if !state.answers.is_empty() => self.settle(&mut state, id, end),
-                Some(read) = state.reads.join_next(), if !state.reads.is_empty() => self.take_read(&mut state, read),
+                Some(read) = state.reads.next(), if !state.reads.is_empty() => self.take_read(&mut state, read),
                 () = self.queue.arrived.notified(), if may_read => {}
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.woken(&mut state),
                 () = self.desk.room(), if !state.unwritten.is_empty() => {}
@@ -152,9 +161,13 @@ impl Sender {
                 self.queue.arrived.notified().await;
             }
         };
+        let mut bucket = self.bucket.clone();
+        let ready = async {
+            let _ = timeout(OPEN_MAX, opened).await;
+            let _ = timeout(ENSURED_MAX, bucket.wait_for(|there| *there)).await;
+        };
         tokio::select! {
-            () = opened => {}
-            () = tokio::time::sleep(OPEN_MAX) => {}
+            () = ready => {}
             () = stop.cancelled() => {}
         }
     }
@@ -226,11 +239,11 @@ impl Sender {
                 return true;
             };
             let rules = Rules { whole_max_bytes: self.hub.whole_max_bytes() as u64, ..self.rules };
-            state.reads.spawn_blocking(move || read_batch(&root, batch, &rules));
+            state.reads.push_back(spawn_blocking(move || read::read_batch(&root, batch, &rules, BATCH_BYTES)));
         }
     }
 
-    fn take_read(&self, state: &mut State, read: Result<(Vec<Outcome>, Vec<Candidate>), tokio::task::JoinError>) {
+    fn take_read(&self, state: &mut State, read: Result<(Vec<Outcome>, Vec<Candidate>), JoinError>) {
         let Ok((outcomes, left)) = read else {
             error!("a reader panicked; its files are found again by the next scan");
             return;
@@ -346,22 +359,6 @@ impl State {
         let idle = Some(now + Duration::from_millis(250));
         [held, room, stragglers, self.not_before, idle].into_iter().flatten().min()
     }
-}
-
-fn read_batch(root: &crate::dir::Root, batch: Vec<Candidate>, rules: &Rules) -> (Vec<Outcome>, Vec<Candidate>) {
-    let (mut outcomes, mut bytes) = (Vec::with_capacity(batch.len()), 0);
-    let mut batch = batch.into_iter();
-    while bytes < BATCH_BYTES
-        && let Some(candidate) = batch.next()
-    {
-        reached(Step::Taken);
-        let outcome = read::read(root, candidate, rules);
-        if let Outcome::Whole(whole) = &outcome {
-            bytes += whole.content.len();
-        }
-        outcomes.push(outcome);
-    }
-    (outcomes, batch.collect())
 }
 
 /// What to do about a file that is not sent now. A line for the ledger when it is given up.

@@ -7,7 +7,7 @@
 use crate::{
     commit::{self, Desk, Work},
     config::{self, Config},
-    deliver::Hub,
+    deliver::{Hub, jetstream},
     dir::Root,
     error::Error,
     large::Large,
@@ -231,10 +231,11 @@ fn spawn_lanes(
         desk: desk.clone(),
         progress: progress.clone(),
         rules,
-        bucket,
+        bucket: bucket.clone(),
         stop: runtime.stopping(),
     };
-    let sender = Sender { hub, queue, desk, progress, large: to_large, link, max_inflight: config.max_inflight, rules };
+    let sender =
+        Sender { hub, queue, desk, progress, large: to_large, link, bucket, max_inflight: config.max_inflight, rules };
     let (stop, until) = (runtime.stopping(), runtime.clone());
     let landed = move || until.drain_deadline() - LAST_LINES.min(until.grace() / 2);
     let (sender_ends, sender_ended) = oneshot::channel();
@@ -386,7 +387,7 @@ impl Ensurer {
 
     /// When to try again; `None` when all is as it should be.
     async fn ensure(&self) -> Option<Duration> {
-        let js = Hub::jetstream(&self.nats, self.config.domain());
+        let js = jetstream(&self.nats, self.config.domain());
         let keep_limits = self.config.domain.is_some();
         let error = match ensure_evidence(&js, &self.config.evidence, keep_limits).await {
             Ok(_) => {

@@ -1,13 +1,15 @@
 //! The ledger: what became of every file, one JSON object a line, each line bound to the one before it.
 //!
-//! `entry` is a line, `chain` reads lines and finds gaps and edits, `files` knows the ledger's files,
+//! `entry` is a line, `account` what all lines claim, `chain` reads lines and finds gaps and edits, `files` knows the ledger's files,
 //! `writer` appends with a group commit, `repair` cuts off what a power loss left half written.
 
+pub mod account;
 pub mod chain;
 pub mod entry;
 pub mod files;
 mod repair;
 pub(crate) mod writer;
 
+pub use account::Account;
 pub use chain::{Chain, Fault};
 pub use entry::{Entry, Event};

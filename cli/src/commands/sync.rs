@@ -1,0 +1,77 @@
+//! `agentforge sync`: how a running syncdaemon gets on.
+
+use crate::{
+    dev::probe,
+    error::{Failure, Result},
+    output::{BOLD, GREEN, Output, RED, YELLOW, bytes, clean, short_duration, styled},
+};
+use agentforge_syncdaemon::{Held, Status};
+use std::time::Duration;
+
+/// What to ask.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Show queue, link and totals of a syncdaemon
+    Status(StatusArgs),
+}
+
+/// Which daemon.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge sync status
+  agentforge sync status --url http://pier-7:8081
+  agentforge sync status --json | jq .queue_depth")]
+pub struct StatusArgs {
+    /// The daemon's HTTP address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    url: String,
+}
+
+/// Asks it.
+///
+/// # Errors
+/// It does not answer, or with something else.
+pub async fn run(command: Command, out: Output) -> Result {
+    let Command::Status(args) = command;
+    let failed = |why: String| {
+        Failure::new(format!("no status from {}: {why}", args.url))
+            .hint("--url names the daemon's HTTP port (HTTP_PORT, 8081 if not set)")
+    };
+    let body = probe::page(&args.url, "/status").await.map_err(failed)?;
+    let status: Status = serde_json::from_str(&body).map_err(|e| failed(e.to_string()))?;
+    if out.json {
+        return out.document(&status);
+    }
+    let link = if status.link_up { styled(GREEN, "up") } else { styled(RED, "down") };
+    let domain = status.domain.map(|domain| format!(" (hub domain {domain})")).unwrap_or_default();
+    let oldest = match status.queue_depth {
+        0 => String::new(),
+        _ => format!(", the oldest {}", short_duration(Duration::from_secs_f64(status.oldest_file_age_s.max(0.0)))),
+    };
+    let mut text = String::new();
+    for (name, value) in [
+        ("site", status.site),
+        ("link", format!("{link}{domain}")),
+        ("queue", format!("{} files{oldest}, {} in flight", status.queue_depth, status.in_flight)),
+        ("sending", held(status.held.as_ref())),
+        ("large files", held(status.large_held.as_ref())),
+        ("bandwidth", format!("{}/s", bytes((status.bandwidth_bps / 8.0) as u64))),
+        ("delivered", format!("{} files, {} duplicates, {}", status.replayed, status.duplicates, bytes(status.bytes))),
+        ("quarantined", status.quarantined.to_string()),
+        ("retried", status.retried.to_string()),
+        ("directory", clean(&status.queue_dir, 200)),
+        ("ledger", clean(&status.ledger_dir, 200)),
+        ("subject", status.subject),
+    ] {
+        text += &format!("{} {value}\n", styled(BOLD, format!("{name:<12}")));
+    }
+    out.text(&text)
+}
+
+fn held(by: Option<&Held>) -> String {
+    match by {
+        None => styled(GREEN, "goes on"),
+        Some(held) => styled(YELLOW, format!("pauses ({}): {}", held.reason, clean(&held.detail, 200))),
+    }
+}
