@@ -8,8 +8,8 @@ use crate::{
     dir::{self, Root},
     ledger::{Entry, Event, writer::Writer},
     names,
-    outcome::pause,
-    progress::Progress,
+    outcome::{Hold, pause},
+    progress::{Lane, Progress},
     queue::Queue,
     settle::{Found, Stamp},
     steps::{Step, reached},
@@ -119,6 +119,7 @@ impl Desk {
     ///
     /// # Errors
     /// The work, to be handed in later.
+    #[expect(clippy::result_large_err, reason = "the work itself comes back, and nothing is copied on success")]
     pub fn hand_in(&self, work: Work) -> Result<(), Work> {
         match self.work.try_send(work) {
             Ok(()) => Ok(()),
@@ -223,6 +224,7 @@ impl Scribe {
                 Err(error) => {
                     self.progress.ledger_works.store(false, Relaxed);
                     self.gate.set(false, format!("it cannot be written: {error}"));
+                    self.progress.hold(Lane::Ledger, Some((Hold::Ledger, error.to_string())));
                     if failures == 1 {
                         error!(%error, "the ledger cannot be written; nothing is sent or removed until it can");
                     }
@@ -235,6 +237,7 @@ impl Scribe {
         }
         self.progress.ledger_works.store(true, Relaxed);
         self.gate.set(true, "writable");
+        self.progress.hold(Lane::Ledger, None);
         true
     }
 }

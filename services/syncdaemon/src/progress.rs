@@ -67,13 +67,15 @@ pub enum Lane {
     Whole,
     /// Files that go in chunks.
     Large,
+    /// Both, by the ledger.
+    Ledger,
 }
 
 /// Counters and states of one daemon.
 pub struct Progress {
     handles: Handles,
     gate: Gate,
-    held: Mutex<[Option<(Hold, String)>; 2]>,
+    held: Mutex<[Option<(Hold, String)>; 3]>,
     meter: Mutex<Meter>,
     bandwidth_bits: AtomicU64,
     sent_bytes: AtomicU64,
@@ -148,7 +150,7 @@ impl Progress {
             let kind = |h: &Option<(Hold, String)>| h.as_ref().map(|(hold, _)| *hold);
             let is_news = kind(&held[lane as usize]) != kind(&by);
             held[lane as usize] = by;
-            (is_news, held[0].clone().or_else(|| held[1].clone()))
+            (is_news, held.iter().rev().flatten().next().cloned())
         };
         if is_news {
             self.handles.held(shown.as_ref().map(|(hold, _)| *hold));
@@ -176,7 +178,8 @@ impl Progress {
             held.as_ref().map(|(hold, detail)| Held { reason: hold.as_str().to_owned(), detail: detail.clone() })
         };
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        status.held = shown(&held[Lane::Whole as usize]);
+        let ledger = &held[Lane::Ledger as usize];
+        status.held = shown(if ledger.is_some() { ledger } else { &held[Lane::Whole as usize] });
         status.large_held = shown(&held[Lane::Large as usize]);
         status.link_up = self.link_up.load(Relaxed);
         status.queue_depth = queue.depth();

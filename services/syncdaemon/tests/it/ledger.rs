@@ -57,6 +57,7 @@ async fn a_full_disk_of_the_ledger_keeps_every_file_and_passes() {
         if code == 503 && detail.contains("cannot be written") { Ok(()) } else { Err(body) }
     })
     .await;
+    assert_eq!(daemon.status().await.held.unwrap().reason, "ledger");
     assert_eq!(site.files().len(), 20, "no file is removed without its line");
     room(None);
     site.until_drained().await;
