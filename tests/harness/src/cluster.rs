@@ -1,9 +1,11 @@
 //! Three NATS servers that are one cluster with JetStream, so that streams can have three replicas.
 //!
 //! Ports, names and stores stay the same over restarts of single servers. Depends on nothing of ours;
-//! makes no stream.
+//! leaves no stream.
 
 use crate::{NatsOptions, NatsServer, eventually, free_port, http_get};
+use async_nats::jetstream::{self, stream};
+use serde_json::Value;
 use std::time::Duration;
 
 /// Three servers on a busy machine elect a leader in seconds.
@@ -30,6 +32,7 @@ impl NatsCluster {
         }
         let cluster = Self { servers };
         cluster.wait_for_leader().await;
+        cluster.wait_for_places().await;
         cluster
     }
 
@@ -46,45 +49,66 @@ impl NatsCluster {
         self.servers.iter().map(NatsServer::url).collect::<Vec<_>>().join(",")
     }
 
-    /// Waits until the running servers agree on the leader of JetStream, and gives its name.
+    /// A server counts as offline for placement until its first statistics came round, which nobody tells:
+    /// so a stream of three replicas is made in memory, and deleted.
+    async fn wait_for_places(&self) {
+        const PROBE: &str = "harness-probe";
+        let client = async_nats::connect(self.servers[0].url()).await.expect("the first server serves");
+        let js = jetstream::new(client);
+        let config = || stream::Config {
+            name: PROBE.into(),
+            num_replicas: 3,
+            storage: stream::StorageType::Memory,
+            ..Default::default()
+        };
+        eventually(ELECTION, "a stream has places for three replicas", || js.create_stream(config())).await;
+        eventually(ELECTION, "the probe is deleted", || js.delete_stream(PROBE)).await;
+    }
+
+    /// Waits until the running servers agree on the leader of JetStream and it sees them all, and gives its
+    /// name.
     ///
     /// # Panics
     /// When they do not within 60 s.
     pub async fn wait_for_leader(&self) -> String {
         eventually(ELECTION, "the cluster has a JetStream leader", || async {
-            let mut seen = Vec::new();
+            let mut metas = Vec::new();
             for server in self.servers.iter().filter(|server| server.pid().is_some()) {
-                seen.push(leader(server).await?);
+                metas.push(meta(server).await?);
             }
-            seen.dedup();
-            match seen.as_slice() {
-                [one] if !one.is_empty() => Ok(one.clone()),
-                _ => Err(format!("leaders {seen:?}")),
-            }
+            agreed(&metas).ok_or(metas)
         })
         .await
     }
 }
 
-/// Who leads JetStream, as this server says; an error until it answers and is healthy.
-async fn leader(server: &NatsServer) -> Result<String, String> {
+/// What a healthy server says about JetStream's leader and its followers.
+async fn meta(server: &NatsServer) -> Result<Value, Vec<Value>> {
     let get = async |path: &str| {
         let url = format!("{}/{path}", server.monitor_url());
-        http_get(&url, &[]).await.map_err(|e| format!("{url}: {e}"))
+        http_get(&url, &[]).await.map_err(|e| vec![Value::from(format!("{url}: {e}"))])
     };
-    let (status, _) = get("healthz").await?;
+    let (status, body) = get("healthz").await?;
     if status != 200 {
-        return Err(format!("{} is not healthy: {status}", server.monitor_url()));
+        return Err(vec![Value::from(String::from_utf8_lossy(&body).into_owned())]);
     }
     let (_, body) = get("jsz").await?;
-    let jsz: serde_json::Value = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
-    Ok(jsz["meta_cluster"]["leader"].as_str().unwrap_or_default().to_owned())
+    let jsz: Value = serde_json::from_slice(&body).map_err(|e| vec![Value::from(e.to_string())])?;
+    Ok(jsz["meta_cluster"].clone())
+}
+
+/// The leader's name, once all name the same one and it sees all the others: before, a stream finds no place.
+fn agreed(metas: &[Value]) -> Option<String> {
+    let leader = metas.first()?["leader"].as_str().filter(|name| !name.is_empty())?;
+    let followers = metas.iter().find_map(|meta| meta["replicas"].as_array())?;
+    let ready = followers.iter().filter(|peer| peer["current"] == true && peer["offline"] != true).count();
+    let is_agreed = metas.iter().all(|meta| meta["leader"] == leader) && ready + 1 >= metas.len();
+    is_agreed.then(|| leader.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use async_nats::jetstream::{self, stream};
 
     #[tokio::test]
     async fn three_replicas_survive_the_loss_of_one_server_and_its_return() {

@@ -13,6 +13,9 @@ use crate::{
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
+/// A new leader has counted after milliseconds; a scrape without the consumer is better than a wrong zero.
+const FRESH_SECONDS: f64 = 1.0;
+
 /// The tables as they grow.
 pub struct Compact {
     streams: Claimed,
@@ -82,7 +85,7 @@ impl Compact {
     ) {
         let (_, is_leader) = leadership(c.cluster.as_ref().map(|cluster| &*cluster.leader), server_name);
         let is_durable = c.config.as_ref().is_none_or(|config| !config.durable_name.is_empty());
-        if !is_leader || !(is_durable || plan.has_ephemeral) {
+        if !is_leader || !(is_durable || plan.has_ephemeral) || is_fresh(c, now) {
             return;
         }
         let config = c.config.as_ref().map_or([f64::NAN; 4], |config| {
@@ -139,6 +142,13 @@ impl Compact {
             plain,
         }
     }
+}
+
+/// Whether the server leads the consumer since a moment ago: until it has counted, it says that nothing is
+/// pending. Servers that do not tell since when they lead are believed.
+fn is_fresh(c: &Consumer<'_>, now: Option<Timestamp>) -> bool {
+    let since = c.cluster.as_ref().map(|cluster| &*cluster.leader_since);
+    age(now, since) < FRESH_SECONDS
 }
 
 /// When the oldest message that the consumer has not acknowledged was stored, where the answer tells it.

@@ -158,6 +158,16 @@ async fn of_two_that_claim_to_lead_the_later_is_believed() {
 }
 
 #[tokio::test]
+async fn a_leader_that_has_not_counted_yet_is_not_believed() {
+    for (since, rows) in [("2026-01-01T00:00:59.5Z", 0), ("2026-01-01T00:00:58Z", 1), ("", 1)] {
+        let cluster = format!(r#","cluster":{{"leader":"n2","leader_since":"{since}"}}"#);
+        let lines = compact("n2", &answer(META, &stream("n2", &consumer("c1", "c1", &cluster, 0)))).await;
+        let found = lines.iter().filter(|l| l.starts_with("nats_jetstream_consumer_num_pending{")).count();
+        assert_eq!(found, rows, "leads since {since}");
+    }
+}
+
+#[tokio::test]
 async fn equal_names_of_two_clusters_are_left_out_and_counted() {
     let text = |pending| answer("", &stream("alone", &consumer("c1", "c1", "", pending)));
     let (plan, filter) = (plan(), Filter::default());

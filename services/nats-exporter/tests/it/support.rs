@@ -1,17 +1,21 @@
 //! An exporter process, its page as values, and JetStream things to look at.
 
-use agentforge_harness::{NatsServer, Proc, http_get};
+use agentforge_harness::{NatsServer, Proc, eventually, http_get};
 use async_nats::jetstream::{
     self,
     consumer::{AckPolicy, pull},
+    message::PublishMessage,
     stream,
 };
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
+/// For a cluster to make good what it was told.
+const SETTLED: Duration = Duration::from_secs(30);
 /// For a process to listen on a busy machine.
 const READY: Duration = Duration::from_secs(30);
 
@@ -195,27 +199,40 @@ pub async fn make_consumer(stream: &stream::Stream, name: &str) -> jetstream::co
         max_ack_pending: 500,
         ..Default::default()
     };
-    stream.create_consumer(config).await.unwrap()
+    // A server of a cluster may not have heard of the stream yet.
+    eventually(SETTLED, "the consumer is made", || stream.create_consumer(config.clone())).await
 }
 
-/// Stores messages.
+static NEXT_ID: AtomicUsize = AtomicUsize::new(0);
+
+/// Stores messages. In a cluster a new stream may have no leader yet; then nothing was stored.
 pub async fn publish(js: &jetstream::Context, subject: &str, count: usize) {
     for _ in 0..count {
-        js.publish(subject.to_owned(), "x".into()).await.unwrap().await.unwrap();
+        // The same message at each try, so that it is stored once.
+        let id = format!("{}", NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        let message = PublishMessage::build().payload("x".into()).message_id(id);
+        eventually(SETTLED, "a message is stored", || async {
+            js.send_publish(subject.to_owned(), message.clone()).await.ok()?.await.ok()
+        })
+        .await;
     }
 }
 
-/// Takes messages, and acknowledges the first `acked` of them.
+/// Takes messages, and acknowledges the first `acked` of them. In a cluster a new consumer may have no
+/// leader yet, and a request for messages goes nowhere then.
 pub async fn take(consumer: &jetstream::consumer::Consumer<pull::Config>, count: usize, acked: usize) {
     use futures_util::StreamExt;
-    let mut batch = consumer.fetch().max_messages(count).messages().await.unwrap();
+    const LONGEST: Duration = Duration::from_secs(30);
+    let end = Instant::now() + LONGEST;
     let mut taken = 0;
-    while let Some(message) = batch.next().await {
-        let message = message.unwrap();
-        if taken < acked {
-            message.double_ack().await.unwrap();
+    while taken < count {
+        assert!(Instant::now() < end, "{taken} of {count} messages came within {LONGEST:?}");
+        let Ok(mut batch) = consumer.fetch().max_messages(count - taken).messages().await else { continue };
+        while let Some(Ok(message)) = batch.next().await {
+            if taken < acked {
+                message.double_ack().await.unwrap();
+            }
+            taken += 1;
         }
-        taken += 1;
     }
-    assert_eq!(taken, count);
 }
