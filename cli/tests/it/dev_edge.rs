@@ -74,6 +74,16 @@ async fn a_site_that_is_cut_off_works_on_and_its_evidence_follows() {
         assert!(hub.get_stream(stream).await.is_err(), "{stream} of the site is known to the hub");
     }
 
+    // Proof: the chain holds, and what it says is at the hub, asked there and asked through the leaf.
+    let ledger = data(&home).join("ledger").to_string_lossy().into_owned();
+    for asked in [
+        &["--nats-url", dev.ready["hub"]["url"].as_str().unwrap()][..],
+        &["--nats-url", dev.ready["nats"]["url"].as_str().unwrap(), "--domain", "hub", "--contents"],
+    ] {
+        let verified = agentforge(["ledger", "verify", &ledger].iter().chain(asked));
+        assert_eq!(verified.code, 0, "{asked:?}: {}{}", verified.out, verified.err);
+    }
+
     let servers = [dev.nats_pid(), pid(&dev.ready["hub"]["pid"])];
     assert_eq!(dev.process.sigterm(SOON).await, 0, "{}", dev.process.full_log());
     gone(&servers).await;
