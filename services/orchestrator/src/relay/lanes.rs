@@ -116,7 +116,7 @@ pub struct OutboxLane {
 impl Lane for OutboxLane {
     type Item = OutboxRow;
     const NAME: &'static str = "outbox";
-    const LINGER: Duration = Duration::from_millis(10);
+    const LINGER: Duration = Duration::from_millis(50);
     /// What happened stays true.
     const FRESH: Option<Duration> = None;
 
