@@ -27,7 +27,9 @@ use std::{
 /// What to do with a ledger.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Check chain and files against the hub's stream; exit code 1 when something is wrong or missing
+    /// Check the chain, and every file against the hub's stream
+    ///
+    /// The exit code is 1 when something is wrong or missing.
     Verify(VerifyArgs),
     /// Print lines
     Show(ShowArgs),
