@@ -19,10 +19,13 @@ Examples:
 The link is the connection of the site's NATS server to that of the hub.")]
 pub enum Command {
     /// Cut it: open connections end, new ones are refused
+    #[command(after_help = "Examples:\n  agentforge link down")]
     Down(At),
     /// Restore it
+    #[command(after_help = "Examples:\n  agentforge link up --data-dir ./.agentforge")]
     Up(At),
     /// Say how it is
+    #[command(after_help = "Examples:\n  agentforge link status --json")]
     Status(At),
 }
 
