@@ -3,7 +3,6 @@
 use crate::api::Api;
 use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -94,10 +93,6 @@ impl Stack {
 
     pub fn api_of(&self, n: usize) -> Api {
         Api::new(&self.bases[n])
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     pub fn nats_url(&self) -> String {

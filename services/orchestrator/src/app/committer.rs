@@ -114,10 +114,12 @@ impl Backlog {
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
+/// What became of changes, index by index.
+type Changes = Vec<Result<Changed, Ignored>>;
 
 enum Request {
     Submit(Box<NewJob>, Answer<Submitted>),
-    Changes(Vec<(JobId, Change)>, Vec<Rejected>, Answer<Vec<Result<Changed, Ignored>>>),
+    Changes(Vec<(JobId, Change)>, Vec<Rejected>, Answer<Changes>),
 }
 
 /// A mark that no caller waits for.
@@ -238,7 +240,7 @@ enum Outcome {
 struct Gathered {
     group: Group,
     submit_answers: Vec<Answer<Submitted>>,
-    change_answers: Vec<(usize, Answer<Vec<Result<Changed, Ignored>>>)>,
+    change_answers: Vec<(usize, Answer<Changes>)>,
     lazy_from: usize,
 }
 
@@ -390,7 +392,7 @@ impl CommitLoop {
         &mut self,
         committed: Committed,
         submit_answers: Vec<Answer<Submitted>>,
-        change_answers: Vec<(usize, Answer<Vec<Result<Changed, Ignored>>>)>,
+        change_answers: Vec<(usize, Answer<Changes>)>,
         lazy_ids: &[JobId],
         lazy_seqs: &[i64],
         claims_outbox: bool,
@@ -468,7 +470,7 @@ impl CommitLoop {
         } else if is && !was {
             self.gauge.add(1);
         }
-        if is && c.failed.is_some() || is && !was {
+        if is && (c.failed.is_some() || !was) {
             let _ = self.jobs.send(Handoff::WakeAt(c.job.available_at));
         }
         metrics::note_change(c);

@@ -430,7 +430,7 @@ impl App {
     /// `invalid_argument` at once; `unavailable` as the last item of the stream.
     pub fn redrive(&self, spec: RedriveSpec) -> Result<BoxStream<'static, Result<RedriveProgress, Error>>, Error> {
         let rate = match spec.rate {
-            r if r == 0.0 => REDRIVE_RATE_DEFAULT,
+            0.0 => REDRIVE_RATE_DEFAULT,
             r if r.is_finite() && r > 0.0 && r <= REDRIVE_RATE_MAX => r,
             r => {
                 return Err(Error::field(
@@ -499,19 +499,19 @@ impl Redrive {
     }
 
     async fn one_share(&mut self, share: usize) -> Result<usize, Error> {
-        if self.ids.is_empty() {
-            if let Some(filter) = &mut self.filter {
-                let found = self.app.0.store.dead_letters(filter).await?;
-                let more = found.next.is_some();
-                match found.next {
-                    Some(next) => filter.before = Some(next),
-                    None => self.filter = None,
-                }
-                self.progress.skipped += found.items.iter().filter(|d| d.job.is_none()).count() as u64;
-                self.ids.extend(found.items.iter().filter_map(|d| d.job));
-                if self.ids.is_empty() && more {
-                    return Ok(1);
-                }
+        if self.ids.is_empty()
+            && let Some(filter) = &mut self.filter
+        {
+            let found = self.app.0.store.dead_letters(filter).await?;
+            let more = found.next.is_some();
+            match found.next {
+                Some(next) => filter.before = Some(next),
+                None => self.filter = None,
+            }
+            self.progress.skipped += found.items.iter().filter(|d| d.job.is_none()).count() as u64;
+            self.ids.extend(found.items.iter().filter_map(|d| d.job));
+            if self.ids.is_empty() && more {
+                return Ok(1);
             }
         }
         let take = share.min(self.ids.len()).min(self.left as usize);

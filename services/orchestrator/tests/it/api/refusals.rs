@@ -14,7 +14,8 @@ async fn every_rest_refusal_is_a_problem() {
     let nobody = "/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057";
     let json_type: &[(&str, &str)] = &[("content-type", "application/json")];
     let output = format!("/v1/jobs/{id}/output");
-    let rows: Vec<(Method, &str, &[(&str, &str)], &str, u16, &str, Value)> = vec![
+    type Row<'a> = (Method, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str, Value);
+    let rows: Vec<Row<'_>> = vec![
         (Method::GET, "/v1/nothing", &[], "", 404, "not_found", json!(null)),
         (Method::GET, "/v1/jobs/x/y/z", &[], "", 404, "not_found", json!(null)),
         (Method::PUT, "/v1/jobs", &[], "", 405, "method_not_allowed", json!(null)),
