@@ -172,12 +172,17 @@ impl NatsServer {
                     (self.port, self.monitor, self.child) = (port, monitor, Some(child));
                     return;
                 }
-                None if self.port != 0 && tokio::time::Instant::now() < end => {
+                None if self.may_come_up() && tokio::time::Instant::now() < end => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 None => panic!("nats-server ended at its start:\n{}", self.log()),
             }
         }
+    }
+
+    /// Whether it ended for want of a port that was free a moment ago: its own, or one of its configuration.
+    fn may_come_up(&self) -> bool {
+        self.port != 0 || self.log().contains("address already in use")
     }
 
     /// The ports that the server wrote once it listens; `None` when it ended instead.
