@@ -316,9 +316,7 @@ impl std::fmt::Display for Measured {
 impl Report {
     fn print(&self, json: bool) -> Result {
         if json {
-            let text = serde_json::to_string(self).map_err(|e| Failure::new(e.to_string()))?;
-            anstream::println!("{text}");
-            return Ok(());
+            return output::Output { json }.document(self);
         }
         anstream::println!("{}", self.machine);
         anstream::println!("{} consumers in {} streams, medians of {}", self.consumers, self.streams, self.rounds);

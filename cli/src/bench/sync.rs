@@ -160,9 +160,7 @@ pub async fn run(args: Args, json: bool) -> Result {
 impl Report {
     fn print(&self, json: bool) -> Result {
         if json {
-            let text = serde_json::to_string(self).map_err(|e| Failure::new(e.to_string()))?;
-            anstream::println!("{text}");
-            return Ok(());
+            return output::Output { json }.document(self);
         }
         for s in [&self.small, &self.large] {
             anstream::println!(
