@@ -2,6 +2,7 @@
 
 mod connection;
 mod instrument;
+mod linger;
 mod listen;
 mod tls;
 

@@ -4,7 +4,7 @@ use crate::support::{ask, open, read_until, router};
 use agentforge_runtime::{Error, Runtime, admin_router, bind, http::instrument, serve_http};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 async fn serving(runtime: &Runtime, grace: Duration) -> (SocketAddr, JoinHandle<Result<(), Error>>) {
@@ -160,4 +160,32 @@ async fn a_port_in_use_is_named_with_its_setting() {
         error.contains(&address.to_string()) && error.contains("HTTP_PORT") && error.contains("another process"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_caller_that_is_still_sending() {
+    const SENT: usize = 8 * 1024 * 1024;
+    let runtime = Runtime::for_tests("linger");
+    let (address, _server) = serving(&runtime, Duration::from_secs(5)).await;
+    let head = |more: &str| format!("POST /nowhere HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{more}\r\n");
+
+    for _ in 0..5 {
+        let mut caller = tokio::net::TcpStream::connect(address).await.unwrap();
+        caller.write_all(head(&format!("content-length: {SENT}\r\n")).as_bytes()).await.unwrap();
+        // A reset while sending or before the answer is read fails here.
+        for _ in 0..SENT / 65_536 {
+            caller.write_all(&[b'x'; 65_536]).await.unwrap();
+        }
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+
+    // Who asks before sending is refused before sending.
+    let mut caller = tokio::net::TcpStream::connect(address).await.unwrap();
+    let ask_first = head(&format!("content-length: {SENT}\r\nexpect: 100-continue\r\n"));
+    caller.write_all(ask_first.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
 }
