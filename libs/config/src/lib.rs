@@ -16,6 +16,7 @@ mod reader;
 mod redact;
 mod setting;
 mod source;
+mod unknown;
 
 pub use common::{Common, LogFormat};
 pub use docs::{help, markdown};
@@ -28,6 +29,7 @@ pub use redact::{HIDDEN, without_credentials};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use setting::Setting;
 pub use source::{Env, Source};
+pub use unknown::unknown;
 pub use url::Url;
 
 /// A value that must never be shown; its `Debug` prints `[REDACTED]`.

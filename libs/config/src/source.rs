@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 pub trait Source: Send + Sync {
     /// The value of `key`, or `None` when it is not set.
     fn get(&self, key: &str) -> Option<String>;
+
+    /// The names of all values that are set, in no order.
+    fn keys(&self) -> Vec<String>;
 }
 
 /// The process environment. Bytes that are not UTF-8 come through as replacement characters.
@@ -16,11 +19,19 @@ impl Source for Env {
     fn get(&self, key: &str) -> Option<String> {
         std::env::var_os(key).map(|value| value.to_string_lossy().into_owned())
     }
+
+    fn keys(&self) -> Vec<String> {
+        std::env::vars_os().map(|(key, _)| key.to_string_lossy().into_owned()).collect()
+    }
 }
 
 impl Source for BTreeMap<String, String> {
     fn get(&self, key: &str) -> Option<String> {
         BTreeMap::get(self, key).cloned()
+    }
+
+    fn keys(&self) -> Vec<String> {
+        BTreeMap::keys(self).cloned().collect()
     }
 }
 
@@ -28,11 +39,19 @@ impl Source for HashMap<String, String> {
     fn get(&self, key: &str) -> Option<String> {
         HashMap::get(self, key).cloned()
     }
+
+    fn keys(&self) -> Vec<String> {
+        HashMap::keys(self).cloned().collect()
+    }
 }
 
 impl<S: Source + ?Sized> Source for &S {
     fn get(&self, key: &str) -> Option<String> {
         (**self).get(key)
+    }
+
+    fn keys(&self) -> Vec<String> {
+        (**self).keys()
     }
 }
 
@@ -40,5 +59,11 @@ impl<S: Source + ?Sized> Source for &S {
 impl<A: Source, B: Source> Source for (A, B) {
     fn get(&self, key: &str) -> Option<String> {
         self.0.get(key).or_else(|| self.1.get(key))
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let mut keys = self.0.keys();
+        keys.extend(self.1.keys());
+        keys
     }
 }

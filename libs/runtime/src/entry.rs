@@ -39,8 +39,8 @@ pub fn main_from<S: Service>(arguments: impl IntoIterator<Item = OsString>, sour
     match action {
         Action::Help => tell(&help::<S>()),
         Action::Version => tell(&format!("agentforge-{} {}\n", S::NAME, S::VERSION)),
-        Action::CheckConfig => match configure::<S>(source) {
-            Ok((_, effective)) => tell(&effective.to_string()),
+        Action::CheckConfig => match check::<S>(source) {
+            Ok(effective) => tell(&effective.to_string()),
             Err(faults) => refuse::<S>(&faults),
         },
         Action::Run => match configure::<S>(source) {
@@ -73,8 +73,22 @@ impl Action {
     }
 }
 
-fn configure<S: Service>(source: &dyn Source) -> Result<(S::Config, Effective), Faults> {
+/// As a start reads the settings, and stricter: a variable that looks like a setting and is none is a fault.
+fn check<S: Service>(source: &dyn Source) -> Result<Effective, Faults> {
     let mut reader = Reader::new(source);
+    let settings = S::settings();
+    let declared: Vec<&str> = settings.iter().flat_map(|(_, group)| group.iter().map(|setting| setting.key)).collect();
+    for (key, problem) in agentforge_config::unknown(&source.keys(), &declared) {
+        reader.fault(&key, problem);
+    }
+    read::<S>(reader).map(|(_, effective)| effective)
+}
+
+fn configure<S: Service>(source: &dyn Source) -> Result<(S::Config, Effective), Faults> {
+    read::<S>(Reader::new(source))
+}
+
+fn read<S: Service>(mut reader: Reader<'_>) -> Result<(S::Config, Effective), Faults> {
     let config = S::read_config(&mut reader);
     if let Err(problem) = check_log_level(&S::common(&config).log_level) {
         reader.fault(common::LOG_LEVEL.key, problem);
@@ -92,7 +106,8 @@ fn help<S: Service>() -> String {
     let groups: Vec<(&str, &[Setting])> = settings.iter().map(|(name, group)| (*name, group.as_slice())).collect();
     format!(
         "agentforge-{name} {version}\n\nUsage: agentforge-{name} [--check-config | --help | --version]\n\n\
-         --check-config  checks the settings, prints the effective ones (secrets hidden) and exits\n\n\
+         --check-config  checks the settings and names misspelt ones, prints the effective ones (secrets hidden)\n\
+         \u{20}                and exits\n\n\
          Settings are environment variables.\n\n{groups}",
         name = S::NAME,
         version = S::VERSION,
