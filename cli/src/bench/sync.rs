@@ -224,18 +224,18 @@ impl Site {
         std::fs::rename(&folder, &place).map_err(failed)?;
         self.until(&place, |status, _| status.replayed >= before + u64::from(count)).await?;
         let files_per_s = f64::from(count) / begun.elapsed().as_secs_f64();
-        self.until(&place, |_, is_gone| is_gone).await?;
+        self.until(&place, |_, is_gone| is_gone()).await?;
         let drained_per_s = f64::from(count) / begun.elapsed().as_secs_f64();
         Ok(Round { floor_per_s, files_per_s, drained_per_s })
     }
 
     /// Until the daemon says so, given its status and whether all files of a directory are removed.
-    async fn until(&self, place: &Path, done: impl Fn(&Status, bool) -> bool) -> Result {
+    async fn until(&self, place: &Path, done: impl Fn(&Status, &dyn Fn() -> bool) -> bool) -> Result {
         let mut last = ((0, 0), Instant::now());
         loop {
             let status = self.status().await?;
             let is_empty = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-            if done(&status, is_empty(place) && is_empty(&self.dir.join("replay/.sent"))) {
+            if done(&status, &|| is_empty(place) && is_empty(&self.dir.join("replay/.sent"))) {
                 return Ok(());
             }
             let now = (status.replayed, status.queue_depth);
@@ -271,7 +271,7 @@ impl Site {
                 }
                 Some(content) = contents.recv(), if acks.len() < inflight => {
                     let id = MsgId::outbox(&published.to_string());
-                    let subject = format!("{FLOOR_STREAM}.{SITE}.{published:064x}");
+                    let subject = format!("{FLOOR_STREAM}.{SITE}.{}", like_a_hash(published + 1));
                     let sent = publisher.send(subject, id, HeaderMap::new(), content).await;
                     acks.push(sent.map_err(|e| failed(&e))?);
                     published += 1;
@@ -436,6 +436,16 @@ fn make_files(folder: &Path, bytes: usize, count: u32, seed: u64) -> std::io::Re
     }
     rustix::fs::sync();
     Ok(())
+}
+
+/// As long and as scattered as the hash of a content, which is what the stream has to keep apart.
+fn like_a_hash(n: u32) -> String {
+    let mut at = u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        at = (at ^ (at >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        at ^ (at >> 27)
+    };
+    format!("{:016x}{:016x}{:016x}{:016x}", next(), next(), next(), next())
 }
 
 fn read_all(folder: &Path, to: &mpsc::Sender<Bytes>) -> std::io::Result<()> {

@@ -22,6 +22,7 @@ mod progress;
 mod queue;
 mod read;
 mod recover;
+mod remove;
 mod scan;
 mod send;
 mod service;

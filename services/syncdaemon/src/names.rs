@@ -51,9 +51,15 @@ fn last_part(name: &[u8]) -> &[u8] {
 /// letters, digits, `-`, `.`, `_`, `~` and the `/` between parts. [`decode`] gives the bytes back.
 pub fn encode(name: &[u8]) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    // The usual name needs nothing.
+    if name.iter().all(|byte| is_plain(*byte))
+        && let Ok(plain) = str::from_utf8(name)
+    {
+        return plain.to_owned();
+    }
     let mut out = String::with_capacity(name.len());
     for byte in name {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(byte) {
+        if is_plain(*byte) {
             out.push(char::from(*byte));
         } else {
             out.push('%');
@@ -62,6 +68,17 @@ pub fn encode(name: &[u8]) -> String {
         }
     }
     out
+}
+
+/// A SHA-256 in hex.
+pub fn hex(hash: &[u8; 32]) -> String {
+    let mut digits = [0; 64];
+    hex::encode_to_slice(hash, &mut digits).expect("two digits for each byte");
+    str::from_utf8(&digits).expect("digits are ASCII").to_owned()
+}
+
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/')
 }
 
 /// The bytes of an encoded name; `None` when it is not one.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -84,6 +84,8 @@ pub struct Progress {
     quarantined: AtomicU64,
     retried: AtomicU64,
     bytes: AtomicU64,
+    /// When the oldest known file was modified, at the last tick; nanoseconds since 1970.
+    oldest_ns: AtomicI64,
     /// Messages without an acknowledgement.
     pub in_flight: AtomicU64,
     /// Whether the hub answers.
@@ -91,6 +93,9 @@ pub struct Progress {
     /// Whether the ledger takes lines.
     pub ledger_works: AtomicBool,
 }
+
+/// No file is known.
+const NONE: i64 = i64::MIN;
 
 impl Progress {
     /// Nothing has happened yet. `gate` shows whether delivery is held; it holds no readiness.
@@ -109,6 +114,7 @@ impl Progress {
             retried: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            oldest_ns: AtomicI64::new(NONE),
             link_up: AtomicBool::new(false),
             ledger_works: AtomicBool::new(true),
         }
@@ -169,7 +175,16 @@ impl Progress {
         self.bandwidth_bits.store(bps.to_bits(), Relaxed);
         self.handles.bandwidth.set(bps);
         self.handles.depth.set(queue.depth() as f64);
-        self.handles.oldest_age.set(oldest_age_s(queue));
+        // It looks at every known file, which is too much for each question.
+        self.oldest_ns.store(queue.oldest_ns().unwrap_or(NONE), Relaxed);
+        self.handles.oldest_age.set(self.oldest_age_s());
+    }
+
+    fn oldest_age_s(&self) -> f64 {
+        match self.oldest_ns.load(Relaxed) {
+            NONE => 0.0,
+            oldest => now_ns().saturating_sub(oldest).max(0) as f64 / 1e9,
+        }
     }
 
     /// Fills in what is known here.
@@ -184,7 +199,7 @@ impl Progress {
         status.link_up = self.link_up.load(Relaxed);
         status.queue_depth = queue.depth();
         status.in_flight = self.in_flight.load(Relaxed);
-        status.oldest_file_age_s = oldest_age_s(queue);
+        status.oldest_file_age_s = self.oldest_age_s();
         status.bandwidth_bps = f64::from_bits(self.bandwidth_bits.load(Relaxed));
         status.replayed = self.replayed.load(Relaxed);
         status.duplicates = self.duplicates.load(Relaxed);
@@ -192,8 +207,4 @@ impl Progress {
         status.retried = self.retried.load(Relaxed);
         status.bytes = self.bytes.load(Relaxed);
     }
-}
-
-fn oldest_age_s(queue: &Queue) -> f64 {
-    queue.oldest_ns().map_or(0.0, |oldest| now_ns().saturating_sub(oldest).max(0) as f64 / 1e9)
 }

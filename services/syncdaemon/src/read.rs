@@ -109,7 +109,8 @@ fn read(parent: &Parent<'_>, candidate: Candidate, rules: &Rules) -> Outcome {
     if !dir::stamp_of(&file).is_ok_and(|now| now == stamp) {
         return Outcome::Not(candidate, Fault::Changing(rules.settle));
     }
-    let sha256 = hex::encode(digest(&SHA256, &content));
+    let hash = digest(&SHA256, &content);
+    let sha256 = names::hex(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"));
     reached(Step::Read);
     Outcome::Whole(Whole { candidate, stamp, sha256, content: content.into() })
 }

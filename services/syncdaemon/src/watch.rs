@@ -12,7 +12,7 @@ use crate::{
     window::Candidate,
 };
 use notify::{
-    Config, Event, EventKind, INotifyWatcher, RecursiveMode, Watcher,
+    Config, Event, EventKind, EventKindMask, INotifyWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode},
 };
 use std::{
@@ -33,6 +33,10 @@ use tracing::{debug, warn};
 const HINTS: usize = 8192;
 /// Files that are looked at again when they may have settled; with more, everything is scanned then.
 const LATER_MAX: usize = 65_536;
+
+/// What the kernel is asked to tell: a name came, by creation or rename, or a writer closed its file. Not that
+/// we opened, moved and removed one, which would be three more events for each file.
+const KINDS: EventKindMask = EventKindMask::CREATE.union(EventKindMask::MODIFY_NAME).union(EventKindMask::ACCESS_CLOSE);
 
 /// The watches on directories.
 pub struct Watches {
@@ -77,7 +81,8 @@ pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
             told.want_full_scan();
         }
     };
-    let watcher = INotifyWatcher::new(handler, Config::default().with_follow_symlinks(false));
+    let config = Config::default().with_follow_symlinks(false).with_event_kinds(KINDS);
+    let watcher = INotifyWatcher::new(handler, config);
     let watcher = watcher.map_err(|error| warn!(%error, "no inotify: files are found by scans alone")).ok();
     (Watches { watcher: Mutex::new(watcher) }, Hints { from, queue: queue.clone() })
 }

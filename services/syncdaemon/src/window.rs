@@ -29,20 +29,33 @@ pub struct Candidate {
     pub attempts: u32,
 }
 
-impl Candidate {
-    /// What was written at the same moment goes by name: a clock ticks seldom beside a burst of files.
-    fn rank(&self) -> (bool, Reverse<i64>, Reverse<&[u8]>) {
-        (names::is_priority(&self.name), Reverse(self.mtime_ns), Reverse(&self.name))
+/// A candidate in its order.
+#[derive(Debug, PartialEq, Eq)]
+struct Ranked {
+    is_priority: bool,
+    candidate: Candidate,
+}
+
+impl From<Candidate> for Ranked {
+    fn from(candidate: Candidate) -> Self {
+        Self { is_priority: names::is_priority(&candidate.name), candidate }
     }
 }
 
-impl Ord for Candidate {
+impl Ranked {
+    /// What was written at the same moment goes by name: a clock ticks seldom beside a burst of files.
+    fn rank(&self) -> (bool, Reverse<i64>, Reverse<&[u8]>) {
+        (self.is_priority, Reverse(self.candidate.mtime_ns), Reverse(&self.candidate.name))
+    }
+}
+
+impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.rank().cmp(&other.rank())
     }
 }
 
-impl PartialOrd for Candidate {
+impl PartialOrd for Ranked {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
@@ -62,7 +75,7 @@ pub enum Offer {
 /// The window.
 #[derive(Debug)]
 pub struct Window {
-    waiting: BinaryHeap<Candidate>,
+    waiting: BinaryHeap<Ranked>,
     name_bytes: usize,
     /// Everything offered and not let go yet, in the window or on its way out, by a keyed hash of its name.
     ///  Two names with one hash would make one wait for the other, no more.
@@ -113,13 +126,13 @@ impl Window {
         }
         self.known.insert(key, Known { mtime_ns: candidate.mtime_ns, again: None });
         self.name_bytes += candidate.name.len();
-        self.waiting.push(candidate);
+        self.waiting.push(candidate.into());
         Offer::Added
     }
 
     /// The file to send next. It stays known until [`Self::let_go`].
     pub fn take(&mut self) -> Option<Candidate> {
-        let candidate = self.waiting.pop()?;
+        let Ranked { candidate, .. } = self.waiting.pop()?;
         self.name_bytes -= candidate.name.len();
         Some(candidate)
     }
@@ -127,7 +140,7 @@ impl Window {
     /// Puts one back that was taken and could not be sent now; bounded by what was taken.
     pub fn put_back(&mut self, candidate: Candidate) {
         self.name_bytes += candidate.name.len();
-        self.waiting.push(candidate);
+        self.waiting.push(candidate.into());
     }
 
     /// The file is done with: removed, gone, or left to a later scan. Gives how its name was found again

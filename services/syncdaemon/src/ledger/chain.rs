@@ -72,7 +72,7 @@ impl Chain {
 /// end is written and not hashed.
 pub fn write_line(out: &mut Vec<u8>, mut entry: Entry, prev: &[u8; 32]) -> [u8; 32] {
     let begin = out.len();
-    entry.prev = hex::encode(prev);
+    entry.prev = crate::names::hex(prev);
     serde_json::to_writer(&mut *out, &entry).expect("an entry of plain values serializes into memory");
     let hash = hash(&out[begin..]);
     out.push(b'\n');
