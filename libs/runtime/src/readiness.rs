@@ -76,6 +76,11 @@ impl Readiness {
         self.0.stopping.store(true, Ordering::SeqCst);
     }
 
+    /// Whether a stop was asked for.
+    pub fn is_stopping(&self) -> bool {
+        self.0.is_stopping()
+    }
+
     /// Whether callers' work can be done.
     pub fn is_ready(&self) -> bool {
         !self.0.is_stopping() && self.0.gates().values().all(|gate| gate.ok || !gate.required)

@@ -2,6 +2,7 @@
 
 use crate::admission::Limits;
 use crate::api::auth::{self, Auth};
+use crate::slo::{Target, Targets};
 use crate::store::EventMask;
 use crate::transition::Backoff;
 use agentforge_config::{Common, Reader, Secret, Setting};
@@ -68,6 +69,24 @@ const RECONCILE_AFTER: Setting = Setting::new(
 const WATCHES_MAX: Setting = Setting::new("WATCHES_MAX", Some("10000"), "count", "Waits and watches open at once.");
 const HTTP_CONCURRENCY: Setting =
     Setting::new("HTTP_CONCURRENCY", Some("4096"), "count", "REST requests served at once.");
+const SLO_AVAILABILITY: Setting = Setting::new(
+    "SLO_AVAILABILITY",
+    Some("0.999"),
+    "share between 0 and 1, neither included",
+    "Seconds of 30 days in which a service must be up, as a share.",
+);
+const SLO_LATENCY: Setting = Setting::new(
+    "SLO_LATENCY",
+    Some("0.95"),
+    "share between 0 and 1, neither included",
+    "Jobs of 30 days that must succeed within ten minutes, as a share.",
+);
+const SLO_LATENCY_CAP: Setting = Setting::new(
+    "SLO_LATENCY_CAP",
+    Some("0.999"),
+    "share between 0 and 1, neither included",
+    "Jobs of 30 days that must succeed within twenty minutes, as a share.",
+);
 
 /// Settings of this service alone.
 pub const SETTINGS: &[Setting] = &[
@@ -88,6 +107,9 @@ pub const SETTINGS: &[Setting] = &[
     RECONCILE_AFTER,
     WATCHES_MAX,
     HTTP_CONCURRENCY,
+    SLO_AVAILABILITY,
+    SLO_LATENCY,
+    SLO_LATENCY_CAP,
 ];
 
 /// The orchestrator's settings.
@@ -127,6 +149,8 @@ pub struct Config {
     pub watches_max: usize,
     /// REST requests at once.
     pub http_concurrency: usize,
+    /// Shares that the objectives promise.
+    pub slo: Targets,
     /// Own mission.
     pub mission: Mission,
     /// Own site.
@@ -195,6 +219,11 @@ impl Config {
                 EventMask::ALL
             }
         };
+        let slo = Targets {
+            availability: target(r, &SLO_AVAILABILITY),
+            latency: target(r, &SLO_LATENCY),
+            cap: target(r, &SLO_LATENCY_CAP),
+        };
         let limits = Limits {
             args_max_bytes: crate::admission::args_max_bytes(1024 * 1024),
             max_attempts_max: 100,
@@ -220,6 +249,7 @@ impl Config {
             reconcile_after: r.get(&RECONCILE_AFTER),
             watches_max: r.get(&WATCHES_MAX),
             http_concurrency: r.get(&HTTP_CONCURRENCY),
+            slo,
             mission,
             site,
             common,
@@ -236,6 +266,14 @@ impl Config {
         }
         config
     }
+}
+
+/// A share of an objective; another number is a fault, and a half stands in for it until that is told.
+fn target(r: &mut Reader<'_>, setting: &Setting) -> Target {
+    Target::new(r.get(setting)).unwrap_or_else(|| {
+        r.fault(setting.key, "must be between 0 and 1, neither included");
+        Target::new(0.5).expect("a half is between 0 and 1")
+    })
 }
 
 /// All groups of settings, for --help and the docs.

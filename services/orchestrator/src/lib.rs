@@ -27,6 +27,7 @@ mod reconcile;
 mod relay;
 mod results;
 pub mod service;
+pub mod slo;
 pub mod store;
 pub mod transition;
 

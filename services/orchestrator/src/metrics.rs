@@ -105,6 +105,54 @@ pub const AGENT_CERTIFICATE_EXPIRY: Metric = Metric::gauge(
     &["site"],
     "When the first client certificate of a site's online workers ends, seconds since 1970.",
 );
+/// Seconds seen up.
+pub const SLA_UPTIME: Metric = Metric::counter(
+    "agentforge_sla_uptime_seconds_total",
+    &["service"],
+    "Seconds in which this process saw the service up. Replicas overlap: the budget gauges count a second once.",
+);
+/// Seconds seen down.
+pub const SLA_DOWNTIME: Metric = Metric::counter(
+    "agentforge_sla_downtime_seconds_total",
+    &["service"],
+    "Seconds in which this process saw the service down. Replicas overlap: the budget gauges count a second once.",
+);
+/// Seconds that nobody saw.
+pub const SLA_UNKNOWN: Metric = Metric::gauge(
+    "agentforge_sla_unknown_seconds",
+    &["service"],
+    "Seconds of the last 30 days in which nobody observed the service; neither up nor down.",
+);
+/// Budget of an objective in seconds.
+pub const ERROR_BUDGET_SECONDS: Metric = Metric::gauge(
+    "agentforge_error_budget_seconds",
+    &["service", "slo"],
+    "Seconds of 30 days in which the service may be down, of objectives in seconds.",
+);
+/// Spent of it.
+pub const ERROR_BUDGET_USED_SECONDS: Metric = Metric::gauge(
+    "agentforge_error_budget_used_seconds",
+    &["service", "slo"],
+    "Seconds of the last 30 days in which the service was down; what several replicas saw counts once.",
+);
+/// Budget of an objective in events.
+pub const ERROR_BUDGET_EVENTS: Metric = Metric::gauge(
+    "agentforge_error_budget_events",
+    &["service", "slo"],
+    "Jobs of the last 30 days that may miss the objective.",
+);
+/// Spent of it.
+pub const ERROR_BUDGET_USED_EVENTS: Metric = Metric::gauge(
+    "agentforge_error_budget_used_events",
+    &["service", "slo"],
+    "Jobs of the last 30 days that missed the objective; failed, dead and expired ones did.",
+);
+/// The word on an objective.
+pub const SLO_STATUS: Metric = Metric::gauge(
+    "agentforge_slo_status",
+    &["service", "slo"],
+    "1 healthy, 0 at risk (four fifths of the budget gone, or it burns at a rate that pages), -1 breached; none without data.",
+);
 /// Schedules fired.
 pub const SCHEDULES_FIRED: Metric =
     Metric::counter("agentforge_schedules_fired_total", &[], "Turns of schedules taken.");
@@ -151,6 +199,14 @@ pub const ALL: &[Metric] = &[
     DB_ERRORS,
     AGENTS,
     AGENT_CERTIFICATE_EXPIRY,
+    SLA_UPTIME,
+    SLA_DOWNTIME,
+    SLA_UNKNOWN,
+    ERROR_BUDGET_SECONDS,
+    ERROR_BUDGET_USED_SECONDS,
+    ERROR_BUDGET_EVENTS,
+    ERROR_BUDGET_USED_EVENTS,
+    SLO_STATUS,
     SCHEDULES_FIRED,
     JOBS_PRUNED,
     EDGE_LINK_STATUS,
@@ -161,10 +217,16 @@ pub const ALL: &[Metric] = &[
 static MISSIONS: Bounded = Bounded::new(32);
 static QUEUES: Bounded = Bounded::new(64);
 static TOOLS: Bounded = Bounded::new(128);
+static SITES: Bounded = Bounded::new(512);
 
 /// The mission as a label value.
 pub fn mission_label(m: &str) -> &str {
     MISSIONS.label(m)
+}
+
+/// The site as a label value.
+pub fn site_label(s: &str) -> &str {
+    SITES.label(s)
 }
 
 /// The queue as a label value.

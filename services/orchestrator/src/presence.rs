@@ -13,7 +13,9 @@ use agentforge_message_id::Mission;
 use agentforge_proto::bus::{Heartbeat, HeartbeatReply};
 use agentforge_proto::time::Micros;
 use futures_util::StreamExt;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -103,15 +105,53 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
     })
 }
 
-/// Exports presence and certificates until `stop` fires.
-pub async fn export_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    while pause(&stop, EXPORT_EVERY).await {
-        let Ok(agents) = app.store().agents(None, None, EXPORT_MAX).await else { continue };
-        let now = Micros::now();
-        for status in [Presence::Online, Presence::Offline, Presence::Left] {
-            let n = agents.iter().filter(|a| a.presence(now) == status).count();
-            metrics::AGENTS.set(&[status.as_str()], n as f64);
+/// Whether workers are there, as last counted.
+#[derive(Clone, Debug, Default)]
+pub struct Attendance(Arc<AtomicU8>);
+
+impl Attendance {
+    const UP: u8 = 1;
+    const DOWN: u8 = 2;
+
+    /// Up with one online, down with none online and one missing. Nothing to be said where nobody is
+    /// missed: workers that said good-bye, or were scaled to zero, are no outage.
+    fn note(&self, online: usize, offline: usize) {
+        let word = match (online, offline) {
+            (1.., _) => Self::UP,
+            (0, 1..) => Self::DOWN,
+            (0, 0) => 0,
+        };
+        self.0.store(word, Ordering::Relaxed);
+    }
+
+    /// What was counted last.
+    pub fn is_up(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::UP => Some(true),
+            Self::DOWN => Some(false),
+            _ => None,
         }
+    }
+
+    fn forget(&self) {
+        self.note(0, 0);
+    }
+}
+
+/// Exports presence and certificates until `stop` fires.
+pub async fn export_loop(app: App, attendance: Attendance, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let mut shown: HashSet<String> = HashSet::new();
+    while pause(&stop, EXPORT_EVERY).await {
+        let Ok(agents) = app.store().agents(None, None, EXPORT_MAX).await else {
+            attendance.forget();
+            continue;
+        };
+        let now = Micros::now();
+        let count = |status| agents.iter().filter(|a| a.presence(now) == status).count();
+        for status in [Presence::Online, Presence::Offline, Presence::Left] {
+            metrics::AGENTS.set(&[status.as_str()], count(status) as f64);
+        }
+        attendance.note(count(Presence::Online), count(Presence::Offline));
         let mut earliest: HashMap<&str, Micros> = HashMap::new();
         for a in agents.iter().filter(|a| a.presence(now) == Presence::Online) {
             if let Some(end) = a.certificate_expires_at {
@@ -119,9 +159,15 @@ pub async fn export_loop(app: App, stop: CancellationToken) -> Result<(), anyhow
                 *e = end.min(*e);
             }
         }
+        let mut gone = std::mem::take(&mut shown);
         for (site, end) in earliest {
-            metrics::AGENT_CERTIFICATE_EXPIRY.set(&[site], end.0 as f64 / 1e6);
+            let site = metrics::site_label(site).to_owned();
+            metrics::AGENT_CERTIFICATE_EXPIRY.set(&[&site], end.0 as f64 / 1e6);
+            gone.remove(&site);
+            shown.insert(site);
         }
+        // A series cannot be taken back; one that is no number holds no condition.
+        gone.iter().for_each(|site| metrics::AGENT_CERTIFICATE_EXPIRY.set(&[site], f64::NAN));
     }
     Ok(())
 }
@@ -130,6 +176,17 @@ pub async fn export_loop(app: App, stop: CancellationToken) -> Result<(), anyhow
 mod tests {
     use super::*;
     use agentforge_message_id::{AgentId, Site};
+
+    #[test]
+    fn workers_that_said_good_bye_are_no_outage() {
+        let attendance = Attendance::default();
+        for (online, offline, expected) in
+            [(0, 0, None), (1, 0, Some(true)), (1, 7, Some(true)), (0, 1, Some(false)), (0, 0, None)]
+        {
+            attendance.note(online, offline);
+            assert_eq!(attendance.is_up(), expected, "{online} online, {offline} offline");
+        }
+    }
 
     #[test]
     fn three_missed_beats_are_an_absence_and_a_good_bye_is_none() {

@@ -9,8 +9,9 @@ use crate::config::{self, Config};
 use crate::housekeeping::{self, Ticking};
 use crate::lanes::{self, Lanes};
 use crate::relay::{JobLane, OutboxLane, Relay, Shared};
+use crate::slo::{Keeper, Sight, objectives};
 use crate::store::{self, Owner, Store};
-use crate::{control, edge, metrics, outputs, presence, reconcile, results};
+use crate::{control, edge, metrics, outputs, presence, reconcile, results, slo};
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::consume::{PullOptions, Puller};
 use agentforge_jetstream::{Nats, subjects};
@@ -18,6 +19,7 @@ use agentforge_metrics::Metric;
 use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service};
 use anyhow::Context;
 use futures_util::FutureExt;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -196,7 +198,10 @@ impl Service for Orchestrator {
             OnEnd::Stop,
             presence::beat_loop(app.clone(), nats.clone(), mission.clone(), parts.lanes, stop.clone()),
         );
-        tasks.spawn("presence", OnEnd::Stop, presence::export_loop(app.clone(), stop.clone()));
+        let attendance = presence::Attendance::default();
+        tasks.spawn("presence", OnEnd::Stop, presence::export_loop(app.clone(), attendance.clone(), stop.clone()));
+        let keeper = Keeper::new(&app, objectives(config.slo), sights(&runtime, &nats, attendance));
+        tasks.spawn("objectives", OnEnd::Stop, back.track_future(keeper.run(stop.clone())));
         tasks.spawn("deadlines", OnEnd::Stop, reconcile::expire_loop(app.clone(), stop.clone()));
         tasks.spawn("retention", OnEnd::Stop, reconcile::prune_loop(app.clone(), config.retention, stop.clone()));
         tasks.spawn(
@@ -270,6 +275,7 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         args_max_bytes: AtomicUsize::new(config.limits.args_max_bytes),
         cancels: cancels_tx,
         outputs: Arc::new(outputs::ObjectStoreOutputs(nats.clone())),
+        board: slo::Board::default(),
         watches: Arc::new(Semaphore::new(config.watches_max.min(Semaphore::MAX_PERMITS))),
         stopping: runtime.stopping(),
     });
@@ -287,6 +293,16 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         lanes: Lanes::default(),
     };
     (app, parts)
+}
+
+/// What is looked at for the objectives in seconds.
+fn sights(runtime: &Runtime, nats: &Nats, attendance: presence::Attendance) -> BTreeMap<&'static str, Sight> {
+    let (readiness, nats) = (runtime.readiness().clone(), nats.clone());
+    BTreeMap::from([
+        ("orchestrator", Box::new(move || (!readiness.is_stopping()).then(|| readiness.is_ready())) as Sight),
+        ("worker", Box::new(move || attendance.is_up())),
+        ("nats", Box::new(move || Some(nats.is_connected()))),
+    ])
 }
 
 async fn serve_http(

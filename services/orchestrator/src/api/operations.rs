@@ -52,6 +52,7 @@ pub const OPERATIONS: &[Operation] = &[
     op("ListNextRuns", Read, "GET", "/v1/schedules/{id}/next-runs", Some("/agentforge.v1.Schedules/ListNextRuns")),
     op("ListAgents", Read, "GET", "/v1/agents", Some("/agentforge.v1.Agents/ListAgents")),
     op("GetAgent", Read, "GET", "/v1/agents/{id}", Some("/agentforge.v1.Agents/GetAgent")),
+    op("ListSlos", Read, "GET", "/v1/slo", None),
 ];
 
 /// REST routes that ask for no token: they hold no data of callers.

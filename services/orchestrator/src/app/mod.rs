@@ -17,6 +17,7 @@ pub use schedules::ScheduleInput;
 use crate::admission::Limits;
 use crate::error::Error;
 use crate::model::{Agent, Job};
+use crate::slo::Board;
 use crate::store::{OutboxRow, Outgoing, Store};
 use agentforge_message_id::{AgentId, JobId, Mission};
 use agentforge_proto::time::Micros;
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) cancels: tokio::sync::mpsc::UnboundedSender<(JobId, i64, Option<i64>)>,
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) watches: Arc<Semaphore>,
+    pub(crate) board: Board,
     pub(crate) stopping: tokio_util::sync::CancellationToken,
 }
 
@@ -154,6 +156,11 @@ impl App {
     /// Fires when the service is stopping: long answers end then.
     pub fn stopping(&self) -> &tokio_util::sync::CancellationToken {
         &self.0.stopping
+    }
+
+    /// How the objectives stand.
+    pub fn board(&self) -> &Board {
+        &self.0.board
     }
 
     /// What submissions may ask for, with the server's max_payload taken into account.

@@ -16,6 +16,7 @@ pub mod sqlite;
 pub use open::{Options, backup, open, restore};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, NewJob, Schedule, State};
+use crate::slo::{Bucket, Finished, Unit};
 use crate::transition::{Backoff, Change, Current, Ignored, ResultEffect};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId, ToolName};
 use agentforge_proto::bus::Rejected;
@@ -429,6 +430,18 @@ pub trait Store: Send + Sync + 'static {
     async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error>;
     /// Forgets agents not heard of since `before`.
     async fn forget_agents(&self, before: Micros) -> Result<u64, Error>;
+
+    /// Merges minutes of objectives of one unit: what several processes say of the same minute, or one
+    /// says twice, counts once.
+    async fn merge_slo(&self, unit: Unit, rows: &[Bucket]) -> Result<(), Error>;
+    /// The minutes of all objectives from `minute` (since 1970) on.
+    async fn slo_buckets(&self, minute: i64) -> Result<Vec<Bucket>, Error>;
+    /// The last minute that an objective has.
+    async fn last_slo_minute(&self, slo: &str) -> Result<Option<i64>, Error>;
+    /// Jobs that became final in the minutes from `from` to before `to`, the cancelled left out.
+    async fn finished_by_minute(&self, from: i64, to: i64) -> Result<Vec<Finished>, Error>;
+    /// Forgets minutes before `minute`.
+    async fn forget_slo(&self, minute: i64) -> Result<u64, Error>;
 
     /// Deletes up to `limit` jobs (with all that hangs on them) that were final before `before`, and as
     /// many dead letters of no job. Says how many jobs.

@@ -6,4 +6,5 @@ mod contract;
 mod limits;
 mod refusals;
 mod server;
+mod slo;
 mod streams;

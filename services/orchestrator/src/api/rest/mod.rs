@@ -15,6 +15,7 @@ mod jobs;
 mod openapi;
 mod problem;
 mod schedules;
+mod slo;
 mod watch;
 
 pub use problem::Problem;
@@ -78,6 +79,7 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(schedules::next_runs))
         .routes(routes!(agents::list))
         .routes(routes!(agents::read))
+        .routes(routes!(slo::list))
 }
 
 /// The edge has refused already; this is for the type.

@@ -25,6 +25,7 @@ use utoipa::OpenApi;
         (name = "Dead letters", description = "Jobs that used up their attempts or can never succeed."),
         (name = "Schedules", description = "Jobs made by the clock."),
         (name = "Agents", description = "The workers, as they announce themselves."),
+        (name = "Objectives", description = "What is promised, and how much of its budget is gone."),
     ),
     components(schemas(problem::Body))
 )]

@@ -7,7 +7,8 @@ use sqlx::{Connection as _, Executor as _, Postgres, Transaction};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-pub(super) const STEPS: &[migrate::Step] = &[(1, "init", include_str!("migrations/0001_init.sql"))];
+pub(super) const STEPS: &[migrate::Step] =
+    &[(1, "init", include_str!("migrations/0001_init.sql")), (2, "slo", include_str!("migrations/0002_slo.sql"))];
 
 /// What our connections call themselves.
 pub(super) const APPLICATION: &str = "agentforge-orchestrator";

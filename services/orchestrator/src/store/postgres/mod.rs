@@ -11,6 +11,7 @@ mod connection;
 mod read;
 mod readers;
 mod schedules;
+mod slo;
 mod text;
 mod write;
 
@@ -21,6 +22,7 @@ use super::{
     Page, StaleJob, Store, fault::Fault,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
+use crate::slo::{Bucket, Finished, Unit};
 use agentforge_message_id::{AgentId, JobId, Mission, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
@@ -157,6 +159,25 @@ impl Store for PostgresStore {
     }
     async fn forget_agents(&self, before: Micros) -> Result<u64, Error> {
         asked("forget agents", agents::forget(&self.pool, before).await)
+    }
+
+    async fn merge_slo(&self, unit: Unit, rows: &[Bucket]) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        asked("store minutes of objectives", slo::merge(&self.pool, unit, rows).await)
+    }
+    async fn slo_buckets(&self, minute: i64) -> Result<Vec<Bucket>, Error> {
+        asked("read minutes of objectives", slo::since(&self.pool, minute).await)
+    }
+    async fn last_slo_minute(&self, name: &str) -> Result<Option<i64>, Error> {
+        asked("find the last minute of an objective", slo::last_minute(&self.pool, name).await)
+    }
+    async fn finished_by_minute(&self, from: i64, to: i64) -> Result<Vec<Finished>, Error> {
+        asked("count finished jobs", slo::finished(&self.pool, from, to).await)
+    }
+    async fn forget_slo(&self, minute: i64) -> Result<u64, Error> {
+        asked("forget minutes of objectives", slo::forget(&self.pool, minute).await)
     }
 
     async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error> {

@@ -12,6 +12,7 @@ mod read;
 mod readers;
 mod recent;
 mod schedules;
+mod slo;
 mod sql;
 mod statements;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use super::{
     Page, StaleJob, Store, fault::Fault,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
+use crate::slo::{Bucket, Finished, Unit};
 use agentforge_message_id::{AgentId, JobId, Mission, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
@@ -196,6 +198,29 @@ impl Store for SqliteStore {
         let mut w = self.connections.writer().await?;
         let done = agents::forget(&mut w.connection, before).await;
         w.settle("forget agents", done)
+    }
+
+    async fn merge_slo(&self, unit: Unit, rows: &[Bucket]) -> Result<(), Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut w = self.connections.writer().await?;
+        let done = slo::merge(&mut w, unit, rows).await;
+        w.settle("store minutes of objectives", done)
+    }
+    async fn slo_buckets(&self, minute: i64) -> Result<Vec<Bucket>, Error> {
+        Self::asked("read minutes of objectives", slo::since(&self.connections.readers, minute).await)
+    }
+    async fn last_slo_minute(&self, name: &str) -> Result<Option<i64>, Error> {
+        Self::asked("find the last minute of an objective", slo::last_minute(&self.connections.readers, name).await)
+    }
+    async fn finished_by_minute(&self, from: i64, to: i64) -> Result<Vec<Finished>, Error> {
+        Self::asked("count finished jobs", slo::finished(&self.connections.readers, from, to).await)
+    }
+    async fn forget_slo(&self, minute: i64) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = slo::forget(&mut w.connection, minute).await;
+        w.settle("forget minutes of objectives", done)
     }
 
     async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error> {

@@ -9,6 +9,7 @@ mod copies;
 mod lists;
 mod ownership;
 mod schedules;
+mod slo;
 mod upkeep;
 mod world;
 
@@ -86,6 +87,11 @@ conformance! {
         pruning_leaves_nothing_of_a_job,
         a_store_survives_its_process,
         row_numbers_are_never_used_again;
+    slo:
+        a_minute_that_two_replicas_observed_counts_once,
+        counts_of_a_minute_only_rise,
+        many_minutes_are_kept_and_old_ones_forgotten,
+        finished_jobs_are_counted_by_minute_and_outcome;
     ownership:
         preparing_again_changes_nothing,
         a_changed_migration_is_refused,

@@ -7,6 +7,7 @@ mod batch;
 mod dead_letters;
 mod jobs;
 mod schedules;
+mod slo;
 mod submit;
 
 pub use agents::{AgentList, AgentView};
@@ -14,6 +15,7 @@ pub use batch::{Accepted, BatchAnswer, BatchItem, Refused};
 pub use dead_letters::{DeadLetterList, DeadLetterView, RedriveBody, RedriveView};
 pub use jobs::{AttemptList, AttemptView, ErrorView, JobList, JobView, OutputRefView};
 pub use schedules::{NextRuns, ScheduleBody, ScheduleList, ScheduleView, TemplateView};
+pub use slo::{BurnView, SloList, SloView};
 pub use submit::SubmitBody;
 
 use crate::error::Error;

@@ -1,0 +1,22 @@
+//! Objectives over REST.
+
+use super::extract::Query;
+use super::types::SloList;
+use super::{Api, Problem, json};
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use http::StatusCode;
+
+/// Read the objectives
+///
+/// Targets, budgets over the last 30 days, and how fast they burn. The same figures as the metrics
+/// `agentforge_slo_status` and `agentforge_error_budget_*`.
+#[utoipa::path(
+    get, path = "/v1/slo", tag = "Objectives", operation_id = "ListSlos",
+    responses((status = 200, description = "All objectives", body = SloList))
+)]
+pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    Query::parse(query.as_deref(), &[])?;
+    let (at, judgements, without_data) = api.app.board().read();
+    json(StatusCode::OK, &SloList::new(at, &judgements, &without_data))
+}
