@@ -5,6 +5,7 @@
 //! Failures here are panics with what was tried, the last state seen and the log of the process.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod alertmanager;
 mod child;
 mod cluster;
 mod edge;
@@ -15,18 +16,21 @@ mod postgres;
 mod proc;
 mod prometheus;
 mod proxy;
+mod provided;
 mod require;
 
+pub use alertmanager::{Alertmanager, amtool};
 pub use child::Signal;
 pub use cluster::NatsCluster;
 pub use edge::EdgeSite;
 pub use eventually::{Outcome, eventually};
-pub use http::http_get;
+pub use http::{http_get, http_post, http_post_with};
 pub use nats::{NatsOptions, NatsServer};
 pub use postgres::{Postgres, PostgresOptions};
 pub use proc::{Proc, ProcBuilder, cargo_bin};
 pub use prometheus::{Prometheus, Series, promtool};
 pub use proxy::TcpProxy;
+pub use provided::program;
 pub use require::require;
 
 use std::net::TcpListener;

@@ -63,6 +63,11 @@ impl Prometheus {
         Self { _child: child, dir, port }
     }
 
+    /// Where it listens, as a base URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// What an expression gives now.
     ///
     /// # Errors
@@ -93,16 +98,21 @@ impl Drop for Prometheus {
 /// # Panics
 /// When there is none (ask [`crate::require`] first).
 pub fn promtool(args: &[&str], input: &[u8]) -> (bool, String) {
+    tool(binaries(), "promtool", args, input)
+}
+
+/// Runs one of the tools that come with a server.
+pub(crate) fn tool(folder: Result<&Path, String>, name: &str, args: &[&str], input: &[u8]) -> (bool, String) {
     use std::{io::Write, process::Stdio};
-    let bin = binaries().unwrap_or_else(|e| panic!("{e}"));
-    let mut command = Command::new(bin.join("promtool"));
+    let bin = folder.unwrap_or_else(|e| panic!("{e}"));
+    let mut command = Command::new(bin.join(name));
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("promtool can be started");
+    let mut child = command.spawn().expect("the tool can be started");
     let mut stdin = child.stdin.take().expect("its input is a pipe");
     let input = input.to_vec();
     // It may stop reading early, and says why.
     let feed = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let out = child.wait_with_output().expect("promtool can be awaited");
+    let out = child.wait_with_output().expect("the tool can be awaited");
     feed.join().expect("writing into a pipe does not panic");
     let said = [out.stdout, out.stderr].concat();
     (out.status.success(), String::from_utf8_lossy(&said).into_owned())
@@ -111,11 +121,13 @@ pub fn promtool(args: &[&str], input: &[u8]) -> (bool, String) {
 /// The folder of prometheus and promtool, found or provided by `scripts/prometheus`; asked once.
 pub(crate) fn binaries() -> Result<&'static Path, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let ask = || {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/prometheus");
-        let out = Command::new(script).arg("--path").output().map_err(|e| format!("{script}: {e}"))?;
-        let text = |b: &[u8]| String::from_utf8_lossy(b).trim().to_owned();
-        if out.status.success() { Ok(PathBuf::from(text(&out.stdout))) } else { Err(text(&out.stderr)) }
-    };
-    FOUND.get_or_init(ask).as_deref().map_err(Clone::clone)
+    FOUND.get_or_init(|| provided(&["--path"])).as_deref().map_err(Clone::clone)
+}
+
+/// Asks `scripts/prometheus`.
+pub(crate) fn provided(args: &[&str]) -> Result<PathBuf, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/prometheus");
+    let out = Command::new(script).args(args).output().map_err(|e| format!("{script}: {e}"))?;
+    let text = |b: &[u8]| String::from_utf8_lossy(b).trim().to_owned();
+    if out.status.success() { Ok(PathBuf::from(text(&out.stdout))) } else { Err(text(&out.stderr)) }
 }

@@ -3,9 +3,10 @@
 //! On a user's machine the test is skipped and says so; where `CI=true` it fails, so that a
 //! pipeline can never be green by skipping.
 
-use crate::{nats, postgres, prometheus};
+use crate::{alertmanager, nats, postgres, prometheus};
 
-/// `Some(())` when `server` (`nats-server`, `postgres` or `prometheus`) can be started here.
+/// `Some(())` when `server` (`nats-server`, `postgres`, `prometheus` or `alertmanager`), or the tool `kubectl` or
+/// `buildah`, can be started here.
 /// Otherwise prints `SKIPPED <test>: <reason>` and returns `None`:
 ///
 /// ```no_run
@@ -19,8 +20,11 @@ pub fn require(server: &str) -> Option<()> {
     let reason = match server {
         "nats-server" => nats::binary().err(),
         "postgres" => postgres::binaries().err(),
+        "kubectl" => crate::program("kubectl").err(),
+        "buildah" => crate::provided::on_path("buildah").err(),
         "prometheus" => prometheus::binaries().err(),
-        other => panic!("require() knows nats-server, postgres and prometheus, not {other:?}"),
+        "alertmanager" => alertmanager::binaries().err(),
+        other => panic!("require() knows nats-server, postgres, prometheus and alertmanager, not {other:?}"),
     };
     let Some(reason) = reason else { return Some(()) };
     let thread = std::thread::current();
