@@ -5,6 +5,7 @@
 //! about an address that stands in the URL.
 
 use crate::policy::{Policy, Refusal};
+use crate::resolve::{ResolveError, SystemResolver, allowed_addresses};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{error::Error as StdError, net::SocketAddr, sync::Arc, time::Duration};
 use url::Url;
@@ -88,6 +89,9 @@ pub fn refusal(error: &reqwest::Error) -> Option<&Refusal> {
         if let Some(refusal) = e.downcast_ref::<Refusal>() {
             return Some(refusal);
         }
+        if let Some(ResolveError::Refused(refusal)) = e.downcast_ref::<ResolveError>() {
+            return Some(refusal);
+        }
         cause = e.source();
     }
     None
@@ -102,25 +106,9 @@ impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let policy = self.policy.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed = allowed(&policy, name.as_str(), found)?;
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            let allowed = allowed_addresses(&policy, &SystemResolver, name.as_str()).await?;
+            Ok(Box::new(allowed.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
         })
-    }
-}
-
-/// The addresses that may be called; when none may, the first refusal.
-fn allowed(policy: &Policy, host: &str, found: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refusal> {
-    let (mut good, mut refused) = (Vec::new(), None);
-    for address in found {
-        match policy.check_ip(address.ip(), host) {
-            Ok(()) => good.push(address),
-            Err(refusal) => refused = refused.or(Some(refusal)),
-        }
-    }
-    match refused {
-        Some(refusal) if good.is_empty() => Err(refusal),
-        _ => Ok(good),
     }
 }
 
@@ -187,13 +175,5 @@ mod tests {
             let body = crate::read_body_capped(response, cap).await.unwrap();
             assert_eq!((&*body.bytes, body.truncated), (expected.as_bytes(), truncated), "cap {cap}");
         }
-    }
-
-    #[test]
-    fn of_several_addresses_only_the_allowed_are_used() {
-        let found = ["10.0.0.1:0", "1.1.1.1:0"].map(|a| a.parse().unwrap());
-        let good = allowed(&policy(&[]), "a.example", found.into_iter()).unwrap();
-        assert_eq!(good, ["1.1.1.1:0".parse().unwrap()]);
-        assert!(allowed(&policy(&[]), "a.example", found.into_iter().take(1)).is_err());
     }
 }

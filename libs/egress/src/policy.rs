@@ -92,24 +92,28 @@ impl Policy {
     /// # Errors
     /// [`Refusal`] says which rule forbids it.
     pub fn check_url(&self, url: &Url) -> Result<(), Refusal> {
-        let plain = match url.scheme() {
-            "https" => false,
-            "http" => true,
+        let is_tls = match url.scheme() {
+            "https" => true,
+            "http" => false,
             other => return Err(Refusal::Scheme(other.chars().take(20).collect())),
         };
-        let opened = match url.host().ok_or(Refusal::NoHost)? {
-            Host::Domain(name) => self.names(name),
-            Host::Ipv4(ip) => {
-                self.check_ip(ip.into(), &ip.to_string())?;
-                self.holds(ip.into())
-            }
-            Host::Ipv6(ip) => {
-                self.check_ip(ip.into(), &ip.to_string())?;
-                self.holds(ip.into())
-            }
+        self.check(&url.host().ok_or(Refusal::NoHost)?, is_tls)
+    }
+
+    /// As [`Policy::check_url`], of a URL that was taken apart.
+    pub(crate) fn check<S: AsRef<str>>(&self, host: &Host<S>, is_tls: bool) -> Result<(), Refusal> {
+        let (shown, opened) = match host {
+            Host::Domain(name) => (name.as_ref().to_owned(), self.names(name.as_ref())),
+            Host::Ipv4(ip) => (ip.to_string(), self.holds((*ip).into())),
+            Host::Ipv6(ip) => (format!("[{ip}]"), self.holds((*ip).into())),
         };
-        if plain && !opened {
-            return Err(Refusal::PlainHttp(url.host_str().unwrap_or_default().to_owned()));
+        match host {
+            Host::Domain(_) => {}
+            Host::Ipv4(ip) => self.check_ip((*ip).into(), &ip.to_string())?,
+            Host::Ipv6(ip) => self.check_ip((*ip).into(), &ip.to_string())?,
+        }
+        if !is_tls && !opened {
+            return Err(Refusal::PlainHttp(shown));
         }
         Ok(())
     }

@@ -47,6 +47,21 @@ impl MsgId {
     pub fn evidence_info(site: &Site, sha256_hex: &str, run: &str) -> Self {
         Self(format!("{site}:{sha256_hex}:{run}:info"))
     }
+    /// A step of an event on its way to a webhook: `<step>:<environment>.<endpoint>:<origin>:<attempts>`. The
+    /// origin is the place in a stream that the event was read from, so that an event that is published or
+    /// redelivered anew is another one.
+    pub fn webhook(step: &str, env: &str, endpoint: &str, origin: &str, attempts: u32) -> Self {
+        Self(format!("{step}:{env}.{endpoint}:{origin}:{attempts}"))
+    }
+    /// A state of a marker or zone that a caller published: `tactical:<key of the request>`.
+    pub fn tactical(key: &str) -> Self {
+        Self(format!("tactical:{key}"))
+    }
+    /// The end of a marker or zone whose time is over: `tactical:expired:<stored at, ns>:<sequence>`. Of all
+    /// who notice, one is heard.
+    pub fn tactical_expired(seq: u64, stored_at_ns: i128) -> Self {
+        Self(format!("tactical:expired:{stored_at_ns}:{seq}"))
+    }
     /// The header's value.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -86,6 +101,8 @@ mod tests {
             MsgId::evidence_chunk(&pier, "ab", "r", 1),
             MsgId::evidence_chunk(&pier, "ab", "s", 1),
             MsgId::evidence_info(&pier, "ab", "r"),
+            MsgId::tactical("a"),
+            MsgId::tactical_expired(1, 2),
         ];
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert_eq!(MsgId::republished(a, one, 0), MsgId::attempt(a, one));

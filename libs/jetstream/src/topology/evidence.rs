@@ -139,15 +139,22 @@ fn window(c: &EvidenceConfig) -> Duration {
 /// # Errors
 /// As [`ensure`].
 pub async fn ensure_evidence(js: &Context, config: &EvidenceConfig, keep_limits: bool) -> Result<Report, Error> {
-    let mut plan = evidence_plan(config);
-    if keep_limits {
-        for planned in &mut plan.streams {
-            let subject = format!("STREAM.INFO.{}", planned.name);
-            match api::call::<stream::Info>(js, subject, &serde_json::json!({})).await {
-                Ok(found) => *planned = with_limits_of(planned, &found.config),
-                Err(e) if e.is(ErrorCode::STREAM_NOT_FOUND) => {}
-                Err(source) => return Err(unreadable(planned, source)),
-            }
+    let plan = evidence_plan(config);
+    if keep_limits { ensure_keeping_limits(js, plan).await } else { ensure(js, &plan).await }
+}
+
+/// As [`ensure`], but sizes, ages, windows and copies of streams that exist are left as they are: for those
+/// that another service owns, too.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn ensure_keeping_limits(js: &Context, mut plan: Plan) -> Result<Report, Error> {
+    for planned in &mut plan.streams {
+        let subject = format!("STREAM.INFO.{}", planned.name);
+        match api::call::<stream::Info>(js, subject, &serde_json::json!({})).await {
+            Ok(found) => *planned = with_limits_of(planned, &found.config),
+            Err(e) if e.is(ErrorCode::STREAM_NOT_FOUND) => {}
+            Err(source) => return Err(unreadable(planned, source)),
         }
     }
     ensure(js, &plan).await

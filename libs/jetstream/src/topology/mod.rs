@@ -9,9 +9,11 @@ mod config;
 mod ensure;
 mod evidence;
 mod plan;
+mod tactical;
 
 pub use compare::Difference;
 pub use config::{EDGE_MODE, Edge, TopologyConfig};
 pub use ensure::{Error, Report, ensure};
-pub use evidence::{EvidenceConfig, ensure_evidence, evidence_plan};
-pub use plan::{Plan, PlannedConsumer, plan};
+pub use evidence::{EvidenceConfig, ensure_evidence, ensure_keeping_limits, evidence_plan};
+pub use plan::{Plan, PlannedConsumer, events_plan, plan};
+pub use tactical::{TacticalConfig, tactical_plan};

@@ -63,10 +63,7 @@ fn streams(c: &TopologyConfig) -> Vec<stream::Config> {
             max_age: c.dlq_max_age,
             ..base(c, STREAM_DLQ, &["swarm.dlq.>"], c.dlq_max_bytes)
         },
-        stream::Config {
-            max_age: c.events_max_age,
-            ..base(c, STREAM_EVENTS, &["agentforge.events.>", "todos.events"], c.events_max_bytes)
-        },
+        events(c),
         stream::Config {
             max_age: c.advisories_max_age,
             ..base(
@@ -80,6 +77,18 @@ fn streams(c: &TopologyConfig) -> Vec<stream::Config> {
         key_value(c, BUCKET_OPERATIONS, c.operations_ttl),
         key_value(c, BUCKET_HANDBACKS, c.handbacks_ttl),
     ]
+}
+
+/// The stream of events alone, for services that read events and know nothing of jobs.
+pub fn events_plan(config: &TopologyConfig) -> Plan {
+    Plan { streams: vec![events(config)], consumers: Vec::new() }
+}
+
+fn events(c: &TopologyConfig) -> stream::Config {
+    stream::Config {
+        max_age: c.events_max_age,
+        ..base(c, STREAM_EVENTS, &["agentforge.events.>", "todos.events"], c.events_max_bytes)
+    }
 }
 
 /// Each message is for one reader, and a full stream refuses: `discard old` would drop jobs that nobody

@@ -1,0 +1,391 @@
+//! What the broadcaster is told: every setting, parsed and checked, all faults at once.
+
+use crate::{
+    circuit::Limits,
+    endpoint_file::{self, CONCURRENCY_MAX, Defaults, Endpoint, TIMEOUT, Written, subjects_problem},
+    render::Format,
+    schedule::{Schedule, Steps},
+};
+use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
+use agentforge_egress::{Policy, Resolve};
+use agentforge_jetstream::{NatsConfig, topology::TopologyConfig};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+const HTTP_PORT: Setting = Setting::new(
+    "HTTP_PORT",
+    Some("8002"),
+    "port 0-65535; 0 takes a free one",
+    "Port of /health, /healthz, /readyz, /metrics and of the API below /v1.",
+);
+const BROADCASTER_SUBJECTS: Setting = Setting::new(
+    "BROADCASTER_SUBJECTS",
+    Some("todos.events"),
+    "subjects with commas; * and > stand for tokens",
+    "What an endpoint gets that names no subjects. agentforge.events.job.> are the events of jobs.",
+);
+const WEBHOOK_URL: Setting = Setting::new(
+    "WEBHOOK_URL",
+    None,
+    "http or https URL",
+    "An endpoint named default, without an endpoints file or beside one.",
+)
+.secret();
+const WEBHOOK_SECRET: Setting = Setting::new(
+    "WEBHOOK_SECRET",
+    None,
+    "whsec_… or whsk_…, several with commas",
+    "Signs what WEBHOOK_URL gets. Two during a rotation. Unset: nothing is signed.",
+)
+.secret();
+const WEBHOOK_FORMAT: Setting = Setting::new(
+    "WEBHOOK_FORMAT",
+    Some("json"),
+    "json, raw, cloudevents, slack, teams or discord",
+    "The form of the bodies that WEBHOOK_URL gets.",
+);
+const BROADCASTER_ENDPOINTS_FILE: Setting = Setting::new(
+    "BROADCASTER_ENDPOINTS_FILE",
+    None,
+    "path of a TOML file",
+    "Declares endpoints. A change takes effect without a restart.",
+);
+const BROADCASTER_RELOAD_INTERVAL: Setting = Setting::new(
+    "BROADCASTER_RELOAD_INTERVAL",
+    Some("2s"),
+    "duration 100ms-1h",
+    "How often the endpoints file is looked at.",
+);
+const BROADCASTER_TOKEN: Setting = Setting::new(
+    "BROADCASTER_TOKEN",
+    None,
+    "16-512 characters",
+    "Bearer token of the API below /v1, and of the intake of alerts. Unset: the API is open in ENV=dev on a \
+     loopback listener, and closed everywhere else.",
+)
+.secret();
+const BROADCASTER_RETRY_SCHEDULE: Setting = Setting::new(
+    "BROADCASTER_RETRY_SCHEDULE",
+    Some("5s,5m,30m,2h,5h,10h,10h"),
+    "durations 100ms-7d with commas, at most 32",
+    "Pauses between attempts. After the last one a message becomes a dead letter.",
+);
+const BROADCASTER_RETRY_JITTER: Setting = Setting::new(
+    "BROADCASTER_RETRY_JITTER",
+    Some("0.2"),
+    "number 0-1",
+    "The share by which a pause is longer or shorter, so that messages that failed together come apart.",
+);
+const BROADCASTER_TIMEOUT: Setting = Setting::new(
+    "BROADCASTER_TIMEOUT",
+    Some("10s"),
+    "duration 100ms-5m",
+    "How long a request may take, connection included. An endpoint may say otherwise.",
+);
+const BROADCASTER_CONCURRENCY: Setting = Setting::new(
+    "BROADCASTER_CONCURRENCY",
+    Some("64"),
+    "number 1-1024",
+    "Requests to one endpoint at once, in each replica. An endpoint may say otherwise.",
+);
+const BROADCASTER_CIRCUIT_FAILURES: Setting = Setting::new(
+    "BROADCASTER_CIRCUIT_FAILURES",
+    Some("20"),
+    "number 0-100000; 0 never opens",
+    "Failures in a row that open an endpoint's circuit, in each replica.",
+);
+const BROADCASTER_CIRCUIT_PROBE: Setting = Setting::new(
+    "BROADCASTER_CIRCUIT_PROBE",
+    Some("1s"),
+    "duration 50ms-1h",
+    "How long an open circuit waits before its first probe; each that fails doubles it.",
+);
+const BROADCASTER_CIRCUIT_PROBE_MAX: Setting =
+    Setting::new("BROADCASTER_CIRCUIT_PROBE_MAX", Some("1m"), "duration 50ms-1d", "The longest wait between probes.");
+const BROADCASTER_CORE_FALLBACK: Setting = Setting::new(
+    "BROADCASTER_CORE_FALLBACK",
+    Some("off"),
+    "1, true, yes, on, 0, false, no, off",
+    "Subscribe to subjects that no stream keeps, in queue group broadcaster-workers. What is published while \
+     no broadcaster listens is lost.",
+);
+const BROADCASTER_RETRIES_MAX_BYTES: Setting = Setting::new(
+    "BROADCASTER_RETRIES_MAX_BYTES",
+    Some("1GiB"),
+    "size 1MiB-1PiB",
+    "Size of the stream of retries. When it is full, endpoints that fail are read no further.",
+);
+const BROADCASTER_RETRIES_MAX_AGE: Setting = Setting::new(
+    "BROADCASTER_RETRIES_MAX_AGE",
+    Some("14d"),
+    "duration 1h-1000d",
+    "How long a retry may wait; longer than the whole schedule.",
+);
+const BROADCASTER_DLQ_MAX_BYTES: Setting = Setting::new(
+    "BROADCASTER_DLQ_MAX_BYTES",
+    Some("256MiB"),
+    "size 1MiB-1PiB",
+    "Size of the stream of dead letters. When it is full, endpoints that need it are read no further.",
+);
+const BROADCASTER_DLQ_MAX_AGE: Setting =
+    Setting::new("BROADCASTER_DLQ_MAX_AGE", Some("30d"), "duration 1h-1000d", "How long dead letters are kept.");
+const BROADCASTER_CA_FILE: Setting = Setting::new(
+    "BROADCASTER_CA_FILE",
+    None,
+    "path of a PEM file",
+    "Authorities that endpoints' certificates may come from, beside those of the system.",
+);
+
+/// What is read here, in the order of `--help`.
+pub(crate) const SETTINGS: &[Setting] = &[
+    HTTP_PORT,
+    BROADCASTER_SUBJECTS,
+    WEBHOOK_URL,
+    WEBHOOK_SECRET,
+    WEBHOOK_FORMAT,
+    BROADCASTER_ENDPOINTS_FILE,
+    BROADCASTER_RELOAD_INTERVAL,
+    BROADCASTER_TOKEN,
+    BROADCASTER_RETRY_SCHEDULE,
+    BROADCASTER_RETRY_JITTER,
+    BROADCASTER_TIMEOUT,
+    BROADCASTER_CONCURRENCY,
+    BROADCASTER_CIRCUIT_FAILURES,
+    BROADCASTER_CIRCUIT_PROBE,
+    BROADCASTER_CIRCUIT_PROBE_MAX,
+    BROADCASTER_CORE_FALLBACK,
+    BROADCASTER_RETRIES_MAX_BYTES,
+    BROADCASTER_RETRIES_MAX_AGE,
+    BROADCASTER_DLQ_MAX_BYTES,
+    BROADCASTER_DLQ_MAX_AGE,
+    BROADCASTER_CA_FILE,
+    Policy::SETTING,
+];
+
+/// The name of the endpoint that WEBHOOK_URL makes.
+const DEFAULT_NAME: &str = "default";
+const HOUR: Duration = Duration::from_secs(3600);
+const DAYS_1000: Duration = Duration::from_secs(1000 * 24 * 3600);
+const TOKEN_CHARS: std::ops::RangeInclusive<usize> = 16..=512;
+
+/// Sizes and ages of our streams.
+#[derive(Debug, Clone, Copy)]
+pub struct Keeping {
+    /// Of retries, bytes.
+    pub retries_max_bytes: u64,
+    /// Of retries.
+    pub retries_max_age: Duration,
+    /// Of dead letters, bytes.
+    pub dlq_max_bytes: u64,
+    /// Of dead letters.
+    pub dlq_max_age: Duration,
+}
+
+/// A broadcaster's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What every service is told.
+    pub common: Common,
+    /// Where NATS is.
+    pub nats: NatsConfig,
+    /// The stream of events, when it has to be made.
+    pub topology: TopologyConfig,
+    /// Port of the HTTP endpoints.
+    pub http_port: u16,
+    /// The endpoint of WEBHOOK_URL.
+    pub fixed: Option<Arc<Endpoint>>,
+    /// Those of the file, as it was at the start.
+    pub from_file: Vec<Arc<Endpoint>>,
+    /// The file.
+    pub endpoints_file: Option<PathBuf>,
+    /// What endpoints have that do not say otherwise.
+    pub defaults: Defaults,
+    /// Between looks at the file.
+    pub reload_interval: Duration,
+    /// Of the API.
+    pub token: Option<Secret>,
+    /// Pauses between attempts.
+    pub schedule: Schedule,
+    /// Of each endpoint.
+    pub circuit: Limits,
+    /// Whether subjects without a stream are subscribed to.
+    pub core_fallback: bool,
+    /// Our streams.
+    pub keeping: Keeping,
+    /// More authorities.
+    pub ca_file: Option<PathBuf>,
+    /// What may be called.
+    pub egress: Policy,
+    /// Who knows names; `None`: the system. For tests of what names lead to.
+    pub resolver: Option<Arc<dyn Resolve>>,
+}
+
+impl Config {
+    /// Reads the settings; faults stay in the reader.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let common = Common::read(reader);
+        let subjects = reader.get::<CommaList>(&BROADCASTER_SUBJECTS).into_inner();
+        if let Some(problem) = subjects_problem(&subjects) {
+            reader.fault(BROADCASTER_SUBJECTS.key, problem);
+        }
+        let defaults = Defaults {
+            subjects,
+            timeout: reader.get_in(&BROADCASTER_TIMEOUT, TIMEOUT),
+            concurrency: reader.get_in(&BROADCASTER_CONCURRENCY, 1..=CONCURRENCY_MAX),
+        };
+        let endpoints_file = reader.opt(&BROADCASTER_ENDPOINTS_FILE);
+        let probe = reader.get_in(&BROADCASTER_CIRCUIT_PROBE, Duration::from_millis(50)..=HOUR);
+        let probe_max = reader.get_in(&BROADCASTER_CIRCUIT_PROBE_MAX, Duration::from_millis(50)..=24 * HOUR);
+        let steps = reader.get::<Steps>(&BROADCASTER_RETRY_SCHEDULE);
+        Self {
+            nats: NatsConfig::read(reader),
+            topology: TopologyConfig::read(reader),
+            http_port: reader.get(&HTTP_PORT),
+            fixed: fixed(reader, &defaults),
+            from_file: from_file(reader, endpoints_file.as_ref(), &defaults),
+            endpoints_file,
+            defaults,
+            reload_interval: reader.get_in(&BROADCASTER_RELOAD_INTERVAL, Duration::from_millis(100)..=HOUR),
+            token: token(reader),
+            schedule: Schedule::new(steps, reader.get_in(&BROADCASTER_RETRY_JITTER, 0.0..=1.0)),
+            circuit: Limits {
+                failures: reader.get_in(&BROADCASTER_CIRCUIT_FAILURES, 0..=100_000),
+                probe,
+                probe_max: probe_max.max(probe),
+            },
+            core_fallback: reader.get(&BROADCASTER_CORE_FALLBACK),
+            keeping: keeping(reader),
+            ca_file: reader.opt(&BROADCASTER_CA_FILE),
+            egress: Policy::read(reader),
+            resolver: None,
+            common,
+        }
+    }
+
+    /// The endpoints of the environment and of a file's content.
+    ///
+    /// # Errors
+    /// What is wrong with the content.
+    pub fn endpoints(&self, text: &str) -> Result<Vec<Arc<Endpoint>>, endpoint_file::Faults> {
+        Ok(self.with_fixed(&endpoint_file::parse(text, &self.defaults)?))
+    }
+
+    /// The endpoints at the start.
+    pub fn first_endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.with_fixed(&self.from_file)
+    }
+
+    /// One of the file that is named as the environment's is left out: names are consumers.
+    fn with_fixed(&self, from_file: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
+        let is_free = |e: &&Arc<Endpoint>| self.fixed.as_ref().is_none_or(|fixed| fixed.name != e.name);
+        self.fixed.iter().chain(from_file.iter().filter(is_free)).cloned().collect()
+    }
+}
+
+fn fixed(reader: &mut Reader<'_>, defaults: &Defaults) -> Option<Arc<Endpoint>> {
+    let url: Option<Secret> = reader.opt(&WEBHOOK_URL);
+    let secret: Option<Secret> = reader.opt(&WEBHOOK_SECRET);
+    let format: Format = reader.get(&WEBHOOK_FORMAT);
+    let Some(url) = url else {
+        if secret.is_some() {
+            reader.fault(WEBHOOK_SECRET.key, "needs WEBHOOK_URL");
+        }
+        return None;
+    };
+    let secrets = secret.iter().flat_map(|s| s.expose_secret().split(',').map(|s| s.trim().to_owned()));
+    let written = Written {
+        name: DEFAULT_NAME.to_owned(),
+        url: url.expose_secret().to_owned(),
+        secrets: secrets.filter(|s| !s.is_empty()).collect(),
+        format,
+        ..Written::default()
+    };
+    match endpoint_file::check(vec![written], defaults) {
+        Ok(mut endpoints) => endpoints.pop(),
+        Err(faults) => {
+            for fault in faults.0 {
+                let key = if fault.contains("secret") { WEBHOOK_SECRET.key } else { WEBHOOK_URL.key };
+                reader.fault(key, fault.trim_start_matches("endpoint default: "));
+            }
+            None
+        }
+    }
+}
+
+fn from_file(reader: &mut Reader<'_>, path: Option<&PathBuf>, defaults: &Defaults) -> Vec<Arc<Endpoint>> {
+    let Some(path) = path else { return Vec::new() };
+    let read = std::fs::read_to_string(path).map_err(|e| vec![format!("{} cannot be read: {e}", path.display())]);
+    let parsed = read.and_then(|text| endpoint_file::parse(&text, defaults).map_err(|faults| faults.0));
+    parsed.unwrap_or_else(|problems| {
+        problems.into_iter().for_each(|problem| reader.fault(BROADCASTER_ENDPOINTS_FILE.key, problem));
+        Vec::new()
+    })
+}
+
+fn token(reader: &mut Reader<'_>) -> Option<Secret> {
+    let token: Secret = reader.opt(&BROADCASTER_TOKEN)?;
+    let text = token.expose_secret();
+    if !TOKEN_CHARS.contains(&text.chars().count()) || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        reader.fault(BROADCASTER_TOKEN.key, "is not 16 to 512 printable characters");
+    }
+    Some(token)
+}
+
+fn keeping(reader: &mut Reader<'_>) -> Keeping {
+    let bytes = |r: &mut Reader<'_>, s| r.get_in(s, ByteSize(1 << 20)..=ByteSize(1 << 50)).bytes();
+    Keeping {
+        retries_max_bytes: bytes(reader, &BROADCASTER_RETRIES_MAX_BYTES),
+        retries_max_age: reader.get_in(&BROADCASTER_RETRIES_MAX_AGE, HOUR..=DAYS_1000),
+        dlq_max_bytes: bytes(reader, &BROADCASTER_DLQ_MAX_BYTES),
+        dlq_max_age: reader.get_in(&BROADCASTER_DLQ_MAX_AGE, HOUR..=DAYS_1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
+        let source: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut reader = Reader::new(&source);
+        let config = Config::read(&mut reader);
+        reader.finish().map(|_| config).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn a_url_alone_is_enough() {
+        let config = read(&[("WEBHOOK_URL", "https://h.example/secret")]).unwrap();
+        let [endpoint] = &config.first_endpoints()[..] else { panic!() };
+        assert_eq!((&*endpoint.name, endpoint.concurrency), ("default", 64));
+        assert_eq!(endpoint.subjects, ["todos.events"]);
+        assert_eq!((config.http_port, config.schedule.attempts()), (8002, 8));
+        assert!(!format!("{config:?}").contains("h.example"));
+        assert!(read(&[]).unwrap().first_endpoints().is_empty());
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_key_and_without_secrets() {
+        let url = ("WEBHOOK_URL", "https://h.example/");
+        let cases: [(&[(&str, &str)], &str); 9] = [
+            (&[("WEBHOOK_URL", "hunter2")], "WEBHOOK_URL"),
+            (&[url, ("WEBHOOK_SECRET", "hunter2")], "WEBHOOK_SECRET"),
+            (&[("WEBHOOK_SECRET", "whsec_hunter2")], "WEBHOOK_URL"),
+            (&[("BROADCASTER_TOKEN", "hunter2")], "BROADCASTER_TOKEN"),
+            (&[("BROADCASTER_SUBJECTS", "a..b")], "BROADCASTER_SUBJECTS"),
+            (&[("BROADCASTER_RETRY_SCHEDULE", "soon")], "BROADCASTER_RETRY_SCHEDULE"),
+            (&[("BROADCASTER_ENDPOINTS_FILE", "/no/such/file")], "BROADCASTER_ENDPOINTS_FILE"),
+            (&[("BROADCASTER_CONCURRENCY", "0")], "BROADCASTER_CONCURRENCY"),
+            (&[("EGRESS_ALLOW", "https://x")], "EGRESS_ALLOW"),
+        ];
+        for (pairs, key) in cases {
+            let fault = read(pairs).unwrap_err();
+            assert!(fault.contains(key) && !fault.contains("hunter2"), "{pairs:?}: {fault}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_declared_once() {
+        let keys: BTreeSet<_> = SETTINGS.iter().map(|s| s.key).collect();
+        assert_eq!(keys.len(), SETTINGS.len());
+    }
+}

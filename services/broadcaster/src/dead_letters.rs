@@ -1,0 +1,175 @@
+//! Dead letters: listed, looked at, and sent again.
+//!
+//! A letter is sent again by putting it to the due retries of its endpoint, with fresh attempts and the same
+//! `webhook-id`; then it is deleted. Killed in between, it is sent again twice under one id.
+
+use crate::{
+    names::{self, STREAM_DLQ},
+    pace::Pace,
+    record::{DeadLetter, Record},
+    walk::{self, Stored},
+};
+use agentforge_jetstream::{Nats, publish};
+use agentforge_message_id::MsgId;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until};
+
+/// Letters in one answer, and sent again in one request, at most.
+pub const PAGE_MAX: usize = 1000;
+/// Letters sent again in a second, at most.
+pub const RATE_MAX: f64 = 1000.0;
+
+/// Which letters.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Of this endpoint.
+    pub endpoint: Option<String>,
+    /// With this reason.
+    pub reason: Option<String>,
+}
+
+/// What is to be sent again.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redeliver {
+    /// These; then the filter is not looked at.
+    pub seqs: Vec<u64>,
+    /// Those of this endpoint.
+    pub endpoint: Option<String>,
+    /// Those with this reason.
+    pub reason: Option<String>,
+    /// Every letter, without a filter.
+    pub all: bool,
+    /// From this place on.
+    pub after: u64,
+    /// At most so many; 1000 at most.
+    pub limit: Option<usize>,
+    /// So many a second; 1000 at most.
+    pub rate: Option<f64>,
+}
+
+/// What was sent again.
+#[derive(Debug, Default, Serialize)]
+pub struct Redelivered {
+    /// Put to the due retries.
+    pub redelivered: u64,
+    /// Not there (any more).
+    pub missing: u64,
+    /// Where to go on; absent when there is nothing after it.
+    pub next_after: Option<u64>,
+}
+
+/// Why letters cannot be read or sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream does not answer.
+    #[error(transparent)]
+    Walk(#[from] walk::Error),
+    /// A letter could not be put to the retries; those before it were.
+    #[error("after {done} letters")]
+    Publish {
+        /// So many were sent again.
+        done: u64,
+        /// Why no more.
+        source: publish::Error,
+    },
+}
+
+/// The dead letters of one environment. Cheap to clone.
+#[derive(Clone)]
+pub struct DeadLetters {
+    nats: Nats,
+    env: String,
+}
+
+impl DeadLetters {
+    /// Of an environment.
+    pub fn new(nats: Nats, env: &str) -> Self {
+        Self { nats, env: env.to_owned() }
+    }
+
+    /// Letters after place `after`, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Walk`].
+    pub async fn list(&self, filter: &Filter, after: u64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        let found = self.find(filter, after, limit.min(PAGE_MAX)).await?;
+        Ok(found.into_iter().map(|(letter, _)| letter).collect())
+    }
+
+    /// One letter with its event.
+    ///
+    /// # Errors
+    /// [`Error::Walk`].
+    pub async fn read(&self, seq: u64) -> Result<Option<DeadLetter>, Error> {
+        let stored = walk::one(&self.nats, STREAM_DLQ, &self.subjects(None), seq).await?;
+        Ok(stored.and_then(|s| DeadLetter::read(s.seq, &s.subject, &s.headers, &s.payload, true)))
+    }
+
+    /// Sends letters again.
+    ///
+    /// # Errors
+    /// [`Error`]; what was sent before it stays sent.
+    pub async fn redeliver(&self, wanted: Redeliver) -> Result<Redelivered, Error> {
+        let limit = wanted.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+        let mut pace = wanted.rate.map(|rate| Pace::new(rate.clamp(0.01, RATE_MAX)));
+        let mut done = Redelivered::default();
+        let mut letters = Vec::new();
+        for seq in wanted.seqs.iter().take(limit) {
+            match walk::one(&self.nats, STREAM_DLQ, &self.subjects(None), *seq).await? {
+                Some(stored) => letters.push(stored),
+                None => done.missing += 1,
+            }
+        }
+        if wanted.seqs.is_empty() {
+            let filter = Filter { endpoint: wanted.endpoint, reason: wanted.reason };
+            letters = self.find(&filter, wanted.after, limit).await?.into_iter().map(|(_, stored)| stored).collect();
+            done.next_after = letters.last().filter(|_| letters.len() == limit).map(|last| last.seq);
+        }
+        for stored in letters {
+            if let Some(pace) = &mut pace {
+                sleep_until(pace.take(Instant::now())).await;
+            }
+            match self.send_again(&stored).await {
+                Ok(true) => done.redelivered += 1,
+                Ok(false) => done.missing += 1,
+                Err(source) => return Err(Error::Publish { done: done.redelivered, source }),
+            }
+            walk::delete(&self.nats, STREAM_DLQ, stored.seq).await?;
+        }
+        Ok(done)
+    }
+
+    async fn send_again(&self, stored: &Stored) -> Result<bool, publish::Error> {
+        let record = Record::of_headers(Some(&stored.headers));
+        let (Some(record), Some(endpoint)) = (record, names::endpoint_of(&stored.subject)) else { return Ok(false) };
+        // Another way of the same event: its attempts are counted anew.
+        let record = Record { attempts: 0, origin: format!("{STREAM_DLQ}-{}", stored.seq), ..record };
+        let id = MsgId::webhook("again", &self.env, endpoint, &record.origin, 0);
+        let due = names::due(&self.env, endpoint);
+        publish::publish(&self.nats, due, id, record.headers(), stored.payload.clone()).await.map(|_| true)
+    }
+
+    async fn find(&self, filter: &Filter, after: u64, limit: usize) -> Result<Vec<(DeadLetter, Stored)>, Error> {
+        let subjects = self.subjects(filter.endpoint.as_deref());
+        let (mut found, mut next) = (Vec::new(), after + 1);
+        loop {
+            let batch = walk::batch(&self.nats, STREAM_DLQ, &subjects, next).await?;
+            let Some(last) = batch.last() else { return Ok(found) };
+            next = last.seq + 1;
+            for stored in batch {
+                let letter = DeadLetter::read(stored.seq, &stored.subject, &stored.headers, &stored.payload, false);
+                let wanted = letter.filter(|l| filter.reason.as_ref().is_none_or(|reason| l.reason == *reason));
+                found.extend(wanted.map(|letter| (letter, stored)));
+                if found.len() == limit {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+
+    fn subjects(&self, endpoint: Option<&str>) -> String {
+        names::dlq(&self.env, endpoint.unwrap_or("*"))
+    }
+}

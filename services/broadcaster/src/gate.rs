@@ -1,0 +1,86 @@
+//! An endpoint's circuit as its lanes share it, and the sign that it changed.
+
+use crate::circuit::{Change, Circuit, Limits, Phase};
+use agentforge_metrics::Gauge;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::{sync::watch, time::Instant};
+use tracing::{info, warn};
+
+/// The circuit, its gauge and its news.
+pub struct Gate {
+    endpoint: String,
+    circuit: Mutex<Circuit>,
+    gauge: Gauge,
+    /// Whether it is open; sent at each change of phase.
+    news: watch::Sender<bool>,
+}
+
+impl Gate {
+    /// Closed.
+    pub fn new(endpoint: &str, limits: Limits, gauge: Gauge) -> Self {
+        gauge.set(0.0);
+        let circuit = Mutex::new(Circuit::new(limits));
+        Self { endpoint: endpoint.to_owned(), circuit, gauge, news: watch::Sender::new(false) }
+    }
+
+    /// Open with a probe due: as it was when the last process ended.
+    pub fn reopen(&self) {
+        self.lock().reopen(Instant::now());
+        self.gauge.set(1.0);
+        self.news.send_replace(true);
+    }
+
+    /// The endpoint is disabled, or enabled with a closed circuit.
+    pub fn set_disabled(&self, is_disabled: bool) {
+        self.lock().succeeded();
+        self.gauge.set(if is_disabled { 3.0 } else { 0.0 });
+        self.news.send_replace(false);
+    }
+
+    /// What may be done now.
+    pub fn phase(&self) -> Phase {
+        self.lock().phase(Instant::now())
+    }
+
+    /// Tells of changes; the value says whether it is open.
+    pub fn news(&self) -> watch::Receiver<bool> {
+        self.news.subscribe()
+    }
+
+    /// Takes the place of the probe.
+    pub fn begin_probe(&self) {
+        self.lock().begin_probe();
+        self.gauge.set(2.0);
+    }
+
+    /// The probe came to no end.
+    pub fn abandon_probe(&self) {
+        self.lock().abandon_probe(Instant::now());
+        self.news.send_replace(true);
+    }
+
+    /// The endpoint works.
+    pub fn succeeded(&self) {
+        let change = self.lock().succeeded();
+        if change == Some(Change::Closed) {
+            info!(endpoint = self.endpoint, "the circuit closed");
+            self.gauge.set(0.0);
+            self.news.send_replace(false);
+        }
+    }
+
+    /// It does not.
+    pub fn failed(&self, was_probe: bool) {
+        let change = self.lock().failed(was_probe, Instant::now());
+        if let Some(Change::Opened { pause }) = change {
+            let probe_in_seconds = pause.as_secs_f64();
+            warn!(endpoint = self.endpoint, was_probe, probe_in_seconds, "the circuit is open");
+            self.gauge.set(1.0);
+            self.news.send_replace(true);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

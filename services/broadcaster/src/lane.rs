@@ -1,0 +1,493 @@
+//! One lane: takes a message, delivers it over its own connection, settles it, takes the next.
+//!
+//! Relies on `outcome` and `schedule` for what follows an attempt. A redelivery is harmless: the receiver
+//! knows the message by its `webhook-id`, and our records by the place that the event came from.
+
+use crate::{
+    circuit::Limits,
+    delivery_log::{Attempt, DeliveryLog},
+    endpoint_file::Endpoint,
+    event,
+    gate::Gate,
+    metrics::{Meters, PROCESSED},
+    outcome::{Ended, Verdict, retry_after},
+    pace::Pace,
+    record::Record,
+    render::{About, render},
+    schedule::Schedule,
+    source::{From, How, Message, Returns, Source, Taken},
+    store::{Store, Why},
+};
+use agentforge_egress::{CallError, Connection, DialError, Dialer, Target, TargetError};
+use agentforge_jetstream::{HeaderMap as NatsHeaders, Settler, trace};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http_body_util::Full;
+use jiff::Timestamp;
+use rand::Rng;
+use serde::Serialize;
+use std::{
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::{Instant, sleep_until, timeout_at},
+};
+use tracing::{Instrument, Span, info, info_span, warn};
+
+/// Of an answer's body so much is read; more ends the connection.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+/// A connection is given up after this, so that a name that moved is followed.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// What all lanes of an endpoint share.
+pub struct Desk {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Where it is, if it may be called at all.
+    target: Result<Target, TargetError>,
+    /// What every request has.
+    headers: HeaderMap,
+    /// Opens connections.
+    dialer: Dialer,
+    /// Keeps what was not delivered.
+    pub store: Store,
+    /// Pauses.
+    schedule: Schedule,
+    /// The circuit.
+    pub gate: Arc<Gate>,
+    /// Counters.
+    pub meters: Arc<Meters>,
+    /// For people.
+    log: Arc<DeliveryLog>,
+    pace: Option<StdMutex<Pace>>,
+    /// Fires when the endpoint answered 410.
+    pub disabled: Notify,
+}
+
+/// What a desk is made of beside its endpoint.
+pub struct Parts {
+    /// Opens connections.
+    pub dialer: Dialer,
+    /// Keeps what was not delivered.
+    pub store: Store,
+    /// Pauses.
+    pub schedule: Schedule,
+    /// When the circuit opens.
+    pub circuit: Limits,
+    /// Counters.
+    pub meters: Arc<Meters>,
+    /// For people.
+    pub log: Arc<DeliveryLog>,
+}
+
+impl Desk {
+    /// Prepares what every request of an endpoint has.
+    pub fn new(endpoint: Arc<Endpoint>, parts: Parts) -> Self {
+        let Parts { dialer, store, schedule, circuit, meters, log } = parts;
+        let target = dialer.policy().check_url(&endpoint.url).map_err(TargetError::from);
+        let target = target.and_then(|()| Target::new(&endpoint.url));
+        if let Err(error) = &target {
+            warn!(endpoint = endpoint.name, %error, "this endpoint cannot be called; its events become dead letters");
+        }
+        let mut headers = HeaderMap::new();
+        if let Ok(target) = &target {
+            headers.insert(header::HOST, target.host_header().clone());
+            if let Some(login) = target.authorization() {
+                headers.insert(header::AUTHORIZATION, login.clone());
+            }
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(endpoint.format.content_type()));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("agentforge/", env!("CARGO_PKG_VERSION"))));
+        headers.extend(endpoint.headers.iter().cloned());
+        let gate = Arc::new(Gate::new(&endpoint.name, circuit, meters.circuit.clone()));
+        let pace = endpoint.rate.map(|rate| StdMutex::new(Pace::new(rate)));
+        Self { endpoint, target, headers, dialer, store, schedule, gate, meters, log, pace, disabled: Notify::new() }
+    }
+
+    /// Works until the source ends.
+    pub async fn lane(self: Arc<Self>, source: Arc<Mutex<Source>>, returns: Arc<Returns>) {
+        let mut connection = None;
+        loop {
+            if let Some(pace) = &self.pace {
+                let at = pace.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+                sleep_until(at).await;
+            }
+            let Some(taken) = source.lock().await.next().await else { return };
+            let from = taken.from;
+            self.meters.inflight.increment(1.0);
+            let started = Instant::now();
+            self.work(taken, &mut connection).await;
+            self.meters.processing_seconds.record(started.elapsed().as_secs_f64());
+            self.meters.inflight.decrement(1.0);
+            returns.release(from);
+        }
+    }
+
+    async fn work(&self, taken: Taken, connection: &mut Option<Connection>) {
+        let Taken { message, from, how } = taken;
+        let probe = (how == How::Probe).then(|| Probe(&self.gate));
+        let settler = match &message {
+            Message::Stream(delivery) => Some(delivery.settler()),
+            Message::Core(_) => None,
+        };
+        let settler = settler.as_ref();
+        let Some(work) = Work::read(&message, from) else {
+            // Nobody but us publishes there; what is not ours would come for ever.
+            warn!(endpoint = self.endpoint.name, "a message among the retries is no record and is removed");
+            if let Some(settler) = settler {
+                let _ = settler.term("no record of the broadcaster").await;
+            }
+            return;
+        };
+        let ended = match how {
+            How::SetAside => {
+                PROCESSED.inc(&["set_aside"]);
+                self.store.set_aside(&work.record, &work.payload, settler).await
+            }
+            How::Try | How::Probe => {
+                tokio::select! {
+                    settled = self.deliver(&work, settler, probe, connection) => settled,
+                    () = self.store.leaving.cancelled() => {
+                        *connection = None;
+                        false
+                    }
+                }
+            }
+        };
+        let Some(settler) = settler else { return };
+        // An acknowledgement that is lost brings the message again, which is harmless.
+        let told = match ended {
+            true => settler.ack().await,
+            false => {
+                PROCESSED.inc(&["handed_back"]);
+                settler.nak(None).await
+            }
+        };
+        if let Err(error) = told {
+            tracing::debug!(endpoint = self.endpoint.name, %error, "not settled; it comes again");
+        }
+    }
+
+    /// One attempt and what follows. `false`: nothing was stored, the message goes back.
+    async fn deliver(
+        &self,
+        work: &Work,
+        settler: Option<&Settler>,
+        probe: Option<Probe<'_>>,
+        connection: &mut Option<Connection>,
+    ) -> bool {
+        let Work { record, payload } = work;
+        let event = match event::parse(payload) {
+            Ok(event) => event,
+            Err(error) => {
+                drop(probe);
+                return self.bury(work, "invalid", &error.to_string(), None, Duration::ZERO, "dead", settler).await;
+            }
+        };
+        let about = About { id: &record.id, subject: &record.subject, at: record.at };
+        let body = render(self.endpoint.format, &event, about, payload);
+        let attempt = record.attempts + 1;
+        let span = match &record.trace {
+            Some(headers) => {
+                let span = info_span!(
+                    "webhook",
+                    endpoint = self.endpoint.name,
+                    webhook_id = record.id,
+                    attempt,
+                    otel.kind = "client"
+                );
+                trace::set_parent(&span, Some(headers));
+                span
+            }
+            None => Span::none(),
+        };
+        let started = Instant::now();
+        let ended = self.request(record, body, &span, started, connection).instrument(span.clone()).await;
+        let took = started.elapsed();
+        self.count(&ended, took, probe.is_some());
+        drop(probe);
+        let work = Work { record: Record { attempts: attempt, ..record.clone() }, payload: payload.clone() };
+        match ended.verdict() {
+            Verdict::Delivered => {
+                let lag = Timestamp::now().duration_since(work.record.at).as_secs_f64();
+                self.meters.lag_seconds.record(lag.max(0.0));
+                self.meters.delivered();
+                self.log.add(self.attempt(work.record, "delivered", &ended, took, None));
+                true
+            }
+            Verdict::Retry { after } => {
+                let random = rand::rng().random();
+                match self.schedule.pause(attempt, after, random) {
+                    Some(pause) => self.park(work, &ended, pause, took, settler).await,
+                    None => {
+                        let detail = format!("{attempt} attempts, the last: {}", ended.detail());
+                        self.bury(&work, ended.reason(), &detail, ended.status(), took, "dead", settler).await
+                    }
+                }
+            }
+            Verdict::Dead => {
+                self.bury(&work, ended.reason(), &ended.detail(), ended.status(), took, "dead", settler).await
+            }
+            Verdict::Disable => {
+                warn!(
+                    endpoint = self.endpoint.name,
+                    "the endpoint answered 410 and gets nothing more until it is enabled"
+                );
+                self.disabled.notify_one();
+                self.bury(&work, ended.reason(), &ended.detail(), ended.status(), took, "disabled", settler).await
+            }
+        }
+    }
+
+    fn count(&self, ended: &Ended, took: Duration, is_probe: bool) {
+        self.meters.request_seconds.record(took.as_secs_f64());
+        if let Some(status) = ended.status() {
+            self.meters.answered(status);
+        }
+        if ended.verdict() != Verdict::Delivered {
+            self.meters.failed(ended.reason());
+        }
+        match ended.is_failure() {
+            true => self.gate.failed(is_probe),
+            false => self.gate.succeeded(),
+        }
+    }
+
+    async fn park(
+        &self,
+        work: Work,
+        ended: &Ended,
+        pause: Duration,
+        took: Duration,
+        settler: Option<&Settler>,
+    ) -> bool {
+        let due = Timestamp::now().checked_add(pause).unwrap_or(Timestamp::MAX);
+        let detail = ended.detail();
+        let why = Why { reason: ended.reason(), detail: &detail };
+        let stored = self.store.park(&work.record, why, due, &work.payload, settler).await;
+        if stored {
+            PROCESSED.inc(&["retried"]);
+            self.log.add(self.attempt(work.record, "retried", ended, took, Some(due)));
+        }
+        stored
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what is told of a dead letter; a struct would only rename it")]
+    async fn bury(
+        &self,
+        work: &Work,
+        reason: &'static str,
+        detail: &str,
+        status: Option<u16>,
+        took: Duration,
+        outcome: &'static str,
+        settler: Option<&Settler>,
+    ) -> bool {
+        let stored = self.store.bury(&work.record, Why { reason, detail }, &work.payload, settler).await;
+        if stored {
+            info!(endpoint = self.endpoint.name, webhook_id = work.record.id, reason, detail, "dead letter");
+            self.meters.dead(reason);
+            let Record { id, subject, attempts, .. } = work.record.clone();
+            let took_ms = took.as_secs_f64() * 1e3;
+            let (endpoint, detail) = (self.endpoint.name.clone(), detail.to_owned());
+            let at = Timestamp::now();
+            #[rustfmt::skip] // one line a fact would be a page
+            self.log.add(Attempt { n: 0, at, endpoint, webhook_id: id, subject, attempt: attempts, outcome, status, took_ms, reason, detail, next_at: None });
+        }
+        stored
+    }
+
+    fn attempt(
+        &self,
+        record: Record,
+        outcome: &'static str,
+        ended: &Ended,
+        took: Duration,
+        next_at: Option<Timestamp>,
+    ) -> Attempt {
+        let is_good = outcome == "delivered";
+        Attempt {
+            n: 0,
+            at: Timestamp::now(),
+            endpoint: self.endpoint.name.clone(),
+            webhook_id: record.id,
+            subject: record.subject,
+            attempt: record.attempts,
+            outcome,
+            status: ended.status(),
+            took_ms: took.as_secs_f64() * 1e3,
+            reason: if is_good { "" } else { ended.reason() },
+            detail: if is_good { String::new() } else { ended.detail() },
+            next_at,
+        }
+    }
+
+    /// Sends it. A connection that was closed while it was idle is replaced once, as nothing was sent on it.
+    async fn request(
+        &self,
+        record: &Record,
+        body: Bytes,
+        span: &Span,
+        started: Instant,
+        connection: &mut Option<Connection>,
+    ) -> Ended {
+        let target = match &self.target {
+            Ok(target) => target,
+            Err(TargetError::Refused(refusal)) => return Ended::Target(TargetError::Refused(refusal.clone())),
+            Err(TargetError::Unusable) => return Ended::Target(TargetError::Unusable),
+        };
+        let until = started + self.endpoint.timeout;
+        let exchange = async {
+            loop {
+                let (mut open, is_fresh) = match usable(connection).await {
+                    Some(open) => (open, false),
+                    None => (self.dialer.connect(target).await.map_err(Failed::Dial)?, true),
+                };
+                let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_MAX_BYTES).await;
+                match answer {
+                    Ok(answer) => {
+                        *connection = Some(open);
+                        return Ok(answer);
+                    }
+                    Err(CallError::NotSent(_)) if !is_fresh => {}
+                    Err(error) => return Err(Failed::Call(error)),
+                }
+            }
+        };
+        match timeout_at(until, exchange).await {
+            Ok(Ok(answer)) => {
+                let retry_after = match answer.status.is_success() {
+                    true => None,
+                    false => retry_after(&answer.headers, Timestamp::now()),
+                };
+                Ended::Answered { status: answer.status, retry_after }
+            }
+            Ok(Err(Failed::Dial(error))) => Ended::Dial(error),
+            Ok(Err(Failed::Call(error))) => Ended::Call(error),
+            Err(_) => Ended::TimedOut,
+        }
+    }
+
+    fn build(&self, target: &Target, record: &Record, body: Bytes, span: &Span) -> Request<Full<Bytes>> {
+        let timestamp = Timestamp::now().as_second();
+        let mut headers = self.headers.clone();
+        headers.reserve(5);
+        // An id is printable: it was made so.
+        if let Ok(id) = HeaderValue::from_str(&record.id) {
+            headers.insert(WEBHOOK_ID, id);
+        }
+        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(timestamp));
+        if !self.endpoint.signer.is_empty()
+            && let Ok(signature) = HeaderValue::try_from(self.endpoint.signer.sign(&record.id, timestamp, &body))
+        {
+            headers.insert(WEBHOOK_SIGNATURE, signature);
+        }
+        if let Some(trace) = &record.trace {
+            trace_headers(trace, span, &mut headers);
+        }
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = target.path().clone();
+        *request.headers_mut() = headers;
+        request
+    }
+}
+
+enum Failed {
+    Dial(DialError),
+    Call(CallError),
+}
+
+/// Takes the connection, if another request may be sent on it.
+async fn usable(connection: &mut Option<Connection>) -> Option<Connection> {
+    let mut open = connection.take()?;
+    (open.age() < CONNECTION_AGE_MAX && open.is_reusable().await).then_some(open)
+}
+
+/// The trace goes on with our span; where traces are not recorded, with the event's own.
+fn trace_headers(trace: &NatsHeaders, span: &Span, headers: &mut HeaderMap) {
+    let mut own = NatsHeaders::new();
+    trace::inject(span, &mut own);
+    let source = if own.is_empty() { trace } else { &own };
+    for (name, values) in source.iter() {
+        let value = values.first().and_then(|value| HeaderValue::from_str(value.as_str()).ok());
+        if let (Ok(name), Some(value)) = (HeaderName::try_from(AsRef::<str>::as_ref(name)), value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// A probe that ends without a word of the endpoint lets the next one go.
+struct Probe<'a>(&'a Gate);
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.0.abandon_probe();
+    }
+}
+
+/// A message as it is worked on.
+struct Work {
+    record: Record,
+    payload: Bytes,
+}
+
+impl Work {
+    /// `None` for one of the stream of retries that is no record.
+    fn read(message: &Message, from: From) -> Option<Self> {
+        let (record, payload) = match (message, from) {
+            (Message::Core(m), _) => (Record::of_core(&m.subject, m.headers.as_ref(), Timestamp::now()), &m.payload),
+            (Message::Stream(d), From::Event(_)) => (Record::of_event(d.info(), d.subject(), d.headers()), d.payload()),
+            (Message::Stream(d), From::Due) => (Record::of_headers(d.headers())?, d.payload()),
+        };
+        Some(Self { record, payload: payload.clone() })
+    }
+}
+
+/// What a test of an endpoint found.
+#[derive(Debug, Serialize)]
+pub struct Tested {
+    /// Whether the endpoint took it.
+    pub delivered: bool,
+    /// What it answered.
+    pub status: Option<u16>,
+    /// Short name of what went wrong, or `delivered`.
+    pub reason: &'static str,
+    /// In words.
+    pub detail: String,
+    /// Milliseconds.
+    pub took_ms: f64,
+    /// Of the event that was sent.
+    pub webhook_id: String,
+}
+
+impl Desk {
+    /// Sends one event of our own now, signed as any other, and keeps nothing of it.
+    pub async fn test(&self) -> Tested {
+        let now = Timestamp::now();
+        let id = format!("test-{}", uuid::Uuid::now_v7());
+        let payload = Bytes::from(format!(
+            r#"{{"specversion":"1.0","type":"agentforge.test","source":"/agentforge/broadcaster","id":"{id}","time":"{now}","data":{{"endpoint":"{}","message":"a test of this endpoint"}}}}"#,
+            self.endpoint.name
+        ));
+        let subject = "agentforge.events.test".to_owned();
+        let record = Record { id: id.clone(), origin: id, subject, attempts: 1, at: now, trace: None };
+        let event = event::parse(&payload).unwrap_or_default();
+        let about = About { id: &record.id, subject: &record.subject, at: now };
+        let body = render(self.endpoint.format, &event, about, &payload);
+        let started = Instant::now();
+        let ended = self.request(&record, body, &Span::none(), started, &mut None).await;
+        let took = started.elapsed();
+        let delivered = ended.verdict() == Verdict::Delivered;
+        let webhook_id = record.id.clone();
+        self.log.add(self.attempt(record, if delivered { "delivered" } else { "test_failed" }, &ended, took, None));
+        let (status, reason, detail) = (ended.status(), ended.reason(), ended.detail());
+        Tested { delivered, status, reason, detail, took_ms: took.as_secs_f64() * 1e3, webhook_id }
+    }
+}

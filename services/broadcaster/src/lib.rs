@@ -1,0 +1,41 @@
+//! The broadcaster: events on NATS reach HTTP endpoints at least once, signed, whatever an endpoint does.
+//!
+//! Each endpoint has a durable consumer, lanes and connections of its own. What cannot be delivered now is
+//! kept in JetStream and nowhere else: parked until it is due, or dead. Relies on `libs/egress` for what may
+//! be called. Promises: an event is acknowledged after its delivery or after the PubAck of its record, and
+//! `webhook-id` is the same in every attempt.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod alerts;
+mod api;
+mod circuit;
+mod config;
+mod dead_letters;
+mod delivery_log;
+mod endpoint_file;
+mod error;
+mod event;
+mod fleet;
+mod gate;
+mod lane;
+pub mod metrics;
+pub mod names;
+mod outcome;
+mod pace;
+mod record;
+mod reload;
+mod render;
+mod running;
+mod schedule;
+mod service;
+mod sign;
+mod source;
+mod state;
+mod store;
+mod sweep;
+mod topology;
+mod walk;
+
+pub use config::Config;
+pub use error::Error;
+pub use service::Broadcaster;

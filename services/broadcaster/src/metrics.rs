@@ -1,0 +1,204 @@
+//! What the broadcaster counts. Names and labels are an interface: `docs/METRICS.md` is made from here.
+//!
+//! An endpoint's label is its name, at most 1,024 of them in a process's life, then `other`. URLs are no
+//! labels: they hold secrets. Handles that are used per message are made once.
+
+use agentforge_metrics::{Bounded, Counter, Gauge, Histogram, Metric, buckets};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+/// Endpoints in metrics, in the life of a process.
+static ENDPOINTS: Bounded = Bounded::new(1024);
+
+/// Messages.
+pub const PROCESSED: Metric = Metric::counter(
+    "broadcaster_messages_processed_total",
+    &["status"],
+    "Messages that were settled: delivered, retried, dead, set_aside (an open circuit), handed_back (a stop).",
+);
+/// Requests with an answer.
+pub const REQUESTS: Metric = Metric::counter(
+    "broadcaster_webhook_requests_total",
+    &["status_code", "endpoint"],
+    "Requests that were answered, by status.",
+);
+/// Attempts that failed.
+pub const ERRORS: Metric = Metric::counter(
+    "broadcaster_webhook_errors_total",
+    &["endpoint", "reason"],
+    "Attempts that did not deliver, by reason: a class of status, dns, connect, tls, timeout, reset, egress_refused.",
+);
+/// The connection.
+pub const NATS_CONNECTED: Metric =
+    Metric::gauge("broadcaster_nats_connected", &[], "1 while the broadcaster is connected to NATS, else 0.");
+/// Of a request.
+pub const REQUEST_SECONDS: Metric = Metric::histogram(
+    "broadcaster_request_duration_seconds",
+    buckets::REQUEST_SECONDS,
+    &["endpoint"],
+    "How long a request took, connection included, whatever came of it.",
+);
+/// Of a message.
+pub const PROCESSING_SECONDS: Metric = Metric::histogram(
+    "broadcaster_message_processing_duration_seconds",
+    buckets::REQUEST_SECONDS,
+    &[],
+    "From taking a message to settling it, the request included.",
+);
+/// The breaker.
+pub const CIRCUIT: Metric = Metric::gauge(
+    "broadcaster_endpoint_circuit_state",
+    &["endpoint"],
+    "0 closed, 1 open, 2 probing, 3 disabled (the endpoint answered 410).",
+);
+/// What waits.
+pub const PENDING: Metric = Metric::gauge(
+    "broadcaster_pending",
+    &["endpoint"],
+    "Events and due retries that wait for this endpoint, those in work included. Parked retries are not.",
+);
+/// Stored retries.
+pub const PARKED: Metric = Metric::gauge(
+    "broadcaster_retries_stored",
+    &[],
+    "Messages in the stream of retries, parked and due, of all endpoints.",
+);
+/// Given up.
+pub const DEAD: Metric =
+    Metric::counter("broadcaster_dead_letters_total", &["endpoint", "reason"], "Messages that became dead letters.");
+/// In work.
+pub const INFLIGHT: Metric =
+    Metric::gauge("broadcaster_inflight", &["endpoint"], "Messages in work for this endpoint now.");
+/// Since the event.
+pub const LAG_SECONDS: Metric = Metric::histogram(
+    "broadcaster_delivery_lag_seconds",
+    buckets::END_TO_END_SECONDS,
+    &["endpoint"],
+    "From the event's storing to its delivery, retries included.",
+);
+/// How many.
+pub const CONFIGURED: Metric = Metric::gauge("broadcaster_endpoints", &[], "Endpoints that are configured now.");
+/// Of the file.
+pub const RELOADS: Metric = Metric::counter(
+    "broadcaster_endpoint_reloads_total",
+    &["outcome"],
+    "Changes of the endpoints file: applied, or refused (the old endpoints stay).",
+);
+/// That could not be kept.
+pub const STORE_HELD: Metric = Metric::gauge(
+    "broadcaster_store_held",
+    &[],
+    "Messages whose retry or dead letter cannot be stored now, because NATS is away or the stream full; each keeps its slot.",
+);
+/// Overdue.
+pub const RESCUED: Metric = Metric::counter(
+    "broadcaster_retries_rescued_total",
+    &[],
+    "Parked retries that the server's schedule did not bring in time, and that our own look brought.",
+);
+/// Taken in.
+pub const ALERTS: Metric =
+    Metric::counter("broadcaster_alerts_total", &[], "Alerts of Alertmanager that were published as events.");
+
+/// All of them.
+pub const METRICS: &[Metric] = &[
+    PROCESSED,
+    REQUESTS,
+    ERRORS,
+    NATS_CONNECTED,
+    REQUEST_SECONDS,
+    PROCESSING_SECONDS,
+    CIRCUIT,
+    PENDING,
+    PARKED,
+    DEAD,
+    INFLIGHT,
+    LAG_SECONDS,
+    CONFIGURED,
+    RELOADS,
+    STORE_HELD,
+    RESCUED,
+    ALERTS,
+];
+
+/// Statuses that have a counter: those of HTTP, and one for whatever else a server makes up.
+const STATUSES: usize = 501;
+const FIRST_STATUS: u16 = 100;
+
+/// Handles of one endpoint.
+pub struct Meters {
+    label: String,
+    statuses: Vec<OnceLock<Counter>>,
+    errors: Mutex<HashMap<&'static str, Counter>>,
+    /// Requests.
+    pub request_seconds: Histogram,
+    /// Messages.
+    pub processing_seconds: Histogram,
+    /// Since the event.
+    pub lag_seconds: Histogram,
+    /// In work.
+    pub inflight: Gauge,
+    /// What waits.
+    pub pending: Gauge,
+    /// The breaker.
+    pub circuit: Gauge,
+    delivered: Counter,
+}
+
+impl Meters {
+    /// Makes the handles.
+    pub fn new(endpoint: &str) -> Self {
+        let label = ENDPOINTS.label(endpoint).to_owned();
+        Self {
+            statuses: (0..STATUSES).map(|_| OnceLock::new()).collect(),
+            errors: Mutex::default(),
+            request_seconds: REQUEST_SECONDS.histogram_handle(&[&label]),
+            processing_seconds: PROCESSING_SECONDS.histogram_handle(&[]),
+            lag_seconds: LAG_SECONDS.histogram_handle(&[&label]),
+            inflight: INFLIGHT.gauge_handle(&[&label]),
+            pending: PENDING.gauge_handle(&[&label]),
+            circuit: CIRCUIT.gauge_handle(&[&label]),
+            delivered: PROCESSED.counter_handle(&["delivered"]),
+            label,
+        }
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, status: u16) {
+        let at = usize::from(status.saturating_sub(FIRST_STATUS)).min(STATUSES - 1);
+        let make = || match at {
+            at if at == STATUSES - 1 => REQUESTS.counter_handle(&["other", &self.label]),
+            _ => REQUESTS.counter_handle(&[&status.to_string(), &self.label]),
+        };
+        self.statuses[at].get_or_init(make).increment(1);
+    }
+
+    /// Counts an attempt that did not deliver.
+    pub fn failed(&self, reason: &'static str) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.entry(reason).or_insert_with(|| ERRORS.counter_handle(&[&self.label, reason])).increment(1);
+    }
+
+    /// Counts a delivery.
+    pub fn delivered(&self) {
+        self.delivered.increment(1);
+    }
+
+    /// Counts a dead letter.
+    pub fn dead(&self, reason: &'static str) {
+        PROCESSED.inc(&["dead"]);
+        DEAD.inc(&[&self.label, reason]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_sound() {
+        assert_eq!(agentforge_metrics::check(&[METRICS]), Vec::<String>::new());
+    }
+}

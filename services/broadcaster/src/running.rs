@@ -1,0 +1,346 @@
+//! One endpoint at work: its consumers, its lanes, and what is known of it.
+//!
+//! Owns everything of the endpoint, so that one that hangs or fails holds up nobody else. Waits while NATS is
+//! away, while it is disabled and while its consumers cannot be made, and goes on by itself.
+
+use crate::{
+    endpoint_file::Endpoint,
+    fleet::Context,
+    gate::Gate,
+    lane::{Desk, Parts},
+    metrics::Meters,
+    names::{self, QUEUE_GROUP, STREAM_RETRIES},
+    outcome::chain,
+    record::Places,
+    source::{Feed, Source},
+    store::Store,
+    topology::{self, Sources},
+};
+use agentforge_jetstream::{PullOptions, Puller};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::{
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    sync::{Mutex, Notify},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Between looks at what waits, at the state that replicas share, and at streams that were missing.
+const LOOK: Duration = Duration::from_secs(5);
+/// Before another try to make what is missing.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What an ack wait has beside two requests: time to store what failed.
+const ACK_WAIT_MORE: Duration = Duration::from_secs(10);
+/// With a rate, no more is held than goes out in this time.
+const HELD_MAX: Duration = Duration::from_secs(10);
+
+/// How an endpoint gets on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Not at work yet; why.
+    Waiting(String),
+    /// At work.
+    Active,
+    /// It answered 410.
+    Disabled,
+}
+
+/// One endpoint.
+pub struct Running {
+    /// As it is configured.
+    pub endpoint: Arc<Endpoint>,
+    /// What its lanes share.
+    pub desk: Arc<Desk>,
+    /// Stops it.
+    pub stop: CancellationToken,
+    /// Makes it look at its state now.
+    pub look: Notify,
+    stage: StdMutex<Stage>,
+    pending: AtomicU64,
+    known_since: SystemTime,
+}
+
+/// Why an engine ended.
+enum Over {
+    Stopped,
+    Disabled,
+    /// Streams of its subjects came or went.
+    Moved,
+}
+
+impl Running {
+    /// Prepares one; nothing happens before [`Self::run`].
+    pub fn new(context: &Context, endpoint: Arc<Endpoint>) -> Self {
+        let config = &context.config;
+        let meters = Arc::new(Meters::new(&endpoint.name));
+        let store = Store {
+            nats: context.nats.clone(),
+            env: config.common.env.clone(),
+            endpoint: endpoint.name.clone(),
+            places: Places::new(&config.common.env, &endpoint),
+            leaving: context.leaving.clone(),
+        };
+        let parts = Parts {
+            dialer: context.dialer.clone(),
+            store,
+            schedule: config.schedule.clone(),
+            circuit: config.circuit,
+            meters,
+            log: context.log.clone(),
+        };
+        Self {
+            desk: Arc::new(Desk::new(endpoint.clone(), parts)),
+            endpoint,
+            stop: context.stop.child_token(),
+            look: Notify::new(),
+            stage: StdMutex::new(Stage::Waiting("starting".to_owned())),
+            pending: AtomicU64::new(0),
+            known_since: SystemTime::now(),
+        }
+    }
+
+    /// How it gets on.
+    pub fn stage(&self) -> Stage {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Messages that wait for it, as they were counted last.
+    pub fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    fn set_stage(&self, stage: Stage) {
+        let before = std::mem::replace(&mut *self.stage.lock().unwrap_or_else(PoisonError::into_inner), stage.clone());
+        if before == stage {
+            return;
+        }
+        match &stage {
+            Stage::Waiting(why) => warn!(endpoint = self.endpoint.name, why, "the endpoint waits"),
+            Stage::Active => info!(endpoint = self.endpoint.name, "delivering"),
+            Stage::Disabled => warn!(endpoint = self.endpoint.name, "the endpoint is disabled"),
+        }
+    }
+
+    /// Works until it is stopped.
+    pub async fn run(self: Arc<Self>, context: Arc<Context>) {
+        let name = &self.endpoint.name;
+        let mut first = true;
+        while !self.stop.is_cancelled() {
+            match self.prepare(&context, first).await {
+                Ok(None) => {
+                    self.set_stage(Stage::Disabled);
+                    self.desk.gate.set_disabled(true);
+                    self.rest(LOOK).await;
+                }
+                Ok(Some(sources)) => {
+                    first = false;
+                    match self.engine(&context, sources).await {
+                        Over::Stopped => break,
+                        Over::Moved => {}
+                        Over::Disabled => {
+                            let at = Timestamp::now();
+                            let url_digest = self.endpoint.url_digest();
+                            let disabled = crate::state::Disabled { at, url_digest };
+                            let change = |state: &mut crate::state::State| state.disabled = Some(disabled.clone());
+                            while let Err(error) = context.states.change(name, change).await {
+                                warn!(endpoint = name, %error, "that it is disabled cannot be kept yet");
+                                tokio::select! {
+                                    () = self.stop.cancelled() => return,
+                                    () = sleep(AGAIN) => {}
+                                }
+                            }
+                        }
+                    }
+                }
+                Err(why) => {
+                    self.set_stage(Stage::Waiting(why));
+                    self.rest(AGAIN).await;
+                }
+            }
+        }
+        self.pending.store(0, Ordering::Relaxed);
+        self.desk.meters.pending.set(0.0);
+    }
+
+    async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.look.notified() => {}
+            () = sleep(pause) => {}
+        }
+    }
+
+    /// Makes the consumers. `None`: it is disabled.
+    async fn prepare(&self, context: &Context, first: bool) -> Result<Option<Sources>, String> {
+        let mut ready = context.ready.clone();
+        tokio::select! {
+            made = ready.wait_for(Option::is_some) => drop(made),
+            () = self.stop.cancelled() => return Err("stopping".to_owned()),
+        }
+        let state = context.states.read(&self.endpoint.name).await.map_err(|e| e.to_string())?;
+        if state.is_disabled(&self.endpoint.url_digest()) {
+            return Ok(None);
+        }
+        if self.stage() == Stage::Disabled {
+            self.desk.gate.set_disabled(false);
+        }
+        if first && state.circuit_open {
+            self.desk.gate.reopen();
+        }
+        self.consumers(context).await.map(Some)
+    }
+
+    async fn consumers(&self, context: &Context) -> Result<Sources, String> {
+        let js = context.nats.jetstream();
+        let sources = topology::sources(js, &self.endpoint).await.map_err(|e| chain(&e))?;
+        let env = &context.config.common.env;
+        let made = topology::consumers(js, env, &self.endpoint, &sources, self.ack_wait(), self.known_since).await;
+        made.map_err(|e| chain(&e))?;
+        Ok(sources)
+    }
+
+    /// Two requests, for what was pulled ahead waits for one.
+    fn ack_wait(&self) -> Duration {
+        2 * self.endpoint.timeout + ACK_WAIT_MORE
+    }
+
+    /// Messages that are held at once of each kind: those in work and as many ahead.
+    fn slots(&self) -> usize {
+        let slots = 2 * self.endpoint.concurrency;
+        match self.endpoint.rate {
+            Some(rate) => slots.min((rate * HELD_MAX.as_secs_f64()) as usize).max(1),
+            None => slots,
+        }
+    }
+
+    async fn engine(self: &Arc<Self>, context: &Arc<Context>, sources: Sources) -> Over {
+        let name = &self.endpoint.name;
+        let stop = self.stop.child_token();
+        let feeds = match self.feeds(context, &sources).await {
+            Ok(feeds) => feeds,
+            Err(why) => {
+                self.set_stage(Stage::Waiting(why));
+                self.rest(AGAIN).await;
+                return Over::Moved;
+            }
+        };
+        match (&sources.homeless[..], context.config.core_fallback) {
+            ([_, ..], false) => self.set_stage(Stage::Waiting(format!(
+                "no stream keeps {}; a stream that does is found when it is there",
+                sources.homeless.join(", ")
+            ))),
+            _ => self.set_stage(Stage::Active),
+        }
+        let slots = self.slots();
+        let (env, durable) = (&context.config.common.env, names::durable(&context.config.common.env, name));
+        let due = Puller::start(context.nats.clone(), STREAM_RETRIES, &durable, PullOptions::new("retries", slots));
+        let (source, returns) = Source::new(feeds, due, self.desk.gate.clone(), slots, stop.clone());
+        let source = Arc::new(Mutex::new(source));
+        let mut lanes = JoinSet::new();
+        let begin = |lanes: &mut JoinSet<()>| {
+            lanes.spawn(self.desk.clone().lane(source.clone(), returns.clone()));
+        };
+        (0..self.endpoint.concurrency.min(slots)).for_each(|_| begin(&mut lanes));
+        let keeper = tokio::spawn(keep_circuit(context.clone(), self.desk.gate.clone(), name.clone(), stop.clone()));
+
+        let mut tick = interval(LOOK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let over = loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break Over::Stopped,
+                () = self.desk.disabled.notified() => break Over::Disabled,
+                ended = lanes.join_next() => match ended {
+                    Some(Err(panic)) => {
+                        error!(endpoint = name, error = %panic, "a lane panicked; another one takes its place");
+                        begin(&mut lanes);
+                    }
+                    Some(Ok(())) | None => break Over::Moved,
+                },
+                _ = tick.tick() => match self.look_around(context, &durable, &sources).await {
+                    Some(over) => break over,
+                    None => {}
+                },
+            }
+        };
+        stop.cancel();
+        // In flight is finished, or handed back when the grace is nearly over.
+        while lanes.join_next().await.is_some() {}
+        let _ = keeper.await;
+        drop(source);
+        info!(endpoint = name, env, "stopped delivering");
+        over
+    }
+
+    async fn feeds(&self, context: &Context, sources: &Sources) -> Result<Vec<Feed>, String> {
+        let durable = names::durable(&context.config.common.env, &self.endpoint.name);
+        let mut feeds = Vec::new();
+        for (stream, _) in &sources.streams {
+            let options = PullOptions::new("events", self.slots());
+            feeds.push(Feed::Stream(Puller::start(context.nats.clone(), stream, &durable, options)));
+        }
+        if context.config.core_fallback {
+            for subject in &sources.homeless {
+                // One group an endpoint: each endpoint gets each event, from one of the replicas.
+                let group = format!("{QUEUE_GROUP}-{}", self.endpoint.name);
+                let subscription = context.nats.client().queue_subscribe(subject.clone(), group).await;
+                feeds.push(Feed::Core(subscription.map_err(|e| e.to_string())?));
+            }
+        }
+        Ok(feeds)
+    }
+
+    /// Counts what waits, and sees whether everything is as it was.
+    async fn look_around(&self, context: &Context, durable: &str, sources: &Sources) -> Option<Over> {
+        if !context.nats.is_connected() {
+            return None;
+        }
+        let state = context.states.read(&self.endpoint.name).await.ok()?;
+        if state.is_disabled(&self.endpoint.url_digest()) {
+            // Another replica's endpoint answered 410.
+            return Some(Over::Moved);
+        }
+        let now = self.consumers(context).await.ok()?;
+        if now != *sources {
+            return Some(Over::Moved);
+        }
+        let js = context.nats.jetstream();
+        let mut waiting = 0;
+        for stream in sources.streams.iter().map(|(name, _)| name.as_str()).chain([STREAM_RETRIES]) {
+            waiting += topology::waiting(js, stream, durable).await.ok()?;
+        }
+        self.pending.store(waiting, Ordering::Relaxed);
+        self.desk.meters.pending.set(waiting as f64);
+        None
+    }
+}
+
+/// Keeps in the bucket whether the circuit is open, so that a restart does not begin with a storm.
+async fn keep_circuit(context: Arc<Context>, gate: Arc<Gate>, endpoint: String, stop: CancellationToken) {
+    let mut news = gate.news();
+    let mut kept = *news.borrow();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = news.changed() => if changed.is_err() {
+                return;
+            },
+        }
+        let is_open = *news.borrow_and_update();
+        if is_open != kept {
+            match context.states.change(&endpoint, |state| state.circuit_open = is_open).await {
+                Ok(()) => kept = is_open,
+                Err(error) => warn!(endpoint, %error, "the state of the circuit is not kept"),
+            }
+        }
+    }
+}

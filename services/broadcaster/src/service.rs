@@ -1,0 +1,250 @@
+//! The broadcaster as a service: built, run, drained.
+//!
+//! The only place that wires the parts together. Ready means that events can be taken in: NATS is connected
+//! and our streams are there. An endpoint that is away, disabled or wrong shows in the list of endpoints and
+//! holds nothing up.
+
+use crate::{
+    api,
+    config::{self, Config},
+    delivery_log::DeliveryLog,
+    error::Error,
+    fleet::{Context, Fleet},
+    metrics::{self, NATS_CONNECTED},
+    outcome::chain,
+    reload,
+    state::States,
+    sweep,
+    topology::{self, Made},
+};
+use agentforge_config::{Common, Reader, Setting};
+use agentforge_egress::Dialer;
+use agentforge_jetstream::{Nats, NatsConfig, topology::TopologyConfig};
+use agentforge_metrics::Metric;
+use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
+use async_trait::async_trait;
+use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// What is kept of the grace for handing back what is still in flight.
+const LEAVE_MARGIN: Duration = Duration::from_secs(3);
+/// For emptying the connection, however late it is.
+const CLOSE_MIN: Duration = Duration::from_secs(1);
+/// Before another try to make streams, and between looks whether they are still there.
+const MAKE_AGAIN: Duration = Duration::from_secs(1);
+const MAKE_EVERY: Duration = Duration::from_secs(60);
+/// Between looks at the gauge of stored retries.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// The broadcaster.
+pub struct Broadcaster {
+    runtime: Runtime,
+    fleet: Fleet,
+    made: watch::Sender<Option<Made>>,
+    listener: TcpListener,
+    endpoints: Endpoints,
+}
+
+#[async_trait]
+impl Service for Broadcaster {
+    const NAME: &'static str = "broadcaster";
+    type Config = Config;
+
+    fn settings() -> Vec<(&'static str, Vec<Setting>)> {
+        vec![
+            ("Broadcaster", config::SETTINGS.to_vec()),
+            ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
+            ("NATS", NatsConfig::SETTINGS.to_vec()),
+            ("Common", Common::SETTINGS.to_vec()),
+        ]
+    }
+
+    fn read_config(reader: &mut Reader<'_>) -> Config {
+        Config::read(reader)
+    }
+
+    fn common(config: &Config) -> &Common {
+        &config.common
+    }
+
+    fn metrics() -> Vec<&'static [Metric]> {
+        vec![metrics::METRICS, agentforge_jetstream::metrics::CATALOGUE]
+    }
+
+    async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
+        let dialer = Dialer::new(config.egress.clone(), config.ca_file.as_deref()).map_err(Error::Egress)?;
+        let dialer = match &config.resolver {
+            Some(resolver) => dialer.with_resolver(resolver.clone()),
+            None => dialer,
+        };
+        let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
+        let http = Some(listener.local_addr()?);
+        let metrics = serve_metrics(&runtime, &config.common).await?;
+        let nats = Nats::connect(&config.nats, "broadcaster").await?;
+        let (made, ready) = watch::channel(None);
+        let context = Context {
+            states: States::new(nats.clone(), &config.common.env),
+            nats,
+            dialer,
+            log: Arc::new(DeliveryLog::default()),
+            stop: runtime.stopping(),
+            leaving: CancellationToken::new(),
+            ready,
+            config,
+        };
+        let endpoints = Endpoints { http, grpc: None, metrics };
+        Ok(Self { runtime, fleet: Fleet::new(context), made, listener, endpoints })
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        self.endpoints
+    }
+
+    async fn run(self) -> Result<(), anyhow::Error> {
+        let Self { runtime, fleet, made, listener, .. } = self;
+        let (supervisor, readiness, stop) = (runtime.supervisor(), runtime.readiness(), runtime.stopping());
+        let router = admin_router(&runtime).merge(health(&runtime)).merge(api::router(&fleet));
+        let router = agentforge_runtime::http::instrument(router, &runtime);
+        let grace = runtime.grace();
+        let http = {
+            let stop = stop.clone();
+            async move { Ok(serve_http(listener, router, stop, grace).await?) }
+        };
+        supervisor.spawn("http", OnEnd::Stop, http);
+        let gates = (readiness.gate("nats", true), readiness.gate("streams", true));
+        supervisor.spawn("streams", OnEnd::Stop, make_streams(fleet.clone(), made, gates.1, stop.clone()));
+        supervisor.spawn("connection", OnEnd::Stop, watch_connection(fleet.clone(), gates.0, stop.clone()));
+        supervisor.spawn("sweep", OnEnd::Stop, sweep_overdue(fleet.clone(), stop.clone()));
+        let config = &fleet.context().config;
+        fleet.apply(config.first_endpoints());
+        match config.endpoints_file.clone() {
+            Some(path) => {
+                let gate = readiness.gate("endpoints-file", false);
+                supervisor.spawn("reload", OnEnd::Stop, reload::watch(fleet.clone(), path, gate, stop.clone()));
+            }
+            None if config.fixed.is_none() => {
+                warn!("there are no endpoints: set WEBHOOK_URL or BROADCASTER_ENDPOINTS_FILE");
+            }
+            None => {}
+        }
+        stop.cancelled().await;
+        let settled = drain(&runtime, &fleet).await;
+        let close_by = runtime.drain_deadline().max(Instant::now() + CLOSE_MIN);
+        match timeout_at(close_by, fleet.context().nats.drain()).await {
+            Ok(Ok(())) => {}
+            _ => warn!("the NATS connection was closed without the server's word; what it missed comes again"),
+        }
+        Ok(settled?)
+    }
+}
+
+/// Finishes what is in flight; near the end of the grace hands back the rest.
+async fn drain(runtime: &Runtime, fleet: &Fleet) -> Result<(), Error> {
+    let deadline = runtime.drain_deadline();
+    info!("draining");
+    tokio::select! {
+        () = fleet.ended() => return Ok(()),
+        () = sleep_until(deadline - LEAVE_MARGIN.min(runtime.grace() / 2)) => {}
+    }
+    info!("the grace is nearly over, the rest is handed back");
+    fleet.context().leaving.cancel();
+    match timeout_at(deadline, fleet.ended()).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Error::Unsettled(fleet.still_running())),
+    }
+}
+
+/// Makes streams and bucket as soon as NATS is there, and again when it lost them.
+async fn make_streams(
+    fleet: Fleet,
+    made: watch::Sender<Option<Made>>,
+    gate: Gate,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let context = fleet.context();
+    let mut connected = context.nats.connected();
+    loop {
+        let pause = match context.nats.is_connected() {
+            false => MAKE_EVERY,
+            true => match topology::make(&context.nats, &context.config).await {
+                Ok(now) => {
+                    made.send_if_modified(|was| was.replace(now) != Some(now));
+                    gate.set(true, "made");
+                    MAKE_EVERY
+                }
+                Err(error) => {
+                    warn!(error = %chain(&error), "streams are not as they must be");
+                    gate.set(false, chain(&error));
+                    MAKE_AGAIN
+                }
+            },
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = connected.changed() => if changed.is_err() {
+                stop.cancelled().await;
+                return Ok(());
+            },
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+async fn watch_connection(fleet: Fleet, gate: Gate, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let mut connected = fleet.context().nats.connected();
+    loop {
+        let is_connected = *connected.borrow_and_update();
+        NATS_CONNECTED.set(&[], if is_connected { 1.0 } else { 0.0 });
+        gate.set(is_connected, if is_connected { "connected" } else { "not connected" });
+        tokio::select! {
+            changed = connected.changed() => if changed.is_err() {
+                stop.cancelled().await;
+                return Ok(());
+            },
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn sweep_overdue(fleet: Fleet, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let context = fleet.context();
+    let mut measure = interval(MEASURE_EVERY);
+    measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
+    loop {
+        let made = *context.ready.borrow();
+        let every = if made.is_some_and(|made| !made.schedules) { sweep::OFTEN } else { sweep::RARELY };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = measure.tick() => {
+                if context.nats.is_connected() {
+                    sweep::measure(&context.nats).await;
+                }
+            }
+            () = sleep_until(last + every) => {
+                last = Instant::now();
+                let Some(made) = made.filter(|_| context.nats.is_connected()) else { continue };
+                if let Err(error) = sweep::sweep(&context.nats, &context.config.common.env, made.schedules).await {
+                    warn!(%error, "overdue retries were not looked at");
+                }
+            }
+        }
+    }
+}
+
+/// /health answers as /readyz, under the name that the first version had.
+fn health(runtime: &Runtime) -> Router {
+    async fn health(State(runtime): State<Runtime>) -> impl IntoResponse {
+        let body = runtime.readiness().ready_body();
+        let status = if body["ready"] == true { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(body))
+    }
+    Router::new().route("/health", get(health)).with_state(runtime.clone())
+}

@@ -1,0 +1,102 @@
+//! Reading a stream's messages in order of storing, by subject, without a consumer: many in one request.
+//!
+//! Relies on direct gets in batches (server 2.11). Holds one batch.
+
+use agentforge_jetstream::{HeaderMap, Nats};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Messages in one answer.
+const BATCH: usize = 256;
+/// For the next message of an answer.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// One stored message.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its place.
+    pub seq: u64,
+    /// Where it was published.
+    pub subject: String,
+    /// Its headers, and those of the server.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub payload: Bytes,
+}
+
+/// The stream does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("stream {stream} does not answer: {reason}")]
+pub struct Error {
+    stream: &'static str,
+    reason: String,
+}
+
+/// The messages from `seq` on whose subject `filter` takes: at most a batch, none at the end.
+///
+/// # Errors
+/// [`Error`].
+pub async fn batch(nats: &Nats, stream: &'static str, filter: &str, seq: u64) -> Result<Vec<Stored>, Error> {
+    let failed = |reason: String| Error { stream, reason };
+    if !nats.is_connected() {
+        return Err(failed("not connected to NATS".to_owned()));
+    }
+    let client = nats.client();
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(|e| failed(e.to_string()))?;
+    let request = serde_json::json!({ "seq": seq.max(1), "next_by_subj": filter, "batch": BATCH }).to_string();
+    let subject = format!("$JS.API.DIRECT.GET.{stream}");
+    client.publish_with_reply(subject, inbox, request.into()).await.map_err(|e| failed(e.to_string()))?;
+    let mut found = Vec::new();
+    loop {
+        let Ok(Some(message)) = timeout(WAIT, answers.next()).await else {
+            return Err(failed("no answer in time".to_owned()));
+        };
+        match message.status.map(|s| s.as_u16()) {
+            None => {}
+            // The end of the batch; nothing more; nothing at all.
+            Some(204 | 404) => return Ok(found),
+            Some(code) => {
+                let words = message.description.as_deref().unwrap_or_default();
+                return Err(failed(format!("{code} {words}")));
+            }
+        }
+        let headers = message.headers.unwrap_or_default();
+        let get = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        let (Some(seq), Some(subject)) = (get("Nats-Sequence").and_then(|s| s.parse().ok()), get("Nats-Subject"))
+        else {
+            return Err(failed("an answer that is none".to_owned()));
+        };
+        found.push(Stored { seq, subject, headers, payload: message.payload });
+    }
+}
+
+/// One message.
+///
+/// # Errors
+/// [`Error`].
+pub async fn one(nats: &Nats, stream: &'static str, filter: &str, seq: u64) -> Result<Option<Stored>, Error> {
+    let found = batch(nats, stream, filter, seq).await?;
+    Ok(found.into_iter().next().filter(|stored| stored.seq == seq))
+}
+
+/// Deletes one message; `false` when it was not there.
+///
+/// # Errors
+/// [`Error`].
+pub async fn delete(nats: &Nats, stream: &'static str, seq: u64) -> Result<bool, Error> {
+    #[derive(serde::Deserialize)]
+    struct Deleted {
+        #[serde(default)]
+        success: bool,
+    }
+    use async_nats::jetstream::response::Response;
+    let body = serde_json::json!({ "seq": seq, "no_erase": true });
+    let answer = nats.jetstream().request(format!("STREAM.MSG.DELETE.{stream}"), &body).await;
+    match answer.map_err(|e| Error { stream, reason: e.to_string() })? {
+        Response::Ok(Deleted { success }) => Ok(success),
+        Response::Err { .. } => Ok(false),
+    }
+}
