@@ -19,6 +19,9 @@ pub const STREAM_ADVISORIES: &str = "swarm_advisories";
 /// Files that edge sites delivered, one message per site and content, kept.
 pub const STREAM_EVIDENCE: &str = "edge_evidence";
 
+/// Markers and zones of the live picture, kept for a day.
+pub const STREAM_TACTICAL: &str = "tactical";
+
 /// Object store of evidence that is too large for a message.
 pub const BUCKET_EVIDENCE_BLOBS: &str = "edge_evidence_blobs";
 /// Object store of outputs that are too large for a message.
@@ -71,6 +74,49 @@ pub fn evidence(site: &Site) -> String {
     format!("edge.evidence.{site}")
 }
 
+/// What all subjects of the live picture begin with, and what its stream takes.
+pub const TACTICAL_FILTER: &str = "tactical.>";
+
+/// Where the states of one marker go. Site and id may be any text; [`token`] makes them safe.
+pub fn tactical_marker(site: &str, id: &str) -> String {
+    format!("tactical.markers.{}.{}", token(site), token(id))
+}
+
+/// Where the states of one zone go.
+pub fn tactical_zone(site: &str, id: &str) -> String {
+    format!("tactical.zones.{}.{}", token(site), token(id))
+}
+
+/// Any text as one token of a subject, reversibly: bytes but letters, digits, `-` and `_` as `%XX`.
+pub fn token(text: &str) -> String {
+    use std::fmt::Write;
+    let mut token = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => token.push(char::from(byte)),
+            // Writing to a String cannot fail.
+            _ => drop(write!(token, "%{byte:02X}")),
+        }
+    }
+    token
+}
+
+/// The text of a [`token`]; `None` for what [`token`] does not make, so that one text has one subject.
+pub fn untoken(encoded: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(encoded.len()), encoded.bytes());
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|d| u8::try_from(d).ok());
+                bytes.push(digit(rest.next())? << 4 | digit(rest.next())?);
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    (!text.is_empty() && token(&text) == encoded).then_some(text)
+}
+
 /// The stream of an object store's bucket.
 pub fn bucket_stream(bucket: &str) -> String {
     format!("OBJ_{bucket}")
@@ -110,6 +156,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn any_text_is_a_token_and_comes_back() {
+        for text in ["a", "pier-7", "unit 1.2", "*", ">", "é/ü", "100%", "\u{202e}x", "a_b"] {
+            let token = token(text);
+            assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_%".contains(&b)), "{token}");
+            assert_eq!(untoken(&token).as_deref(), Some(text));
+        }
+        // Lower-case digits, what needs no escape, halves, no UTF-8, nothing at all.
+        for foreign in ["%2e", "%41", "%", "%2", "%zz", "%FF", "", "a b"] {
+            assert_eq!(untoken(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
     fn names_are_those_of_the_contract() {
         let (mission, other) = (Mission::new("staging").unwrap(), Queue::new("gpu").unwrap());
         let default = Queue::default();
@@ -124,6 +183,8 @@ mod tests {
             (worker_durable(&mission, &other), "worker-staging_gpu"),
             (orchestrator_durable(&mission), "orchestrator-staging"),
             (evidence(&Site::new("pier-7").unwrap()), "edge.evidence.pier-7"),
+            (tactical_marker("pier-7", "truck 1"), "tactical.markers.pier-7.truck%201"),
+            (tactical_zone("pier-7", "a.b"), "tactical.zones.pier-7.a%2Eb"),
             (bucket_stream(BUCKET_EVIDENCE_BLOBS), "OBJ_edge_evidence_blobs"),
             (bucket_chunks(BUCKET_EVIDENCE_BLOBS, "x"), "$O.edge_evidence_blobs.C.x"),
             (bucket_info(BUCKET_EVIDENCE_BLOBS, "eA=="), "$O.edge_evidence_blobs.M.eA=="),

@@ -18,6 +18,8 @@ pub const HEADER_SITE: &str = "Agentforge-Site";
 pub const HEADER_CONTENT_TYPE: &str = "Content-Type";
 /// Header: `1` when the payload is a [`Manifest`] and not the file.
 pub const HEADER_MANIFEST: &str = "Agentforge-Manifest";
+/// Header: another name of the file, by which a marker may speak of it. Given by whoever publishes it.
+pub const HEADER_EVIDENCE_ID: &str = "AF-Evidence-Id";
 /// Header of a chunk: its number, from 0.
 pub const HEADER_CHUNK: &str = "Agentforge-Chunk";
 /// Header of a chunk: SHA-256, in hex, of the file's bytes from its start to the end of this chunk.

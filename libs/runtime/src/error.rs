@@ -24,6 +24,20 @@ pub enum Error {
     /// An open listener could not be asked for its address or serve.
     #[error("cannot serve HTTP")]
     Serve(#[source] std::io::Error),
+    /// A file of a listener's TLS cannot be used.
+    #[error("cannot use {path} (set by {setting})")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// Its setting.
+        setting: &'static str,
+        /// What is wrong.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key of a listener do not fit, or the authorities are none.
+    #[error("setting up TLS of a listener")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The ready file could not be written.
     #[error("cannot write the ready file {path} (set by READY_FILE)")]
     ReadyFile {

@@ -84,22 +84,42 @@ pub(super) struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     idle: Pin<Box<Sleep>>,
     last_progress: Instant,
-    open: Gauge,
+    _counted: Counted,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Counts a connection as open for as long as it lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(open: Gauge) -> Self {
+        open.increment(1.0);
+        Self(open)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 impl Connection {
     fn new(stream: TcpStream, permit: OwnedSemaphorePermit, cut: CancellationToken, open: Gauge) -> Self {
-        open.increment(1.0);
         let now = Instant::now();
         Self {
             stream,
             cut: Box::pin(cut.cancelled_owned()),
             idle: Box::pin(sleep_until(now + IDLE_MAX)),
             last_progress: now,
-            open,
+            _counted: Counted::new(open),
             _permit: permit,
         }
+    }
+
+    /// The bare socket, in non-blocking mode; limits and cut no longer hold for it.
+    pub(super) fn into_std(self) -> io::Result<std::net::TcpStream> {
+        self.stream.into_std()
     }
 
     /// Whether the connection must end; registers for being woken when it must.
@@ -124,12 +144,6 @@ impl Connection {
             self.last_progress = Instant::now();
         }
         poll
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.open.decrement(1.0);
     }
 }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// How long cut connections may take to be let go.
-const LET_GO: Duration = Duration::from_millis(200);
+pub(super) const LET_GO: Duration = Duration::from_millis(200);
 
 /// Opens a listener; `setting` is the key that chose the port and is named when it cannot be had.
 ///
@@ -106,7 +106,7 @@ async fn serve<L: Listener<Addr = SocketAddr>>(
 }
 
 /// The part of the grace period kept for the caller: a tenth, at most half a second.
-fn margin(grace: Duration) -> Duration {
+pub(super) fn margin(grace: Duration) -> Duration {
     (grace / 10).min(Duration::from_millis(500))
 }
 

@@ -1,0 +1,333 @@
+//! What the tactical API is told: every setting, parsed and checked, all faults at once.
+
+use crate::links::Signer;
+use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
+use agentforge_egress::Net;
+use agentforge_jetstream::{NatsConfig, topology::TacticalConfig};
+use agentforge_runtime::http::{ClientCertificates, ServerTls};
+use std::{path::PathBuf, time::Duration};
+
+const HTTP_PORT: Setting = Setting::new(
+    "HTTP_PORT",
+    Some("8010"),
+    "port 0-65535; 0 takes a free one",
+    "Where streams, evidence and health listen.",
+);
+const MAX_CLIENTS: Setting = Setting::new(
+    "TACTICAL_STREAM_MAX_CLIENTS",
+    Some("50"),
+    "1-1000000",
+    "Clients of both streams at once, of this process. Each needs a file descriptor.",
+);
+const MAX_PER_IP: Setting = Setting::new(
+    "TACTICAL_STREAM_MAX_PER_IP",
+    Some("0"),
+    "0-1000000; 0 is no limit",
+    "Clients of one address at once, of this process.",
+);
+const SSE_HEARTBEAT: Setting = Setting::new(
+    "TACTICAL_SSE_HEARTBEAT_SECS",
+    Some("10"),
+    "seconds 0.05-3600, fractions allowed",
+    "After so long without an event an SSE client gets a comment with the newest id.",
+);
+const WS_HEARTBEAT: Setting = Setting::new(
+    "TACTICAL_WS_HEARTBEAT_SECS",
+    Some("10"),
+    "seconds 0.05-3600, fractions allowed",
+    "After so long without an event a WebSocket client gets a heartbeat with the newest id.",
+);
+const CLIENT_BUFFER: Setting = Setting::new(
+    "TACTICAL_CLIENT_BUFFER",
+    Some("512KiB"),
+    "size 512KiB-64MiB",
+    "What may wait for one client. Beyond it older states give way to newer ones; if half of it is still used, the client is cut off.",
+);
+const REQUIRE_BEARER: Setting = Setting::new(
+    "TACTICAL_REQUIRE_BEARER",
+    Some("off"),
+    "1, true, yes, on, 0, false, no, off",
+    "Streams need a token of TACTICAL_READ_TOKENS.",
+);
+const READ_TOKENS: Setting = Setting::new(
+    "TACTICAL_READ_TOKENS",
+    None,
+    "list with commas",
+    "Tokens for reading: Authorization header, cookie agentforge_token, or WebSocket subprotocol bearer.<token>.",
+)
+.secret();
+const PUBLISH_TOKEN: Setting = Setting::new(
+    "TACTICAL_PUBLISH_TOKEN",
+    None,
+    "text",
+    "Token for POST and DELETE. Without it they are open in ENV=dev on loopback, and closed everywhere else.",
+)
+.secret();
+const REQUIRE_CLIENT_CERT: Setting = Setting::new(
+    "TACTICAL_REQUIRE_CLIENT_CERT",
+    Some("off"),
+    "1, true, yes, on, 0, false, no, off",
+    "Streams need a client certificate: of this port's TLS, or SUCCESS in a header of a trusted proxy.",
+);
+const TRUSTED_PROXIES: Setting = Setting::new(
+    "TACTICAL_TRUSTED_PROXIES",
+    None,
+    "list of addresses and ranges such as 10.1.0.0/16",
+    "Peers whose X-Forwarded-For and client certificate headers are believed.",
+);
+const TLS_CERT: Setting =
+    Setting::new("TACTICAL_TLS_CERT", None, "path of a PEM file", "Certificate chain of HTTP_PORT; turns TLS on.");
+const TLS_KEY: Setting = Setting::new("TACTICAL_TLS_KEY", None, "path of a PEM file", "Key of TACTICAL_TLS_CERT.");
+const TLS_CLIENT_CA: Setting = Setting::new(
+    "TACTICAL_TLS_CLIENT_CA",
+    None,
+    "path of a PEM file",
+    "Authorities whose client certificates are accepted. A client may come without one unless TACTICAL_REQUIRE_CLIENT_CERT is on.",
+);
+const SIGNING_SECRET: Setting = Setting::new(
+    "EVIDENCE_SIGNING_SECRET",
+    Some(DEV_SECRET),
+    "list with commas: the first signs, all verify",
+    "Signs links to evidence. The default is refused unless ENV is dev and BIND_ADDR is loopback.",
+)
+.secret();
+const SIGNING_TTL: Setting =
+    Setting::new("EVIDENCE_SIGNING_TTL", Some("300"), "seconds 1-604800", "How long a link to evidence lasts.");
+
+const DEV_SECRET: &str = "dev-secret";
+
+/// What is read here, in the order of `--help`.
+pub(crate) const SETTINGS: &[Setting] = &[
+    HTTP_PORT,
+    MAX_CLIENTS,
+    MAX_PER_IP,
+    SSE_HEARTBEAT,
+    WS_HEARTBEAT,
+    CLIENT_BUFFER,
+    REQUIRE_BEARER,
+    READ_TOKENS,
+    PUBLISH_TOKEN,
+    REQUIRE_CLIENT_CERT,
+    TRUSTED_PROXIES,
+    TLS_CERT,
+    TLS_KEY,
+    TLS_CLIENT_CA,
+    SIGNING_SECRET,
+    SIGNING_TTL,
+];
+
+/// Who may read and publish.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Tokens for the streams; `None` asks for none.
+    pub read_tokens: Option<Vec<Secret>>,
+    /// Token for publishing.
+    pub publish_token: Option<Secret>,
+    /// Publishing needs no token.
+    pub publish_is_open: bool,
+    /// Streams need a client certificate.
+    pub needs_certificate: bool,
+    /// Whose headers are believed.
+    pub trusted_proxies: Vec<Net>,
+}
+
+/// Bounds of the streams.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Clients at once.
+    pub clients: usize,
+    /// Clients of one address; 0 is no limit.
+    pub clients_per_address: usize,
+    /// Idle time before a heartbeat, SSE.
+    pub sse_heartbeat: Duration,
+    /// Idle time before a heartbeat, WebSocket.
+    pub ws_heartbeat: Duration,
+    /// What may wait for one client, bytes.
+    pub client_buffer_bytes: usize,
+}
+
+/// The tactical API's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What every service is told.
+    pub common: Common,
+    /// Where NATS is.
+    pub nats: NatsConfig,
+    /// The stream.
+    pub stream: TacticalConfig,
+    /// Where it listens.
+    pub http_port: u16,
+    /// Bounds of the streams.
+    pub limits: Limits,
+    /// Who may do what.
+    pub access: Access,
+    /// TLS of the port.
+    pub tls: Option<ServerTls>,
+    /// Makes and checks links to evidence.
+    pub signer: Signer,
+}
+
+impl Config {
+    /// Reads the settings; faults stay in the reader.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let common = Common::read(reader);
+        let is_lenient = common.is_dev() && common.bind_addr.is_loopback();
+        let http_port = reader.get(&HTTP_PORT);
+        let limits = read_limits(reader);
+        let access = read_access(reader, is_lenient);
+        let tls = read_tls(reader);
+        Self {
+            http_port,
+            limits,
+            access,
+            tls,
+            signer: read_signer(reader, is_lenient),
+            stream: TacticalConfig::read(reader),
+            nats: NatsConfig::read(reader),
+            common,
+        }
+    }
+}
+
+fn read_limits(reader: &mut Reader<'_>) -> Limits {
+    let seconds = |reader: &mut Reader<'_>, setting| Duration::from_secs_f64(reader.get_in(setting, 0.05..=3600.0));
+    let buffer = reader.get_in(&CLIENT_BUFFER, ByteSize(512 << 10)..=ByteSize(64 << 20)).bytes();
+    Limits {
+        clients: reader.get_in(&MAX_CLIENTS, 1..=1_000_000),
+        clients_per_address: reader.get_in(&MAX_PER_IP, 0..=1_000_000),
+        sse_heartbeat: seconds(reader, &SSE_HEARTBEAT),
+        ws_heartbeat: seconds(reader, &WS_HEARTBEAT),
+        client_buffer_bytes: usize::try_from(buffer).unwrap_or(64 << 20),
+    }
+}
+
+fn read_access(reader: &mut Reader<'_>, is_lenient: bool) -> Access {
+    let tokens = secrets(reader.opt::<Secret>(&READ_TOKENS));
+    let needs_bearer: bool = reader.get(&REQUIRE_BEARER);
+    if needs_bearer && tokens.is_empty() {
+        reader.fault(READ_TOKENS.key, format!("has no token, but {} is on", REQUIRE_BEARER.key));
+    }
+    let publish_token: Option<Secret> = reader.opt(&PUBLISH_TOKEN);
+    let mut trusted_proxies = Vec::new();
+    for entry in reader.opt::<CommaList>(&TRUSTED_PROXIES).map(CommaList::into_inner).unwrap_or_default() {
+        match entry.parse() {
+            Ok(net) => trusted_proxies.push(net),
+            Err(problem) => reader.fault(TRUSTED_PROXIES.key, format!("{entry} {problem}")),
+        }
+    }
+    Access {
+        read_tokens: needs_bearer.then_some(tokens),
+        publish_is_open: publish_token.is_none() && is_lenient,
+        publish_token,
+        needs_certificate: reader.get(&REQUIRE_CLIENT_CERT),
+        trusted_proxies,
+    }
+}
+
+fn secrets(list: Option<Secret>) -> Vec<Secret> {
+    let list = list.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+    let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries.map(|entry| Secret::from(entry.to_owned())).collect()
+}
+
+fn read_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
+    let cert = reader.opt::<PathBuf>(&TLS_CERT);
+    let key = reader.opt::<PathBuf>(&TLS_KEY);
+    let authorities = reader.opt::<PathBuf>(&TLS_CLIENT_CA);
+    match (cert, key) {
+        (Some(cert), Some(key)) => Some(ServerTls {
+            cert: (cert, TLS_CERT.key),
+            key: (key, TLS_KEY.key),
+            // Whether one is needed is answered in words, behind the handshake.
+            clients: authorities
+                .map_or(ClientCertificates::None, |path| ClientCertificates::Optional((path, TLS_CLIENT_CA.key))),
+            protocols: &[b"http/1.1"],
+        }),
+        (None, None) => {
+            if authorities.is_some() {
+                reader.fault(TLS_CLIENT_CA.key, format!("needs {} and {}", TLS_CERT.key, TLS_KEY.key));
+            }
+            None
+        }
+        (None, Some(_)) => {
+            reader.fault(TLS_KEY.key, format!("needs {}", TLS_CERT.key));
+            None
+        }
+        (Some(_), None) => {
+            reader.fault(TLS_CERT.key, format!("needs {}", TLS_KEY.key));
+            None
+        }
+    }
+}
+
+fn read_signer(reader: &mut Reader<'_>, is_lenient: bool) -> Signer {
+    let secrets = secrets(Some(reader.get::<Secret>(&SIGNING_SECRET)));
+    let ttl = Duration::from_secs(reader.get_in(&SIGNING_TTL, 1..=604_800));
+    if secrets.is_empty() {
+        reader.fault(SIGNING_SECRET.key, "has no secret");
+        return Signer::new([DEV_SECRET], ttl);
+    }
+    if !is_lenient && secrets.iter().any(|secret| secret.expose_secret() == DEV_SECRET) {
+        let problem = "is the default, which everybody knows; it is for ENV=dev on a loopback BIND_ADDR alone";
+        reader.fault(SIGNING_SECRET.key, problem);
+    }
+    Signer::new(secrets.iter().map(ExposeSecret::expose_secret), ttl)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
+        let source: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let mut reader = Reader::new(&source);
+        let config = Config::read(&mut reader);
+        reader.finish().map(|_| config).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = read(&[]).unwrap();
+        let limits = config.limits;
+        assert_eq!((config.http_port, limits.clients, limits.clients_per_address), (8010, 50, 0));
+        assert_eq!(limits.sse_heartbeat, Duration::from_secs(10));
+        assert_eq!(config.signer.ttl(), Duration::from_secs(300));
+        assert!(config.access.publish_is_open && config.access.read_tokens.is_none() && config.tls.is_none());
+        assert_eq!(read(&[("TACTICAL_WS_HEARTBEAT_SECS", "0.25")]).unwrap().limits.ws_heartbeat.as_millis(), 250);
+    }
+
+    #[test]
+    fn the_known_secret_is_refused_where_others_can_come() {
+        let own = ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own");
+        for open in [
+            &[("ENV", "production")][..],
+            &[("BIND_ADDR", "0.0.0.0")],
+            &[("ENV", "staging"), ("BIND_ADDR", "127.0.0.1")],
+        ] {
+            assert!(read(open).unwrap_err().contains("EVIDENCE_SIGNING_SECRET"), "{open:?}");
+            let with_own = [open, &[own]].concat();
+            let config = read(&with_own).unwrap();
+            assert!(!config.access.publish_is_open, "{open:?}");
+            let rotated = [open, &[("EVIDENCE_SIGNING_SECRET", "new,dev-secret")]].concat();
+            assert!(read(&rotated).unwrap_err().contains("default"), "{open:?}");
+        }
+    }
+
+    #[test]
+    fn half_settings_are_faults() {
+        for (pairs, key) in [
+            (&[("TACTICAL_REQUIRE_BEARER", "on")][..], "TACTICAL_READ_TOKENS"),
+            (&[("TACTICAL_TRUSTED_PROXIES", "10.0.0.0/8,nonsense")], "TACTICAL_TRUSTED_PROXIES"),
+            (&[("TACTICAL_TLS_CERT", "/c")], "TACTICAL_TLS_CERT"),
+            (&[("TACTICAL_TLS_KEY", "/k")], "TACTICAL_TLS_KEY"),
+            (&[("TACTICAL_TLS_CLIENT_CA", "/a")], "TACTICAL_TLS_CLIENT_CA"),
+            (&[("TACTICAL_STREAM_MAX_CLIENTS", "0")], "TACTICAL_STREAM_MAX_CLIENTS"),
+            (&[("TACTICAL_SSE_HEARTBEAT_SECS", "0")], "TACTICAL_SSE_HEARTBEAT_SECS"),
+            (&[("EVIDENCE_SIGNING_SECRET", " , ")], "EVIDENCE_SIGNING_SECRET"),
+            (&[("TACTICAL_CLIENT_BUFFER", "1KiB")], "TACTICAL_CLIENT_BUFFER"),
+        ] {
+            assert!(read(pairs).unwrap_err().contains(key), "{pairs:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Evidence that edge sites delivered: found by site and hash or by an alias, read in pieces.
+//!
+//! Relies on the stream and the bucket that the syncdaemon fills; writes nothing. A file of any size takes
+//! about a megabyte of memory while it is read, because the next pieces are fetched when these are gone.
+
+mod aliases;
+mod chunks;
+pub mod span;
+
+pub use aliases::Aliases;
+
+use crate::history::{self, Stored};
+use agentforge_jetstream::{
+    Nats,
+    subjects::{self, BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE},
+};
+use agentforge_message_id::Site;
+use agentforge_proto::evidence::{HEADER_CONTENT_TYPE, HEADER_FILE, HEADER_MANIFEST, Manifest};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::BoxStream};
+use percent_encoding::percent_decode_str;
+use span::Span;
+use std::{io, sync::Arc};
+use tokio::sync::Semaphore;
+
+/// Files that are read at once. Each holds a few chunks.
+const READS_AT_ONCE: usize = 64;
+/// What is said of a file that nobody described.
+const UNKNOWN_TYPE: &str = "application/octet-stream";
+
+/// Why evidence cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream or the bucket does not answer.
+    #[error("looking evidence up")]
+    Stream(#[from] history::Error),
+    /// What is stored is not what its description says.
+    #[error("the evidence is damaged: {0}")]
+    Damaged(String),
+    /// Too many at once.
+    #[error("{READS_AT_ONCE} files are being read already")]
+    Busy,
+}
+
+/// A file that is there.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// Its media type.
+    pub content_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256, in hex.
+    pub sha256: String,
+    /// The last part of its name; any bytes.
+    pub name: Vec<u8>,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Here(Bytes),
+    Bucket(Manifest),
+}
+
+/// Where evidence is. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    nats: Nats,
+    aliases: Aliases,
+    permits: Arc<Semaphore>,
+}
+
+impl Store {
+    /// Over this connection.
+    pub fn new(nats: Nats, aliases: Aliases) -> Self {
+        Self { nats, aliases, permits: Arc::new(Semaphore::new(READS_AT_ONCE)) }
+    }
+
+    /// The evidence of an id: `<site>/<sha256>`, or the alias that its message carried.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn find(&self, id: &str) -> Result<Option<Evidence>, Error> {
+        let Some((subject, sha256)) = place_of(id).or_else(|| self.aliases.place_of(id)) else { return Ok(None) };
+        let Some(stored) = history::last(&self.nats, STREAM_EVIDENCE, &subject).await? else { return Ok(None) };
+        describe(stored, sha256).map(Some)
+    }
+
+    /// The bytes of a part of it, as they are taken.
+    ///
+    /// # Errors
+    /// See [`Error`]; what goes wrong later ends the stream with an error.
+    pub async fn read(&self, evidence: &Evidence, span: Span) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+        match &evidence.content {
+            Content::Here(bytes) => {
+                let (start, end) = (index(span.start), index(span.start + span.len));
+                let part = bytes.get(start..end).map(|_| bytes.slice(start..end)).unwrap_or_default();
+                Ok(futures_util::stream::iter([Ok(part)]).boxed())
+            }
+            Content::Bucket(manifest) => {
+                let chunks = chunks::Chunks::open(self.nats.clone(), manifest, span).await?;
+                Ok(chunks.stream(permit))
+            }
+        }
+    }
+}
+
+fn index(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// The subject of `<site>/<sha256>`, and the hash.
+fn place_of(id: &str) -> Option<(String, String)> {
+    let (site, sha256) = id.split_once('/')?;
+    let is_hash = sha256.len() == 64 && sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let site = Site::new(site).ok().filter(|_| is_hash)?;
+    Some((format!("{}.{sha256}", subjects::evidence(&site)), sha256.to_owned()))
+}
+
+fn describe(stored: Stored, sha256: String) -> Result<Evidence, Error> {
+    let header = |name: &str| stored.headers.get(name).map(|value| value.as_str());
+    let (size, content) = match header(HEADER_MANIFEST) {
+        Some("1") => {
+            let manifest: Manifest = serde_json::from_slice(&stored.payload)
+                .map_err(|e| Error::Damaged(format!("its manifest cannot be read: {e}")))?;
+            if manifest.bucket != BUCKET_EVIDENCE_BLOBS || manifest.sha256 != sha256 {
+                return Err(Error::Damaged("its manifest is of something else".to_owned()));
+            }
+            (manifest.size, Content::Bucket(manifest))
+        }
+        _ => (stored.payload.len() as u64, Content::Here(stored.payload.clone())),
+    };
+    let file: Vec<u8> = percent_decode_str(header(HEADER_FILE).unwrap_or_default()).collect();
+    let name = file.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    Ok(Evidence {
+        content_type: header(HEADER_CONTENT_TYPE).unwrap_or(UNKNOWN_TYPE).to_owned(),
+        size,
+        name: if name.is_empty() { sha256.clone().into_bytes() } else { name.to_vec() },
+        sha256,
+        content,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_site_and_hash_have_a_subject() {
+        let sha = "ab".repeat(32);
+        let (subject, hash) = place_of(&format!("pier-7/{sha}")).unwrap();
+        assert_eq!((subject, hash), (format!("edge.evidence.pier-7.{sha}"), sha.clone()));
+        for other in
+            ["", "pier-7", "pier-7/ab", &format!("pier.7/{sha}"), &format!("a/b/{sha}"), &format!("*/{sha}"), &sha]
+        {
+            assert_eq!(place_of(other), None, "{other}");
+        }
+        assert_eq!(place_of(&format!("pier-7/{}", sha.to_uppercase())), None);
+    }
+}

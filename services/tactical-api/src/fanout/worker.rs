@@ -1,0 +1,553 @@
+//! A thread that writes events to its share of the clients. It never waits for one of them.
+//!
+//! The loop: wait for sockets or commands, take them, write to everybody who has something to get, look
+//! after the idle. What a client sends is read here too, so that its end is noticed.
+
+use super::{
+    ClientRef, Command, Found, From, Inbox, Join, Role, Settings, Start, Wanted,
+    client::{Client, Farewell, Gone},
+    queue::{Phase, Queue, Tally},
+    ring::Ring,
+    transport::Transport,
+};
+use crate::{
+    event::{Channel, Epoch, Event, EventId, Frames},
+    filter::Filter,
+    metrics,
+    ws::{self, Said},
+};
+use mio::{Events, Poll, Token};
+use slab::Slab;
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// The token of the inbox.
+pub const WAKER: Token = Token(usize::MAX);
+/// Socket events taken at once.
+const EVENTS_AT_ONCE: usize = 1024;
+/// Between two looks at the idle; shorter where heartbeats are.
+const TICK_MAX: Duration = Duration::from_millis(250);
+const TICK_MIN: Duration = Duration::from_millis(10);
+/// A client that takes nothing for so long is cut off even if little waits for it.
+const STALLED_MAX: Duration = Duration::from_secs(30);
+/// What a client may send that nobody asked for.
+const JUNK_MAX_BYTES: usize = 64 << 10;
+/// What is read at once.
+const READ_BYTES: usize = 16 << 10;
+/// Clients whose lag is looked at, in each pass over all.
+const SAMPLES: usize = 16;
+/// The ring holds this many times what one client may have waiting, so that who is slow is noticed first.
+const RING_BUFFERS: usize = 16;
+/// Sockets of refused clients that may linger; beyond it they are closed without waiting.
+const REFUSED_MAX: usize = 1024;
+/// When the service stops, at most so many clients are sent away a second by one worker.
+const LEAVE_PER_SECOND: u32 = 50;
+
+/// A worker's state.
+pub struct Worker {
+    index: usize,
+    poll: Poll,
+    inbox: Arc<Inbox>,
+    settings: Settings,
+    wanted: mpsc::UnboundedSender<Wanted>,
+    clients: Slab<Client>,
+    ring: Ring,
+    epoch: Option<Epoch>,
+    generation: u64,
+    refused: usize,
+    is_stopping: bool,
+    /// Clients with more to write than is written in one go.
+    unfinished: Vec<usize>,
+    tally: Tally,
+    handles: metrics::Handles,
+    buffer: Vec<u8>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        index: usize,
+        poll: Poll,
+        inbox: Arc<Inbox>,
+        settings: Settings,
+        wanted: mpsc::UnboundedSender<Wanted>,
+    ) -> Self {
+        let ring = Ring::new(settings.client_buffer_bytes * RING_BUFFERS);
+        Self {
+            index,
+            poll,
+            inbox,
+            settings,
+            wanted,
+            clients: Slab::new(),
+            ring,
+            epoch: None,
+            generation: 0,
+            refused: 0,
+            is_stopping: false,
+            unfinished: Vec::new(),
+            tally: Tally::default(),
+            handles: metrics::Handles::new(),
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    /// Runs until it was told to stop and all clients have gone.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_AT_ONCE);
+        let tick = (*self.settings.heartbeats.iter().min().unwrap_or(&TICK_MAX) / 4).clamp(TICK_MIN, TICK_MAX);
+        let mut next_tick = Instant::now() + tick;
+        while !(self.is_stopping && self.clients.is_empty()) {
+            let wait = match self.unfinished.is_empty() {
+                true => next_tick.saturating_duration_since(Instant::now()),
+                false => Duration::ZERO,
+            };
+            if let Err(error) = self.poll.poll(&mut events, Some(wait))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "sockets cannot be waited for");
+                return;
+            }
+            let now = Instant::now();
+            for event in &events {
+                if event.token() == WAKER {
+                    continue;
+                }
+                let key = event.token().0;
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read(key, now);
+                }
+                if event.is_writable() {
+                    self.writable(key, now);
+                }
+            }
+            for key in std::mem::take(&mut self.unfinished) {
+                self.advance(key, now);
+            }
+            self.obey(now);
+            let now = Instant::now();
+            if now >= next_tick {
+                self.look_after_all(now);
+                next_tick = now + if self.is_stopping { TICK_MIN } else { tick };
+            }
+            self.report();
+        }
+    }
+
+    fn obey(&mut self, now: Instant) {
+        let mut is_news = false;
+        for command in self.inbox.take() {
+            match command {
+                Command::Begin { epoch, head } => {
+                    self.epoch = Some(epoch);
+                    self.ring.begin(head);
+                    is_news = true;
+                }
+                Command::Reset { epoch, head, notice } => self.reset(epoch, head, &notice),
+                Command::Publish { events, head } => {
+                    for event in events {
+                        self.ring.push(event);
+                    }
+                    self.ring.seen(head);
+                    is_news = true;
+                }
+                Command::Join(join) => self.join(*join, now),
+                Command::Feed(key, generation, found) => self.feed(key, generation, found, now),
+                Command::Stop { window } => self.stop(window, now),
+            }
+        }
+        if is_news {
+            self.write_to_all(now);
+        }
+    }
+
+    /// One pass over everybody. Who cannot take more is looked at for what waits.
+    fn write_to_all(&mut self, now: Instant) {
+        let stride = self.clients.len().div_ceil(SAMPLES).max(1);
+        let unix_ms = unix_ms();
+        let (mut gone, mut slow) = (Vec::new(), Vec::new());
+        let buffer = self.settings.client_buffer_bytes;
+        for (n, (key, client)) in self.clients.iter_mut().enumerate() {
+            if !client.queue.is_live() {
+                continue;
+            }
+            if self.ring.has_lost(client.queue.next) {
+                // More came at once than the ring holds: the stream has it.
+                client.queue.fall_back();
+                self.unfinished.push(key);
+                continue;
+            }
+            self.tally.is_sampling = n % stride == 0;
+            if !client.is_blocked {
+                match client.flush(&self.ring, &mut self.tally, now) {
+                    Ok(false) => {}
+                    Ok(true) => self.unfinished.push(key),
+                    Err(Gone) => {
+                        gone.push(key);
+                        continue;
+                    }
+                }
+            }
+            if client.queue.pending_bytes(&self.ring) > buffer
+                && let Some(epoch) = &self.epoch
+            {
+                // Half of the buffer must be won, or it would be done again for every event.
+                let left = client.queue.conflate(&self.ring, epoch, &mut self.tally, unix_ms);
+                if left > buffer / 2 {
+                    slow.push(key);
+                }
+            }
+        }
+        self.tally.is_sampling = false;
+        for key in slow {
+            self.dismiss(key, Farewell::Slow, now);
+        }
+        for key in gone {
+            self.remove(key);
+        }
+    }
+
+    fn writable(&mut self, key: usize, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.is_blocked = false;
+        self.advance(key, now);
+    }
+
+    /// Writes to one client, and takes it a step further when all of that is out.
+    fn advance(&mut self, key: usize, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match client.flush(&self.ring, &mut self.tally, now) {
+            Ok(false) => {}
+            Ok(true) => return self.unfinished.push(key),
+            Err(Gone) => return self.remove(key),
+        }
+        if client.is_blocked || !client.queue.is_drained() {
+            return;
+        }
+        let generation = client.generation;
+        match &mut client.queue.phase {
+            Phase::Live => {}
+            Phase::Leaving { is_told, .. } => {
+                if !*is_told {
+                    *is_told = true;
+                    // The client closes when it has read the last words; see `read`.
+                    client.transport.finish();
+                }
+            }
+            Phase::CatchingUp { is_waiting: true, .. } => {}
+            Phase::CatchingUp { after, is_at_end, is_waiting } => {
+                let (after, is_ahead) = (*after, *is_at_end && *after > self.ring.head());
+                let place = self.ring.place_after(after).or(is_ahead.then(|| self.ring.end()));
+                match place {
+                    Some(place) => {
+                        client.queue.phase = Phase::Live;
+                        (client.queue.next, client.queue.skip_to) = (place, after);
+                        client.queue.written = client.queue.written.max(after);
+                        self.advance(key, now);
+                    }
+                    None => {
+                        *is_waiting = true;
+                        let client = ClientRef { worker: self.index, key, generation };
+                        let _ = self.wanted.send(Wanted { client, from: From::After(after) });
+                    }
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, join: Join, now: Instant) {
+        let Join { socket, channel, greeting, role } = join;
+        let is_refusal = matches!(role, Role::Refused);
+        if is_refusal && self.refused >= REFUSED_MAX {
+            return;
+        }
+        self.generation += 1;
+        let mut client = Client {
+            transport: Transport::new(socket),
+            queue: Queue::new(channel, greeting, Client::leaving(now)),
+            slot: None,
+            decoder: (channel == Channel::Ws).then(Box::default),
+            wrote_at: now,
+            leave_at: None,
+            generation: self.generation,
+            is_blocked: false,
+            junk_bytes: 0,
+            is_refused: is_refusal,
+        };
+        let mut since = None;
+        let mut said = bytes::Bytes::new();
+        if let Role::Client { slot, filter, start, notice, unread } = role {
+            client.slot = Some(slot);
+            client.queue.filter = (!filter.is_empty()).then(|| Box::new(filter));
+            client.queue.give(notice);
+            let catching_up = |after| Phase::CatchingUp { after, is_at_end: false, is_waiting: false };
+            client.queue.phase = match start {
+                Start::Now => catching_up(self.ring.head()),
+                Start::After(after) => catching_up(after),
+                Start::Snapshot(events, after) => {
+                    client.queue.give(events);
+                    catching_up(after)
+                }
+                Start::Since(moment) => {
+                    since = Some(moment);
+                    Phase::CatchingUp { after: 0, is_at_end: false, is_waiting: true }
+                }
+            };
+            said = unread;
+        }
+        let entry = self.clients.vacant_entry();
+        let key = entry.key();
+        let generation = client.generation;
+        if client.transport.register(self.poll.registry(), Token(key)).is_err() {
+            return;
+        }
+        entry.insert(client);
+        self.refused += usize::from(is_refusal);
+        if let Some(moment) = since {
+            let client = ClientRef { worker: self.index, key, generation };
+            let _ = self.wanted.send(Wanted { client, from: From::Since(moment) });
+        }
+        if self.is_stopping && !is_refusal {
+            return self.dismiss(key, Farewell::Restart, now);
+        }
+        if !said.is_empty() {
+            self.hear(key, &said, now);
+        }
+        self.advance(key, now);
+    }
+
+    fn feed(&mut self, key: usize, generation: u64, found: Option<Found>, now: Instant) {
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.generation == generation) else { return };
+        let Phase::CatchingUp { after, is_at_end, is_waiting } = &mut client.queue.phase else { return };
+        match found {
+            Some(found) => {
+                (*after, *is_at_end, *is_waiting) = (found.after, found.is_at_end, false);
+                client.queue.give(found.events);
+                self.advance(key, now);
+            }
+            None => self.dismiss(key, Farewell::Unavailable, now),
+        }
+    }
+
+    /// Everybody gets the notice, and then the new stream from its start.
+    fn reset(&mut self, epoch: Epoch, head: u64, notice: &Arc<Event>) {
+        self.epoch = Some(epoch);
+        self.ring.begin(head);
+        let now = Instant::now();
+        for key in self.keys() {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if matches!(client.queue.phase, Phase::Leaving { .. }) {
+                continue;
+            }
+            // What was asked for is of the old stream: its answer must not be taken.
+            self.generation += 1;
+            client.generation = self.generation;
+            client.queue.give([notice.clone()]);
+            (client.queue.skip_to, client.queue.written) = (0, 0);
+            client.queue.phase = Phase::CatchingUp { after: 0, is_at_end: false, is_waiting: false };
+            self.advance(key, now);
+        }
+    }
+
+    fn stop(&mut self, window: Duration, now: Instant) {
+        self.is_stopping = true;
+        let count = u32::try_from(self.clients.len()).unwrap_or(u32::MAX).max(1);
+        let window = window.min(Duration::from_secs(1) * count / LEAVE_PER_SECOND);
+        for (n, (_, client)) in (0u32..).zip(self.clients.iter_mut()) {
+            client.leave_at = Some(now + window * n / count);
+        }
+    }
+
+    /// What a socket has for us.
+    fn read(&mut self, key: usize, now: Instant) {
+        loop {
+            let Some(client) = self.clients.get_mut(key) else { return };
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let read = client.transport.read(&mut buffer);
+            match &read {
+                Ok(0) => self.remove(key),
+                Ok(n) => self.hear(key, &buffer[..*n], now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.remove(key),
+            }
+            self.buffer = buffer;
+            let again = match read {
+                Ok(n) => n > 0,
+                Err(error) => error.kind() == io::ErrorKind::Interrupted,
+            };
+            if !again {
+                return;
+            }
+        }
+    }
+
+    fn hear(&mut self, key: usize, bytes: &[u8], now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let is_leaving = matches!(client.queue.phase, Phase::Leaving { .. });
+        let Some(decoder) = client.decoder.as_mut().filter(|_| !is_leaving) else {
+            client.junk_bytes += bytes.len();
+            if client.junk_bytes > JUNK_MAX_BYTES {
+                self.remove(key);
+            }
+            return;
+        };
+        for said in decoder.feed(bytes) {
+            let Some(client) = self.clients.get_mut(key) else { return };
+            match said {
+                Said::Text(text) => match filter_of(&text) {
+                    Some(filter) => client.queue.filter = (!filter.is_empty()).then(|| Box::new(filter)),
+                    None => {
+                        let farewell = Farewell::Closed(ws::code::UNSUPPORTED, "only {\"filter\":{…}} is understood");
+                        return self.dismiss(key, farewell, now);
+                    }
+                },
+                Said::Ping(payload) => client.queue.interject(&ws::frame(ws::PONG, &payload)),
+                Said::Pong => {}
+                Said::Close(_) => {
+                    return self.dismiss(key, Farewell::Closed(ws::code::NORMAL, ""), now);
+                }
+                Said::Fault(code, reason) => return self.dismiss(key, Farewell::Closed(code, reason), now),
+            }
+        }
+        self.advance(key, now);
+    }
+
+    fn dismiss(&mut self, key: usize, farewell: Farewell, now: Instant) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if let Some(label) = farewell.label() {
+            metrics::DROPPED.inc(&[client.queue.channel.as_str(), label]);
+        }
+        client.leave(farewell, now);
+        if !client.is_blocked {
+            self.advance(key, now);
+        }
+    }
+
+    fn remove(&mut self, key: usize) {
+        if let Some(mut client) = self.clients.try_remove(key) {
+            client.transport.deregister(self.poll.registry());
+            self.refused -= usize::from(client.is_refused);
+        }
+        if self.clients.is_empty() && self.clients.capacity() > EVENTS_AT_ONCE {
+            self.clients.shrink_to_fit();
+        }
+    }
+
+    fn keys(&self) -> Vec<usize> {
+        self.clients.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Heartbeats for the idle, ends for those who had their time, fresh links for those who are late.
+    fn look_after_all(&mut self, now: Instant) {
+        self.ring.refresh(&self.settings.signer, now);
+        let Some(epoch) = self.epoch.clone() else { return self.end_those_told(now) };
+        let unix_ms = unix_ms();
+        let head = EventId { epoch: epoch.clone(), seq: self.ring.head() };
+        let shared = Frames::heartbeat(&head.to_string(), unix_ms);
+        let (mut gone, mut ends) = (Vec::new(), Vec::new());
+        for (key, client) in &mut self.clients {
+            client.queue.refresh(&self.settings.signer, now);
+            let idle = now.saturating_duration_since(client.wrote_at);
+            if matches!(client.queue.phase, Phase::Leaving { .. }) {
+                continue;
+            }
+            if client.leave_at.is_some_and(|at| at <= now) {
+                ends.push((key, Farewell::Restart));
+            } else if client.is_blocked {
+                if idle >= STALLED_MAX {
+                    ends.push((key, Farewell::Slow));
+                }
+            } else if idle >= self.settings.heartbeats[client.queue.channel as usize] && client.queue.is_drained() {
+                let channel = client.queue.channel;
+                let whispered = match client.queue.is_up_to_date(&self.ring) {
+                    true => client.whisper(shared.of(channel), &self.ring, &mut self.tally, now),
+                    false => {
+                        let own = client.queue.own_heartbeat(&epoch, unix_ms);
+                        client.whisper(&own, &self.ring, &mut self.tally, now)
+                    }
+                };
+                if whispered.is_err() {
+                    gone.push(key);
+                }
+            }
+        }
+        for key in gone {
+            self.remove(key);
+        }
+        for (key, farewell) in ends {
+            self.dismiss(key, farewell, now);
+        }
+        self.end_those_told(now);
+    }
+
+    fn end_those_told(&mut self, now: Instant) {
+        let is_over = |client: &Client| match client.queue.phase {
+            Phase::Leaving { by, .. } => by <= now,
+            _ => self.epoch.is_none() && client.leave_at.is_some_and(|at| at <= now),
+        };
+        let over: Vec<usize> = self.clients.iter().filter(|(_, c)| is_over(c)).map(|(key, _)| key).collect();
+        for key in over {
+            self.remove(key);
+        }
+    }
+
+    /// To the counters, once for everything that was written.
+    fn report(&mut self) {
+        let unix_ms = if self.tally.stored_unix_ms.is_empty() { 0 } else { unix_ms() };
+        for (channel, stored) in self.tally.stored_unix_ms.drain(..) {
+            self.handles.lag[channel as usize].record((unix_ms - stored).max(0) as f64 / 1000.0);
+        }
+        for (counter, events) in self.handles.published.iter().zip(&mut self.tally.events) {
+            counter.increment(std::mem::take(events));
+        }
+        for (counter, gaps) in self.handles.gaps.iter().zip(&mut self.tally.gaps) {
+            counter.increment(std::mem::take(gaps));
+        }
+        self.handles.conflated.increment(std::mem::take(&mut self.tally.conflated));
+    }
+}
+
+/// The one thing that a client may say: `{"filter":{"bbox":"…","severity":"…","site":"…","kind":"…"}}`.
+fn filter_of(text: &str) -> Option<Filter> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Asked {
+        filter: std::collections::BTreeMap<String, String>,
+    }
+    let asked: Asked = serde_json::from_str(text).ok()?;
+    let is_known = |name: &String| ["bbox", "severity", "site", "kind"].contains(&name.as_str());
+    if !asked.filter.keys().all(is_known) {
+        return None;
+    }
+    Filter::parse(asked.filter.iter().map(|(k, v)| (k.as_str(), v.as_str()))).ok()
+}
+
+fn unix_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_filters_are_understood() {
+        assert!(filter_of(r#"{"filter":{"site":"a"}}"#).is_some());
+        assert!(filter_of(r#"{"filter":{}}"#).unwrap().is_empty());
+        for other in [
+            "",
+            "x",
+            "{}",
+            r#"{"filter":null}"#,
+            r#"{"filter":{"x":"1"}}"#,
+            r#"{"filter":{"bbox":"1"}}"#,
+            r#"{"filter":{},"x":1}"#,
+        ] {
+            assert!(filter_of(other).is_none(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What of the picture a client looks at. Pure.
+
+use crate::{
+    feature::{Key, Kind, Severity},
+    geometry::Bounds,
+};
+
+/// Most sites of one filter.
+const SITES_MAX: usize = 64;
+
+/// A client's filter. Parts that are not given take everything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    bbox: Option<Bounds>,
+    severities: Option<Vec<Severity>>,
+    sites: Option<Vec<String>>,
+    kinds: Option<Vec<Kind>>,
+}
+
+/// Which part of a filter is wrong, and how.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {problem}")]
+pub struct FilterFault {
+    /// The parameter.
+    pub name: &'static str,
+    /// What it must be.
+    pub problem: &'static str,
+}
+
+impl Filter {
+    /// Reads the parameters it knows, each as a list with commas; others are not looked at.
+    ///
+    /// # Errors
+    /// [`FilterFault`].
+    pub fn parse<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, FilterFault> {
+        let mut filter = Self::default();
+        for (name, value) in parameters {
+            match name {
+                "bbox" => filter.bbox = Some(bbox(value)?),
+                "severity" => {
+                    filter.severities =
+                        Some(list("severity", value, Severity::parse, "takes low, medium, high, critical")?);
+                }
+                "kind" => filter.kinds = Some(list("kind", value, Kind::parse, "takes marker, zone")?),
+                "site" => {
+                    let sites: Vec<String> = value.split(',').map(str::to_owned).collect();
+                    if sites.len() > SITES_MAX || sites.iter().any(String::is_empty) {
+                        return Err(FilterFault { name: "site", problem: "takes 1 to 64 names" });
+                    }
+                    filter.sites = Some(sites);
+                }
+                _ => {}
+            }
+        }
+        Ok(filter)
+    }
+
+    /// Whether it takes everything.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it looks at this marker or zone at all.
+    pub fn names(&self, key: &Key) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&key.kind))
+            && self.sites.as_ref().is_none_or(|sites| sites.iter().any(|site| **site == *key.site))
+    }
+
+    /// Whether it takes this state of it.
+    pub fn takes(&self, key: &Key, bounds: Bounds, severity: Severity) -> bool {
+        self.names(key)
+            && self.severities.as_ref().is_none_or(|severities| severities.contains(&severity))
+            && self.bbox.as_ref().is_none_or(|bbox| bbox.overlaps(&bounds))
+    }
+}
+
+fn list<T>(
+    name: &'static str,
+    value: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    problem: &'static str,
+) -> Result<Vec<T>, FilterFault> {
+    value.split(',').map(parse).collect::<Option<_>>().ok_or(FilterFault { name, problem })
+}
+
+fn bbox(value: &str) -> Result<Bounds, FilterFault> {
+    let fault = FilterFault { name: "bbox", problem: "takes west,south,east,north in degrees" };
+    let numbers: Vec<f64> = value.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| fault.clone())?;
+    match numbers[..] {
+        [west, south, east, north]
+            if [west, east].iter().all(|v| v.abs() <= 180.0) && -90.0 <= south && south <= north && north <= 90.0 =>
+        {
+            Ok(Bounds { west, south, east, north })
+        }
+        _ => Err(fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_lists_and_all_must_fit() {
+        let filter =
+            Filter::parse([("site", "a,b"), ("severity", "high,critical"), ("kind", "marker"), ("other", "x")])
+                .unwrap();
+        let key = |kind, site: &str| Key { kind, site: site.into(), id: "i".into() };
+        let here = Bounds { west: 1.0, south: 1.0, east: 1.0, north: 1.0 };
+        assert!(filter.takes(&key(Kind::Marker, "a"), here, Severity::High));
+        assert!(!filter.takes(&key(Kind::Marker, "a"), here, Severity::Low));
+        assert!(!filter.takes(&key(Kind::Marker, "c"), here, Severity::High));
+        assert!(!filter.takes(&key(Kind::Zone, "b"), here, Severity::Critical));
+        assert!(Filter::default().takes(&key(Kind::Zone, "c"), here, Severity::Low));
+    }
+
+    #[test]
+    fn wrong_parts_are_named() {
+        for (name, value) in [
+            ("bbox", "1,2,3"),
+            ("bbox", "1,2,3,x"),
+            ("bbox", "0,5,1,4"),
+            ("bbox", "nan,0,1,1"),
+            ("bbox", "-181,0,1,1"),
+            ("severity", "urgent"),
+            ("severity", ""),
+            ("kind", "markers"),
+            ("site", "a,,b"),
+        ] {
+            assert_eq!(Filter::parse([(name, value)]).unwrap_err().name, name, "{value}");
+        }
+        assert!(Filter::parse([("bbox", "170,-10,-170,10")]).is_ok());
+    }
+}

@@ -1,0 +1,121 @@
+//! What the tactical API counts. Names and labels are an interface: `docs/METRICS.md` is made from here.
+
+use crate::{
+    event::{Channel, GapReason},
+    sanitise::Rejection,
+};
+use agentforge_metrics::{Counter, Gauge, Histogram, Metric, buckets};
+
+/// Events that were written to clients.
+pub const PUBLISHED: Metric = Metric::counter(
+    "tactical_alerts_published_total",
+    &["channel"],
+    "Events delivered to clients, counted after the write to their socket; channel is sse or ws.",
+);
+/// Clients now.
+pub const CLIENTS: Metric = Metric::gauge("tactical_stream_clients", &["channel"], "Clients that hold a slot now.");
+/// Messages that are no event.
+pub const REJECTED: Metric = Metric::counter(
+    "tactical_events_rejected_total",
+    &["reason"],
+    "Messages on the stream that changed nothing, because they could not be made sense of.",
+);
+/// Clients that were cut off.
+pub const DROPPED: Metric = Metric::counter(
+    "tactical_clients_dropped_total",
+    &["channel", "reason"],
+    "Clients that the API cut off: slow_consumer, protocol (WebSocket), restart (told to reconnect).",
+);
+/// Clients that were not let in.
+pub const REFUSED: Metric = Metric::counter(
+    "tactical_clients_refused_total",
+    &["channel", "reason"],
+    "Clients that were refused, by the code of the refusal.",
+);
+/// How late events are.
+pub const LAG: Metric = Metric::histogram(
+    "tactical_delivery_lag_seconds",
+    buckets::REQUEST_SECONDS,
+    &["channel"],
+    "From the stream's timestamp to the write to a socket; up to 16 clients of each event are looked at.",
+);
+/// Gaps told to clients.
+pub const GAPS: Metric = Metric::counter(
+    "tactical_gaps_total",
+    &["reason"],
+    "Gap notices written to clients: expired (older than the stream keeps), conflated, reset (another stream).",
+);
+/// States passed over for slow clients.
+pub const CONFLATED: Metric = Metric::counter(
+    "tactical_events_conflated_total",
+    &[],
+    "Older states that slow clients did not get, because a newer one of the same marker waited.",
+);
+/// Events read again for clients that resumed.
+pub const REPLAYED: Metric = Metric::counter(
+    "tactical_events_replayed_total",
+    &[],
+    "Events read from the stream for clients that resumed behind what is kept in memory.",
+);
+/// The picture's size.
+pub const FEATURES: Metric =
+    Metric::gauge("tactical_features", &["kind"], "Markers and zones that are on the picture now.");
+/// Evidence asked for.
+pub const EVIDENCE: Metric = Metric::counter(
+    "tactical_evidence_requests_total",
+    &["outcome"],
+    "Requests for evidence: served, forged, expired, unknown, unavailable.",
+);
+
+/// All of them.
+pub const METRICS: &[Metric] =
+    &[PUBLISHED, CLIENTS, REJECTED, DROPPED, REFUSED, LAG, GAPS, CONFLATED, REPLAYED, FEATURES, EVIDENCE];
+
+/// Handles that are used for every event.
+pub struct Handles {
+    /// Events delivered, by channel.
+    pub published: [Counter; 2],
+    /// Lag, by channel.
+    pub lag: [Histogram; 2],
+    /// Gap notices, by reason.
+    pub gaps: [Counter; 3],
+    /// States passed over.
+    pub conflated: Counter,
+}
+
+impl Handles {
+    /// Makes them; every series is there from the start.
+    pub fn new() -> Self {
+        for reason in Rejection::ALL {
+            REJECTED.add(&[reason.as_str()], 0);
+        }
+        let channels = [Channel::Sse, Channel::Ws].map(Channel::as_str);
+        Self {
+            published: channels.map(|c| PUBLISHED.counter_handle(&[c])),
+            lag: channels.map(|c| LAG.histogram_handle(&[c])),
+            gaps: GapReason::ALL.map(|reason| GAPS.counter_handle(&[reason.as_str()])),
+            conflated: CONFLATED.counter_handle(&[]),
+        }
+    }
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The gauge of clients on a channel.
+pub fn clients(channel: Channel) -> Gauge {
+    CLIENTS.gauge_handle(&[channel.as_str()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_is_sound() {
+        assert_eq!(agentforge_metrics::check(&[METRICS]), Vec::<String>::new());
+    }
+}

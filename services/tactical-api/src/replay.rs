@@ -1,0 +1,164 @@
+//! Answers the fan-out when a client needs what is no longer in memory: one read of the stream at a time.
+//!
+//! A client asks again when it has written what it got, so a slow one costs no more than one batch. Reads
+//! at once are bounded; those beyond wait in line.
+
+use crate::{
+    event::{Before, Epoch, Event, EventId, GapReason},
+    fanout::{Found, From, Hub, Wanted},
+    history::{self, Begin, Error, holes},
+    links::Signer,
+    live::Live,
+    metrics::REPLAYED,
+    sanitise::sanitise,
+};
+use agentforge_jetstream::{
+    Nats,
+    subjects::{STREAM_TACTICAL, TACTICAL_FILTER},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+/// Reads at once.
+const READS_AT_ONCE: usize = 32;
+/// Messages of one read.
+const MESSAGES: usize = 256;
+/// Bytes of one read, about.
+const BYTES: usize = 256 << 10;
+/// How long a client waits for a stream that cannot be read.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What a read needs.
+#[derive(Clone)]
+pub struct Replay {
+    /// Where the stream is.
+    pub nats: Nats,
+    /// What the sequences belong to.
+    pub live: Live,
+    /// Makes links.
+    pub signer: Signer,
+    /// Gets the answers.
+    pub hub: Hub,
+}
+
+impl Replay {
+    /// Answers until the stop.
+    pub async fn run(self, mut wanted: mpsc::UnboundedReceiver<Wanted>, stop: CancellationToken) {
+        let (permits, tasks) = (Arc::new(Semaphore::new(READS_AT_ONCE)), TaskTracker::new());
+        loop {
+            let one = tokio::select! {
+                one = wanted.recv() => one,
+                () = stop.cancelled() => return,
+            };
+            let Some(one) = one else { return };
+            let permit = tokio::select! {
+                permit = permits.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
+                () = stop.cancelled() => return,
+            };
+            let (this, stop) = (self.clone(), stop.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    found = this.answer(one.from) => this.hub.feed(one.client, found),
+                    () = stop.cancelled() => {}
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn answer(&self, from: From) -> Option<Found> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            // While the stream is being read anew its sequences mean nothing.
+            if let Some(epoch) = self.live.epoch() {
+                match self.read(from, &epoch).await {
+                    Ok(found) => return Some(found),
+                    Err(error) => debug!(%error, "a client waits for the stream"),
+                }
+            }
+            if Instant::now() >= end {
+                return None;
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn read(&self, from: From, epoch: &Epoch) -> Result<Found, Error> {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let begin = match from {
+            From::After(seq) => Begin::Seq(seq + 1),
+            From::Since(moment) => Begin::Time(moment),
+        };
+        let batch = history::read(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, begin, MESSAGES, BYTES).await?;
+        let Some(first) = batch.messages.first().map(|message| message.seq) else {
+            return self.at_end(from, epoch, now).await;
+        };
+        let mut after = match from {
+            From::After(seq) => seq,
+            // What lies before the moment is not missing, unless the stream begins later than that.
+            From::Since(_) => first - 1,
+        };
+        let kept_from = match from {
+            From::After(seq) if first == seq + 1 => first,
+            _ => self.bounds().await?.0,
+        };
+        let mut events: Vec<Arc<Event>> = Vec::with_capacity(batch.messages.len());
+        if matches!(from, From::Since(_)) && kept_from == first && first > 1 {
+            let id = |seq| EventId { epoch: epoch.clone(), seq };
+            events.push(Arc::new(Event::gap(GapReason::Expired, &id(1), &id(first - 1), first - 1, now)));
+        }
+        for message in batch.messages {
+            events.extend(holes(after, message.seq, kept_from, epoch, now).into_iter().map(Arc::new));
+            after = message.seq;
+            let stored_at = jiff::Timestamp::from_nanosecond(message.stored_unix_ns).unwrap_or_default();
+            // What is refused was counted when it came.
+            if let Ok(change) = sanitise(&message.subject, &message.payload, stored_at) {
+                let id = EventId { epoch: epoch.clone(), seq: message.seq };
+                let ms = stored_at.as_millisecond();
+                events.push(Arc::new(Event::of_change(change, Before::Unknown, &id, ms, &self.signer)));
+                REPLAYED.inc(&[]);
+            }
+        }
+        Ok(Found { events, after, is_at_end: batch.is_at_end })
+    }
+
+    /// The stream has nothing behind where the client is.
+    async fn at_end(&self, from: From, epoch: &Epoch, now: i64) -> Result<Found, Error> {
+        let (first, last) = self.bounds().await?;
+        if let From::After(seq) = from
+            && seq < last
+        {
+            // Something may have come in between; what is missing after that is really gone.
+            let begin = Begin::Seq(seq + 1);
+            let again = history::read(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, begin, 1, BYTES).await?;
+            if !again.messages.is_empty() {
+                return Ok(Found { events: Vec::new(), after: seq, is_at_end: false });
+            }
+        }
+        let events = match from {
+            From::Since(_) => Vec::new(),
+            From::After(seq) if seq > last => {
+                // It saw what this stream never had: a server came back without its newest messages.
+                let id = |seq| EventId { epoch: epoch.clone(), seq };
+                vec![Event::gap(GapReason::Reset, &id(last + 1), &id(seq), seq - last, now)]
+            }
+            From::After(seq) => holes(seq, last + 1, first, epoch, now),
+        };
+        Ok(Found { events: events.into_iter().map(Arc::new).collect(), after: last, is_at_end: true })
+    }
+
+    /// The first and the last sequence that the stream has.
+    async fn bounds(&self) -> Result<(u64, u64), Error> {
+        let failed = |reason| Error::Unavailable { stream: STREAM_TACTICAL.to_owned(), reason };
+        let stream = self.nats.jetstream().get_stream(STREAM_TACTICAL).await.map_err(|e| failed(e.to_string()))?;
+        let state = &stream.cached_info().state;
+        Ok((state.first_sequence, state.last_sequence))
+    }
+}

@@ -1,0 +1,229 @@
+//! The wiring: settings in, one listener, the tail of the stream, the fan-out, and the order of the stop.
+
+use crate::{
+    api::{Api, router},
+    config::{self, Config},
+    error::Error,
+    evidence::{Aliases, Store},
+    expiry,
+    fanout::{Ended, Hub, Settings, Wanted},
+    live::Live,
+    metrics,
+    replay::Replay,
+    slots::Slots,
+    stream::Streams,
+    tail::{Tail, Target},
+};
+use agentforge_config::{Common, Reader, Setting};
+use agentforge_jetstream::{
+    Nats, NatsConfig,
+    subjects::{EVIDENCE_FILTER, STREAM_EVIDENCE, STREAM_TACTICAL, TACTICAL_FILTER},
+    topology::{self, TacticalConfig, ensure, tactical_plan},
+};
+use agentforge_metrics::Metric;
+use agentforge_runtime::{
+    Endpoints, OnEnd, Runtime, Service, admin_router, bind,
+    http::{instrument, serve_with_takeover, server_config},
+    serve_metrics,
+};
+use async_trait::async_trait;
+use rustls::ServerConfig;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    time::{sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Between two tries to make the stream.
+const ENSURE_AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks at whether there is evidence to follow.
+const EVIDENCE_AGAIN: Duration = Duration::from_secs(5);
+/// Between two tries to follow the stream.
+const FOLLOW_AGAIN: Duration = Duration::from_millis(250);
+/// What of the grace is left to clients for reading their last words.
+const FAREWELL: Duration = Duration::from_secs(6);
+/// Closing the connection to NATS.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// The tactical API.
+pub struct TacticalApi {
+    config: Config,
+    runtime: Runtime,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    nats: Nats,
+    hub: Hub,
+    ends: Vec<Ended>,
+    wanted: mpsc::UnboundedReceiver<Wanted>,
+    endpoints: Endpoints,
+}
+
+#[async_trait]
+impl Service for TacticalApi {
+    const NAME: &'static str = "tactical-api";
+    type Config = Config;
+
+    fn settings() -> Vec<(&'static str, Vec<Setting>)> {
+        vec![
+            ("Tactical-api", config::SETTINGS.to_vec()),
+            ("Tactical-api: Stream", TacticalConfig::SETTINGS.to_vec()),
+            ("NATS", NatsConfig::SETTINGS.to_vec()),
+            ("Common", Common::SETTINGS.to_vec()),
+        ]
+    }
+
+    fn read_config(reader: &mut Reader<'_>) -> Config {
+        Config::read(reader)
+    }
+
+    fn common(config: &Config) -> &Common {
+        &config.common
+    }
+
+    fn metrics() -> Vec<&'static [Metric]> {
+        vec![metrics::METRICS, agentforge_jetstream::metrics::CATALOGUE]
+    }
+
+    async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
+        let tls = config.tls.as_ref().map(server_config).transpose()?;
+        let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
+        let address = listener.local_addr()?;
+        // Addresses are told as http URLs; with TLS they would be wrong ones.
+        let http = Some(address).filter(|_| tls.is_none());
+        let metrics = serve_metrics(&runtime, &config.common).await?;
+        let nats = Nats::connect(&config.nats, "tactical-api").await?;
+        let settings = Settings {
+            heartbeats: [config.limits.sse_heartbeat, config.limits.ws_heartbeat],
+            client_buffer_bytes: config.limits.client_buffer_bytes,
+            signer: config.signer.clone(),
+        };
+        let (want, wanted) = mpsc::unbounded_channel();
+        let (hub, ends) = Hub::start(&settings, &want).map_err(Error::FanOut)?;
+        info!(%address, is_tls = tls.is_some(), clients_max = config.limits.clients, "listening");
+        let endpoints = Endpoints { http, grpc: None, metrics };
+        Ok(Self { config, runtime, listener, tls, nats, hub, ends, wanted, endpoints })
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        self.endpoints
+    }
+
+    async fn run(self) -> Result<(), anyhow::Error> {
+        let Self { config, runtime, listener, tls, nats, hub, ends, wanted, .. } = self;
+        let live = Live::new(hub.clone(), config.signer.clone());
+        // Clients that are still here after the stop get events until they are told to go.
+        let farewell = CancellationToken::new();
+        follow(&config, &runtime, &nats, &live, &farewell);
+        let replay = Replay { nats: nats.clone(), live: live.clone(), signer: config.signer.clone(), hub: hub.clone() };
+        let aliases = Aliases::default();
+        let evidence =
+            Target { stream: STREAM_EVIDENCE, filter: EVIDENCE_FILTER, headers_only: true, again: EVIDENCE_AGAIN };
+        let supervisor = runtime.supervisor();
+        let stop = farewell.clone();
+        supervisor.spawn("replay", OnEnd::Stop, async move {
+            replay.run(wanted, stop).await;
+            Ok(())
+        });
+        let (learning, tail, stop) = (aliases.clone(), Tail::new(nats.clone(), evidence), farewell.clone());
+        supervisor.spawn("evidence-names", OnEnd::Stop, async move {
+            learning.follow(tail, stop).await;
+            Ok(())
+        });
+        let slots = Slots::new(config.limits.clients, config.limits.clients_per_address);
+        let streams = Streams::new(config.access.clone(), slots, live.clone(), hub.clone());
+        let api = Api {
+            access: config.access.clone(),
+            nats: nats.clone(),
+            site: config.common.site.clone(),
+            live,
+            signer: config.signer.clone(),
+            evidence: Store::new(nats.clone(), aliases),
+        };
+        let router = instrument(router(api).merge(admin_router(&runtime)), &runtime);
+        let (stop, grace) = (runtime.stopping(), runtime.grace());
+        supervisor.spawn("http", OnEnd::Stop, async move {
+            Ok(serve_with_takeover(listener, tls, router, streams, stop, grace).await?)
+        });
+        let (is_whole, threads) = (runtime.stopping(), async move {
+            for ended in ends {
+                ended.await.map_err(|_| Error::FanOutEnded)?;
+            }
+            Ok::<(), Error>(())
+        });
+        let mut threads = std::pin::pin!(threads);
+        tokio::select! {
+            () = is_whole.cancelled() => {}
+            ended = &mut threads => {
+                runtime.stopping().cancel();
+                return Err(ended.err().unwrap_or(Error::FanOutEnded).into());
+            }
+        }
+        let grace = runtime.grace();
+        info!("telling clients to connect elsewhere");
+        hub.stop(grace.saturating_sub(FAREWELL).max(grace / 2));
+        let ended = timeout_at(runtime.drain_deadline(), threads).await;
+        farewell.cancel();
+        if timeout(CLOSE_MAX, nats.drain()).await.is_err() {
+            warn!("the NATS connection was closed without the server's word");
+        }
+        // Clients that were still here at the deadline are cut with the process.
+        Ok(ended.unwrap_or(Ok(()))?)
+    }
+}
+
+/// The tasks that bring the stream to the picture, and the gates that tell whether they can.
+fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, stop: &CancellationToken) {
+    let supervisor = runtime.supervisor();
+    let (gate, missing) = (runtime.readiness().gate("stream", true), Arc::new(Notify::new()));
+    gate.set(false, "not followed yet");
+    let connection = runtime.readiness().gate("nats", true);
+    let (connected, until) = (nats.connected(), stop.clone());
+    supervisor.spawn("connection", OnEnd::Stop, async move {
+        let mut connected = connected;
+        loop {
+            let is_up = *connected.borrow_and_update();
+            connection.set(is_up, if is_up { "connected" } else { "not connected" });
+            tokio::select! {
+                changed = connected.changed() => if changed.is_err() { break },
+                () = until.cancelled() => break,
+            }
+        }
+        Ok(())
+    });
+    let (plan, js, until, wake) =
+        (tactical_plan(&config.stream), nats.jetstream().clone(), stop.clone(), missing.clone());
+    supervisor.spawn("topology", OnEnd::Stop, async move {
+        loop {
+            match ensure(&js, &plan).await {
+                Err(error @ topology::Error::Incompatible { .. }) => return Err(Error::Topology(error).into()),
+                Err(error) => warn!(error = &error as &dyn std::error::Error, "the stream cannot be made sure of"),
+                Ok(_) => {}
+            }
+            tokio::select! {
+                () = async { sleep(ENSURE_AGAIN).await; wake.notified().await } => {}
+                () = until.cancelled() => return Ok(()),
+            }
+        }
+    });
+    let target = Target { stream: STREAM_TACTICAL, filter: TACTICAL_FILTER, headers_only: false, again: FOLLOW_AGAIN };
+    let (tail, following, until) = (Tail::new(nats.clone(), target), live.clone(), stop.clone());
+    supervisor.spawn("picture", OnEnd::Stop, async move {
+        let told = |outcome: Result<(), String>| match outcome {
+            Ok(()) => gate.set(true, "followed"),
+            Err(reason) => {
+                gate.set(false, reason);
+                missing.notify_one();
+            }
+        };
+        following.follow(tail, told, until).await;
+        Ok(())
+    });
+    let (nats, live, max_age, until) = (nats.clone(), live.clone(), config.stream.max_age, stop.clone());
+    supervisor.spawn("expiry", OnEnd::Stop, async move {
+        expiry::run(nats, live, max_age, until).await;
+        Ok(())
+    });
+}

@@ -1,0 +1,352 @@
+//! The two streams: who comes in, in which order that is checked, and what the first bytes are.
+//!
+//! Takes connections out of HTTP and hands them to the fan-out, with a place or with a refusal. A refusal
+//! of a WebSocket comes behind the upgrade, because browsers show a close code and no status.
+
+use crate::{
+    access::{self, SUBPROTOCOL},
+    config::Access,
+    event::{Channel, EventId},
+    fanout::{Hub, Join, Role},
+    filter::Filter,
+    live::{Asked, Live},
+    metrics::REFUSED,
+    slots::{Full, Slots},
+    ws::{self, code},
+};
+use agentforge_runtime::http::{Socket, Taken, Takeover};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
+use bytes::{Bytes, BytesMut};
+use std::{borrow::Cow, sync::Arc};
+
+/// The path of server-sent events.
+pub const SSE_PATH: &str = "/events/stream";
+/// The path of the WebSocket.
+pub const WS_PATH: &str = "/events/ws";
+
+/// Where a client of SSE says what it has.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// When a refused client may try again, seconds.
+const RETRY_AFTER: u32 = 5;
+/// Before an SSE client connects again, milliseconds; each is told its own, so that they do not come at once.
+const RETRY_MS: std::ops::Range<u32> = 1000..3000;
+
+/// Why a client is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No client certificate.
+    Certificate,
+    /// No valid token.
+    Token,
+    /// A parameter makes no sense.
+    Parameter(String),
+    /// All places are taken.
+    Full(Full),
+    /// The picture is not whole: the stream cannot be read.
+    Unavailable,
+    /// It asked for a WebSocket in a way that is none.
+    Handshake(&'static str),
+}
+
+impl Refusal {
+    /// A stable short name, also in the body.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Certificate => "client_cert_required",
+            Self::Token => "unauthorized",
+            Self::Parameter(_) => "invalid_argument",
+            Self::Full(Full::All) => "too_many_clients",
+            Self::Full(Full::Address) => "too_many_clients_ip",
+            Self::Unavailable => "unavailable",
+            Self::Handshake(_) => "upgrade_required",
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Certificate => StatusCode::FORBIDDEN,
+            Self::Token => StatusCode::UNAUTHORIZED,
+            Self::Parameter(_) => StatusCode::BAD_REQUEST,
+            Self::Full(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Handshake(_) => StatusCode::UPGRADE_REQUIRED,
+        }
+    }
+
+    fn close_code(&self) -> u16 {
+        match self {
+            Self::Certificate => code::CERTIFICATE,
+            Self::Token => code::UNAUTHORIZED,
+            Self::Parameter(_) => code::BAD_REQUEST,
+            Self::Full(_) => code::TOO_MANY,
+            Self::Unavailable => code::TRY_LATER,
+            Self::Handshake(_) => code::PROTOCOL,
+        }
+    }
+
+    fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::Certificate => "a client certificate is needed".into(),
+            Self::Token => "a valid token is needed: Authorization header, cookie or subprotocol".into(),
+            Self::Parameter(problem) => problem.clone().into(),
+            Self::Full(Full::All) => "all places are taken".into(),
+            Self::Full(Full::Address) => "all places of this address are taken".into(),
+            Self::Unavailable => "the stream cannot be read now".into(),
+            Self::Handshake(problem) => (*problem).into(),
+        }
+    }
+
+    fn headers(&self) -> String {
+        match self {
+            Self::Token => "WWW-Authenticate: Bearer\r\n".to_owned(),
+            Self::Full(_) | Self::Unavailable => format!("Retry-After: {RETRY_AFTER}\r\n"),
+            Self::Handshake(_) => "Upgrade: websocket\r\n".to_owned(),
+            Self::Certificate | Self::Parameter(_) => String::new(),
+        }
+    }
+
+    /// As an answer of HTTP, head and body.
+    fn answer(&self) -> Bytes {
+        let status = self.status();
+        let title = status.canonical_reason().unwrap_or_default();
+        let body = serde_json::json!({
+            "type": "about:blank", "title": title, "status": status.as_u16(), "code": self.code(), "detail": self.detail(),
+        });
+        let body = body.to_string();
+        format!(
+            "HTTP/1.1 {} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n{}{}\r\n{body}",
+            status.as_u16(),
+            body.len(),
+            COMMON_HEADERS,
+            self.headers(),
+        )
+        .into()
+    }
+}
+
+/// On every answer. The connection is no longer HTTP's, so nothing follows.
+const COMMON_HEADERS: &str = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n";
+
+/// What both streams need. Clones share it.
+#[derive(Clone)]
+pub struct Streams(Arc<Inner>);
+
+struct Inner {
+    access: Access,
+    slots: Slots,
+    live: Live,
+    hub: Hub,
+}
+
+impl Streams {
+    /// Over these parts.
+    pub fn new(access: Access, slots: Slots, live: Live, hub: Hub) -> Self {
+        Self(Arc::new(Inner { access, slots, live, hub }))
+    }
+
+    /// Checks in the order of the contract and takes a place.
+    fn admit(&self, taken: &Taken, channel: Channel) -> Result<Role, Refusal> {
+        let Inner { access, slots, live, .. } = &*self.0;
+        let (headers, peer) = (&taken.head.headers, taken.peer);
+        if !access.has_certificate(peer, headers, has_certificate(&taken.socket)) {
+            return Err(Refusal::Certificate);
+        }
+        if !access.may_read(headers) {
+            return Err(Refusal::Token);
+        }
+        let (asked, filter) = asked(&taken.head).map_err(Refusal::Parameter)?;
+        let slot = slots.take(access.address(peer, headers), channel).map_err(Refusal::Full)?;
+        let (start, notice) = live.start(asked).ok_or(Refusal::Unavailable)?;
+        Ok(Role::Client { slot, filter, start, notice, unread: taken.unread.clone() })
+    }
+}
+
+impl Takeover for Streams {
+    fn wants(&self, head: &Parts) -> bool {
+        let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
+            || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+        head.method == Method::GET && !has_body && channel_of(head.uri.path()).is_some()
+    }
+
+    fn take(&self, taken: Taken) {
+        let Some(channel) = channel_of(taken.head.uri.path()) else { return };
+        let refuse = |refusal: &Refusal| REFUSED.inc(&[channel.as_str(), refusal.code()]);
+        let upgrade = match channel {
+            Channel::Ws => match handshake(&taken.head.headers) {
+                Ok(answer) => Some(answer),
+                Err(problem) => {
+                    let refusal = Refusal::Handshake(problem);
+                    refuse(&refusal);
+                    let join = Join { socket: taken.socket, channel, greeting: refusal.answer(), role: Role::Refused };
+                    return self.0.hub.join(join);
+                }
+            },
+            Channel::Sse => None,
+        };
+        let (greeting, role) = match (self.admit(&taken, channel), upgrade) {
+            (Ok(role), None) => (sse_head(), role),
+            (Ok(role), Some(upgrade)) => (upgrade.into(), role),
+            (Err(refusal), None) => {
+                refuse(&refusal);
+                (refusal.answer(), Role::Refused)
+            }
+            (Err(refusal), Some(upgrade)) => {
+                refuse(&refusal);
+                let mut answer = BytesMut::from(upgrade.as_bytes());
+                let reason = format!("{}: {}", refusal.code(), refusal.detail());
+                answer.extend_from_slice(&ws::close(refusal.close_code(), &reason));
+                (answer.freeze(), Role::Refused)
+            }
+        };
+        self.0.hub.join(Join { socket: taken.socket, channel, greeting, role });
+    }
+}
+
+fn channel_of(path: &str) -> Option<Channel> {
+    match path {
+        SSE_PATH => Some(Channel::Sse),
+        WS_PATH => Some(Channel::Ws),
+        _ => None,
+    }
+}
+
+fn has_certificate(socket: &Socket) -> bool {
+    match socket {
+        Socket::Plain(_) => false,
+        Socket::Tls(_, session) => session.peer_certificates().is_some_and(|chain| !chain.is_empty()),
+    }
+}
+
+/// The body ends with the connection, so that every frame is the same bytes for everybody.
+fn sse_head() -> Bytes {
+    let retry = rand::random_range(RETRY_MS);
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n{COMMON_HEADERS}\r\nretry: {retry}\n\n"
+    );
+    head.into()
+}
+
+/// The answer to a WebSocket's request.
+fn handshake(headers: &HeaderMap) -> Result<String, &'static str> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let has = |name: HeaderName, word: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+    };
+    if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
+        return Err("this path speaks WebSocket: send Upgrade: websocket");
+    }
+    if text(header::SEC_WEBSOCKET_VERSION) != "13" {
+        return Err("WebSocket version 13 is spoken here");
+    }
+    let key = text(header::SEC_WEBSOCKET_KEY);
+    // 16 bytes in base64.
+    if key.len() != 24 {
+        return Err("Sec-WebSocket-Key is missing or wrong");
+    }
+    let protocol = match access::offers_subprotocol(headers) {
+        true => format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"),
+        false => String::new(),
+    };
+    Ok(format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n{protocol}\r\n",
+        ws::accept_of(key),
+    ))
+}
+
+/// What a client wants to see, and from where.
+fn asked(head: &Parts) -> Result<(Asked, Filter), String> {
+    let query = head.uri.query().unwrap_or_default();
+    let parameters: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
+    let filter = Filter::parse(parameters.iter().map(|(k, v)| (&**k, &**v))).map_err(|fault| fault.to_string())?;
+    let find = |name: &str| parameters.iter().find(|(k, _)| k == name).map(|(_, v)| &**v).filter(|v| !v.is_empty());
+    let last_id = head.headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()).filter(|v| !v.is_empty());
+    let asked = match (last_id, find("since")) {
+        // An id of somebody else's: this client has nothing of ours.
+        (Some(id), _) => match EventId::parse(id) {
+            Some(id) => Asked::Id(id),
+            None => return Err("Last-Event-ID: is not an id of this stream".to_owned()),
+        },
+        (None, Some(since)) => since_of(since).ok_or("since: takes an id, a sequence or an RFC 3339 time")?,
+        (None, None) => match find("snapshot").map(agentforge_config::truth) {
+            None | Some(Ok(false)) => Asked::Live,
+            Some(Ok(true)) => Asked::Snapshot,
+            Some(Err(_)) => return Err("snapshot: takes true or false".to_owned()),
+        },
+    };
+    Ok((asked, filter))
+}
+
+fn since_of(since: &str) -> Option<Asked> {
+    if let Ok(seq) = since.parse::<u64>() {
+        return (seq < u64::MAX).then_some(Asked::Seq(seq));
+    }
+    if let Some(id) = EventId::parse(since) {
+        return Some(Asked::Id(id));
+    }
+    since.parse::<jiff::Timestamp>().ok().map(|moment| Asked::Since(moment.as_millisecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Epoch;
+    use axum::http::Request;
+
+    fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let builder = headers.iter().fold(Request::get(uri), |b, (k, v)| b.header(*k, *v));
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn where_a_client_begins() {
+        let id = |seq| Asked::Id(EventId { epoch: Epoch::of(1_000), seq });
+        for (uri, last, expected) in [
+            ("/events/stream", None, Asked::Live),
+            ("/events/stream?snapshot=true", None, Asked::Snapshot),
+            ("/events/stream?snapshot=0", None, Asked::Live),
+            ("/events/stream?snapshot=true", Some("1-7"), id(7)),
+            ("/events/stream?since=1-7", None, id(7)),
+            ("/events/stream?since=5", Some("1-7"), id(7)),
+            ("/events/stream?since=42", None, Asked::Seq(42)),
+            ("/events/stream?since=2026-01-01T00:00:00Z", None, Asked::Since(1_767_225_600_000)),
+            ("/events/stream?since=2026-01-01T01:00:00%2B01:00", None, Asked::Since(1_767_225_600_000)),
+        ] {
+            let headers: Vec<_> = last.map(|id| ("last-event-id", id)).into_iter().collect();
+            assert_eq!(asked(&head(uri, &headers)).unwrap().0, expected, "{uri} {last:?}");
+        }
+        for (uri, last) in [
+            ("/x?since=yesterday", None),
+            ("/x?since=18446744073709551615", None),
+            ("/x?snapshot=maybe", None),
+            ("/x?bbox=1,2", None),
+            ("/x?kind=tree", None),
+            ("/x", Some("nonsense")),
+            ("/x", Some("1-99999999999999999999999")),
+        ] {
+            let headers: Vec<_> = last.map(|id| ("last-event-id", id)).into_iter().collect();
+            assert!(asked(&head(uri, &headers)).is_err(), "{uri} {last:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_handshake_is_one() {
+        let good = [
+            ("upgrade", "WebSocket"),
+            ("connection", "keep-alive, Upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let answer = handshake(&head("/", &good).headers).unwrap();
+        assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+        assert!(!answer.contains("Protocol:"), "{answer}");
+        for missing in 0..good.len() {
+            let mut headers = good.to_vec();
+            headers.remove(missing);
+            assert!(handshake(&head("/", &headers).headers).is_err(), "{missing}");
+        }
+        let offered = [&good[..], &[("sec-websocket-protocol", "agentforge.v1, bearer.secret")]].concat();
+        let answer = handshake(&head("/", &offered).headers).unwrap();
+        assert!(answer.contains("Sec-WebSocket-Protocol: agentforge.v1\r\n") && !answer.contains("secret"), "{answer}");
+    }
+}

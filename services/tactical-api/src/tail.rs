@@ -1,0 +1,255 @@
+//! Following a stream in order, for ever: a push consumer without acknowledgements, watched and made anew.
+//!
+//! Owns order and completeness: what it gives is every message of the stream once, with a word where one is
+//! missing because the stream no longer has it, or because the stream is another one. Relies on consumer
+//! sequences and idle heartbeats to notice what it did not get. Never gives up.
+
+use crate::event::Epoch;
+use agentforge_jetstream::{AckInfo, Nats};
+use async_nats::{
+    Message, StatusCode, Subscriber,
+    jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, push},
+};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use std::time::Duration;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+
+/// The server says so often that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Without a word for so long the consumer is made anew.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
+/// Messages given at once.
+const BATCH_MAX: usize = 256;
+/// Bytes given at once, about.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// What is followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The stream.
+    pub stream: &'static str,
+    /// Which subjects.
+    pub filter: &'static str,
+    /// Payloads are not needed.
+    pub headers_only: bool,
+    /// Between two tries while the stream cannot be followed.
+    pub again: Duration,
+}
+
+/// A message of the stream.
+#[derive(Clone, Debug)]
+pub struct Tailed {
+    /// Where it was published.
+    pub subject: String,
+    /// Its sequence.
+    pub seq: u64,
+    /// When it was stored, in unix nanoseconds.
+    pub stored_unix_ns: i128,
+    /// Its bytes.
+    pub payload: Bytes,
+    /// Its headers.
+    pub headers: Option<async_nats::HeaderMap>,
+    /// Messages that waited behind it when it was sent: none, and it is the newest.
+    pub pending: u64,
+}
+
+/// What happened, in order.
+#[derive(Debug)]
+pub enum News {
+    /// Following begins. The newest state of every subject comes first, as messages up to `head`.
+    Began {
+        /// The stream's incarnation.
+        epoch: Epoch,
+        /// Its newest sequence.
+        head: u64,
+        /// There is nothing to come before what is new.
+        is_empty: bool,
+    },
+    /// As `Began`, and what was followed before is no longer there.
+    Reset {
+        /// The new incarnation.
+        epoch: Epoch,
+        /// Its newest sequence.
+        head: u64,
+        /// There is nothing to come before what is new.
+        is_empty: bool,
+    },
+    /// Messages, at least one.
+    Messages(Vec<Tailed>),
+}
+
+/// The stream and where in it we are.
+#[derive(Clone, Debug)]
+struct Place {
+    epoch: Epoch,
+    seq: u64,
+}
+
+/// A tail of one stream.
+pub struct Tail {
+    nats: Nats,
+    target: Target,
+    connected: watch::Receiver<bool>,
+    place: Option<Place>,
+    bound: Option<Bound>,
+}
+
+struct Bound {
+    subscription: Subscriber,
+    consumer_seq: u64,
+    heard_at: Instant,
+}
+
+impl Tail {
+    /// Follows nothing yet.
+    pub fn new(nats: Nats, target: Target) -> Self {
+        let connected = nats.connected();
+        Self { nats, target, connected, place: None, bound: None }
+    }
+
+    /// What comes next. Waits for as long as it takes; `told` hears of what keeps it from following.
+    /// Can be dropped at any await: nothing that was taken is lost but by being told.
+    pub async fn next(&mut self, told: impl Fn(Result<(), String>)) -> News {
+        loop {
+            if self.bound.is_none() {
+                match self.bind().await {
+                    Ok(Some(news)) => {
+                        told(Ok(()));
+                        return news;
+                    }
+                    Ok(None) => told(Ok(())),
+                    Err(reason) => {
+                        told(Err(reason));
+                        sleep(self.target.again).await;
+                        continue;
+                    }
+                }
+            }
+            match self.messages().await {
+                Some(messages) => return News::Messages(messages),
+                None => self.bound = None,
+            }
+        }
+    }
+
+    /// Makes a consumer that goes on where we are. Gives the news if we are nowhere, or elsewhere.
+    async fn bind(&mut self) -> Result<Option<News>, String> {
+        let js = self.nats.jetstream();
+        let stream = js.get_stream(self.target.stream).await.map_err(|e| e.to_string())?;
+        let info = stream.cached_info();
+        let (epoch, head) = (Epoch::of(info.created.unix_timestamp_nanos()), info.state.last_sequence);
+        // A server that lost its newest messages gives their sequences to others.
+        let is_same = |place: &&Place| place.epoch == epoch && place.seq <= head;
+        let (policy, news) = match self.place.as_ref().filter(is_same) {
+            Some(place) => (DeliverPolicy::ByStartSequence { start_sequence: place.seq + 1 }, None),
+            None => {
+                let is_empty = info.state.messages == 0;
+                let news = match self.place {
+                    None => News::Began { epoch: epoch.clone(), head, is_empty },
+                    Some(_) => News::Reset { epoch: epoch.clone(), head, is_empty },
+                };
+                (DeliverPolicy::LastPerSubject, Some(news))
+            }
+        };
+        let client = self.nats.client();
+        let deliver_subject = client.new_inbox();
+        let subscription = client.subscribe(deliver_subject.clone()).await.map_err(|e| e.to_string())?;
+        let config = push::Config {
+            deliver_subject,
+            deliver_policy: policy,
+            ack_policy: AckPolicy::None,
+            replay_policy: ReplayPolicy::Instant,
+            filter_subject: self.target.filter.to_owned(),
+            headers_only: self.target.headers_only,
+            flow_control: true,
+            idle_heartbeat: HEARTBEAT,
+            max_deliver: 1,
+            memory_storage: true,
+            num_replicas: 1,
+            ..Default::default()
+        };
+        js.create_consumer_on_stream(config, self.target.stream).await.map_err(|e| e.to_string())?;
+        if news.is_some() {
+            // What the newest states of all subjects leave out was never to come.
+            self.place = Some(Place { epoch, seq: 0 });
+        }
+        self.connected.mark_unchanged();
+        self.bound = Some(Bound { subscription, consumer_seq: 0, heard_at: Instant::now() });
+        Ok(news)
+    }
+
+    /// The next messages; `None` when the consumer is to be made anew.
+    async fn messages(&mut self) -> Option<Vec<Tailed>> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let bound = self.bound.as_mut()?;
+            let message = match batch.is_empty() {
+                true => {
+                    let deadline = bound.heard_at + SILENCE_MAX;
+                    tokio::select! {
+                        message = timeout_at(deadline, bound.subscription.next()) => message.ok()??,
+                        // A consumer may not have survived what broke the connection.
+                        _ = self.connected.changed() => return None,
+                    }
+                }
+                false => match bound.subscription.next().now_or_never() {
+                    Some(Some(message)) => message,
+                    _ => return Some(batch),
+                },
+            };
+            bound.heard_at = Instant::now();
+            match self.take(message).await {
+                Taken::Message(message) => {
+                    bytes += message.payload.len();
+                    batch.push(message);
+                    if batch.len() >= BATCH_MAX || bytes >= BATCH_BYTES {
+                        return Some(batch);
+                    }
+                }
+                Taken::Nothing => {}
+                Taken::Lost => {
+                    self.bound = None;
+                    return (!batch.is_empty()).then_some(batch);
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> Taken {
+        let (Some(bound), Some(place)) = (self.bound.as_mut(), self.place.as_mut()) else { return Taken::Lost };
+        if message.status == Some(StatusCode::IDLE_HEARTBEAT) {
+            if let Some(reply) = message.reply {
+                // Flow control: the server waits for this before it sends on.
+                let _ = self.nats.client().publish(reply, Bytes::new()).await;
+                return Taken::Nothing;
+            }
+            let last = message.headers.as_ref().and_then(|h| crate::history::number(h, "Nats-Last-Consumer"));
+            return if last.is_none_or(|last: u64| last == bound.consumer_seq) { Taken::Nothing } else { Taken::Lost };
+        }
+        let Some(info) = message.reply.as_deref().and_then(AckInfo::parse) else { return Taken::Nothing };
+        if info.consumer_seq != bound.consumer_seq + 1 {
+            return Taken::Lost;
+        }
+        bound.consumer_seq = info.consumer_seq;
+        place.seq = place.seq.max(info.stream_seq);
+        Taken::Message(Tailed {
+            subject: message.subject.into_string(),
+            seq: info.stream_seq,
+            stored_unix_ns: info.stored_at_ns,
+            payload: message.payload,
+            headers: message.headers,
+            pending: info.pending,
+        })
+    }
+}
+
+enum Taken {
+    Message(Tailed),
+    Nothing,
+    Lost,
+}

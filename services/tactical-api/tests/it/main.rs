@@ -1,0 +1,16 @@
+//! The tactical API as its clients see it: real processes, real servers, clients that share no code with it.
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod browser;
+
+mod evidence;
+mod gaps;
+mod picture;
+mod publish;
+mod slots;
+mod slow;
+mod streams;
+mod support;
+mod tls;
+mod views;

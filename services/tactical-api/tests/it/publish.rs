@@ -1,0 +1,132 @@
+//! Publishing through the API: who may, what is refused and why, and what operators see of refusals.
+
+use crate::support::{Api, Sse, World, request};
+use agentforge_harness::require;
+use serde_json::{Value, json};
+
+const JSON: &str = "Content-Type: application/json";
+
+async fn post(address: &str, path: &str, headers: &[&str], body: &Value) -> (u16, Value) {
+    let (status, _, answer) = request(address, "POST", path, &[headers, &[JSON]].concat(), &body.to_string()).await;
+    (status, serde_json::from_slice(&answer).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_posted_is_on_the_picture_until_it_is_deleted() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    let address = world.api.address();
+    let mut sse = Sse::open(address, "/events/stream", &[]).await;
+    world.api.until_clients(1.0, 0.0).await;
+    let body = json!({"id": "unit 1.2", "site": "pier-7", "title": "Unit", "coordinates": [13.4, 52.5]});
+    let (status, told) = post(address, "/v1/markers", &[], &body).await;
+    assert_eq!((status, told["kind"].as_str(), told["id"].as_str()), (201, Some("marker"), Some("unit 1.2")));
+    let got = sse.next().await.unwrap();
+    assert_eq!(
+        (got.id.as_str(), got.data["properties"]["site"].as_str()),
+        (told["event_id"].as_str().unwrap(), Some("pier-7"))
+    );
+
+    let zone = json!({"title": "Zone", "polygon": [[0, 0], [1, 0], [1, 1]]});
+    let (status, told) = post(
+        address,
+        "/v1/zones",
+        &["Idempotency-Key: once"],
+        &json!({"id": "z", "title": "Zone", "polygon": zone["polygon"]}),
+    )
+    .await;
+    assert_eq!((status, told["site"].as_str(), told["duplicate"].as_bool()), (201, Some("dev"), Some(false)));
+    let again = post(
+        address,
+        "/v1/zones",
+        &["Idempotency-Key: once"],
+        &json!({"id": "z", "title": "Zone", "polygon": zone["polygon"]}),
+    )
+    .await
+    .1;
+    assert_eq!((again["duplicate"].as_bool(), &again["event_id"]), (Some(true), &told["event_id"]));
+    assert_eq!(sse.next().await.unwrap().event, "zone");
+
+    let (status, _, _) = request(address, "DELETE", "/v1/markers/unit%201.2?site=pier-7", &[], "").await;
+    assert_eq!(status, 200);
+    let gone = sse.next().await.unwrap();
+    assert_eq!((gone.event.as_str(), gone.data["properties"]["id"].as_str()), ("remove", Some("unit 1.2")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_refused_before_it_is_published() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    let address = world.api.address();
+    for (body, word) in [
+        (json!({"title": 5, "coordinates": [0, 0]}), "title"),
+        (json!({"title": "t", "coordinates": [0]}), "coordinates"),
+        (json!({"title": "t", "coordinates": [0, 0], "id": "a\nb"}), "id"),
+        (json!({"title": "t", "coordinates": [0, 0], "site": ""}), "site"),
+        (json!({"title": "t", "coordinates": [0, 0], "id": 7}), "id"),
+        (json!([1, 2]), "object"),
+    ] {
+        let (status, problem) = post(address, "/v1/markers", &[], &body).await;
+        assert_eq!((status, problem["code"].as_str()), (400, Some("invalid_argument")), "{body}");
+        assert!(problem["detail"].as_str().unwrap().contains(word), "{body}: {problem}");
+    }
+    let (status, _, _) = request(address, "POST", "/v1/markers", &["Content-Type: text/plain"], "{}").await;
+    assert_eq!(status, 415);
+    let (status, _, _) = request(address, "POST", "/v1/markers", &[JSON], &"x".repeat((1 << 20) + 1)).await;
+    assert_eq!(status, 413);
+    assert_eq!(request(address, "GET", "/nothing", &[], "").await.0, 404);
+    assert_eq!(world.bus().await.js.get_stream("tactical").await.unwrap().cached_info().state.messages, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_token_publishes_where_there_is_one() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[("TACTICAL_PUBLISH_TOKEN", "publish-token")]).await;
+    let body = json!({"title": "t", "coordinates": [0, 0]});
+    let token = "Authorization: Bearer publish-token";
+    for (headers, status) in [(&[][..], 401), (&["Authorization: Bearer wrong"], 401), (&[token], 201)] {
+        assert_eq!(post(world.api.address(), "/v1/markers", headers, &body).await.0, status);
+        let deleted = request(world.api.address(), "DELETE", "/v1/markers/x", headers, "").await.0;
+        assert_eq!(deleted, if status == 201 { 200 } else { status });
+        let looked = request(world.api.address(), "GET", "/v1/rejected", headers, "").await.0;
+        assert_eq!(looked, if status == 201 { 200 } else { status });
+    }
+    // Outside of dev nothing is open without a token.
+    let own = ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own");
+    let settings = [("ENV", "production"), own, ("BIND_ADDR", "127.0.0.1"), ("SHUTDOWN_PAUSE", "0s")];
+    let closed = Api::start(&world.nats.url(), &settings).await;
+    assert_eq!(post(closed.address(), "/v1/markers", &[token], &body).await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_messages_are_counted_and_shown_and_the_stream_lives_on() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    let (bus, address) = (world.bus().await, world.api.address());
+    let mut sse = Sse::open(address, "/events/stream", &[]).await;
+    world.api.until_clients(1.0, 0.0).await;
+    for body in ["{\"title\":\"t\",\"coordinates\":[NaN,0]}", "{\"title\":\"t\",\"coordinates\":[1e999,0]}", "not json"]
+    {
+        bus.js.publish("tactical.markers.s.bad", body.into()).await.unwrap().await.unwrap();
+    }
+    bus.publish("tactical.nonsense", &json!({})).await;
+    bus.publish("tactical.markers.s.bad", &json!({"title": ["x"], "coordinates": [0, 0]})).await;
+    bus.marker("good", "1").await;
+    assert_eq!(sse.next().await.unwrap().title(), "1");
+    for (reason, count) in [("malformed", 2.0), ("coordinates", 1.0), ("subject", 1.0), ("title", 1.0)] {
+        let series = format!("tactical_events_rejected_total{{reason=\"{reason}\"}}");
+        assert_eq!(world.api.metric(&series).await, count, "{reason}");
+    }
+    let (_, _, body) = request(address, "GET", "/v1/rejected", &[], "").await;
+    let listed: Value = serde_json::from_slice(&body).unwrap();
+    let listed = listed["rejected"].as_array().unwrap();
+    assert_eq!(listed.len(), 5);
+    assert_eq!((listed[0]["reason"].as_str(), listed[0]["seq"].as_u64()), (Some("title"), Some(5)));
+    for n in 0..150 {
+        bus.js.publish(format!("tactical.markers.s.bad{n}"), format!("{n}").into()).await.unwrap();
+    }
+    bus.marker("good", "2").await;
+    assert_eq!(sse.next().await.unwrap().title(), "2");
+    let (_, _, body) = request(address, "GET", "/v1/rejected", &[], "").await;
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["rejected"].as_array().unwrap().len(), 100);
+}
