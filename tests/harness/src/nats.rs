@@ -4,7 +4,7 @@ use crate::{
     child::{self, ChildHandle, Signal, Spec},
     eventually,
 };
-use std::{path::PathBuf, process::Command, sync::OnceLock, time::Duration};
+use std::{path::PathBuf, time::Duration};
 use tempfile::TempDir;
 
 /// A cold start with a store to recover on a busy machine.
@@ -154,7 +154,7 @@ impl NatsServer {
         let end = tokio::time::Instant::now() + START;
         // A known port may be held for a moment by a connection of somebody else: try again until START.
         loop {
-            let spec = Spec::new(binary, self.log_path()).args([
+            let spec = Spec::new(&binary, self.log_path()).args([
                 "-a",
                 "127.0.0.1",
                 "-p",
@@ -216,14 +216,7 @@ impl Drop for NatsServer {
     }
 }
 
-/// The server binary, found or provided by `scripts/nats-server`; asked once per process.
-pub(crate) fn binary() -> Result<&'static PathBuf, String> {
-    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let ask = || {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/nats-server");
-        let out = Command::new(script).arg("--path").output().map_err(|e| format!("{script}: {e}"))?;
-        let text = |b: &[u8]| String::from_utf8_lossy(b).trim().to_owned();
-        if out.status.success() { Ok(PathBuf::from(text(&out.stdout))) } else { Err(text(&out.stderr)) }
-    };
-    FOUND.get_or_init(ask).as_ref().map_err(Clone::clone)
+/// The server binary, found or provided by `scripts/nats-server`.
+pub(crate) fn binary() -> Result<PathBuf, String> {
+    crate::program("nats-server")
 }

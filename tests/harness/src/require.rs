@@ -5,8 +5,8 @@
 
 use crate::{alertmanager, nats, postgres, prometheus};
 
-/// `Some(())` when `server` (`nats-server`, `postgres`, `prometheus` or `alertmanager`), or the tool `kubectl` or
-/// `buildah`, can be started here.
+/// `Some(())` when `server` (`nats-server`, `postgres`, `prometheus` or `alertmanager`), or the program `kubectl`,
+/// `buildah` or `chromium`, can be started here.
 /// Otherwise prints `SKIPPED <test>: <reason>` and returns `None`:
 ///
 /// ```no_run
@@ -21,6 +21,7 @@ pub fn require(server: &str) -> Option<()> {
         "nats-server" => nats::binary().err(),
         "postgres" => postgres::binaries().err(),
         "kubectl" => crate::program("kubectl").err(),
+        "chromium" => crate::provided::on_path("chromium").err(),
         "buildah" => crate::provided::on_path("buildah").err(),
         "prometheus" => prometheus::binaries().err(),
         "alertmanager" => alertmanager::binaries().err(),
