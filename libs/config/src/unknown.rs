@@ -16,10 +16,11 @@ const SLIP_EDITS: usize = 2;
 pub fn unknown(keys: &[String], declared: &[&str]) -> Vec<(String, String)> {
     let families: BTreeSet<&str> = declared.iter().filter_map(|key| family(key)).collect();
     keys.iter()
-        .filter(|key| !declared.contains(&key.as_str()) && !is_foreign(key))
+        .filter(|key| !declared.contains(&key.as_str()))
         .filter_map(|key| {
             let near = nearest(key, declared);
-            let is_ours = near.is_some() || family(key).is_some_and(|family| families.contains(family));
+            let is_related = family(key).is_some_and(|family| families.contains(family)) && !is_foreign(key);
+            let is_ours = near.is_some() || is_related;
             let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             is_ours.then(|| (key.clone(), format!("is no setting of this service{hint}")))
         })
@@ -75,9 +76,12 @@ mod tests {
 
     #[test]
     fn a_misspelt_setting_is_told_with_the_right_one() {
-        for (key, right) in
-            [("WORKER_CONCURENCY", "WORKER_CONCURRENCY"), ("NATS_URLS", "NATS_URL"), ("LOGLEVEL", "LOG_LEVEL")]
-        {
+        for (key, right) in [
+            ("WORKER_CONCURENCY", "WORKER_CONCURRENCY"),
+            ("NATS_URLS", "NATS_URL"),
+            ("LOGLEVEL", "LOG_LEVEL"),
+            ("OTEL_EXPORTER_OTLP_ENDPONT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ] {
             assert_eq!(told(key), Some(format!("is no setting of this service; did you mean {right}?")), "{key}");
         }
         assert_eq!(told("WORKER_TOOLS"), Some("is no setting of this service".to_owned()));
