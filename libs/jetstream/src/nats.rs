@@ -267,7 +267,11 @@ async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
     Ok(match auth {
         Auth::None => options,
         Auth::UserPassword(user, password) => {
-            options.user_and_password(user.clone(), password.expose_secret().to_owned())
+            let options = options.user_and_password(user.clone(), password.expose_secret().to_owned());
+            match inbox_of(user) {
+                Some(prefix) => options.custom_inbox_prefix(prefix),
+                None => options,
+            }
         }
         Auth::Creds(path) => {
             let broken = |source| Error::File { key: "NATS_CREDS", path: path.clone(), source };
@@ -275,6 +279,13 @@ async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
         }
         Auth::NKey(seed) => options.nkey(read_seed(seed.expose_secret()).await?),
     })
+}
+
+/// Where a user's replies go: below its own name, so that a server can let it listen to its own alone. `None` for a
+/// name that is no subject token.
+fn inbox_of(user: &str) -> Option<String> {
+    let is_token = !user.is_empty() && user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    is_token.then(|| format!("_INBOX.{user}"))
 }
 
 /// A seed itself, or the content of the file that is named. What is no seed is taken for a path.
