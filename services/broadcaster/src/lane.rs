@@ -27,19 +27,25 @@ use jiff::Timestamp;
 use rand::Rng;
 use serde::Serialize;
 use std::{
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{Mutex, Notify, Semaphore},
     time::{Instant, sleep_until, timeout_at},
 };
-use tracing::{Instrument, Span, info, info_span, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, debug, info_span, warn};
 
 /// Of an answer's body so much is read; more ends the connection.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// A connection is given up after this, so that a name that moved is followed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+/// One that nobody used for so long is closed.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// Connections that are opened at once. Names are resolved on a thread each, of which the process has a few
+/// hundred: an endpoint whose name servers hang must not take them all.
+const DIALS_MAX: usize = 8;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -66,6 +72,9 @@ pub struct Desk {
     /// For people.
     log: Arc<DeliveryLog>,
     pace: Option<StdMutex<Pace>>,
+    /// Open connections that nobody uses now; the last one used is taken first, so that few are kept.
+    idle: StdMutex<Vec<(Connection, Instant)>>,
+    dials: Semaphore,
     /// Fires when the endpoint answered 410.
     pub disabled: Notify,
 }
@@ -107,29 +116,42 @@ impl Desk {
         headers.extend(endpoint.headers.iter().cloned());
         let gate = Arc::new(Gate::new(&endpoint.name, circuit, meters.circuit.clone()));
         let pace = endpoint.rate.map(|rate| StdMutex::new(Pace::new(rate)));
-        Self { endpoint, target, headers, dialer, store, schedule, gate, meters, log, pace, disabled: Notify::new() }
+        let (idle, dials, disabled) = (StdMutex::default(), Semaphore::new(DIALS_MAX), Notify::new());
+        Self { endpoint, target, headers, dialer, store, schedule, gate, meters, log, pace, idle, dials, disabled }
     }
 
-    /// Works until the source ends.
-    pub async fn lane(self: Arc<Self>, source: Arc<Mutex<Source>>, returns: Arc<Returns>) {
-        let mut connection = None;
+    /// Works until the stop.
+    pub async fn lane(self: Arc<Self>, source: Arc<Mutex<Source>>, returns: Arc<Returns>, stop: CancellationToken) {
         loop {
             if let Some(pace) = &self.pace {
                 let at = pace.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-                sleep_until(at).await;
+                tokio::select! {
+                    () = sleep_until(at) => {}
+                    () = stop.cancelled() => return,
+                }
             }
             let Some(taken) = source.lock().await.next().await else { return };
             let from = taken.from;
             self.meters.inflight.increment(1.0);
             let started = Instant::now();
-            self.work(taken, &mut connection).await;
+            self.work(taken).await;
             self.meters.processing_seconds.record(started.elapsed().as_secs_f64());
             self.meters.inflight.decrement(1.0);
             returns.release(from);
         }
     }
 
-    async fn work(&self, taken: Taken, connection: &mut Option<Connection>) {
+    /// Closes connections that nobody used for a while.
+    pub fn close_idle(&self) {
+        let now = Instant::now();
+        self.idle().retain(|(_, since)| now - *since < IDLE_MAX);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn work(&self, taken: Taken) {
         let Taken { message, from, how } = taken;
         let probe = (how == How::Probe).then(|| Probe(&self.gate));
         let settler = match &message {
@@ -152,11 +174,8 @@ impl Desk {
             }
             How::Try | How::Probe => {
                 tokio::select! {
-                    settled = self.deliver(&work, settler, probe, connection) => settled,
-                    () = self.store.leaving.cancelled() => {
-                        *connection = None;
-                        false
-                    }
+                    settled = self.deliver(&work, settler, probe) => settled,
+                    () = self.store.leaving.cancelled() => false,
                 }
             }
         };
@@ -170,18 +189,12 @@ impl Desk {
             }
         };
         if let Err(error) = told {
-            tracing::debug!(endpoint = self.endpoint.name, %error, "not settled; it comes again");
+            debug!(endpoint = self.endpoint.name, %error, "not settled; it comes again");
         }
     }
 
     /// One attempt and what follows. `false`: nothing was stored, the message goes back.
-    async fn deliver(
-        &self,
-        work: &Work,
-        settler: Option<&Settler>,
-        probe: Option<Probe<'_>>,
-        connection: &mut Option<Connection>,
-    ) -> bool {
+    async fn deliver(&self, work: &Work, settler: Option<&Settler>, probe: Option<Probe<'_>>) -> bool {
         let Work { record, payload } = work;
         let event = match event::parse(payload) {
             Ok(event) => event,
@@ -208,13 +221,14 @@ impl Desk {
             None => Span::none(),
         };
         let started = Instant::now();
-        let ended = self.request(record, body, &span, started, connection).instrument(span.clone()).await;
+        let ended = self.request(record, body, &span, started).instrument(span.clone()).await;
         let took = started.elapsed();
         self.count(&ended, took, probe.is_some());
         drop(probe);
         let work = Work { record: Record { attempts: attempt, ..record.clone() }, payload: payload.clone() };
         match ended.verdict() {
             Verdict::Delivered => {
+                span.in_scope(|| debug!("the event is delivered"));
                 let lag = Timestamp::now().duration_since(work.record.at).as_secs_f64();
                 self.meters.lag_seconds.record(lag.max(0.0));
                 self.meters.delivered();
@@ -291,7 +305,7 @@ impl Desk {
     ) -> bool {
         let stored = self.store.bury(&work.record, Why { reason, detail }, &work.payload, settler).await;
         if stored {
-            info!(endpoint = self.endpoint.name, webhook_id = work.record.id, reason, detail, "dead letter");
+            debug!(endpoint = self.endpoint.name, webhook_id = work.record.id, reason, detail, "dead letter");
             self.meters.dead(reason);
             let Record { id, subject, attempts, .. } = work.record.clone();
             let took_ms = took.as_secs_f64() * 1e3;
@@ -328,15 +342,8 @@ impl Desk {
         }
     }
 
-    /// Sends it. A connection that was closed while it was idle is replaced once, as nothing was sent on it.
-    async fn request(
-        &self,
-        record: &Record,
-        body: Bytes,
-        span: &Span,
-        started: Instant,
-        connection: &mut Option<Connection>,
-    ) -> Ended {
+    /// Sends it. A connection that was closed while it was idle is replaced, as nothing was sent on it.
+    async fn request(&self, record: &Record, body: Bytes, span: &Span, started: Instant) -> Ended {
         let target = match &self.target {
             Ok(target) => target,
             Err(TargetError::Refused(refusal)) => return Ended::Target(TargetError::Refused(refusal.clone())),
@@ -345,14 +352,14 @@ impl Desk {
         let until = started + self.endpoint.timeout;
         let exchange = async {
             loop {
-                let (mut open, is_fresh) = match usable(connection).await {
+                let (mut open, is_fresh) = match self.usable().await {
                     Some(open) => (open, false),
-                    None => (self.dialer.connect(target).await.map_err(Failed::Dial)?, true),
+                    None => (self.dial(target).await.map_err(Failed::Dial)?, true),
                 };
                 let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_MAX_BYTES).await;
                 match answer {
                     Ok(answer) => {
-                        *connection = Some(open);
+                        self.idle().push((open, Instant::now()));
                         return Ok(answer);
                     }
                     Err(CallError::NotSent(_)) if !is_fresh => {}
@@ -371,6 +378,21 @@ impl Desk {
             Ok(Err(Failed::Dial(error))) => Ended::Dial(error),
             Ok(Err(Failed::Call(error))) => Ended::Call(error),
             Err(_) => Ended::TimedOut,
+        }
+    }
+
+    async fn dial(&self, target: &Target) -> Result<Connection, DialError> {
+        let _permit = self.dials.acquire().await.expect("this semaphore is never closed");
+        self.dialer.connect(target).await
+    }
+
+    /// A connection on which another request may be sent.
+    async fn usable(&self) -> Option<Connection> {
+        loop {
+            let (mut open, _) = self.idle().pop()?;
+            if open.age() < CONNECTION_AGE_MAX && open.is_reusable().await {
+                return Some(open);
+            }
         }
     }
 
@@ -402,12 +424,6 @@ impl Desk {
 enum Failed {
     Dial(DialError),
     Call(CallError),
-}
-
-/// Takes the connection, if another request may be sent on it.
-async fn usable(connection: &mut Option<Connection>) -> Option<Connection> {
-    let mut open = connection.take()?;
-    (open.age() < CONNECTION_AGE_MAX && open.is_reusable().await).then_some(open)
 }
 
 /// The trace goes on with our span; where traces are not recorded, with the event's own.
@@ -482,7 +498,7 @@ impl Desk {
         let about = About { id: &record.id, subject: &record.subject, at: now };
         let body = render(self.endpoint.format, &event, about, &payload);
         let started = Instant::now();
-        let ended = self.request(&record, body, &Span::none(), started, &mut None).await;
+        let ended = self.request(&record, body, &Span::none(), started).await;
         let took = started.elapsed();
         let delivered = ended.verdict() == Verdict::Delivered;
         let webhook_id = record.id.clone();
