@@ -17,6 +17,7 @@ use crate::{
     topology::{self, Sources},
 };
 use agentforge_jetstream::{PullOptions, Puller};
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::{
@@ -36,6 +37,8 @@ use tracing::{error, info, warn};
 
 /// Between looks at what waits, at the state that replicas share, and at streams that were missing.
 const LOOK: Duration = Duration::from_secs(5);
+/// Of so many looks one asks whether the streams are the same.
+const LOOKS: u32 = 6;
 /// Before another try to make what is missing.
 const AGAIN: Duration = Duration::from_secs(1);
 /// What an ack wait has beside two requests: time to store what failed.
@@ -248,12 +251,14 @@ impl Running {
         let source = Arc::new(Mutex::new(source));
         let mut lanes = JoinSet::new();
         let begin = |lanes: &mut JoinSet<()>| {
-            lanes.spawn(self.desk.clone().lane(source.clone(), returns.clone()));
+            lanes.spawn(self.desk.clone().lane(source.clone(), returns.clone(), stop.clone()));
         };
         (0..self.endpoint.concurrency.min(slots)).for_each(|_| begin(&mut lanes));
         let keeper = tokio::spawn(keep_circuit(context.clone(), self.desk.gate.clone(), name.clone(), stop.clone()));
 
-        let mut tick = interval(LOOK);
+        // What was said of it before it was enabled is over.
+        let _ = self.desk.disabled.notified().now_or_never();
+        let (mut tick, mut looks) = (interval(LOOK), 0u32);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let over = loop {
             tokio::select! {
@@ -266,10 +271,14 @@ impl Running {
                     }
                     Some(Ok(())) | None => break Over::Moved,
                 },
-                _ = tick.tick() => match self.look_around(context, &durable, &sources).await {
-                    Some(over) => break over,
-                    None => {}
-                },
+                _ = tick.tick() => {
+                    self.desk.close_idle();
+                    looks = looks.wrapping_add(1);
+                    let everything = looks.is_multiple_of(LOOKS) || !sources.homeless.is_empty();
+                    if let Some(over) = self.look_around(context, &durable, &sources, everything).await {
+                        break over;
+                    }
+                }
             }
         };
         stop.cancel();
@@ -300,7 +309,7 @@ impl Running {
     }
 
     /// Counts what waits, and sees whether everything is as it was.
-    async fn look_around(&self, context: &Context, durable: &str, sources: &Sources) -> Option<Over> {
+    async fn look_around(&self, context: &Context, durable: &str, sources: &Sources, everything: bool) -> Option<Over> {
         if !context.nats.is_connected() {
             return None;
         }
@@ -309,18 +318,24 @@ impl Running {
             // Another replica's endpoint answered 410.
             return Some(Over::Moved);
         }
-        let now = self.consumers(context).await.ok()?;
-        if now != *sources {
+        let counted = self.count_waiting(context, durable, sources).await;
+        // A server that lost its streams has no consumer either.
+        if (everything || counted.is_none()) && self.consumers(context).await.ok()? != *sources {
             return Some(Over::Moved);
         }
+        let waiting = counted?;
+        self.pending.store(waiting, Ordering::Relaxed);
+        self.desk.meters.pending.set(waiting as f64);
+        None
+    }
+
+    async fn count_waiting(&self, context: &Context, durable: &str, sources: &Sources) -> Option<u64> {
         let js = context.nats.jetstream();
         let mut waiting = 0;
         for stream in sources.streams.iter().map(|(name, _)| name.as_str()).chain([STREAM_RETRIES]) {
             waiting += topology::waiting(js, stream, durable).await.ok()?;
         }
-        self.pending.store(waiting, Ordering::Relaxed);
-        self.desk.meters.pending.set(waiting as f64);
-        None
+        Some(waiting)
     }
 }
 

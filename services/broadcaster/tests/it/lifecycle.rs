@@ -152,3 +152,21 @@ async fn without_a_stream_it_subscribes_only_where_it_is_told_to() {
     eventually(SOON, "the retry of what no stream had arrives", || async { sink.delivered().len() == 1 }).await;
     assert_eq!(sink.count(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_is_kept_and_a_stop_does_not_wait_for_it() {
+    let Some(()) = require("nats-server") else { return };
+    let (stage, sink) = (Stage::new().await, Sink::start(|_| OK).await);
+    let file = stage.endpoints(&endpoint("paced", &sink.url(), "rate = 10.0"));
+    let envs = [("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap())];
+    let mut broadcaster = stage.broadcaster(&envs).await;
+    stage.publish(0..21).await;
+    eventually(SOON, "all arrive", || async { sink.delivered().len() == 21 }).await;
+    let requests = sink.requests();
+    let took = requests[20].at - requests[0].at;
+    assert!(took >= Duration::from_millis(1900), "20 steps of 100 ms took {took:?}");
+    stage.endpoints(&endpoint("paced", &sink.url(), "rate = 0.01"));
+    eventually(SOON, "the slower rate is taken up", || async { broadcaster.endpoint("paced").await["rate"] == 0.01 })
+        .await;
+    assert_eq!(broadcaster.proc.sigterm(Duration::from_secs(20)).await, 0);
+}
