@@ -6,7 +6,9 @@ use async_nats::HeaderMap;
 use opentelemetry::{
     Context, global,
     propagation::{Extractor, Injector},
+    trace::TraceContextExt,
 };
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 struct Carrier<'a>(&'a mut HeaderMap);
@@ -32,13 +34,13 @@ impl Extractor for Reading<'_> {
 }
 
 /// Writes the trace context of `span` into headers.
-pub fn inject(span: &tracing::Span, headers: &mut HeaderMap) {
+pub fn inject(span: &Span, headers: &mut HeaderMap) {
     inject_context(&span.context(), headers);
 }
 
 /// Writes the trace context of the current span into headers.
 pub fn inject_current(headers: &mut HeaderMap) {
-    inject(&tracing::Span::current(), headers);
+    inject(&Span::current(), headers);
 }
 
 /// Writes a trace context into headers.
@@ -53,9 +55,44 @@ pub fn extract(headers: Option<&HeaderMap>) -> Context {
 }
 
 /// Makes the trace context in headers the parent of `span`.
-pub fn set_parent(span: &tracing::Span, headers: Option<&HeaderMap>) {
+pub fn set_parent(span: &Span, headers: Option<&HeaderMap>) {
     // An error means that no trace layer is installed: then there is nothing to link.
     let _ = span.set_parent(extract(headers));
+}
+
+/// A span below the trace context in headers, if that trace is sampled; else no span, which costs nothing.
+pub fn child_of(headers: Option<&HeaderMap>, make: impl FnOnce() -> Span) -> Span {
+    let parent = extract(headers);
+    if !parent.span().span_context().is_sampled() {
+        return Span::none();
+    }
+    let span = make();
+    let _ = span.set_parent(parent);
+    span
+}
+
+/// As [`child_of`], for a message on its way out: what the headers carry is then the new span.
+pub fn carried_on(headers: &mut HeaderMap, make: impl FnOnce() -> Span) -> Span {
+    let span = child_of(Some(headers), make);
+    if !span.is_disabled() {
+        inject(&span, headers);
+    }
+    span
+}
+
+/// A span below the current one, if its trace is sampled; else no span.
+pub fn child_of_current(make: impl FnOnce() -> Span) -> Span {
+    match Span::current().context().span().span_context().is_sampled() {
+        true => make(),
+        false => Span::none(),
+    }
+}
+
+/// The current span as a W3C traceparent.
+pub fn current_traceparent() -> Option<String> {
+    let mut headers = HeaderMap::new();
+    inject_current(&mut headers);
+    headers.get("traceparent").map(|value| value.as_str().to_owned())
 }
 
 #[cfg(test)]

@@ -83,6 +83,9 @@ pub struct Finished {
     pub finished_at: Micros,
     /// How it ended.
     pub outcome: Outcome,
+    /// W3C trace context of the run; events of the job's end carry it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// How an attempt ended.
@@ -336,6 +339,9 @@ pub struct JobEvent {
     pub time: String,
     /// Always `application/json`.
     pub datacontenttype: String,
+    /// W3C trace context, where one is known (the CloudEvents extension of that name).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// The facts.
     pub data: JobEventData,
 }

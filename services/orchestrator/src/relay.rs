@@ -12,7 +12,7 @@ pub use lanes::{JobLane, OutboxLane};
 use crate::app::{Backlog, Handoff};
 use crate::metrics;
 use crate::store::{self, Owner, Store};
-use agentforge_jetstream::{Nats, publish};
+use agentforge_jetstream::{Nats, publish, trace};
 use agentforge_message_id::MsgId;
 use agentforge_proto::time::Micros;
 use async_nats::HeaderMap;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 /// Publishes that wait for their PubAck at once.
 const WINDOW: usize = 1_024;
@@ -130,6 +130,8 @@ impl<L: Lane> Relay<L> {
         handoffs: mpsc::UnboundedReceiver<Handoff>,
         forgets: mpsc::UnboundedReceiver<i64>,
     ) -> Self {
+        // An alert cannot tell a gauge that is not there from one that was never raised.
+        ["full", "unavailable"].iter().for_each(|reason| metrics::RELAY_HELD.set(&[L::NAME, reason], 0.0));
         Self { lane, nats, handoffs, forgets, queue: BTreeMap::new(), scan_at: Instant::now(), hold: None, told: None }
     }
 
@@ -226,8 +228,11 @@ impl<L: Lane> Relay<L> {
         // Not cut short by the scheduler: of many messages in one turn, those that it makes wait would be
         // woken in the reverse order. The window bounds how many there are.
         tokio::task::unconstrained(async move {
-            let Message { subject, msg_id, headers, payload } = message;
-            let outcome = publish::publish(&nats, subject, msg_id, headers, payload).await;
+            let Message { subject, msg_id, mut headers, payload } = message;
+            let span = trace::carried_on(&mut headers, || {
+                info_span!("publish", subject, otel.name = format!("publish {}", L::NAME), otel.kind = "producer")
+            });
+            let outcome = publish::publish(&nats, subject, msg_id, headers, payload).instrument(span).await;
             (item, outcome)
         })
     }

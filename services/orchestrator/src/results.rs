@@ -7,13 +7,14 @@ use crate::app::App;
 use crate::metrics;
 use crate::transition::{Change, Ignored};
 use agentforge_jetstream::consume::{Delivery, Puller};
+use agentforge_jetstream::trace;
 use agentforge_message_id::JobId;
 use agentforge_proto::bus::{Rejected, Report};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Span, debug, info_span, warn};
 
 /// Reports held at once, waiting for their commit.
 pub const IN_FLIGHT_MAX: usize = 2_048;
@@ -87,7 +88,9 @@ async fn commit(app: App, batch: Vec<Delivery>) -> usize {
     let mut changes = Vec::with_capacity(batch.len());
     let mut rejects = Vec::new();
     let mut settle = Vec::with_capacity(batch.len());
+    let mut spans = Vec::new();
     for d in batch {
+        spans.extend(span_of(&d));
         match read(d.payload()) {
             Ok(Meaning::Change(id, change)) => changes.push((id, *change)),
             Ok(Meaning::Reject(r)) => rejects.push(*r),
@@ -101,7 +104,10 @@ async fn commit(app: App, batch: Vec<Delivery>) -> usize {
         settle.push(d);
     }
     let is_finished: Vec<bool> = changes.iter().map(|(_, c)| matches!(c, Change::Finished(_))).collect();
-    match app.apply_reports(changes, rejects).await {
+    let applied = app.apply_reports(changes, rejects).await;
+    spans.iter().for_each(|span| span.in_scope(|| debug!(ok = applied.is_ok(), "the result was taken to the commit")));
+    drop(spans);
+    match applied {
         Ok(outcomes) => {
             for (outcome, finished) in outcomes.iter().zip(is_finished) {
                 if let (Err(why), true) = (outcome, finished) {
@@ -120,6 +126,13 @@ async fn commit(app: App, batch: Vec<Delivery>) -> usize {
         }
     }
     slots
+}
+
+/// The commit as a part of the trace that the report came with, where that is sampled: a commit is of many
+/// reports, and each of them has it in its own trace.
+fn span_of(report: &Delivery) -> Option<Span> {
+    let make = || info_span!(parent: None, "commit", otel.name = "commit result", otel.kind = "consumer");
+    Some(trace::child_of(report.headers(), make)).filter(|span| !span.is_disabled())
 }
 
 fn note_ignored(why: Ignored) {

@@ -50,7 +50,7 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
         Ok(job) => job,
         Err(reason) => return reject(worker, lane, &delivery, &kept, reason).await,
     };
-    let span = info_span!("job", job = %job.job, attempt = job.attempt.get(), delivery = delivery.info().delivered, tool = job.tool.as_str());
+    let span = info_span!("job", otel.kind = "consumer", job = %job.job, attempt = job.attempt.get(), delivery = delivery.info().delivered, tool = job.tool.as_str());
     if delivery.headers().is_some() {
         trace::set_parent(&span, delivery.headers());
     }
@@ -241,7 +241,10 @@ impl Task<'_> {
         };
         let begun = Instant::now();
         let tell = async || self.tell_started(started_at).await;
-        let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, tell).await;
+        let span = trace::child_of_current(|| {
+            info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool))
+        });
+        let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, tell).instrument(span).await;
         worker.handles.ran(&job.tool, begun.elapsed());
         self.kept.extend(SIGN_OF_LIFE_MAX);
         let outcome = match conclude(end, job.timeout_ms) {
@@ -289,6 +292,7 @@ impl Task<'_> {
     async fn place(&self, output: ToolOutput) -> Result<Success, NotStored> {
         let (worker, job, delivered) = (self.worker, self.job, self.delivery.info().delivered);
         let output = output.into_raw();
+        markers::publish_all(&worker.nats, &worker.site, job, &output).await;
         // A server with a small max_payload has the last word on what fits into a message.
         let inline_max = worker.output_inline_max_bytes.min(worker.nats.max_payload() / 2);
         if output.get().len() <= inline_max {
@@ -316,6 +320,7 @@ impl Task<'_> {
     /// Stores the result; only then may the delivery be acknowledged.
     async fn finish(&self, here: Here, started_at: Micros, outcome: Outcome) -> Next {
         let (worker, job, delivery) = (self.worker, self.job, self.delivery.info().delivered);
+        let traceparent = trace::current_traceparent();
         let report = |outcome| {
             Report::Finished(Finished {
                 job: job.job,
@@ -325,6 +330,7 @@ impl Task<'_> {
                 started_at,
                 finished_at: Micros::now(),
                 outcome,
+                traceparent: traceparent.clone(),
             })
         };
         let id = MsgId::result(job.job, job.attempt, delivery);
@@ -336,6 +342,7 @@ impl Task<'_> {
         if stored.is_err() {
             return self.hand_back(None).await;
         }
+        debug!("the result is stored");
         here.finished();
         Next::Acknowledge
     }

@@ -159,6 +159,7 @@ impl App {
         match self.0.committer.submit(job).await? {
             Submitted::Created(c) => {
                 metrics::note_submitted(&labels.0, &labels.1, &labels.2);
+                debug!(job = %c.job.id, "the job is stored");
                 Ok(SubmitAnswer { job: fresh(c.seq, c.job), created: true })
             }
             Submitted::Existing(job) => {

@@ -102,6 +102,15 @@ impl Lane for JobLane {
     }
 }
 
+/// The trace context that an event carries.
+fn traceparent_of(event: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Traced {
+        traceparent: Option<String>,
+    }
+    serde_json::from_slice::<Traced>(event).ok()?.traceparent
+}
+
 /// Events and dead letters on their way out.
 pub struct OutboxLane {
     /// Database and owner.
@@ -132,6 +141,9 @@ impl Lane for OutboxLane {
         let mut headers = HeaderMap::new();
         let is_event = row.subject.starts_with("agentforge.events.");
         headers.insert("Content-Type", if is_event { "application/cloudevents+json" } else { "application/json" });
+        if let Some(traceparent) = is_event.then(|| traceparent_of(&row.payload)).flatten() {
+            headers.insert("traceparent", traceparent.as_str());
+        }
         Message {
             subject: row.subject.clone(),
             msg_id: MsgId::outbox(&row.msg_id),

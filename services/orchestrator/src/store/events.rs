@@ -34,6 +34,7 @@ pub fn accepted(job: &NewJob) -> OutboxMessage {
         State::Accepted,
         id,
         job.created_at,
+        job.traceparent.as_deref(),
         JobEventData {
             job_id: job.id,
             mission: job.mission.clone(),
@@ -47,8 +48,8 @@ pub fn accepted(job: &NewJob) -> OutboxMessage {
     )
 }
 
-/// The event of a job that entered its state at `at`.
-pub fn changed(job: &Current, at: Micros) -> OutboxMessage {
+/// The event of a job that entered its state at `at`, by a change that came with this trace context.
+pub fn changed(job: &Current, at: Micros, traceparent: Option<&str>) -> OutboxMessage {
     // The version tells two entries into one state apart (a second `queued` after a republish).
     let id = format!("{}:{}:{}:{}", job.id, job.state.as_str(), job.attempt, job.version);
     let labels = job.labels.as_deref().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
@@ -56,6 +57,7 @@ pub fn changed(job: &Current, at: Micros) -> OutboxMessage {
         job.state,
         id,
         at,
+        traceparent,
         JobEventData {
             job_id: job.id,
             mission: job.mission.clone(),
@@ -69,7 +71,7 @@ pub fn changed(job: &Current, at: Micros) -> OutboxMessage {
     )
 }
 
-fn event(state: State, id: String, at: Micros, data: JobEventData) -> OutboxMessage {
+fn event(state: State, id: String, at: Micros, traceparent: Option<&str>, data: JobEventData) -> OutboxMessage {
     let event = JobEvent {
         specversion: "1.0".into(),
         id: id.clone(),
@@ -78,6 +80,7 @@ fn event(state: State, id: String, at: Micros, data: JobEventData) -> OutboxMess
         subject: data.job_id.to_string(),
         time: at.timestamp().to_string(),
         datacontenttype: "application/json".into(),
+        traceparent: traceparent.filter(|t| trace_id(t).is_some()).map(str::to_owned),
         data,
     };
     OutboxMessage {

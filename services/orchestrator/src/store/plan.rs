@@ -291,7 +291,11 @@ impl<'g> Fold<'g> {
         let job = &changed.job;
         let passed_by = ended && matches!(job.state, State::Queued | State::Running);
         if self.ctx.events.tells(job.state) && !passed_by {
-            self.plan.out.push(Out::Message(events::changed(job, at)));
+            let traceparent = match &self.group.changes[number].1 {
+                Change::Finished(finished) => finished.traceparent.as_deref(),
+                _ => None,
+            };
+            self.plan.out.push(Out::Message(events::changed(job, at, traceparent)));
         }
         let Some(reason) = changed.dead else { return };
         self.plan.out.push(Out::Letter(self.plan.letters.len()));

@@ -38,6 +38,7 @@ fn finished(j: &Current, attempt: u32, outcome: Outcome) -> Change {
         started_at: Micros(5),
         finished_at: Micros(6),
         outcome,
+        traceparent: None,
     }))
 }
 

@@ -228,6 +228,7 @@ pub fn finished(job: JobId, n: u32, outcome: Outcome) -> Change {
         started_at: Micros(5),
         finished_at: Micros(6),
         outcome,
+        traceparent: None,
     }))
 }
 
