@@ -29,22 +29,41 @@ impl Bounded {
 
     /// The value itself if it is admitted, else [`OTHER`].
     pub fn label<'a>(&self, value: &'a str) -> &'a str {
+        match self.admit(value) {
+            Admitted::Known | Admitted::Now => value,
+            Admitted::Not => OTHER,
+        }
+    }
+
+    /// Whether the value is admitted, and whether it is so for the first time.
+    pub fn admit(&self, value: &str) -> Admitted {
         if self.seen.read().unwrap_or_else(PoisonError::into_inner).contains(value) {
-            return value;
+            return Admitted::Known;
         }
         if self.max == 0 || value.is_empty() || value.len() > VALUE_MAX {
-            return OTHER;
+            return Admitted::Not;
         }
         let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
         if seen.contains(value) {
-            return value;
+            return Admitted::Known;
         }
         if seen.len() >= self.max {
-            return OTHER;
+            return Admitted::Not;
         }
         seen.insert(value.to_owned());
-        value
+        Admitted::Now
     }
+}
+
+/// What became of a value that asked to be a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It was admitted before.
+    Known,
+    /// It is admitted with this call.
+    Now,
+    /// There is no place for it.
+    Not,
 }
 
 #[cfg(test)]
@@ -55,7 +74,7 @@ mod tests {
     fn values_past_the_limit_are_other_and_early_ones_stay() {
         static LABELS: Bounded = Bounded::new(2);
         assert_eq!(LABELS.label("a"), "a");
-        assert_eq!(LABELS.label("b"), "b");
+        assert_eq!([LABELS.admit("b"), LABELS.admit("b")], [Admitted::Now, Admitted::Known]);
         assert_eq!(LABELS.label("c"), OTHER);
         assert_eq!(LABELS.label("a"), "a");
         assert_eq!(LABELS.label(""), OTHER);

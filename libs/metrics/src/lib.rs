@@ -11,7 +11,7 @@ mod catalogue;
 mod metric;
 mod recorder;
 
-pub use bounded::{Bounded, OTHER};
+pub use bounded::{Admitted, Bounded, OTHER};
 pub use catalogue::{catalogue_markdown, check};
 pub use metric::{Kind, Metric, Unit};
 pub use metrics::{Counter, Gauge, Histogram};

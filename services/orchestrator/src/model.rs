@@ -220,6 +220,9 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::AttemptsExhausted, Self::NotRetryable, Self::WorkerLost, Self::InvalidMessage];
+
     /// The word used in JSON and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

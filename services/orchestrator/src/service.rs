@@ -244,6 +244,7 @@ impl Service for Orchestrator {
 
 fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Nats) -> (App, Parts) {
     let hub = Hub::default();
+    metrics::SUBMITS_REFUSED.add(&[crate::error::Code::OutboxFull.as_str()], 0);
     let gauge = OutboxGauge::new(config.outbox_max);
     let (backlog, outbox_backlog) = (Arc::new(Backlog::default()), Arc::new(Backlog::default()));
     let (jobs_tx, jobs) = mpsc::unbounded_channel();

@@ -85,7 +85,11 @@ impl Keeper {
             objective,
             has_judgement: false,
         };
-        let kept = objectives.into_iter().map(keep).collect();
+        let kept: Vec<Kept> = objectives.into_iter().map(keep).collect();
+        for kept in kept.iter().filter(|kept| kept.observed.is_some()) {
+            metrics::SLA_UPTIME.add(&[kept.objective.service], 0);
+            metrics::SLA_DOWNTIME.add(&[kept.objective.service], 0);
+        }
         let (store, board) = (app.store().clone(), app.board().clone());
         Self { store, board, kept, counted_to: None, read_at: None, counted_at: None }
     }
