@@ -3,10 +3,12 @@
 //! Starts no server. Relies on `cargo metadata` for the edges and on the services' own declarations for
 //! settings, metrics and error codes; never builds or changes anything.
 
+use agentforge_broadcaster::Broadcaster;
 use agentforge_nats_exporter::NatsExporter;
 use agentforge_orchestrator::{Orchestrator, api::rest::openapi_json, error::Code};
 use agentforge_runtime::{Service, pages};
 use agentforge_syncdaemon::Syncdaemon;
+use agentforge_tactical_api::TacticalApi;
 use agentforge_worker::WorkerService;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +28,11 @@ const LAYERS: &[(&str, u8)] = &[
     ("agentforge-worker", SERVICE),
     ("agentforge-nats-exporter", SERVICE),
     ("agentforge-syncdaemon", SERVICE),
+    ("agentforge-broadcaster", SERVICE),
+    ("agentforge-tactical-api", SERVICE),
     ("agentforge-cli", 4),
     ("agentforge-end-to-end", 4),
+    ("agentforge-observability", 4),
     ("agentforge-example-custom-tool", 4),
     // Used by tests alone, and itself a user of nothing.
     (HARNESS, 0),
@@ -41,7 +46,10 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "broadcaster",
             "config",
+            // The floor of `bench webhooks` is the same HTTP client without the rest.
+            "egress",
             "jetstream",
             "message-id",
             "nats-exporter",
@@ -49,9 +57,11 @@ const EDGES: &[(&str, &[&str])] = &[
             "proto",
             "runtime",
             "syncdaemon",
+            "tactical-api",
             "worker",
         ],
     ),
+    ("broadcaster", &["config", "egress", "jetstream", "message-id", "metrics", "runtime"]),
     ("config", &[]),
     ("egress", &["config"]),
     ("end-to-end", &[]),
@@ -62,9 +72,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("orchestrator", &["config", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     ("nats-exporter", &["config", "metrics", "runtime"]),
+    ("observability", &[]),
     ("proto", &["message-id"]),
     ("runtime", &["config", "metrics"]),
     ("syncdaemon", &["config", "jetstream", "message-id", "metrics", "proto", "runtime"]),
+    // egress for its ranges of addresses alone: trusted proxies are written as webhooks' targets are.
+    ("tactical-api", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
 ];
 
@@ -78,6 +91,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "AGENTFORGE_REQUEST_TIMEOUT",
     "AGENTFORGE_SERVER",
     "AGENTFORGE_SOAK",
+    "AGENTFORGE_TACTICAL_URL",
     "AGENTFORGE_TOKEN",
     "CARGO_BUILD_JOBS",
     "HUB_LEAF_ADVERTISE",
@@ -85,6 +99,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "HUB_LEAF_URL",
     "NO_COLOR",
     "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
     "RUST_LOG",
     "XDG_CACHE_HOME",
 ];
@@ -279,7 +294,14 @@ fn upper_snake(name: &str) -> String {
 #[test]
 fn every_setting_that_a_document_names_exists() {
     let mut known: BTreeSet<String> =
-        [Orchestrator::settings(), WorkerService::settings(), Syncdaemon::settings(), NatsExporter::settings()]
+        [
+            Orchestrator::settings(),
+            WorkerService::settings(),
+            Syncdaemon::settings(),
+            NatsExporter::settings(),
+            TacticalApi::settings(),
+            Broadcaster::settings(),
+        ]
             .iter()
             .flatten()
             .flat_map(|(_, list)| list.iter().map(|s| s.key.to_owned()))
@@ -327,6 +349,8 @@ fn pages_made_from_the_code_are_up_to_date() {
         pages::Declared::of::<WorkerService>(),
         pages::Declared::of::<Syncdaemon>(),
         pages::Declared::of::<NatsExporter>(),
+        pages::Declared::of::<Broadcaster>(),
+        pages::Declared::of::<TacticalApi>(),
     ];
     let hint = "run scripts/generate-docs and commit what it wrote";
     assert!(

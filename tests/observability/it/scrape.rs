@@ -1,0 +1,215 @@
+//! The pages of metrics of the whole running system, held against what is declared.
+
+use crate::registry;
+use crate::stack::{DEADLINE, Options, Stack, sum};
+use agentforge_harness::{cargo_bin, eventually, http_get, require};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+/// What a stack of one server and one of each service cannot show, and why. Each has a test of its own
+/// beside the code that records it.
+const NOT_HERE: &[(&str, &str)] = &[
+    ("nats_jetstream_stream_mirror_lag", "no stream is a mirror"),
+    ("nats_jetstream_stream_source_lag", "no stream has sources"),
+    ("nats_jetstream_stream_replica_lag", "one server has no replicas"),
+    ("nats_jetstream_stream_replica_current", "one server has no replicas"),
+    ("nats_jetstream_stream_replica_offline", "one server has no replicas"),
+    ("nats_jetstream_consumer_oldest_pending_timestamp_seconds", "this version of the server does not tell it"),
+    ("nats_exporter_series_dropped_total", "nothing is beyond the limit"),
+    ("nats_exporter_scrape_errors_total", "no endpoint fails"),
+    ("agentforge_task_failures_total", "no task fails"),
+    ("agentforge_agent_certificate_expiry_timestamp_seconds", "the worker has no client certificate"),
+    ("edge_site_last_seen_timestamp_seconds", "no other site"),
+    ("edge_site_beats_ignored_total", "no other site"),
+    ("broadcaster_store_held", "nothing is held"),
+    ("broadcaster_dead_letters_total", "every webhook is delivered"),
+    ("broadcaster_webhook_errors_total", "every webhook is delivered"),
+    ("broadcaster_endpoint_reloads_total", "the endpoints come from the environment"),
+    ("tactical_clients_dropped_total", "no client is slow"),
+    ("tactical_clients_refused_total", "no client is too many"),
+    ("tactical_evidence_requests_total", "nobody asks for evidence"),
+];
+
+/// What services declare by a list that they share, and have no use for.
+const NOT_OF: &[(&str, &str, &str)] = &[
+    ("syncdaemon", "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
+    ("tactical-api", "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
+    ("worker", "agentforge_http_requests_total", "it has probes alone"),
+    ("worker", "agentforge_http_request_duration_seconds", "it has probes alone"),
+    ("syncdaemon", "agentforge_http_requests_total", "it has probes and its status alone"),
+    ("syncdaemon", "agentforge_http_request_duration_seconds", "it has probes and its status alone"),
+    ("nats-exporter", "agentforge_ready", "its page is about NATS; /readyz says it"),
+    ("nats-exporter", "agentforge_http_requests_total", "its page has scrapes under the known exporter's names"),
+    (
+        "nats-exporter",
+        "agentforge_http_request_duration_seconds",
+        "its page has scrapes under the known exporter's names",
+    ),
+];
+
+/// Families of a page, as its `# TYPE` lines name them, that have a series.
+fn families(page: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let series: BTreeSet<&str> =
+        page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
+    for line in page.lines() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else { continue };
+        let has = ["", "_bucket"].iter().any(|end| series.contains(format!("{name}{end}").as_str()));
+        if has {
+            found.insert(name.to_owned(), kind.to_owned());
+        }
+    }
+    found
+}
+
+/// Somebody who looks at the live picture for as long as this lives.
+async fn viewer(base: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).await.unwrap();
+    let ask = "GET /events/stream HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Makes the system do a little of everything.
+async fn exercise(stack: &Stack) {
+    let ok = stack.job("echo", json!({"n": 1})).await;
+    stack.reaches(&ok, "succeeded").await;
+    let dead = stack.job_as(json!({"tool": "fail", "args": {"class": "transient"}, "max_attempts": 2})).await;
+    stack.reaches(&dead, "dead").await;
+    let reused = json!({"tool": "echo", "args": {"same": true}, "reuse": true});
+    for _ in 0..2 {
+        let id = stack.job_as(reused.clone()).await;
+        stack.reaches(&id, "succeeded").await;
+    }
+    let (status, refused) = stack.post("/v1/jobs", &[], &json!({"tool": "no such name!", "args": {}})).await;
+    assert_eq!(status, 400, "{refused}");
+    // Nobody serves that queue, so it waits.
+    stack.job_as(json!({"tool": "echo", "args": {}, "queue": "nobody"})).await;
+    for service in stack.pages().into_keys().filter(|service| *service != "nats-exporter") {
+        let _ = http_get(&format!("{}/v1/nothing", stack.http(service)), &[]).await;
+        let _ = http_get(&format!("{}/readyz", stack.http(service)), &[]).await;
+    }
+    let keyed = json!({"tool": "echo", "args": {}, "idempotency_key": "twice"});
+    stack.job_as(keyed.clone()).await;
+    stack.job_as(keyed).await;
+    std::fs::write(stack.replay_dir().join("frame.bin"), b"evidence").unwrap();
+}
+
+#[tokio::test]
+async fn a_scrape_of_the_whole_system_has_every_declared_metric() {
+    let Some(()) = require("nats-server") else { return };
+    let (url, _heard) = crate::traces::webhooks().await;
+    let options = Options::default()
+        .set("broadcaster", "WEBHOOK_URL", url)
+        .set("broadcaster", "EGRESS_ALLOW", "127.0.0.1/32")
+        .set("broadcaster", "BROADCASTER_SUBJECTS", "agentforge.events.>")
+        .set("syncdaemon", "SITE", "north");
+    let stack = Stack::start(options).await;
+    let _viewer = viewer(&stack.http("tactical-api")).await;
+    exercise(&stack).await;
+
+    let declared = registry::declared();
+    eventually(DEADLINE, "every declared metric is on its service's page", async || {
+        let mut missing = Vec::new();
+        for (service, metrics) in &declared {
+            let page = stack.page(service).await;
+            let shown = families(&page);
+            for metric in metrics {
+                let excused = NOT_HERE.iter().any(|(name, _)| *name == metric.name)
+                    || NOT_OF.iter().any(|(of, name, _)| of == service && *name == metric.name);
+                match shown.get(metric.name) {
+                    None if !excused => missing.push(format!("{service}: {}", metric.name)),
+                    _ => {}
+                }
+            }
+        }
+        missing.sort();
+        missing.dedup();
+        if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
+    })
+    .await;
+    let exporter = stack.page("nats-exporter").await;
+    for name in registry::stock_names() {
+        assert!(families(&exporter).contains_key(name), "a dashboard shows {name}, the exporter does not");
+    }
+    every_series_is_declared(&stack, &declared).await;
+    the_api_says_what_the_metrics_say(&stack).await;
+}
+
+/// Labels and types too: nothing is recorded beside the declarations.
+async fn every_series_is_declared(stack: &Stack, declared: &[(&str, Vec<agentforge_metrics::Metric>)]) {
+    for (service, metrics) in declared.iter().filter(|(service, _)| *service != "nats-exporter") {
+        let page = stack.page(service).await;
+        for line in page.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let series = line.rsplit_once(' ').unwrap().0;
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            if name.starts_with("process_") {
+                continue;
+            }
+            let of = |m: &&agentforge_metrics::Metric| {
+                name.strip_prefix(m.name).is_some_and(|end| matches!(end, "" | "_bucket" | "_sum" | "_count"))
+            };
+            let metric = metrics.iter().find(of).unwrap_or_else(|| panic!("{service}: {name} is not declared"));
+            for pair in labels.trim_end_matches('}').split("\",").filter(|pair| pair.contains('=')) {
+                let label = pair.split('=').next().unwrap();
+                assert!(
+                    metric.labels.contains(&label) || label == "le",
+                    "{service}: {series}: {label} is not declared"
+                );
+            }
+        }
+    }
+}
+
+async fn the_api_says_what_the_metrics_say(stack: &Stack) {
+    eventually(DEADLINE, "API and metrics agree on the objectives", async || {
+        let list = stack.get("/v1/slo").await;
+        let page = stack.page("orchestrator").await;
+        for slo in list["slos"].as_array().ok_or(list.to_string())? {
+            let labels = [
+                format!("service=\"{}\"", slo["service"].as_str().unwrap()),
+                format!("slo=\"{}\"", slo["slo"].as_str().unwrap()),
+            ];
+            let labels = labels.each_ref().map(String::as_str);
+            let gauge = |name: &str| sum(&page, name, &labels);
+            let unit = slo["unit"].as_str().unwrap();
+            let status = match slo["status"].as_str().unwrap() {
+                "healthy" => 1.0,
+                "at_risk" => 0.0,
+                "breached" => -1.0,
+                other => return Err(format!("{other}: {slo}")),
+            };
+            let said = [Value::from(status), slo["budget"].clone(), slo["bad"].clone()].map(|v| v.as_f64().unwrap());
+            let shown = [
+                gauge("agentforge_slo_status"),
+                gauge(&format!("agentforge_error_budget_{unit}")),
+                gauge(&format!("agentforge_error_budget_used_{unit}")),
+            ];
+            if said.iter().zip(&shown).any(|(a, b)| (a - b).abs() > 1e-6) {
+                return Err(format!("{slo}: {shown:?}"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[test]
+fn the_page_of_metrics_is_made_of_the_declarations() {
+    let out = Command::new(cargo_bin("agentforge")).args(["metrics-catalogue", "--markdown"]).output().unwrap();
+    let page = String::from_utf8(out.stdout).unwrap();
+    for (service, metrics) in registry::declared() {
+        for metric in metrics {
+            assert!(
+                page.contains(&format!("| `{}` |", metric.name)),
+                "docs/METRICS.md would lack {} of {service}",
+                metric.name
+            );
+        }
+    }
+    let written = std::fs::read_to_string(crate::files::root().join("docs/METRICS.md")).unwrap();
+    assert!(written == page, "docs/METRICS.md is out of date: run scripts/generate-docs and commit what it wrote");
+}

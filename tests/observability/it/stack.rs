@@ -1,0 +1,194 @@
+//! The whole system as it runs: NATS and every service as a process of its own, on free ports.
+
+use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually, free_port, http_get, http_post_with};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long anything may take on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The services with their programs, in the order of their start.
+pub const SERVICES: [&str; 6] =
+    ["orchestrator", "worker", "syncdaemon", "nats-exporter", "broadcaster", "tactical-api"];
+
+/// What differs from a plain stack: settings for all services, and for one.
+#[derive(Clone, Default)]
+pub struct Options {
+    pub nats: NatsOptions,
+    pub common: BTreeMap<String, String>,
+    pub of: BTreeMap<(&'static str, String), String>,
+    /// Services that are not started.
+    pub without: Vec<&'static str>,
+}
+
+impl Options {
+    pub fn set(mut self, service: &'static str, key: &str, value: impl Into<String>) -> Self {
+        self.of.insert((service, key.to_owned()), value.into());
+        self
+    }
+    pub fn all(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.common.insert(key.to_owned(), value.into());
+        self
+    }
+}
+
+pub struct Stack {
+    pub nats: NatsServer,
+    options: Options,
+    running: BTreeMap<&'static str, Running>,
+    dir: TempDir,
+}
+
+struct Running {
+    proc: Proc,
+    /// What it wrote before it was started anew.
+    earlier_logs: String,
+    ready: Value,
+    ports: [u16; 3],
+}
+
+impl Stack {
+    pub async fn start(options: Options) -> Self {
+        let nats = NatsServer::start(options.nats.clone()).await;
+        let dir = TempDir::new().unwrap();
+        for folder in ["replay", "ledger"] {
+            std::fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let mut stack = Self { nats, running: BTreeMap::new(), options, dir };
+        let without = stack.options.without.clone();
+        for service in SERVICES.into_iter().filter(|service| !without.contains(service)) {
+            stack.bring_up(service).await;
+        }
+        stack
+    }
+
+    /// Starts a service, or starts it again on the ports that it had.
+    pub async fn bring_up(&mut self, service: &'static str) {
+        let before = self.running.remove(service);
+        let ports = before.as_ref().map_or_else(|| [free_port(), free_port(), free_port()], |running| running.ports);
+        let [http, grpc, metrics] = ports.map(|port| port.to_string());
+        let folder = |name: &str| self.dir.path().join(name).display().to_string();
+        let monitor = self.nats.monitor_url();
+        let mut builder = Proc::builder(cargo_bin(&format!("agentforge-{service}")))
+            .env("ENV", "dev")
+            .env("NATS_URL", self.nats.url())
+            .env("NATS_MAX_RECONNECT_WAIT", "1s")
+            .env("DATA_DIR", self.dir.path().display().to_string())
+            .env("LOG_FORMAT", "json")
+            .env("LOG_LEVEL", "info")
+            .env("SHUTDOWN_PAUSE", "0s");
+        builder = match service {
+            "nats-exporter" => builder.args(["-varz", "-jsz=streams,consumers,accounts", "-port", &metrics, &monitor]),
+            _ => builder.env("HTTP_PORT", http).env("METRICS_PORT", metrics),
+        };
+        builder = match service {
+            "orchestrator" => builder.env("GRPC_PORT", grpc),
+            "syncdaemon" => builder
+                .env("SYNC_QUEUE_DIR", folder("replay"))
+                .env("SYNC_LEDGER_DIR", folder("ledger"))
+                .env("SYNC_SETTLE", "200ms"),
+            _ => builder,
+        };
+        let own = self.options.of.iter().filter(|((of, _), _)| *of == service);
+        let mut proc = builder
+            .envs(self.options.common.clone())
+            .envs(own.map(|((_, key), value)| (key.clone(), value.clone())))
+            .start();
+        let ready = proc.ready(DEADLINE).await[service].clone();
+        let earlier_logs = before.map(|running| running.earlier_logs + &running.proc.full_log()).unwrap_or_default();
+        self.running.insert(service, Running { proc, earlier_logs, ready, ports });
+    }
+
+    pub fn proc(&mut self, service: &str) -> &mut Proc {
+        &mut self.running.get_mut(service).unwrap_or_else(|| panic!("{service} does not run")).proc
+    }
+
+    fn address(&self, service: &str, what: &str) -> String {
+        let running = self.running.get(service).unwrap_or_else(|| panic!("{service} does not run"));
+        running.ready[what].as_str().unwrap_or_else(|| panic!("{service} has no {what}: {}", running.ready)).to_owned()
+    }
+
+    pub fn http(&self, service: &str) -> String {
+        self.address(service, "http").trim_end_matches('/').to_owned()
+    }
+
+    pub fn grpc(&self) -> String {
+        self.address("orchestrator", "grpc")
+    }
+
+    /// Where the page of metrics is: URL of each service that runs.
+    pub fn pages(&self) -> BTreeMap<&'static str, String> {
+        self.running.keys().map(|service| (*service, self.address(service, "metrics"))).collect()
+    }
+
+    pub async fn page(&self, service: &str) -> String {
+        let (status, body) = http_get(&self.address(service, "metrics"), &[]).await.unwrap();
+        assert_eq!(status, 200, "{service}");
+        String::from_utf8(body).unwrap()
+    }
+
+    /// Lines of a service's log, as JSON.
+    pub fn log(&self, service: &str) -> Vec<Value> {
+        let running = &self.running[service];
+        let text = format!("{}{}", running.earlier_logs, running.proc.full_log());
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    pub fn replay_dir(&self) -> PathBuf {
+        self.dir.path().join("replay")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub async fn post(&self, path: &str, headers: &[&str], body: &Value) -> (u16, Value) {
+        let url = format!("{}{path}", self.http("orchestrator"));
+        let (status, body) = http_post_with(&url, headers, &body.to_string()).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (_, body) = http_get(&format!("{}{path}", self.http("orchestrator")), &[]).await.unwrap();
+        serde_json::from_slice(&body).unwrap_or_default()
+    }
+
+    /// Submits a job and gives its id.
+    pub async fn job(&self, tool: &str, args: Value) -> String {
+        self.job_as(json!({"tool": tool, "args": args})).await
+    }
+
+    pub async fn job_as(&self, body: Value) -> String {
+        let (status, job) = self.post("/v1/jobs", &[], &body).await;
+        assert!(status == 202 || status == 200, "{status}: {job}");
+        job["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a job is in this state.
+    pub async fn reaches(&self, id: &str, state: &str) {
+        eventually(DEADLINE, &format!("job {id} is {state}"), async || {
+            let job = self.get(&format!("/v1/jobs/{id}")).await;
+            if job["state"] == state { Ok(()) } else { Err(job.to_string()) }
+        })
+        .await;
+    }
+}
+
+/// The series of a page: the part before the value, and the value.
+pub fn series(page: &str) -> impl Iterator<Item = (&str, f64)> {
+    page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        Some((series, value.parse().ok()?))
+    })
+}
+
+/// The sum of a metric's series whose text holds all of `with`.
+pub fn sum(page: &str, metric: &str, with: &[&str]) -> f64 {
+    series(page)
+        .filter(|(s, _)| s.split('{').next() == Some(metric) && with.iter().all(|part| s.contains(part)))
+        .map(|(_, value)| value)
+        .sum()
+}

@@ -1,0 +1,176 @@
+//! One trace from a submission to its webhook, and work that goes on without a collector.
+
+use crate::collector::{Collector, Span};
+use crate::stack::{DEADLINE, Options, SERVICES, Stack};
+use agentforge_harness::{cargo_bin, eventually, require};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::process::Command;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CALLER: &str = "00f067aa0ba902b7";
+
+/// A receiver of webhooks: tells the head of each request, and answers 204.
+pub async fn webhooks() -> (String, mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (heads, heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let heads = heads.clone();
+            tokio::spawn(async move {
+                let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+                while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+                    match stream.read(&mut buffer).await {
+                        Ok(n) if n > 0 => request.extend_from_slice(&buffer[..n]),
+                        _ => return,
+                    }
+                }
+                let _ = heads.send(String::from_utf8_lossy(&request).into_owned());
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+            });
+        }
+    });
+    (url, heard)
+}
+
+fn traced(endpoint: &str) -> Options {
+    let mut options = Options::default()
+        .all("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .all("OTEL_BSP_SCHEDULE_DELAY", "200")
+        .all("LOG_LEVEL", "info,agentforge_orchestrator=debug,agentforge_worker=debug,agentforge_broadcaster=debug");
+    options.without = vec!["syncdaemon", "nats-exporter", "tactical-api"];
+    options
+}
+
+/// The span of a service with this name, once it has come.
+async fn span(collector: &Collector, trace: &str, service: &str, name: &str) -> Span {
+    eventually(DEADLINE, &format!("the collector has {name} of {service}"), async || {
+        let spans = collector.of(trace);
+        spans.iter().find(|s| s.service == service && s.name == name).cloned().ok_or(format!("{spans:#?}"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_trace_leads_from_a_submission_to_its_webhook() {
+    let Some(()) = require("nats-server") else { return };
+    let collector = Collector::start().await;
+    let (url, mut heard) = webhooks().await;
+    let options = traced(&collector.endpoint)
+        .set("broadcaster", "WEBHOOK_URL", url)
+        .set("broadcaster", "EGRESS_ALLOW", "127.0.0.1/32")
+        .set("broadcaster", "BROADCASTER_SUBJECTS", "agentforge.events.job.dev.succeeded");
+    let stack = Stack::start(options).await;
+    let headers = [format!("traceparent: 00-{TRACE}-{CALLER}-01")];
+    let headers = headers.each_ref().map(String::as_str);
+    let (status, job) = stack.post("/v1/jobs", &headers, &json!({"tool": "echo", "args": {"n": 1}})).await;
+    assert_eq!(status, 202, "{job}");
+    assert_eq!(job["trace_id"], TRACE);
+
+    // Each span, and below which one it is.
+    let request = span(&collector, TRACE, "orchestrator", "POST /v1/jobs").await;
+    assert_eq!(request.parent, CALLER, "the caller's own span is above all");
+    let publish = span(&collector, TRACE, "orchestrator", "publish jobs").await;
+    assert_eq!(publish.parent, request.id);
+    let run = span(&collector, TRACE, "worker", "job").await;
+    assert_eq!(run.parent, publish.id);
+    let tool = span(&collector, TRACE, "worker", "tool echo").await;
+    assert_eq!(tool.parent, run.id);
+    let commit = span(&collector, TRACE, "orchestrator", "commit result").await;
+    assert_eq!(commit.parent, run.id);
+    let webhook = span(&collector, TRACE, "broadcaster", "webhook").await;
+    let above: BTreeSet<String> = collector.of(TRACE).into_iter().map(|s| s.id).collect();
+    assert!(above.contains(&webhook.parent), "the webhook hangs below a span of the trace: {webhook:?}");
+
+    let head = tokio::time::timeout(DEADLINE, heard.recv()).await.expect("the webhook is sent").unwrap();
+    let traceparent =
+        head.lines().find_map(|line| line.to_lowercase().strip_prefix("traceparent: ").map(str::to_owned));
+    assert!(traceparent.as_ref().is_some_and(|t| t.starts_with(&format!("00-{TRACE}-"))), "{head}");
+
+    // The log of each service that had to do with it has the trace, on lines that are JSON.
+    for service in ["orchestrator", "worker", "broadcaster"] {
+        eventually(DEADLINE, &format!("the log of {service} names the trace"), async || {
+            let lines = stack.log(service);
+            let of_trace: Vec<&Value> = lines.iter().filter(|line| line["trace_id"] == TRACE).collect();
+            let whole = |line: &&Value| line["span_id"].is_string() && line["service"] == service;
+            if !of_trace.is_empty() && of_trace.iter().all(|line| whole(line)) {
+                Ok(())
+            } else {
+                Err(format!("{of_trace:?}"))
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_submission_by_the_command_begins_a_trace_that_its_job_names() {
+    let Some(()) = require("nats-server") else { return };
+    let collector = Collector::start().await;
+    let mut options = traced(&collector.endpoint);
+    options.without.push("broadcaster");
+    let stack = Stack::start(options).await;
+    let server = stack.grpc();
+    let submit = tokio::task::spawn_blocking(move || {
+        let args = ["--server", &server, "--json", "job", "submit", "echo", "{}", "--wait"];
+        Command::new(cargo_bin("agentforge")).args(args).output().unwrap()
+    });
+    let out = submit.await.unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let jobs = stack.get("/v1/jobs").await;
+    let trace = jobs["jobs"][0]["trace_id"].as_str().unwrap_or_else(|| panic!("{jobs}")).to_owned();
+    let submitted = eventually(DEADLINE, "the call is in the trace", async || {
+        let spans = collector.of(&trace);
+        spans.iter().find(|s| s.name.contains("SubmitJob")).cloned().ok_or(format!("{spans:#?}"))
+    })
+    .await;
+    assert_eq!(submitted.service, "orchestrator");
+    let publish = span(&collector, &trace, "orchestrator", "publish jobs").await;
+    assert_eq!(publish.parent, submitted.id);
+    span(&collector, &trace, "worker", "tool echo").await;
+    span(&collector, &trace, "orchestrator", "commit result").await;
+}
+
+/// Resident memory of a process, bytes.
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<u64>().unwrap() * 1024
+}
+
+/// A collector that takes the connection and never answers is the worst: every batch waits for its timeout.
+#[tokio::test]
+async fn without_a_collector_that_answers_nothing_slows_or_fills_up() {
+    let Some(()) = require("nats-server") else { return };
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = traced(&format!("http://{}", silent.local_addr().unwrap()));
+    options.without.push("broadcaster");
+    options.common.insert("LOG_LEVEL".into(), "info".into());
+    let mut stack = Stack::start(options).await;
+    let rounds = if std::env::var("AGENTFORGE_SOAK").is_ok_and(|v| v == "1") { 100 } else { 4 };
+    let job = json!({"tool": "echo", "args": {}}).to_string();
+    let mut after_first = 0;
+    for round in 0..rounds {
+        // Far more spans than the queue of the exporter has places (2,048).
+        for _ in 0..250 {
+            stack.post("/v1/jobs", &[], &serde_json::from_str(&job).unwrap()).await;
+        }
+        eventually(DEADLINE, "all jobs have succeeded", async || {
+            let open = stack.get("/v1/jobs?state=accepted&state=queued&state=running&limit=10").await;
+            if open["jobs"].as_array().is_some_and(Vec::is_empty) { Ok(()) } else { Err(open.to_string()) }
+        })
+        .await;
+        if round == 1 {
+            after_first = memory(stack.proc("worker").pid());
+        }
+    }
+    let grown = memory(stack.proc("worker").pid()).saturating_sub(after_first);
+    assert!(grown < 48 * 1024 * 1024, "the worker grew by {grown} bytes");
+    for service in SERVICES.into_iter().take(2) {
+        assert_eq!(stack.proc(service).sigterm(DEADLINE).await, 0, "{service} ends well, and in time");
+    }
+}
