@@ -1,0 +1,363 @@
+//! The facts of each environment, as docs/deploy names them: where it lives, how large it is, who may reach it.
+
+use crate::manifests::{BRANCH, Object, containers, environment, find, list, overlay, render, seek, texts};
+use crate::quotas::quantity;
+use agentforge_harness::require;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What runs in a cluster environment.
+const SERVICES: [&str; 5] = ["orchestrator", "worker", "broadcaster", "tactical-api", "nats-exporter"];
+/// At a site.
+const SITE_SERVICES: [&str; 4] = ["orchestrator", "worker", "syncdaemon", "nats-exporter"];
+
+struct Facts {
+    overlay: &'static str,
+    namespace: &'static str,
+    gateway_label: Option<&'static str>,
+    hosts: &'static [&'static str],
+    services: &'static [&'static str],
+    /// Of each autoscaler; `None` where there is none.
+    replicas: Option<(u64, u64)>,
+    workers: Option<(u64, u64)>,
+    /// Servers, CPU, memory, disk.
+    nats: (u64, &'static str, &'static str, Option<&'static str>),
+    /// CPU and memory of the quota; `None` without one.
+    quota: Option<(&'static str, &'static str)>,
+    log_level: &'static str,
+    database: &'static str,
+}
+
+const FACTS: [Facts; 4] = [
+    Facts {
+        overlay: "feature",
+        namespace: "feature-BRANCH_NAME",
+        gateway_label: Some("dev-gateway-access"),
+        hosts: &["feature-BRANCH_NAME.dev.agentforge.internal"],
+        services: &SERVICES,
+        replicas: None,
+        workers: None,
+        nats: (1, "50m", "128Mi", None),
+        quota: Some(("1000m", "1Gi")),
+        log_level: "debug",
+        database: "@postgres:5432/agentforge",
+    },
+    Facts {
+        overlay: "staging",
+        namespace: "agentforge-staging",
+        gateway_label: Some("dev-gateway-access"),
+        hosts: &["staging.agentforge.internal"],
+        services: &SERVICES,
+        replicas: Some((1, 2)),
+        workers: Some((0, 5)),
+        nats: (1, "250m", "256Mi", Some("1Gi")),
+        quota: Some(("2000m", "2048Mi")),
+        log_level: "info",
+        database: "@postgres.staging.agentforge.internal:5432/agentforge?sslmode=verify-full",
+    },
+    Facts {
+        overlay: "production",
+        namespace: "agentforge",
+        gateway_label: Some("gateway-access"),
+        hosts: &[],
+        services: &SERVICES,
+        replicas: Some((2, 5)),
+        workers: Some((2, 10)),
+        nats: (3, "500m", "512Mi", Some("10Gi")),
+        quota: Some(("4500m", "5120Mi")),
+        log_level: "info",
+        database: "@postgres.agentforge.internal:5432/agentforge?sslmode=verify-full",
+    },
+    Facts {
+        overlay: "edge",
+        namespace: "agentforge-edge",
+        gateway_label: None,
+        hosts: &[],
+        services: &SITE_SERVICES,
+        replicas: None,
+        workers: None,
+        nats: (1, "100m", "128Mi", Some("12Gi")),
+        quota: None,
+        log_level: "info",
+        database: "sqlite://",
+    },
+];
+
+fn first_environment(objects: &[Object], kind: &str, name: &str) -> BTreeMap<String, String> {
+    let workload = find(objects, kind, name);
+    environment(objects, workload, &containers(workload)[0])
+}
+
+#[test]
+fn each_environment_is_as_the_table_says() {
+    let Some(()) = require("kubectl") else { return };
+    for facts in FACTS {
+        let objects = overlay(facts.overlay);
+        let namespaced: BTreeSet<_> = objects.iter().filter_map(Object::namespace).collect();
+        assert_eq!(namespaced, BTreeSet::from([facts.namespace]), "{}", facts.overlay);
+        let labels = find(&objects, "Namespace", facts.namespace).labels();
+        let access: Vec<_> = labels.iter().filter(|(key, _)| key.ends_with("gateway-access")).collect();
+        let expected: Vec<_> =
+            facts.gateway_label.map(|label| (label.to_owned(), "allowed".to_owned())).into_iter().collect();
+        assert_eq!(access, expected.iter().map(|(k, v)| (k, v)).collect::<Vec<_>>(), "{}", facts.overlay);
+        assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
+
+        let routes: Vec<_> = objects.iter().filter(|o| o.kind() == "HTTPRoute").collect();
+        assert_eq!(routes.is_empty(), facts.overlay == "edge");
+        for route in routes {
+            assert_eq!(
+                *route.at("/spec/hostnames"),
+                if facts.hosts.is_empty() { Value::Null } else { json!(facts.hosts) }
+            );
+            let gateway = if facts.overlay == "production" { "gateway" } else { "dev-gateway" };
+            assert_eq!(list(route.at("/spec/parentRefs"))[0]["name"], gateway);
+        }
+
+        let deployments: BTreeSet<_> = objects.iter().filter(|o| o.kind() == "Deployment").map(Object::name).collect();
+        let mut wanted: BTreeSet<_> = facts.services.iter().copied().collect();
+        wanted.extend((facts.overlay == "feature").then_some("postgres"));
+        assert_eq!(deployments, wanted, "{}", facts.overlay);
+        sizes(&objects, &facts);
+
+        for name in facts.services {
+            let env = first_environment(&objects, "Deployment", name);
+            assert_eq!((env["LOG_LEVEL"].as_str(), env["ENV"].as_str()), (facts.log_level, facts.overlay), "{name}");
+        }
+        let database = &first_environment(&objects, "Deployment", "orchestrator")["DATABASE_URL"];
+        assert!(database.contains(facts.database), "{}: {database}", facts.overlay);
+        let quota = seek(&objects, "ResourceQuota", "agentforge").map(|q| texts(q.at("/spec/hard")));
+        let found = quota.as_ref().map(|hard| (hard["requests.cpu"].as_str(), hard["requests.memory"].as_str()));
+        assert_eq!(found, facts.quota, "{}", facts.overlay);
+    }
+}
+
+fn sizes(objects: &[Object], facts: &Facts) {
+    for name in ["orchestrator", "broadcaster", "tactical-api"] {
+        let scaler = seek(objects, "HorizontalPodAutoscaler", name);
+        assert_eq!(scaler.is_some(), facts.replicas.is_some(), "{} {name}", facts.overlay);
+        let (Some(scaler), Some((min, max))) = (scaler, facts.replicas) else { continue };
+        assert_eq!((scaler.at("/spec/minReplicas"), scaler.at("/spec/maxReplicas")), (&json!(min), &json!(max)));
+        assert_eq!(list(scaler.at("/spec/metrics"))[0]["resource"]["target"]["averageUtilization"], 70);
+        assert_eq!(*scaler.at("/spec/behavior/scaleUp/stabilizationWindowSeconds"), 60);
+        assert_eq!(*scaler.at("/spec/behavior/scaleDown/stabilizationWindowSeconds"), 300);
+    }
+    let scaled = seek(objects, "ScaledObject", "worker");
+    let workers = scaled
+        .map(|o| (o.at("/spec/minReplicaCount").as_u64().unwrap(), o.at("/spec/maxReplicaCount").as_u64().unwrap()));
+    assert_eq!(workers, facts.workers, "{}", facts.overlay);
+
+    let nats = find(objects, "StatefulSet", "nats");
+    let (servers, cpu, memory, disk) = facts.nats;
+    assert_eq!(*nats.at("/spec/replicas"), servers);
+    let requests = &containers(nats)[0]["resources"]["requests"];
+    assert_eq!((requests["cpu"].as_str(), requests["memory"].as_str()), (Some(cpu), Some(memory)), "{}", facts.overlay);
+    let claim = nats.list("/spec/volumeClaimTemplates").first();
+    let storage = claim.and_then(|c| c.pointer("/spec/resources/requests/storage")).and_then(Value::as_str);
+    assert_eq!(storage, disk, "{}", facts.overlay);
+    let memory =
+        nats.list("/spec/template/spec/volumes").iter().find_map(|v| v.pointer("/emptyDir/sizeLimit")?.as_str());
+    let volume = storage.or(memory).unwrap();
+    let env = first_environment(objects, "StatefulSet", "nats");
+    // NATS counts GB and MB in powers of two.
+    let store = quantity(&env["JS_MAX_FILE_STORE"].replace("GB", "Gi").replace("MB", "Mi"));
+    assert!(store <= quantity(volume) * 0.8, "{}: {store} of {volume}", facts.overlay);
+    let mount = list(&containers(nats)[0]["volumeMounts"]).iter().find(|m| m["name"] == "js").unwrap();
+    assert_eq!(mount["mountPath"], "/lib/nats");
+    assert_eq!(*nats.at("/spec/persistentVolumeClaimRetentionPolicy/whenDeleted"), "Retain");
+    if servers > 1 {
+        assert!(seek(objects, "PodDisruptionBudget", "nats").is_some());
+        assert!(
+            !nats
+                .list("/spec/template/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution")
+                .is_empty()
+        );
+    }
+    // One exporter for all servers, and none beside a server: sums would count twice.
+    let targets = &first_environment(objects, "Deployment", "nats-exporter")["NATS_EXPORTER_TARGETS"];
+    assert_eq!(targets.matches("http://").count() as u64, servers, "{targets}");
+    assert_eq!(containers(nats).len(), 1);
+}
+
+#[test]
+fn a_site_keeps_what_it_stores() {
+    let Some(()) = require("kubectl") else { return };
+    let objects = overlay("edge");
+    let class = find(&objects, "StorageClass", "agentforge-edge-retain");
+    assert_eq!(class.text("/reclaimPolicy"), "Retain");
+    let claims = objects.iter().filter(|o| o.kind() == "PersistentVolumeClaim").map(|o| o.at("/spec").clone());
+    let claims: Vec<Value> = claims
+        .chain([find(&objects, "StatefulSet", "nats").list("/spec/volumeClaimTemplates")[0]["spec"].clone()])
+        .collect();
+    assert_eq!(claims.len(), 3, "orchestrator, syncdaemon, nats");
+    assert!(claims.iter().all(|spec| spec["storageClassName"] == class.name()), "{claims:?}");
+    let nats = first_environment(&objects, "StatefulSet", "nats");
+    assert_eq!((nats["JS_SYNC_INTERVAL"].as_str(), nats["JS_DOMAIN"].as_str()), ("always", "site-a"));
+    let orchestrator = first_environment(&objects, "Deployment", "orchestrator");
+    assert_eq!((orchestrator["EDGE_MODE"].as_str(), orchestrator["EDGE_HUB_DOMAIN"].as_str()), ("on", "hub"));
+    assert_eq!(first_environment(&objects, "Deployment", "syncdaemon")["SYNC_JS_DOMAIN"], "hub");
+}
+
+#[test]
+fn workers_scale_by_what_waits() {
+    let Some(()) = require("kubectl") else { return };
+    for (name, namespace) in [("staging", "agentforge-staging"), ("production", "agentforge")] {
+        let objects = overlay(name);
+        let scaled = find(&objects, "ScaledObject", "worker");
+        let [backlog, drain] = scaled.list("/spec/triggers") else { panic!("two triggers") };
+        let expected = json!({
+            "natsServerMonitoringEndpoint": format!("nats.{namespace}.svc.cluster.local:8222"), "account": "$G",
+            "stream": "swarm_jobs", "consumer": format!("worker-{name}"), "lagThreshold": "10", "activationLagThreshold": "0",
+        });
+        assert_eq!((&backlog["type"], &backlog["metadata"]), (&json!("nats-jetstream"), &expected));
+        assert_eq!(drain["type"], "prometheus");
+        let query = drain["metadata"]["query"].as_str().unwrap();
+        let series =
+            format!("clamp_max(jetstream_backlog_drain_estimate_minutes{{mission=\"{name}\",queue=\"default\"}}, 60)");
+        assert!(query.contains(&series), "{query}");
+        // A recording rule makes it: a query of what nobody records would be silent.
+        assert!(
+            crate::manifests::read("monitoring/alerts/jetstream.rules.yml")
+                .contains("record: jetstream_backlog_drain_estimate_minutes")
+        );
+        assert_eq!((scaled.at("/spec/pollingInterval"), scaled.at("/spec/cooldownPeriod")), (&json!(5), &json!(180)));
+        let behaviour = scaled.at("/spec/advanced/horizontalPodAutoscalerConfig/behavior");
+        for (way, window, percent, period) in [("scaleUp", 30, 200, 15), ("scaleDown", 90, 100, 60)] {
+            let policies = json!([{"type": "Percent", "value": percent, "periodSeconds": period}]);
+            assert_eq!(
+                (&behaviour[way]["stabilizationWindowSeconds"], &behaviour[way]["policies"]),
+                (&json!(window), &policies)
+            );
+        }
+        assert!(scaled.at("/spec/fallback/replicas").as_u64().unwrap() > 0);
+        assert!(
+            !texts(scaled.at("/metadata/annotations")).contains_key("autoscaling.keda.sh/paused"),
+            "for operators alone"
+        );
+        assert!(seek(&objects, "HorizontalPodAutoscaler", "worker").is_none(), "KEDA makes the only one");
+    }
+}
+
+/// Images of an object's pods.
+pub fn images(object: &Object) -> Vec<String> {
+    containers(object).iter().map(|c| c["image"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A digest, or the whole of a commit's name as the tag.
+fn is_pinned(image: &str) -> bool {
+    let hex = |text: &str, n| text.len() == n && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    match image.rsplit_once("@sha256:") {
+        Some((_, digest)) => hex(digest, 64),
+        None => image.rsplit_once(':').is_some_and(|(_, tag)| hex(tag, 40)),
+    }
+}
+
+#[test]
+fn production_has_no_placeholder_no_moving_tag_and_nothing_of_development() {
+    let Some(()) = require("kubectl") else { return };
+    for (image, pinned) in
+        [("r/x:latest", false), ("r/x:v1.2", false), ("r/x", false), ("r/x@sha256:12", false), ("r:5000/x", false)]
+    {
+        assert_eq!(is_pinned(image), pinned, "{image}");
+    }
+    for folder in [
+        "overlays/production",
+        "overlays/azure-production",
+        "overlays/edge",
+        "overlays/staging",
+        "overlays/staging/jobs",
+    ] {
+        let objects = render(folder);
+        for image in objects.iter().flat_map(images) {
+            assert!(
+                is_pinned(&image) && image.starts_with("registry.agentforge.internal/agentforge/"),
+                "{folder}: {image}"
+            );
+        }
+        for object in &objects {
+            let text = object.0.to_string();
+            let words = [
+                BRANCH,
+                "AZURE_",
+                "CHANGEME",
+                "changeme",
+                "TODO",
+                "example.com",
+                ".example",
+                "NAMESPACE",
+                "MISSION\"",
+                ":latest",
+                "dev-secret",
+                "localhost",
+            ];
+            let found: Vec<_> = words.iter().filter(|word| text.contains(**word)).collect();
+            assert!(found.is_empty(), "{folder}: {} {} has {found:?}", object.kind(), object.name());
+        }
+        if folder.contains("production") {
+            let text: String = objects.iter().map(|o| o.0.to_string()).collect();
+            assert!(!text.contains("dev-gateway") && !text.contains("staging"), "{folder}");
+        }
+    }
+}
+
+#[test]
+fn environments_of_one_cluster_share_no_name_of_the_cluster() {
+    let Some(()) = require("kubectl") else { return };
+    let mut owners: BTreeMap<(String, String), &str> = BTreeMap::new();
+    // The two of Azure stand in for feature and production, in a cluster of their own.
+    for group in [&["feature", "staging", "production", "edge"][..], &["azure-feature", "azure-production"]] {
+        owners.clear();
+        for name in group {
+            let shared = overlay(name).into_iter().filter(|o| o.namespace().is_none_or(|n| n == "kube-system"));
+            for object in shared {
+                let key = (object.kind().to_owned(), object.name().to_owned());
+                assert_eq!(owners.insert(key.clone(), name), None, "{key:?} of {name}");
+            }
+        }
+    }
+    for object in render("k8s/cluster").iter().chain(&render("k8s/cluster/azure-monitor")) {
+        let key = (object.kind().to_owned(), object.name().to_owned());
+        assert!(!owners.contains_key(&key), "{key:?} belongs to the cluster");
+    }
+}
+
+#[test]
+fn azure_brings_identity_vault_and_scraping() {
+    let Some(()) = require("kubectl") else { return };
+    for name in ["azure-feature", "azure-production"] {
+        let objects = overlay(name);
+        let class = find(&objects, "SecretProviderClass", "orchestrator-database");
+        let client = texts(find(&objects, "ServiceAccount", "orchestrator").at("/metadata/annotations"));
+        assert_eq!(client["azure.workload.identity/client-id"], class.text("/spec/parameters/clientID"), "{name}");
+        assert_eq!(class.text("/spec/provider"), "azure");
+        let secret = &class.list("/spec/secretObjects")[0];
+        let keys: Vec<_> = list(&secret["data"]).iter().map(|d| d["key"].as_str().unwrap()).collect();
+        assert_eq!((secret["secretName"].as_str(), keys), (Some("orchestrator-database"), vec!["user", "password"]));
+        for deployment in objects.iter().filter(|o| o.kind() == "Deployment" && o.name() != "postgres") {
+            let annotations = texts(deployment.at("/spec/template/metadata/annotations"));
+            let scrape = ["scrape", "port", "path"].map(|key| annotations[&format!("prometheus.io/{key}")].as_str());
+            assert_eq!(scrape, ["true", "7777", "/metrics"], "{name} {}", deployment.name());
+        }
+        assert!(!objects.iter().any(|o| o.name().starts_with("ama-metrics")), "one for a whole cluster");
+    }
+}
+
+#[test]
+fn protected_namespaces_cannot_be_deleted_and_the_manager_deletes_feature_ones_alone() {
+    let Some(()) = require("kubectl") else { return };
+    let objects = render("k8s/cluster");
+    let policy = find(&objects, "ValidatingAdmissionPolicy", "agentforge-protected-namespaces");
+    assert_eq!(policy.text("/spec/failurePolicy"), "Fail");
+    let rule = &policy.list("/spec/matchConstraints/resourceRules")[0];
+    assert_eq!((&rule["operations"], &rule["resources"]), (&json!(["DELETE"]), &json!(["namespaces"])));
+    let [protected, manager] = policy.list("/spec/validations") else { panic!("two validations") };
+    for name in ["agentforge", "agentforge-staging", "agentforge-edge"] {
+        assert!(protected["expression"].as_str().unwrap().contains(&format!("\"{name}\"")), "{name}");
+    }
+    let binding = find(&objects, "ClusterRoleBinding", "namespace-manager");
+    let [subject] = binding.list("/subjects") else { panic!("one principal") };
+    let principal = subject["name"].as_str().unwrap();
+    let expression = manager["expression"].as_str().unwrap();
+    assert!(expression.contains(principal) && expression.contains("startsWith(\"feature-\")"), "{expression}");
+    let bound = find(&objects, "ValidatingAdmissionPolicyBinding", "agentforge-protected-namespaces");
+    assert!(bound.list("/spec/validationActions").contains(&json!("Deny")));
+}

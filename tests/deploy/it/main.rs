@@ -1,0 +1,21 @@
+//! The manifests, images and scripts: rendered as a platform team renders them, held against the code, and run.
+//!
+//! Relies on kubectl for rendering and on the built binaries for what settings, ports and paths there are.
+//! Asks no cluster and no registry.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod argo;
+mod environments;
+mod images;
+mod manifests;
+mod measure;
+mod nats;
+mod pods;
+mod policies;
+mod promote;
+mod quotas;
+mod schemas;
+mod services;
+mod settings;
+mod tilt;
+mod tree;

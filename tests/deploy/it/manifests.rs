@@ -1,0 +1,211 @@
+//! Rendered manifests as values: what a folder makes, the workloads among it, and what a container is told.
+//!
+//! Renders with kubectl, as it is done by hand and by Argo CD. Values of Secrets are those that
+//! `scripts/make-secrets` makes.
+
+use agentforge_harness::program;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Every overlay.
+pub const OVERLAYS: [&str; 6] = ["feature", "staging", "production", "edge", "azure-feature", "azure-production"];
+/// Stands for the branch's name until Argo CD or a person gives it.
+pub const BRANCH: &str = "BRANCH_NAME";
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// A file of the repository.
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Runs a script of ours, and gives what it printed.
+pub fn script(path: &str, args: &[&str]) -> String {
+    let out = Command::new(root().join(path)).args(args).output().unwrap_or_else(|e| panic!("{path}: {e}"));
+    assert!(out.status.success(), "{path} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// One document of a rendered stream.
+#[derive(Debug, Clone)]
+pub struct Object(pub Value);
+
+impl Object {
+    pub fn kind(&self) -> &str {
+        self.text("/kind")
+    }
+    pub fn name(&self) -> &str {
+        self.text("/metadata/name")
+    }
+    pub fn namespace(&self) -> Option<&str> {
+        self.0.pointer("/metadata/namespace").and_then(Value::as_str)
+    }
+    /// `apiVersion kind`, such as `apps/v1 Deployment`.
+    pub fn type_name(&self) -> String {
+        format!("{} {}", self.text("/apiVersion"), self.kind())
+    }
+    /// The value at a JSON pointer; `Null` when there is none.
+    pub fn at(&self, pointer: &str) -> &Value {
+        self.0.pointer(pointer).unwrap_or(&Value::Null)
+    }
+    /// The text at a JSON pointer; empty when there is none.
+    pub fn text(&self, pointer: &str) -> &str {
+        self.at(pointer).as_str().unwrap_or_default()
+    }
+    pub fn list(&self, pointer: &str) -> &[Value] {
+        list(self.at(pointer))
+    }
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        texts(self.at("/metadata/labels"))
+    }
+}
+
+/// The items of a list; none when it is no list.
+pub fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// A map of texts; numbers and truth values as they are written.
+pub fn texts(value: &Value) -> BTreeMap<String, String> {
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    value.as_object().map(|map| map.iter().map(|(k, v)| (k.clone(), text(v))).collect()).unwrap_or_default()
+}
+
+/// What a folder of kustomize makes.
+pub fn render(folder: &str) -> Vec<Object> {
+    build(&root().join(folder)).unwrap_or_else(|e| panic!("{folder}: {e}"))
+}
+
+/// What an overlay makes.
+pub fn overlay(name: &str) -> Vec<Object> {
+    render(&format!("overlays/{name}"))
+}
+
+/// As [`render`], for any folder; the error is what kubectl said.
+pub fn build(folder: &Path) -> Result<Vec<Object>, String> {
+    let out = Command::new(program("kubectl")?).arg("kustomize").arg(folder).output().map_err(|e| e.to_string())?;
+    let told = String::from_utf8_lossy(&out.stderr).into_owned();
+    if !out.status.success() || told.contains("Warning") {
+        return Err(told);
+    }
+    parse(&String::from_utf8_lossy(&out.stdout))
+}
+
+/// The documents of a YAML stream.
+pub fn parse(text: &str) -> Result<Vec<Object>, String> {
+    use serde::Deserialize;
+    let documents = yaml_serde::Deserializer::from_str(text).map(|d| Value::deserialize(d).map_err(|e| e.to_string()));
+    let documents: Vec<Value> = documents.collect::<Result<_, _>>()?;
+    Ok(documents.into_iter().filter(|document| !document.is_null()).map(Object).collect())
+}
+
+/// The only object of this kind and name.
+pub fn find<'a>(objects: &'a [Object], kind: &str, name: &str) -> &'a Object {
+    seek(objects, kind, name).unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+/// As [`find`], if there is one.
+pub fn seek<'a>(objects: &'a [Object], kind: &str, name: &str) -> Option<&'a Object> {
+    objects.iter().find(|o| o.kind() == kind && o.name() == name)
+}
+
+/// What runs pods.
+pub fn workloads(objects: &[Object]) -> Vec<&Object> {
+    let kinds = ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"];
+    objects.iter().filter(|o| kinds.contains(&o.kind())).collect()
+}
+
+/// The checks of `k8s/base/jobs`: every environment may run them.
+pub fn jobs() -> Vec<Object> {
+    render("k8s/base/jobs")
+}
+
+/// Labels of a workload's pods.
+pub fn pod_labels(workload: &Object) -> BTreeMap<String, String> {
+    texts(workload.at("/spec/template/metadata/labels"))
+}
+
+/// Containers of a workload's pods.
+pub fn containers(workload: &Object) -> &[Value] {
+    workload.list("/spec/template/spec/containers")
+}
+
+/// Whether a selector of labels (`matchLabels` and `matchExpressions` with In) takes these.
+pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
+    let equal = texts(&selector["matchLabels"]).iter().all(|(key, value)| labels.get(key) == Some(value));
+    let among = list(&selector["matchExpressions"]).iter().all(|e| {
+        assert_eq!(e["operator"], "In", "this test knows no other operator");
+        labels.get(e["key"].as_str().unwrap()).is_some_and(|v| list(&e["values"]).iter().any(|known| known == v))
+    });
+    equal && among
+}
+
+/// Every Secret of `scripts/make-secrets`, by name and key; made once a process.
+pub fn secrets() -> &'static BTreeMap<String, BTreeMap<String, String>> {
+    static MADE: OnceLock<BTreeMap<String, BTreeMap<String, String>>> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let made = script(
+            "scripts/make-secrets",
+            &["some-namespace", "--webhook-url", "https://hooks.agentforge.internal/in"],
+        );
+        let documents = parse(&made).unwrap();
+        documents.iter().map(|o| (o.name().to_owned(), texts(o.at("/stringData")))).collect()
+    })
+}
+
+/// The environment of a container as Kubernetes makes it: sources first, then each variable in its turn, where
+/// `$(NAME)` stands for what was set before it.
+pub fn environment(objects: &[Object], workload: &Object, container: &Value) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    for source in list(&container["envFrom"]) {
+        let name = source["configMapRef"]["name"].as_str().expect("only ConfigMaps are taken whole");
+        env.extend(texts(find(objects, "ConfigMap", name).at("/data")));
+    }
+    for variable in list(&container["env"]) {
+        let name = variable["name"].as_str().unwrap();
+        let from = &variable["valueFrom"];
+        let value = match (variable["value"].as_str(), from.is_null()) {
+            (Some(value), true) => expand(value, &env).unwrap_or_else(|e| panic!("{}: {name}: {e}", workload.name())),
+            (None, false) => value_from(objects, workload, from),
+            _ => panic!("{}: {name} has a value and a source, or neither: {variable}", workload.name()),
+        };
+        env.insert(name.to_owned(), value);
+    }
+    env
+}
+
+fn value_from(objects: &[Object], workload: &Object, from: &Value) -> String {
+    let (secret, config, field) = (&from["secretKeyRef"], &from["configMapKeyRef"], &from["fieldRef"]);
+    let part = |v: &Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
+    if !secret.is_null() {
+        let (name, key) = (part(secret, "name"), part(secret, "key"));
+        return secrets()
+            .get(&name)
+            .and_then(|s| s.get(&key))
+            .unwrap_or_else(|| panic!("no Secret {name}/{key}"))
+            .clone();
+    }
+    if !config.is_null() {
+        let object = find(objects, "ConfigMap", &part(config, "name"));
+        return texts(object.at("/data")).remove(&part(config, "key")).expect("the key is there");
+    }
+    assert_eq!(part(field, "fieldPath"), "metadata.name", "{}: {from}", workload.name());
+    format!("{}-0", workload.name())
+}
+
+fn expand(value: &str, env: &BTreeMap<String, String>) -> Result<String, String> {
+    let (mut out, mut rest) = (String::new(), value);
+    while let Some((before, after)) = rest.split_once("$(") {
+        let (name, tail) = after.split_once(')').ok_or("a $( without its end")?;
+        let known = env.get(name).ok_or_else(|| format!("$({name}) is not set before it"))?;
+        out = out + before + known;
+        rest = tail;
+    }
+    Ok(out + rest)
+}

@@ -1,0 +1,134 @@
+//! The NATS configurations of the overlays, started as they are with the real server: with the services' own users,
+//! three of them in production, hub and leaf for a site.
+//!
+//! A pod's folders are made from the ConfigMaps; changed are only ports and places on disk.
+
+mod cluster;
+mod link;
+mod users;
+
+use crate::manifests::{Object, containers, environment, find, list, overlay, secrets, texts};
+use crate::services::{at_home, environment_of};
+use agentforge_harness::{Proc, cargo_bin, eventually, free_port, http_get, program, require};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A start, an election or an answer on a busy machine.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// A server as a pod of the StatefulSet would run it.
+struct Server {
+    dir: TempDir,
+    env: BTreeMap<String, String>,
+    proc: Option<Proc>,
+    client: u16,
+    monitor: u16,
+}
+
+impl Server {
+    /// Lays out the pod's folders; `replaced` are texts of the configuration that name fixed ports.
+    fn new(objects: &[Object], name: &str, replaced: &[(&str, String)]) -> Self {
+        let set = find(objects, "StatefulSet", "nats");
+        let container = &containers(set)[0];
+        let mut env = environment(objects, set, container);
+        env.insert("POD_NAME".into(), name.into());
+        let dir = tempfile::tempdir().unwrap();
+        let (client, monitor) = (free_port(), free_port());
+        for mount in list(&container["volumeMounts"]) {
+            let path = dir.path().join(mount["mountPath"].as_str().unwrap().trim_start_matches('/'));
+            std::fs::create_dir_all(&path).unwrap();
+            let volumes = set.list("/spec/template/spec/volumes");
+            let volume = volumes.iter().find(|v| v["name"] == mount["name"]);
+            let Some(config) = volume.and_then(|v| v["configMap"]["name"].as_str()) else { continue };
+            for (file, text) in texts(find(objects, "ConfigMap", config).at("/data")) {
+                let mut text = text.replace("/lib/nats", &dir.path().join("lib/nats").display().to_string());
+                for (from, to) in replaced {
+                    text = text.replace(from, to);
+                }
+                std::fs::write(path.join(file), text).unwrap();
+            }
+        }
+        Self { dir, env, proc: None, client, monitor }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("etc/nats/nats.conf")
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.client)
+    }
+
+    fn monitor_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.monitor)
+    }
+
+    async fn start(&mut self) {
+        let (client, monitor) = (self.client.to_string(), self.monitor.to_string());
+        let config = self.config().display().to_string();
+        let args = ["-c", &config, "-a", "127.0.0.1", "-p", &client, "-m", &monitor];
+        let start = || Proc::builder(program("nats-server").unwrap()).args(args).envs(self.env.clone()).start();
+        let mut proc = start();
+        eventually(WAIT, "the server serves", || {
+            // A port that was free a moment ago may be taken.
+            if !proc.is_running() {
+                assert!(proc.log().contains("address already in use"), "{}", proc.full_log());
+                proc = start();
+            }
+            let url = self.monitor_url("/healthz?js-server-only=true");
+            async move { http_get(&url, &[]).await.is_ok_and(|(status, _)| status == 200) }
+        })
+        .await;
+        self.proc = Some(proc);
+    }
+
+    fn log(&self) -> String {
+        self.proc.as_ref().map(Proc::full_log).unwrap_or_default()
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let (_, body) = http_get(&self.monitor_url(path), &[]).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    async fn client(&self, user: &str) -> async_nats::Client {
+        login(user).connect(self.url()).await.unwrap()
+    }
+}
+
+/// As one of the users, who listens to its own replies alone.
+fn login(user: &str) -> async_nats::ConnectOptions {
+    let password = secrets()["nats-users"][user].clone();
+    async_nats::ConnectOptions::with_user_and_password(user.into(), password)
+        .custom_inbox_prefix(format!("_INBOX.{user}"))
+}
+
+/// A service of an overlay with its own user, at this server.
+fn service(objects: &[Object], name: &str, server: &Server, dir: &TempDir, more: &[(&str, &str)]) -> Proc {
+    let folder = dir.path().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut env = at_home(environment_of(objects, name), &server.url(), &folder);
+    for (key, value) in more {
+        env.insert((*key).to_owned(), (*value).to_owned());
+    }
+    Proc::builder(cargo_bin(&format!("agentforge-{name}"))).envs(env).start()
+}
+
+/// Lines of a server's log that tell of something refused.
+fn refused(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("Violation") || line.contains("Authorization")).collect()
+}
+
+#[tokio::test]
+async fn every_configuration_is_accepted_by_the_server() {
+    let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
+    for name in crate::manifests::OVERLAYS {
+        let server = Server::new(&overlay(name), "nats-0", &[]);
+        let mut check = std::process::Command::new(program("nats-server").unwrap());
+        let out = check.arg("-t").arg("-c").arg(server.config()).env_clear().envs(&server.env).output().unwrap();
+        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}

@@ -1,0 +1,276 @@
+//! Each service does its work with its own user, and nobody does more.
+
+use super::{Server, WAIT, refused, service};
+use crate::manifests::{overlay, secrets};
+use agentforge_harness::{eventually, http_get, http_post_with, require};
+use async_nats::jetstream;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// A request of an API, with its token; a body makes it a POST.
+async fn call(url: &str, token: &str, body: Option<Value>) -> (u16, Value) {
+    let bearer = format!("Authorization: Bearer {token}");
+    let answer = match body {
+        Some(body) => http_post_with(url, &[&bearer], &body.to_string()).await,
+        None => http_get(url, &[&bearer]).await,
+    };
+    let (status, body) = answer.unwrap();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+/// Reads a stream of events until it has said this.
+async fn watch_until(base: &str, path: &str, wanted: &str) {
+    let address = base.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+    let (mut seen, mut part) = (String::new(), [0; 4096]);
+    let read = async {
+        while !seen.contains(wanted) {
+            let n = stream.read(&mut part).await.unwrap();
+            assert!(n > 0, "the stream ended: {seen}");
+            seen += &String::from_utf8_lossy(&part[..n]);
+        }
+    };
+    assert!(tokio::time::timeout(WAIT, read).await.is_ok(), "{path} never said {wanted}");
+}
+
+#[tokio::test]
+async fn every_service_does_its_work_with_its_own_user() {
+    let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
+    let objects = overlay("feature");
+    let mut nats = Server::new(&objects, "nats-0", &[]);
+    nats.start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let sqlite = [("DATABASE_URL", "sqlite://test.db"), ("POSTGRES_USER", ""), ("POSTGRES_PASSWORD", "")];
+    let mut orchestrator = service(&objects, "orchestrator", &nats, &dir, &sqlite);
+    let mut worker =
+        service(&objects, "worker", &nats, &dir, &[("SHUTDOWN_GRACE", "1s"), ("HEARTBEAT_INTERVAL", "200ms")]);
+    let mut broadcaster = service(&objects, "broadcaster", &nats, &dir, &[]);
+    let mut tactical = service(&objects, "tactical-api", &nats, &dir, &[]);
+    // At a site the syncdaemon comes through the leaf node; here it has a user of its own.
+    let site = overlay("edge");
+    let password = secrets()["nats-users"]["syncdaemon"].clone();
+    let at_hub = [
+        ("SYNC_JS_DOMAIN", ""),
+        ("NATS_USER", "syncdaemon"),
+        ("NATS_PASSWORD", &password),
+        ("EVIDENCE_REPLICAS", "1"),
+        ("EVIDENCE_MAX_BYTES", "4MiB"),
+        ("EVIDENCE_BLOBS_MAX_BYTES", "8MiB"),
+    ];
+    let mut syncdaemon = service(&site, "syncdaemon", &nats, &dir, &at_hub);
+    let api = orchestrator.ready(WAIT).await["orchestrator"]["http"].as_str().unwrap().to_owned();
+    for (name, proc) in [
+        ("worker", &mut worker),
+        ("broadcaster", &mut broadcaster),
+        ("tactical-api", &mut tactical),
+        ("syncdaemon", &mut syncdaemon),
+    ] {
+        let http = proc.ready(WAIT).await[name]["http"].as_str().unwrap().to_owned();
+        eventually(WAIT, &format!("{name} is ready"), || async {
+            http_get(&format!("{http}/readyz"), &[]).await.is_ok_and(|(status, _)| status == 200)
+        })
+        .await;
+    }
+    let token = secrets()["orchestrator-secret"]["API_TOKENS"].split([':', ',']).nth(2).unwrap().to_owned();
+    let submit = async |body: Value| {
+        call(&format!("{api}/v1/jobs"), &token, Some(body)).await.1["id"].as_str().unwrap().to_owned()
+    };
+    let ended = async |id: &str| {
+        eventually(WAIT, "the job ends", || async {
+            let job = call(&format!("{api}/v1/jobs/{id}?wait=5s"), &token, None).await.1;
+            let state = job["state"].as_str().unwrap_or_default().to_owned();
+            if ["succeeded", "failed", "dead", "cancelled"].contains(&state.as_str()) { Ok(job) } else { Err(state) }
+        })
+        .await
+    };
+    // A plain job, an operation that is reused, an output that needs the bucket, a dead letter, and a cancel.
+    let plain = submit(json!({"tool": "echo", "args": {"n": 1}})).await;
+    assert_eq!(ended(&plain).await["state"], "succeeded");
+    let again = json!({"tool": "echo", "args": {"n": 2}, "reuse": true});
+    let first = submit(again.clone()).await;
+    ended(&first).await;
+    let second = submit(again).await;
+    assert_eq!(ended(&second).await["idempotent_replay"], json!(first));
+    let large = submit(json!({"tool": "echo", "args": {"pad": "x".repeat(400_000)}})).await;
+    let job = ended(&large).await;
+    assert!(
+        job["state"] == "succeeded" && job.to_string().contains("job_outputs"),
+        "{}",
+        job.to_string().chars().take(600).collect::<String>()
+    );
+    let output =
+        http_get(&format!("{api}/v1/jobs/{large}/output"), &[&format!("Authorization: Bearer {token}")]).await.unwrap();
+    assert!(output.0 == 200 && output.1.len() > 400_000, "{} {}", output.0, output.1.len());
+    let dead = submit(json!({"tool": "fail", "args": {}, "max_attempts": 1})).await;
+    assert!(ended(&dead).await["state"] != "succeeded");
+    let long = submit(json!({"tool": "sleep", "args": {"seconds": 60}})).await;
+    eventually(WAIT, "it runs", || async {
+        call(&format!("{api}/v1/jobs/{long}"), &token, None).await.1["state"] == "running"
+    })
+    .await;
+    call(&format!("{api}/v1/jobs/{long}/cancel"), &token, Some(json!({}))).await;
+    assert_eq!(ended(&long).await["state"], "cancelled");
+    // A hand-back: the worker ends under a job.
+    let kept = submit(json!({"tool": "sleep", "args": {"seconds": 30}})).await;
+    eventually(WAIT, "it runs", || async {
+        call(&format!("{api}/v1/jobs/{kept}"), &token, None).await.1["state"] == "running"
+    })
+    .await;
+    assert_eq!(worker.sigterm(WAIT).await, 0);
+    // Evidence, one small and one that needs the bucket.
+    let replay = dir.path().join("syncdaemon/agentforge/replay");
+    for (name, bytes) in [("small", 100), ("large", 3_000_000)] {
+        std::fs::write(dir.path().join(name), vec![7; bytes]).unwrap();
+        std::fs::rename(dir.path().join(name), replay.join(name)).unwrap();
+    }
+    eventually(WAIT, "the replay directory is empty", || {
+        let left = std::fs::read_dir(&replay).unwrap().flatten().filter(|e| e.path().is_file()).count();
+        async move { left == 0 }
+    })
+    .await;
+    // A marker of the live picture.
+    let publish = secrets()["tactical-api-secret"]["TACTICAL_PUBLISH_TOKEN"].clone();
+    let base = tactical.ready(WAIT).await["tactical-api"]["http"].as_str().unwrap().to_owned();
+    let marker = json!({"id": "m1", "title": "t", "coordinates": [1.0, 2.0], "severity": "low"});
+    let (status, answer) = call(&format!("{base}/v1/markers"), &publish, Some(marker)).await;
+    assert!((200..300).contains(&status), "{status} {answer}");
+    watch_until(&base, "/events/stream?snapshot=true", "event: marker").await;
+    // Alerts come in, events go out, and what an endpoint was not given is kept.
+    let token = secrets()["broadcaster-secret"]["BROADCASTER_TOKEN"].clone();
+    let base = broadcaster.ready(WAIT).await["broadcaster"]["http"].as_str().unwrap().to_owned();
+    let alert = json!({"version": "4", "status": "firing", "alerts": [{"status": "firing", "labels": {"alertname": "A", "severity": "warning"},
+        "annotations": {}, "startsAt": "2030-01-01T00:00:00Z", "fingerprint": "f"}]});
+    let (status, answer) = call(&format!("{base}/v1/alerts"), &token, Some(alert)).await;
+    assert!((200..300).contains(&status), "{status} {answer}");
+    let endpoints = call(&format!("{base}/v1/endpoints"), &token, None).await.1;
+    assert!(endpoints.to_string().contains("name"), "{endpoints}");
+    assert_eq!(call(&format!("{base}/v1/dead-letters"), &token, None).await.0, 200);
+
+    // The backlog's user looks, and no more.
+    let backlog = jetstream::new(nats.client("backlog").await);
+    let info: Value = eventually(WAIT, "the backlog is told", || async {
+        match backlog.request("CONSUMER.INFO.swarm_jobs.worker-feature", &json!({})).await {
+            Ok(jetstream::response::Response::Ok(info)) => Ok::<Value, String>(info),
+            Ok(jetstream::response::Response::Err { error }) => Err(error.to_string()),
+            Err(e) => Err(e.to_string()),
+        }
+    })
+    .await;
+    assert!(info["num_pending"].is_u64());
+
+    // What the streams may hold fits into what the server may store.
+    let jsz = nats.get("/jsz?streams=true&config=true").await;
+    let streams = jsz["account_details"][0]["stream_detail"].as_array().unwrap();
+    let sum: u64 = streams.iter().map(|s| s["config"]["max_bytes"].as_u64().expect("every stream has a limit")).sum();
+    let limit = jsz["config"]["max_storage"].as_u64().unwrap();
+    assert!(streams.len() >= 12 && sum <= limit, "{} streams may hold {sum} of {limit}", streams.len());
+    for proc in [&mut tactical, &mut broadcaster, &mut syncdaemon, &mut orchestrator] {
+        assert_eq!(proc.sigterm(WAIT).await, 0);
+    }
+    assert_eq!(refused(&nats.log()), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn nobody_does_more_than_its_work() {
+    let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
+    let mut nats = Server::new(&overlay("staging"), "nats-0", &[]);
+    nats.start().await;
+    assert!(async_nats::connect(nats.url()).await.is_err(), "nobody gets in without a user");
+    let wrong = async_nats::ConnectOptions::with_user_and_password("worker".into(), "guess".into());
+    assert!(wrong.connect(nats.url()).await.is_err());
+    let site = secrets()["nats-users"]["site"].clone();
+    let as_site = async_nats::ConnectOptions::with_user_and_password("site".into(), site).connect(nats.url()).await;
+    assert!(as_site.is_err(), "the leaf node's user is for leaf nodes");
+
+    let all = ["orchestrator", "worker", "syncdaemon", "broadcaster", "tactical-api", "backlog"];
+    let everything: &[&str] = &[
+        "$JS.API.STREAM.DELETE.swarm_jobs",
+        "$JS.API.STREAM.PURGE.swarm_jobs",
+        "$JS.API.STREAM.PURGE.swarm_results",
+        "$SYS.REQ.SERVER.PING",
+        "anything",
+    ];
+    let cases: [(&str, &[&str]); 6] = [
+        (
+            "orchestrator",
+            &["swarm.results.staging.default", "edge.evidence.a.b", "tactical.markers.a.b", "broadcaster.due.a.b"],
+        ),
+        (
+            "worker",
+            &[
+                "swarm.jobs.staging.default",
+                "swarm.dlq.staging.default",
+                "agentforge.events.job.staging.dead",
+                "$JS.API.STREAM.CREATE.x",
+                "$JS.API.CONSUMER.CREATE.swarm_jobs.x",
+                "edge.evidence.a.b",
+                "$JS.API.CONSUMER.MSG.NEXT.swarm_results.orchestrator-staging",
+            ],
+        ),
+        (
+            "syncdaemon",
+            &[
+                "swarm.jobs.staging.default",
+                "swarm.results.staging.default",
+                "tactical.markers.a.b",
+                "$JS.API.STREAM.DELETE.edge_evidence",
+                "$JS.API.STREAM.UPDATE.swarm_jobs",
+            ],
+        ),
+        (
+            "broadcaster",
+            &[
+                "swarm.jobs.staging.default",
+                "todos.events",
+                "agentforge.events.job.staging.succeeded",
+                "edge.evidence.a.b",
+                "$JS.API.CONSUMER.MSG.NEXT.swarm_jobs.worker-staging",
+            ],
+        ),
+        (
+            "tactical-api",
+            &[
+                "swarm.jobs.staging.default",
+                "edge.evidence.a.b",
+                "$O.edge_evidence_blobs.C.x",
+                "$JS.API.STREAM.CREATE.edge_evidence",
+                "agentforge.events.alert.high",
+            ],
+        ),
+        (
+            "backlog",
+            &[
+                "swarm.jobs.staging.default",
+                "$JS.API.CONSUMER.MSG.NEXT.swarm_jobs.worker-staging",
+                "$JS.API.STREAM.INFO.swarm_jobs",
+                "tactical.markers.a.b",
+            ],
+        ),
+    ];
+    let mut expected = Vec::new();
+    for (user, subjects) in cases {
+        let client = nats.client(user).await;
+        for subject in subjects.iter().chain(everything) {
+            client.publish((*subject).to_owned(), "x".into()).await.unwrap();
+            expected.push([user.to_owned(), "Publish Violation".to_owned(), format!("Subject \"{subject}\"")]);
+        }
+        // Nobody listens to everything, nor to jobs on their way.
+        for subject in [">", "swarm.jobs.>", "$JS.API.>", "_INBOX.>", "_INBOX.somebody.>"] {
+            let _subscription = client.subscribe(subject).await.unwrap();
+            client.flush().await.unwrap();
+            expected.push([user.to_owned(), "Subscription Violation".to_owned(), format!("Subject \"{subject}\"")]);
+        }
+    }
+    assert_eq!(cases.map(|(user, _)| user), all);
+    eventually(WAIT, "every attempt is refused", || {
+        let log = nats.log();
+        let told = |parts: &[String; 3]| log.lines().any(|line| parts.iter().all(|part| line.contains(part.as_str())));
+        let missing: Vec<_> = expected.iter().filter(|parts| !told(parts)).cloned().collect();
+        async move { if missing.is_empty() { Ok(()) } else { Err(missing) } }
+    })
+    .await;
+}

@@ -1,0 +1,118 @@
+//! Every pod keeps to the restricted Pod Security Standard and to our own rules on top of it.
+
+use crate::manifests::{
+    OVERLAYS, Object, containers, environment, jobs, list, overlay, pod_labels, selects, workloads,
+};
+use agentforge_harness::require;
+use serde_json::{Value, json};
+
+/// Pods of the image of somebody else, which has a user of its own.
+const FOREIGN: [&str; 1] = ["postgres"];
+
+fn each(check: impl Fn(&str, &[Object], &Object)) {
+    for name in OVERLAYS {
+        let objects = [overlay(name), jobs()].concat();
+        for workload in workloads(&objects) {
+            check(&format!("{name}: {} {}", workload.kind(), workload.name()), &objects, workload);
+        }
+    }
+}
+
+#[test]
+fn every_pod_is_restricted() {
+    let Some(()) = require("kubectl") else { return };
+    each(|place, _, workload| {
+        let pod = workload.at("/spec/template/spec");
+        let security = &pod["securityContext"];
+        assert_eq!(
+            (&security["runAsNonRoot"], &security["seccompProfile"]["type"]),
+            (&json!(true), &json!("RuntimeDefault")),
+            "{place}"
+        );
+        let user = if FOREIGN.contains(&workload.name()) { 999 } else { 1001 };
+        assert_eq!((&security["runAsUser"], &security["runAsGroup"]), (&json!(user), &json!(user)), "{place}");
+        for forbidden in ["hostNetwork", "hostPID", "hostIPC", "initContainers"] {
+            assert_eq!(pod[forbidden], Value::Null, "{place}: {forbidden}");
+        }
+        let volumes = ["configMap", "emptyDir", "persistentVolumeClaim", "csi", "secret"];
+        for volume in list(&pod["volumes"]) {
+            assert!(volumes.iter().any(|kind| volume.get(kind).is_some()), "{place}: {volume}");
+            if let Some(empty) = volume.get("emptyDir") {
+                assert!(empty["sizeLimit"].is_string(), "{place}: {volume} has no limit");
+            }
+        }
+        for container in containers(workload) {
+            let expected = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
+            assert_eq!(container["securityContext"], expected, "{place}");
+            for kind in ["requests", "limits"] {
+                for what in ["cpu", "memory"] {
+                    assert!(container["resources"][kind][what].is_string(), "{place}: {kind} {what}");
+                }
+            }
+        }
+        assert_eq!(pod["automountServiceAccountToken"], false, "{place}: no pod of ours asks Kubernetes anything");
+        assert_eq!(pod["enableServiceLinks"], false, "{place}: variables of neighbours are no settings");
+    });
+}
+
+#[test]
+fn every_service_is_probed_spread_and_given_the_time_to_drain() {
+    let Some(()) = require("kubectl") else { return };
+    each(|place, objects, workload| {
+        if workload.kind() == "Job" {
+            assert!(workload.at("/spec/activeDeadlineSeconds").is_u64(), "{place}");
+            return;
+        }
+        for container in containers(workload) {
+            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                assert!(container[probe].is_object(), "{place}: {probe}");
+            }
+        }
+        let template = workload.at("/spec/template");
+        assert!(
+            selects(workload.at("/spec/selector"), &pod_labels(workload)),
+            "{place}: it would not find its own pods"
+        );
+        let env = environment(objects, workload, &containers(workload)[0]);
+        let grace = template["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
+        if env.contains_key("ENV") {
+            let seconds = |key: &str, default: u64| {
+                env.get(key).map_or(default, |v| {
+                    v.trim_end_matches('s').parse().unwrap_or_else(|_| panic!("{place}: {key}={v}"))
+                })
+            };
+            assert!(grace > seconds("SHUTDOWN_PAUSE", 3) + seconds("SHUTDOWN_GRACE", 25), "{place}: {grace}");
+        }
+        let may_be_many =
+            workload.text("/spec/strategy/type") == "RollingUpdate" || workload.at("/spec/replicas").as_u64() > Some(1);
+        if may_be_many {
+            let spread = list(&template["spec"]["topologySpreadConstraints"]);
+            assert!(!spread.is_empty(), "{place}: nothing spreads its pods");
+            assert!(spread.iter().all(|s| selects(&s["labelSelector"], &pod_labels(workload))), "{place}");
+        }
+    });
+}
+
+#[test]
+fn a_volume_that_is_mounted_is_there_and_one_that_is_there_is_mounted() {
+    let Some(()) = require("kubectl") else { return };
+    each(|place, objects, workload| {
+        let claims =
+            workload.list("/spec/volumeClaimTemplates").iter().map(|c| c["metadata"]["name"].as_str().unwrap());
+        let volumes = workload.list("/spec/template/spec/volumes");
+        let mut there: Vec<_> = volumes.iter().map(|v| v["name"].as_str().unwrap()).chain(claims).collect();
+        let mounts = containers(workload).iter().flat_map(|c| list(&c["volumeMounts"]));
+        let mut mounted: Vec<_> = mounts.map(|m| m["name"].as_str().unwrap()).collect();
+        there.sort_unstable();
+        mounted.sort_unstable();
+        assert_eq!(there, mounted, "{place}");
+        for volume in volumes {
+            for (kind, of) in [("configMap", "ConfigMap"), ("persistentVolumeClaim", "PersistentVolumeClaim")] {
+                let name = volume[kind]["name"].as_str().or(volume[kind]["claimName"].as_str());
+                if let Some(name) = name {
+                    assert!(crate::manifests::seek(objects, of, name).is_some(), "{place}: there is no {of} {name}");
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,346 @@
+//! The network policies open the edges of the call graph and nothing else.
+//!
+//! The graph is derived: from the environments of containers, from routes, monitors and scalers, and from the
+//! services' own words about what they call. Then every pair of peers is asked about every port.
+
+use crate::manifests::{
+    OVERLAYS, Object, containers, environment, jobs, list, overlay, pod_labels, render, seek, selects, workloads,
+};
+use agentforge_harness::{cargo_bin, require};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+/// Who calls, who is called, and on which port.
+type Edge = (String, String, u16);
+
+/// Somebody on either end of an edge.
+#[derive(Debug, Clone)]
+enum Peer {
+    /// A pod, with its namespace; ours is empty.
+    Pod { name: String, namespace: &'static str, labels: BTreeMap<String, String> },
+    /// An address.
+    Address { name: &'static str, ip: Ipv4Addr },
+}
+
+impl Peer {
+    fn name(&self) -> &str {
+        match self {
+            Self::Pod { name, .. } => name,
+            Self::Address { name, .. } => name,
+        }
+    }
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Pod { namespace: "", .. })
+    }
+}
+
+/// Name, namespace and labels.
+type Neighbour = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+/// Pods of other namespaces, as their projects label them, and some that have no business here.
+const NEIGHBOURS: [Neighbour; 8] = [
+    ("gateway", "gateway-system", &[]),
+    ("keda-operator", "keda", &[("app", "keda-operator")]),
+    ("prometheus", "monitoring", &[("app.kubernetes.io/name", "prometheus")]),
+    ("alertmanager", "monitoring", &[("app.kubernetes.io/name", "alertmanager")]),
+    ("otel-collector", "monitoring", &[("app.kubernetes.io/name", "otel-collector")]),
+    ("kube-dns", "kube-system", &[("k8s-app", "kube-dns")]),
+    ("a neighbour", "elsewhere", &[("app.kubernetes.io/name", "orchestrator")]),
+    ("a stray", "", &[("app", "stray")]),
+];
+/// Addresses, each for a range.
+const ADDRESSES: [(&str, [u8; 4]); 8] = [
+    ("public", [203, 0, 113, 7]),
+    ("node", [10, 0, 3, 4]),
+    ("database", [10, 0, 64, 5]),
+    ("site", [10, 129, 0, 9]),
+    ("private", [10, 9, 9, 9]),
+    ("private-b", [172, 20, 0, 1]),
+    ("home", [192, 168, 1, 1]),
+    ("metadata", [169, 254, 169, 254]),
+];
+
+fn peers(objects: &[Object]) -> Vec<Peer> {
+    let ours = workloads(objects).into_iter().map(|w| Peer::Pod {
+        name: w.name().to_owned(),
+        namespace: "",
+        labels: pod_labels(w),
+    });
+    let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let others = NEIGHBOURS.map(|(name, namespace, pairs)| Peer::Pod {
+        name: name.to_owned(),
+        namespace,
+        labels: labels(pairs),
+    });
+    let addresses = ADDRESSES.map(|(name, ip)| Peer::Address { name, ip: ip.into() });
+    ours.chain(others).chain(addresses).collect()
+}
+
+// ---- what is needed
+
+/// The workloads behind a Service and the container's port for one of the Service's.
+fn behind<'a>(objects: &'a [Object], service: &Object, port: &Value) -> Vec<(&'a Object, u16)> {
+    let wanted = service.list("/spec/ports").iter().find(|p| p["port"] == *port || p["name"] == *port);
+    let wanted = wanted.unwrap_or_else(|| panic!("Service {} has no port {port}", service.name()));
+    let selector = serde_json::json!({"matchLabels": service.at("/spec/selector")});
+    let found: Vec<_> = workloads(objects).into_iter().filter(|w| selects(&selector, &pod_labels(w))).collect();
+    assert!(!found.is_empty(), "Service {} leads nowhere", service.name());
+    let target = wanted.get("targetPort").unwrap_or(&wanted["port"]);
+    let port_of = |workload: &Object| {
+        let ports = containers(workload).iter().flat_map(|c| list(&c["ports"]));
+        let found = ports.clone().find(|p| p["name"] == *target || p["containerPort"] == *target);
+        let found = found.unwrap_or_else(|| panic!("{} has no port {target}", workload.name()));
+        u16::try_from(found["containerPort"].as_u64().unwrap()).unwrap()
+    };
+    found.into_iter().map(|w| (w, port_of(w))).collect()
+}
+
+/// Every `host:port` of a text, after schemes, credentials and commas are taken off.
+fn endpoints(text: &str) -> Vec<(String, u16)> {
+    let parts = text.split([',', ' ']);
+    let found = parts.filter_map(|part| {
+        let (_, rest) = part.split_once("://").unwrap_or(("", part));
+        let authority = rest.split('/').next()?;
+        let (host, port) = authority.rsplit('@').next()?.rsplit_once(':')?;
+        Some((host.to_owned(), port.parse().ok()?))
+    });
+    found.filter(|(host, _): &(String, u16)| host.starts_with(|c: char| c.is_ascii_lowercase())).collect()
+}
+
+/// Whom an endpoint means: a Service of ours (also by the name of one of its pods), a pod of another namespace, or
+/// an address.
+fn targets(objects: &[Object], host: &str, port: u16) -> Vec<(String, u16)> {
+    let labels: Vec<&str> = host.split('.').collect();
+    let service = [labels[0], labels.get(1).copied().unwrap_or_default()]
+        .into_iter()
+        .find_map(|name| seek(objects, "Service", name));
+    if let Some(service) = service {
+        return behind(objects, service, &Value::from(port))
+            .into_iter()
+            .map(|(w, port)| (w.name().to_owned(), port))
+            .collect();
+    }
+    if NEIGHBOURS.iter().any(|(name, namespace, _)| labels[0] == *name && labels.get(1) == Some(namespace)) {
+        return vec![(labels[0].to_owned(), port)];
+    }
+    let outside: &[&str] = match port {
+        5432 => &["database"],
+        // Where a hub is nobody can say beforehand.
+        7422 => &["public", "node", "database", "site", "private", "private-b", "home", "metadata"],
+        _ => panic!("{host}:{port} is no place that this test knows"),
+    };
+    outside.iter().map(|name| ((*name).to_owned(), port)).collect()
+}
+
+/// Whether a service calls addresses that its users name: then it has the setting that opens private ones.
+fn calls_outside(service: &str) -> bool {
+    let out = std::process::Command::new(cargo_bin(&format!("agentforge-{service}"))).arg("--help").output().unwrap();
+    String::from_utf8_lossy(&out.stdout).contains("EGRESS_ALLOW")
+}
+
+fn needed(objects: &[Object]) -> BTreeSet<Edge> {
+    let mut edges = BTreeSet::new();
+    for workload in workloads(objects) {
+        let name = workload.name().to_owned();
+        edges.insert((name.clone(), "kube-dns".to_owned(), 53));
+        for container in containers(workload) {
+            let args = list(&container["args"]).iter().filter_map(Value::as_str).map(str::to_owned);
+            let env = environment(objects, workload, container);
+            // What a server is told about itself is no call.
+            let told = env
+                .into_iter()
+                .filter(|(key, _)| !["HUB_LEAF_LISTEN", "HUB_LEAF_ADVERTISE", "WEBHOOK_URL"].contains(&key.as_str()));
+            for (host, port) in args.chain(told.map(|(_, value)| value)).flat_map(|text| endpoints(&text)) {
+                edges.extend(targets(objects, &host, port).into_iter().map(|(to, port)| (name.clone(), to, port)));
+            }
+            if container["image"].as_str().unwrap().contains(&format!("agentforge/{name}"))
+                && name != "nats"
+                && calls_outside(&name)
+            {
+                edges.insert((name.clone(), "public".to_owned(), 443));
+            }
+        }
+    }
+    // Whatever runs in our namespace may ask for names.
+    edges.insert(("a stray".to_owned(), "kube-dns".to_owned(), 53));
+    // Agents on the nodes read the exporter, too.
+    edges.insert(("node".to_owned(), "nats-exporter".to_owned(), 7777));
+    // A managed database may share the range of the nodes.
+    edges.insert(("database".to_owned(), "nats-exporter".to_owned(), 7777));
+    for object in objects {
+        let mut add = |from: &str, service: &Object, port: &Value| {
+            edges.extend(
+                behind(objects, service, port)
+                    .into_iter()
+                    .map(|(w, port)| (from.to_owned(), w.name().to_owned(), port)),
+            );
+        };
+        let service = |name: &Value| seek(objects, "Service", name.as_str().unwrap()).unwrap();
+        match object.kind() {
+            "HTTPRoute" => {
+                for backend in object.list("/spec/rules").iter().flat_map(|rule| list(&rule["backendRefs"])) {
+                    add("gateway", service(&backend["name"]), &backend["port"]);
+                }
+            }
+            "ServiceMonitor" => {
+                let monitored =
+                    |o: &&Object| o.kind() == "Service" && selects(object.at("/spec/selector"), &o.labels());
+                let port = &object.list("/spec/endpoints")[0]["port"];
+                for service in objects
+                    .iter()
+                    .filter(monitored)
+                    .filter(|s| s.list("/spec/ports").iter().any(|p| p["name"] == *port))
+                {
+                    add("prometheus", service, port);
+                }
+                // Its Alertmanager posts to the broadcaster's API.
+                add("alertmanager", service(&"broadcaster".into()), &"http".into());
+            }
+            "ScaledObject" => {
+                let endpoint =
+                    object.list("/spec/triggers")[0]["metadata"]["natsServerMonitoringEndpoint"].as_str().unwrap();
+                let (host, port) = &endpoints(endpoint)[0];
+                edges.extend(
+                    targets(objects, host, *port).into_iter().map(|(to, port)| ("keda-operator".to_owned(), to, port)),
+                );
+            }
+            "Service" if object.text("/spec/type") == "LoadBalancer" => {
+                add("site", object, &object.list("/spec/ports")[0]["port"])
+            }
+            _ => {}
+        }
+    }
+    edges
+}
+
+// ---- what is open
+
+/// Whether the policies of our namespace let `from` reach `to`.
+fn is_open(policies: &[&Object], from: &Peer, to: &Peer, port: u16) -> bool {
+    let way = |subject: &Peer, other: &Peer, direction: &str| {
+        let Peer::Pod { labels, namespace: "", .. } = subject else { return true };
+        let own = policies.iter().filter(|p| selects(p.at("/spec/podSelector"), labels));
+        let mut own =
+            own.filter(|p| p.list("/spec/policyTypes").iter().any(|t| t.as_str() == Some(direction))).peekable();
+        let (rules, side) = if direction == "Ingress" { ("/spec/ingress", "from") } else { ("/spec/egress", "to") };
+        own.peek().is_none() || own.any(|p| p.list(rules).iter().any(|rule| admits(rule, side, other, port)))
+    };
+    way(to, from, "Ingress") && way(from, to, "Egress")
+}
+
+fn admits(rule: &Value, side: &str, peer: &Peer, port: u16) -> bool {
+    assert!(
+        !list(&rule[side]).is_empty() && !list(&rule["ports"]).is_empty(),
+        "a rule for everybody or for every port: {rule}"
+    );
+    list(&rule["ports"]).iter().any(|p| p["port"] == port) && list(&rule[side]).iter().any(|of| is_peer(of, peer))
+}
+
+fn is_peer(of: &Value, peer: &Peer) -> bool {
+    match peer {
+        Peer::Address { ip, .. } => of.get("ipBlock").is_some_and(|block| {
+            let inside = |cidr: &Value| is_inside(cidr.as_str().unwrap(), *ip);
+            inside(&block["cidr"]) && !list(&block["except"]).iter().any(inside)
+        }),
+        Peer::Pod { namespace, labels, .. } => {
+            let of_namespace = match of.get("namespaceSelector") {
+                Some(selector) => {
+                    selects(selector, &[("kubernetes.io/metadata.name".to_owned(), (*namespace).to_owned())].into())
+                }
+                None => namespace.is_empty(),
+            };
+            let has_selector = of.get("namespaceSelector").is_some() || of.get("podSelector").is_some();
+            has_selector && of_namespace && of.get("podSelector").is_none_or(|selector| selects(selector, labels))
+        }
+    }
+}
+
+fn is_inside(cidr: &str, ip: Ipv4Addr) -> bool {
+    let (network, bits) = cidr.split_once('/').unwrap();
+    let Ok(network) = network.parse::<Ipv4Addr>() else { return false };
+    let bits: u32 = bits.parse().unwrap();
+    let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+    ip.to_bits() & mask == network.to_bits() & mask
+}
+
+#[test]
+fn the_policies_open_the_call_graph_and_nothing_else() {
+    let Some(()) = require("kubectl") else { return };
+    for name in OVERLAYS {
+        let objects = [overlay(name), jobs()].concat();
+        let needed = needed(&objects);
+        assert!(needed.len() > 10, "{name}: the graph was not found: {needed:?}");
+        let policies: Vec<_> = objects.iter().filter(|o| o.kind() == "NetworkPolicy").collect();
+        let peers = peers(&objects);
+        let ports: BTreeSet<u16> = needed.iter().map(|(.., port)| *port).chain([22, 80, 443, 6443, 9090]).collect();
+        let mut open = BTreeSet::new();
+        for (from, to) in peers.iter().flat_map(|from| peers.iter().map(move |to| (from, to))) {
+            let crosses = from.is_ours() || to.is_ours();
+            for port in ports.iter().filter(|port| crosses && is_open(&policies, from, to, **port)) {
+                open.insert((from.name().to_owned(), to.name().to_owned(), *port));
+            }
+        }
+        let closed: Vec<_> = needed.difference(&open).collect();
+        let extra: Vec<_> = open.difference(&needed).collect();
+        assert!(
+            closed.is_empty() && extra.is_empty(),
+            "{name}: needed and closed: {closed:#?}\nopen and not needed: {extra:#?}"
+        );
+    }
+}
+
+#[test]
+fn other_namespaces_have_the_other_end_of_each_edge() {
+    let Some(()) = require("kubectl") else { return };
+    let apart = render("k8s/cluster/network-policies");
+    for name in ["staging", "production"] {
+        let objects = overlay(name);
+        let namespace = objects.iter().find_map(Object::namespace).unwrap();
+        for (from, to, port) in needed(&objects) {
+            let neighbour = |who: &str| {
+                let others = NEIGHBOURS
+                    .iter()
+                    .filter(|(name, namespace, _)| !namespace.is_empty() && !["gateway", "kube-dns"].contains(name));
+                others.clone().find(|(name, ..)| *name == who)
+            };
+            let (ours, (_, other, pairs), rules) = match (neighbour(&from), neighbour(&to)) {
+                (Some(other), None) => (&to, other, "/spec/egress"),
+                (None, Some(other)) => (&from, other, "/spec/ingress"),
+                _ => continue,
+            };
+            let labels = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let workload = workloads(&objects).into_iter().find(|w| w.name() == ours).unwrap();
+            let side = if rules.ends_with("egress") { "to" } else { "from" };
+            let is_there = apart
+                .iter()
+                .filter(|p| p.namespace() == Some(other) && selects(p.at("/spec/podSelector"), &labels))
+                .any(|p| {
+                    p.list(rules).iter().any(|rule| {
+                        let of_namespace = |of: &Value| {
+                            selects(
+                                &of["namespaceSelector"],
+                                &[("kubernetes.io/metadata.name".to_owned(), namespace.to_owned())].into(),
+                            )
+                        };
+                        list(&rule["ports"]).iter().any(|p| p["port"] == port)
+                            && list(&rule[side])
+                                .iter()
+                                .any(|of| of_namespace(of) && selects(&of["podSelector"], &pod_labels(workload)))
+                    })
+                });
+            assert!(is_there, "{name}: {from} -> {to}:{port} has no policy in {other}");
+        }
+    }
+}
+
+#[test]
+fn ranges_and_endpoints_are_read_as_they_are_meant() {
+    assert!(
+        is_inside("10.0.0.0/16", Ipv4Addr::new(10, 0, 3, 4)) && !is_inside("10.0.0.0/16", Ipv4Addr::new(10, 1, 0, 0))
+    );
+    assert!(is_inside("0.0.0.0/0", Ipv4Addr::new(8, 8, 8, 8)) && !is_inside("::/0", Ipv4Addr::new(8, 8, 8, 8)));
+    let nats = "nats-0,http://nats-0.nats-headless:8222,nats-1,http://nats-1.nats-headless:8222";
+    assert_eq!(endpoints(nats), [("nats-0.nats-headless".to_owned(), 8222), ("nats-1.nats-headless".to_owned(), 8222)]);
+    assert_eq!(endpoints("postgres://u:p@postgres:5432/agentforge"), [("postgres".to_owned(), 5432)]);
+    assert_eq!(endpoints("0.0.0.0:7422"), []);
+}

@@ -1,0 +1,93 @@
+//! `scripts/promote` in a clone of the overlays: moves all images of an environment in one commit, or nothing.
+
+use crate::manifests::root;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(dir: &Path, program: &str, args: &[&str]) -> Output {
+    let who = [
+        ("GIT_AUTHOR_NAME", "t"),
+        ("GIT_AUTHOR_EMAIL", "t@t"),
+        ("GIT_COMMITTER_NAME", "t"),
+        ("GIT_COMMITTER_EMAIL", "t@t"),
+    ];
+    Command::new(program).args(args).current_dir(dir).envs(who).output().unwrap()
+}
+
+fn git(dir: &Path, args: &[&str]) -> String {
+    let out = run(dir, "git", args);
+    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// A repository with the overlays and the script.
+fn clone() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["overlays", "scripts"] {
+        let out = run(&root(), "cp", &["-r", part, dir.path().to_str().unwrap()]);
+        assert!(out.status.success());
+    }
+    git(dir.path(), &["init", "-q"]);
+    git(dir.path(), &["add", "."]);
+    git(dir.path(), &["commit", "-q", "-m", "start"]);
+    dir
+}
+
+#[test]
+fn an_environment_moves_whole_and_in_one_commit() {
+    let dir = clone();
+    let promote = |args: &[&str]| {
+        let out = run(dir.path(), dir.path().join("scripts/promote").to_str().unwrap(), args);
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
+    };
+    let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap();
+    let commits = || git(dir.path(), &["rev-list", "--count", "HEAD"]).trim().to_owned();
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+
+    assert_eq!(promote(&["staging", "v1.2"]).0, Some(1), "only a commit's full name is taken");
+    assert_eq!(commits(), "1");
+
+    let (code, told) = promote(&["staging", commit]);
+    assert_eq!(code, Some(0), "{told}");
+    for file in ["overlays/staging/kustomization.yaml", "overlays/staging/jobs/kustomization.yaml"] {
+        let text = read(file);
+        assert!(
+            text.matches("newName:").count() > 0
+                && text.matches("newName:").count() == text.matches(&format!("newTag: {commit}\n")).count()
+        );
+    }
+    assert_eq!((commits().as_str(), git(dir.path(), &["status", "--porcelain"]).as_str()), ("2", ""));
+
+    // What staging was tested with, and nothing else; then there is nothing to do.
+    assert_eq!(promote(&["production", "--from", "staging"]).0, Some(0));
+    let text = read("overlays/production/kustomization.yaml");
+    assert_eq!(text.matches("newName:").count(), text.matches(&format!("newTag: {commit}\n")).count());
+    let (code, told) = promote(&["production", "--from", "staging"]);
+    assert!(code == Some(0) && told.contains("there already") && commits() == "3", "{told}");
+
+    // By digest: all of them or none.
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let services = ["orchestrator", "worker", "broadcaster", "tactical-api", "nats-exporter", "nats-server"];
+    let lines = |services: &[&str]| services.iter().map(|s| format!("{s} {digest}\n")).collect::<String>();
+    let file =
+        dir.path().parent().unwrap().join(format!("{}.digests", dir.path().file_name().unwrap().to_string_lossy()));
+    std::fs::write(&file, lines(&services[1..])).unwrap();
+    let (code, told) = promote(&["production", "--digests", file.to_str().unwrap()]);
+    assert!(code == Some(1) && told.contains("orchestrator") && commits() == "3", "{told}");
+    std::fs::write(&file, lines(&services)).unwrap();
+    assert_eq!(promote(&["production", "--digests", file.to_str().unwrap()]).0, Some(0));
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(
+        read("overlays/production/kustomization.yaml").matches(&format!("digest: {digest}\n")).count(),
+        services.len()
+    );
+
+    // Changes that nobody committed are not carried along.
+    std::fs::write(
+        dir.path().join("overlays/production/kustomization.yaml"),
+        read("overlays/production/kustomization.yaml") + "# mine\n",
+    )
+    .unwrap();
+    assert_eq!(promote(&["production", commit]).0, Some(1));
+    assert_eq!(commits(), "4");
+}

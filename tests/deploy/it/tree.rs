@@ -1,0 +1,138 @@
+//! The files under k8s and overlays: every folder builds, nothing lies about unused, and made files are up to date.
+
+use crate::manifests::{OVERLAYS, build, jobs, list, overlay, read, root, script, secrets, texts, workloads};
+use agentforge_harness::require;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Every folder with a kustomization.
+fn folders() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for top in ["k8s", "overlays", "monitoring"] {
+        walk(&root().join(top), &mut |path| {
+            if path.ends_with("kustomization.yaml") {
+                found.push(path.parent().unwrap().to_owned());
+            }
+        });
+    }
+    assert!(found.len() > 25, "the folders were not found");
+    found
+}
+
+fn walk(folder: &Path, see: &mut impl FnMut(&Path)) {
+    let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().map(|e| e.path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() { walk(&path, see) } else { see(&path) }
+    }
+}
+
+fn yaml(path: &Path) -> Value {
+    yaml_serde::from_str(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn every_folder_builds_alone_and_every_component_on_the_base() {
+    let Some(()) = require("kubectl") else { return };
+    let mut failures = Vec::new();
+    for folder in folders() {
+        if let Err(told) = build(&folder) {
+            failures.push(format!("{}: {told}", folder.display()));
+        }
+        if yaml(&folder.join("kustomization.yaml"))["kind"] == "Component" {
+            let dir = tempfile::tempdir_in(root().join("target")).unwrap();
+            let both = format!(
+                "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../k8s/base]\ncomponents: [../../{}]\n",
+                folder.strip_prefix(root()).unwrap().display()
+            );
+            std::fs::write(dir.path().join("kustomization.yaml"), both).unwrap();
+            if let Err(told) = build(dir.path()) {
+                failures.push(format!("base and {}: {told}", folder.display()));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_file_is_used_and_every_named_one_is_there() {
+    // Read by people, and never applied.
+    let apart = ["k8s/base/shared/secrets.template.yaml"].map(|path| root().join(path));
+    let mut used = BTreeSet::new();
+    for folder in folders() {
+        let kustomization = yaml(&folder.join("kustomization.yaml"));
+        let entries = ["resources", "components"].into_iter().flat_map(|key| list(&kustomization[key]).iter());
+        let patches = list(&kustomization["patches"]).iter().filter_map(|patch| patch.get("path"));
+        let generated = list(&kustomization["configMapGenerator"]).iter().flat_map(|g| list(&g["files"]).iter());
+        for entry in entries.chain(patches).chain(generated) {
+            let path = folder.join(entry.as_str().unwrap());
+            used.insert(path.canonicalize().unwrap_or_else(|e| panic!("{}: {e}", path.display())));
+        }
+    }
+    let mut unused = Vec::new();
+    for top in ["k8s", "overlays"] {
+        walk(&root().join(top), &mut |path| {
+            let is_root = path.ends_with("kustomization.yaml");
+            if !is_root && !used.contains(path) && !apart.contains(&path.to_owned()) {
+                unused.push(path.display().to_string());
+            }
+        });
+    }
+    assert!(unused.is_empty(), "no kustomization names these:\n{}", unused.join("\n"));
+}
+
+#[test]
+fn no_patch_addresses_a_list_by_its_index() {
+    for folder in folders() {
+        let kustomization = yaml(&folder.join("kustomization.yaml"));
+        for patch in list(&kustomization["patches"]) {
+            let text = match (patch["patch"].as_str(), patch["path"].as_str()) {
+                (Some(text), _) => text.to_owned(),
+                (None, Some(path)) => std::fs::read_to_string(folder.join(path)).unwrap(),
+                (None, None) => panic!("{}: a patch of nothing", folder.display()),
+            };
+            let by_index = text.lines().find(|line| {
+                line.trim().trim_start_matches("- ").strip_prefix("path: ").is_some_and(|path| {
+                    path.split('/')
+                        .any(|part| part == "-" || (!part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())))
+                })
+            });
+            assert_eq!(by_index, None, "{}", folder.display());
+        }
+    }
+}
+
+#[test]
+fn what_is_made_from_monitoring_is_up_to_date() {
+    script("scripts/generate-manifests", &["--check"]);
+}
+
+#[test]
+fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
+    let Some(()) = require("kubectl") else { return };
+    let documents = crate::manifests::parse(&read("k8s/base/shared/secrets.template.yaml")).unwrap();
+    let template: BTreeMap<String, BTreeMap<String, String>> =
+        documents.iter().map(|o| (o.name().to_owned(), texts(o.at("/stringData")))).collect();
+    for (name, values) in &template {
+        assert!(values.values().all(String::is_empty), "{name} has a value in git");
+    }
+    let keys = |all: &BTreeMap<String, BTreeMap<String, String>>| -> BTreeSet<(String, String)> {
+        all.iter().flat_map(|(name, keys)| keys.keys().map(|key| (name.clone(), key.clone()))).collect()
+    };
+    assert_eq!(keys(secrets()), keys(&template), "scripts/make-secrets and the template");
+    let mut read = BTreeSet::new();
+    for name in OVERLAYS {
+        let objects = [overlay(name), jobs()].concat();
+        assert!(objects.iter().all(|o| o.kind() != "Secret"), "{name} has a Secret in git");
+        for workload in workloads(&objects) {
+            for env in crate::manifests::containers(workload).iter().flat_map(|c| list(&c["env"])) {
+                let from = &env["valueFrom"]["secretKeyRef"];
+                if let (Some(name), Some(key)) = (from["name"].as_str(), from["key"].as_str()) {
+                    read.insert((name.to_owned(), key.to_owned()));
+                }
+            }
+        }
+    }
+    assert_eq!(read, keys(&template), "what is read, and what the template names");
+}
