@@ -94,13 +94,30 @@ pub enum Command {
     /// Read a site's ledger, and hold it against the hub's stream
     #[command(subcommand)]
     Ledger(commands::ledger::Command),
+    /// Webhooks: endpoints, attempts, dead letters
+    #[command(subcommand)]
+    Webhook(commands::webhook::Command),
     /// Measure this installation against its floor
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Answers webhooks and counts them
+    #[command(hide = true)]
+    WebhookSink(crate::sink::Args),
+    /// Make a backlog of jobs, and measure how it drains
+    #[command(subcommand)]
+    Backlog(commands::backlog::Command),
+    /// Put markers and zones on the live picture, and follow it
+    #[command(subcommand)]
+    Marker(commands::marker::Command),
+    /// Ask an installation whether it does its work
+    Verify(commands::verify::Args),
     /// Save the orchestrator's database to a file
     Backup(commands::backup::BackupArgs),
     /// Bring a saved database back
     Restore(commands::backup::RestoreArgs),
+    /// The recording rules and alerts of this version
+    #[command(subcommand)]
+    Rules(commands::rules::Command),
     /// Every setting of every service
     Settings(commands::settings::SettingsArgs),
     /// Every metric of every service
@@ -123,6 +140,12 @@ pub enum Inner {
     /// Tools for trying out `exec`
     #[command(subcommand, hide = true)]
     ExampleTool(commands::example_tool::Command),
+    /// The clients of `bench tactical`
+    #[command(hide = true)]
+    BenchLoad(bench::tactical::load::Args),
+    /// The floor of `bench tactical`
+    #[command(hide = true)]
+    BenchFloor(bench::tactical::floor::Args),
     /// Becomes another program that dies with its parent
     #[command(hide = true)]
     RunChild(dev::child::RunChildArgs),
@@ -140,7 +163,8 @@ pub struct InnerCli {
 impl InnerCli {
     /// Whether the first argument asks for one.
     pub fn is_asked_for() -> bool {
-        std::env::args_os().nth(1).is_some_and(|first| first == "example-tool" || first == "run-child")
+        const ALL: [&str; 4] = ["example-tool", "run-child", "bench-load", "bench-floor"];
+        std::env::args_os().nth(1).is_some_and(|first| ALL.iter().any(|name| first == *name))
     }
 }
 
@@ -153,6 +177,12 @@ Examples:
   agentforge bench jobs
   agentforge bench jobs --json > bench.json")]
     Jobs(bench::Args),
+    /// Events to many clients of the tactical API, beside writing the same frames to as many sockets
+    #[command(after_help = "\
+Examples:
+  agentforge bench tactical
+  agentforge bench tactical --clients 2000 --rates 50 --channels ws --seconds 20 --json > bench-tactical.json")]
+    Tactical(bench::tactical::Args),
     /// Scrapes of the NATS exporter, beside fetching the same bytes
     #[command(after_help = "\
 Examples:
@@ -165,6 +195,12 @@ Examples:
   agentforge bench sync
   agentforge bench sync --small 50000 --json > bench-sync.json")]
     Sync(bench::sync::Args),
+    /// Events a second to webhooks, beside bare forwarding
+    #[command(after_help = "\
+Examples:
+  agentforge bench webhooks
+  agentforge bench webhooks --count 100000 --pairs 0 --json > bench-webhooks.json")]
+    Webhooks(bench::webhooks::Args),
 }
 
 /// Arguments of `completions`.
@@ -236,7 +272,11 @@ fn server(s: &str) -> Result<String, String> {
     }
 }
 
-fn token(s: &str) -> Result<Token, String> {
+/// A bearer token or another secret of printable characters.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn token(s: &str) -> Result<Token, String> {
     let printable = s.bytes().all(|b| b.is_ascii_graphic());
     if printable && !s.is_empty() {
         Ok(Token(s.to_owned()))

@@ -10,6 +10,7 @@ mod commands;
 mod dev;
 mod error;
 mod output;
+mod sink;
 mod view;
 
 use args::{BenchCommand, Cli, Command, Inner, InnerCli};
@@ -23,7 +24,7 @@ use std::{io::Write, process::ExitCode, time::Duration};
 fn main() -> ExitCode {
     if InnerCli::is_asked_for() {
         return match InnerCli::try_parse() {
-            Ok(cli) => ended(inner(&cli.command), Output { json: false }),
+            Ok(cli) => ended(inner(cli.command), Output { json: false }),
             Err(told) => tell(&told),
         };
     }
@@ -53,26 +54,36 @@ fn ended(outcome: Result, out: Output) -> ExitCode {
     }
 }
 
-fn inner(command: &Inner) -> Result {
+fn inner(command: Inner) -> Result {
     match command {
-        Inner::RunChild(args) => Err(dev::child::run_child(args)),
-        Inner::ExampleTool(tool) => commands::example_tool::run(tool),
+        Inner::RunChild(args) => Err(dev::child::run_child(&args)),
+        Inner::BenchLoad(args) => runtime()?.block_on(bench::tactical::load::run(args)),
+        Inner::BenchFloor(args) => bench::tactical::floor::run(&args),
+        Inner::ExampleTool(tool) => commands::example_tool::run(&tool),
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("agentforge").build();
+    runtime.map_err(|e| Failure::new(format!("the async runtime cannot start: {e}")))
 }
 
 fn run(cli: Cli, out: Output) -> Result {
     let Cli { global, command } = cli;
     // These need no async runtime.
-    match &command {
+    let command = match command {
         Command::Inner(command) => return inner(command),
+        command => command,
+    };
+    match &command {
         Command::Completions(args) => return completions(args, out),
+        Command::Rules(command) => return commands::rules::run(command, out),
         Command::Settings(args) => return commands::settings::run(args, out),
         Command::MetricsCatalogue(args) => return commands::settings::run_metrics(args, out),
         Command::Openapi => return commands::settings::run_openapi(out),
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("agentforge").build();
-    let runtime = runtime.map_err(|e| Failure::new(format!("the async runtime cannot start: {e}")))?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let context = || Ok::<_, Failure>(Context { client: Client::new(&global)?, out });
         match command {
@@ -84,13 +95,21 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::Agent(command) => commands::agent::run(command, &context()?).await,
             Command::Sync(command) => commands::sync::run(command, out).await,
             Command::Ledger(command) => commands::ledger::run(command, out).await,
+            Command::Webhook(command) => commands::webhook::run(command, out).await,
+            Command::WebhookSink(args) => sink::run(args).await,
+            Command::Bench(BenchCommand::Webhooks(args)) => bench::webhooks::run(args, out.json).await,
             Command::Bench(BenchCommand::Jobs(args)) => bench::run(args, out.json).await,
+            Command::Bench(BenchCommand::Tactical(args)) => bench::tactical::run(args, out.json).await,
             Command::Bench(BenchCommand::Exporter(args)) => bench::exporter::run(args, out.json).await,
             Command::Bench(BenchCommand::Sync(args)) => bench::sync::run(args, out.json).await,
+            Command::Backlog(command) => commands::backlog::run(command, &context()?).await,
+            Command::Marker(command) => commands::marker::run(command, &global, out).await,
+            Command::Verify(args) => commands::verify::run(args, &context()?).await,
             Command::Backup(args) => commands::backup::backup(args, out).await,
             Command::Restore(args) => commands::backup::restore(args, out).await,
             Command::Inner(_)
             | Command::Completions(_)
+            | Command::Rules(_)
             | Command::Settings(_)
             | Command::MetricsCatalogue(_)
             | Command::Openapi => Ok(()),

@@ -13,6 +13,8 @@ mod process;
 mod report;
 mod stack;
 pub mod sync;
-mod throughput;
+pub mod tactical;
+pub mod throughput;
+pub mod webhooks;
 
 pub use jobs::{Args, run};

@@ -7,7 +7,11 @@ use agentforge_proto::v1::submit_jobs_response::Outcome;
 use agentforge_proto::v1::{SubmitJobRequest, SubmitJobsResponse};
 use std::time::{Duration, Instant};
 use tokio_stream::StreamExt;
-use tonic::transport::Channel;
+use tonic::{
+    client::GrpcService,
+    codegen::{Body, Bytes, StdError},
+    transport::Channel,
+};
 
 /// Streams that submit side by side.
 const STREAMS: u64 = 2;
@@ -60,7 +64,7 @@ async fn submit(stack: &Stack, count: u64, args_bytes: u32, label: &str) -> Resu
     for n in 0..STREAMS {
         let share = count / STREAMS + u64::from(n < count % STREAMS);
         let (client, request) = (client(stack).await?, request(args_bytes, label));
-        tasks.spawn(submit_share(client, request, share));
+        tasks.spawn(submit_all(client, request, share));
     }
     while let Some(outcome) = tasks.join_next().await {
         outcome.map_err(|e| Failure::new(format!("a submitter ended: {e}")))??;
@@ -68,8 +72,18 @@ async fn submit(stack: &Stack, count: u64, args_bytes: u32, label: &str) -> Resu
     Ok(())
 }
 
-async fn submit_share(mut client: JobsClient<Channel>, request: SubmitJobRequest, share: u64) -> Result {
-    let requests = tokio_stream::iter((0..share).map(move |_| request.clone()));
+/// Submits the same request `count` times over one stream, and waits until all are stored.
+///
+/// # Errors
+/// A submission that was refused, or not answered.
+pub async fn submit_all<T>(mut client: JobsClient<T>, request: SubmitJobRequest, count: u64) -> Result
+where
+    T: GrpcService<tonic::body::Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: Body<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as Body>::Error: Into<StdError> + Send,
+{
+    let requests = tokio_stream::iter((0..count).map(move |_| request.clone()));
     let failed = |e: tonic::Status| Failure::new(format!("submitting failed: {}", e.message()));
     let mut answers = client.submit_jobs(requests).await.map_err(failed)?.into_inner();
     let mut accepted = 0;
@@ -82,10 +96,10 @@ async fn submit_share(mut client: JobsClient<Channel>, request: SubmitJobRequest
             SubmitJobsResponse { outcome: None, .. } => return Err(Failure::new("an answer was empty")),
         }
     }
-    if accepted == share {
+    if accepted == count {
         Ok(())
     } else {
-        Err(Failure::new(format!("{accepted} of {share} submissions were answered")))
+        Err(Failure::new(format!("{accepted} of {count} submissions were answered")))
     }
 }
 

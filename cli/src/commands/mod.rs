@@ -1,15 +1,20 @@
 //! One module a command. Each owns its arguments with their examples, its calls and its output.
 
 pub mod agent;
+pub mod backlog;
 pub mod backup;
 pub mod dlq;
 pub mod example_tool;
 pub mod job;
 pub mod ledger;
 pub mod link;
+pub mod marker;
+pub mod rules;
 pub mod schedule;
 pub mod settings;
 pub mod sync;
+pub mod verify;
+pub mod webhook;
 
 use crate::{client::Client, error::Result, output::Output};
 

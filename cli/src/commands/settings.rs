@@ -1,11 +1,13 @@
 //! `agentforge settings` and the catalogue of metrics: from the declarations, so they cannot be stale.
 
 use crate::{error::Result, output::Output};
+use agentforge_broadcaster::Broadcaster;
 use agentforge_config::Setting;
 use agentforge_nats_exporter::NatsExporter;
 use agentforge_orchestrator::Orchestrator;
 use agentforge_runtime::pages::{Declared, configuration_page, metrics_page, settings_by_group};
 use agentforge_syncdaemon::Syncdaemon;
+use agentforge_tactical_api::TacticalApi;
 use agentforge_worker::WorkerService;
 use serde::Serialize;
 
@@ -35,12 +37,14 @@ pub struct MetricsArgs {
 
 type Groups = Vec<(String, Vec<Setting>)>;
 
-fn services() -> [Declared; 4] {
+fn services() -> [Declared; 6] {
     [
         Declared::of::<Orchestrator>(),
         Declared::of::<WorkerService>(),
         Declared::of::<Syncdaemon>(),
         Declared::of::<NatsExporter>(),
+        Declared::of::<Broadcaster>(),
+        Declared::of::<TacticalApi>(),
     ]
 }
 
@@ -106,9 +110,14 @@ mod tests {
     fn every_setting_of_every_service_stands_once_per_meaning() {
         let groups = settings_by_group(&services());
         let all: Vec<Setting> = groups.iter().flat_map(|(_, list)| list.iter().copied()).collect();
-        for lists in
-            [Orchestrator::settings(), WorkerService::settings(), Syncdaemon::settings(), NatsExporter::settings()]
-        {
+        for lists in [
+            Orchestrator::settings(),
+            WorkerService::settings(),
+            Syncdaemon::settings(),
+            NatsExporter::settings(),
+            TacticalApi::settings(),
+            Broadcaster::settings(),
+        ] {
             for setting in lists.iter().flat_map(|(_, l)| l) {
                 assert_eq!(all.iter().filter(|s| *s == setting).count(), 1, "{}", setting.key);
             }

@@ -2,7 +2,7 @@
 
 use super::{
     ready::{NatsReady, Ready},
-    settings::{NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
+    settings::{BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, TACTICAL_API, WORKER},
 };
 use crate::{
     error::Result,
@@ -14,6 +14,9 @@ use std::time::Duration;
 const DEFAULT_DATA_DIR: &str = ".agentforge";
 /// The default of `--server`.
 const DEFAULT_GRPC: &str = "http://127.0.0.1:50051";
+
+/// The default of `--url` of `marker`.
+const DEFAULT_TACTICAL: &str = crate::commands::marker::DEFAULT_URL;
 
 /// Where everything is. With `--json` the ready file's content.
 ///
@@ -48,6 +51,8 @@ pub fn ready(ready: &Ready, settings: &Settings, took: Duration, out: Output) ->
             "replay",
             format!("{}   status {}/status", settings.replay().display(), ready.http(SYNCDAEMON).unwrap_or_default()),
         ),
+        ("tactical", format!("{}/events/stream", ready.http(TACTICAL_API).unwrap_or_default())),
+        ("webhooks", webhooks(ready, settings)),
         ("metrics", metrics.to_owned()),
         ("NATS", place_of(&ready.nats)),
     ];
@@ -59,6 +64,11 @@ pub fn ready(ready: &Ready, settings: &Settings, took: Duration, out: Output) ->
         text += &format!("  {} {value}\n", styled(BOLD, format!("{name:<8}")));
     }
     out.line(text)
+}
+
+fn webhooks(ready: &Ready, settings: &Settings) -> String {
+    let sink = settings.webhook_sink.as_ref().map(|sink| format!("   to a sink at {sink}")).unwrap_or_default();
+    format!("{}/v1/endpoints{sink}", ready.http(BROADCASTER).unwrap_or_default())
 }
 
 fn place_of(nats: &NatsReady) -> String {
@@ -88,6 +98,16 @@ pub fn next_steps(ready: &Ready, settings: &Settings, has_digest: bool, out: Out
     lines.push(format!("{program} job list"));
     lines.push(format!("{program} schedule create every-minute --cron '* * * * *' echo '{{\"tick\":true}}'"));
     lines.push(format!("{program} agent list"));
+    if let Some(tactical) = ready.http(TACTICAL_API) {
+        let at = if tactical == DEFAULT_TACTICAL { String::new() } else { format!(" --url {tactical}") };
+        lines.push(format!("{program} marker watch --snapshot{at}"));
+        lines.push(format!("curl -N {tactical}/events/stream"));
+    }
+    if let Some(broadcaster) = ready.http(BROADCASTER) {
+        let default = crate::commands::webhook::DEFAULT_URL;
+        let at = if broadcaster == default { String::new() } else { format!(" --url {broadcaster}") };
+        lines.push(format!("{program} webhook tail{at}"));
+    }
     if let Some(hub) = &ready.hub {
         lines.extend(edge_steps(&program, settings, &hub.url));
     }

@@ -2,14 +2,16 @@
 
 use super::{
     ready::ServiceReady,
-    settings::{NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
+    settings::{BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, TACTICAL_API, WORKER},
 };
 use crate::error::{Failure, Result};
+use agentforge_broadcaster::Broadcaster;
 use agentforge_config::{EXIT_CODE, Env, Reader};
 use agentforge_nats_exporter::NatsExporter;
 use agentforge_orchestrator::Orchestrator;
 use agentforge_runtime::{Endpoints, Host, Member, Process, Runtime, Service, Signals};
 use agentforge_syncdaemon::Syncdaemon;
+use agentforge_tactical_api::TacticalApi;
 use agentforge_worker::WorkerService;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::task::JoinHandle;
@@ -43,15 +45,25 @@ impl InProcess {
         let worker = read::<WorkerService>(settings.quiet(settings.worker()))?;
         let syncdaemon = read::<Syncdaemon>(settings.quiet(settings.syncdaemon()))?;
         let exporter = settings.nats_exporter().map(|map| read::<NatsExporter>(settings.quiet(map))).transpose()?;
-        let catalogues =
-            [Orchestrator::metrics(), WorkerService::metrics(), Syncdaemon::metrics(), NatsExporter::metrics()]
-                .concat();
+        let tactical = read::<TacticalApi>(settings.quiet(settings.tactical_api()))?;
+        let broadcaster = read::<Broadcaster>(settings.quiet(settings.broadcaster()))?;
+        let catalogues = [
+            Orchestrator::metrics(),
+            WorkerService::metrics(),
+            Syncdaemon::metrics(),
+            NatsExporter::metrics(),
+            Broadcaster::metrics(),
+            TacticalApi::metrics(),
+        ]
+        .concat();
         let process = Process::init(Orchestrator::common(&orchestrator), &catalogues);
         let mut this = Self { process, running: Vec::new(), metrics: None };
         let built = async {
             this.build::<Orchestrator>(ORCHESTRATOR, orchestrator, true).await?;
             this.build::<WorkerService>(WORKER, worker, false).await?;
             this.build::<Syncdaemon>(SYNCDAEMON, syncdaemon, false).await?;
+            this.build::<Broadcaster>(BROADCASTER, broadcaster, false).await?;
+            this.build::<TacticalApi>(TACTICAL_API, tactical, false).await?;
             match exporter {
                 Some(exporter) => this.build::<NatsExporter>(NATS_EXPORTER, exporter, false).await,
                 None => Ok(()),
@@ -115,7 +127,7 @@ impl InProcess {
         }
     }
 
-    /// Stops the exporter, the syncdaemon, the worker, then the orchestrator; `tell` is called before each.
+    /// Stops them in the other order than they were started; `tell` is called before each.
     ///
     /// # Errors
     /// The first that did not drain.

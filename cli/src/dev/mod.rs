@@ -9,6 +9,7 @@ pub mod child;
 mod data_dir;
 mod demo;
 mod evidence;
+mod feed;
 mod files;
 mod in_process;
 mod keeper;
@@ -26,6 +27,7 @@ use crate::{
     args::Global,
     error::{Failure, Result},
     output::Output,
+    sink::Sink,
 };
 use agentforge_runtime::Signals;
 use data_dir::DataDir;
@@ -58,8 +60,9 @@ Examples:
 
 Ports: NATS 4222, its monitoring 8222, orchestrator HTTP 8080 and gRPC 50051, worker HTTP 8082, metrics
 7777 (with --processes of the orchestrator, and of the worker 7778), syncdaemon HTTP 8081 (and metrics
-7779), with --edge the hub's NATS 4223, its monitoring 8223 and its leaf nodes 7422, and NATS exporter 7780.
-With --port-base N they are, in this order, N, N+1 and so on to N+12; with --port-base 0 any free ones.
+7779), with --edge the hub's NATS 4223, its monitoring 8223 and its leaf nodes 7422, NATS exporter 7780, and
+tactical API 8010 (and metrics 7781), broadcaster 8002 (and metrics 7782), and a sink for its webhooks 8003.
+With --port-base N they are, in this order, N, N+1 and so on to N+17; with --port-base 0 any free ones.
 
 Ctrl-C drains: the worker finishes what it runs, then orchestrator and NATS stop. A second Ctrl-C
 exits at once; what was accepted is on disk and goes on at the next start.")]
@@ -168,6 +171,7 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
     let settings = Settings {
         data: data.path().to_owned(),
         nats_url: servers.url().to_owned(),
+        hub_url: servers.ready().1.map(|hub| hub.url),
         nats_monitor: servers.ready().0.monitor,
         nats_is_external: args.nats_url.is_some(),
         store: args.store.clone(),
@@ -175,7 +179,9 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
         concurrency: args.concurrency.map(|n| n as usize),
         tools: if has_tools_file { None } else { Some(place.write_tools_file(data.path())?) },
         site: args.edge.then(|| args.site.clone()),
-        is_set: |key| std::env::var_os(key).is_some_and(|v| !v.is_empty()),
+        webhook_sink: webhook_sink(ports).await?,
+        egress_allow: std::env::var("EGRESS_ALLOW").unwrap_or_default(),
+        is_set,
     };
     let services = match args.processes {
         true => Processes::start(&settings, &changed).await.map(Services::Processes),
@@ -188,6 +194,21 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
             Err(failure)
         }
     }
+}
+
+fn is_set(key: &str) -> bool {
+    std::env::var_os(key).is_some_and(|v| !v.is_empty())
+}
+
+/// Somewhere for webhooks to go, unless the environment says where.
+async fn webhook_sink(ports: Ports) -> Result<Option<String>> {
+    if is_set("WEBHOOK_URL") || is_set("BROADCASTER_ENDPOINTS_FILE") {
+        return Ok(None);
+    }
+    let (address, serve) = Sink::open(ports.webhook_sink).await?;
+    // It ends with this process.
+    tokio::spawn(serve);
+    Ok(Some(format!("http://{address}/")))
 }
 
 fn stack_ready(stack: &Stack) -> Ready {
@@ -224,6 +245,7 @@ async fn serve(
             evidence::run(&settings, ready, out).await;
         }
         banner::next_steps(ready, &settings, place.has_digest(), out)?;
+        let _feed = (!args.no_demo).then(|| feed::start(ready)).flatten();
         std::future::pending::<Result>().await
     };
     tokio::pin!(work);

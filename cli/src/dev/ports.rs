@@ -32,12 +32,23 @@ pub struct Ports {
     pub leaf_nodes: u16,
     /// The page of the NATS exporter.
     pub nats_exporter: u16,
+    /// Streams and evidence of the tactical API.
+    pub tactical_http: u16,
+    /// Metrics of the tactical API with `--processes`.
+    pub tactical_metrics: u16,
+    /// API and health of the broadcaster.
+    pub broadcaster_http: u16,
+    /// Metrics of the broadcaster with `--processes`.
+    pub broadcaster_metrics: u16,
+    /// Where webhooks go that nobody sends elsewhere.
+    pub webhook_sink: u16,
 }
 
 /// How many there are; with a base they follow each other.
-const COUNT: u16 = 13;
+const COUNT: u16 = 18;
 /// Where they are unless asked otherwise, in the order of the offsets.
-const STANDARD: [u16; COUNT as usize] = [4222, 8222, 8080, 50051, 8082, 7777, 7778, 8081, 7779, 4223, 8223, 7422, 7780];
+const STANDARD: [u16; COUNT as usize] =
+    [4222, 8222, 8080, 50051, 8082, 7777, 7778, 8081, 7779, 4223, 8223, 7422, 7780, 8010, 7781, 8002, 7782, 8003];
 
 /// Which of the ports are used.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +93,11 @@ impl Ports {
             hub_monitor,
             leaf_nodes,
             nats_exporter,
+            tactical_http,
+            tactical_metrics,
+            broadcaster_http,
+            broadcaster_metrics,
+            webhook_sink,
         ] = ports;
         Self {
             nats,
@@ -97,6 +113,11 @@ impl Ports {
             hub_monitor,
             leaf_nodes,
             nats_exporter,
+            tactical_http,
+            tactical_metrics,
+            broadcaster_http,
+            broadcaster_metrics,
+            webhook_sink,
         }
     }
 
@@ -119,6 +140,11 @@ impl Ports {
             (self.hub_monitor, "NATS monitoring of the hub", edge),
             (self.leaf_nodes, "leaf nodes of the hub", edge),
             (self.nats_exporter, "NATS exporter", own_nats),
+            (self.tactical_http, "tactical API", true),
+            (self.tactical_metrics, "tactical API metrics", processes),
+            (self.broadcaster_http, "broadcaster", true),
+            (self.broadcaster_metrics, "broadcaster metrics", processes),
+            (self.webhook_sink, "webhook sink", true),
         ];
         let taken: Vec<String> = wanted
             .iter()
@@ -162,8 +188,8 @@ mod tests {
         assert_eq!((ports.nats, ports.grpc, ports.leaf_nodes), (20_000, 20_003, 20_011));
         assert_eq!(Ports::plan(Some(0)).unwrap().http, 0);
         assert_eq!(Ports::plan(None).unwrap().grpc, 50051);
-        assert!(Ports::plan(Some(65_523)).is_ok());
-        assert_eq!(Ports::plan(Some(65_524)).unwrap_err().exit, crate::error::USAGE);
+        assert!(Ports::plan(Some(65_518)).is_ok());
+        assert_eq!(Ports::plan(Some(65_519)).unwrap_err().exit, crate::error::USAGE);
     }
 
     const ALONE: Used = Used { own_nats: true, processes: false, edge: false };

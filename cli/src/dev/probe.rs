@@ -33,6 +33,28 @@ pub async fn page(base: &str, path: &str) -> Result<String, String> {
     }
 }
 
+/// A request with a JSON body (none when it is empty), and a bearer token where there is one: status and body.
+///
+/// # Errors
+/// No answer within `limit`.
+pub async fn call(
+    base: &str,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+    limit: Duration,
+) -> Result<(u16, String), String> {
+    let mut headers = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    if !body.is_empty() || method != "GET" {
+        headers += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    }
+    match timeout(limit, send(base, method, path, &headers, body)).await {
+        Err(_) => Err("no answer".to_owned()),
+        Ok(answer) => answer.map_err(|e| e.to_string()),
+    }
+}
+
 /// The value of the first series of a metric on a page; `None` while it cannot be read.
 pub async fn metric(page: &str, name: &str) -> Option<f64> {
     let (base, path) = page.rsplit_once('/')?;
@@ -42,9 +64,14 @@ pub async fn metric(page: &str, name: &str) -> Option<f64> {
 }
 
 async fn get(base: &str, path: &str) -> std::io::Result<(u16, String)> {
+    send(base, "GET", path, "", "").await
+}
+
+async fn send(base: &str, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<(u16, String)> {
     let address = base.trim_start_matches("http://").trim_end_matches('/');
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX_BYTES).read_to_end(&mut answer).await?;

@@ -4,7 +4,7 @@ use super::{
     child::Spec,
     keeper::Keeper,
     ready::ServiceReady,
-    settings::{NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, WORKER},
+    settings::{BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, TACTICAL_API, WORKER},
 };
 use crate::error::{Failure, Result};
 use std::{
@@ -42,8 +42,13 @@ impl Processes {
     /// # Errors
     /// A binary is missing, or a service does not come up.
     pub async fn start(settings: &Settings, changed: &Arc<Notify>) -> Result<Self> {
-        let wanted =
-            [(SYNCDAEMON, settings.syncdaemon()), (WORKER, settings.worker()), (ORCHESTRATOR, settings.orchestrator())];
+        let wanted = [
+            (TACTICAL_API, settings.tactical_api()),
+            (BROADCASTER, settings.broadcaster()),
+            (SYNCDAEMON, settings.syncdaemon()),
+            (WORKER, settings.worker()),
+            (ORCHESTRATOR, settings.orchestrator()),
+        ];
         let exporter = settings.nats_exporter().map(|env| (NATS_EXPORTER, env));
         let started = exporter
             .into_iter()
@@ -91,7 +96,7 @@ impl Processes {
         self.running.iter().map(|r| (r.keeper.name, entry(r))).collect()
     }
 
-    /// Stops the exporter, the syncdaemon, the worker, then the orchestrator; `tell` is called before each.
+    /// Stops them, the orchestrator last; `tell` is called before each.
     ///
     /// # Errors
     /// The first that did not end with exit code 0.

@@ -27,10 +27,22 @@ pub const WORKER: &str = "worker";
 pub const SYNCDAEMON: &str = "syncdaemon";
 /// The name of the NATS exporter.
 pub const NATS_EXPORTER: &str = "nats-exporter";
+/// The name of the tactical API.
+pub const TACTICAL_API: &str = "tactical-api";
+/// The name of the broadcaster.
+pub const BROADCASTER: &str = "broadcaster";
 /// Sizes of streams that are too large for two servers on a small disk: a server reserves what its streams
 /// may hold. The environment may say otherwise.
-const SIZES: [(&str, &str); 3] =
-    [("EVIDENCE_MAX_BYTES", "1GiB"), ("EVIDENCE_BLOBS_MAX_BYTES", "1GiB"), ("EDGE_JS_MAX_BYTES", "256MiB")];
+const SIZES: [(&str, &str); 6] = [
+    ("EVIDENCE_MAX_BYTES", "1GiB"),
+    ("EVIDENCE_BLOBS_MAX_BYTES", "1GiB"),
+    ("EDGE_JS_MAX_BYTES", "256MiB"),
+    ("TACTICAL_MAX_BYTES", "256MiB"),
+    ("BROADCASTER_RETRIES_MAX_BYTES", "256MiB"),
+    ("BROADCASTER_DLQ_MAX_BYTES", "64MiB"),
+];
+/// Signs what the local sink gets: known to everybody, for a place that nobody else reaches.
+const DEV_WEBHOOK_SECRET: &str = "whsec_YWdlbnRmb3JnZSBkZXYgc2luayBzZWNyZXQ=";
 /// The JetStream domain of the hub, with `--edge`.
 pub const HUB_DOMAIN: &str = "hub";
 
@@ -41,6 +53,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// For clients.
     pub nats_url: String,
+    /// The hub's, with `--edge`.
+    pub hub_url: Option<String>,
     /// Its monitoring endpoint, if it is ours.
     pub nats_monitor: Option<String>,
     /// NATS is not ours, so its credentials may come from the environment.
@@ -55,6 +69,10 @@ pub struct Settings {
     pub tools: Option<PathBuf>,
     /// The site's name, with `--edge`.
     pub site: Option<String>,
+    /// The sink of this process, unless the environment names endpoints.
+    pub webhook_sink: Option<String>,
+    /// EGRESS_ALLOW of the environment.
+    pub egress_allow: String,
     /// Whether the environment sets a key.
     pub is_set: fn(&str) -> bool,
 }
@@ -138,6 +156,34 @@ impl Settings {
         map
     }
 
+    /// For the tactical API. It belongs to the hub, where evidence arrives.
+    pub fn tactical_api(&self) -> BTreeMap<String, String> {
+        let mut map = self.common();
+        map.insert("HTTP_PORT".to_owned(), self.ports.tactical_http.to_string());
+        map.insert("METRICS_PORT".to_owned(), self.ports.tactical_metrics.to_string());
+        if let Some(hub) = &self.hub_url {
+            map.insert("NATS_URL".to_owned(), hub.clone());
+        }
+        map
+    }
+
+    /// For the broadcaster: every event to the sink of this process, unless the environment names endpoints.
+    pub fn broadcaster(&self) -> BTreeMap<String, String> {
+        let mut map = self.common();
+        map.insert("HTTP_PORT".to_owned(), self.ports.broadcaster_http.to_string());
+        map.insert("METRICS_PORT".to_owned(), self.ports.broadcaster_metrics.to_string());
+        if let Some(sink) = &self.webhook_sink {
+            map.insert("WEBHOOK_URL".to_owned(), sink.clone());
+            map.insert("WEBHOOK_SECRET".to_owned(), DEV_WEBHOOK_SECRET.to_owned());
+            let allow = ["127.0.0.1", self.egress_allow.as_str()].join(",");
+            map.insert("EGRESS_ALLOW".to_owned(), allow.trim_end_matches(',').to_owned());
+            if !(self.is_set)("BROADCASTER_SUBJECTS") {
+                map.insert("BROADCASTER_SUBJECTS".to_owned(), "todos.events,agentforge.events.>".to_owned());
+            }
+        }
+        map
+    }
+
     /// For the NATS exporter; `None` where nobody knows the monitoring endpoint.
     pub fn nats_exporter(&self) -> Option<BTreeMap<String, String>> {
         let mut map = self.common();
@@ -160,6 +206,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentforge_broadcaster::Broadcaster;
     use agentforge_config::{Reader, Source};
     use agentforge_orchestrator::Orchestrator;
     use agentforge_runtime::Service;
@@ -170,6 +217,7 @@ mod tests {
         Settings {
             data: "/data".into(),
             nats_url: "nats://127.0.0.1:1".into(),
+            hub_url: None,
             nats_monitor: Some("http://127.0.0.1:2".into()),
             nats_is_external: false,
             store: None,
@@ -177,6 +225,8 @@ mod tests {
             concurrency: Some(16),
             tools: None,
             site: None,
+            webhook_sink: Some("http://127.0.0.1:9/".into()),
+            egress_allow: String::new(),
             is_set: |_| false,
         }
     }
@@ -208,6 +258,12 @@ mod tests {
         let config = WorkerService::read_config(&mut reader);
         reader.finish().unwrap();
         assert_eq!(config.concurrency, 16);
+
+        let source = (settings().broadcaster(), hostile());
+        let mut reader = Reader::new(&source);
+        let config = Broadcaster::read_config(&mut reader);
+        reader.finish().unwrap();
+        assert_eq!(config.first_endpoints()[0].subjects, ["todos.events", "agentforge.events.>"]);
 
         for site in [None, Some("pier".to_owned())] {
             let settings = Settings { site, ..settings() };

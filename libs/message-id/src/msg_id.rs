@@ -57,6 +57,10 @@ impl MsgId {
     pub fn tactical(key: &str) -> Self {
         Self(format!("tactical:{key}"))
     }
+    /// A marker or zone that a job's result carries: `tactical:<job>:<attempt>:<number>`.
+    pub fn tactical_of_job(job: JobId, attempt: Attempt, n: usize) -> Self {
+        Self(format!("tactical:{job}:{attempt}:{n}"))
+    }
     /// The end of a marker or zone whose time is over: `tactical:expired:<stored at, ns>:<sequence>`. Of all
     /// who notice, one is heard.
     pub fn tactical_expired(seq: u64, stored_at_ns: i128) -> Self {
@@ -102,6 +106,7 @@ mod tests {
             MsgId::evidence_chunk(&pier, "ab", "s", 1),
             MsgId::evidence_info(&pier, "ab", "r"),
             MsgId::tactical("a"),
+            MsgId::tactical_of_job(a, one, 0),
             MsgId::tactical_expired(1, 2),
         ];
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());

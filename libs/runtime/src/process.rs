@@ -7,6 +7,7 @@ use crate::{metrics, telemetry};
 use agentforge_config::{Common, LogFormat};
 use agentforge_metrics::{Handle, Metric};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,7 @@ impl Process {
         PROCESS
             .get_or_init(|| {
                 install_tls_provider();
+                raise_open_files();
                 let exporter = telemetry::install(name, common).map(Arc::new);
                 std::panic::set_hook(Box::new(telemetry::log_panic));
                 start_upkeep(handle.clone());
@@ -78,6 +80,18 @@ impl Process {
             Ok(Ok(Err(error))) => tracing::warn!(%error, "traces were not all sent"),
             _ => tracing::warn!("traces were not all sent in time"),
         }
+    }
+}
+
+/// Every connection is an open file, and the soft limit of many systems is 1024. The hard one is what the
+/// machine's owner allows.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

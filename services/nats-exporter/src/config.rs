@@ -9,6 +9,7 @@ use crate::{
     target::{self, Target},
 };
 use agentforge_config::{ByteSize, CommaList, Common, Reader, Secret, Setting};
+use agentforge_runtime::http::{ClientCertificates, ServerTls, TlsSettings};
 use regex::Regex;
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
@@ -89,17 +90,6 @@ pub enum ServerId {
     InternalName,
 }
 
-/// TLS of the page's port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenTls {
-    /// Certificate chain.
-    pub cert: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Who signs clients' certificates; `None` asks for none.
-    pub client_ca: Option<PathBuf>,
-}
-
 /// TLS towards the servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NatsTls {
@@ -143,7 +133,7 @@ pub struct Config {
     /// Whether pages may be compressed.
     pub gzip: bool,
     /// TLS of the page's port.
-    pub tls: Option<ListenTls>,
+    pub tls: Option<ServerTls>,
     /// Who may read the page.
     pub auth: Option<BasicAuth>,
     /// TLS towards the servers.
@@ -329,13 +319,10 @@ fn pair(reader: &mut Reader<'_>, cert: &Setting, key: &Setting) -> Option<(PathB
     }
 }
 
-fn listen_tls(reader: &mut Reader<'_>) -> Option<ListenTls> {
-    let client_ca: Option<PathBuf> = reader.opt(&TLS_CLIENT_CA);
-    let own = pair(reader, &TLS_CERT, &TLS_KEY);
-    if own.is_none() && client_ca.is_some() {
-        reader.fault(TLS_CLIENT_CA.key, format!("needs {} and {}", TLS_CERT.key, TLS_KEY.key));
-    }
-    own.map(|(cert, key)| ListenTls { cert, key, client_ca })
+/// With authorities, a client without a certificate of theirs gets no connection.
+fn listen_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
+    let settings = TlsSettings { cert: &TLS_CERT, key: &TLS_KEY, client_ca: &TLS_CLIENT_CA };
+    ServerTls::read(reader, settings, ClientCertificates::Required, &[b"h2", b"http/1.1"])
 }
 
 fn auth(reader: &mut Reader<'_>) -> Option<BasicAuth> {

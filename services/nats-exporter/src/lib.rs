@@ -24,7 +24,6 @@ mod service;
 mod snapshot;
 mod table;
 mod target;
-mod tls;
 
 pub use config::Config;
 pub use error::Error;

@@ -10,11 +10,10 @@ use crate::{
     error::Error,
     metrics::{self, BUILD_INFO},
     page::Page,
-    tls,
 };
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_metrics::Metric;
-use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, bind, serve_http, serve_https};
+use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, bind, http::server_config, serve_http, serve_https};
 use async_trait::async_trait;
 use rustls::ServerConfig;
 use std::sync::Arc;
@@ -60,7 +59,7 @@ impl Service for NatsExporter {
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
         let client = Client::new(&config.nats_tls).map_err(Error::Client)?;
-        let tls = config.tls.as_ref().map(tls::server_config).transpose()?;
+        let tls = config.tls.as_ref().map(server_config).transpose()?;
         let listener = bind(config.common.listen(config.common.metrics_port), "METRICS_PORT").await?;
         let address = Some(listener.local_addr()?);
         // Addresses are told as http URLs; with TLS they would be wrong ones.

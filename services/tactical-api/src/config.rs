@@ -4,8 +4,8 @@ use crate::links::Signer;
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
 use agentforge_egress::Net;
 use agentforge_jetstream::{NatsConfig, topology::TacticalConfig};
-use agentforge_runtime::http::{ClientCertificates, ServerTls};
-use std::{path::PathBuf, time::Duration};
+use agentforge_runtime::http::{ClientCertificates, ServerTls, TlsSettings};
+use std::time::Duration;
 
 const HTTP_PORT: Setting = Setting::new(
     "HTTP_PORT",
@@ -231,33 +231,9 @@ fn secrets(list: Option<Secret>) -> Vec<Secret> {
 }
 
 fn read_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
-    let cert = reader.opt::<PathBuf>(&TLS_CERT);
-    let key = reader.opt::<PathBuf>(&TLS_KEY);
-    let authorities = reader.opt::<PathBuf>(&TLS_CLIENT_CA);
-    match (cert, key) {
-        (Some(cert), Some(key)) => Some(ServerTls {
-            cert: (cert, TLS_CERT.key),
-            key: (key, TLS_KEY.key),
-            // Whether one is needed is answered in words, behind the handshake.
-            clients: authorities
-                .map_or(ClientCertificates::None, |path| ClientCertificates::Optional((path, TLS_CLIENT_CA.key))),
-            protocols: &[b"http/1.1"],
-        }),
-        (None, None) => {
-            if authorities.is_some() {
-                reader.fault(TLS_CLIENT_CA.key, format!("needs {} and {}", TLS_CERT.key, TLS_KEY.key));
-            }
-            None
-        }
-        (None, Some(_)) => {
-            reader.fault(TLS_KEY.key, format!("needs {}", TLS_CERT.key));
-            None
-        }
-        (Some(_), None) => {
-            reader.fault(TLS_CERT.key, format!("needs {}", TLS_KEY.key));
-            None
-        }
-    }
+    let settings = TlsSettings { cert: &TLS_CERT, key: &TLS_KEY, client_ca: &TLS_CLIENT_CA };
+    // Whether a certificate is needed is answered in words, behind the handshake.
+    ServerTls::read(reader, settings, ClientCertificates::Optional, &[b"http/1.1"])
 }
 
 fn read_signer(reader: &mut Reader<'_>, is_lenient: bool) -> Signer {

@@ -8,6 +8,7 @@ use crate::{
     canonical::operation_key,
     keepalive::Kept,
     ledger::{Arrival, Here, Running},
+    markers,
     metrics::REPLAYS,
     run::{self, STOP_GRACE},
     tools::{Tool, ToolContext, ToolOutput},

@@ -16,6 +16,7 @@ mod error;
 mod job;
 mod keepalive;
 mod ledger;
+mod markers;
 mod lifeline;
 pub mod metrics;
 mod recent;

@@ -192,6 +192,7 @@ fn assemble(
     Worker {
         id: config.id.clone(),
         mission: config.mission.clone(),
+        site: config.site.clone(),
         handles: Handles::new(&tools),
         tools,
         ledger: Arc::new(Ledger::default()),

@@ -13,7 +13,7 @@ use crate::{
     tools::Toolbox,
 };
 use agentforge_jetstream::{Delivery, HeaderMap, Nats, Slots, publish, trace};
-use agentforge_message_id::{AgentId, Attempt, JobId, Mission, MsgId, Queue};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, MsgId, Queue, Site};
 use agentforge_proto::bus::Report;
 use bytes::Bytes;
 use rand::Rng;
@@ -40,6 +40,7 @@ const STARTED_TIMEOUT: Duration = Duration::from_millis(100);
 pub(crate) struct Worker {
     pub(crate) id: AgentId,
     pub(crate) mission: Mission,
+    pub(crate) site: Site,
     pub(crate) nats: Nats,
     pub(crate) tools: Toolbox,
     pub(crate) ledger: Arc<Ledger>,

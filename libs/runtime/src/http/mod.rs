@@ -10,5 +10,5 @@ mod tls;
 
 pub use instrument::{REQUEST_ID_HEADER, RequestId, instrument};
 pub use listen::{bind, serve_http, serve_https};
-pub use server_tls::{ClientCertificates, ServerTls, server_config};
+pub use server_tls::{ClientCertificates, ServerTls, TlsSettings, server_config};
 pub use takeover::{ClientCertificate, Socket, Takeover, Taken, serve_with_takeover};

@@ -1,6 +1,7 @@
 //! The server's side of TLS from files. They are read at the start; renewed ones need a restart.
 
 use crate::Error;
+use agentforge_config::{Reader, Setting};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 pub type Named = (PathBuf, &'static str);
 
 /// What a listener's TLS is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
     /// Certificate chain, PEM.
     pub cert: Named,
@@ -24,7 +25,7 @@ pub struct ServerTls {
 }
 
 /// What a listener asks of its clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
     /// Nothing.
     None,
@@ -32,6 +33,53 @@ pub enum ClientCertificates {
     Optional(Named),
     /// A certificate of these authorities, or no connection.
     Required(Named),
+}
+
+/// The settings that name the files of a listener's TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsSettings<'a> {
+    /// Certificate chain.
+    pub cert: &'a Setting,
+    /// Its key.
+    pub key: &'a Setting,
+    /// Authorities of clients.
+    pub client_ca: &'a Setting,
+}
+
+impl ServerTls {
+    /// Reads the settings; `None` without a certificate. Halves are faults. With authorities, `clients` says
+    /// what is asked of clients.
+    pub fn read(
+        reader: &mut Reader<'_>,
+        settings: TlsSettings<'_>,
+        clients: fn(Named) -> ClientCertificates,
+        protocols: &'static [&'static [u8]],
+    ) -> Option<Self> {
+        let TlsSettings { cert, key, client_ca } = settings;
+        let authorities: Option<PathBuf> = reader.opt(client_ca);
+        match (reader.opt::<PathBuf>(cert), reader.opt::<PathBuf>(key)) {
+            (Some(cert_file), Some(key_file)) => Some(Self {
+                cert: (cert_file, cert.key),
+                key: (key_file, key.key),
+                clients: authorities.map_or(ClientCertificates::None, |path| clients((path, client_ca.key))),
+                protocols,
+            }),
+            (None, None) => {
+                if authorities.is_some() {
+                    reader.fault(client_ca.key, format!("needs {} and {}", cert.key, key.key));
+                }
+                None
+            }
+            (Some(_), None) => {
+                reader.fault(cert.key, format!("needs {}", key.key));
+                None
+            }
+            (None, Some(_)) => {
+                reader.fault(key.key, format!("needs {}", cert.key));
+                None
+            }
+        }
+    }
 }
 
 /// The configuration for TLS 1.2 and 1.3.

@@ -73,6 +73,9 @@ async fn serve(
             page.len()
         );
         let _ = stream.write_all(answer.as_bytes()).await;
+    } else if !text.contains(" /events/") {
+        // The API would keep the connection, and the browser would send its next report there.
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
     } else if let Ok(mut upstream) = TcpStream::connect(api).await {
         let _ = upstream.write_all(&head).await;
         tokio::select! {
@@ -175,5 +178,5 @@ async fn a_browser_sees_refusals_and_may_send_its_token_as_a_subprotocol() {
     assert_eq!(report["ws"], serde_json::json!([4401, "unauthorized", ""]));
     assert_eq!(report["wrong"], serde_json::json!([4401, "unauthorized", "agentforge.v1"]));
     // One that is let in hears a heartbeat and closes by itself.
-    assert_eq!(report["right"], serde_json::json!([1005, "", "agentforge.v1"]));
+    assert_eq!(report["right"], serde_json::json!([1000, "", "agentforge.v1"]));
 }

@@ -1,0 +1,430 @@
+//! `agentforge bench tactical`: events to many clients beside writing the same frames to as many sockets.
+//!
+//! Starts a NATS server, the tactical API and the clients as processes of their own. Floor and product take
+//! turns in the same run; processor time is what the kernel accounts to each process.
+
+pub mod floor;
+pub mod load;
+
+use super::{
+    machine::{self, Machine},
+    process,
+};
+use crate::{
+    error::{Failure, Result},
+    output,
+};
+use agentforge_jetstream::subjects;
+use async_nats::Client;
+use load::{DIGITS, MARK, now_us};
+use serde::Serialize;
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::{Child, Command},
+    time::sleep,
+};
+
+/// Markers that the events are states of; each keeps a hundred on the stream.
+const MARKERS: u64 = 1000;
+/// How long clients may take for what is left when all is published.
+const TAIL: Duration = Duration::from_secs(20);
+/// Before memory is looked at, so that connecting is over.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How to measure.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Clients, one run for each
+    #[arg(long, value_delimiter = ',', default_values_t = [500, 2000], value_name = "N,N")]
+    pub clients: Vec<usize>,
+    /// Events a second, one run for each
+    #[arg(long, value_delimiter = ',', default_values_t = [5, 50, 100], value_name = "N,N")]
+    pub rates: Vec<u32>,
+    /// Streams
+    #[arg(long, value_delimiter = ',', default_values_t = ["sse".to_owned(), "ws".to_owned()], value_parser = ["sse", "ws"])]
+    pub channels: Vec<String>,
+    /// Seconds of publishing in each run
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+    /// Bytes of a published event
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(128..=65_536))]
+    pub bytes: u32,
+    /// Idle clients whose memory is looked at; 0 leaves it out
+    #[arg(long, default_value_t = 10_000)]
+    pub idle: usize,
+    /// Where the NATS server keeps its data; removed afterwards unless it existed
+    #[arg(long, value_name = "DIR", default_value = ".agentforge-bench-tactical")]
+    pub data_dir: PathBuf,
+}
+
+/// One side of a run.
+#[derive(Clone, Debug, Serialize)]
+struct Side {
+    delivered: u64,
+    delivered_per_s: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    server_cpu_us_per_event: f64,
+    client_cpu_us_per_event: f64,
+}
+
+/// A run.
+#[derive(Clone, Debug, Serialize)]
+struct Run {
+    channel: String,
+    clients: usize,
+    rate: u32,
+    offered: u64,
+    floor: Side,
+    product: Side,
+    cpu_ratio: f64,
+    p99_ratio: f64,
+}
+
+/// Idle clients.
+#[derive(Clone, Debug, Serialize)]
+struct Idle {
+    channel: String,
+    clients: usize,
+    bytes_per_client: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    seconds: u64,
+    event_bytes: u32,
+    runs: Vec<Run>,
+    idle: Vec<Idle>,
+    machine: Machine,
+}
+
+/// Runs everything and prints the report.
+///
+/// # Errors
+/// When something does not start or answer.
+pub async fn run(args: Args, json: bool) -> Result {
+    let make = |e: std::io::Error| Failure::new(format!("cannot make {}: {e}", args.data_dir.display()));
+    let remove = !args.data_dir.exists();
+    std::fs::create_dir_all(&args.data_dir).map_err(make)?;
+    let dir = args.data_dir.canonicalize().map_err(make)?;
+    let report = everything(&args, &dir, json).await;
+    if remove {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    report?.print(json)
+}
+
+async fn everything(args: &Args, dir: &Path, json: bool) -> Result<Report> {
+    let machine = machine::describe(dir)?;
+    let (_nats, url, _) = process::nats_server(dir).await?;
+    let bench = Bench { dir: dir.to_owned(), url, bytes: args.bytes as usize };
+    let mut runs = Vec::new();
+    for channel in &args.channels {
+        for clients in &args.clients {
+            for rate in &args.rates {
+                let run = bench.run(channel, *clients, *rate, args.seconds).await?;
+                if !json {
+                    anstream::eprintln!("{run}");
+                }
+                runs.push(run);
+            }
+        }
+    }
+    let mut idle = Vec::new();
+    for channel in args.channels.iter().filter(|_| args.idle > 0) {
+        let one = bench.idle(channel, args.idle).await?;
+        if !json {
+            anstream::eprintln!("{one}");
+        }
+        idle.push(one);
+    }
+    Ok(Report { seconds: args.seconds, event_bytes: args.bytes, runs, idle, machine })
+}
+
+struct Bench {
+    dir: PathBuf,
+    url: String,
+    bytes: usize,
+}
+
+/// The tactical API as a process.
+struct Api {
+    child: Child,
+    address: String,
+}
+
+impl Api {
+    fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+}
+
+impl Bench {
+    async fn api(&self) -> Result<Api> {
+        let ready = self.dir.join("tactical.json");
+        let _ = std::fs::remove_file(&ready);
+        let mut command = process::sibling("agentforge-tactical-api")?;
+        command.env("READY_FILE", &ready).env("NATS_URL", &self.url).env("ENV", "dev").env("LOG_LEVEL", "warn");
+        command.env("HTTP_PORT", "0").env("METRICS_PORT", "0").env("TACTICAL_STREAM_MAX_CLIENTS", "100000");
+        let child = process::spawn(&mut command, &self.dir.join("tactical.log"))?;
+        let written = process::until_written(&ready).await?;
+        let http = written["tactical-api"]["http"].as_str().unwrap_or_default();
+        let api = Api { child, address: http.trim_start_matches("http://").to_owned() };
+        let end = Instant::now() + Duration::from_secs(60);
+        while crate::dev::probe::is_ready(http).await.is_err() {
+            if Instant::now() > end {
+                return Err(Failure::new("the tactical API is not ready; look at tactical.log"));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(api)
+    }
+
+    async fn nats(&self) -> Result<Client> {
+        async_nats::connect(&self.url).await.map_err(|e| Failure::new(format!("cannot reach NATS: {e}")))
+    }
+
+    /// A marker of the wanted size whose title is the moment of its making.
+    fn event(&self) -> String {
+        let body = |pad: usize| {
+            let (stamp, pad) = (now_us(), "x".repeat(pad));
+            format!(
+                r#"{{"title":"@{stamp:0DIGITS$}","severity":"high","coordinates":[13.3777,52.5163],"description":"{pad}"}}"#
+            )
+        };
+        body(self.bytes.saturating_sub(body(0).len()))
+    }
+
+    async fn run(&self, channel: &str, clients: usize, rate: u32, seconds: u64) -> Result<Run> {
+        let events = u64::from(rate) * seconds;
+        let api = self.api().await?;
+        let frame = self.frame(&api, channel).await?;
+        let floor = self.floor(channel, &frame, clients, rate, events).await?;
+        let product = self.product(&api, channel, clients, rate, events).await?;
+        Ok(Run {
+            channel: channel.to_owned(),
+            clients,
+            rate,
+            offered: events * clients as u64,
+            cpu_ratio: product.server_cpu_us_per_event / floor.server_cpu_us_per_event,
+            p99_ratio: product.p99_ms / floor.p99_ms,
+            floor,
+            product,
+        })
+    }
+
+    /// One frame, as the product writes it.
+    async fn frame(&self, api: &Api, channel: &str) -> Result<PathBuf> {
+        let failed = |e: std::io::Error| Failure::new(format!("cannot take a frame: {e}"));
+        let mut stream = TcpStream::connect(&api.address).await.map_err(failed)?;
+        let (path, upgrade, status) = match channel {
+            "ws" => (
+                "/events/ws",
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+                "101",
+            ),
+            _ => ("/events/stream", "", "200"),
+        };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", api.address);
+        stream.write_all(request.as_bytes()).await.map_err(failed)?;
+        let mut head = vec![0; 4096];
+        let n = stream.read(&mut head).await.map_err(failed)?;
+        if !String::from_utf8_lossy(&head[..n]).starts_with(&format!("HTTP/1.1 {status}")) {
+            return Err(Failure::new("the tactical API did not let a client in"));
+        }
+        let client = self.nats().await?;
+        client.publish(subject(0), self.event().into()).await.map_err(anyhow::Error::from)?;
+        client.flush().await.map_err(anyhow::Error::from)?;
+        let mut frame = Vec::new();
+        let mut buffer = vec![0; 128 << 10];
+        while memchr::memmem::find(&frame, MARK).is_none() {
+            let n = stream.read(&mut buffer).await.map_err(failed)?;
+            frame.extend_from_slice(&buffer[..n]);
+            // What is left of the head may have come behind it.
+            if let Some(start) = memchr::memmem::find(&frame, b"event: ").filter(|_| channel == "sse") {
+                frame.drain(..start);
+            }
+        }
+        let path = self.dir.join(format!("frame-{channel}"));
+        std::fs::write(&path, frame).map_err(failed)?;
+        Ok(path)
+    }
+
+    async fn load(&self, address: &str, channel: &str, clients: usize, expect: u64, within: u64) -> Result<Load> {
+        let (ready, report) = (self.dir.join("load-ready.json"), self.dir.join("load-report.json"));
+        let _ = (std::fs::remove_file(&ready), std::fs::remove_file(&report));
+        let mut command = own("bench-load")?;
+        command.args(["--address", address, "--clients", &clients.to_string(), "--expect", &expect.to_string()]);
+        command.args(["--within", &within.to_string()]).arg("--ready").arg(&ready).arg("--report").arg(&report);
+        if channel == "ws" {
+            command.arg("--ws");
+        }
+        let child = process::spawn(&mut command, &self.dir.join("load.log"))?;
+        process::until_written(&ready).await?;
+        Ok(Load { _child: child, report })
+    }
+
+    async fn floor(&self, channel: &str, frame: &Path, clients: usize, rate: u32, events: u64) -> Result<Side> {
+        let path = |name: &str| self.dir.join(name);
+        for name in ["floor-listening.json", "floor-begin", "floor-report.json"] {
+            let _ = std::fs::remove_file(path(name));
+        }
+        let mut command = own("bench-floor")?;
+        command.arg("--frame").arg(frame).args(["--clients", &clients.to_string(), "--rate", &rate.to_string()]);
+        command.args(["--events", &events.to_string()]).arg("--listening").arg(path("floor-listening.json"));
+        command.arg("--begin").arg(path("floor-begin")).arg("--report").arg(path("floor-report.json"));
+        let _child = process::spawn(&mut command, &path("floor.log"))?;
+        let address = process::until_written(&path("floor-listening.json")).await?;
+        let within = events / u64::from(rate) + TAIL.as_secs();
+        let address = address.as_str().unwrap_or_default().to_owned();
+        let load = self.load(&address, channel, clients, events, within).await?;
+        std::fs::write(path("floor-begin"), "").map_err(anyhow::Error::from)?;
+        let load = load.finish().await?;
+        let cpu = process::until_written(&path("floor-report.json")).await?;
+        Ok(side(&load, Duration::from_secs_f64(cpu.as_f64().unwrap_or_default())))
+    }
+
+    async fn product(&self, api: &Api, channel: &str, clients: usize, rate: u32, events: u64) -> Result<Side> {
+        let within = events / u64::from(rate) + TAIL.as_secs();
+        let load = self.load(&api.address, channel, clients, events, within).await?;
+        let client = self.nats().await?;
+        let before = cpu(api.pid());
+        let begun = Instant::now();
+        for n in 0..events {
+            let due = begun + Duration::from_secs_f64(n as f64 / f64::from(rate));
+            sleep(due.saturating_duration_since(Instant::now())).await;
+            client.publish(subject(n), self.event().into()).await.map_err(anyhow::Error::from)?;
+            client.flush().await.map_err(anyhow::Error::from)?;
+        }
+        let load = load.finish().await?;
+        Ok(side(&load, cpu(api.pid()).saturating_sub(before)))
+    }
+
+    async fn idle(&self, channel: &str, clients: usize) -> Result<Idle> {
+        let api = self.api().await?;
+        // What the first clients make the process take once is not what each of them costs.
+        drop(self.load(&api.address, channel, 100, 1, 3600).await?);
+        sleep(SETTLE).await;
+        let before = resident(api.pid());
+        let load = self.load(&api.address, channel, clients, 1, 3600).await?;
+        sleep(SETTLE).await;
+        let bytes = resident(api.pid()).saturating_sub(before);
+        drop(load);
+        Ok(Idle { channel: channel.to_owned(), clients, bytes_per_client: bytes / clients.max(1) as u64 })
+    }
+}
+
+/// Clients that are open.
+struct Load {
+    _child: Child,
+    report: PathBuf,
+}
+
+impl Load {
+    async fn finish(self) -> Result<load::Report> {
+        let report = process::until_written(&self.report).await?;
+        serde_json::from_value(report).map_err(|e| Failure::new(format!("the load client's report: {e}")))
+    }
+}
+
+fn side(load: &load::Report, server: Duration) -> Side {
+    let events = load.delivered.max(1) as f64;
+    Side {
+        delivered: load.delivered,
+        delivered_per_s: events / load.seconds.max(0.001),
+        p50_ms: load.p50_ms,
+        p99_ms: load.p99_ms,
+        server_cpu_us_per_event: server.as_secs_f64() * 1e6 / events,
+        client_cpu_us_per_event: load.cpu_s * 1e6 / events,
+    }
+}
+
+fn subject(n: u64) -> String {
+    subjects::tactical_marker("bench", &format!("m{}", n % MARKERS))
+}
+
+/// This program as one of its parts.
+fn own(part: &str) -> Result<Command> {
+    let here = std::env::current_exe().map_err(|e| Failure::new(format!("cannot find this program: {e}")))?;
+    let mut command = Command::new(here);
+    command.arg(part);
+    Ok(command)
+}
+
+/// Processor time of all threads of a process so far.
+fn cpu(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let nanos = threads.filter_map(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// Resident memory of a process, bytes.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or_default() * 1024
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:>7.0}/s, p50 {:>6.1} ms, p99 {:>6.1} ms, CPU {:>5.2} µs",
+            self.delivered_per_s, self.p50_ms, self.p99_ms, self.server_cpu_us_per_event
+        )
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lost = self.offered.saturating_sub(self.product.delivered);
+        write!(
+            f,
+            "{:<3} {:>5} clients × {:>3}/s: floor {}; product {}; ratio CPU {:.2}, p99 {:.2}; {}",
+            self.channel,
+            self.clients,
+            self.rate,
+            self.floor,
+            self.product,
+            self.cpu_ratio,
+            self.p99_ratio,
+            if lost == 0 { "all delivered".to_owned() } else { format!("{lost} of {} NOT delivered", self.offered) }
+        )
+    }
+}
+
+impl std::fmt::Display for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:<3} {:>5} idle clients: {} bytes each", self.channel, self.clients, self.bytes_per_client)
+    }
+}
+
+impl Report {
+    fn print(&self, json: bool) -> Result {
+        if json {
+            return output::Output { json }.document(self);
+        }
+        anstream::println!("{}", self.machine);
+        anstream::println!(
+            "events of {} bytes, {} s a run; CPU is the server's, for each delivered event",
+            self.event_bytes,
+            self.seconds
+        );
+        for run in &self.runs {
+            anstream::println!("{run}");
+        }
+        for idle in &self.idle {
+            anstream::println!("{idle}");
+        }
+        Ok(())
+    }
+}
