@@ -20,15 +20,18 @@ use std::{
         atomic::Ordering::Relaxed,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Notify;
 use tracing::error;
 
-/// How long a batch gathers. Sending does not wait for it, and two syncs are the price of each batch.
+/// How long a batch gathers, at least. Sending does not wait for it, and two syncs are the price of each batch.
 const GATHER: Duration = Duration::from_millis(10);
+/// How long it gathers, at most: as long as the sync before it took, because a disk that is slow to sync is
+/// busy with what is sent, and each sync makes it write that at once.
+const GATHER_MAX: Duration = Duration::from_millis(50);
 /// Lines of a batch.
-const BATCH_MAX: usize = 1024;
+const BATCH_MAX: usize = 2048;
 /// What may wait for the ledger.
 const WAITING_MAX: usize = 4096;
 /// Batches on their way to the removal, which takes them up as they come while it has room.
@@ -116,6 +119,8 @@ pub struct Scribe {
     progress: Arc<Progress>,
     queue: Arc<Queue>,
     gate: Gate,
+    /// What the last batch took to be written and synced.
+    took: Duration,
 }
 
 /// Makes desk, scribe and remover. They end, in this order, when the last desk is dropped.
@@ -127,7 +132,7 @@ pub fn start(writer: Writer, progress: &Arc<Progress>, queue: &Arc<Queue>, gate:
     let (progress, queue) = (progress.clone(), queue.clone());
     let remover = Remover::new(to_remove, progress.clone(), queue.clone());
     let desk = Desk { work: work_in, room: room.clone() };
-    (desk, Scribe { work, room, written, writer, progress, queue, gate }, remover)
+    (desk, Scribe { work, room, written, writer, progress, queue, gate, took: GATHER }, remover)
 }
 
 impl Scribe {
@@ -156,7 +161,7 @@ impl Scribe {
     fn gather(&self) -> Option<Vec<Work>> {
         let mut batch = vec![self.work.recv().ok()?];
         // Asleep, and not woken by every line that comes meanwhile.
-        std::thread::sleep(GATHER);
+        std::thread::sleep(self.took.clamp(GATHER, GATHER_MAX));
         batch.extend(self.work.try_iter().take(BATCH_MAX - 1));
         self.room.notify_waiters();
         Some(batch)
@@ -165,8 +170,12 @@ impl Scribe {
     /// `false` when it was given up.
     fn write(&mut self, entries: &[Entry]) -> bool {
         for failures in 1.. {
+            let begun = Instant::now();
             match self.writer.append(entries) {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.took = begun.elapsed();
+                    break;
+                }
                 Err(error) => {
                     self.progress.ledger_works.store(false, Relaxed);
                     self.gate.set(false, format!("it cannot be written: {error}"));

@@ -1,8 +1,8 @@
 //! The removal of what is in the synced ledger: moved out of sight, checked, unlinked, its directory synced.
 //!
-//! A thread of its own with low priority. Freeing the blocks of a file takes longer than sending it, so the
-//! removal gives way to sending, within bounds of time and number. Never removes a file that is not the one
-//! that was sent.
+//! A thread of its own. Freeing the blocks of a file takes longer than sending it, so the removal gives way
+//! to sending, within bounds of time and number; not by a lower priority, with which a busy machine would
+//! let it fall behind until delivery waits for it. Never removes a file that is not the one that was sent.
 
 use crate::{
     commit::Work,
@@ -25,7 +25,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 /// Files that may wait for their removal; with more, those that deliver wait.
 const WAITING_MAX: usize = 32_768;
@@ -36,8 +36,6 @@ const GIVES_WAY: Duration = Duration::from_secs(5);
 const LOOKS_EVERY: Duration = Duration::from_millis(5);
 /// Files that are removed with one sync of their directory.
 const AT_ONCE: usize = 512;
-/// The removal's niceness: what is written down is safe, so it takes the time that is left over.
-const REMOVER_NICE: i32 = 10;
 
 /// What is left to do when it is written down; many of these may wait.
 #[derive(Debug)]
@@ -127,10 +125,6 @@ impl Remover {
 
     /// Removes until the ledger's thread has ended and nothing waits.
     pub fn run(self) {
-        let me = rustix::thread::gettid();
-        if let Err(error) = rustix::process::setpriority_process(Some(me), REMOVER_NICE) {
-            debug!(%error, "the removal keeps its priority");
-        }
         let mut waiting = Waiting::default();
         loop {
             let received = match (waiting.is_empty(), waiting.files < WAITING_MAX) {
