@@ -158,7 +158,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     BROADCASTER_DLQ_MAX_BYTES,
     BROADCASTER_DLQ_MAX_AGE,
     BROADCASTER_CA_FILE,
-    Policy::SETTING,
 ];
 
 /// The name of the endpoint that WEBHOOK_URL makes.

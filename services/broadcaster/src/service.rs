@@ -18,7 +18,7 @@ use crate::{
     topology::{self, Made},
 };
 use agentforge_config::{Common, Reader, Setting};
-use agentforge_egress::Dialer;
+use agentforge_egress::{Dialer, Policy};
 use agentforge_jetstream::{Nats, NatsConfig, topology::TopologyConfig};
 use agentforge_metrics::Metric;
 use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
@@ -60,6 +60,7 @@ impl Service for Broadcaster {
     fn settings() -> Vec<(&'static str, Vec<Setting>)> {
         vec![
             ("Broadcaster", config::SETTINGS.to_vec()),
+            ("Outgoing calls", vec![Policy::SETTING]),
             ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
             ("Common", Common::SETTINGS.to_vec()),

@@ -98,7 +98,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     OUTPUT_INLINE_MAX,
     EXEC_OUTPUT_MAX,
     HTTP_BODY_MAX,
-    Policy::SETTING,
 ];
 
 /// Names of the tools that every worker has.

@@ -25,7 +25,7 @@ use crate::{
     worker::{Lane, Worker},
 };
 use agentforge_config::{Common, Reader, Setting};
-use agentforge_egress::Timeouts;
+use agentforge_egress::{Policy, Timeouts};
 use agentforge_jetstream::{Nats, NatsConfig, Puller, subjects};
 use agentforge_metrics::Metric;
 use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
@@ -90,6 +90,7 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
     fn settings() -> Vec<(&'static str, Vec<Setting>)> {
         vec![
             ("Worker", config::SETTINGS.to_vec()),
+            ("Outgoing calls", vec![Policy::SETTING]),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
             ("Common", Common::SETTINGS.to_vec()),
         ]
