@@ -1,0 +1,138 @@
+//! What runs mean. Pure: outcomes in, verdict out.
+
+use serde::Serialize;
+use std::time::Duration;
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every job succeeded.
+    Drained {
+        /// From the first submission to the last result, seconds.
+        seconds: f64,
+        /// The most that was seen waiting or in work on the queue's consumer, where it was looked at.
+        peak_backlog: Option<u64>,
+    },
+    /// The cap passed first.
+    TimedOut {
+        /// Jobs that were not done.
+        open: u64,
+    },
+    /// Jobs ended, but not all of them succeeded, or not all were taken.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The run's time, if it has one.
+    pub fn seconds(&self) -> Option<f64> {
+        match self {
+            Self::Drained { seconds, .. } => Some(*seconds),
+            Self::TimedOut { .. } | Self::Failed { .. } => None,
+        }
+    }
+
+    /// The most that waited, if it is known.
+    pub fn peak_backlog(&self) -> Option<u64> {
+        match self {
+            Self::Drained { peak_backlog, .. } => *peak_backlog,
+            Self::TimedOut { .. } | Self::Failed { .. } => None,
+        }
+    }
+
+    /// For people.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Drained { .. } => "drained".to_owned(),
+            Self::TimedOut { open } => format!("timed out with {open} jobs open"),
+            Self::Failed { reason } => format!("failed: {reason}"),
+        }
+    }
+}
+
+/// What all runs together say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// P95 is within the objective, and every run within the cap.
+    Passed,
+    /// P95 is above the objective.
+    P95Missed,
+    /// A run was above the cap, or did not come to its end.
+    CapBroken,
+}
+
+impl Verdict {
+    /// The exit code of the command.
+    pub fn exit(self) -> u8 {
+        match self {
+            Self::Passed => 0,
+            Self::P95Missed => 1,
+            Self::CapBroken => 2,
+        }
+    }
+}
+
+/// The verdict; no runs are no success.
+pub fn judge(runs: &[Outcome], objective: Duration, cap: Duration) -> Verdict {
+    let is_within = |run: &Outcome| run.seconds().is_some_and(|seconds| seconds <= cap.as_secs_f64());
+    match p95(runs) {
+        Some(p95) if runs.iter().all(is_within) => match p95 <= objective.as_secs_f64() {
+            true => Verdict::Passed,
+            false => Verdict::P95Missed,
+        },
+        _ => Verdict::CapBroken,
+    }
+}
+
+/// The time that 95 of 100 runs were within (nearest rank), seconds; `None` when a run has none.
+pub fn p95(runs: &[Outcome]) -> Option<f64> {
+    let mut seconds: Vec<f64> = runs.iter().map(Outcome::seconds).collect::<Option<_>>()?;
+    seconds.sort_by(f64::total_cmp);
+    let rank = (seconds.len() * 95).div_ceil(100);
+    seconds.get(rank.checked_sub(1)?).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drained(seconds: f64) -> Outcome {
+        Outcome::Drained { seconds, peak_backlog: None }
+    }
+
+    #[test]
+    fn verdicts() {
+        let (objective, cap) = (Duration::from_secs(600), Duration::from_secs(1200));
+        let twenty = |last: f64| (0..19).map(|_| drained(10.0)).chain([drained(last)]).collect::<Vec<_>>();
+        let cases = [
+            (vec![drained(1.0)], Verdict::Passed),
+            (vec![drained(600.0)], Verdict::Passed),
+            (vec![drained(600.1)], Verdict::P95Missed),
+            (vec![drained(1.0), drained(700.0)], Verdict::P95Missed),
+            (twenty(1100.0), Verdict::Passed),
+            (twenty(1200.1), Verdict::CapBroken),
+            (vec![drained(1.0), Outcome::TimedOut { open: 3 }], Verdict::CapBroken),
+            (vec![drained(1.0), Outcome::Failed { reason: "2 of 3 succeeded".into() }], Verdict::CapBroken),
+            (vec![], Verdict::CapBroken),
+        ];
+        for (runs, wanted) in cases {
+            assert_eq!(judge(&runs, objective, cap), wanted, "{runs:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_without_an_end_leaves_no_figure() {
+        assert_eq!(p95(&[drained(1.0), Outcome::TimedOut { open: 1 }]), None);
+        assert_eq!(p95(&[drained(3.0), drained(1.0), drained(2.0)]), Some(3.0));
+        assert_eq!(p95(&[]), None);
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_contract() {
+        assert_eq!([Verdict::Passed, Verdict::P95Missed, Verdict::CapBroken].map(Verdict::exit), [0, 1, 2]);
+    }
+}

@@ -1,0 +1,139 @@
+//! `agentforge verify`: whether an installation does its work, asked from outside as a user would.
+//!
+//! Every check is made, whatever the ones before said, and each tells what it saw. Leaves one small job behind.
+
+use super::{
+    Context,
+    backlog::{Outcome, Workload, submit_and_drain},
+    job::until_final,
+};
+use crate::{
+    args::duration,
+    dev::probe,
+    error::{FAILED, Failure, Result},
+    output::{GREEN, RED, clean, short_duration, styled},
+    view::state_word,
+};
+use agentforge_proto::v1::{self, AgentStatus, JobState};
+use serde::Serialize;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Agents looked through.
+const AGENTS: u32 = 200;
+/// What a told detail is cut to.
+const DETAIL_CHARS: usize = 200;
+
+/// What to ask.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge verify                                       what `agentforge dev` runs here
+  agentforge verify --server https://forge.example --http http://orchestrator:8080 --json
+  agentforge verify --backlog 500                         and drain 500 jobs
+
+Exit code 1 when a check fails.")]
+pub struct Args {
+    /// The orchestrator's HTTP address
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    http: String,
+    /// The NATS exporter's address: whether it tells about the workers' queue
+    #[arg(long, value_name = "URL")]
+    exporter: Option<String>,
+    /// How long a job may take; a fleet that was scaled to nothing has to start first
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    wait: Duration,
+    /// Also drain a backlog of so many jobs
+    #[arg(long, value_name = "N")]
+    backlog: Option<u64>,
+    /// How long the backlog may take
+    #[arg(long, value_name = "DURATION", default_value = "20m", value_parser = duration)]
+    cap: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+impl Check {
+    fn new(name: &'static str, seen: Result<String, String>) -> Self {
+        let ok = seen.is_ok();
+        Self { name, ok, detail: clean(&seen.unwrap_or_else(|e| e), DETAIL_CHARS) }
+    }
+}
+
+/// Makes the checks.
+///
+/// # Errors
+/// Exit code 1 when one of them failed.
+pub async fn run(args: Args, context: &Context) -> Result {
+    let mut checks =
+        vec![Check::new("orchestrator is ready", probe::is_ready(&args.http).await.map(|()| args.http.clone()))];
+    let job = echo(context, args.wait).await;
+    let mission = job.as_ref().map(|job| job.mission.clone()).unwrap_or_default();
+    checks.push(Check::new("a job runs", job.map(|job| job.id)));
+    checks.push(Check::new("workers are online", online(context).await));
+    if let Some(url) = &args.exporter {
+        checks.push(Check::new("the exporter tells about the queue", exported(url, &mission).await));
+    }
+    if let Some(count) = args.backlog {
+        let workload = Workload { count, queue: String::new(), tool: "echo".to_owned() };
+        let outcome = submit_and_drain(&context.client, &workload, args.cap, None, |_| {}).await;
+        let seen = match outcome {
+            Outcome::Drained { seconds, .. } => {
+                Ok(format!("{count} jobs in {}", short_duration(Duration::from_secs_f64(seconds))))
+            }
+            other => Err(other.words()),
+        };
+        checks.push(Check::new("a backlog drains", seen));
+    }
+    let ok = checks.iter().all(|check| check.ok);
+    if context.out.json {
+        context.out.document(&serde_json::json!({ "ok": ok, "checks": checks }))?;
+    } else {
+        for check in &checks {
+            let word = if check.ok { styled(GREEN, "ok    ") } else { styled(RED, "failed") };
+            context.out.line(format!("{word} {}: {}", check.name, check.detail))?;
+        }
+    }
+    if ok { Ok(()) } else { Err(Failure::quiet(FAILED)) }
+}
+
+/// A job from the submission to its result.
+async fn echo(context: &Context, wait: Duration) -> Result<v1::Job, String> {
+    let began = Instant::now();
+    let request = v1::SubmitJobRequest { tool: "echo".into(), args: r#"{"verify":true}"#.into(), ..Default::default() };
+    let client = &context.client;
+    let submitted = client.jobs().submit_job(client.request(request)).await;
+    let submitted = submitted.map_err(|status| client.failure("submitting a job", &status).message)?;
+    let id = submitted.into_inner().job.ok_or("the answer to a submission is empty")?.id;
+    let job = until_final(client, &id, began, Some(wait)).await.map_err(|failure| failure.message)?;
+    let echoed = job.result.as_deref().and_then(|result| serde_json::from_str::<serde_json::Value>(result).ok());
+    let is_right = echoed == Some(serde_json::json!({"verify": true}));
+    match job.state() {
+        JobState::Succeeded if is_right => Ok(job),
+        JobState::Succeeded => Err(format!("job {id} came back as {:?}", job.result)),
+        state => Err(format!("job {id} ended {}", state_word(state))),
+    }
+}
+
+async fn online(context: &Context) -> Result<String, String> {
+    let request = v1::ListAgentsRequest { status: AgentStatus::Online as i32, limit: AGENTS, ..Default::default() };
+    let client = &context.client;
+    let answer = client.agents().list_agents(client.request(request)).await;
+    let agents = answer.map_err(|status| client.failure("listing agents", &status).message)?.into_inner().agents;
+    match agents.len() {
+        0 => Err("no worker has shown itself".to_owned()),
+        n => Ok(format!("{n}")),
+    }
+}
+
+async fn exported(url: &str, mission: &str) -> Result<String, String> {
+    let page = probe::page(url, "/metrics").await?;
+    let consumer = format!("consumer=\"worker-{mission}\"");
+    let found = page.lines().find(|l| l.starts_with("nats_jetstream_consumer_num_pending{") && l.contains(&consumer));
+    found.map(str::to_owned).ok_or_else(|| format!("no series of {consumer}"))
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# How long a backlog takes to drain: P95 of the runs within 10 minutes, none above 20.
+#
+#   scripts/measure_backlog_drain.sh            in the cluster of kubectl's context, through a port-forward
+#   scripts/measure_backlog_drain.sh --local    against `agentforge dev`, started for it
+#
+# RUNS (3), BACKLOG_COUNT (3000), NS (agentforge-staging), AGENTFORGE_TOKEN. Prints JSON. Exit code 0: passed,
+# 1: P95 above the objective, 2: a run above the cap or without an end.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+# What could not even be started is no pass and no missed objective.
+trap 'exit 2' ERR
+
+. "$here/local-stack.sh"
+if [ "${1:-}" = --local ]; then
+    start_local_stack
+else
+    . "$here/cluster-stack.sh"
+    start_cluster_stack
+fi
+commit="$(git -C "$here" rev-parse HEAD 2>/dev/null || echo unknown)"
+trap - ERR
+set +e
+"$AGENTFORGE_BIN" backlog measure --json --runs "${RUNS:-3}" --count "${BACKLOG_COUNT:-3000}" --commit "$commit" \
+    ${OBJECTIVE:+--objective "$OBJECTIVE"} ${CAP:+--cap "$CAP"}
+exit $?

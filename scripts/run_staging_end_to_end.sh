@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The whole of staging: applies it, looks that its policies are there, runs the checks inside, and sees that KEDA's
+# metric followed the backlog. Exit code 0 only when all of it holds.
+#
+#   scripts/run_staging_end_to_end.sh            in the cluster of kubectl's context
+#   scripts/run_staging_end_to_end.sh --local    the same checks against `agentforge dev`, started for them
+#
+# NS (agentforge-staging), BACKLOG_COUNT (3000). Secrets are made beforehand, once (scripts/make-secrets).
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+NS="${NS:-agentforge-staging}"
+BACKLOG_COUNT="${BACKLOG_COUNT:-3000}"
+
+if [ "${1:-}" = --local ]; then
+    . "$here/local-stack.sh"
+    start_local_stack
+    "$AGENTFORGE_BIN" verify --http "$ORCHESTRATOR_HTTP"
+    "$AGENTFORGE_BIN" backlog measure --runs 1 --count "$BACKLOG_COUNT"
+    exit 0
+fi
+
+overlay="$here/../overlays/staging"
+kubectl apply --server-side -k "$overlay"
+kubectl -n "$NS" rollout status --timeout=10m statefulset/nats
+kubectl -n "$NS" wait --for=condition=Available --timeout=10m deployment --all
+
+for policy in default-deny allow-dns services-to-nats allow-services-to-nats allow-backlog-to-nats allow-keda-to-nats; do
+    kubectl -n "$NS" get networkpolicy "$policy" >/dev/null || { echo "the policy $policy is missing" >&2; exit 1; }
+done
+
+kubectl -n "$NS" delete job end-to-end nats-backlog --ignore-not-found
+kubectl kustomize "$overlay/jobs" | sed "s/\"3000\"/\"$BACKLOG_COUNT\"/; s/- \"3\"/- \"1\"/" | kubectl apply --server-side -f -
+
+# What the scaler sees of the backlog, while the job runs.
+metric="/apis/external.metrics.k8s.io/v1beta1/namespaces/$NS/s0-nats-jetstream-swarm_jobs?labelSelector=scaledobject.keda.sh%2Fname%3Dworker"
+peak=0
+ended() { kubectl -n "$NS" get job "$1" -o 'jsonpath={.status.conditions[?(@.status=="True")].type}'; }
+for _ in $(seq 1 900); do
+    value="$(kubectl get --raw "$metric" 2>/dev/null | sed -n 's/.*"value":"\([0-9]*\).*/\1/p')"
+    [ "${value:-0}" -gt "$peak" ] && peak="$value"
+    case "$(ended nats-backlog)" in *Complete*|*Failed*) break ;; esac
+    sleep 5
+done
+failed=0
+for job in end-to-end nats-backlog; do
+    kubectl -n "$NS" logs "job/$job" || true
+    case "$(ended "$job")" in *Complete*) ;; *) echo "the job $job did not complete" >&2; failed=1 ;; esac
+done
+[ "$peak" -gt 0 ] || { echo "KEDA's metric never showed the backlog" >&2; failed=1; }
+echo "the scaler saw a backlog of up to $peak"
+exit "$failed"
