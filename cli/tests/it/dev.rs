@@ -26,6 +26,7 @@ async fn a_first_day_from_start_to_drain() {
     nats_as_metrics(services["nats-exporter"]["metrics"].as_str().unwrap()).await;
     submit_and_read(&dev);
     failures_and_dead_letters(&dev).await;
+    picture(&dev).await;
     schedules(&dev);
     batch(&dev);
     let agents = dev.run(["agent", "list", "--status", "online"]).ok();
@@ -56,6 +57,32 @@ async fn nats_as_metrics(url: &str) {
         assert!(page.contains(part), "no {part} in\n{page}");
     }
     assert!(!page.contains("process_cpu_seconds_total"), "{page}");
+}
+
+/// Markers of a caller and of a job are on the live picture, until they are removed.
+async fn picture(dev: &Dev) {
+    let url = dev.ready["services"]["tactical-api"]["http"].as_str().unwrap();
+    let told = dev.run(["marker", "post", "Truck", "--id", "t1", "--at", "13.4,52.5", "--url", url]).ok();
+    assert_eq!((told["id"].as_str(), told["kind"].as_str()), (Some("t1"), Some("marker")));
+    let args = r#"{"markers":[{"id":"m1","title":"Found","coordinates":[1,2]},{"id":"z1","title":"Area","polygon":[[0,0],[1,0],[1,1]]}]}"#;
+    dev.run(["job", "submit", "echo", args, "--wait"]).ok();
+    let shown = dev.run(["marker", "watch", "--snapshot", "--count", "3", "--url", url]);
+    let shown: Vec<Value> = shown.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<_> = shown.iter().map(|e| (e["event"].as_str(), e["data"]["properties"]["id"].as_str())).collect();
+    assert_eq!(
+        ids,
+        [(Some("marker"), Some("t1")), (Some("marker"), Some("m1")), (Some("zone"), Some("z1"))],
+        "{shown:?}"
+    );
+    assert_eq!(dev.run(["marker", "remove", "t1", "--url", url]).ok()["id"], "t1");
+    eventually(SOON, "the marker is off the picture", || async {
+        let shown = dev.run(["marker", "watch", "--snapshot", "--count", "1", "--kind", "marker", "--url", url]);
+        shown.out.contains("m1").then_some(()).ok_or(shown.out)
+    })
+    .await;
+    let refused = dev.run(["marker", "post", "Nowhere", "--at", "99999,0", "--url", url]);
+    let error: Value = serde_json::from_str(&refused.err).unwrap();
+    assert!(error["error"]["message"].as_str().unwrap().contains("coordinates"), "{error}");
 }
 
 fn submit_and_read(dev: &Dev) {

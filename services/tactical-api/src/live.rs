@@ -133,8 +133,15 @@ impl Live {
     pub async fn follow(self, mut tail: Tail, told: impl Fn(Result<(), String>), stop: CancellationToken) {
         let mut loading: Option<Loading> = None;
         loop {
+            // Being connected to the stream is not enough: what was there before must have been read.
+            let is_whole = loading.as_ref().is_some_and(|loading| loading.is_done);
+            let of_tail = |outcome: Result<(), String>| {
+                if is_whole || outcome.is_err() {
+                    told(outcome);
+                }
+            };
             let news = tokio::select! {
-                news = tail.next(&told) => news,
+                news = tail.next(of_tail) => news,
                 () = stop.cancelled() => return,
             };
             match (news, &mut loading) {
@@ -148,6 +155,9 @@ impl Live {
                 (News::Messages(messages), Some(loading)) => self.take(messages, loading).await,
                 // A tail begins before it gives messages.
                 (News::Messages(_), None) => {}
+            }
+            if !is_whole && loading.as_ref().is_some_and(|loading| loading.is_done) {
+                told(Ok(()));
             }
         }
     }

@@ -69,7 +69,7 @@ fn everything(args: &Args) -> std::io::Result<()> {
     while !args.begin.exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    let before = super::cpu(std::process::id());
+    let before = super::cpu_of_this_thread();
     let mut threads = Vec::new();
     let mut writers = Vec::new();
     for share in shares {
@@ -81,7 +81,7 @@ fn everything(args: &Args) -> std::io::Result<()> {
                     let _ = stream.write_all(&frame);
                 }
             }
-            share
+            (share, super::cpu_of_this_thread())
         }));
     }
     let begun = Instant::now();
@@ -95,8 +95,9 @@ fn everything(args: &Args) -> std::io::Result<()> {
         }
     }
     drop(writers);
-    let shares: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
-    let cpu = super::cpu(std::process::id()) - before;
+    let ended: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
+    let (shares, writers): (Vec<_>, Vec<Duration>) = ended.into_iter().unzip();
+    let cpu = super::cpu_of_this_thread().saturating_sub(before) + writers.iter().sum::<Duration>();
     std::fs::write(&args.report, cpu.as_secs_f64().to_string())?;
     // The clients end first.
     std::thread::sleep(Duration::from_secs(60));

@@ -359,11 +359,17 @@ fn own(part: &str) -> Result<Command> {
 /// Processor time of all threads of a process so far.
 fn cpu(pid: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let nanos = threads.filter_map(|thread| {
-        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        stat.split(' ').next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanos.sum())
+    threads.filter_map(|thread| time_of(&thread.path().join("schedstat"))).sum()
+}
+
+/// Processor time of the calling thread: the kernel forgets a thread's when it ends.
+fn cpu_of_this_thread() -> Duration {
+    time_of(Path::new("/proc/thread-self/schedstat")).unwrap_or_default()
+}
+
+fn time_of(schedstat: &Path) -> Option<Duration> {
+    let stat = std::fs::read_to_string(schedstat).ok()?;
+    stat.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Resident memory of a process, bytes.
