@@ -32,7 +32,7 @@ async fn every_event_reaches_an_endpoint_that_fails_at_random_while_all_are_kill
             3 => Answer::Status(503, "retry-after: 1\r\n", Duration::ZERO),
             4 => Answer::Status(200, "", Duration::from_millis(300)),
             5 => status(429),
-            6 if x % 5 == 0 => Answer::Hang,
+            6 if x.is_multiple_of(5) => Answer::Hang,
             _ => OK,
         }
     })
