@@ -41,6 +41,8 @@ fn every_folder_builds_alone_and_every_component_on_the_base() {
             failures.push(format!("{}: {told}", folder.display()));
         }
         if yaml(&folder.join("kustomization.yaml"))["kind"] == "Component" {
+            // In the repository, since a component is named relative to it.
+            std::fs::create_dir_all(root().join("target")).unwrap();
             let dir = tempfile::tempdir_in(root().join("target")).unwrap();
             let both = format!(
                 "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../k8s/base]\ncomponents: [../../{}]\n",
