@@ -3,7 +3,7 @@
 use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually, free_port, http_get, http_post_with};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -139,10 +139,6 @@ impl Stack {
 
     pub fn replay_dir(&self) -> PathBuf {
         self.dir.path().join("replay")
-    }
-
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     pub async fn post(&self, path: &str, headers: &[&str], body: &Value) -> (u16, Value) {

@@ -180,16 +180,18 @@ pub fn judge(objective: &Objective, window: &Window, now: i64) -> Option<Judgeme
     });
     // Divided, the last second of a budget could be missed by a rounding.
     let is_gone = tally.bad() as f64 >= allowed - 1e-6;
-    let status = match () {
-        () if is_gone => Status::Breached,
-        () if consumed >= RISK_CONSUMED - 1e-9 || pages => Status::AtRisk,
-        () => Status::Healthy,
+    let status = if is_gone {
+        Status::Breached
+    } else if consumed >= RISK_CONSUMED - 1e-9 || pages {
+        Status::AtRisk
+    } else {
+        Status::Healthy
     };
     let burn = [5, 60, 360, 1440, 4320].map(|minutes| (minutes, rate(minutes).1)).to_vec();
     Some(Judgement { objective: objective.clone(), tally, allowed, consumed, burn, status })
 }
 
-/// The share of these targets.
+/// The shares that the objectives promise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Targets {
     /// Of a service's seconds.
