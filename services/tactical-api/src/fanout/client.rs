@@ -19,7 +19,9 @@ use std::{
 /// Writes to one client before it is the next one's turn.
 const WRITES_AT_ONCE: usize = 4;
 /// How long a client that is told to go may take to read it.
-const FAREWELL_MAX: Duration = Duration::from_secs(5);
+pub const FAREWELL_MAX: Duration = Duration::from_secs(5);
+/// One that was too slow gets longer: what it has yet to read lies before its last words.
+const FAREWELL_SLOW_MAX: Duration = Duration::from_secs(60);
 
 /// Why a client is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +144,8 @@ impl Client {
     pub fn leave(&mut self, farewell: Farewell, now: Instant) {
         self.slot = None;
         self.queue.end_with(&farewell.words(self.queue.channel));
-        self.queue.phase = Phase::Leaving { by: now + FAREWELL_MAX, is_told: false };
+        let time = if farewell == Farewell::Slow { FAREWELL_SLOW_MAX } else { FAREWELL_MAX };
+        self.queue.phase = Phase::Leaving { by: now + time, is_told: false };
     }
 
     /// When a client that is only told something must be gone.

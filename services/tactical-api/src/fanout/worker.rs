@@ -5,7 +5,7 @@
 
 use super::{
     ClientRef, Command, Found, From, Inbox, Join, Role, Settings, Start, Wanted,
-    client::{Client, Farewell, Gone},
+    client::{Client, FAREWELL_MAX, Farewell, Gone},
     queue::{Phase, Queue, Tally},
     ring::Ring,
     transport::Transport,
@@ -358,6 +358,9 @@ impl Worker {
         let window = window.min(Duration::from_secs(1) * count / LEAVE_PER_SECOND);
         for (n, (_, client)) in (0u32..).zip(self.clients.iter_mut()) {
             client.leave_at = Some(now + window * n / count);
+            if let Phase::Leaving { by, .. } = &mut client.queue.phase {
+                *by = (*by).min(now + FAREWELL_MAX);
+            }
         }
     }
 
