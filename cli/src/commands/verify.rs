@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 /// Agents looked through.
 const AGENTS: u32 = 200;
+/// Between two looks for a worker.
+const LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// What a told detail is cut to.
 const DETAIL_CHARS: usize = 200;
 
@@ -75,7 +77,7 @@ pub async fn run(args: Args, context: &Context) -> Result {
     let job = echo(context, args.wait).await;
     let mission = job.as_ref().map(|job| job.mission.clone()).unwrap_or_default();
     checks.push(Check::new("a job runs", job.map(|job| job.id)));
-    checks.push(Check::new("workers are online", online(context).await));
+    checks.push(Check::new("workers are online", online(context, args.wait).await));
     if let Some(url) = &args.exporter {
         checks.push(Check::new("the exporter tells about the queue", exported(url, &mission).await));
     }
@@ -120,14 +122,18 @@ async fn echo(context: &Context, wait: Duration) -> Result<v1::Job, String> {
     }
 }
 
-async fn online(context: &Context) -> Result<String, String> {
-    let request = v1::ListAgentsRequest { status: AgentStatus::Online as i32, limit: AGENTS, ..Default::default() };
-    let client = &context.client;
-    let answer = client.agents().list_agents(client.request(request)).await;
-    let agents = answer.map_err(|status| client.failure("listing agents", &status).message)?.into_inner().agents;
-    match agents.len() {
-        0 => Err("no worker has shown itself".to_owned()),
-        n => Ok(format!("{n}")),
+/// A worker shows itself with its first heartbeat, which may come after its first job.
+async fn online(context: &Context, wait: Duration) -> Result<String, String> {
+    let (began, client) = (Instant::now(), &context.client);
+    loop {
+        let request = v1::ListAgentsRequest { status: AgentStatus::Online as i32, limit: AGENTS, ..Default::default() };
+        let answer = client.agents().list_agents(client.request(request)).await;
+        let agents = answer.map_err(|status| client.failure("listing agents", &status).message)?.into_inner().agents;
+        match agents.len() {
+            0 if began.elapsed() < wait => tokio::time::sleep(LOOKS_EVERY).await,
+            0 => return Err("no worker has shown itself".to_owned()),
+            n => return Ok(format!("{n}")),
+        }
     }
 }
 

@@ -38,8 +38,14 @@ fn files(root: &Path) -> Vec<(PathBuf, u64)> {
 /// whose `main` needs its library alone.
 fn linked_statically(service: &str, to: &Path) {
     let name = format!("agentforge_{}", service.replace('-', "_"));
-    let library = cargo_bin(&format!("lib{name}.rlib"));
-    let deps = library.with_file_name("deps");
+    let deps = cargo_bin(&format!("agentforge-{service}")).with_file_name("deps");
+    let is_library = |path: &PathBuf| {
+        let file = path.file_name().unwrap().to_string_lossy();
+        file.starts_with(&format!("lib{name}-")) && file.ends_with(".rlib")
+    };
+    let built = std::fs::read_dir(&deps).unwrap().flatten().map(|entry| entry.path()).filter(is_library);
+    let library =
+        built.max_by_key(|path| path.metadata().unwrap().modified().unwrap()).expect("built with the service");
     let mut link = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     link.args([
         "--edition",
