@@ -177,7 +177,7 @@ Examples:
   agentforge bench jobs
   agentforge bench jobs --json > bench.json")]
     Jobs(bench::Args),
-    /// Events to many clients of the tactical API, beside writing the same frames to as many sockets
+    /// Events to many clients of the tactical API, beside bare writing
     #[command(after_help = "\
 Examples:
   agentforge bench tactical

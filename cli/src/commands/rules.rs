@@ -79,6 +79,9 @@ fn joined(scale: u32) -> String {
 
 /// The text with every duration divided.
 fn scaled(text: &str, scale: u32) -> String {
+    if scale == 1 {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         match line.trim_start().strip_prefix("for: ").and_then(|value| duration(value.trim_end())) {

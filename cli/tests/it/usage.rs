@@ -136,7 +136,7 @@ fn settings_tell_every_variable_in_three_forms() {
     }
     let count = |key: &str| settings.iter().filter(|s| s["key"] == key).count();
     assert_eq!((count("NATS_URL"), count("ENV")), (1, 1), "what all services share stands once");
-    assert_eq!(count("HTTP_PORT"), 3, "each service has its own default");
+    assert_eq!(count("HTTP_PORT"), 5, "each service has its own default");
     assert!(settings.iter().all(|s| s["secret"] == false || s["default"].is_null()));
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const ARGUMENTS: &str = "PROBE_ARGUMENTS";
+const ARGUMENTS: &str = "UNDER_TEST_ARGUMENTS";
 
 /// The copy's part: not a test of its own, it runs only when asked to.
 #[test]
