@@ -91,9 +91,9 @@ impl Frames {
     pub fn new(event: &str, id: &str, data: &str, unix_ms: i64) -> Self {
         let mut sse = String::with_capacity(data.len() + 64);
         // Writing to a String cannot fail, here and below.
-        let _ = write!(sse, "event: {event}\n");
+        let _ = writeln!(sse, "event: {event}");
         if !id.is_empty() {
-            let _ = write!(sse, "id: {id}\n");
+            let _ = writeln!(sse, "id: {id}");
         }
         let _ = write!(sse, "data: {data}\n\n");
         Self { sse: sse.into(), ws: ws_text(&ws_envelope(event, id, data, unix_ms)) }

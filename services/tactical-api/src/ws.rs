@@ -101,6 +101,11 @@ pub struct Decoder {
     message: Option<Vec<u8>>,
 }
 
+/// How long a frame is, and what it completes.
+type Frame = (usize, Option<Said>);
+/// The code to close with, and why.
+type Refusal = (u16, &'static str);
+
 impl Decoder {
     /// Takes what was read and gives what it completes. Nothing may be asked after a [`Said::Fault`].
     pub fn feed(&mut self, read: &[u8]) -> Vec<Said> {
@@ -136,7 +141,7 @@ impl Decoder {
     }
 
     /// One frame from the start of `read`: its length, and what it completes.
-    fn next(&mut self, read: &[u8]) -> Result<Option<(usize, Option<Said>)>, (u16, &'static str)> {
+    fn next(&mut self, read: &[u8]) -> Result<Option<Frame>, Refusal> {
         let protocol = |reason| Err((code::PROTOCOL, reason));
         let [first, second, rest @ ..] = read else { return Ok(None) };
         let (is_final, opcode) = (first & 0x80 != 0, first & 0x0F);
@@ -181,7 +186,7 @@ impl Decoder {
         Ok(Some((used, said)))
     }
 
-    fn text(&mut self, opcode: u8, is_final: bool, payload: Vec<u8>) -> Result<Option<Said>, (u16, &'static str)> {
+    fn text(&mut self, opcode: u8, is_final: bool, payload: Vec<u8>) -> Result<Option<Said>, Refusal> {
         let message = match (opcode, self.message.take()) {
             (TEXT, None) => payload,
             (0, Some(mut message)) => {

@@ -298,19 +298,18 @@ fn upper_snake(name: &str) -> String {
 
 #[test]
 fn every_setting_that_a_document_names_exists() {
-    let mut known: BTreeSet<String> =
-        [
-            Orchestrator::settings(),
-            WorkerService::settings(),
-            Syncdaemon::settings(),
-            NatsExporter::settings(),
-            TacticalApi::settings(),
-            Broadcaster::settings(),
-        ]
-            .iter()
-            .flatten()
-            .flat_map(|(_, list)| list.iter().map(|s| s.key.to_owned()))
-            .collect();
+    let mut known: BTreeSet<String> = [
+        Orchestrator::settings(),
+        WorkerService::settings(),
+        Syncdaemon::settings(),
+        NatsExporter::settings(),
+        TacticalApi::settings(),
+        Broadcaster::settings(),
+    ]
+    .iter()
+    .flatten()
+    .flat_map(|(_, list)| list.iter().map(|s| s.key.to_owned()))
+    .collect();
     known.extend(OTHER_VARIABLES.iter().map(|s| (*s).to_owned()));
     known.extend(Code::ALL.iter().map(|code| upper_snake(&format!("{:?}", code.grpc()))));
     let mut unknown = BTreeSet::new();

@@ -15,8 +15,8 @@ mod nats;
 mod postgres;
 mod proc;
 mod prometheus;
-mod proxy;
 mod provided;
+mod proxy;
 mod require;
 
 pub use alertmanager::{Alertmanager, amtool};
@@ -29,8 +29,8 @@ pub use nats::{NatsOptions, NatsServer};
 pub use postgres::{Postgres, PostgresOptions};
 pub use proc::{Proc, ProcBuilder, cargo_bin};
 pub use prometheus::{Prometheus, Series, promtool};
-pub use proxy::TcpProxy;
 pub use provided::program;
+pub use proxy::TcpProxy;
 pub use require::require;
 
 use std::net::TcpListener;

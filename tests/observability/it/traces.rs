@@ -100,11 +100,7 @@ async fn one_trace_leads_from_a_submission_to_its_webhook() {
             let lines = stack.log(service);
             let of_trace: Vec<&Value> = lines.iter().filter(|line| line["trace_id"] == TRACE).collect();
             let whole = |line: &&Value| line["span_id"].is_string() && line["service"] == service;
-            if !of_trace.is_empty() && of_trace.iter().all(|line| whole(line)) {
-                Ok(())
-            } else {
-                Err(format!("{of_trace:?}"))
-            }
+            if !of_trace.is_empty() && of_trace.iter().all(whole) { Ok(()) } else { Err(format!("{of_trace:?}")) }
         })
         .await;
     }

@@ -11,4 +11,4 @@ mod tls;
 pub use instrument::{REQUEST_ID_HEADER, RequestId, instrument};
 pub use listen::{bind, serve_http, serve_https};
 pub use server_tls::{ClientCertificates, ServerTls, TlsSettings, server_config};
-pub use takeover::{ClientCertificate, Socket, Takeover, Taken, serve_with_takeover};
+pub use takeover::{ClientCertificate, Socket, Taken, Takeover, serve_with_takeover};

@@ -63,6 +63,7 @@ pub struct Join {
 
 /// What a socket is for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are clients, and each is moved once")]
 pub enum Role {
     /// It is told something and goes: a refusal.
     Refused,

@@ -44,7 +44,7 @@ async fn aborts_at_every_phase_lose_no_place() {
 /// One client that goes at one of many moments.
 async fn abort(address: &str, n: usize) {
     let Ok(mut stream) = TcpStream::connect(address).await else { return };
-    let request = if n % 2 == 0 { SSE } else { WS };
+    let request = if n.is_multiple_of(2) { SSE } else { WS };
     let phase = (n / 2) % 8;
     let sent = match phase {
         0 => "",
