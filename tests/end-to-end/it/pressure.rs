@@ -55,8 +55,7 @@ async fn a_full_results_stream_holds_the_workers_and_loses_no_result() {
     let options = Options::new().orchestrator("RESULTS_MAX_BYTES", "1MiB").orchestrator("JOB_DEADLINE", "off");
     let stack = Stack::start(options).await;
     let api = stack.api();
-    let client = async_nats::connect(stack.nats.url()).await.unwrap();
-    let js = async_nats::jetstream::new(client);
+    let js = stack.jetstream().await;
     // Reports of a mission that nobody here reads leave no room in the stream, not even for a small one.
     for size in [16_000, 100] {
         fill(&js, size).await;

@@ -82,8 +82,7 @@ async fn rubbish_on_the_queue_is_terminated_once_and_kept() {
     let Some(()) = require("nats-server") else { return };
     let stack = Stack::start(Options::new()).await;
     let api = stack.api();
-    let client = async_nats::connect(stack.nats.url()).await.unwrap();
-    let js = async_nats::jetstream::new(client);
+    let js = stack.jetstream().await;
     let id = uuid::Uuid::now_v7();
     let elsewhere = json!({"job": id, "attempt": 1, "mission": "prod", "queue": "default", "tool": "echo", "args": {}, "timeout_ms": 1, "accepted_at": 0});
     let attempt_zero = json!({"job": id, "attempt": 0, "mission": "dev", "queue": "default", "tool": "echo", "args": {}, "timeout_ms": 1, "accepted_at": 0});

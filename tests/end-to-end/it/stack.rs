@@ -1,7 +1,8 @@
 //! NATS, orchestrator and worker as real processes, each of which can be killed and started again.
 
 use crate::api::Api;
-use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin};
+use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually};
+use async_nats::jetstream;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -85,6 +86,20 @@ impl Stack {
             stack.workers.push(p);
         }
         stack
+    }
+
+    /// JetStream as a plain client of the stack's server sees it, once the orchestrator has made the
+    /// streams: a service is ready to listen before they are there.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        let js = jetstream::new(async_nats::connect(self.nats.url()).await.unwrap());
+        eventually(Duration::from_secs(30), "the orchestrator made its streams", || async {
+            for stream in ["swarm_jobs", "swarm_results", "swarm_dlq", "events"] {
+                js.get_stream(stream).await.map_err(|e| format!("{stream}: {e}"))?;
+            }
+            Ok::<_, String>(())
+        })
+        .await;
+        js
     }
 
     pub fn api(&self) -> Api {
