@@ -35,6 +35,12 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// Reads a sequence that a client names: digits alone, and the one behind it is a sequence, too.
+pub fn sequence(text: &str) -> Option<u64> {
+    let seq = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    seq.filter(|seq| *seq < u64::MAX)
+}
+
 /// The place of a change: `<epoch>-<stream sequence>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventId {
@@ -49,7 +55,7 @@ impl EventId {
     pub fn parse(text: &str) -> Option<Self> {
         let (epoch, seq) = text.split_once('-')?;
         let is_epoch = (1..=32).contains(&epoch.len()) && epoch.bytes().all(|b| b.is_ascii_hexdigit());
-        let seq = seq.bytes().all(|b| b.is_ascii_digit()).then(|| seq.parse().ok())??;
+        let seq = sequence(seq)?;
         is_epoch.then(|| Self { epoch: Epoch(epoch.into()), seq })
     }
 }

@@ -75,12 +75,16 @@ pub async fn read(
     let mut request = json!({"batch": count, "max_bytes": bytes_max, "next_by_subj": filter});
     match begin {
         Begin::Seq(seq) => request["seq"] = seq.into(),
-        Begin::Time(ms) => {
-            let moment = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-            request["start_time"] = moment.to_string().into();
-        }
+        Begin::Time(ms) => request["start_time"] = start_time(ms).into(),
     }
     gather(nats, stream, &request, count).await
+}
+
+/// A moment as the server reads it. It counts nanoseconds in 64 bits and takes what is outside of them for
+/// another moment, so the first and the last that it knows stand in; no message is older or newer.
+fn start_time(unix_ms: i64) -> String {
+    let unix_ms = unix_ms.clamp(0, i64::MAX / 1_000_000);
+    jiff::Timestamp::from_millisecond(unix_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// The newest message of a subject.
@@ -165,6 +169,19 @@ pub fn holes(after: u64, next: u64, first: u64, epoch: &Epoch, unix_ms: i64) -> 
 mod tests {
     use super::*;
     use crate::event::Channel;
+
+    #[test]
+    fn moments_stay_within_what_the_server_counts() {
+        for (ms, text) in [
+            (i64::MIN, "1970-01-01T00:00:00Z"),
+            (-1, "1970-01-01T00:00:00Z"),
+            (1_767_225_600_500, "2026-01-01T00:00:00.5Z"),
+            (9_223_372_036_854, "2262-04-11T23:47:16.854Z"),
+            (i64::MAX, "2262-04-11T23:47:16.854Z"),
+        ] {
+            assert_eq!(start_time(ms), text);
+        }
+    }
 
     #[test]
     fn every_missing_sequence_is_told_once_with_its_reason() {

@@ -1,17 +1,28 @@
 //! What the tactical API counts. Names and labels are an interface: `docs/METRICS.md` is made from here.
 
-use crate::{
-    event::{Channel, GapReason},
-    sanitise::Rejection,
-};
+use crate::event::{Channel, GapReason};
 use agentforge_metrics::{Counter, Gauge, Histogram, Metric, buckets};
+
+const CHANNELS: &[&str] = &["sse", "ws"];
+const REJECTIONS: &[&str] =
+    &["subject", "too_large", "malformed", "title", "coordinates", "polygon", "severity", "time", "evidence_id"];
+const REFUSALS: &[&str] = &[
+    "client_cert_required",
+    "unauthorized",
+    "invalid_argument",
+    "too_many_clients",
+    "too_many_clients_ip",
+    "unavailable",
+    "upgrade_required",
+];
 
 /// Events that were written to clients.
 pub const PUBLISHED: Metric = Metric::counter(
     "tactical_alerts_published_total",
     &["channel"],
     "Events delivered to clients, counted after the write to their socket; channel is sse or ws.",
-);
+)
+.of(&[CHANNELS]);
 /// Clients now.
 pub const CLIENTS: Metric = Metric::gauge("tactical_stream_clients", &["channel"], "Clients that hold a slot now.");
 /// Messages that are no event.
@@ -19,32 +30,37 @@ pub const REJECTED: Metric = Metric::counter(
     "tactical_events_rejected_total",
     &["reason"],
     "Messages on the stream that changed nothing, because they could not be made sense of.",
-);
+)
+.of(&[REJECTIONS]);
 /// Clients that were cut off.
 pub const DROPPED: Metric = Metric::counter(
     "tactical_clients_dropped_total",
     &["channel", "reason"],
-    "Clients that the API cut off: slow_consumer, protocol (WebSocket), restart (told to reconnect).",
-);
+    "Clients that the API cut off: slow_consumer, protocol (WebSocket), restart or unavailable (told to reconnect).",
+)
+.of(&[CHANNELS, &["slow_consumer", "protocol", "restart", "unavailable"]]);
 /// Clients that were not let in.
 pub const REFUSED: Metric = Metric::counter(
     "tactical_clients_refused_total",
     &["channel", "reason"],
     "Clients that were refused, by the code of the refusal.",
-);
+)
+.of(&[CHANNELS, REFUSALS]);
 /// How late events are.
 pub const LAG: Metric = Metric::histogram(
     "tactical_delivery_lag_seconds",
     buckets::REQUEST_SECONDS,
     &["channel"],
     "From the stream's timestamp to the write to a socket; up to 16 clients of each event are looked at.",
-);
+)
+.of(&[CHANNELS]);
 /// Gaps told to clients.
 pub const GAPS: Metric = Metric::counter(
     "tactical_gaps_total",
     &["reason"],
     "Gap notices written to clients: expired (older than the stream keeps), conflated, reset (another stream).",
-);
+)
+.of(&[&["expired", "conflated", "reset"]]);
 /// States passed over for slow clients.
 pub const CONFLATED: Metric = Metric::counter(
     "tactical_events_conflated_total",
@@ -65,7 +81,8 @@ pub const EVIDENCE: Metric = Metric::counter(
     "tactical_evidence_requests_total",
     &["outcome"],
     "Requests for evidence: served, forged, expired, unknown, unavailable.",
-);
+)
+.of(&[&["served", "forged", "expired", "unknown", "unavailable"]]);
 
 /// All of them.
 pub const METRICS: &[Metric] =
@@ -86,9 +103,6 @@ pub struct Handles {
 impl Handles {
     /// Makes them; every series is there from the start.
     pub fn new() -> Self {
-        for reason in Rejection::ALL {
-            REJECTED.add(&[reason.as_str()], 0);
-        }
         let channels = [Channel::Sse, Channel::Ws].map(Channel::as_str);
         Self {
             published: channels.map(|c| PUBLISHED.counter_handle(&[c])),
@@ -113,6 +127,14 @@ pub fn clients(channel: Channel) -> Gauge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sanitise::Rejection;
+
+    #[test]
+    fn values_of_labels_are_those_of_the_code() {
+        assert_eq!(REJECTIONS, Rejection::ALL.map(Rejection::as_str));
+        assert_eq!(GAPS.values[0], GapReason::ALL.map(GapReason::as_str));
+        assert_eq!(CHANNELS, [Channel::Sse, Channel::Ws].map(Channel::as_str));
+    }
 
     #[test]
     fn the_catalogue_is_sound() {

@@ -6,7 +6,7 @@
 use crate::{
     event::{Before, Epoch, Event, EventId, GapReason},
     fanout::{Found, From, Hub, Wanted},
-    history::{self, Begin, Error, holes},
+    history::{self, Batch, Begin, Error, holes},
     links::Signer,
     live::Live,
     metrics::REPLAYED,
@@ -90,13 +90,17 @@ impl Replay {
         }
     }
 
-    async fn read(&self, from: From, epoch: &Epoch) -> Result<Found, Error> {
-        let now = jiff::Timestamp::now().as_millisecond();
+    async fn look(&self, from: From, count: usize) -> Result<Batch, Error> {
         let begin = match from {
             From::After(seq) => Begin::Seq(seq + 1),
             From::Since(moment) => Begin::Time(moment),
         };
-        let batch = history::read(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, begin, MESSAGES, BYTES).await?;
+        history::read(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, begin, count, BYTES).await
+    }
+
+    async fn read(&self, from: From, epoch: &Epoch) -> Result<Found, Error> {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let batch = self.look(from, MESSAGES).await?;
         let Some(first) = batch.messages.first().map(|message| message.seq) else {
             return self.at_end(from, epoch, now).await;
         };
@@ -132,21 +136,27 @@ impl Replay {
     /// The stream has nothing behind where the client is.
     async fn at_end(&self, from: From, epoch: &Epoch, now: i64) -> Result<Found, Error> {
         let (first, last) = self.bounds().await?;
-        if let From::After(seq) = from
-            && seq < last
-        {
-            // Something may have come in between; what is missing after that is really gone.
-            let begin = Begin::Seq(seq + 1);
-            let again = history::read(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, begin, 1, BYTES).await?;
-            if !again.messages.is_empty() {
-                return Ok(Found { events: Vec::new(), after: seq, is_at_end: false });
-            }
+        let is_behind = match from {
+            From::After(seq) => seq < last,
+            From::Since(_) => true,
+        };
+        if is_behind && let Some(message) = self.look(from, 1).await?.messages.first() {
+            // Something came in between; what is missing after that is really gone.
+            let after = match from {
+                From::After(seq) => seq,
+                From::Since(_) => message.seq - 1,
+            };
+            return Ok(Found { events: Vec::new(), after, is_at_end: false });
         }
+        let id = |seq| EventId { epoch: epoch.clone(), seq };
         let events = match from {
+            // Of a stream that has nothing any more nobody knows whether what it had was of that time.
+            From::Since(moment) if first > last && last > 0 && moment < now => {
+                vec![Event::gap(GapReason::Expired, &id(1), &id(last), last, now)]
+            }
             From::Since(_) => Vec::new(),
             From::After(seq) if seq > last => {
                 // It saw what this stream never had: a server came back without its newest messages.
-                let id = |seq| EventId { epoch: epoch.clone(), seq };
                 vec![Event::gap(GapReason::Reset, &id(last + 1), &id(seq), seq - last, now)]
             }
             From::After(seq) => holes(seq, last + 1, first, epoch, now),

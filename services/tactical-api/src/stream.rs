@@ -6,7 +6,7 @@
 use crate::{
     access::{self, SUBPROTOCOL},
     config::Access,
-    event::{Channel, EventId},
+    event::{Channel, EventId, sequence},
     fanout::{Hub, Join, Role},
     filter::Filter,
     live::{Asked, Live},
@@ -100,7 +100,7 @@ impl Refusal {
         match self {
             Self::Token => "WWW-Authenticate: Bearer\r\n".to_owned(),
             Self::Full(_) | Self::Unavailable => format!("Retry-After: {RETRY_AFTER}\r\n"),
-            Self::Handshake(_) => "Upgrade: websocket\r\n".to_owned(),
+            Self::Handshake(_) => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned(),
             Self::Certificate | Self::Parameter(_) => String::new(),
         }
     }
@@ -260,10 +260,10 @@ fn asked(head: &Parts) -> Result<(Asked, Filter), String> {
     let parameters: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
     let filter = Filter::parse(parameters.iter().map(|(k, v)| (&**k, &**v))).map_err(|fault| fault.to_string())?;
     let find = |name: &str| parameters.iter().find(|(k, _)| k == name).map(|(_, v)| &**v).filter(|v| !v.is_empty());
-    let last_id = head.headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()).filter(|v| !v.is_empty());
+    let last_id = head.headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty());
     let asked = match (last_id, find("since")) {
         // An id of somebody else's: this client has nothing of ours.
-        (Some(id), _) => match EventId::parse(id) {
+        (Some(id), _) => match id.to_str().ok().and_then(EventId::parse) {
             Some(id) => Asked::Id(id),
             None => return Err("Last-Event-ID: is not an id of this stream".to_owned()),
         },
@@ -278,8 +278,8 @@ fn asked(head: &Parts) -> Result<(Asked, Filter), String> {
 }
 
 fn since_of(since: &str) -> Option<Asked> {
-    if let Ok(seq) = since.parse::<u64>() {
-        return (seq < u64::MAX).then_some(Asked::Seq(seq));
+    if let Some(seq) = sequence(since) {
+        return Some(Asked::Seq(seq));
     }
     if let Some(id) = EventId::parse(since) {
         return Some(Asked::Id(id));
@@ -322,7 +322,12 @@ mod tests {
             ("/x?bbox=1,2", None),
             ("/x?kind=tree", None),
             ("/x", Some("nonsense")),
+            ("/x", Some("1-7\u{e9}")),
+            ("/x?since=%2B5", None),
             ("/x", Some("1-99999999999999999999999")),
+            // There is no sequence behind it.
+            ("/x", Some("1-18446744073709551615")),
+            ("/x?since=1-18446744073709551615", None),
         ] {
             let headers: Vec<_> = last.map(|id| ("last-event-id", id)).into_iter().collect();
             assert!(asked(&head(uri, &headers)).is_err(), "{uri} {last:?}");

@@ -11,7 +11,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -23,7 +23,13 @@ use std::sync::Arc;
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// `GET /v1/evidence/{token}`; `HEAD` too.
-pub async fn get(State(api): State<Arc<Api>>, Path(token): Path<String>, headers: HeaderMap) -> Response {
+pub async fn get(
+    State(api): State<Arc<Api>>,
+    token: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    // What is no text is no link of ours either.
+    let token = token.map_or_else(|_| String::new(), |Path(token)| token);
     let (outcome, response) = match open(&api, &token, &headers).await {
         Ok(response) => ("served", response),
         Err((outcome, problem)) => (outcome, private(problem.into_response())),

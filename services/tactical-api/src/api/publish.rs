@@ -10,7 +10,10 @@ use agentforge_jetstream::{HeaderMap as NatsHeaders, publish, subjects};
 use agentforge_message_id::MsgId;
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode, header},
 };
 use bytes::Bytes;
@@ -25,6 +28,10 @@ const KEY_MAX: usize = 128;
 pub const REMOVED: &[u8] = br#"{"removed":true}"#;
 
 type Published = Result<(StatusCode, Json<Value>), Problem>;
+/// As they come: who may not publish is told that first.
+type GivenBody = Result<Bytes, BytesRejection>;
+type GivenId = Result<Path<String>, PathRejection>;
+type GivenAt = Result<Query<At>, QueryRejection>;
 
 /// The parts of a body that say where it goes.
 #[derive(Deserialize)]
@@ -40,32 +47,22 @@ pub struct At {
 }
 
 /// `POST /v1/markers`
-pub async fn marker(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Published {
+pub async fn marker(State(api): State<Arc<Api>>, headers: HeaderMap, body: GivenBody) -> Published {
     state(&api, Kind::Marker, &headers, body).await
 }
 
 /// `POST /v1/zones`
-pub async fn zone(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Published {
+pub async fn zone(State(api): State<Arc<Api>>, headers: HeaderMap, body: GivenBody) -> Published {
     state(&api, Kind::Zone, &headers, body).await
 }
 
 /// `DELETE /v1/markers/{id}?site=`
-pub async fn remove_marker(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    Query(at): Query<At>,
-    headers: HeaderMap,
-) -> Published {
+pub async fn remove_marker(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt, headers: HeaderMap) -> Published {
     remove(&api, Kind::Marker, id, at, &headers).await
 }
 
 /// `DELETE /v1/zones/{id}?site=`
-pub async fn remove_zone(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    Query(at): Query<At>,
-    headers: HeaderMap,
-) -> Published {
+pub async fn remove_zone(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt, headers: HeaderMap) -> Published {
     remove(&api, Kind::Zone, id, at, &headers).await
 }
 
@@ -78,10 +75,14 @@ pub async fn rejected(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result
     Ok(Json(json!({ "rejected": api.live.refused() })))
 }
 
-async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: Bytes) -> Published {
+async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> Published {
     if !api.access.may_publish(headers) {
         return Err(Problem::unauthorized());
     }
+    let body = body.map_err(|rejection| match rejection.status() {
+        status @ StatusCode::PAYLOAD_TOO_LARGE => Problem::new(status, "too_large", Rejection::TooLarge.to_string()),
+        _ => invalid(rejection.body_text()),
+    })?;
     // A page of another origin can send text, but not JSON, without asking first.
     let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().is_some_and(|m| m.trim().eq_ignore_ascii_case("application/json")) {
@@ -100,10 +101,12 @@ async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: Bytes) -> Publi
     send(api, kind, &site, &id, subject, headers, body, StatusCode::CREATED).await
 }
 
-async fn remove(api: &Api, kind: Kind, id: String, at: At, headers: &HeaderMap) -> Published {
+async fn remove(api: &Api, kind: Kind, id: GivenId, at: GivenAt, headers: &HeaderMap) -> Published {
     if !api.access.may_publish(headers) {
         return Err(Problem::unauthorized());
     }
+    let Path(id) = id.map_err(|rejection| invalid(rejection.body_text()))?;
+    let Query(at) = at.map_err(|rejection| invalid(rejection.body_text()))?;
     let site = at.site.unwrap_or_else(|| api.site.clone());
     let subject = subject(kind, &site, &id)?;
     send(api, kind, &site, &id, subject, headers, Bytes::from_static(REMOVED), StatusCode::OK).await

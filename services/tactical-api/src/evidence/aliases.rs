@@ -2,7 +2,10 @@
 //!
 //! Follows the stream of evidence by headers alone. Bounded; the oldest names go.
 
-use crate::tail::{News, Tail, Tailed};
+use crate::{
+    links,
+    tail::{News, Tail, Tailed},
+};
 use agentforge_proto::evidence::HEADER_EVIDENCE_ID;
 use std::{
     collections::{HashMap, VecDeque},
@@ -55,6 +58,10 @@ impl Aliases {
 
     fn learn(&self, message: Tailed) {
         let Some(alias) = message.headers.as_ref().and_then(|headers| headers.get(HEADER_EVIDENCE_ID)) else { return };
+        // A link to a longer one is never made.
+        if alias.as_str().chars().count() > links::ID_MAX {
+            return;
+        }
         let alias = alias.as_str().to_owned();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.subjects.insert(alias.clone(), message.subject).is_none() {

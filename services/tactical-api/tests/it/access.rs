@@ -128,6 +128,7 @@ async fn what_is_no_websocket_is_told_so() {
     let world = World::start(&[]).await;
     let (status, headers, _) = request(world.api.address(), "GET", "/events/ws", &[], "").await;
     assert_eq!((status, headers["upgrade"].as_str()), (426, "websocket"));
+    assert_eq!(headers["sec-websocket-version"], "13");
     // Half a request, then the end: nothing is left behind.
     let mut stream = tokio::net::TcpStream::connect(world.api.address()).await.unwrap();
     stream.write_all(b"GET /events/stream HTT").await.unwrap();

@@ -123,6 +123,7 @@ async fn a_link_opens_the_file_with_its_digest_and_nothing_else_does() {
         (unsigned, 403, "link_invalid"),
         (format!("{link}x"), 403, "link_invalid"),
         (link.replace("%2F", "%2f."), 403, "link_invalid"),
+        (link.replace("%2F", "%FF"), 403, "link_invalid"),
         (sign("other-secret", &id, later()), 403, "link_invalid"),
         (sign("dev-secret", &id, 1_700_000_000), 410, "link_expired"),
         (sign("dev-secret", "pier-7/unknown", later()), 404, "not_found"),

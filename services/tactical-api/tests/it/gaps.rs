@@ -59,8 +59,11 @@ async fn what_the_stream_no_longer_keeps_is_told_with_its_place() {
     world.api = Api::start(&world.nats.url(), &[]).await;
     let mut empty = Sse::open(world.api.address(), "/events/stream?since=18", &[]).await;
     assert_eq!(empty.next().await.unwrap().data["missing"], 2);
+    let mut by_time = Sse::open(world.api.address(), "/events/stream?since=2020-01-01T00:00:00Z", &[]).await;
+    assert_eq!(by_time.next().await.unwrap().data["missing"], 20);
     bus.marker("n", "new").await;
     assert_eq!(empty.next().await.unwrap().title(), "new");
+    assert_eq!(by_time.next().await.unwrap().title(), "new");
 }
 
 #[tokio::test(flavor = "multi_thread")]

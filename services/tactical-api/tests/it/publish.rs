@@ -72,8 +72,16 @@ async fn what_makes_no_sense_is_refused_before_it_is_published() {
     }
     let (status, _, _) = request(address, "POST", "/v1/markers", &["Content-Type: text/plain"], "{}").await;
     assert_eq!(status, 415);
-    let (status, _, _) = request(address, "POST", "/v1/markers", &[JSON], &"x".repeat((1 << 20) + 1)).await;
-    assert_eq!(status, 413);
+    let large = "x".repeat((1 << 20) + 1);
+    for (method, path, body, status, code) in [
+        ("POST", "/v1/markers", large.as_str(), 413, "too_large"),
+        ("DELETE", "/v1/markers/%FF", "", 400, "invalid_argument"),
+        ("DELETE", "/v1/markers/m?site=a&site=b", "", 400, "invalid_argument"),
+    ] {
+        let (found, _, answer) = request(address, method, path, &[JSON], body).await;
+        let problem: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!((found, problem["code"].as_str()), (status, Some(code)), "{method} {path}");
+    }
     assert_eq!(request(address, "GET", "/nothing", &[], "").await.0, 404);
     assert_eq!(world.bus().await.js.get_stream("tactical").await.unwrap().cached_info().state.messages, 0);
 }

@@ -72,6 +72,40 @@ async fn resuming_gives_what_was_missed_and_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn places_that_no_client_can_be_at_are_refused_or_told_and_harm_nobody() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[("TACTICAL_SSE_HEARTBEAT_SECS", "0.2")]).await;
+    let (bus, address) = (world.bus().await, world.api.address());
+    let mut lively = Sse::open(address, "/events/stream", &[]).await;
+    world.api.until_clients(1.0, 0.0).await;
+    bus.marker("a", "1").await;
+    let id = lively.next().await.unwrap().id;
+    let epoch = id.split('-').next().unwrap();
+    // Behind the last sequence that there can be is none.
+    for place in [format!("{epoch}-{}", u64::MAX), u64::MAX.to_string(), format!("{epoch}-"), "x".to_owned()] {
+        assert_eq!(Sse::open(address, &format!("/events/stream?since={place}"), &[]).await.status, 400, "{place}");
+        let mut ws = Ws::open(address, &format!("/events/ws?since={place}"), &[]).await;
+        assert_eq!(ws.close().await.0, 4400, "{place}");
+    }
+    // Ahead of the stream: it is told, and gets what comes.
+    let header = format!("Last-Event-ID: {epoch}-{}", u64::MAX - 1);
+    let mut ahead = Sse::open(address, "/events/stream", &[&header]).await;
+    assert_eq!(ahead.next().await.unwrap().data["reason"], "reset");
+    // Moments that the server of the stream cannot count: before all, and after all.
+    for moment in ["0001-01-01T00:00:00Z", "1677-01-01T00:00:00Z"] {
+        let mut sse = Sse::open(address, &format!("/events/stream?since={moment}"), &[]).await;
+        assert_eq!(sse.next().await.unwrap().title(), "1", "{moment}");
+    }
+    let mut future = Sse::open(address, "/events/stream?since=2262-05-01T00:00:00Z", &[]).await;
+    future.until_id(&id).await;
+    bus.marker("a", "2").await;
+    assert_eq!(future.next().await.unwrap().title(), "2");
+    for client in [&mut lively, &mut ahead] {
+        assert_eq!(client.next().await.unwrap().title(), "2");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_service_replays_from_the_stream() {
     let Some(()) = require("nats-server") else { return };
     let mut world = World::start(&[]).await;
