@@ -1,19 +1,23 @@
 //! Whatever is published, what leaves is RFC 7946 and has no key outside of the schema.
 //!
-//! `cargo +nightly fuzz run sanitise`. The first byte chooses between a marker and a zone, so that both
-//! are reached; the rest is the payload. The same properties are held by proptest in the crate's tests.
+//! The first byte chooses between a marker and a zone, so that both are reached; the rest is the payload.
+//! `README.md` says how it runs. The same properties are held by proptest in the crate's tests.
 #![no_main]
 
 use agentforge_tactical_api::{
     feature::write_removed,
     links::Signer,
-    sanitise::{Change, sanitise},
+    sanitise::{Change, DESCRIPTION_MAX, TITLE_MAX, sanitise},
 };
+use geojson::{Feature, GeometryValue, Position};
 use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
 use std::time::Duration;
 
 const PROPERTIES: [&str; 8] =
     ["id", "kind", "title", "description", "severity", "observed_at", "site", "evidence_link"];
+/// What the sum of an area may be off by.
+const ROUNDING: f64 = 1e-6;
 
 fuzz_target!(|data: &[u8]| {
     let Some((first, payload)) = data.split_first() else { return };
@@ -24,10 +28,38 @@ fuzz_target!(|data: &[u8]| {
         Change::State(feature) => feature.write(&Signer::new(["s"], Duration::from_secs(300)), &mut out),
         Change::Removed(key) => write_removed(key, &mut out),
     }
-    let feature: geojson::Feature = out.parse().expect("RFC 7946");
+    // One line of text that is no markup and no end of a frame, whatever it is pasted into.
+    assert!(!out.contains(['<', '>', '&']) && !out.contains(char::is_control), "{out}");
+    let value: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(value.as_object().map(|object| object.len()), Some(3), "{out}");
+    let feature: Feature = out.parse().expect("RFC 7946");
     let properties = feature.properties.expect("there are properties");
     assert!(properties.keys().all(|key| PROPERTIES.contains(&key.as_str())), "{out}");
-    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!(value.as_object().map(|object| object.len()), Some(3), "{out}");
-    assert!(!out.contains(['<', '>', '&']), "{out}");
+    for (name, max) in [("title", TITLE_MAX), ("description", DESCRIPTION_MAX)] {
+        let text = properties.get(name).and_then(Value::as_str).unwrap_or_default();
+        assert!(text.chars().count() <= max && !text.contains(char::is_control), "{out}");
+    }
+    match (&change, feature.geometry.map(|geometry| geometry.value)) {
+        (Change::Removed(_), None) => {}
+        (Change::State(_), Some(GeometryValue::Point { coordinates })) => in_range(&coordinates),
+        (Change::State(_), Some(GeometryValue::Polygon { coordinates })) => {
+            for (n, ring) in coordinates.iter().enumerate() {
+                ring.iter().for_each(in_range);
+                assert!(ring.len() >= 4 && ring.first() == ring.last(), "{out}");
+                let area = area(ring);
+                assert!(if n == 0 { area >= -ROUNDING } else { area <= ROUNDING }, "{area}: {out}");
+            }
+        }
+        (_, other) => panic!("{other:?} in {out}"),
+    }
 });
+
+fn in_range(position: &Position) {
+    let [lon, lat] = position[..] else { panic!("{position:?}") };
+    assert!((-180.0..=180.0).contains(&lon) && (-90.0..=90.0).contains(&lat), "{position:?}");
+}
+
+/// Twice the signed area: positive when counter-clockwise.
+fn area(ring: &[Position]) -> f64 {
+    ring.windows(2).map(|w| w[0][0] * w[1][1] - w[1][0] * w[0][1]).sum()
+}
