@@ -1,16 +1,30 @@
-//! Images, built as `scripts/build-images` builds them without a registry: small, without a shell, not as root, and
-//! the service runs from the image's root file system alone.
+//! The image of every service, built as `scripts/build-images` builds it without a registry: one binary and the
+//! authorities, no shell, not as root, and the service runs from the image's root file system alone.
 //!
-//! The binary is the development build's, linked statically; those of `dist` are held to their size by the script.
+//! The binaries are the development build's, linked statically. With `AGENTFORGE_SOAK=1` they are those of `dist`, as
+//! they are shipped, and held to their size.
 
-use crate::manifests::{read, root};
-use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually, http_get, require};
+use crate::manifests::{Object, containers, find, list, overlay, read, root, seek};
+use crate::services::{environment_at, probes_answer};
+use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually, require};
 use serde_json::Value;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(60);
+/// Where the service tells the test its ports. A pod has no such folder.
+const READY_DIR: &str = "ready";
+/// Every engine gives its containers one; a static libc finds its random bytes there.
+const DEV_DIR: &str = "dev";
+/// Far more than the seeds of a start.
+const RANDOM_BYTES: u64 = 4 << 20;
+
+fn is_soak() -> bool {
+    std::env::var("AGENTFORGE_SOAK").is_ok_and(|v| v == "1")
+}
 
 fn run(program: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
     let out = Command::new(program).args(args).envs(envs.iter().copied()).current_dir(root()).output().unwrap();
@@ -18,15 +32,18 @@ fn run(program: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// Every file below a folder, with its size, by its path inside.
-fn files(root: &Path) -> Vec<(PathBuf, u64)> {
+/// Every file below a folder with its size, by its path inside. Everything on the way belongs to root, and nobody else
+/// may write to it.
+fn files(root: &Path) -> Vec<(String, u64)> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
-            match entry.metadata().unwrap() {
-                data if data.is_dir() => folders.push(entry.path()),
-                data => found.push((entry.path().strip_prefix(root).unwrap().to_owned(), data.len())),
+            let (path, data) = (entry.path(), entry.metadata().unwrap());
+            assert!(data.uid() == 0 && data.mode() & 0o022 == 0, "{}: {:o}", path.display(), data.mode());
+            match data.is_dir() {
+                true => folders.push(path),
+                false => found.push((path.strip_prefix(root).unwrap().display().to_string(), data.len())),
             }
         }
     }
@@ -34,69 +51,128 @@ fn files(root: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
+/// Libraries of a crate among the development build's, the newest first.
+fn libraries(deps: &Path, crate_name: &str) -> Vec<PathBuf> {
+    let is_library = |path: &PathBuf| {
+        let file = path.file_name().unwrap().to_string_lossy();
+        file.starts_with(&format!("lib{crate_name}-")) && file.ends_with(".rlib")
+    };
+    let mut found: Vec<_> =
+        std::fs::read_dir(deps).unwrap().flatten().map(|entry| entry.path()).filter(is_library).collect();
+    found.sort_by_key(|path| std::cmp::Reverse(path.metadata().unwrap().modified().unwrap()));
+    found
+}
+
 /// Links the development build of a service anew, statically: a build of its own would take minutes. Works for a service
-/// whose `main` needs its library alone.
+/// whose `main` needs its library and the runtime alone.
 fn linked_statically(service: &str, to: &Path) {
     let name = format!("agentforge_{}", service.replace('-', "_"));
     let deps = cargo_bin(&format!("agentforge-{service}")).with_file_name("deps");
-    let is_library = |path: &PathBuf| {
-        let file = path.file_name().unwrap().to_string_lossy();
-        file.starts_with(&format!("lib{name}-")) && file.ends_with(".rlib")
-    };
-    let built = std::fs::read_dir(&deps).unwrap().flatten().map(|entry| entry.path()).filter(is_library);
-    let library =
-        built.max_by_key(|path| path.metadata().unwrap().modified().unwrap()).expect("built with the service");
-    let mut link = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    link.args([
-        "--edition",
-        "2024",
-        "--crate-name",
-        "service",
-        "-C",
-        "target-feature=+crt-static",
-        "-C",
-        "strip=symbols",
-    ]);
-    link.arg("-L")
-        .arg(format!("dependency={}", deps.display()))
-        .arg("--extern")
-        .arg(format!("{name}={}", library.display()));
-    let out = link.arg("-o").arg(to).arg(root().join("services").join(service).join("src/main.rs")).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let built = libraries(&deps, &name);
+    let library = built.first().expect("built with the service");
+    let mut told = String::new();
+    // A used folder has libraries of earlier builds, too; only one of the runtime's is the one that the service knows.
+    for runtime in libraries(&deps, "agentforge_runtime") {
+        let mut link = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        link.args(["--edition=2024", "--crate-name=service", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"]);
+        link.arg("-L").arg(format!("dependency={}", deps.display()));
+        link.arg("--extern").arg(format!("{name}={}", library.display()));
+        link.arg("--extern").arg(format!("agentforge_runtime={}", runtime.display()));
+        link.arg("-o").arg(to).arg(root().join("services").join(service).join("src/main.rs"));
+        let out = link.output().unwrap();
+        if out.status.success() {
+            return;
+        }
+        told = String::from_utf8_lossy(&out.stderr).into_owned();
+    }
+    panic!("{service} cannot be linked: {told}");
+}
+
+/// An overlay, and the server that its services meet on.
+struct Place {
+    objects: Vec<Object>,
+    nats: NatsServer,
+}
+
+impl Place {
+    async fn new(name: &str) -> Self {
+        let nats = NatsServer::start(NatsOptions::default().jetstream("domain: hub")).await;
+        Self { objects: overlay(name), nats }
+    }
+}
+
+/// The services that there are.
+fn services() -> Vec<String> {
+    let folders = std::fs::read_dir(root().join("services")).unwrap().flatten();
+    let mut services: Vec<String> = folders.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    services.sort_unstable();
+    services
 }
 
 #[tokio::test]
 async fn an_image_is_its_binary_and_nothing_else_and_runs_as_nobody() {
-    let (Some(()), Some(())) = (require("buildah"), require("nats-server")) else { return };
-    // The exporter: the smallest of the services.
-    let service = "nats-exporter";
-    let binaries = tempfile::tempdir().unwrap();
-    let binary = binaries.path().join("service").display().to_string();
-    linked_statically(service, Path::new(&binary));
+    let (Some(()), Some(()), Some(())) = (require("buildah"), require("nats-server"), require("kubectl")) else {
+        return;
+    };
+    if std::fs::metadata("/proc/self").map_or(1, |data| data.uid()) != 0 {
+        println!("skipped: only root mounts the root file system of an image");
+        return;
+    }
+    let site = Place::new("edge").await;
+    let branch = Place::new("feature").await;
+    for service in services() {
+        let place = if seek(&site.objects, "Deployment", &service).is_some() { &site } else { &branch };
+        // Each has its own store, which goes before the next one is built.
+        let store = tempfile::tempdir().unwrap();
+        is_small_and_runs_alone(&service, store.path(), place).await;
+    }
+}
+
+async fn is_small_and_runs_alone(service: &str, store: &Path, place: &Place) {
+    let binary = store.join("service").display().to_string();
     let registry = format!("localhost/agentforge-test-{}", std::process::id());
-    let store = tempfile::tempdir().unwrap();
-    let storage = store.path().display().to_string();
-    let conf = store.path().join("storage.conf");
-    std::fs::write(
-        &conf,
-        format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{storage}/graph\"\nrunroot = \"{storage}/run\"\n"),
-    )
-    .unwrap();
-    let conf = conf.display().to_string();
-    let engine = [
+    let conf = store.join("storage.conf").display().to_string();
+    let storage = store.display();
+    let text = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{storage}/graph\"\nrunroot = \"{storage}/run\"\n");
+    std::fs::write(&conf, text).unwrap();
+    let mut engine = vec![
         ("CONTAINERS_STORAGE_CONF", conf.as_str()),
         ("ENGINE", "buildah"),
-        ("PROFILE", "dev"),
-        ("BINARY", binary.as_str()),
         ("TAG", "test"),
         ("REGISTRY", registry.as_str()),
     ];
+    if !is_soak() {
+        linked_statically(service, Path::new(&binary));
+        engine.extend([("PROFILE", "dev"), ("BINARY", binary.as_str())]);
+    }
     let built = run("scripts/build-images", &[service], &engine);
     let image = format!("{registry}/{service}:test");
     assert!(built.lines().any(|line| line == image), "{built}");
+    says_what_it_is(service, &run("buildah", &["inspect", "--type", "image", &image], &engine));
 
-    let inspected: Value =
-        serde_json::from_str(&run("buildah", &["inspect", "--type", "image", &image], &engine)).unwrap();
+    let container = run("buildah", &["from", &image], &engine).trim().to_owned();
+    let mounted = PathBuf::from(run("buildah", &["mount", &container], &engine).trim());
+    let found = files(&mounted);
+    let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["etc/ssl/certs/ca-certificates.crt", "service"],
+        "{service}: no shell, no package, nothing else"
+    );
+    assert!(found[0].1 < 1 << 20, "{service}: {} bytes beside the binary", found[0].1);
+    if is_soak() {
+        let size = found[0].1 + found[1].1;
+        println!("{service}: {:.1} MiB", size as f64 / f64::from(1 << 20));
+        assert!(size <= 25 << 20, "{service}: {size} bytes");
+    }
+    runs_alone(service, &mounted, place).await;
+    run("buildah", &["rm", &container], &engine);
+    run("buildah", &["rmi", &image], &engine);
+}
+
+/// User, entry point and labels, as the engine tells them.
+fn says_what_it_is(service: &str, inspected: &str) {
+    let inspected: Value = serde_json::from_str(inspected).unwrap();
     let config = &inspected["OCIv1"]["config"];
     assert_eq!((config["User"].as_str(), &config["Entrypoint"]), (Some("1001:1001"), &serde_json::json!(["/service"])));
     assert!(config["Env"].as_array().unwrap().contains(&"ENV=production".into()), "{config}");
@@ -109,46 +185,51 @@ async fn an_image_is_its_binary_and_nothing_else_and_runs_as_nobody() {
             && label("title") == format!("agentforge-{service}"),
         "{config}"
     );
-
-    let container = run("buildah", &["from", &image], &engine).trim().to_owned();
-    let mounted = PathBuf::from(run("buildah", &["mount", &container], &engine).trim());
-    let found = files(&mounted);
-    let names: Vec<_> = found.iter().map(|(path, _)| path.display().to_string()).collect();
-    assert_eq!(names, ["etc/ssl/certs/ca-certificates.crt", "service"], "no shell, no package, nothing else");
-    let beside: u64 = found.iter().filter(|(path, _)| !path.ends_with("service")).map(|(_, size)| size).sum();
-    assert!(beside < 1 << 20, "{beside} bytes beside the binary");
-
-    runs_alone(&mounted).await;
-    run("buildah", &["rm", &container], &engine);
-    run("buildah", &["rmi", &image], &engine);
 }
 
-/// Starts the binary with the image's root as its only file system, as user 1001 without any right.
-async fn runs_alone(image: &Path) {
-    let nats = NatsServer::start(NatsOptions::default()).await;
+/// Starts the binary with the image's root as its only file system, as user 1001 without any right, with what its
+/// Deployment tells it and the folders that its pod mounts; it answers its probes and writes nowhere else.
+async fn runs_alone(service: &str, image: &Path, place: &Place) {
     let before = files(image);
-    let port = agentforge_harness::free_port().to_string();
+    let container = &containers(find(&place.objects, "Deployment", service))[0];
+    let mounts = list(&container["volumeMounts"]).iter().map(|m| m["mountPath"].as_str().unwrap().trim_matches('/'));
+    let mounts: Vec<PathBuf> = mounts.chain([READY_DIR, DEV_DIR]).map(|name| image.join(name)).collect();
+    for folder in &mounts {
+        std::fs::create_dir(folder).unwrap();
+        chown(folder, Some(1001), Some(1001)).unwrap();
+    }
+    // A file of them, since a device may not be made everywhere.
+    for name in ["random", "urandom"] {
+        let mut bytes = std::fs::File::open("/dev/urandom").unwrap().take(RANDOM_BYTES);
+        std::io::copy(&mut bytes, &mut std::fs::File::create(image.join(DEV_DIR).join(name)).unwrap()).unwrap();
+    }
+    // A worker is ready when its consumer is there, which an orchestrator makes.
+    let folder = tempfile::tempdir().unwrap();
+    let _orchestrator = (service == "worker").then(|| {
+        let env = environment_at(&place.objects, "orchestrator", &place.nats, folder.path());
+        Proc::builder(cargo_bin("agentforge-orchestrator")).envs(env).start()
+    });
     let root = image.display().to_string();
-    let mut service = Proc::builder("/usr/sbin/chroot")
+    let mut proc = Proc::builder("/usr/sbin/chroot")
         .args(["--userspec=1001:1001", &root, "/service"])
-        .env("ENV", "production")
-        .env("READY_FILE", "")
-        .env("METRICS_PORT", &port)
-        .env("SHUTDOWN_PAUSE", "0s")
-        .env("NATS_EXPORTER_TARGETS", nats.monitor_url())
+        .envs(environment_at(&place.objects, service, &place.nats, Path::new("")))
+        .env("READY_FILE", format!("/{READY_DIR}/ready.json"))
         .start();
-    let url = format!("http://127.0.0.1:{port}/metrics");
-    eventually(WAIT, "the service of the image serves", || async {
-        let (status, body) = http_get(&url, &[]).await.map_err(|e| e.to_string())?;
-        let page = String::from_utf8_lossy(&body).into_owned();
-        if status == 200 && page.contains("gnatsd_varz_connections") { Ok(()) } else { Err(page) }
+    let ready = eventually(WAIT, &format!("{service} of the image is ready"), || {
+        assert!(proc.is_running(), "{service}: {}", proc.full_log());
+        let told = std::fs::read(image.join(READY_DIR).join("ready.json")).map_err(|e| e.to_string());
+        async move { serde_json::from_slice::<Value>(&told?).map_err(|e| e.to_string()) }
     })
     .await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
+    probes_answer(service, container, &ready).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proc.pid())).unwrap();
     let uid = status.lines().find(|l| l.starts_with("Uid:")).unwrap();
-    assert_eq!(uid.split_whitespace().skip(1).collect::<Vec<_>>(), ["1001"; 4]);
-    assert_eq!(service.sigterm(WAIT).await, 0, "{}", service.log());
-    assert_eq!(files(image), before, "it wrote nothing into the image");
+    assert_eq!(uid.split_whitespace().skip(1).collect::<Vec<_>>(), ["1001"; 4], "{service}");
+    assert_eq!(proc.sigterm(WAIT).await, 0, "{service}: {}", proc.log());
+    for folder in &mounts {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    assert_eq!(files(image), before, "{service} wrote into its image");
 }
 
 #[test]
@@ -179,11 +260,5 @@ fn every_service_has_its_image() {
     let listed = script.split_once("ALL=(").unwrap().1.split_once(')').unwrap().0;
     let mut listed: Vec<&str> = listed.split(' ').filter(|s| !["cli", "nats-server"].contains(s)).collect();
     listed.sort_unstable();
-    let mut services: Vec<String> = std::fs::read_dir(root().join("services"))
-        .unwrap()
-        .flatten()
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .collect();
-    services.sort_unstable();
-    assert_eq!(listed, services);
+    assert_eq!(listed, services());
 }

@@ -39,6 +39,20 @@ pub fn environment_of(objects: &[Object], name: &str) -> BTreeMap<String, String
     environment(objects, workload, &containers(workload)[0])
 }
 
+/// As [`environment_of`], at a server that knows no users and is no cluster, with folders below `dir`.
+pub fn environment_at(objects: &[Object], name: &str, nats: &NatsServer, dir: &Path) -> BTreeMap<String, String> {
+    let mut env = at_home(environment_of(objects, name), &nats.url(), dir);
+    env.remove("NATS_USER");
+    env.remove("NATS_PASSWORD");
+    if env.contains_key("NATS_EXPORTER_TARGETS") {
+        env.insert("NATS_EXPORTER_TARGETS".to_owned(), format!("nats-0,{}", nats.monitor_url()));
+    }
+    if env.contains_key("EVIDENCE_REPLICAS") {
+        env.insert("EVIDENCE_REPLICAS".to_owned(), "1".to_owned());
+    }
+    env
+}
+
 /// The address behind a port's name, as the ready file tells it.
 fn address<'a>(ready: &'a Value, port: &str) -> &'a str {
     let service = ready.as_object().unwrap().values().next().unwrap();
@@ -46,7 +60,7 @@ fn address<'a>(ready: &'a Value, port: &str) -> &'a str {
 }
 
 /// Asks every probe of a container, and its metrics.
-async fn probes_answer(name: &str, container: &Value, ready: &Value) {
+pub async fn probes_answer(name: &str, container: &Value, ready: &Value) {
     let is_named = |port: &Value| list(&container["ports"]).iter().any(|p| p["name"] == *port);
     for kind in ["startupProbe", "livenessProbe", "readinessProbe"] {
         let get = &container[kind]["httpGet"];
@@ -76,13 +90,7 @@ async fn runs_as_in(overlay_name: &str, names: &[&str], change: impl Fn(&mut BTr
     for name in names {
         let folder = dir.path().join(name);
         std::fs::create_dir(&folder).unwrap();
-        let mut env = at_home(environment_of(&objects, name), &nats.url(), &folder);
-        // This server knows no users.
-        env.remove("NATS_USER");
-        env.remove("NATS_PASSWORD");
-        if env.contains_key("NATS_EXPORTER_TARGETS") {
-            env.insert("NATS_EXPORTER_TARGETS".to_owned(), format!("nats-0,{}", nats.monitor_url()));
-        }
+        let mut env = environment_at(&objects, name, &nats, &folder);
         change(&mut env);
         running.push((*name, Proc::builder(cargo_bin(&format!("agentforge-{name}"))).envs(env).start()));
     }
@@ -122,11 +130,5 @@ async fn services_of_a_branch_run_on_its_postgres_and_answer_their_probes() {
 #[tokio::test]
 async fn services_of_a_site_run_on_sqlite_and_answer_their_probes() {
     let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
-    runs_as_in("edge", &["orchestrator", "worker", "syncdaemon", "nats-exporter"], |env| {
-        if env.contains_key("SYNC_QUEUE_DIR") {
-            // One server is no cluster of three.
-            env.insert("EVIDENCE_REPLICAS".to_owned(), "1".to_owned());
-        }
-    })
-    .await;
+    runs_as_in("edge", &["orchestrator", "worker", "syncdaemon", "nats-exporter"], |_| ()).await;
 }
