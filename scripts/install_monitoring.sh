@@ -14,5 +14,4 @@ helm repo add prometheus-community https://prometheus-community.github.io/helm-c
 helm upgrade --install kube-prom prometheus-community/kube-prometheus-stack \
     --namespace monitoring --create-namespace --wait --timeout 10m \
     --set prometheus.prometheusSpec.scrapeInterval=15s
-kubectl apply -k k8s/cluster/network-policies
 kubectl -n monitoring wait --for=condition=Available --timeout=5m deployment --all

@@ -4,7 +4,8 @@
 //! services' own words about what they call. Then every pair of peers is asked about every port.
 
 use crate::manifests::{
-    OVERLAYS, Object, containers, environment, jobs, list, overlay, pod_labels, render, seek, selects, workloads,
+    OVERLAYS, Object, containers, environment, jobs, list, overlay, pod_labels, render, root, seek, selects, texts,
+    workloads,
 };
 use agentforge_harness::{cargo_bin, require};
 use serde_json::Value;
@@ -330,6 +331,32 @@ fn other_namespaces_have_the_other_end_of_each_edge() {
                 });
             assert!(is_there, "{name}: {from} -> {to}:{port} has no policy in {other}");
         }
+    }
+}
+
+#[test]
+fn policies_of_other_namespaces_are_for_those_who_want_them() {
+    let Some(()) = require("kubectl") else { return };
+    // A policy that selects a pod denies it everything else: nothing applies them along the way.
+    assert!(render("k8s/cluster").iter().all(|o| o.kind() != "NetworkPolicy"));
+    for script in std::fs::read_dir(root().join("scripts")).unwrap().flatten().filter(|e| e.path().is_file()) {
+        let text = String::from_utf8_lossy(&std::fs::read(script.path()).unwrap()).into_owned();
+        assert!(!text.contains("cluster/network-policies"), "{}", script.path().display());
+    }
+    // The scaler's second trigger crosses from one of them to the other.
+    let production = overlay("production");
+    let triggers = seek(&production, "ScaledObject", "worker").unwrap().list("/spec/triggers");
+    let address = triggers.iter().find_map(|t| t["metadata"]["serverAddress"].as_str()).unwrap();
+    let port = endpoints(address)[0].1;
+    let apart = render("k8s/cluster/network-policies");
+    for (namespace, rules, side, other) in
+        [("keda", "/spec/egress", "to", "monitoring"), ("monitoring", "/spec/ingress", "from", "keda")]
+    {
+        let names = |of: &Value| texts(&of["namespaceSelector"]["matchLabels"]).values().any(|name| name == other);
+        let mut rules = apart.iter().filter(|p| p.namespace() == Some(namespace)).flat_map(|p| p.list(rules));
+        let is_there = rules
+            .any(|rule| list(&rule["ports"]).iter().any(|p| p["port"] == port) && list(&rule[side]).iter().any(names));
+        assert!(is_there, "{namespace} has no end of the edge from keda to Prometheus");
     }
 }
 
