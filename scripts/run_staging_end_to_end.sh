@@ -24,6 +24,12 @@ kubectl apply --server-side -k "$overlay"
 kubectl -n "$NS" rollout status --timeout=10m statefulset/nats
 kubectl -n "$NS" wait --for=condition=Available --timeout=10m deployment --all
 
+# A change of a generated ConfigMap is another one. Argo CD prunes the former; an apply does not, and the quota counts.
+current="$(kubectl kustomize "$overlay" | sed -n 's/^  name: \(\(agentforge-env\|nats-config\)-[a-z0-9]*\)$/configmap\/\1/p')"
+[ -n "$current" ] || { echo "the overlay has no generated ConfigMap" >&2; exit 1; }
+kubectl -n "$NS" get configmap -o name | grep -E '^configmap/(agentforge-env|nats-config)-' | grep -vxF "$current" |
+    xargs -r kubectl -n "$NS" delete || true
+
 for policy in default-deny allow-dns services-to-nats allow-services-to-nats allow-backlog-to-nats allow-keda-to-nats; do
     kubectl -n "$NS" get networkpolicy "$policy" >/dev/null || { echo "the policy $policy is missing" >&2; exit 1; }
 done

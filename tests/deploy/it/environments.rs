@@ -161,6 +161,9 @@ fn sizes(objects: &[Object], facts: &Facts) {
     // NATS counts GB and MB in powers of two.
     let store = quantity(&env["JS_MAX_FILE_STORE"].replace("GB", "Gi").replace("MB", "Mi"));
     assert!(store <= quantity(volume) * 0.8, "{}: {store} of {volume}", facts.overlay);
+    let limit = quantity(containers(nats)[0]["resources"]["limits"]["memory"].as_str().unwrap());
+    let share = quantity(&env["GOMEMLIMIT"].replace("MiB", "Mi")) / limit;
+    assert!((0.75..0.9).contains(&share), "{}: the server may use {share} of its limit", facts.overlay);
     let mount = list(&containers(nats)[0]["volumeMounts"]).iter().find(|m| m["name"] == "js").unwrap();
     assert_eq!(mount["mountPath"], "/lib/nats");
     assert_eq!(*nats.at("/spec/persistentVolumeClaimRetentionPolicy/whenDeleted"), "Retain");

@@ -1,8 +1,8 @@
 //! Three servers that are one, as production runs them.
 
 use super::{Server, WAIT, login};
-use crate::manifests::overlay;
-use agentforge_harness::{eventually, free_port, require};
+use crate::manifests::{containers, find, list, overlay};
+use agentforge_harness::{eventually, free_port, http_get, require};
 use async_nats::jetstream::{self, stream};
 use std::time::Duration;
 
@@ -90,7 +90,23 @@ async fn production_loses_nothing_when_a_server_is_killed_under_load() {
         if count == total && whole { Ok(()) } else { Err(format!("{count} of {total}, {replicas:?}")) }
     })
     .await;
+    let objects = overlay("production");
+    let container = &containers(find(&objects, "StatefulSet", "nats"))[0];
     for server in &servers {
-        assert_eq!(server.get("/varz").await["cluster"]["name"], "agentforge");
+        let varz = server.get("/varz").await;
+        assert_eq!(varz["cluster"]["name"], "agentforge");
+        // By these KEDA's scaler goes from one server to the one that leads the consumer.
+        assert_eq!(list(&varz["connect_urls"]).len(), 3, "{varz}");
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let url = server.monitor_url(container[probe]["httpGet"]["path"].as_str().unwrap());
+            eventually(WAIT, &format!("{probe} {url}"), || async {
+                match http_get(&url, &[]).await {
+                    Ok((200, _)) => Ok(()),
+                    Ok((_, body)) => Err(String::from_utf8_lossy(&body).into_owned()),
+                    Err(e) => Err(e.to_string()),
+                }
+            })
+            .await;
+        }
     }
 }
