@@ -1,7 +1,7 @@
 //! Every pod keeps to the restricted Pod Security Standard and to our own rules on top of it.
 
 use crate::manifests::{
-    OVERLAYS, Object, containers, environment, jobs, list, overlay, pod_labels, selects, workloads,
+    OVERLAYS, Object, containers, environment, jobs, list, overlay, pod_labels, seek, selects, texts, workloads,
 };
 use agentforge_harness::require;
 use serde_json::{Value, json};
@@ -113,6 +113,30 @@ fn a_volume_that_is_mounted_is_there_and_one_that_is_there_is_mounted() {
                     assert!(crate::manifests::seek(objects, of, name).is_some(), "{place}: there is no {of} {name}");
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn who_reads_a_secret_of_a_vault_mounts_it() {
+    let Some(()) = require("kubectl") else { return };
+    for name in ["azure-feature", "azure-production"] {
+        assert!(overlay(name).iter().any(|o| o.kind() == "SecretProviderClass"), "{name}");
+    }
+    each(|place, objects, workload| {
+        for class in objects.iter().filter(|o| o.kind() == "SecretProviderClass") {
+            let makes = |name: &Value| class.list("/spec/secretObjects").iter().any(|made| made["secretName"] == *name);
+            let mut variables = containers(workload).iter().flat_map(|c| list(&c["env"]));
+            let reads = variables.any(|env| makes(&env["valueFrom"]["secretKeyRef"]["name"]));
+            let mut volumes = workload.list("/spec/template/spec/volumes").iter();
+            let mounts = volumes.any(|v| v["csi"]["volumeAttributes"]["secretProviderClass"] == class.name());
+            // The driver makes the Secret for a pod that mounts its class, and takes it away with the last one.
+            assert_eq!(reads, mounts, "{place} and the Secret of {}", class.name());
+            let identity = pod_labels(workload).get("azure.workload.identity/use").is_some_and(|v| v == "true");
+            let account = seek(objects, "ServiceAccount", workload.text("/spec/template/spec/serviceAccountName"));
+            let annotations = account.map(|a| texts(a.at("/metadata/annotations"))).unwrap_or_default();
+            let is_known = identity && annotations.contains_key("azure.workload.identity/client-id");
+            assert!(!mounts || is_known, "{place} has no identity for the vault");
         }
     });
 }

@@ -11,7 +11,14 @@ use std::sync::OnceLock;
 /// Everything that is ever applied.
 pub fn roots() -> Vec<String> {
     let overlays = OVERLAYS.iter().map(|name| format!("overlays/{name}"));
-    let apart = ["overlays/staging/jobs", "k8s/argocd", "k8s/cluster", "k8s/cluster/azure-monitor"];
+    let apart = [
+        "overlays/staging/jobs",
+        "k8s/argocd",
+        "k8s/argocd/site",
+        "k8s/cluster",
+        "k8s/cluster/azure-monitor",
+        "k8s/cluster/network-policies",
+    ];
     overlays.chain(apart.map(str::to_owned)).collect()
 }
 
