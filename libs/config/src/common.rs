@@ -43,6 +43,20 @@ pub const OTEL_EXPORTER_OTLP_ENDPOINT: Setting = Setting::new(
     "http:// or https:// URL",
     "The OTLP gRPC collector that receives traces. Not set: no traces are exported.",
 );
+/// Traces at all.
+pub const OTEL_SDK_DISABLED: Setting = Setting::new(
+    "OTEL_SDK_DISABLED",
+    Some("false"),
+    "true or false",
+    "Turns traces off: no ids in logs, none in messages but a caller's own, nothing exported.",
+);
+/// Metrics at all.
+pub const METRICS: Setting = Setting::new(
+    "METRICS",
+    Some("on"),
+    "on or off",
+    "Whether metrics are recorded. off: /metrics is empty and nothing is counted, for places where nobody scrapes.",
+);
 /// The metrics listener.
 pub const METRICS_PORT: Setting =
     Setting::new("METRICS_PORT", Some("7777"), "port 0-65535; 0 takes a free one", "Where /metrics is served.");
@@ -75,13 +89,15 @@ pub const READY_FILE: Setting = Setting::new(
     "Written when the listeners are open: a JSON object that names each service's addresses and process id.",
 );
 
-const SETTINGS: [Setting; 12] = [
+const SETTINGS: [Setting; 14] = [
     ENV,
     MISSION,
     SITE,
     LOG_LEVEL,
     LOG_FORMAT,
     OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_SDK_DISABLED,
+    METRICS,
     METRICS_PORT,
     SHUTDOWN_GRACE,
     SHUTDOWN_PAUSE,
@@ -127,6 +143,10 @@ pub struct Common {
     pub log_format: LogFormat,
     /// The OTLP gRPC collector; `None` exports no traces.
     pub otlp_endpoint: Option<Url>,
+    /// Whether there are traces.
+    pub traces: bool,
+    /// Whether metrics are recorded.
+    pub metrics: bool,
     /// The port of /metrics; 0 takes a free one.
     pub metrics_port: u16,
     /// How long a drain may take after the stop.
@@ -154,11 +174,12 @@ impl Common {
         let log_level = reader.get::<Filter>(&LOG_LEVEL).0;
         let format = if std::io::stderr().is_terminal() { "text" } else { "json" };
         let log_format = reader.get_or(&LOG_FORMAT, format);
-        let otlp_endpoint = reader.opt::<HttpUrl>(&OTEL_EXPORTER_OTLP_ENDPOINT).map(|url| url.0);
         Self {
             log_level,
             log_format,
-            otlp_endpoint,
+            otlp_endpoint: Self::read_otlp_endpoint(reader),
+            traces: !reader.get::<bool>(&OTEL_SDK_DISABLED),
+            metrics: reader.get(&METRICS),
             metrics_port: reader.get(&METRICS_PORT),
             shutdown_grace: reader.get_in(&SHUTDOWN_GRACE, ..=Duration::from_secs(3600)),
             shutdown_pause: reader.get_or::<Pause>(&SHUTDOWN_PAUSE, if is_dev { "0s" } else { "3s" }).0,
@@ -169,6 +190,11 @@ impl Common {
             mission,
             site,
         }
+    }
+
+    /// Where traces go, for a program that reads no other of these settings.
+    pub fn read_otlp_endpoint(reader: &mut Reader<'_>) -> Option<Url> {
+        reader.opt::<HttpUrl>(&OTEL_EXPORTER_OTLP_ENDPOINT).map(|url| url.0)
     }
 
     /// Whether this is the lenient environment of a developer's machine.
@@ -312,6 +338,8 @@ mod tests {
             ("LOG_LEVEL", "loud"),
             ("LOG_FORMAT", "xml"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://x"),
+            ("OTEL_SDK_DISABLED", "perhaps"),
+            ("METRICS", "some"),
             ("METRICS_PORT", "70000"),
             ("SHUTDOWN_GRACE", "2h"),
             ("SHUTDOWN_PAUSE", "1h"),

@@ -17,7 +17,8 @@ pub fn catalogue_markdown(groups: &[(&str, &[&[Metric]])]) -> String {
         let by_name: BTreeMap<_, _> =
             lists.iter().flat_map(|list| list.iter()).map(|metric| (metric.name, metric)).collect();
         for metric in by_name.values() {
-            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let values = metric.values.iter().copied().chain(std::iter::repeat(&[][..]));
+            let labels: Vec<_> = metric.labels.iter().zip(values).map(|(name, values)| label(name, values)).collect();
             let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
             let help = metric.help.replace('|', "\\|").replace('<', "&lt;");
             let _ = writeln!(
@@ -47,6 +48,14 @@ pub fn check(catalogue: &[&[Metric]]) -> Vec<String> {
     faults
 }
 
+/// A label, with the values that it can have where they are few.
+fn label(name: &str, values: &[&str]) -> String {
+    match values {
+        [] => format!("`{name}`"),
+        values => format!("`{name}` ({})", values.join(", ")),
+    }
+}
+
 fn problems(metric: &Metric) -> Vec<String> {
     let mut out = Vec::new();
     let word = |s: &str| {
@@ -67,6 +76,9 @@ fn problems(metric: &Metric) -> Vec<String> {
         if !word(label) || matches!(*label, "le" | "quantile" | "job" | "instance") {
             out.push(format!("label {label} is not allowed"));
         }
+    }
+    if !metric.values.is_empty() && metric.values.len() != metric.labels.len() {
+        out.push("there is a list of values for each label, or for none".to_owned());
     }
     if let Kind::Histogram(buckets) = metric.kind {
         let ascending = buckets.windows(2).all(|pair| pair[0] < pair[1]);
@@ -105,7 +117,8 @@ fn bounds(kind: &Kind) -> String {
 mod tests {
     use super::*;
 
-    const A: Metric = Metric::counter("agentforge_a_total", &["tool", "reason"], "A|s seen.");
+    const A: Metric =
+        Metric::counter("agentforge_a_total", &["tool", "reason"], "A|s seen.").of(&[&[], &["late", "lost"]]);
     const B: Metric = Metric::histogram("agentforge_b_seconds", &[0.1, 1.0, 1200.0], &[], "How long B takes.");
 
     #[test]
@@ -115,7 +128,7 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| `agentforge_a_total` | counter | count | `tool`, `reason` | A\\|s seen. |",
+                "| `agentforge_a_total` | counter | count | `tool`, `reason` (late, lost) | A\\|s seen. |",
                 "| `agentforge_b_seconds` | histogram | seconds | – | How long B takes. Buckets from 0.1 to 1200. |",
             ]
         );
@@ -133,6 +146,7 @@ mod tests {
             Metric::gauge("h", &[], " "),
             Metric::histogram("i", &[2.0, 1.0], &[], "h"),
             Metric::histogram("j", &[], &[], "h"),
+            Metric::counter("k_total", &["a", "b"], "h").of(&[&["x"]]),
         ];
         for metric in bad {
             assert_eq!(check(&[&[metric]]).len(), 1, "{}", metric.name);

@@ -40,6 +40,9 @@ pub struct Metric {
     pub unit: Unit,
     /// The labels' names, in the order in which values are given.
     pub labels: &'static [&'static str],
+    /// The values that each label can have, in the labels' order, where they are a closed set; an empty list
+    /// for a label of open values, and no lists at all where every label is such.
+    pub values: &'static [&'static [&'static str]],
     /// One sentence for `# HELP` and the catalogue.
     pub help: &'static str,
 }
@@ -49,12 +52,12 @@ static METADATA: Metadata<'static> = Metadata::new("agentforge", Level::INFO, No
 impl Metric {
     /// Declares a counter.
     pub const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Counter, unit: unit_of(name), labels, help }
+        Self { name, kind: Kind::Counter, unit: unit_of(name), labels, values: &[], help }
     }
 
     /// Declares a gauge.
     pub const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
-        Self { name, kind: Kind::Gauge, unit: unit_of(name), labels, help }
+        Self { name, kind: Kind::Gauge, unit: unit_of(name), labels, values: &[], help }
     }
 
     /// Declares a histogram; `buckets` are upper bounds in its unit, ascending.
@@ -64,7 +67,32 @@ impl Metric {
         labels: &'static [&'static str],
         help: &'static str,
     ) -> Self {
-        Self { name, kind: Kind::Histogram(buckets), unit: unit_of(name), labels, help }
+        Self { name, kind: Kind::Histogram(buckets), unit: unit_of(name), labels, values: &[], help }
+    }
+
+    /// The same, with the values that its labels can have. A counter or histogram whose labels all have such a
+    /// list stands on the page from the start, at zero: of a series that begins at one, no rate is ever seen.
+    pub const fn of(self, values: &'static [&'static [&'static str]]) -> Self {
+        Self { values, ..self }
+    }
+
+    /// Puts the series on the page whose first labels are `given`, with every value that the others can have:
+    /// for a counter or histogram with a label of open values, such as an endpoint, as soon as one is known.
+    pub fn begin(&self, given: &[&str]) {
+        for labels in combinations(given, self.values.get(given.len()..).unwrap_or_default()) {
+            match self.kind {
+                Kind::Counter => self.add(&labels, 0),
+                Kind::Histogram(_) => drop(self.histogram_handle(&labels)),
+                // Zero would be a statement.
+                Kind::Gauge => {}
+            }
+        }
+    }
+
+    /// Whether every series that there can be is known beforehand.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.labels.is_empty()
+            || (self.values.len() == self.labels.len() && self.values.iter().all(|values| !values.is_empty()))
     }
 
     /// The counter with these label values, registered if new.
@@ -116,7 +144,7 @@ impl Metric {
         self.histogram_handle(label_values).record(value);
     }
 
-    fn key(&self, label_values: &[&str]) -> Key {
+    pub(crate) fn key(&self, label_values: &[&str]) -> Key {
         debug_assert_eq!(self.labels.len(), label_values.len(), "{} has labels {:?}", self.name, self.labels);
         if self.labels.is_empty() {
             return Key::from_static_name(self.name);
@@ -125,6 +153,17 @@ impl Metric {
         let labels: Vec<Label> = labels.map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
         Key::from_parts(self.name, labels)
     }
+}
+
+/// Every choice of one value from each list, after `given`.
+pub(crate) fn combinations<'a>(given: &[&'a str], lists: &[&[&'a str]]) -> Vec<Vec<&'a str>> {
+    lists.iter().fold(vec![given.to_vec()], |begun, list| {
+        let with = |start: &Vec<&'a str>| {
+            let start = start.clone();
+            list.iter().map(move |value| start.iter().copied().chain([*value]).collect::<Vec<_>>())
+        };
+        begun.iter().flat_map(with).collect()
+    })
 }
 
 const fn unit_of(name: &str) -> Unit {
@@ -165,6 +204,15 @@ const fn strip_suffix<'a>(text: &'a [u8], end: &[u8]) -> &'a [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_choice_is_made_once() {
+        assert_eq!(combinations(&[], &[]), [Vec::<&str>::new()]);
+        assert_eq!(combinations(&["e"], &[&["x", "y"]]), [["e", "x"], ["e", "y"]]);
+        let all = combinations(&[], &[&["a", "b"], &["x", "y"]]);
+        assert_eq!(all, [["a", "x"], ["a", "y"], ["b", "x"], ["b", "y"]]);
+        assert!(combinations(&[], &[&["a"], &[]]).is_empty(), "an open label has no series beforehand");
+    }
 
     #[test]
     fn units_come_from_names() {

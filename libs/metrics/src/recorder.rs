@@ -4,6 +4,7 @@
 //! the first install therefore get a recorder of their own behind the same global one, so that a
 //! process may start services one by one. Rendering joins them.
 
+use crate::metric::combinations;
 use crate::{Kind, Metric, Unit};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -15,7 +16,7 @@ const UNDECLARED_BUCKETS: &[f64] = crate::buckets::REQUEST_SECONDS;
 
 /// Renders the process's metrics. Cheap to clone.
 #[derive(Clone)]
-pub struct Handle(Arc<Shared>);
+pub struct Handle(Option<Arc<Shared>>);
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -23,29 +24,39 @@ impl std::fmt::Debug for Handle {
     }
 }
 
+static HANDLE: OnceLock<Handle> = OnceLock::new();
+
 /// Installs the process's recorder with the buckets of `catalogue`, describes every metric and
-/// starts label-less counters and histograms at zero. Further calls add what is new and return the
-/// same handle. If another library installed a recorder first, ours stays empty.
+/// starts counters and histograms at zero whose series are known beforehand. Further calls add what is new and
+/// return the same handle. If another library installed a recorder first, ours stays empty.
 pub fn install(catalogue: &[&[Metric]]) -> Handle {
-    static HANDLE: OnceLock<Handle> = OnceLock::new();
     let handle = HANDLE.get_or_init(|| {
         let shared = Arc::new(Shared::new(catalogue));
         if metrics::set_global_recorder(Front(shared.clone())).is_ok() {
             shared.process.describe();
         }
-        Handle(shared)
+        Handle(Some(shared))
     });
-    handle.0.declare(catalogue);
+    if let Some(shared) = &handle.0 {
+        shared.declare(catalogue);
+    }
     handle.clone()
+}
+
+/// Decides that the process records nothing: each handle is one that does nothing, and the page is empty. The
+/// first of this and [`install`] holds for the life of the process.
+pub fn record_nothing() -> Handle {
+    HANDLE.get_or_init(|| Handle(None)).clone()
 }
 
 impl Handle {
     /// The metrics in the Prometheus text format, families sorted by name; process_* is collected
     /// now. Reads /proc, which takes well under a millisecond.
     pub fn render(&self) -> String {
-        self.0.process.collect();
-        let mut text = self.0.main_handle.render();
-        for late in self.0.late.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        let Some(shared) = &self.0 else { return String::new() };
+        shared.process.collect();
+        let mut text = shared.main_handle.render();
+        for late in shared.late.read().unwrap_or_else(PoisonError::into_inner).iter() {
             text.push_str(&late.handle.render());
         }
         // Families are separated by an empty line; the recorder gives them in random order.
@@ -62,8 +73,9 @@ impl Handle {
     /// Moves observations into their buckets. Call it every few seconds: between calls each
     /// observation takes memory.
     pub fn upkeep(&self) {
-        self.0.main_handle.run_upkeep();
-        for late in self.0.late.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        let Some(shared) = &self.0 else { return };
+        shared.main_handle.run_upkeep();
+        for late in shared.late.read().unwrap_or_else(PoisonError::into_inner).iter() {
             late.handle.run_upkeep();
         }
     }
@@ -136,27 +148,23 @@ impl Shared {
         self.late.write().unwrap_or_else(PoisonError::into_inner).push(late);
     }
 
-    /// Describes a metric and, where it has no labels, makes it show from the start.
+    /// Describes a metric and makes the series show from the start that are known beforehand.
     fn start(&self, metric: &Metric) {
         let name = KeyName::from_const_str(metric.name);
-        let key = Key::from_static_name(metric.name);
+        let known = if metric.is_closed() { combinations(&[], metric.values) } else { vec![] };
+        let keys = known.iter().map(|labels| metric.key(labels));
         let metadata = Metadata::new("agentforge", metrics::Level::INFO, None);
         let unit = Some(unit_of(metric.unit));
         let help = SharedString::const_str(metric.help);
-        let without_labels = metric.labels.is_empty();
         match metric.kind {
             Kind::Counter => {
                 self.main.describe_counter(name, unit, help);
-                if without_labels {
-                    self.main.register_counter(&key, &metadata).increment(0);
-                }
+                keys.for_each(|key| self.main.register_counter(&key, &metadata).increment(0));
             }
             Kind::Gauge => self.main.describe_gauge(name, unit, help),
             Kind::Histogram(_) => self.for_histogram(metric.name, |recorder| {
                 recorder.describe_histogram(name, unit, help);
-                if without_labels {
-                    let _ = recorder.register_histogram(&key, &metadata);
-                }
+                keys.for_each(|key| drop(recorder.register_histogram(&key, &metadata)));
             }),
         }
     }

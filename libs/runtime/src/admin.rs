@@ -54,7 +54,7 @@ async fn readyz(State(runtime): State<Runtime>) -> Response {
 async fn metrics(State(runtime): State<Runtime>) -> Response {
     // Keeps the gauge of readiness true also when nobody asks /readyz.
     let _ = runtime.readiness().ready_body();
-    let text = runtime.process().render_metrics();
+    let text = runtime.process().scrape().await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

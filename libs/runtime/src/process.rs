@@ -3,12 +3,13 @@
 //! `init` may be called again; the first call decides about logs and traces, later ones only add
 //! metrics. That is how several services, and tests, share one process.
 
+use crate::scrape::Refreshers;
 use crate::{metrics, telemetry};
 use agentforge_config::{Common, LogFormat};
 use agentforge_metrics::{Handle, Metric};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How often observations move into their buckets and runtime gauges are set.
@@ -18,7 +19,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Process {
     metrics: Handle,
-    exporter: Option<Arc<SdkTracerProvider>>,
+    refreshers: Refreshers,
+    exporter: Option<SdkTracerProvider>,
 }
 
 static PROCESS: OnceLock<Process> = OnceLock::new();
@@ -30,20 +32,23 @@ impl Process {
     }
 
     /// Sets up the globals: rustls' ring provider, the log subscriber, the recorder with the given
-    /// metrics and the chassis's own, the trace exporter if an endpoint is set, and a log line for
-    /// panics. Needs a running tokio runtime. Harmless when called again.
+    /// metrics and the chassis's own (none of it with METRICS=off), the trace exporter if an endpoint is set,
+    /// and a log line for panics. Needs a running tokio runtime. Harmless when called again.
     pub fn init_as(name: &'static str, common: &Common, catalogues: &[&[Metric]]) -> Self {
         let mut all = catalogues.to_vec();
         all.push(metrics::METRICS);
-        let handle = agentforge_metrics::install(&all);
+        let handle = match common.metrics {
+            true => agentforge_metrics::install(&all),
+            false => agentforge_metrics::record_nothing(),
+        };
         PROCESS
             .get_or_init(|| {
                 install_tls_provider();
                 raise_open_files();
-                let exporter = telemetry::install(name, common).map(Arc::new);
+                let exporter = telemetry::install(name, common);
                 std::panic::set_hook(Box::new(telemetry::log_panic));
                 start_upkeep(handle.clone());
-                Self { metrics: handle, exporter }
+                Self { metrics: handle, refreshers: Refreshers::default(), exporter }
             })
             .clone()
     }
@@ -57,28 +62,27 @@ impl Process {
                 let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
                 telemetry::install_logs("test", &level, LogFormat::Text);
                 start_upkeep(handle.clone());
-                Self { metrics: handle, exporter: None }
+                Self { metrics: handle, refreshers: Refreshers::default(), exporter: None }
             })
             .clone()
     }
 
-    /// The metrics of the whole process in the Prometheus text format.
-    pub fn render_metrics(&self) -> String {
+    /// The metrics of the whole process in the Prometheus text format. Gauges that are counted elsewhere are
+    /// counted for it, within half a second; what takes longer stays as it was.
+    pub async fn scrape(&self) -> String {
+        self.refreshers.run().await;
         self.metrics.render()
+    }
+
+    pub(crate) fn refreshers(&self) -> &Refreshers {
+        &self.refreshers
     }
 
     /// Sends what is left of the traces, for at most `limit`. The last act of a process: nothing
     /// is exported after it.
     pub async fn flush(&self, limit: Duration) {
-        let Some(exporter) = self.exporter.clone() else {
-            return;
-        };
-        // Blocks while the batch is sent, so it must not hold a worker thread.
-        let flushed = tokio::task::spawn_blocking(move || exporter.shutdown_with_timeout(limit));
-        match tokio::time::timeout(limit + Duration::from_secs(1), flushed).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "traces were not all sent"),
-            _ => tracing::warn!("traces were not all sent in time"),
+        if let Some(exporter) = self.exporter.clone() {
+            telemetry::shut_down(exporter, limit).await;
         }
     }
 }

@@ -47,6 +47,15 @@ impl Runtime {
         Self { serves_metrics: false, ..self }
     }
 
+    /// Has `refresh` set gauges whenever somebody scrapes, until the stop: for what is counted elsewhere, such as
+    /// in a database. It may be dropped at any await, after half a second.
+    pub fn on_scrape<F>(&self, refresh: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.process.refreshers().add(self.stop.clone(), refresh);
+    }
+
     /// The service's name.
     pub fn name(&self) -> &'static str {
         self.name

@@ -95,6 +95,7 @@ impl Supervisor {
         F: Future<Output = Result<(), anyhow::Error>> + Send + 'static,
     {
         let inner = self.0.clone();
+        metrics::TASK_FAILURES.add(&[inner.service, name], 0);
         let running = Running::enter(&inner, name);
         let span = crate::telemetry::task_scope(inner.service, name);
         let watched = async move {

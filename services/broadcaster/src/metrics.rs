@@ -12,12 +12,44 @@ use std::{
 /// Endpoints in metrics, in the life of a process.
 static ENDPOINTS: Bounded = Bounded::new(1024);
 
+/// Why an attempt did not deliver.
+const REASONS: [&str; 15] = [
+    "redirect",
+    "gone",
+    "too_many_requests",
+    "client_error",
+    "service_unavailable",
+    "server_error",
+    "status",
+    "egress_refused",
+    "dns",
+    "connect",
+    "tls",
+    "protocol",
+    "reset",
+    "timeout",
+    "bad_url",
+];
+/// Why a message became a dead letter: the last attempt's reason, or that it is no event, has no place among the
+/// retries, or waited there too long.
+const DEAD_REASONS: [&str; REASONS.len() + 3] = {
+    let mut all = [""; REASONS.len() + 3];
+    let mut n = 0;
+    while n < REASONS.len() {
+        all[n] = REASONS[n];
+        n += 1;
+    }
+    (all[n], all[n + 1], all[n + 2]) = ("invalid", "too_large", "expired");
+    all
+};
+
 /// Messages.
 pub const PROCESSED: Metric = Metric::counter(
     "broadcaster_messages_processed_total",
     &["status"],
     "Messages that were settled: delivered, retried, dead, set_aside (an open circuit), handed_back (a stop).",
-);
+)
+.of(&[&["delivered", "retried", "dead", "set_aside", "handed_back"]]);
 /// Requests with an answer.
 pub const REQUESTS: Metric = Metric::counter(
     "broadcaster_webhook_requests_total",
@@ -29,7 +61,8 @@ pub const ERRORS: Metric = Metric::counter(
     "broadcaster_webhook_errors_total",
     &["endpoint", "reason"],
     "Attempts that did not deliver, by reason: a class of status, dns, connect, tls, timeout, reset, egress_refused.",
-);
+)
+.of(&[&[], &REASONS]);
 /// The connection.
 pub const NATS_CONNECTED: Metric =
     Metric::gauge("broadcaster_nats_connected", &[], "1 while the broadcaster is connected to NATS, else 0.");
@@ -67,7 +100,8 @@ pub const PARKED: Metric = Metric::gauge(
 );
 /// Given up.
 pub const DEAD: Metric =
-    Metric::counter("broadcaster_dead_letters_total", &["endpoint", "reason"], "Messages that became dead letters.");
+    Metric::counter("broadcaster_dead_letters_total", &["endpoint", "reason"], "Messages that became dead letters.")
+        .of(&[&[], &DEAD_REASONS]);
 /// In work.
 pub const INFLIGHT: Metric =
     Metric::gauge("broadcaster_inflight", &["endpoint"], "Messages in work for this endpoint now.");
@@ -85,7 +119,8 @@ pub const RELOADS: Metric = Metric::counter(
     "broadcaster_endpoint_reloads_total",
     &["outcome"],
     "Changes of the endpoints file: applied, or refused (the old endpoints stay).",
-);
+)
+.of(&[&["applied", "refused"]]);
 /// That could not be kept.
 pub const STORE_HELD: Metric = Metric::gauge(
     "broadcaster_store_held",
@@ -151,6 +186,8 @@ impl Meters {
     /// Makes the handles.
     pub fn new(endpoint: &str) -> Self {
         let label = ENDPOINTS.label(endpoint).to_owned();
+        ERRORS.begin(&[&label]);
+        DEAD.begin(&[&label]);
         Self {
             statuses: (0..STATUSES).map(|_| OnceLock::new()).collect(),
             errors: Mutex::default(),

@@ -119,6 +119,7 @@ impl Service for Broadcaster {
             async move { Ok(serve_http(listener, router, stop, grace).await?) }
         };
         supervisor.spawn("http", OnEnd::Stop, http);
+        metrics::STORE_HELD.shift(&[], 0.0);
         let gates = (readiness.gate("nats", true), readiness.gate("streams", true));
         supervisor.spawn("streams", OnEnd::Stop, make_streams(fleet.clone(), made, gates.1, stop.clone()));
         supervisor.spawn("connection", OnEnd::Stop, watch_connection(fleet.clone(), gates.0, stop.clone()));

@@ -46,6 +46,7 @@ impl Collector {
     pub fn new(config: Arc<Config>, client: Client) -> Arc<Self> {
         for endpoint in &config.endpoints {
             metrics::SERIES_DROPPED.add(&[endpoint.as_str()], 0);
+            config.targets.iter().for_each(|target| metrics::SCRAPE_ERRORS.begin(&[&target.id, endpoint.as_str()]));
         }
         Arc::new(Self { config, client, running: Mutex::default(), failing: Mutex::default() })
     }

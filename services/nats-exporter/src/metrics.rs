@@ -147,7 +147,8 @@ pub const SCRAPE_ERRORS: Metric = Metric::counter(
     "nats_exporter_scrape_errors_total",
     &["server_id", "endpoint", "reason"],
     "Endpoints that could not be read: connect, timeout, broken, status, too_large, invalid, duplicate_server.",
-);
+)
+.of(&[&[], &[], &["connect", "timeout", "broken", "status", "too_large", "invalid", "duplicate_server"]]);
 /// What had no place.
 pub const SERIES_DROPPED: Metric = Metric::counter(
     "nats_exporter_series_dropped_total",

@@ -91,7 +91,7 @@ async fn answer(page: &Page, headers: &HeaderMap) -> Response {
     let Some(snapshot) = page.collector.collect(deadline).await else {
         return (StatusCode::INTERNAL_SERVER_ERROR, "the collection failed; the log has more\n").into_response();
     };
-    let own = own_text(&page.runtime);
+    let own = own_text(&page.runtime).await;
     let content_type = (header::CONTENT_TYPE, CONTENT_TYPE);
     if page.gzip && accepts_gzip(headers) {
         let headers = [content_type, (header::CONTENT_ENCODING, "gzip")];
@@ -111,8 +111,8 @@ fn body(pieces: impl Iterator<Item = Bytes> + Send + 'static, permit: OwnedSemap
 
 /// The metrics of the process. Where another listener of the process has them, only what belongs to
 /// this service.
-fn own_text(runtime: &Runtime) -> String {
-    let all = runtime.process().render_metrics();
+async fn own_text(runtime: &Runtime) -> String {
+    let all = runtime.process().scrape().await;
     if runtime.serves_metrics() {
         return all;
     }

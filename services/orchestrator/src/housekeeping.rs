@@ -8,6 +8,7 @@ use agentforge_jetstream::Nats;
 use agentforge_proto::time::Micros;
 use agentforge_runtime::Gate;
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -16,8 +17,6 @@ use tracing::warn;
 const PING_EVERY: Duration = Duration::from_secs(2);
 /// An answer that takes longer is none.
 const PING_MAX: Duration = Duration::from_secs(3);
-/// How often depths are counted.
-const DEPTHS_EVERY: Duration = Duration::from_secs(5);
 /// How often schedules are looked at.
 const TICK_EVERY: Duration = Duration::from_millis(500);
 /// How often jobs that are watched here are compared with what other replicas committed.
@@ -75,13 +74,25 @@ pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) 
     }
 }
 
-/// Exports what waits in each lane.
-pub async fn depths_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    let mut shown: HashSet<(String, String)> = HashSet::new();
-    while pause(&stop, DEPTHS_EVERY).await {
+/// What waits in each lane, counted when somebody scrapes.
+pub struct Depths {
+    app: App,
+    /// Lanes that have a series; a series cannot be taken back.
+    shown: Mutex<HashSet<(String, String)>>,
+}
+
+impl Depths {
+    /// Nothing is counted yet.
+    pub fn new(app: App) -> Arc<Self> {
+        Arc::new(Self { app, shown: Mutex::default() })
+    }
+
+    /// Counts and exports; what the store does not tell stays as it was.
+    pub async fn count(self: Arc<Self>) {
         let now = Micros::now();
-        let Ok(depths) = app.store().depths(now).await else { continue };
-        let mut gone = std::mem::take(&mut shown);
+        let Ok(depths) = self.app.store().depths(now).await else { return };
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut *shown);
         for d in depths {
             let lane = (
                 metrics::mission_label(d.mission.as_str()).to_owned(),
@@ -98,7 +109,6 @@ pub async fn depths_loop(app: App, stop: CancellationToken) -> Result<(), anyhow
             shown.insert((mission, queue));
         }
     }
-    Ok(())
 }
 
 /// Everything of a commit but its moment.

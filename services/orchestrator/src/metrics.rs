@@ -35,13 +35,15 @@ pub const JOB_RETRIES: Metric = Metric::counter(
 );
 /// Dead letters.
 pub const DEAD_LETTERS: Metric =
-    Metric::counter("agentforge_dead_letters_total", &["mission", "queue", "reason"], "Dead letters made, by reason.");
+    Metric::counter("agentforge_dead_letters_total", &["mission", "queue", "reason"], "Dead letters made, by reason.")
+        .of(&[&[], &[], &["attempts_exhausted", "not_retryable", "worker_lost", "invalid_message"]]);
 /// Repeats found out.
 pub const DUPLICATES_SUPPRESSED: Metric = Metric::counter(
     "agentforge_duplicates_suppressed_total",
     &["where"],
     "Repeats that changed nothing: submit (same key or id), publish (duplicate window), result (fenced).",
-);
+)
+.of(&[&["submit", "publish", "result", "worker"]]);
 /// Age of the oldest job that waits.
 pub const OLDEST_PENDING: Metric = Metric::gauge(
     "agentforge_oldest_pending_seconds",
@@ -59,7 +61,19 @@ pub const OUTBOX: Metric = Metric::gauge(
 );
 /// Submissions refused.
 pub const SUBMITS_REFUSED: Metric =
-    Metric::counter("agentforge_submits_refused_total", &["code"], "Submissions refused, by error code.");
+    Metric::counter("agentforge_submits_refused_total", &["code"], "Submissions refused, by error code.").of(&[&[
+        "invalid_argument",
+        "too_large",
+        "unauthenticated",
+        "permission_denied",
+        "not_found",
+        "conflict",
+        "failed_precondition",
+        "outbox_full",
+        "too_many_requests",
+        "unavailable",
+        "internal",
+    ]]);
 /// The relay is held.
 pub const RELAY_HELD: Metric = Metric::gauge(
     "agentforge_relay_held",
@@ -68,7 +82,8 @@ pub const RELAY_HELD: Metric = Metric::gauge(
 );
 /// Published by the relay.
 pub const RELAY_PUBLISHED: Metric =
-    Metric::counter("agentforge_relay_published_total", &["lane"], "Messages published with a PubAck, by lane.");
+    Metric::counter("agentforge_relay_published_total", &["lane"], "Messages published with a PubAck, by lane.")
+        .of(&[&["jobs", "outbox"]]);
 /// Jobs whose message was gone.
 pub const REPUBLISHED: Metric = Metric::counter(
     "agentforge_jobs_republished_total",
@@ -90,7 +105,8 @@ pub const DB_QUERY_DURATION: Metric = Metric::histogram(
     buckets::STEP_SECONDS,
     &["query"],
     "Time of a database transaction.",
-);
+)
+.of(&[&["commit"]]);
 /// Failed database calls.
 pub const DB_ERRORS: Metric = Metric::counter(
     "agentforge_db_connection_errors_total",
@@ -177,7 +193,8 @@ pub const EDGE_BEATS_IGNORED: Metric = Metric::counter(
     "edge_site_beats_ignored_total",
     &["reason"],
     "At the hub: beats of sites not exported: name (names no site) or too_many (512 others are known).",
-);
+)
+.of(&[&["name", "too_many"]]);
 
 /// All of them.
 pub const ALL: &[Metric] = &[
@@ -251,9 +268,7 @@ fn labels<'a>(mission: &'a Mission, queue: &'a Queue, tool: &'a ToolName) -> [&'
     match LANES.admit(&format!("{lane:x}")) {
         Admitted::Known => labels,
         Admitted::Now => {
-            for reason in DeadReason::ALL {
-                DEAD_LETTERS.add(&[labels[0], labels[1], reason.as_str()], 0);
-            }
+            DEAD_LETTERS.begin(&labels[..2]);
             labels
         }
         Admitted::Not => [OTHER; 3],
@@ -290,8 +305,17 @@ fn note_dead(mission: &str, queue: &str, reason: DeadReason) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn values_of_labels_are_those_of_the_code() {
+        assert_eq!(SUBMITS_REFUSED.values, [Code::ALL.map(Code::as_str)]);
+        assert_eq!(DEAD_LETTERS.values[2], DeadReason::ALL.map(DeadReason::as_str));
+    }
+
     #[test]
     fn names_follow_the_conventions() {
-        assert_eq!(agentforge_metrics::check(&[super::ALL]), Vec::<String>::new());
+        assert_eq!(agentforge_metrics::check(&[ALL]), Vec::<String>::new());
     }
 }

@@ -14,8 +14,8 @@ use agentforge_proto::bus::{Heartbeat, HeartbeatReply};
 use agentforge_proto::time::Micros;
 use futures_util::StreamExt;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,8 +26,8 @@ const QUEUE_GROUP: &str = "orchestrator";
 const LIST_MAX: usize = 256;
 /// Jobs of one beat that are looked up.
 const RUNNING_MAX: usize = 512;
-/// How often presence is exported.
-const EXPORT_EVERY: Duration = Duration::from_secs(2);
+/// How often presence is counted.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Workers looked at for the gauges.
 const EXPORT_MAX: u32 = 1_000;
 
@@ -138,20 +138,39 @@ impl Attendance {
     }
 }
 
-/// Exports presence and certificates until `stop` fires.
-pub async fn export_loop(app: App, attendance: Attendance, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    let mut shown: HashSet<String> = HashSet::new();
-    while pause(&stop, EXPORT_EVERY).await {
-        let Ok(agents) = app.store().agents(None, None, EXPORT_MAX).await else {
-            attendance.forget();
-            continue;
+/// Counts presence and certificates every few seconds until `stop` fires: objectives ask who is there.
+pub async fn look_loop(roll: Arc<Roll>, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    while pause(&stop, LOOK_EVERY).await {
+        roll.clone().call().await;
+    }
+    Ok(())
+}
+
+/// Who is there: asked for by a loop, and by each scrape.
+pub struct Roll {
+    app: App,
+    attendance: Attendance,
+    /// Sites that have a series of certificates.
+    shown: Mutex<HashSet<String>>,
+}
+
+impl Roll {
+    /// Nobody was counted yet.
+    pub fn new(app: App, attendance: Attendance) -> Arc<Self> {
+        Arc::new(Self { app, attendance, shown: Mutex::default() })
+    }
+
+    /// Counts and exports. While the store says nothing, nobody is known to be there or missing.
+    pub async fn call(self: Arc<Self>) {
+        let Ok(agents) = self.app.store().agents(None, None, EXPORT_MAX).await else {
+            return self.attendance.forget();
         };
         let now = Micros::now();
         let count = |status| agents.iter().filter(|a| a.presence(now) == status).count();
         for status in [Presence::Online, Presence::Offline, Presence::Left] {
             metrics::AGENTS.set(&[status.as_str()], count(status) as f64);
         }
-        attendance.note(count(Presence::Online), count(Presence::Offline));
+        self.attendance.note(count(Presence::Online), count(Presence::Offline));
         let mut earliest: HashMap<&str, Micros> = HashMap::new();
         for a in agents.iter().filter(|a| a.presence(now) == Presence::Online) {
             if let Some(end) = a.certificate_expires_at {
@@ -159,7 +178,8 @@ pub async fn export_loop(app: App, attendance: Attendance, stop: CancellationTok
                 *e = end.min(*e);
             }
         }
-        let mut gone = std::mem::take(&mut shown);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut *shown);
         for (site, end) in earliest {
             let site = metrics::site_label(site).to_owned();
             metrics::AGENT_CERTIFICATE_EXPIRY.set(&[&site], end.0 as f64 / 1e6);
@@ -169,7 +189,6 @@ pub async fn export_loop(app: App, attendance: Attendance, stop: CancellationTok
         // A series cannot be taken back; one that is no number holds no condition.
         gone.iter().for_each(|site| metrics::AGENT_CERTIFICATE_EXPIRY.set(&[site], f64::NAN));
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -199,7 +199,9 @@ impl Service for Orchestrator {
             presence::beat_loop(app.clone(), nats.clone(), mission.clone(), parts.lanes, stop.clone()),
         );
         let attendance = presence::Attendance::default();
-        tasks.spawn("presence", OnEnd::Stop, presence::export_loop(app.clone(), attendance.clone(), stop.clone()));
+        let roll = presence::Roll::new(app.clone(), attendance.clone());
+        tasks.spawn("presence", OnEnd::Stop, presence::look_loop(roll.clone(), stop.clone()));
+        runtime.on_scrape(move || roll.clone().call());
         let keeper = Keeper::new(&app, objectives(config.slo), sights(&runtime, &nats, attendance));
         tasks.spawn("objectives", OnEnd::Stop, back.track_future(keeper.run(stop.clone())));
         tasks.spawn("deadlines", OnEnd::Stop, reconcile::expire_loop(app.clone(), stop.clone()));
@@ -215,7 +217,8 @@ impl Service for Orchestrator {
             housekeeping::health_loop(app.clone(), nats.clone(), database, link, stop.clone()),
         );
         tasks.spawn("outbox-count", OnEnd::Stop, housekeeping::outbox_loop(app.clone(), parts.gauge, stop.clone()));
-        tasks.spawn("depths", OnEnd::Stop, housekeeping::depths_loop(app.clone(), stop.clone()));
+        let depths = housekeeping::Depths::new(app.clone());
+        runtime.on_scrape(move || depths.clone().count());
         tasks.spawn(
             "schedules",
             OnEnd::Stop,
@@ -244,7 +247,6 @@ impl Service for Orchestrator {
 
 fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Nats) -> (App, Parts) {
     let hub = Hub::default();
-    metrics::SUBMITS_REFUSED.add(&[crate::error::Code::OutboxFull.as_str()], 0);
     let gauge = OutboxGauge::new(config.outbox_max);
     let (backlog, outbox_backlog) = (Arc::new(Backlog::default()), Arc::new(Backlog::default()));
     let (jobs_tx, jobs) = mpsc::unbounded_channel();

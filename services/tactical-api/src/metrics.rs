@@ -104,6 +104,8 @@ impl Handles {
     /// Makes them; every series is there from the start.
     pub fn new() -> Self {
         let channels = [Channel::Sse, Channel::Ws].map(Channel::as_str);
+        // Nobody looks yet, which is a figure too.
+        channels.iter().for_each(|channel| CLIENTS.shift(&[channel], 0.0));
         Self {
             published: channels.map(|c| PUBLISHED.counter_handle(&[c])),
             lag: channels.map(|c| LAG.histogram_handle(&[c])),

@@ -32,7 +32,8 @@ pub const DUPLICATES: Metric = Metric::counter(
     "agentforge_duplicates_suppressed_total",
     &["where"],
     "Repeats that changed nothing: submit (same key or id), publish (duplicate window), result (fenced).",
-);
+)
+.of(&[&["submit", "publish", "result", "worker"]]);
 /// Heartbeats without an answer.
 pub const HEARTBEAT_FAILURES: Metric =
     Metric::counter("agentforge_heartbeat_failures_total", &[], "Heartbeats that no orchestrator answered.");
@@ -97,6 +98,7 @@ pub struct Handles {
 impl Handles {
     /// Makes the handles; every tool has its series from the start.
     pub fn new(tools: &Toolbox) -> Self {
+        tools.names().for_each(|name| REPLAYS.begin(&[name.as_str()]));
         let durations = tools.names().map(|name| (name.clone(), JOB_DURATION.histogram_handle(&[name.as_str()])));
         Self {
             durations: durations.collect(),

@@ -284,7 +284,13 @@ async fn failures_page_the_right_people_and_are_over_when_they_are_mended() {
     stack.proc("worker").resume();
     let others: Vec<_> = (0..6).map(|n| beats(nats.clone(), format!("lost-{n}"), "south", None)).collect();
     let giving_back = give_back(nats.clone());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    eventually(PATIENCE, "the six have been heard of", async || {
+        let agents = stack.get("/v1/agents?limit=100").await;
+        let known = agents["agents"].as_array().ok_or_else(|| agents.to_string())?;
+        let lost = known.iter().filter(|agent| agent["site"] == "south").count();
+        if lost == 6 { Ok(()) } else { Err(format!("{lost} in {agents}")) }
+    })
+    .await;
     others.iter().for_each(JoinHandle::abort);
     let dying = {
         let (base, jobs) = (stack.http("orchestrator"), json!({"tool": "fail", "args": {}, "max_attempts": 1}));

@@ -20,6 +20,8 @@ pub struct Options {
     pub nats: NatsOptions,
     pub common: BTreeMap<String, String>,
     pub of: BTreeMap<(&'static str, String), String>,
+    /// Monitoring endpoints of other servers, which the exporter reads beside the stack's own.
+    pub watched: Vec<String>,
     /// Services that are not started.
     pub without: Vec<&'static str>,
 }
@@ -81,7 +83,9 @@ impl Stack {
             .env("LOG_LEVEL", "info")
             .env("SHUTDOWN_PAUSE", "0s");
         builder = match service {
-            "nats-exporter" => builder.args(["-varz", "-jsz=streams,consumers,accounts", "-port", &metrics, &monitor]),
+            "nats-exporter" => builder
+                .args(["-varz", "-jsz=streams,consumers,accounts", "-port", &metrics, &monitor])
+                .args(&self.options.watched),
             _ => builder.env("HTTP_PORT", http).env("METRICS_PORT", metrics),
         };
         builder = match service {

@@ -8,11 +8,15 @@ const EARLY_BYTES: Metric = Metric::histogram("test_early_bytes", &[1024.0], &[]
 const LATE: Metric = Metric::histogram("test_late_seconds", &[0.5, 7.0], &["tool"], "Late.");
 const COUNT: Metric = Metric::counter("test_count_total", &["mission", "tool"], "Counts \"things\".");
 const BARE: Metric = Metric::counter("test_bare_total", &[], "Bare.");
+const CLOSED: Metric =
+    Metric::counter("test_closed_total", &["channel", "reason"], "Closed.").of(&[&["sse", "ws"], &["slow"]]);
+const HALF: Metric = Metric::counter("test_half_total", &["endpoint", "reason"], "Half.").of(&[&[], &["late", "lost"]]);
+const CLOSED_SECONDS: Metric = Metric::histogram("test_closed_seconds", &[1.0], &["way"], "Closed.").of(&[&["in"]]);
 const GAUGE: Metric = Metric::gauge("test_level", &[], "A level.");
 
 /// Every test starts from the same first install, whichever runs first.
 fn installed() -> Handle {
-    install(&[&[EARLY, EARLY_BYTES], &[COUNT, BARE, GAUGE]])
+    install(&[&[EARLY, EARLY_BYTES], &[COUNT, BARE, GAUGE, CLOSED, HALF, CLOSED_SECONDS]])
 }
 
 fn has_line(text: &str, line: &str) -> bool {
@@ -66,6 +70,31 @@ fn labels_stand_in_declared_order() {
 #[test]
 fn counters_without_labels_show_before_the_first_event() {
     assert!(has_line(&installed().render(), "test_bare_total 0"));
+}
+
+#[test]
+fn series_that_are_known_beforehand_show_before_the_first_event() {
+    let handle = installed();
+    let text = handle.render();
+    for line in [
+        "test_closed_total{channel=\"sse\",reason=\"slow\"} 0",
+        "test_closed_total{channel=\"ws\",reason=\"slow\"} 0",
+        "test_closed_seconds_count{way=\"in\"} 0",
+    ] {
+        assert!(has_line(&text, line), "{line} in\n{text}");
+    }
+    assert!(!text.contains("\ntest_half_total{"), "an endpoint has to be known first");
+    HALF.begin(&["crm"]);
+    let text = handle.render();
+    for reason in ["late", "lost"] {
+        assert!(has_line(&text, &format!("test_half_total{{endpoint=\"crm\",reason=\"{reason}\"}} 0")), "{text}");
+    }
+    HALF.inc(&["crm", "lost"]);
+    HALF.begin(&["crm"]);
+    assert!(
+        has_line(&handle.render(), "test_half_total{endpoint=\"crm\",reason=\"lost\"} 1"),
+        "what was counted stays"
+    );
 }
 
 #[test]

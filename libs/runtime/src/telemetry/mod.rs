@@ -3,8 +3,12 @@
 //! The log layer writes to stderr what LOG_LEVEL asks for. The trace layer gives every span of ours
 //! its ids, also when nothing is exported, so that log lines and messages can be matched.
 
+mod command;
 mod json;
 mod otlp;
+
+pub use command::CommandTrace;
+pub(crate) use otlp::shut_down;
 
 use agentforge_config::{Common, LogFormat};
 use opentelemetry::trace::TracerProvider as _;
@@ -45,15 +49,22 @@ pub fn check_log_level(filter: &str) -> Result<(), String> {
     EnvFilter::builder().parse(filter).map(drop).map_err(|error| format!("is not a log filter: {error}"))
 }
 
-/// Installs subscriber and propagator, and the exporter if an endpoint is set.
+/// Installs subscriber and propagator, and the exporter if an endpoint is set. Without traces there is no layer
+/// for them either: spans are what log lines say, and messages carry what callers sent.
 pub(crate) fn install(name: &'static str, common: &Common) -> Option<SdkTracerProvider> {
-    let exporter = common.otlp_endpoint.as_ref().map(|endpoint| otlp::provider(name, common, endpoint));
+    if !common.traces {
+        install_layers(name, &common.log_level, common.log_format, None);
+        return None;
+    }
+    let endpoint = common.otlp_endpoint.as_ref();
+    let exporter = endpoint.map(|endpoint| otlp::provider(otlp::resource(name, Some(common)), endpoint));
     let (provider, failure) = match exporter {
         Some(Ok(provider)) => (Some(provider), None),
         Some(Err(error)) => (None, Some(error)),
         None => (None, None),
     };
-    install_layers(name, &common.log_level, common.log_format, provider.clone());
+    let tracing = provider.clone().unwrap_or_else(ids_only);
+    install_layers(name, &common.log_level, common.log_format, Some(tracing));
     if let Some(error) = failure {
         tracing::error!(%error, setting = "OTEL_EXPORTER_OTLP_ENDPOINT", "no traces are exported");
     }
@@ -62,7 +73,13 @@ pub(crate) fn install(name: &'static str, common: &Common) -> Option<SdkTracerPr
 
 /// Installs the subscriber without an exporter.
 pub(crate) fn install_logs(name: &'static str, level: &str, format: LogFormat) {
-    install_layers(name, level, format, None);
+    install_layers(name, level, format, Some(ids_only()));
+}
+
+/// Ids without recording; a caller's decision to sample is passed on.
+fn ids_only() -> SdkTracerProvider {
+    let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
+    SdkTracerProvider::builder().with_sampler(sampler).build()
 }
 
 /// The span around everything a service does.
@@ -82,7 +99,7 @@ pub(crate) fn log_panic(info: &PanicHookInfo<'_>) {
     tracing::error!(location, panic = message, "panic");
 }
 
-fn install_layers(name: &'static str, level: &str, format: LogFormat, exporter: Option<SdkTracerProvider>) {
+fn install_layers(name: &'static str, level: &str, format: LogFormat, provider: Option<SdkTracerProvider>) {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let filter = EnvFilter::builder().parse(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match format {
@@ -99,21 +116,18 @@ fn install_layers(name: &'static str, level: &str, format: LogFormat, exporter: 
             .with_filter(filter)
             .boxed(),
     };
-    let provider = exporter.unwrap_or_else(|| {
-        // Ids without recording; a caller's decision to sample is passed on.
-        let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
-        SdkTracerProvider::builder().with_sampler(sampler).build()
-    });
     let targets = NOT_TRACED.iter().fold(Targets::new().with_default(LevelFilter::INFO), |targets, target| {
         targets.with_target(*target, LevelFilter::OFF)
     });
-    let traces = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("agentforge"))
-        .with_context_activation(false)
-        .with_location(false)
-        .with_threads(false)
-        .with_tracked_inactivity(false)
-        .with_filter(targets);
+    let traces = provider.map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("agentforge"))
+            .with_context_activation(false)
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_filter(targets)
+    });
     // Refused if a test installed its own: then that one stands.
     let _ = Registry::default().with(logs).with(traces).try_init();
 }

@@ -8,27 +8,48 @@ use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::time::Duration;
 
 /// A provider that exports to `endpoint`. Connects when the first batch is sent; sampling follows
 /// OTEL_TRACES_SAMPLER. Needs a running tokio runtime.
-pub(super) fn provider(
-    name: &'static str,
-    common: &Common,
-    endpoint: &Url,
-) -> Result<SdkTracerProvider, ExporterBuildError> {
+pub(super) fn provider(resource: Resource, endpoint: &Url) -> Result<SdkTracerProvider, ExporterBuildError> {
     let mut builder = SpanExporter::builder().with_tonic().with_endpoint(endpoint.as_str());
     if endpoint.scheme() == "https" {
         builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
     }
-    let resource = Resource::builder()
-        .with_service_name(name)
-        .with_attributes([
-            KeyValue::new("service.namespace", "agentforge"),
-            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+    Ok(SdkTracerProvider::builder().with_batch_exporter(builder.build()?).with_resource(resource).build())
+}
+
+/// Who spans come from: this program, and for a service where it runs.
+pub(super) fn resource(name: &'static str, common: Option<&Common>) -> Resource {
+    let place = common.into_iter().flat_map(|common| {
+        [
             KeyValue::new("deployment.environment.name", common.env.clone()),
             KeyValue::new("agentforge.mission", common.mission.clone()),
             KeyValue::new("agentforge.site", common.site.clone()),
-        ])
-        .build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(builder.build()?).with_resource(resource).build())
+        ]
+    });
+    Resource::builder()
+        .with_service_name(name)
+        .with_attribute(KeyValue::new("service.namespace", "agentforge"))
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attributes(place)
+        .build()
+}
+
+/// Sends what is left, for at most `limit`; whether all was sent. Nothing is exported after it.
+pub(crate) async fn shut_down(provider: SdkTracerProvider, limit: Duration) -> bool {
+    // Blocks while the batch is sent, so it must not hold a worker thread.
+    let shut_down = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit));
+    match tokio::time::timeout(limit + Duration::from_secs(1), shut_down).await {
+        Ok(Ok(Ok(()))) => true,
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, "traces were not all sent");
+            false
+        }
+        _ => {
+            tracing::warn!("traces were not all sent in time");
+            false
+        }
+    }
 }

@@ -79,7 +79,7 @@ async fn a_second_install_is_harmless_and_its_metrics_are_there() {
     let second = Process::init(&common, &metrics);
     let third = Process::init(&common, &metrics);
     for process in [process, second, third] {
-        let text = process.render_metrics();
+        let text = process.scrape().await;
         assert_eq!(text.matches("# TYPE agentforge_probe_total counter").count(), 1, "{text}");
     }
 }

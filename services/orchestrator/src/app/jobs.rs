@@ -96,6 +96,10 @@ fn job_id(id: &str) -> Result<JobId, Error> {
     id.parse().map_err(|e: agentforge_message_id::NameError| Error::field("id", e.to_string()))
 }
 
+fn count_refusal(e: &Error) {
+    metrics::SUBMITS_REFUSED.inc(&[e.code.as_str()]);
+}
+
 /// The end of a wait that begins now.
 fn wait_until(wait: Duration) -> Result<Instant, Error> {
     if wait > WAIT_MAX {
@@ -122,8 +126,8 @@ impl App {
     /// # Errors
     /// `invalid_argument`, `too_large`, `conflict`, `outbox_full` (with a wait), `unavailable`.
     pub async fn submit(&self, input: SubmitInput) -> Result<SubmitAnswer, Error> {
-        let job = self.admitted(input)?;
-        self.store_new(job).await
+        let stored = async { self.store_new(self.admitted(input)?).await };
+        stored.await.inspect_err(count_refusal)
     }
 
     /// As [`App::submit`], and answers once the job is final or `wait` (at most 60 s) is over: from the
@@ -132,6 +136,10 @@ impl App {
     /// # Errors
     /// As [`App::submit`], and `too_many_requests`: nothing was stored.
     pub async fn submit_and_wait(&self, input: SubmitInput, wait: Duration) -> Result<SubmitAnswer, Error> {
+        self.store_and_wait(input, wait).await.inspect_err(count_refusal)
+    }
+
+    async fn store_and_wait(&self, input: SubmitInput, wait: Duration) -> Result<SubmitAnswer, Error> {
         let until = wait_until(wait)?;
         let job = self.admitted(input)?;
         let _permit = self.watch_permit()?;
@@ -181,7 +189,6 @@ impl App {
         if !gauge.is_full() {
             return Ok(());
         }
-        metrics::SUBMITS_REFUSED.inc(&[Code::OutboxFull.as_str()]);
         let message = format!(
             "{} accepted jobs wait to be published, the limit is {} (OUTBOX_MAX): NATS is away or swarm_jobs is full; \
              nothing was stored, try again later",

@@ -138,7 +138,7 @@ async fn a_full_result_stream_holds_results_back_and_loses_none() {
     let job = bench.job("echo", "{}");
     bench.submit(&job).await;
     eventually(SOON, "the result is held", || async {
-        let page = worker.runtime.process().render_metrics();
+        let page = worker.runtime.process().scrape().await;
         let held =
             page.lines().find_map(|l| l.strip_prefix("agentforge_results_held ")).and_then(|n| n.parse::<f64>().ok());
         held.is_some_and(|n| n >= 1.0)
