@@ -1,37 +1,46 @@
 //! Takes up changes of the endpoints file. A broken one changes nothing and says why.
 //!
-//! Looks at the content, not at times: a mounted file of Kubernetes changes by the target of a link.
+//! Looks at the content, not at times: a mounted file of Kubernetes changes by the target of a link. A content
+//! is taken when a second look finds it unchanged: the first part of a file that is being written may well be
+//! a good file with fewer endpoints.
 
 use crate::{fleet::Fleet, metrics::RELOADS};
 use agentforge_runtime::Gate;
-use ring::digest::{Digest, SHA256, digest};
-use std::path::PathBuf;
-use tokio::time::{MissedTickBehavior, interval};
+use ring::digest::{SHA256, digest};
+use std::{path::PathBuf, time::Duration};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// A larger file is none.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 
+/// Between two looks that must agree, at most.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// Looks until the stop.
 pub async fn watch(fleet: Fleet, path: PathBuf, gate: Gate, stop: CancellationToken) -> Result<(), anyhow::Error> {
     let config = &fleet.context().config;
-    let mut tick = interval(config.reload_interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = Looks::default();
+    let mut pause = Duration::ZERO;
     // The first content was read with the settings; it is read once more, as it may have changed since.
-    let mut last: Option<Vec<u8>> = None;
+    let mut is_first = true;
     gate.set(true, "read");
     loop {
         tokio::select! {
-            _ = tick.tick() => {}
+            () = sleep(pause) => {}
             () = stop.cancelled() => return Ok(()),
         }
         let read = read(&path).await;
-        let seen = read.as_ref().map_or_else(String::clone, |text| hex::encode(sum(text)));
-        if last.as_deref() == Some(seen.as_bytes()) {
+        let seen = read.as_ref().map_or_else(String::clone, |text| hex::encode(digest(&SHA256, text.as_bytes())));
+        let look = looks.saw(seen);
+        pause = match look {
+            Look::Settling => config.reload_interval.min(SETTLE),
+            Look::Same | Look::Changed => config.reload_interval,
+        };
+        if look != Look::Changed {
             continue;
         }
-        let is_first = last.replace(seen.into_bytes()).is_none();
         match read.and_then(|text| config.endpoints(&text).map_err(|faults| faults.to_string())) {
             Ok(endpoints) => {
                 fleet.apply(endpoints);
@@ -47,11 +56,42 @@ pub async fn watch(fleet: Fleet, path: PathBuf, gate: Gate, stop: CancellationTo
                 gate.set(false, format!("not taken up, the endpoints stay as they were: {problem}"));
             }
         }
+        is_first = false;
     }
 }
 
-fn sum(text: &str) -> Digest {
-    digest(&SHA256, text.as_bytes())
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// What was taken up last.
+    Same,
+    /// Something else than the look before.
+    Settling,
+    /// Something new, for the second time.
+    Changed,
+}
+
+/// What the looks found, by their sums.
+#[derive(Debug, Default)]
+struct Looks {
+    taken: Option<String>,
+    before: Option<String>,
+}
+
+impl Looks {
+    fn saw(&mut self, seen: String) -> Look {
+        let is_settled = self.before.as_ref() == Some(&seen);
+        if self.taken.as_ref() == Some(&seen) {
+            self.before = Some(seen);
+            return Look::Same;
+        }
+        if is_settled {
+            self.taken = Some(seen);
+            return Look::Changed;
+        }
+        self.before = Some(seen);
+        Look::Settling
+    }
 }
 
 async fn read(path: &PathBuf) -> Result<String, String> {
@@ -60,5 +100,27 @@ async fn read(path: &PathBuf) -> Result<String, String> {
     if size > FILE_MAX_BYTES {
         return Err(format!("{} has {size} bytes; at most {FILE_MAX_BYTES} are read", path.display()));
     }
-    tokio::fs::read_to_string(path).await.map_err(failed)
+    let text = tokio::fs::read_to_string(path).await.map_err(failed)?;
+    match text.trim().is_empty() {
+        // What a write that was broken off leaves behind.
+        true => Err(format!("{} is empty; to have no endpoints, write `endpoint = []`", path.display())),
+        false => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_is_taken_when_two_looks_agree_and_once() {
+        use Look::{Changed, Same, Settling};
+        let mut looks = Looks::default();
+        let seen = ["a", "a", "a", "ab", "abc", "abc", "abc", "", "abc", "abc", "a", "ab", "a", "a"];
+        let expected = [
+            Settling, Changed, Same, Settling, Settling, Changed, Same, Settling, Same, Same, Settling, Settling,
+            Settling, Changed,
+        ];
+        assert_eq!(seen.map(|seen| looks.saw(seen.to_owned())), expected);
+    }
 }

@@ -31,6 +31,7 @@ async fn a_change_takes_effect_without_a_restart_and_a_broken_file_keeps_the_old
     assert_eq!((a.count(), b.count()), (10, 10), "the old places get nothing more");
 
     for (broken, why) in [
+        ("", "is empty"),
         ("[[endpoint]\n", "no TOML"),
         ("[[endpoint]]\nname = \"b\"\nurl = \"nothing\"\n", "endpoint b: url is no http or https URL"),
     ] {
