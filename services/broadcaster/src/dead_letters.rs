@@ -94,8 +94,15 @@ impl DeadLetters {
     /// # Errors
     /// [`Error::Walk`].
     pub async fn list(&self, filter: &Filter, after: u64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        let found = self.find(filter, after, limit.min(PAGE_MAX)).await?;
-        Ok(found.into_iter().map(|(letter, _)| letter).collect())
+        let (limit, mut next, mut found) = (limit.min(PAGE_MAX), after + 1, Vec::new());
+        while let Some(page) = self.page(filter, &mut next).await? {
+            // Without their events, which may be a megabyte each.
+            found.extend(page.into_iter().map(|(letter, _)| letter).take(limit - found.len()));
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// One letter with its event.
@@ -115,30 +122,46 @@ impl DeadLetters {
         let limit = wanted.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
         let mut pace = wanted.rate.map(|rate| Pace::new(rate.clamp(0.01, RATE_MAX)));
         let mut done = Redelivered::default();
-        let mut letters = Vec::new();
         for seq in wanted.seqs.iter().take(limit) {
             match walk::one(&self.nats, STREAM_DLQ, &self.subjects(None), *seq).await? {
-                Some(stored) => letters.push(stored),
+                Some(stored) => self.move_back(&stored, &mut pace, &mut done).await?,
                 None => done.missing += 1,
             }
         }
-        if wanted.seqs.is_empty() {
-            let filter = Filter { endpoint: wanted.endpoint, reason: wanted.reason };
-            letters = self.find(&filter, wanted.after, limit).await?.into_iter().map(|(_, stored)| stored).collect();
-            done.next_after = letters.last().filter(|_| letters.len() == limit).map(|last| last.seq);
+        if !wanted.seqs.is_empty() {
+            return Ok(done);
         }
-        for stored in letters {
-            if let Some(pace) = &mut pace {
-                sleep_until(pace.take(Instant::now())).await;
+        let filter = Filter { endpoint: wanted.endpoint, reason: wanted.reason };
+        let (mut left, mut next) = (limit, wanted.after + 1);
+        // One that dies again stands behind the end, and is not sent a second time.
+        let end = walk::end(&self.nats, STREAM_DLQ).await?;
+        while next <= end
+            && let Some(page) = self.page(&filter, &mut next).await?
+        {
+            for (_, stored) in page.iter().filter(|(_, stored)| stored.seq <= end) {
+                self.move_back(stored, &mut pace, &mut done).await?;
+                left -= 1;
+                if left == 0 {
+                    done.next_after = Some(stored.seq);
+                    return Ok(done);
+                }
             }
-            match self.send_again(&stored).await {
-                Ok(true) => done.redelivered += 1,
-                Ok(false) => done.missing += 1,
-                Err(source) => return Err(Error::Publish { done: done.redelivered, source }),
-            }
-            walk::delete(&self.nats, STREAM_DLQ, stored.seq).await?;
         }
         Ok(done)
+    }
+
+    /// Sends one again, then deletes it.
+    async fn move_back(&self, stored: &Stored, pace: &mut Option<Pace>, done: &mut Redelivered) -> Result<(), Error> {
+        if let Some(pace) = pace {
+            sleep_until(pace.take(Instant::now())).await;
+        }
+        match self.send_again(stored).await {
+            Ok(true) => done.redelivered += 1,
+            Ok(false) => done.missing += 1,
+            Err(source) => return Err(Error::Publish { done: done.redelivered, source }),
+        }
+        walk::delete(&self.nats, STREAM_DLQ, stored.seq).await?;
+        Ok(())
     }
 
     async fn send_again(&self, stored: &Stored) -> Result<bool, publish::Error> {
@@ -151,22 +174,16 @@ impl DeadLetters {
         publish::publish(&self.nats, due, id, record.headers(), stored.payload.clone()).await.map(|_| true)
     }
 
-    async fn find(&self, filter: &Filter, after: u64, limit: usize) -> Result<Vec<(DeadLetter, Stored)>, Error> {
-        let subjects = self.subjects(filter.endpoint.as_deref());
-        let (mut found, mut next) = (Vec::new(), after + 1);
-        loop {
-            let batch = walk::batch(&self.nats, STREAM_DLQ, &subjects, next).await?;
-            let Some(last) = batch.last() else { return Ok(found) };
-            next = last.seq + 1;
-            for stored in batch {
-                let letter = DeadLetter::read(stored.seq, &stored.subject, &stored.headers, &stored.payload, false);
-                let wanted = letter.filter(|l| filter.reason.as_ref().is_none_or(|reason| l.reason == *reason));
-                found.extend(wanted.map(|letter| (letter, stored)));
-                if found.len() == limit {
-                    return Ok(found);
-                }
-            }
-        }
+    /// The wanted ones of the next batch, which may be none; `None` at the end.
+    async fn page(&self, filter: &Filter, next: &mut u64) -> Result<Option<Vec<(DeadLetter, Stored)>>, Error> {
+        let batch = walk::batch(&self.nats, STREAM_DLQ, &self.subjects(filter.endpoint.as_deref()), *next).await?;
+        let Some(last) = batch.last() else { return Ok(None) };
+        *next = last.seq + 1;
+        let wanted = batch.into_iter().filter_map(|stored| {
+            let letter = DeadLetter::read(stored.seq, &stored.subject, &stored.headers, &stored.payload, false)?;
+            filter.reason.as_ref().is_none_or(|reason| letter.reason == *reason).then_some((letter, stored))
+        });
+        Ok(Some(wanted.collect()))
     }
 
     fn subjects(&self, endpoint: Option<&str>) -> String {

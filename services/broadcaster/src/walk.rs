@@ -1,15 +1,18 @@
 //! Reading a stream's messages in order of storing, by subject, without a consumer: many in one request.
 //!
-//! Relies on direct gets in batches (server 2.11). Holds one batch.
+//! Relies on direct gets in batches (server 2.11). Holds one batch, which is bounded in messages and bytes.
 
 use agentforge_jetstream::{HeaderMap, Nats};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// Messages in one answer.
 const BATCH: usize = 256;
+/// Bytes in one answer, and one message more.
+const BATCH_BYTES: usize = 4 << 20;
 /// For the next message of an answer.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -24,6 +27,8 @@ pub struct Stored {
     pub headers: HeaderMap,
     /// Its body.
     pub payload: Bytes,
+    /// When it was stored, by the server's clock.
+    pub at: Timestamp,
 }
 
 /// The stream does not answer.
@@ -46,7 +51,10 @@ pub async fn batch(nats: &Nats, stream: &'static str, filter: &str, seq: u64) ->
     let client = nats.client();
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.map_err(|e| failed(e.to_string()))?;
-    let request = serde_json::json!({ "seq": seq.max(1), "next_by_subj": filter, "batch": BATCH }).to_string();
+    let request = serde_json::json!({
+        "seq": seq.max(1), "next_by_subj": filter, "batch": BATCH, "max_bytes": BATCH_BYTES
+    })
+    .to_string();
     let subject = format!("$JS.API.DIRECT.GET.{stream}");
     client.publish_with_reply(subject, inbox, request.into()).await.map_err(|e| failed(e.to_string()))?;
     let mut found = Vec::new();
@@ -65,11 +73,14 @@ pub async fn batch(nats: &Nats, stream: &'static str, filter: &str, seq: u64) ->
         }
         let headers = message.headers.unwrap_or_default();
         let get = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
-        let (Some(seq), Some(subject)) = (get("Nats-Sequence").and_then(|s| s.parse().ok()), get("Nats-Subject"))
-        else {
+        let (Some(seq), Some(subject), Some(at)) = (
+            get("Nats-Sequence").and_then(|s| s.parse().ok()),
+            get("Nats-Subject"),
+            get("Nats-Time-Stamp").and_then(|s| s.parse().ok()),
+        ) else {
             return Err(failed("an answer that is none".to_owned()));
         };
-        found.push(Stored { seq, subject, headers, payload: message.payload });
+        found.push(Stored { seq, subject, headers, payload: message.payload, at });
     }
 }
 
@@ -80,6 +91,15 @@ pub async fn batch(nats: &Nats, stream: &'static str, filter: &str, seq: u64) ->
 pub async fn one(nats: &Nats, stream: &'static str, filter: &str, seq: u64) -> Result<Option<Stored>, Error> {
     let found = batch(nats, stream, filter, seq).await?;
     Ok(found.into_iter().next().filter(|stored| stored.seq == seq))
+}
+
+/// The place of the last message that was stored.
+///
+/// # Errors
+/// [`Error`].
+pub async fn end(nats: &Nats, stream: &'static str) -> Result<u64, Error> {
+    let found = nats.jetstream().get_stream(stream).await.map_err(|e| Error { stream, reason: e.to_string() })?;
+    Ok(found.cached_info().state.last_sequence)
 }
 
 /// Deletes one message; `false` when it was not there.
