@@ -97,10 +97,11 @@ async fn broken_connections_are_tried_again_and_named() {
     let Some(()) = require("nats-server") else { return };
     let stage = Stage::new().await;
     let once = |answer: Answer| move |r: &crate::sink::Request| if r.attempt == 1 { answer.clone() } else { OK };
-    let (reset, half, hang) = (
+    let (reset, half, hang, drip) = (
         Sink::start(once(Answer::Close)).await,
         Sink::start(once(Answer::MidBody)).await,
         Sink::start(once(Answer::Hang)).await,
+        Sink::start(once(Answer::Drip)).await,
     );
     let refused = format!("http://{}/", connect_refused().await);
     // Nobody trusts this certificate.
@@ -112,6 +113,7 @@ async fn broken_connections_are_tried_again_and_named() {
         ("reset", reset.url()),
         ("half", half.url()),
         ("hang", hang.url()),
+        ("drip", drip.url()),
         ("refused", refused),
         ("tls", untrusted_url),
     ]
@@ -120,7 +122,7 @@ async fn broken_connections_are_tried_again_and_named() {
     let file = stage.endpoints(&file);
     let broadcaster = stage.broadcaster(&[("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()), SCHEDULE]).await;
     stage.publish(0..1).await;
-    for sink in [&reset, &half, &hang] {
+    for sink in [&reset, &half, &hang, &drip] {
         eventually(SOON, "the second attempt arrives", || async { sink.delivered().len() == 1 }).await;
         assert_eq!(sink.count(), 2);
     }
@@ -134,7 +136,7 @@ async fn broken_connections_are_tried_again_and_named() {
     }
     assert_eq!(untrusted.count(), 0);
     let log = broadcaster.deliveries().await;
-    for (name, reason) in [("reset", "reset"), ("half", "reset"), ("hang", "timeout")] {
+    for (name, reason) in [("reset", "reset"), ("half", "reset"), ("hang", "timeout"), ("drip", "timeout")] {
         let first = log.iter().find(|a| a["endpoint"] == name && a["attempt"] == 1).unwrap();
         assert_eq!(first["reason"], reason, "{first}");
     }

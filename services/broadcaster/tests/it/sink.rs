@@ -46,6 +46,8 @@ pub enum Answer {
     MidBody,
     /// Nothing, for ever.
     Hang,
+    /// A byte now and then, for ever.
+    Drip,
 }
 
 pub const OK: Answer = Answer::Status(200, "", Duration::ZERO);
@@ -182,6 +184,14 @@ impl Sink {
             Answer::Close => return false,
             Answer::MidBody => {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await;
+                return false;
+            }
+            Answer::Drip => {
+                let mut next: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+                while stream.write_all(next).await.is_ok() {
+                    next = b".";
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
                 return false;
             }
             Answer::Hang => {
