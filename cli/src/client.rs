@@ -23,16 +23,21 @@ const MESSAGE_MAX_BYTES: usize = 256 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A channel that sends the token.
-pub type Authorized = InterceptedService<Channel, Bearer>;
+pub type Authorized = InterceptedService<Channel, Headers>;
 
-/// Adds the bearer token to each request.
+/// Adds the bearer token to each request, and the trace that it belongs to.
 #[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub struct Headers {
+    bearer: Option<MetadataValue<Ascii>>,
+    traceparent: Option<MetadataValue<Ascii>>,
+}
 
-impl Interceptor for Bearer {
+impl Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
+        for (name, value) in [("authorization", &self.bearer), ("traceparent", &self.traceparent)] {
+            if let Some(value) = value {
+                request.metadata_mut().insert(name, value.clone());
+            }
         }
         Ok(request)
     }
@@ -42,7 +47,7 @@ impl Interceptor for Bearer {
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
-    bearer: Bearer,
+    headers: Headers,
     server: String,
     request_timeout: Duration,
 }
@@ -75,25 +80,32 @@ impl Client {
         });
         Ok(Self {
             channel: endpoint.connect_lazy(),
-            bearer: Bearer(bearer),
+            headers: Headers { bearer, traceparent: None },
             server: global.server.clone(),
             request_timeout: global.request_timeout,
         })
     }
 
+    /// The same, for calls that belong to a trace.
+    pub fn traced(mut self, traceparent: &str) -> Self {
+        // One that is no header is none that anybody could carry on.
+        self.headers.traceparent = traceparent.parse().ok();
+        self
+    }
+
     /// Jobs and dead letters.
     pub fn jobs(&self) -> JobsClient<Authorized> {
-        JobsClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+        JobsClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
     /// Schedules.
     pub fn schedules(&self) -> SchedulesClient<Authorized> {
-        SchedulesClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+        SchedulesClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
     /// Agents.
     pub fn agents(&self) -> AgentsClient<Authorized> {
-        AgentsClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+        AgentsClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
 

@@ -11,6 +11,7 @@ mod dev;
 mod error;
 mod output;
 mod sink;
+mod trace;
 mod view;
 
 use args::{BenchCommand, Cli, Command, Inner, InnerCli};

@@ -1,4 +1,5 @@
-//! W3C trace context in message headers, so that submit, job and tool call are one trace.
+//! W3C trace context and X-Request-ID in message headers, so that submit, job and tool call are one trace, and
+//! their log lines are found by the id that the caller has.
 //!
 //! Uses the propagator that the process installed; without one, nothing is written or read.
 
@@ -10,6 +11,11 @@ use opentelemetry::{
 };
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// The header that has the id of the request that a message goes back to.
+pub const REQUEST_ID: &str = "X-Request-ID";
+/// Longest id taken from a message, in characters.
+const REQUEST_ID_MAX: usize = 128;
 
 struct Carrier<'a>(&'a mut HeaderMap);
 struct Reading<'a>(&'a HeaderMap);
@@ -52,6 +58,12 @@ pub fn inject_context(context: &Context, headers: &mut HeaderMap) {
 pub fn extract(headers: Option<&HeaderMap>) -> Context {
     let Some(headers) = headers else { return Context::new() };
     global::get_text_map_propagator(|p| p.extract(&Reading(headers)))
+}
+
+/// The request id that headers carry: 1 to 128 printable characters, else none.
+pub fn request_id(headers: Option<&HeaderMap>) -> Option<&str> {
+    let id = headers?.get(REQUEST_ID)?.as_str();
+    ((1..=REQUEST_ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())).then_some(id)
 }
 
 /// Makes the trace context in headers the parent of `span`.
@@ -98,6 +110,17 @@ pub fn current_traceparent() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn request_ids_are_short_and_printable() {
+        let long = "x".repeat(REQUEST_ID_MAX + 1);
+        for (id, taken) in [("my-id/7", true), ("", false), ("a b", false), ("a\"b", true), (long.as_str(), false)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, id);
+            assert_eq!(request_id(Some(&headers)), taken.then_some(id), "{id}");
+        }
+        assert_eq!(request_id(None), None);
+    }
 
     #[test]
     fn headers_carry_what_a_propagator_sets_and_no_line_breaks() {

@@ -86,6 +86,9 @@ pub struct Finished {
     /// W3C trace context of the run; events of the job's end carry it on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// X-Request-ID of the submission, as the job's message had it; events of the job's end carry it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 /// How an attempt ended.
@@ -342,6 +345,9 @@ pub struct JobEvent {
     /// W3C trace context, where one is known (the CloudEvents extension of that name).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// X-Request-ID of the submission, where one is known (an extension of ours).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requestid: Option<String>,
     /// The facts.
     pub data: JobEventData,
 }

@@ -213,6 +213,7 @@ impl Desk {
                     endpoint = self.endpoint.name,
                     webhook_id = record.id,
                     attempt,
+                    request_id = trace::request_id(Some(headers)),
                     otel.kind = "client"
                 );
                 trace::set_parent(&span, Some(headers));
@@ -426,12 +427,11 @@ enum Failed {
     Call(CallError),
 }
 
-/// The trace goes on with our span; where traces are not recorded, with the event's own.
+/// The trace goes on with our span; where traces are not recorded, with the event's own. The request's id stays.
 fn trace_headers(trace: &NatsHeaders, span: &Span, headers: &mut HeaderMap) {
     let mut own = NatsHeaders::new();
     trace::inject(span, &mut own);
-    let source = if own.is_empty() { trace } else { &own };
-    for (name, values) in source.iter() {
+    for (name, values) in trace.iter().chain(own.iter()) {
         let value = values.first().and_then(|value| HeaderValue::from_str(value.as_str()).ok());
         if let (Ok(name), Some(value)) = (HeaderName::try_from(AsRef::<str>::as_ref(name)), value) {
             headers.insert(name, value);

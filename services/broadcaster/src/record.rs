@@ -4,7 +4,7 @@
 //! million needs nothing in memory, and a person can read one with the nats command.
 
 use crate::{endpoint_file::Endpoint, names};
-use agentforge_jetstream::{AckInfo, HeaderMap};
+use agentforge_jetstream::{AckInfo, HeaderMap, trace::REQUEST_ID};
 use jiff::Timestamp;
 use ring::digest;
 use serde::Serialize;
@@ -20,8 +20,8 @@ const DETAIL: &str = "Af-Detail";
 const DEAD_AT: &str = "Af-Dead-At";
 /// When a parked one is due, in milliseconds since 1970: for whoever looks after overdue ones.
 pub const DUE_AT: &str = "Af-Due-At";
-/// The two headers of W3C trace context.
-const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+/// What leads back to where an event came from: the two headers of W3C trace context, and the request's id.
+const TRACE: [&str; 3] = ["traceparent", "tracestate", REQUEST_ID];
 /// Characters of a detail that are kept.
 const DETAIL_CHARS: usize = 300;
 /// Longest id that is taken as it is.
@@ -40,7 +40,7 @@ pub struct Record {
     pub attempts: u32,
     /// When the event was stored first.
     pub at: Timestamp,
-    /// Its trace, as it came.
+    /// Its trace and the id of its request, as they came.
     pub trace: Option<HeaderMap>,
 }
 

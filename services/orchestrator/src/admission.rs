@@ -81,6 +81,8 @@ pub struct SubmitInput {
     pub reuse: bool,
     /// W3C traceparent of the request.
     pub traceparent: Option<String>,
+    /// X-Request-ID of the request.
+    pub request_id: Option<String>,
 }
 
 /// What a schedule repeats: a submission without identity or times. Stored as JSON.
@@ -234,6 +236,7 @@ pub fn admit(
         reuse: input.reuse,
         schedule_id,
         traceparent: input.traceparent,
+        request_id: input.request_id,
         created_at: now,
     };
     if job.id_from_caller || job.idempotency_key.is_some() {

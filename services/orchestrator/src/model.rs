@@ -107,6 +107,8 @@ pub struct NewJob {
     pub schedule_id: Option<ScheduleId>,
     /// W3C traceparent of the submission.
     pub traceparent: Option<String>,
+    /// X-Request-ID of the submission.
+    pub request_id: Option<String>,
     /// When it was accepted.
     pub created_at: Micros,
 }

@@ -131,7 +131,10 @@ async fn commit(app: App, batch: Vec<Delivery>) -> usize {
 /// The commit as a part of the trace that the report came with, where that is sampled: a commit is of many
 /// reports, and each of them has it in its own trace.
 fn span_of(report: &Delivery) -> Option<Span> {
-    let make = || info_span!(parent: None, "commit", otel.name = "commit result", otel.kind = "consumer");
+    let make = || {
+        let request_id = trace::request_id(report.headers());
+        info_span!(parent: None, "commit", otel.name = "commit result", otel.kind = "consumer", request_id)
+    };
     Some(trace::child_of(report.headers(), make)).filter(|span| !span.is_disabled())
 }
 

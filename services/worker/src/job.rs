@@ -51,7 +51,7 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
         Ok(job) => job,
         Err(reason) => return reject(worker, lane, &delivery, &kept, reason).await,
     };
-    let span = info_span!("job", otel.kind = "consumer", job = %job.job, attempt = job.attempt.get(), delivery = delivery.info().delivered, tool = job.tool.as_str());
+    let span = info_span!("job", otel.kind = "consumer", job = %job.job, attempt = job.attempt.get(), delivery = delivery.info().delivered, tool = job.tool.as_str(), request_id = trace::request_id(delivery.headers()));
     if delivery.headers().is_some() {
         trace::set_parent(&span, delivery.headers());
     }
@@ -322,6 +322,7 @@ impl Task<'_> {
     async fn finish(&self, here: Here, started_at: Micros, outcome: Outcome) -> Next {
         let (worker, job, delivery) = (self.worker, self.job, self.delivery.info().delivered);
         let traceparent = trace::current_traceparent();
+        let request_id = trace::request_id(self.delivery.headers()).map(str::to_owned);
         let report = |outcome| {
             Report::Finished(Finished {
                 job: job.job,
@@ -332,6 +333,7 @@ impl Task<'_> {
                 finished_at: Micros::now(),
                 outcome,
                 traceparent: traceparent.clone(),
+                request_id: request_id.clone(),
             })
         };
         let id = MsgId::result(job.job, job.attempt, delivery);

@@ -14,7 +14,7 @@ use crate::{
 };
 use agentforge_jetstream::{Delivery, HeaderMap, Nats, Slots, publish, trace};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, MsgId, Queue, Site};
-use agentforge_proto::bus::Report;
+use agentforge_proto::bus::{Finished, Report};
 use bytes::Bytes;
 use rand::Rng;
 use std::{
@@ -88,6 +88,9 @@ impl Worker {
         let payload: Bytes = serde_json::to_vec(report).expect("a report of plain values serializes").into();
         let mut headers = HeaderMap::new();
         trace::inject_current(&mut headers);
+        if let Report::Finished(Finished { request_id: Some(id), .. }) = report {
+            headers.insert(trace::REQUEST_ID, id.as_str());
+        }
         let mut held = None;
         for attempt in 0.. {
             let subject = lane.results_subject.clone();

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
+const REQUEST: &str = "ticket-4711/2";
 
 /// A receiver of webhooks: tells the head of each request, and answers 204.
 pub async fn webhooks() -> (String, mpsc::UnboundedReceiver<String>) {
@@ -54,6 +55,25 @@ async fn span(collector: &Collector, trace: &str, service: &str, name: &str) -> 
     .await
 }
 
+/// The way of a job below the span of its submission, to the webhook: each span, and below which one it is.
+async fn leads_on(collector: &Collector, trace: &str, submission: &Span) {
+    let publish = span(collector, trace, "orchestrator", "publish jobs").await;
+    assert_eq!(publish.parent, submission.id);
+    let run = span(collector, trace, "worker", "job").await;
+    assert_eq!(run.parent, publish.id);
+    let tool = span(collector, trace, "worker", "tool echo").await;
+    assert_eq!(tool.parent, run.id);
+    let commit = span(collector, trace, "orchestrator", "commit result").await;
+    assert_eq!(commit.parent, run.id);
+    let webhook = span(collector, trace, "broadcaster", "webhook").await;
+    // It hangs below the publish of the job's event, which is sent in a batch of another process.
+    eventually(DEADLINE, "the webhook hangs below a span of the trace", async || {
+        let spans = collector.of(trace);
+        if spans.iter().any(|s| s.id == webhook.parent) { Ok(()) } else { Err(format!("{webhook:?} in {spans:#?}")) }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn one_trace_leads_from_a_submission_to_its_webhook() {
     let Some(()) = require("nats-server") else { return };
@@ -64,74 +84,105 @@ async fn one_trace_leads_from_a_submission_to_its_webhook() {
         .set("broadcaster", "EGRESS_ALLOW", "127.0.0.1/32")
         .set("broadcaster", "BROADCASTER_SUBJECTS", "agentforge.events.job.dev.succeeded");
     let stack = Stack::start(options).await;
-    let headers = [format!("traceparent: 00-{TRACE}-{CALLER}-01")];
+    let headers = [format!("traceparent: 00-{TRACE}-{CALLER}-01"), format!("X-Request-ID: {REQUEST}")];
     let headers = headers.each_ref().map(String::as_str);
     let (status, job) = stack.post("/v1/jobs", &headers, &json!({"tool": "echo", "args": {"n": 1}})).await;
     assert_eq!(status, 202, "{job}");
     assert_eq!(job["trace_id"], TRACE);
 
-    // Each span, and below which one it is.
     let request = span(&collector, TRACE, "orchestrator", "POST /v1/jobs").await;
     assert_eq!(request.parent, CALLER, "the caller's own span is above all");
-    let publish = span(&collector, TRACE, "orchestrator", "publish jobs").await;
-    assert_eq!(publish.parent, request.id);
-    let run = span(&collector, TRACE, "worker", "job").await;
-    assert_eq!(run.parent, publish.id);
-    let tool = span(&collector, TRACE, "worker", "tool echo").await;
-    assert_eq!(tool.parent, run.id);
-    let commit = span(&collector, TRACE, "orchestrator", "commit result").await;
-    assert_eq!(commit.parent, run.id);
-    let webhook = span(&collector, TRACE, "broadcaster", "webhook").await;
-    // It hangs below the publish of the job's event, which is sent in a batch of another process.
-    eventually(DEADLINE, "the webhook hangs below a span of the trace", async || {
-        let spans = collector.of(TRACE);
-        if spans.iter().any(|s| s.id == webhook.parent) { Ok(()) } else { Err(format!("{webhook:?} in {spans:#?}")) }
-    })
-    .await;
+    leads_on(&collector, TRACE, &request).await;
 
     let head = tokio::time::timeout(DEADLINE, heard.recv()).await.expect("the webhook is sent").unwrap();
     let traceparent =
         head.lines().find_map(|line| line.to_lowercase().strip_prefix("traceparent: ").map(str::to_owned));
     assert!(traceparent.as_ref().is_some_and(|t| t.starts_with(&format!("00-{TRACE}-"))), "{head}");
+    assert!(head.lines().any(|line| line.eq_ignore_ascii_case(&format!("x-request-id: {REQUEST}"))), "{head}");
 
     // The log of each service that had to do with it has the trace, on lines that are JSON.
     for service in ["orchestrator", "worker", "broadcaster"] {
         eventually(DEADLINE, &format!("the log of {service} names the trace"), async || {
             let lines = stack.log(service);
             let of_trace: Vec<&Value> = lines.iter().filter(|line| line["trace_id"] == TRACE).collect();
-            let whole = |line: &&Value| line["span_id"].is_string() && line["service"] == service;
+            let whole = |line: &&Value| {
+                line["span_id"].is_string() && line["service"] == service && line["request_id"] == REQUEST
+            };
             if !of_trace.is_empty() && of_trace.iter().all(whole) { Ok(()) } else { Err(format!("{of_trace:?}")) }
         })
         .await;
     }
 }
 
+/// Submits with the command and gives what it said on stderr.
+async fn submit(server: String, settings: &[(&str, &str)]) -> String {
+    let mut command = Command::new(cargo_bin("agentforge"));
+    command.args(["--server", &server, "job", "submit", "echo", "{}", "--wait"]);
+    command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").envs(settings.iter().copied());
+    let out = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{said}");
+    said
+}
+
+/// The trace of the job that was submitted last.
+async fn latest_trace(stack: &Stack) -> String {
+    let jobs = stack.get("/v1/jobs?limit=1").await;
+    jobs["jobs"][0]["trace_id"].as_str().unwrap_or_else(|| panic!("{jobs}")).to_owned()
+}
+
 #[tokio::test]
-async fn a_submission_by_the_command_begins_a_trace_that_its_job_names() {
+async fn a_submission_by_the_command_is_one_trace_from_the_command_to_the_webhook() {
+    let Some(()) = require("nats-server") else { return };
+    let collector = Collector::start().await;
+    let (url, _heard) = webhooks().await;
+    let options = traced(&collector.endpoint)
+        .set("broadcaster", "WEBHOOK_URL", url)
+        .set("broadcaster", "EGRESS_ALLOW", "127.0.0.1/32")
+        .set("broadcaster", "BROADCASTER_SUBJECTS", "agentforge.events.job.dev.succeeded");
+    let stack = Stack::start(options).await;
+    submit(stack.grpc(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint)]).await;
+    let trace = latest_trace(&stack).await;
+    // The command is over, so its span has been sent.
+    let command = span(&collector, &trace, "cli", "agentforge job submit").await;
+    assert_eq!(command.parent, "", "nothing is above it");
+    let call = submission(&collector, &trace).await;
+    assert_eq!((call.service.as_str(), &call.parent), ("orchestrator", &command.id));
+    leads_on(&collector, &trace, &call).await;
+}
+
+/// The orchestrator's span of a call that submitted.
+async fn submission(collector: &Collector, trace: &str) -> Span {
+    eventually(DEADLINE, "the call is in the trace", async || {
+        let spans = collector.of(trace);
+        spans.iter().find(|s| s.name.contains("SubmitJob")).cloned().ok_or(format!("{spans:#?}"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_command_without_a_collector_begins_a_trace_and_one_that_is_silent_holds_it_up_no_longer_than_a_moment() {
     let Some(()) = require("nats-server") else { return };
     let collector = Collector::start().await;
     let mut options = traced(&collector.endpoint);
     options.without.push("broadcaster");
     let stack = Stack::start(options).await;
-    let server = stack.grpc();
-    let submit = tokio::task::spawn_blocking(move || {
-        let args = ["--server", &server, "--json", "job", "submit", "echo", "{}", "--wait"];
-        Command::new(cargo_bin("agentforge")).args(args).output().unwrap()
-    });
-    let out = submit.await.unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let jobs = stack.get("/v1/jobs").await;
-    let trace = jobs["jobs"][0]["trace_id"].as_str().unwrap_or_else(|| panic!("{jobs}")).to_owned();
-    let submitted = eventually(DEADLINE, "the call is in the trace", async || {
-        let spans = collector.of(&trace);
-        spans.iter().find(|s| s.name.contains("SubmitJob")).cloned().ok_or(format!("{spans:#?}"))
-    })
-    .await;
-    assert_eq!(submitted.service, "orchestrator");
-    let publish = span(&collector, &trace, "orchestrator", "publish jobs").await;
-    assert_eq!(publish.parent, submitted.id);
-    span(&collector, &trace, "worker", "tool echo").await;
-    span(&collector, &trace, "orchestrator", "commit result").await;
+    submit(stack.grpc(), &[]).await;
+    let trace = latest_trace(&stack).await;
+    let call = submission(&collector, &trace).await;
+    assert!(!call.parent.is_empty(), "the command's span is above it, although nobody has it: {call:?}");
+
+    // Takes the connection and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let said = submit(stack.grpc(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]).await;
+    assert!(said.contains("the trace was not sent"), "{said}");
+    assert_ne!(latest_trace(&stack).await, trace);
+
+    // Turned off, the orchestrator begins the trace.
+    submit(stack.grpc(), &[("OTEL_SDK_DISABLED", "true")]).await;
+    let call = submission(&collector, &latest_trace(&stack).await).await;
+    assert_eq!(call.parent, "", "{call:?}");
 }
 
 /// Resident memory of a process, bytes.

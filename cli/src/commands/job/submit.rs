@@ -6,6 +6,7 @@ use crate::{
     client::is_away,
     error::{Failure, Result},
     output::{GREEN, clean_lines, styled},
+    trace::Trace,
     view::{at, between, is_final},
 };
 use agentforge_proto::{
@@ -71,6 +72,14 @@ pub(super) async fn run(args: SubmitArgs, context: &Context) -> Result {
     if let Some(path) = &args.batch {
         return batch::run(path, request, context).await;
     }
+    // Not of a batch: a trace of a million jobs helps nobody, and the orchestrator samples each call.
+    let trace = Trace::begin("agentforge job submit", context.out);
+    let outcome = one(args, request, &trace.carried_by(context)).await;
+    trace.end(&outcome).await;
+    outcome
+}
+
+async fn one(args: SubmitArgs, mut request: v1::SubmitJobRequest, context: &Context) -> Result {
     request.args = read_args(args.args.as_deref())?;
     request.idempotency_key = args.idempotency_key.unwrap_or_default();
     request.id = args.id.map(|id| id.to_string()).unwrap_or_default();

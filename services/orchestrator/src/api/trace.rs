@@ -10,11 +10,23 @@ use uuid::Uuid;
 /// Header and metadata key of the request's id.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 
-/// The trace that a submission joins: this request's span where spans are traced, else the caller's.
-pub(crate) fn of_submission(headers: &HeaderMap) -> Option<String> {
-    let mut carrier = async_nats::HeaderMap::new();
-    bus::inject_current(&mut carrier);
-    carrier.get("traceparent").map(|v| v.as_str().to_owned()).or_else(|| traceparent(headers))
+/// What a job keeps of the request that submitted it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    pub(crate) traceparent: Option<String>,
+    pub(crate) request_id: Option<String>,
+}
+
+impl Origin {
+    /// The trace that a submission joins (this request's span where spans are traced, else the caller's), and the
+    /// id that the edge gave the request.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut carrier = async_nats::HeaderMap::new();
+        bus::inject_current(&mut carrier);
+        let own = carrier.get("traceparent").map(|v| v.as_str().to_owned());
+        let request_id = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Self { traceparent: own.or_else(|| traceparent(headers)), request_id }
+    }
 }
 
 /// Makes the caller's span the parent of `span`.

@@ -495,6 +495,7 @@ fn first_attempt(seq: i64, job: &NewJob) -> Outgoing {
         reuse: job.reuse,
         created_at: job.created_at,
         traceparent: job.traceparent.clone(),
+        request_id: job.request_id.clone(),
     }
 }
 

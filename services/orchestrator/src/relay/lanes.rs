@@ -4,7 +4,7 @@ use super::{Lane, Message, Shared};
 use crate::app::{Backlog, Committer, Handoff, Lazy};
 use crate::lanes::Lanes;
 use crate::store::{self, OutboxRow, Outgoing};
-use agentforge_jetstream::{publish, subjects};
+use agentforge_jetstream::{publish, subjects, trace};
 use agentforge_message_id::MsgId;
 use agentforge_proto::bus::JobMessage;
 use agentforge_proto::time::Micros;
@@ -58,9 +58,7 @@ impl Lane for JobLane {
             accepted_at: o.created_at,
         };
         let mut headers = HeaderMap::new();
-        if let Some(t) = &o.traceparent {
-            headers.insert("traceparent", t.as_str());
-        }
+        add_source(&mut headers, o.traceparent.as_deref(), o.request_id.as_deref());
         Message {
             subject: subjects::job(&o.mission, &o.queue),
             msg_id: MsgId::republished(o.id, o.attempt, o.republished),
@@ -102,13 +100,20 @@ impl Lane for JobLane {
     }
 }
 
-/// The trace context that an event carries.
-fn traceparent_of(event: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Traced {
-        traceparent: Option<String>,
+/// The trace and the request that a message goes back to.
+fn add_source(headers: &mut HeaderMap, traceparent: Option<&str>, request_id: Option<&str>) {
+    for (name, value) in [("traceparent", traceparent), (trace::REQUEST_ID, request_id)] {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
     }
-    serde_json::from_slice::<Traced>(event).ok()?.traceparent
+}
+
+/// The trace and the request that an event names.
+#[derive(Default, serde::Deserialize)]
+struct Source {
+    traceparent: Option<String>,
+    requestid: Option<String>,
 }
 
 /// Events and dead letters on their way out.
@@ -141,8 +146,9 @@ impl Lane for OutboxLane {
         let mut headers = HeaderMap::new();
         let is_event = row.subject.starts_with("agentforge.events.");
         headers.insert("Content-Type", if is_event { "application/cloudevents+json" } else { "application/json" });
-        if let Some(traceparent) = is_event.then(|| traceparent_of(&row.payload)).flatten() {
-            headers.insert("traceparent", traceparent.as_str());
+        if is_event {
+            let source: Source = serde_json::from_slice(&row.payload).unwrap_or_default();
+            add_source(&mut headers, source.traceparent.as_deref(), source.requestid.as_deref());
         }
         Message {
             subject: row.subject.clone(),

@@ -24,6 +24,15 @@ pub struct OutboxMessage {
     pub payload: Vec<u8>,
 }
 
+/// What brought an event about, for those who follow it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source<'a> {
+    /// W3C trace context.
+    pub traceparent: Option<&'a str>,
+    /// X-Request-ID of the job's submission.
+    pub request_id: Option<&'a str>,
+}
+
 /// Arguments above this stay in the store only, bytes.
 const DEAD_LETTER_ARGS_MAX_BYTES: usize = 64 * 1024;
 
@@ -34,7 +43,7 @@ pub fn accepted(job: &NewJob) -> OutboxMessage {
         State::Accepted,
         id,
         job.created_at,
-        job.traceparent.as_deref(),
+        Source { traceparent: job.traceparent.as_deref(), request_id: job.request_id.as_deref() },
         JobEventData {
             job_id: job.id,
             mission: job.mission.clone(),
@@ -48,8 +57,8 @@ pub fn accepted(job: &NewJob) -> OutboxMessage {
     )
 }
 
-/// The event of a job that entered its state at `at`, by a change that came with this trace context.
-pub fn changed(job: &Current, at: Micros, traceparent: Option<&str>) -> OutboxMessage {
+/// The event of a job that entered its state at `at`, by a change that came from `source`.
+pub fn changed(job: &Current, at: Micros, source: Source<'_>) -> OutboxMessage {
     // The version tells two entries into one state apart (a second `queued` after a republish).
     let id = format!("{}:{}:{}:{}", job.id, job.state.as_str(), job.attempt, job.version);
     let labels = job.labels.as_deref().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
@@ -57,7 +66,7 @@ pub fn changed(job: &Current, at: Micros, traceparent: Option<&str>) -> OutboxMe
         job.state,
         id,
         at,
-        traceparent,
+        source,
         JobEventData {
             job_id: job.id,
             mission: job.mission.clone(),
@@ -71,7 +80,7 @@ pub fn changed(job: &Current, at: Micros, traceparent: Option<&str>) -> OutboxMe
     )
 }
 
-fn event(state: State, id: String, at: Micros, traceparent: Option<&str>, data: JobEventData) -> OutboxMessage {
+fn event(state: State, id: String, at: Micros, source: Source<'_>, data: JobEventData) -> OutboxMessage {
     let event = JobEvent {
         specversion: "1.0".into(),
         id: id.clone(),
@@ -80,7 +89,8 @@ fn event(state: State, id: String, at: Micros, traceparent: Option<&str>, data: 
         subject: data.job_id.to_string(),
         time: at.timestamp().to_string(),
         datacontenttype: "application/json".into(),
-        traceparent: traceparent.filter(|t| trace_id(t).is_some()).map(str::to_owned),
+        traceparent: source.traceparent.filter(|t| trace_id(t).is_some()).map(str::to_owned),
+        requestid: source.request_id.map(str::to_owned),
         data,
     };
     OutboxMessage {

@@ -239,6 +239,8 @@ pub struct Outgoing {
     pub created_at: Micros,
     /// W3C traceparent.
     pub traceparent: Option<String>,
+    /// X-Request-ID.
+    pub request_id: Option<String>,
 }
 
 /// A message waiting in the outbox (an event or a dead letter).

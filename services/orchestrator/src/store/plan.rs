@@ -291,11 +291,14 @@ impl<'g> Fold<'g> {
         let job = &changed.job;
         let passed_by = ended && matches!(job.state, State::Queued | State::Running);
         if self.ctx.events.tells(job.state) && !passed_by {
-            let traceparent = match &self.group.changes[number].1 {
-                Change::Finished(finished) => finished.traceparent.as_deref(),
-                _ => None,
+            let source = match &self.group.changes[number].1 {
+                Change::Finished(finished) => events::Source {
+                    traceparent: finished.traceparent.as_deref(),
+                    request_id: finished.request_id.as_deref(),
+                },
+                _ => events::Source::default(),
             };
-            self.plan.out.push(Out::Message(events::changed(job, at, traceparent)));
+            self.plan.out.push(Out::Message(events::changed(job, at, source)));
         }
         let Some(reason) = changed.dead else { return };
         self.plan.out.push(Out::Letter(self.plan.letters.len()));

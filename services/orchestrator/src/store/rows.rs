@@ -36,7 +36,7 @@ macro_rules! job_columns {
 macro_rules! outgoing_columns {
     () => {
         "j.seq, j.id, j.attempt, j.republished, j.mission, j.queue, j.tool, p.task, p.args, p.timeout_us, j.deadline, \
-         p.reuse, j.created_at, p.traceparent"
+         p.reuse, j.created_at, p.traceparent, p.request_id"
     };
 }
 
@@ -260,6 +260,7 @@ macro_rules! readers {
                 reuse: c.take()?,
                 created_at: c.time()?,
                 traceparent: c.take()?,
+                request_id: c.take()?,
             })
         }
 

@@ -39,6 +39,7 @@ fn finished(j: &Current, attempt: u32, outcome: Outcome) -> Change {
         finished_at: Micros(6),
         outcome,
         traceparent: None,
+        request_id: None,
     }))
 }
 

@@ -39,7 +39,7 @@ pub(super) fn given(s: String) -> Option<String> {
 }
 
 /// The submission; whoever can wait for its end has taken `wait` out.
-pub(super) fn submit_input(r: pb::SubmitJobRequest, traceparent: Option<String>) -> Result<SubmitInput, Error> {
+pub(super) fn submit_input(r: pb::SubmitJobRequest, origin: trace::Origin) -> Result<SubmitInput, Error> {
     if r.wait.is_some() {
         return Err(Error::field("wait", "wait is for SubmitJob alone; follow other jobs with GetJob or WatchJob"));
     }
@@ -57,7 +57,8 @@ pub(super) fn submit_input(r: pb::SubmitJobRequest, traceparent: Option<String>)
         deadline: moment!("deadline", r.deadline)?,
         task: given(r.task),
         reuse: r.reuse,
-        traceparent,
+        traceparent: origin.traceparent,
+        request_id: origin.request_id,
     })
 }
 

@@ -26,10 +26,10 @@ impl Jobs for Service {
         &self,
         request: Request<pb::SubmitJobRequest>,
     ) -> Result<Response<pb::SubmitJobResponse>, Status> {
-        let mut call = Call::of("SubmitJob", &request);
+        let call = Call::of("SubmitJob", &request);
         let mut request = request.into_inner();
         let wait = duration!("wait", request.wait.take()).map_err(|e| call.refuse(&e))?;
-        let input = convert::submit_input(request, call.traceparent.take()).map_err(|e| call.refuse(&e))?;
+        let input = convert::submit_input(request, call.origin.clone()).map_err(|e| call.refuse(&e))?;
         let answer = match wait {
             Some(wait) if !wait.is_zero() => self.app.submit_and_wait(input, wait).await,
             _ => self.app.submit(input).await,

@@ -113,25 +113,26 @@ pub async fn serve(
 #[derive(Clone)]
 struct Call {
     operation: &'static str,
-    request_id: Option<String>,
-    traceparent: Option<String>,
+    origin: trace::Origin,
 }
 
 impl Call {
     fn of<T>(operation: &'static str, request: &tonic::Request<T>) -> Self {
-        let headers = request.metadata().as_ref();
-        let request_id = headers.get(trace::REQUEST_ID).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        Self { operation, request_id, traceparent: trace::of_submission(headers) }
+        Self { operation, origin: trace::Origin::of(request.metadata().as_ref()) }
+    }
+
+    fn request_id(&self) -> Option<&str> {
+        self.origin.request_id.as_deref()
     }
 
     /// The status of an answer that a stop cuts short. Nothing is wrong: nothing is logged.
     fn cut(&self) -> tonic::Status {
-        status::of(&super::stopping(), self.request_id.as_deref())
+        status::of(&super::stopping(), self.request_id())
     }
 
     /// The status of a refusal; what is our fault is logged.
     fn refuse(&self, e: &Error) -> tonic::Status {
-        super::log_failure(e, self.operation, self.request_id.as_deref());
-        status::of(e, self.request_id.as_deref())
+        super::log_failure(e, self.operation, self.request_id());
+        status::of(e, self.request_id())
     }
 }

@@ -1,6 +1,7 @@
 //! The Schedules service.
 
 use super::{Call, convert};
+use crate::api::trace;
 use crate::app::{App, ScheduleInput};
 use crate::error::Error;
 use crate::model::Schedule;
@@ -25,7 +26,8 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("CreateSchedule", &request);
         let r = request.into_inner();
-        let job = convert::submit_input(r.job.unwrap_or_default(), None).map_err(|e| call.refuse(&e))?;
+        let job =
+            convert::submit_input(r.job.unwrap_or_default(), trace::Origin::default()).map_err(|e| call.refuse(&e))?;
         let input = ScheduleInput { name: r.name, cron: r.cron, time_zone: r.time_zone, job, paused: r.paused };
         told(&call, self.app.create_schedule(input).await)
     }

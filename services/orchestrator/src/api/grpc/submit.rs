@@ -70,13 +70,13 @@ impl Caller {
         let ours = outcome.err().filter(|e| e.code.http_status() >= 500);
         let before = self.failing.swap(ours.is_some(), Ordering::Relaxed);
         if let Some(e) = ours.filter(|_| !before) {
-            log_failure(e, self.call.operation, self.call.request_id.as_deref());
+            log_failure(e, self.call.operation, self.call.request_id());
         }
     }
 }
 
 async fn submit(app: &App, caller: &Caller, request: pb::SubmitJobRequest) -> Outcome {
-    let answer = match convert::submit_input(request, caller.call.traceparent.clone()) {
+    let answer = match convert::submit_input(request, caller.call.origin.clone()) {
         Ok(input) => app.submit(input).await,
         Err(e) => Err(e),
     };

@@ -46,11 +46,10 @@ pub(crate) async fn submit(State(api): State<Api>, request: Request) -> Result<R
     }
     let (bytes, _held) = read_body(request, &api, BATCH_BODY_MAX_BYTES).await?;
     let parsed = if lines { parse_lines(&bytes)? } else { parse_array(&bytes)? };
-    let traceparent = trace::of_submission(&headers);
-    let request_id = headers.get(trace::REQUEST_ID).and_then(|v| v.to_str().ok());
+    let origin = trace::Origin::of(&headers);
     let answers = join_all(parsed.into_iter().map(|body| {
-        let (app, traceparent) = (&api.app, traceparent.clone());
-        async move { Ok::<_, Problem>(app.submit(body?.into_input(traceparent)?).await?) }
+        let (app, origin) = (&api.app, origin.clone());
+        async move { Ok::<_, Problem>(app.submit(body?.into_input(origin)?).await?) }
     }));
     let mut accepted = 0;
     let mut logged = false;
@@ -64,7 +63,7 @@ pub(crate) async fn submit(State(api): State<Api>, request: Request) -> Result<R
             // One word in the log for a batch: its failures have one cause.
             if let Some(cause) = problem.cause().filter(|c| !logged && c.code.http_status() >= 500) {
                 logged = true;
-                log_failure(cause, "SubmitJobs", request_id);
+                log_failure(cause, "SubmitJobs", origin.request_id.as_deref());
             }
             BatchItem { index, accepted: None, refused: Some((&problem).into()) }
         }

@@ -43,7 +43,7 @@ pub(crate) async fn submit(
     JsonBody(body, _held): JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
     let wait = wait_asked_for(query.as_deref())?;
-    let input = with_key(body.into_input(trace::of_submission(&headers))?, &headers)?;
+    let input = with_key(body.into_input(trace::Origin::of(&headers))?, &headers)?;
     let answer = match wait {
         Some(wait) => api.app.submit_and_wait(input, wait).await?,
         None => api.app.submit(input).await?,

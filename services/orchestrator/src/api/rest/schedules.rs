@@ -3,6 +3,7 @@
 use super::extract::{JsonBody, Query};
 use super::types::{NextRuns, ScheduleBody, ScheduleList, ScheduleView};
 use super::{Api, Problem, json};
+use crate::api::trace;
 use crate::app::ScheduleInput;
 use crate::error::Error;
 use axum::extract::{Path, RawQuery, State};
@@ -25,7 +26,7 @@ pub(crate) async fn create(
         name: body.name,
         cron: body.cron,
         time_zone: body.time_zone.unwrap_or_default(),
-        job: body.job.into_input(None)?,
+        job: body.job.into_input(trace::Origin::default())?,
         paused: body.paused,
     };
     let schedule = api.app.create_schedule(input).await?;

@@ -118,6 +118,7 @@ async fn a_commit_tells_the_job_and_its_result_to_those_who_listen() {
             finished_at: Micros::now(),
             outcome: Reported::Succeeded(Success { output: None, output_ref: None, idempotent_replay: None }),
             traceparent: None,
+            request_id: None,
         };
         (id, Change::Finished(Box::new(finished)))
     };

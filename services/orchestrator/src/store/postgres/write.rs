@@ -85,9 +85,9 @@ async fn insert_payloads(c: &mut PgConnection, new: &[(&Touched, &NewJob)]) -> R
         return Ok(());
     }
     query(
-        "INSERT INTO job_payloads (seq, timeout_us, run_at, reuse, task, schedule_id, traceparent, args) \
+        "INSERT INTO job_payloads (seq, timeout_us, run_at, reuse, task, schedule_id, traceparent, request_id, args) \
          SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::boolean[], $5::text[], $6::bytea[], \
-           $7::text[], $8::text[])",
+           $7::text[], $8::text[], $9::text[])",
     )
     .bind(column(new, |(t, _)| t.job.seq))
     .bind(column(new, |(_, j)| micros(j.timeout)))
@@ -96,6 +96,7 @@ async fn insert_payloads(c: &mut PgConnection, new: &[(&Touched, &NewJob)]) -> R
     .bind(column(new, |(_, j)| maybe_clean(j.task.as_deref())))
     .bind(column(new, |(_, j)| j.schedule_id.as_ref().map(|id| id.as_bytes().as_slice())))
     .bind(column(new, |(_, j)| maybe_clean(j.traceparent.as_deref())))
+    .bind(column(new, |(_, j)| maybe_clean(j.request_id.as_deref())))
     .bind(column(new, |(_, j)| clean(&j.args)))
     .execute(c)
     .await?;

@@ -31,6 +31,7 @@ fn submits(n: usize, args_bytes: usize) -> Group {
         reuse: false,
         schedule_id: None,
         traceparent: None,
+        request_id: None,
         created_at: Micros(1),
     };
     Group { submits: (0..n).map(|_| Submit { job: job(), claim: false }).collect(), ..Group::default() }

@@ -237,6 +237,7 @@ pub async fn everything_a_job_is_made_of_comes_back(w: &World) {
         reuse: true,
         schedule_id: Some(ScheduleId::generate()),
         traceparent: Some("00-1-2-3".into()),
+        request_id: Some("r-1".into()),
         ..job(10)
     };
     let c = w.submit(20, new.clone()).await;

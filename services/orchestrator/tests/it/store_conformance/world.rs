@@ -189,6 +189,7 @@ pub fn job(now: i64) -> NewJob {
         reuse: false,
         schedule_id: None,
         traceparent: None,
+        request_id: None,
         created_at: Micros(now),
     }
 }
@@ -229,6 +230,7 @@ pub fn finished(job: JobId, n: u32, outcome: Outcome) -> Change {
         finished_at: Micros(6),
         outcome,
         traceparent: None,
+        request_id: None,
     }))
 }
 

@@ -2,6 +2,7 @@
 
 use super::parse_moment;
 use crate::admission::SubmitInput;
+use crate::api::trace::Origin;
 use crate::error::Error;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -54,7 +55,7 @@ pub struct SubmitBody {
 
 impl SubmitBody {
     /// The submission, with what the request's headers add.
-    pub(crate) fn into_input(self, traceparent: Option<String>) -> Result<SubmitInput, Error> {
+    pub(crate) fn into_input(self, origin: Origin) -> Result<SubmitInput, Error> {
         let timeout = match (self.timeout.filter(|t| !t.is_empty()), self.timeout_ms) {
             (Some(_), Some(_)) => return Err(Error::field("timeout", "give timeout or timeout_ms, not both")),
             (Some(text), None) => Some(
@@ -77,7 +78,8 @@ impl SubmitBody {
             max_attempts: self.max_attempts,
             task: self.task,
             reuse: self.reuse,
-            traceparent,
+            traceparent: origin.traceparent,
+            request_id: origin.request_id,
         })
     }
 }
