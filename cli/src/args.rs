@@ -177,6 +177,12 @@ Examples:
   agentforge bench jobs
   agentforge bench jobs --json > bench.json")]
     Jobs(bench::Args),
+    /// Processor time a job with metrics and traces, and without
+    #[command(after_help = "\
+Examples:
+  agentforge bench cost
+  agentforge bench cost --part traces --sample 1 --json > bench-cost.json")]
+    Cost(bench::cost::Args),
     /// Events to many clients of the tactical API, beside bare writing
     #[command(after_help = "\
 Examples:

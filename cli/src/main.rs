@@ -100,6 +100,7 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::WebhookSink(args) => sink::run(args).await,
             Command::Bench(BenchCommand::Webhooks(args)) => bench::webhooks::run(args, out.json).await,
             Command::Bench(BenchCommand::Jobs(args)) => bench::run(args, out.json).await,
+            Command::Bench(BenchCommand::Cost(args)) => bench::cost::run(args, out.json).await,
             Command::Bench(BenchCommand::Tactical(args)) => bench::tactical::run(args, out.json).await,
             Command::Bench(BenchCommand::Exporter(args)) => bench::exporter::run(args, out.json).await,
             Command::Bench(BenchCommand::Sync(args)) => bench::sync::run(args, out.json).await,

@@ -2,11 +2,14 @@
 
 use super::check::Delivery;
 use super::report::{Drain, Report, Round};
-use super::stack::Stack;
+use super::stack::{Setup, Stack};
 use super::{floor, latency, machine, throughput};
 use crate::error::{Failure, Result};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Life-cycle events of jobs while measuring: all of them, as by default.
+pub const EVENTS: &str = "all";
 
 /// How to measure.
 #[derive(Debug, clap::Args)]
@@ -36,7 +39,7 @@ pub struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub drain_rounds: u32,
     /// Life-cycle events while measuring: all, final or off
-    #[arg(long, default_value = "all", value_parser = ["all", "final", "off"])]
+    #[arg(long, default_value = EVENTS, value_parser = ["all", "final", "off"])]
     pub events: String,
     /// Where the stack keeps its data; removed afterwards unless it existed
     #[arg(long, value_name = "DIR")]
@@ -56,7 +59,14 @@ pub async fn run(args: Args, json: bool) -> Result {
             anstream::eprintln!("{text}");
         }
     };
-    let mut stack = Stack::start(&args).await?;
+    let setup = Setup {
+        dir: args.data_dir.clone().unwrap_or_else(|| PathBuf::from(".agentforge-bench")),
+        concurrency: args.concurrency,
+        events: args.events.clone(),
+        store: args.store.clone(),
+        env: vec![],
+    };
+    let mut stack = Stack::start(&setup).await?;
     // A data directory may hold the jobs of an earlier run.
     let run = uuid::Uuid::now_v7().simple().to_string();
     let machine = machine::describe(stack.dir())?;

@@ -4,6 +4,7 @@
 //! drives it through the public API, and checks exact delivery in the database afterwards.
 
 mod check;
+pub mod cost;
 pub mod exporter;
 mod floor;
 mod jobs;

@@ -1,7 +1,6 @@
 //! The stack under test: `agentforge dev --processes` as a child, with a data directory of its own.
 
 use super::check::{self, Delivery};
-use super::jobs::Args;
 use crate::error::{Failure, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -28,8 +27,9 @@ struct Nats {
 }
 
 #[derive(Debug, Deserialize)]
-struct Service {
-    http: String,
+pub struct Service {
+    /// Base URL.
+    pub http: String,
     grpc: Option<String>,
     pid: i32,
 }
@@ -47,10 +47,24 @@ pub struct Stack {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Memory(pub BTreeMap<String, u64>);
 
+/// What differs between stacks.
+pub struct Setup {
+    /// Where it keeps its data; removed at the end unless it existed.
+    pub dir: PathBuf,
+    /// Jobs the worker runs at once.
+    pub concurrency: u32,
+    /// JOB_EVENTS.
+    pub events: String,
+    /// A database elsewhere.
+    pub store: Option<String>,
+    /// Further settings of all services.
+    pub env: Vec<(&'static str, String)>,
+}
+
 impl Stack {
     /// Starts NATS, orchestrator and worker as separate processes.
-    pub async fn start(args: &Args) -> Result<Self> {
-        let dir = args.data_dir.clone().unwrap_or_else(|| PathBuf::from(".agentforge-bench"));
+    pub async fn start(setup: &Setup) -> Result<Self> {
+        let dir = setup.dir.clone();
         let remove = !dir.exists();
         std::fs::create_dir_all(&dir).map_err(|e| Failure::new(format!("cannot make {}: {e}", dir.display())))?;
         let dir = dir.canonicalize().map_err(|e| Failure::new(format!("cannot find {}: {e}", dir.display())))?;
@@ -66,16 +80,17 @@ impl Stack {
             .arg(&dir)
             .arg("--ready-file")
             .arg(&ready_file)
-            .args(["--concurrency", &args.concurrency.to_string()])
-            .env("JOB_EVENTS", &args.events)
+            .args(["--concurrency", &setup.concurrency.to_string()])
+            .env("JOB_EVENTS", &setup.events)
             .env("OUTBOX_MAX", "2000000")
             .env("JOB_DEADLINE", "off")
             .env("LOG_LEVEL", "warn")
+            .envs(setup.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| Failure::new(e.to_string()))?)
             .stderr(log)
             .kill_on_drop(true);
-        if let Some(store) = &args.store {
+        if let Some(store) = &setup.store {
             command.args(["--store", store]);
         }
         let mut child = command.spawn().map_err(|e| Failure::new(format!("cannot start the stack: {e}")))?;
@@ -99,7 +114,7 @@ impl Stack {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let store = args.store.clone().unwrap_or_else(|| "sqlite://agentforge.db".into());
+        let store = setup.store.clone().unwrap_or_else(|| "sqlite://agentforge.db".into());
         Ok(Self { child, ready, dir, store, remove })
     }
 
@@ -113,7 +128,8 @@ impl Stack {
         &self.ready.nats.url
     }
 
-    fn service(&self, name: &str) -> Result<&Service> {
+    /// One of its services.
+    pub fn service(&self, name: &str) -> Result<&Service> {
         self.ready.services.get(name).ok_or_else(|| Failure::new(format!("the ready file names no {name}")))
     }
 
@@ -132,6 +148,14 @@ impl Stack {
         let pid = Pid::from_raw(self.service("worker")?.pid).ok_or_else(|| Failure::new("the worker has no pid"))?;
         let signal = if freeze { Signal::STOP } else { Signal::CONT };
         kill_process(pid, signal).map_err(|e| Failure::new(format!("cannot signal the worker: {e}")))
+    }
+
+    /// The process of a service, or of `nats-server`.
+    pub fn pid(&self, name: &str) -> Option<i32> {
+        match name {
+            "nats-server" => Some(self.ready.nats.pid),
+            name => Some(self.ready.services.get(name)?.pid),
+        }
     }
 
     /// Resident memory now.
@@ -189,4 +213,15 @@ pub async fn fetch(base: &str, path: &str) -> Result<String> {
         .split_once("\r\n\r\n")
         .map(|(_, body)| body.to_owned())
         .ok_or_else(|| Failure::new(format!("{base}{path} gave no page")))
+}
+
+/// The sum of a metric's series, from a service's own page.
+pub async fn metric(base: &str, name: &str) -> Result<u64> {
+    let page = fetch(base, "/metrics").await?;
+    let sum: f64 = page
+        .lines()
+        .filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+        .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    Ok(sum as u64)
 }

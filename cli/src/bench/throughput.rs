@@ -124,7 +124,7 @@ async fn until_final(stack: &Stack, target: u64) -> Result {
 
 async fn until_queued(stack: &Stack) -> Result {
     let until = Instant::now() + Duration::from_secs(600);
-    while metric(stack, "agentforge_outbox_jobs").await? > 0 {
+    while super::stack::metric(&stack.http()?, "agentforge_outbox_jobs").await? > 0 {
         if Instant::now() > until {
             return Err(Failure::new("the backlog was not published within 600 s"));
         }
@@ -134,16 +134,5 @@ async fn until_queued(stack: &Stack) -> Result {
 }
 
 async fn final_jobs(stack: &Stack) -> Result<u64> {
-    metric(stack, "agentforge_jobs_completed_total").await
-}
-
-/// The sum of a metric's series, from the orchestrator's own page.
-async fn metric(stack: &Stack, name: &str) -> Result<u64> {
-    let page = super::stack::fetch(&stack.http()?, "/metrics").await?;
-    let sum: f64 = page
-        .lines()
-        .filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-        .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum();
-    Ok(sum as u64)
+    super::stack::metric(&stack.http()?, "agentforge_jobs_completed_total").await
 }
