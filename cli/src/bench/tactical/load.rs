@@ -140,14 +140,7 @@ async fn connect(address: std::net::SocketAddr, ws: bool, n: usize) -> std::io::
         socket.bind(([127, 0, 0, last], 0).into())?;
     }
     let mut stream = socket.connect(address).await?;
-    let (path, upgrade) = match ws {
-        false => ("/events/stream", ""),
-        true => (
-            "/events/ws",
-            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-        ),
-    };
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{upgrade}\r\n").as_bytes()).await?;
+    stream.write_all(request(&address.to_string(), ws).as_bytes()).await?;
     let mut head = Vec::with_capacity(512);
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -157,6 +150,18 @@ async fn connect(address: std::net::SocketAddr, ws: bool, n: usize) -> std::io::
         true => Ok(stream),
         false => Err(std::io::Error::other(String::from_utf8_lossy(status).into_owned())),
     }
+}
+
+/// What opens a stream.
+pub fn request(address: &str, ws: bool) -> String {
+    let (path, upgrade) = match ws {
+        false => ("/events/stream", ""),
+        true => (
+            "/events/ws",
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        ),
+    };
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{upgrade}\r\n")
 }
 
 /// Reads stamps until enough came.

@@ -5,19 +5,15 @@
 
 pub mod floor;
 pub mod load;
+mod report;
+mod stalled;
 
-use super::{
-    machine::{self, Machine},
-    process,
-};
-use crate::{
-    error::{Failure, Result},
-    output,
-};
+use super::{machine, process};
+use crate::error::{Failure, Result};
 use agentforge_jetstream::subjects;
 use async_nats::Client;
 use load::{DIGITS, MARK, now_us};
-use serde::Serialize;
+use report::{Idle, Report, Run, Side};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -57,50 +53,15 @@ pub struct Args {
     /// Idle clients whose memory is looked at; 0 leaves it out
     #[arg(long, default_value_t = 10_000)]
     pub idle: usize,
+    /// Clients that read nothing, beside which others are measured; 0 leaves it out
+    #[arg(long, default_value_t = 20)]
+    pub stalled: usize,
+    /// Times that others are measured without and with them, in turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub pairs: u32,
     /// Where the NATS server keeps its data; removed afterwards unless it existed
     #[arg(long, value_name = "DIR", default_value = ".agentforge-bench-tactical")]
     pub data_dir: PathBuf,
-}
-
-/// One side of a run.
-#[derive(Clone, Debug, Serialize)]
-struct Side {
-    delivered: u64,
-    delivered_per_s: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    server_cpu_us_per_event: f64,
-    client_cpu_us_per_event: f64,
-}
-
-/// A run.
-#[derive(Clone, Debug, Serialize)]
-struct Run {
-    channel: String,
-    clients: usize,
-    rate: u32,
-    offered: u64,
-    floor: Side,
-    product: Side,
-    cpu_ratio: f64,
-    p99_ratio: f64,
-}
-
-/// Idle clients.
-#[derive(Clone, Debug, Serialize)]
-struct Idle {
-    channel: String,
-    clients: usize,
-    bytes_per_client: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    seconds: u64,
-    event_bytes: u32,
-    runs: Vec<Run>,
-    idle: Vec<Idle>,
-    machine: Machine,
 }
 
 /// Runs everything and prints the report.
@@ -143,9 +104,18 @@ async fn everything(args: &Args, dir: &Path, json: bool) -> Result<Report> {
         }
         idle.push(one);
     }
-    Ok(Report { seconds: args.seconds, event_bytes: args.bytes, runs, idle, machine })
+    let mut stalled = Vec::new();
+    for channel in args.channels.iter().filter(|_| args.stalled > 0) {
+        let one = stalled::measure(&bench, channel, args.stalled, args.pairs, args.seconds).await?;
+        if !json {
+            anstream::eprintln!("{one}");
+        }
+        stalled.push(one);
+    }
+    Ok(Report { seconds: args.seconds, event_bytes: args.bytes, runs, idle, stalled, machine })
 }
 
+#[derive(Clone)]
 struct Bench {
     dir: PathBuf,
     url: String,
@@ -189,6 +159,19 @@ impl Bench {
         async_nats::connect(&self.url).await.map_err(|e| Failure::new(format!("cannot reach NATS: {e}")))
     }
 
+    /// Publishes so many events a second, in turn for so many markers.
+    async fn publish(&self, events: u64, rate: u32, markers: u64) -> Result {
+        let client = self.nats().await?;
+        let begun = Instant::now();
+        for n in 0..events {
+            let due = begun + Duration::from_secs_f64(n as f64 / f64::from(rate));
+            sleep(due.saturating_duration_since(Instant::now())).await;
+            client.publish(subject(n % markers), self.event().into()).await.map_err(anyhow::Error::from)?;
+            client.flush().await.map_err(anyhow::Error::from)?;
+        }
+        Ok(())
+    }
+
     /// A marker of the wanted size whose title is the moment of its making.
     fn event(&self) -> String {
         let body = |pad: usize| {
@@ -222,19 +205,13 @@ impl Bench {
     async fn frame(&self, api: &Api, channel: &str) -> Result<PathBuf> {
         let failed = |e: std::io::Error| Failure::new(format!("cannot take a frame: {e}"));
         let mut stream = TcpStream::connect(&api.address).await.map_err(failed)?;
-        let (path, upgrade, status) = match channel {
-            "ws" => (
-                "/events/ws",
-                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-                "101",
-            ),
-            _ => ("/events/stream", "", "200"),
-        };
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", api.address);
+        let is_ws = channel == "ws";
+        let request = load::request(&api.address, is_ws);
         stream.write_all(request.as_bytes()).await.map_err(failed)?;
         let mut head = vec![0; 4096];
         let n = stream.read(&mut head).await.map_err(failed)?;
-        if !String::from_utf8_lossy(&head[..n]).starts_with(&format!("HTTP/1.1 {status}")) {
+        let status: &[u8] = if is_ws { b"HTTP/1.1 101" } else { b"HTTP/1.1 200" };
+        if !head[..n].starts_with(status) {
             return Err(Failure::new("the tactical API did not let a client in"));
         }
         let client = self.nats().await?;
@@ -246,7 +223,7 @@ impl Bench {
             let n = stream.read(&mut buffer).await.map_err(failed)?;
             frame.extend_from_slice(&buffer[..n]);
             // What is left of the head may have come behind it.
-            if let Some(start) = memchr::memmem::find(&frame, b"event: ").filter(|_| channel == "sse") {
+            if let Some(start) = memchr::memmem::find(&frame, b"event: ").filter(|_| !is_ws) {
                 frame.drain(..start);
             }
         }
@@ -286,23 +263,16 @@ impl Bench {
         std::fs::write(path("floor-begin"), "").map_err(anyhow::Error::from)?;
         let load = load.finish().await?;
         let cpu = process::until_written(&path("floor-report.json")).await?;
-        Ok(side(&load, Duration::from_secs_f64(cpu.as_f64().unwrap_or_default())))
+        Ok(Side::of(&load, Duration::from_secs_f64(cpu.as_f64().unwrap_or_default())))
     }
 
     async fn product(&self, api: &Api, channel: &str, clients: usize, rate: u32, events: u64) -> Result<Side> {
         let within = events / u64::from(rate) + TAIL.as_secs();
         let load = self.load(&api.address, channel, clients, events, within).await?;
-        let client = self.nats().await?;
         let before = cpu(api.pid());
-        let begun = Instant::now();
-        for n in 0..events {
-            let due = begun + Duration::from_secs_f64(n as f64 / f64::from(rate));
-            sleep(due.saturating_duration_since(Instant::now())).await;
-            client.publish(subject(n), self.event().into()).await.map_err(anyhow::Error::from)?;
-            client.flush().await.map_err(anyhow::Error::from)?;
-        }
+        self.publish(events, rate, MARKERS).await?;
         let load = load.finish().await?;
-        Ok(side(&load, cpu(api.pid()).saturating_sub(before)))
+        Ok(Side::of(&load, cpu(api.pid()).saturating_sub(before)))
     }
 
     async fn idle(&self, channel: &str, clients: usize) -> Result<Idle> {
@@ -332,20 +302,8 @@ impl Load {
     }
 }
 
-fn side(load: &load::Report, server: Duration) -> Side {
-    let events = load.delivered.max(1) as f64;
-    Side {
-        delivered: load.delivered,
-        delivered_per_s: events / load.seconds.max(0.001),
-        p50_ms: load.p50_ms,
-        p99_ms: load.p99_ms,
-        server_cpu_us_per_event: server.as_secs_f64() * 1e6 / events,
-        client_cpu_us_per_event: load.cpu_s * 1e6 / events,
-    }
-}
-
 fn subject(n: u64) -> String {
-    subjects::tactical_marker("bench", &format!("m{}", n % MARKERS))
+    subjects::tactical_marker("bench", &format!("m{n}"))
 }
 
 /// This program as one of its parts.
@@ -378,59 +336,4 @@ fn resident(pid: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or_default() * 1024
-}
-
-impl std::fmt::Display for Side {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:>7.0}/s, p50 {:>6.1} ms, p99 {:>6.1} ms, CPU {:>5.2} µs",
-            self.delivered_per_s, self.p50_ms, self.p99_ms, self.server_cpu_us_per_event
-        )
-    }
-}
-
-impl std::fmt::Display for Run {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let lost = self.offered.saturating_sub(self.product.delivered);
-        write!(
-            f,
-            "{:<3} {:>5} clients × {:>3}/s: floor {}; product {}; ratio CPU {:.2}, p99 {:.2}; {}",
-            self.channel,
-            self.clients,
-            self.rate,
-            self.floor,
-            self.product,
-            self.cpu_ratio,
-            self.p99_ratio,
-            if lost == 0 { "all delivered".to_owned() } else { format!("{lost} of {} NOT delivered", self.offered) }
-        )
-    }
-}
-
-impl std::fmt::Display for Idle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:<3} {:>5} idle clients: {} bytes each", self.channel, self.clients, self.bytes_per_client)
-    }
-}
-
-impl Report {
-    fn print(&self, json: bool) -> Result {
-        if json {
-            return output::Output { json }.document(self);
-        }
-        anstream::println!("{}", self.machine);
-        anstream::println!(
-            "events of {} bytes, {} s a run; CPU is the server's, for each delivered event",
-            self.event_bytes,
-            self.seconds
-        );
-        for run in &self.runs {
-            anstream::println!("{run}");
-        }
-        for idle in &self.idle {
-            anstream::println!("{idle}");
-        }
-        Ok(())
-    }
 }

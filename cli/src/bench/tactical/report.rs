@@ -1,0 +1,146 @@
+//! What `bench tactical` measured, for people and for scripts.
+
+use super::{load, stalled};
+use crate::{bench::machine::Machine, error::Result, output};
+use serde::Serialize;
+use std::{fmt, time::Duration};
+
+/// One side of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Side {
+    /// Events, all clients together.
+    pub delivered: u64,
+    /// From the first to the last.
+    pub delivered_per_s: f64,
+    /// From publishing to the client, milliseconds.
+    pub p50_ms: f64,
+    /// The same, of 99 in 100.
+    pub p99_ms: f64,
+    /// Processor time of the server, microseconds.
+    pub server_cpu_us_per_event: f64,
+    /// Processor time of the clients, microseconds.
+    pub client_cpu_us_per_event: f64,
+}
+
+/// A run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// `sse` or `ws`.
+    pub channel: String,
+    /// How many.
+    pub clients: usize,
+    /// Events a second.
+    pub rate: u32,
+    /// Events that all clients together are to get.
+    pub offered: u64,
+    /// Writing the same frames.
+    pub floor: Side,
+    /// The tactical API.
+    pub product: Side,
+    /// Product to floor.
+    pub cpu_ratio: f64,
+    /// Product to floor.
+    pub p99_ratio: f64,
+}
+
+/// Idle clients.
+#[derive(Clone, Debug, Serialize)]
+pub struct Idle {
+    /// `sse` or `ws`.
+    pub channel: String,
+    /// How many.
+    pub clients: usize,
+    /// Resident memory of the server.
+    pub bytes_per_client: u64,
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Of publishing in each run.
+    pub seconds: u64,
+    /// As published.
+    pub event_bytes: u32,
+    /// Floor beside product.
+    pub runs: Vec<Run>,
+    /// Memory of those who only get heartbeats.
+    pub idle: Vec<Idle>,
+    /// What those who read nothing do to others.
+    pub stalled: Vec<stalled::Beside>,
+    /// Where.
+    pub machine: Machine,
+}
+
+impl Side {
+    /// From what the clients saw and what the server used of the processors.
+    pub fn of(load: &load::Report, server: Duration) -> Self {
+        let events = load.delivered.max(1) as f64;
+        Self {
+            delivered: load.delivered,
+            delivered_per_s: events / load.seconds.max(0.001),
+            p50_ms: load.p50_ms,
+            p99_ms: load.p99_ms,
+            server_cpu_us_per_event: server.as_secs_f64() * 1e6 / events,
+            client_cpu_us_per_event: load.cpu_s * 1e6 / events,
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:>7.0}/s, p50 {:>6.1} ms, p99 {:>6.1} ms, CPU {:>5.2} µs",
+            self.delivered_per_s, self.p50_ms, self.p99_ms, self.server_cpu_us_per_event
+        )
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lost = self.offered.saturating_sub(self.product.delivered);
+        write!(
+            f,
+            "{:<3} {:>5} clients × {:>3}/s: floor {}; product {}; ratio CPU {:.2}, p99 {:.2}; {}",
+            self.channel,
+            self.clients,
+            self.rate,
+            self.floor,
+            self.product,
+            self.cpu_ratio,
+            self.p99_ratio,
+            if lost == 0 { "all delivered".to_owned() } else { format!("{lost} of {} NOT delivered", self.offered) }
+        )
+    }
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<3} {:>5} idle clients: {} bytes each", self.channel, self.clients, self.bytes_per_client)
+    }
+}
+
+impl Report {
+    /// Prints it.
+    pub fn print(&self, json: bool) -> Result {
+        if json {
+            return output::Output { json }.document(self);
+        }
+        anstream::println!("{}", self.machine);
+        anstream::println!(
+            "events of {} bytes, {} s a run; CPU is the server's, for each delivered event",
+            self.event_bytes,
+            self.seconds
+        );
+        for run in &self.runs {
+            anstream::println!("{run}");
+        }
+        for idle in &self.idle {
+            anstream::println!("{idle}");
+        }
+        for stalled in &self.stalled {
+            anstream::println!("{stalled}");
+        }
+        Ok(())
+    }
+}
