@@ -267,7 +267,9 @@ mod tests {
 
     #[test]
     fn what_was_not_given_stays_so() {
-        let input = submit_input(pb::SubmitJobRequest { tool: "echo".into(), ..Default::default() }, None).unwrap();
+        let input =
+            submit_input(pb::SubmitJobRequest { tool: "echo".into(), ..Default::default() }, trace::Origin::default())
+                .unwrap();
         assert!(
             input.id.is_none() && input.idempotency_key.is_none() && input.mission.is_none() && input.queue.is_none()
         );
