@@ -112,13 +112,15 @@ const BROADCASTER_RETRIES_MAX_BYTES: Setting = Setting::new(
     "BROADCASTER_RETRIES_MAX_BYTES",
     Some("1GiB"),
     "size 1MiB-1PiB",
-    "Size of the stream of retries. When it is full, endpoints that fail are read no further.",
+    "Size of the stream of retries. When seven eighths are full, endpoints that fail are read no further; the rest \
+     is for what becomes due.",
 );
 const BROADCASTER_RETRIES_MAX_AGE: Setting = Setting::new(
     "BROADCASTER_RETRIES_MAX_AGE",
     Some("14d"),
-    "duration 1h-1000d",
-    "How long a retry may wait; longer than the whole schedule.",
+    "duration 1s-1000d",
+    "How long a message that is due waits for an endpoint that does not recover, or is declared no more. Then it \
+     becomes a dead letter.",
 );
 const BROADCASTER_DLQ_MAX_BYTES: Setting = Setting::new(
     "BROADCASTER_DLQ_MAX_BYTES",
@@ -333,7 +335,7 @@ fn keeping(reader: &mut Reader<'_>) -> Keeping {
     let bytes = |r: &mut Reader<'_>, s| r.get_in(s, ByteSize(1 << 20)..=ByteSize(1 << 50)).bytes();
     Keeping {
         retries_max_bytes: bytes(reader, &BROADCASTER_RETRIES_MAX_BYTES),
-        retries_max_age: reader.get_in(&BROADCASTER_RETRIES_MAX_AGE, HOUR..=DAYS_1000),
+        retries_max_age: reader.get_in(&BROADCASTER_RETRIES_MAX_AGE, Duration::from_secs(1)..=DAYS_1000),
         dlq_max_bytes: bytes(reader, &BROADCASTER_DLQ_MAX_BYTES),
         dlq_max_age: reader.get_in(&BROADCASTER_DLQ_MAX_AGE, HOUR..=DAYS_1000),
     }

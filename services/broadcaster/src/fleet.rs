@@ -1,8 +1,8 @@
 //! All endpoints: started, stopped and changed as their declaration says.
 
 use crate::{
-    config::Config, delivery_log::DeliveryLog, endpoint_file::Endpoint, metrics::CONFIGURED, running::Running,
-    state::States, topology::Made,
+    clock::ServerClock, config::Config, delivery_log::DeliveryLog, endpoint_file::Endpoint, metrics::CONFIGURED,
+    room::Room, running::Running, state::States, topology::Made,
 };
 use agentforge_egress::Dialer;
 use agentforge_jetstream::Nats;
@@ -30,6 +30,10 @@ pub struct Context {
     pub stop: CancellationToken,
     /// Fires when what is in flight is handed back.
     pub leaving: CancellationToken,
+    /// The server's clock.
+    pub clock: Arc<ServerClock>,
+    /// Of the stream of retries.
+    pub room: Arc<Room>,
     /// Set once streams and bucket are there.
     pub ready: watch::Receiver<Option<Made>>,
 }

@@ -2,7 +2,10 @@
 
 use crate::circuit::{Change, Circuit, Limits, Phase};
 use agentforge_metrics::Gauge;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
@@ -13,6 +16,8 @@ pub struct Gate {
     gauge: Gauge,
     /// Whether it is open; sent at each change of phase.
     news: watch::Sender<bool>,
+    /// Whether events may stay in their streams while it is open.
+    events_may_wait: AtomicBool,
 }
 
 impl Gate {
@@ -20,7 +25,8 @@ impl Gate {
     pub fn new(endpoint: &str, limits: Limits, gauge: Gauge) -> Self {
         gauge.set(0.0);
         let circuit = Mutex::new(Circuit::new(limits));
-        Self { endpoint: endpoint.to_owned(), circuit, gauge, news: watch::Sender::new(false) }
+        let (news, events_may_wait) = (watch::Sender::new(false), AtomicBool::new(true));
+        Self { endpoint: endpoint.to_owned(), circuit, gauge, news, events_may_wait }
     }
 
     /// Open with a probe due: as it was when the last process ended.
@@ -45,6 +51,19 @@ impl Gate {
     /// Tells of changes; the value says whether it is open.
     pub fn news(&self) -> watch::Receiver<bool> {
         self.news.subscribe()
+    }
+
+    /// Whether events may stay in their streams while it is open.
+    pub fn events_may_wait(&self) -> bool {
+        self.events_may_wait.load(Ordering::SeqCst)
+    }
+
+    /// What was found out about the streams.
+    pub fn set_events_may_wait(&self, may: bool) {
+        if self.events_may_wait.swap(may, Ordering::SeqCst) != may {
+            info!(endpoint = self.endpoint, may, "events may wait in their streams while the circuit is open");
+            self.news.send_modify(|_| {});
+        }
     }
 
     /// Takes the place of the probe.

@@ -1,16 +1,17 @@
-//! One lane: takes a message, delivers it over its own connection, settles it, takes the next.
+//! One lane: takes a message, delivers it, settles it, takes the next.
 //!
 //! Relies on `outcome` and `schedule` for what follows an attempt. A redelivery is harmless: the receiver
 //! knows the message by its `webhook-id`, and our records by the place that the event came from.
 
 use crate::{
+    caller::Caller,
     circuit::Limits,
     delivery_log::{Attempt, DeliveryLog},
     endpoint_file::Endpoint,
     event,
     gate::Gate,
     metrics::{Meters, PROCESSED},
-    outcome::{Ended, Verdict, retry_after},
+    outcome::{Ended, Verdict},
     pace::Pace,
     record::Record,
     render::{About, render},
@@ -18,49 +19,29 @@ use crate::{
     source::{From, How, Message, Returns, Source, Taken},
     store::{Store, Why},
 };
-use agentforge_egress::{CallError, Connection, DialError, Dialer, Target, TargetError};
-use agentforge_jetstream::{HeaderMap as NatsHeaders, Settler, trace};
+use agentforge_egress::Dialer;
+use agentforge_jetstream::{Settler, trace};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
-use http_body_util::Full;
 use jiff::Timestamp;
 use rand::Rng;
 use serde::Serialize;
 use std::{
-    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
-    sync::{Mutex, Notify, Semaphore},
-    time::{Instant, sleep_until, timeout_at},
+    sync::Notify,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, info_span, warn};
-
-/// Of an answer's body so much is read; more ends the connection.
-const ANSWER_MAX_BYTES: usize = 64 * 1024;
-/// A connection is given up after this, so that a name that moved is followed.
-const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
-/// One that nobody used for so long is closed.
-const IDLE_MAX: Duration = Duration::from_secs(60);
-/// Connections that are opened at once. Names are resolved on a thread each, of which the process has a few
-/// hundred: an endpoint whose name servers hang must not take them all.
-const DIALS_MAX: usize = 8;
-
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// What all lanes of an endpoint share.
 pub struct Desk {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// Where it is, if it may be called at all.
-    target: Result<Target, TargetError>,
-    /// What every request has.
-    headers: HeaderMap,
-    /// Opens connections.
-    dialer: Dialer,
+    /// Calls it.
+    pub caller: Caller,
     /// Keeps what was not delivered.
     pub store: Store,
     /// Pauses.
@@ -71,10 +52,7 @@ pub struct Desk {
     pub meters: Arc<Meters>,
     /// For people.
     log: Arc<DeliveryLog>,
-    pace: Option<StdMutex<Pace>>,
-    /// Open connections that nobody uses now; the last one used is taken first, so that few are kept.
-    idle: StdMutex<Vec<(Connection, Instant)>>,
-    dials: Semaphore,
+    pace: Option<Mutex<Pace>>,
     /// Fires when the endpoint answered 410.
     pub disabled: Notify,
 }
@@ -96,32 +74,22 @@ pub struct Parts {
 }
 
 impl Desk {
-    /// Prepares what every request of an endpoint has.
+    /// Of an endpoint.
     pub fn new(endpoint: Arc<Endpoint>, parts: Parts) -> Self {
         let Parts { dialer, store, schedule, circuit, meters, log } = parts;
-        let target = dialer.policy().check_url(&endpoint.url).map_err(TargetError::from);
-        let target = target.and_then(|()| Target::new(&endpoint.url));
-        if let Err(error) = &target {
-            warn!(endpoint = endpoint.name, %error, "this endpoint cannot be called; its events become dead letters");
-        }
-        let mut headers = HeaderMap::new();
-        if let Ok(target) = &target {
-            headers.insert(header::HOST, target.host_header().clone());
-            if let Some(login) = target.authorization() {
-                headers.insert(header::AUTHORIZATION, login.clone());
-            }
-        }
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(endpoint.format.content_type()));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("agentforge/", env!("CARGO_PKG_VERSION"))));
-        headers.extend(endpoint.headers.iter().cloned());
+        let caller = Caller::new(endpoint.clone(), dialer);
         let gate = Arc::new(Gate::new(&endpoint.name, circuit, meters.circuit.clone()));
-        let pace = endpoint.rate.map(|rate| StdMutex::new(Pace::new(rate)));
-        let (idle, dials, disabled) = (StdMutex::default(), Semaphore::new(DIALS_MAX), Notify::new());
-        Self { endpoint, target, headers, dialer, store, schedule, gate, meters, log, pace, idle, dials, disabled }
+        let pace = endpoint.rate.map(|rate| Mutex::new(Pace::new(rate)));
+        Self { endpoint, caller, store, schedule, gate, meters, log, pace, disabled: Notify::new() }
     }
 
     /// Works until the stop.
-    pub async fn lane(self: Arc<Self>, source: Arc<Mutex<Source>>, returns: Arc<Returns>, stop: CancellationToken) {
+    pub async fn lane(
+        self: Arc<Self>,
+        source: Arc<tokio::sync::Mutex<Source>>,
+        returns: Arc<Returns>,
+        stop: CancellationToken,
+    ) {
         loop {
             if let Some(pace) = &self.pace {
                 let at = pace.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
@@ -139,16 +107,6 @@ impl Desk {
             self.meters.inflight.decrement(1.0);
             returns.release(from);
         }
-    }
-
-    /// Closes connections that nobody used for a while.
-    pub fn close_idle(&self) {
-        let now = Instant::now();
-        self.idle().retain(|(_, since)| now - *since < IDLE_MAX);
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<(Connection, Instant)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn work(&self, taken: Taken) {
@@ -222,7 +180,7 @@ impl Desk {
             None => Span::none(),
         };
         let started = Instant::now();
-        let ended = self.request(record, body, &span, started).instrument(span.clone()).await;
+        let ended = self.caller.call(record, body, &span, started).instrument(span.clone()).await;
         let took = started.elapsed();
         self.count(&ended, took, probe.is_some());
         drop(probe);
@@ -282,7 +240,7 @@ impl Desk {
         took: Duration,
         settler: Option<&Settler>,
     ) -> bool {
-        let due = Timestamp::now().checked_add(pause).unwrap_or(Timestamp::MAX);
+        let due = self.store.clock.now().checked_add(pause).unwrap_or(Timestamp::MAX);
         let detail = ended.detail();
         let why = Why { reason: ended.reason(), detail: &detail };
         let stored = self.store.park(&work.record, why, due, &work.payload, settler).await;
@@ -340,101 +298,6 @@ impl Desk {
             reason: if is_good { "" } else { ended.reason() },
             detail: if is_good { String::new() } else { ended.detail() },
             next_at,
-        }
-    }
-
-    /// Sends it. A connection that was closed while it was idle is replaced, as nothing was sent on it.
-    async fn request(&self, record: &Record, body: Bytes, span: &Span, started: Instant) -> Ended {
-        let target = match &self.target {
-            Ok(target) => target,
-            Err(TargetError::Refused(refusal)) => return Ended::Target(TargetError::Refused(refusal.clone())),
-            Err(TargetError::Unusable) => return Ended::Target(TargetError::Unusable),
-        };
-        let until = started + self.endpoint.timeout;
-        let exchange = async {
-            loop {
-                let (mut open, is_fresh) = match self.usable().await {
-                    Some(open) => (open, false),
-                    None => (self.dial(target).await.map_err(Failed::Dial)?, true),
-                };
-                let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_MAX_BYTES).await;
-                match answer {
-                    Ok(answer) => {
-                        self.idle().push((open, Instant::now()));
-                        return Ok(answer);
-                    }
-                    Err(CallError::NotSent(_)) if !is_fresh => {}
-                    Err(error) => return Err(Failed::Call(error)),
-                }
-            }
-        };
-        match timeout_at(until, exchange).await {
-            Ok(Ok(answer)) => {
-                let retry_after = match answer.status.is_success() {
-                    true => None,
-                    false => retry_after(&answer.headers, Timestamp::now()),
-                };
-                Ended::Answered { status: answer.status, retry_after }
-            }
-            Ok(Err(Failed::Dial(error))) => Ended::Dial(error),
-            Ok(Err(Failed::Call(error))) => Ended::Call(error),
-            Err(_) => Ended::TimedOut,
-        }
-    }
-
-    async fn dial(&self, target: &Target) -> Result<Connection, DialError> {
-        let _permit = self.dials.acquire().await.expect("this semaphore is never closed");
-        self.dialer.connect(target).await
-    }
-
-    /// A connection on which another request may be sent.
-    async fn usable(&self) -> Option<Connection> {
-        loop {
-            let (mut open, _) = self.idle().pop()?;
-            if open.age() < CONNECTION_AGE_MAX && open.is_reusable().await {
-                return Some(open);
-            }
-        }
-    }
-
-    fn build(&self, target: &Target, record: &Record, body: Bytes, span: &Span) -> Request<Full<Bytes>> {
-        let timestamp = Timestamp::now().as_second();
-        let mut headers = self.headers.clone();
-        headers.reserve(5);
-        // An id is printable: it was made so.
-        if let Ok(id) = HeaderValue::from_str(&record.id) {
-            headers.insert(WEBHOOK_ID, id);
-        }
-        headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(timestamp));
-        if !self.endpoint.signer.is_empty()
-            && let Ok(signature) = HeaderValue::try_from(self.endpoint.signer.sign(&record.id, timestamp, &body))
-        {
-            headers.insert(WEBHOOK_SIGNATURE, signature);
-        }
-        if let Some(trace) = &record.trace {
-            trace_headers(trace, span, &mut headers);
-        }
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = target.path().clone();
-        *request.headers_mut() = headers;
-        request
-    }
-}
-
-enum Failed {
-    Dial(DialError),
-    Call(CallError),
-}
-
-/// The trace goes on with our span; where traces are not recorded, with the event's own. The request's id stays.
-fn trace_headers(trace: &NatsHeaders, span: &Span, headers: &mut HeaderMap) {
-    let mut own = NatsHeaders::new();
-    trace::inject(span, &mut own);
-    for (name, values) in trace.iter().chain(own.iter()) {
-        let value = values.first().and_then(|value| HeaderValue::from_str(value.as_str()).ok());
-        if let (Ok(name), Some(value)) = (HeaderName::try_from(AsRef::<str>::as_ref(name)), value) {
-            headers.insert(name, value);
         }
     }
 }
@@ -498,7 +361,7 @@ impl Desk {
         let about = About { id: &record.id, subject: &record.subject, at: now };
         let body = render(self.endpoint.format, &event, about, &payload);
         let started = Instant::now();
-        let ended = self.request(&record, body, &Span::none(), started).await;
+        let ended = self.caller.call(&record, body, &Span::none(), started).await;
         let took = started.elapsed();
         let delivered = ended.verdict() == Verdict::Delivered;
         let webhook_id = record.id.clone();

@@ -8,7 +8,9 @@
 
 mod alerts;
 mod api;
+mod caller;
 mod circuit;
+mod clock;
 mod config;
 mod dead_letters;
 mod delivery_log;
@@ -18,6 +20,7 @@ mod event;
 mod fleet;
 mod gate;
 mod lane;
+mod margin;
 pub mod metrics;
 pub mod names;
 mod outcome;
@@ -25,6 +28,7 @@ mod pace;
 mod record;
 mod reload;
 mod render;
+mod room;
 mod running;
 mod schedule;
 mod service;

@@ -230,6 +230,12 @@ impl Meters {
     }
 }
 
+/// Counts a dead letter of an endpoint that may be declared no more.
+pub fn dead(endpoint: &str, reason: &'static str) {
+    PROCESSED.inc(&["dead"]);
+    DEAD.inc(&[ENDPOINTS.label(endpoint), reason]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

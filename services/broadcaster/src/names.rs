@@ -17,7 +17,7 @@ pub const DUE_FILTER: &str = "broadcaster.due.>";
 /// Every dead letter.
 pub const DLQ_FILTER: &str = "broadcaster.dlq.>";
 
-/// An endpoint's parked retries; a token for the event follows.
+/// An endpoint's parked retries; a token for the event follows. Here and below `>` names those of all endpoints.
 pub fn parked(env: &str, endpoint: &str) -> String {
     format!("broadcaster.parked.{env}.{endpoint}")
 }

@@ -105,12 +105,18 @@ impl Record {
         headers
     }
 
-    /// The headers of a schedule: when, and where to.
-    pub fn scheduled(&self, reason: &str, detail: &str, due: Timestamp, target: &str) -> HeaderMap {
+    /// The headers of one that is parked until `due`. A schedule brings it to `target`; without one our own look
+    /// does. Either takes the place of what was parked for the event before.
+    pub fn parked(&self, reason: &str, detail: &str, due: Timestamp, target: Option<&str>) -> HeaderMap {
         let mut headers = self.headers_with_reason(reason, detail);
-        headers.insert("Nats-Schedule", format!("@at {due}").as_str());
-        headers.insert("Nats-Schedule-Target", target);
         headers.insert(DUE_AT, due.as_millisecond().to_string().as_str());
+        match target {
+            Some(target) => {
+                headers.insert("Nats-Schedule", format!("@at {due}").as_str());
+                headers.insert("Nats-Schedule-Target", target);
+            }
+            None => headers.insert("Nats-Rollup", "sub"),
+        }
         headers
     }
 
@@ -256,7 +262,7 @@ mod tests {
         headers.insert("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         headers.insert("Other", "x");
         let record = Record { attempts: 3, ..Record::of_event(&info(7), "todos.events", Some(&headers)) };
-        let scheduled = record.scheduled("timeout", "no answer\r\nEvil: 1", Timestamp::UNIX_EPOCH, "t");
+        let scheduled = record.parked("timeout", "no answer\r\nEvil: 1", Timestamp::UNIX_EPOCH, Some("t"));
         let read = Record::of_headers(Some(&scheduled)).unwrap();
         assert_eq!(
             (read.id, read.subject, read.attempts, read.at),
@@ -266,6 +272,8 @@ mod tests {
         assert!(scheduled.get("Other").is_none());
         assert_eq!(scheduled.get("Nats-Schedule").unwrap().as_str(), "@at 1970-01-01T00:00:00Z");
         assert!(!scheduled.get(DETAIL).unwrap().as_str().contains('\n'));
+        let parked = record.parked("timeout", "", Timestamp::UNIX_EPOCH, None);
+        assert!(parked.get("Nats-Schedule").is_none() && parked.get(DUE_AT).is_some());
         assert!(Record::of_headers(Some(&headers)).is_none());
 
         let dead = record.dead("client_error", "answered 400", Timestamp::UNIX_EPOCH);

@@ -4,6 +4,7 @@
 //! away, while it is disabled and while its consumers cannot be made, and goes on by itself.
 
 use crate::{
+    circuit::Phase,
     endpoint_file::Endpoint,
     fleet::Context,
     gate::Gate,
@@ -14,7 +15,7 @@ use crate::{
     record::Places,
     source::{Feed, Source},
     store::Store,
-    topology::{self, Sources},
+    topology::{self, Sources, Waiting},
 };
 use agentforge_jetstream::{PullOptions, Puller};
 use futures_util::FutureExt;
@@ -91,6 +92,9 @@ impl Running {
             env: config.common.env.clone(),
             endpoint: endpoint.name.clone(),
             places: Places::new(&config.common.env, &endpoint),
+            clock: context.clock.clone(),
+            room: context.room.clone(),
+            made: context.ready.clone(),
             leaving: context.leaving.clone(),
         };
         let parts = Parts {
@@ -272,7 +276,7 @@ impl Running {
                     Some(Ok(())) | None => break Over::Moved,
                 },
                 _ = tick.tick() => {
-                    self.desk.close_idle();
+                    self.desk.caller.close_idle();
                     looks = looks.wrapping_add(1);
                     let everything = looks.is_multiple_of(LOOKS) || !sources.homeless.is_empty();
                     if let Some(over) = self.look_around(context, &durable, &sources, everything).await {
@@ -324,18 +328,42 @@ impl Running {
             return Some(Over::Moved);
         }
         let waiting = counted?;
-        self.pending.store(waiting, Ordering::Relaxed);
-        self.desk.meters.pending.set(waiting as f64);
+        let messages = waiting.iter().map(|(_, waiting)| waiting.messages).sum();
+        self.pending.store(messages, Ordering::Relaxed);
+        self.desk.meters.pending.set(messages as f64);
+        self.judge_streams(context, &waiting).await;
         None
     }
 
-    async fn count_waiting(&self, context: &Context, durable: &str, sources: &Sources) -> Option<u64> {
+    /// What waits in each stream, the retries' last.
+    async fn count_waiting<'a>(
+        &self,
+        context: &Context,
+        durable: &str,
+        sources: &'a Sources,
+    ) -> Option<Vec<(&'a str, Waiting)>> {
         let js = context.nats.jetstream();
-        let mut waiting = 0;
+        let mut waiting = Vec::new();
         for stream in sources.streams.iter().map(|(name, _)| name.as_str()).chain([STREAM_RETRIES]) {
-            waiting += topology::waiting(js, stream, durable).await.ok()?;
+            waiting.push((stream, topology::waiting(js, stream, durable).await.ok()?));
         }
         Some(waiting)
+    }
+
+    /// While the circuit is open: sees whether events may stay where they are. What cannot be seen is as before.
+    async fn judge_streams(&self, context: &Context, waiting: &[(&str, Waiting)]) {
+        let gate = &self.desk.gate;
+        let (js, now) = (context.nats.jetstream(), context.clock.now());
+        let mut may = true;
+        if gate.phase() != Phase::Closed {
+            for (stream, waiting) in waiting.iter().filter(|(stream, _)| *stream != STREAM_RETRIES) {
+                match topology::may_wait(js, stream, *waiting, now).await {
+                    Ok(this) => may &= this,
+                    Err(_) => return,
+                }
+            }
+        }
+        gate.set_events_may_wait(may);
     }
 }
 

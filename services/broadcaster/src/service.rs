@@ -13,6 +13,7 @@ use crate::{
     metrics::{self, NATS_CONNECTED},
     outcome::chain,
     reload,
+    room::Room,
     state::States,
     sweep,
     topology::{self, Made},
@@ -40,8 +41,8 @@ const CLOSE_MIN: Duration = Duration::from_secs(1);
 /// Before another try to make streams, and between looks whether they are still there.
 const MAKE_AGAIN: Duration = Duration::from_secs(1);
 const MAKE_EVERY: Duration = Duration::from_secs(60);
-/// Between looks at the gauge of stored retries.
-const MEASURE_EVERY: Duration = Duration::from_secs(10);
+/// Between looks at how much is in the stream of retries.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// The broadcaster.
 pub struct Broadcaster {
@@ -92,6 +93,8 @@ impl Service for Broadcaster {
         let (made, ready) = watch::channel(None);
         let context = Context {
             states: States::new(nats.clone(), &config.common.env),
+            clock: Arc::default(),
+            room: Arc::new(Room::new(config.keeping.retries_max_bytes)),
             nats,
             dialer,
             log: Arc::new(DeliveryLog::default()),
@@ -123,7 +126,7 @@ impl Service for Broadcaster {
         let gates = (readiness.gate("nats", true), readiness.gate("streams", true));
         supervisor.spawn("streams", OnEnd::Stop, make_streams(fleet.clone(), made, gates.1, stop.clone()));
         supervisor.spawn("connection", OnEnd::Stop, watch_connection(fleet.clone(), gates.0, stop.clone()));
-        supervisor.spawn("sweep", OnEnd::Stop, sweep_overdue(fleet.clone(), stop.clone()));
+        supervisor.spawn("sweep", OnEnd::Stop, look_after_retries(fleet.clone(), stop.clone()));
         let config = &fleet.context().config;
         fleet.apply(config.first_endpoints());
         match config.endpoints_file.clone() {
@@ -215,26 +218,29 @@ async fn watch_connection(fleet: Fleet, gate: Gate, stop: CancellationToken) -> 
     }
 }
 
-async fn sweep_overdue(fleet: Fleet, stop: CancellationToken) -> Result<(), anyhow::Error> {
+async fn look_after_retries(fleet: Fleet, stop: CancellationToken) -> Result<(), anyhow::Error> {
     let context = fleet.context();
+    let max_age = context.config.keeping.retries_max_age;
     let mut measure = interval(MEASURE_EVERY);
     measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = Instant::now();
     loop {
         let made = *context.ready.borrow();
-        let every = if made.is_some_and(|made| !made.schedules) { sweep::OFTEN } else { sweep::RARELY };
+        let every = sweep::every(made.is_none_or(|made| made.schedules), max_age);
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             _ = measure.tick() => {
                 if context.nats.is_connected() {
-                    sweep::measure(&context.nats).await;
+                    sweep::measure(&context.nats, &context.clock, &context.room).await;
                 }
             }
             () = sleep_until(last + every) => {
                 last = Instant::now();
                 let Some(made) = made.filter(|_| context.nats.is_connected()) else { continue };
-                if let Err(error) = sweep::sweep(&context.nats, &context.config.common.env, made.schedules).await {
-                    warn!(%error, "overdue retries were not looked at");
+                let (nats, env, now) = (&context.nats, &context.config.common.env, context.clock.now());
+                let brought = sweep::bring_overdue(nats, env, made.schedules, now).await;
+                if let Err(error) = brought.and(sweep::bury_expired(nats, env, max_age, now).await) {
+                    warn!(error = chain(&error), "not all retries were looked after; the next look goes on");
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! What an endpoint's lanes work on: its events, and its retries that are due.
 //!
-//! One lane at a time asks. While the circuit is open, due retries stay where they are and events are handed
-//! out to be set aside; one message at a time is handed out as the probe. What was pulled and is not wanted
-//! now goes back at once, so that nothing waits here until its ack wait is over.
+//! One lane at a time asks. While the circuit is open, retries and events stay where they are; events that
+//! their stream may soon discard, or that no stream keeps, are handed out to be set aside. One message at a
+//! time is handed out as the probe. What was pulled and is not wanted now goes back at once, so that nothing
+//! waits here until its ack wait is over.
 
 use crate::{circuit::Phase, gate::Gate};
 use agentforge_jetstream::{Delivery, Puller, Slots};
@@ -69,26 +70,17 @@ pub struct Taken {
     pub how: How,
 }
 
-/// Gives slots back when a message is settled.
-pub struct Returns {
-    events: Vec<Option<Slots>>,
-    due: Slots,
-    /// Slots of due retries that are kept back while the circuit is open.
+/// Slots of one place, and those that are kept back while its messages are not wanted.
+struct Kept {
+    slots: Slots,
     owed: AtomicUsize,
-    gate: Arc<Gate>,
 }
 
-impl Returns {
-    /// One slot is free again.
-    pub fn release(&self, from: From) {
-        match from {
-            From::Event(at) => {
-                if let Some(Some(slots)) = self.events.get(at) {
-                    slots.grant(1);
-                }
-            }
-            From::Due if self.gate.phase() == Phase::Closed => self.due.grant(1),
-            From::Due => drop(self.owed.fetch_add(1, Ordering::SeqCst)),
+impl Kept {
+    fn release(&self, is_wanted: bool) {
+        match is_wanted {
+            true => self.slots.grant(1),
+            false => drop(self.owed.fetch_add(1, Ordering::SeqCst)),
         }
     }
 
@@ -96,8 +88,34 @@ impl Returns {
         let taken = self.owed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |owed| Some(owed - owed.min(most)));
         let n = taken.unwrap_or_default().min(most);
         if n > 0 {
-            self.due.grant(n);
+            self.slots.grant(n);
         }
+    }
+}
+
+/// Gives slots back when a message is settled.
+pub struct Returns {
+    events: Vec<Option<Kept>>,
+    due: Kept,
+    gate: Arc<Gate>,
+}
+
+impl Returns {
+    /// One slot is free again.
+    pub fn release(&self, from: From) {
+        let is_closed = self.gate.phase() == Phase::Closed;
+        match from {
+            From::Event(at) => {
+                if let Some(Some(kept)) = self.events.get(at) {
+                    kept.release(is_closed || !self.gate.events_may_wait());
+                }
+            }
+            From::Due => self.due.release(is_closed),
+        }
+    }
+
+    fn pay_events(&self, most: usize) {
+        self.events.iter().flatten().for_each(|kept| kept.pay(most));
     }
 }
 
@@ -114,7 +132,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Begins with `slots` for each feed.
+    /// With `slots` for each feed, and for due retries.
     pub fn new(
         feeds: Vec<Feed>,
         due: Puller,
@@ -122,15 +140,12 @@ impl Source {
         slots: usize,
         stop: CancellationToken,
     ) -> (Self, Arc<Returns>) {
+        let kept = |puller: &Puller| Kept { slots: puller.slots(), owed: AtomicUsize::new(slots) };
         let events = feeds.iter().map(|feed| match feed {
-            Feed::Stream(puller) => Some(puller.slots()),
+            Feed::Stream(puller) => Some(kept(puller)),
             Feed::Core(_) => None,
         });
-        let owed = AtomicUsize::new(slots);
-        let returns = Arc::new(Returns { events: events.collect(), due: due.slots(), owed, gate: gate.clone() });
-        for slots_of in returns.events.iter().flatten() {
-            slots_of.grant(slots);
-        }
+        let returns = Arc::new(Returns { events: events.collect(), due: kept(&due), gate: gate.clone() });
         let news = gate.news();
         let this = Self { feeds, due, returns: returns.clone(), gate, news, stop, due_next: false, probe_paid: false };
         (this, returns)
@@ -158,7 +173,8 @@ impl Source {
 
     async fn when_closed(&mut self) -> Option<Taken> {
         self.probe_paid = false;
-        self.returns.pay(usize::MAX);
+        self.returns.due.pay(usize::MAX);
+        self.returns.pay_events(usize::MAX);
         // What is here already is taken in turns, so that neither side starves the other.
         self.due_next = !self.due_next;
         if self.due_next
@@ -178,17 +194,30 @@ impl Source {
         }
     }
 
-    /// Only events come out, to be set aside. Requests for due retries that are still open bring what goes back.
+    /// Only events that may not wait come out, to be set aside. Requests that are still open at the server bring
+    /// what goes back.
     async fn when_shut(&mut self, until: Instant) -> Option<Taken> {
         self.probe_paid = false;
-        self.put_back_due().await;
+        let may_wait = self.gate.events_may_wait();
+        if !may_wait {
+            self.returns.pay_events(usize::MAX);
+        }
+        while let Some(delivery) = self.due.try_next() {
+            put_back(&self.returns, &delivery, From::Due).await;
+        }
         let Self { feeds, due: puller, returns, stop, news, .. } = self;
         tokio::select! {
             Some(delivery) = puller.next() => {
-                put_back(returns, &delivery).await;
+                put_back(returns, &delivery, From::Due).await;
                 None
             }
-            (at, message) = any_event(feeds) => Some(Taken { message, from: From::Event(at), how: How::SetAside }),
+            (at, message) = any_event(feeds) => match message {
+                Message::Stream(delivery) if may_wait => {
+                    put_back(returns, &delivery, From::Event(at)).await;
+                    None
+                }
+                message => Some(Taken { message, from: From::Event(at), how: How::SetAside }),
+            },
             () = sleep_until(until) => None,
             _ = news.changed() => None,
             () = stop.cancelled() => None,
@@ -198,7 +227,8 @@ impl Source {
     /// The first message that comes is the probe.
     async fn probe(&mut self) -> Option<Taken> {
         if !self.probe_paid {
-            self.returns.pay(1);
+            self.returns.due.pay(1);
+            self.returns.pay_events(1);
             self.probe_paid = true;
         }
         let Self { feeds, due: puller, stop, news, .. } = self;
@@ -212,19 +242,12 @@ impl Source {
         self.gate.begin_probe();
         Some(taken)
     }
-
-    /// Due retries that were pulled before the circuit opened.
-    async fn put_back_due(&mut self) {
-        while let Some(delivery) = self.due.try_next() {
-            put_back(&self.returns, &delivery).await;
-        }
-    }
 }
 
-async fn put_back(returns: &Returns, delivery: &Delivery) {
+async fn put_back(returns: &Returns, delivery: &Delivery, from: From) {
     // Unsaid, it comes again after the ack wait.
     let _ = delivery.nak(None).await;
-    returns.release(From::Due);
+    returns.release(from);
 }
 
 fn due(delivery: Delivery, how: How) -> Taken {

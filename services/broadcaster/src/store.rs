@@ -1,26 +1,34 @@
 //! Keeping what could not be delivered: parked until it is due, set aside, or dead.
 //!
-//! A message is acknowledged only after its record has a PubAck. While nothing can be stored, the message
-//! keeps its slot and is kept in progress, so that only its own endpoint waits.
+//! A message is acknowledged only after its record has a PubAck. While nothing can be stored, or the room for
+//! what waits is used up, the message keeps its slot and is kept in progress, so that only its own endpoint
+//! waits.
 
 use crate::{
-    metrics::STORE_HELD,
-    names::DLQ_FILTER,
+    clock::ServerClock,
+    metrics::{self, STORE_HELD},
     record::{Places, Record},
+    room::Room,
+    topology::Made,
 };
 use agentforge_jetstream::{HeaderMap, Nats, Settler, publish};
 use agentforge_message_id::MsgId;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rand::Rng;
-use std::time::Duration;
-use tokio::time::sleep;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 /// First and longest pause between tries to store.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The step that ends a message's way.
+const DEAD: &str = "dead";
+/// The reason of a dead letter whose event does not fit.
+const TOO_LARGE: &str = "too_large";
 
 /// Stores for one endpoint.
 pub struct Store {
@@ -32,6 +40,12 @@ pub struct Store {
     pub endpoint: String,
     /// Where.
     pub places: Places,
+    /// The clock that pauses are reckoned by.
+    pub clock: Arc<ServerClock>,
+    /// For what waits.
+    pub room: Arc<Room>,
+    /// Whether the server brings what is parked.
+    pub made: watch::Receiver<Option<Made>>,
     /// Fires when what is not stored is handed back.
     pub leaving: CancellationToken,
 }
@@ -46,7 +60,7 @@ pub struct Why<'a> {
 }
 
 impl Store {
-    /// Parks it until `due`. `false`: it was not stored, and must be handed back.
+    /// Parks it until `due`, by the server's clock. `false`: it was not stored, and must be handed back.
     pub async fn park(
         &self,
         record: &Record,
@@ -56,49 +70,57 @@ impl Store {
         of: Option<&Settler>,
     ) -> bool {
         let subject = format!("{}.{}", self.places.parked, record.token());
-        let headers = record.scheduled(why.reason, why.detail, due, &self.places.due);
-        self.keep("park", subject, headers, record, payload, of).await
+        let headers = || {
+            let target = self.made.borrow().is_none_or(|made| made.schedules).then_some(&*self.places.due);
+            record.parked(why.reason, why.detail, due, target)
+        };
+        self.keep("park", &subject, &headers, record, payload, of).await
     }
 
     /// Puts it to the due retries. `false` as with [`Self::park`].
     pub async fn set_aside(&self, record: &Record, payload: &Bytes, of: Option<&Settler>) -> bool {
-        self.keep("aside", self.places.due.clone(), record.headers(), record, payload, of).await
+        self.keep("aside", &self.places.due, &|| record.headers(), record, payload, of).await
     }
 
     /// Makes it a dead letter. `false` as with [`Self::park`].
     pub async fn bury(&self, record: &Record, why: Why<'_>, payload: &Bytes, of: Option<&Settler>) -> bool {
-        let headers = record.dead(why.reason, why.detail, Timestamp::now());
-        self.keep("dead", self.places.dlq.clone(), headers, record, payload, of).await
+        let headers = || record.dead(why.reason, why.detail, Timestamp::now());
+        self.keep(DEAD, &self.places.dlq, &headers, record, payload, of).await
     }
 
     async fn keep(
         &self,
-        step: &'static str,
-        subject: String,
-        headers: HeaderMap,
+        step: &str,
+        subject: &str,
+        headers: &(dyn Fn() -> HeaderMap + Sync),
         record: &Record,
         payload: &Bytes,
         of: Option<&Settler>,
     ) -> bool {
-        let mut payload = payload.clone();
         let mut held = Held(false);
         let mut tries = 0;
+        let mut has_room = step == DEAD;
         loop {
-            // What will become of it is part of the id: the same step again is the same message.
-            let id = MsgId::webhook(step, &self.env, &self.endpoint, &record.origin, record.attempts);
-            let error = match publish::publish(&self.nats, subject.clone(), id, headers.clone(), payload.clone()).await
-            {
+            has_room = has_room || self.room.take(payload.len());
+            let sent = match has_room {
+                true => self.send(step, subject, headers(), record, payload.clone()).await,
+                false => Err(publish::Error::Full {
+                    subject: subject.to_owned(),
+                    reason: "the rest is for what becomes due".to_owned(),
+                }),
+            };
+            let error = match sent {
                 Ok(_) => return true,
+                Err(error @ publish::Error::TooLarge { .. }) if !payload.is_empty() => {
+                    error!(endpoint = self.endpoint, webhook_id = record.id, %error, "a dead letter without its event");
+                    return self.bury_bare(record, of).await;
+                }
                 Err(error) => error,
             };
-            if !error.is_retryable() && !payload.is_empty() {
-                error!(endpoint = self.endpoint, webhook_id = record.id, %error, "kept without its body");
-                payload = Bytes::new();
-                continue;
-            }
+            // A stream that turned out to be full is looked at before the next try.
+            has_room = step == DEAD;
             if tries == 0 {
-                let place = if subject == self.places.dlq { DLQ_FILTER } else { &self.places.due };
-                warn!(endpoint = self.endpoint, place, code = error.code(), %error, "a message waits to be stored");
+                warn!(endpoint = self.endpoint, step, code = error.code(), %error, "a message waits to be stored");
             }
             held.begin();
             tries += 1;
@@ -113,6 +135,27 @@ impl Store {
                 let _ = settler.in_progress().await;
             }
         }
+    }
+
+    async fn send(
+        &self,
+        step: &str,
+        subject: &str,
+        headers: HeaderMap,
+        record: &Record,
+        payload: Bytes,
+    ) -> Result<publish::Ack, publish::Error> {
+        // What will become of it is part of the id: the same step again is the same message.
+        let id = MsgId::webhook(step, &self.env, &self.endpoint, &record.origin, record.attempts);
+        publish::publish(&self.nats, subject.to_owned(), id, headers, payload).await
+    }
+
+    /// An event that leaves no room for our headers in a message: its letter says where it stands.
+    async fn bury_bare(&self, record: &Record, of: Option<&Settler>) -> bool {
+        metrics::dead(&self.endpoint, TOO_LARGE);
+        let detail = format!("with its record it is larger than the server takes; the event is {}", record.origin);
+        let why = Why { reason: TOO_LARGE, detail: &detail };
+        Box::pin(self.bury(record, why, &Bytes::new(), of)).await
     }
 }
 

@@ -1,19 +1,26 @@
-//! Looks after parked retries that are overdue: a schedule that the server lost, or does not know.
+//! Looks after retries that nobody else would: those that are overdue, and those that waited too long.
 //!
-//! With the server's schedules it finds nothing and looks rarely; without them it is what brings retries.
-//! Several replicas may look at once: what they bring has the same id.
+//! A parked retry is overdue when the server lost its schedule, or keeps none: then it is brought. A due one
+//! that waited longer than it may, for an endpoint that never recovered or is declared no more, becomes a dead
+//! letter: nothing leaves the stream without a trace. Several replicas may look at once: what they write has
+//! the same id.
 
 use crate::{
-    metrics::{PARKED, RESCUED},
+    clock::ServerClock,
+    metrics::{self, PARKED, RESCUED},
     names::{self, STREAM_RETRIES},
     record::{DUE_AT, Record},
-    walk,
+    room::Room,
+    walk::{self, Stored},
 };
-use agentforge_jetstream::{Nats, publish};
+use agentforge_jetstream::{HeaderMap, Nats, publish};
 use agentforge_message_id::MsgId;
+use async_nats::jetstream::response::Response;
+use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Deserialize;
 use std::time::Duration;
-use tracing::{debug, warn};
+use tracing::{error, warn};
 
 /// Between looks, where the server keeps the schedules.
 pub const RARELY: Duration = Duration::from_secs(300);
@@ -21,53 +28,149 @@ pub const RARELY: Duration = Duration::from_secs(300);
 pub const OFTEN: Duration = Duration::from_secs(1);
 /// How late a schedule of the server may be before it counts as lost: a backlog of them takes a while.
 const LATE: Duration = Duration::from_secs(120);
+/// What waits a short time only is looked at so many times in it.
+const LOOKS: u32 = 10;
+
+/// How often to look.
+pub fn every(schedules: bool, max_age: Duration) -> Duration {
+    match schedules {
+        false => OFTEN,
+        true => (max_age / LOOKS).clamp(OFTEN, RARELY),
+    }
+}
+
+/// Why a look ended early; the next one goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream does not answer.
+    #[error(transparent)]
+    Walk(#[from] walk::Error),
+    /// What moves on cannot be stored.
+    #[error("a retry cannot be moved on")]
+    Publish(#[from] publish::Error),
+}
+
+/// What becomes of a retry that is looked after.
+struct Fate {
+    /// Where it goes.
+    subject: String,
+    /// By this id, whoever does it.
+    id: MsgId,
+    headers: HeaderMap,
+}
 
 /// Brings what is overdue. Returns how many.
 ///
 /// # Errors
-/// The stream does not answer; what was not brought is at the next look.
-pub async fn sweep(nats: &Nats, env: &str, schedules: bool) -> Result<u64, walk::Error> {
-    let filter = format!("broadcaster.parked.{env}.>");
+/// [`Error`].
+pub async fn bring_overdue(nats: &Nats, env: &str, schedules: bool, now: Timestamp) -> Result<u64, Error> {
     let patience = if schedules { LATE } else { Duration::ZERO };
+    let overdue = now.checked_sub(patience).unwrap_or(Timestamp::MIN).as_millisecond();
     let (mut next, mut brought) = (1, 0);
     loop {
-        let batch = walk::batch(nats, STREAM_RETRIES, &filter, next).await?;
+        let batch = walk::batch(nats, STREAM_RETRIES, &names::parked(env, ">"), next).await?;
         let Some(last) = batch.last() else { break };
         next = last.seq + 1;
-        let overdue = Timestamp::now().checked_sub(patience).unwrap_or(Timestamp::MIN).as_millisecond();
         for stored in batch {
             let due_at = stored.headers.get(DUE_AT).and_then(|value| value.as_str().parse::<i64>().ok());
             if due_at.is_none_or(|at| at <= overdue) {
-                brought += u64::from(bring(nats, env, &stored).await?);
+                let fate = |record: &Record, endpoint: &str| Fate {
+                    subject: names::due(env, endpoint),
+                    id: MsgId::webhook("due", env, endpoint, &record.origin, record.attempts),
+                    headers: record.headers(),
+                };
+                if move_on(nats, &stored, fate).await?.is_some() {
+                    RESCUED.inc(&[]);
+                    brought += 1;
+                }
             }
         }
     }
     if brought > 0 && schedules {
         warn!(brought, "retries were overdue: the server did not bring them");
     }
-    RESCUED.add(&[], brought);
     Ok(brought)
 }
 
-async fn bring(nats: &Nats, env: &str, stored: &walk::Stored) -> Result<bool, walk::Error> {
+/// Makes dead letters of what has been due for longer than `max_age`. Returns how many.
+///
+/// # Errors
+/// [`Error`].
+pub async fn bury_expired(nats: &Nats, env: &str, max_age: Duration, now: Timestamp) -> Result<u64, Error> {
+    let limit = now.checked_sub(max_age).unwrap_or(Timestamp::MIN);
+    let (mut next, mut buried) = (1, 0);
+    loop {
+        // In order of storing: behind the first that is younger all are.
+        let batch = walk::batch(nats, STREAM_RETRIES, &names::due(env, ">"), next).await?;
+        let old: Vec<Stored> = batch.into_iter().take_while(|stored| stored.at < limit).collect();
+        let Some(last) = old.last() else { break };
+        next = last.seq + 1;
+        for stored in old {
+            let detail = format!("waited for its endpoint since {}", stored.at);
+            let fate = |record: &Record, endpoint: &str| Fate {
+                subject: names::dlq(env, endpoint),
+                id: MsgId::webhook("expired", env, endpoint, &record.origin, record.attempts),
+                headers: record.dead("expired", &detail, now),
+            };
+            if let Some(endpoint) = move_on(nats, &stored, fate).await? {
+                metrics::dead(&endpoint, "expired");
+                buried += 1;
+            }
+        }
+    }
+    if buried > 0 {
+        warn!(buried, "retries waited too long for their endpoints and are dead letters now");
+    }
+    Ok(buried)
+}
+
+/// Stores it where it goes, then deletes it: killed in between, it is there twice under one `webhook-id`. The
+/// endpoint, when this replica was the one that stored it.
+async fn move_on(
+    nats: &Nats,
+    stored: &Stored,
+    fate: impl FnOnce(&Record, &str) -> Fate,
+) -> Result<Option<String>, Error> {
     let (Some(record), Some(endpoint)) =
         (Record::of_headers(Some(&stored.headers)), names::endpoint_of(&stored.subject))
     else {
         // No record: nothing that could be delivered.
-        return walk::delete(nats, STREAM_RETRIES, stored.seq).await;
+        walk::delete(nats, STREAM_RETRIES, stored.seq).await?;
+        return Ok(None);
     };
-    let id = MsgId::webhook("due", env, endpoint, &record.origin, record.attempts);
-    let due = names::due(env, endpoint);
-    if let Err(error) = publish::publish(nats, due, id, record.headers(), stored.payload.clone()).await {
-        debug!(%error, "an overdue retry could not be brought");
-        return Ok(false);
-    }
-    walk::delete(nats, STREAM_RETRIES, stored.seq).await
+    let Fate { subject, id, headers } = fate(&record, endpoint);
+    let send = |body: Bytes| publish::publish(nats, subject.clone(), id.clone(), headers.clone(), body);
+    let ack = match send(stored.payload.clone()).await {
+        Err(error @ publish::Error::TooLarge { .. }) if !stored.payload.is_empty() => {
+            error!(endpoint, webhook_id = record.id, %error, "kept without its body");
+            send(Bytes::new()).await?
+        }
+        sent => sent?,
+    };
+    // Gone already when the endpoint was quick and failed: another record took its place.
+    walk::delete(nats, STREAM_RETRIES, stored.seq).await?;
+    Ok((!ack.duplicate).then(|| endpoint.to_owned()))
 }
 
-/// Sets the gauge of stored retries.
-pub async fn measure(nats: &Nats) {
-    if let Ok(stream) = nats.jetstream().get_stream(STREAM_RETRIES).await {
-        PARKED.set(&[], stream.cached_info().state.messages as f64);
+/// Looks at the stream of retries: how much is in it, and what time it is there.
+pub async fn measure(nats: &Nats, clock: &ServerClock, room: &Room) {
+    #[derive(Deserialize)]
+    struct Seen {
+        state: Held,
+        ts: Option<Timestamp>,
+    }
+    #[derive(Deserialize)]
+    struct Held {
+        messages: u64,
+        bytes: u64,
+    }
+    let asked = Timestamp::now();
+    let answer = nats.jetstream().request(format!("STREAM.INFO.{STREAM_RETRIES}"), &serde_json::json!({})).await;
+    if let Ok(Response::Ok(Seen { state, ts })) = answer {
+        PARKED.set(&[], state.messages as f64);
+        room.measured(state.bytes);
+        if let Some(told) = ts {
+            clock.set(told, asked, Timestamp::now());
+        }
     }
 }

@@ -6,6 +6,7 @@
 use crate::{
     config::{Config, Keeping},
     endpoint_file::{Endpoint, Start},
+    margin::{self, Oldest},
     names::{self, BUCKET_STATE, DLQ_FILTER, DUE_FILTER, PARKED_FILTER, STREAM_DLQ, STREAM_RETRIES},
     outcome::chain,
 };
@@ -14,13 +15,14 @@ use agentforge_jetstream::{
     topology::{self, Plan, TopologyConfig, ensure, ensure_keeping_limits, events_plan},
 };
 use async_nats::jetstream::{
-    Context,
+    Context, ErrorCode,
     consumer::{self, AckPolicy, DeliverPolicy, pull},
     context::{ConsumerInfoErrorKind, GetStreamErrorKind},
     kv,
     response::Response,
     stream::{self, DiscardPolicy, RetentionPolicy, StorageType, Stream},
 };
+use jiff::Timestamp;
 use std::time::{Duration, SystemTime};
 use tracing::{info, warn};
 
@@ -56,7 +58,7 @@ fn api(attempt: impl Into<String>) -> impl FnOnce(Box<dyn std::error::Error + Se
 }
 
 /// The streams of retries and dead letters.
-fn own_plan(c: &TopologyConfig, keeping: &Keeping, schedules: bool) -> Plan {
+fn own_plan(c: &TopologyConfig, keeping: &Keeping) -> Plan {
     let base = |name: &str, subjects: &[&str], max_bytes: u64, max_age| stream::Config {
         name: name.to_owned(),
         subjects: subjects.iter().map(|s| (*s).to_owned()).collect(),
@@ -73,13 +75,14 @@ fn own_plan(c: &TopologyConfig, keeping: &Keeping, schedules: bool) -> Plan {
         allow_direct: true,
         ..Default::default()
     };
-    let Keeping { retries_max_bytes, retries_max_age, dlq_max_bytes, dlq_max_age } = *keeping;
+    let Keeping { retries_max_bytes, dlq_max_bytes, dlq_max_age, .. } = *keeping;
     let retries = stream::Config {
         retention: RetentionPolicy::WorkQueue,
-        allow_message_schedules: schedules,
+        allow_message_schedules: true,
         // A schedule takes the place of the one before it on its subject.
         allow_rollup: true,
-        ..base(STREAM_RETRIES, &[PARKED_FILTER, DUE_FILTER], retries_max_bytes, retries_max_age)
+        // Without an age: what waits too long becomes a dead letter, and does not vanish.
+        ..base(STREAM_RETRIES, &[PARKED_FILTER, DUE_FILTER], retries_max_bytes, Duration::ZERO)
     };
     Plan { streams: vec![retries, base(STREAM_DLQ, &[DLQ_FILTER], dlq_max_bytes, dlq_max_age)], consumers: Vec::new() }
 }
@@ -104,15 +107,8 @@ pub async fn make(nats: &Nats, config: &Config) -> Result<Made, Error> {
             false => warn!(error = %chain(&error), "the stream of events is not made; another may have its subjects"),
         }
     }
-    let made = match ensure(js, &own_plan(&config.topology, &config.keeping, true)).await {
-        Ok(_) => Made { schedules: true },
-        Err(error) if error.is_retryable() => return Err(error.into()),
-        Err(error) => {
-            warn!(error = %chain(&error), "the server takes no schedules; retries are brought by our own look");
-            ensure(js, &own_plan(&config.topology, &config.keeping, false)).await?;
-            Made { schedules: false }
-        }
-    };
+    ensure(js, &own_plan(&config.topology, &config.keeping)).await?;
+    let made = Made { schedules: takes_schedules(js).await? };
     if js.get_key_value(BUCKET_STATE).await.is_err() {
         let bucket = kv::Config {
             bucket: BUCKET_STATE.to_owned(),
@@ -124,6 +120,20 @@ pub async fn make(nats: &Nats, config: &Config) -> Result<Made, Error> {
         js.create_key_value(bucket).await.map_err(Error::Bucket)?;
     }
     Ok(made)
+}
+
+/// Whether the stream of retries takes schedules. One that somebody made without them is changed, where we may.
+async fn takes_schedules(js: &Context) -> Result<bool, Error> {
+    let config = stream_handle(js, STREAM_RETRIES).await?.cached_info().config.clone();
+    if config.allow_message_schedules {
+        return Ok(true);
+    }
+    let changed = js.update_stream(stream::Config { allow_message_schedules: true, ..config }).await;
+    if let Err(error) = &changed {
+        let error = chain(error);
+        warn!(error, "stream {STREAM_RETRIES} takes no schedules; retries are brought by our own look");
+    }
+    Ok(changed.is_ok_and(|info| info.config.allow_message_schedules))
 }
 
 /// Where an endpoint's events come from.
@@ -262,15 +272,64 @@ async fn consumer(stream: &Stream, wanted: pull::Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// Messages that a consumer has before it, and those that are out without an acknowledgement.
+/// What a consumer has before it.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// Messages, those included that are out without an acknowledgement.
+    pub messages: u64,
+    /// Everything up to this place is acknowledged.
+    pub ack_floor: u64,
+}
+
+/// What a consumer has before it.
 ///
 /// # Errors
 /// The server does not answer, or there is no such consumer.
-pub async fn waiting(js: &Context, stream: &str, durable: &str) -> Result<u64, Error> {
+pub async fn waiting(js: &Context, stream: &str, durable: &str) -> Result<Waiting, Error> {
     let attempt = || format!("read consumer {durable} of stream {stream}");
     let found = js.request(format!("CONSUMER.INFO.{stream}.{durable}"), &serde_json::json!({})).await;
     match found.map_err(|e| api(attempt())(e.into()))? {
-        Response::<consumer::Info>::Ok(info) => Ok(info.num_pending + info.num_ack_pending as u64),
+        Response::<consumer::Info>::Ok(info) => Ok(Waiting {
+            messages: info.num_pending + info.num_ack_pending as u64,
+            ack_floor: info.ack_floor.stream_sequence,
+        }),
+        Response::Err { error } => Err(api(attempt())(error.to_string().into())),
+    }
+}
+
+/// Whether what a consumer has before it may stay in the stream for now, at the server's time.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn may_wait(js: &Context, stream: &str, waiting: Waiting, now: Timestamp) -> Result<bool, Error> {
+    if waiting.messages == 0 {
+        return Ok(true);
+    }
+    let seq = waiting.ack_floor + 1;
+    let stream = stream_handle(js, stream).await?;
+    let info = stream.cached_info();
+    let stored = match margin::asks_for_age(&info.config) {
+        true => stored_at(js, &info.config.name, seq).await?,
+        false => None,
+    };
+    Ok(margin::may_wait(&info.config, &info.state, Oldest { seq, stored }, now))
+}
+
+/// When the first message from `seq` on was stored.
+async fn stored_at(js: &Context, stream: &str, seq: u64) -> Result<Option<Timestamp>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Found {
+        message: Stored,
+    }
+    #[derive(serde::Deserialize)]
+    struct Stored {
+        time: Timestamp,
+    }
+    let attempt = || format!("read stream {stream} from {seq} on");
+    let wanted = serde_json::json!({ "seq": seq, "next_by_subj": ">" });
+    match js.request(format!("STREAM.MSG.GET.{stream}"), &wanted).await.map_err(|e| api(attempt())(e.into()))? {
+        Response::Ok(Found { message }) => Ok(Some(message.time)),
+        Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => Ok(None),
         Response::Err { error } => Err(api(attempt())(error.to_string().into())),
     }
 }
@@ -287,10 +346,12 @@ mod tests {
             dlq_max_bytes: 1 << 20,
             dlq_max_age: Duration::from_secs(3600),
         };
-        let plan = own_plan(&TopologyConfig::default(), &keeping, true);
+        let plan = own_plan(&TopologyConfig::default(), &keeping);
         for s in &plan.streams {
             assert!(s.discard == DiscardPolicy::New && s.storage == StorageType::File && s.max_bytes > 0, "{}", s.name);
         }
-        assert!(plan.streams[0].allow_message_schedules && plan.streams[0].retention == RetentionPolicy::WorkQueue);
+        let retries = &plan.streams[0];
+        assert!(retries.allow_message_schedules && retries.retention == RetentionPolicy::WorkQueue);
+        assert_eq!(retries.max_age, Duration::ZERO, "what waits too long must not vanish");
     }
 }

@@ -74,5 +74,7 @@ async fn every_event_reaches_an_endpoint_that_fails_at_random_while_all_are_kill
         sink.requests().iter().map(|r| (r.json()["id"].as_str().unwrap().to_owned(), r.id().to_owned())).collect();
     assert_eq!(pairs.len(), events, "an event had two ids, or an id two events");
     assert!(broadcaster.dead_letters().await.is_empty());
+    let (asked, good) = (sink.count(), sink.delivered().values().sum::<usize>());
+    eprintln!("{events} events, {asked} requests, {good} of them answered with 200");
     eventually(SOON, "nothing is left", || async { stage.messages("broadcaster_retries").await == 0 }).await;
 }

@@ -4,7 +4,7 @@ use crate::{
     sink::{OK, Sink, status},
     stage::{SECRET, SOON, Stage, endpoint, todo},
 };
-use agentforge_harness::{eventually, require};
+use agentforge_harness::{NatsOptions, NatsServer, eventually, require};
 use ed25519_dalek::{Signature, SigningKey, Verifier};
 use std::time::Duration;
 
@@ -204,4 +204,25 @@ async fn a_test_of_an_endpoint_says_what_it_answered() {
     assert_eq!((told["delivered"].as_bool(), told["reason"].as_str()), (Some(false), Some("service_unavailable")));
     assert_eq!(broadcaster.post("/v1/endpoints/nobody/test", "", "").await.0, 404);
     assert_eq!(stage.messages("broadcaster_retries").await, 0, "a test is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_leaves_no_room_for_its_record_is_delivered_or_a_dead_letter_that_names_its_place() {
+    let Some(()) = require("nats-server") else { return };
+    let nats = NatsServer::start(NatsOptions::default().extra("max_payload: 8192")).await;
+    let (stage, sink) = (Stage::of(nats), Sink::start(|r| if r.body.len() > 4000 { status(500) } else { OK }).await);
+    let file = stage.endpoints(&endpoint("raw", &sink.url(), "format = \"raw\""));
+    let broadcaster = stage.broadcaster(&[("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap())]).await;
+    stage.publish_padded("todos.events", 0..1, 8000).await;
+    stage.publish(1..20).await;
+    eventually(SOON, "others arrive", || async { sink.delivered().len() == 19 }).await;
+    let dead = eventually(SOON, "it is a dead letter", || async {
+        Some(broadcaster.dead_letters().await).filter(|all| all.len() == 1)
+    })
+    .await;
+    let detail = dead[0]["detail"].as_str().unwrap();
+    assert!(dead[0]["reason"] == "too_large" && detail.contains("the event is events-1-"), "{dead:?}");
+    sink.answer(|_| OK);
+    stage.publish_padded("todos.events", 20..21, 8000).await;
+    eventually(SOON, "where nothing has to be kept it is delivered", || async { sink.delivered().len() == 20 }).await;
 }

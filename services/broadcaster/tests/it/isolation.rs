@@ -70,6 +70,7 @@ async fn retries_that_wait_do_not_grow_memory() {
     // Nine tenths of them as bodies of 130 bytes alone would be more.
     let grown = after.saturating_sub(before);
     let bodies = (parked - warm) as u64 * 130 / 1024;
+    eprintln!("{parked} parked, {before} KiB resident after a tenth of them, {after} KiB after all");
     assert!(grown < bodies.max(2048) + 2048, "grew by {grown} KiB from {before} KiB; the bodies are {bodies} KiB");
     assert_eq!(sink.count(), parked, "each was tried once");
     // Nothing of it is held: the endpoint takes what comes next.

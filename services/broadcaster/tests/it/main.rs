@@ -6,6 +6,7 @@ mod circuit;
 mod delivery;
 mod egress;
 mod isolation;
+mod keeping;
 mod lifecycle;
 mod outcomes;
 mod reload;

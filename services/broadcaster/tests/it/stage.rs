@@ -15,6 +15,10 @@ use tokio::{
 pub const SOON: Duration = Duration::from_secs(60);
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// A schedule of 32 retries, a second apart.
+pub const SECONDS_32: &str =
+    "1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s";
+
 /// Whether the full sizes are wanted.
 pub fn is_soak() -> bool {
     std::env::var_os("AGENTFORGE_SOAK").is_some_and(|v| v == "1")
@@ -78,12 +82,18 @@ impl Stage {
     }
 
     pub async fn publish_to(&self, subject: &str, numbers: std::ops::Range<usize>) {
+        self.publish_padded(subject, numbers, 0).await;
+    }
+
+    /// Events of so many bytes more.
+    pub async fn publish_padded(&self, subject: &str, numbers: std::ops::Range<usize>, more: usize) {
         let mut client = jetstream::new(self.client().await);
         client.set_timeout(SOON);
         for chunk in numbers.collect::<Vec<_>>().chunks(200) {
             let mut acks = Vec::new();
             for n in chunk {
-                acks.push(client.publish(subject.to_owned(), todo(*n).into()).await.unwrap());
+                let event = todo(*n) + &" ".repeat(more);
+                acks.push(client.publish(subject.to_owned(), event.into()).await.unwrap());
             }
             for ack in acks {
                 ack.await.unwrap();
@@ -97,6 +107,13 @@ impl Stage {
         let mut map = HeaderMap::new();
         headers.iter().for_each(|(name, value)| map.insert(*name, *value));
         js.publish_with_headers(subject.to_owned(), map, body.to_owned().into()).await.unwrap().await.unwrap();
+    }
+
+    /// Messages that a consumer has before it, and those it has not acknowledged.
+    pub async fn unread(&self, stream: &str, consumer: &str) -> u64 {
+        let stream = jetstream::new(self.client().await).get_stream(stream).await.unwrap();
+        let info = stream.consumer_info(consumer).await.unwrap();
+        info.num_pending + info.num_ack_pending as u64
     }
 
     /// Messages in a stream.

@@ -1,0 +1,129 @@
+//! What waits in the stream of retries: it leaves with a trace, it comes without the server's schedules, and a
+//! stream that is full does not stand still.
+
+use crate::{
+    sink::{Answer, OK, Sink, status},
+    stage::{SECONDS_32, SOON, Stage, endpoint},
+};
+use agentforge_harness::{NatsOptions, NatsServer, eventually, require};
+use async_nats::jetstream;
+use std::time::Duration;
+
+const RETRIES: &str = "broadcaster_retries";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_too_long_for_an_endpoint_that_never_recovers_or_is_declared_no_more_is_a_dead_letter() {
+    let Some(()) = require("nats-server") else { return };
+    let stage = Stage::new().await;
+    let leaving = Sink::start(|_| Answer::Status(503, "retry-after: 3\r\n", Duration::ZERO)).await;
+    let down = endpoint("down", "http://127.0.0.1:1/", "");
+    let file = stage.endpoints(&[down.clone(), endpoint("leaving", &leaving.url(), "")].concat());
+    let envs = [
+        ("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()),
+        ("BROADCASTER_RELOAD_INTERVAL", "100ms"),
+        ("BROADCASTER_RETRY_SCHEDULE", SECONDS_32),
+        // All five fail, then nobody calls it any more.
+        ("BROADCASTER_CIRCUIT_FAILURES", "5"),
+        ("BROADCASTER_CIRCUIT_PROBE", "1h"),
+        ("BROADCASTER_CIRCUIT_PROBE_MAX", "1h"),
+        ("BROADCASTER_RETRIES_MAX_AGE", "4s"),
+    ];
+    let broadcaster = stage.broadcaster(&envs).await;
+    stage.publish(0..5).await;
+    eventually(SOON, "all are parked", || async { leaving.count() == 5 && stage.messages(RETRIES).await == 10 }).await;
+    stage.endpoints(&down);
+    let dead = eventually(SOON, "all are dead letters", || async {
+        let dead = broadcaster.dead_letters().await;
+        if dead.len() == 10 { Ok(dead) } else { Err(dead) }
+    })
+    .await;
+    for letter in &dead {
+        assert_eq!((letter["reason"].as_str(), letter["attempts"].as_u64()), (Some("expired"), Some(1)), "{letter}");
+    }
+    assert_eq!(dead.iter().filter(|letter| letter["endpoint"] == "leaving").count(), 5);
+    eventually(SOON, "nothing is left behind", || async { stage.messages(RETRIES).await == 0 }).await;
+    assert_eq!(leaving.count(), 5);
+    let counted = "broadcaster_dead_letters_total{endpoint=\"leaving\",reason=\"expired\"}";
+    assert_eq!(broadcaster.metric(counted).await, 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_stream_takes_no_schedules_our_own_look_brings_retries() {
+    let Some(()) = require("nats-server") else { return };
+    // Whoever made the streams does not let the broadcaster change this one.
+    let users = r#"
+        no_auth_user: operator
+        authorization { users: [
+            { user: operator, password: operator }
+            { user: narrow, password: narrow, permissions { publish { allow: ">", deny: "$JS.API.STREAM.UPDATE.broadcaster_retries" } } }
+        ] }"#;
+    let stage = Stage::of(NatsServer::start(NatsOptions::default().extra(users)).await);
+    let sink = Sink::start(|r| if r.attempt < 3 { status(500) } else { OK }).await;
+    let url = sink.url();
+    let envs = [
+        ("WEBHOOK_URL", url.as_str()),
+        ("BROADCASTER_RETRY_SCHEDULE", "1s,2s,2s,2s,2s"),
+        ("BROADCASTER_CIRCUIT_FAILURES", "0"),
+    ];
+    let mut first = stage.broadcaster(&envs).await;
+    assert_eq!(first.proc.sigterm(SOON).await, 0);
+    let js = jetstream::new(stage.client().await);
+    let schedules = || async { js.get_stream(RETRIES).await.unwrap().cached_info().config.allow_message_schedules };
+    let made = js.get_stream(RETRIES).await.unwrap().cached_info().config.clone();
+    js.delete_stream(RETRIES).await.unwrap();
+    js.create_stream(jetstream::stream::Config { allow_message_schedules: false, ..made }).await.unwrap();
+
+    let narrow = [("NATS_USER", "narrow"), ("NATS_PASSWORD", "narrow")];
+    let mut second = stage.broadcaster(&[&envs[..], &narrow].concat()).await;
+    stage.publish(0..20).await;
+    eventually(SOON, "all arrive", || async { sink.delivered().len() == 20 }).await;
+    assert!(!schedules().await);
+    eventually(SOON, "each retry is counted", || async {
+        let brought = second.metric("broadcaster_retries_rescued_total").await;
+        if brought >= 40.0 { Ok(()) } else { Err(brought) }
+    })
+    .await;
+    for id in sink.delivered().keys() {
+        let times: Vec<_> = sink.requests().into_iter().filter(|r| r.id() == id).map(|r| r.at).collect();
+        assert_eq!(times.len(), 3, "{id}");
+        let pauses = (times[1] - times[0], times[2] - times[1]);
+        assert!(pauses.0 >= Duration::from_millis(950) && pauses.1 >= Duration::from_millis(1950), "{pauses:?}");
+    }
+    eventually(SOON, "nothing is left", || async { stage.messages(RETRIES).await == 0 }).await;
+    assert_eq!(second.proc.sigterm(SOON).await, 0);
+
+    // Whoever may change it does.
+    let third = stage.broadcaster(&envs).await;
+    assert!(schedules().await);
+    stage.publish(20..25).await;
+    eventually(SOON, "all arrive", || async { sink.delivered().len() == 25 }).await;
+    assert_eq!(third.metric("broadcaster_retries_rescued_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_retries_fill_their_stream_others_go_on_and_nothing_stands_still_or_is_lost() {
+    let Some(()) = require("nats-server") else { return };
+    let stage = Stage::new().await;
+    let (busy, fine) = (Sink::start(|_| status(503)).await, Sink::start(|_| OK).await);
+    let file = stage.endpoints(&[endpoint("busy", &busy.url(), ""), endpoint("fine", &fine.url(), "")].concat());
+    let envs = [
+        ("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()),
+        ("BROADCASTER_RETRY_SCHEDULE", "5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s"),
+        ("BROADCASTER_CIRCUIT_FAILURES", "0"),
+        ("BROADCASTER_RETRIES_MAX_BYTES", "1MiB"),
+    ];
+    let broadcaster = stage.broadcaster(&envs).await;
+    // With its record each is some 1,500 bytes, so there is room for half of them.
+    stage.publish_padded("todos.events", 0..1500, 700).await;
+    eventually(SOON, "no more can be kept", || async { broadcaster.metric("broadcaster_store_held").await > 0.0 })
+        .await;
+    eventually(SOON, "the other one has everything", || async { fine.delivered().len() == 1500 }).await;
+    busy.answer(|_| OK);
+    eventually(2 * SOON, "all arrive", || async {
+        let n = busy.delivered().len();
+        if n == 1500 { Ok(()) } else { Err(n) }
+    })
+    .await;
+    assert!(broadcaster.dead_letters().await.is_empty());
+    eventually(SOON, "nothing is left", || async { stage.messages(RETRIES).await == 0 }).await;
+}
