@@ -69,7 +69,8 @@ pub async fn measure(bench: &Bench, channel: &str, stalled: usize, pairs: u32, s
         }
     }
     if beside.iter().any(|round| round.passed_over == 0) {
-        return Err(Failure::new("the stalled clients were not stalled: nothing was passed over for them"));
+        let why = "the stalled clients were not stalled: nothing was passed over for them";
+        return Err(Failure::new(why).hint("what waits for a client fills in about 4 s: --seconds 5"));
     }
     let p99 = |rounds: &[Round]| median(rounds.iter().map(|round| round.p99_ms));
     Ok(Beside {
