@@ -68,7 +68,7 @@ impl Process {
     }
 
     /// The metrics of the whole process in the Prometheus text format. Gauges that are counted elsewhere are
-    /// counted for it, within half a second; what takes longer stays as it was.
+    /// counted for it, within a quarter of a second; what takes longer stays as it was.
     pub async fn scrape(&self) -> String {
         self.refreshers.run().await;
         self.metrics.render()

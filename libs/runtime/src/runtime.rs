@@ -48,7 +48,7 @@ impl Runtime {
     }
 
     /// Has `refresh` set gauges whenever somebody scrapes, until the stop: for what is counted elsewhere, such as
-    /// in a database. It may be dropped at any await, after half a second.
+    /// in a database. It may be dropped at any await, after a quarter of a second.
     pub fn on_scrape<F>(&self, refresh: impl Fn() -> F + Send + Sync + 'static)
     where
         F: Future<Output = ()> + Send + 'static,

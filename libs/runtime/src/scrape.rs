@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// A scrape waits so long for fresh values, well below any scraper's timeout.
-const REFRESH_MAX: Duration = Duration::from_millis(500);
+const REFRESH_MAX: Duration = Duration::from_millis(250);
 /// Values that are no older are fresh: many scrapers ask the database no more often than one.
 const FRESH: Duration = Duration::from_secs(1);
 
