@@ -20,12 +20,14 @@ if [ "${1:-}" = --local ]; then
 fi
 
 overlay="$here/../overlays/staging"
-kubectl apply --server-side -k "$overlay"
+# What a folder makes, in another namespace if NS names one.
+render() { kubectl kustomize "$1" | sed "s/agentforge-staging/$NS/g"; }
+render "$overlay" | kubectl apply --server-side -f -
 kubectl -n "$NS" rollout status --timeout=10m statefulset/nats
 kubectl -n "$NS" wait --for=condition=Available --timeout=10m deployment --all
 
 # A change of a generated ConfigMap is another one. Argo CD prunes the former; an apply does not, and the quota counts.
-current="$(kubectl kustomize "$overlay" | sed -n 's/^  name: \(\(agentforge-env\|nats-config\)-[a-z0-9]*\)$/configmap\/\1/p')"
+current="$(render "$overlay" | sed -n 's/^  name: \(\(agentforge-env\|nats-config\)-[a-z0-9]*\)$/configmap\/\1/p')"
 [ -n "$current" ] || { echo "the overlay has no generated ConfigMap" >&2; exit 1; }
 kubectl -n "$NS" get configmap -o name | grep -E '^configmap/(agentforge-env|nats-config)-' | grep -vxF "$current" |
     xargs -r kubectl -n "$NS" delete || true
@@ -35,17 +37,19 @@ for policy in default-deny allow-dns services-to-nats allow-services-to-nats all
 done
 
 kubectl -n "$NS" delete job end-to-end nats-backlog --ignore-not-found
-kubectl kustomize "$overlay/jobs" | sed "s/\"3000\"/\"$BACKLOG_COUNT\"/; s/- \"3\"/- \"1\"/" | kubectl apply --server-side -f -
+render "$overlay/jobs" | sed "s/\"3000\"/\"$BACKLOG_COUNT\"/; s/- \"3\"/- \"1\"/" | kubectl apply --server-side -f -
 
 # What the scaler sees of the backlog, while the job runs.
 metric="/apis/external.metrics.k8s.io/v1beta1/namespaces/$NS/s0-nats-jetstream-swarm_jobs?labelSelector=scaledobject.keda.sh%2Fname%3Dworker"
 peak=0
 ended() { kubectl -n "$NS" get job "$1" -o 'jsonpath={.status.conditions[?(@.status=="True")].type}'; }
-for _ in $(seq 1 900); do
-    value="$(kubectl get --raw "$metric" 2>/dev/null | sed -n 's/.*"value":"\([0-9]*\).*/\1/p')"
+is_over() { case "$(ended "$1")" in *Complete* | *Failed*) ;; *) return 1 ;; esac; }
+for _ in $(seq 1 2250); do
+    # There is no such metric before KEDA's first look, and none while its source is away.
+    value="$(kubectl get --raw "$metric" 2>/dev/null | sed -n 's/.*"value":"\([0-9]*\).*/\1/p')" || value=
     [ "${value:-0}" -gt "$peak" ] && peak="$value"
-    case "$(ended nats-backlog)" in *Complete*|*Failed*) break ;; esac
-    sleep 5
+    is_over nats-backlog && is_over end-to-end && break
+    sleep 2
 done
 failed=0
 for job in end-to-end nats-backlog; do

@@ -109,6 +109,12 @@ fn each_environment_is_as_the_table_says() {
                 *route.at("/spec/hostnames"),
                 if facts.hosts.is_empty() { Value::Null } else { json!(facts.hosts) }
             );
+            // Both have streams, which a gateway would cut after its own default.
+            assert!(
+                route.list("/spec/rules").iter().all(|rule| rule["timeouts"]["request"] == "0s"),
+                "{}",
+                route.name()
+            );
             let gateway = if facts.overlay == "production" { "gateway" } else { "dev-gateway" };
             assert_eq!(list(route.at("/spec/parentRefs"))[0]["name"], gateway);
         }

@@ -17,5 +17,6 @@ mod quotas;
 mod schemas;
 mod services;
 mod settings;
+mod staging;
 mod tilt;
 mod tree;
