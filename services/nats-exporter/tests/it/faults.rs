@@ -189,7 +189,8 @@ async fn fifty_mebibytes_of_consumers_are_read_as_they_come() {
 
     let strict = Exporter::start(&["--response-max=16MiB", &large.url]).await;
     let page = strict.scrape().await;
-    assert_eq!(page.value("nats_exporter_scrape_errors_total", &[("endpoint", "jsz")]), 1.0);
+    let counted = [("endpoint", "jsz"), ("reason", "too_large")];
+    assert_eq!(page.value("nats_exporter_scrape_errors_total", &counted), 1.0);
     assert!(page.names("nats_jetstream_").is_empty(), "a part of an answer is none");
     assert_eq!(page.value("nats_exporter_target_up", &[]), 0.0);
 }
