@@ -7,12 +7,11 @@ use sqlx::{Connection as _, Executor as _, Postgres, Transaction};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-pub(super) const STEPS: &[migrate::Step] =
-    &[
-        (1, "init", include_str!("migrations/0001_init.sql")),
-        (2, "slo", include_str!("migrations/0002_slo.sql")),
-        (3, "request_id", include_str!("migrations/0003_request_id.sql")),
-    ];
+pub(super) const STEPS: &[migrate::Step] = &[
+    (1, "init", include_str!("migrations/0001_init.sql")),
+    (2, "slo", include_str!("migrations/0002_slo.sql")),
+    (3, "request_id", include_str!("migrations/0003_request_id.sql")),
+];
 
 /// What our connections call themselves.
 pub(super) const APPLICATION: &str = "agentforge-orchestrator";

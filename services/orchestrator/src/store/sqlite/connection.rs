@@ -18,12 +18,11 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_util::sync::CancellationToken;
 
-pub(super) const STEPS: &[migrate::Step] =
-    &[
-        (1, "init", include_str!("migrations/0001_init.sql")),
-        (2, "slo", include_str!("migrations/0002_slo.sql")),
-        (3, "request_id", include_str!("migrations/0003_request_id.sql")),
-    ];
+pub(super) const STEPS: &[migrate::Step] = &[
+    (1, "init", include_str!("migrations/0001_init.sql")),
+    (2, "slo", include_str!("migrations/0002_slo.sql")),
+    (3, "request_id", include_str!("migrations/0003_request_id.sql")),
+];
 
 /// Connections that read at once. More would compete for two cores with the writer.
 const READERS: u32 = 4;
