@@ -47,15 +47,12 @@ pub fn ready(ready: &Ready, settings: &Settings, took: Duration, out: Output) ->
         ("REST", format!("{http}/v1   docs {http}/docs")),
         ("gRPC", grpc.to_owned()),
         ("worker", format!("{}/readyz", ready.http(WORKER).unwrap_or_default())),
-        (
-            "replay",
-            format!("{}   status {}/status", settings.replay().display(), ready.http(SYNCDAEMON).unwrap_or_default()),
-        ),
-        ("tactical", format!("{}/events/stream", ready.http(TACTICAL_API).unwrap_or_default())),
-        ("webhooks", webhooks(ready, settings)),
-        ("metrics", metrics.to_owned()),
-        ("NATS", place_of(&ready.nats)),
     ];
+    let replay = settings.replay();
+    lines.extend(ready.http(SYNCDAEMON).map(|url| ("replay", format!("{}   status {url}/status", replay.display()))));
+    lines.extend(ready.http(TACTICAL_API).map(|url| ("tactical", format!("{url}/events/stream"))));
+    lines.extend(ready.http(BROADCASTER).map(|url| ("webhooks", webhooks(url, settings))));
+    lines.extend([("metrics", metrics.to_owned()), ("NATS", place_of(&ready.nats))]);
     let exporter = ready.services.get(NATS_EXPORTER).and_then(|s| s.metrics.clone());
     lines.extend(exporter.map(|page| ("", format!("as metrics {page}"))));
     lines.extend(ready.hub.as_ref().map(|hub| ("hub", place_of(hub))));
@@ -66,9 +63,9 @@ pub fn ready(ready: &Ready, settings: &Settings, took: Duration, out: Output) ->
     out.line(text)
 }
 
-fn webhooks(ready: &Ready, settings: &Settings) -> String {
+fn webhooks(url: &str, settings: &Settings) -> String {
     let sink = settings.webhook_sink.as_ref().map(|sink| format!("   to a sink at {sink}")).unwrap_or_default();
-    format!("{}/v1/endpoints{sink}", ready.http(BROADCASTER).unwrap_or_default())
+    format!("{url}/v1/endpoints{sink}")
 }
 
 fn place_of(nats: &NatsReady) -> String {

@@ -36,6 +36,9 @@ struct Dropped {
 /// Runs it and prints what arrived; never fails `dev`.
 pub async fn run(settings: &Settings, ready: &Ready, out: Output) {
     let (Some(site), Some(hub)) = (&settings.site, &ready.hub) else { return };
+    if ready.http(SYNCDAEMON).is_none() {
+        return;
+    }
     match timeout(DEMO_MAX, workload(settings, site, &hub.url, ready, out)).await {
         Ok(Ok(())) => {}
         Ok(Err(failure)) => crate::report(&failure, out),

@@ -43,10 +43,10 @@ impl InProcess {
     pub async fn start(settings: &Settings) -> Result<Self> {
         let orchestrator = read::<Orchestrator>(settings.quiet(settings.orchestrator()))?;
         let worker = read::<WorkerService>(settings.quiet(settings.worker()))?;
-        let syncdaemon = read::<Syncdaemon>(settings.quiet(settings.syncdaemon()))?;
+        let syncdaemon = settings.syncdaemon().map(|map| read::<Syncdaemon>(settings.quiet(map))).transpose()?;
         let exporter = settings.nats_exporter().map(|map| read::<NatsExporter>(settings.quiet(map))).transpose()?;
-        let tactical = read::<TacticalApi>(settings.quiet(settings.tactical_api()))?;
-        let broadcaster = read::<Broadcaster>(settings.quiet(settings.broadcaster()))?;
+        let tactical = settings.tactical_api().map(|map| read::<TacticalApi>(settings.quiet(map))).transpose()?;
+        let broadcaster = settings.broadcaster().map(|map| read::<Broadcaster>(settings.quiet(map))).transpose()?;
         let catalogues = [
             Orchestrator::metrics(),
             WorkerService::metrics(),
@@ -61,13 +61,10 @@ impl InProcess {
         let built = async {
             this.build::<Orchestrator>(ORCHESTRATOR, orchestrator, true).await?;
             this.build::<WorkerService>(WORKER, worker, false).await?;
-            this.build::<Syncdaemon>(SYNCDAEMON, syncdaemon, false).await?;
-            this.build::<Broadcaster>(BROADCASTER, broadcaster, false).await?;
-            this.build::<TacticalApi>(TACTICAL_API, tactical, false).await?;
-            match exporter {
-                Some(exporter) => this.build::<NatsExporter>(NATS_EXPORTER, exporter, false).await,
-                None => Ok(()),
-            }
+            this.build_some::<Syncdaemon>(SYNCDAEMON, syncdaemon).await?;
+            this.build_some::<Broadcaster>(BROADCASTER, broadcaster).await?;
+            this.build_some::<TacticalApi>(TACTICAL_API, tactical).await?;
+            this.build_some::<NatsExporter>(NATS_EXPORTER, exporter).await
         };
         match built.await {
             Ok(()) => Ok(this),
@@ -75,6 +72,13 @@ impl InProcess {
                 let _ = this.stop(|_| {}).await;
                 Err(failure)
             }
+        }
+    }
+
+    async fn build_some<S: Service>(&mut self, name: &'static str, config: Option<S::Config>) -> Result {
+        match config {
+            Some(config) => self.build::<S>(name, config, false).await,
+            None => Ok(()),
         }
     }
 

@@ -36,7 +36,7 @@ use ports::{Ports, Used};
 use processes::Processes;
 use ready::Ready;
 use servers::{Servers, Wanted};
-use settings::Settings;
+use settings::{Extra, Settings};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
@@ -55,6 +55,7 @@ Examples:
   agentforge dev
   agentforge dev --port-base 0 --no-demo --ready-file ready.json
   agentforge dev --processes --concurrency 64
+  agentforge dev --without broadcaster,tactical-api
   agentforge dev --edge                 # a site with a hub; then, elsewhere: agentforge link down
   agentforge dev --store postgres://forge:secret@localhost/forge --nats-url nats://localhost:4222
 
@@ -94,6 +95,9 @@ pub struct Args {
     /// The site's name
     #[arg(long, value_name = "NAME", default_value = "site-a", requires = "edge", value_parser = site)]
     site: String,
+    /// Leave services out: jobs need orchestrator and worker alone
+    #[arg(long, value_name = "SERVICE,...", value_enum, value_delimiter = ',')]
+    without: Vec<Extra>,
     /// Jobs the worker runs at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: Option<u32>,
@@ -148,7 +152,8 @@ pub async fn run(args: Args, global: &Global, out: Output) -> Result {
     }
     let ports = Ports::plan(args.port_base)?;
     let data = DataDir::open(&args.data_dir)?;
-    ports.check(Used { own_nats: args.nats_url.is_none(), processes: args.processes, edge: args.edge })?;
+    let own_nats = args.nats_url.is_none();
+    ports.check(Used { own_nats, processes: args.processes, edge: args.edge, without: &args.without })?;
     let place = demo::Place::here()?;
     let stack = tokio::select! {
         stack = start(&args, ports, &data, &place) => stack?,
@@ -179,7 +184,8 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
         concurrency: args.concurrency.map(|n| n as usize),
         tools: if has_tools_file { None } else { Some(place.write_tools_file(data.path())?) },
         site: args.edge.then(|| args.site.clone()),
-        webhook_sink: webhook_sink(ports).await?,
+        webhook_sink: if args.without.contains(&Extra::Broadcaster) { None } else { webhook_sink(ports).await? },
+        without: args.without.clone(),
         egress_allow: std::env::var("EGRESS_ALLOW").unwrap_or_default(),
         is_set,
     };

@@ -1,5 +1,6 @@
 //! Which ports `dev` uses, and a clear word when one is taken.
 
+use super::settings::Extra;
 use crate::error::{Failure, Result};
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -52,13 +53,15 @@ const STANDARD: [u16; COUNT as usize] =
 
 /// Which of the ports are used.
 #[derive(Clone, Copy, Debug)]
-pub struct Used {
+pub struct Used<'a> {
     /// NATS is ours.
     pub own_nats: bool,
     /// `--processes`.
     pub processes: bool,
     /// `--edge`.
     pub edge: bool,
+    /// `--without`.
+    pub without: &'a [Extra],
 }
 
 impl Ports {
@@ -125,7 +128,10 @@ impl Ports {
     ///
     /// # Errors
     /// Which ports of what are taken.
-    pub fn check(&self, Used { own_nats, processes, edge }: Used) -> Result {
+    pub fn check(&self, Used { own_nats, processes, edge, without }: Used<'_>) -> Result {
+        let runs = |extra| !without.contains(&extra);
+        let (sync, tactical) = (runs(Extra::Syncdaemon), runs(Extra::TacticalApi));
+        let broadcaster = runs(Extra::Broadcaster);
         let wanted = [
             (self.nats, "NATS", own_nats),
             (self.monitor, "NATS monitoring", own_nats),
@@ -134,17 +140,17 @@ impl Ports {
             (self.worker_http, "worker HTTP", true),
             (self.metrics, "metrics", true),
             (self.worker_metrics, "worker metrics", processes),
-            (self.sync_http, "syncdaemon HTTP", true),
-            (self.sync_metrics, "syncdaemon metrics", processes),
+            (self.sync_http, "syncdaemon HTTP", sync),
+            (self.sync_metrics, "syncdaemon metrics", sync && processes),
             (self.hub, "NATS of the hub", edge),
             (self.hub_monitor, "NATS monitoring of the hub", edge),
             (self.leaf_nodes, "leaf nodes of the hub", edge),
-            (self.nats_exporter, "NATS exporter", own_nats),
-            (self.tactical_http, "tactical API", true),
-            (self.tactical_metrics, "tactical API metrics", processes),
-            (self.broadcaster_http, "broadcaster", true),
-            (self.broadcaster_metrics, "broadcaster metrics", processes),
-            (self.webhook_sink, "webhook sink", true),
+            (self.nats_exporter, "NATS exporter", own_nats && runs(Extra::NatsExporter)),
+            (self.tactical_http, "tactical API", tactical),
+            (self.tactical_metrics, "tactical API metrics", tactical && processes),
+            (self.broadcaster_http, "broadcaster", broadcaster),
+            (self.broadcaster_metrics, "broadcaster metrics", broadcaster && processes),
+            (self.webhook_sink, "webhook sink", broadcaster),
         ];
         let taken: Vec<String> = wanted
             .iter()
@@ -192,7 +198,7 @@ mod tests {
         assert_eq!(Ports::plan(Some(65_519)).unwrap_err().exit, crate::error::USAGE);
     }
 
-    const ALONE: Used = Used { own_nats: true, processes: false, edge: false };
+    const ALONE: Used<'_> = Used { own_nats: true, processes: false, edge: false, without: &[] };
 
     #[test]
     fn a_taken_port_is_named_with_its_use() {
@@ -204,5 +210,8 @@ mod tests {
         assert!(failure.hint.unwrap().contains("--port-base 0"));
         let unused = Ports { nats: port, ..Ports::plan(Some(0)).unwrap() };
         assert!(unused.check(Used { own_nats: false, ..ALONE }).is_ok(), "NATS is elsewhere");
+        let left_out = Ports { tactical_http: port, ..Ports::plan(Some(0)).unwrap() };
+        assert!(left_out.check(ALONE).is_err());
+        assert!(left_out.check(Used { without: &[Extra::TacticalApi], ..ALONE }).is_ok(), "it does not run");
     }
 }

@@ -43,16 +43,16 @@ impl Processes {
     /// A binary is missing, or a service does not come up.
     pub async fn start(settings: &Settings, changed: &Arc<Notify>) -> Result<Self> {
         let wanted = [
+            (NATS_EXPORTER, settings.nats_exporter()),
             (TACTICAL_API, settings.tactical_api()),
             (BROADCASTER, settings.broadcaster()),
             (SYNCDAEMON, settings.syncdaemon()),
-            (WORKER, settings.worker()),
-            (ORCHESTRATOR, settings.orchestrator()),
+            (WORKER, Some(settings.worker())),
+            (ORCHESTRATOR, Some(settings.orchestrator())),
         ];
-        let exporter = settings.nats_exporter().map(|env| (NATS_EXPORTER, env));
-        let started = exporter
+        let started = wanted
             .into_iter()
-            .chain(wanted)
+            .filter_map(|(name, env)| Some((name, env?)))
             .map(|(name, env)| Ok((name, spec(name, env, &settings.data)?)))
             .collect::<Result<Vec<_>>>()?;
         // All at once: each waits by itself for what it needs.

@@ -31,6 +31,21 @@ pub const NATS_EXPORTER: &str = "nats-exporter";
 pub const TACTICAL_API: &str = "tactical-api";
 /// The name of the broadcaster.
 pub const BROADCASTER: &str = "broadcaster";
+
+/// What `--without` may leave out: jobs run without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub enum Extra {
+    /// Delivers the files of the replay directory
+    Syncdaemon,
+    /// Sends events to webhooks
+    Broadcaster,
+    /// Streams the picture of markers and zones
+    TacticalApi,
+    /// Metrics of the NATS server
+    NatsExporter,
+}
+
 /// Sizes of streams that are too large for two servers on a small disk: a server reserves what its streams
 /// may hold. The environment may say otherwise.
 const SIZES: [(&str, &str); 6] = [
@@ -63,6 +78,8 @@ pub struct Settings {
     pub store: Option<String>,
     /// Where they listen.
     pub ports: Ports,
+    /// `--without`.
+    pub without: Vec<Extra>,
     /// `--concurrency`.
     pub concurrency: Option<usize>,
     /// The tools file, unless the environment names one.
@@ -139,9 +156,14 @@ impl Settings {
         map
     }
 
-    /// For the syncdaemon.
-    pub fn syncdaemon(&self) -> BTreeMap<String, String> {
-        let mut map = self.common();
+    /// The common settings for a service that may be left out; `None` if it is.
+    fn unless_left_out(&self, extra: Extra) -> Option<BTreeMap<String, String>> {
+        (!self.without.contains(&extra)).then(|| self.common())
+    }
+
+    /// For the syncdaemon; `None` without it.
+    pub fn syncdaemon(&self) -> Option<BTreeMap<String, String>> {
+        let mut map = self.unless_left_out(Extra::Syncdaemon)?;
         let domain = self.site.as_ref().map_or("", |_| HUB_DOMAIN);
         for (key, value) in [
             ("HTTP_PORT", self.ports.sync_http.to_string()),
@@ -153,23 +175,24 @@ impl Settings {
         ] {
             map.insert(key.to_owned(), value);
         }
-        map
+        Some(map)
     }
 
-    /// For the tactical API. It belongs to the hub, where evidence arrives.
-    pub fn tactical_api(&self) -> BTreeMap<String, String> {
-        let mut map = self.common();
+    /// For the tactical API; `None` without it. It belongs to the hub, where evidence arrives.
+    pub fn tactical_api(&self) -> Option<BTreeMap<String, String>> {
+        let mut map = self.unless_left_out(Extra::TacticalApi)?;
         map.insert("HTTP_PORT".to_owned(), self.ports.tactical_http.to_string());
         map.insert("METRICS_PORT".to_owned(), self.ports.tactical_metrics.to_string());
         if let Some(hub) = &self.hub_url {
             map.insert("NATS_URL".to_owned(), hub.clone());
         }
-        map
+        Some(map)
     }
 
-    /// For the broadcaster: every event to the sink of this process, unless the environment names endpoints.
-    pub fn broadcaster(&self) -> BTreeMap<String, String> {
-        let mut map = self.common();
+    /// For the broadcaster: every event to the sink of this process, unless the environment names endpoints. `None`
+    /// without it.
+    pub fn broadcaster(&self) -> Option<BTreeMap<String, String>> {
+        let mut map = self.unless_left_out(Extra::Broadcaster)?;
         map.insert("HTTP_PORT".to_owned(), self.ports.broadcaster_http.to_string());
         map.insert("METRICS_PORT".to_owned(), self.ports.broadcaster_metrics.to_string());
         if let Some(sink) = &self.webhook_sink {
@@ -181,12 +204,12 @@ impl Settings {
                 map.insert("BROADCASTER_SUBJECTS".to_owned(), "todos.events,agentforge.events.>".to_owned());
             }
         }
-        map
+        Some(map)
     }
 
-    /// For the NATS exporter; `None` where nobody knows the monitoring endpoint.
+    /// For the NATS exporter; `None` without it, and where nobody knows the monitoring endpoint.
     pub fn nats_exporter(&self) -> Option<BTreeMap<String, String>> {
-        let mut map = self.common();
+        let mut map = self.unless_left_out(Extra::NatsExporter)?;
         map.insert("NATS_EXPORTER_TARGETS".to_owned(), self.nats_monitor.clone()?);
         map.insert("METRICS_PORT".to_owned(), self.ports.nats_exporter.to_string());
         Some(map)
@@ -222,6 +245,7 @@ mod tests {
             nats_is_external: false,
             store: None,
             ports: Ports::plan(Some(0)).unwrap(),
+            without: Vec::new(),
             concurrency: Some(16),
             tools: None,
             site: None,
@@ -259,7 +283,7 @@ mod tests {
         reader.finish().unwrap();
         assert_eq!(config.concurrency, 16);
 
-        let source = (settings().broadcaster(), hostile());
+        let source = (settings().broadcaster().unwrap(), hostile());
         let mut reader = Reader::new(&source);
         let config = Broadcaster::read_config(&mut reader);
         reader.finish().unwrap();
@@ -267,7 +291,7 @@ mod tests {
 
         for site in [None, Some("pier".to_owned())] {
             let settings = Settings { site, ..settings() };
-            let source = (settings.syncdaemon(), hostile());
+            let source = (settings.syncdaemon().unwrap(), hostile());
             let mut reader = Reader::new(&source);
             let config = Syncdaemon::read_config(&mut reader);
             reader.finish().unwrap();

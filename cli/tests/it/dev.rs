@@ -42,10 +42,13 @@ async fn a_first_day_from_start_to_drain() {
     assert!(!dev.ready_file.exists(), "nobody may trust its addresses now");
     gone(&[nats]).await;
 
-    // What was accepted is there at the next start.
-    let again = Dev::start(&home, &[]).await;
+    // What was accepted is there at the next start, and jobs need none of the services that can be left out.
+    let again = Dev::start(&home, &["--without", "syncdaemon,broadcaster,tactical-api,nats-exporter"]).await;
     let jobs = again.run(["job", "list", "--label", "day=first"]).ok();
     assert_eq!(jobs["jobs"][0]["result"], json!({"hello": "world"}));
+    assert_eq!(again.run(["job", "submit", "echo", "{}", "--wait"]).ok()["state"], "succeeded");
+    let services: Vec<_> = again.ready["services"].as_object().unwrap().keys().collect();
+    assert_eq!(services, ["orchestrator", "worker"]);
 }
 
 /// The exporter's page is about NATS alone; the process has its own page.
