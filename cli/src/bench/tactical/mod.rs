@@ -13,7 +13,7 @@ use crate::error::{Failure, Result};
 use agentforge_jetstream::subjects;
 use async_nats::Client;
 use load::{DIGITS, MARK, now_us};
-use report::{Idle, Report, Run, Side};
+use report::{Idle, Report, Round, Run, Side};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -44,9 +44,12 @@ pub struct Args {
     /// Streams
     #[arg(long, value_delimiter = ',', default_values_t = ["sse".to_owned(), "ws".to_owned()], value_parser = ["sse", "ws"])]
     pub channels: Vec<String>,
-    /// Seconds of publishing in each run
+    /// Seconds of publishing in each round
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
+    /// Times that floor and product take turns in each run; the medians count
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
     /// Bytes of a published event
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(128..=65_536))]
     pub bytes: u32,
@@ -88,7 +91,7 @@ async fn everything(args: &Args, dir: &Path, json: bool) -> Result<Report> {
     for channel in &args.channels {
         for clients in &args.clients {
             for rate in &args.rates {
-                let run = bench.run(channel, *clients, *rate, args.seconds).await?;
+                let run = bench.run(channel, *clients, *rate, args).await?;
                 if !json {
                     anstream::eprintln!("{run}");
                 }
@@ -112,7 +115,7 @@ async fn everything(args: &Args, dir: &Path, json: bool) -> Result<Report> {
         }
         stalled.push(one);
     }
-    Ok(Report { seconds: args.seconds, event_bytes: args.bytes, runs, idle, stalled, machine })
+    Ok(Report { seconds: args.seconds, rounds: args.rounds, event_bytes: args.bytes, runs, idle, stalled, machine })
 }
 
 #[derive(Clone)]
@@ -183,22 +186,24 @@ impl Bench {
         body(self.bytes.saturating_sub(body(0).len()))
     }
 
-    async fn run(&self, channel: &str, clients: usize, rate: u32, seconds: u64) -> Result<Run> {
-        let events = u64::from(rate) * seconds;
+    async fn run(&self, channel: &str, clients: usize, rate: u32, args: &Args) -> Result<Run> {
+        let events = u64::from(rate) * args.seconds;
         let api = self.api().await?;
         let frame = self.frame(&api, channel).await?;
-        let floor = self.floor(channel, &frame, clients, rate, events).await?;
-        let product = self.product(&api, channel, clients, rate, events).await?;
-        Ok(Run {
-            channel: channel.to_owned(),
-            clients,
-            rate,
-            offered: events * clients as u64,
-            cpu_ratio: product.server_cpu_us_per_event / floor.server_cpu_us_per_event,
-            p99_ratio: product.p99_ms / floor.p99_ms,
-            floor,
-            product,
-        })
+        let mut rounds = Vec::new();
+        for n in 0..args.rounds {
+            // Each goes first as often as the other.
+            let (floor, product);
+            if n % 2 == 0 {
+                floor = self.floor(channel, &frame, clients, rate, events).await?;
+                product = self.product(&api, channel, clients, rate, events).await?;
+            } else {
+                product = self.product(&api, channel, clients, rate, events).await?;
+                floor = self.floor(channel, &frame, clients, rate, events).await?;
+            }
+            rounds.push(Round { floor, product });
+        }
+        Ok(Run::of(channel, clients, rate, events * clients as u64, rounds))
     }
 
     /// One frame, as the product writes it.

@@ -1,7 +1,11 @@
 //! What `bench tactical` measured, for people and for scripts.
 
 use super::{load, stalled};
-use crate::{bench::machine::Machine, error::Result, output};
+use crate::{
+    bench::{machine::Machine, report::median},
+    error::Result,
+    output,
+};
 use serde::Serialize;
 use std::{fmt, time::Duration};
 
@@ -22,7 +26,16 @@ pub struct Side {
     pub client_cpu_us_per_event: f64,
 }
 
-/// A run.
+/// Both sides, one after the other.
+#[derive(Clone, Debug, Serialize)]
+pub struct Round {
+    /// Writing the same frames.
+    pub floor: Side,
+    /// The tactical API.
+    pub product: Side,
+}
+
+/// Rounds of the same load, and their medians.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
     /// `sse` or `ws`.
@@ -31,16 +44,18 @@ pub struct Run {
     pub clients: usize,
     /// Events a second.
     pub rate: u32,
-    /// Events that all clients together are to get.
+    /// Events that all clients together are to get, in all rounds.
     pub offered: u64,
-    /// Writing the same frames.
+    /// Writing the same frames: medians, and what was delivered in all rounds.
     pub floor: Side,
-    /// The tactical API.
+    /// The tactical API, likewise.
     pub product: Side,
-    /// Product to floor.
+    /// Product to floor, of the medians.
     pub cpu_ratio: f64,
-    /// Product to floor.
+    /// Product to floor, of the medians.
     pub p99_ratio: f64,
+    /// What they are the medians of.
+    pub rounds: Vec<Round>,
 }
 
 /// Idle clients.
@@ -57,8 +72,10 @@ pub struct Idle {
 /// All of it.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Of publishing in each run.
+    /// Of publishing in each round.
     pub seconds: u64,
+    /// Of each run.
+    pub rounds: u32,
     /// As published.
     pub event_bytes: u32,
     /// Floor beside product.
@@ -84,6 +101,38 @@ impl Side {
             client_cpu_us_per_event: load.cpu_s * 1e6 / events,
         }
     }
+
+    /// The medians of `sides`, and the sum of what was delivered.
+    fn middle<'a>(sides: impl Iterator<Item = &'a Side> + Clone) -> Self {
+        let of = |value: fn(&Side) -> f64| median(sides.clone().map(value));
+        Self {
+            delivered: sides.clone().map(|side| side.delivered).sum(),
+            delivered_per_s: of(|side| side.delivered_per_s),
+            p50_ms: of(|side| side.p50_ms),
+            p99_ms: of(|side| side.p99_ms),
+            server_cpu_us_per_event: of(|side| side.server_cpu_us_per_event),
+            client_cpu_us_per_event: of(|side| side.client_cpu_us_per_event),
+        }
+    }
+}
+
+impl Run {
+    /// A run of `rounds`, each of which offers `offered` events.
+    pub fn of(channel: &str, clients: usize, rate: u32, offered: u64, rounds: Vec<Round>) -> Self {
+        let floor = Side::middle(rounds.iter().map(|round| &round.floor));
+        let product = Side::middle(rounds.iter().map(|round| &round.product));
+        Self {
+            channel: channel.to_owned(),
+            clients,
+            rate,
+            offered: offered * rounds.len() as u64,
+            cpu_ratio: product.server_cpu_us_per_event / floor.server_cpu_us_per_event,
+            p99_ratio: product.p99_ms / floor.p99_ms,
+            floor,
+            product,
+            rounds,
+        }
+    }
 }
 
 impl fmt::Display for Side {
@@ -99,9 +148,11 @@ impl fmt::Display for Side {
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lost = self.offered.saturating_sub(self.product.delivered);
+        let ratios = self.rounds.iter().map(|round| round.product.p99_ms / round.floor.p99_ms);
+        let (low, high) = ratios.fold((f64::MAX, 0.0_f64), |(low, high), ratio| (low.min(ratio), high.max(ratio)));
         write!(
             f,
-            "{:<3} {:>5} clients × {:>3}/s: floor {}; product {}; ratio CPU {:.2}, p99 {:.2}; {}",
+            "{:<3} {:>5} clients × {:>3}/s: floor {}; product {}; ratio CPU {:.2}, p99 {:.2} ({low:.2} to {high:.2}); {}",
             self.channel,
             self.clients,
             self.rate,
@@ -128,8 +179,9 @@ impl Report {
         }
         anstream::println!("{}", self.machine);
         anstream::println!(
-            "events of {} bytes, {} s a run; CPU is the server's, for each delivered event",
+            "events of {} bytes, medians of {} rounds of {} s; CPU is the server's, for each delivered event",
             self.event_bytes,
+            self.rounds,
             self.seconds
         );
         for run in &self.runs {
