@@ -200,7 +200,7 @@ struct Side {
 
 async fn side(args: &Args, name: &str, collector: &Collector) -> Result<Side> {
     let is_on = name == "on";
-    let has = |part: Part| is_on && matches!(args.part, Part::Both) || is_on && args.part == part;
+    let has = |part: Part| is_on && (args.part == Part::Both || args.part == part);
     let mut env = vec![("METRICS", if has(Part::Metrics) { "on" } else { "off" }.to_owned())];
     if has(Part::Traces) {
         env.push(("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.clone()));

@@ -3,12 +3,13 @@
 //!
 //! Uses the propagator that the process installed; without one, nothing is written or read.
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderName};
 use opentelemetry::{
     Context, global,
     propagation::{Extractor, Injector},
-    trace::TraceContextExt,
+    trace::{SpanContext, TraceContextExt, TraceFlags},
 };
+use std::sync::LazyLock;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -17,14 +18,20 @@ pub const REQUEST_ID: &str = "X-Request-ID";
 /// Longest id taken from a message, in characters.
 const REQUEST_ID_MAX: usize = 128;
 
+/// The header of W3C trace context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Where the flags of a traceparent stand, in its version 00 and in all that may follow it.
+const FLAGS: std::ops::Range<usize> = 53..55;
+
 struct Carrier<'a>(&'a mut HeaderMap);
 struct Reading<'a>(&'a HeaderMap);
 
 impl Injector for Carrier<'_> {
     fn set(&mut self, key: &str, value: String) {
         // The two headers of W3C are static names; a value with a line break would break the
-        // protocol's frame, and no propagator makes one.
-        if !value.contains(['\r', '\n']) {
+        // protocol's frame, and no propagator makes one. Most traces have an empty tracestate.
+        if !value.is_empty() && !value.contains(['\r', '\n']) {
             self.0.insert(key, value.as_str());
         }
     }
@@ -47,6 +54,80 @@ pub fn inject(span: &Span, headers: &mut HeaderMap) {
 /// Writes the trace context of the current span into headers.
 pub fn inject_current(headers: &mut HeaderMap) {
     inject(&Span::current(), headers);
+}
+
+/// Whether a caller that does not record its trace decides for us, too. The SDK reads the same variable.
+static CALLER_DECIDES: LazyLock<bool> = LazyLock::new(|| {
+    let sampler = std::env::var("OTEL_TRACES_SAMPLER").unwrap_or_default();
+    sampler.is_empty() || sampler == "always_off" || sampler.starts_with("parentbased_")
+});
+
+/// A traceparent if nobody records its trace: neither the caller nor, by OTEL_TRACES_SAMPLER, we.
+pub fn if_unrecorded(traceparent: &str) -> Option<&str> {
+    (is_version_00(traceparent) && !flags(traceparent)?.is_sampled() && *CALLER_DECIDES).then_some(traceparent)
+}
+
+/// The traceparent of headers whose trace nobody records. Whoever works for such a trace passes it on as it is,
+/// and its span's target may end in `::unrecorded`: then the trace layer is spared it.
+pub fn unrecorded(headers: Option<&HeaderMap>) -> Option<&str> {
+    if_unrecorded(headers?.get(TRACEPARENT)?.as_str())
+}
+
+/// What comes from outside is passed on only in the form that everybody reads alike.
+fn is_version_00(traceparent: &str) -> bool {
+    let fits = |(at, byte): (usize, u8)| match at {
+        2 | 35 | 52 => byte == b'-',
+        0 | 1 => byte == b'0',
+        _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+    };
+    traceparent.len() == FLAGS.end && traceparent.bytes().enumerate().all(fits)
+}
+
+/// What messages from within a span carry, made once for all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Parent {
+    /// The span as a W3C traceparent; none where spans are not traced.
+    pub traceparent: Option<String>,
+    /// Whether its trace is recorded.
+    pub is_sampled: bool,
+}
+
+impl Parent {
+    /// Of a span; one that is disabled carries nothing. Whatever is set on the span later, such as its own parent,
+    /// has no effect.
+    pub fn of(span: &Span) -> Self {
+        let context = span.context();
+        let span = context.span();
+        let context = span.span_context();
+        Self { traceparent: context.is_valid().then(|| traceparent(context)), is_sampled: context.is_sampled() }
+    }
+
+    /// Of a trace that nobody records.
+    pub fn unrecorded(traceparent: &str) -> Self {
+        Self { traceparent: Some(traceparent.to_owned()), is_sampled: false }
+    }
+
+    /// Of the current span.
+    pub fn current() -> Self {
+        Self::of(&Span::current())
+    }
+}
+
+/// A span context in the version 00 form.
+fn traceparent(context: &SpanContext) -> String {
+    let flags = context.trace_flags() & TraceFlags::SAMPLED;
+    format!("00-{:032x}-{:016x}-{flags:02x}", context.trace_id(), context.span_id())
+}
+
+/// Whether headers carry a trace that is recorded. Looks at the flags alone, because most traces are not.
+fn is_sampled(headers: Option<&HeaderMap>) -> bool {
+    let traceparent = headers.and_then(|headers| headers.get(TRACEPARENT));
+    traceparent.and_then(|value| flags(value.as_str())).is_some_and(|flags| flags.is_sampled())
+}
+
+/// The flags where a traceparent has them.
+fn flags(traceparent: &str) -> Option<TraceFlags> {
+    u8::from_str_radix(traceparent.get(FLAGS)?, 16).ok().map(TraceFlags::new)
 }
 
 /// Writes a trace context into headers.
@@ -74,6 +155,10 @@ pub fn set_parent(span: &Span, headers: Option<&HeaderMap>) {
 
 /// A span below the trace context in headers, if that trace is sampled; else no span, which costs nothing.
 pub fn child_of(headers: Option<&HeaderMap>, make: impl FnOnce() -> Span) -> Span {
+    if !is_sampled(headers) {
+        return Span::none();
+    }
+    // The flags of what is no traceparent may say anything.
     let parent = extract(headers);
     if !parent.span().span_context().is_sampled() {
         return Span::none();
@@ -92,21 +177,6 @@ pub fn carried_on(headers: &mut HeaderMap, make: impl FnOnce() -> Span) -> Span 
     span
 }
 
-/// A span below the current one, if its trace is sampled; else no span.
-pub fn child_of_current(make: impl FnOnce() -> Span) -> Span {
-    match Span::current().context().span().span_context().is_sampled() {
-        true => make(),
-        false => Span::none(),
-    }
-}
-
-/// The current span as a W3C traceparent.
-pub fn current_traceparent() -> Option<String> {
-    let mut headers = HeaderMap::new();
-    inject_current(&mut headers);
-    headers.get("traceparent").map(|value| value.as_str().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,11 +193,57 @@ mod tests {
     }
 
     #[test]
+    fn whether_a_trace_is_sampled_is_read_from_its_flags() {
+        let ids = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+        for (value, sampled) in [
+            (format!("00-{ids}-01"), true),
+            (format!("00-{ids}-03"), true),
+            (format!("cc-{ids}-01-what-the-future-brings"), true),
+            (format!("00-{ids}-00"), false),
+            (format!("00-{ids}-02"), false),
+            (format!("00-{ids}-"), false),
+            ("é".repeat(40), false),
+            (String::new(), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, value.as_str());
+            assert_eq!(is_sampled(Some(&headers)), sampled, "{value}");
+            let unrecorded = unrecorded(Some(&headers));
+            assert_eq!(unrecorded.is_some(), value.ends_with("-00") || value.ends_with("-02"), "{value}");
+        }
+        for wrong in ["zz-", "00_", "0a-"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, format!("{wrong}{ids}-00"));
+            assert_eq!(unrecorded(Some(&headers)), None, "{wrong}");
+        }
+        assert!(!is_sampled(None));
+    }
+
+    #[test]
+    fn a_traceparent_is_what_the_propagator_writes() {
+        use opentelemetry::propagation::TextMapPropagator;
+        let propagator = opentelemetry_sdk::propagation::TraceContextPropagator::new();
+        for given in [
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000001-0000000000000001-00",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, given);
+            let context = propagator.extract(&Reading(&headers));
+            let mut written = HeaderMap::new();
+            propagator.inject_context(&context, &mut Carrier(&mut written));
+            let written = written.get(TRACEPARENT).unwrap().as_str();
+            assert_eq!((traceparent(context.span().span_context()).as_str(), written), (given, given));
+        }
+    }
+
+    #[test]
     fn headers_carry_what_a_propagator_sets_and_no_line_breaks() {
         let mut headers = HeaderMap::new();
         let value = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         Carrier(&mut headers).set("traceparent", value.into());
         Carrier(&mut headers).set("tracestate", "a\r\nEvil: 1".into());
+        Carrier(&mut headers).set("tracestate", String::new());
         assert_eq!(Reading(&headers).get("traceparent"), Some(value));
         assert_eq!(Reading(&headers).get("tracestate"), None);
         assert_eq!(Reading(&headers).keys(), ["traceparent"]);

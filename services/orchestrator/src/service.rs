@@ -181,6 +181,7 @@ impl Service for Orchestrator {
             grpc,
             app.clone(),
             config.auth.clone(),
+            crate::api::trace::Root::of(&config.common),
             move || ready.is_ready(),
             stop.clone(),
             runtime.grace(),

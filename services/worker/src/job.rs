@@ -14,7 +14,7 @@ use crate::{
     tools::{Tool, ToolContext, ToolOutput},
     worker::{Lane, NotStored, SIGN_OF_LIFE_MAX, Worker},
 };
-use agentforge_jetstream::{Delivery, trace};
+use agentforge_jetstream::{Delivery, trace, trace::Parent};
 use agentforge_message_id::MsgId;
 use agentforge_proto::{
     bus::{ErrorClass, Failure, Finished, JobMessage, Outcome, Rejected, Report, Started, Success},
@@ -22,7 +22,7 @@ use agentforge_proto::{
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, Span, debug, info_span, warn};
 
 /// A suspect that finds the place taken tries again after this, here or elsewhere.
 const SUSPECT_DELAY: Duration = Duration::from_secs(1);
@@ -51,11 +51,8 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
         Ok(job) => job,
         Err(reason) => return reject(worker, lane, &delivery, &kept, reason).await,
     };
-    let span = info_span!("job", otel.kind = "consumer", job = %job.job, attempt = job.attempt.get(), delivery = delivery.info().delivered, tool = job.tool.as_str(), request_id = trace::request_id(delivery.headers()));
-    if delivery.headers().is_some() {
-        trace::set_parent(&span, delivery.headers());
-    }
-    let task = Task { worker, lane, delivery: &delivery, kept: &kept, job: &job };
+    let (span, parent) = span_of(&delivery, &job);
+    let task = Task { worker, lane, delivery: &delivery, kept: &kept, job: &job, parent };
     async {
         if task.settle().await == Next::Acknowledge {
             // The job is done, so another may come while the server is asked for its word.
@@ -66,6 +63,25 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
     }
     .instrument(span)
     .await;
+}
+
+/// The span around a job, and what its messages carry. Most traces are not recorded: then log lines alone have it.
+fn span_of(delivery: &Delivery, job: &JobMessage) -> (Span, Parent) {
+    macro_rules! span {
+        ($($how:tt)*) => {
+            info_span!($($how)* job = %job.job, attempt = job.attempt.get(), delivery = delivery.info().delivered, tool = job.tool.as_str(), request_id = trace::request_id(delivery.headers()))
+        };
+    }
+    if let Some(traceparent) = trace::unrecorded(delivery.headers()) {
+        let span = span!(target: "agentforge_worker::unrecorded", "job", traceparent,);
+        return (span, Parent::unrecorded(traceparent));
+    }
+    let span = span!("job", otel.kind = "consumer",);
+    if delivery.headers().is_some() {
+        trace::set_parent(&span, delivery.headers());
+    }
+    let parent = Parent::of(&span);
+    (span, parent)
 }
 
 /// What is left to do with a delivery.
@@ -132,6 +148,8 @@ struct Task<'a> {
     delivery: &'a Delivery,
     kept: &'a Kept,
     job: &'a JobMessage,
+    /// The trace that it runs in.
+    parent: Parent,
 }
 
 impl Task<'_> {
@@ -242,9 +260,10 @@ impl Task<'_> {
         };
         let begun = Instant::now();
         let tell = async || self.tell_started(started_at).await;
-        let span = trace::child_of_current(|| {
-            info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool))
-        });
+        let span = match self.parent.is_sampled {
+            true => info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool)),
+            false => Span::none(),
+        };
         let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, tell).instrument(span).await;
         worker.handles.ran(&job.tool, begun.elapsed());
         self.kept.extend(SIGN_OF_LIFE_MAX);
@@ -286,7 +305,7 @@ impl Task<'_> {
         let (job, delivery, worker) = (self.job, self.delivery.info().delivered, &self.worker.id);
         let started = Started { job: job.job, attempt: job.attempt, delivery, worker: worker.clone(), at };
         let id = MsgId::started(job.job, job.attempt, delivery);
-        self.worker.tell(self.lane, &id, &Report::Started(started)).await;
+        self.worker.tell(self.lane, &id, &Report::Started(started), &self.parent).await;
     }
 
     /// Puts an output where it belongs: into the result, or into the object store.
@@ -321,7 +340,6 @@ impl Task<'_> {
     /// Stores the result; only then may the delivery be acknowledged.
     async fn finish(&self, here: Here, started_at: Micros, outcome: Outcome) -> Next {
         let (worker, job, delivery) = (self.worker, self.job, self.delivery.info().delivered);
-        let traceparent = trace::current_traceparent();
         let request_id = trace::request_id(self.delivery.headers()).map(str::to_owned);
         let report = |outcome| {
             Report::Finished(Finished {
@@ -332,7 +350,7 @@ impl Task<'_> {
                 started_at,
                 finished_at: Micros::now(),
                 outcome,
-                traceparent: traceparent.clone(),
+                traceparent: self.parent.traceparent.clone(),
                 request_id: request_id.clone(),
             })
         };

@@ -87,9 +87,13 @@ impl Worker {
     pub(crate) async fn store(&self, lane: &Lane, kept: &Kept, id: &MsgId, report: &Report) -> Result<(), NotStored> {
         let payload: Bytes = serde_json::to_vec(report).expect("a report of plain values serializes").into();
         let mut headers = HeaderMap::new();
-        trace::inject_current(&mut headers);
-        if let Report::Finished(Finished { request_id: Some(id), .. }) = report {
-            headers.insert(trace::REQUEST_ID, id.as_str());
+        if let Report::Finished(Finished { traceparent, request_id, .. }) = report {
+            if let Some(traceparent) = traceparent {
+                headers.insert(trace::TRACEPARENT, traceparent.as_str());
+            }
+            if let Some(id) = request_id {
+                headers.insert(trace::REQUEST_ID, id.as_str());
+            }
         }
         let mut held = None;
         for attempt in 0.. {
@@ -134,14 +138,16 @@ impl Worker {
     }
 
     /// Tells of something without waiting for the stream's word; lost when NATS is away.
-    pub(crate) async fn tell(&self, lane: &Lane, id: &MsgId, report: &Report) {
+    pub(crate) async fn tell(&self, lane: &Lane, id: &MsgId, report: &Report, parent: &trace::Parent) {
         if !self.nats.is_connected() {
             return;
         }
         let payload = serde_json::to_vec(report).expect("a report of plain values serializes");
         let mut headers = HeaderMap::new();
         headers.insert(async_nats::header::NATS_MESSAGE_ID, id.as_str());
-        trace::inject_current(&mut headers);
+        if let Some(traceparent) = &parent.traceparent {
+            headers.insert(trace::TRACEPARENT, traceparent.as_str());
+        }
         let sent = self.nats.client().publish_with_headers(lane.results_subject.clone(), headers, payload.into());
         let _ = tokio::time::timeout(STARTED_TIMEOUT, sent).await;
     }

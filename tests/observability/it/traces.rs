@@ -185,6 +185,30 @@ async fn a_command_without_a_collector_begins_a_trace_and_one_that_is_silent_hol
     assert_eq!(call.parent, "", "{call:?}");
 }
 
+/// Nothing is exported, so that there is no span; the trace has a name all the same.
+#[tokio::test]
+async fn without_a_collector_job_and_log_lines_name_one_trace() {
+    let Some(()) = require("nats-server") else { return };
+    let mut options = Options::default().all("LOG_LEVEL", "info,agentforge_orchestrator=debug,agentforge_worker=debug");
+    options.without = vec!["syncdaemon", "nats-exporter", "tactical-api", "broadcaster"];
+    let stack = Stack::start(options).await;
+    let mut traces = Vec::new();
+    for _ in 0..2 {
+        // The command names no trace then, and the call is the first of it.
+        submit(stack.grpc(), &[("OTEL_SDK_DISABLED", "true")]).await;
+        let trace = latest_trace(&stack).await;
+        eventually(DEADLINE, "the log of the worker names the trace", async || {
+            let lines = stack.log("worker");
+            let of_trace: Vec<&Value> = lines.iter().filter(|line| line["trace_id"] == *trace).collect();
+            let whole = |line: &&Value| line["job"].is_string() && line["tool"] == "echo";
+            if !of_trace.is_empty() && of_trace.iter().all(whole) { Ok(()) } else { Err(format!("{of_trace:?}")) }
+        })
+        .await;
+        traces.push(trace);
+    }
+    assert_ne!(traces[0], traces[1]);
+}
+
 /// Resident memory of a process, bytes.
 fn memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -1,6 +1,6 @@
 //! One log event as one JSON object on one line.
 //!
-//! timestamp, level, target, message and service come first; then trace_id and span_id if there is
+//! timestamp, level, target, message and service come first; then trace_id, and span_id if there is one, in
 //! a trace; then the fields of the event and of the spans around it, the inner ones winning.
 
 use opentelemetry::trace::TraceContextExt;
@@ -45,7 +45,8 @@ where
             }
         }
         event.record(&mut Collect(&mut fields));
-        let line = Line { service: self.service, event, fields, ids: trace_ids(ctx) };
+        let ids = trace_ids(ctx).or_else(|| Some((unrecorded_id(&mut fields)?, None)));
+        let line = Line { service: self.service, event, fields, ids };
         line.write(&mut writer)
     }
 }
@@ -54,7 +55,8 @@ struct Line<'a> {
     service: &'static str,
     event: &'a Event<'a>,
     fields: Map<String, Value>,
-    ids: Option<(String, String)>,
+    /// Of the trace, and of the span where it is one of ours.
+    ids: Option<(String, Option<String>)>,
 }
 
 impl Line<'_> {
@@ -73,7 +75,10 @@ impl Line<'_> {
         write!(writer, ",\"level\":\"{}\",\"target\":{target}", metadata.level())?;
         write!(writer, ",\"message\":{message},\"service\":{service}")?;
         if let Some((trace_id, span_id)) = &self.ids {
-            write!(writer, ",\"trace_id\":\"{trace_id}\",\"span_id\":\"{span_id}\"")?;
+            write!(writer, ",\"trace_id\":\"{trace_id}\"")?;
+            if let Some(span_id) = span_id {
+                write!(writer, ",\"span_id\":\"{span_id}\"")?;
+            }
         }
         for (name, value) in &self.fields {
             write!(writer, ",{}:{value}", Value::String(name.clone()))?;
@@ -82,7 +87,14 @@ impl Line<'_> {
     }
 }
 
-fn trace_ids<S, N>(ctx: &FmtContext<'_, S, N>) -> Option<(String, String)>
+/// The trace that a span for log lines alone belongs to.
+fn unrecorded_id(fields: &mut Map<String, Value>) -> Option<String> {
+    let traceparent = fields.remove("traceparent")?;
+    let id = traceparent.as_str()?.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+}
+
+fn trace_ids<S, N>(ctx: &FmtContext<'_, S, N>) -> Option<(String, Option<String>)>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -93,7 +105,7 @@ where
         let mut contexts = ids.filter_map(|id| tracing_opentelemetry::get_otel_context(&id, dispatch));
         let context = contexts.find(|context| context.span().span_context().is_valid())?;
         let ids = context.span().span_context().clone();
-        Some((ids.trace_id().to_string(), ids.span_id().to_string()))
+        Some((ids.trace_id().to_string(), Some(ids.span_id().to_string())))
     })
 }
 
@@ -197,6 +209,20 @@ mod tests {
         assert_eq!(line["level_"], "mine", "a field cannot take the place of the level");
         assert_eq!(line["target"], module_path!());
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn a_span_for_log_lines_alone_names_its_trace() {
+        let found = lines(|| {
+            let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+            let _job = info_span!("job", traceparent, attempt = 1).entered();
+            info!("done");
+            let _rubbish = info_span!("job", traceparent = "rubbish").entered();
+            info!("done");
+        });
+        assert_eq!(found[0]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!((&found[0]["attempt"], found[0].get("traceparent")), (&Value::from(1), None));
+        assert_eq!((found[1].get("trace_id"), found[1].get("span_id")), (None, None));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 use tracing::level_filters::LevelFilter;
 use tracing::{Span, error_span};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -26,6 +26,10 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 /// Spans that only name the service and the task in log lines. They last as long as the process
 /// and would join all traces into one, so the trace layer leaves them out.
 const SCOPE: &str = "agentforge_scope";
+
+/// The end of targets whose spans belong to a trace that nobody records. They name it in a field `traceparent`,
+/// which log lines show as `trace_id`.
+const UNRECORDED: &str = "::unrecorded";
 
 /// Targets whose spans describe the transport of traces or of requests, not our work.
 const NOT_TRACED: [&str; 10] = [
@@ -126,7 +130,7 @@ fn install_layers(name: &'static str, level: &str, format: LogFormat, provider: 
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(targets)
+            .with_filter(targets.and(filter_fn(|metadata| !metadata.target().ends_with(UNRECORDED))))
     });
     // Refused if a test installed its own: then that one stands.
     let _ = Registry::default().with(logs).with(traces).try_init();

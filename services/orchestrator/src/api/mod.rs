@@ -11,7 +11,7 @@ pub mod rest;
 
 mod job;
 mod stream;
-mod trace;
+pub(crate) mod trace;
 
 pub use auth::{Auth, Role};
 

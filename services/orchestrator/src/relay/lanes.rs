@@ -102,10 +102,11 @@ impl Lane for JobLane {
 
 /// The trace and the request that a message goes back to.
 fn add_source(headers: &mut HeaderMap, traceparent: Option<&str>, request_id: Option<&str>) {
-    for (name, value) in [("traceparent", traceparent), (trace::REQUEST_ID, request_id)] {
-        if let Some(value) = value {
-            headers.insert(name, value);
-        }
+    if let Some(traceparent) = traceparent {
+        headers.insert(trace::TRACEPARENT, traceparent);
+    }
+    if let Some(request_id) = request_id {
+        headers.insert(trace::REQUEST_ID, request_id);
     }
 }
 

@@ -186,7 +186,9 @@ pub fn rejected_letter(r: &Rejected) -> OutboxMessage {
 
 /// The trace id inside a W3C traceparent (`00-<32 hex>-<16 hex>-<2 hex>`).
 pub fn trace_id(traceparent: &str) -> Option<&str> {
-    traceparent.split('-').nth(1).filter(|t| t.len() == 32 && t.bytes().all(|b| b.is_ascii_hexdigit()))
+    let (id, rest) = traceparent.get(3..)?.split_at_checked(32)?;
+    let is_one = traceparent.as_bytes()[2] == b'-' && rest.starts_with('-');
+    (is_one && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use tracing::{Instrument, Span};
 pub(super) struct Guard {
     pub(super) auth: Auth,
     pub(super) gate: Gate,
+    pub(super) root: trace::Root,
 }
 
 /// A call's place among those served at once. Streams keep a clone for as long as they last.
@@ -37,7 +38,7 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let mut response = match pass(&guard, &mut request) {
         Err(e) => refusal(&e, &request_id),
         Ok(()) => {
-            let span = span(&request, &request_id);
+            let span = span(&mut request, &request_id, guard.root);
             match AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await {
                 Ok(response) if is_too_large(&response) => refusal(&too_large(), &request_id),
                 Ok(response) => response,
@@ -54,9 +55,13 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
 }
 
 /// Health checks are too many and too dull for traces.
-fn span(request: &Request, request_id: &str) -> Span {
+fn span(request: &mut Request, request_id: &str, root: trace::Root) -> Span {
     let Access::Guarded(operation) = operations::of_rpc(request.uri().path()) else { return Span::none() };
     let (operation, rpc) = (operation.name, operation.rpc.unwrap_or_default());
+    root.name(request.headers_mut());
+    if let Some(traceparent) = trace::unrecorded(request.headers()) {
+        return tracing::info_span!(target: "agentforge_orchestrator::unrecorded", "request", operation, request_id, traceparent);
+    }
     let span = tracing::info_span!("request", operation, request_id, otel.name = rpc, otel.kind = "server");
     trace::join(&span, request.headers());
     span

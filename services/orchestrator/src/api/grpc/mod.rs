@@ -54,7 +54,7 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError::Reflection`]; a test proves that it does not happen.
-pub fn routes(app: App, auth: Auth, ready: Ready) -> Result<Routes, ServeError> {
+pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<Routes, ServeError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -69,7 +69,7 @@ pub fn routes(app: App, auth: Auth, ready: Ready) -> Result<Routes, ServeError> 
             .add_service(AgentsServer::new(agents::Service { app }).max_decoding_message_size(BODY_MAX_BYTES))
             .add_service(HealthServer::new(health))
             .add_service(reflection);
-    let guard = guard::Guard { auth, gate: Gate::new(CALLS_MAX, "") };
+    let guard = guard::Guard { auth, gate: Gate::new(CALLS_MAX, ""), root };
     Ok(services.into_axum_router().layer(axum::middleware::from_fn_with_state(guard, guard::guard)).into())
 }
 
@@ -82,11 +82,12 @@ pub async fn serve(
     listener: TcpListener,
     app: App,
     auth: Auth,
+    root: trace::Root,
     ready: impl Fn() -> bool + Send + Sync + 'static,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    let routes = routes(app, auth, Arc::new(ready))?;
+    let routes = routes(app, auth, root, Arc::new(ready))?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
