@@ -1,6 +1,8 @@
 # Two commands do everything: `make dev` runs the system before your eyes, `make test` proves it.
 
 CARGO ?= cargo
+# What `make bench` builds with.
+PROFILE ?= release
 
 .PHONY: help dev build test needs lint fmt soak bench docs clean-data
 
@@ -31,10 +33,10 @@ soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...)
 	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-syncdaemon \
 		-p agentforge-broadcaster -p agentforge-tactical-api -p agentforge-observability -p agentforge-deploy
 
-bench: ## Jobs a second and latency beside the raw JetStream floor, optimised build
+bench: ## Jobs a second and latency beside the raw JetStream floor, optimised build (PROFILE=dist: as in the images)
 	@scripts/nats-server --path >/dev/null
-	$(CARGO) build --release
-	target/release/agentforge bench jobs
+	$(CARGO) build --profile $(PROFILE) --bins
+	target/$(PROFILE)/agentforge bench jobs
 
 docs: build ## Write docs/configuration.md, docs/METRICS.md and docs/openapi.json anew
 	@scripts/generate-docs
