@@ -105,7 +105,7 @@ pub fn next_steps(ready: &Ready, settings: &Settings, has_digest: bool, out: Out
         let at = if broadcaster == default { String::new() } else { format!(" --url {broadcaster}") };
         lines.push(format!("{program} webhook tail{at}"));
     }
-    if let Some(hub) = &ready.hub {
+    if let Some(hub) = ready.hub.as_ref().filter(|_| ready.http(SYNCDAEMON).is_some()) {
         lines.extend(edge_steps(&program, settings, &hub.url));
     }
     let mut text = format!(

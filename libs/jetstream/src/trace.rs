@@ -1,7 +1,8 @@
 //! W3C trace context and X-Request-ID in message headers, so that submit, job and tool call are one trace, and
 //! their log lines are found by the id that the caller has.
 //!
-//! Uses the propagator that the process installed; without one, nothing is written or read.
+//! Spans are made and written with the propagator that the process installed; what every job needs, recorded or
+//! not, is read and written here.
 
 use async_nats::{HeaderMap, HeaderName};
 use opentelemetry::{
@@ -48,12 +49,7 @@ impl Extractor for Reading<'_> {
 
 /// Writes the trace context of `span` into headers.
 pub fn inject(span: &Span, headers: &mut HeaderMap) {
-    inject_context(&span.context(), headers);
-}
-
-/// Writes the trace context of the current span into headers.
-pub fn inject_current(headers: &mut HeaderMap) {
-    inject(&Span::current(), headers);
+    global::get_text_map_propagator(|p| p.inject_context(&span.context(), &mut Carrier(headers)));
 }
 
 /// Whether a caller that does not record its trace decides for us, too. The SDK reads the same variable.
@@ -128,11 +124,6 @@ fn is_sampled(headers: Option<&HeaderMap>) -> bool {
 /// The flags where a traceparent has them.
 fn flags(traceparent: &str) -> Option<TraceFlags> {
     u8::from_str_radix(traceparent.get(FLAGS)?, 16).ok().map(TraceFlags::new)
-}
-
-/// Writes a trace context into headers.
-pub fn inject_context(context: &Context, headers: &mut HeaderMap) {
-    global::get_text_map_propagator(|p| p.inject_context(context, &mut Carrier(headers)));
 }
 
 /// The trace context that headers carry; an empty one when there is none.
