@@ -1,6 +1,6 @@
 //! Takes workers' reports from `swarm_results` and commits them.
 //!
-//! Reports are gathered into batches; each is acknowledged after the commit that holds it. A report
+//! Reports are gathered into batches; each is acknowledged some time after the commit that holds it. A report
 //! that comes twice finds a final job or another attempt and is ignored: the fence is in `transition`.
 
 use crate::app::App;
@@ -10,9 +10,11 @@ use agentforge_jetstream::consume::{Delivery, Puller};
 use agentforge_jetstream::trace;
 use agentforge_message_id::JobId;
 use agentforge_proto::bus::{Rejected, Report};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info_span, warn};
 
@@ -22,6 +24,12 @@ pub const IN_FLIGHT_MAX: usize = 2_048;
 const BATCH_MAX: usize = 256;
 /// Batches that wait for their commit at once.
 const BATCHES_MAX: usize = 8;
+/// Acknowledgements wait for the next report, so that they travel with what it sends, and so that the stream
+/// is not empty in between: a stream that runs empty has its file deleted and made anew by the server, which
+/// costs it as much as the message did. No longer than this.
+const ACK_AFTER: Duration = Duration::from_millis(100);
+/// Acknowledgements that wait, at most.
+const ACKS_MAX: usize = 16;
 /// A report that could not be committed comes back after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -52,24 +60,100 @@ pub fn read(payload: &[u8]) -> Result<Meaning, serde_json::Error> {
 pub async fn run(app: App, mut puller: Puller, stop: CancellationToken) -> Result<(), anyhow::Error> {
     puller.grant(IN_FLIGHT_MAX);
     let mut commits = FuturesUnordered::new();
+    let mut acks = Acks::default();
     loop {
         tokio::select! {
             biased;
-            Some(settled) = commits.next(), if !commits.is_empty() => puller.grant(settled),
+            Some(Settled { slots, committed }) = commits.next(), if !commits.is_empty() => {
+                puller.grant(slots);
+                acks.keep(committed);
+            }
             delivery = puller.next(), if commits.len() < BATCHES_MAX => match delivery {
                 Some(first) => {
                     let batch = gather(first, &mut puller);
                     commits.push(commit(app.clone(), batch));
+                    acks.send();
                 }
                 None if stop.is_cancelled() => break,
                 None => anyhow::bail!("the loop that takes results from swarm_results has ended"),
             },
+            () = acks.turn() => {}
             () = stop.cancelled() => break,
         }
     }
     puller.stop();
-    while commits.next().await.is_some() {}
+    while let Some(Settled { committed, .. }) = commits.next().await {
+        acks.keep(committed);
+    }
+    acks.finish().await;
     Ok(())
+}
+
+/// What became of a batch.
+struct Settled {
+    /// Slots that are free again.
+    slots: usize,
+    /// To be acknowledged.
+    committed: Vec<Delivery>,
+}
+
+/// Reports that are committed and not acknowledged.
+#[derive(Default)]
+struct Acks {
+    waiting: Vec<Delivery>,
+    due: Option<Instant>,
+    /// Those that the client takes; it may have no room while NATS is away.
+    sending: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Acks {
+    fn keep(&mut self, committed: Vec<Delivery>) {
+        self.waiting.extend(committed);
+        if self.waiting.len() >= ACKS_MAX {
+            self.send();
+        } else if !self.waiting.is_empty() {
+            self.due.get_or_insert_with(|| Instant::now() + ACK_AFTER);
+        }
+    }
+
+    /// Sends those that wait.
+    fn send(&mut self) {
+        self.due = None;
+        if self.waiting.is_empty() {
+            return;
+        }
+        let deliveries = std::mem::take(&mut self.waiting);
+        let send = async move {
+            for d in deliveries {
+                // What is not acknowledged comes again and is ignored.
+                let _ = d.ack().await;
+            }
+        };
+        let mut send = send.boxed();
+        if (&mut send).now_or_never().is_none() {
+            self.sending.push(send);
+        }
+    }
+
+    /// Waits for what is to be done next, and does it.
+    async fn turn(&mut self) {
+        let due = self.due;
+        let late = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(()) = self.sending.next(), if !self.sending.is_empty() => {}
+            () = late => self.send(),
+        }
+    }
+
+    async fn finish(mut self) {
+        self.send();
+        while self.sending.next().await.is_some() {}
+    }
 }
 
 /// The first report and what else is here already.
@@ -82,8 +166,8 @@ fn gather(first: Delivery, puller: &mut Puller) -> Vec<Delivery> {
     batch
 }
 
-/// Commits a batch and settles every message in it. Returns how many slots are free again.
-async fn commit(app: App, batch: Vec<Delivery>) -> usize {
+/// Commits a batch and settles every message in it but those that are committed.
+async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
     let slots = batch.len();
     let mut changes = Vec::with_capacity(batch.len());
     let mut rejects = Vec::new();
@@ -114,18 +198,15 @@ async fn commit(app: App, batch: Vec<Delivery>) -> usize {
                     note_ignored(*why);
                 }
             }
-            for d in settle {
-                let _ = d.ack().await;
-            }
         }
         Err(e) => {
             debug!(error = %e, "reports could not be committed; they come again");
-            for d in settle {
+            for d in settle.drain(..) {
                 let _ = d.nak(Some(AGAIN_AFTER)).await;
             }
         }
     }
-    slots
+    Settled { slots, committed: settle }
 }
 
 /// The commit as a part of the trace that the report came with, where that is sampled: a commit is of many

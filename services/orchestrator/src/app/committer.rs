@@ -35,7 +35,7 @@ const MARKS_MAX: usize = 4 * GROUP_MAX;
 /// faster without, and the mark of a job that ended meanwhile writes nothing.
 const MARKS_MIN: usize = 256;
 /// How long a mark waits for company.
-const LINGER: Duration = Duration::from_millis(50);
+const LINGER: Duration = Duration::from_millis(100);
 /// Marks that may wait beside those; beyond it whoever leaves them waits.
 const LAZY_QUEUE: usize = 2 * MARKS_MAX;
 /// Until marks that could not be stored are tried again.

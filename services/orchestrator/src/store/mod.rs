@@ -105,6 +105,12 @@ impl Group {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Whether it is nothing but PubAcks that are noted.
+    pub fn is_marks(&self) -> bool {
+        self.submits.is_empty()
+            && self.rejects.is_empty()
+            && self.changes.iter().all(|(_, change)| matches!(change, Change::Queued { .. }))
+    }
 }
 
 /// A new job on its way into the store.

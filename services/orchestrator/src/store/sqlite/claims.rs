@@ -147,5 +147,8 @@ pub(super) async fn prune(w: &mut Writer, before: Micros, limit: u32) -> Result<
     .execute(&mut *tx)
     .await?;
     tx.commit().await?;
+    if !seqs.is_empty() {
+        w.recent.forget();
+    }
     Ok(seqs.len() as u64)
 }

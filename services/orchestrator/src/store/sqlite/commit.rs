@@ -35,7 +35,7 @@ pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>
     // Plain statements, so that they travel with others. After an error the connection is closed, which
     // rolls back, and the memory of recent jobs goes with it.
     let lookup = Lookup { known, missing };
-    let ends = Ends::Commits(&w.committing);
+    let ends = Ends::Commits(&w.told);
     let (committed, jobs) = run(&mut w.connection, numbers, group, ctx, ends, lookup).await?;
     w.recent.keep(jobs);
     Ok(committed)
@@ -50,7 +50,7 @@ struct Lookup {
 /// Who begins and commits the transaction.
 #[derive(Clone, Copy)]
 enum Ends<'w> {
-    /// The group's own statements; this tells when the commit begins.
+    /// The group's own statements; this tells when they are through.
     Commits(&'w Notify),
     /// The caller.
     Caller,
@@ -86,7 +86,7 @@ async fn run(
     let mut plan = plan::fold(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
     let details = letter_details(c, &plan).await?;
     let outbox = plan.take_outbox(&group, &details, || take(numbers.next_outbox));
-    let mut script = Script::for_writes(group.len());
+    let mut script = Script::for_group(&group);
     let commits = matches!(ends, Ends::Commits(_));
     if commits {
         script.add_plain("BEGIN IMMEDIATE");
@@ -95,11 +95,11 @@ async fn run(
     write_letters(&mut script, &plan, ctx);
     write_outbox(&mut script, &outbox, &group, ctx);
     let asked = plan.existing();
-    if commits && asked.is_empty() {
+    let told = if let Ends::Commits(told) = ends { asked.is_empty().then_some(told) } else { None };
+    if told.is_some() {
         script.add_plain("COMMIT");
     }
-    let committing = if let Ends::Commits(begins) = ends { asked.is_empty().then_some(begins) } else { None };
-    script.run(c, committing).await?;
+    script.run(c, told).await?;
     let existing = whole_jobs(c, &asked).await?;
     if commits && !asked.is_empty() {
         sqlx::query("COMMIT").execute(c).await?;

@@ -10,6 +10,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _};
+use std::cmp::Ordering;
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,10 @@ const LOG_PAGES_RESTART: i64 = 4_096;
 /// How often the log is copied back into the file.
 const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 
+/// A statement of the writer that finds nothing; comparing the two texts tells whoever waits for
+/// [`Writer::told`]. SQLite has no word of its own for the end of a commit that sqlx lets through.
+pub(super) const TELL: &str = "SELECT 1 WHERE 'a' <> 'b' COLLATE rings";
+
 /// The connection that writes, and the row numbers it gives next. Numbers of a transaction that was
 /// rolled back are not used again.
 pub(super) struct Writer {
@@ -49,8 +54,8 @@ pub(super) struct Writer {
     pub next_job: i64,
     pub next_outbox: i64,
     pub recent: Recent,
-    /// Told by SQLite when a commit of this connection begins.
-    pub committing: Arc<Notify>,
+    /// Told by SQLite when it comes to [`TELL`].
+    pub told: Arc<Notify>,
     /// Somebody has it, or went away while having it.
     in_use: bool,
 }
@@ -92,7 +97,8 @@ impl Connections {
         }
         let mut connection = self.options.connect().await.map_err(|e| Fault::Sql(e).trying_to(WHAT))?;
         migrate::run(&mut connection, STEPS).await?;
-        *slot = Some(Writer::new(connection).await.map_err(|f| f.trying_to(WHAT))?);
+        connection.close().await.map_err(|e| Fault::Sql(e).trying_to(WHAT))?;
+        *slot = Some(Writer::open(&self.options).await.map_err(|f| f.trying_to(WHAT))?);
         Ok(())
     }
 
@@ -100,8 +106,8 @@ impl Connections {
     pub(super) async fn writer(&self) -> Result<Writing<'_>, Error> {
         let mut slot = self.writer.lock().await;
         if slot.is_none() {
-            let opened = async { Writer::new(self.options.connect().await?).await };
-            *slot = Some(opened.await.map_err(|f: Fault| f.trying_to("open the database for writing"))?);
+            let opened = Writer::open(&self.options).await;
+            *slot = Some(opened.map_err(|f| f.trying_to("open the database for writing"))?);
         }
         // It stays in its place while we wait: what an earlier caller has sent is done in turn, and must be
         // done before another connection reads the last row numbers.
@@ -110,7 +116,7 @@ impl Connections {
             // The caller before us went away in the middle of its turn. What it had begun and not committed is
             // undone; that nothing was begun is no error.
             let _ = sqlx::query("ROLLBACK").execute(&mut writer.connection).await;
-            writer.recent = Recent::default();
+            writer.recent.forget();
         }
         writer.in_use = true;
         Ok(Writing(slot))
@@ -174,18 +180,19 @@ async fn copy(connection: &mut SqliteConnection, how: &'static str) -> Result<i6
 }
 
 impl Writer {
-    async fn new(mut connection: SqliteConnection) -> Result<Self, Fault> {
+    async fn open(options: &SqliteConnectOptions) -> Result<Self, Fault> {
+        let told = Arc::new(Notify::new());
+        let tells = Arc::clone(&told);
+        let rings = move |_: &str, _: &str| {
+            tells.notify_one();
+            Ordering::Equal
+        };
+        let mut connection = options.clone().collation("rings", rings).connect().await?;
         let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0), \
                            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
         let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut connection).await?;
-        let committing = Arc::new(Notify::new());
-        let begins = Arc::clone(&committing);
-        connection.lock_handle().await?.set_commit_hook(move || {
-            begins.notify_one();
-            true
-        });
         Ok(Self {
-            committing,
+            told,
             connection,
             next_job: job + 1,
             next_outbox: outbox + 1,

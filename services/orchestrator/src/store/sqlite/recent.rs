@@ -1,36 +1,63 @@
-//! Open jobs as the last commits left them, so that their next change needs no look at the row.
+//! Jobs as the last commits left them, so that their next change needs no look at the row.
 //!
 //! Relies on the file belonging to one process and on one connection that writes: every change of what
-//! [`Current`] holds is a commit that passes here. Bounded; what is forgotten is read again.
+//! [`Current`] holds is a commit that passes here, and whoever deletes jobs forgets them here. Bounded; what is
+//! forgotten is read again.
 
 use crate::transition::Current;
 use agentforge_message_id::JobId;
 use std::collections::HashMap;
 
-/// Jobs of one generation; there are two. About 500 bytes each.
-const GENERATION: usize = 4_096;
+/// Open jobs of one generation; there are two. About 500 bytes each.
+const OPEN: usize = 4_096;
+/// Ended jobs of one generation. The mark of their publish comes after their end, where they are fast.
+const ENDED: usize = 2_048;
 
 /// The newest jobs, and those that were the newest before them.
 #[derive(Default)]
 pub(super) struct Recent {
-    new: HashMap<JobId, Current>,
-    old: HashMap<JobId, Current>,
+    open: Generations,
+    ended: Generations,
 }
 
 impl Recent {
     /// Takes a job out: only a commit that succeeds puts it back.
     pub(super) fn take(&mut self, id: &JobId) -> Option<Current> {
+        self.open.take(id).or_else(|| self.ended.take(id))
+    }
+
+    /// Remembers jobs.
+    pub(super) fn keep(&mut self, jobs: Vec<Current>) {
+        for job in jobs {
+            match job.state.is_final() {
+                true => self.ended.keep(job, ENDED),
+                false => self.open.keep(job, OPEN),
+            }
+        }
+    }
+
+    /// Forgets all jobs.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[derive(Default)]
+struct Generations {
+    new: HashMap<JobId, Current>,
+    old: HashMap<JobId, Current>,
+}
+
+impl Generations {
+    fn take(&mut self, id: &JobId) -> Option<Current> {
         let old = self.old.remove(id);
         self.new.remove(id).or(old)
     }
 
-    /// Remembers those that are not final: nothing more is expected of the others.
-    pub(super) fn keep(&mut self, jobs: Vec<Current>) {
-        for job in jobs.into_iter().filter(|job| !job.state.is_final()) {
-            if self.new.len() >= GENERATION {
-                self.old = std::mem::take(&mut self.new);
-            }
-            self.new.insert(job.id, job);
+    fn keep(&mut self, job: Current, size: usize) {
+        if self.new.len() >= size {
+            self.old = std::mem::take(&mut self.new);
         }
+        self.new.insert(job.id, job);
     }
 }

@@ -5,6 +5,8 @@
 //! full leaves its last parameters unbound; SQLite takes those for NULL, and no statement here does
 //! anything with a row or a member that is NULL.
 
+use super::connection::TELL;
+use crate::store::Group;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Executor as _, Sqlite, Type, query_with};
@@ -164,13 +166,16 @@ pub(super) enum Script {
 
 /// Writes of a group up to which its script is joined: their shapes are few enough to stay prepared.
 const JOINED_WRITES_MAX: usize = 16;
-/// A joined script comes to its commit in a fraction of this.
-const COMMIT_BEGINS_WITHIN: Duration = Duration::from_millis(2);
+/// The same for a group of nothing but marks, which is one to three statements.
+const JOINED_MARKS_MAX: usize = 128;
+/// A joined script is through in a fraction of this, where the disk is as usual.
+const THROUGH_WITHIN: Duration = Duration::from_millis(5);
 
 impl Script {
-    /// An empty script for a group of so many writes.
-    pub(super) fn for_writes(writes: usize) -> Self {
-        if writes <= JOINED_WRITES_MAX {
+    /// An empty script for a group.
+    pub(super) fn for_group(group: &Group) -> Self {
+        let joined_max = if group.is_marks() { JOINED_MARKS_MAX } else { JOINED_WRITES_MAX };
+        if group.len() <= joined_max {
             Self::Joined(String::new(), Args(SqliteArguments::default()))
         } else {
             Self::Steps(Vec::new())
@@ -188,25 +193,28 @@ impl Script {
         }
     }
 
-    /// Runs all of it. `committing` tells when a commit begins, where the script ends in one.
+    /// Runs all of it. `told` is the writer's own, told by [`TELL`] at the end of a script that ends the transaction.
     pub(super) async fn run(
         self,
         connection: &mut SqliteConnection,
-        committing: Option<&Notify>,
+        told: Option<&Notify>,
     ) -> Result<(), sqlx::Error> {
         match self {
             Self::Joined(sql, _) if sql.is_empty() => {}
-            Self::Joined(sql, args) => {
+            Self::Joined(mut sql, args) => {
+                if told.is_some() {
+                    sql.push_str(TELL);
+                }
                 let mut results = connection.fetch_many(query_with(AssertSqlSafe(sql), args.0));
-                if let Some(committing) = committing {
-                    let _stale = committing.notified().now_or_never();
+                if let Some(told) = told {
+                    let _stale = told.notified().now_or_never();
                     // Sends the script and asks for no wake-up: each statement of it would bring one, and
-                    // the thread that runs them would stop to give it. The next is due when the commit
-                    // begins; a script that fails, or takes longer, is looked after then.
+                    // the thread that runs them would stop to give it. One is due when all is done; a
+                    // script that fails, or takes longer, is looked after then.
                     match results.next().now_or_never() {
                         Some(None) => return Ok(()),
                         Some(Some(result)) => _ = result?,
-                        None => _ = timeout(COMMIT_BEGINS_WITHIN, committing.notified()).await,
+                        None => _ = timeout(THROUGH_WITHIN, told.notified()).await,
                     }
                 }
                 while results.try_next().await?.is_some() {}
