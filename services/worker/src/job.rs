@@ -58,6 +58,9 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
             // The job is done, so another may come while the server is asked for its word.
             let room = worker.acks.try_acquire();
             let _slot = (room.is_err()).then_some(slot);
+            if room.is_ok() {
+                worker.company().await;
+            }
             worker.acknowledge(lane, &delivery).await;
         }
     }

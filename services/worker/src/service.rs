@@ -37,7 +37,7 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -204,6 +204,7 @@ fn assemble(
         pool: Mutex::new(Pool::new(config.concurrency, config.queues.len())),
         suspects: Semaphore::new(1),
         acks: Semaphore::new(ACKS_PER_SLOT * config.concurrency),
+        arrivals: Notify::new(),
         max_lost: config.max_lost,
         started_after: config.started_after,
         reuse_window: config.reuse_window,

@@ -21,10 +21,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+/// An acknowledgement waits for the next arrival, so that it travels with what that sends, and so that the stream
+/// is not empty in between: the server deletes the file of a stream that runs empty, and makes it anew, which
+/// costs as much as the message did. No longer than this: whoever kills the worker meanwhile has the job run twice.
+const ACK_AFTER: Duration = Duration::from_millis(10);
 /// For the server's word that it took an acknowledgement.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a delivery is kept alive without a sign of its task.
@@ -53,6 +57,8 @@ pub(crate) struct Worker {
     pub(crate) suspects: Semaphore,
     /// Acknowledgements under way whose jobs have given their slots back.
     pub(crate) acks: Semaphore,
+    /// Tells of each delivery that comes.
+    pub(crate) arrivals: Notify,
     pub(crate) max_lost: u64,
     pub(crate) started_after: Duration,
     pub(crate) reuse_window: Duration,
@@ -152,6 +158,15 @@ impl Worker {
         let _ = tokio::time::timeout(STARTED_TIMEOUT, sent).await;
     }
 
+    /// Waits for company on the way to the server.
+    pub(crate) async fn company(&self) {
+        tokio::select! {
+            () = self.arrivals.notified() => {}
+            () = tokio::time::sleep(ACK_AFTER) => {}
+            () = self.draining.cancelled() => {}
+        }
+    }
+
     /// Acknowledges a delivery whose result is stored. If that fails the message comes again, which
     /// is harmless: the ledger knows it here, the message id in the stream, the fencing in SQL.
     pub(crate) async fn acknowledge(&self, lane: &Lane, delivery: &Delivery) {
@@ -190,5 +205,6 @@ impl Worker {
     pub(crate) fn slot_taken(&self, lane: usize, waiting: u64) {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         pool.arrived(lane, waiting, |lane, n| self.lanes[lane].slots.grant(n));
+        self.arrivals.notify_waiters();
     }
 }
