@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 # What `make bench` builds with.
-PROFILE ?= release
+PROFILE ?= dist
 
 .PHONY: help dev build test needs lint fmt soak bench docs clean-data
 
@@ -33,9 +33,9 @@ soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...)
 	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-syncdaemon \
 		-p agentforge-broadcaster -p agentforge-tactical-api -p agentforge-observability -p agentforge-deploy
 
-bench: ## Jobs a second and latency beside the raw JetStream floor, optimised build (PROFILE=dist: as in the images)
+bench: ## Jobs a second and latency beside the raw JetStream floor, built as in the images (PROFILE=release: built sooner)
 	@scripts/nats-server --path >/dev/null
-	$(CARGO) build --profile $(PROFILE) --bins
+	$(CARGO) build --profile $(PROFILE) -p agentforge-cli -p agentforge-orchestrator -p agentforge-worker --bins
 	target/$(PROFILE)/agentforge bench jobs
 
 docs: build ## Write docs/configuration.md, docs/METRICS.md and docs/openapi.json anew
