@@ -17,8 +17,20 @@ async fn an_acked_jobs_id_published_again_after_a_restart_has_no_second_result()
     let first = api.finished(&id).await;
     assert_eq!((first["state"].as_str(), &first["result"]), (Some("succeeded"), &json!({"first": true})));
 
-    // A restarted server rebuilds the window from what a work queue still holds: nothing. A new
-    // worker has no memory of the job either: it runs it.
+    // A restarted server rebuilds the window from what a work queue still holds: nothing, once job and result
+    // are acknowledged, which may be a moment after the commit. A new worker has no memory of the job either:
+    // it runs it.
+    let before = async_nats::jetstream::new(async_nats::connect(stack.nats.url()).await.unwrap());
+    eventually(Duration::from_secs(10), "the work queues are empty", || async {
+        let mut left = 0;
+        for name in [subjects::STREAM_JOBS, subjects::STREAM_RESULTS] {
+            let mut stream = before.get_stream(name).await.map_err(|e| e.to_string())?;
+            left += stream.info().await.map_err(|e| e.to_string())?.state.messages;
+        }
+        if left == 0 { Ok(()) } else { Err(format!("{left} messages")) }
+    })
+    .await;
+    drop(before);
     stack.nats.stop_gracefully().await;
     stack.nats.restart().await;
     stack.kill_worker(0).await;

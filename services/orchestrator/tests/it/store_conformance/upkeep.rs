@@ -74,6 +74,8 @@ pub async fn pruning_leaves_nothing_of_a_job(w: &World) {
     for id in old {
         assert!(w.store.job(id).await.unwrap().is_none());
         assert!(w.store.attempts(id).await.unwrap().is_empty());
+        // Nor of what the store remembers of it.
+        assert_eq!(w.change(110, id, Change::Redrive { at: Micros(110) }).await.unwrap_err(), Ignored::Unknown);
     }
     assert_eq!(w.job(young).await.state, State::Failed);
     assert_eq!(w.job(open).await.state, State::Running);
