@@ -360,8 +360,13 @@ impl Starts {
     /// Results are taken once their consumer is known to be there.
     async fn results(self, mut topology: watch::Receiver<bool>) -> Result<(), anyhow::Error> {
         tokio::select! {
-            ready = topology.wait_for(|ready| *ready) => { let _ = ready?; }
+            biased;
             () = self.stop.cancelled() => return Ok(()),
+            is_ready = async { topology.wait_for(|ready| *ready).await.is_ok() } => if !is_ready {
+                // The task that makes sure of it has ended, in a stop or with an error that it tells itself.
+                self.stop.cancelled().await;
+                return Ok(());
+            },
         }
         let options = PullOptions::new("results", results::IN_FLIGHT_MAX);
         let durable = subjects::orchestrator_durable(&self.config.mission);
