@@ -194,11 +194,7 @@ impl Script {
     }
 
     /// Runs all of it. `told` is the writer's own, told by [`TELL`] at the end of a script that ends the transaction.
-    pub(super) async fn run(
-        self,
-        connection: &mut SqliteConnection,
-        told: Option<&Notify>,
-    ) -> Result<(), sqlx::Error> {
+    pub(super) async fn run(self, connection: &mut SqliteConnection, told: Option<&Notify>) -> Result<(), sqlx::Error> {
         match self {
             Self::Joined(sql, _) if sql.is_empty() => {}
             Self::Joined(mut sql, args) => {
