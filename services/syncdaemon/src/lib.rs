@@ -7,11 +7,13 @@
 //! overwrites a file, never follows a symlink, never gives up a file because a link is down.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod buffers;
 mod commit;
 mod config;
 mod deliver;
 mod dir;
 mod error;
+mod hash;
 mod large;
 pub mod ledger;
 pub mod metrics;

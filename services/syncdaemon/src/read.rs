@@ -1,9 +1,11 @@
-//! Reading files: opened, read, hashed, and checked again before anything is made of them.
+//! Reading files: opened, read, checked again, and hashed before anything is made of them.
 //!
 //! Blocking; called in batches on threads for that. Never changes a file and never follows a symlink.
 
 use crate::{
+    buffers::Buffers,
     dir::{self, Parent, Root},
+    hash::sha256_of_each,
     names,
     scan::now_ns,
     settle::{Settled, Stamp, settled},
@@ -11,9 +13,9 @@ use crate::{
     window::Candidate,
 };
 use bytes::Bytes;
-use ring::digest::{Context, SHA256, digest};
+use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
-use std::{fs::File, io, os::unix::fs::FileExt, time::Duration};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 /// Pieces in which large files are read.
 const PIECE_BYTES: usize = 256 << 10;
@@ -66,9 +68,15 @@ pub enum Outcome {
     Not(Candidate, Fault),
 }
 
-/// Reads files until `enough` bytes are there; gives what was not read any more. Files of one directory are
-/// opened through one descriptor.
-pub fn read_batch(root: &Root, batch: Vec<Candidate>, rules: &Rules, enough: usize) -> (Vec<Outcome>, Vec<Candidate>) {
+/// Reads files until `enough` bytes are there, then hashes them together; gives what was not read any more.
+/// Files of one directory are opened through one descriptor.
+pub fn read_batch(
+    root: &Root,
+    batch: Vec<Candidate>,
+    rules: &Rules,
+    enough: usize,
+    buffers: &Arc<Buffers>,
+) -> (Vec<Outcome>, Vec<Candidate>) {
     let (mut outcomes, mut bytes) = (Vec::with_capacity(batch.len()), 0);
     let mut batch = batch.into_iter();
     let mut at: Option<(Box<[u8]>, io::Result<Parent<'_>>)> = None;
@@ -81,7 +89,7 @@ pub fn read_batch(root: &Root, batch: Vec<Candidate>, rules: &Rules, enough: usi
             at = Some((dir.into(), root.parent(dir)));
         }
         let outcome = match &at {
-            Some((_, Ok(parent))) => read(parent, candidate, rules),
+            Some((_, Ok(parent))) => read(parent, candidate, rules, buffers),
             _ => Outcome::Not(candidate, Fault::Gone),
         };
         if let Outcome::Whole(whole) = &outcome {
@@ -89,11 +97,31 @@ pub fn read_batch(root: &Root, batch: Vec<Candidate>, rules: &Rules, enough: usi
         }
         outcomes.push(outcome);
     }
+    name_by_content(&mut outcomes);
     (outcomes, batch.collect())
 }
 
-/// Reads one file of a directory.
-fn read(parent: &Parent<'_>, candidate: Candidate, rules: &Rules) -> Outcome {
+fn name_by_content(outcomes: &mut [Outcome]) {
+    let mut read: Vec<&mut Whole> = outcomes.iter_mut().filter_map(Outcome::whole).collect();
+    let contents: Vec<&[u8]> = read.iter().map(|whole| &*whole.content).collect();
+    let hashes = sha256_of_each(&contents);
+    for (whole, hash) in read.iter_mut().zip(&hashes) {
+        whole.sha256 = names::hex(hash);
+        reached(Step::Read);
+    }
+}
+
+impl Outcome {
+    fn whole(&mut self) -> Option<&mut Whole> {
+        match self {
+            Self::Whole(whole) => Some(whole),
+            Self::Large(_) | Self::Not(..) => None,
+        }
+    }
+}
+
+/// Reads one file of a directory, which is not hashed yet.
+fn read(parent: &Parent<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>) -> Outcome {
     let (file, stamp) = match open_in(parent, &candidate, rules) {
         Ok(opened) => opened,
         Err(fault) => return Outcome::Not(candidate, fault),
@@ -101,7 +129,7 @@ fn read(parent: &Parent<'_>, candidate: Candidate, rules: &Rules) -> Outcome {
     if stamp.size > rules.whole_max_bytes {
         return Outcome::Large(candidate);
     }
-    let content = match content_of(&file, stamp.size) {
+    let content = match buffers.read(&file, stamp.size) {
         Ok(content) => content,
         Err(e) => return Outcome::Not(candidate, fault_of(e)),
     };
@@ -109,10 +137,7 @@ fn read(parent: &Parent<'_>, candidate: Candidate, rules: &Rules) -> Outcome {
     if !dir::stamp_of(&file).is_ok_and(|now| now == stamp) {
         return Outcome::Not(candidate, Fault::Changing(rules.settle));
     }
-    let hash = digest(&SHA256, &content);
-    let sha256 = names::hex(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"));
-    reached(Step::Read);
-    Outcome::Whole(Whole { candidate, stamp, sha256, content: content.into() })
+    Outcome::Whole(Whole { candidate, stamp, sha256: String::new(), content })
 }
 
 /// Opens a file that may be sent.
@@ -163,12 +188,6 @@ pub fn hash_large(file: &File, size: u64, mut go_on: impl FnMut() -> bool) -> io
     Ok(hex::encode(context.finish()))
 }
 
-fn content_of(file: &File, size: u64) -> io::Result<Vec<u8>> {
-    let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut content, 0)?;
-    Ok(content)
-}
-
 /// A file that we may not read will not become readable by waiting; other failures may pass.
 pub fn fault_of(e: io::Error) -> Fault {
     match Errno::from_io_error(&e) {
@@ -185,13 +204,14 @@ pub fn fault_of(e: io::Error) -> Fault {
 mod tests {
     use super::*;
     use crate::settle::Found;
+    use ring::digest::digest;
     use std::fs;
 
     const RULES: Rules = Rules { whole_max_bytes: 100, file_max_bytes: 1000, settle: Duration::from_secs(3600) };
 
     fn outcome(root: &Root, name: &str, found: Found) -> Outcome {
         let candidate = Candidate { name: name.as_bytes().into(), mtime_ns: 0, found, attempts: 0 };
-        let (mut outcomes, left) = read_batch(root, vec![candidate], &RULES, 1);
+        let (mut outcomes, left) = read_batch(root, vec![candidate], &RULES, 1, &Arc::default());
         assert!(left.is_empty());
         outcomes.remove(0)
     }

@@ -4,6 +4,7 @@
 //! sending pauses with a growing pause; then one file goes first and the others follow when it arrived.
 
 use crate::{
+    buffers::Buffers,
     commit::{Delivered, Desk, Work},
     deliver::{End, Hub, Label, Place},
     ledger::{Entry, Event},
@@ -37,9 +38,12 @@ use tracing::{error, info, warn};
 const OPEN_MAX: Duration = Duration::from_millis(250);
 /// How long sending waits at first for stream and bucket to be made sure of, before it tries without.
 const ENSURED_MAX: Duration = Duration::from_secs(2);
-/// Content in flight, and read ahead, in bytes: memory stays flat whatever the files are.
+/// Content in flight, and read ahead, in bytes: memory stays flat whatever the files are. Acknowledgements
+/// come in bursts; what is read ahead is what can be sent while the readers catch up with one.
 const FLIGHT_BYTES: usize = 16 << 20;
-const AHEAD_BYTES: usize = 4 << 20;
+const AHEAD_BYTES: usize = 8 << 20;
+/// Content in memory, read ahead or not written to the connection yet, with which no more is read.
+const IN_USE_BYTES: usize = 16 << 20;
 /// Batches that are read at once, and what one may hold.
 const READERS: usize = 2;
 const BATCH_FILES: usize = 32;
@@ -86,6 +90,8 @@ struct State {
     answers: FuturesUnordered<BoxFuture<'static, (u64, End)>>,
     /// In the order in which they were begun, which is the order of the window.
     reads: FuturesOrdered<JoinHandle<(Vec<Outcome>, Vec<Candidate>)>>,
+    /// What contents are read into.
+    buffers: Arc<Buffers>,
     room: Room,
     next: u64,
     held: Option<Held>,
@@ -119,6 +125,7 @@ impl Sender {
             flying_bytes: 0,
             answers: FuturesUnordered::new(),
             reads: FuturesOrdered::new(),
+            buffers: Arc::default(),
             room: Room::new(self.max_inflight),
             next: 0,
             held: None,
@@ -226,6 +233,7 @@ impl Sender {
             let wanted = state.reads.len() < READERS
                 && state.ready.len() + state.reads.len() * BATCH_FILES < files_max.max(BATCH_FILES)
                 && state.ready_bytes < AHEAD_BYTES
+                && (state.buffers.in_use() < IN_USE_BYTES || state.flying.is_empty())
                 && !(state.held.is_some() && !(state.ready.is_empty() && state.reads.is_empty()));
             if !wanted {
                 return false;
@@ -239,7 +247,9 @@ impl Sender {
                 return true;
             };
             let rules = Rules { whole_max_bytes: self.hub.whole_max_bytes() as u64, ..self.rules };
-            state.reads.push_back(spawn_blocking(move || read::read_batch(&root, batch, &rules, BATCH_BYTES)));
+            let buffers = state.buffers.clone();
+            let read = move || read::read_batch(&root, batch, &rules, BATCH_BYTES, &buffers);
+            state.reads.push_back(spawn_blocking(read));
         }
     }
 
