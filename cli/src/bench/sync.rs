@@ -2,8 +2,8 @@
 //!
 //! Starts a NATS server and the syncdaemon as processes of their own. The files appear all at once, by the
 //! rename of a directory, and the clock stops when the last one is in the synced ledger; the removal of
-//! the files, which goes on behind it, is timed as well. The floor reads the same files and publishes them
-//! with acknowledgements to a stream of the same configuration, in the same run.
+//! the files, which goes on behind it, is timed as well. The floor reads files of the same bytes and
+//! publishes them with acknowledgements to a stream of the same configuration, in the same run.
 
 use super::machine::{self, Machine};
 use super::process::{sibling, spawn, until_written};
@@ -22,6 +22,8 @@ use async_nats::jetstream::stream::Config;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
@@ -48,7 +50,7 @@ pub struct Args {
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     pub small: u32,
     /// Files of 1 MiB in one round
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub large: u32,
     /// Rounds; each measures the floor and the product, the medians are reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
@@ -116,10 +118,10 @@ pub async fn run(args: Args, json: bool) -> Result {
             anstream::eprintln!("{text}");
         }
     };
-    let site = Site::start(&args).await?;
+    let mut site = Site::start(&args).await?;
     let machine = machine::describe(&site.dir)?;
     say(format!("{machine}"));
-    let mut sizes = Vec::new();
+    let (mut sizes, mut lost) = (Vec::new(), 0);
     for (bytes, count) in [(4 << 10, args.small), (1 << 20, args.large)] {
         let mut rounds = Vec::new();
         for n in 1..=args.rounds {
@@ -132,6 +134,7 @@ pub async fn run(args: Args, json: bool) -> Result {
                 round.files_per_s / round.floor_per_s,
                 round.drained_per_s
             ));
+            lost += site.lost(count).await?;
             rounds.push(round);
         }
         sizes.push(Sized {
@@ -145,8 +148,7 @@ pub async fn run(args: Args, json: bool) -> Result {
         });
     }
     let latency = site.singles(args.singles).await?;
-    let expected = u64::from(args.rounds) * u64::from(args.small + args.large) + u64::from(args.singles);
-    let lost = expected.saturating_sub(site.accounted().await?.min(expected));
+    lost += site.lost(args.singles).await?;
     let rss = site.rss_mib();
     site.stop().await?;
     let (Some(large), Some(small)) = (sizes.pop(), sizes.pop()) else {
@@ -190,6 +192,8 @@ struct Site {
     nats: Nats,
     daemon: Child,
     http: String,
+    /// Deliveries in the ledger that were counted.
+    lines: u64,
     _server: Child,
 }
 
@@ -202,31 +206,61 @@ impl Site {
         let (server, url) = start_server(&dir).await?;
         let nats = connect(&url).await?;
         let (daemon, http) = start_daemon(&dir, &url, args).await?;
-        Ok(Self { dir, remove, nats, daemon, http, _server: server })
+        Ok(Self { dir, remove, nats, daemon, http, lines: 0, _server: server })
     }
 
+    /// Floor and product, each with files of its own that have the same bytes. They take turns in going
+    /// first, since a machine that has just worked is slower.
     async fn round(&self, bytes: usize, count: u32, n: u32, inflight: usize) -> Result<Round> {
-        let folder = self.dir.join(format!("made-{bytes}-{n}"));
-        let (made, seed) = (folder.clone(), u64::from(n) << 32 | bytes as u64);
-        blocking(move || make_files(&made, bytes, count, seed)).await?;
-        let floor_per_s = self.floor(&folder, count, inflight).await?;
-        // As found files are treated after their rest, and the floor's own writing is over.
+        let folders = ["floor", "made"].map(|name| self.dir.join(format!("{name}-{bytes}-{n}")));
+        for folder in folders.clone() {
+            let seed = u64::from(n) << 32 | bytes as u64;
+            blocking(move || make_files(&folder, bytes, count, seed)).await?;
+        }
+        let [of_floor, of_product] = folders;
+        let (mut floor_per_s, mut files_per_s, mut drained_per_s) = (0.0, 0.0, 0.0);
+        for turn in 0..2 {
+            self.rest(bytes, count).await?;
+            if (n + turn) % 2 == 1 {
+                floor_per_s = self.floor(&of_floor, count, inflight).await?;
+            } else {
+                (files_per_s, drained_per_s) = self.product(&of_product, count).await?;
+            }
+        }
+        Ok(Round { floor_per_s, files_per_s, drained_per_s })
+    }
+
+    /// Lets what came before end: files are taken after their rest, and what was written is on the disk.
+    /// Then makes both find the system's free memory alike, used lately by a file as large as their stream:
+    /// whoever came second was faster by a fifth, in memory that the first had left.
+    async fn rest(&self, bytes: usize, count: u32) -> Result {
         sleep(SETTLE).await;
-        blocking(|| {
+        let path = self.dir.join("used-and-freed");
+        blocking(move || {
+            let (content, mut file) = (vec![0u8; bytes], File::create(&path)?);
+            for _ in 0..count {
+                file.write_all(&content)?;
+            }
+            std::fs::remove_file(&path)?;
+            drop(file);
             rustix::fs::sync();
             Ok(())
         })
-        .await?;
+        .await
+    }
+
+    /// Files a second until the last was in the synced ledger, and until the last was removed.
+    async fn product(&self, folder: &Path, count: u32) -> Result<(f64, f64)> {
         let before = self.status().await?.replayed;
-        let begun = Instant::now();
         let failed = |e: std::io::Error| Failure::new(format!("cannot move the files into place: {e}"));
-        let place = self.dir.join("replay").join(format!("batch-{bytes}-{n}"));
-        std::fs::rename(&folder, &place).map_err(failed)?;
+        let name = folder.file_name().unwrap_or_default();
+        let place = self.dir.join("replay").join(name);
+        let begun = Instant::now();
+        std::fs::rename(folder, &place).map_err(failed)?;
         self.until(&place, |status, _| status.replayed >= before + u64::from(count)).await?;
         let files_per_s = f64::from(count) / begun.elapsed().as_secs_f64();
         self.until(&place, |_, is_gone| is_gone()).await?;
-        let drained_per_s = f64::from(count) / begun.elapsed().as_secs_f64();
-        Ok(Round { floor_per_s, files_per_s, drained_per_s })
+        Ok((files_per_s, f64::from(count) / begun.elapsed().as_secs_f64()))
     }
 
     /// Until the daemon says so, given its status and whether all files of a directory are removed.
@@ -248,7 +282,7 @@ impl Site {
         }
     }
 
-    /// The same files, read and published with acknowledgements.
+    /// Files of the same bytes, read and published with acknowledgements; removed afterwards.
     async fn floor(&self, folder: &Path, count: u32, inflight: usize) -> Result<f64> {
         let failed = |e: &dyn std::fmt::Display| Failure::new(format!("floor: {e}"));
         let _ = self.nats.jetstream().delete_stream(FLOOR_STREAM).await;
@@ -259,8 +293,9 @@ impl Site {
         let publisher = Publisher::with_limits(self.nats.clone(), inflight, Duration::from_secs(30));
         let (to, mut contents) = mpsc::channel(FLOOR_AHEAD);
         let folder = folder.to_owned();
+        let from = folder.clone();
         let begun = Instant::now();
-        let reader = tokio::task::spawn_blocking(move || read_all(&folder, &to));
+        let reader = tokio::task::spawn_blocking(move || read_all(&from, &to));
         let (mut acks, mut published, mut stored) = (FuturesUnordered::new(), 0u32, 0u32);
         while stored < count {
             tokio::select! {
@@ -282,6 +317,7 @@ impl Site {
         let rate = f64::from(count) / begun.elapsed().as_secs_f64();
         reader.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
         let _ = self.nats.jetstream().delete_stream(FLOOR_STREAM).await;
+        blocking(move || std::fs::remove_dir_all(folder)).await?;
         Ok(rate)
     }
 
@@ -317,29 +353,39 @@ impl Site {
         Ok(Latency { files: took.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) })
     }
 
-    /// Files that are both in the ledger and in the stream.
-    async fn accounted(&self) -> Result<u64> {
-        let expected = self.status().await?;
+    /// How many of the files that were delivered since the last call are not both in the ledger and in the
+    /// stream. Empties the stream, so that each round begins with as little as the floor's.
+    async fn lost(&mut self, delivered: u32) -> Result<u64> {
+        let failed = |e: &dyn std::fmt::Display| Failure::new(format!("accounting: {e}"));
+        let delivered = u64::from(delivered);
         let deadline = Instant::now() + READY_WITHIN;
-        loop {
-            let dir = self.dir.join("ledger");
-            let lines = blocking(move || {
-                let mut lines = 0u64;
-                files::read::<std::io::Error>(&dir, |_, _, line| {
-                    lines += u64::from(line.is_ok_and(|entry| entry.event.is_delivery()));
-                    Ok(())
-                })?;
-                Ok(lines)
-            })
-            .await?;
-            let mut stream =
-                self.nats.jetstream().get_stream(STREAM_EVIDENCE).await.map_err(|e| Failure::new(e.to_string()))?;
-            let messages = stream.info().await.map_err(|e| Failure::new(e.to_string()))?.state.messages;
-            if lines.min(messages) >= expected.replayed || Instant::now() > deadline {
-                return Ok(lines.min(messages));
+        let stream = self.nats.jetstream().get_stream(STREAM_EVIDENCE).await.map_err(|e| failed(&e))?;
+        let (lines, there) = loop {
+            let lines = self.ledger_lines().await?;
+            let messages = stream.get_info().await.map_err(|e| failed(&e))?.state.messages;
+            let there = messages.min(lines.saturating_sub(self.lines));
+            if there >= delivered || Instant::now() > deadline {
+                break (lines, there);
             }
             sleep(Duration::from_millis(50)).await;
-        }
+        };
+        stream.purge().await.map_err(|e| failed(&e))?;
+        self.lines = lines;
+        Ok(delivered.saturating_sub(there))
+    }
+
+    /// Deliveries that the ledger tells of.
+    async fn ledger_lines(&self) -> Result<u64> {
+        let dir = self.dir.join("ledger");
+        blocking(move || {
+            let mut lines = 0u64;
+            files::read::<std::io::Error>(&dir, |_, _, line| {
+                lines += u64::from(line.is_ok_and(|entry| entry.event.is_delivery()));
+                Ok(())
+            })?;
+            Ok(lines)
+        })
+        .await
     }
 
     async fn status(&self) -> Result<Status> {
@@ -410,10 +456,10 @@ async fn start_daemon(dir: &Path, nats_url: &str, args: &Args) -> Result<(Child,
     Ok((child, http.to_owned()))
 }
 
-/// All files of the run with what the stream adds to each, in bytes.
+/// All files of a round with what the stream adds to each, in bytes: it is emptied after each.
 fn room(args: &Args) -> u64 {
-    let round = u64::from(args.small) * (8 << 10) + u64::from(args.large) * (2 << 20);
-    u64::from(args.rounds) * round + (64 << 20)
+    let largest = (u64::from(args.small) * (8 << 10)).max(u64::from(args.large) * (2 << 20));
+    largest.max(u64::from(args.singles) * (8 << 10)) + (64 << 20)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T> {
