@@ -122,7 +122,8 @@ pub async fn run(args: Args, json: bool) -> Result {
     let machine = machine::describe(&site.dir)?;
     say(format!("{machine}"));
     let (mut sizes, mut lost) = (Vec::new(), 0);
-    for (bytes, count) in [(4 << 10, args.small), (1 << 20, args.large)] {
+    // Large files first: the disk is busy with the removal of many small ones for longer than one waits.
+    for (bytes, count) in [(1 << 20, args.large), (4 << 10, args.small)] {
         let mut rounds = Vec::new();
         for n in 1..=args.rounds {
             let round = site.round(bytes, count, n, args.inflight as usize).await?;
@@ -151,7 +152,7 @@ pub async fn run(args: Args, json: bool) -> Result {
     lost += site.lost(args.singles).await?;
     let rss = site.rss_mib();
     site.stop().await?;
-    let (Some(large), Some(small)) = (sizes.pop(), sizes.pop()) else {
+    let (Some(small), Some(large)) = (sizes.pop(), sizes.pop()) else {
         return Err(Failure::new("no size was measured"));
     };
     let report = Report { small, large, latency, inflight: args.inflight, lost, daemon_rss_mib: rss, machine };
