@@ -211,7 +211,7 @@ impl Site {
     }
 
     /// Floor and product, each with files of its own that have the same bytes. They take turns in going
-    /// first, since a machine that has just worked is slower.
+    /// first: what goes before leaves the machine slower or faster.
     async fn round(&self, bytes: usize, count: u32, n: u32, inflight: usize) -> Result<Round> {
         let folders = ["floor", "made"].map(|name| self.dir.join(format!("{name}-{bytes}-{n}")));
         for folder in folders.clone() {
