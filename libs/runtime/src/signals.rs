@@ -1,4 +1,7 @@
-//! SIGTERM and SIGINT: the first asks for a stop, the second ends the process at once.
+//! SIGTERM, SIGINT and SIGHUP: the first asks for a stop, a second SIGTERM or SIGINT ends the process at once.
+//!
+//! A hang-up is a polite stop: a terminal that closes and its shell may both send one, so it is never taken for
+//! impatience. A process that was started with SIGHUP ignored (`nohup`) goes on ignoring it.
 
 use crate::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -7,6 +10,7 @@ use tracing::warn;
 
 /// The exit code after a second signal: what a shell reports for an interrupted command.
 const EXIT_SECOND_SIGNAL: i32 = 130;
+const HANGUP: &str = "SIGHUP";
 
 /// Requests to stop that come from outside the process.
 #[derive(Debug)]
@@ -17,16 +21,22 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over SIGTERM and SIGINT for the process; needs a running tokio runtime. From here on
-    /// a second signal exits with 130, whatever the process is doing.
+    /// Takes over SIGTERM, SIGINT and SIGHUP for the process; needs a running tokio runtime. From here on
+    /// a second SIGTERM or SIGINT exits with 130, whatever the process is doing.
     ///
     /// # Errors
     /// [`Error::Signals`] when the handlers cannot be installed.
     pub fn install() -> Result<Self, Error> {
         let terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        // A handler of ours would take the place of the "ignore" that `nohup` asked for.
+        let hangup = if is_ignored(SignalKind::hangup()) {
+            None
+        } else {
+            Some(signal(SignalKind::hangup()).map_err(Error::Signals)?)
+        };
         let (sender, first) = watch::channel(None);
-        tokio::spawn(watch_signals(terminate, interrupt, sender));
+        tokio::spawn(Watch { terminate, interrupt, hangup }.run(sender));
         Ok(Self { first, _sender: None })
     }
 
@@ -47,17 +57,46 @@ impl Signals {
     }
 }
 
-async fn watch_signals(mut terminate: Signal, mut interrupt: Signal, sender: watch::Sender<Option<&'static str>>) {
-    let name = next(&mut terminate, &mut interrupt).await;
-    sender.send_replace(Some(name));
-    let name = next(&mut terminate, &mut interrupt).await;
-    warn!(signal = name, "second signal, exiting at once");
-    std::process::exit(EXIT_SECOND_SIGNAL);
+struct Watch {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+impl Watch {
+    async fn run(mut self, sender: watch::Sender<Option<&'static str>>) {
+        let name = self.next().await;
+        sender.send_replace(Some(name));
+        let name = loop {
+            let name = self.next().await;
+            if name != HANGUP {
+                break name;
+            }
+        };
+        warn!(signal = name, "second signal, exiting at once");
+        std::process::exit(EXIT_SECOND_SIGNAL);
     }
+
+    async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = hangup => HANGUP,
+        }
+    }
+}
+
+/// Whether the process was started with this signal ignored, as the kernel tells it. Elsewhere than on Linux
+/// nobody says so, and the signal is handled.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }

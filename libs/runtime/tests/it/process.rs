@@ -30,9 +30,13 @@ struct Started {
 }
 
 fn start(arguments: &str, settings: &[(&str, &str)]) -> Started {
+    start_by(Command::new(std::env::current_exe().unwrap()), arguments, settings)
+}
+
+/// `command` is this test binary, or a program that starts it with the arguments that follow.
+fn start_by(mut command: Command, arguments: &str, settings: &[(&str, &str)]) -> Started {
     let directory = tempfile::tempdir().unwrap();
     let ready = directory.path().join("ready.json");
-    let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "process::child", "--nocapture", "--test-threads=1"]);
     for key in agentforge_config::Common::SETTINGS.iter().map(|setting| setting.key) {
         command.env_remove(key);
@@ -177,6 +181,35 @@ async fn a_second_signal_exits_at_once_with_130() {
     }
     started.signal();
     assert_eq!(started.end().status.code(), Some(130));
+}
+
+#[tokio::test]
+async fn a_hangup_drains_and_is_never_taken_for_impatience() {
+    let mut started = start("", &[("SHUTDOWN_PAUSE", "1s")]);
+    let http = address(&started.ready().await, "http");
+    kill_process(started.pid(), Signal::HUP).unwrap();
+    while !ask(http, "GET /readyz", "").await.starts_with("HTTP/1.1 503") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A terminal that closes and its shell both send one.
+    kill_process(started.pid(), Signal::HUP).unwrap();
+    let output = started.end();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output).1);
+}
+
+#[tokio::test]
+async fn a_process_under_nohup_goes_on_after_a_hangup() {
+    let mut command = Command::new("nohup");
+    command.arg(std::env::current_exe().unwrap());
+    let mut started = start_by(command, "", &[]);
+    let http = address(&started.ready().await, "http");
+    kill_process(started.pid(), Signal::HUP).unwrap();
+    assert!(ask(http, "GET /readyz", "").await.starts_with("HTTP/1.1 200"));
+    started.signal();
+    let output = started.end();
+    let (_, stderr) = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("SIGTERM") && !stderr.contains("SIGHUP"), "{stderr}");
 }
 
 #[tokio::test]
