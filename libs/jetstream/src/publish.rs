@@ -9,7 +9,9 @@ use crate::{
     replies::{NoReply, Pending},
 };
 use agentforge_message_id::MsgId;
-use async_nats::{HeaderMap, Message, PublishErrorKind, StatusCode, Subject, header::NATS_MESSAGE_ID, jetstream};
+use async_nats::{
+    HeaderMap, HeaderValue, Message, PublishErrorKind, StatusCode, Subject, header::NATS_MESSAGE_ID, jetstream,
+};
 use bytes::Bytes;
 use jetstream::ErrorCode;
 use std::{
@@ -25,6 +27,12 @@ use tokio::{sync::Semaphore, time::Instant};
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// Publishes in flight of a [`Publisher`]: enough to fill a fast link, few enough to be kept in memory.
 pub const MAX_IN_FLIGHT: usize = 1024;
+
+/// Longest subject that is sent: the server ends a connection whose protocol line is longer than its
+/// max_control_line (4,096 by default), and that line also holds the reply subject and two sizes.
+const SUBJECT_BYTES_MAX: usize = 3_500;
+/// The server's word for a stream that was closed for good; the client has no name for it.
+const STREAM_SEALED: ErrorCode = ErrorCode(10_109);
 
 /// What the stream said about a message it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,12 +82,12 @@ pub enum Error {
         /// Where it was to go.
         subject: String,
     },
-    /// Anything else the server refuses.
+    /// Anything else the server refuses, or a message that NATS cannot carry at all.
     #[error("publish to {subject}: refused with {code}: {reason}")]
     Other {
         /// Where it was to go.
         subject: String,
-        /// The server's error code; 0 when the client refused.
+        /// The server's error code; 0 when it was never sent: subject or header are not valid.
         code: u64,
         /// In words.
         reason: String,
@@ -90,6 +98,17 @@ impl Error {
     /// Whether the same publish may succeed later. It must then use the same id.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Unavailable { .. } | Self::NoStream { .. })
+    }
+
+    /// Whether this very message can never be taken, wherever the stream and its server stand: it is too large,
+    /// or not valid. Then it must leave its line, or nothing behind it ever goes on. A refusal that would meet
+    /// any other message too (a sealed stream) is none of these: it passes when somebody mends the stream.
+    pub fn is_of_the_message(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } => true,
+            Self::Other { code, .. } => ErrorCode(*code) != STREAM_SEALED,
+            Self::Full { .. } | Self::Unavailable { .. } | Self::NoStream { .. } => false,
+        }
     }
 
     /// A stable short name, for labels.
@@ -131,10 +150,10 @@ pub async fn publish_within(
     limit: Duration,
 ) -> Result<Ack, Error> {
     let subject = subject.into();
-    headers.insert(NATS_MESSAGE_ID, id.as_str());
+    headers.insert(NATS_MESSAGE_ID, header_of(&subject, &id)?);
     let size = payload.len();
     let sent = nats.send_request(subject.clone(), Some(headers), payload, Instant::now() + limit, None).await;
-    let pending = sent.map_err(|e| not_sent(&subject, size, e))?;
+    let pending = sent.map_err(|e| not_sent(&subject, size, nats.max_payload(), e))?;
     PubAck { pending, subject, size }.await
 }
 
@@ -186,12 +205,12 @@ impl Publisher {
         limit: Duration,
     ) -> Result<PubAck, Error> {
         let subject = subject.into();
-        headers.insert(NATS_MESSAGE_ID, id.as_str());
+        headers.insert(NATS_MESSAGE_ID, header_of(&subject, &id)?);
         let size = payload.len();
         let permit = self.in_flight.clone().acquire_owned().await.expect("this semaphore is never closed");
         let deadline = Instant::now() + limit;
         let sent = self.nats.send_request(subject.clone(), Some(headers), payload, deadline, Some(permit)).await;
-        let pending = sent.map_err(|e| not_sent(&subject, size, e))?;
+        let pending = sent.map_err(|e| not_sent(&subject, size, self.nats.max_payload(), e))?;
         Ok(PubAck { pending, subject, size })
     }
 }
@@ -211,12 +230,37 @@ impl Future for PubAck {
         let reply = ready!(Pin::new(&mut self.pending).poll(cx));
         Poll::Ready(match reply {
             Ok(message) => read_ack(&self.subject, self.size, &message),
-            Err(no_reply) => Err(not_sent(&self.subject, self.size, SendError::NoReply(no_reply))),
+            Err(no_reply) => Err(not_sent(&self.subject, self.size, 0, SendError::NoReply(no_reply))),
         })
     }
 }
 
-fn not_sent(subject: &Subject, size: usize, error: SendError) -> Error {
+/// The id as a header, once the message is known to be one that NATS can carry. Text of strangers ends up in
+/// subjects and ids; the client panics at a header with a line break, and the server ends the connection at a
+/// line that is too long.
+fn header_of(subject: &Subject, id: &MsgId) -> Result<HeaderValue, Error> {
+    let refused = |reason: &str| Error::Other { subject: shown(subject), code: 0, reason: reason.to_owned() };
+    if subject.len() > SUBJECT_BYTES_MAX {
+        return Err(refused("the subject is too long"));
+    }
+    let is_token = |token: &str| {
+        !token.is_empty()
+            && !matches!(token, "*" | ">")
+            && token.bytes().all(|b| !b.is_ascii_whitespace() && !b.is_ascii_control())
+    };
+    if !subject.split('.').all(is_token) {
+        return Err(refused("invalid subject: tokens are not empty, no wildcards, and hold no white space"));
+    }
+    id.as_str().parse().map_err(|_| refused("the message id is no header: it holds a line break"))
+}
+
+/// A subject as an error tells it, cut where it is long.
+fn shown(subject: &Subject) -> String {
+    const SHOWN: usize = 200;
+    subject.chars().take(SHOWN).flat_map(char::escape_debug).collect()
+}
+
+fn not_sent(subject: &Subject, size: usize, max_payload: usize, error: SendError) -> Error {
     let subject = subject.to_string();
     let unavailable = |reason: &str| Error::Unavailable { subject: subject.clone(), reason: reason.to_owned() };
     match error {
@@ -224,7 +268,10 @@ fn not_sent(subject: &Subject, size: usize, error: SendError) -> Error {
         SendError::NoReply(NoReply::Lost) => unavailable("the connection broke before the acknowledgement"),
         SendError::NoReply(NoReply::TimedOut) => unavailable("no acknowledgement in time"),
         SendError::Refused(e) => match e.kind() {
-            PublishErrorKind::MaxPayloadExceeded => Error::TooLarge { subject, size, reason: e.to_string() },
+            PublishErrorKind::MaxPayloadExceeded => {
+                let reason = format!("the server takes {max_payload} with headers, max_payload in its configuration");
+                Error::TooLarge { subject, size, reason }
+            }
             PublishErrorKind::InvalidSubject => Error::Other { subject, code: 0, reason: e.to_string() },
             PublishErrorKind::Send => unavailable("the NATS client is closed"),
         },
@@ -260,15 +307,16 @@ fn read_ack(subject: &Subject, size: usize, message: &Message) -> Result<Ack, Er
     let answer: Answer = match serde_json::from_slice(&message.payload) {
         Ok(answer) => answer,
         Err(e) => {
+            // Somebody else answered; whether the stream has the message is not known.
             let reason = format!("the answer is no acknowledgement: {e}");
-            return Err(Error::Other { subject: subject.to_string(), code: 0, reason });
+            return Err(Error::Unavailable { subject: subject.to_string(), reason });
         }
     };
     match answer.error {
         Some(refusal) => Err(refused(subject.to_string(), size, refusal)),
         None if answer.stream.is_empty() || answer.seq == 0 => {
             let reason = "the answer names no stream or sequence".to_owned();
-            Err(Error::Other { subject: subject.to_string(), code: 0, reason })
+            Err(Error::Unavailable { subject: subject.to_string(), reason })
         }
         None => Ok(Ack { seq: answer.seq, stream: answer.stream, domain: answer.domain, duplicate: answer.duplicate }),
     }
@@ -325,12 +373,31 @@ mod tests {
             ),
             (r#"{"error":{"code":503,"err_code":10008,"description":"unavailable"}}"#, "unavailable", true),
             (r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"}}"#, "refused", false),
-            (r#"{"stream":"s"}"#, "refused", false),
-            ("no json", "refused", false),
+            (r#"{"error":{"code":400,"err_code":10109,"description":"sealed"}}"#, "refused", false),
+            (r#"{"stream":"s"}"#, "unavailable", true),
+            ("no json", "unavailable", true),
         ];
         for (payload, code, retryable) in cases {
             let error = answer(payload).unwrap_err();
             assert_eq!((error.code(), error.is_retryable()), (code, retryable), "{payload}");
+            let of_the_message = !retryable && !payload.contains("10109");
+            assert_eq!(error.is_of_the_message(), of_the_message, "{payload}");
+        }
+    }
+
+    #[test]
+    fn what_nats_cannot_carry_is_never_sent() {
+        let id = MsgId::outbox("plain");
+        for good in ["swarm.jobs.dev.default", "a", "tactical.markers.x%20y.1", "é.ü"] {
+            assert!(header_of(&good.into(), &id).is_ok(), "{good}");
+        }
+        let long = format!("a.{}", "x".repeat(SUBJECT_BYTES_MAX));
+        for bad in ["", "a..b", ".a", "a.", "a.*", "swarm.dlq.> *.x", "a.>", "a b", "a.b\r\nPUB c 0", &long] {
+            let error = header_of(&bad.into(), &id).unwrap_err();
+            assert!(error.is_of_the_message() && !error.is_retryable() && error.to_string().len() < 400, "{error}");
+        }
+        for bad in ["a\r\nb", "a\nb"] {
+            assert!(header_of(&"a".into(), &MsgId::outbox(bad)).unwrap_err().is_of_the_message());
         }
     }
 }

@@ -67,6 +67,9 @@ pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) 
             }
         }
         metrics::OUTBOX.set(&[], gauge.get() as f64);
+        if let Ok(parked) = app.store().parked_count().await {
+            metrics::OUTBOX_PARKED.set(&[], parked as f64);
+        }
         n += 1;
         if !pause(&stop, Duration::from_secs(1)).await {
             return Ok(());

@@ -84,6 +84,19 @@ pub const RELAY_HELD: Metric = Metric::gauge(
 pub const RELAY_PUBLISHED: Metric =
     Metric::counter("agentforge_relay_published_total", &["lane"], "Messages published with a PubAck, by lane.")
         .of(&[&["jobs", "outbox"]]);
+/// Never to be published.
+pub const RELAY_REFUSED: Metric = Metric::counter(
+    "agentforge_relay_refused_total",
+    &["lane", "reason"],
+    "Messages that left the relay because NATS can never take them (reason too_large or refused): jobs end failed, rows of the outbox are put aside.",
+)
+.of(&[&["jobs", "outbox"], &["too_large", "refused"]]);
+/// Rows put aside.
+pub const OUTBOX_PARKED: Metric = Metric::gauge(
+    "agentforge_outbox_parked",
+    &[],
+    "Events and dead letters put aside because NATS can never take them; retried or discarded by an operator.",
+);
 /// Jobs whose message was gone.
 pub const REPUBLISHED: Metric = Metric::counter(
     "agentforge_jobs_republished_total",
@@ -210,6 +223,8 @@ pub const ALL: &[Metric] = &[
     SUBMITS_REFUSED,
     RELAY_HELD,
     RELAY_PUBLISHED,
+    RELAY_REFUSED,
+    OUTBOX_PARKED,
     REPUBLISHED,
     REPORTS_INVALID,
     COMMIT_GROUP_SIZE,

@@ -59,6 +59,8 @@ pub trait Lane: Send + Sync + 'static {
 
     /// Its place in the order.
     fn seq(item: &Self::Item) -> i64;
+    /// What it is called in the log.
+    fn name(item: &Self::Item) -> String;
     /// Subject, id, headers and bytes.
     fn message(&self, item: &Self::Item) -> Message;
     /// Takes what the committer hands over; `None` when there is only a reason to look into the store.
@@ -69,6 +71,8 @@ pub trait Lane: Send + Sync + 'static {
     async fn next_due(&self) -> Result<Option<Micros>, store::Error>;
     /// The PubAck came. Waits while more publishes are settled than the store can note.
     async fn published(&self, item: Self::Item, ack: publish::Ack);
+    /// It can never be published: it leaves the line, with the reason. Waits as [`Lane::published`] does.
+    async fn refused(&self, item: Self::Item, error: &publish::Error);
     /// Gives claims back.
     async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
 }
@@ -111,7 +115,7 @@ pub struct Relay<L: Lane> {
     queue: BTreeMap<i64, Held<L::Item>>,
     scan_at: Instant,
     hold: Option<Hold>,
-    told: Option<Instant>,
+    told: Option<(&'static str, Instant)>,
 }
 
 struct Hold {
@@ -248,6 +252,20 @@ impl<L: Lane> Relay<L> {
                 self.release_hold();
                 self.lane.published(item, ack).await;
             }
+            Err(e) if e.is_of_the_message() => {
+                // Nothing behind it waits for what can never be.
+                warn!(
+                    lane = L::NAME,
+                    item = L::name(&item),
+                    code = e.code(),
+                    error = %e,
+                    "a message that can never be published leaves the relay"
+                );
+                metrics::RELAY_REFUSED.inc(&[L::NAME, e.code()]);
+                self.lane.backlog().let_go(1);
+                self.lane.refused(item, &e).await;
+                self.release_hold();
+            }
             Err(e) => {
                 let reason = if matches!(e, publish::Error::Full { .. }) { "full" } else { "unavailable" };
                 self.hold(reason, &e);
@@ -263,19 +281,13 @@ impl<L: Lane> Relay<L> {
             // The rest of one window fails together: that is one failure.
             Some(h) if h.until > Instant::now() => return,
             Some(h) => (h.pause * 2).min(HOLD.1),
-            None => {
-                if self.told.is_none_or(|t| t.elapsed() >= TELL_EVERY) {
-                    self.told = Some(Instant::now());
-                    warn!(
-                        lane = L::NAME,
-                        reason,
-                        error = %e,
-                        "the relay is held; accepted work waits in the database"
-                    );
-                }
-                HOLD.0
-            }
+            None => HOLD.0,
         };
+        // What is told is what holds it now: a reason that took the place of another is news.
+        if self.told.is_none_or(|(of, at)| of != reason || self.hold.is_none() && at.elapsed() >= TELL_EVERY) {
+            self.told = Some((reason, Instant::now()));
+            warn!(lane = L::NAME, reason, error = %e, "the relay is held; accepted work waits in the database");
+        }
         if let Some(h) = self.hold.as_ref().filter(|h| h.reason != reason) {
             metrics::RELAY_HELD.set(&[L::NAME, h.reason], 0.0);
         }

@@ -94,6 +94,15 @@ pub enum Change {
         /// When the PubAck came.
         at: Micros,
     },
+    /// Its message can never be published: NATS refuses it for good.
+    Refused {
+        /// The attempt whose message it is.
+        attempt: Attempt,
+        /// Why.
+        error: Box<JobError>,
+        /// When.
+        at: Micros,
+    },
     /// A worker began.
     Started(Started),
     /// A worker ended.
@@ -256,6 +265,26 @@ pub fn apply(
             job.state = State::Queued;
             job.queued_at = Some(*at);
             job.stream_seq = Some(*stream_seq);
+        }
+        Change::Refused { attempt, error, at } => {
+            fence(job, *attempt)?;
+            if job.state != State::Accepted {
+                return Err(Ignored::Passed);
+            }
+            job.state = State::Failed;
+            job.finished_at = Some(now);
+            job.error = Some((**error).clone());
+            effects.dead = Some(DeadReason::NotRetryable);
+            effects.attempt = Some(AttemptEffect {
+                attempt: *attempt,
+                outcome: "failed",
+                error: job.error.clone(),
+                worker: None,
+                delivery: 0,
+                started_at: None,
+                finished_at: *at,
+                retry_at: None,
+            });
         }
         Change::Started(s) => {
             fence(job, s.attempt)?;

@@ -9,6 +9,7 @@ mod house;
 mod links;
 mod oracle;
 mod order;
+mod poison;
 mod pressure;
 mod replicas;
 mod rubbish;

@@ -10,7 +10,7 @@ use std::process::Command;
 const CASES: [&str; 5] = ["fires", "quiet", "boundary", "missing series", "reset"];
 
 /// The alerts that there are to be, with their severity: one that goes missing is noticed here.
-const ALERTS: [(&str, &str); 25] = [
+const ALERTS: [(&str, &str); 26] = [
     ("SustainedNATSBacklogWarning", "warning"),
     ("SustainedNATSBacklogCritical", "critical"),
     ("NATSBacklogDrainSLOAtRisk", "critical"),
@@ -31,6 +31,7 @@ const ALERTS: [(&str, &str); 25] = [
     ("CertificateExpiringSoon", "warning"),
     ("DatabaseConnectionErrors", "critical"),
     ("DeadLettersGrowing", "warning"),
+    ("OutboxParked", "warning"),
     ("EdgeLinkDown", "warning"),
     ("EdgeReplayStalled", "critical"),
     ("EdgeBandwidthLow", "warning"),

@@ -8,9 +8,9 @@
 use super::{Handoff, Hub, OutboxGauge};
 use crate::error::Error;
 use crate::metrics;
-use crate::model::{NewJob, State};
+use crate::model::{JobError, NewJob, State};
 use crate::store::{
-    Changed, CommitContext, Committed, CreatedJob, EventMask, Group, OutboxRow, Outgoing, Owner, Store, Submit,
+    Changed, CommitContext, Committed, CreatedJob, EventMask, Group, OutboxRow, Outgoing, Owner, Park, Store, Submit,
     Submitted,
 };
 use crate::transition::{Backoff, Change, Ignored, ResultEffect};
@@ -127,8 +127,12 @@ enum Request {
 pub enum Lazy {
     /// The PubAck of an attempt came.
     Queued(JobId, Attempt, i64, Micros),
+    /// An attempt can never be published.
+    Refused(JobId, Attempt, Box<JobError>, Micros),
     /// The PubAck of an outbox row came.
     OutboxSent(i64),
+    /// A row of the outbox can never be published.
+    OutboxParked(Park),
 }
 
 /// Cheap to clone; all clones feed one loop.
@@ -324,11 +328,16 @@ impl CommitLoop {
 
     fn ride_along(g: &mut Gathered, kept: &[Lazy]) {
         for l in kept {
-            match *l {
-                Lazy::Queued(id, attempt, stream_seq, at) => {
+            match l {
+                &Lazy::Queued(id, attempt, stream_seq, at) => {
                     g.group.changes.push((id, Change::Queued { attempt, stream_seq, at }))
                 }
-                Lazy::OutboxSent(seq) => g.group.outbox_sent.push(seq),
+                Lazy::Refused(id, attempt, error, at) => {
+                    let change = Change::Refused { attempt: *attempt, error: error.clone(), at: *at };
+                    g.group.changes.push((*id, change));
+                }
+                Lazy::OutboxSent(seq) => g.group.outbox_sent.push(*seq),
+                Lazy::OutboxParked(park) => g.group.outbox_parked.push(park.clone()),
             }
         }
     }
@@ -413,7 +422,8 @@ impl CommitLoop {
         // Marks come last in the group; a mark for a stopped job means a message nobody needs.
         let marks = changes.split_off(asked.min(changes.len()));
         for ((mark, id), stream_seq) in marks.iter().zip(lazy_ids).zip(lazy_seqs) {
-            if matches!(mark, Err(Ignored::Stopped)) {
+            // A number of 0: it was refused, and the stream has nothing of it.
+            if matches!(mark, Err(Ignored::Stopped)) && *stream_seq != 0 {
                 let _ = self.orphans.send((*id, *stream_seq));
             }
         }

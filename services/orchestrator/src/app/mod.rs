@@ -6,6 +6,7 @@
 mod committer;
 mod hub;
 mod jobs;
+mod parked;
 mod schedules;
 
 pub(crate) use committer::Outlets;

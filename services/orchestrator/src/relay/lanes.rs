@@ -3,16 +3,22 @@
 use super::{Lane, Message, Shared};
 use crate::app::{Backlog, Committer, Handoff, Lazy};
 use crate::lanes::Lanes;
-use crate::store::{self, OutboxRow, Outgoing};
+use crate::model::JobError;
+use crate::store::{self, OutboxRow, Outgoing, Park};
 use agentforge_jetstream::{publish, subjects, trace};
 use agentforge_message_id::MsgId;
-use agentforge_proto::bus::JobMessage;
+use agentforge_proto::bus::{ErrorClass, JobMessage};
 use agentforge_proto::time::Micros;
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderValue};
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// As much of a message's id as the log has.
+const NAME_CHARS_MAX: usize = 200;
+/// Longest trace context or request id that becomes a header.
+const SOURCE_BYTES_MAX: usize = 512;
 
 /// Attempts on their way to `swarm.jobs.<mission>.<queue>`.
 pub struct JobLane {
@@ -40,6 +46,10 @@ impl Lane for JobLane {
 
     fn seq(item: &Outgoing) -> i64 {
         item.seq
+    }
+
+    fn name(o: &Outgoing) -> String {
+        format!("{}:{}", o.id, o.attempt)
     }
 
     fn message(&self, o: &Outgoing) -> Message {
@@ -90,6 +100,18 @@ impl Lane for JobLane {
         self.committer.mark(Lazy::Queued(o.id, o.attempt, seq, Micros::now())).await;
     }
 
+    async fn refused(&self, o: Outgoing, error: &publish::Error) {
+        let error = JobError {
+            class: ErrorClass::Validation,
+            message: format!(
+                "{error}; the message of this job can never be published as it is: pass large input by its address, \
+                 or raise the limit and redrive the job"
+            ),
+            log_tail: String::new(),
+        };
+        self.committer.mark(Lazy::Refused(o.id, o.attempt, Box::new(error), Micros::now())).await;
+    }
+
     async fn release(&self, items: Vec<Outgoing>) -> Result<(), store::Error> {
         if items.is_empty() {
             return Ok(());
@@ -100,12 +122,14 @@ impl Lane for JobLane {
     }
 }
 
-/// The trace and the request that a message goes back to.
+/// The trace and the request that a message goes back to. They are for those who follow a job: what is no
+/// header (workers' reports bring both) is left out, and the message goes without.
 fn add_source(headers: &mut HeaderMap, traceparent: Option<&str>, request_id: Option<&str>) {
-    if let Some(traceparent) = traceparent {
+    let value = |text: Option<&str>| text.filter(|t| t.len() <= SOURCE_BYTES_MAX)?.parse::<HeaderValue>().ok();
+    if let Some(traceparent) = value(traceparent) {
         headers.insert(trace::TRACEPARENT, traceparent);
     }
-    if let Some(request_id) = request_id {
+    if let Some(request_id) = value(request_id) {
         headers.insert(trace::REQUEST_ID, request_id);
     }
 }
@@ -141,6 +165,10 @@ impl Lane for OutboxLane {
 
     fn seq(item: &OutboxRow) -> i64 {
         item.seq
+    }
+
+    fn name(row: &OutboxRow) -> String {
+        row.msg_id.chars().take(NAME_CHARS_MAX).collect()
     }
 
     fn message(&self, row: &OutboxRow) -> Message {
@@ -179,6 +207,11 @@ impl Lane for OutboxLane {
 
     async fn published(&self, row: OutboxRow, _: publish::Ack) {
         self.committer.mark(Lazy::OutboxSent(row.seq)).await;
+    }
+
+    async fn refused(&self, row: OutboxRow, error: &publish::Error) {
+        let park = Park { seq: row.seq, code: error.code(), reason: error.to_string() };
+        self.committer.mark(Lazy::OutboxParked(park)).await;
     }
 
     async fn release(&self, _: Vec<OutboxRow>) -> Result<(), store::Error> {

@@ -6,7 +6,7 @@
 use crate::model::{AttemptRecord, DeadReason, NewJob, State};
 use crate::transition::Current;
 use agentforge_jetstream::subjects;
-use agentforge_message_id::{AgentId, Attempt};
+use agentforge_message_id::{AgentId, Attempt, Mission, Queue};
 use agentforge_proto::bus::{
     DeadAttempt, DeadJob, DeadLetterMessage, ErrorClass, EventError, JobEvent, JobEventData, Rejected,
 };
@@ -156,11 +156,13 @@ pub fn rejected_id(r: &Rejected) -> String {
     agentforge_message_id::MsgId::rejected(&r.stream, r.sequence, i128::from(r.stored_at_ns)).to_string()
 }
 
-/// Mission and queue that a subject `swarm.jobs.<mission>.<queue>` names, or `unknown`.
+/// Mission and queue that a subject `swarm.jobs.<mission>.<queue>` names, or `unknown`: the subject is what a
+/// worker says it was, and becomes a part of the letter's own.
 pub fn lane_of(subject: &str) -> (String, String) {
     let mut tokens = subject.split('.').skip(2);
-    let mut token = || tokens.next().filter(|t| t.len() <= 63 && !t.is_empty()).unwrap_or("unknown").to_owned();
-    (token(), token())
+    let mission = tokens.next().and_then(|t| Mission::new(t).ok()).map(|m| m.to_string());
+    let queue = tokens.next().and_then(|t| Queue::new(t).ok()).map(|q| q.to_string());
+    (mission.unwrap_or_else(|| "unknown".to_owned()), queue.unwrap_or_else(|| "unknown".to_owned()))
 }
 
 /// The dead letter of something that was no job.
@@ -199,7 +201,10 @@ mod tests {
     fn lanes_come_from_subjects_and_never_surprise() {
         assert_eq!(lane_of("swarm.jobs.dev.default"), ("dev".into(), "default".into()));
         assert_eq!(lane_of("swarm.jobs.dev"), ("dev".into(), "unknown".into()));
-        assert_eq!(lane_of(""), ("unknown".into(), "unknown".into()));
+        for rubbish in ["", "swarm.jobs.> *.x", "swarm.jobs.*.>", "swarm.jobs..", "swarm.jobs.a b.c\r\nd"] {
+            let (mission, queue) = lane_of(rubbish);
+            assert!(mission == "unknown" && (queue == "unknown" || queue == "x"), "{rubbish}: {mission} {queue}");
+        }
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub struct Group {
     pub rejects: Vec<Rejected>,
     /// Rows of the outbox whose PubAck came.
     pub outbox_sent: Vec<i64>,
+    /// Rows of the outbox that can never be published: they are put aside.
+    pub outbox_parked: Vec<Park>,
     /// Whether this process takes it upon itself to publish the new rows of the outbox.
     pub claim_outbox: bool,
 }
@@ -99,7 +101,7 @@ pub struct Group {
 impl Group {
     /// How many writes.
     pub fn len(&self) -> usize {
-        self.submits.len() + self.changes.len() + self.rejects.len() + self.outbox_sent.len()
+        self.submits.len() + self.changes.len() + self.rejects.len() + self.outbox_sent.len() + self.outbox_parked.len()
     }
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
@@ -109,6 +111,7 @@ impl Group {
     pub fn is_marks(&self) -> bool {
         self.submits.is_empty()
             && self.rejects.is_empty()
+            && self.outbox_parked.is_empty()
             && self.changes.iter().all(|(_, change)| matches!(change, Change::Queued { .. }))
     }
 }
@@ -262,6 +265,42 @@ pub struct OutboxRow {
     pub payload: Vec<u8>,
 }
 
+/// A row of the outbox on its way aside: no server would ever take it.
+#[derive(Clone, Debug)]
+pub struct Park {
+    /// Row number in the outbox.
+    pub seq: i64,
+    /// The kind of refusal, one word.
+    pub code: &'static str,
+    /// The refusal in words.
+    pub reason: String,
+}
+
+/// A message that was put aside.
+#[derive(Clone, Debug)]
+pub struct Parked {
+    /// Its number; the order of parking.
+    pub seq: i64,
+    /// When its row was written.
+    pub created_at: Micros,
+    /// When it was put aside.
+    pub parked_at: Micros,
+    /// Subject that it was for.
+    pub subject: String,
+    /// Its `Nats-Msg-Id`.
+    pub msg_id: String,
+    /// Size of its payload.
+    pub bytes: u64,
+    /// The kind of refusal, one word.
+    pub code: String,
+    /// The refusal in words.
+    pub reason: String,
+}
+
+/// Messages put aside that are kept; the oldest make room. Each may be as large as a message can be, and each
+/// dead letter is a row of its own beside.
+pub const PARKED_MAX: i64 = 1_000;
+
 /// A job that has been queued or running for long.
 #[derive(Clone, Debug)]
 pub struct StaleJob {
@@ -397,6 +436,14 @@ pub trait Store: Send + Sync + 'static {
         until: Micros,
         limit: u32,
     ) -> Result<Vec<OutboxRow>, Error>;
+    /// Messages that were put aside, newest first, before `before`.
+    async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error>;
+    /// How many there are.
+    async fn parked_count(&self) -> Result<u64, Error>;
+    /// Puts these, or all, back into the outbox; says how many there were.
+    async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error>;
+    /// Deletes these, or all; says how many there were.
+    async fn discard_parked(&self, which: Option<&[i64]>) -> Result<u64, Error>;
     /// Drops claims of processes that are gone: all claims but `owner`'s where the store is not shared.
     async fn release_orphans(&self, owner: &Owner) -> Result<(), Error>;
     /// Jobs accepted and not yet published (the outbox that OUTBOX_MAX bounds), retries and `run_at` included.

@@ -480,6 +480,7 @@ fn record(a: &AttemptEffect) -> AttemptRecord {
 fn moment(change: &Change, now: Micros) -> Micros {
     match change {
         Change::Queued { at, .. }
+        | Change::Refused { at, .. }
         | Change::Cancel { at }
         | Change::Expire { at }
         | Change::Redrive { at }

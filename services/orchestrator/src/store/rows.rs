@@ -135,7 +135,7 @@ macro_rules! readers {
         use $crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule};
         use $crate::store::fault::Fault;
         use $crate::store::rows as read;
-        use $crate::store::{OutboxRow, Outgoing, StaleJob};
+        use $crate::store::{OutboxRow, Outgoing, Parked, StaleJob};
         use $crate::transition::Current;
 
         /// The columns of one row, taken from left to right.
@@ -268,6 +268,21 @@ macro_rules! readers {
         pub(super) fn outbox_row(row: &$row) -> Result<OutboxRow, Fault> {
             let mut c = Columns::of(row);
             Ok(OutboxRow { seq: c.take()?, subject: c.take()?, msg_id: c.take()?, payload: c.take()? })
+        }
+
+        /// Reads `seq, created_at, parked_at, subject, msg_id, bytes, code, reason`.
+        pub(super) fn parked(row: &$row) -> Result<Parked, Fault> {
+            let mut c = Columns::of(row);
+            Ok(Parked {
+                seq: c.take()?,
+                created_at: Micros(c.take()?),
+                parked_at: Micros(c.take()?),
+                subject: c.take()?,
+                msg_id: c.take()?,
+                bytes: c.take::<i64>()?.unsigned_abs(),
+                code: c.take()?,
+                reason: c.take()?,
+            })
         }
 
         /// Reads `id, attempt, state, stream_seq, checked_at`.

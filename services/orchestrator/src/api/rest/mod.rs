@@ -13,6 +13,7 @@ mod edge;
 mod extract;
 mod jobs;
 mod openapi;
+mod outbox;
 mod problem;
 mod schedules;
 mod slo;
@@ -72,6 +73,9 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(jobs::cancel))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::redrive))
+        .routes(routes!(outbox::list))
+        .routes(routes!(outbox::retry))
+        .routes(routes!(outbox::discard))
         .routes(routes!(schedules::create, schedules::list))
         .routes(routes!(schedules::read, schedules::delete))
         .routes(routes!(schedules::pause))

@@ -11,6 +11,7 @@ pub(super) const STEPS: &[migrate::Step] = &[
     (1, "init", include_str!("migrations/0001_init.sql")),
     (2, "slo", include_str!("migrations/0002_slo.sql")),
     (3, "request_id", include_str!("migrations/0003_request_id.sql")),
+    (4, "relay", include_str!("migrations/0004_relay.sql")),
 ];
 
 /// What our connections call themselves.

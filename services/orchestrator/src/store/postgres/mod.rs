@@ -8,6 +8,7 @@ mod backup;
 mod claims;
 mod commit;
 mod connection;
+mod parked;
 mod read;
 mod readers;
 mod schedules;
@@ -19,7 +20,7 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxRow, Outgoing, Owner,
-    Page, StaleJob, Store, fault::Fault,
+    Page, Parked, StaleJob, Store, fault::Fault,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::slo::{Bucket, Finished, Unit};
@@ -100,6 +101,18 @@ impl Store for PostgresStore {
         limit: u32,
     ) -> Result<Vec<OutboxRow>, Error> {
         asked("claim the outbox", claims::claim_outbox(&self.pool, owner, now, until, limit).await)
+    }
+    async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error> {
+        asked("list messages put aside", parked::page(&self.pool, before, limit).await)
+    }
+    async fn parked_count(&self) -> Result<u64, Error> {
+        asked("count messages put aside", parked::count(&self.pool).await)
+    }
+    async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error> {
+        asked("put messages back into the outbox", parked::unpark(&self.pool, which).await)
+    }
+    async fn discard_parked(&self, which: Option<&[i64]>) -> Result<u64, Error> {
+        asked("discard messages put aside", parked::discard(&self.pool, which).await)
     }
     async fn release_orphans(&self, _owner: &Owner) -> Result<(), Error> {
         // Whose claims are orphaned, no replica can know: they run out.

@@ -285,7 +285,7 @@ pub(super) async fn outbox(
         }
     }
     if !group.outbox_sent.is_empty() {
-        query("DELETE FROM outbox WHERE seq = ANY($1)").bind(&group.outbox_sent).execute(c).await?;
+        query("DELETE FROM outbox WHERE seq = ANY($1)").bind(&group.outbox_sent).execute(&mut *c).await?;
     }
-    Ok(())
+    super::parked::park(c, &group.outbox_parked, ctx.now).await
 }

@@ -1,6 +1,7 @@
 //! The hot path: one group, one transaction, about a dozen statements whatever its size.
 
 use super::connection::Writer;
+use super::parked::{PARK, SHORTEN};
 use super::readers::{self, Columns};
 use super::sql::{Args, Script};
 use super::statements::{
@@ -12,7 +13,7 @@ use crate::model::{Job, JobError, NewJob};
 use crate::store::fault::Fault;
 use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Taken, Touched, Write};
 use crate::store::rows;
-use crate::store::{CommitContext, Committed, Group, OutboxRow, events};
+use crate::store::{CommitContext, Committed, Group, OutboxRow, PARKED_MAX, events};
 use crate::transition::{AttemptEffect, Current, ResultEffect};
 use agentforge_message_id::JobId;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -235,6 +236,11 @@ fn write_outbox(script: &mut Script, new: &[OutboxRow], group: &Group, ctx: &Com
         a.text(&m.subject).text(&m.msg_id).push(m.payload.clone());
     });
     DELETE_OUTBOX.add(script, &group.outbox_sent, |a, seq| _ = a.push(*seq));
+    PARK.add(script, &group.outbox_parked, |a, p| _ = a.push(p.seq).push(ctx.now.0).text(p.code).text(&p.reason));
+    DELETE_OUTBOX.add(script, &group.outbox_parked, |a, p| _ = a.push(p.seq));
+    if !group.outbox_parked.is_empty() {
+        SHORTEN.add(script, &[PARKED_MAX], |a, kept| _ = a.push(*kept));
+    }
 }
 
 pub(super) fn push_id(a: &mut Args, id: &JobId) {

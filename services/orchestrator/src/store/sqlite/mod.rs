@@ -8,6 +8,7 @@ mod backup;
 mod claims;
 mod commit;
 mod connection;
+mod parked;
 mod read;
 mod readers;
 mod recent;
@@ -22,7 +23,7 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxRow, Outgoing, Owner,
-    Page, StaleJob, Store, fault::Fault,
+    Page, Parked, StaleJob, Store, fault::Fault,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::slo::{Bucket, Finished, Unit};
@@ -124,6 +125,22 @@ impl Store for SqliteStore {
         let mut w = self.connections.writer().await?;
         let done = claims::claim_outbox(&mut w, owner, now, until, limit).await;
         w.settle("claim the outbox", done)
+    }
+    async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error> {
+        Self::asked("list messages put aside", parked::page(&self.connections.readers, before, limit).await)
+    }
+    async fn parked_count(&self) -> Result<u64, Error> {
+        Self::asked("count messages put aside", parked::count(&self.connections.readers).await)
+    }
+    async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = parked::unpark(&mut w, which).await;
+        w.settle("put messages back into the outbox", done)
+    }
+    async fn discard_parked(&self, which: Option<&[i64]>) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = parked::discard(&mut w, which).await;
+        w.settle("discard messages put aside", done)
     }
     async fn release_orphans(&self, owner: &Owner) -> Result<(), Error> {
         let mut w = self.connections.writer().await?;

@@ -1,9 +1,9 @@
 //! Claims: nobody publishes what another publishes, and nothing is forgotten.
 
 use super::world::*;
-use agentforge_orchestrator::model::{NewJob, State};
-use agentforge_orchestrator::store::{Group, Owner, PAGE_BYTES_MAX, Submit};
-use agentforge_orchestrator::transition::Change;
+use agentforge_orchestrator::model::{DeadReason, JobError, NewJob, State};
+use agentforge_orchestrator::store::{Group, Owner, PAGE_BYTES_MAX, PARKED_MAX, Park, Submit};
+use agentforge_orchestrator::transition::{Change, Ignored};
 use agentforge_proto::bus::ErrorClass;
 use agentforge_proto::time::Micros;
 use std::collections::HashSet;
@@ -167,4 +167,88 @@ pub async fn the_next_due_moment_counts_claims_and_the_future(w: &World) {
     assert_eq!(w.store.next_due().await.unwrap(), Some(Micros(500)));
     w.change(12, ids[0], Change::Cancel { at: Micros(12) }).await.unwrap();
     assert_eq!(w.store.accepted_count().await.unwrap(), 1);
+}
+
+/// A message that no server takes makes room for those behind it, and waits for an operator.
+pub async fn parked_messages_are_kept_apart_and_come_back(w: &World) {
+    w.submit_many(10, 5).await;
+    let rows = w.store.claim_outbox(&w.owner, Micros(10 + CLAIM), Micros(10 + 2 * CLAIM), 10).await.unwrap();
+    let park = |seq, reason: &str| Park { seq, code: "too_large", reason: reason.to_owned() };
+    let outbox_parked = vec![park(rows[0].seq, "one"), park(rows[2].seq, "t\0wo"), park(987_654, "not there")];
+    w.commit(20, Group { outbox_parked: outbox_parked.clone(), outbox_sent: vec![rows[1].seq], ..Group::default() })
+        .await;
+    // A mark that is made twice is made once.
+    w.commit(21, Group { outbox_parked, ..Group::default() }).await;
+    let left = w.outbox().await;
+    assert_eq!(left.iter().map(|r| r.seq).collect::<Vec<_>>(), [rows[3].seq, rows[4].seq]);
+
+    let parked = w.store.parked(None, 10).await.unwrap();
+    assert_eq!((parked.len(), w.store.parked_count().await.unwrap()), (2, 2));
+    let (newer, older) = (&parked[0], &parked[1]);
+    assert_eq!((&older.subject, &older.msg_id, &*older.reason), (&rows[0].subject, &rows[0].msg_id, "one"));
+    assert_eq!(
+        (older.bytes, older.parked_at, older.created_at),
+        (rows[0].payload.len() as u64, Micros(20), Micros(10))
+    );
+    assert_eq!((&newer.msg_id, &*newer.code), (&rows[2].msg_id, "too_large"));
+    assert_eq!(w.store.parked(Some(newer.seq), 10).await.unwrap().len(), 1);
+
+    assert_eq!(w.store.unpark(Some(&[older.seq, 987_654])).await.unwrap(), 1);
+    let back = w.store.claim_outbox(&w.owner, Micros(30), Micros(30 + CLAIM), 10).await.unwrap();
+    assert_eq!(back.iter().map(|r| (&r.msg_id, &r.payload)).collect::<Vec<_>>(), [(&rows[0].msg_id, &rows[0].payload)]);
+    assert_eq!(w.store.discard_parked(None).await.unwrap(), 1);
+    assert_eq!(w.store.parked_count().await.unwrap(), 0);
+    // Row numbers go on rising after a retry.
+    w.submit_many(40, 1).await;
+    assert!(w.outbox().await.last().unwrap().seq > back[0].seq);
+}
+
+/// Nobody looks after them for a year: the newest are kept.
+pub async fn parked_messages_are_bounded(w: &World) {
+    let n = usize::try_from(PARKED_MAX).unwrap() + 20;
+    w.submit_many(10, n).await;
+    let mut parked = 0;
+    loop {
+        let now = Micros(10 + CLAIM);
+        let rows = w.store.claim_outbox(&w.owner, now, Micros(now.0 + CLAIM), 300).await.unwrap();
+        if rows.is_empty() {
+            break;
+        }
+        parked += rows.len();
+        let outbox_parked =
+            rows.iter().map(|r| Park { seq: r.seq, code: "refused", reason: r.seq.to_string() }).collect();
+        w.commit(20, Group { outbox_parked, ..Group::default() }).await;
+    }
+    assert_eq!(parked, n);
+    assert_eq!(w.store.parked_count().await.unwrap(), PARKED_MAX.unsigned_abs());
+    let newest = w.store.parked(None, 1).await.unwrap();
+    assert_eq!(w.store.discard_parked(Some(&[newest[0].seq])).await.unwrap(), 1);
+}
+
+/// The attempt is over, with its reason; and only once, and not for a message that went out after all.
+pub async fn a_refused_attempt_ends_its_job_with_a_letter(w: &World) {
+    let id = w.submit_many(10, 1).await[0];
+    let refused = |n: u32| Change::Refused {
+        attempt: attempt(n),
+        error: Box::new(JobError {
+            class: ErrorClass::Validation,
+            message: "too large".into(),
+            log_tail: String::new(),
+        }),
+        at: Micros(20),
+    };
+    assert_eq!(w.change(20, id, refused(2)).await.unwrap_err(), Ignored::OtherAttempt);
+    let changed = w.change(20, id, refused(1)).await.unwrap();
+    assert_eq!((changed.job.state, changed.dead), (State::Failed, Some(DeadReason::NotRetryable)));
+    assert_eq!(w.change(21, id, refused(1)).await.unwrap_err(), Ignored::Final);
+    let job = w.store.job(id).await.unwrap().unwrap();
+    assert_eq!((job.state, job.error.unwrap().message), (State::Failed, "too large".into()));
+    let attempts = w.store.attempts(id).await.unwrap();
+    assert_eq!((attempts.len(), attempts[0].outcome.as_str(), attempts[0].delivery), (1, "failed", 0));
+    assert!(w.claim(1_000_000, 10).await.is_empty(), "nothing is left to publish");
+    // Once the limit is raised it can be put back.
+    w.change(30, id, Change::Redrive { at: Micros(30) }).await.unwrap();
+    assert_eq!(w.claim(31, 10).await.len(), 1);
+    w.change(32, id, queued(2, 32)).await.unwrap();
+    assert_eq!(w.change(33, id, refused(2)).await.unwrap_err(), Ignored::Passed);
 }

@@ -66,7 +66,10 @@ conformance! {
         a_claim_takes_no_more_than_it_can_carry,
         the_outbox_is_claimed_in_order_and_emptied_by_pubacks,
         concurrent_relays_send_each_message_once,
-        the_next_due_moment_counts_claims_and_the_future;
+        the_next_due_moment_counts_claims_and_the_future,
+        parked_messages_are_kept_apart_and_come_back,
+        parked_messages_are_bounded,
+        a_refused_attempt_ends_its_job_with_a_letter;
     lists:
         filters_narrow_and_cursors_walk,
         labels_are_matched_all_at_once,

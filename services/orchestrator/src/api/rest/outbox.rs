@@ -1,0 +1,59 @@
+//! Messages that were put aside, over REST: list, retry, discard.
+
+use super::extract::{JsonBody, Query};
+use super::types::{ParkedAnswer, ParkedBody, ParkedList};
+use super::{Api, Problem, json};
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use http::StatusCode;
+
+/// List messages that were put aside
+///
+/// Events and dead letters that NATS can never take as they are: too large for the server's max_payload, or for a
+/// subject that is none. Newest first. What goes on meanwhile is everything else.
+#[utoipa::path(
+    get, path = "/v1/outbox/parked", tag = "Outbox", operation_id = "ListParkedMessages",
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+    ),
+    responses((status = 200, description = "A page of messages", body = ParkedList))
+)]
+pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["limit", "cursor"])?;
+    let page = api.app.parked(query.limit()?, query.one("cursor")?.as_deref()).await?;
+    let messages = page.items.into_iter().map(Into::into).collect();
+    json(StatusCode::OK, &ParkedList { messages, next_cursor: page.next })
+}
+
+/// Publish messages that were put aside once more
+///
+/// They go back into the outbox, under the ids that they had. Those that are still refused come back here.
+#[utoipa::path(
+    post, path = "/v1/outbox/parked/retry", tag = "Outbox", operation_id = "RetryParkedMessages",
+    request_body = ParkedBody,
+    responses((status = 200, description = "How many there were", body = ParkedAnswer))
+)]
+pub(crate) async fn retry(
+    State(api): State<Api>,
+    JsonBody(body, _held): JsonBody<ParkedBody>,
+) -> Result<Response, Problem> {
+    let messages = api.app.retry_parked(body.which()?).await?;
+    json(StatusCode::OK, &ParkedAnswer { messages })
+}
+
+/// Discard messages that were put aside
+///
+/// They are deleted and never published. A job's dead letter stays in the list of dead letters.
+#[utoipa::path(
+    post, path = "/v1/outbox/parked/discard", tag = "Outbox", operation_id = "DiscardParkedMessages",
+    request_body = ParkedBody,
+    responses((status = 200, description = "How many there were", body = ParkedAnswer))
+)]
+pub(crate) async fn discard(
+    State(api): State<Api>,
+    JsonBody(body, _held): JsonBody<ParkedBody>,
+) -> Result<Response, Problem> {
+    let messages = api.app.discard_parked(body.which()?).await?;
+    json(StatusCode::OK, &ParkedAnswer { messages })
+}

@@ -1,0 +1,40 @@
+//! Messages of the outbox that were put aside: what an operator can do about them.
+
+use super::{App, Page, page, page_limit};
+use crate::error::Error;
+use crate::store::Parked;
+use tracing::info;
+
+impl App {
+    /// Messages that were put aside, newest first.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `unavailable`.
+    pub async fn parked(&self, limit: u32, cursor: Option<&str>) -> Result<Page<Parked>, Error> {
+        let limit = page_limit(limit)?;
+        let wrong = |_| Error::field("cursor", "cursor is not one that a listing gave; start without it");
+        let before = cursor.filter(|c| !c.is_empty()).map(str::parse).transpose().map_err(wrong)?;
+        let items = self.store().parked(before, limit + 1).await?;
+        Ok(page(items, limit, |p| p.seq.to_string()))
+    }
+
+    /// Puts messages back into the outbox: these, or all. The relay finds them at its next look.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn retry_parked(&self, which: Option<Vec<i64>>) -> Result<u64, Error> {
+        let messages = self.store().unpark(which.as_deref()).await?;
+        info!(messages, "messages that were put aside are published once more");
+        Ok(messages)
+    }
+
+    /// Deletes messages that were put aside: these, or all.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn discard_parked(&self, which: Option<Vec<i64>>) -> Result<u64, Error> {
+        let messages = self.store().discard_parked(which.as_deref()).await?;
+        info!(messages, "messages that were put aside are discarded");
+        Ok(messages)
+    }
+}

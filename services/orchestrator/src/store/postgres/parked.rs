@@ -1,0 +1,70 @@
+//! Messages of the outbox that were put aside.
+
+use super::readers;
+use super::text::clean;
+use crate::store::fault::Fault;
+use crate::store::{PARKED_MAX, Park, Parked};
+use agentforge_proto::time::Micros;
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{query, query_scalar};
+
+/// Puts rows of the outbox aside, and keeps the newest of all.
+pub(super) async fn park(c: &mut PgConnection, parks: &[Park], now: Micros) -> Result<(), Fault> {
+    if parks.is_empty() {
+        return Ok(());
+    }
+    query(
+        "WITH gone AS (DELETE FROM outbox WHERE seq = ANY($1) RETURNING seq, created_at, subject, msg_id, payload) \
+         INSERT INTO outbox_parked (created_at, parked_at, subject, msg_id, code, reason, payload) \
+         SELECT gone.created_at, $2, gone.subject, gone.msg_id, n.code, n.reason, gone.payload \
+         FROM UNNEST($1::bigint[], $3::text[], $4::text[]) AS n (seq, code, reason) JOIN gone ON gone.seq = n.seq \
+         ORDER BY gone.seq",
+    )
+    .bind(parks.iter().map(|p| p.seq).collect::<Vec<_>>())
+    .bind(now.0)
+    .bind(parks.iter().map(|p| p.code).collect::<Vec<_>>())
+    .bind(parks.iter().map(|p| clean(&p.reason)).collect::<Vec<_>>())
+    .execute(&mut *c)
+    .await?;
+    // By number: one that was retried or discarded has used its number up.
+    query("DELETE FROM outbox_parked WHERE seq <= (SELECT max(seq) FROM outbox_parked) - $1")
+        .bind(PARKED_MAX)
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn page(pool: &PgPool, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Fault> {
+    let rows = query(
+        "SELECT seq, created_at, parked_at, subject, msg_id, length(payload)::bigint, code, reason FROM outbox_parked \
+         WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
+    )
+    .bind(before.unwrap_or(i64::MAX))
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(readers::parked).collect()
+}
+
+pub(super) async fn count(pool: &PgPool) -> Result<u64, Fault> {
+    let n: i64 = query_scalar("SELECT count(*) FROM outbox_parked").fetch_one(pool).await?;
+    Ok(n.unsigned_abs())
+}
+
+pub(super) async fn unpark(pool: &PgPool, which: Option<&[i64]>) -> Result<u64, Fault> {
+    let done = query(
+        "WITH gone AS (DELETE FROM outbox_parked WHERE $1::bigint[] IS NULL OR seq = ANY($1) \
+           RETURNING seq, created_at, subject, msg_id, payload) \
+         INSERT INTO outbox (claim_until, created_at, subject, msg_id, payload) \
+         SELECT 0, created_at, subject, msg_id, payload FROM gone ORDER BY seq",
+    )
+    .bind(which)
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+pub(super) async fn discard(pool: &PgPool, which: Option<&[i64]>) -> Result<u64, Fault> {
+    let done = query("DELETE FROM outbox_parked WHERE $1::bigint[] IS NULL OR seq = ANY($1)");
+    Ok(done.bind(which).execute(pool).await?.rows_affected())
+}

@@ -1,0 +1,82 @@
+//! Messages of the outbox that were put aside.
+
+use super::connection::Writer;
+use super::readers;
+use super::sql::Batch;
+use crate::store::Parked;
+use crate::store::fault::Fault;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{Connection as _, query, query_as, query_scalar};
+use std::sync::LazyLock;
+
+/// Rows on their way aside; each is a row of the outbox, whose delete follows in the same script.
+pub(super) static PARK: LazyLock<Batch> = LazyLock::new(|| {
+    Batch::with(
+        "seq, parked_at, code, reason",
+        "INSERT INTO outbox_parked (created_at, parked_at, subject, msg_id, code, reason, payload) \
+         SELECT o.created_at, n.parked_at, o.subject, o.msg_id, n.code, n.reason, o.payload \
+         FROM n JOIN outbox AS o ON o.seq = n.seq ORDER BY o.seq",
+    )
+});
+
+/// Keeps the newest, by number: one that was retried or discarded has used its number up.
+pub(super) static SHORTEN: LazyLock<Batch> = LazyLock::new(|| {
+    Batch::with(
+        "kept",
+        "DELETE FROM outbox_parked WHERE seq <= (SELECT max(seq) FROM outbox_parked) - (SELECT max(kept) FROM n)",
+    )
+});
+
+pub(super) async fn page(pool: &SqlitePool, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Fault> {
+    let rows = query(
+        "SELECT seq, created_at, parked_at, subject, msg_id, length(payload), code, reason FROM outbox_parked \
+         WHERE seq < ? ORDER BY seq DESC LIMIT ?",
+    )
+    .bind(before.unwrap_or(i64::MAX))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(readers::parked).collect()
+}
+
+pub(super) async fn count(pool: &SqlitePool) -> Result<u64, Fault> {
+    let n: i64 = query_scalar("SELECT count(*) FROM outbox_parked").fetch_one(pool).await?;
+    Ok(n.unsigned_abs())
+}
+
+/// The rows named, or all.
+const NAMED: &str = "SELECT seq FROM outbox_parked \
+    WHERE ?1 IS NULL OR seq IN (SELECT value FROM json_each(?1)) ORDER BY seq";
+
+fn list(which: Option<&[i64]>) -> Option<String> {
+    which.map(|seqs| serde_json::to_string(seqs).expect("numbers are always JSON"))
+}
+
+pub(super) async fn unpark(w: &mut Writer, which: Option<&[i64]>) -> Result<u64, Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    let seqs: Vec<i64> = query_scalar(NAMED).bind(list(which)).fetch_all(&mut *tx).await?;
+    for seq in &seqs {
+        query(
+            "INSERT INTO outbox (seq, claim_until, created_at, subject, msg_id, payload) \
+             SELECT ?1, 0, created_at, subject, msg_id, payload FROM outbox_parked WHERE seq = ?2",
+        )
+        .bind(w.next_outbox)
+        .bind(seq)
+        .execute(&mut *tx)
+        .await?;
+        w.next_outbox += 1;
+        query("DELETE FROM outbox_parked WHERE seq = ?").bind(seq).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(seqs.len() as u64)
+}
+
+pub(super) async fn discard(w: &mut Writer, which: Option<&[i64]>) -> Result<u64, Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    let seqs: Vec<(i64,)> = query_as(NAMED).bind(list(which)).fetch_all(&mut *tx).await?;
+    for (seq,) in &seqs {
+        query("DELETE FROM outbox_parked WHERE seq = ?").bind(seq).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(seqs.len() as u64)
+}
