@@ -1,11 +1,15 @@
-//! Who a caller is and whether it may come in: certificate, token, the address behind a proxy. Pure.
+//! Who a caller is and whether it may come in: certificate, token, page, the address behind a proxy. Pure.
 //!
 //! Headers that speak for a caller (X-Forwarded-For, client certificates) count only when the peer is a
 //! proxy that the settings name; anybody else may write them as they like.
 
-use crate::config::Access;
+use crate::{
+    config::Access,
+    forwarded,
+    origin::{self, Foreign, Way},
+};
 use agentforge_config::{ExposeSecret, Secret};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
 use subtle::ConstantTimeEq;
 
@@ -16,11 +20,9 @@ pub const SUBPROTOCOL: &str = "agentforge.v1";
 /// The subprotocol that carries a token, before it.
 const SUBPROTOCOL_TOKEN: &str = "bearer.";
 /// Headers in which proxies tell that a client's certificate was verified.
-const CERTIFICATE_HEADERS: [&str; 3] = ["ssl-client-verify", "x-ssl-client-verify", "x-client-verify"];
+pub const CERTIFICATE_HEADERS: [&str; 3] = ["ssl-client-verify", "x-ssl-client-verify", "x-client-verify"];
 /// What they say then.
 const VERIFIED: &[u8] = b"SUCCESS";
-/// The addresses a request went through.
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl Access {
     fn trusts(&self, peer: IpAddr) -> bool {
@@ -28,22 +30,42 @@ impl Access {
         self.trusted_proxies.iter().any(|net| net.contains(peer))
     }
 
-    /// The address a request comes from: the peer's, or, behind trusted proxies, the last one in
-    /// X-Forwarded-For that is not a trusted proxy itself.
+    /// The address whose caps a request is under.
     pub fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
-        let mut address = peer.ip().to_canonical();
-        // Later headers and later entries are nearer.
-        let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
-        for entry in values.iter().rev().flat_map(|value| value.rsplit(',')) {
-            if !self.trusts(address) {
-                break;
-            }
-            match entry.trim().parse::<IpAddr>() {
-                Ok(next) => address = next.to_canonical(),
-                Err(_) => break,
-            }
+        forwarded::household(forwarded::address(peer.ip(), headers, &self.trusted_proxies))
+    }
+
+    /// The origin of the page that asks, where it is another one that may; `None` for all that need no word
+    /// of it.
+    ///
+    /// # Errors
+    /// [`Foreign::Page`].
+    pub fn page<'a>(&self, peer: SocketAddr, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, Foreign> {
+        let way = Way { is_tls: self.is_tls, is_proxied: self.trusts(peer.ip()) };
+        origin::page(headers, way, &self.allowed_origins)
+    }
+
+    /// Where reading asks for nothing, the name by which this port is called must be one of its own.
+    ///
+    /// # Errors
+    /// [`Foreign::Name`].
+    pub fn is_named_for_reading(&self, headers: &HeaderMap) -> Result<(), Foreign> {
+        self.is_named(self.read_tokens.is_none() && !self.needs_certificate, headers)
+    }
+
+    /// The same for publishing.
+    ///
+    /// # Errors
+    /// [`Foreign::Name`].
+    pub fn is_named_for_publishing(&self, headers: &HeaderMap) -> Result<(), Foreign> {
+        self.is_named(self.publish_is_open, headers)
+    }
+
+    fn is_named(&self, is_open: bool, headers: &HeaderMap) -> Result<(), Foreign> {
+        match is_open && self.is_local && !origin::is_own_name(headers, &self.allowed_origins) {
+            true => Err(Foreign::Name),
+            false => Ok(()),
         }
-        address
     }
 
     /// Whether the certificate that is asked for is there.
@@ -51,22 +73,25 @@ impl Access {
         if !self.needs_certificate || of_connection {
             return true;
         }
-        // Two values could be one of the proxy and one of the caller.
-        let says = |name: &str| {
-            let mut values = headers.get_all(name).iter();
-            values.next().is_some_and(|value| value.as_bytes() == VERIFIED) && values.next().is_none()
+        // Two values could be one of the proxy and one of the caller; so could two names.
+        let names: &[&str] = match &self.certificate_header {
+            Some(name) => &[name],
+            None => &CERTIFICATE_HEADERS,
         };
-        self.trusts(peer.ip()) && CERTIFICATE_HEADERS.into_iter().any(says)
+        let mut said = names.iter().flat_map(|name| headers.get_all(*name).iter()).peekable();
+        let is_told = said.peek().is_some();
+        let are_single = names.iter().all(|name| headers.get_all(*name).iter().count() <= 1);
+        self.trusts(peer.ip()) && is_told && are_single && said.all(|value| value.as_bytes() == VERIFIED)
     }
 
-    /// Whether a stream's caller has a token, where one is asked for.
-    pub fn may_read(&self, headers: &HeaderMap) -> bool {
+    /// Whether a stream's caller has a token, where one is asked for. `is_foreign` is a page that may not come.
+    pub fn may_read(&self, headers: &HeaderMap, is_foreign: bool) -> bool {
         let Some(tokens) = &self.read_tokens else { return true };
         let is_one = |given: &str| is_one_of(given, tokens);
         bearer(headers).is_some_and(is_one)
             || subprotocols(headers).filter_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN)).any(is_one)
-            // A cookie is sent by pages of any origin: only our own may use it.
-            || (is_same_origin(headers) && cookies(headers).any(is_one))
+            // A cookie is sent by pages of any origin.
+            || (!is_foreign && cookies(headers).any(is_one))
     }
 
     /// Whether a caller may publish.
@@ -105,19 +130,10 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     pairs.filter(|(name, _)| *name == COOKIE).map(|(_, value)| value)
 }
 
-/// No Origin is no browser, or a page of our own.
-fn is_same_origin(headers: &HeaderMap) -> bool {
-    let text = |name: HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
-    match (text(header::ORIGIN), text(header::HOST)) {
-        (None, _) => true,
-        (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, o)| o.eq_ignore_ascii_case(host)),
-        (Some(_), None) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderName;
 
     fn access() -> Access {
         Access {
@@ -125,7 +141,11 @@ mod tests {
             publish_token: Some("three".to_owned().into()),
             publish_is_open: false,
             needs_certificate: true,
+            certificate_header: None,
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+            allowed_origins: Vec::new(),
+            is_local: false,
+            is_tls: false,
         }
     }
 
@@ -139,25 +159,6 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_speak_for_others() {
-        for (peer, forwarded, address) in [
-            ("192.0.2.1:1", "203.0.113.9", "192.0.2.1"),
-            ("10.0.0.1:1", "203.0.113.9", "203.0.113.9"),
-            ("10.0.0.1:1", "6.6.6.6, 203.0.113.9", "203.0.113.9"),
-            ("10.0.0.1:1", "6.6.6.6, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
-            ("10.0.0.1:1", "203.0.113.9, nonsense", "10.0.0.1"),
-            ("10.0.0.1:1", "", "10.0.0.1"),
-            ("[::ffff:10.0.0.1]:1", "2001:db8::7", "2001:db8::7"),
-            ("[fd00::1]:1", "::ffff:203.0.113.9", "203.0.113.9"),
-        ] {
-            let given = headers(&[("x-forwarded-for", forwarded)]);
-            assert_eq!(access().address(peer.parse().unwrap(), &given).to_string(), address, "{peer} {forwarded}");
-        }
-        let two = headers(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "203.0.113.9")]);
-        assert_eq!(access().address("10.0.0.1:1".parse().unwrap(), &two).to_string(), "203.0.113.9");
-    }
-
-    #[test]
     fn certificates_count_from_the_connection_or_a_trusted_proxy() {
         let (proxy, other) = ("10.0.0.1:1".parse().unwrap(), "192.0.2.1:1".parse().unwrap());
         for name in CERTIFICATE_HEADERS {
@@ -167,6 +168,20 @@ mod tests {
             assert!(!access().has_certificate(proxy, &headers(&[(name, "success")]), false));
             assert!(!access().has_certificate(proxy, &headers(&[(name, "SUCCESS"), (name, "NONE")]), false));
         }
+        let verified = |given: &[(&str, &str)]| access().has_certificate(proxy, &headers(given), false);
+        assert!(verified(&[("ssl-client-verify", "SUCCESS"), ("x-client-verify", "SUCCESS")]));
+        for own in ["NONE", "FAILED", ""] {
+            for (name, other) in [("ssl-client-verify", "x-client-verify"), ("x-client-verify", "x-ssl-client-verify")]
+            {
+                assert!(!verified(&[(name, own), (other, "SUCCESS")]), "{name}: {own}");
+            }
+        }
+        // With one name in the settings the others say nothing.
+        let named = Access { certificate_header: Some("x-client-verify".into()), ..access() };
+        let verified = |given: &[(&str, &str)]| named.has_certificate(proxy, &headers(given), false);
+        assert!(verified(&[("x-client-verify", "SUCCESS"), ("ssl-client-verify", "NONE")]));
+        assert!(!verified(&[("ssl-client-verify", "SUCCESS")]));
+        assert!(!verified(&[("x-client-verify", "FAILED"), ("ssl-client-verify", "SUCCESS")]));
         assert!(access().has_certificate(other, &headers(&[]), true));
         assert!(!access().has_certificate(proxy, &headers(&[]), false));
         assert!(Access { needs_certificate: false, ..access() }.has_certificate(other, &headers(&[]), false));
@@ -181,17 +196,15 @@ mod tests {
             (&[("authorization", "Bearer one two")], false),
             (&[("authorization", "Bearer ")], false),
             (&[("cookie", "a=b; agentforge_token=two")], true),
-            (
-                &[("cookie", "a=b; agentforge_token=two"), ("origin", "https://evil.example"), ("host", "us.example")],
-                false,
-            ),
-            (&[("cookie", "agentforge_token=two"), ("origin", "https://us.example"), ("host", "us.example")], true),
             (&[("sec-websocket-protocol", "agentforge.v1, bearer.one")], true),
             (&[("sec-websocket-protocol", "agentforge.v1, bearer.three")], false),
             (&[], false),
         ] {
-            assert_eq!(access().may_read(&headers(given)), may, "{given:?}");
+            assert_eq!(access().may_read(&headers(given), false), may, "{given:?}");
         }
+        // A page of another origin sends the cookie without knowing it.
+        assert!(!access().may_read(&headers(&[("cookie", "agentforge_token=two")]), true));
+        assert!(access().may_read(&headers(&[("authorization", "Bearer one")]), true));
         assert!(access().may_publish(&headers(&[("authorization", "Bearer three")])));
         assert!(!access().may_publish(&headers(&[("authorization", "Bearer one")])));
         assert!(!Access { publish_token: None, ..access() }.may_publish(&headers(&[])));

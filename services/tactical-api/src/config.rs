@@ -1,10 +1,11 @@
 //! What the tactical API is told: every setting, parsed and checked, all faults at once.
 
-use crate::links::Signer;
+use crate::{access::CERTIFICATE_HEADERS, links::Signer, origin::Origin};
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
 use agentforge_egress::Net;
 use agentforge_jetstream::{NatsConfig, topology::TacticalConfig};
 use agentforge_runtime::http::{ClientCertificates, ServerTls, TlsSettings};
+use axum::http::HeaderName;
 use std::time::Duration;
 
 const HTTP_PORT: Setting = Setting::new(
@@ -23,7 +24,7 @@ const MAX_PER_IP: Setting = Setting::new(
     "TACTICAL_STREAM_MAX_PER_IP",
     Some("0"),
     "0-1000000; 0 is no limit",
-    "Clients of one address at once, of this process.",
+    "Clients of one address at once, of this process; IPv6 addresses of one /64 count together.",
 );
 const SSE_HEARTBEAT: Setting = Setting::new(
     "TACTICAL_SSE_HEARTBEAT_SECS",
@@ -52,14 +53,14 @@ const REQUIRE_BEARER: Setting = Setting::new(
 const READ_TOKENS: Setting = Setting::new(
     "TACTICAL_READ_TOKENS",
     None,
-    "list with commas",
+    "list with commas; each of 16 characters or more outside of ENV=dev",
     "Tokens for reading: Authorization header, cookie agentforge_token, or WebSocket subprotocol bearer.<token>.",
 )
 .secret();
 const PUBLISH_TOKEN: Setting = Setting::new(
     "TACTICAL_PUBLISH_TOKEN",
     None,
-    "text",
+    "text of 16 characters or more outside of ENV=dev",
     "Token for POST and DELETE. Without it they are open in ENV=dev on loopback, and closed everywhere else.",
 )
 .secret();
@@ -69,11 +70,23 @@ const REQUIRE_CLIENT_CERT: Setting = Setting::new(
     "1, true, yes, on, 0, false, no, off",
     "Streams need a client certificate: of this port's TLS, or SUCCESS in a header of a trusted proxy.",
 );
+const CLIENT_CERT_HEADER: Setting = Setting::new(
+    "TACTICAL_CLIENT_CERT_HEADER",
+    None,
+    "name of a header",
+    "The one header in which a trusted proxy says SUCCESS of a client's certificate; it must overwrite what callers send. Unset: ssl-client-verify, x-ssl-client-verify and x-client-verify, and all that are there must agree.",
+);
 const TRUSTED_PROXIES: Setting = Setting::new(
     "TACTICAL_TRUSTED_PROXIES",
     None,
     "list of addresses and ranges such as 10.1.0.0/16",
-    "Peers whose X-Forwarded-For and client certificate headers are believed.",
+    "Peers whose X-Forwarded-* and client certificate headers are believed.",
+);
+const ALLOWED_ORIGINS: Setting = Setting::new(
+    "TACTICAL_ALLOWED_ORIGINS",
+    None,
+    "list of origins such as https://maps.example",
+    "Pages of other origins that may use streams, evidence and the API (CORS, and the Origin of a WebSocket). Pages of the same origin always may, others never.",
 );
 const TLS_CERT: Setting =
     Setting::new("TACTICAL_TLS_CERT", None, "path of a PEM file", "Certificate chain of HTTP_PORT; turns TLS on.");
@@ -87,7 +100,7 @@ const TLS_CLIENT_CA: Setting = Setting::new(
 const SIGNING_SECRET: Setting = Setting::new(
     "EVIDENCE_SIGNING_SECRET",
     Some(DEV_SECRET),
-    "list with commas: the first signs, all verify",
+    "list with commas: the first signs, all verify; each of 16 characters or more outside of ENV=dev",
     "Signs links to evidence. The default is refused unless ENV is dev and BIND_ADDR is loopback.",
 )
 .secret();
@@ -95,6 +108,10 @@ const SIGNING_TTL: Setting =
     Setting::new("EVIDENCE_SIGNING_TTL", Some("300"), "seconds 1-604800", "How long a link to evidence lasts.");
 
 const DEV_SECRET: &str = "dev-secret";
+/// Shorter secrets are guessed.
+const SECRET_MIN_CHARS: usize = 16;
+/// Origins that may be named.
+const ORIGINS_MAX: usize = 64;
 
 /// What is read here, in the order of `--help`.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -108,7 +125,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
     READ_TOKENS,
     PUBLISH_TOKEN,
     REQUIRE_CLIENT_CERT,
+    CLIENT_CERT_HEADER,
     TRUSTED_PROXIES,
+    ALLOWED_ORIGINS,
     TLS_CERT,
     TLS_KEY,
     TLS_CLIENT_CA,
@@ -127,8 +146,16 @@ pub struct Access {
     pub publish_is_open: bool,
     /// Streams need a client certificate.
     pub needs_certificate: bool,
+    /// The one header in which proxies tell of a verified certificate; `None` for the usual names.
+    pub certificate_header: Option<String>,
     /// Whose headers are believed.
     pub trusted_proxies: Vec<Net>,
+    /// Pages of other origins that may come.
+    pub allowed_origins: Vec<Origin>,
+    /// It is somebody's own machine: ENV=dev on loopback.
+    pub is_local: bool,
+    /// The port has TLS.
+    pub is_tls: bool,
 }
 
 /// Bounds of the streams.
@@ -174,14 +201,14 @@ impl Config {
         let is_lenient = common.is_dev() && common.bind_addr.is_loopback();
         let http_port = reader.get(&HTTP_PORT);
         let limits = read_limits(reader);
-        let access = read_access(reader, is_lenient);
         let tls = read_tls(reader);
+        let access = Access { is_tls: tls.is_some(), ..read_access(reader, is_lenient, common.is_dev()) };
         Self {
             http_port,
             limits,
             access,
             tls,
-            signer: read_signer(reader, is_lenient),
+            signer: read_signer(reader, is_lenient, common.is_dev()),
             stream: TacticalConfig::read(reader),
             nats: NatsConfig::read(reader),
             common,
@@ -201,13 +228,15 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
     }
 }
 
-fn read_access(reader: &mut Reader<'_>, is_lenient: bool) -> Access {
+fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Access {
     let tokens = secrets(reader.opt::<Secret>(&READ_TOKENS));
+    check_length(reader, &READ_TOKENS, &tokens, is_dev);
     let needs_bearer: bool = reader.get(&REQUIRE_BEARER);
     if needs_bearer && tokens.is_empty() {
         reader.fault(READ_TOKENS.key, format!("has no token, but {} is on", REQUIRE_BEARER.key));
     }
     let publish_token: Option<Secret> = reader.opt(&PUBLISH_TOKEN);
+    check_length(reader, &PUBLISH_TOKEN, publish_token.as_slice(), is_dev);
     let mut trusted_proxies = Vec::new();
     for entry in reader.opt::<CommaList>(&TRUSTED_PROXIES).map(CommaList::into_inner).unwrap_or_default() {
         match entry.parse() {
@@ -215,12 +244,48 @@ fn read_access(reader: &mut Reader<'_>, is_lenient: bool) -> Access {
             Err(problem) => reader.fault(TRUSTED_PROXIES.key, format!("{entry} {problem}")),
         }
     }
+    let certificate_header: Option<String> = reader.opt(&CLIENT_CERT_HEADER);
+    if certificate_header.as_ref().is_some_and(|name| name.parse::<HeaderName>().is_err()) {
+        let usual = CERTIFICATE_HEADERS[0];
+        reader.fault(CLIENT_CERT_HEADER.key, format!("is not the name of a header such as {usual}"));
+    }
     Access {
+        certificate_header,
+        allowed_origins: read_origins(reader),
+        is_local: is_lenient,
+        is_tls: false,
         read_tokens: needs_bearer.then_some(tokens),
         publish_is_open: publish_token.is_none() && is_lenient,
         publish_token,
         needs_certificate: reader.get(&REQUIRE_CLIENT_CERT),
         trusted_proxies,
+    }
+}
+
+fn read_origins(reader: &mut Reader<'_>) -> Vec<Origin> {
+    let entries = reader.opt::<CommaList>(&ALLOWED_ORIGINS).map(CommaList::into_inner).unwrap_or_default();
+    if entries.len() > ORIGINS_MAX {
+        reader.fault(ALLOWED_ORIGINS.key, format!("has more than {ORIGINS_MAX} origins"));
+    }
+    let mut origins = Vec::new();
+    for entry in entries {
+        match Origin::parse(&entry) {
+            Some(origin) => origins.push(origin),
+            None => reader.fault(
+                ALLOWED_ORIGINS.key,
+                format!("{entry} is not scheme://host or scheme://host:port, without a path"),
+            ),
+        }
+    }
+    origins
+}
+
+/// Somebody's own machine may have short ones.
+fn check_length(reader: &mut Reader<'_>, setting: &Setting, secrets: &[Secret], is_dev: bool) {
+    let is_short = |secret: &Secret| secret.expose_secret().chars().count() < SECRET_MIN_CHARS;
+    if !is_dev && secrets.iter().any(is_short) {
+        let problem = format!("has a secret of fewer than {SECRET_MIN_CHARS} characters, which only ENV=dev takes");
+        reader.fault(setting.key, problem);
     }
 }
 
@@ -236,7 +301,7 @@ fn read_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
     ServerTls::read(reader, settings, ClientCertificates::Optional, &[b"http/1.1"])
 }
 
-fn read_signer(reader: &mut Reader<'_>, is_lenient: bool) -> Signer {
+fn read_signer(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Signer {
     let secrets = secrets(Some(reader.get::<Secret>(&SIGNING_SECRET)));
     let ttl = Duration::from_secs(reader.get_in(&SIGNING_TTL, 1..=604_800));
     if secrets.is_empty() {
@@ -246,6 +311,8 @@ fn read_signer(reader: &mut Reader<'_>, is_lenient: bool) -> Signer {
     if !is_lenient && secrets.iter().any(|secret| secret.expose_secret() == DEV_SECRET) {
         let problem = "is the default, which everybody knows; it is for ENV=dev on a loopback BIND_ADDR alone";
         reader.fault(SIGNING_SECRET.key, problem);
+    } else {
+        check_length(reader, &SIGNING_SECRET, &secrets, is_dev);
     }
     Signer::new(secrets.iter().map(ExposeSecret::expose_secret), ttl)
 }
@@ -291,6 +358,25 @@ mod tests {
     }
 
     #[test]
+    fn short_secrets_are_for_dev_alone() {
+        let good = ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own");
+        let production = ("ENV", "production");
+        for (key, value) in [
+            ("EVIDENCE_SIGNING_SECRET", "k"),
+            ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own,15-characters-x"),
+            ("TACTICAL_READ_TOKENS", "1"),
+            ("TACTICAL_READ_TOKENS", "a-token-that-is-long-enough,short"),
+            ("TACTICAL_PUBLISH_TOKEN", "x"),
+        ] {
+            let fault = read(&[good, production, (key, value)]).unwrap_err();
+            assert!(fault.contains(key) && fault.contains("16 characters"), "{key}: {fault}");
+            assert!(read(&[(key, value)]).is_ok(), "{key}");
+        }
+        let long = [production, good, ("TACTICAL_PUBLISH_TOKEN", "exactly-16-chars"), ("TACTICAL_READ_TOKENS", "")];
+        assert!(read(&long).is_ok());
+    }
+
+    #[test]
     fn half_settings_are_faults() {
         for (pairs, key) in [
             (&[("TACTICAL_REQUIRE_BEARER", "on")][..], "TACTICAL_READ_TOKENS"),
@@ -302,6 +388,10 @@ mod tests {
             (&[("TACTICAL_SSE_HEARTBEAT_SECS", "0")], "TACTICAL_SSE_HEARTBEAT_SECS"),
             (&[("EVIDENCE_SIGNING_SECRET", " , ")], "EVIDENCE_SIGNING_SECRET"),
             (&[("TACTICAL_CLIENT_BUFFER", "1KiB")], "TACTICAL_CLIENT_BUFFER"),
+            (&[("TACTICAL_ALLOWED_ORIGINS", "https://maps.example,*")], "TACTICAL_ALLOWED_ORIGINS"),
+            (&[("TACTICAL_ALLOWED_ORIGINS", "https://maps.example/map")], "TACTICAL_ALLOWED_ORIGINS"),
+            (&[("TACTICAL_ALLOWED_ORIGINS", "null")], "TACTICAL_ALLOWED_ORIGINS"),
+            (&[("TACTICAL_CLIENT_CERT_HEADER", "not a name")], "TACTICAL_CLIENT_CERT_HEADER"),
         ] {
             assert!(read(pairs).unwrap_err().contains(key), "{pairs:?}");
         }

@@ -9,6 +9,8 @@ const REJECTIONS: &[&str] =
 const REFUSALS: &[&str] = &[
     "client_cert_required",
     "unauthorized",
+    "origin_not_allowed",
+    "host_not_allowed",
     "invalid_argument",
     "too_many_clients",
     "too_many_clients_ip",

@@ -5,12 +5,14 @@
 
 use crate::{
     access::{self, SUBPROTOCOL},
+    api::cors,
     config::Access,
     event::{Channel, EventId, sequence},
     fanout::{Hub, Join, Role},
     filter::Filter,
     live::{Asked, Live},
     metrics::REFUSED,
+    origin::Foreign,
     slots::{Full, Slots},
     ws::{self, code},
 };
@@ -46,6 +48,8 @@ pub enum Refusal {
     Unavailable,
     /// It asked for a WebSocket in a way that is none.
     Handshake(&'static str),
+    /// A page, or a name of this port, that is somebody else's.
+    Foreign(Foreign),
 }
 
 impl Refusal {
@@ -59,12 +63,13 @@ impl Refusal {
             Self::Full(Full::Address) => "too_many_clients_ip",
             Self::Unavailable => "unavailable",
             Self::Handshake(_) => "upgrade_required",
+            Self::Foreign(foreign) => foreign.code(),
         }
     }
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Certificate => StatusCode::FORBIDDEN,
+            Self::Certificate | Self::Foreign(_) => StatusCode::FORBIDDEN,
             Self::Token => StatusCode::UNAUTHORIZED,
             Self::Parameter(_) => StatusCode::BAD_REQUEST,
             Self::Full(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -75,7 +80,7 @@ impl Refusal {
 
     fn close_code(&self) -> u16 {
         match self {
-            Self::Certificate => code::CERTIFICATE,
+            Self::Certificate | Self::Foreign(_) => code::FORBIDDEN,
             Self::Token => code::UNAUTHORIZED,
             Self::Parameter(_) => code::BAD_REQUEST,
             Self::Full(_) => code::TOO_MANY,
@@ -93,6 +98,7 @@ impl Refusal {
             Self::Full(Full::Address) => "all places of this address are taken".into(),
             Self::Unavailable => "the stream cannot be read now".into(),
             Self::Handshake(problem) => (*problem).into(),
+            Self::Foreign(foreign) => foreign.to_string().into(),
         }
     }
 
@@ -101,12 +107,12 @@ impl Refusal {
             Self::Token => "WWW-Authenticate: Bearer\r\n".to_owned(),
             Self::Full(_) | Self::Unavailable => format!("Retry-After: {RETRY_AFTER}\r\n"),
             Self::Handshake(_) => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned(),
-            Self::Certificate | Self::Parameter(_) => String::new(),
+            Self::Certificate | Self::Parameter(_) | Self::Foreign(_) => String::new(),
         }
     }
 
-    /// As an answer of HTTP, head and body.
-    fn answer(&self) -> Bytes {
+    /// As an answer of HTTP, head and body. `cors` are the headers for a page of another origin.
+    fn answer(&self, cors: &str) -> Bytes {
         let status = self.status();
         let title = status.canonical_reason().unwrap_or_default();
         let body = serde_json::json!({
@@ -114,10 +120,9 @@ impl Refusal {
         });
         let body = body.to_string();
         format!(
-            "HTTP/1.1 {} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n{}{}\r\n{body}",
+            "HTTP/1.1 {} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n{COMMON_HEADERS}{cors}{}\r\n{body}",
             status.as_u16(),
             body.len(),
-            COMMON_HEADERS,
             self.headers(),
         )
         .into()
@@ -151,9 +156,11 @@ impl Streams {
         if !access.has_certificate(peer, headers, has_certificate(&taken.socket)) {
             return Err(Refusal::Certificate);
         }
-        if !access.may_read(headers) {
+        let page = access.page(peer, headers);
+        if !access.may_read(headers, page.is_err()) {
             return Err(Refusal::Token);
         }
+        page.and(access.is_named_for_reading(headers)).map_err(Refusal::Foreign)?;
         let (asked, filter) = asked(&taken.head).map_err(Refusal::Parameter)?;
         let slot = slots.take(access.address(peer, headers), channel).map_err(Refusal::Full)?;
         let (start, notice) = live.start(asked).ok_or(Refusal::Unavailable)?;
@@ -170,6 +177,8 @@ impl Takeover for Streams {
 
     fn take(&self, taken: Taken) {
         let Some(channel) = channel_of(taken.head.uri.path()) else { return };
+        let page = self.0.access.page(taken.peer, &taken.head.headers);
+        let cors = cors::of_stream(page.ok().flatten(), self.0.access.allowed_origins.is_empty());
         let refuse = |refusal: &Refusal| REFUSED.inc(&[channel.as_str(), refusal.code()]);
         let upgrade = match channel {
             Channel::Ws => match handshake(&taken.head.headers) {
@@ -177,18 +186,19 @@ impl Takeover for Streams {
                 Err(problem) => {
                     let refusal = Refusal::Handshake(problem);
                     refuse(&refusal);
-                    let join = Join { socket: taken.socket, channel, greeting: refusal.answer(), role: Role::Refused };
+                    let join =
+                        Join { socket: taken.socket, channel, greeting: refusal.answer(&cors), role: Role::Refused };
                     return self.0.hub.join(join);
                 }
             },
             Channel::Sse => None,
         };
         let (greeting, role) = match (self.admit(&taken, channel), upgrade) {
-            (Ok(role), None) => (sse_head(), role),
+            (Ok(role), None) => (sse_head(&cors), role),
             (Ok(role), Some(upgrade)) => (upgrade.into(), role),
             (Err(refusal), None) => {
                 refuse(&refusal);
-                (refusal.answer(), Role::Refused)
+                (refusal.answer(&cors), Role::Refused)
             }
             (Err(refusal), Some(upgrade)) => {
                 refuse(&refusal);
@@ -218,10 +228,10 @@ fn has_certificate(socket: &Socket) -> bool {
 }
 
 /// The body ends with the connection, so that every frame is the same bytes for everybody.
-fn sse_head() -> Bytes {
+fn sse_head(cors: &str) -> Bytes {
     let retry = rand::random_range(RETRY_MS);
     let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n{COMMON_HEADERS}\r\nretry: {retry}\n\n"
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n{COMMON_HEADERS}{cors}\r\nretry: {retry}\n\n"
     );
     head.into()
 }

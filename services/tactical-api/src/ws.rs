@@ -38,8 +38,8 @@ pub mod code {
     pub const BAD_REQUEST: u16 = 4400;
     /// No valid token.
     pub const UNAUTHORIZED: u16 = 4401;
-    /// No client certificate.
-    pub const CERTIFICATE: u16 = 4403;
+    /// No client certificate, or a page that may not.
+    pub const FORBIDDEN: u16 = 4403;
     /// No place is free.
     pub const TOO_MANY: u16 = 4408;
     /// The client did not keep up.

@@ -1,6 +1,7 @@
 //! Opens a listener and serves a router on it until the stop, never longer than the grace period.
 
 use super::connection::Bounded;
+use super::host::named;
 use super::linger::linger;
 use super::tls::Tls;
 use crate::Error;
@@ -84,7 +85,7 @@ async fn serve<L: Listener<Addr = SocketAddr>>(
     let address = listener.local_addr().map_err(Error::Serve)?;
     let on_stop = stop.clone();
     let router = router.layer(from_fn(move |request, next| end_event_streams(on_stop.clone(), request, next)));
-    let router = router.layer(from_fn(linger));
+    let router = router.layer(from_fn(linger)).layer(from_fn(named));
     // tap_io is what lets axum tell the peer's address for a listener of our own.
     let listener = listener.tap_io(|_| {});
     let service = router.into_make_service_with_connect_info::<SocketAddr>();

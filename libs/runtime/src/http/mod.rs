@@ -1,6 +1,7 @@
 //! What every HTTP listener needs: opening, serving until the stop, request ids, spans, metrics.
 
 mod connection;
+mod host;
 mod instrument;
 mod linger;
 mod listen;

@@ -5,6 +5,7 @@
 //! behind. Limits, cut and drain of all other connections are those of [`super::serve_http`].
 
 use super::connection::{Bounded, Connection};
+use super::host;
 use super::listen::{LET_GO, margin};
 use super::tls::Tls;
 use crate::Error;
@@ -19,7 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::future::{pending, poll_fn};
+use std::future::{pending, poll_fn, ready};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
@@ -139,6 +140,9 @@ async fn connection<I: Bare>(
         let (wanted, takeover) = (wanted.clone(), takeover.clone());
         move |request: Request<Incoming>| -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
             let (parts, body) = request.into_parts();
+            if !host::has_host(parts.version, &parts.headers) {
+                return ready(Ok(host::refusal())).boxed();
+            }
             if takeover.wants(&parts) {
                 *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(parts);
                 // The connection is taken below; this answer is never waited for.

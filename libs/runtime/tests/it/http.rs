@@ -189,3 +189,24 @@ async fn a_refusal_reaches_a_caller_that_is_still_sending() {
     caller.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_request_that_does_not_say_once_which_host_it_means_is_refused() {
+    let runtime = Runtime::for_tests("hosts");
+    let (address, _server) = serving(&runtime, Duration::from_secs(5)).await;
+    for (head, status) in [
+        ("GET /healthz HTTP/1.1\r\n", "400"),
+        ("GET /healthz HTTP/1.1\r\nhost: a\r\nhost: a\r\n", "400"),
+        ("GET /healthz HTTP/1.1\r\nhost: a b\r\n", "400"),
+        ("GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n", "200"),
+        ("GET /healthz HTTP/1.0\r\n", "200"),
+    ] {
+        let mut caller = tokio::net::TcpStream::connect(address).await.unwrap();
+        caller.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // A refused connection ends by itself.
+        let ended = tokio::time::timeout(Duration::from_secs(30), caller.read_to_string(&mut answer)).await;
+        ended.expect("the connection ends").unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{head}: {answer}");
+    }
+}

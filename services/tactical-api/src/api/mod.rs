@@ -1,5 +1,6 @@
 //! What is asked and answered over HTTP, beside the streams.
 
+pub mod cors;
 mod evidence;
 mod problem;
 mod publish;
@@ -19,6 +20,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::StatusCode,
+    middleware::from_fn_with_state,
     response::Response,
     routing::{delete, get, post},
 };
@@ -44,6 +46,7 @@ pub struct Api {
 /// The routes.
 pub fn router(api: Api) -> Router {
     let links = format!("{}{{token}}", links::PREFIX);
+    let api = Arc::new(api);
     Router::new()
         .route("/v1/markers", post(publish::marker))
         .route("/v1/zones", post(publish::zone))
@@ -56,7 +59,8 @@ pub fn router(api: Api) -> Router {
         .route(WS_PATH, axum::routing::any(not_a_stream))
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(PAYLOAD_MAX_BYTES))
-        .with_state(Arc::new(api))
+        .layer(from_fn_with_state(api.clone(), cors::pages))
+        .with_state(api)
 }
 
 async fn not_a_stream() -> Response {

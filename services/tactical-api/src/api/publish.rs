@@ -11,7 +11,7 @@ use agentforge_message_id::MsgId;
 use axum::{
     Json,
     extract::{
-        Path, Query, State,
+        ConnectInfo, Path, Query, State,
         rejection::{BytesRejection, PathRejection, QueryRejection},
     },
     http::{HeaderMap, StatusCode, header},
@@ -19,7 +19,7 @@ use axum::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 use uuid::Uuid;
 
 /// Longest Idempotency-Key.
@@ -67,8 +67,13 @@ pub async fn remove_zone(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt, 
 }
 
 /// `GET /v1/rejected`
-pub async fn rejected(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Json<Value>, Problem> {
-    let may_read = api.access.read_tokens.is_some() && api.access.may_read(&headers);
+pub async fn rejected(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let is_foreign = api.access.page(peer, &headers).is_err();
+    let may_read = api.access.read_tokens.is_some() && api.access.may_read(&headers, is_foreign);
     if !may_read && !api.access.may_publish(&headers) {
         return Err(Problem::unauthorized());
     }

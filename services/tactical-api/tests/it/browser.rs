@@ -24,13 +24,17 @@ struct Origin {
 impl Origin {
     async fn start(page: &'static str, api: &Api) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(listener, page.to_owned(), api)
+    }
+
+    fn serve(listener: TcpListener, page: String, api: &Api) -> Self {
         let address = listener.local_addr().unwrap().to_string();
         let (report, reports) = mpsc::unbounded_channel();
-        let (cut, api) = (Arc::new(Notify::new()), api.address().to_owned());
+        let (cut, api, page) = (Arc::new(Notify::new()), api.address().to_owned(), Arc::<str>::from(page));
         let cutting = cut.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, page, api.clone(), report.clone(), cutting.clone()));
+                tokio::spawn(serve(stream, page.clone(), api.clone(), report.clone(), cutting.clone()));
             }
         });
         Self { address, reports, cut }
@@ -43,7 +47,7 @@ impl Origin {
 
 async fn serve(
     mut stream: TcpStream,
-    page: &'static str,
+    page: Arc<str>,
     api: String,
     report: mpsc::UnboundedSender<Value>,
     cut: Arc<Notify>,
@@ -179,4 +183,47 @@ async fn a_browser_sees_refusals_and_may_send_its_token_as_a_subprotocol() {
     assert_eq!(report["wrong"], serde_json::json!([4401, "unauthorized", "agentforge.v1"]));
     // One that is let in hears a heartbeat and closes by itself.
     assert_eq!(report["right"], serde_json::json!([1000, "", "agentforge.v1"]));
+}
+
+const FOREIGN: &str = r#"<!doctype html><script>
+const report = (what) => fetch('/report', {method: 'POST', body: JSON.stringify(what)});
+const sse = (api) => new Promise((done) => {
+  const source = new EventSource(`http://${api}/events/stream?snapshot=true`);
+  source.addEventListener('marker', (e) => { source.close(); done(JSON.parse(e.data).properties.title); });
+  source.onerror = () => { done('refused'); source.close(); };
+});
+const ws = (api) => new Promise((done) => {
+  const socket = new WebSocket(`ws://${api}/events/ws?snapshot=true`);
+  socket.onmessage = (e) => { done(JSON.parse(e.data).data.properties.title); socket.close(); };
+  socket.onclose = (e) => done([e.code, e.reason.split(':')[0]]);
+});
+const get = (api, headers) => fetch(`http://${api}/v1/rejected`, {headers}).then((r) => r.status, () => 'blocked');
+const post = (api) => fetch(`http://${api}/v1/markers`, {method: 'POST',
+  headers: {'content-type': 'application/json', 'idempotency-key': 'x'},
+  body: JSON.stringify({id: 'b', title: 'from a page', coordinates: [1, 2]})}).then((r) => r.status, () => 'blocked');
+(async () => {
+  for (const api of ['CLOSED', 'OPEN'])
+    await report({sse: await sse(api), ws: await ws(api), get: await get(api, {}), asked: await get(api, {'x-request-id': '1'}),
+      post: await post(api)});
+})();
+</script>"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_sees_nothing_unless_it_is_named() {
+    let (Some(()), Some(())) = (require("nats-server"), require("chromium")) else { return };
+    let world = World::start(&[]).await;
+    world.bus().await.marker("a", "secret").await;
+    world.api.until_metric("tactical_features{kind=\"marker\"}", 1.0).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let named = format!("https://maps.example,http://{}", listener.local_addr().unwrap());
+    let open = Api::start(&world.nats.url(), &[("TACTICAL_ALLOWED_ORIGINS", &named)]).await;
+    let page = FOREIGN.replace("CLOSED", world.api.address()).replace("OPEN", open.address());
+    let mut origin = Origin::serve(listener, page, &world.api);
+    let profile = tempfile::tempdir().unwrap();
+    let _browser = browser(&origin.address, profile.path());
+    let kept_out = serde_json::json!({"sse": "refused", "ws": [4403, "origin_not_allowed"], "get": "blocked",
+        "asked": "blocked", "post": "blocked"});
+    assert_eq!(origin.report().await, kept_out);
+    let let_in = serde_json::json!({"sse": "secret", "ws": "secret", "get": 200, "asked": 200, "post": 201});
+    assert_eq!(origin.report().await, let_in);
 }

@@ -3,9 +3,9 @@
 
 mod access;
 mod browser;
-
 mod evidence;
 mod gaps;
+mod pages;
 mod picture;
 mod publish;
 mod slots;

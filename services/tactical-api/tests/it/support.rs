@@ -181,8 +181,18 @@ impl Sse {
     }
 
     /// As [`Self::over`], for a server that may be gone.
-    pub async fn try_over(mut stream: TcpStream, host: &str, path: &str, headers: &[&str]) -> Option<Self> {
-        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n");
+    pub async fn try_over(stream: TcpStream, host: &str, path: &str, headers: &[&str]) -> Option<Self> {
+        Self::ask(stream, host, path, &[headers, &["Accept: text/event-stream"]].concat()).await
+    }
+
+    /// As curl does, which says of no kind of answer that it wants it.
+    pub async fn plain(address: &str, path: &str, headers: &[&str]) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self::ask(stream, address, path, &[headers, &["Accept: */*"]].concat()).await.expect("the request is taken")
+    }
+
+    async fn ask(mut stream: TcpStream, host: &str, path: &str, headers: &[&str]) -> Option<Self> {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
         for header in headers {
             request += &format!("{header}\r\n");
         }

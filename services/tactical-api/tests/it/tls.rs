@@ -9,6 +9,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_with_a_certificate_follow_over_tls_and_others_are_told() {
@@ -54,6 +55,19 @@ async fn clients_with_a_certificate_follow_over_tls_and_others_are_told() {
         let Frame::Event(got) = ws.frame().await else { panic!() };
         assert_eq!(got.title(), n.to_string());
     }
+    // A browser shows its certificate for every page that asks; a page of another origin gets nothing by it.
+    let own = format!("https://{address}");
+    for (origin, code) in [(&*own, None), ("https://evil.example", Some(4403)), ("null", Some(4403))] {
+        let mut ws = wss_from(&address, with.clone(), "/events/ws?since=1999", origin).await;
+        match (ws.frame().await, code) {
+            (Frame::Event(got), None) => assert_eq!(got.event, "marker", "{origin}"),
+            (Frame::Closed(found, reason), Some(code)) => {
+                assert_eq!((found, reason.starts_with("origin_not_allowed:")), (code, true), "{origin}: {reason}");
+            }
+            (got, _) => panic!("{origin}: {got:?}"),
+        }
+    }
+    world.api.until_clients(1.0, 1.0).await;
     // A client that leaves by the book of TLS is gone.
     sse.shutdown().await.unwrap();
     ws.socket.close(None).await.unwrap();
@@ -124,7 +138,16 @@ async fn until(stream: &mut Tls, end: &str) -> String {
 }
 
 async fn wss(address: &str, config: Arc<rustls::ClientConfig>, path: &str) -> Ws<Tls> {
+    wss_from(address, config, path, "").await
+}
+
+/// As a page of this origin.
+async fn wss_from(address: &str, config: Arc<rustls::ClientConfig>, path: &str, origin: &str) -> Ws<Tls> {
     let stream = connect(address, config).await;
-    let (socket, _) = tokio_tungstenite::client_async(format!("ws://{address}{path}"), stream).await.unwrap();
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+    if !origin.is_empty() {
+        request.headers_mut().insert("origin", origin.parse().unwrap());
+    }
+    let (socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
     Ws { socket, protocol: None }
 }

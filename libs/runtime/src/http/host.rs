@@ -1,0 +1,73 @@
+//! Every request of HTTP/1.1 says once which host it means (RFC 9112, 3.2); others are answered with 400.
+//!
+//! What routes by Host, before us or in us, and what compares it with an Origin, must not be told two.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// Lets pass what names its host as it must.
+pub(super) async fn named(request: Request, next: Next) -> Response {
+    match has_host(request.version(), request.headers()) {
+        true => next.run(request).await,
+        false => refusal(),
+    }
+}
+
+/// Whether the Host is there, and there once. HTTP/1.0 needs none, HTTP/2 has its own way.
+pub(super) fn has_host(version: Version, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => false,
+        (None, None) => version != Version::HTTP_11,
+        (Some(host), None) => {
+            // A name with what no name and no address has is not one that was meant.
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
+            host.as_bytes().iter().all(|byte| is_name(*byte))
+        }
+    }
+}
+
+/// The answer to a request without it.
+pub(super) fn refusal() -> Response<Body> {
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": "Bad Request",
+        "status": 400,
+        "code": "invalid_argument",
+        "detail": "the request must have one Host header",
+    });
+    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CONNECTION, "close")];
+    (StatusCode::BAD_REQUEST, headers, body.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn one_host_and_no_other_number_of_them() {
+        for (version, hosts, is_fine) in [
+            (Version::HTTP_11, &["a.example:80"][..], true),
+            (Version::HTTP_11, &["[::1]:8080"], true),
+            (Version::HTTP_11, &[""], true),
+            (Version::HTTP_11, &[], false),
+            (Version::HTTP_11, &["a", "a"], false),
+            (Version::HTTP_11, &["a b"], false),
+            (Version::HTTP_11, &["u@a"], false),
+            (Version::HTTP_11, &["a/b"], false),
+            (Version::HTTP_10, &[], true),
+            (Version::HTTP_10, &["a", "b"], false),
+            (Version::HTTP_2, &[], true),
+        ] {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, HeaderValue::from_static(host));
+            }
+            assert_eq!(has_host(version, &headers), is_fine, "{version:?} {hosts:?}");
+        }
+    }
+}
