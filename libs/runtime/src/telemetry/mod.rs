@@ -4,6 +4,7 @@
 //! its ids, also when nothing is exported, so that log lines and messages can be matched.
 
 mod command;
+mod fresh;
 mod json;
 mod otlp;
 
@@ -30,6 +31,9 @@ const SCOPE: &str = "agentforge_scope";
 /// The end of targets whose spans belong to a trace that nobody records. They name it in a field `traceparent`,
 /// which log lines show as `trace_id`.
 const UNRECORDED: &str = "::unrecorded";
+
+/// The finest level of spans that traces have.
+const TRACED: LevelFilter = LevelFilter::INFO;
 
 /// Targets whose spans describe the transport of traces or of requests, not our work.
 const NOT_TRACED: [&str; 10] = [
@@ -106,6 +110,8 @@ pub(crate) fn log_panic(info: &PanicHookInfo<'_>) {
 fn install_layers(name: &'static str, level: &str, format: LogFormat, provider: Option<SdkTracerProvider>) {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let filter = EnvFilter::builder().parse(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let logged = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    let level = if provider.is_some() { logged.max(TRACED) } else { logged };
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .fmt_fields(tracing_subscriber::fmt::format::JsonFields::new())
@@ -120,9 +126,11 @@ fn install_layers(name: &'static str, level: &str, format: LogFormat, provider: 
             .with_filter(filter)
             .boxed(),
     };
-    let targets = NOT_TRACED.iter().fold(Targets::new().with_default(LevelFilter::INFO), |targets, target| {
-        targets.with_target(*target, LevelFilter::OFF)
-    });
+    let targets = NOT_TRACED
+        .iter()
+        .fold(Targets::new().with_default(TRACED), |targets, target| targets.with_target(*target, LevelFilter::OFF));
+    // Without a hint of its own it would ask for every callsite of every level.
+    let recorded = filter_fn(|metadata| !metadata.target().ends_with(UNRECORDED)).with_max_level_hint(TRACED);
     let traces = provider.map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("agentforge"))
@@ -130,10 +138,10 @@ fn install_layers(name: &'static str, level: &str, format: LogFormat, provider: 
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(targets.and(filter_fn(|metadata| !metadata.target().ends_with(UNRECORDED))))
+            .with_filter(targets.and(recorded))
     });
     // Refused if a test installed its own: then that one stands.
-    let _ = Registry::default().with(logs).with(traces).try_init();
+    let _ = Registry::default().with(logs).with(traces).with(fresh::Fresh { level }).try_init();
 }
 
 fn wants_colour() -> bool {

@@ -111,6 +111,33 @@ fn wrong_settings_exit_with_64_and_are_all_named() {
 }
 
 #[test]
+fn a_check_and_a_start_agree_on_variables_that_are_no_settings() {
+    let foreign = [
+        ("HTTP_VERBOSITY", "DEBUG"),
+        ("METRICS_HOST", "10.0.0.1"),
+        ("PROBE_SERVICE_HOST", "10.0.0.2"),
+        ("PROBE_PORT_8080_TCP", "tcp://10.0.0.2:8080"),
+    ];
+    let output = start("--check-config", &foreign).end();
+    let (_, stderr) = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("METRICS_HOST is no setting of this service"), "{stderr}");
+    assert!(!stderr.contains("PROBE_"), "Kubernetes' own are no news: {stderr}");
+    let output = start("", &[foreign.as_slice(), &[("PROBE_TRICKS", "end-early")]].concat()).end();
+    let (_, stderr) = text(&output);
+    assert_eq!(output.status.code(), Some(1), "started, and ended as told: {stderr}");
+    assert!(stderr.contains("METRICS_HOST"), "{stderr}");
+
+    for arguments in ["", "--check-config"] {
+        let output = start(arguments, &[("PROBE_TRIKCS", "fail"), ("LOG_FORMAT", "xml")]).end();
+        let (_, stderr) = text(&output);
+        assert_eq!(output.status.code(), Some(64), "{stderr}");
+        assert!(stderr.contains("PROBE_TRIKCS") && stderr.contains("did you mean PROBE_TRICKS?"), "{stderr}");
+        assert!(stderr.contains("LOG_FORMAT: "), "{stderr}");
+    }
+}
+
+#[test]
 fn check_config_prints_effective_settings_without_secrets() {
     let output = start("--check-config", &[("PROBE_TOKEN", "hunter2"), ("ENV", "staging")]).end();
     let (stdout, stderr) = text(&output);
@@ -154,6 +181,21 @@ async fn sigterm_drains_and_exits_with_0() {
         assert!(line["timestamp"].is_string() && line["level"].is_string() && line["target"].is_string());
     }
     assert!(stderr.contains("\"message\":\"READY\""), "{stderr}");
+}
+
+#[tokio::test]
+async fn an_event_after_a_question_whether_to_log_is_still_a_line() {
+    for level in ["info", "info,library=off", "debug,library=off"] {
+        let settings = [("LOG_FORMAT", "json"), ("LOG_LEVEL", level), ("PROBE_TRICKS", "ask-and-log")];
+        let mut started = start("", &settings);
+        started.ready().await;
+        started.signal();
+        let (_, stderr) = text(&started.end());
+        let lines = |word: &str| stderr.lines().filter(|line| line.contains(word)).count();
+        assert_eq!(lines("\"message\":\"told\""), 100, "LOG_LEVEL={level}\n{stderr}");
+        let traced = stderr.lines().filter(|l| l.contains("\"worked\"") && l.contains("\"trace_id\"")).count();
+        assert_eq!(traced, 100, "LOG_LEVEL={level}\n{stderr}");
+    }
 }
 
 #[tokio::test]

@@ -72,6 +72,9 @@ impl Service for Probe {
             tracing::info!("hanging in build");
             std::future::pending::<()>().await;
         }
+        if config.has("ask-and-log") {
+            ask_and_log();
+        }
         let listener = bind(config.common.listen(config.port), PORT.key).await?;
         let http = listener.local_addr()?;
         let metrics = serve_metrics(&runtime, &config.common).await?;
@@ -100,6 +103,19 @@ impl Service for Probe {
         self.runtime.stopping().cancelled().await;
         self.runtime.supervisor().drain(self.runtime.drain_deadline()).await?;
         Ok(())
+    }
+}
+
+/// A hundred events, and as many spans, each after a question of a library that then logs nothing.
+fn ask_and_log() {
+    for n in 0..100 {
+        let _asked = tracing::enabled!(target: "library", tracing::Level::DEBUG);
+        tracing::info!(n, "told");
+        let _asked = tracing::enabled!(target: "library", tracing::Level::INFO);
+        tracing::info_span!("work").in_scope(|| {
+            let _asked = tracing::enabled!(target: "library", tracing::Level::WARN);
+            tracing::info!(n, "worked");
+        });
     }
 }
 

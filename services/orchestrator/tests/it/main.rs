@@ -1,5 +1,7 @@
-//! Tests of the public API.
+//! Tests of the public API, and of the shipped process.
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod logs;
+mod process;
 mod store_conformance;

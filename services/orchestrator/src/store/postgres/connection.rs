@@ -3,7 +3,7 @@
 use crate::store::{Error, fault::Fault, migrate};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _, Postgres, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Postgres, Transaction};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -25,17 +25,22 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// Bounds on what one transaction may take. And an answer is sent only after the commit, so the
 /// commit must not return before it is on disk, whatever the server's default; a stricter one stays.
+/// Notices (a table that is there already) are no news.
 const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
-    SET idle_in_transaction_session_timeout = '30s'; \
+    SET idle_in_transaction_session_timeout = '30s'; SET client_min_messages = 'warning'; \
     SELECT set_config('synchronous_commit', \
         CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, \
         false)";
+
+/// The same for the connection that migrates, which has bounds of its own.
+const SESSION_QUIET: &str = "SET client_min_messages = 'warning'";
 
 /// Reads a `postgres://` URL. The error does not repeat it: it may hold a password.
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
     let options: PgConnectOptions =
         url.parse().map_err(|e: sqlx::Error| Error::Url(format!("not a Postgres URL: {e}")))?;
-    Ok(options.application_name(APPLICATION))
+    // A line for each statement is nobody's log, and the question whether to write it costs with each.
+    Ok(options.application_name(APPLICATION).disable_statement_logging())
 }
 
 /// A pool that connects on first use.
@@ -63,6 +68,7 @@ pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
     let connect = tokio::time::timeout(CONNECTION_WAIT, PgConnection::connect_with(options)).await;
     let connected = connect.unwrap_or_else(|_| Err(late()));
     let mut connection = connected.map_err(|e| Fault::Sql(e).trying_to("connect to the database"))?;
+    connection.execute(SESSION_QUIET).await.map_err(|e| Fault::Sql(e).trying_to("connect to the database"))?;
     let migrated = tokio::time::timeout(MIGRATION_WAIT, migrate::run(&mut connection, STEPS)).await;
     migrated.unwrap_or_else(|_| Err(Fault::Sql(late()).trying_to("migrate the schema")))?;
     // All is done: closing can only fail to say good-bye.
