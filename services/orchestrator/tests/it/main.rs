@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod clocks;
 mod logs;
 mod process;
 mod store_conformance;
