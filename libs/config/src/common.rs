@@ -202,6 +202,13 @@ impl Common {
         is_dev(&self.env)
     }
 
+    /// A fault where a port that was read for another listener is the one of /metrics.
+    pub fn check_port(&self, reader: &mut Reader<'_>, setting: &Setting, port: u16) {
+        if port != 0 && port == self.metrics_port {
+            reader.fault(setting.key, format!("is the port of {} too", METRICS_PORT.key));
+        }
+    }
+
     /// The address to bind for a port of this process.
     pub fn listen(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.bind_addr, port)

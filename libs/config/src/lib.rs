@@ -29,7 +29,7 @@ pub use redact::{HIDDEN, without_credentials};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use setting::Setting;
 pub use source::{Env, Source};
-pub use unknown::unknown;
+pub use unknown::{Unknown, unknown};
 pub use url::Url;
 
 /// A value that must never be shown; its `Debug` prints `[REDACTED]`.

@@ -1,30 +1,41 @@
 //! Variables that look like settings of a service and are none: a misspelt one would silently do nothing.
 //!
-//! Decides by name alone. Lenient towards what other programs read: an environment is shared, and only a name
-//! that is close to a declared one, or begins like several of them, is held against anybody.
+//! Decides by names alone. An environment is shared: what other programs read, and what Kubernetes sets for each
+//! service of a namespace, is nobody's fault. Only a slip of the pen is: a name one or two letters away from a
+//! setting that is not set itself. What merely begins like our settings is told, and no more.
 
 use std::collections::BTreeSet;
 
-/// Others' variables whose names begin like ours.
-const FOREIGN_PREFIXES: [&str; 3] = ["OTEL_", "KUBERNETES_", "HTTP_PROXY"];
 /// A declared name that is shorter has too many neighbours by chance.
 const NEAR_FROM_CHARS: usize = 6;
-/// Edits that count as a slip: a letter left out, added or replaced.
-const SLIP_EDITS: usize = 2;
+/// Others' variables whose names begin like ours, and that every environment may have.
+const COMMON_PREFIXES: [&str; 2] = ["OTEL_", "HTTP_PROXY"];
+/// From this length on two slips are more likely than another program's name.
+const LONG_FROM_CHARS: usize = 10;
 
-/// Those of `keys` that look like a setting of `declared` and are none, each with what is wrong.
-pub fn unknown(keys: &[String], declared: &[&str]) -> Vec<(String, String)> {
+/// What was found among the names of an environment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// Misspelt settings, each with what is wrong: faults.
+    pub misspelt: Vec<(String, String)>,
+    /// Names that begin like our settings, and that nobody here reads.
+    pub unread: Vec<String>,
+}
+
+/// Those of `keys` that look like a setting of `declared` and are none.
+pub fn unknown(keys: &[String], declared: &[&str]) -> Unknown {
     let families: BTreeSet<&str> = declared.iter().filter_map(|key| family(key)).collect();
-    keys.iter()
-        .filter(|key| !declared.contains(&key.as_str()))
-        .filter_map(|key| {
-            let near = nearest(key, declared);
-            let is_related = family(key).is_some_and(|family| families.contains(family)) && !is_foreign(key);
-            let is_ours = near.is_some() || is_related;
-            let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-            is_ours.then(|| (key.clone(), format!("is no setting of this service{hint}")))
-        })
-        .collect()
+    let set: BTreeSet<&str> = keys.iter().map(String::as_str).collect();
+    let mut found = Unknown::default();
+    for key in keys.iter().filter(|key| !declared.contains(&key.as_str()) && !is_foreign(key)) {
+        // Where the right one is set as well, this is somebody else's.
+        if let Some(near) = nearest(key, declared).filter(|near| !set.contains(near)) {
+            found.misspelt.push((key.clone(), format!("is no setting of this service; did you mean {near}?")));
+        } else if family(key).is_some_and(|family| families.contains(family)) && !is_common(key) {
+            found.unread.push(key.clone());
+        }
+    }
+    found
 }
 
 /// What a name begins with, up to the first underscore.
@@ -32,46 +43,71 @@ fn family(key: &str) -> Option<&str> {
     key.split_once('_').map(|(family, _)| family).filter(|family| family.len() > 1)
 }
 
-fn nearest<'a>(key: &str, declared: &[&'a str]) -> Option<&'a str> {
-    let near = declared.iter().filter(|known| known.len() >= NEAR_FROM_CHARS).map(|known| (edits(key, known), *known));
-    near.filter(|(edits, _)| *edits <= SLIP_EDITS).min().map(|(_, known)| known)
+fn is_common(key: &str) -> bool {
+    COMMON_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
-/// Besides the prefixes: what Kubernetes sets for each service of a namespace (`NATS_SERVICE_HOST`,
-/// `NATS_PORT_4222_TCP_ADDR`, …).
+fn nearest<'a>(key: &str, declared: &[&'a str]) -> Option<&'a str> {
+    let near = declared.iter().filter(|known| known.len() >= NEAR_FROM_CHARS).filter_map(|known| {
+        let slips = if known.len() >= LONG_FROM_CHARS { 2 } else { 1 };
+        let edits = edits(key, known);
+        (edits <= slips).then_some((edits, *known))
+    });
+    near.min().map(|(_, known)| known)
+}
+
+/// What Kubernetes sets for each service of a namespace: `NATS_SERVICE_HOST`, `NATS_PORT`,
+/// `NATS_PORT_4222_TCP_ADDR`, …
 fn is_foreign(key: &str) -> bool {
     let is_link = key.contains("_SERVICE_HOST") || key.contains("_SERVICE_PORT");
-    let is_port = key.split_once("_PORT").is_some_and(|(_, rest)| {
-        let number = rest.trim_start_matches('_').split('_').next().unwrap_or_default();
-        rest.starts_with('_') && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+    let is_port = key.split_once("_PORT_").is_some_and(|(_, rest)| {
+        let number = rest.split('_').next().unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
     });
-    is_link || is_port || FOREIGN_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+    is_link || is_port || key.starts_with("KUBERNETES_")
 }
 
-/// Levenshtein's distance, one row at a time.
+/// How many slips lie between two names: a letter left out, added, replaced, or two that changed places.
 fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // The row before the last one, the last one, and the one that is made.
+    let (mut earlier, mut last) = (vec![], (0..=b.len()).collect::<Vec<usize>>());
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(earlier[j - 2] + 1);
+            }
+            row.push(least);
         }
+        earlier = std::mem::replace(&mut last, row);
     }
-    row[b.len()]
+    last[b.len()]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DECLARED: [&str; 7] =
-        ["ENV", "SITE", "HTTP_PORT", "NATS_URL", "WORKER_CONCURRENCY", "LOG_LEVEL", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    const DECLARED: [&str; 12] = [
+        "ENV",
+        "SITE",
+        "HTTP_PORT",
+        "GRPC_PORT",
+        "NATS_URL",
+        "WORKER_CONCURRENCY",
+        "LOG_LEVEL",
+        "DB_POOL",
+        "JOB_TIMEOUT",
+        "JOB_RETENTION",
+        "METRICS_PORT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ];
 
-    fn told(key: &str) -> Option<String> {
-        unknown(&[key.to_owned()], &DECLARED).pop().map(|(_, problem)| problem)
+    fn found(keys: &[&str]) -> Unknown {
+        unknown(&keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>(), &DECLARED)
     }
 
     #[test]
@@ -79,12 +115,38 @@ mod tests {
         for (key, right) in [
             ("WORKER_CONCURENCY", "WORKER_CONCURRENCY"),
             ("NATS_URLS", "NATS_URL"),
+            ("NAST_URL", "NATS_URL"),
             ("LOGLEVEL", "LOG_LEVEL"),
+            ("LOG_LEVLE", "LOG_LEVEL"),
+            ("DBPOOL", "DB_POOL"),
+            ("JOBS_TIMEOUTS", "JOB_TIMEOUT"),
+            ("METRICS_PROT", "METRICS_PORT"),
             ("OTEL_EXPORTER_OTLP_ENDPONT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
         ] {
-            assert_eq!(told(key), Some(format!("is no setting of this service; did you mean {right}?")), "{key}");
+            let wanted = format!("is no setting of this service; did you mean {right}?");
+            assert_eq!(found(&[key]).misspelt, [(key.to_owned(), wanted)], "{key}");
+            // Whoever set the right one as well did not misspell it.
+            assert_eq!(found(&[key, right]).misspelt, [], "{key}");
         }
-        assert_eq!(told("WORKER_TOOLS"), Some("is no setting of this service".to_owned()));
+    }
+
+    #[test]
+    fn what_begins_like_ours_and_is_none_is_told_and_no_fault() {
+        for key in [
+            "GRPC_VERBOSITY",
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+            "GRPC_TRACE",
+            "JOB_NAME",
+            "JOB_URL",
+            "DB_HOST",
+            "DB_PORT",
+            "DB_USER",
+            "NATS_PORT",
+            "NATS_HOST",
+            "WORKER_TOOLS",
+        ] {
+            assert_eq!(found(&[key]), Unknown { misspelt: vec![], unread: vec![key.to_owned()] }, "{key}");
+        }
     }
 
     #[test]
@@ -103,17 +165,28 @@ mod tests {
             "OTEL_TRACES_SAMPLER",
             "KUBERNETES_PORT_443_TCP",
             "NATS_SERVICE_HOST",
+            "NATS_SERVICE_PORT",
+            "NATS_SERVICE_PORT_CLIENT",
+            "NATS_PORT_4222_TCP",
             "NATS_PORT_4222_TCP_ADDR",
+            "HTTP_PORT_80_TCP_PROTO",
             "POSTGRES_USER",
             "RUST_LOG",
         ] {
-            assert_eq!(told(key), None, "{key}");
+            assert_eq!(found(&[key]), Unknown::default(), "{key}");
         }
     }
 
     #[test]
     fn distances() {
-        for (a, b, wanted) in [("", "", 0), ("a", "", 1), ("NATS_URL", "NATS_UR", 1), ("kitten", "sitting", 3)] {
+        for (a, b, wanted) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("NATS_URL", "NATS_UR", 1),
+            ("kitten", "sitting", 3),
+            ("ab", "ba", 1),
+            ("NAST_URL", "NATS_URL", 1),
+        ] {
             assert_eq!(edits(a, b), wanted, "{a} {b}");
         }
     }

@@ -160,20 +160,25 @@ fn read_auth(reader: &mut Reader<'_>) -> Auth {
     let nkey: Option<Secret> = reader.opt(&NATS_NKEY);
     let user: Option<String> = reader.opt(&NATS_USER);
     let password: Option<Secret> = reader.opt(&NATS_PASSWORD);
-    match (creds, nkey, user, password) {
-        (None, None, None, None) => Auth::None,
-        (Some(path), None, None, None) => Auth::Creds(path),
-        (None, Some(seed), None, None) if !seed.expose_secret().is_empty() => Auth::NKey(seed),
-        (None, None, Some(user), Some(password)) => Auth::UserPassword(user, password),
-        (None, None, Some(_), None) => fault(reader, NATS_USER.key, "needs NATS_PASSWORD"),
-        (None, None, None, Some(_)) => fault(reader, NATS_PASSWORD.key, "needs NATS_USER"),
-        _ => fault(reader, NATS_CREDS.key, "only one of NATS_CREDS, NATS_NKEY and NATS_USER may be set"),
+    match (user.is_some(), password.is_some()) {
+        (true, false) => reader.fault(NATS_USER.key, "needs NATS_PASSWORD"),
+        (false, true) => reader.fault(NATS_PASSWORD.key, "needs NATS_USER"),
+        _ => {}
     }
-}
-
-fn fault(reader: &mut Reader<'_>, key: &str, problem: &str) -> Auth {
-    reader.fault(key, problem);
-    Auth::None
+    let ways = [(NATS_CREDS, creds.is_some()), (NATS_NKEY, nkey.is_some()), (NATS_USER, user.is_some())];
+    let given: Vec<_> = ways.iter().filter(|(_, is_given)| *is_given).map(|(setting, _)| setting.key).collect();
+    for key in given.iter().filter(|_| given.len() > 1) {
+        reader.fault(key, "only one of NATS_CREDS, NATS_NKEY and NATS_USER may be set");
+    }
+    if nkey.as_ref().is_some_and(|seed| seed.expose_secret().is_empty()) {
+        reader.fault(NATS_NKEY.key, "is empty");
+    }
+    match (creds, nkey, user, password) {
+        (Some(path), ..) => Auth::Creds(path),
+        (None, Some(seed), ..) => Auth::NKey(seed),
+        (None, None, Some(user), Some(password)) => Auth::UserPassword(user, password),
+        _ => Auth::None,
+    }
 }
 
 fn read_tls(reader: &mut Reader<'_>) -> Tls {
@@ -223,6 +228,8 @@ mod tests {
             (&[("NATS_USER", "u")], "NATS_PASSWORD"),
             (&[("NATS_PASSWORD", "hunter2")], "NATS_USER"),
             (&[("NATS_CREDS", "/x"), ("NATS_USER", "u"), ("NATS_PASSWORD", "hunter2")], "only one of"),
+            (&[("NATS_NKEY", "SUx"), ("NATS_USER", "u")], "NATS_NKEY: only one of"),
+            (&[("NATS_NKEY", "SUx"), ("NATS_USER", "u")], "NATS_USER: needs NATS_PASSWORD"),
             (&[("NATS_TLS_CERT", "/x")], "NATS_TLS_KEY"),
             (&[("NATS_TLS_KEY", "/x")], "NATS_TLS_CERT"),
             (&[("NATS_MAX_RECONNECT_WAIT", "0s")], "NATS_MAX_RECONNECT_WAIT"),

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// How long the last traces may take to be sent.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -39,12 +39,15 @@ pub fn main_from<S: Service>(arguments: impl IntoIterator<Item = OsString>, sour
     match action {
         Action::Help => tell(&help::<S>()),
         Action::Version => tell(&format!("agentforge-{} {}\n", S::NAME, S::VERSION)),
-        Action::CheckConfig => match check::<S>(source) {
-            Ok(effective) => tell(&effective.to_string()),
+        Action::CheckConfig => match configure::<S>(source) {
+            Ok(read) => {
+                read.unread.iter().for_each(|key| complain(&format!("{}: {key} {UNREAD}\n", S::NAME)));
+                tell(&read.effective.to_string())
+            }
             Err(faults) => refuse::<S>(&faults),
         },
         Action::Run => match configure::<S>(source) {
-            Ok((config, _)) => start::<S>(config),
+            Ok(read) => start::<S>(read.config, &read.unread),
             Err(faults) => refuse::<S>(&faults),
         },
     }
@@ -73,27 +76,31 @@ impl Action {
     }
 }
 
-/// As a start reads the settings, and stricter: a variable that looks like a setting and is none is a fault.
-fn check<S: Service>(source: &dyn Source) -> Result<Effective, Faults> {
+/// What is said of a variable that begins like our settings and is none.
+const UNREAD: &str = "is no setting of this service and is not read";
+
+/// Settings that may be used.
+struct Read<C> {
+    config: C,
+    effective: Effective,
+    /// Variables that look like settings, and that nobody reads.
+    unread: Vec<String>,
+}
+
+/// Reads the settings, the same way for a check and for a start. A variable that is a misspelt setting is a fault.
+fn configure<S: Service>(source: &dyn Source) -> Result<Read<S::Config>, Faults> {
     let mut reader = Reader::new(source);
     let settings = S::settings();
     let declared: Vec<&str> = settings.iter().flat_map(|(_, group)| group.iter().map(|setting| setting.key)).collect();
-    for (key, problem) in agentforge_config::unknown(&source.keys(), &declared) {
+    let unknown = agentforge_config::unknown(&source.keys(), &declared);
+    for (key, problem) in unknown.misspelt {
         reader.fault(&key, problem);
     }
-    read::<S>(reader).map(|(_, effective)| effective)
-}
-
-fn configure<S: Service>(source: &dyn Source) -> Result<(S::Config, Effective), Faults> {
-    read::<S>(Reader::new(source))
-}
-
-fn read<S: Service>(mut reader: Reader<'_>) -> Result<(S::Config, Effective), Faults> {
     let config = S::read_config(&mut reader);
     if let Err(problem) = check_log_level(&S::common(&config).log_level) {
         reader.fault(common::LOG_LEVEL.key, problem);
     }
-    reader.finish().map(|effective| (config, effective))
+    reader.finish().map(|effective| Read { config, effective, unread: unknown.unread })
 }
 
 fn refuse<S: Service>(faults: &Faults) -> u8 {
@@ -121,7 +128,7 @@ fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
-fn start<S: Service>(config: S::Config) -> u8 {
+fn start<S: Service>(config: S::Config, unread: &[String]) -> u8 {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().thread_name(S::NAME);
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
@@ -134,16 +141,19 @@ fn start<S: Service>(config: S::Config) -> u8 {
             return 1;
         }
     };
-    let code = runtime.block_on(serve::<S>(config));
+    let code = runtime.block_on(serve::<S>(config, unread));
     runtime.shutdown_timeout(LAST);
     code
 }
 
-async fn serve<S: Service>(config: S::Config) -> u8 {
+async fn serve<S: Service>(config: S::Config, unread: &[String]) -> u8 {
     let common = S::common(&config).clone();
     let metrics: Vec<&[Metric]> = S::metrics();
     let process = Process::init_as(S::NAME, &common, &metrics);
     info!(version = S::VERSION, env = common.env, mission = common.mission, site = common.site, "starting");
+    for variable in unread {
+        warn!(variable, "{UNREAD}");
+    }
     let outcome = build_and_run::<S>(config, &process).await;
     process.flush(FLUSH).await;
     u8::from(outcome.is_err())

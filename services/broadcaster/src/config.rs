@@ -236,11 +236,16 @@ impl Config {
         let endpoints_file = reader.opt(&BROADCASTER_ENDPOINTS_FILE);
         let probe = reader.get_in(&BROADCASTER_CIRCUIT_PROBE, Duration::from_millis(50)..=HOUR);
         let probe_max = reader.get_in(&BROADCASTER_CIRCUIT_PROBE_MAX, Duration::from_millis(50)..=24 * HOUR);
+        if reader.is_set(&BROADCASTER_CIRCUIT_PROBE_MAX) && probe_max < probe {
+            reader.fault(BROADCASTER_CIRCUIT_PROBE_MAX.key, "is shorter than BROADCASTER_CIRCUIT_PROBE");
+        }
+        let http_port = reader.get(&HTTP_PORT);
+        common.check_port(reader, &HTTP_PORT, http_port);
         let steps = reader.get::<Steps>(&BROADCASTER_RETRY_SCHEDULE);
         Self {
             nats: NatsConfig::read(reader),
             topology: TopologyConfig::read(reader),
-            http_port: reader.get(&HTTP_PORT),
+            http_port,
             fixed: fixed(reader, &defaults),
             from_file: from_file(reader, endpoints_file.as_ref(), &defaults),
             endpoints_file,

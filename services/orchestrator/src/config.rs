@@ -43,13 +43,13 @@ const JOB_DEADLINE: Setting = Setting::new(
     "Deadline of jobs that name none, from max(accepted, run_at). Default 20m, in edge mode off.",
 );
 const JOB_TIMEOUT: Setting =
-    Setting::new("JOB_TIMEOUT", Some("5m"), "duration", "Timeout of one attempt when the job names none.");
+    Setting::new("JOB_TIMEOUT", Some("5m"), "duration 1ms-30d", "Timeout of one attempt when the job names none.");
 const JOB_TIMEOUT_MAX: Setting =
-    Setting::new("JOB_TIMEOUT_MAX", Some("24h"), "duration", "Longest timeout of one attempt.");
+    Setting::new("JOB_TIMEOUT_MAX", Some("24h"), "duration 1ms-30d", "Longest timeout of one attempt.");
 const JOB_MAX_ATTEMPTS: Setting =
     Setting::new("JOB_MAX_ATTEMPTS", Some("3"), "1 to 100", "Attempts when the job names none.");
 const JOB_RETENTION: Setting =
-    Setting::new("JOB_RETENTION", Some("30d"), "duration", "Finished jobs are deleted after it.");
+    Setting::new("JOB_RETENTION", Some("30d"), "duration 1s-3650d", "Finished jobs are deleted after it.");
 const JOB_EVENTS: Setting = Setting::new(
     "JOB_EVENTS",
     Some("all"),
@@ -57,18 +57,23 @@ const JOB_EVENTS: Setting = Setting::new(
     "Which life-cycle events go to agentforge.events.job.<mission>.<state>.",
 );
 const RETRY_BASE: Setting =
-    Setting::new("RETRY_BASE", Some("200ms"), "duration", "Wait before the first retry; doubles from there.");
-const RETRY_CAP: Setting =
-    Setting::new("RETRY_CAP", Some("5s"), "duration", "Longest wait before a retry, but for a tool's Retry-After.");
+    Setting::new("RETRY_BASE", Some("200ms"), "duration 1ms-24h", "Wait before the first retry; doubles from there.");
+const RETRY_CAP: Setting = Setting::new(
+    "RETRY_CAP",
+    Some("5s"),
+    "duration 1ms-24h, at least RETRY_BASE",
+    "Longest wait before a retry, but for a tool's Retry-After.",
+);
 const RECONCILE_AFTER: Setting = Setting::new(
     "RECONCILE_AFTER",
     Some("5m"),
-    "duration, above DUPLICATE_WINDOW",
+    "duration 1s-24h, above DUPLICATE_WINDOW",
     "A job queued or running for so long is compared with the stream, and published anew if its message is gone.",
 );
-const WATCHES_MAX: Setting = Setting::new("WATCHES_MAX", Some("10000"), "count", "Waits and watches open at once.");
+const WATCHES_MAX: Setting =
+    Setting::new("WATCHES_MAX", Some("10000"), "1 to 1000000", "Waits and watches open at once.");
 const HTTP_CONCURRENCY: Setting =
-    Setting::new("HTTP_CONCURRENCY", Some("4096"), "count", "REST requests served at once.");
+    Setting::new("HTTP_CONCURRENCY", Some("4096"), "1 to 1000000", "REST requests served at once.");
 const SLO_AVAILABILITY: Setting = Setting::new(
     "SLO_AVAILABILITY",
     Some("0.999"),
@@ -87,6 +92,10 @@ const SLO_LATENCY_CAP: Setting = Setting::new(
     "share between 0 and 1, neither included",
     "Jobs of 30 days that must succeed within twenty minutes, as a share.",
 );
+
+/// The shortest of what may be waited for, and a unit of the longest.
+const MOMENT: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Settings of this service alone.
 pub const SETTINGS: &[Setting] = &[
@@ -228,13 +237,17 @@ impl Config {
             args_max_bytes: crate::admission::args_max_bytes(1024 * 1024),
             max_attempts_max: 100,
             max_attempts_default: r.get_in(&JOB_MAX_ATTEMPTS, 1..=100),
-            timeout_default: r.get(&JOB_TIMEOUT),
-            timeout_max: r.get(&JOB_TIMEOUT_MAX),
+            timeout_default: r.get_in(&JOB_TIMEOUT, MOMENT..=DAY * 30),
+            timeout_max: r.get_in(&JOB_TIMEOUT_MAX, MOMENT..=DAY * 30),
             deadline_default,
             run_at_max: Duration::from_secs(366 * 86_400),
             mission_default: mission.clone(),
         };
-        let backoff = Backoff { base: r.get(&RETRY_BASE), cap: r.get(&RETRY_CAP), ..Backoff::default() };
+        let backoff = Backoff {
+            base: r.get_in(&RETRY_BASE, MOMENT..=DAY),
+            cap: r.get_in(&RETRY_CAP, MOMENT..=DAY),
+            ..Backoff::default()
+        };
         let config = Self {
             http_port: r.get(&HTTP_PORT),
             grpc_port: r.get(&GRPC_PORT),
@@ -244,11 +257,11 @@ impl Config {
             outbox_max,
             limits,
             backoff,
-            retention: r.get(&JOB_RETENTION),
+            retention: r.get_in(&JOB_RETENTION, Duration::from_secs(1)..=DAY * 3650),
             events,
-            reconcile_after: r.get(&RECONCILE_AFTER),
-            watches_max: r.get(&WATCHES_MAX),
-            http_concurrency: r.get(&HTTP_CONCURRENCY),
+            reconcile_after: r.get_in(&RECONCILE_AFTER, Duration::from_secs(1)..=DAY),
+            watches_max: r.get_in(&WATCHES_MAX, 1..=1_000_000),
+            http_concurrency: r.get_in(&HTTP_CONCURRENCY, 1..=1_000_000),
             slo,
             mission,
             site,
@@ -261,10 +274,27 @@ impl Config {
         if !matches!(scheme, "sqlite" | "postgres" | "postgresql") {
             r.fault(DATABASE_URL.key, "must begin with sqlite:// or postgres://");
         }
-        if config.limits.timeout_default > config.limits.timeout_max {
+        config.check_pairs(r);
+        config
+    }
+
+    /// What must fit together. Each fault stands under the setting that is to be changed, whatever else is wrong.
+    fn check_pairs(&self, r: &mut Reader<'_>) {
+        if self.limits.timeout_default > self.limits.timeout_max {
             r.fault(JOB_TIMEOUT.key, "is longer than JOB_TIMEOUT_MAX");
         }
-        config
+        if self.backoff.cap < self.backoff.base {
+            r.fault(RETRY_CAP.key, "is shorter than RETRY_BASE");
+        }
+        // A message that is published anew inside of the window would be taken for the one that is gone.
+        if self.reconcile_after <= self.topology.duplicate_window {
+            r.fault(RECONCILE_AFTER.key, "must be longer than DUPLICATE_WINDOW");
+        }
+        if self.http_port != 0 && self.http_port == self.grpc_port {
+            r.fault(GRPC_PORT.key, "is the port of HTTP_PORT too");
+        }
+        self.common.check_port(r, &HTTP_PORT, self.http_port);
+        self.common.check_port(r, &GRPC_PORT, self.grpc_port);
     }
 }
 
@@ -285,4 +315,47 @@ pub fn groups() -> Vec<(&'static str, Vec<Setting>)> {
         ("NATS", NatsConfig::SETTINGS.to_vec()),
         ("Common", Common::SETTINGS.to_vec()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn faults(pairs: &[(&str, &str)]) -> Vec<String> {
+        let source: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut reader = Reader::new(&source);
+        let _config = Config::read(&mut reader);
+        reader.finish().err().map(|f| f.iter().map(|f| f.key.clone()).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_must_fit_together_is_told_under_its_own_key() {
+        assert_eq!(faults(&[]), [""; 0]);
+        for (pairs, key) in [
+            (vec![("RECONCILE_AFTER", "1s")], "RECONCILE_AFTER"),
+            (vec![("RECONCILE_AFTER", "2m")], "RECONCILE_AFTER"),
+            (vec![("DUPLICATE_WINDOW", "10m")], "RECONCILE_AFTER"),
+            (vec![("RETRY_BASE", "10s"), ("RETRY_CAP", "1s")], "RETRY_CAP"),
+            (vec![("RETRY_BASE", "10s")], "RETRY_CAP"),
+            (vec![("JOB_TIMEOUT", "2h"), ("JOB_TIMEOUT_MAX", "1h")], "JOB_TIMEOUT"),
+            (vec![("HTTP_PORT", "7000"), ("GRPC_PORT", "7000")], "GRPC_PORT"),
+            (vec![("HTTP_PORT", "7777")], "HTTP_PORT"),
+            (vec![("JOB_RETENTION", "0s")], "JOB_RETENTION"),
+            (vec![("JOB_TIMEOUT", "0s")], "JOB_TIMEOUT"),
+            (vec![("RETRY_BASE", "0s")], "RETRY_BASE"),
+            (vec![("WATCHES_MAX", "0")], "WATCHES_MAX"),
+            (vec![("HTTP_CONCURRENCY", "0")], "HTTP_CONCURRENCY"),
+        ] {
+            assert_eq!(faults(&pairs), [key], "{pairs:?}");
+            // Another fault hides none.
+            let with_another = [pairs.as_slice(), &[("DB_POOL", "0"), ("LOG_FORMAT", "xml")]].concat();
+            let all = faults(&with_another);
+            assert!([key, "DB_POOL", "LOG_FORMAT"].iter().all(|k| all.iter().any(|f| f == k)), "{pairs:?}: {all:?}");
+        }
+        for pairs in [[("HTTP_PORT", "0"), ("GRPC_PORT", "0")], [("RECONCILE_AFTER", "5s"), ("DUPLICATE_WINDOW", "4s")]]
+        {
+            assert_eq!(faults(&pairs), [""; 0], "{pairs:?}");
+        }
+    }
 }

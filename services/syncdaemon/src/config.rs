@@ -133,10 +133,12 @@ impl Config {
         if max_bandwidth_bps.is_some_and(|bps| bps < BANDWIDTH_MIN_BPS) {
             reader.fault(SYNC_MAX_BANDWIDTH_BPS.key, format!("must be {BANDWIDTH_MIN_BPS} or more"));
         }
+        let http_port = reader.get(&HTTP_PORT);
+        common.check_port(reader, &HTTP_PORT, http_port);
         Self {
             nats: NatsConfig::read(reader),
             evidence: EvidenceConfig::read(reader),
-            http_port: reader.get(&HTTP_PORT),
+            http_port,
             site,
             queue_dir,
             ledger_dir,

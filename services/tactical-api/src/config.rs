@@ -200,6 +200,7 @@ impl Config {
         let common = Common::read(reader);
         let is_lenient = common.is_dev() && common.bind_addr.is_loopback();
         let http_port = reader.get(&HTTP_PORT);
+        common.check_port(reader, &HTTP_PORT, http_port);
         let limits = read_limits(reader);
         let tls = read_tls(reader);
         let access = Access { is_tls: tls.is_some(), ..read_access(reader, is_lenient, common.is_dev()) };

@@ -155,9 +155,11 @@ impl Config {
         for name in extra.names().filter(|name| BUILT_IN.contains(&name.as_str())) {
             reader.fault(WORKER_TOOLS_FILE.key, format!("the compiled-in tool {name} has the name of a built-in one"));
         }
+        let http_port = reader.get(&HTTP_PORT);
+        common.check_port(reader, &HTTP_PORT, http_port);
         Self {
             nats: NatsConfig::read(reader),
-            http_port: reader.get(&HTTP_PORT),
+            http_port,
             id: read_id(reader),
             mission: Mission::new(&common.mission)
                 .unwrap_or_else(|_| Mission::new("dev").expect("a constant that is a mission")),

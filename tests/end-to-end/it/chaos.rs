@@ -14,6 +14,7 @@ async fn every_accepted_job_has_one_result_while_all_processes_are_killed() {
     let (jobs, kills) = if soak() { (10_000, 30) } else { (2_000, 9) };
     let options = Options::new()
         .orchestrator("RECONCILE_AFTER", "5s")
+        .orchestrator("DUPLICATE_WINDOW", "4s")
         .orchestrator("ACK_WAIT", "3s")
         .orchestrator("JOB_DEADLINE", "off")
         .worker("ACK_WAIT", "3s")
