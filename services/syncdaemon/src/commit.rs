@@ -4,12 +4,13 @@
 //! it as one batch and syncs it once; only then is it told and handed to the removal.
 
 use crate::{
+    leaving::Removal,
     ledger::{Entry, Event, writer::Writer},
     names,
     outcome::{Hold, pause},
     progress::{Lane, Progress},
     queue::Queue,
-    remove::{Removal, Remover},
+    remove::Remover,
     settle::Stamp,
     window::Candidate,
 };
@@ -124,13 +125,19 @@ pub struct Scribe {
 }
 
 /// Makes desk, scribe and remover. They end, in this order, when the last desk is dropped.
-pub fn start(writer: Writer, progress: &Arc<Progress>, queue: &Arc<Queue>, gate: Gate) -> (Desk, Scribe, Remover) {
+pub fn start(
+    writer: Writer,
+    progress: &Arc<Progress>,
+    queue: &Arc<Queue>,
+    gate: Gate,
+    linger: Duration,
+) -> (Desk, Scribe, Remover) {
     let (work_in, work) = sync_channel(WAITING_MAX);
     let (written, to_remove) = sync_channel(BATCHES_WAITING);
     let room = Arc::new(Notify::new());
     gate.set(true, "writable");
     let (progress, queue) = (progress.clone(), queue.clone());
-    let remover = Remover::new(to_remove, progress.clone(), queue.clone());
+    let remover = Remover::new(to_remove, progress.clone(), queue.clone(), linger);
     let desk = Desk { work: work_in, room: room.clone() };
     (desk, Scribe { work, room, written, writer, progress, queue, gate, took: GATHER }, remover)
 }

@@ -57,6 +57,12 @@ const SYNC_RESCAN: Setting = Setting::new(
     "duration 100ms-1d",
     "How often the whole replay directory is read, whatever events told.",
 );
+const SYNC_LINGER: Setting = Setting::new(
+    "SYNC_LINGER",
+    Some("10s"),
+    "duration 0s-1h",
+    "How long a delivered file stays in .sent before it is looked at once more and unlinked, where the kernel does not tell whether a writer has it open.",
+);
 const SYNC_MAX_FILE_BYTES: Setting = Setting::new(
     "SYNC_MAX_FILE_BYTES",
     Some("64GiB"),
@@ -75,6 +81,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     SYNC_MAX_BANDWIDTH_BPS,
     SYNC_SETTLE,
     SYNC_RESCAN,
+    SYNC_LINGER,
     SYNC_MAX_FILE_BYTES,
 ];
 
@@ -112,6 +119,8 @@ pub struct Config {
     pub settle: Duration,
     /// Between two full scans.
     pub rescan: Duration,
+    /// From the move of a delivered file to its end, where nobody knows of writers.
+    pub linger: Duration,
     /// Largest file.
     pub max_file_bytes: u64,
 }
@@ -148,6 +157,7 @@ impl Config {
             max_bandwidth_bps,
             settle: reader.get_in(&SYNC_SETTLE, ..=Duration::from_secs(3600)),
             rescan: reader.get_in(&SYNC_RESCAN, Duration::from_millis(100)..=Duration::from_secs(24 * 3600)),
+            linger: reader.get_in(&SYNC_LINGER, ..=Duration::from_secs(3600)),
             max_file_bytes: reader.get_in(&SYNC_MAX_FILE_BYTES, ByteSize(1)..=ByteSize(1 << 50)).bytes(),
             common,
         }

@@ -4,11 +4,11 @@
 //! opened on its own. Nothing is ever overwritten. Relies on one file system for the whole tree, so that a
 //! rename is atomic; mounts below it are not entered.
 
-use crate::{names, settle::Stamp};
+use crate::{lease, names, settle::Stamp};
 use rustix::{
     fs::{
-        AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, Stat, flock, fstat, fsync, linkat,
-        mkdirat, openat, renameat, renameat_with, statat, unlinkat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, flock, fstat, fsync,
+        linkat, mkdirat, openat, openat2, renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
 };
@@ -40,6 +40,8 @@ pub struct Root {
     sent: OwnedFd,
     dev: u64,
     ino: u64,
+    /// The kernel tells here who has a file open for writing.
+    tells_writers: bool,
 }
 
 /// A directory below the root: the root itself, or one that was opened for this.
@@ -94,7 +96,18 @@ impl Root {
         }
         let sent = openat(&fd, names::SENT_DIR, DIRECTORY, Mode::empty())?;
         let stat = fstat(&fd)?;
-        Ok(Self { path: path.to_owned(), dev: stat.st_dev, ino: stat.st_ino, fd, sent })
+        let tells_writers = lease::are_known(&fd);
+        Ok(Self { path: path.to_owned(), dev: stat.st_dev, ino: stat.st_ino, fd, sent, tells_writers })
+    }
+
+    /// Whether [`lease::writers`] may be asked about files here.
+    pub const fn tells_writers(&self) -> bool {
+        self.tells_writers
+    }
+
+    /// Whether files may be moved out of a directory.
+    pub fn lets_remove(parent: &Parent<'_>) -> bool {
+        rustix::fs::accessat(parent, ".", rustix::fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok()
     }
 
     /// Where it is.
@@ -133,7 +146,7 @@ impl Root {
     pub fn parent(&self, name: &[u8]) -> io::Result<Parent<'_>> {
         let mut at = Parent::Root(self.fd.as_fd());
         for part in name.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-            at = Parent::Below(openat(&at, part, DIRECTORY, Mode::empty())?);
+            at = Parent::Below(enter(&at, part)?);
         }
         if let Parent::Below(fd) = &at
             && fstat(fd)?.st_dev != self.dev
@@ -335,6 +348,16 @@ fn kind_of(dir: &Parent<'_>, part: &CStr, told: FileType) -> Kind {
     match told {
         FileType::Unknown => look_in(dir, part).map_or(Kind::Other, |(kind, _)| kind),
         told => kind(told),
+    }
+}
+
+/// Opens a directory of a directory, unless something is mounted there: a rename could not lead out of it, also
+/// where it is the same file system.
+fn enter(at: impl AsFd, part: &[u8]) -> Result<OwnedFd, Errno> {
+    match openat2(&at, part, DIRECTORY, Mode::empty(), ResolveFlags::NO_XDEV) {
+        // Kernels before 5.6, and sandboxes that do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => openat(&at, part, DIRECTORY, Mode::empty()),
+        opened => opened,
     }
 }
 

@@ -188,9 +188,10 @@ impl Large {
 
     async fn begin(&self, root: &Arc<Root>, candidate: &Candidate) -> Result<Upload, Broken> {
         let (root, candidate, rules, stop) = (root.clone(), candidate.clone(), self.rules, self.stop.clone());
+        let queue = self.queue.clone();
         let hashed = spawn_blocking(move || {
             reached(Step::Taken);
-            let (file, stamp) = read::open(&root, &candidate, &rules)?;
+            let (file, stamp) = read::open(&root, &candidate, &rules, &queue)?;
             let sha256 = hash_large(&file, stamp.size, || !stop.is_cancelled()).map_err(read::fault_of)?;
             if !is_unchanged(&root, &candidate.name, &file, &stamp) {
                 return Err(Fault::Changing(rules.settle));

@@ -8,7 +8,7 @@ use agentforge_metrics::{Counter, Gauge, Metric};
 pub const QUEUE_DEPTH: Metric = Metric::gauge(
     "replay_queue_depth",
     &["site"],
-    "Files in the replay directory that are not removed yet, those in flight included; 0 means drained.",
+    "Files in the replay directory that are not removed yet, those in flight included; 0 means drained. Absent until they were counted once.",
 );
 /// The uplink.
 pub const BANDWIDTH: Metric =
@@ -17,7 +17,7 @@ pub const BANDWIDTH: Metric =
 pub const OLDEST_AGE: Metric = Metric::gauge(
     "replay_oldest_file_age_seconds",
     &["site"],
-    "Age of the oldest file that is known and not removed yet, by its modification time; 0 without any.",
+    "Time since the file was seen first that waits for longest among those that are known; 0 without any.",
 );
 /// What became of files.
 pub const FILES: Metric = Metric::counter(
@@ -35,13 +35,25 @@ pub const HELD: Metric = Metric::gauge(
     "1 while sending pauses: unavailable, full, refused, wrong_domain or ledger. The files stay.",
 );
 
+/// What is done with and stays.
+pub const STUCK: Metric = Metric::gauge(
+    "replay_stuck_files",
+    &["site"],
+    "Files that were delivered, or can never be, and that cannot be removed. They are not sent again.",
+);
+/// Who is not done yet.
+pub const OPEN: Metric =
+    Metric::gauge("replay_open_files", &["site"], "Files that wait because somebody has them open for writing.");
+
 /// All of them.
-pub const METRICS: &[Metric] = &[QUEUE_DEPTH, BANDWIDTH, OLDEST_AGE, FILES, BYTES, HELD];
+pub const METRICS: &[Metric] = &[QUEUE_DEPTH, BANDWIDTH, OLDEST_AGE, FILES, BYTES, HELD, STUCK, OPEN];
 
 /// Handles with the site filled in.
 pub struct Handles {
-    /// Not removed yet.
-    pub depth: Gauge,
+    /// Cannot be removed.
+    pub stuck: Gauge,
+    /// Open for writing.
+    pub open: Gauge,
     /// Uplink.
     pub bandwidth: Gauge,
     /// Oldest file.
@@ -64,7 +76,8 @@ impl Handles {
     pub fn new(site: &Site) -> Self {
         let outcome = |outcome| FILES.counter_handle(&[site.as_str(), outcome]);
         let this = Self {
-            depth: QUEUE_DEPTH.gauge_handle(&[site.as_str()]),
+            stuck: STUCK.gauge_handle(&[site.as_str()]),
+            open: OPEN.gauge_handle(&[site.as_str()]),
             bandwidth: BANDWIDTH.gauge_handle(&[site.as_str()]),
             oldest_age: OLDEST_AGE.gauge_handle(&[site.as_str()]),
             replayed: outcome("replayed"),
@@ -79,6 +92,11 @@ impl Handles {
         }
         this.held(None);
         this
+    }
+
+    /// Shows how many files are not removed yet. Not before they were counted: 0 means that there are none.
+    pub fn depth(&self, files: u64) {
+        QUEUE_DEPTH.set(&[self.site.as_str()], files as f64);
     }
 
     /// Shows why sending pauses, if it does.

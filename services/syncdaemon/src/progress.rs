@@ -1,13 +1,13 @@
 //! How the work goes: what metrics, /readyz and /status show. Written by all parts, decided by none.
 
-use crate::{metrics::Handles, outcome::Hold, pace::Meter, queue::Queue, scan::now_ns};
+use crate::{metrics::Handles, names, outcome::Hold, pace::Meter, queue::Queue};
 use agentforge_message_id::Site;
 use agentforge_runtime::Gate;
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -33,9 +33,18 @@ pub struct Status {
     pub large_held: Option<Held>,
     /// Files not removed yet.
     pub queue_depth: u64,
+    /// Whether all of them were counted; before that the depth is what is known so far.
+    #[serde(default)]
+    pub counted: bool,
+    /// Files that are done with and cannot be removed, and why the last of them cannot.
+    #[serde(default)]
+    pub stuck: Named,
+    /// Files that wait because somebody has them open for writing.
+    #[serde(default)]
+    pub open: Named,
     /// Messages without an acknowledgement.
     pub in_flight: u64,
-    /// Age of the oldest known file, seconds.
+    /// Time since the file was seen first that waits for longest, seconds.
     pub oldest_file_age_s: f64,
     /// Bits per second over the last 5 s.
     pub bandwidth_bps: f64,
@@ -49,6 +58,17 @@ pub struct Status {
     pub retried: u64,
     /// Bytes delivered since the start.
     pub bytes: u64,
+}
+
+/// How many files, and which.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// How many.
+    pub files: u64,
+    /// The names of the first twenty, percent-encoded.
+    pub names: Vec<String>,
+    /// Why, where there is something to say.
+    pub reason: String,
 }
 
 /// Why nothing is sent.
@@ -75,6 +95,8 @@ pub enum Lane {
 pub struct Progress {
     handles: Handles,
     gate: Gate,
+    /// Shows whether delivered files can be removed.
+    removal: Gate,
     held: Mutex<[Option<(Hold, String)>; 3]>,
     meter: Mutex<Meter>,
     bandwidth_bits: AtomicU64,
@@ -84,8 +106,8 @@ pub struct Progress {
     quarantined: AtomicU64,
     retried: AtomicU64,
     bytes: AtomicU64,
-    /// When the oldest known file was modified, at the last tick; nanoseconds since 1970.
-    oldest_ns: AtomicI64,
+    /// For how long the oldest file is known, at the last tick; milliseconds.
+    oldest_ms: AtomicU64,
     /// Messages without an acknowledgement.
     pub in_flight: AtomicU64,
     /// Whether the hub answers.
@@ -94,16 +116,16 @@ pub struct Progress {
     pub ledger_works: AtomicBool,
 }
 
-/// No file is known.
-const NONE: i64 = i64::MIN;
-
 impl Progress {
-    /// Nothing has happened yet. `gate` shows whether delivery is held; it holds no readiness.
-    pub fn new(site: &Site, gate: Gate) -> Self {
+    /// Nothing has happened yet. `gate` shows whether delivery is held, `removal` whether what is delivered can be
+    /// removed; both hold no readiness.
+    pub fn new(site: &Site, gate: Gate, removal: Gate) -> Self {
         gate.set(true, "delivering");
+        removal.set(true, REMOVES);
         Self {
             handles: Handles::new(site),
             gate,
+            removal,
             held: Mutex::default(),
             meter: Mutex::default(),
             bandwidth_bits: AtomicU64::new(0),
@@ -114,7 +136,7 @@ impl Progress {
             retried: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
-            oldest_ns: AtomicI64::new(NONE),
+            oldest_ms: AtomicU64::new(0),
             link_up: AtomicBool::new(false),
             ledger_works: AtomicBool::new(true),
         }
@@ -174,17 +196,30 @@ impl Progress {
         let bps = meter.rate_bps(self.sent_bytes.swap(0, Relaxed), Instant::now());
         self.bandwidth_bits.store(bps.to_bits(), Relaxed);
         self.handles.bandwidth.set(bps);
-        self.handles.depth.set(queue.depth() as f64);
+        if queue.is_counted() {
+            self.handles.depth(queue.depth());
+        }
         // It looks at every known file, which is too much for each question.
-        self.oldest_ns.store(queue.oldest_ns().unwrap_or(NONE), Relaxed);
+        let age = queue.oldest().map_or(0, |seen| u64::try_from(seen.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.oldest_ms.store(age, Relaxed);
         self.handles.oldest_age.set(self.oldest_age_s());
+        self.handles.open.set(queue.writing().open(Instant::now()).0 as f64);
+        let stuck = stuck(queue);
+        self.handles.stuck.set(stuck.files as f64);
+        match stuck.files {
+            0 => self.removal.set(true, REMOVES),
+            n => {
+                let (names, reason) = (stuck.names.join(", "), stuck.reason);
+                let text = format!(
+                    "{n} files that are done with cannot be removed and are not sent again: {reason} ({names})"
+                );
+                self.removal.set(false, text);
+            }
+        }
     }
 
     fn oldest_age_s(&self) -> f64 {
-        match self.oldest_ns.load(Relaxed) {
-            NONE => 0.0,
-            oldest => now_ns().saturating_sub(oldest).max(0) as f64 / 1e9,
-        }
+        self.oldest_ms.load(Relaxed) as f64 / 1e3
     }
 
     /// Fills in what is known here.
@@ -198,6 +233,11 @@ impl Progress {
         status.large_held = shown(&held[Lane::Large as usize]);
         status.link_up = self.link_up.load(Relaxed);
         status.queue_depth = queue.depth();
+        status.counted = queue.is_counted();
+        status.stuck = stuck(queue);
+        let (files, names) = queue.writing().open(Instant::now());
+        status.open =
+            Named { files, names: names.iter().map(|name| names::encode(name)).collect(), reason: String::new() };
         status.in_flight = self.in_flight.load(Relaxed);
         status.oldest_file_age_s = self.oldest_age_s();
         status.bandwidth_bps = f64::from_bits(self.bandwidth_bits.load(Relaxed));
@@ -206,5 +246,17 @@ impl Progress {
         status.quarantined = self.quarantined.load(Relaxed);
         status.retried = self.retried.load(Relaxed);
         status.bytes = self.bytes.load(Relaxed);
+    }
+}
+
+/// What the gate says while every delivered file goes.
+const REMOVES: &str = "delivered files are removed";
+
+fn stuck(queue: &Queue) -> Named {
+    let found = queue.stuck();
+    Named {
+        files: found.files,
+        names: found.names.iter().map(|name| names::encode(name)).collect(),
+        reason: found.reason,
     }
 }

@@ -6,10 +6,16 @@
 
 use crate::{
     dir::Root,
+    leaving::{Leaving, Removal},
+    names,
+    settle::Stamp,
+    stuck::{Done, Known, Stuck, Summary},
     watch::Hint,
     window::{Candidate, Offer, Window},
+    writing::Writing,
 };
 use std::{
+    io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -18,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
+use tracing::{info, warn};
 
 /// What finders and sender share.
 #[derive(Debug, Default)]
@@ -36,7 +43,16 @@ pub struct Queue {
     removed: AtomicU64,
     /// Files that are known and rest until they are looked at again.
     pub resting: AtomicU64,
-    depth: Mutex<Census>,
+    /// When the file among them was seen first that is known for longest.
+    pub oldest_resting: Mutex<Option<Instant>>,
+    /// Files in `.sent`.
+    pub leaving: AtomicU64,
+    /// Those among them that could not be unlinked.
+    pub stuck_in_sent: AtomicU64,
+    stuck: Mutex<Stuck>,
+    writing: Mutex<Writing>,
+    removals: Mutex<(Vec<Removal>, Vec<Leaving>)>,
+    depth: Mutex<Option<Census>>,
     stopping: AtomicBool,
 }
 
@@ -142,7 +158,7 @@ impl Queue {
         let told: Vec<_> = names.into_iter().filter_map(|name| Some((name, window.let_go(name)?))).collect();
         drop(window);
         for (name, found) in told {
-            self.look_again(Candidate { name: name.into(), mtime_ns: 0, found, attempts: 0 }, Duration::ZERO);
+            self.look_again(Candidate::new(name.into(), 0, found), Duration::ZERO);
         }
     }
 
@@ -170,9 +186,81 @@ impl Queue {
         (window.waiting(), window.known())
     }
 
-    /// The modification time of the oldest known file.
-    pub fn oldest_ns(&self) -> Option<i64> {
-        self.window().oldest_ns()
+    /// When the file was seen first that is known for longest.
+    pub fn oldest(&self) -> Option<Instant> {
+        let resting = *lock(&self.oldest_resting);
+        [self.window().oldest(), resting].into_iter().flatten().min()
+    }
+
+    /// A file that is done with could not be removed: it is remembered, told once, and tried again later.
+    pub fn is_stuck(&self, name: &[u8], stamp: Stamp, done: Done, error: &io::Error) {
+        if lock(&self.stuck).add(name, stamp, done, error.to_string(), Instant::now()) {
+            let file = names::encode(name);
+            warn!(%error, file, "a file that is done with cannot be removed; it is not sent again, and its removal is tried later and later");
+        }
+    }
+
+    /// A file is gone, perhaps one that could not be removed before.
+    pub fn is_not_stuck(&self, stamp: &Stamp) {
+        let mut stuck = lock(&self.stuck);
+        if !stuck.is_empty() && stuck.forget(stamp) {
+            info!("every file that is done with is removed");
+        }
+    }
+
+    /// Whether this file is one that could not be removed. One whose removal is due is handed to the remover.
+    pub fn is_done_with(&self, candidate: &Candidate, stamp: &Stamp) -> bool {
+        let known = {
+            let mut stuck = lock(&self.stuck);
+            if stuck.is_empty() { Known::No } else { stuck.look(stamp, Instant::now()) }
+        };
+        let removal = match known {
+            Known::No => return false,
+            Known::Wait => return true,
+            Known::Try(Done::Sent(hash)) => Removal::Sent(candidate.name.clone(), *stamp, hash),
+            Known::Try(Done::Never) => Removal::Never(candidate.clone(), "as it was written down".to_owned()),
+        };
+        lock(&self.removals).0.push(removal);
+        true
+    }
+
+    /// Whether no more files can be remembered that cannot be removed.
+    pub fn is_full_of_stuck(&self) -> bool {
+        lock(&self.stuck).is_full()
+    }
+
+    /// A scan that began then has read everything.
+    pub fn scanned_all(&self, since: Instant) {
+        if lock(&self.stuck).forget_unmet(since) {
+            info!("every file that is done with is gone");
+        }
+    }
+
+    /// The files that could not be removed.
+    pub fn stuck(&self) -> Summary {
+        let summary = lock(&self.stuck).summary();
+        Summary { files: summary.files + self.stuck_in_sent.load(SeqCst), ..summary }
+    }
+
+    /// Leaves files of `.sent` to the remover.
+    pub fn leave(&self, left: Vec<Leaving>) {
+        self.leaving.fetch_add(left.len() as u64, SeqCst);
+        lock(&self.removals).1.extend(left);
+    }
+
+    /// What the remover is to do beside what comes from the ledger.
+    pub fn take_removals(&self) -> (Vec<Removal>, Vec<Leaving>) {
+        std::mem::take(&mut *lock(&self.removals))
+    }
+
+    /// What is known of writers.
+    pub fn writing(&self) -> MutexGuard<'_, Writing> {
+        lock(&self.writing)
+    }
+
+    /// A file is open for writing.
+    pub fn found_open(&self, name: &[u8]) {
+        self.writing().found_open(name, Instant::now());
     }
 
     /// Begins a count of all files.
@@ -182,15 +270,21 @@ impl Queue {
 
     /// Ends a count that began when so many had been removed.
     pub fn census_ends(&self, files: u64, removed: u64) {
-        *self.depth.lock().unwrap_or_else(PoisonError::into_inner) = Census { files, removed };
+        *lock(&self.depth) = Some(Census { files, removed });
     }
 
     /// Files that are not removed yet: the last count less what was removed since, and never less than
-    /// what is known, so that 0 means drained.
+    /// what is known, so that 0 means drained. Before the first count it is no more than what is known.
     pub fn depth(&self) -> u64 {
-        let census = *self.depth.lock().unwrap_or_else(PoisonError::into_inner);
+        let census = lock(&self.depth).unwrap_or_default();
         let since = self.removed.load(SeqCst).saturating_sub(census.removed);
-        census.files.saturating_sub(since).max(self.known().1 as u64 + self.resting.load(SeqCst))
+        let known = self.known().1 as u64 + self.resting.load(SeqCst);
+        census.files.saturating_sub(since).max(known) + self.leaving.load(SeqCst)
+    }
+
+    /// Whether all files were counted at least once.
+    pub fn is_counted(&self) -> bool {
+        lock(&self.depth).is_some()
     }
 
     /// Asks for everything to be read now.
@@ -277,6 +371,10 @@ impl Queue {
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.window)
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

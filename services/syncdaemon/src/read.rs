@@ -6,7 +6,9 @@ use crate::{
     buffers::Buffers,
     dir::{self, Parent, Root},
     hash::sha256_of_each,
+    lease::{self, Writers},
     names,
+    queue::Queue,
     scan::now_ns,
     settle::{Settled, Stamp, settled},
     steps::{Step, reached},
@@ -19,6 +21,9 @@ use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 /// Pieces in which large files are read.
 const PIECE_BYTES: usize = 256 << 10;
+/// A file that was made and, as far as events told, never closed is taken when it has not changed for this
+/// long: one that came by a link is never closed.
+const MADE_MAX: Duration = Duration::from_secs(3600);
 
 /// What reading is bound by.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +58,8 @@ pub enum Fault {
     Failed(io::Error),
     /// It is still being written; look again after this time.
     Changing(Duration),
+    /// Somebody has it open for writing.
+    Open,
     /// There is no such file any more.
     Gone,
 }
@@ -76,6 +83,7 @@ pub fn read_batch(
     rules: &Rules,
     enough: usize,
     buffers: &Arc<Buffers>,
+    queue: &Queue,
 ) -> (Vec<Outcome>, Vec<Candidate>) {
     let (mut outcomes, mut bytes) = (Vec::with_capacity(batch.len()), 0);
     let mut batch = batch.into_iter();
@@ -89,7 +97,7 @@ pub fn read_batch(
             at = Some((dir.into(), root.parent(dir)));
         }
         let outcome = match &at {
-            Some((_, Ok(parent))) => read(parent, candidate, rules, buffers),
+            Some((_, Ok(parent))) => read(&At { root, parent, queue }, candidate, rules, buffers),
             _ => Outcome::Not(candidate, Fault::Gone),
         };
         if let Outcome::Whole(whole) = &outcome {
@@ -120,9 +128,16 @@ impl Outcome {
     }
 }
 
+/// Where a file is read.
+struct At<'a> {
+    root: &'a Root,
+    parent: &'a Parent<'a>,
+    queue: &'a Queue,
+}
+
 /// Reads one file of a directory, which is not hashed yet.
-fn read(parent: &Parent<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>) -> Outcome {
-    let (file, stamp) = match open_in(parent, &candidate, rules) {
+fn read(at: &At<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>) -> Outcome {
+    let (file, stamp) = match open_in(at, &candidate, rules) {
         Ok(opened) => opened,
         Err(fault) => return Outcome::Not(candidate, fault),
     };
@@ -144,23 +159,43 @@ fn read(parent: &Parent<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<
 ///
 /// # Errors
 /// Why it may not, now or ever.
-pub fn open(root: &Root, candidate: &Candidate, rules: &Rules) -> Result<(File, Stamp), Fault> {
-    open_in(&root.parent(names::split(&candidate.name).0).map_err(fault_of)?, candidate, rules)
+pub fn open(root: &Root, candidate: &Candidate, rules: &Rules, queue: &Queue) -> Result<(File, Stamp), Fault> {
+    let parent = root.parent(names::split(&candidate.name).0).map_err(fault_of)?;
+    open_in(&At { root, parent: &parent, queue }, candidate, rules)
 }
 
-fn open_in(parent: &Parent<'_>, candidate: &Candidate, rules: &Rules) -> Result<(File, Stamp), Fault> {
-    let file = File::from(dir::open_in(parent, names::split(&candidate.name).1).map_err(fault_of)?);
+fn open_in(at: &At<'_>, candidate: &Candidate, rules: &Rules) -> Result<(File, Stamp), Fault> {
+    let file = File::from(dir::open_in(at.parent, names::split(&candidate.name).1).map_err(fault_of)?);
     let stamp = dir::stamp_of(&file).map_err(fault_of)?;
     reached(Step::Opened);
     // It may have been written to since it was found.
     if let Settled::In(time) = settled(candidate.found, stamp.ctime_ns, now_ns(), rules.settle) {
         return Err(Fault::Changing(time));
     }
+    if at.is_written(&file, candidate, &stamp) {
+        return Err(Fault::Open);
+    }
     if stamp.size > rules.file_max_bytes {
         let max = rules.file_max_bytes;
         return Err(Fault::Never(format!("{} bytes are more than SYNC_MAX_FILE_BYTES allows ({max})", stamp.size)));
     }
     Ok((file, stamp))
+}
+
+impl At<'_> {
+    /// Whether somebody has the file open for writing: by the word of the kernel, or, where that does not know, by
+    /// what events told of a file that was made and changed lately.
+    fn is_written(&self, file: &File, candidate: &Candidate, stamp: &Stamp) -> bool {
+        let writers = if self.root.tells_writers() { lease::writers(file) } else { Writers::Unknown };
+        match writers {
+            Writers::None => false,
+            Writers::Some => true,
+            Writers::Unknown => {
+                let age = Duration::from_nanos(u64::try_from(now_ns().saturating_sub(stamp.ctime_ns)).unwrap_or(0));
+                age < MADE_MAX && self.queue.writing().is_made(&candidate.name)
+            }
+        }
+    }
 }
 
 /// Whether the open file is as it was, and still has its name.
@@ -210,8 +245,8 @@ mod tests {
     const RULES: Rules = Rules { whole_max_bytes: 100, file_max_bytes: 1000, settle: Duration::from_secs(3600) };
 
     fn outcome(root: &Root, name: &str, found: Found) -> Outcome {
-        let candidate = Candidate { name: name.as_bytes().into(), mtime_ns: 0, found, attempts: 0 };
-        let (mut outcomes, left) = read_batch(root, vec![candidate], &RULES, 1, &Arc::default());
+        let candidate = Candidate::new(name.as_bytes().into(), 0, found);
+        let (mut outcomes, left) = read_batch(root, vec![candidate], &RULES, 1, &Arc::default(), &Queue::default());
         assert!(left.is_empty());
         outcomes.remove(0)
     }
@@ -241,8 +276,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path(), true).unwrap();
         fs::write(dir.path().join("a"), "one").unwrap();
-        let candidate = Candidate { name: b"a"[..].into(), mtime_ns: 0, found: Found::Renamed, attempts: 0 };
-        let (file, stamp) = open(&root, &candidate, &RULES).unwrap();
+        let candidate = Candidate::new(b"a"[..].into(), 0, Found::Renamed);
+        let (file, stamp) = open(&root, &candidate, &RULES, &Queue::default()).unwrap();
         assert!(is_unchanged(&root, b"a", &file, &stamp));
         fs::write(dir.path().join("b"), "two").unwrap();
         fs::rename(dir.path().join("b"), dir.path().join("a")).unwrap();

@@ -1,22 +1,30 @@
-//! The removal of what is in the synced ledger: moved out of sight, checked, unlinked, its directory synced.
+//! The removal of what is in the synced ledger: checked, moved out of sight, checked again, unlinked, and the
+//! directories synced.
 //!
 //! A thread of its own. Freeing the blocks of a file takes longer than sending it, so the removal gives way
 //! to sending, within bounds of time and number; not by a lower priority, with which a busy machine would
-//! let it fall behind until delivery waits for it. Never removes a file that is not the one that was sent.
+//! let it fall behind until delivery waits for it. Never removes a file that is not the one that was sent, or
+//! that somebody writes to.
 
 use crate::{
-    commit::Work,
-    dir::{self, Root},
+    dir::{self, Parent, Root},
+    lease::{self, Writers},
+    leaving::{Exit, Leaving, Removal, WAITING_MAX, Waiting},
     names,
+    outcome::pause,
     progress::Progress,
     queue::Queue,
+    read::hash_large,
     settle::{Found, Stamp},
     steps::{Step, reached},
+    stuck::Done,
     window::Candidate,
+    writing,
 };
 use rustix::fs::{AtFlags, fsync, unlinkat};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
+    fs::File,
     io,
     sync::{
         Arc,
@@ -27,209 +35,297 @@ use std::{
 };
 use tracing::{error, info, warn};
 
-/// Files that may wait for their removal; with more, those that deliver wait.
-const WAITING_MAX: usize = 32_768;
-/// The removal gives way to sending for this long, at most. After a crash what waited is sent again, to be
-/// known as duplicates.
-const GIVES_WAY: Duration = Duration::from_secs(5);
 /// How often it looks whether files are still in flight.
 const LOOKS_EVERY: Duration = Duration::from_millis(5);
-/// Files that are removed with one sync of their directory.
+/// The same while nothing waits.
+const IDLE: Duration = Duration::from_millis(250);
+/// Files that are moved, or unlinked, with one sync of their directory.
 const AT_ONCE: usize = 512;
-
-/// What is left to do when it is written down; many of these may wait.
-#[derive(Debug)]
-pub enum Removal {
-    /// A file that was sent: its name, as it was sent, and the hash of its content.
-    Sent(Box<[u8]>, Stamp, [u8; 32]),
-    /// A file that goes to quarantine, and why.
-    Never(Candidate, String),
-}
-
-impl Removal {
-    /// What a piece of work leaves to do.
-    pub fn of(work: Work) -> Option<Self> {
-        match work {
-            Work::Delivered(d) => {
-                let mut hash = [0; 32];
-                hex::decode_to_slice(&d.sha256, &mut hash).expect("it was made of 32 bytes");
-                Some(Self::Sent(d.name, d.stamp, hash))
-            }
-            Work::Never(candidate, why) => Some(Self::Never(candidate, why)),
-            Work::Note(_) => None,
-        }
-    }
-
-    fn name(&self) -> &[u8] {
-        match self {
-            Self::Sent(name, ..) => name,
-            Self::Never(candidate, _) => &candidate.name,
-        }
-    }
-}
+/// From the move to the last look, where the kernel tells of writers: one that found the file by its name
+/// before it was moved has opened it by then.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
 
 /// The thread that removes, to be [`run`](Self::run).
 pub struct Remover {
     written: Receiver<Vec<Removal>>,
     progress: Arc<Progress>,
     queue: Arc<Queue>,
+    /// From the move to the last look where nobody knows of writers.
+    linger: Duration,
     next: AtomicU64,
 }
 
-/// Written down and not removed yet, oldest first.
-#[derive(Debug, Default)]
-struct Waiting {
-    batches: VecDeque<(Instant, VecDeque<Removal>)>,
-    files: usize,
-}
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.batches.is_empty()
-    }
-
-    fn push(&mut self, batch: Vec<Removal>, now: Instant) {
-        self.files += batch.len();
-        self.batches.push_back((now, batch.into()));
-    }
-
-    /// Whether the oldest are to be removed now, although files are being sent.
-    fn is_due(&self, is_sending: bool, now: Instant) -> bool {
-        let oldest = self.batches.front().is_some_and(|(since, _)| now.duration_since(*since) >= GIVES_WAY);
-        !is_sending || oldest || self.files >= WAITING_MAX
-    }
-
-    /// The oldest, at most `max`.
-    fn take(&mut self, max: usize) -> Vec<Removal> {
-        let mut taken = Vec::new();
-        while taken.len() < max
-            && let Some((_, batch)) = self.batches.front_mut()
-        {
-            taken.extend(batch.drain(..batch.len().min(max - taken.len())));
-            if batch.is_empty() {
-                self.batches.pop_front();
-            }
-        }
-        self.files -= taken.len();
-        taken
-    }
+/// What a sent file in its place turned out to be.
+enum Here {
+    /// The file that was sent, as it is now. It may go; late, where nobody knows of writers.
+    Same { stamp: Stamp, lingers: bool },
+    /// Somebody has it open for writing.
+    Open,
+    /// Another file, or other bytes.
+    Other,
+    /// Nothing.
+    Gone,
 }
 
 impl Remover {
     /// Files of the ledger arrive by `written`.
-    pub fn new(written: Receiver<Vec<Removal>>, progress: Arc<Progress>, queue: Arc<Queue>) -> Self {
+    pub fn new(written: Receiver<Vec<Removal>>, progress: Arc<Progress>, queue: Arc<Queue>, linger: Duration) -> Self {
         // Names in .sent are never used twice, also not by the next process.
         let next = AtomicU64::new(u64::try_from(crate::scan::now_ns()).unwrap_or(0));
-        Self { written, progress, queue, next }
+        Self { written, progress, queue, linger, next }
     }
 
-    /// Removes until the ledger's thread has ended and nothing waits.
+    /// Removes until the ledger's thread has ended and nothing waits. What lingers then is left in `.sent` to the
+    /// next start.
     pub fn run(self) {
-        let mut waiting = Waiting::default();
+        let (mut waiting, mut exit) = (Waiting::default(), Exit::default());
         loop {
-            let received = match (waiting.is_empty(), waiting.files < WAITING_MAX) {
-                (true, _) => self.written.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                (false, true) => self.written.recv_timeout(LOOKS_EVERY),
-                (false, false) => Err(RecvTimeoutError::Timeout),
+            let received = match waiting.files().max(exit.len()) < WAITING_MAX {
+                true => self.written.recv_timeout(wait(&waiting, &exit)),
+                false => {
+                    std::thread::sleep(LOOKS_EVERY);
+                    Err(RecvTimeoutError::Timeout)
+                }
             };
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             if let Ok(batch) = received {
                 waiting.push(batch, Instant::now());
             }
-            if ended && waiting.is_empty() {
-                return;
-            }
+            let (again, left) = self.queue.take_removals();
+            waiting.push(again, Instant::now());
+            left.into_iter().for_each(|leaving| exit.push(leaving));
             let is_sending = self.progress.in_flight.load(Relaxed) > 0;
-            if ended || waiting.is_due(is_sending, Instant::now()) {
-                self.remove(&waiting.take(AT_ONCE));
+            if !waiting.is_empty() && (ended || waiting.is_due(is_sending, Instant::now())) {
+                self.move_out(&waiting.take(AT_ONCE), &mut exit);
+            }
+            self.unlink_due(&mut exit);
+            if ended && waiting.is_empty() {
+                if !exit.ends_soon() {
+                    return;
+                }
+                std::thread::sleep(LOOKS_EVERY);
             }
         }
     }
 
-    fn remove(&self, batch: &[Removal]) {
+    /// Moves files to `.sent`, and those that can never be sent to quarantine.
+    fn move_out(&self, batch: &[Removal], exit: &mut Exit) {
         // Without a directory: what comes back with it is found, sent again, and known as a duplicate.
         if let Some(root) = self.queue.root() {
-            self.remove_from(&root, batch);
+            let mut by_dir: BTreeMap<&[u8], Vec<&Removal>> = BTreeMap::new();
+            for removal in batch {
+                by_dir.entry(names::split(removal.name()).0).or_default().push(removal);
+            }
+            for (dir, removals) in by_dir {
+                let Ok(parent) = root.parent(dir) else { continue };
+                let mut gone = 0;
+                for removal in removals {
+                    gone += u64::from(match removal {
+                        Removal::Sent(name, stamp, hash) => match self.move_one(&root, &parent, name, stamp, hash) {
+                            Ok(leaving) => {
+                                leaving.into_iter().for_each(|leaving| exit.push(leaving));
+                                true
+                            }
+                            Err(()) => false,
+                        },
+                        Removal::Never(candidate, why) => self.quarantine(&root, candidate, why),
+                    });
+                }
+                sync(&parent);
+                self.queue.count_removed(gone);
+            }
         }
         self.queue.let_go(batch.iter().map(Removal::name));
     }
 
-    fn remove_from(&self, root: &Root, batch: &[Removal]) {
-        let mut by_dir: BTreeMap<&[u8], Vec<&Removal>> = BTreeMap::new();
-        for removal in batch {
-            by_dir.entry(names::split(removal.name()).0).or_default().push(removal);
-        }
-        let mut removed = 0;
-        for (dir, removals) in by_dir {
-            let Ok(parent) = root.parent(dir) else { continue };
-            for removal in removals {
-                removed += u64::from(match removal {
-                    Removal::Sent(name, stamp, hash) => self.remove_one(root, &parent, name, stamp, hash),
-                    Removal::Never(candidate, why) => quarantine(root, candidate, why),
-                });
-            }
-            sync(&parent);
-        }
-        if removed > 0 {
-            sync(root.sent());
-            reached(Step::DirectorySynced);
-            self.queue.count_removed(removed);
-        }
-    }
-
-    /// Whether the file is gone from its place.
-    fn remove_one(&self, root: &Root, parent: &dir::Parent<'_>, name: &[u8], stamp: &Stamp, hash: &[u8; 32]) -> bool {
+    /// Moves a sent file to `.sent`. `Ok` when it is gone from its place, with what is there now.
+    fn move_one(
+        &self,
+        root: &Arc<Root>,
+        parent: &Parent<'_>,
+        name: &[u8],
+        sent: &Stamp,
+        hash: &[u8; 32],
+    ) -> Result<Option<Leaving>, ()> {
         let last = names::split(name).1;
+        let (stamp, lingers) = match look(root, parent, last, sent, hash) {
+            Here::Same { stamp, lingers } => (stamp, lingers),
+            Here::Gone => return Ok(None),
+            Here::Open => {
+                self.queue.found_open(name);
+                self.look_again(name, writing::AGAIN);
+                return Err(());
+            }
+            Here::Other => {
+                info!(file = names::encode(name), "a file was changed after it was sent; what it is now is sent too");
+                self.look_again(name, Duration::from_millis(1));
+                return Err(());
+            }
+        };
         let sent_name = format!("{}.{:x}", names::hex(hash), self.next.fetch_add(1, Relaxed));
         if let Err(error) = dir::move_to_sent(parent, last, root, &sent_name) {
             // Somebody else may have removed it, which is theirs to do.
-            if error.kind() != io::ErrorKind::NotFound {
-                warn!(%error, file = names::encode(name), "a sent file cannot be moved; it is sent again later");
+            if error.kind() == io::ErrorKind::NotFound {
+                return Ok(None);
             }
-            return error.kind() == io::ErrorKind::NotFound;
+            self.queue.is_stuck(name, stamp, Done::Sent(*hash), &error);
+            return Err(());
         }
         reached(Step::Moved);
-        let is_still = dir::look_in(root.sent(), sent_name.as_str()).is_ok_and(|(_, now)| now.is_still(stamp));
-        if !is_still {
-            self.give_back(root, &sent_name, name);
-            return false;
+        self.queue.is_not_stuck(&stamp);
+        match dir::look_in(root.sent(), sent_name.as_str()) {
+            Ok((_, now)) if now.is_still(&stamp) => {
+                self.queue.leaving.fetch_add(1, Relaxed);
+                let due = Instant::now() + if lingers { self.linger } else { LOOK_AFTER };
+                let root = Arc::downgrade(root);
+                Ok(Some(Leaving { name: name.into(), sent_name, stamp: now, due, lingers, tries: 0, root }))
+            }
+            _ => {
+                self.give_back(root, &sent_name, name);
+                Err(())
+            }
         }
-        reached(Step::Checked);
-        if let Err(error) = unlinkat(root.sent(), sent_name.as_str(), AtFlags::empty()) {
-            warn!(%error, file = names::encode(name), "a sent file cannot be unlinked; the next start tries again");
-        }
-        reached(Step::Unlinked);
-        true
     }
 
-    /// A writer has put other bytes under the name since it was read: they were not sent.
+    /// Looks at what is due in `.sent` once more, and unlinks it.
+    fn unlink_due(&self, exit: &mut Exit) {
+        let now = Instant::now();
+        let mut unlinked: Option<Arc<Root>> = None;
+        let due: Vec<_> = std::iter::from_fn(|| exit.take(now)).take(AT_ONCE).collect();
+        for leaving in due {
+            // Gone with its directory, or left to the one that is opened next.
+            let Some(root) = leaving.root.upgrade() else {
+                self.queue.leaving.fetch_sub(1, Relaxed);
+                continue;
+            };
+            if let Some(leaving) = self.unlink(&root, leaving) {
+                exit.push(leaving);
+                continue;
+            }
+            self.queue.leaving.fetch_sub(1, Relaxed);
+            unlinked = Some(root);
+        }
+        if let Some(root) = unlinked {
+            sync(root.sent());
+            reached(Step::DirectorySynced);
+        }
+    }
+
+    /// Gives it back when it is to be tried again.
+    fn unlink(&self, root: &Root, leaving: Leaving) -> Option<Leaving> {
+        let is_same = dir::open_in(root.sent(), leaving.sent_name.as_bytes()).is_ok_and(|file| {
+            // In this order: what a writer did that is gone by now shows in the stamp.
+            let written = root.tells_writers() && lease::writers(&file) == Writers::Some;
+            !written && dir::stamp_of(&file).is_ok_and(|now| now == leaving.stamp)
+        });
+        if !is_same {
+            self.give_back(root, &leaving.sent_name, &leaving.name);
+            return None;
+        }
+        reached(Step::Checked);
+        let unlinked = unlinkat(root.sent(), leaving.sent_name.as_str(), AtFlags::empty());
+        if leaving.tries > 0 {
+            self.queue.stuck_in_sent.fetch_sub(1, Relaxed);
+        }
+        if let Err(error) = unlinked {
+            if leaving.tries == 0 {
+                let file = names::encode(&leaving.name);
+                warn!(%error, file, "a sent file cannot be unlinked; it waits in .sent and is tried again");
+            }
+            self.queue.stuck_in_sent.fetch_add(1, Relaxed);
+            let tries = leaving.tries.saturating_add(1);
+            return Some(Leaving {
+                tries,
+                lingers: true,
+                due: Instant::now() + pause(tries.saturating_add(4)),
+                ..leaving
+            });
+        }
+        reached(Step::Unlinked);
+        None
+    }
+
+    /// A writer has put other bytes under the name since it was read, or writes now: they were not sent.
     fn give_back(&self, root: &Root, sent_name: &str, name: &[u8]) {
         match root.put(root.sent(), sent_name.as_bytes(), name) {
             Ok(name) => {
-                info!(file = names::encode(&name), "a file was replaced after it was sent; the new one is sent too");
-                self.queue.look_again(
-                    Candidate { name: name.into(), mtime_ns: 0, found: Found::Seen, attempts: 0 },
-                    Duration::from_millis(1),
+                info!(
+                    file = names::encode(&name),
+                    "a file was written to after it was sent; what it is now is sent too"
                 );
+                self.look_again(&name, Duration::from_millis(1));
             }
             Err(error) => {
                 error!(%error, file = names::encode(name), "a file waits in .sent for the next start");
             }
         }
     }
+
+    fn look_again(&self, name: &[u8], time: Duration) {
+        self.queue.look_again(Candidate::new(name.into(), 0, Found::Seen), time);
+    }
+
+    fn quarantine(&self, root: &Root, candidate: &Candidate, why: &str) -> bool {
+        let file = names::encode(&candidate.name);
+        let stamp = root.look(&candidate.name).map(|(_, stamp)| stamp);
+        match (root.quarantine(&candidate.name), stamp) {
+            (Ok(()), stamp) => {
+                warn!(file, why, "a file can never be sent and is in quarantine");
+                if let Ok(stamp) = stamp {
+                    self.queue.is_not_stuck(&stamp);
+                }
+                true
+            }
+            (Err(error), Ok(stamp)) => {
+                self.queue.is_stuck(&candidate.name, stamp, Done::Never, &error);
+                false
+            }
+            (Err(error), Err(_)) => {
+                warn!(%error, file, why, "a file can never be sent and is gone before it was moved to quarantine");
+                false
+            }
+        }
+    }
 }
 
-fn quarantine(root: &Root, candidate: &Candidate, why: &str) -> bool {
-    let file = names::encode(&candidate.name);
-    match root.quarantine(&candidate.name) {
-        Ok(()) => {
-            warn!(file, why, "a file can never be sent and is in quarantine");
-            true
+/// How long to wait for more.
+fn wait(waiting: &Waiting, exit: &Exit) -> Duration {
+    if !waiting.is_empty() {
+        return LOOKS_EVERY;
+    }
+    exit.next_due().map_or(IDLE, |due| due.saturating_duration_since(Instant::now()).min(IDLE))
+}
+
+/// Holds what has the name of a sent file against what was sent. A change time that is another one with the
+/// content's old size and time means new rights or another link, or bytes that were put in with care: the
+/// content tells.
+fn look(root: &Root, parent: &Parent<'_>, last: &[u8], sent: &Stamp, hash: &[u8; 32]) -> Here {
+    let file = match dir::open_in(parent, last) {
+        Ok(file) => File::from(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Here::Gone,
+        // It was read before: it is another one now, or may not be read any more.
+        Err(_) => {
+            return match dir::look_in(parent, last) {
+                Ok((_, stamp)) if stamp == *sent => Here::Same { stamp, lingers: true },
+                Ok(_) => Here::Other,
+                Err(_) => Here::Gone,
+            };
         }
-        Err(error) => {
-            error!(%error, file, why, "a file can never be sent and cannot be moved to quarantine");
-            false
+    };
+    let writers = if root.tells_writers() { lease::writers(&file) } else { Writers::Unknown };
+    if writers == Writers::Some {
+        return Here::Open;
+    }
+    let lingers = writers == Writers::Unknown;
+    match dir::stamp_of(&file) {
+        Ok(stamp) if stamp == *sent => Here::Same { stamp, lingers },
+        Ok(stamp) if stamp.is_still(sent) => {
+            let content = hash_large(&file, stamp.size, || true);
+            let is_same = content.is_ok_and(|content| content == names::hex(hash));
+            let rests = dir::stamp_of(&file).is_ok_and(|now| now == stamp);
+            if is_same && rests { Here::Same { stamp, lingers } } else { Here::Other }
         }
+        _ => Here::Other,
     }
 }
 
@@ -238,39 +334,5 @@ fn quarantine(root: &Root, candidate: &Candidate, why: &str) -> bool {
 fn sync(dir: impl std::os::fd::AsFd) {
     if let Err(error) = fsync(dir) {
         warn!(%error, "a directory cannot be synced");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn batch(names: &[usize]) -> Vec<Removal> {
-        let stamp = Stamp { dev: 0, ino: 0, size: 0, mtime_ns: 0, ctime_ns: 0 };
-        names.iter().map(|n| Removal::Sent(n.to_string().into_bytes().into(), stamp, [0; 32])).collect()
-    }
-
-    #[test]
-    fn the_removal_gives_way_to_sending_within_bounds() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
-        waiting.push(batch(&[1, 2, 3]), now);
-        assert!(waiting.is_due(false, now), "nothing is sent");
-        assert!(!waiting.is_due(true, now + GIVES_WAY - Duration::from_millis(1)));
-        assert!(waiting.is_due(true, now + GIVES_WAY), "not for ever");
-        waiting.push(batch(&(0..WAITING_MAX - 3).collect::<Vec<_>>()), now);
-        assert!(waiting.is_due(true, now), "not for any number");
-    }
-
-    #[test]
-    fn the_oldest_are_removed_first_across_batches() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
-        waiting.push(batch(&[1, 2, 3]), now);
-        waiting.push(batch(&[4]), now + Duration::from_secs(1));
-        waiting.push(batch(&[5, 6]), now + Duration::from_secs(2));
-        let names = |taken: Vec<Removal>| taken.iter().map(|r| r.name().to_vec()).collect::<Vec<_>>();
-        assert_eq!(names(waiting.take(2)), [b"1", b"2"]);
-        assert!(waiting.is_due(true, now + GIVES_WAY), "the rest of the first batch is as old as it");
-        assert_eq!(names(waiting.take(3)), [b"3", b"4", b"5"]);
-        assert_eq!((waiting.files, names(waiting.take(9)).len(), waiting.is_empty()), (1, 1, true));
     }
 }

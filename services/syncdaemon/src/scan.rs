@@ -4,7 +4,7 @@
 //! them, so that the depth of a queue of a million is known although its list is not.
 
 use crate::{
-    dir::{self, Kind, Root},
+    dir::{self, Kind, Parent, Root},
     names,
     queue::{Queue, Scan},
     settle::{Found, Settled, settled},
@@ -39,6 +39,7 @@ pub fn run(queue: &Arc<Queue>, watches: &Watches, settle: Duration, every: Durat
         if wanted == Scan::Full {
             due = Instant::now() + every;
         }
+        let (began, mut read_all) = (Instant::now(), wanted == Scan::Full);
         let Some(root) = queue.root() else { continue };
         let dirs = match wanted {
             Scan::Below(dirs) => dirs,
@@ -50,7 +51,7 @@ pub fn run(queue: &Arc<Queue>, watches: &Watches, settle: Duration, every: Durat
                 |dir| watches.watch(&root.path_of(dir)),
                 |parent, dir, part| {
                     let name = dir::join(dir, part.to_bytes());
-                    match look(parent, part, name, Found::Seen, settle) {
+                    match look(queue, parent, part, name, Found::Seen, settle) {
                         Look::Take(candidate) if !queue.offer(&candidate, &root) => ControlFlow::Break(()),
                         Look::Wait(candidate, time) => {
                             queue.look_again(candidate, time);
@@ -61,9 +62,18 @@ pub fn run(queue: &Arc<Queue>, watches: &Watches, settle: Duration, every: Durat
                 },
             );
             match walked {
-                Ok(walked) => debug!(below = names::encode(&name), ?walked, "scanned"),
-                Err(error) => warn!(%error, "the replay directory cannot be read"),
+                Ok(walked) => {
+                    debug!(below = names::encode(&name), ?walked, "scanned");
+                    read_all &= walked.unread == 0 && !walked.broken_off;
+                }
+                Err(error) => {
+                    warn!(%error, "the replay directory cannot be read");
+                    read_all = false;
+                }
             }
+        }
+        if read_all {
+            queue.scanned_all(began);
         }
         queue.open();
     }
@@ -83,7 +93,8 @@ pub enum Look {
 
 /// Looks at a name in a directory.
 pub fn look(
-    parent: impl std::os::fd::AsFd,
+    queue: &Queue,
+    parent: &Parent<'_>,
     part: impl rustix::path::Arg,
     name: Box<[u8]>,
     found: Found,
@@ -92,7 +103,14 @@ pub fn look(
     match dir::look_in(parent, part) {
         Ok((Kind::Directory, _)) => Look::Directory,
         Ok((Kind::File, stamp)) => {
-            let candidate = Candidate { name, mtime_ns: stamp.mtime_ns, found, attempts: 0 };
+            let candidate = Candidate::new(name, stamp.mtime_ns, found);
+            if queue.is_done_with(&candidate, &stamp) {
+                return Look::Nothing;
+            }
+            // What could not be remembered as sent is not sent.
+            if queue.is_full_of_stuck() && !Root::lets_remove(parent) {
+                return Look::Nothing;
+            }
             match settled(found, stamp.ctime_ns, now_ns(), settle) {
                 Settled::Yes => Look::Take(candidate),
                 Settled::In(time) => Look::Wait(candidate, time),

@@ -13,8 +13,10 @@ use crate::{
     progress::{Lane, Progress},
     queue::Queue,
     read::{self, Fault, Outcome, Rules, Whole},
+    settle::Found,
     steps::{Step, reached},
     window::Candidate,
+    writing,
 };
 use futures_util::{
     StreamExt,
@@ -248,7 +250,8 @@ impl Sender {
             };
             let rules = Rules { whole_max_bytes: self.hub.whole_max_bytes() as u64, ..self.rules };
             let buffers = state.buffers.clone();
-            let read = move || read::read_batch(&root, batch, &rules, BATCH_BYTES, &buffers);
+            let queue = self.queue.clone();
+            let read = move || read::read_batch(&root, batch, &rules, BATCH_BYTES, &buffers, &queue);
             state.reads.push_back(spawn_blocking(read));
         }
     }
@@ -388,7 +391,11 @@ pub fn set_aside(queue: &Queue, candidate: Candidate, fault: Fault) -> Option<Wo
             let time = pause(candidate.attempts + 3);
             (candidate, time)
         }
-        Fault::Changing(time) => (Candidate { found: crate::settle::Found::Seen, ..candidate }, time),
+        Fault::Changing(time) => (Candidate { found: Found::Seen, ..candidate }, time),
+        Fault::Open => {
+            queue.found_open(&candidate.name);
+            (Candidate { found: Found::Seen, ..candidate }, writing::AGAIN)
+        }
     };
     queue.let_go([&*candidate.name]);
     queue.look_again(candidate, time);

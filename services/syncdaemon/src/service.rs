@@ -109,7 +109,11 @@ impl Service for Syncdaemon {
         let queue_failed = |source| Error::QueueDir { path: config.queue_dir.clone(), source };
         let root = Arc::new(Root::open(&config.queue_dir, true).map_err(queue_failed)?);
         let nats = Nats::connect(&config.nats, &format!("syncdaemon {}", config.site)).await?;
-        let progress = Arc::new(Progress::new(&config.site, runtime.readiness().gate("delivery", false)));
+        let progress = Arc::new(Progress::new(
+            &config.site,
+            runtime.readiness().gate("delivery", false),
+            runtime.readiness().gate("removal", false),
+        ));
         let parts = Parts { nats, queue: Arc::default(), progress };
         let endpoints = Endpoints { http, grpc: None, metrics };
         Ok(Self { config, runtime, parts, writer, torn_bytes, root, listener, endpoints })
@@ -130,10 +134,10 @@ impl Service for Syncdaemon {
         runtime.supervisor().spawn("http", OnEnd::Stop, http);
 
         let ledger_gate = runtime.readiness().gate("ledger", true);
-        let (desk, scribe, remover) = commit::start(writer, &parts.progress, &parts.queue, ledger_gate);
+        let (desk, scribe, remover) = commit::start(writer, &parts.progress, &parts.queue, ledger_gate, config.linger);
         let scribe_ended = thread(&runtime, "ledger", move || scribe.run())?;
         let remover_ended = thread(&runtime, "remover", move || remover.run())?;
-        begin_ledger(&config, &desk, torn_bytes, &root).await?;
+        begin_ledger(&config, &desk, &parts.queue, torn_bytes, &root).await?;
         parts.queue.set_root(Some(root));
         find_files(&config, &runtime, &parts)?;
 
@@ -160,7 +164,13 @@ impl Service for Syncdaemon {
 }
 
 /// The first lines, and what a crash left in `.sent`. Before any file is looked for.
-async fn begin_ledger(config: &Config, desk: &Desk, torn_bytes: u64, root: &Arc<Root>) -> Result<(), anyhow::Error> {
+async fn begin_ledger(
+    config: &Config,
+    desk: &Desk,
+    queue: &Queue,
+    torn_bytes: u64,
+    root: &Arc<Root>,
+) -> Result<(), anyhow::Error> {
     let version = env!("CARGO_PKG_VERSION");
     let detail = format!("syncdaemon {version}, site {}, subject {}", config.site, config.subject);
     desk.deliver(Work::Note(Entry::note(Event::Startup, detail))).await;
@@ -168,9 +178,11 @@ async fn begin_ledger(config: &Config, desk: &Desk, torn_bytes: u64, root: &Arc<
         warn!(torn_bytes, "the ledger's last line was torn and is cut off");
         desk.deliver(Work::Note(writer::torn_note(torn_bytes))).await;
     }
-    let (root, dir) = (root.clone(), config.ledger_dir.clone());
-    let recovered = tokio::task::spawn_blocking(move || recover(&root, &dir)).await?;
-    if let Some(note) = recovered.map_err(|source| Error::QueueDir { path: config.queue_dir.clone(), source })? {
+    let (root, dir, linger) = (root.clone(), config.ledger_dir.clone(), config.linger);
+    let recovered = tokio::task::spawn_blocking(move || recover(&root, &dir, linger)).await?;
+    let found = recovered.map_err(|source| Error::QueueDir { path: config.queue_dir.clone(), source })?;
+    queue.leave(found.lingering);
+    if let Some(note) = found.note {
         info!(detail = note.detail, "recovered");
         desk.deliver(Work::Note(note)).await;
     }
@@ -200,8 +212,7 @@ fn spawn_watchers(
     let (supervisor, readiness, stop) = (runtime.supervisor(), runtime.readiness(), runtime.stopping());
     let gate = readiness.gate("queue_dir", true);
     gate.set(true, "usable");
-    let (keeper, path) = (parts.clone(), config.queue_dir.clone());
-    supervisor.spawn("keeper", OnEnd::Stop, keep(keeper, path, gate, stop.clone()));
+    supervisor.spawn("keeper", OnEnd::Stop, keep(parts.clone(), config.clone(), gate, stop.clone()));
     let gate = readiness.gate("link", false);
     let (link_parts, up) = (parts.clone(), link.up());
     supervisor.spawn("link", OnEnd::Stop, tell_link(link_parts, desk.clone(), up, gate, stop.clone()));
@@ -278,12 +289,7 @@ fn thread(
 
 /// Keeps the gauges up to date and looks after the replay directory: taken away, it is waited for; made
 /// again, it is taken up.
-async fn keep(
-    parts: Parts,
-    path: std::path::PathBuf,
-    gate: Gate,
-    stop: CancellationToken,
-) -> Result<(), anyhow::Error> {
+async fn keep(parts: Parts, config: Config, gate: Gate, stop: CancellationToken) -> Result<(), anyhow::Error> {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -295,8 +301,8 @@ async fn keep(
             }
         }
         parts.progress.tick(&parts.queue);
-        let (queue, path) = (parts.queue.clone(), path.clone());
-        let usable = tokio::task::spawn_blocking(move || look_after(&queue, &path)).await?;
+        let (queue, config) = (parts.queue.clone(), config.clone());
+        let usable = tokio::task::spawn_blocking(move || look_after(&queue, &config)).await?;
         match usable {
             Ok(()) => gate.set(true, "usable"),
             Err(error) => gate.set(false, format!("it cannot be used: {error}")),
@@ -304,7 +310,7 @@ async fn keep(
     }
 }
 
-fn look_after(queue: &Queue, path: &std::path::Path) -> std::io::Result<()> {
+fn look_after(queue: &Queue, config: &Config) -> std::io::Result<()> {
     match queue.root().map(|root| root.check()) {
         Some(Ok(())) => return Ok(()),
         Some(Err(error)) => {
@@ -313,9 +319,11 @@ fn look_after(queue: &Queue, path: &std::path::Path) -> std::io::Result<()> {
         }
         None => {}
     }
-    let root = Root::open(path, false)?;
+    let root = Arc::new(Root::open(&config.queue_dir, false)?);
     info!("the replay directory is there again");
-    queue.set_root(Some(Arc::new(root)));
+    let found = recover(&root, &config.ledger_dir, config.linger)?;
+    queue.leave(found.lingering);
+    queue.set_root(Some(root));
     queue.want_full_scan();
     Ok(())
 }

@@ -33,6 +33,8 @@ use tracing::{debug, warn};
 const HINTS: usize = 8192;
 /// Files that are looked at again when they may have settled; with more, everything is scanned then.
 const LATER_MAX: usize = 65_536;
+/// How often the oldest file that rests is looked for.
+const OLDEST_EVERY: Duration = Duration::from_millis(500);
 
 /// What the kernel is asked to tell: a name came, by creation or rename, or a writer closed its file. Not that
 /// we opened, moved and removed one, which would be three more events for each file.
@@ -53,9 +55,30 @@ pub struct Hints {
 #[derive(Debug)]
 pub enum Hint {
     /// Something happened at this path.
-    At(PathBuf, Found),
+    At(PathBuf, Cause),
     /// Look at this again at that time.
     Again(Candidate, Instant),
+}
+
+/// What happened to a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A file or directory was made.
+    Made,
+    /// A writer closed it.
+    Closed,
+    /// It was renamed to this.
+    Renamed,
+}
+
+impl Cause {
+    /// What that says about a file. One whose writer has closed it may be opened again.
+    const fn found(self) -> Found {
+        match self {
+            Self::Made | Self::Closed => Found::Seen,
+            Self::Renamed => Found::Renamed,
+        }
+    }
 }
 
 /// Starts to watch; no directory yet. Without inotify (its instances may be used up) scans do all.
@@ -66,12 +89,14 @@ pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
     let handler = move |event: notify::Result<Event>| match event {
         Ok(event) if event.need_rescan() => {
             debug!("the kernel's queue of events overflowed, everything is scanned");
+            told.writing().events_lost();
             told.want_full_scan();
         }
         Ok(event) => {
-            let Some(found) = found_by(event.kind) else { return };
+            let Some(cause) = caused_by(event.kind) else { return };
             for path in event.paths {
-                if hints.try_send(Hint::At(path, found)).is_err() {
+                if hints.try_send(Hint::At(path, cause)).is_err() {
+                    told.writing().events_lost();
                     told.want_full_scan();
                 }
             }
@@ -88,11 +113,11 @@ pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
 }
 
 /// What an event says about a file; `None` for events that bring none.
-fn found_by(kind: EventKind) -> Option<Found> {
+fn caused_by(kind: EventKind) -> Option<Cause> {
     match kind {
-        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Found::Renamed),
-        EventKind::Create(CreateKind::File | CreateKind::Folder | CreateKind::Any)
-        | EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Found::Seen),
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Cause::Renamed),
+        EventKind::Create(CreateKind::File | CreateKind::Folder | CreateKind::Any) => Some(Cause::Made),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Cause::Closed),
         _ => None,
     }
 }
@@ -110,13 +135,13 @@ impl Watches {
 
 /// Looks at what the hints tell of until the queue is stopped.
 pub fn run(hints: &Hints, settle: Duration) {
-    let mut later = Waiting::default();
+    let (mut later, mut looked) = (Waiting::default(), Instant::now());
     // Also the longest time until a stop is noticed.
     const IDLE: Duration = Duration::from_millis(250);
     while !hints.queue.is_stopping() {
         let wait = later.next_due().map_or(IDLE, |due| due.saturating_duration_since(Instant::now()).min(IDLE));
         match hints.from.recv_timeout(wait) {
-            Ok(Hint::At(path, found)) => look_at(hints, &mut later, &path, found, settle),
+            Ok(Hint::At(path, cause)) => look_at(hints, &mut later, &path, cause, settle),
             Ok(Hint::Again(candidate, due)) => hold(hints, &mut later, candidate, due),
             Err(RecvTimeoutError::Timeout) => {}
             // The queue has a sender, so this cannot be; ending is right all the same.
@@ -126,10 +151,15 @@ pub fn run(hints: &Hints, settle: Duration) {
             again(hints, &mut later, candidate, settle);
         }
         hints.queue.resting.store(later.by_due.len() as u64, Ordering::SeqCst);
+        // It looks at every file that rests, which is too much for each event.
+        if looked.elapsed() >= OLDEST_EVERY {
+            looked = Instant::now();
+            *hints.queue.oldest_resting.lock().unwrap_or_else(PoisonError::into_inner) = later.oldest();
+        }
     }
 }
 
-fn look_at(hints: &Hints, later: &mut Waiting, path: &Path, found: Found, settle: Duration) {
+fn look_at(hints: &Hints, later: &mut Waiting, path: &Path, cause: Cause, settle: Duration) {
     let Some(root) = hints.queue.root() else { return };
     let Ok(below) = path.strip_prefix(root.path()) else { return };
     let name: Box<[u8]> = below.as_os_str().as_bytes().into();
@@ -138,7 +168,11 @@ fn look_at(hints: &Hints, later: &mut Waiting, path: &Path, found: Found, settle
     }
     let (dir, last) = names::split(&name);
     let Ok(parent) = root.parent(dir) else { return };
-    match look(&parent, last, name.clone(), found, settle) {
+    match cause {
+        Cause::Made => hints.queue.writing().made(&name),
+        Cause::Closed | Cause::Renamed => hints.queue.writing().closed(&name),
+    }
+    match look(&hints.queue, &parent, last, name.clone(), cause.found(), settle) {
         Look::Take(candidate) => hints.queue.hint(candidate),
         Look::Wait(candidate, time) => hold(hints, later, candidate, Instant::now() + time),
         Look::Directory if names::is_entered(&name) => hints.queue.want_scan_below(&name),
@@ -150,9 +184,12 @@ fn again(hints: &Hints, later: &mut Waiting, waited: Candidate, settle: Duration
     let Some(root) = hints.queue.root() else { return };
     let (dir, last) = names::split(&waited.name);
     let Ok(parent) = root.parent(dir) else { return };
-    match look(&parent, last, waited.name.clone(), waited.found, settle) {
-        Look::Take(candidate) => hints.queue.hint(Candidate { attempts: waited.attempts, ..candidate }),
-        Look::Wait(candidate, time) => hold(hints, later, candidate, Instant::now() + time),
+    let (attempts, seen) = (waited.attempts, waited.seen);
+    match look(&hints.queue, &parent, last, waited.name.clone(), waited.found, settle) {
+        Look::Take(candidate) => hints.queue.hint(Candidate { attempts, seen, ..candidate }),
+        Look::Wait(candidate, time) => {
+            hold(hints, later, Candidate { attempts, seen, ..candidate }, Instant::now() + time);
+        }
         Look::Directory | Look::Nothing => {}
     }
 }
@@ -204,6 +241,11 @@ impl Waiting {
         true
     }
 
+    /// When the file was seen first that is known for longest.
+    fn oldest(&self) -> Option<Instant> {
+        self.by_due.iter().map(|due| due.1.seen).min()
+    }
+
     fn next_due(&self) -> Option<Instant> {
         self.by_due.peek().map(|due| due.0.0)
     }
@@ -226,10 +268,10 @@ mod tests {
     fn only_a_rename_is_complete_by_itself() {
         use notify::event::{DataChange, MetadataKind, RemoveKind};
         let cases = [
-            (EventKind::Modify(ModifyKind::Name(RenameMode::To)), Some(Found::Renamed)),
-            (EventKind::Create(CreateKind::File), Some(Found::Seen)),
-            (EventKind::Create(CreateKind::Folder), Some(Found::Seen)),
-            (EventKind::Access(AccessKind::Close(AccessMode::Write)), Some(Found::Seen)),
+            (EventKind::Modify(ModifyKind::Name(RenameMode::To)), Some(Cause::Renamed)),
+            (EventKind::Create(CreateKind::File), Some(Cause::Made)),
+            (EventKind::Create(CreateKind::Folder), Some(Cause::Made)),
+            (EventKind::Access(AccessKind::Close(AccessMode::Write)), Some(Cause::Closed)),
             (EventKind::Modify(ModifyKind::Name(RenameMode::From)), None),
             (EventKind::Modify(ModifyKind::Name(RenameMode::Both)), None),
             (EventKind::Modify(ModifyKind::Data(DataChange::Any)), None),
@@ -239,14 +281,15 @@ mod tests {
             (EventKind::Other, None),
         ];
         for (kind, expected) in cases {
-            assert_eq!(found_by(kind), expected, "{kind:?}");
+            assert_eq!(caused_by(kind), expected, "{kind:?}");
         }
+        let complete = [Cause::Made, Cause::Closed, Cause::Renamed].map(Cause::found);
+        assert_eq!(complete, [Found::Seen, Found::Seen, Found::Renamed]);
     }
 
     #[test]
     fn files_rest_once_each_and_the_soonest_comes_first() {
-        let file =
-            |name: &str| Candidate { name: name.as_bytes().into(), mtime_ns: 0, found: Found::Seen, attempts: 0 };
+        let file = |name: &str| Candidate::new(name.as_bytes().into(), 0, Found::Seen);
         let now = Instant::now();
         let mut waiting = Waiting::default();
         assert!(waiting.add(file("b"), now + Duration::from_secs(2)));

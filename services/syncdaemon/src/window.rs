@@ -8,6 +8,7 @@ use crate::{names, settle::Found};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
 
 /// Files in the window.
 pub const FILES_MAX: usize = 65_536;
@@ -27,6 +28,15 @@ pub struct Candidate {
     pub found: Found,
     /// Tries that failed.
     pub attempts: u32,
+    /// When it was seen first.
+    pub seen: Instant,
+}
+
+impl Candidate {
+    /// A file that is seen now.
+    pub fn new(name: Box<[u8]>, mtime_ns: i64, found: Found) -> Self {
+        Self { name, mtime_ns, found, attempts: 0, seen: Instant::now() }
+    }
 }
 
 /// A candidate in its order.
@@ -86,7 +96,7 @@ pub struct Window {
 
 #[derive(Debug)]
 struct Known {
-    mtime_ns: i64,
+    seen: Instant,
     /// An event told of the name meanwhile: another file may have taken it.
     again: Option<Found>,
 }
@@ -124,7 +134,7 @@ impl Window {
         if self.waiting.len() >= self.files_max + over || self.name_bytes + candidate.name.len() > NAME_BYTES_MAX {
             return Offer::Full;
         }
-        self.known.insert(key, Known { mtime_ns: candidate.mtime_ns, again: None });
+        self.known.insert(key, Known { seen: candidate.seen, again: None });
         self.name_bytes += candidate.name.len();
         self.waiting.push(candidate.into());
         Offer::Added
@@ -160,9 +170,9 @@ impl Window {
         self.known.len()
     }
 
-    /// The modification time of the oldest known file, nanoseconds since 1970.
-    pub fn oldest_ns(&self) -> Option<i64> {
-        self.known.values().map(|known| known.mtime_ns).min()
+    /// When the known file was seen first that is known for longest.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.known.values().map(|known| known.seen).min()
     }
 }
 
@@ -171,7 +181,7 @@ mod tests {
     use super::*;
 
     fn file(name: &str, mtime_ns: i64) -> Candidate {
-        Candidate { name: name.as_bytes().into(), mtime_ns, found: Found::Seen, attempts: 0 }
+        Candidate::new(name.as_bytes().into(), mtime_ns, Found::Seen)
     }
 
     fn drained(window: &mut Window) -> Vec<String> {
@@ -195,12 +205,13 @@ mod tests {
         assert_eq!(window.offer(file("a", 1)), Offer::Added);
         assert_eq!(window.hint(file("a", 1)), Offer::Known);
         let taken = window.take().unwrap();
+        let seen = taken.seen;
         assert_eq!(window.offer(file("a", 2)), Offer::Known, "it is on its way out");
         window.put_back(taken);
-        assert_eq!((window.waiting(), window.known(), window.oldest_ns()), (1, 1, Some(1)));
+        assert_eq!((window.waiting(), window.known(), window.oldest()), (1, 1, Some(seen)));
         window.take().unwrap();
         assert_eq!(window.let_go(b"a"), Some(Found::Seen), "an event told of the name meanwhile");
-        assert_eq!((window.known(), window.oldest_ns()), (0, None));
+        assert_eq!((window.known(), window.oldest()), (0, None));
         assert_eq!(window.offer(file("a", 2)), Offer::Added);
     }
 

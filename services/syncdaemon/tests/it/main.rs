@@ -8,4 +8,6 @@ mod duplicates;
 mod edge;
 mod ledger;
 mod odd;
+mod removal;
 mod site;
+mod writers;

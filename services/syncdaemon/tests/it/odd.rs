@@ -246,6 +246,7 @@ async fn a_file_of_a_gibibyte_goes_in_flat_memory_and_small_ones_beside_it() {
     let path = site.queue().parent().unwrap().join("unfinished");
     let sparse = fs::File::create(&path).unwrap();
     sparse.set_len(1 << 30).unwrap();
+    drop(sparse);
     fs::rename(path, site.queue().join("large.img")).unwrap();
     let chunks = Stream { js: hub.nats.jetstream(), name: "OBJ_edge_evidence_blobs" };
     eventually(SOON, "the upload has begun", || async { chunks.count().await > 10 }).await;

@@ -61,6 +61,32 @@ impl Site {
         Daemon { process, http }
     }
 
+    /// Starts the daemon as somebody who is not root and owns the replay directory alone. Needs root.
+    pub async fn daemon_of_nobody(&self, url: &str, settings: &[(&str, &str)]) -> Daemon {
+        for dir in [self.queue(), self.ledger(), self.dir.path().join("run")] {
+            fs::create_dir_all(&dir).unwrap();
+            std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).unwrap();
+        }
+        fs::set_permissions(self.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // The build's folder may not be open to everybody.
+        let copy = self.dir.path().join("syncdaemon");
+        fs::copy(env!("CARGO_BIN_EXE_agentforge-syncdaemon"), &copy).unwrap();
+        let ready = self.dir.path().join("run/ready.json");
+        let mut builder = Proc::builder("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(copy.to_str().unwrap());
+        for (key, value) in self.settings(url).iter().chain(&owned(settings)) {
+            builder = builder.env(key, value);
+        }
+        let process = builder.env("READY_FILE", ready.to_str().unwrap()).start();
+        let ready: serde_json::Value = eventually(SOON, "the daemon is ready", || async {
+            serde_json::from_slice(&fs::read(&ready).unwrap_or_default()).map_err(|e| e.to_string())
+        })
+        .await;
+        let http = ready["syncdaemon"]["http"].as_str().unwrap().to_owned();
+        Daemon { process, http }
+    }
+
     /// What the daemon is told, but for what a test adds.
     pub fn settings(&self, url: &str) -> BTreeMap<String, String> {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();

@@ -1,0 +1,228 @@
+//! Files on their way out: those that wait to be moved to `.sent`, and those in `.sent` that are looked at once
+//! more before they are unlinked. Pure, with the time given from outside.
+
+use crate::{commit::Work, dir::Root, settle::Stamp, window::Candidate};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    sync::Weak,
+    time::{Duration, Instant},
+};
+
+/// Files that may wait for their removal; with more, those that deliver wait.
+pub const WAITING_MAX: usize = 32_768;
+/// The removal gives way to sending for this long, at most. After a crash what waited is sent again, to be
+/// known as duplicates.
+const GIVES_WAY: Duration = Duration::from_secs(5);
+
+/// What is left to do when it is written down; many of these may wait.
+#[derive(Debug)]
+pub enum Removal {
+    /// A file that was sent: its name, as it was sent, and the hash of its content.
+    Sent(Box<[u8]>, Stamp, [u8; 32]),
+    /// A file that goes to quarantine, and why.
+    Never(Candidate, String),
+}
+
+impl Removal {
+    /// What a piece of work leaves to do.
+    pub fn of(work: Work) -> Option<Self> {
+        match work {
+            Work::Delivered(d) => {
+                let mut hash = [0; 32];
+                hex::decode_to_slice(&d.sha256, &mut hash).expect("it was made of 32 bytes");
+                Some(Self::Sent(d.name, d.stamp, hash))
+            }
+            Work::Never(candidate, why) => Some(Self::Never(candidate, why)),
+            Work::Note(_) => None,
+        }
+    }
+
+    /// The file's name.
+    pub fn name(&self) -> &[u8] {
+        match self {
+            Self::Sent(name, ..) => name,
+            Self::Never(candidate, _) => &candidate.name,
+        }
+    }
+}
+
+/// Written down and not removed yet, oldest first.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    batches: VecDeque<(Instant, VecDeque<Removal>)>,
+    files: usize,
+}
+
+impl Waiting {
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// How many wait.
+    pub fn files(&self) -> usize {
+        self.files
+    }
+
+    /// Adds a batch.
+    pub fn push(&mut self, batch: Vec<Removal>, now: Instant) {
+        if !batch.is_empty() {
+            self.files += batch.len();
+            self.batches.push_back((now, batch.into()));
+        }
+    }
+
+    /// Whether the oldest are to be removed now, although files are being sent.
+    pub fn is_due(&self, is_sending: bool, now: Instant) -> bool {
+        let oldest = self.batches.front().is_some_and(|(since, _)| now.duration_since(*since) >= GIVES_WAY);
+        !is_sending || oldest || self.files >= WAITING_MAX
+    }
+
+    /// The oldest, at most `max`.
+    pub fn take(&mut self, max: usize) -> Vec<Removal> {
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some((_, batch)) = self.batches.front_mut()
+        {
+            taken.extend(batch.drain(..batch.len().min(max - taken.len())));
+            if batch.is_empty() {
+                self.batches.pop_front();
+            }
+        }
+        self.files -= taken.len();
+        taken
+    }
+}
+
+/// A file in `.sent`.
+#[derive(Debug)]
+pub struct Leaving {
+    /// The name that it had.
+    pub name: Box<[u8]>,
+    /// The name that it has.
+    pub sent_name: String,
+    /// As it was when it was moved.
+    pub stamp: Stamp,
+    /// When it is looked at again.
+    pub due: Instant,
+    /// Whether it is looked at late, because nobody knows of writers here.
+    pub lingers: bool,
+    /// Tries to unlink it that failed.
+    pub tries: u32,
+    /// Where it is; gone with its directory.
+    pub root: Weak<Root>,
+}
+
+impl PartialEq for Leaving {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+impl Eq for Leaving {}
+impl Ord for Leaving {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.due.cmp(&other.due)
+    }
+}
+impl PartialOrd for Leaving {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The files in `.sent`, those that are due first before the others.
+#[derive(Debug, Default)]
+pub struct Exit {
+    files: BinaryHeap<Reverse<Leaving>>,
+    at_once: usize,
+}
+
+impl Exit {
+    /// Adds one.
+    pub fn push(&mut self, leaving: Leaving) {
+        self.at_once += usize::from(!leaving.lingers);
+        self.files.push(Reverse(leaving));
+    }
+
+    /// The next one that is due.
+    pub fn take(&mut self, now: Instant) -> Option<Leaving> {
+        if self.next_due()? > now {
+            return None;
+        }
+        let Reverse(leaving) = self.files.pop()?;
+        self.at_once -= usize::from(!leaving.lingers);
+        Some(leaving)
+    }
+
+    /// When the next one is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.files.peek().map(|Reverse(leaving)| leaving.due)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether some are there whose end is worth waiting for.
+    pub fn ends_soon(&self) -> bool {
+        self.at_once > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp = Stamp { dev: 0, ino: 0, size: 0, mtime_ns: 0, ctime_ns: 0 };
+
+    fn batch(names: &[usize]) -> Vec<Removal> {
+        names.iter().map(|n| Removal::Sent(n.to_string().into_bytes().into(), STAMP, [0; 32])).collect()
+    }
+
+    #[test]
+    fn the_removal_gives_way_to_sending_within_bounds() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.push(batch(&[1, 2, 3]), now);
+        assert!(waiting.is_due(false, now), "nothing is sent");
+        assert!(!waiting.is_due(true, now + GIVES_WAY - Duration::from_millis(1)));
+        assert!(waiting.is_due(true, now + GIVES_WAY), "not for ever");
+        waiting.push(batch(&(0..WAITING_MAX - 3).collect::<Vec<_>>()), now);
+        assert!(waiting.is_due(true, now), "not for any number");
+    }
+
+    #[test]
+    fn the_oldest_are_removed_first_across_batches() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.push(batch(&[1, 2, 3]), now);
+        waiting.push(batch(&[4]), now + Duration::from_secs(1));
+        waiting.push(batch(&[5, 6]), now + Duration::from_secs(2));
+        let names = |taken: Vec<Removal>| taken.iter().map(|r| r.name().to_vec()).collect::<Vec<_>>();
+        assert_eq!(names(waiting.take(2)), [b"1", b"2"]);
+        assert!(waiting.is_due(true, now + GIVES_WAY), "the rest of the first batch is as old as it");
+        assert_eq!(names(waiting.take(3)), [b"3", b"4", b"5"]);
+        assert_eq!((waiting.files, names(waiting.take(9)).len(), waiting.is_empty()), (1, 1, true));
+    }
+
+    #[test]
+    fn files_leave_when_they_are_due() {
+        let (mut exit, now) = (Exit::default(), Instant::now());
+        for (seconds, lingers) in [(9, true), (1, false), (5, true)] {
+            exit.push(Leaving {
+                name: seconds.to_string().into_bytes().into(),
+                sent_name: String::new(),
+                stamp: STAMP,
+                due: now + Duration::from_secs(seconds),
+                lingers,
+                tries: 0,
+                root: Weak::new(),
+            });
+        }
+        assert!(exit.take(now).is_none() && exit.ends_soon());
+        let later = now + Duration::from_secs(5);
+        let names: Vec<_> = std::iter::from_fn(|| exit.take(later)).map(|leaving| leaving.name).collect();
+        assert_eq!(names, [b"1"[..].into(), Box::<[u8]>::from(&b"5"[..])]);
+        assert!(!exit.ends_soon() && exit.len() == 1);
+    }
+}

@@ -1,0 +1,102 @@
+//! Files that somebody still writes: those that events told of being made and not of being closed, and those
+//! that were found open.
+//!
+//! Pure, with the time given from outside. The first is a stand-in for where the kernel cannot be asked who
+//! has a file open; the second is what people are told. Bounded; with more, nothing is claimed.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    time::{Duration, Instant},
+};
+
+/// Names that are kept of either kind.
+const NAMES_MAX: usize = 65_536;
+/// Open files whose names are shown.
+const SHOWN_MAX: usize = 20;
+/// An open file is looked at again after this.
+pub const AGAIN: Duration = Duration::from_secs(2);
+/// One that was not found open for this long is not any more.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+
+/// What is known of writers.
+#[derive(Debug, Default)]
+pub struct Writing {
+    made: HashMap<u64, ()>,
+    open: HashMap<u64, Open>,
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Open {
+    name: Box<[u8]>,
+    last: Instant,
+}
+
+impl Writing {
+    /// An event told that a file was made, which is when its writer has it open.
+    pub fn made(&mut self, name: &[u8]) {
+        if self.made.len() < NAMES_MAX {
+            self.made.insert(self.hasher.hash_one(name), ());
+        }
+    }
+
+    /// An event told that a writer closed it, or that another file took its name.
+    pub fn closed(&mut self, name: &[u8]) {
+        let key = self.hasher.hash_one(name);
+        self.made.remove(&key);
+        self.open.remove(&key);
+    }
+
+    /// Whether a file was made and not closed, as far as events told.
+    pub fn is_made(&self, name: &[u8]) -> bool {
+        !self.made.is_empty() && self.made.contains_key(&self.hasher.hash_one(name))
+    }
+
+    /// Events were lost: one may have told of a file that it was closed.
+    pub fn events_lost(&mut self) {
+        self.made.clear();
+    }
+
+    /// A file was found open.
+    pub fn found_open(&mut self, name: &[u8], now: Instant) {
+        let key = self.hasher.hash_one(name);
+        if self.open.len() < NAMES_MAX || self.open.contains_key(&key) {
+            self.open.insert(key, Open { name: name.into(), last: now });
+        }
+    }
+
+    /// How many files are open, and the names of some.
+    pub fn open(&mut self, now: Instant) -> (u64, Vec<Box<[u8]>>) {
+        self.open.retain(|_, open| now.saturating_duration_since(open.last) < FORGOTTEN);
+        (self.open.len() as u64, self.open.values().take(SHOWN_MAX).map(|open| open.name.clone()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_written_until_it_is_closed() {
+        let mut writing = Writing::default();
+        writing.made(b"a");
+        writing.made(b"b");
+        assert!(writing.is_made(b"a") && !writing.is_made(b"c"));
+        writing.closed(b"a");
+        assert!(!writing.is_made(b"a") && writing.is_made(b"b"));
+        writing.events_lost();
+        assert!(!writing.is_made(b"b"), "nobody knows");
+    }
+
+    #[test]
+    fn an_open_file_is_told_of_until_it_is_not_found_open_any_more() {
+        let (mut writing, start) = (Writing::default(), Instant::now());
+        writing.found_open(b"a", start);
+        writing.found_open(b"b", start + FORGOTTEN / 2);
+        assert_eq!(writing.open(start + FORGOTTEN / 2).0, 2);
+        assert_eq!(writing.open(start + FORGOTTEN), (1, vec![b"b"[..].into()]));
+        writing.closed(b"b");
+        assert_eq!(writing.open(start + FORGOTTEN).0, 0);
+    }
+}
