@@ -10,6 +10,10 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{error::Error as StdError, net::SocketAddr, sync::Arc, time::Duration};
 use url::Url;
 
+/// A connection that nobody used for so long is closed: before most servers close it, which a request on its way
+/// would suffer from.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
@@ -75,6 +79,7 @@ pub fn client(policy: &Policy, timeouts: Timeouts) -> Result<Client, Error> {
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.total)
             .pool_max_idle_per_host(8)
+            .pool_idle_timeout(IDLE_MAX)
             .user_agent(concat!("agentforge/", env!("CARGO_PKG_VERSION")))
     };
     // With no CA bundle the first build fails; an empty set of roots trusts nobody.

@@ -13,11 +13,16 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The head of an answer, at most; hyper's own least is 8 KiB.
 const HEAD_MAX_BYTES: usize = 32 * 1024;
@@ -30,6 +35,10 @@ pub struct Connection {
     driver: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
     is_over: bool,
     is_spoilt: bool,
+    /// Whether an answer was read on it before.
+    is_used: bool,
+    /// Whether the peer said anything since the last request was begun.
+    heard: Arc<AtomicBool>,
     opened: Instant,
 }
 
@@ -52,6 +61,11 @@ pub enum CallError {
     /// The request was not sent: the connection was closed before. Sending it on another one is safe.
     #[error("the connection was closed before the request")]
     NotSent(#[source] hyper::Error),
+    /// The connection had carried an answer before, and broke without a byte of this one: most likely the peer
+    /// closed it as idle while the request was on its way. A request that may be repeated can be sent once more,
+    /// on a fresh connection.
+    #[error("the idle connection was closed as the request was sent")]
+    Stale(#[source] hyper::Error),
     /// The connection broke or spoke nonsense before the answer was whole.
     #[error("the connection broke before the answer was whole")]
     Broken(#[source] hyper::Error),
@@ -64,8 +78,11 @@ impl Connection {
     {
         let mut builder = Builder::new();
         builder.max_buf_size(HEAD_MAX_BYTES).max_headers(HEADERS_MAX);
+        let heard = Arc::new(AtomicBool::new(false));
+        let stream = Listening { stream, heard: heard.clone() };
         let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Box::pin(driver), is_over: false, is_spoilt: false, opened: Instant::now() })
+        let driver = Box::pin(driver);
+        Ok(Self { sender, driver, is_over: false, is_spoilt: false, is_used: false, heard, opened: Instant::now() })
     }
 
     /// Since when it is open.
@@ -89,6 +106,7 @@ impl Connection {
     /// # Errors
     /// [`CallError`].
     pub async fn send(&mut self, request: Request<Full<Bytes>>, body_max: usize) -> Result<Answer, CallError> {
+        self.heard.store(false, Ordering::Relaxed);
         let mut answer = std::pin::pin!(self.sender.send_request(request));
         let (driver, is_over, is_spoilt) = (&mut self.driver, &mut self.is_over, &mut self.is_spoilt);
         // Until the answer was read whole.
@@ -97,8 +115,13 @@ impl Connection {
             drive(driver, is_over, context);
             answer.as_mut().poll(context)
         });
-        let answer =
-            answer.await.map_err(|e| if e.is_canceled() { CallError::NotSent(e) } else { CallError::Broken(e) })?;
+        let (is_used, heard) = (self.is_used, &self.heard);
+        let answer = answer.await.map_err(|e| match e.is_canceled() {
+            true => CallError::NotSent(e),
+            false if is_used && !heard.load(Ordering::Relaxed) => CallError::Stale(e),
+            false => CallError::Broken(e),
+        })?;
+        self.is_used = true;
         let (head, mut body) = answer.into_parts();
         let mut body_bytes = 0;
         let mut is_truncated = false;
@@ -138,6 +161,45 @@ fn drive(
 ) {
     if !*is_over && driver.as_mut().poll(context).is_ready() {
         *is_over = true;
+    }
+}
+
+/// A stream that remembers whether the peer said anything.
+struct Listening<S> {
+    stream: S,
+    heard: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = to.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, to);
+        if to.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }
 
@@ -201,6 +263,20 @@ mod tests {
         connection.send(request(), 4).await.unwrap();
         peer.await.unwrap();
         assert!(!connection.is_reusable().await);
+    }
+
+    #[tokio::test]
+    async fn a_used_connection_that_breaks_without_a_byte_is_stale_and_with_one_it_is_broken() {
+        for (second, is_stale) in [("", true), ("H", false), ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", false)]
+        {
+            let (mut connection, far) = open().await;
+            tokio::spawn(answer(far, vec!["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", second], true));
+            connection.send(request(), 4).await.unwrap();
+            assert!(connection.is_reusable().await, "it is open until the next request");
+            let error = connection.send(request(), 100).await.unwrap_err();
+            assert_eq!(matches!(error, CallError::Stale(_)), is_stale, "{second:?}: {error:?}");
+            assert_eq!(matches!(error, CallError::Broken(_)), !is_stale, "{second:?}: {error:?}");
+        }
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ mod net;
 mod policy;
 mod ranges;
 mod resolve;
+mod retry_after;
 
 pub use body::{Body, read_body_capped};
 pub use client::{Client, Error, Timeouts, client, refusal};
@@ -24,3 +25,4 @@ pub use net::Net;
 pub use policy::{Policy, PolicyFault, Refusal};
 pub use ranges::{Kind, kind_of};
 pub use resolve::{Resolve, ResolveError, Resolving, SystemResolver};
+pub use retry_after::{RETRY_AFTER_MAX, retry_after};

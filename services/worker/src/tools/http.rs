@@ -5,7 +5,7 @@
 //! Relies on `agentforge-egress` for what may be called; never logs a URL, which may hold a secret.
 
 use super::{Tool, ToolContext, ToolError, ToolOutput, parse_args};
-use agentforge_egress::{Client, refusal};
+use agentforge_egress::{Client, refusal, retry_after};
 use agentforge_proto::bus::ErrorClass;
 use async_trait::async_trait;
 use reqwest::{
@@ -98,7 +98,7 @@ impl Http {
     }
 
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<ToolOutput, ToolError> {
-        let response = request.send().await.map_err(of_transport)?;
+        let response = send(request).await.map_err(of_transport)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = agentforge_egress::read_body_capped(response, self.body_max_bytes).await.map_err(of_transport)?;
         if let Some(error) = of_status(status, &headers) {
@@ -123,6 +123,29 @@ impl Http {
             truncated: body.truncated,
         })
     }
+}
+
+/// Sends it. A kept connection may be closed by the server just as the request goes out, which is no fault of the
+/// call: what may be repeated without harm (RFC 9110, 9.2.2) is sent once more. A POST is not, as the server may
+/// have acted on it; one with an `Idempotency-Key` says that it may be repeated.
+async fn send(request: reqwest::RequestBuilder) -> Result<reqwest::Response, reqwest::Error> {
+    let (client, request) = request.build_split();
+    let request = request?;
+    let again = Some(&request).filter(|r| may_be_repeated(r)).and_then(reqwest::Request::try_clone);
+    match (client.execute(request).await, again) {
+        (Err(error), Some(again)) if is_cut(&error) => client.execute(again).await,
+        (ended, _) => ended,
+    }
+}
+
+fn may_be_repeated(request: &reqwest::Request) -> bool {
+    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
+    idempotent.contains(request.method()) || request.headers().contains_key("idempotency-key")
+}
+
+/// Whether a connection was there and broke before an answer.
+fn is_cut(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout() && refusal(error).is_none()
 }
 
 fn headers(given: &BTreeMap<String, String>) -> Result<HeaderMap, ToolError> {
@@ -161,19 +184,10 @@ fn of_status(status: StatusCode, headers: &HeaderMap) -> Option<ToolError> {
     if status.is_redirection() && headers.contains_key(LOCATION) {
         message.push_str("; redirects are not followed");
     }
-    let wish = headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(retry_after);
-    Some(ToolError::new(class, message).retry_after(wish.filter(|_| matches!(status.as_u16(), 429 | 503))))
-}
-
-/// `Retry-After` in seconds or as a date; at most a day is believed.
-fn retry_after(value: &str) -> Option<Duration> {
-    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
-    if let Ok(seconds) = value.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds).min(MAX));
-    }
-    let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
-    let wait = at.duration_since(jiff::Timestamp::now());
-    Some(Duration::try_from(wait).unwrap_or(Duration::ZERO).min(MAX))
+    let wish = headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok());
+    let may_come_again = matches!(class, ErrorClass::Transient | ErrorClass::RateLimited);
+    let wish = wish.filter(|_| may_come_again).and_then(|v| retry_after(v, jiff::Timestamp::now()));
+    Some(ToolError::new(class, message).retry_after(wish))
 }
 
 /// What went wrong before there was an answer. The URL is left out: it may hold a secret.
@@ -255,7 +269,8 @@ mod tests {
         let cases = [
             ("429 Too Many", "retry-after: 7\r\n", ErrorClass::RateLimited, Some(7)),
             ("503 Busy", "retry-after: 3\r\n", ErrorClass::Transient, Some(3)),
-            ("500 Oops", "retry-after: 3\r\n", ErrorClass::Transient, None),
+            ("500 Oops", "retry-after: 3\r\n", ErrorClass::Transient, Some(3)),
+            ("404 Gone", "retry-after: 3\r\n", ErrorClass::Validation, None),
             ("404 Gone", "", ErrorClass::Validation, None),
             ("403 No", "", ErrorClass::Permission, None),
             ("302 Found", "location: http://127.0.0.1:1/\r\n", ErrorClass::Validation, None),
@@ -268,6 +283,49 @@ mod tests {
                 .unwrap_err();
             assert_eq!((error.class, error.retry_after), (class, after.map(Duration::from_secs)), "{status}");
             assert_eq!(error.log_tail, "why");
+        }
+    }
+
+    /// Answers each connection's first request, and closes as the second one comes.
+    async fn closing_server() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+        let count = seen.clone();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let count = count.clone();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    for is_first in [true, false] {
+                        if socket.read(&mut buffer).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        if is_first {
+                            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                        }
+                    }
+                });
+            }
+        });
+        (port, seen)
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_the_server_closes_costs_nothing_where_repeating_is_harmless() {
+        for (more, survives) in [
+            (r#""method":"GET""#, true),
+            (r#""method":"PUT","body":"x""#, true),
+            (r#""method":"POST","body":"x","headers":{"Idempotency-Key":"k"}"#, true),
+            (r#""method":"POST","body":"x""#, false),
+        ] {
+            let ((port, seen), tool) = (closing_server().await, http(&["127.0.0.1"]));
+            let call = format!(r#"{{"url":"http://127.0.0.1:{port}/",{more}}}"#);
+            tool.run(&context(), &args(&call)).await.unwrap();
+            let second = tool.run(&context(), &args(&call)).await;
+            assert_eq!(second.is_ok(), survives, "{more}: {:?}", second.err());
+            assert_eq!(seen.load(std::sync::atomic::Ordering::SeqCst), if survives { 3 } else { 2 }, "{more}");
         }
     }
 
@@ -301,13 +359,5 @@ mod tests {
             let error = http(&["example.org"]).run(&context(), &args(bad)).await.unwrap_err();
             assert_eq!(error.class, ErrorClass::Validation, "{bad}: {error}");
         }
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_within_reason() {
-        assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("99999999"), Some(Duration::from_secs(86_400)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon"), None);
     }
 }
