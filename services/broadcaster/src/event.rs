@@ -3,6 +3,7 @@
 //! An event is any JSON. Two forms are known better: CloudEvents, and the flat objects of `todos.events`.
 //! Bytes that are no JSON are the one thing that is refused.
 
+use crate::notice::clean;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -72,10 +73,17 @@ fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
 }
 
 impl Event<'_> {
+    /// Its `data`, or the event itself where it has none.
+    pub fn content(&self, bytes: &[u8]) -> Option<serde_json::Value> {
+        match self.data {
+            Some(data) => serde_json::from_str(data.get()).ok(),
+            None => serde_json::from_slice(bytes).ok(),
+        }
+    }
+
     /// Names and values for people: the scalars of `data`, or of the event itself, one level deep.
     pub fn facts(&self, bytes: &[u8]) -> Vec<(String, String)> {
-        let source = self.data.map_or_else(|| String::from_utf8_lossy(bytes), |data| Cow::Borrowed(data.get()));
-        let Ok(serde_json::Value::Object(object)) = serde_json::from_str(&source) else { return Vec::new() };
+        let Some(serde_json::Value::Object(object)) = self.content(bytes) else { return Vec::new() };
         let mut facts = Vec::new();
         for (name, value) in object {
             match value {
@@ -97,7 +105,7 @@ fn scalar(value: &serde_json::Value) -> Option<String> {
         serde_json::Value::Bool(truth) => truth.to_string(),
         _ => return None,
     };
-    Some(text.chars().filter(|c| !c.is_control()).take(FACT_CHARS).collect())
+    Some(clean(&text).chars().take(FACT_CHARS).collect())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod alerts;
 mod api;
 mod caller;
+mod cards;
 mod circuit;
 mod clock;
 mod config;
@@ -23,6 +24,7 @@ mod lane;
 mod margin;
 pub mod metrics;
 pub mod names;
+mod notice;
 mod outcome;
 mod pace;
 mod record;

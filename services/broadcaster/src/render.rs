@@ -1,16 +1,16 @@
 //! The body of a request, by the endpoint's format. Pure.
 
-use crate::event::Event;
+use crate::{
+    cards::{discord, slack, teams},
+    event::Event,
+    notice::notice,
+};
 use agentforge_config::Parse;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
 use std::fmt;
-
-/// Slack refuses more characters, Discord even earlier.
-const SLACK_CHARS: usize = 3000;
-const DISCORD_CHARS: usize = 1900;
 
 /// How an event is put into a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, Serialize)]
@@ -89,13 +89,9 @@ pub fn render(format: Format, event: &Event<'_>, about: About<'_>, bytes: &Bytes
         Format::CloudEvents if event.is_cloud_event => bytes.clone(),
         Format::Json => envelope(event, about, bytes),
         Format::CloudEvents => cloud_event(event, about, bytes),
-        Format::Slack => written(&json!({ "text": chat(event, about, bytes, &SLACK) })),
-        Format::Discord => written(&json!({
-            "content": chat(event, about, bytes, &DISCORD),
-            // Nobody is called by what an event says.
-            "allowed_mentions": { "parse": [] },
-        })),
-        Format::Teams => teams(event, about, bytes),
+        Format::Slack => written(&slack::message(&notice(event, about.subject, bytes), about)),
+        Format::Teams => written(&teams::message(&notice(event, about.subject, bytes), about)),
+        Format::Discord => written(&discord::message(&notice(event, about.subject, bytes), about)),
     }
 }
 
@@ -152,65 +148,11 @@ fn written(body: &impl Serialize) -> Bytes {
     serde_json::to_vec(body).unwrap_or_default().into()
 }
 
-/// How a chat writes.
-struct Chat {
-    bold: &'static str,
-    escape: fn(&str) -> String,
-    chars: usize,
-}
-
-/// Slack reads `<…>` and `&` only; what an event says must not become a link or a mention.
-const SLACK: Chat = Chat { bold: "*", escape: slack, chars: SLACK_CHARS };
-const DISCORD: Chat = Chat { bold: "**", escape: discord, chars: DISCORD_CHARS };
-
-fn slack(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-fn discord(text: &str) -> String {
-    text.chars().flat_map(|c| "\\*_~`|>[]<@#".contains(c).then_some('\\').into_iter().chain([c])).collect()
-}
-
-fn chat(event: &Event<'_>, about: About<'_>, bytes: &[u8], style: &Chat) -> String {
-    let Chat { bold, escape, chars } = style;
-    let mut text = format!("{bold}{}{bold}", escape(kind(event, about)));
-    for (name, value) in event.facts(bytes) {
-        let line = format!("\n{}: {}", escape(&name), escape(&value));
-        if text.chars().count() + line.chars().count() > *chars {
-            break;
-        }
-        text += &line;
-    }
-    text
-}
-
-fn teams(event: &Event<'_>, about: About<'_>, bytes: &[u8]) -> Bytes {
-    let facts: Vec<_> =
-        event.facts(bytes).into_iter().map(|(title, value)| json!({ "title": title, "value": value })).collect();
-    written(&json!({
-        "type": "message",
-        "attachments": [{
-            "contentType": "application/vnd.microsoft.card.adaptive",
-            "contentUrl": null,
-            "content": {
-                "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
-                "type": "AdaptiveCard",
-                "version": "1.4",
-                "body": [
-                    { "type": "TextBlock", "size": "Medium", "weight": "Bolder", "wrap": true, "text": kind(event, about) },
-                    { "type": "FactSet", "facts": facts },
-                    { "type": "TextBlock", "isSubtle": true, "wrap": true, "text": format!("{} · {}", about.subject, about.at) },
-                ],
-            },
-        }],
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::parse;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     const TODO: &str = r#"{"id":"7","text":"Buy <milk> & *eggs* @all","status":"open","n":1.10,"action":"created"}"#;
     const CLOUD: &str = r#"{"specversion":"1.0","type":"agentforge.job.dead","id":"a","data":{"job_id":"j"}}"#;
@@ -243,33 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn chats_get_readable_texts_in_which_nobody_is_called() {
-        let slack = body(Format::Slack, TODO).0["text"].as_str().unwrap().to_owned();
-        assert!(
-            slack.starts_with("*todo.created*\n") && slack.contains("text: Buy &lt;milk&gt; &amp; *eggs*"),
-            "{slack}"
-        );
-        let (value, _) = body(Format::Discord, TODO);
-        let discord = value["content"].as_str().unwrap();
-        assert!(discord.starts_with("**todo.created**\n") && discord.contains("\\*eggs\\* \\@all"), "{discord}");
-        assert_eq!(value["allowed_mentions"]["parse"], json!([]));
-        let card = &body(Format::Teams, CLOUD).0["attachments"][0];
-        assert_eq!(card["contentType"], "application/vnd.microsoft.card.adaptive");
-        assert_eq!(card["content"]["body"][0]["text"], "agentforge.job.dead");
-        assert_eq!(card["content"]["body"][1]["facts"][0], json!({"title": "job_id", "value": "j"}));
-    }
-
-    #[test]
-    fn a_long_event_keeps_to_the_limits_of_chats() {
-        let long: &'static str = Box::leak(
-            serde_json::to_string(
-                &(0..50).map(|n| (format!("k{n}"), "x".repeat(5000))).collect::<std::collections::BTreeMap<_, _>>(),
-            )
-            .unwrap()
-            .into_boxed_str(),
-        );
-        let chars = |format, field: &str| body(format, long).0[field].as_str().unwrap().chars().count();
-        assert!(chars(Format::Slack, "text") <= SLACK_CHARS);
-        assert!(chars(Format::Discord, "content") <= DISCORD_CHARS);
+    fn chats_get_cards() {
+        let (slack, _) = body(Format::Slack, TODO);
+        assert_eq!(slack["blocks"][0]["text"]["text"], "todo.created");
+        assert!(slack["text"].as_str().unwrap().contains("text: Buy &lt;milk&gt; &amp; *eggs* @all"), "{slack}");
+        let (discord, _) = body(Format::Discord, TODO);
+        assert_eq!(discord["embeds"][0]["title"], "todo\\.created");
+        let (teams, _) = body(Format::Teams, CLOUD);
+        assert_eq!(teams["attachments"][0]["contentType"], "application/vnd.microsoft.card.adaptive");
     }
 }

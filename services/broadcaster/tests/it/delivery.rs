@@ -19,7 +19,7 @@ fn to_base64(bytes: &[u8]) -> String {
 }
 
 /// With the library of the standard's authors.
-fn verify(secret: &str, request: &crate::sink::Request) -> Result<(), standardwebhooks::WebhookError> {
+pub fn verify(secret: &str, request: &crate::sink::Request) -> Result<(), standardwebhooks::WebhookError> {
     let webhook = standardwebhooks::Webhook::new(secret).unwrap();
     let headers: Vec<(&str, &str)> = request.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     let map = headers.into_iter().filter(|(n, _)| n.starts_with("webhook-"));
@@ -184,7 +184,8 @@ async fn an_alert_goes_out_as_any_event() {
     }
     eventually(SOON, "the card arrives", || async { sink.count() == 1 }).await;
     let card = sink.requests()[0].json();
-    assert_eq!(card["attachments"][0]["content"]["body"][0]["text"], "agentforge.alert.firing");
+    let title = &card["attachments"][0]["content"]["body"][0]["items"][0]["inlines"][0]["text"];
+    assert_eq!(title, "[FIRING] Late");
     assert!(card.to_string().contains("jobs wait"));
     stage.nats.kill9();
     eventually(SOON, "it says that NATS is away", || async { broadcaster.post("/v1/alerts", "", call).await.0 == 503 })
