@@ -39,14 +39,14 @@ pub fn main_from<S: Service>(arguments: impl IntoIterator<Item = OsString>, sour
     match action {
         Action::Help => tell(&help::<S>()),
         Action::Version => tell(&format!("agentforge-{} {}\n", S::NAME, S::VERSION)),
-        Action::CheckConfig => match configure::<S>(source) {
+        Action::CheckConfig => match configure::<S>(source, true) {
             Ok(read) => {
                 read.unread.iter().for_each(|key| complain(&format!("{}: {key} {UNREAD}\n", S::NAME)));
                 tell(&read.effective.to_string())
             }
             Err(faults) => refuse::<S>(&faults),
         },
-        Action::Run => match configure::<S>(source) {
+        Action::Run => match configure::<S>(source, false) {
             Ok(read) => start::<S>(read.config, &read.unread),
             Err(faults) => refuse::<S>(&faults),
         },
@@ -87,8 +87,9 @@ struct Read<C> {
     unread: Vec<String>,
 }
 
-/// Reads the settings, the same way for a check and for a start. A variable that is a misspelt setting is a fault.
-fn configure<S: Service>(source: &dyn Source) -> Result<Read<S::Config>, Faults> {
+/// Reads the settings, the same way for a check and for a start. A variable that is a misspelt setting is a fault. A
+/// check looks at what a start goes on with, too.
+fn configure<S: Service>(source: &dyn Source, is_check: bool) -> Result<Read<S::Config>, Faults> {
     let mut reader = Reader::new(source);
     let settings = S::settings();
     let declared: Vec<&str> = settings.iter().flat_map(|(_, group)| group.iter().map(|setting| setting.key)).collect();
@@ -99,6 +100,9 @@ fn configure<S: Service>(source: &dyn Source) -> Result<Read<S::Config>, Faults>
     let config = S::read_config(&mut reader);
     if let Err(problem) = check_log_level(&S::common(&config).log_level) {
         reader.fault(common::LOG_LEVEL.key, problem);
+    }
+    if is_check {
+        S::check_config(&config, &mut reader);
     }
     reader.finish().map(|effective| Read { config, effective, unread: unknown.unread })
 }

@@ -20,6 +20,9 @@ pub trait Service: Sized + Send + 'static {
     fn settings() -> Vec<(&'static str, Vec<Setting>)>;
     /// Reads its settings, the common ones too; faults stay in the reader.
     fn read_config(reader: &mut Reader<'_>) -> Self::Config;
+    /// What is looked at beside when the settings are only checked: faults that a start goes on with, because they
+    /// stop a part of the service and not the whole.
+    fn check_config(_config: &Self::Config, _reader: &mut Reader<'_>) {}
     /// The common part of its configuration.
     fn common(config: &Self::Config) -> &Common;
     /// Every metric it records; those of the chassis are added.

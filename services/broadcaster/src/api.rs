@@ -165,10 +165,11 @@ struct Shown {
 impl Shown {
     fn of(running: &Running) -> Self {
         let endpoint = &running.endpoint;
-        let (state, detail) = match running.stage() {
-            Stage::Waiting(why) => ("waiting", why),
-            Stage::Active => ("active", String::new()),
-            Stage::Disabled => ("disabled", "it answered 410; enable it, or change its URL".to_owned()),
+        let (state, detail) = match (running.stage(), running.desk.gate.held()) {
+            (Stage::Active, Some(why)) => ("waiting", why),
+            (Stage::Active, None) => ("active", String::new()),
+            (Stage::Waiting(why), _) => ("waiting", why),
+            (Stage::Disabled, _) => ("disabled", "it answered 410; enable it, or change its URL".to_owned()),
         };
         use crate::circuit::Phase;
         let circuit = match running.desk.gate.phase() {

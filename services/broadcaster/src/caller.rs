@@ -8,10 +8,11 @@ use crate::{
     outcome::{Ended, retry_after},
     record::Record,
 };
-use agentforge_egress::{CallError, Connection, DialError, Dialer, Target, TargetError};
+use agentforge_egress::{Answer, CallError, Connection, DialError, Dialer, Target, TargetError};
 use agentforge_jetstream::{HeaderMap as NatsHeaders, trace};
+use agentforge_metrics::Counter;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::Full;
 use jiff::Timestamp;
 use std::{
@@ -28,8 +29,9 @@ use tracing::{Span, warn};
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// A connection is given up after this, so that a name that moved is followed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
-/// One that nobody used for so long is closed.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+/// One that nobody used for so long is closed. Servers close theirs after 5 s (node, uvicorn) or more, and a
+/// request that crosses such a close has to be sent twice.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Connections that are opened at once. Names are resolved on a thread each, of which the process has a few
 /// hundred: an endpoint whose name servers hang must not take them all.
 const DIALS_MAX: usize = 8;
@@ -49,15 +51,15 @@ pub struct Caller {
     /// Open connections that nobody uses now; the last one used is taken first, so that few are kept.
     idle: Mutex<Vec<(Connection, Instant)>>,
     dials: Semaphore,
+    resent: Counter,
 }
 
 impl Caller {
-    /// Prepares what every request has.
-    pub fn new(endpoint: Arc<Endpoint>, dialer: Dialer) -> Self {
-        let target = dialer.policy().check_url(&endpoint.url).map_err(TargetError::from);
-        let target = target.and_then(|()| Target::new(&endpoint.url));
+    /// Prepares what every request has. `resent` counts those that are sent once more.
+    pub fn new(endpoint: Arc<Endpoint>, dialer: Dialer, resent: Counter) -> Self {
+        let target = endpoint.target(dialer.policy());
         if let Err(error) = &target {
-            warn!(endpoint = endpoint.name, %error, "this endpoint cannot be called; its events become dead letters");
+            warn!(endpoint = endpoint.name, %error, "this endpoint may not be called; its events wait");
         }
         let mut headers = HeaderMap::new();
         if let Ok(target) = &target {
@@ -69,7 +71,13 @@ impl Caller {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(endpoint.format.content_type()));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("agentforge/", env!("CARGO_PKG_VERSION"))));
         headers.extend(endpoint.headers.iter().cloned());
-        Self { endpoint, target, headers, dialer, idle: Mutex::default(), dials: Semaphore::new(DIALS_MAX) }
+        let dials = Semaphore::new(DIALS_MAX);
+        Self { endpoint, target, headers, dialer, idle: Mutex::default(), dials, resent }
+    }
+
+    /// Why it may not be called, as its URL stands.
+    pub fn fault(&self) -> Option<String> {
+        self.target.as_ref().err().map(ToString::to_string)
     }
 
     /// Closes connections that nobody used for a while.
@@ -82,7 +90,9 @@ impl Caller {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends it. A connection that was closed while it was idle is replaced, as nothing was sent on it.
+    /// Sends it. A connection that the endpoint closed while it was idle costs nothing: the request is sent once
+    /// more on a fresh one. That is harmless even if the first one was read, for the endpoint knows the event by its
+    /// `webhook-id`. A fresh connection that breaks is a failed attempt.
     pub async fn call(&self, record: &Record, body: Bytes, span: &Span, started: Instant) -> Ended {
         let target = match &self.target {
             Ok(target) => target,
@@ -91,21 +101,24 @@ impl Caller {
         };
         let until = started + self.endpoint.timeout;
         let exchange = async {
-            loop {
-                let (mut open, is_fresh) = match self.usable().await {
-                    Some(open) => (open, false),
-                    None => (self.dial(target).await.map_err(Failed::Dial)?, true),
-                };
+            if let Some(mut open) = self.usable().await {
                 let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_MAX_BYTES).await;
                 match answer {
+                    Ok(answer) if is_farewell(&answer) => {}
                     Ok(answer) => {
                         self.idle().push((open, Instant::now()));
                         return Ok(answer);
                     }
-                    Err(CallError::NotSent(_)) if !is_fresh => {}
+                    Err(CallError::NotSent(_) | CallError::Stale(_)) => {}
                     Err(error) => return Err(Failed::Call(error)),
                 }
+                self.resent.increment(1);
             }
+            let mut open = self.dial(target).await.map_err(Failed::Dial)?;
+            let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_MAX_BYTES).await;
+            let answer = answer.map_err(Failed::Call)?;
+            self.idle().push((open, Instant::now()));
+            Ok(answer)
         };
         match timeout_at(until, exchange).await {
             Ok(Ok(answer)) => {
@@ -129,8 +142,9 @@ impl Caller {
     /// A connection on which another request may be sent.
     async fn usable(&self) -> Option<Connection> {
         loop {
-            let (mut open, _) = self.idle().pop()?;
-            if open.age() < CONNECTION_AGE_MAX && open.is_reusable().await {
+            let (mut open, since) = self.idle().pop()?;
+            let is_young = open.age() < CONNECTION_AGE_MAX && since.elapsed() < IDLE_MAX;
+            if is_young && open.is_reusable().await {
                 return Some(open);
             }
         }
@@ -159,6 +173,13 @@ impl Caller {
         *request.headers_mut() = headers;
         request
     }
+}
+
+/// What some servers say before they close an idle connection, and what is read as the answer to a request that
+/// crossed it: RFC 9110, 15.5.9, lets the client send it again.
+fn is_farewell(answer: &Answer) -> bool {
+    let closes = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"close");
+    answer.status == StatusCode::REQUEST_TIMEOUT && answer.headers.get(header::CONNECTION).is_some_and(closes)
 }
 
 enum Failed {

@@ -94,7 +94,7 @@ impl Circuit {
         }
     }
 
-    /// The endpoint took a message, or refused it in order.
+    /// The endpoint took a message.
     pub fn succeeded(&mut self) -> Option<Change> {
         self.failures = 0;
         self.pause = self.limits.probe;
@@ -102,6 +102,22 @@ impl Circuit {
             State::Closed => None,
             _ => Some(Change::Closed),
         }
+    }
+
+    /// It may not be called at all, which no number of failures has to show: opens, and probes as ever.
+    pub fn held(&mut self, was_probe: bool, now: Instant) -> Option<Change> {
+        match self.state {
+            State::Closed => Some(self.open(now)),
+            State::Probing if was_probe => Some(self.open(now)),
+            State::Open { .. } | State::Probing => None,
+        }
+    }
+
+    fn open(&mut self, now: Instant) -> Change {
+        let pause = self.pause;
+        self.state = State::Open { until: now + pause };
+        self.pause = (pause * 2).min(self.limits.probe_max);
+        Change::Opened { pause }
     }
 
     /// It failed. What was on its way when the circuit opened does not make the pause longer; a probe does.
@@ -112,13 +128,7 @@ impl Circuit {
             State::Open { .. } => false,
             State::Probing => was_probe,
         };
-        if !opens {
-            return None;
-        }
-        let pause = self.pause;
-        self.state = State::Open { until: now + pause };
-        self.pause = (pause * 2).min(self.limits.probe_max);
-        Some(Change::Opened { pause })
+        opens.then(|| self.open(now))
     }
 }
 
@@ -169,6 +179,17 @@ mod tests {
         c.begin_probe();
         c.abandon_probe(now);
         assert_eq!(c.phase(now), Phase::ProbeDue);
+    }
+
+    #[test]
+    fn one_that_may_not_be_called_is_open_at_once_and_probed() {
+        let (mut c, now) = (Circuit::new(Limits { failures: 0, ..LIMITS }), Instant::now());
+        assert_eq!(c.held(false, now), Some(Change::Opened { pause: LIMITS.probe }));
+        assert_eq!(c.held(false, now), None, "what was on its way changes nothing");
+        c.begin_probe();
+        assert_eq!(c.held(true, now), Some(Change::Opened { pause: Duration::from_secs(2) }));
+        c.begin_probe();
+        assert_eq!(c.succeeded(), Some(Change::Closed));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
 use agentforge_egress::{Policy, Resolve};
 use agentforge_jetstream::{NatsConfig, topology::TopologyConfig};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 const HTTP_PORT: Setting = Setting::new(
     "HTTP_PORT",
@@ -26,14 +26,14 @@ const BROADCASTER_SUBJECTS: Setting = Setting::new(
 const WEBHOOK_URL: Setting = Setting::new(
     "WEBHOOK_URL",
     None,
-    "http or https URL",
+    "http or https URL, file:PATH or env:NAME",
     "An endpoint named default, without an endpoints file or beside one.",
 )
 .secret();
 const WEBHOOK_SECRET: Setting = Setting::new(
     "WEBHOOK_SECRET",
     None,
-    "whsec_… or whsk_…, several with commas",
+    "whsec_…, whsk_…, file:PATH or env:NAME, several with commas",
     "Signs what WEBHOOK_URL gets. Two during a rotation. Unset: nothing is signed.",
 )
 .secret();
@@ -47,13 +47,13 @@ const BROADCASTER_ENDPOINTS_FILE: Setting = Setting::new(
     "BROADCASTER_ENDPOINTS_FILE",
     None,
     "path of a TOML file",
-    "Declares endpoints. A change takes effect without a restart.",
+    "Declares endpoints. A change takes effect without a restart; so does one of a file that its values name.",
 );
 const BROADCASTER_RELOAD_INTERVAL: Setting = Setting::new(
     "BROADCASTER_RELOAD_INTERVAL",
     Some("2s"),
     "duration 100ms-1h",
-    "How often the endpoints file is looked at.",
+    "How often the endpoints file is looked at, and the files that values name.",
 );
 const BROADCASTER_TOKEN: Setting = Setting::new(
     "BROADCASTER_TOKEN",
@@ -87,11 +87,18 @@ const BROADCASTER_CONCURRENCY: Setting = Setting::new(
     "number 1-1024",
     "Requests to one endpoint at once, in each replica. An endpoint may say otherwise.",
 );
+const BROADCASTER_RETRY_4XX: Setting = Setting::new(
+    "BROADCASTER_RETRY_4XX",
+    Some("off"),
+    "on, off, or statuses 400-499 with commas, without 410",
+    "Client errors that are tried again by the schedule; the others make a dead letter at once, unless the circuit is \
+     open. 408, 425 and 429 are always tried again. An endpoint may say otherwise.",
+);
 const BROADCASTER_CIRCUIT_FAILURES: Setting = Setting::new(
     "BROADCASTER_CIRCUIT_FAILURES",
     Some("20"),
     "number 0-100000; 0 never opens",
-    "Failures in a row that open an endpoint's circuit, in each replica.",
+    "Failures in a row, client errors among them, that open an endpoint's circuit, in each replica.",
 );
 const BROADCASTER_CIRCUIT_PROBE: Setting = Setting::new(
     "BROADCASTER_CIRCUIT_PROBE",
@@ -151,6 +158,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     BROADCASTER_RETRY_JITTER,
     BROADCASTER_TIMEOUT,
     BROADCASTER_CONCURRENCY,
+    BROADCASTER_RETRY_4XX,
     BROADCASTER_CIRCUIT_FAILURES,
     BROADCASTER_CIRCUIT_PROBE,
     BROADCASTER_CIRCUIT_PROBE_MAX,
@@ -192,8 +200,10 @@ pub struct Config {
     pub topology: TopologyConfig,
     /// Port of the HTTP endpoints.
     pub http_port: u16,
-    /// The endpoint of WEBHOOK_URL.
+    /// The endpoint of WEBHOOK_URL, as it was at the start.
     pub fixed: Option<Arc<Endpoint>>,
+    /// The same as it was written: what it names may change.
+    pub(crate) fixed_written: Option<Written>,
     /// Those of the file, as it was at the start.
     pub from_file: Vec<Arc<Endpoint>>,
     /// The file.
@@ -232,6 +242,7 @@ impl Config {
             subjects,
             timeout: reader.get_in(&BROADCASTER_TIMEOUT, TIMEOUT),
             concurrency: reader.get_in(&BROADCASTER_CONCURRENCY, 1..=CONCURRENCY_MAX),
+            retry_4xx: reader.get(&BROADCASTER_RETRY_4XX),
         };
         let endpoints_file = reader.opt(&BROADCASTER_ENDPOINTS_FILE);
         let probe = reader.get_in(&BROADCASTER_CIRCUIT_PROBE, Duration::from_millis(50)..=HOUR);
@@ -242,11 +253,13 @@ impl Config {
         let http_port = reader.get(&HTTP_PORT);
         common.check_port(reader, &HTTP_PORT, http_port);
         let steps = reader.get::<Steps>(&BROADCASTER_RETRY_SCHEDULE);
+        let fixed_written = fixed_written(reader);
         Self {
             nats: NatsConfig::read(reader),
             topology: TopologyConfig::read(reader),
             http_port,
-            fixed: fixed(reader, &defaults),
+            fixed: fixed(reader, fixed_written.as_ref(), &defaults),
+            fixed_written,
             from_file: from_file(reader, endpoints_file.as_ref(), &defaults),
             endpoints_file,
             defaults,
@@ -267,27 +280,46 @@ impl Config {
         }
     }
 
-    /// The endpoints of the environment and of a file's content.
+    /// The endpoints of the environment and of a file's content, with what stands now where their values point.
     ///
     /// # Errors
     /// What is wrong with the content.
     pub fn endpoints(&self, text: &str) -> Result<Vec<Arc<Endpoint>>, endpoint_file::Faults> {
-        Ok(self.with_fixed(&endpoint_file::parse(text, &self.defaults)?))
+        let fixed = endpoint_file::check(self.fixed_written.iter().cloned().collect(), &self.defaults)?;
+        Ok(with_fixed(fixed.first(), &endpoint_file::parse(text, &self.defaults)?))
+    }
+
+    /// The files that values of the endpoints stand in.
+    pub fn referenced(&self, text: &str) -> BTreeSet<PathBuf> {
+        let mut files = endpoint_file::files(text);
+        files.extend(self.fixed_written.iter().flat_map(Written::files));
+        files
     }
 
     /// The endpoints at the start.
     pub fn first_endpoints(&self) -> Vec<Arc<Endpoint>> {
-        self.with_fixed(&self.from_file)
+        with_fixed(self.fixed.as_ref(), &self.from_file)
     }
 
-    /// One of the file that is named as the environment's is left out: names are consumers.
-    fn with_fixed(&self, from_file: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
-        let is_free = |e: &&Arc<Endpoint>| self.fixed.as_ref().is_none_or(|fixed| fixed.name != e.name);
-        self.fixed.iter().chain(from_file.iter().filter(is_free)).cloned().collect()
+    /// Tells of every endpoint that may not be called as its URL stands. A start goes on with the others, so only a
+    /// check of the settings makes faults of them.
+    pub fn check_urls(&self, reader: &mut Reader<'_>) {
+        for endpoint in self.first_endpoints() {
+            let Err(problem) = endpoint.target(&self.egress) else { continue };
+            let is_fixed = self.fixed.as_ref().is_some_and(|fixed| fixed.name == endpoint.name);
+            let key = if is_fixed { WEBHOOK_URL.key } else { BROADCASTER_ENDPOINTS_FILE.key };
+            reader.fault(key, format!("endpoint {}: url: {problem}", endpoint.name));
+        }
     }
 }
 
-fn fixed(reader: &mut Reader<'_>, defaults: &Defaults) -> Option<Arc<Endpoint>> {
+/// One of the file that is named as the environment's is left out: names are consumers.
+fn with_fixed(fixed: Option<&Arc<Endpoint>>, from_file: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
+    let is_free = |e: &&Arc<Endpoint>| fixed.is_none_or(|fixed| fixed.name != e.name);
+    fixed.into_iter().chain(from_file.iter().filter(is_free)).cloned().collect()
+}
+
+fn fixed_written(reader: &mut Reader<'_>) -> Option<Written> {
     let url: Option<Secret> = reader.opt(&WEBHOOK_URL);
     let secret: Option<Secret> = reader.opt(&WEBHOOK_SECRET);
     let format: Format = reader.get(&WEBHOOK_FORMAT);
@@ -298,14 +330,17 @@ fn fixed(reader: &mut Reader<'_>, defaults: &Defaults) -> Option<Arc<Endpoint>> 
         return None;
     };
     let secrets = secret.iter().flat_map(|s| s.expose_secret().split(',').map(|s| s.trim().to_owned()));
-    let written = Written {
+    Some(Written {
         name: DEFAULT_NAME.to_owned(),
         url: url.expose_secret().to_owned(),
         secrets: secrets.filter(|s| !s.is_empty()).collect(),
         format,
         ..Written::default()
-    };
-    match endpoint_file::check(vec![written], defaults) {
+    })
+}
+
+fn fixed(reader: &mut Reader<'_>, written: Option<&Written>, defaults: &Defaults) -> Option<Arc<Endpoint>> {
+    match endpoint_file::check(vec![written?.clone()], defaults) {
         Ok(mut endpoints) => endpoints.pop(),
         Err(faults) => {
             for fault in faults.0 {
@@ -349,7 +384,7 @@ fn keeping(reader: &mut Reader<'_>) -> Keeping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {
         let source: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

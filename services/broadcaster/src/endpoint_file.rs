@@ -1,13 +1,25 @@
-//! Endpoints as people write them: `WEBHOOK_URL` alone, or `endpoints.toml`. Pure but for the secrets' files.
+//! Endpoints as people write them: `WEBHOOK_URL` alone, or `endpoints.toml`. Pure but for what `file:` and `env:` name.
 //!
 //! Every fault names its endpoint and key, never a URL, a secret or a header's value.
 
-use crate::{render::Format, sign::Signer};
+use crate::{
+    outcome::Retry4xx,
+    reference::{self, resolve},
+    render::Format,
+    sign::Signer,
+};
 use agentforge_config::parse_duration;
+use agentforge_egress::{Policy, Target, TargetError};
 use http::{HeaderName, HeaderValue};
 use ring::digest;
 use serde::Deserialize;
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use url::Url;
 
 /// Most endpoints: each has tasks and consumers of its own.
@@ -35,6 +47,8 @@ pub struct Defaults {
     pub timeout: Duration,
     /// Requests at once.
     pub concurrency: usize,
+    /// Client errors that are tried again.
+    pub retry_4xx: Retry4xx,
 }
 
 /// Which of the events that the stream has already an endpoint gets when it is new.
@@ -66,6 +80,8 @@ pub struct Endpoint {
     pub rate: Option<f64>,
     /// Requests at once.
     pub concurrency: usize,
+    /// Client errors that are tried again.
+    pub retry_4xx: Retry4xx,
     /// Headers beside ours.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Where a new one begins.
@@ -87,6 +103,15 @@ impl PartialEq for Endpoint {
 }
 
 impl Endpoint {
+    /// Where requests go, if the rules let them.
+    ///
+    /// # Errors
+    /// [`TargetError`]; names the host at most.
+    pub fn target(&self, policy: &Policy) -> Result<Target, TargetError> {
+        policy.check_url(&self.url)?;
+        Target::new(&self.url)
+    }
+
     /// Tells two URLs of one name apart without showing either.
     pub fn url_digest(&self) -> String {
         hex::encode(&digest::digest(&digest::SHA256, self.url.as_str().as_bytes()).as_ref()[..8])
@@ -106,7 +131,7 @@ struct File {
 }
 
 /// As it stands in the file.
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Written {
     pub name: String,
@@ -120,10 +145,31 @@ pub(crate) struct Written {
     pub timeout: Option<String>,
     pub rate: Option<f64>,
     pub concurrency: Option<usize>,
+    pub retry_4xx: Option<Retry4xx>,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     #[serde(default)]
     pub start: Start,
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Written {
+    /// The files that its values stand in.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let values = [&self.url].into_iter().chain(&self.secret).chain(&self.secrets).chain(self.headers.values());
+        values.filter_map(|value| reference::file(value)).map(PathBuf::from)
+    }
+}
+
+/// The files that a content refers to; none when it cannot be read.
+pub fn files(text: &str) -> BTreeSet<PathBuf> {
+    let file = toml::from_str::<File>(text).unwrap_or_else(|_| File { endpoint: Vec::new() });
+    file.endpoint.iter().flat_map(Written::files).collect()
 }
 
 /// Reads `endpoints.toml`.
@@ -180,10 +226,19 @@ fn endpoint(written: Written, defaults: &Defaults) -> Result<Endpoint, Vec<Strin
     if !is_name(&written.name) {
         problems.push("name is not 1 to 63 letters, digits or hyphens, starting with a letter or digit".to_owned());
     }
-    let url = Url::parse(&written.url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if url.is_none() {
-        problems.push("url is no http or https URL".to_owned());
-    }
+    let url = match resolve(&written.url) {
+        Ok(text) => {
+            let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            if url.is_none() {
+                problems.push("url is no http or https URL".to_owned());
+            }
+            url
+        }
+        Err(problem) => {
+            problems.push(format!("url {problem}"));
+            None
+        }
+    };
     let subjects = written.subjects.clone().unwrap_or_else(|| defaults.subjects.clone());
     problems.extend(subjects_problem(&subjects));
     let timeout = match written.timeout.as_deref().map(parse_duration) {
@@ -201,6 +256,8 @@ fn endpoint(written: Written, defaults: &Defaults) -> Result<Endpoint, Vec<Strin
     if !(1..=CONCURRENCY_MAX).contains(&concurrency) {
         problems.push(format!("concurrency is not between 1 and {CONCURRENCY_MAX}"));
     }
+    let retry_4xx = written.retry_4xx.clone().unwrap_or_else(|| defaults.retry_4xx.clone());
+    problems.extend(retry_4xx.problem().map(|problem| format!("retry_4xx {problem}")));
     let headers = headers(&written.headers, &mut problems);
     let secrets = secrets(&written, &mut problems);
     let signer = match Signer::new(secrets.iter().map(String::as_str)) {
@@ -213,12 +270,14 @@ fn endpoint(written: Written, defaults: &Defaults) -> Result<Endpoint, Vec<Strin
     let Some(url) = url.filter(|_| problems.is_empty()) else { return Err(problems) };
     let Written { name, format, rate, start, .. } = written;
     let shown = format!(
-        "{name}\n{url}\n{subjects:?}\n{secrets:?}\n{format}\n{timeout:?}\n{rate:?}\n{concurrency}\n{:?}\n{start:?}",
-        written.headers
+        "{name}\n{url}\n{subjects:?}\n{secrets:?}\n{format}\n{timeout:?}\n{rate:?}\n{concurrency}\n{:?}\n{start:?}\n{retry_4xx}",
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect::<Vec<_>>()
     );
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(digest::digest(&digest::SHA256, shown.as_bytes()).as_ref());
-    Ok(Endpoint { name, url, subjects, signer, format, timeout, rate, concurrency, headers, start, fingerprint })
+    #[rustfmt::skip] // a field a line would be a page
+    let endpoint = Endpoint { name, url, subjects, signer, format, timeout, rate, concurrency, retry_4xx, headers, start, fingerprint };
+    Ok(endpoint)
 }
 
 fn headers(written: &BTreeMap<String, String>, problems: &mut Vec<String>) -> Vec<(HeaderName, HeaderValue)> {
@@ -227,7 +286,15 @@ fn headers(written: &BTreeMap<String, String>, problems: &mut Vec<String>) -> Ve
     }
     let mut headers = Vec::new();
     for (name, value) in written {
-        match (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+        let value = match resolve(value) {
+            Ok(value) => value,
+            Err(problem) => {
+                let name = HeaderName::try_from(name).map_or_else(|_| "a header".to_owned(), |n| format!("header {n}"));
+                problems.push(format!("{name} {problem}"));
+                continue;
+            }
+        };
+        match (HeaderName::try_from(name), HeaderValue::from_str(&value)) {
             (Ok(name), _) if OWN_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("webhook-") => {
                 problems.push(format!("header {name} is set by the broadcaster"));
             }
@@ -242,23 +309,20 @@ fn headers(written: &BTreeMap<String, String>, problems: &mut Vec<String>) -> Ve
     headers
 }
 
-/// Secrets as they are written, or from where they say: `env:NAME` or `file:/path`.
+/// Secrets as they are written, or from where they say. What a variable or a file holds may be several, with blanks
+/// or line breaks between.
 fn secrets(written: &Written, problems: &mut Vec<String>) -> Vec<String> {
     let all: Vec<&String> = written.secret.iter().chain(&written.secrets).collect();
-    if all.len() > SECRETS_MAX {
-        problems.push(format!("more than {SECRETS_MAX} secrets"));
-    }
     let mut secrets = Vec::new();
     for (at, secret) in all.into_iter().take(SECRETS_MAX).enumerate() {
-        let found = match (secret.strip_prefix("env:"), secret.strip_prefix("file:")) {
-            (Some(name), _) => std::env::var(name).map_err(|_| "names a variable that is not set"),
-            (_, Some(path)) => std::fs::read_to_string(path).map_err(|_| "names a file that cannot be read"),
-            _ => Ok(secret.clone()),
-        };
-        match found {
-            Ok(secret) => secrets.push(secret.trim().to_owned()),
+        match resolve(secret) {
+            Ok(found) if found == *secret => secrets.push(found.trim().to_owned()),
+            Ok(found) => secrets.extend(found.split_whitespace().map(str::to_owned)),
             Err(problem) => problems.push(format!("secret {} {problem}", at + 1)),
         }
+    }
+    if secrets.len() > SECRETS_MAX || written.secrets.len() > SECRETS_MAX {
+        problems.push(format!("more than {SECRETS_MAX} secrets"));
     }
     secrets
 }
@@ -306,7 +370,8 @@ mod tests {
     use super::*;
 
     fn defaults() -> Defaults {
-        Defaults { subjects: vec!["todos.events".into()], timeout: Duration::from_secs(10), concurrency: 64 }
+        let (timeout, retry_4xx) = (Duration::from_secs(10), Retry4xx::NONE);
+        Defaults { subjects: vec!["todos.events".into()], timeout, concurrency: 64, retry_4xx }
     }
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -316,7 +381,7 @@ mod tests {
         let text = format!(
             "[[endpoint]]\nname = \"billing\"\nurl = \"https://b.example/x\"\nsecret = \"{SECRET}\"\n\n\
              [[endpoint]]\nname = \"ops\"\nurl = \"https://o.example\"\nsubjects = [\"agentforge.events.>\", \"todos.events\"]\n\
-             format = \"slack\"\ntimeout = \"2s\"\nrate = 5.0\nconcurrency = 2\nstart = \"all\"\nheaders = {{ X-Team = \"blue\" }}\n"
+             format = \"slack\"\ntimeout = \"2s\"\nretry_4xx = [404, 401]\nrate = 5.0\nconcurrency = 2\nstart = \"all\"\nheaders = {{ X-Team = \"blue\" }}\n"
         );
         let endpoints = parse(&text, &defaults()).unwrap();
         let [billing, ops] = &endpoints[..] else { panic!("{endpoints:?}") };
@@ -325,6 +390,7 @@ mod tests {
         assert!(!billing.signer.is_empty() && ops.signer.is_empty());
         assert_eq!((ops.timeout, ops.rate, ops.start), (Duration::from_secs(2), Some(5.0), Start::All));
         assert_eq!(ops.headers[0].0, "x-team");
+        assert_eq!((billing.retry_4xx.to_string(), ops.retry_4xx.to_string()), ("off".into(), "401,404".into()));
         assert_eq!(endpoints, parse(&text, &defaults()).unwrap(), "the same text is the same endpoints");
         assert_ne!(endpoints, parse(&text.replace("blue", "red"), &defaults()).unwrap());
         assert!(!format!("{endpoints:?}").contains("example"));
@@ -339,12 +405,20 @@ mod tests {
             ("name = \"a\"\nurl = \"hunter2\"", "url is no http"),
             ("name = \"a\"\nurl = \"https://h/\"\nsecret = \"hunter2\"", "secret 1 is neither"),
             ("name = \"a\"\nurl = \"https://h/\"\nsecrets = [\"env:NO_SUCH_VARIABLE\"]", "not set"),
+            ("name = \"a\"\nurl = \"https://h/\"\nsecret = \"file:/hunter2\"", "secret 1 names a file that cannot"),
+            ("name = \"a\"\nurl = \"file:/hunter2\"", "endpoint a: url names a file that cannot"),
+            ("name = \"a\"\nurl = \"env:hunter2\"", "endpoint a: url names a variable"),
+            (
+                "name = \"a\"\nurl = \"https://h/\"\nheaders = { X-Key = \"file:/hunter2\" }",
+                "header x-key names a file",
+            ),
             ("name = \"a\"\nurl = \"https://h/\"\nsubjects = [\"a.>\", \"a.b\"]", "overlap"),
             ("name = \"a\"\nurl = \"https://h/\"\nsubjects = []", "subjects are not"),
             ("name = \"a\"\nurl = \"https://h/\"\nsubjects = [\"$SYS.>\"]", "no NATS subject"),
             ("name = \"a\"\nurl = \"https://h/\"\ntimeout = \"1h\"", "timeout"),
             ("name = \"a\"\nurl = \"https://h/\"\nrate = 0.0", "rate"),
             ("name = \"a\"\nurl = \"https://h/\"\nconcurrency = 0", "concurrency"),
+            ("name = \"a\"\nurl = \"https://h/\"\nretry_4xx = [404, 410]", "retry_4xx is neither"),
             ("name = \"a\"\nurl = \"https://h/\"\nheaders = { Host = \"hunter2\" }", "header host is set"),
             ("name = \"a\"\nurl = \"https://h/\"\nheaders = { webhook-id = \"hunter2\" }", "webhook-id is set"),
             ("name = \"a\"\nurl = \"https://h/\"\nheaders = { a = \"hunter2\\n\" }", "no header can have"),

@@ -14,6 +14,9 @@ pub struct Gate {
     endpoint: String,
     circuit: Mutex<Circuit>,
     gauge: Gauge,
+    /// Why our own rules forbid to call the endpoint, and the gauge that says that they do.
+    held: Mutex<Option<String>>,
+    held_gauge: Gauge,
     /// Whether it is open; sent at each change of phase.
     news: watch::Sender<bool>,
     /// Whether events may stay in their streams while it is open.
@@ -22,11 +25,20 @@ pub struct Gate {
 
 impl Gate {
     /// Closed.
-    pub fn new(endpoint: &str, limits: Limits, gauge: Gauge) -> Self {
+    pub fn new(endpoint: &str, limits: Limits, gauge: Gauge, held_gauge: Gauge) -> Self {
         gauge.set(0.0);
+        held_gauge.set(0.0);
         let circuit = Mutex::new(Circuit::new(limits));
         let (news, events_may_wait) = (watch::Sender::new(false), AtomicBool::new(true));
-        Self { endpoint: endpoint.to_owned(), circuit, gauge, news, events_may_wait }
+        Self {
+            endpoint: endpoint.to_owned(),
+            circuit,
+            gauge,
+            held: Mutex::default(),
+            held_gauge,
+            news,
+            events_may_wait,
+        }
     }
 
     /// Open with a probe due: as it was when the last process ended.
@@ -39,6 +51,7 @@ impl Gate {
     /// The endpoint is disabled, or enabled with a closed circuit.
     pub fn set_disabled(&self, is_disabled: bool) {
         self.lock().succeeded();
+        self.set_held(None);
         self.gauge.set(if is_disabled { 3.0 } else { 0.0 });
         self.news.send_replace(false);
     }
@@ -78,8 +91,38 @@ impl Gate {
         self.news.send_replace(true);
     }
 
+    /// Our own rules forbid to call the endpoint: its events wait, and a probe now and then finds out whether they
+    /// still do.
+    pub fn hold(&self, why: String, was_probe: bool) {
+        let change = self.lock().held(was_probe, Instant::now());
+        self.set_held(Some(why));
+        if change.is_some() {
+            self.gauge.set(1.0);
+            self.news.send_replace(true);
+        }
+    }
+
+    /// Why our own rules forbid to call the endpoint, if they do.
+    pub fn held(&self) -> Option<String> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_held(&self, why: Option<String>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held == why {
+            return;
+        }
+        match &why {
+            Some(why) => warn!(endpoint = self.endpoint, why, "the endpoint may not be called; its events wait"),
+            None => info!(endpoint = self.endpoint, "the endpoint may be called again"),
+        }
+        self.held_gauge.set(if why.is_some() { 1.0 } else { 0.0 });
+        *held = why;
+    }
+
     /// The endpoint works.
     pub fn succeeded(&self) {
+        self.set_held(None);
         let change = self.lock().succeeded();
         if change == Some(Change::Closed) {
             info!(endpoint = self.endpoint, "the circuit closed");
@@ -90,6 +133,7 @@ impl Gate {
 
     /// It does not.
     pub fn failed(&self, was_probe: bool) {
+        self.set_held(None);
         let change = self.lock().failed(was_probe, Instant::now());
         if let Some(Change::Opened { pause }) = change {
             let probe_in_seconds = pause.as_secs_f64();

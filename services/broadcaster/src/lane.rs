@@ -5,7 +5,7 @@
 
 use crate::{
     caller::Caller,
-    circuit::Limits,
+    circuit::{Limits, Phase},
     delivery_log::{Attempt, DeliveryLog},
     endpoint_file::Endpoint,
     event,
@@ -77,8 +77,11 @@ impl Desk {
     /// Of an endpoint.
     pub fn new(endpoint: Arc<Endpoint>, parts: Parts) -> Self {
         let Parts { dialer, store, schedule, circuit, meters, log } = parts;
-        let caller = Caller::new(endpoint.clone(), dialer);
-        let gate = Arc::new(Gate::new(&endpoint.name, circuit, meters.circuit.clone()));
+        let caller = Caller::new(endpoint.clone(), dialer, meters.resent.clone());
+        let gate = Arc::new(Gate::new(&endpoint.name, circuit, meters.circuit.clone(), meters.held.clone()));
+        if let Some(why) = caller.fault() {
+            gate.hold(why, false);
+        }
         let pace = endpoint.rate.map(|rate| Mutex::new(Pace::new(rate)));
         Self { endpoint, caller, store, schedule, gate, meters, log, pace, disabled: Notify::new() }
     }
@@ -91,14 +94,7 @@ impl Desk {
         stop: CancellationToken,
     ) {
         loop {
-            if let Some(pace) = &self.pace {
-                let at = pace.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-                tokio::select! {
-                    () = sleep_until(at) => {}
-                    () = stop.cancelled() => return,
-                }
-            }
-            let Some(taken) = source.lock().await.next().await else { return };
+            let Some(taken) = self.next(&mut *source.lock().await, &stop).await else { return };
             let from = taken.from;
             self.meters.inflight.increment(1.0);
             let started = Instant::now();
@@ -107,6 +103,23 @@ impl Desk {
             self.meters.inflight.decrement(1.0);
             returns.release(from);
         }
+    }
+
+    /// The next message, when it may go. One lane at a time is here, so the moment that it waits for is still free
+    /// when a message comes; it is taken then and not before, however long there was none.
+    async fn next(&self, source: &mut Source, stop: &CancellationToken) -> Option<Taken> {
+        let Some(pace) = &self.pace else { return source.next().await };
+        let lock = || pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = lock().next(Instant::now());
+        tokio::select! {
+            () = sleep_until(at) => {}
+            () = stop.cancelled() => return None,
+        }
+        let taken = source.next().await?;
+        if taken.how != How::SetAside {
+            lock().take(Instant::now());
+        }
+        Some(taken)
     }
 
     async fn work(&self, taken: Taken) {
@@ -182,10 +195,18 @@ impl Desk {
         let started = Instant::now();
         let ended = self.caller.call(record, body, &span, started).instrument(span.clone()).await;
         let took = started.elapsed();
-        self.count(&ended, took, probe.is_some());
+        let verdict = ended.verdict(&self.endpoint.retry_4xx);
+        self.count(&ended, &verdict, took, probe.is_some());
         drop(probe);
+        if verdict == Verdict::Hold {
+            // Nothing was tried, so there is no attempt to count. What no stream keeps is kept by us.
+            return match settler {
+                Some(_) => false,
+                None => self.store.set_aside(record, payload, None).await,
+            };
+        }
         let work = Work { record: Record { attempts: attempt, ..record.clone() }, payload: payload.clone() };
-        match ended.verdict() {
+        match verdict {
             Verdict::Delivered => {
                 span.in_scope(|| debug!("the event is delivered"));
                 let lag = Timestamp::now().duration_since(work.record.at).as_secs_f64();
@@ -194,7 +215,11 @@ impl Desk {
                 self.log.add(self.attempt(work.record, "delivered", &ended, took, None));
                 true
             }
-            Verdict::Retry { after } => {
+            // While the circuit is open it is the endpoint that is doubted, and not the event.
+            Verdict::Refused { .. } if self.gate.phase() == Phase::Closed => {
+                self.bury(&work, ended.reason(), &ended.detail(), ended.status(), took, "dead", settler).await
+            }
+            Verdict::Retry { after } | Verdict::Refused { after } => {
                 let random = rand::rng().random();
                 match self.schedule.pause(attempt, after, random) {
                     Some(pause) => self.park(work, &ended, pause, took, settler).await,
@@ -204,9 +229,7 @@ impl Desk {
                     }
                 }
             }
-            Verdict::Dead => {
-                self.bury(&work, ended.reason(), &ended.detail(), ended.status(), took, "dead", settler).await
-            }
+            Verdict::Hold => false,
             Verdict::Disable => {
                 warn!(
                     endpoint = self.endpoint.name,
@@ -218,17 +241,19 @@ impl Desk {
         }
     }
 
-    fn count(&self, ended: &Ended, took: Duration, is_probe: bool) {
+    fn count(&self, ended: &Ended, verdict: &Verdict, took: Duration, is_probe: bool) {
         self.meters.request_seconds.record(took.as_secs_f64());
         if let Some(status) = ended.status() {
             self.meters.answered(status);
         }
-        if ended.verdict() != Verdict::Delivered {
+        if *verdict != Verdict::Delivered {
             self.meters.failed(ended.reason());
         }
-        match ended.is_failure() {
-            true => self.gate.failed(is_probe),
-            false => self.gate.succeeded(),
+        match verdict {
+            Verdict::Delivered | Verdict::Disable => self.gate.succeeded(),
+            // Many refusals in a row say more of the endpoint than of the events.
+            Verdict::Retry { .. } | Verdict::Refused { .. } => self.gate.failed(is_probe),
+            Verdict::Hold => self.gate.hold(ended.detail(), is_probe),
         }
     }
 
@@ -363,7 +388,7 @@ impl Desk {
         let started = Instant::now();
         let ended = self.caller.call(&record, body, &Span::none(), started).await;
         let took = started.elapsed();
-        let delivered = ended.verdict() == Verdict::Delivered;
+        let delivered = ended.verdict(&self.endpoint.retry_4xx) == Verdict::Delivered;
         let webhook_id = record.id.clone();
         self.log.add(self.attempt(record, if delivered { "delivered" } else { "test_failed" }, &ended, took, None));
         let (status, reason, detail) = (ended.status(), ended.reason(), ended.detail());

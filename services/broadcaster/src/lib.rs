@@ -28,6 +28,7 @@ mod notice;
 mod outcome;
 mod pace;
 mod record;
+mod reference;
 mod reload;
 mod render;
 mod room;

@@ -47,7 +47,7 @@ const DEAD_REASONS: [&str; REASONS.len() + 3] = {
 pub const PROCESSED: Metric = Metric::counter(
     "broadcaster_messages_processed_total",
     &["status"],
-    "Messages that were settled: delivered, retried, dead, set_aside (an open circuit), handed_back (a stop).",
+    "Messages that were settled: delivered, retried, dead, set_aside (an open circuit), handed_back (a stop, or an endpoint that may not be called).",
 )
 .of(&[&["delivered", "retried", "dead", "set_aside", "handed_back"]]);
 /// Requests with an answer.
@@ -63,6 +63,19 @@ pub const ERRORS: Metric = Metric::counter(
     "Attempts that did not deliver, by reason: a class of status, dns, connect, tls, timeout, reset, egress_refused.",
 )
 .of(&[&[], &REASONS]);
+/// Repeated on a fresh connection.
+pub const RESENT: Metric = Metric::counter(
+    "broadcaster_requests_resent_total",
+    &["endpoint"],
+    "Requests that were sent once more on a fresh connection, because the endpoint had closed the idle one. No attempt is \
+     counted for it.",
+);
+/// Held by the operator's own settings.
+pub const HELD: Metric = Metric::gauge(
+    "broadcaster_endpoint_held",
+    &["endpoint"],
+    "1 while events wait because the egress rules forbid to call the endpoint, else 0.",
+);
 /// The connection.
 pub const NATS_CONNECTED: Metric =
     Metric::gauge("broadcaster_nats_connected", &[], "1 while the broadcaster is connected to NATS, else 0.");
@@ -142,6 +155,8 @@ pub const METRICS: &[Metric] = &[
     PROCESSED,
     REQUESTS,
     ERRORS,
+    RESENT,
+    HELD,
     NATS_CONNECTED,
     REQUEST_SECONDS,
     PROCESSING_SECONDS,
@@ -179,6 +194,10 @@ pub struct Meters {
     pub pending: Gauge,
     /// The breaker.
     pub circuit: Gauge,
+    /// Whether it may not be called.
+    pub held: Gauge,
+    /// Repeated requests.
+    pub resent: Counter,
     delivered: Counter,
 }
 
@@ -197,6 +216,8 @@ impl Meters {
             inflight: INFLIGHT.gauge_handle(&[&label]),
             pending: PENDING.gauge_handle(&[&label]),
             circuit: CIRCUIT.gauge_handle(&[&label]),
+            held: HELD.gauge_handle(&[&label]),
+            resent: RESENT.counter_handle(&[&label]),
             delivered: PROCESSED.counter_handle(&["delivered"]),
             label,
         }

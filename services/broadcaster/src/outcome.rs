@@ -1,12 +1,75 @@
 //! What an attempt's end means for the message and for the endpoint. Pure.
 
+use agentforge_config::Parse;
 use agentforge_egress::{CallError, DialError, TargetError};
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use jiff::Timestamp;
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
-/// A wish for a later try is granted up to this.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Which client errors are tried again by the schedule, beside 408, 425 and 429, which always are. 410 never is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Retry4xx {
+    /// All, or none: the endpoint says that the event is wrong, and would say so again.
+    All(bool),
+    /// These.
+    These(BTreeSet<u16>),
+}
+
+impl Retry4xx {
+    /// None of them.
+    pub const NONE: Self = Self::All(false);
+
+    fn takes(&self, status: u16) -> bool {
+        match self {
+            Self::All(all) => *all,
+            Self::These(these) => these.contains(&status),
+        }
+    }
+
+    /// What is wrong with it.
+    pub fn problem(&self) -> Option<&'static str> {
+        match self {
+            Self::These(these) if these.iter().any(|s| !(400..=499).contains(s) || *s == 410) => {
+                Some("is neither true, false, nor a list of statuses from 400 to 499 without 410")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Retry4xx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(false) => f.write_str("off"),
+            Self::All(true) => f.write_str("on"),
+            Self::These(these) => {
+                let words: Vec<String> = these.iter().map(u16::to_string).collect();
+                f.write_str(&words.join(","))
+            }
+        }
+    }
+}
+
+impl Parse for Retry4xx {
+    fn parse(s: &str) -> Result<Self, String> {
+        let wrong = || "is neither on, off, nor statuses from 400 to 499 without 410, with commas".to_owned();
+        let all = match s.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Some(true),
+            "0" | "false" | "no" | "off" => Some(false),
+            _ => None,
+        };
+        if let Some(all) = all {
+            return Ok(Self::All(all));
+        }
+        let these = s.split(',').map(|s| s.trim().parse::<u16>()).collect::<Result<_, _>>().map_err(|_| wrong())?;
+        Some(Self::These(these)).filter(|these| these.problem().is_none()).ok_or_else(wrong)
+    }
+    fn placeholder() -> Self {
+        Self::NONE
+    }
+}
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -38,34 +101,34 @@ pub enum Verdict {
         /// The endpoint's wish.
         after: Option<Duration>,
     },
-    /// Never again: a dead letter.
-    Dead,
+    /// The endpoint says that the event is wrong: a dead letter. When it says so of one after the other, it is the
+    /// endpoint that is wrong, and the event is tried again as any other.
+    Refused {
+        /// The endpoint's wish.
+        after: Option<Duration>,
+    },
     /// Never again, and the endpoint takes nothing more.
     Disable,
+    /// Our own rules forbid to call the endpoint: nothing was tried, and the event waits until that is put right.
+    Hold,
 }
 
 impl Ended {
     /// What follows from it.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self, retry_4xx: &Retry4xx) -> Verdict {
         match self {
             Self::Answered { status, retry_after } => match status.as_u16() {
                 200..=299 => Verdict::Delivered,
                 410 => Verdict::Disable,
-                429 | 503 => Verdict::Retry { after: *retry_after },
-                408 | 425 => Verdict::Retry { after: None },
-                400..=499 => Verdict::Dead,
+                408 | 425 | 429 => Verdict::Retry { after: *retry_after },
+                status @ 400..=499 if !retry_4xx.takes(status) => Verdict::Refused { after: *retry_after },
                 // Redirects are not followed; they may be put right, as all else may.
-                _ => Verdict::Retry { after: None },
+                _ => Verdict::Retry { after: *retry_after },
             },
-            Self::Target(_) => Verdict::Dead,
-            // A name that leads inside today may be put right, so that the event is not lost to a wrong entry.
+            // A name that leads inside is as a URL that does: the operator's to put right, and no event's fault.
+            Self::Target(_) | Self::Dial(DialError::Refused(_)) => Verdict::Hold,
             Self::Dial(_) | Self::Call(_) | Self::TimedOut => Verdict::Retry { after: None },
         }
-    }
-
-    /// Whether it speaks for the endpoint's health: one that refuses a message works.
-    pub fn is_failure(&self) -> bool {
-        matches!(self.verdict(), Verdict::Retry { .. })
     }
 
     /// The status, where there is one.
@@ -126,17 +189,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// `Retry-After` in seconds or as a date, at most a day.
+/// What the answer says about the next try, at most a day.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-            Duration::try_from(at.duration_since(now)).unwrap_or_default()
-        }
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
+    agentforge_egress::retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, now)
 }
 
 #[cfg(test)]
@@ -150,21 +205,40 @@ mod tests {
 
     #[test]
     fn every_status_has_its_outcome() {
-        let again = || Verdict::Retry { after: None };
-        let later = || Verdict::Retry { after: Some(Duration::from_secs(7)) };
+        let again = || Verdict::Retry { after: Some(Duration::from_secs(7)) };
+        let refused = || Verdict::Refused { after: Some(Duration::from_secs(7)) };
         #[rustfmt::skip] // a table
         let cases = [
             (200, Verdict::Delivered), (201, Verdict::Delivered), (204, Verdict::Delivered), (299, Verdict::Delivered),
             (301, again()), (302, again()), (304, again()), (307, again()), (308, again()),
-            (400, Verdict::Dead), (401, Verdict::Dead), (403, Verdict::Dead), (404, Verdict::Dead), (409, Verdict::Dead),
-            (413, Verdict::Dead), (422, Verdict::Dead), (499, Verdict::Dead),
-            (408, again()), (425, again()), (410, Verdict::Disable), (429, later()), (503, later()),
+            (400, refused()), (401, refused()), (403, refused()), (404, refused()), (409, refused()),
+            (413, refused()), (422, refused()), (499, refused()),
+            (408, again()), (425, again()), (410, Verdict::Disable), (429, again()), (503, again()),
             (500, again()), (501, again()), (502, again()), (504, again()), (599, again()), (600, again()),
         ];
         for (status, expected) in cases {
             let ended = answered(status);
-            assert_eq!(ended.verdict(), expected, "{status}");
-            assert_eq!(ended.is_failure(), matches!(expected, Verdict::Retry { .. }), "{status}");
+            assert_eq!(ended.verdict(&Retry4xx::NONE), expected, "{status}");
+            // An endpoint that wants client errors again gets them all, but for 410.
+            let all = if expected == refused() { again() } else { expected };
+            assert_eq!(ended.verdict(&Retry4xx::All(true)), all, "{status}");
+        }
+        let these = Retry4xx::These([401, 404].into());
+        assert_eq!((answered(401).verdict(&these), answered(403).verdict(&these)), (again(), refused()));
+    }
+
+    #[test]
+    fn client_errors_to_try_again_are_a_word_or_a_list() {
+        for (text, expected) in [
+            ("on", Some("on")),
+            ("off", Some("off")),
+            ("404, 401", Some("401,404")),
+            ("410", None),
+            ("500", None),
+            ("4xx", None),
+            ("", None),
+        ] {
+            assert_eq!(Retry4xx::parse(text).ok().map(|r| r.to_string()).as_deref(), expected, "{text}");
         }
     }
 
@@ -176,26 +250,20 @@ mod tests {
         for (ended, verdict, reason) in [
             (Ended::TimedOut, again.clone(), "timeout"),
             (Ended::Dial(DialError::Connect(refused)), again.clone(), "connect"),
-            (Ended::Dial(DialError::Refused(refusal())), again, "egress_refused"),
-            (Ended::Target(TargetError::Refused(refusal())), Verdict::Dead, "egress_refused"),
-            (Ended::Target(TargetError::Unusable), Verdict::Dead, "bad_url"),
+            (Ended::Dial(DialError::Refused(refusal())), Verdict::Hold, "egress_refused"),
+            (Ended::Target(TargetError::Refused(refusal())), Verdict::Hold, "egress_refused"),
+            (Ended::Target(TargetError::Unusable), Verdict::Hold, "bad_url"),
         ] {
-            assert_eq!((ended.verdict(), ended.reason()), (verdict, reason), "{ended:?}");
+            assert_eq!((ended.verdict(&Retry4xx::NONE), ended.reason()), (verdict, reason), "{ended:?}");
         }
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_and_bounded() {
+    fn retry_after_is_read_from_its_header() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        for (text, expected) in [
-            ("120", Some(120)),
-            ("0", Some(0)),
-            ("999999999", Some(86_400)),
-            ("Thu, 01 Jan 2026 00:01:00 GMT", Some(60)),
-            ("Wed, 31 Dec 2025 00:00:00 GMT", Some(0)),
-            ("soon", None),
-            ("-5", None),
-        ] {
+        for (text, expected) in
+            [("120", Some(120)), ("Thursday, 01-Jan-26 00:01:00 GMT", Some(60)), ("soon", None), ("\u{e9}", None)]
+        {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
             assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text}");
         }

@@ -2,9 +2,9 @@
 //!
 //! Looks at the content, not at times: a mounted file of Kubernetes changes by the target of a link. A content
 //! is taken when a second look finds it unchanged: the first part of a file that is being written may well be
-//! a good file with fewer endpoints.
+//! a good file with fewer endpoints. What `file:` names is part of the content: a secret is rotated in its own file.
 
-use crate::{fleet::Fleet, metrics::RELOADS};
+use crate::{fleet::Fleet, metrics::RELOADS, reference};
 use agentforge_runtime::Gate;
 use ring::digest::{SHA256, digest};
 use std::{path::PathBuf, time::Duration};
@@ -18,8 +18,13 @@ const FILE_MAX_BYTES: u64 = 4 << 20;
 /// Between two looks that must agree, at most.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Looks until the stop.
-pub async fn watch(fleet: Fleet, path: PathBuf, gate: Gate, stop: CancellationToken) -> Result<(), anyhow::Error> {
+/// Looks until the stop. Without a file the endpoint of the environment may have values in files.
+pub async fn watch(
+    fleet: Fleet,
+    path: Option<PathBuf>,
+    gate: Gate,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
     let config = &fleet.context().config;
     let mut looks = Looks::default();
     let mut pause = Duration::ZERO;
@@ -31,8 +36,18 @@ pub async fn watch(fleet: Fleet, path: PathBuf, gate: Gate, stop: CancellationTo
             () = sleep(pause) => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let read = read(&path).await;
-        let seen = read.as_ref().map_or_else(String::clone, |text| hex::encode(digest(&SHA256, text.as_bytes())));
+        let read = match &path {
+            Some(path) => read(path).await,
+            None => Ok(String::new()),
+        };
+        let seen = match &read {
+            Ok(text) => {
+                let files = config.referenced(text);
+                let files = tokio::task::spawn_blocking(move || reference::fingerprint(&files)).await?;
+                hex::encode(digest(&SHA256, text.as_bytes())) + &files
+            }
+            Err(problem) => problem.clone(),
+        };
         let look = looks.saw(seen);
         pause = match look {
             Look::Settling => config.reload_interval.min(SETTLE),
@@ -43,8 +58,9 @@ pub async fn watch(fleet: Fleet, path: PathBuf, gate: Gate, stop: CancellationTo
         }
         match read.and_then(|text| config.endpoints(&text).map_err(|faults| faults.to_string())) {
             Ok(endpoints) => {
+                let is_news = !is_first || endpoints != config.first_endpoints();
                 fleet.apply(endpoints);
-                if !is_first {
+                if is_news {
                     info!("the endpoints file changed and was taken up");
                     RELOADS.inc(&["applied"]);
                 }

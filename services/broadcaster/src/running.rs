@@ -211,14 +211,17 @@ impl Running {
         let js = context.nats.jetstream();
         let sources = topology::sources(js, &self.endpoint).await.map_err(|e| chain(&e))?;
         let env = &context.config.common.env;
-        let made = topology::consumers(js, env, &self.endpoint, &sources, self.ack_wait(), self.known_since).await;
+        let ack_wait = self.ack_wait(sources.streams.len() + 1);
+        let made = topology::consumers(js, env, &self.endpoint, &sources, ack_wait, self.known_since).await;
         made.map_err(|e| chain(&e))?;
         Ok(sources)
     }
 
-    /// Two requests, for what was pulled ahead waits for one.
-    fn ack_wait(&self) -> Duration {
-        2 * self.endpoint.timeout + ACK_WAIT_MORE
+    /// Two requests, for what was pulled ahead waits for one; with a rate, also until everything that is held from
+    /// so many places has gone out.
+    fn ack_wait(&self, places: usize) -> Duration {
+        let held = self.endpoint.rate.map(|rate| Duration::from_secs_f64((self.slots() * places) as f64 / rate));
+        2 * self.endpoint.timeout + ACK_WAIT_MORE + held.unwrap_or_default()
     }
 
     /// Messages that are held at once of each kind: those in work and as many ahead.

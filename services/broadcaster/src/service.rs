@@ -72,6 +72,10 @@ impl Service for Broadcaster {
         Config::read(reader)
     }
 
+    fn check_config(config: &Config, reader: &mut Reader<'_>) {
+        config.check_urls(reader);
+    }
+
     fn common(config: &Config) -> &Common {
         &config.common
     }
@@ -129,15 +133,12 @@ impl Service for Broadcaster {
         supervisor.spawn("sweep", OnEnd::Stop, look_after_retries(fleet.clone(), stop.clone()));
         let config = &fleet.context().config;
         fleet.apply(config.first_endpoints());
-        match config.endpoints_file.clone() {
-            Some(path) => {
-                let gate = readiness.gate("endpoints-file", false);
-                supervisor.spawn("reload", OnEnd::Stop, reload::watch(fleet.clone(), path, gate, stop.clone()));
-            }
-            None if config.fixed.is_none() => {
-                warn!("there are no endpoints: set WEBHOOK_URL or BROADCASTER_ENDPOINTS_FILE");
-            }
-            None => {}
+        let path = config.endpoints_file.clone();
+        if path.is_some() || !config.referenced("").is_empty() {
+            let gate = readiness.gate("endpoints-file", false);
+            supervisor.spawn("reload", OnEnd::Stop, reload::watch(fleet.clone(), path, gate, stop.clone()));
+        } else if config.fixed.is_none() {
+            warn!("there are no endpoints: set WEBHOOK_URL or BROADCASTER_ENDPOINTS_FILE");
         }
         stop.cancelled().await;
         let settled = drain(&runtime, &fleet).await;

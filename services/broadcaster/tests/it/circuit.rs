@@ -2,7 +2,7 @@
 
 use crate::{
     sink::{OK, Sink, status},
-    stage::{SECONDS_32, SOON, Stage},
+    stage::{SECONDS_32, SOON, Stage, endpoint},
 };
 use agentforge_harness::{eventually, require};
 
@@ -44,6 +44,64 @@ async fn it_opens_probes_and_closes_and_what_waited_is_delivered() {
     .await;
     assert!(broadcaster.dead_letters().await.is_empty());
     assert_eq!(broadcaster.endpoint("default").await["circuit"], "closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_refuses_everything_opens_it_and_few_events_are_given_up() {
+    let Some(()) = require("nats-server") else { return };
+    // A receiver whose token ran out.
+    let (stage, sink) = (Stage::new().await, Sink::start(|_| status(401)).await);
+    let url = sink.url();
+    let envs = [
+        ("WEBHOOK_URL", url.as_str()),
+        ("BROADCASTER_CIRCUIT_FAILURES", "5"),
+        ("BROADCASTER_CIRCUIT_PROBE", "200ms"),
+        ("BROADCASTER_CIRCUIT_PROBE_MAX", "500ms"),
+        ("BROADCASTER_CONCURRENCY", "8"),
+        ("BROADCASTER_RETRY_SCHEDULE", SECONDS_32),
+    ];
+    let broadcaster = stage.broadcaster(&envs).await;
+    stage.publish(0..200).await;
+    let state = "broadcaster_endpoint_circuit_state{endpoint=\"default\"}";
+    eventually(SOON, "the circuit is open", || async { broadcaster.metric(state).await >= 1.0 }).await;
+    // Probes go on, and what they try is not given up for an answer that everything gets.
+    let asked = sink.count();
+    eventually(SOON, "probes go on", || async { sink.count() >= asked + 3 }).await;
+    sink.answer(|_| OK);
+    eventually(SOON, "the rest arrives", || async {
+        let (delivered, dead) = (sink.delivered().len(), broadcaster.dead_letters().await.len());
+        if delivered + dead == 200 { Ok(()) } else { Err((delivered, dead)) }
+    })
+    .await;
+    let dead = broadcaster.dead_letters().await;
+    assert!(dead.len() <= 5, "{} of 200 were given up", dead.len());
+    assert!(dead.iter().all(|letter| letter["reason"] == "client_error"));
+    assert_eq!(broadcaster.metric(state).await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_chooses_which_client_errors_are_tried_again() {
+    let Some(()) = require("nats-server") else { return };
+    let stage = Stage::new().await;
+    let once = |code| move |r: &crate::sink::Request| if r.attempt == 1 { status(code) } else { OK };
+    let (all, some, other) = (Sink::start(once(422)).await, Sink::start(once(404)).await, Sink::start(once(403)).await);
+    let file = stage.endpoints(
+        &[
+            endpoint("all", &all.url(), "retry_4xx = true"),
+            endpoint("some", &some.url(), "retry_4xx = [401, 404]"),
+            endpoint("other", &other.url(), "retry_4xx = [401, 404]"),
+        ]
+        .concat(),
+    );
+    let envs = [("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()), ("BROADCASTER_RETRY_SCHEDULE", "1s")];
+    let broadcaster = stage.broadcaster(&envs).await;
+    stage.publish(0..1).await;
+    eventually(SOON, "those that are tried again arrive", || async { all.count() == 2 && some.count() == 2 }).await;
+    let dead = eventually(SOON, "the other is given up", || async {
+        Some(broadcaster.dead_letters().await).filter(|dead| !dead.is_empty())
+    })
+    .await;
+    assert_eq!((dead.len(), dead[0]["endpoint"].as_str()), (1, Some("other")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use agentforge_config::Reader;
 use agentforge_egress::{Resolve, Resolving};
 use agentforge_harness::{eventually, require};
 use agentforge_runtime::{Runtime, Service};
+use futures_util::FutureExt;
 use std::{
     collections::BTreeMap,
     net::IpAddr,
@@ -38,33 +39,68 @@ async fn places_inside_are_refused_with_a_clear_reason_and_the_list_opens_what_i
     let mut file: String = refused.iter().map(|(name, url)| endpoint(name, url, "")).collect();
     file += &endpoint("open", &format!("http://127.0.0.2:{port}/"), "");
     let file = stage.endpoints(&file);
-    let envs = [
-        ("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()),
-        ("EGRESS_ALLOW", "127.0.0.2"),
-        ("BROADCASTER_RETRY_SCHEDULE", "1s"),
-    ];
-    let broadcaster = stage.broadcaster(&envs).await;
-    stage.publish(0..1).await;
-    let dead = eventually(SOON, "all of them are dead letters", || async {
-        let mut dead = broadcaster.dead_letters().await;
-        dead.retain(|letter| letter["endpoint"] != "open");
-        if dead.len() == refused.len() { Ok(dead) } else { Err(format!("{dead:?}")) }
+    let envs = [("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()), ("EGRESS_ALLOW", "127.0.0.2")];
+    // A check names each that stands wrong in the file; what a name leads to only a call finds out.
+    let checked = std::process::Command::new(env!("CARGO_BIN_EXE_agentforge-broadcaster"))
+        .arg("--check-config")
+        .envs([("ENV", "dev"), ("NATS_URL", stage.nats.url().as_str())])
+        .envs(envs)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert_eq!(checked.status.code(), Some(64), "{said}");
+    for (name, _) in refused.iter().filter(|(name, _)| *name != "byname") {
+        assert!(said.contains(&format!("endpoint {name}: url: ")), "{name}: {said}");
+    }
+    assert!(!said.contains("latest/meta-data") && !said.contains("endpoint open"), "{said}");
+
+    // A start goes on with the others. Nothing is given up: the events of those that may not be called wait.
+    let mut broadcaster = stage.broadcaster_only(&envs).await;
+    eventually(SOON, "it is ready", || async { broadcaster.get("/readyz").await.0 == 200 }).await;
+    eventually(SOON, "the open one delivers", || async { broadcaster.endpoint("open").await["state"] == "active" })
+        .await;
+    eventually(SOON, "the others have their consumers", || async {
+        let metrics = broadcaster.metrics().await;
+        refused.iter().all(|(name, _)| metrics.contains(&format!("broadcaster_pending{{endpoint=\"{name}\"}}")))
     })
     .await;
-    assert!(dead.iter().all(|l| l["reason"] == "egress_refused"), "{dead:?}");
-    for (name, words) in [
-        ("plain", "http to 127.0.0.1"),
-        ("metadata", "metadata address"),
-        ("byname", "localhost is at a loopback address"),
-    ] {
-        let detail = dead.iter().find(|l| l["endpoint"] == name).unwrap()["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains(words) || name == "plain" && detail.contains("127.0.0.1"), "{name}: {detail}");
+    stage.publish(0..1).await;
+    let all = eventually(SOON, "all of them wait", || async {
+        let all = broadcaster.endpoints().await;
+        let wait = all.iter().filter(|e| e["state"] == "waiting" && e["pending"] == 1).count();
+        if wait == refused.len() { Ok(all) } else { Err(all) }
+    })
+    .await;
+    for (name, words) in
+        [("plain", "127.0.0.1"), ("metadata", "metadata address"), ("byname", "localhost is at a loopback address")]
+    {
+        let detail = all.iter().find(|e| e["name"] == name).unwrap()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(words), "{name}: {detail}");
     }
+    for (name, _) in &refused {
+        let held = format!("broadcaster_endpoint_held{{endpoint=\"{name}\"}}");
+        assert_eq!(broadcaster.metric(&held).await, 1.0, "{name}");
+    }
+    assert_eq!(broadcaster.metric("broadcaster_endpoint_held{endpoint=\"open\"}").await, 0.0);
     // 127.0.0.2 is this machine, too, but the sink listens on 127.0.0.1: what matters is that it was tried.
-    let tried = broadcaster.deliveries().await;
-    let open = tried.iter().find(|a| a["endpoint"] == "open").unwrap();
+    let open = eventually(SOON, "the open one was tried", || async {
+        broadcaster.deliveries().await.into_iter().find(|a| a["endpoint"] == "open")
+    })
+    .await;
     assert_ne!(open["reason"], "egress_refused", "{open}");
+    assert_eq!(broadcaster.dead_letters().await.len(), 0);
     assert_eq!(sink.count(), 0, "somebody inside was called");
+
+    // The operator opens what he meant: what waited goes out, as its first attempt.
+    assert_eq!(broadcaster.proc.sigterm(SOON).await, 0);
+    let broadcaster = stage.broadcaster_only(&[envs[0], ("EGRESS_ALLOW", "127.0.0.1")]).await;
+    eventually(SOON, "it arrives", || async { sink.delivered().len() == 1 }).await;
+    let plain = eventually(SOON, "it is told", || async {
+        broadcaster.deliveries().await.into_iter().find(|a| a["endpoint"] == "plain")
+    })
+    .await;
+    assert_eq!((plain["outcome"].as_str(), plain["attempt"].as_u64()), (Some("delivered"), Some(1)));
+    assert_eq!(broadcaster.endpoint("plain").await["state"], "active");
 }
 
 /// First an address that may be called, then another one that may not, each time it is asked.
@@ -84,10 +120,11 @@ impl Resolve for Rebinding {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_changes_between_check_and_connect_leads_nowhere() {
     let Some(()) = require("nats-server") else { return };
-    // The sink listens on 127.0.0.1, which is not allowed; 127.0.0.9 is, and nobody listens there.
-    let (stage, sink) = (Stage::new().await, Sink::start(|_| OK).await);
+    // Somebody listens on 127.0.0.1, which is not allowed; 127.0.0.9 is, and nobody listens there.
+    let stage = Stage::new().await;
+    let inside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let resolver = Arc::new(Rebinding::default());
-    let url = format!("http://rebind.test:{}/", sink.address.port());
+    let url = format!("https://rebind.test:{}/", inside.local_addr().unwrap().port());
     let pairs = [
         ("NATS_URL", stage.nats.url()),
         ("HTTP_PORT", "0".to_owned()),
@@ -100,7 +137,7 @@ async fn a_name_that_changes_between_check_and_connect_leads_nowhere() {
     let mut reader = Reader::new(&source);
     let mut config = Config::read(&mut reader);
     reader.finish().unwrap();
-    // Plain http is for hosts that are named; a name opens its ordinary addresses, so the range alone is.
+    // A name would open its ordinary addresses, so the address alone is.
     config.resolver = Some(resolver.clone());
     config.egress = agentforge_egress::Policy::from_entries(["127.0.0.9"]).0;
     let runtime = Runtime::for_tests("broadcaster");
@@ -114,8 +151,12 @@ async fn a_name_that_changes_between_check_and_connect_leads_nowhere() {
     };
     eventually(SOON, "it delivers", || async { page("/v1/endpoints").await.contains("\"active\"") }).await;
     stage.publish(0..1).await;
-    eventually(SOON, "it is given up", || async { page("/v1/dead-letters").await.contains("\"reason\"") }).await;
-    assert_eq!(sink.count(), 0, "the address that was not allowed was called");
+    eventually(SOON, "both addresses were given", || async { resolver.asked.load(Ordering::SeqCst) >= 4 }).await;
+    eventually(SOON, "it waits and says why", || async {
+        page("/v1/endpoints").await.contains("rebind.test is at a loopback address")
+    })
+    .await;
+    assert!(inside.accept().now_or_never().is_none(), "the address that was not allowed was called");
     stop.cancel();
     running.await.unwrap().unwrap();
 }

@@ -93,6 +93,50 @@ async fn attempts_follow_the_schedule_and_a_wish_for_later_is_granted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wish_for_later_is_granted_in_every_form_and_with_every_status() {
+    let Some(()) = require("nats-server") else { return };
+    let stage = Stage::new().await;
+    // Made when it is asked for, so that it is four seconds ahead, and the last of them not over.
+    let date =
+        |format: &'static str| move || (jiff::Timestamp::now() + Duration::from_secs(5)).strftime(format).to_string();
+    let seconds = |text: &'static str| move || text.to_owned();
+    type Wish = Box<dyn Fn() -> String + Send + Sync>;
+    let rows: [(&str, u16, Wish); 8] = [
+        ("imf", 503, Box::new(date("%a, %d %b %Y %H:%M:%S GMT"))),
+        ("rfc850", 503, Box::new(date("%A, %d-%b-%y %H:%M:%S GMT"))),
+        ("asctime", 429, Box::new(date("%a %b %e %H:%M:%S %Y"))),
+        ("e500", 500, Box::new(seconds("4"))),
+        ("e502", 502, Box::new(seconds("4"))),
+        ("e302", 302, Box::new(seconds("4"))),
+        ("e408", 408, Box::new(seconds("4"))),
+        ("fraction", 504, Box::new(seconds("4.5"))),
+    ];
+    let (mut sinks, mut file) = (Vec::new(), String::new());
+    for (name, status, wish) in rows {
+        let sink = Sink::start(move |r| match r.attempt {
+            1 => Answer::Status(
+                status,
+                Box::leak(format!("retry-after: {}\r\n", wish()).into_boxed_str()),
+                Duration::ZERO,
+            ),
+            _ => OK,
+        })
+        .await;
+        file += &endpoint(name, &sink.url(), "");
+        sinks.push((name, sink));
+    }
+    let file = stage.endpoints(&file);
+    let _broadcaster = stage.broadcaster(&[("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()), SCHEDULE]).await;
+    stage.publish(0..1).await;
+    for (name, sink) in sinks {
+        eventually(SOON, "the second attempt arrives", || async { sink.count() == 2 }).await;
+        let requests = sink.requests();
+        let waited = requests[1].at - requests[0].at;
+        assert!(waited >= Duration::from_millis(3900), "{name}: {waited:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn broken_connections_are_tried_again_and_named() {
     let Some(()) = require("nats-server") else { return };
     let stage = Stage::new().await;

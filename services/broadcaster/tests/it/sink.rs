@@ -40,6 +40,8 @@ impl Request {
 pub enum Answer {
     /// A status, more header lines, after a while.
     Status(u16, &'static str, Duration),
+    /// 200, and the connection is closed so much later, whatever came on it meanwhile.
+    Leave(Duration),
     /// The connection is closed without a word.
     Close,
     /// In the middle of the body.
@@ -137,7 +139,7 @@ impl Sink {
     pub fn delivered(&self) -> HashMap<String, usize> {
         let mut ids = HashMap::new();
         for r in self.seen.lock().unwrap().iter() {
-            if matches!(r.answer, Answer::Status(200..=299, ..)) {
+            if matches!(r.answer, Answer::Status(200..=299, ..) | Answer::Leave(_)) {
                 *ids.entry(r.id().to_owned()).or_default() += 1;
             }
         }
@@ -180,6 +182,11 @@ impl Sink {
                     tokio::time::sleep(wait).await;
                 }
                 format!("HTTP/1.1 {code} x\r\n{headers}content-length: 2\r\n\r\nok")
+            }
+            Answer::Leave(after) => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                tokio::time::sleep(after).await;
+                return false;
             }
             Answer::Close => return false,
             Answer::MidBody => {
