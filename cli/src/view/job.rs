@@ -113,6 +113,9 @@ pub struct JobView {
     schedule_id: Option<String>,
     trace_id: Option<String>,
     version: u64,
+    /// What is wrong with where it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 impl JobView {
@@ -151,6 +154,7 @@ impl JobView {
             schedule_id: job.schedule_id.clone(),
             trace_id: job.trace_id.clone(),
             version: job.version,
+            warning: job.warning.clone(),
         }
     }
 
@@ -168,6 +172,7 @@ impl JobView {
         };
         put("id", self.id.clone());
         put("state", styled(state_style(self.state), self.state));
+        put("warning", clean(self.warning.as_deref().unwrap_or_default(), 400));
         put("tool", clean(&self.tool, 200));
         put("mission", format!("{} / {}", self.mission, self.queue));
         put("attempts", format!("{} of {}", self.attempts, self.max_attempts));

@@ -18,6 +18,7 @@ mod replies;
 pub mod subjects;
 pub mod topology;
 pub mod trace;
+mod usage;
 
 pub use api::ApiError;
 pub use async_nats::HeaderMap;
@@ -26,3 +27,4 @@ pub use consume::{AckInfo, Delivery, PullOptions, Puller, Settler, Slots};
 pub use hub::{Domain, EDGE_HUB_DOMAIN, HubConfig, HubLink};
 pub use nats::{Error, Nats};
 pub use publish::{Ack, Publisher, publish};
+pub use usage::StreamUse;

@@ -36,6 +36,11 @@ pub fn job(mission: &Mission, queue: &Queue) -> String {
     format!("swarm.jobs.{mission}.{queue}")
 }
 
+/// What the subjects of a mission's jobs begin with; the queue follows.
+pub fn job_prefix(mission: &Mission) -> String {
+    format!("swarm.jobs.{mission}.")
+}
+
 /// Where workers publish what became of a queue's jobs.
 pub fn results(mission: &Mission, queue: &Queue) -> String {
     format!("swarm.results.{mission}.{queue}")

@@ -7,7 +7,7 @@ use crate::store::EventMask;
 use crate::transition::Backoff;
 use agentforge_config::{Common, Reader, Secret, Setting};
 use agentforge_jetstream::{HubConfig, NatsConfig, topology::TopologyConfig};
-use agentforge_message_id::{Mission, Site};
+use agentforge_message_id::{Mission, Queue, Site};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -35,6 +35,30 @@ const OUTBOX_MAX: Setting = Setting::new(
     None,
     "jobs",
     "Jobs accepted and not yet published; beyond it submitters get back-pressure. Default 100000, in edge mode 1000000.",
+);
+const SCHEDULED_MAX: Setting = Setting::new(
+    "SCHEDULED_MAX",
+    Some("1000000"),
+    "jobs",
+    "Jobs with run_at ahead and retries that wait; beyond it submissions with run_at get back-pressure.",
+);
+const QUEUES: Setting = Setting::new(
+    "QUEUES",
+    None,
+    "queues, comma separated",
+    "Queues that always have a consumer, beside default: those whose workers are scaled from zero. Others have one while a worker announces them.",
+);
+const QUEUES_MAX: Setting = Setting::new(
+    "QUEUES_MAX",
+    Some("256"),
+    "1 to 4000",
+    "Queues with jobs or workers at most; a submission that would make one more is refused.",
+);
+const QUEUE_IDLE_AFTER: Setting = Setting::new(
+    "QUEUE_IDLE_AFTER",
+    Some("24h"),
+    "duration 1s-365d",
+    "A queue that no worker announced and that had no job for so long loses its consumer.",
 );
 const JOB_DEADLINE: Setting = Setting::new(
     "JOB_DEADLINE",
@@ -105,6 +129,10 @@ pub const SETTINGS: &[Setting] = &[
     DB_POOL,
     API_TOKENS,
     OUTBOX_MAX,
+    SCHEDULED_MAX,
+    QUEUES,
+    QUEUES_MAX,
+    QUEUE_IDLE_AFTER,
     JOB_DEADLINE,
     JOB_TIMEOUT,
     JOB_TIMEOUT_MAX,
@@ -144,6 +172,14 @@ pub struct Config {
     pub auth: Auth,
     /// Bound of the outbox, jobs.
     pub outbox_max: u64,
+    /// Bound of jobs that are for later.
+    pub scheduled_max: u64,
+    /// Queues that always have a consumer.
+    pub queues: Vec<Queue>,
+    /// Bound of queues.
+    pub queues_max: usize,
+    /// When an idle queue loses its consumer.
+    pub queue_idle_after: Duration,
     /// What submissions may ask for.
     pub limits: Limits,
     /// Retry waits.
@@ -203,6 +239,14 @@ impl Config {
         if outbox_max == 0 {
             r.fault(OUTBOX_MAX.key, "must be 1 or more");
         }
+        let queues = r.opt::<String>(&QUEUES).unwrap_or_default();
+        let names = queues.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let queues = names.filter_map(|name| Queue::new(name).map_err(|e| r.fault(QUEUES.key, e.to_string())).ok());
+        let queues: Vec<Queue> = queues.collect();
+        let queues_max: usize = r.get_in(&QUEUES_MAX, 1..=4_000);
+        if queues.len() > queues_max {
+            r.fault(QUEUES.key, format!("names {} queues, more than QUEUES_MAX ({queues_max})", queues.len()));
+        }
         let deadline_default = match r.opt::<String>(&JOB_DEADLINE).as_deref() {
             None if edge => None,
             None => Some(Duration::from_secs(20 * 60)),
@@ -255,6 +299,10 @@ impl Config {
             db_pool: NonZeroU32::new(r.get_in(&DB_POOL, 1..=200)).unwrap_or(NonZeroU32::MIN),
             auth,
             outbox_max,
+            scheduled_max: r.get(&SCHEDULED_MAX),
+            queues,
+            queues_max,
+            queue_idle_after: r.get_in(&QUEUE_IDLE_AFTER, Duration::from_secs(1)..=Duration::from_secs(365 * 86_400)),
             limits,
             backoff,
             retention: r.get_in(&JOB_RETENTION, Duration::from_secs(1)..=DAY * 3650),

@@ -1,9 +1,10 @@
-//! Which queues have a consumer: made when a queue is first heard of, by a job or by a worker.
+//! Which queues have a consumer: the default one and those configured always, others once a worker announces them.
 //!
 //! The orchestrator, never a worker, creates consumers: a scaler that finds none reads nonsense, and
-//! two workers would race. The number of queues is bounded; a job on a queue beyond it waits, visibly.
+//! two workers would race. Submitters do not: a name that nobody serves would use one up.
 
 use crate::app::App;
+use crate::model::Presence;
 use crate::reconcile::pause;
 use agentforge_jetstream::{Nats, topology};
 use agentforge_message_id::{Mission, Queue};
@@ -15,41 +16,50 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Queues of a mission that get a consumer, at most.
-pub const QUEUES_MAX: usize = 256;
+/// Workers looked at.
+pub const AGENTS_MAX: u32 = 1_000;
 /// Between two tries.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The queues heard of. Cheap to clone; all clones are the same.
+/// The queues that are to have a consumer. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
 pub struct Lanes {
+    max: usize,
+    always: Arc<BTreeSet<Queue>>,
     known: Arc<Mutex<BTreeSet<Queue>>>,
-    count: Arc<watch::Sender<usize>>,
-}
-
-impl Default for Lanes {
-    fn default() -> Self {
-        Self { known: Arc::default(), count: Arc::new(watch::channel(0).0) }
-    }
+    count: Arc<watch::Sender<u64>>,
 }
 
 impl Lanes {
-    /// Says that there is such a queue.
+    /// At most `max`; those that are configured are there from the start and stay.
+    pub fn new(max: usize, always: impl IntoIterator<Item = Queue>) -> Self {
+        let always: BTreeSet<Queue> = always.into_iter().collect();
+        let known = Arc::new(Mutex::new(always.clone()));
+        Self { max, always: Arc::new(always), known, count: Arc::new(watch::channel(0).0) }
+    }
+
+    /// Says that a worker serves a queue.
     pub fn note(&self, queue: &Queue) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.contains(queue) {
             return;
         }
-        if known.len() >= QUEUES_MAX {
-            warn!(%queue, max = QUEUES_MAX, "too many queues: this one gets no consumer, and its jobs wait");
+        if known.len() >= self.max {
+            warn!(%queue, max = self.max, "too many queues (QUEUES_MAX): this one gets no consumer, and its workers wait");
             return;
         }
         known.insert(queue.clone());
-        self.count.send_replace(known.len());
+        self.count.send_modify(|changes| *changes += 1);
+    }
+
+    /// Forgets all queues that are neither configured nor `wanted`: their consumers are no longer kept there.
+    pub fn keep(&self, wanted: &BTreeSet<Queue>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|queue| wanted.contains(queue) || self.always.contains(queue));
     }
 
     /// All of them.
-    fn all(&self) -> Vec<Queue> {
+    pub fn all(&self) -> Vec<Queue> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
@@ -68,8 +78,10 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let (config, mission) = settings;
-    if let Ok(depths) = app.store().depths(Micros::now()).await {
-        depths.iter().filter(|d| d.mission == mission).for_each(|d| lanes.note(&d.queue));
+    // Workers that were here a moment ago find their consumers at once.
+    if let Ok(agents) = app.store().agents(Some(&mission), None, AGENTS_MAX).await {
+        let online = agents.iter().filter(|a| a.presence(Micros::now()) == Presence::Online);
+        online.flat_map(|a| &a.queues).filter_map(|q| Queue::new(q).ok()).for_each(|q| lanes.note(&q));
     }
     let mut changed = lanes.count.subscribe();
     let mut connected = nats.connected();
@@ -115,11 +127,14 @@ mod tests {
 
     #[test]
     fn queues_are_bounded() {
-        let lanes = Lanes::default();
-        for n in 0..QUEUES_MAX + 10 {
-            lanes.note(&Queue::new(format!("q{n}")).unwrap());
-            lanes.note(&Queue::new("q0").unwrap());
+        let queue = |name: &str| Queue::new(name).unwrap();
+        let lanes = Lanes::new(16, [queue("configured")]);
+        for n in 0..30 {
+            lanes.note(&queue(&format!("q{n}")));
+            lanes.note(&queue("q0"));
         }
-        assert_eq!(lanes.all().len(), QUEUES_MAX);
+        assert_eq!(lanes.all().len(), 16);
+        lanes.keep(&[queue("q3")].into());
+        assert_eq!(lanes.all(), [queue("configured"), queue("q3")]);
     }
 }

@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod model;
 mod outputs;
 mod presence;
+mod queues;
 mod reconcile;
 mod relay;
 mod results;

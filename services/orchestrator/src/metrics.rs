@@ -57,7 +57,19 @@ pub const PENDING: Metric =
 pub const OUTBOX: Metric = Metric::gauge(
     "agentforge_outbox_jobs",
     &[],
-    "Jobs accepted and not yet published to JetStream; OUTBOX_MAX bounds it.",
+    "Jobs accepted, due and not yet published to JetStream; OUTBOX_MAX bounds it.",
+);
+/// For later.
+pub const SCHEDULED: Metric = Metric::gauge(
+    "agentforge_scheduled_jobs",
+    &[],
+    "Jobs whose time has not come: run_at ahead, or a retry that waits; SCHEDULED_MAX bounds submissions.",
+);
+/// Consumers taken away.
+pub const CONSUMERS_REMOVED: Metric = Metric::counter(
+    "agentforge_idle_consumers_removed_total",
+    &[],
+    "Consumers of queues that no worker had announced and that had no job for QUEUE_IDLE_AFTER, removed.",
 );
 /// Submissions refused.
 pub const SUBMITS_REFUSED: Metric =
@@ -77,8 +89,8 @@ pub const SUBMITS_REFUSED: Metric =
 /// The relay is held.
 pub const RELAY_HELD: Metric = Metric::gauge(
     "agentforge_relay_held",
-    &["lane", "reason"],
-    "1 while the relay cannot publish (lane jobs or outbox; reason full or unavailable), else 0.",
+    &["lane", "queue", "reason"],
+    "Lines of the relay that cannot leave (lane jobs or outbox; queue * while NATS is away; reason full, unavailable, no_stream or refused), else 0.",
 );
 /// Published by the relay.
 pub const RELAY_PUBLISHED: Metric =
@@ -220,6 +232,8 @@ pub const ALL: &[Metric] = &[
     OLDEST_PENDING,
     PENDING,
     OUTBOX,
+    SCHEDULED,
+    CONSUMERS_REMOVED,
     SUBMITS_REFUSED,
     RELAY_HELD,
     RELAY_PUBLISHED,

@@ -185,6 +185,8 @@ pub struct Job {
     pub error: Option<JobError>,
     /// Rises with each change.
     pub version: i64,
+    /// What is wrong with where it waits, as known when it was read; never stored.
+    pub warning: Option<String>,
 }
 
 /// One try, as stored.

@@ -88,6 +88,9 @@ pub async fn beat_loop(
 
 async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
     let agent = agent_of(beat, Micros::now());
+    if agent.mission == *app.mission() {
+        app.queues().note_agent(&agent);
+    }
     if let Err(e) = app.store().upsert_agents(std::slice::from_ref(&agent)).await {
         warn!(error = &e as &dyn std::error::Error, agent = %agent.id, "a heartbeat could not be stored");
         return None;

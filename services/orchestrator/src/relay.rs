@@ -1,13 +1,20 @@
 //! The relay: moves what SQL accepted to JetStream, in order, until a PubAck says that it is there.
 //!
-//! Two lanes share one loop: attempts of jobs, and the outbox (events, dead letters), so that a full
-//! `events` stream never holds a job. Work comes in memory from the committer, or by scanning the
-//! store. A claim says who publishes; one that grew old is given back, and the store is asked again.
+//! Two lanes share one loop: attempts of jobs, and the outbox (events, dead letters). Each is made of lines (a
+//! queue; events; one queue's dead letters): a line that cannot leave is held by itself and tried with one message
+//! at a time, the others go on. A message that can never leave is taken out, with its reason. Work comes in memory
+//! from the committer, or by scanning the store. A claim says who publishes; one that grew old is given back.
 //! Publishing twice is harmless: `Nats-Msg-Id` first, the fence in `transition` in the end.
 
 mod lanes;
+mod lines;
+mod marks;
+mod opening;
+mod room;
 
 pub use lanes::{JobLane, OutboxLane};
+pub use opening::results_are_read;
+pub use room::{Room, look_loop};
 
 use crate::app::{Backlog, Handoff};
 use crate::metrics;
@@ -17,9 +24,11 @@ use agentforge_message_id::MsgId;
 use agentforge_proto::time::Micros;
 use async_nats::HeaderMap;
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use std::collections::BTreeMap;
+use lines::Lines;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -37,10 +46,10 @@ const COMPANY: usize = 64;
 const SCAN_LIMIT: u32 = 1_024;
 /// How often the store is asked when nothing else calls for it.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
-/// A relay that is held again and again says so no more often than this.
+/// A line that is held again and again for one reason says so no more often than this.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// Shortest and longest pause while the stream is full or NATS is away.
-const HOLD: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Lines whose last word is remembered.
+const TOLD_MAX: usize = 512;
 
 /// What the loop needs to know of a lane.
 #[async_trait]
@@ -59,16 +68,26 @@ pub trait Lane: Send + Sync + 'static {
 
     /// Its place in the order.
     fn seq(item: &Self::Item) -> i64;
+    /// The line that it leaves or waits with.
+    fn line(item: &Self::Item) -> &str;
+    /// The queue of a line, for metrics.
+    fn queue_of(line: &str) -> &str;
     /// What it is called in the log.
     fn name(item: &Self::Item) -> String;
     /// Subject, id, headers and bytes.
     fn message(&self, item: &Self::Item) -> Message;
+    /// Takes room for it; else the reason why its line waits, or why it can never leave.
+    fn take_room(&self, item: &Self::Item) -> Result<(), publish::Error>;
+    /// It was not published after all.
+    fn give_room(&self, item: &Self::Item);
     /// Takes what the committer hands over; `None` when there is only a reason to look into the store.
     fn accept(&self, handoff: Handoff) -> (Vec<Self::Item>, Option<Micros>);
-    /// Claims from the store, in order. None: there is no more.
-    async fn claim(&self, limit: u32) -> Result<Vec<Self::Item>, store::Error>;
+    /// Claims from the store, in order, of all lines but those held. None: there is no more.
+    async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<Self::Item>, store::Error>;
+    /// Claims the first of a line.
+    async fn claim_of(&self, line: &str) -> Result<Option<Self::Item>, store::Error>;
     /// When the store should be asked next.
-    async fn next_due(&self) -> Result<Option<Micros>, store::Error>;
+    async fn next_due(&self, held: Vec<String>) -> Result<Option<Micros>, store::Error>;
     /// The PubAck came. Waits while more publishes are settled than the store can note.
     async fn published(&self, item: Self::Item, ack: publish::Ack);
     /// It can never be published: it leaves the line, with the reason. Waits as [`Lane::published`] does.
@@ -101,30 +120,27 @@ pub struct Shared {
     pub claim_for: Duration,
 }
 
-struct Held<T> {
-    item: T,
-    since: Instant,
-}
-
 /// One lane's loop.
 pub struct Relay<L: Lane> {
     lane: Arc<L>,
     nats: Nats,
     handoffs: mpsc::UnboundedReceiver<Handoff>,
     forgets: mpsc::UnboundedReceiver<i64>,
-    queue: BTreeMap<i64, Held<L::Item>>,
+    lines: Lines<L::Item>,
     scan_at: Instant,
-    hold: Option<Hold>,
-    told: Option<(&'static str, Instant)>,
+    /// NATS is away, and nothing leaves.
+    is_away: bool,
+    told: HashMap<Box<str>, (&'static str, Instant)>,
 }
 
-struct Hold {
-    until: Instant,
-    pause: Duration,
-    reason: &'static str,
-}
+/// Every line of a lane, where NATS is away: no name that a queue can have.
+const ALL_LINES: &str = "*";
+/// Why nothing leaves while NATS is away.
+const AWAY: &str = "unavailable";
 
-type Outcome<T> = (T, Result<publish::Ack, publish::Error>);
+/// An item, whether it was a held line's try, and what came of it.
+type Outcome<T> = (T, bool, Result<publish::Ack, publish::Error>);
+type UnderWay<T> = FuturesUnordered<BoxFuture<'static, Outcome<T>>>;
 
 impl<L: Lane> Relay<L> {
     /// A relay that takes work from `handoffs` and drops what `forgets` names (cancelled before its publish).
@@ -135,27 +151,38 @@ impl<L: Lane> Relay<L> {
         forgets: mpsc::UnboundedReceiver<i64>,
     ) -> Self {
         // An alert cannot tell a gauge that is not there from one that was never raised.
-        ["full", "unavailable"].iter().for_each(|reason| metrics::RELAY_HELD.set(&[L::NAME, reason], 0.0));
-        Self { lane, nats, handoffs, forgets, queue: BTreeMap::new(), scan_at: Instant::now(), hold: None, told: None }
+        ["full", AWAY].iter().for_each(|reason| metrics::RELAY_HELD.set(&[L::NAME, ALL_LINES, reason], 0.0));
+        Self {
+            lane,
+            nats,
+            handoffs,
+            forgets,
+            lines: Lines::new(L::line),
+            scan_at: Instant::now(),
+            is_away: false,
+            told: HashMap::new(),
+        }
     }
 
-    /// Runs until `stop` fires; then publishes nothing new, takes the PubAcks that are due and gives claims back.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut under_way = FuturesUnordered::new();
+    /// Waits for `opening`, then runs until `stop` fires; then publishes nothing new, takes the PubAcks that are
+    /// due and gives claims back.
+    pub async fn run(mut self, opening: impl Future<Output = ()>, stop: CancellationToken) {
+        tokio::select! {
+            () = opening => {}
+            () = stop.cancelled() => return,
+        }
+        let mut under_way = UnderWay::new();
         let mut connected = self.nats.connected();
         // What the last process left comes first.
         self.lane.backlog().note_unclaimed();
         self.lane.backlog().set_open(true);
         while !stop.is_cancelled() {
-            self.shed_old_claims().await;
-            self.hold_while_away();
-            while under_way.len() < WINDOW && self.hold.is_none() && self.company_came() {
-                let Some((_, held)) = self.queue.pop_first() else { break };
-                under_way.push(self.publish(held.item));
-            }
-            let has_room = self.queue.len() < SCAN_LIMIT as usize;
-            let hold_until = self.hold.as_ref().map(|h| h.until);
-            let linger_until = self.linger_until().filter(|_| self.hold.is_none() && under_way.len() < WINDOW);
+            self.shed().await;
+            self.look_at_link();
+            self.send(&mut under_way).await;
+            let has_room = self.lines.len() < SCAN_LIMIT as usize;
+            let linger_until = self.linger_until().filter(|_| !self.is_away && under_way.len() < WINDOW);
+            let try_at = self.lines.next_try().filter(|_| !self.is_away);
             tokio::select! {
                 biased;
                 Some(outcome) = under_way.next(), if !under_way.is_empty() => {
@@ -166,24 +193,10 @@ impl<L: Lane> Relay<L> {
                 }
                 Some(seq) = self.forgets.recv() => self.forget(seq),
                 Some(handoff) = self.handoffs.recv() => self.accept(handoff),
-                () = tokio::time::sleep_until(self.scan_at), if has_room && self.hold.is_none() => self.scan().await,
+                () = tokio::time::sleep_until(self.scan_at), if has_room && !self.is_away => self.scan().await,
                 () = sleep_until(linger_until), if linger_until.is_some() => {}
-                () = sleep_until(hold_until), if hold_until.is_some() => {
-                    // One message tries the door; the pause grows until it opens.
-                    if !self.nats.is_connected() {
-                        self.wait_longer();
-                    } else if let Some((_, held)) = self.queue.pop_first() {
-                        let outcome = self.publish(held.item).await;
-                        self.settle(outcome).await;
-                    } else {
-                        self.release_hold();
-                    }
-                }
-                Ok(()) = connected.changed(), if hold_until.is_some() => {
-                    if let Some(h) = self.hold.as_mut().filter(|_| *connected.borrow()) {
-                        h.until = Instant::now();
-                    }
-                }
+                () = sleep_until(try_at), if try_at.is_some() => self.try_line(&mut under_way).await,
+                Ok(()) = connected.changed(), if self.is_away => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -196,7 +209,7 @@ impl<L: Lane> Relay<L> {
         };
         let _ = tokio::time::timeout_at(last_word, acks).await;
         drop(under_way);
-        let rest: Vec<_> = std::mem::take(&mut self.queue).into_values().map(|h| h.item).collect();
+        let rest = self.lines.take_all();
         if let Err(e) = self.lane.release(rest).await {
             info!(lane = L::NAME, error = %e, "claims are left to run out");
         }
@@ -204,44 +217,88 @@ impl<L: Lane> Relay<L> {
 
     /// Nothing is sent while NATS is away: messages that wait side by side for a connection would leave
     /// in any order.
-    fn hold_while_away(&mut self) {
-        if self.hold.is_none() && !self.queue.is_empty() && !self.nats.is_connected() {
-            self.hold("unavailable", &"NATS is away");
+    fn look_at_link(&mut self) {
+        let is_away = !self.nats.is_connected();
+        if is_away == self.is_away || is_away && self.lines.len() == 0 {
+            return;
         }
-    }
-
-    fn wait_longer(&mut self) {
-        if let Some(h) = &mut self.hold {
-            h.pause = (h.pause * 2).min(HOLD.1);
-            h.until = Instant::now() + h.pause;
+        self.is_away = is_away;
+        self.lane.backlog().set_open(!is_away);
+        metrics::RELAY_HELD.set(&[L::NAME, ALL_LINES, AWAY], f64::from(u8::from(is_away)));
+        if is_away {
+            self.tell(ALL_LINES, AWAY, &"NATS is away");
+        } else {
+            debug!(lane = L::NAME, reason = AWAY, "the relay goes on");
+            self.scan_at = Instant::now();
         }
     }
 
     /// Whether what waits is worth a wake-up now.
     fn company_came(&self) -> bool {
-        self.queue.len() >= COMPANY || self.linger_until().is_none_or(|until| until <= Instant::now())
+        self.lines.len() >= COMPANY || self.linger_until().is_none_or(|until| until <= Instant::now())
     }
 
     fn linger_until(&self) -> Option<Instant> {
-        self.queue.first_key_value().map(|(_, held)| held.since + L::LINGER)
+        self.lines.first_since().map(|since| since + L::LINGER)
     }
 
-    fn publish(&self, item: L::Item) -> impl Future<Output = Outcome<L::Item>> + use<L> {
+    /// Sends what may leave, as far as the window goes.
+    async fn send(&mut self, under_way: &mut UnderWay<L::Item>) {
+        while under_way.len() < WINDOW && !self.is_away && self.company_came() {
+            let Some(item) = self.lines.pop() else { break };
+            self.send_one(item, false, under_way).await;
+        }
+    }
+
+    async fn send_one(&mut self, item: L::Item, is_try: bool, under_way: &mut UnderWay<L::Item>) {
+        match self.lane.take_room(&item) {
+            Ok(()) => under_way.push(self.publish(item, is_try)),
+            Err(e) => self.not_published(item, is_try, e).await,
+        }
+    }
+
+    /// One message of a held line tries the door.
+    async fn try_line(&mut self, under_way: &mut UnderWay<L::Item>) {
+        let Some(line) = self.lines.begin_try(Instant::now()) else { return };
+        let item = match self.lines.pop_of(&line) {
+            Some(item) => Some(item),
+            None => match self.lane.claim_of(&line).await {
+                Ok(item) => {
+                    self.lane.backlog().hold(usize::from(item.is_some()));
+                    item
+                }
+                Err(e) => {
+                    metrics::DB_ERRORS.inc(&[]);
+                    let reason = self.lines.reason(&line).unwrap_or(AWAY);
+                    self.hold(&line, reason, &e);
+                    return;
+                }
+            },
+        };
+        match item {
+            Some(item) => self.send_one(item, true, under_way).await,
+            // Nothing waits any more.
+            None => self.reopen(&line),
+        }
+    }
+
+    fn publish(&self, item: L::Item, is_try: bool) -> BoxFuture<'static, Outcome<L::Item>> {
         let message = self.lane.message(&item);
         let nats = self.nats.clone();
         // Not cut short by the scheduler: of many messages in one turn, those that it makes wait would be
         // woken in the reverse order. The window bounds how many there are.
-        tokio::task::unconstrained(async move {
+        let publish = tokio::task::unconstrained(async move {
             let Message { subject, msg_id, mut headers, payload } = message;
             let span = trace::carried_on(&mut headers, || {
                 info_span!("publish", subject, otel.name = format!("publish {}", L::NAME), otel.kind = "producer")
             });
             let outcome = publish::publish(&nats, subject, msg_id, headers, payload).instrument(span).await;
-            (item, outcome)
-        })
+            (item, is_try, outcome)
+        });
+        publish.boxed()
     }
 
-    async fn settle(&mut self, (item, outcome): Outcome<L::Item>) {
+    async fn settle(&mut self, (item, is_try, outcome): Outcome<L::Item>) {
         match outcome {
             Ok(ack) => {
                 if ack.duplicate {
@@ -249,67 +306,100 @@ impl<L: Lane> Relay<L> {
                 }
                 metrics::RELAY_PUBLISHED.inc(&[L::NAME]);
                 self.lane.backlog().let_go(1);
-                self.release_hold();
+                if is_try {
+                    self.reopen(L::line(&item));
+                }
                 self.lane.published(item, ack).await;
             }
-            Err(e) if e.is_of_the_message() => {
-                // Nothing behind it waits for what can never be.
-                warn!(
-                    lane = L::NAME,
-                    item = L::name(&item),
-                    code = e.code(),
-                    error = %e,
-                    "a message that can never be published leaves the relay"
-                );
-                metrics::RELAY_REFUSED.inc(&[L::NAME, e.code()]);
-                self.lane.backlog().let_go(1);
-                self.lane.refused(item, &e).await;
-                self.release_hold();
-            }
             Err(e) => {
-                let reason = if matches!(e, publish::Error::Full { .. }) { "full" } else { "unavailable" };
-                self.hold(reason, &e);
-                if self.queue.insert(L::seq(&item), Held { item, since: Instant::now() }).is_some() {
-                    self.lane.backlog().let_go(1);
-                }
+                self.lane.give_room(&item);
+                self.not_published(item, is_try, e).await;
             }
         }
     }
 
-    fn hold(&mut self, reason: &'static str, e: &dyn std::fmt::Display) {
-        let pause = match &self.hold {
-            // The rest of one window fails together: that is one failure.
-            Some(h) if h.until > Instant::now() => return,
-            Some(h) => (h.pause * 2).min(HOLD.1),
-            None => HOLD.0,
-        };
-        // What is told is what holds it now: a reason that took the place of another is news.
-        if self.told.is_none_or(|(of, at)| of != reason || self.hold.is_none() && at.elapsed() >= TELL_EVERY) {
-            self.told = Some((reason, Instant::now()));
-            warn!(lane = L::NAME, reason, error = %e, "the relay is held; accepted work waits in the database");
+    async fn not_published(&mut self, item: L::Item, is_try: bool, e: publish::Error) {
+        if e.is_of_the_message() {
+            // Nothing behind it waits for what can never be.
+            warn!(
+                lane = L::NAME,
+                item = L::name(&item),
+                code = e.code(),
+                error = %e,
+                "a message that can never be published leaves the relay"
+            );
+            metrics::RELAY_REFUSED.inc(&[L::NAME, e.code()]);
+            self.lane.backlog().let_go(1);
+            if is_try {
+                self.reopen(L::line(&item));
+            }
+            self.lane.refused(item, &e).await;
+            return;
         }
-        if let Some(h) = self.hold.as_ref().filter(|h| h.reason != reason) {
-            metrics::RELAY_HELD.set(&[L::NAME, h.reason], 0.0);
+        // While NATS is away the lane waits as a whole; a line that was held before is held on.
+        if self.nats.is_connected() {
+            self.hold(L::line(&item), e.code(), &e);
+        } else if is_try {
+            let reason = self.lines.reason(L::line(&item)).unwrap_or(AWAY);
+            self.hold(L::line(&item), reason, &e);
         }
-        metrics::RELAY_HELD.set(&[L::NAME, reason], 1.0);
-        self.lane.backlog().set_open(false);
-        self.hold = Some(Hold { until: Instant::now() + pause, pause, reason });
+        if !self.lines.insert(L::seq(&item), item, Instant::now()) {
+            self.lane.backlog().let_go(1);
+        }
     }
 
-    fn release_hold(&mut self) {
-        if let Some(h) = self.hold.take() {
-            debug!(lane = L::NAME, reason = h.reason, "the relay goes on");
-            metrics::RELAY_HELD.set(&[L::NAME, h.reason], 0.0);
-            self.lane.backlog().set_open(true);
-            self.scan_at = Instant::now();
+    fn hold(&mut self, line: &str, reason: &'static str, e: &dyn std::fmt::Display) {
+        let was = self.lines.hold(line, reason, Instant::now());
+        if was == Some(reason) {
+            return;
         }
+        self.lane.backlog().close(line, reason);
+        was.into_iter().for_each(|was| self.show(line, was));
+        self.show(line, reason);
+        self.tell(line, reason, e);
+    }
+
+    fn reopen(&mut self, line: &str) {
+        let Some(reason) = self.lines.reopen(line) else { return };
+        debug!(lane = L::NAME, line, reason, "a line goes on");
+        self.show(line, reason);
+        self.lane.backlog().reopen(line);
+        self.scan_at = Instant::now();
+    }
+
+    /// How many lines are held for `reason` under the label of `line`.
+    fn show(&self, line: &str, reason: &'static str) {
+        let label = metrics::queue_label(L::queue_of(line));
+        let same =
+            |(other, why): &(&str, &'static str)| *why == reason && metrics::queue_label(L::queue_of(other)) == label;
+        let n = self.lines.held().filter(same).count();
+        metrics::RELAY_HELD.set(&[L::NAME, label, reason], n as f64);
+    }
+
+    /// A reason that took the place of another is news; the same again is, after a while.
+    fn tell(&mut self, line: &str, reason: &'static str, e: &dyn std::fmt::Display) {
+        let is_old = |(of, at): &(&'static str, Instant)| *of != reason || at.elapsed() >= TELL_EVERY;
+        if !self.told.get(line).is_none_or(is_old) {
+            return;
+        }
+        if self.told.len() >= TOLD_MAX {
+            self.told.retain(|_, (_, at)| at.elapsed() < TELL_EVERY);
+        }
+        if self.told.len() < TOLD_MAX {
+            self.told.insert(line.into(), (reason, Instant::now()));
+        }
+        warn!(lane = L::NAME, line, reason, error = %e, "the relay is held; accepted work waits in the database");
     }
 
     fn accept(&mut self, handoff: Handoff) {
         let (items, look_at) = self.lane.accept(handoff);
         let since = Instant::now();
-        if self.queue.len() < QUEUE_MAX {
-            self.queue.extend(items.into_iter().map(|item| (L::seq(&item), Held { item, since })));
+        if self.lines.len() < QUEUE_MAX {
+            let (came, mut new) = (items.len(), 0);
+            for item in items {
+                new += usize::from(self.lines.insert(L::seq(&item), item, since));
+            }
+            self.lane.backlog().let_go(came - new);
         } else {
             // They lie in the store; their claims run out and a scan finds them.
             self.lane.backlog().let_go(items.len());
@@ -320,28 +410,33 @@ impl<L: Lane> Relay<L> {
     }
 
     fn forget(&mut self, seq: i64) {
-        if self.queue.remove(&seq).is_some() {
+        if self.lines.remove(seq) {
             self.lane.backlog().let_go(1);
         }
+    }
+
+    fn held(&self) -> Vec<String> {
+        self.lines.held().map(|(line, _)| line.to_owned()).collect()
     }
 
     async fn scan(&mut self) {
         self.scan_at = Instant::now() + SCAN_EVERY;
         let generation = self.lane.backlog().generation();
-        match self.lane.claim(SCAN_LIMIT).await {
+        match self.lane.claim(SCAN_LIMIT, self.held()).await {
             Ok(items) => {
                 let since = Instant::now();
                 // A claim may end early by bytes: only an empty one says that there is no more.
                 let more = !items.is_empty();
-                let known = self.queue.len();
-                self.queue.extend(items.into_iter().map(|item| (L::seq(&item), Held { item, since })));
-                self.lane.backlog().hold(self.queue.len() - known);
+                for item in items {
+                    let is_new = self.lines.insert(L::seq(&item), item, since);
+                    self.lane.backlog().hold(usize::from(is_new));
+                }
                 if more {
                     self.scan_at = since;
                     return;
                 }
                 self.lane.backlog().note_scanned(generation);
-                if let Ok(Some(due)) = self.lane.next_due().await {
+                if let Ok(Some(due)) = self.lane.next_due(self.held()).await {
                     self.scan_at = self.scan_at.min(since + due.since(Micros::now()).max(Duration::from_millis(5)));
                 }
             }
@@ -356,20 +451,24 @@ impl<L: Lane> Relay<L> {
         }
     }
 
-    /// What waited too long in memory goes back to the store, whose word is newer.
-    async fn shed_old_claims(&mut self) {
-        let Some((_, first)) = self.queue.first_key_value() else { return };
-        let Some(fresh) = L::FRESH else { return };
-        if first.since.elapsed() < fresh || self.hold.is_some() {
+    /// What waited too long in memory, or found no place in it, goes back to the store, whose word is newer.
+    async fn shed(&mut self) {
+        let mut back = self.lines.take_spilled();
+        let spilled = back.len();
+        if let Some(limit) = L::FRESH.and_then(|fresh| Instant::now().checked_sub(fresh)).filter(|_| !self.is_away) {
+            back.extend(self.lines.take_older(limit));
+        }
+        if back.is_empty() {
             return;
         }
-        let old: Vec<_> = self.queue.extract_if(.., |_, h| h.since.elapsed() >= fresh).map(|(_, h)| h.item).collect();
-        let n = old.len();
-        if let Err(e) = self.lane.release(old).await {
+        let n = back.len();
+        if let Err(e) = self.lane.release(back).await {
             warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "old claims are left to run out");
         }
         self.lane.backlog().let_go(n);
-        self.scan_at = Instant::now();
+        if n > spilled {
+            self.scan_at = Instant::now();
+        }
     }
 }
 

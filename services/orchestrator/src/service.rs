@@ -4,14 +4,14 @@
 //! whatever was accepted is committed, whatever was committed may be published later.
 
 use crate::api::{grpc, rest};
-use crate::app::{self, App, Backlog, Committer, CommitterConfig, Hub, OutboxGauge, Outlets};
+use crate::app::{self, App, Backlog, Committer, CommitterConfig, Hub, OutboxGauge, Outlets, Queues};
 use crate::config::{self, Config};
 use crate::housekeeping::{self, Ticking};
 use crate::lanes::{self, Lanes};
-use crate::relay::{JobLane, OutboxLane, Relay, Shared};
+use crate::relay::{JobLane, OutboxLane, Relay, Room, Shared, look_loop, results_are_read};
 use crate::slo::{Keeper, Sight, objectives};
 use crate::store::{self, Owner, Store};
-use crate::{control, edge, metrics, outputs, presence, reconcile, results, slo};
+use crate::{control, edge, metrics, outputs, presence, queues, reconcile, results, slo};
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::consume::{PullOptions, Puller};
 use agentforge_jetstream::{Nats, subjects};
@@ -62,6 +62,7 @@ struct Parts {
     orphans: mpsc::UnboundedReceiver<(agentforge_message_id::JobId, i64)>,
     cancels: mpsc::UnboundedReceiver<control::Cancelled>,
     lanes: Lanes,
+    room: Room,
 }
 
 #[async_trait::async_trait]
@@ -142,7 +143,7 @@ impl Service for Orchestrator {
             shared: shared.clone(),
             committer: parts.committer.clone(),
             backlog: parts.backlog.clone(),
-            lanes: parts.lanes.clone(),
+            room: parts.room.clone(),
         };
         let outbox_lane =
             OutboxLane { shared, committer: parts.committer.clone(), backlog: parts.outbox_backlog.clone() };
@@ -153,16 +154,37 @@ impl Service for Orchestrator {
         // In front: what takes work from callers and workers.
         let starts = Starts { nats: nats.clone(), config: config.clone(), app: app.clone(), stop: stop.clone() };
         let (topology_ready, topology_is_ready) = watch::channel(false);
+        let may_relay = topology_is_ready.clone();
         let topology = (config.topology.clone(), config.mission.clone());
         tasks.spawn(
             "topology",
             OnEnd::Stop,
             lanes::run(app.clone(), nats.clone(), topology, parts.lanes.clone(), topology_ready, stop.clone()),
         );
+        let keeper = queues::Keeper {
+            app: app.clone(),
+            nats: nats.clone(),
+            lanes: parts.lanes.clone(),
+            room: parts.room.clone(),
+            idle_after: config.queue_idle_after,
+        };
+        tasks.spawn("queues", OnEnd::Stop, keeper.run(stop.clone()));
+        let room = look_loop(nats.clone(), parts.room, config.mission.clone(), stop.clone());
+        tasks.spawn("room", OnEnd::Stop, room);
         tasks.spawn("results", OnEnd::Stop, front.track_future(starts.results(topology_is_ready)));
-        for (name, relay_run) in
-            [("relay", relay.run(relay_stop.clone()).boxed()), ("outbox", outbox.run(relay_stop.clone()).boxed())]
-        {
+        let opening = results_are_read(
+            app.clone(),
+            nats.clone(),
+            config.mission.clone(),
+            config.topology.effective_ack_wait(),
+            may_relay,
+            relay_stop.clone(),
+        );
+        let runs = [
+            ("relay", relay.run(opening, relay_stop.clone()).boxed()),
+            ("outbox", outbox.run(std::future::ready(()), relay_stop.clone()).boxed()),
+        ];
+        for (name, relay_run) in runs {
             tasks.spawn(
                 name,
                 OnEnd::Stop,
@@ -247,8 +269,10 @@ impl Service for Orchestrator {
 }
 
 fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Nats) -> (App, Parts) {
+    let topology = &config.topology;
+    let stream_max_bytes = topology.edge.as_ref().map_or(topology.jobs_max_bytes, |edge| edge.max_bytes);
     let hub = Hub::default();
-    let gauge = OutboxGauge::new(config.outbox_max);
+    let gauge = OutboxGauge::new(config.outbox_max, config.scheduled_max);
     let (backlog, outbox_backlog) = (Arc::new(Backlog::default()), Arc::new(Backlog::default()));
     let (jobs_tx, jobs) = mpsc::unbounded_channel();
     let (outbox_tx, outbox) = mpsc::unbounded_channel();
@@ -275,8 +299,11 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         committer: committer.clone(),
         hub,
         outbox: gauge.clone(),
+        backlog: backlog.clone(),
+        queues: Queues::new(config.queues_max, config.queues.iter().cloned()),
         limits: config.limits.clone(),
         args_max_bytes: AtomicUsize::new(config.limits.args_max_bytes),
+        stream_max_bytes: usize::try_from(stream_max_bytes).unwrap_or(usize::MAX),
         cancels: cancels_tx,
         outputs: Arc::new(outputs::ObjectStoreOutputs(nats.clone())),
         board: slo::Board::default(),
@@ -294,7 +321,8 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         outbox,
         orphans,
         cancels,
-        lanes: Lanes::default(),
+        lanes: Lanes::new(config.queues_max, config.queues.iter().cloned()),
+        room: Room::default(),
     };
     (app, parts)
 }

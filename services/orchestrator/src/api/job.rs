@@ -82,6 +82,7 @@ pub(crate) mod tests {
             replay_of: None,
             error: None,
             version: 1,
+            warning: None,
         }
     }
 

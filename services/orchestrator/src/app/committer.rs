@@ -5,7 +5,7 @@
 //! waits for) gather first, then ride along or go by themselves. While a commit runs, the next group
 //! gathers. Whoever leaves marks waits when there are too many: a mark that is lost is a publish made again.
 
-use super::{Handoff, Hub, OutboxGauge};
+use super::{Backlog, Handoff, Hub, OutboxGauge};
 use crate::error::Error;
 use crate::metrics;
 use crate::model::{JobError, NewJob, State};
@@ -18,7 +18,6 @@ use agentforge_message_id::{Attempt, JobId};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -52,65 +51,6 @@ pub struct CommitterConfig {
     pub claim_for: Duration,
     /// Which states are told as events.
     pub events: EventMask,
-}
-
-/// What one lane of the relay and the committer tell each other about the lane's backlog in SQL.
-#[derive(Debug, Default)]
-pub struct Backlog {
-    /// Rises when something due is stored without a claim.
-    unclaimed: AtomicU64,
-    /// The value of `unclaimed` at the last scan that found nothing more.
-    scanned: AtomicU64,
-    /// What the lane holds in memory, or is on its way there.
-    held: AtomicUsize,
-    /// Whether the lane can publish at all.
-    open: AtomicBool,
-}
-
-impl Backlog {
-    /// Items a lane may hold in memory, the group that crosses the bound not counted.
-    const HELD_MAX: usize = 8_192;
-
-    /// Whether something new may be handed over in memory without overtaking what lies in SQL.
-    fn may_claim(&self) -> bool {
-        self.open.load(Ordering::Acquire)
-            && self.scanned.load(Ordering::Acquire) == self.generation()
-            && self.held.load(Ordering::Relaxed) < Self::HELD_MAX
-    }
-
-    /// Something due lies in SQL without a claim.
-    pub(crate) fn note_unclaimed(&self) {
-        self.unclaimed.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// To be read before a scan, and told to [`Self::note_scanned`] when it found nothing more.
-    pub(crate) fn generation(&self) -> u64 {
-        self.unclaimed.load(Ordering::Acquire)
-    }
-
-    /// A scan that began at `generation` found nothing more.
-    pub(crate) fn note_scanned(&self, generation: u64) {
-        self.scanned.store(generation, Ordering::Release);
-    }
-
-    /// `n` items are in memory.
-    pub(crate) fn hold(&self, n: usize) {
-        self.held.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// `n` items left memory, by publish or release.
-    pub(crate) fn let_go(&self, n: usize) {
-        self.held.fetch_sub(n, Ordering::Relaxed);
-    }
-
-    /// Whether the lane publishes now; nothing is handed over while it does not.
-    pub(crate) fn set_open(&self, open: bool) {
-        self.open.store(open, Ordering::Release);
-        if !open {
-            // Whatever is stored from now on has no claim: ask there before handing over again.
-            self.note_unclaimed();
-        }
-    }
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
@@ -314,7 +254,7 @@ impl CommitLoop {
     fn gather(&self, g: &mut Gathered, request: Request) {
         match request {
             Request::Submit(job, answer) => {
-                let claim = self.backlog.may_claim();
+                let claim = self.backlog.may_claim() && self.backlog.reason(job.queue.as_str()).is_none();
                 g.group.submits.push(Submit { job: *job, claim });
                 g.submit_answers.push(answer);
             }
@@ -365,7 +305,7 @@ impl CommitLoop {
         match self.store.commit(group, ctx).await {
             Ok(committed) => {
                 metrics::DB_QUERY_DURATION.observe(&["commit"], begun.elapsed().as_secs_f64());
-                self.hand_on(committed, submit_answers, change_answers, &lazy_ids, &lazy_seqs, claim_outbox);
+                self.hand_on(committed, submit_answers, change_answers, &lazy_ids, &lazy_seqs, claim_outbox, now);
                 Outcome::Written
             }
             Err(e) => {
@@ -397,6 +337,7 @@ impl CommitLoop {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one step of one caller; a struct would only rename them")]
     fn hand_on(
         &mut self,
         committed: Committed,
@@ -405,6 +346,7 @@ impl CommitLoop {
         lazy_ids: &[JobId],
         lazy_seqs: &[i64],
         claims_outbox: bool,
+        now: Micros,
     ) {
         let Committed { submits, mut changes, results, rejects_new, outbox } = committed;
         if rejects_new > 0 {
@@ -413,11 +355,11 @@ impl CommitLoop {
         if !outbox.is_empty() {
             self.hand_on_outbox(outbox, claims_outbox);
         }
-        self.hand_on_submits(submits, submit_answers);
+        self.hand_on_submits(submits, submit_answers, now);
 
         let asked: usize = change_answers.iter().map(|(n, _)| n).sum();
         for c in changes.iter().flatten() {
-            self.note_change(c, &results);
+            self.note_change(c, &results, now);
         }
         // Marks come last in the group; a mark for a stopped job means a message nobody needs.
         let marks = changes.split_off(asked.min(changes.len()));
@@ -445,23 +387,27 @@ impl CommitLoop {
         let _ = self.outbox.send(Handoff::Outbox(rows));
     }
 
-    fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<Answer<Submitted>>) {
+    fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<Answer<Submitted>>, now: Micros) {
         let mut outgoing = Vec::new();
-        let mut unclaimed = false;
-        let mut created = 0;
+        let (mut unclaimed, mut wake_at) = (false, None);
         for s in &submits {
             if let Submitted::Created(CreatedJob { seq, job, claimed }) = s {
-                created += 1;
                 if *claimed {
+                    self.gauge.add(&job.queue);
                     outgoing.push(first_attempt(*seq, job));
+                } else if let Some(later) = job.run_at.filter(|at| *at > now) {
+                    self.gauge.add_later();
+                    wake_at = wake_at.map_or(Some(later), |at: Micros| Some(at.min(later)));
                 } else {
-                    unclaimed = true;
+                    self.gauge.add(&job.queue);
+                    unclaimed |= self.backlog.note_unclaimed_of(job.queue.as_str());
                 }
             }
         }
-        self.gauge.add(created);
+        if let Some(at) = wake_at {
+            let _ = self.jobs.send(Handoff::WakeAt(at));
+        }
         if unclaimed {
-            self.backlog.note_unclaimed();
             let _ = self.jobs.send(Handoff::Jobs(vec![]));
         }
         if !outgoing.is_empty() {
@@ -473,12 +419,13 @@ impl CommitLoop {
         }
     }
 
-    fn note_change(&self, c: &Changed, results: &[(i64, ResultEffect)]) {
+    fn note_change(&self, c: &Changed, results: &[(i64, ResultEffect)], now: Micros) {
         let (was, is) = (c.from == State::Accepted, c.job.state == State::Accepted);
         if was && !is {
-            self.gauge.sub(1);
+            self.gauge.sub(&c.job.queue);
         } else if is && !was {
-            self.gauge.add(1);
+            // A retry waits as long as it was told to; nobody else does for it.
+            if c.job.available_at > now { self.gauge.add_later() } else { self.gauge.add(&c.job.queue) }
         }
         if is && (c.failed.is_some() || !was) {
             let _ = self.jobs.send(Handoff::WakeAt(c.job.available_at));

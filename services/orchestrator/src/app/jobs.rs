@@ -158,7 +158,7 @@ impl App {
 
     fn admitted(&self, input: SubmitInput) -> Result<NewJob, Error> {
         let job = admit(input, &self.limits(), Micros::now(), None)?;
-        self.push_back()?;
+        self.push_back(&job)?;
         Ok(job)
     }
 
@@ -168,11 +168,11 @@ impl App {
             Submitted::Created(c) => {
                 metrics::note_submitted(&labels.0, &labels.1, &labels.2);
                 debug!(job = %c.job.id, "the job is stored");
-                Ok(SubmitAnswer { job: fresh(c.seq, c.job), created: true })
+                Ok(SubmitAnswer { job: self.told(fresh(c.seq, c.job)), created: true })
             }
             Submitted::Existing(job) => {
                 metrics::DUPLICATES_SUPPRESSED.inc(&["submit"]);
-                Ok(SubmitAnswer { job: *job, created: false })
+                Ok(SubmitAnswer { job: self.told(*job), created: false })
             }
             Submitted::Conflict { existing, field } => Err(Error {
                 field: Some(field),
@@ -182,20 +182,6 @@ impl App {
                 )
             }),
         }
-    }
-
-    fn push_back(&self) -> Result<(), Error> {
-        let gauge = &self.0.outbox;
-        if !gauge.is_full() {
-            return Ok(());
-        }
-        let message = format!(
-            "{} accepted jobs wait to be published, the limit is {} (OUTBOX_MAX): NATS is away or swarm_jobs is full; \
-             nothing was stored, try again later",
-            gauge.get(),
-            gauge.max()
-        );
-        Err(Error::new(Code::OutboxFull, message).retry_after(Duration::from_secs(2)))
     }
 
     /// One job.
@@ -228,7 +214,12 @@ impl App {
     }
 
     async fn stored(&self, id: JobId) -> Result<Job, Error> {
-        self.0.store.job(id).await?.ok_or_else(|| Error::not_found("job", id))
+        self.0.store.job(id).await?.map(|job| self.told(job)).ok_or_else(|| Error::not_found("job", id))
+    }
+
+    /// The job with what is known of where it waits.
+    fn told(&self, job: Job) -> Job {
+        Job { warning: self.0.queues.warning(&job), ..job }
     }
 
     /// Keeps `job` as it is known to be, until it is final, `until`, or the service stops. `ear` began to
@@ -246,6 +237,7 @@ impl App {
                 None => *job = self.stored(job.id).await?,
             }
         }
+        job.warning = self.0.queues.warning(job);
         Ok(())
     }
 
@@ -268,7 +260,7 @@ impl App {
                 let job = match next.take() {
                     Some(job) => Ok(job),
                     None => match app.0.store.job(id).await {
-                        Ok(Some(job)) => Ok(job),
+                        Ok(Some(job)) => Ok(app.told(job)),
                         Ok(None) => return None,
                         Err(e) => Err(Error::from(e)),
                     },
@@ -326,7 +318,8 @@ impl App {
             limit,
         };
         let found = self.0.store.jobs(&filter).await?;
-        Ok(Page { items: found.items, next: found.next.map(|n| n.to_string()) })
+        let items = found.items.into_iter().map(|job| self.told(job)).collect();
+        Ok(Page { items, next: found.next.map(|n| n.to_string()) })
     }
 
     /// The tries at a job, oldest first.
@@ -526,7 +519,7 @@ impl Redrive {
         if take == 0 {
             return Ok(0);
         }
-        self.app.push_back()?;
+        self.app.push_back_all()?;
         let at = Micros::now();
         let changes: Vec<_> = self.ids.drain(..take).map(|id| (id, Change::Redrive { at })).collect();
         for outcome in self.app.0.committer.change(changes, vec![]).await? {
@@ -572,5 +565,6 @@ fn fresh(seq: i64, j: NewJob) -> Job {
         replay_of: None,
         error: None,
         version: 1,
+        warning: None,
     }
 }

@@ -3,16 +3,23 @@
 //! Owns admission, the group committer, watches and the limits; relies on a [`Store`] and, for
 //! publishing, on the relay. Knows no protocol.
 
+mod backlog;
 mod committer;
+mod gauge;
 mod hub;
 mod jobs;
 mod parked;
+mod pressure;
+mod queues;
 mod schedules;
 
+pub use backlog::Backlog;
 pub(crate) use committer::Outlets;
-pub use committer::{Backlog, CommitLoop, Committer, CommitterConfig, Lazy};
+pub use committer::{CommitLoop, Committer, CommitterConfig, Lazy};
+pub use gauge::OutboxGauge;
 pub use hub::{Ear, Hub, News};
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery, RedriveSpec};
+pub use queues::Queues;
 pub use schedules::ScheduleInput;
 
 use crate::admission::Limits;
@@ -23,7 +30,7 @@ use crate::store::{OutboxRow, Outgoing, Store};
 use agentforge_message_id::{AgentId, JobId, Mission};
 use agentforge_proto::time::Micros;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -36,8 +43,12 @@ pub(crate) struct Inner {
     pub(crate) committer: Committer,
     pub(crate) hub: Hub,
     pub(crate) outbox: OutboxGauge,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) queues: Queues,
     pub(crate) limits: Limits,
     pub(crate) args_max_bytes: AtomicUsize,
+    /// Size of the stream of jobs: none larger ever leaves.
+    pub(crate) stream_max_bytes: usize,
     pub(crate) cancels: tokio::sync::mpsc::UnboundedSender<(JobId, i64, Option<i64>)>,
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) watches: Arc<Semaphore>,
@@ -104,42 +115,6 @@ pub enum Handoff {
     WakeAt(Micros),
 }
 
-/// Counts jobs accepted and not yet published, for back-pressure.
-#[derive(Clone, Debug)]
-pub struct OutboxGauge {
-    count: Arc<AtomicU64>,
-    max: u64,
-}
-
-impl OutboxGauge {
-    /// Starts at zero; `set` it from the store.
-    pub fn new(max: u64) -> Self {
-        Self { count: Arc::default(), max }
-    }
-    /// The bound (OUTBOX_MAX).
-    pub const fn max(&self) -> u64 {
-        self.max
-    }
-    /// Jobs waiting.
-    pub fn get(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-    /// Whether another must wait outside.
-    pub fn is_full(&self) -> bool {
-        self.get() >= self.max
-    }
-    /// Takes the store's count.
-    pub fn set(&self, n: u64) {
-        self.count.store(n, Ordering::Relaxed);
-    }
-    pub(crate) fn add(&self, n: u64) {
-        self.count.fetch_add(n, Ordering::Relaxed);
-    }
-    pub(crate) fn sub(&self, n: u64) {
-        let _ = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |c| Some(c.saturating_sub(n)));
-    }
-}
-
 impl App {
     pub(crate) fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))
@@ -148,6 +123,16 @@ impl App {
     /// The database behind it.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// The mission whose jobs are taken.
+    pub fn mission(&self) -> &Mission {
+        &self.0.limits.mission_default
+    }
+
+    /// The queues that there are.
+    pub fn queues(&self) -> &Queues {
+        &self.0.queues
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -171,6 +156,7 @@ impl App {
 
     /// Takes a new max_payload of the NATS server into account.
     pub fn set_max_payload(&self, bytes: usize) {
+        let bytes = bytes.min(self.0.stream_max_bytes);
         self.0.args_max_bytes.store(crate::admission::args_max_bytes(bytes), Ordering::Relaxed);
     }
 

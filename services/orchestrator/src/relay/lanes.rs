@@ -1,12 +1,15 @@
 //! The two lanes of the relay: attempts of jobs, and the outbox.
+//!
+//! A line of the first is a queue. Of the second it is all events, whose order is one, or the dead letters of one
+//! queue: a subject that is denied, or a stream that is full, holds nothing else.
 
+use super::room::{Room, Verdict};
 use super::{Lane, Message, Shared};
 use crate::app::{Backlog, Committer, Handoff, Lazy};
-use crate::lanes::Lanes;
 use crate::model::JobError;
-use crate::store::{self, OutboxRow, Outgoing, Park};
+use crate::store::{self, OutboxPick, OutboxRow, Outgoing, Park, Pick};
 use agentforge_jetstream::{publish, subjects, trace};
-use agentforge_message_id::MsgId;
+use agentforge_message_id::{MsgId, Queue};
 use agentforge_proto::bus::{ErrorClass, JobMessage};
 use agentforge_proto::time::Micros;
 use async_nats::{HeaderMap, HeaderValue};
@@ -15,6 +18,8 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What the subjects of events begin with; also their line.
+const EVENTS: &str = "agentforge.events.";
 /// As much of a message's id as the log has.
 const NAME_CHARS_MAX: usize = 200;
 /// Longest trace context or request id that becomes a header.
@@ -28,8 +33,19 @@ pub struct JobLane {
     pub committer: Committer,
     /// What the committer knows of the backlog.
     pub backlog: Arc<Backlog>,
-    /// Queues that have a consumer.
-    pub lanes: Lanes,
+    /// Room in the stream.
+    pub room: Room,
+}
+
+/// What a message takes of the stream beside what the caller gave: the rest of its JSON, headers, the record.
+const OVERHEAD_BYTES: usize = 512;
+
+fn bytes_of(o: &Outgoing) -> u64 {
+    (o.args.len() + o.task.as_ref().map_or(0, String::len) + OVERHEAD_BYTES) as u64
+}
+
+fn queues(held: Vec<String>) -> Vec<Queue> {
+    held.into_iter().filter_map(|line| Queue::new(line).ok()).collect()
 }
 
 #[async_trait]
@@ -48,12 +64,19 @@ impl Lane for JobLane {
         item.seq
     }
 
+    fn line(o: &Outgoing) -> &str {
+        o.queue.as_str()
+    }
+
+    fn queue_of(line: &str) -> &str {
+        line
+    }
+
     fn name(o: &Outgoing) -> String {
         format!("{}:{}", o.id, o.attempt)
     }
 
     fn message(&self, o: &Outgoing) -> Message {
-        self.lanes.note(&o.queue);
         let message = JobMessage {
             job: o.id,
             attempt: o.attempt,
@@ -77,6 +100,30 @@ impl Lane for JobLane {
         }
     }
 
+    fn take_room(&self, o: &Outgoing) -> Result<(), publish::Error> {
+        let bytes = bytes_of(o);
+        let subject = || subjects::job(&o.mission, &o.queue);
+        match self.room.take(o.queue.as_str(), bytes) {
+            Verdict::Fits => Ok(()),
+            Verdict::Waits { used, max } => {
+                let reason = format!(
+                    "the queue uses {used} bytes of swarm_jobs and leaves fewer free of its {max}, JOBS_MAX_BYTES; \
+                     each queue uses at most as much as is left for the others"
+                );
+                Err(publish::Error::Full { subject: subject(), reason })
+            }
+            Verdict::Never { max } => {
+                let reason = format!("swarm_jobs takes {max} in all, JOBS_MAX_BYTES or EDGE_JS_MAX_BYTES");
+                let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+                Err(publish::Error::TooLarge { subject: subject(), size, reason })
+            }
+        }
+    }
+
+    fn give_room(&self, o: &Outgoing) {
+        self.room.give(o.queue.as_str(), bytes_of(o));
+    }
+
     fn accept(&self, handoff: Handoff) -> (Vec<Outgoing>, Option<Micros>) {
         match handoff {
             Handoff::Jobs(jobs) if jobs.is_empty() => (vec![], Some(Micros::now())),
@@ -86,16 +133,24 @@ impl Lane for JobLane {
         }
     }
 
-    async fn claim(&self, limit: u32) -> Result<Vec<Outgoing>, store::Error> {
-        let now = Micros::now();
-        self.shared.store.claim_due(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await
+    async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<Outgoing>, store::Error> {
+        let (now, pick) = (Micros::now(), Pick::AllBut(queues(held)));
+        self.shared.store.claim_due_of(&self.shared.owner, now, now.plus(self.shared.claim_for), limit, &pick).await
     }
 
-    async fn next_due(&self) -> Result<Option<Micros>, store::Error> {
-        self.shared.store.next_due().await
+    async fn claim_of(&self, line: &str) -> Result<Option<Outgoing>, store::Error> {
+        let Ok(queue) = Queue::new(line) else { return Ok(None) };
+        let (now, pick) = (Micros::now(), Pick::Only(queue));
+        let until = now.plus(self.shared.claim_for);
+        Ok(self.shared.store.claim_due_of(&self.shared.owner, now, until, 1, &pick).await?.pop())
+    }
+
+    async fn next_due(&self, held: Vec<String>) -> Result<Option<Micros>, store::Error> {
+        self.shared.store.next_due_of(&Pick::AllBut(queues(held))).await
     }
 
     async fn published(&self, o: Outgoing, ack: publish::Ack) {
+        self.room.stored(o.queue.as_str(), bytes_of(&o));
         let seq = i64::try_from(ack.seq).unwrap_or(i64::MAX);
         self.committer.mark(Lazy::Queued(o.id, o.attempt, seq, Micros::now())).await;
     }
@@ -167,13 +222,21 @@ impl Lane for OutboxLane {
         item.seq
     }
 
+    fn line(row: &OutboxRow) -> &str {
+        if row.subject.starts_with(EVENTS) { EVENTS } else { &row.subject }
+    }
+
+    fn queue_of(line: &str) -> &str {
+        line.rsplit('.').find(|token| !token.is_empty()).unwrap_or_default()
+    }
+
     fn name(row: &OutboxRow) -> String {
         row.msg_id.chars().take(NAME_CHARS_MAX).collect()
     }
 
     fn message(&self, row: &OutboxRow) -> Message {
         let mut headers = HeaderMap::new();
-        let is_event = row.subject.starts_with("agentforge.events.");
+        let is_event = row.subject.starts_with(EVENTS);
         headers.insert("Content-Type", if is_event { "application/cloudevents+json" } else { "application/json" });
         if is_event {
             let source: Source = serde_json::from_slice(&row.payload).unwrap_or_default();
@@ -187,6 +250,13 @@ impl Lane for OutboxLane {
         }
     }
 
+    /// Who reads events and dead letters is not known here: the server's limits are the only ones.
+    fn take_room(&self, _: &OutboxRow) -> Result<(), publish::Error> {
+        Ok(())
+    }
+
+    fn give_room(&self, _: &OutboxRow) {}
+
     fn accept(&self, handoff: Handoff) -> (Vec<OutboxRow>, Option<Micros>) {
         match handoff {
             Handoff::Outbox(rows) if rows.is_empty() => (vec![], Some(Micros::now())),
@@ -196,12 +266,18 @@ impl Lane for OutboxLane {
         }
     }
 
-    async fn claim(&self, limit: u32) -> Result<Vec<OutboxRow>, store::Error> {
-        let now = Micros::now();
-        self.shared.store.claim_outbox(&self.shared.owner, now, now.plus(self.shared.claim_for), limit).await
+    async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<OutboxRow>, store::Error> {
+        let (now, pick) = (Micros::now(), OutboxPick::AllBut(held));
+        self.shared.store.claim_outbox_of(&self.shared.owner, now, now.plus(self.shared.claim_for), limit, &pick).await
     }
 
-    async fn next_due(&self) -> Result<Option<Micros>, store::Error> {
+    async fn claim_of(&self, line: &str) -> Result<Option<OutboxRow>, store::Error> {
+        let (now, pick) = (Micros::now(), OutboxPick::Only(line.to_owned()));
+        let until = now.plus(self.shared.claim_for);
+        Ok(self.shared.store.claim_outbox_of(&self.shared.owner, now, until, 1, &pick).await?.pop())
+    }
+
+    async fn next_due(&self, _: Vec<String>) -> Result<Option<Micros>, store::Error> {
         Ok(None)
     }
 
@@ -214,7 +290,12 @@ impl Lane for OutboxLane {
         self.committer.mark(Lazy::OutboxParked(park)).await;
     }
 
-    async fn release(&self, _: Vec<OutboxRow>) -> Result<(), store::Error> {
-        Ok(())
+    async fn release(&self, rows: Vec<OutboxRow>) -> Result<(), store::Error> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.backlog.note_unclaimed();
+        let seqs: Vec<_> = rows.iter().map(|row| row.seq).collect();
+        self.shared.store.release_outbox(&self.shared.owner, &seqs).await
     }
 }

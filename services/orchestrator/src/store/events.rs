@@ -36,6 +36,16 @@ pub struct Source<'a> {
 /// Arguments above this stay in the store only, bytes.
 const DEAD_LETTER_ARGS_MAX_BYTES: usize = 64 * 1024;
 
+/// As much of an error's message as an event tells, bytes; the store has all of it.
+const EVENT_ERROR_BYTES_MAX: usize = 4 * 1024;
+/// The same for each of up to a hundred tries in a dead letter, which must fit into one message.
+const ATTEMPT_ERROR_BYTES_MAX: usize = 1024;
+
+/// The beginning of a text, whole characters of it.
+fn short(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
+}
+
 /// The event of a job that was just accepted.
 pub fn accepted(job: &NewJob) -> OutboxMessage {
     let id = format!("{}:{}:{}", job.id, State::Accepted.as_str(), Attempt::FIRST);
@@ -75,7 +85,10 @@ pub fn changed(job: &Current, at: Micros, source: Source<'_>) -> OutboxMessage {
             state: job.state.as_str().into(),
             attempt: job.attempt,
             labels,
-            error: job.error.as_ref().map(|e| EventError { class: e.class, message: e.message.clone() }),
+            error: job
+                .error
+                .as_ref()
+                .map(|e| EventError { class: e.class, message: short(&e.message, EVENT_ERROR_BYTES_MAX) }),
         },
     )
 }
@@ -134,7 +147,7 @@ pub fn dead_letter(
             .map(|a| DeadAttempt {
                 attempt: a.attempt,
                 class: a.error.as_ref().map_or(ErrorClass::Unknown, |e| e.class),
-                message: a.error.as_ref().map_or_else(String::new, |e| e.message.clone()),
+                message: a.error.as_ref().map_or_else(String::new, |e| short(&e.message, ATTEMPT_ERROR_BYTES_MAX)),
                 worker: a.worker.as_deref().and_then(|w| AgentId::new(w).ok()),
                 at: a.finished_at,
             })
@@ -205,6 +218,11 @@ mod tests {
             let (mission, queue) = lane_of(rubbish);
             assert!(mission == "unknown" && (queue == "unknown" || queue == "x"), "{rubbish}: {mission} {queue}");
         }
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!((short("ab", 2), short("aé", 2), short("", 2)), ("ab".into(), "a".into(), String::new()));
     }
 
     #[test]

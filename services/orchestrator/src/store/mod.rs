@@ -4,6 +4,7 @@
 //! many submissions and changes in one transaction, so that an fsync is shared. Decisions are not
 //! made here: rows are read, `transition::apply` decides, rows are written.
 
+mod claim;
 pub mod events;
 mod fault;
 mod migrate;
@@ -13,6 +14,8 @@ pub mod postgres;
 mod rows;
 pub mod sqlite;
 
+pub(crate) use claim::{CLAIMS_END_WITHIN_US, lines_of_jobs};
+pub use claim::{OutboxPick, OutboxRow, Outgoing, PARKED_MAX, Park, Parked, Pick, Waiting};
 pub use open::{Options, backup, open, restore};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, NewJob, Schedule, State};
@@ -22,7 +25,6 @@ use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId,
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
-use std::time::Duration;
 
 /// What went wrong in a database.
 #[derive(Debug, thiserror::Error)]
@@ -217,90 +219,6 @@ pub struct Changed {
     pub failed: Option<agentforge_proto::bus::ErrorClass>,
 }
 
-/// An attempt to be published.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    /// Row number: order of acceptance.
-    pub seq: i64,
-    /// Job.
-    pub id: JobId,
-    /// The attempt to publish.
-    pub attempt: Attempt,
-    /// How often it was published anew.
-    pub republished: u32,
-    /// Mission.
-    pub mission: Mission,
-    /// Queue.
-    pub queue: Queue,
-    /// Tool.
-    pub tool: ToolName,
-    /// Part of the operation key.
-    pub task: Option<String>,
-    /// JSON text of an object.
-    pub args: String,
-    /// Bound of the attempt.
-    pub timeout: Duration,
-    /// Past it the attempt is not begun.
-    pub deadline: Option<Micros>,
-    /// An equal earlier success may be returned.
-    pub reuse: bool,
-    /// Accepted.
-    pub created_at: Micros,
-    /// W3C traceparent.
-    pub traceparent: Option<String>,
-    /// X-Request-ID.
-    pub request_id: Option<String>,
-}
-
-/// A message waiting in the outbox (an event or a dead letter).
-#[derive(Clone, Debug)]
-pub struct OutboxRow {
-    /// Row number: order of writing.
-    pub seq: i64,
-    /// Subject to publish to.
-    pub subject: String,
-    /// Its `Nats-Msg-Id`.
-    pub msg_id: String,
-    /// Its bytes.
-    pub payload: Vec<u8>,
-}
-
-/// A row of the outbox on its way aside: no server would ever take it.
-#[derive(Clone, Debug)]
-pub struct Park {
-    /// Row number in the outbox.
-    pub seq: i64,
-    /// The kind of refusal, one word.
-    pub code: &'static str,
-    /// The refusal in words.
-    pub reason: String,
-}
-
-/// A message that was put aside.
-#[derive(Clone, Debug)]
-pub struct Parked {
-    /// Its number; the order of parking.
-    pub seq: i64,
-    /// When its row was written.
-    pub created_at: Micros,
-    /// When it was put aside.
-    pub parked_at: Micros,
-    /// Subject that it was for.
-    pub subject: String,
-    /// Its `Nats-Msg-Id`.
-    pub msg_id: String,
-    /// Size of its payload.
-    pub bytes: u64,
-    /// The kind of refusal, one word.
-    pub code: String,
-    /// The refusal in words.
-    pub reason: String,
-}
-
-/// Messages put aside that are kept; the oldest make room. Each may be as large as a message can be, and each
-/// dead letter is a row of its own beside.
-pub const PARKED_MAX: i64 = 1_000;
-
 /// A job that has been queued or running for long.
 #[derive(Clone, Debug)]
 pub struct StaleJob {
@@ -423,9 +341,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Claims due accepted jobs for publishing, in the order in which they became due (jobs without
     /// `run_at`: as accepted). May give fewer than there are, once they are [`PAGE_BYTES_MAX`] large.
-    async fn claim_due(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<Outgoing>, Error>;
+    async fn claim_due(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<Outgoing>, Error> {
+        self.claim_due_of(owner, now, until, limit, &Pick::default()).await
+    }
+    /// As `claim_due`, of these queues alone. Each queue gets its part of `limit`.
+    async fn claim_due_of(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+        pick: &Pick,
+    ) -> Result<Vec<Outgoing>, Error>;
     /// When the next accepted, unclaimed job is due; claims that run out count at their end.
-    async fn next_due(&self) -> Result<Option<Micros>, Error>;
+    async fn next_due(&self) -> Result<Option<Micros>, Error> {
+        self.next_due_of(&Pick::default()).await
+    }
+    /// As `next_due`, of these queues alone.
+    async fn next_due_of(&self, pick: &Pick) -> Result<Option<Micros>, Error>;
     /// Gives claims back, for jobs that were not published.
     async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error>;
     /// Claims rows of the outbox in order of writing.
@@ -435,7 +368,20 @@ pub trait Store: Send + Sync + 'static {
         now: Micros,
         until: Micros,
         limit: u32,
+    ) -> Result<Vec<OutboxRow>, Error> {
+        self.claim_outbox_of(owner, now, until, limit, &OutboxPick::default()).await
+    }
+    /// As `claim_outbox`, of these lines alone.
+    async fn claim_outbox_of(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+        pick: &OutboxPick,
     ) -> Result<Vec<OutboxRow>, Error>;
+    /// Gives claims on rows of the outbox back.
+    async fn release_outbox(&self, owner: &Owner, seqs: &[i64]) -> Result<(), Error>;
     /// Messages that were put aside, newest first, before `before`.
     async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error>;
     /// How many there are.
@@ -446,8 +392,17 @@ pub trait Store: Send + Sync + 'static {
     async fn discard_parked(&self, which: Option<&[i64]>) -> Result<u64, Error>;
     /// Drops claims of processes that are gone: all claims but `owner`'s where the store is not shared.
     async fn release_orphans(&self, owner: &Owner) -> Result<(), Error>;
-    /// Jobs accepted and not yet published (the outbox that OUTBOX_MAX bounds), retries and `run_at` included.
-    async fn accepted_count(&self) -> Result<u64, Error>;
+    /// Jobs accepted and not yet published, retries and `run_at` included.
+    async fn accepted_count(&self) -> Result<u64, Error> {
+        let waiting = self.waiting(Micros(i64::MAX / 2)).await?;
+        Ok(waiting.due.iter().map(|(_, n)| n).sum::<u64>() + waiting.later)
+    }
+    /// The queues with accepted jobs.
+    async fn queues(&self) -> Result<Vec<Queue>, Error>;
+    /// The same by queue: what is due (the outbox that OUTBOX_MAX bounds), and what is for later.
+    async fn waiting(&self, now: Micros) -> Result<Waiting, Error>;
+    /// The highest place in the stream that is noted of recent jobs.
+    async fn newest_mark(&self) -> Result<Option<u64>, Error>;
     /// What waits, by lane. At most 1,000 lanes.
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error>;
 

@@ -151,6 +151,7 @@ pub(super) fn job(j: Job) -> pb::Job {
         schedule_id: j.schedule_id.map(|id| id.to_string()),
         trace_id: j.traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
         version: u64::try_from(j.version).unwrap_or_default(),
+        warning: j.warning,
     }
 }
 

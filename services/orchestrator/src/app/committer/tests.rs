@@ -36,7 +36,7 @@ async fn world() -> World {
     outbox_backlog.note_scanned(outbox_backlog.generation());
     let outlets = Outlets {
         hub: hub.clone(),
-        gauge: OutboxGauge::new(u64::MAX),
+        gauge: OutboxGauge::new(u64::MAX, u64::MAX),
         backlog: Arc::default(),
         outbox_backlog: outbox_backlog.clone(),
         jobs,

@@ -5,11 +5,11 @@
 
 use super::commit::bytes;
 use super::connection::Session;
-use super::readers;
+use super::{read, readers};
 use crate::store::fault::Fault;
-use crate::store::rows::outgoing_columns;
-use crate::store::{OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX};
-use agentforge_message_id::JobId;
+use crate::store::rows::{self, outgoing_columns};
+use crate::store::{OutboxPick, OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX, Pick};
+use agentforge_message_id::{JobId, Queue};
 use agentforge_proto::time::Micros;
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgConnection, PgPool};
@@ -21,9 +21,18 @@ pub(super) async fn claim_due(
     now: Micros,
     until: Micros,
     limit: u32,
+    pick: &Pick,
 ) -> Result<Vec<Outgoing>, Fault> {
+    // Outside of the transaction: most looks find nothing.
+    let lines = match pick {
+        Pick::Only(queue) => vec![queue.clone()],
+        Pick::AllBut(_) => rows::due_lines(read::lines(pool).await?, now, pick),
+    };
+    if lines.is_empty() {
+        return Ok(vec![]);
+    }
     let mut session = Session::open(pool).await?;
-    let done = claim_in(&mut session, owner, now, until, limit).await;
+    let done = claim_in(&mut session, owner, now, until, limit, &lines).await;
     session.settle(done)
 }
 
@@ -33,9 +42,19 @@ async fn claim_in(
     now: Micros,
     until: Micros,
     limit: u32,
+    lines: &[Queue],
 ) -> Result<Vec<Outgoing>, Fault> {
     let mut tx = session.begin().await?;
-    let mut due = due(&mut tx, now, limit).await?;
+    // Each queue has its part, so that a long one keeps no other waiting.
+    let (mut due, mut left) = (Vec::new(), lines.len());
+    for queue in lines {
+        if due.len() >= limit as usize {
+            break;
+        }
+        let share = (limit.saturating_sub(due.len() as u32) / left.max(1) as u32).max(1);
+        due_of(&mut tx, queue, now, share, PAGE_BYTES_MAX / left, &mut due).await?;
+        left -= 1;
+    }
     if !due.is_empty() {
         query("UPDATE jobs SET claim_owner = $1, claimable_at = $2 WHERE seq = ANY($3)")
             .bind(&owner.0)
@@ -49,24 +68,32 @@ async fn claim_in(
     Ok(due)
 }
 
-async fn due(c: &mut PgConnection, now: Micros, limit: u32) -> Result<Vec<Outgoing>, Fault> {
+async fn due_of(
+    c: &mut PgConnection,
+    queue: &Queue,
+    now: Micros,
+    limit: u32,
+    bytes_max: usize,
+    due: &mut Vec<Outgoing>,
+) -> Result<(), Fault> {
     let sql = concat!(
         "SELECT ",
         outgoing_columns!(),
         " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq \
-         WHERE j.claimable_at <= $1 ORDER BY j.claimable_at, j.seq LIMIT $2 FOR UPDATE OF j SKIP LOCKED"
+         WHERE j.queue = $1 AND j.claimable_at <= $2 ORDER BY j.claimable_at, j.seq LIMIT $3 \
+         FOR UPDATE OF j SKIP LOCKED"
     );
-    let mut rows = query(sql).bind(now.0).bind(i64::from(limit)).fetch(c);
-    let (mut due, mut bytes) = (Vec::new(), 0);
+    let mut rows = query(sql).bind(queue.as_str()).bind(now.0).bind(i64::from(limit)).fetch(c);
+    let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
         let job = readers::outgoing(&row)?;
         bytes += job.args.len();
         due.push(job);
-        if bytes > PAGE_BYTES_MAX {
+        if bytes > bytes_max {
             break;
         }
     }
-    Ok(due)
+    Ok(())
 }
 
 pub(super) async fn release(pool: &PgPool, owner: &Owner, ids: &[JobId]) -> Result<(), Fault> {
@@ -88,9 +115,15 @@ pub(super) async fn claim_outbox(
     now: Micros,
     until: Micros,
     limit: u32,
+    pick: &OutboxPick,
 ) -> Result<Vec<OutboxRow>, Fault> {
+    let (but, only) = rows::outbox_lines(pick);
     let rows = query(
-        "WITH free AS (SELECT seq FROM outbox WHERE claim_until <= $1 ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED), \
+        "WITH free AS (SELECT seq FROM outbox WHERE claim_until <= $1 \
+           AND ($5::text IS NULL OR NOT ($5::jsonb ? CASE WHEN subject LIKE 'agentforge.events.%' \
+                  THEN 'agentforge.events.' ELSE subject END)) \
+           AND ($6::text IS NULL OR subject = $6 OR $6 = 'agentforge.events.' AND subject LIKE 'agentforge.events.%') \
+           ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED), \
          claimed AS (UPDATE outbox SET claim_owner = $3, claim_until = $4 FROM free WHERE outbox.seq = free.seq \
            RETURNING outbox.seq, subject, msg_id, payload) \
          SELECT seq, subject, msg_id, payload FROM claimed ORDER BY seq",
@@ -99,9 +132,20 @@ pub(super) async fn claim_outbox(
     .bind(i64::from(limit))
     .bind(&owner.0)
     .bind(until.0)
+    .bind(but)
+    .bind(only)
     .fetch_all(pool)
     .await?;
     rows.iter().map(readers::outbox_row).collect()
+}
+
+pub(super) async fn release_outbox(pool: &PgPool, owner: &Owner, seqs: &[i64]) -> Result<(), Fault> {
+    query("UPDATE outbox SET claim_owner = NULL, claim_until = 0 WHERE claim_owner = $1 AND seq = ANY($2)")
+        .bind(&owner.0)
+        .bind(seqs)
+        .execute(pool)
+        .await?;
+    Ok(())
 }
 
 pub(super) async fn touch(pool: &PgPool, ids: &[JobId], now: Micros) -> Result<(), Fault> {

@@ -19,12 +19,12 @@ mod write;
 pub(super) use backup::{backup, restore};
 
 use super::{
-    CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxRow, Outgoing, Owner,
-    Page, Parked, StaleJob, Store, fault::Fault,
+    CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxPick, OutboxRow,
+    Outgoing, Owner, Page, Parked, Pick, StaleJob, Store, Waiting, fault::Fault, rows,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::slo::{Bucket, Finished, Unit};
-use agentforge_message_id::{AgentId, JobId, Mission, ScheduleId};
+use agentforge_message_id::{AgentId, JobId, Mission, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool};
@@ -84,23 +84,34 @@ impl Store for PostgresStore {
         asked("read versions", read::versions(&self.pool, ids).await)
     }
 
-    async fn claim_due(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<Outgoing>, Error> {
-        asked("claim jobs", claims::claim_due(&self.pool, owner, now, until, limit).await)
-    }
-    async fn next_due(&self) -> Result<Option<Micros>, Error> {
-        asked("find the next due job", read::next_due(&self.pool).await)
-    }
-    async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
-        asked("release claims", claims::release(&self.pool, owner, ids).await)
-    }
-    async fn claim_outbox(
+    async fn claim_due_of(
         &self,
         owner: &Owner,
         now: Micros,
         until: Micros,
         limit: u32,
+        pick: &Pick,
+    ) -> Result<Vec<Outgoing>, Error> {
+        asked("claim jobs", claims::claim_due(&self.pool, owner, now, until, limit, pick).await)
+    }
+    async fn next_due_of(&self, pick: &Pick) -> Result<Option<Micros>, Error> {
+        asked("find the next due job", read::next_due(&self.pool, pick).await)
+    }
+    async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
+        asked("release claims", claims::release(&self.pool, owner, ids).await)
+    }
+    async fn claim_outbox_of(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+        pick: &OutboxPick,
     ) -> Result<Vec<OutboxRow>, Error> {
-        asked("claim the outbox", claims::claim_outbox(&self.pool, owner, now, until, limit).await)
+        asked("claim the outbox", claims::claim_outbox(&self.pool, owner, now, until, limit, pick).await)
+    }
+    async fn release_outbox(&self, owner: &Owner, seqs: &[i64]) -> Result<(), Error> {
+        asked("release claims on the outbox", claims::release_outbox(&self.pool, owner, seqs).await)
     }
     async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error> {
         asked("list messages put aside", parked::page(&self.pool, before, limit).await)
@@ -118,8 +129,14 @@ impl Store for PostgresStore {
         // Whose claims are orphaned, no replica can know: they run out.
         Ok(())
     }
-    async fn accepted_count(&self) -> Result<u64, Error> {
-        asked("count accepted jobs", read::accepted_count(&self.pool).await)
+    async fn queues(&self) -> Result<Vec<Queue>, Error> {
+        asked("find queues with jobs", read::lines(&self.pool).await.map(rows::queues_of))
+    }
+    async fn waiting(&self, now: Micros) -> Result<Waiting, Error> {
+        asked("count accepted jobs", read::waiting(&self.pool, now).await)
+    }
+    async fn newest_mark(&self) -> Result<Option<u64>, Error> {
+        asked("find the newest mark", read::newest_mark(&self.pool).await)
     }
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
         asked("measure the lanes", read::depths(&self.pool, now).await)

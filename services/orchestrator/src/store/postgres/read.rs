@@ -5,7 +5,10 @@ use super::readers::{self, Columns};
 use crate::model::{AttemptRecord, DeadLetter, Job, State};
 use crate::store::fault::Fault;
 use crate::store::rows::{self, attempt_columns, job_columns, letter_columns};
-use crate::store::{DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, SCAN_ROWS_MAX, StaleJob};
+use crate::store::{
+    CLAIMS_END_WITHIN_US, DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, Pick, SCAN_ROWS_MAX, StaleJob,
+    Waiting, lines_of_jobs,
+};
 use agentforge_message_id::{JobId, Mission, Queue};
 use agentforge_proto::time::Micros;
 use futures_util::TryStreamExt as _;
@@ -96,28 +99,48 @@ pub(super) async fn versions(pool: &PgPool, ids: &[JobId]) -> Result<Vec<(JobId,
     rows.iter().map(version).collect()
 }
 
-pub(super) async fn next_due(pool: &PgPool) -> Result<Option<Micros>, Fault> {
-    let at: Option<i64> =
-        query_scalar("SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL").fetch_one(pool).await?;
-    Ok(at.map(Micros))
+/// The queues with accepted jobs, and when the first of each may be claimed.
+pub(super) async fn lines(pool: &PgPool) -> Result<Vec<rows::Line>, Fault> {
+    let sql = concat!(
+        lines_of_jobs!(),
+        "SELECT queue, (SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL AND jobs.queue = lines.queue) \
+         FROM lines WHERE queue IS NOT NULL"
+    );
+    Ok(query_as(sql).fetch_all(pool).await?)
 }
 
-pub(super) async fn accepted_count(pool: &PgPool) -> Result<u64, Fault> {
-    let n: i64 = query_scalar("SELECT count(*) FROM jobs WHERE claimable_at IS NOT NULL").fetch_one(pool).await?;
-    Ok(n.unsigned_abs())
+pub(super) async fn next_due(pool: &PgPool, pick: &Pick) -> Result<Option<Micros>, Fault> {
+    Ok(rows::first_of(lines(pool).await?, pick))
 }
 
-/// Looks at every job that is accepted, queued or running: about 1 µs each.
+/// Counts in the index alone, but for what is claimed.
+pub(super) async fn waiting(pool: &PgPool, now: Micros) -> Result<Waiting, Fault> {
+    let sql = concat!(
+        lines_of_jobs!(),
+        "SELECT queue, \
+           (SELECT count(*) FROM jobs AS j WHERE j.queue = lines.queue AND j.claimable_at <= $1), \
+           (SELECT count(*) FROM jobs AS j WHERE j.queue = lines.queue AND j.claimable_at > $1 \
+              AND j.claimable_at <= $2 AND j.claim_owner IS NOT NULL), \
+           (SELECT count(*) FROM jobs AS j WHERE j.queue = lines.queue AND j.claimable_at > $1) \
+         FROM lines WHERE queue IS NOT NULL"
+    );
+    let until = now.0.saturating_add(CLAIMS_END_WITHIN_US);
+    rows::waiting(query_as(sql).bind(now.0).bind(until).fetch_all(pool).await?)
+}
+
+/// Looks at every job that is due, queued or running: about 1 µs each.
 pub(super) async fn depths(pool: &PgPool, now: Micros) -> Result<Vec<Depth>, Fault> {
-    let rows: Vec<(String, String, i64, i64)> = query_as(
+    let rows: Vec<(String, String, i64, i64)> = query_as(concat!(
+        lines_of_jobs!(),
         "SELECT mission, queue, count(*), min(since) FROM ( \
-           SELECT mission, queue, greatest(created_at, available_at) AS since FROM jobs \
-             WHERE claimable_at IS NOT NULL AND available_at <= $1 \
+           SELECT j.mission, j.queue, greatest(j.created_at, j.available_at) AS since FROM lines JOIN jobs AS j \
+             ON j.queue = lines.queue WHERE j.claimable_at <= $2 AND j.available_at <= $1 \
            UNION ALL \
            SELECT mission, queue, greatest(created_at, available_at) FROM jobs WHERE checked_at IS NOT NULL AND state = 2) AS waiting \
-         GROUP BY mission, queue LIMIT 1000",
-    )
+         GROUP BY mission, queue LIMIT 1000"
+    ))
     .bind(now.0)
+    .bind(now.0.saturating_add(CLAIMS_END_WITHIN_US))
     .fetch_all(pool)
     .await?;
     rows.into_iter()
@@ -130,6 +153,13 @@ pub(super) async fn depths(pool: &PgPool, now: Micros) -> Result<Vec<Depth>, Fau
             })
         })
         .collect()
+}
+
+/// Of the newest jobs: a mark of an old one that was retried late is no loss, the look goes back further then.
+pub(super) async fn newest_mark(pool: &PgPool) -> Result<Option<u64>, Fault> {
+    let sql = "SELECT max(stream_seq) FROM (SELECT stream_seq FROM jobs ORDER BY seq DESC LIMIT $1) AS newest";
+    let mark: Option<i64> = query_scalar(sql).bind(SCAN_ROWS_MAX).fetch_one(pool).await?;
+    Ok(mark.and_then(|mark| u64::try_from(mark).ok()))
 }
 
 pub(super) async fn past_deadline(pool: &PgPool, now: Micros, limit: u32) -> Result<Vec<JobId>, Fault> {

@@ -5,12 +5,12 @@
 
 use super::commit::push_id;
 use super::connection::Writer;
-use super::readers;
 use super::sql::{Args, Batch};
+use super::{read, readers};
 use crate::store::fault::Fault;
-use crate::store::rows::outgoing_columns;
-use crate::store::{OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX};
-use agentforge_message_id::JobId;
+use crate::store::rows::{self, outgoing_columns};
+use crate::store::{OutboxPick, OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX, Pick};
+use agentforge_message_id::{JobId, Queue};
 use agentforge_proto::time::Micros;
 use futures_util::TryStreamExt as _;
 use sqlx::Connection as _;
@@ -32,6 +32,10 @@ static RELEASE: LazyLock<Batch> = LazyLock::new(|| {
 static CLAIM_OUTBOX: LazyLock<Batch> =
     LazyLock::new(|| Batch::list("UPDATE outbox SET claim_owner = ?, claim_until = ? WHERE seq IN", ""));
 
+static RELEASE_OUTBOX: LazyLock<Batch> = LazyLock::new(|| {
+    Batch::list("UPDATE outbox SET claim_owner = NULL, claim_until = 0 WHERE claim_owner = ? AND seq IN", "")
+});
+
 static TOUCH: LazyLock<Batch> =
     LazyLock::new(|| Batch::list("UPDATE jobs SET checked_at = ? WHERE checked_at IS NOT NULL AND id IN", ""));
 
@@ -41,9 +45,23 @@ pub(super) async fn claim_due(
     now: Micros,
     until: Micros,
     limit: u32,
+    pick: &Pick,
 ) -> Result<Vec<Outgoing>, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    let mut due = due(&mut tx, now, limit).await?;
+    let lines = match pick {
+        Pick::Only(queue) => vec![queue.clone()],
+        Pick::AllBut(_) => rows::due_lines(read::lines(&mut *tx).await?, now, pick),
+    };
+    // Each queue has its part, so that a long one keeps no other waiting.
+    let (mut due, mut left) = (Vec::new(), lines.len());
+    for queue in &lines {
+        if due.len() >= limit as usize {
+            break;
+        }
+        let share = (limit.saturating_sub(due.len() as u32) / left.max(1) as u32).max(1);
+        due_of(&mut tx, queue, now, share, PAGE_BYTES_MAX / left, &mut due).await?;
+        left -= 1;
+    }
     let claim = |a: &mut Args| _ = a.text(&owner.0).push(until.0);
     CLAIM.execute_with(&mut tx, claim, &due, |a, o| _ = a.push(o.seq)).await?;
     tx.commit().await?;
@@ -55,21 +73,28 @@ pub(super) const DUE: &str = concat!(
     "SELECT ",
     outgoing_columns!(),
     " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq \
-     WHERE j.claimable_at <= ? ORDER BY j.claimable_at, j.seq LIMIT ?"
+     WHERE j.queue = ? AND j.claimable_at <= ? ORDER BY j.claimable_at, j.seq LIMIT ?"
 );
 
-async fn due(c: &mut SqliteConnection, now: Micros, limit: u32) -> Result<Vec<Outgoing>, Fault> {
-    let mut rows = query(DUE).bind(now.0).bind(limit).fetch(c);
-    let (mut due, mut bytes) = (Vec::new(), 0);
+async fn due_of(
+    c: &mut SqliteConnection,
+    queue: &Queue,
+    now: Micros,
+    limit: u32,
+    bytes_max: usize,
+    due: &mut Vec<Outgoing>,
+) -> Result<(), Fault> {
+    let mut rows = query(DUE).bind(queue.as_str()).bind(now.0).bind(limit).fetch(c);
+    let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
         let job = readers::outgoing(&row)?;
         bytes += job.args.len();
         due.push(job);
-        if bytes > PAGE_BYTES_MAX {
+        if bytes > bytes_max {
             break;
         }
     }
-    Ok(due)
+    Ok(())
 }
 
 pub(super) async fn release(w: &mut Writer, owner: &Owner, ids: &[JobId]) -> Result<(), Fault> {
@@ -84,18 +109,27 @@ pub(super) async fn claim_outbox(
     now: Micros,
     until: Micros,
     limit: u32,
+    pick: &OutboxPick,
 ) -> Result<Vec<OutboxRow>, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    let rows = query("SELECT seq, subject, msg_id, payload FROM outbox WHERE claim_until <= ? ORDER BY seq LIMIT ?")
-        .bind(now.0)
-        .bind(limit)
-        .fetch_all(&mut *tx)
-        .await?;
+    let (but, only) = rows::outbox_lines(pick);
+    let free = "SELECT seq, subject, msg_id, payload FROM outbox WHERE claim_until <= ?1 \
+        AND (?3 IS NULL OR CASE WHEN substr(subject, 1, 18) = 'agentforge.events.' THEN 'agentforge.events.' \
+               ELSE subject END NOT IN (SELECT value FROM json_each(?3))) \
+        AND (?4 IS NULL OR subject = ?4 OR ?4 = 'agentforge.events.' AND substr(subject, 1, 18) = ?4) \
+        ORDER BY seq LIMIT ?2";
+    let rows = query(free).bind(now.0).bind(limit).bind(but).bind(only).fetch_all(&mut *tx).await?;
     let rows: Vec<OutboxRow> = rows.iter().map(readers::outbox_row).collect::<Result<_, _>>()?;
     let claim = |a: &mut Args| _ = a.text(&owner.0).push(until.0);
     CLAIM_OUTBOX.execute_with(&mut tx, claim, &rows, |a, r| _ = a.push(r.seq)).await?;
     tx.commit().await?;
     Ok(rows)
+}
+
+pub(super) async fn release_outbox(w: &mut Writer, owner: &Owner, seqs: &[i64]) -> Result<(), Fault> {
+    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
+    RELEASE_OUTBOX.execute_with(&mut tx, |a| _ = a.text(&owner.0), seqs, |a, seq| _ = a.push(*seq)).await?;
+    Ok(tx.commit().await?)
 }
 
 /// The file belongs to this process alone: what others claimed, they claimed before they ended.

@@ -22,12 +22,12 @@ mod tests;
 pub(super) use backup::{backup, restore};
 
 use super::{
-    CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxRow, Outgoing, Owner,
-    Page, Parked, StaleJob, Store, fault::Fault,
+    CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxPick, OutboxRow,
+    Outgoing, Owner, Page, Parked, Pick, StaleJob, Store, Waiting, fault::Fault, rows,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::slo::{Bucket, Finished, Unit};
-use agentforge_message_id::{AgentId, JobId, Mission, ScheduleId};
+use agentforge_message_id::{AgentId, JobId, Mission, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
 use connection::Connections;
@@ -102,29 +102,42 @@ impl Store for SqliteStore {
         Self::asked("read versions", read::versions(&self.connections.readers, ids).await)
     }
 
-    async fn claim_due(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<Outgoing>, Error> {
+    async fn claim_due_of(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+        pick: &Pick,
+    ) -> Result<Vec<Outgoing>, Error> {
         let mut w = self.connections.writer().await?;
-        let done = claims::claim_due(&mut w, owner, now, until, limit).await;
+        let done = claims::claim_due(&mut w, owner, now, until, limit, pick).await;
         w.settle("claim jobs", done)
     }
-    async fn next_due(&self) -> Result<Option<Micros>, Error> {
-        Self::asked("find the next due job", read::next_due(&self.connections.readers).await)
+    async fn next_due_of(&self, pick: &Pick) -> Result<Option<Micros>, Error> {
+        Self::asked("find the next due job", read::next_due(&self.connections.readers, pick).await)
     }
     async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
         let mut w = self.connections.writer().await?;
         let done = claims::release(&mut w, owner, ids).await;
         w.settle("release claims", done)
     }
-    async fn claim_outbox(
+    async fn claim_outbox_of(
         &self,
         owner: &Owner,
         now: Micros,
         until: Micros,
         limit: u32,
+        pick: &OutboxPick,
     ) -> Result<Vec<OutboxRow>, Error> {
         let mut w = self.connections.writer().await?;
-        let done = claims::claim_outbox(&mut w, owner, now, until, limit).await;
+        let done = claims::claim_outbox(&mut w, owner, now, until, limit, pick).await;
         w.settle("claim the outbox", done)
+    }
+    async fn release_outbox(&self, owner: &Owner, seqs: &[i64]) -> Result<(), Error> {
+        let mut w = self.connections.writer().await?;
+        let done = claims::release_outbox(&mut w, owner, seqs).await;
+        w.settle("release claims on the outbox", done)
     }
     async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error> {
         Self::asked("list messages put aside", parked::page(&self.connections.readers, before, limit).await)
@@ -147,8 +160,15 @@ impl Store for SqliteStore {
         let done = claims::release_orphans(&mut w, owner).await;
         w.settle("release orphaned claims", done)
     }
-    async fn accepted_count(&self) -> Result<u64, Error> {
-        Self::asked("count accepted jobs", read::accepted_count(&self.connections.readers).await)
+    async fn queues(&self) -> Result<Vec<Queue>, Error> {
+        let lines = read::lines(&self.connections.readers).await.map(rows::queues_of);
+        Self::asked("find queues with jobs", lines)
+    }
+    async fn waiting(&self, now: Micros) -> Result<Waiting, Error> {
+        Self::asked("count accepted jobs", read::waiting(&self.connections.readers, now).await)
+    }
+    async fn newest_mark(&self) -> Result<Option<u64>, Error> {
+        Self::asked("find the newest mark", read::newest_mark(&self.connections.readers).await)
     }
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
         Self::asked("measure the lanes", read::depths(&self.connections.readers, now).await)

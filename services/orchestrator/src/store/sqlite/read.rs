@@ -6,11 +6,14 @@ use super::sql::Batch;
 use crate::model::{AttemptRecord, DeadLetter, Job, State};
 use crate::store::fault::Fault;
 use crate::store::rows::{self, attempt_columns, job_columns, letter_columns};
-use crate::store::{DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, SCAN_ROWS_MAX, StaleJob};
+use crate::store::{
+    CLAIMS_END_WITHIN_US, DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, Pick, SCAN_ROWS_MAX, StaleJob,
+    Waiting, lines_of_jobs,
+};
 use agentforge_message_id::{JobId, Mission, Queue};
 use agentforge_proto::time::Micros;
 use futures_util::TryStreamExt as _;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::sqlite::{SqliteExecutor, SqlitePool, SqliteRow};
 use sqlx::{query, query_as, query_scalar};
 use std::sync::LazyLock;
 
@@ -103,30 +106,51 @@ pub(super) async fn versions(pool: &SqlitePool, ids: &[JobId]) -> Result<Vec<(Jo
     rows.iter().map(version).collect()
 }
 
-pub(super) const NEXT_DUE: &str = "SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL";
+pub(super) const LINES: &str = concat!(
+    lines_of_jobs!(),
+    "SELECT queue, (SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL AND jobs.queue = lines.queue) \
+     FROM lines WHERE queue IS NOT NULL"
+);
 
-pub(super) async fn next_due(pool: &SqlitePool) -> Result<Option<Micros>, Fault> {
-    let at: Option<i64> = query_scalar(NEXT_DUE).fetch_one(pool).await?;
-    Ok(at.map(Micros))
+/// The queues with accepted jobs, and when the first of each may be claimed.
+pub(super) async fn lines(c: impl SqliteExecutor<'_>) -> Result<Vec<rows::Line>, Fault> {
+    Ok(query_as(LINES).fetch_all(c).await?)
 }
 
-pub(super) const ACCEPTED: &str = "SELECT count(*) FROM jobs WHERE claimable_at IS NOT NULL";
-
-pub(super) async fn accepted_count(pool: &SqlitePool) -> Result<u64, Fault> {
-    let n: i64 = query_scalar(ACCEPTED).fetch_one(pool).await?;
-    Ok(n.unsigned_abs())
+pub(super) async fn next_due(pool: &SqlitePool, pick: &Pick) -> Result<Option<Micros>, Fault> {
+    Ok(rows::first_of(lines(pool).await?, pick))
 }
 
-pub(super) const DEPTHS: &str = "SELECT mission, queue, count(*), min(since) FROM ( \
-       SELECT mission, queue, max(created_at, available_at) AS since FROM jobs \
-         WHERE claimable_at IS NOT NULL AND available_at <= ?1 \
+pub(super) const WAITING: &str = concat!(
+    lines_of_jobs!(),
+    "SELECT queue, \
+       (SELECT count(*) FROM jobs AS j WHERE j.queue = lines.queue AND j.claimable_at <= ?1), \
+       (SELECT count(*) FROM jobs AS j WHERE j.queue = lines.queue AND j.claimable_at > ?1 \
+          AND j.claimable_at <= ?2 AND j.claim_owner IS NOT NULL), \
+       (SELECT count(*) FROM jobs AS j WHERE j.queue = lines.queue AND j.claimable_at > ?1) \
+     FROM lines WHERE queue IS NOT NULL"
+);
+
+/// Counts in the index alone but for what is claimed: a million jobs take some 30 ms.
+pub(super) async fn waiting(pool: &SqlitePool, now: Micros) -> Result<Waiting, Fault> {
+    let until = now.0.saturating_add(CLAIMS_END_WITHIN_US);
+    rows::waiting(query_as(WAITING).bind(now.0).bind(until).fetch_all(pool).await?)
+}
+
+pub(super) const DEPTHS: &str = concat!(
+    lines_of_jobs!(),
+    "SELECT mission, queue, count(*), min(since) FROM ( \
+       SELECT j.mission, j.queue, max(j.created_at, j.available_at) AS since FROM lines JOIN jobs AS j \
+         ON j.queue = lines.queue WHERE j.claimable_at <= ?2 AND j.available_at <= ?1 \
        UNION ALL \
        SELECT mission, queue, max(created_at, available_at) FROM jobs WHERE checked_at IS NOT NULL AND state = 2) \
-     GROUP BY mission, queue LIMIT 1000";
+     GROUP BY mission, queue LIMIT 1000"
+);
 
-/// Looks at every job that is accepted, queued or running: about 1 µs each, on a reading connection.
+/// Looks at every job that is due, queued or running: about 1 µs each, on a reading connection.
 pub(super) async fn depths(pool: &SqlitePool, now: Micros) -> Result<Vec<Depth>, Fault> {
-    let rows: Vec<(String, String, i64, i64)> = query_as(DEPTHS).bind(now.0).fetch_all(pool).await?;
+    let rows: Vec<(String, String, i64, i64)> =
+        query_as(DEPTHS).bind(now.0).bind(now.0.saturating_add(CLAIMS_END_WITHIN_US)).fetch_all(pool).await?;
     rows.into_iter()
         .map(|(mission, queue, pending, oldest)| {
             Ok(Depth {
@@ -137,6 +161,13 @@ pub(super) async fn depths(pool: &SqlitePool, now: Micros) -> Result<Vec<Depth>,
             })
         })
         .collect()
+}
+
+/// Of the newest jobs: a mark of an old one that was retried late is no loss, the look goes back further then.
+pub(super) async fn newest_mark(pool: &SqlitePool) -> Result<Option<u64>, Fault> {
+    let sql = "SELECT max(stream_seq) FROM (SELECT stream_seq FROM jobs ORDER BY seq DESC LIMIT ?) AS newest";
+    let mark: Option<i64> = query_scalar(sql).bind(SCAN_ROWS_MAX).fetch_one(pool).await?;
+    Ok(mark.and_then(|mark| u64::try_from(mark).ok()))
 }
 
 pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE expires_at <= ? ORDER BY expires_at LIMIT ?";

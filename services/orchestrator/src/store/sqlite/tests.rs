@@ -101,13 +101,15 @@ async fn statements_that_run_often_use_their_index() {
     let (store, file) = opened(dir.path()).await;
     let mut c = options(&file).connect().await.unwrap();
     let plans = [
-        (claims::DUE, "SEARCH j USING INDEX jobs_claimable (claimable_at<?)"),
+        (claims::DUE, "SEARCH j USING INDEX jobs_due (queue=? AND claimable_at<?)"),
         (claims::FINISHED, "SEARCH jobs USING COVERING INDEX jobs_finished (finished_at<?)"),
-        (read::NEXT_DUE, "jobs_claimable"),
-        (read::ACCEPTED, "SEARCH jobs USING COVERING INDEX jobs_claimable (claimable_at>?)"),
+        (read::LINES, "SEARCH jobs USING COVERING INDEX jobs_due (queue>?)"),
+        (read::LINES, "SEARCH jobs USING COVERING INDEX jobs_due (queue=?"),
+        (read::WAITING, "SEARCH j USING COVERING INDEX jobs_due (queue=? AND claimable_at<?)"),
+        (read::WAITING, "SEARCH j USING COVERING INDEX jobs_due (queue=? AND claimable_at>?)"),
         (read::EXPIRED, "SEARCH jobs USING INDEX jobs_expiring (expires_at<?)"),
         (read::STALE, "SEARCH jobs USING INDEX jobs_checked (checked_at<?)"),
-        (read::DEPTHS, "jobs_claimable"),
+        (read::DEPTHS, "SEARCH j USING INDEX jobs_due (queue=? AND claimable_at<?)"),
         (read::DEPTHS, "jobs_checked"),
         (read::JOBS, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
         (statements::TAKEN_KEYS.largest(), "SEARCH j USING INDEX jobs_by_key (mission=? AND idempotency_key=?)"),

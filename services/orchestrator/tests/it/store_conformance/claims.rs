@@ -1,12 +1,15 @@
 //! Claims: nobody publishes what another publishes, and nothing is forgotten.
 
 use super::world::*;
+use agentforge_message_id::{JobId, Queue};
 use agentforge_orchestrator::model::{DeadReason, JobError, NewJob, State};
-use agentforge_orchestrator::store::{Group, Owner, PAGE_BYTES_MAX, PARKED_MAX, Park, Submit};
+use agentforge_orchestrator::store::{
+    Group, OutboxPick, Owner, PAGE_BYTES_MAX, PARKED_MAX, Park, Pick, Submit, Waiting,
+};
 use agentforge_orchestrator::transition::{Change, Ignored};
 use agentforge_proto::bus::ErrorClass;
 use agentforge_proto::time::Micros;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub async fn due_jobs_are_claimed_once_in_order(w: &World) {
@@ -251,4 +254,98 @@ pub async fn a_refused_attempt_ends_its_job_with_a_letter(w: &World) {
     assert_eq!(w.claim(31, 10).await.len(), 1);
     w.change(32, id, queued(2, 32)).await.unwrap();
     assert_eq!(w.change(33, id, refused(2)).await.unwrap_err(), Ignored::Passed);
+}
+
+/// A queue that cannot leave is passed over, however much of it lies before the others.
+pub async fn queues_are_claimed_apart(w: &World) {
+    let of = |queue: &str| NewJob { queue: Queue::new(queue).unwrap(), ..job(10) };
+    let mut ids = HashMap::<&str, Vec<JobId>>::new();
+    for queue in ["bulk", "bulk", "bulk", "default", "a", "z-last", "bulk", "default"] {
+        let id = w.submit(10, of(queue)).await.job.id;
+        ids.entry(queue).or_default().push(id);
+    }
+    let claim = |now, limit, pick: Pick| {
+        let (store, owner) = (Arc::clone(&w.store), w.owner.clone());
+        async move {
+            let due = store.claim_due_of(&owner, Micros(now), Micros(now + CLAIM), limit, &pick).await.unwrap();
+            due.into_iter().map(|o| o.id).collect::<Vec<_>>()
+        }
+    };
+    let queue = |q: &str| Queue::new(q).unwrap();
+    let held = Pick::AllBut(vec![queue("bulk"), queue("a")]);
+    assert_eq!(w.store.next_due_of(&held).await.unwrap(), Some(Micros(10)));
+    let mut got = claim(20, 100, held.clone()).await;
+    got.sort_unstable();
+    let mut wanted = [ids["default"].clone(), ids["z-last"].clone()].concat();
+    wanted.sort_unstable();
+    assert_eq!(got, wanted);
+    assert!(claim(20, 100, held.clone()).await.is_empty());
+    assert_eq!(w.store.next_due_of(&held).await.unwrap(), Some(Micros(20 + CLAIM)));
+    // One message of a held queue, the first.
+    assert_eq!(claim(20, 1, Pick::Only(queue("bulk"))).await, ids["bulk"][..1]);
+    assert!(claim(20, 1, Pick::Only(queue("nobody"))).await.is_empty());
+    // Each queue has its part of a claim that is too small for all.
+    let mut parts = vec![];
+    for _ in 0..4 {
+        parts.extend(claim(20, 2, Pick::default()).await);
+    }
+    assert_eq!(parts.len(), 4);
+    assert_eq!(parts.iter().filter(|id| ids["a"].contains(id)).count(), 1);
+}
+
+/// What is due is told from what is for later, by queue, wherever it is claimed.
+pub async fn what_waits_is_counted_by_queue(w: &World) {
+    assert_eq!(w.store.waiting(Micros(10)).await.unwrap(), Waiting::default());
+    let of = |queue: &str, run_at| NewJob { queue: Queue::new(queue).unwrap(), run_at, ..job(10) };
+    for _ in 0..3 {
+        w.submit(10, of("bulk", None)).await;
+    }
+    for at in [11, 1_000, 40_000_000, 90_000_000_000] {
+        w.submit(10, of("default", Some(Micros(at)))).await;
+    }
+    w.submit(10, of("later", Some(Micros(90_000_000_000)))).await;
+    let counts = |waiting: Waiting| {
+        let due: Vec<(String, u64)> =
+            waiting.due.into_iter().filter(|(_, n)| *n > 0).map(|(q, n)| (q.to_string(), n)).collect();
+        (due, waiting.later)
+    };
+    assert_eq!(counts(w.store.waiting(Micros(10)).await.unwrap()), (vec![("bulk".into(), 3)], 5));
+    assert_eq!(w.claim(20, 2).await.len(), 2);
+    let due = vec![("bulk".to_owned(), 3), ("default".to_owned(), 1)];
+    assert_eq!(counts(w.store.waiting(Micros(20)).await.unwrap()), (due, 4));
+    assert_eq!(w.store.accepted_count().await.unwrap(), 8);
+    let mut queues: Vec<String> = w.store.queues().await.unwrap().iter().map(ToString::to_string).collect();
+    queues.sort();
+    assert_eq!(queues, ["bulk", "default", "later"]);
+    // What measures the lanes looks at what is due alone.
+    let depths = w.store.depths(Micros(20)).await.unwrap();
+    let mut depths: Vec<_> = depths.iter().map(|d| (d.queue.to_string(), d.pending)).collect();
+    depths.sort();
+    assert_eq!(depths, [("bulk".to_owned(), 3), ("default".to_owned(), 1)]);
+}
+
+/// Events are one line, each queue's dead letters another; a held one is passed over.
+pub async fn lines_of_the_outbox_are_claimed_apart(w: &World) {
+    let id = w.job_in(10, State::Running).await;
+    w.commit(20, Group { changes: vec![(id, finished(id, 1, failure(ErrorClass::Runtime)))], ..Group::default() })
+        .await;
+    let now = 20 + CLAIM;
+    let claim = |pick: OutboxPick| {
+        let (store, owner) = (Arc::clone(&w.store), w.owner.clone());
+        async move {
+            let rows = store.claim_outbox_of(&owner, Micros(now), Micros(now + CLAIM), 10, &pick).await.unwrap();
+            rows.into_iter().map(|r| (r.seq, r.subject)).collect::<Vec<_>>()
+        }
+    };
+    let (events, letters) = ("agentforge.events.".to_owned(), "swarm.dlq.dev.default".to_owned());
+    let dead = claim(OutboxPick::AllBut(vec![events.clone()])).await;
+    assert_eq!(dead.iter().map(|(_, subject)| subject).collect::<Vec<_>>(), [&letters]);
+    w.store.release_outbox(&Owner("another".into()), &[dead[0].0]).await.unwrap();
+    assert!(claim(OutboxPick::Only(letters.clone())).await.is_empty(), "only one's own claims");
+    w.store.release_outbox(&w.owner, &[dead[0].0]).await.unwrap();
+    assert_eq!(claim(OutboxPick::Only(letters.clone())).await, dead);
+    let told = claim(OutboxPick::AllBut(vec![letters])).await;
+    assert_eq!(told.len(), 4);
+    w.store.release_outbox(&w.owner, &told.iter().map(|(seq, _)| *seq).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(claim(OutboxPick::Only(events)).await, told);
 }

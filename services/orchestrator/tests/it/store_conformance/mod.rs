@@ -67,6 +67,9 @@ conformance! {
         the_outbox_is_claimed_in_order_and_emptied_by_pubacks,
         concurrent_relays_send_each_message_once,
         the_next_due_moment_counts_claims_and_the_future,
+        queues_are_claimed_apart,
+        what_waits_is_counted_by_queue,
+        lines_of_the_outbox_are_claimed_apart,
         parked_messages_are_kept_apart_and_come_back,
         parked_messages_are_bounded,
         a_refused_attempt_ends_its_job_with_a_letter;

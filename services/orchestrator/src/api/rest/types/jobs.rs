@@ -77,6 +77,8 @@ pub struct JobView {
     trace_id: Option<String>,
     /// Rises with each change.
     version: i64,
+    /// Of an open job: what is wrong with where it waits, such as that no worker serves its queue.
+    warning: Option<String>,
 }
 
 impl TryFrom<Job> for JobView {
@@ -111,6 +113,7 @@ impl TryFrom<Job> for JobView {
             schedule_id: j.schedule_id.map(|id| id.to_string()),
             trace_id: j.traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
             version: j.version,
+            warning: j.warning,
         })
     }
 }

@@ -9,3 +9,7 @@ CREATE TABLE outbox_parked (
     reason     TEXT    NOT NULL,
     payload    BLOB    NOT NULL
 ) STRICT;
+
+-- Jobs are claimed queue by queue, so that one that cannot leave is passed over without a look at its rows.
+DROP INDEX jobs_claimable;
+CREATE INDEX jobs_due ON jobs (queue, claimable_at, seq) WHERE claimable_at IS NOT NULL;

@@ -1,0 +1,110 @@
+//! What the relay and the committer tell each other: whether something new may go by memory, or must not overtake
+//! what lies in SQL; and which lines cannot leave.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+/// What one lane of the relay and the committer tell each other about the lane's backlog in SQL.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// Rises when something due is stored without a claim.
+    unclaimed: AtomicU64,
+    /// The value of `unclaimed` at the last scan that found nothing more.
+    scanned: AtomicU64,
+    /// What the lane holds in memory, or is on its way there.
+    held: AtomicUsize,
+    /// Whether the lane can publish at all.
+    open: AtomicBool,
+    /// Lines that cannot leave, with the reason.
+    closed: RwLock<HashMap<Box<str>, &'static str>>,
+}
+
+impl Backlog {
+    /// Items a lane may hold in memory, the group that crosses the bound not counted.
+    pub(super) const HELD_MAX: usize = 8_192;
+
+    /// Whether something new may be handed over in memory without overtaking what lies in SQL.
+    pub(super) fn may_claim(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+            && self.scanned.load(Ordering::Acquire) == self.generation()
+            && self.held.load(Ordering::Relaxed) < Self::HELD_MAX
+    }
+
+    fn closed(&self) -> RwLockReadGuard<'_, HashMap<Box<str>, &'static str>> {
+        self.closed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why a line cannot leave; `None` when it can, as far as is known.
+    pub(crate) fn reason(&self, line: &str) -> Option<&'static str> {
+        self.closed().get(line).copied()
+    }
+
+    /// How many lines cannot leave, and one of them with its reason.
+    pub(crate) fn any_closed(&self) -> Option<(usize, String, &'static str)> {
+        let closed = self.closed();
+        closed.iter().min().map(|(line, reason)| (closed.len(), line.to_string(), *reason))
+    }
+
+    /// Whether the lane publishes at all.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// A line cannot leave: nothing of it is handed over.
+    pub(crate) fn close(&self, line: &str, reason: &'static str) {
+        self.closed.write().unwrap_or_else(PoisonError::into_inner).insert(line.into(), reason);
+    }
+
+    /// It can again. What of it lies in SQL goes first.
+    pub(crate) fn reopen(&self, line: &str) {
+        let mut closed = self.closed.write().unwrap_or_else(PoisonError::into_inner);
+        closed.remove(line);
+        self.note_unclaimed();
+    }
+
+    /// Something of a line lies in SQL without a claim. While the line is closed that is no news: the store is
+    /// asked when it opens.
+    pub(super) fn note_unclaimed_of(&self, line: &str) -> bool {
+        let closed = self.closed();
+        let is_news = !closed.contains_key(line);
+        if is_news {
+            self.note_unclaimed();
+        }
+        is_news
+    }
+
+    /// Something due lies in SQL without a claim.
+    pub(crate) fn note_unclaimed(&self) {
+        self.unclaimed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// To be read before a scan, and told to [`Self::note_scanned`] when it found nothing more.
+    pub(crate) fn generation(&self) -> u64 {
+        self.unclaimed.load(Ordering::Acquire)
+    }
+
+    /// A scan that began at `generation` found nothing more.
+    pub(crate) fn note_scanned(&self, generation: u64) {
+        self.scanned.store(generation, Ordering::Release);
+    }
+
+    /// `n` items are in memory.
+    pub(crate) fn hold(&self, n: usize) {
+        self.held.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// `n` items left memory, by publish or release.
+    pub(crate) fn let_go(&self, n: usize) {
+        self.held.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// Whether the lane publishes now; nothing is handed over while it does not.
+    pub(crate) fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Release);
+        if !open {
+            // Whatever is stored from now on has no claim: ask there before handing over again.
+            self.note_unclaimed();
+        }
+    }
+}

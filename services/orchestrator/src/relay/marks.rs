@@ -1,0 +1,103 @@
+//! Marks that the last process did not come to write, made from the stream itself: what stands there was published.
+//!
+//! The stream remembers a message's id for a while only; published once more after that, a job that still waits for
+//! its worker would be in the queue twice. So the newest messages are looked at before anything is published.
+
+use crate::app::App;
+use crate::transition::Change;
+use agentforge_jetstream::{Nats, subjects};
+use agentforge_message_id::{Attempt, JobId};
+use agentforge_proto::time::Micros;
+use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+/// Publishes that may be unmarked at once: in flight, waiting for their commit, and in it; rounded up. As far as
+/// that the look goes back behind the newest mark.
+const UNMARKED_MAX: u64 = 8_192;
+/// Messages looked at, at most, where there is no mark to begin at.
+const LOOKED_AT_MAX: u64 = 4 * UNMARKED_MAX;
+/// Looks under way at once.
+const LOOKS: usize = 64;
+/// Marks of one commit.
+const CHUNK: usize = 256;
+
+/// Marks the jobs that are accepted in the database and stand in `swarm_jobs`; says how many.
+pub(super) async fn make(app: &App, nats: &Nats) -> Result<usize, String> {
+    let waiting = app.store().waiting(Micros::now()).await.map_err(|e| e.to_string())?;
+    if waiting.due.iter().all(|(_, n)| *n == 0) {
+        return Ok(0);
+    }
+    let stream = nats.jetstream().get_stream(subjects::STREAM_JOBS).await.map_err(|e| e.to_string())?;
+    let state = &stream.cached_info().state;
+    let newest_mark = app.store().newest_mark().await.map_err(|e| e.to_string())?;
+    let Some(first) = begin(state.first_sequence, state.last_sequence, newest_mark) else { return Ok(0) };
+    let looks = stream::iter(first..=state.last_sequence).map(|seq| look(&stream, seq)).buffered(LOOKS);
+    let found: Vec<_> = looks.try_filter_map(async |found| Ok(found)).try_collect().await?;
+    let mut made = 0;
+    for chunk in found.chunks(CHUNK) {
+        let at = Micros::now();
+        let mark = |(job, attempt, stream_seq): &(JobId, Attempt, i64)| {
+            (*job, Change::Queued { attempt: *attempt, stream_seq: *stream_seq, at })
+        };
+        let marks = app.apply_reports(chunk.iter().map(mark).collect(), vec![]).await.map_err(|e| e.to_string())?;
+        made += marks.iter().filter(|mark| mark.is_ok()).count();
+    }
+    Ok(made)
+}
+
+/// The first message to look at; `None` where there is none.
+fn begin(first: u64, last: u64, newest_mark: Option<u64>) -> Option<u64> {
+    // A mark beyond the end is of a stream that is gone.
+    let marked = newest_mark.filter(|mark| *mark <= last);
+    let from = match marked {
+        Some(mark) => (mark + 1).saturating_sub(UNMARKED_MAX),
+        None => (last + 1).saturating_sub(LOOKED_AT_MAX),
+    };
+    let from = from.max(first).max((last + 1).saturating_sub(LOOKED_AT_MAX)).max(1);
+    (from <= last).then_some(from)
+}
+
+async fn look(stream: &Stream, seq: u64) -> Result<Option<(JobId, Attempt, i64)>, String> {
+    let message = match stream.direct_get(seq).await {
+        Ok(message) => message,
+        Err(e) if e.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e.to_string()),
+    };
+    let id = message.headers.get(NATS_MESSAGE_ID).map(|v| v.as_str()).unwrap_or_default();
+    Ok(read(id).zip(i64::try_from(seq).ok()).map(|((job, attempt), seq)| (job, attempt, seq)))
+}
+
+/// Job and attempt of `<job>:<attempt>` or `<job>:<attempt>:r<n>`.
+fn read(id: &str) -> Option<(JobId, Attempt)> {
+    let mut parts = id.split(':');
+    let job = parts.next()?.parse().ok()?;
+    let attempt = Attempt::new(parts.next()?.parse().ok()?)?;
+    parts.next().is_none_or(|rest| rest.starts_with('r')).then_some((job, attempt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_attempts_are_read_and_no_others() {
+        let job = JobId::generate();
+        assert_eq!(read(&format!("{job}:3")), Some((job, Attempt::new(3).unwrap())));
+        assert_eq!(read(&format!("{job}:1:r2")), Some((job, Attempt::FIRST)));
+        for other in ["", "x", "x:1", &job.to_string(), &format!("{job}:0"), &format!("{job}:1:2:started")] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_look_goes_as_far_back_as_marks_may_be_missing() {
+        assert_eq!(begin(1, 0, None), None);
+        assert_eq!(begin(5, 10, None), Some(5));
+        assert_eq!(begin(1, 100_000, None), Some(100_001 - LOOKED_AT_MAX));
+        assert_eq!(begin(1, 20_000, Some(19_000)), Some(19_001 - UNMARKED_MAX));
+        assert_eq!(begin(19_500, 20_000, Some(19_000)), Some(19_500));
+        assert_eq!(begin(1, 50, Some(1_000_000)), Some(1), "the stream was made anew");
+        assert_eq!(begin(1, 1_000_000, Some(3)), Some(1_000_001 - LOOKED_AT_MAX), "bounded");
+    }
+}

@@ -1,0 +1,301 @@
+//! Room in `swarm_jobs`, by queue: a queue may use as much of the stream as it leaves free.
+//!
+//! All queues share one stream. One whose jobs nobody takes would fill it and stop all others; so it waits once its
+//! share is used: half of the stream alone, a third each of two, and what is left stays free for those that move.
+//! The server tells messages by subject and bytes in all; what a queue's messages weigh is known from what was sent
+//! and set against that. Where nothing is known, the server's own limit is the only one.
+
+use agentforge_jetstream::{Nats, StreamUse, subjects};
+use agentforge_message_id::{Mission, Queue};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How often the server is asked while a queue waits or the stream is used by more than an eighth.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often it is asked else.
+const LOOK_SELDOM: Duration = Duration::from_secs(2);
+/// Queues that are kept count of; beyond it the server's limit is the only one.
+const QUEUES_MAX: usize = 4_096;
+
+/// What a message may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Leave.
+    Fits,
+    /// Wait: its queue uses so many bytes, and no more are left free.
+    Waits {
+        /// Used by the queue.
+        used: u64,
+        /// The stream's max_bytes.
+        max: u64,
+    },
+    /// Never leave: the stream is smaller.
+    Never {
+        /// The stream's max_bytes.
+        max: u64,
+    },
+}
+
+/// What is known of the room in the stream. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Room(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The stream's size, once it is known and bounded.
+    max: Option<u64>,
+    /// In use at the last look.
+    used: u64,
+    /// Sent since, by all queues together.
+    unseen: u64,
+    queues: HashMap<Box<str>, Line>,
+    /// A queue was told to wait since the last look.
+    is_wanted: bool,
+}
+
+/// One queue.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    /// In use at the last look, as reckoned.
+    at_look: u64,
+    /// Messages at the last look.
+    messages: u64,
+    /// Sent by this process, ever.
+    sent: u64,
+    /// Of those, known to be stored.
+    stored: u64,
+    /// Of those, in `at_look`.
+    seen: u64,
+    /// Mean size of a message, as sent lately.
+    mean: f64,
+}
+
+impl Line {
+    fn used(&self) -> u64 {
+        self.at_look + self.unseen()
+    }
+    fn unseen(&self) -> u64 {
+        self.sent.saturating_sub(self.seen)
+    }
+}
+
+impl Room {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes room for a message that is about to be sent.
+    pub fn take(&self, queue: &str, bytes: u64) -> Verdict {
+        let mut known = self.known();
+        if let Some(max) = known.max {
+            if bytes > max {
+                return Verdict::Never { max };
+            }
+            let free = max.saturating_sub(known.used).saturating_sub(known.unseen);
+            let used = known.queues.get(queue).map_or(0, Line::used);
+            if bytes > free || used > free {
+                known.is_wanted = true;
+                return Verdict::Waits { used, max };
+            }
+        }
+        if known.queues.len() >= QUEUES_MAX && !known.queues.contains_key(queue) {
+            return Verdict::Fits;
+        }
+        let line = match known.queues.get_mut(queue) {
+            Some(line) => line,
+            None => known.queues.entry(queue.into()).or_default(),
+        };
+        line.sent += bytes;
+        line.mean = if line.mean == 0.0 { bytes as f64 } else { line.mean + (bytes as f64 - line.mean) / 16.0 };
+        known.unseen += bytes;
+        Verdict::Fits
+    }
+
+    /// It was not sent after all.
+    pub fn give(&self, queue: &str, bytes: u64) {
+        let mut known = self.known();
+        if let Some(line) = known.queues.get_mut(queue) {
+            line.sent = line.sent.saturating_sub(bytes).max(line.stored);
+            known.unseen = known.unseen.saturating_sub(bytes);
+        }
+    }
+
+    /// The stream has it.
+    pub fn stored(&self, queue: &str, bytes: u64) {
+        if let Some(line) = self.known().queues.get_mut(queue) {
+            line.stored += bytes;
+        }
+    }
+
+    /// The queues that had messages in the stream at the last look.
+    pub fn queues(&self) -> Vec<Queue> {
+        let known = self.known();
+        let used = known.queues.iter().filter(|(_, line)| line.messages > 0);
+        used.filter_map(|(queue, _)| Queue::new(&**queue).ok()).collect()
+    }
+
+    /// What was stored when the server was asked; to be told with its answer.
+    fn begin_look(&self) -> HashMap<Box<str>, u64> {
+        self.known().queues.iter().map(|(queue, line)| (queue.clone(), line.stored)).collect()
+    }
+
+    /// Takes the server's answer. Subjects of other missions weigh as an average message does.
+    fn end_look(&self, stored: &HashMap<Box<str>, u64>, found: &StreamUse, prefix: &str) {
+        let mut guard = self.known();
+        let known: &mut Known = &mut guard;
+        known.max = found.max_bytes;
+        known.used = found.bytes;
+        let average = if found.messages == 0 { 0.0 } else { found.bytes as f64 / found.messages as f64 };
+        let mean_of = |known: &Known, queue: &str| {
+            known.queues.get(queue).map(|line| line.mean).filter(|mean| *mean > 0.0).unwrap_or(average)
+        };
+        let weight = |known: &Known, subject: &str, n: u64| {
+            subject.strip_prefix(prefix).map_or(average, |queue| mean_of(known, queue)) * n as f64
+        };
+        let all: f64 = found.subjects.iter().map(|(subject, n)| weight(known, subject, *n)).sum();
+        let scale = if all > 0.0 { found.bytes as f64 / all } else { 0.0 };
+        for (queue, line) in &mut known.queues {
+            (line.at_look, line.messages) = (0, 0);
+            line.seen = stored.get(queue).copied().unwrap_or(line.seen).max(line.seen);
+        }
+        for (subject, n) in &found.subjects {
+            let Some(queue) = subject.strip_prefix(prefix) else { continue };
+            let bytes = (weight(known, subject, *n) * scale) as u64;
+            if known.queues.len() < QUEUES_MAX || known.queues.contains_key(queue) {
+                let line = known.queues.entry(queue.into()).or_default();
+                (line.at_look, line.messages) = (bytes, *n);
+            }
+        }
+        // Queues of which nothing is stored or under way are forgotten, but for their weight while there are few.
+        if known.queues.len() > QUEUES_MAX / 2 {
+            known.queues.retain(|_, line| line.used() > 0);
+        }
+        known.unseen = known.queues.values().map(Line::unseen).sum();
+        known.is_wanted = false;
+    }
+
+    fn pause(&self) -> Duration {
+        let known = self.known();
+        let is_used = known.max.is_some_and(|max| known.used > max / 8);
+        if known.is_wanted || is_used { LOOK_EVERY } else { LOOK_SELDOM }
+    }
+}
+
+/// Asks the server what is in the stream, as often as that matters, until `stop` fires.
+///
+/// # Errors
+/// Never; the type is the supervisor's.
+pub async fn look_loop(nats: Nats, room: Room, mission: Mission, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let mut connected = nats.connected();
+    let prefix = subjects::job_prefix(&mission);
+    let mut looked: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            up = connected.wait_for(|c| *c) => { let _ = up?; }
+            () = stop.cancelled() => return Ok(()),
+        }
+        if looked.is_none_or(|at| at.elapsed() >= room.pause()) {
+            looked = Some(Instant::now());
+            let stored = room.begin_look();
+            match StreamUse::of(nats.jetstream(), subjects::STREAM_JOBS, ">").await {
+                Ok(found) => room.end_look(&stored, &found, &prefix),
+                Err(error) => debug!(%error, "the room in swarm_jobs is not known; the server's limit holds"),
+            }
+        }
+        if !crate::reconcile::pause(&stop, LOOK_EVERY).await {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KB: u64 = 1_000;
+
+    fn used(max: u64, subjects: &[(&str, u64)], bytes: u64) -> StreamUse {
+        StreamUse {
+            max_bytes: Some(max),
+            bytes,
+            messages: subjects.iter().map(|(_, n)| n).sum(),
+            subjects: subjects.iter().map(|(s, n)| ((*s).to_owned(), *n)).collect(),
+        }
+    }
+
+    fn look(room: &Room, found: &StreamUse) {
+        let stored = room.begin_look();
+        room.end_look(&stored, found, "swarm.jobs.dev.");
+    }
+
+    fn fill(room: &Room, queue: &str, bytes: u64) -> u64 {
+        let mut n = 0;
+        while room.take(queue, bytes) == Verdict::Fits {
+            n += 1;
+            assert!(n < 1_000_000);
+        }
+        n
+    }
+
+    #[test]
+    fn a_queue_uses_as_much_as_it_leaves_free() {
+        let room = Room::default();
+        assert_eq!(room.take("any", u64::MAX / 4), Verdict::Fits, "nothing is known yet");
+        let room = Room::default();
+        look(&room, &used(1_000 * KB, &[], 0));
+        let first = fill(&room, "stopped", 50 * KB);
+        assert!((10..=11).contains(&first), "{first} of 20");
+        let second = fill(&room, "stopped-too", 50 * KB);
+        assert!((4..=5).contains(&second), "{second}");
+        assert_eq!(room.take("default", 50 * KB), Verdict::Fits, "there is always some left");
+        assert_eq!(room.take("default", 2_000 * KB), Verdict::Never { max: 1_000 * KB });
+    }
+
+    #[test]
+    fn what_the_server_has_is_shared_out_by_weight() {
+        let room = Room::default();
+        look(&room, &used(1_000 * KB, &[], 0));
+        for _ in 0..4 {
+            room.take("heavy", 100 * KB);
+            room.stored("heavy", 100 * KB);
+        }
+        for _ in 0..40 {
+            room.take("light", KB);
+            room.stored("light", KB);
+        }
+        look(&room, &used(1_000 * KB, &[("swarm.jobs.dev.heavy", 4), ("swarm.jobs.dev.light", 40)], 440 * KB));
+        let of = |queue: &str| room.known().queues[queue].used() / KB;
+        assert_eq!((of("heavy"), of("light")), (400, 40));
+        // The heavy ones were taken.
+        look(&room, &used(1_000 * KB, &[("swarm.jobs.dev.light", 40)], 40 * KB));
+        assert_eq!((of("heavy"), of("light")), (0, 40));
+        assert_eq!(room.queues(), [Queue::new("light").unwrap()]);
+    }
+
+    /// A look that does not show what is still under way must not make room for it twice.
+    #[test]
+    fn what_is_under_way_counts_until_it_is_stored() {
+        let room = Room::default();
+        look(&room, &used(1_000 * KB, &[], 0));
+        let n = fill(&room, "q", 100 * KB);
+        look(&room, &used(1_000 * KB, &[], 0));
+        assert!(matches!(room.take("q", 100 * KB), Verdict::Waits { .. }));
+        (0..n).for_each(|_| room.give("q", 100 * KB));
+        assert_eq!(room.take("q", 100 * KB), Verdict::Fits, "none was sent after all");
+    }
+
+    #[test]
+    fn other_missions_use_room_too() {
+        let room = Room::default();
+        look(&room, &used(1_000 * KB, &[("swarm.jobs.prod.default", 9)], 900 * KB));
+        assert_eq!(room.take("default", 60 * KB), Verdict::Fits);
+        assert!(matches!(room.take("default", 60 * KB), Verdict::Waits { .. }));
+        let unbounded = StreamUse { max_bytes: None, ..used(0, &[], 1 << 40) };
+        look(&room, &unbounded);
+        assert_eq!(room.take("default", 60 * KB), Verdict::Fits);
+    }
+}

@@ -1,0 +1,154 @@
+//! What the relay asks of a store: of which lines it claims, what waits, and what was put aside.
+
+use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
+use agentforge_proto::time::Micros;
+use std::time::Duration;
+
+/// An attempt to be published.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Row number: order of acceptance.
+    pub seq: i64,
+    /// Job.
+    pub id: JobId,
+    /// The attempt to publish.
+    pub attempt: Attempt,
+    /// How often it was published anew.
+    pub republished: u32,
+    /// Mission.
+    pub mission: Mission,
+    /// Queue.
+    pub queue: Queue,
+    /// Tool.
+    pub tool: ToolName,
+    /// Part of the operation key.
+    pub task: Option<String>,
+    /// JSON text of an object.
+    pub args: String,
+    /// Bound of the attempt.
+    pub timeout: Duration,
+    /// Past it the attempt is not begun.
+    pub deadline: Option<Micros>,
+    /// An equal earlier success may be returned.
+    pub reuse: bool,
+    /// Accepted.
+    pub created_at: Micros,
+    /// W3C traceparent.
+    pub traceparent: Option<String>,
+    /// X-Request-ID.
+    pub request_id: Option<String>,
+}
+
+/// A message waiting in the outbox (an event or a dead letter).
+#[derive(Clone, Debug)]
+pub struct OutboxRow {
+    /// Row number: order of writing.
+    pub seq: i64,
+    /// Subject to publish to.
+    pub subject: String,
+    /// Its `Nats-Msg-Id`.
+    pub msg_id: String,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Of which queues jobs are claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// All but these.
+    AllBut(Vec<Queue>),
+    /// One.
+    Only(Queue),
+}
+
+impl Default for Pick {
+    fn default() -> Self {
+        Self::AllBut(vec![])
+    }
+}
+
+impl Pick {
+    /// Whether jobs of `queue` are meant.
+    pub fn takes(&self, queue: &Queue) -> bool {
+        match self {
+            Self::AllBut(others) => !others.contains(queue),
+            Self::Only(one) => one == queue,
+        }
+    }
+}
+
+/// Of which lines rows of the outbox are claimed: a line is `agentforge.events.`, or a subject that does not begin so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutboxPick {
+    /// All but these.
+    AllBut(Vec<String>),
+    /// One.
+    Only(String),
+}
+
+impl Default for OutboxPick {
+    fn default() -> Self {
+        Self::AllBut(vec![])
+    }
+}
+
+/// Jobs that are accepted and not published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Those that are due, claimed ones included, by queue; queues with none may be missing.
+    pub due: Vec<(Queue, u64)>,
+    /// Those whose time has not come.
+    pub later: u64,
+}
+
+/// Longer than any claim holds: what is claimable within it and has an owner is claimed, not for later.
+pub(crate) const CLAIMS_END_WITHIN_US: i64 = 60_000_000;
+
+/// The queues with accepted jobs, each with its first moment: one step down the index for each, however many jobs
+/// there are. The same SQL for both stores.
+macro_rules! lines_of_jobs {
+    () => {
+        "WITH RECURSIVE lines (queue) AS ( \
+           SELECT (SELECT min(queue) FROM jobs WHERE claimable_at IS NOT NULL) \
+           UNION ALL \
+           SELECT (SELECT min(queue) FROM jobs WHERE claimable_at IS NOT NULL AND queue > lines.queue) FROM lines \
+             WHERE lines.queue IS NOT NULL) "
+    };
+}
+pub(crate) use lines_of_jobs;
+
+/// A row of the outbox on its way aside: no server would ever take it.
+#[derive(Clone, Debug)]
+pub struct Park {
+    /// Row number in the outbox.
+    pub seq: i64,
+    /// The kind of refusal, one word.
+    pub code: &'static str,
+    /// The refusal in words.
+    pub reason: String,
+}
+
+/// A message that was put aside.
+#[derive(Clone, Debug)]
+pub struct Parked {
+    /// Its number; the order of parking.
+    pub seq: i64,
+    /// When its row was written.
+    pub created_at: Micros,
+    /// When it was put aside.
+    pub parked_at: Micros,
+    /// Subject that it was for.
+    pub subject: String,
+    /// Its `Nats-Msg-Id`.
+    pub msg_id: String,
+    /// Size of its payload.
+    pub bytes: u64,
+    /// The kind of refusal, one word.
+    pub code: String,
+    /// The refusal in words.
+    pub reason: String,
+}
+
+/// Messages put aside that are kept; the oldest make room. Each may be as large as a message can be, and each
+/// dead letter is a row of its own beside.
+pub const PARKED_MAX: i64 = 1_000;
