@@ -17,8 +17,18 @@ pub enum ApiError {
         reason: String,
     },
     /// JetStream did not answer: not connected, no leader, or not enabled.
-    #[error("JetStream does not answer")]
+    #[error("{}", silence(.0))]
     Unavailable(#[source] async_nats::jetstream::context::RequestError),
+}
+
+fn silence(e: &async_nats::jetstream::context::RequestError) -> &'static str {
+    match e.kind() {
+        RequestErrorKind::NoResponders => {
+            "nobody answers for JetStream: it is off at this server (jetstream in nats-server's configuration, or -js) \
+             or for this account"
+        }
+        _ => "JetStream does not answer",
+    }
 }
 
 impl ApiError {

@@ -8,7 +8,9 @@ use crate::{
     backoff::full_jitter,
     config::{Auth, NatsConfig},
     metrics::NATS_CONNECTED,
+    missing::Missing,
     replies::{self, NoReply, Replies},
+    trouble::{Trouble, trouble},
 };
 use agentforge_config::{ExposeSecret, without_credentials};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, connection::State, jetstream};
@@ -17,7 +19,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -93,6 +95,8 @@ struct Inner {
     jetstream: jetstream::Context,
     link: watch::Receiver<Link>,
     connected: watch::Receiver<bool>,
+    missing: Missing,
+    shared: Arc<Shared>,
     replies: Arc<Replies>,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
@@ -110,7 +114,8 @@ impl Nats {
     /// # Errors
     /// Files named by the settings that cannot be read, or options that the client refuses.
     pub async fn connect(config: &NatsConfig, name: &str) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::new());
+        let servers: Vec<_> = config.servers.iter().map(|s| without_credentials(s.as_url_str())).collect();
+        let shared = Arc::new(Shared::new(servers.join(", ")));
         let (events, first) = (shared.clone(), AtomicBool::new(true));
         let cap = config.max_reconnect_wait;
         let options = login(&config.auth)
@@ -129,7 +134,6 @@ impl Nats {
                 std::future::ready(())
             });
         let options = with_tls(options, config).await?;
-        let servers: Vec<_> = config.servers.iter().map(|s| without_credentials(s.as_url_str())).collect();
         info!(?servers, name, "connecting to NATS");
         let client = options.connect(config.servers.as_slice()).await.map_err(Error::Client)?;
         Self::around(client, shared).await
@@ -141,10 +145,13 @@ impl Nats {
         let connected = shared.connected.subscribe();
         let tasks = [
             AbortOnDropHandle::new(tokio::spawn(replies::run(replies.clone(), subscription, link.clone()))),
-            AbortOnDropHandle::new(tokio::spawn(recheck(client.clone(), shared))),
+            AbortOnDropHandle::new(tokio::spawn(recheck(client.clone(), shared.clone()))),
         ];
         let jetstream = jetstream::ContextBuilder::new().timeout(API).ack_timeout(API).build(client.clone());
-        Ok(Self { inner: Arc::new(Inner { client, jetstream, link, connected, replies, _tasks: tasks }) })
+        let missing = Missing::default();
+        Ok(Self {
+            inner: Arc::new(Inner { client, jetstream, link, connected, missing, shared, replies, _tasks: tasks }),
+        })
     }
 
     /// The client, for core NATS.
@@ -166,6 +173,14 @@ impl Nats {
     /// Waits until the connection is up; `false` when it is not within `limit`.
     pub async fn wait_connected(&self, limit: Duration) -> bool {
         self.epoch_by(Instant::now() + limit).await.is_some()
+    }
+    /// Why there is no connection, with the address and the settings to look at; `None` while there is one.
+    pub fn trouble(&self) -> Option<Trouble> {
+        (!self.is_connected()).then(|| self.inner.shared.trouble())
+    }
+    /// What somebody wanted to use on the server and did not find.
+    pub fn missing(&self) -> &Missing {
+        &self.inner.missing
     }
     /// The largest message the server takes, headers and payload together, in bytes.
     pub fn max_payload(&self) -> usize {
@@ -321,6 +336,10 @@ async fn readable(key: &'static str, path: &Path) -> Result<(), Error> {
 
 /// What the client's events are turned into.
 struct Shared {
+    /// Where NATS is, without credentials.
+    servers: String,
+    /// What the last try to connect failed with; `None` while connected.
+    last_error: Mutex<Option<String>>,
     link: watch::Sender<Link>,
     connected: watch::Sender<bool>,
     /// An end that was asked for is no news.
@@ -328,9 +347,31 @@ struct Shared {
 }
 
 impl Shared {
-    fn new() -> Self {
+    fn new(servers: String) -> Self {
         process_gauge(1, 0);
-        Self { link: watch::Sender::default(), connected: watch::Sender::default(), draining: AtomicBool::new(false) }
+        Self {
+            servers,
+            last_error: Mutex::default(),
+            link: watch::Sender::default(),
+            connected: watch::Sender::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    fn trouble(&self) -> Trouble {
+        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble(&self.servers, last.as_deref())
+    }
+
+    /// A try to connect failed. Tells each reason once an outage.
+    fn note_failure(&self, error: &str) {
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() == Some(error) {
+            return tracing::debug!(error, "NATS client error");
+        }
+        *last = Some(error.to_owned());
+        let Trouble { reason, .. } = trouble(&self.servers, Some(error));
+        warn!(reason, "no connection to NATS; trying again");
     }
 
     fn on_event(&self, event: &Event) {
@@ -343,7 +384,10 @@ impl Shared {
             }
             Event::LameDuckMode => info!("the NATS server asks its clients to leave"),
             Event::ServerError(error) => warn!(%error, "NATS server error"),
-            // Each failed try to connect ends up here; that the connection is down was told once.
+            // Each failed try to connect ends up here.
+            Event::ClientError(async_nats::ClientError::Other(error)) if !self.link.borrow().connected => {
+                self.note_failure(error);
+            }
             Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
             Event::SlowConsumer(subscription) => {
                 warn!(subscription, "messages dropped: a subscription is read too slowly")
@@ -362,6 +406,9 @@ impl Shared {
         });
         if was == connected {
             return;
+        }
+        if connected {
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         self.connected.send_replace(connected);
         process_gauge(0, if connected { 1 } else { -1 });

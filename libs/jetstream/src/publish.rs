@@ -154,7 +154,7 @@ pub async fn publish_within(
     let size = payload.len();
     let sent = nats.send_request(subject.clone(), Some(headers), payload, Instant::now() + limit, None).await;
     let pending = sent.map_err(|e| not_sent(&subject, size, nats.max_payload(), e))?;
-    PubAck { pending, subject, size }.await
+    PubAck { nats: nats.clone(), pending, subject, size }.await
 }
 
 /// Many publishes at once: each is sent without waiting for the acks of those before it, in order, and
@@ -211,13 +211,14 @@ impl Publisher {
         let deadline = Instant::now() + limit;
         let sent = self.nats.send_request(subject.clone(), Some(headers), payload, deadline, Some(permit)).await;
         let pending = sent.map_err(|e| not_sent(&subject, size, self.nats.max_payload(), e))?;
-        Ok(PubAck { pending, subject, size })
+        Ok(PubAck { nats: self.nats.clone(), pending, subject, size })
     }
 }
 
 /// The acknowledgement to come.
 #[must_use = "only the acknowledgement says that the stream has the message"]
 pub struct PubAck {
+    nats: Nats,
     pending: Pending,
     subject: Subject,
     size: usize,
@@ -229,7 +230,13 @@ impl Future for PubAck {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let reply = ready!(Pin::new(&mut self.pending).poll(cx));
         Poll::Ready(match reply {
-            Ok(message) => read_ack(&self.subject, self.size, &message),
+            Ok(message) => {
+                let ack = read_ack(&self.subject, self.size, &message);
+                if matches!(ack, Err(Error::NoStream { .. })) {
+                    self.nats.missing().note(&format!("a stream for {}", self.subject));
+                }
+                ack
+            }
             Err(no_reply) => Err(not_sent(&self.subject, self.size, 0, SendError::NoReply(no_reply))),
         })
     }

@@ -21,6 +21,18 @@ impl MsgId {
     pub fn result(job: JobId, attempt: Attempt, delivery: u64) -> Self {
         Self(format!("{job}:{attempt}:{delivery}"))
     }
+    /// The same of an attempt that was published anew, `run` times: `<job>:<attempt>:r<run>:<delivery>`. The message
+    /// that was lost may have had a result, which was lost too and is still in the duplicate window.
+    pub fn result_of_run(job: JobId, attempt: Attempt, run: u32, delivery: u64) -> Self {
+        match run {
+            0 => Self::result(job, attempt, delivery),
+            _ => Self(format!("{job}:{attempt}:r{run}:{delivery}")),
+        }
+    }
+    /// How often the queue message with this id was published anew.
+    pub fn run_of(id: &str) -> u32 {
+        id.rsplit_once(":r").and_then(|(_, run)| run.parse().ok()).unwrap_or(0)
+    }
     /// A worker's word that it has begun: `<job>:<attempt>:<delivery>:started`.
     pub fn started(job: JobId, attempt: Attempt, delivery: u64) -> Self {
         Self(format!("{job}:{attempt}:{delivery}:started"))
@@ -96,6 +108,8 @@ mod tests {
             MsgId::republished(a, one, 1),
             MsgId::result(a, one, 1),
             MsgId::result(a, one, 2),
+            MsgId::result_of_run(a, one, 1, 1),
+            MsgId::result_of_run(a, one, 2, 1),
             MsgId::started(a, one, 1),
             MsgId::rejected("swarm_jobs", 7, 1),
             MsgId::rejected("swarm_jobs", 7, 2),
@@ -111,5 +125,10 @@ mod tests {
         ];
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert_eq!(MsgId::republished(a, one, 0), MsgId::attempt(a, one));
+        assert_eq!(MsgId::result_of_run(a, one, 0, 3), MsgId::result(a, one, 3));
+        for run in [0, 1, 77] {
+            assert_eq!(MsgId::run_of(MsgId::republished(a, one, run).as_str()), run);
+        }
+        assert_eq!(MsgId::run_of("what a stranger sent"), 0);
     }
 }

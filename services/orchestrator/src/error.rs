@@ -136,17 +136,21 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What callers are told of a store's error; many of them may be told of one.
+    pub fn of_store(e: &crate::store::Error) -> Self {
+        if !e.is_retryable() {
+            return Self::new(Code::Internal, "the database refused; nothing was stored, see the orchestrator's log");
+        }
+        let why = e.in_short().map(|why| format!(": {why}")).unwrap_or_default();
+        Self::new(Code::Unavailable, format!("the database is unavailable{why}; nothing was stored, try again"))
+            .retry_after(Duration::from_secs(1))
+    }
+}
+
 impl From<crate::store::Error> for Error {
     fn from(e: crate::store::Error) -> Self {
-        let (code, message) = if e.is_retryable() {
-            (Code::Unavailable, "the database is unavailable; nothing was stored, try again")
-        } else {
-            (Code::Internal, "the database refused; nothing was stored, see the orchestrator's log")
-        };
-        Self {
-            retry_after: e.is_retryable().then_some(Duration::from_secs(1)),
-            source: Some(Box::new(e)),
-            ..Self::new(code, message)
-        }
+        let told = Self::of_store(&e);
+        Self { source: Some(Box::new(e)), ..told }
     }
 }

@@ -11,10 +11,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, info, warn};
 
-/// How often the database is asked whether it is there.
-const PING_EVERY: Duration = Duration::from_secs(2);
+/// How often the database is asked whether it is there and takes writes.
+const PING_EVERY: Duration = Duration::from_secs(1);
 /// An answer that takes longer is none.
 const PING_MAX: Duration = Duration::from_secs(3);
 /// How often schedules are looked at.
@@ -32,21 +32,32 @@ pub async fn health_loop(
     link: Gate,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
+    let place = app.store().place();
+    let mut told = String::new();
     loop {
-        match tokio::time::timeout(PING_MAX, app.store().ping()).await {
-            Ok(Ok(())) => database.set(true, app.store().kind()),
-            Ok(Err(e)) => {
-                metrics::DB_ERRORS.inc(&[]);
-                database.set(false, e.to_string());
-            }
-            Err(_) => {
-                metrics::DB_ERRORS.inc(&[]);
-                database.set(false, "no answer within 3 s");
-            }
+        let problem = match tokio::time::timeout(PING_MAX, app.store().ping()).await {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(e)) => format!("{place}: {} (DATABASE_URL)", e.chain()),
+            Err(_) => format!("{place}: takes no write within {} s (DATABASE_URL)", PING_MAX.as_secs()),
+        };
+        if problem.is_empty() {
+            database.set(true, place.clone());
+        } else {
+            metrics::DB_ERRORS.inc(&[]);
+            database.set(false, problem.clone());
         }
-        let connected = nats.is_connected();
-        link.set(connected, if connected { "connected" } else { "away; accepted jobs wait in the database" });
-        if connected {
+        if problem != told {
+            match problem.is_empty() {
+                true => info!(place, "the database takes writes again"),
+                false => error!(problem, "the database takes no writes; submissions are refused"),
+            }
+            told = problem;
+        }
+        match nats.trouble() {
+            None => link.set(true, "connected"),
+            Some(trouble) => link.set(false, format!("{}; accepted jobs wait in the database", trouble.reason)),
+        }
+        if nats.is_connected() {
             app.set_max_payload(nats.client().server_info().max_payload);
         }
         if !pause(&stop, PING_EVERY).await {

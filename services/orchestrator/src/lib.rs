@@ -21,15 +21,18 @@ mod housekeeping;
 mod lanes;
 pub mod metrics;
 pub mod model;
+mod opening;
 mod outputs;
 mod presence;
 mod queues;
 mod reconcile;
 mod relay;
+mod reports;
 mod results;
 pub mod service;
 pub mod slo;
 pub mod store;
+mod streams;
 pub mod transition;
 
 pub use config::Config;

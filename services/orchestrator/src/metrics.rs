@@ -92,6 +92,12 @@ pub const RELAY_HELD: Metric = Metric::gauge(
     &["lane", "queue", "reason"],
     "Lines of the relay that cannot leave (lane jobs or outbox; queue * while NATS is away; reason full, unavailable, no_stream or refused), else 0.",
 );
+/// Streams, consumers and buckets that are not as planned.
+pub const STREAMS_AMISS: Metric = Metric::gauge(
+    "agentforge_streams_amiss",
+    &[],
+    "Streams, consumers and buckets that are missing or not as planned, as of the last look; 0 when all is well.",
+);
 /// Published by the relay.
 pub const RELAY_PUBLISHED: Metric =
     Metric::counter("agentforge_relay_published_total", &["lane"], "Messages published with a PubAck, by lane.")
@@ -236,6 +242,7 @@ pub const ALL: &[Metric] = &[
     CONSUMERS_REMOVED,
     SUBMITS_REFUSED,
     RELAY_HELD,
+    STREAMS_AMISS,
     RELAY_PUBLISHED,
     RELAY_REFUSED,
     OUTBOX_PARKED,

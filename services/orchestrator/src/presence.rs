@@ -102,6 +102,10 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
     if running.is_empty() {
         return Some(HeartbeatReply::default());
     }
+    // Who runs a job has it, whatever became of its message: that counts as a look.
+    if let Err(e) = app.store().touch(running, Micros::now()).await {
+        warn!(error = &e as &dyn std::error::Error, "running jobs could not be noted");
+    }
     let known = app.store().versions(running).await.ok()?;
     Some(HeartbeatReply {
         stop: known.into_iter().filter(|(_, state, _)| state.is_final()).map(|(id, ..)| id).collect(),

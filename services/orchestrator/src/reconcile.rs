@@ -2,19 +2,24 @@
 //!
 //! A job that is queued or running for long is compared with the stream. While its message is
 //! there, JetStream's ack wait is the timer. When it is gone, a result may be on its way; only when
-//! `swarm_results` holds nothing older either, the attempt is published anew. The fence makes a
-//! wrong guess harmless.
+//! all that `swarm_results` held is committed, the attempt is published anew. The fence makes a
+//! wrong guess harmless. A deadline waits for the same.
 
 use crate::app::App;
 use crate::metrics;
+use crate::model::State;
+use crate::reports::{self, Horizon};
 use crate::store::StaleJob;
 use crate::transition::Change;
 use agentforge_jetstream::Nats;
 use agentforge_jetstream::subjects;
 use agentforge_message_id::{JobId, Mission};
 use agentforge_proto::time::Micros;
+use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,6 +27,14 @@ use tracing::{info, warn};
 const STEP: u32 = 200;
 /// How often deadlines are looked at.
 const DEADLINE_EVERY: Duration = Duration::from_millis(500);
+/// Jobs looked at between two passes, to see whether messages vanished.
+const PROBE: u32 = 8;
+/// How often that is done.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// A job that was published or seen by its worker within this is left alone: three beats of a worker.
+const YOUNG: Duration = Duration::from_secs(15);
+/// How long the reports that lie there may take to be committed, before the comparison is tried again.
+const CAUGHT_UP: Duration = Duration::from_secs(5);
 /// How often finished jobs are pruned.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Jobs pruned in one transaction.
@@ -29,12 +42,20 @@ const PRUNE_STEP: u32 = 500;
 /// Agents not heard of for so long are forgotten.
 const FORGET_AGENTS_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Ends jobs whose deadline passed, and tells their workers.
-pub async fn expire_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
+/// Ends jobs whose deadline passed, and tells their workers. One that was published ends only when all reports
+/// that were stored by then are committed: it may have been done, and its report be unread.
+pub async fn expire_loop(app: App, nats: Nats, mission: Mission, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let mut horizon = Horizon::new();
     while pause(&stop, DEADLINE_EVERY).await {
+        let now = Micros::now();
+        // Where nothing is overdue nobody is asked.
+        let overdue = app.store().past_deadline(now, now, 1).await;
+        let read_to = match overdue {
+            Ok(ids) if ids.is_empty() => continue,
+            _ => horizon.advance(&nats, &mission, now).await,
+        };
         loop {
-            let now = Micros::now();
-            let ids = match app.store().past_deadline(now, STEP).await {
+            let ids = match app.store().past_deadline(now, read_to, STEP).await {
                 Ok(ids) => ids,
                 Err(e) => {
                     metrics::DB_ERRORS.inc(&[]);
@@ -76,52 +97,106 @@ pub async fn prune_loop(app: App, retention: Duration, stop: CancellationToken) 
     Ok(())
 }
 
-/// Compares long queued and running jobs with the stream: at start all that run, later what is old.
+/// Compares long queued and running jobs with the stream: at start all that run, later what is old, and all
+/// of them at once when the stream was made anew or messages turn out to be gone before their time.
 pub async fn stale_loop(
     app: App,
     nats: Nats,
     mission: Mission,
     after: Duration,
+    mut renewed: watch::Receiver<u64>,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let mut connected = nats.connected();
-    let started = Micros::now();
-    let mut first = true;
+    let mut pass = Pass { before: Some(Micros::now()), runners_beat: false };
+    let mut probe_at = Instant::now() + PROBE_EVERY;
+    let mut told = String::new();
     loop {
         if connected.wait_for(|c| *c).now_or_stop(&stop).await.is_none() {
             return Ok(());
         }
-        let before = if first { started } else { Micros::now().minus(after) };
-        match step(&app, &nats, &mission, before, first).await {
-            Ok(more) => {
-                first = first && more;
-                let rest = if more {
-                    Duration::from_millis(50)
-                } else {
-                    (after / 4).clamp(Duration::from_millis(200), Duration::from_secs(30))
-                };
-                if !pause(&stop, rest).await {
-                    return Ok(());
-                }
+        if renewed.has_changed().unwrap_or(false) {
+            renewed.borrow_and_update();
+            pass = Pass::of_all();
+        }
+        if pass.before.is_none() && Instant::now() >= probe_at {
+            probe_at = Instant::now() + PROBE_EVERY;
+            if some_are_gone(&app, &nats).await.unwrap_or(false) {
+                pass = Pass::of_all();
+            }
+        }
+        let before = pass.before.unwrap_or_else(|| Micros::now().minus(after));
+        let rest = match step(&app, &nats, &mission, before, pass.runners_beat).await {
+            Ok(true) => Duration::from_millis(50),
+            Ok(false) => {
+                pass = Pass::default();
+                told.clear();
+                (after / 4).clamp(Duration::from_millis(200), PROBE_EVERY)
             }
             Err(problem) => {
-                warn!(problem, "queued and running jobs could not be compared with the stream; trying again");
-                if !pause(&stop, Duration::from_secs(2)).await {
-                    return Ok(());
+                if told != problem {
+                    warn!(problem, "queued and running jobs could not be compared with the stream; trying again");
+                    told = problem;
                 }
+                Duration::from_secs(2)
             }
+        };
+        tokio::select! {
+            is_on = pause(&stop, rest) => if !is_on { return Ok(()) },
+            Ok(()) = renewed.changed() => renewed.mark_changed(),
         }
     }
 }
 
+/// One time through the jobs that are published.
+#[derive(Default)]
+struct Pass {
+    /// Those not looked at since then; without it, those that are old.
+    before: Option<Micros>,
+    /// Workers have had the time to say what they run.
+    runners_beat: bool,
+}
+
+impl Pass {
+    /// All but the youngest, whose messages or reports may be on their way.
+    fn of_all() -> Self {
+        Self { before: Some(Micros::now().minus(YOUNG)), runners_beat: true }
+    }
+}
+
+/// Whether a message of one of the jobs that were not looked at for longest is gone although the job is old
+/// enough: somebody purged the stream, or removed it while nobody looked.
+async fn some_are_gone(app: &App, nats: &Nats) -> Result<bool, String> {
+    let sample = app.store().stale(Micros::now().minus(YOUNG), PROBE).await.map_err(|e| e.to_string())?;
+    if sample.is_empty() {
+        return Ok(false);
+    }
+    let stream = jobs_stream(nats).await?;
+    for job in &sample {
+        if !has_message(&stream, job).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn jobs_stream(nats: &Nats) -> Result<Stream, String> {
+    nats.jetstream().get_stream(subjects::STREAM_JOBS).await.map_err(|e| {
+        if matches!(e.kind(), GetStreamErrorKind::JetStream(_)) {
+            nats.missing().note(subjects::STREAM_JOBS);
+        }
+        format!("{}: {e}", subjects::STREAM_JOBS)
+    })
+}
+
 /// One step; says whether there may be more.
-async fn step(app: &App, nats: &Nats, mission: &Mission, before: Micros, first: bool) -> Result<bool, String> {
+async fn step(app: &App, nats: &Nats, mission: &Mission, before: Micros, runners_beat: bool) -> Result<bool, String> {
     let stale = app.store().stale(before, STEP).await.map_err(|e| e.to_string())?;
     if stale.is_empty() {
         return Ok(false);
     }
     let more = stale.len() >= STEP as usize;
-    let stream = nats.jetstream().get_stream(subjects::STREAM_JOBS).await.map_err(|e| e.to_string())?;
+    let stream = jobs_stream(nats).await?;
     let mut gone = Vec::new();
     for job in &stale {
         if !has_message(&stream, job).await? {
@@ -129,8 +204,11 @@ async fn step(app: &App, nats: &Nats, mission: &Mission, before: Micros, first: 
         }
     }
     let now = Micros::now();
-    // At start only look: results of the last run are still to be read.
-    if !gone.is_empty() && !first && results_are_drained(nats, mission).await? {
+    // A worker that runs a job says so with each beat, which counts as a look. After a start, none had the time.
+    gone.retain(|job| runners_beat || job.state != State::Running);
+    if !gone.is_empty() {
+        // What is acknowledged was reported before: with all reports committed, only what is lost is still open.
+        reports::caught_up(nats, mission, CAUGHT_UP).await?;
         republish(app, &gone, now).await?;
     }
     let seen: Vec<JobId> = stale.iter().map(|j| j.id).collect();
@@ -151,13 +229,6 @@ async fn has_message(stream: &Stream, job: &StaleJob) -> Result<bool, String> {
         Err(e) if e.kind() == DirectGetErrorKind::NotFound => Ok(false),
         Err(e) => Err(e.to_string()),
     }
-}
-
-async fn results_are_drained(nats: &Nats, mission: &Mission) -> Result<bool, String> {
-    let stream = nats.jetstream().get_stream(subjects::STREAM_RESULTS).await.map_err(|e| e.to_string())?;
-    let durable = subjects::orchestrator_durable(mission);
-    let info = stream.consumer_info(durable).await.map_err(|e| e.to_string())?;
-    Ok(info.num_pending == 0 && info.num_ack_pending == 0)
 }
 
 async fn republish(app: &App, gone: &[&StaleJob], at: Micros) -> Result<(), String> {

@@ -7,16 +7,17 @@ use crate::api::{grpc, rest};
 use crate::app::{self, App, Backlog, Committer, CommitterConfig, Hub, OutboxGauge, Outlets, Queues};
 use crate::config::{self, Config};
 use crate::housekeeping::{self, Ticking};
-use crate::lanes::{self, Lanes};
+use crate::lanes::Lanes;
+use crate::opening::Opening;
 use crate::relay::{JobLane, OutboxLane, Relay, Room, Shared, look_loop, results_are_read};
 use crate::slo::{Keeper, Sight, objectives};
 use crate::store::{self, Owner, Store};
-use crate::{control, edge, metrics, outputs, presence, queues, reconcile, results, slo};
+use crate::{control, edge, metrics, outputs, presence, queues, reconcile, results, slo, streams};
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::consume::{PullOptions, Puller};
 use agentforge_jetstream::{Nats, subjects};
 use agentforge_metrics::Metric;
-use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service};
+use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service};
 use anyhow::Context;
 use futures_util::FutureExt;
 use std::collections::BTreeMap;
@@ -31,8 +32,6 @@ use tracing::{info, warn};
 
 /// How long a claim holds: longer than any publish takes, short enough to be made up for soon.
 const CLAIM_FOR: Duration = Duration::from_secs(30);
-/// Between two tries at a database or a topology that is away.
-const AGAIN: Duration = Duration::from_secs(1);
 /// What of the grace period is kept for the last commits.
 const LAST_COMMITS: Duration = Duration::from_secs(2);
 
@@ -117,11 +116,31 @@ impl Service for Orchestrator {
         let site = edge::Edge { nats: nats.clone(), hub: config.hub.clone(), site: config.site.clone() };
         tasks.spawn("edge-link", OnEnd::Stop, site.clone().link_loop(stop.clone()));
         tasks.spawn("edge-sites", OnEnd::Stop, site.sites_loop(stop.clone()));
-        if !prepare(&*store, &parts.committer_config.owner, &database, &stop).await? {
+        // And so are the listeners: probes are answered from the first moment, callers are refused until it is open.
+        let (front, back) = (TaskTracker::new(), TaskTracker::new());
+        let ready = runtime.readiness().clone();
+        let router = rest::router(app.clone(), config.auth.clone(), config.http_concurrency)
+            .merge(agentforge_runtime::admin_router(&runtime));
+        let router = agentforge_runtime::http::instrument(router, &runtime);
+        tasks.spawn("http", OnEnd::Stop, front.track_future(serve_http(http, router, stop.clone(), runtime.grace())));
+        let serve_grpc = grpc::serve(
+            grpc,
+            app.clone(),
+            config.auth.clone(),
+            crate::api::trace::Root::of(&config.common),
+            move || ready.is_ready(),
+            stop.clone(),
+            runtime.grace(),
+        );
+        tasks.spawn("grpc", OnEnd::Stop, front.track_future(async { serve_grpc.await.map_err(anyhow::Error::from) }));
+        let opening =
+            Opening { app: app.clone(), owner: parts.committer_config.owner.clone(), mission: config.mission.clone() };
+        if !opening.run(&database, &stop).await? {
+            front.close();
+            let _ = tokio::time::timeout_at(runtime.drain_deadline(), front.wait()).await;
             return Ok(());
         }
 
-        let (front, back) = (TaskTracker::new(), TaskTracker::new());
         let last_stop = CancellationToken::new();
         let (forgets, forgets_rx) = mpsc::unbounded_channel();
         let (outbox_forgets, outbox_forgets_rx) = mpsc::unbounded_channel();
@@ -156,10 +175,13 @@ impl Service for Orchestrator {
         let (topology_ready, topology_is_ready) = watch::channel(false);
         let may_relay = topology_is_ready.clone();
         let topology = (config.topology.clone(), config.mission.clone());
+        let (renewed, jobs_renewed) = watch::channel(0);
+        let tellers =
+            streams::Tellers { ready: topology_ready, renewed, gate: runtime.readiness().gate("streams", true) };
         tasks.spawn(
             "topology",
             OnEnd::Stop,
-            lanes::run(app.clone(), nats.clone(), topology, parts.lanes.clone(), topology_ready, stop.clone()),
+            streams::run(app.clone(), nats.clone(), topology, parts.lanes.clone(), tellers, stop.clone()),
         );
         let keeper = queues::Keeper {
             app: app.clone(),
@@ -194,22 +216,6 @@ impl Service for Orchestrator {
                 }),
             );
         }
-        let ready = runtime.readiness().clone();
-        let router = rest::router(app.clone(), config.auth.clone(), config.http_concurrency)
-            .merge(agentforge_runtime::admin_router(&runtime));
-        let router = agentforge_runtime::http::instrument(router, &runtime);
-        tasks.spawn("http", OnEnd::Stop, front.track_future(serve_http(http, router, stop.clone(), runtime.grace())));
-        let serve_grpc = grpc::serve(
-            grpc,
-            app.clone(),
-            config.auth.clone(),
-            crate::api::trace::Root::of(&config.common),
-            move || ready.is_ready(),
-            stop.clone(),
-            runtime.grace(),
-        );
-        tasks.spawn("grpc", OnEnd::Stop, front.track_future(async { serve_grpc.await.map_err(anyhow::Error::from) }));
-
         let mission = config.mission.clone();
         tasks.spawn(
             "control",
@@ -227,12 +233,23 @@ impl Service for Orchestrator {
         runtime.on_scrape(move || roll.clone().call());
         let keeper = Keeper::new(&app, objectives(config.slo), sights(&runtime, &nats, attendance));
         tasks.spawn("objectives", OnEnd::Stop, back.track_future(keeper.run(stop.clone())));
-        tasks.spawn("deadlines", OnEnd::Stop, reconcile::expire_loop(app.clone(), stop.clone()));
+        tasks.spawn(
+            "deadlines",
+            OnEnd::Stop,
+            reconcile::expire_loop(app.clone(), nats.clone(), mission.clone(), stop.clone()),
+        );
         tasks.spawn("retention", OnEnd::Stop, reconcile::prune_loop(app.clone(), config.retention, stop.clone()));
         tasks.spawn(
             "reconcile",
             OnEnd::Stop,
-            reconcile::stale_loop(app.clone(), nats.clone(), mission, config.reconcile_after, stop.clone()),
+            reconcile::stale_loop(
+                app.clone(),
+                nats.clone(),
+                mission,
+                config.reconcile_after,
+                jobs_renewed,
+                stop.clone(),
+            ),
         );
         tasks.spawn(
             "health",
@@ -307,6 +324,7 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         cancels: cancels_tx,
         outputs: Arc::new(outputs::ObjectStoreOutputs(nats.clone())),
         board: slo::Board::default(),
+        opening: watch::Sender::new(app::Opening::UnderWay),
         watches: Arc::new(Semaphore::new(config.watches_max.min(Semaphore::MAX_PERMITS))),
         stopping: runtime.stopping(),
     });
@@ -344,37 +362,6 @@ async fn serve_http(
     grace: Duration,
 ) -> Result<(), anyhow::Error> {
     agentforge_runtime::serve_http(listener, router, stop, grace).await.map_err(anyhow::Error::from)
-}
-
-/// Migrates, and drops what a dead process had claimed. Waits for a database that is away.
-/// `false`: the stop came first.
-async fn prepare(
-    store: &dyn Store,
-    owner: &Owner,
-    gate: &Gate,
-    stop: &CancellationToken,
-) -> Result<bool, anyhow::Error> {
-    loop {
-        let prepared = async {
-            store.prepare().await?;
-            store.release_orphans(owner).await
-        };
-        match prepared.await {
-            Ok(()) => {
-                gate.set(true, store.kind());
-                return Ok(true);
-            }
-            Err(e) if e.is_retryable() => {
-                metrics::DB_ERRORS.inc(&[]);
-                gate.set(false, e.to_string());
-                warn!(error = &e as &dyn std::error::Error, "the database is away; waiting for it");
-            }
-            Err(e) => return Err(anyhow::Error::from(e).context("cannot use the database")),
-        }
-        if !reconcile::pause(stop, AGAIN).await {
-            return Ok(false);
-        }
-    }
 }
 
 struct Starts {

@@ -159,19 +159,23 @@ async fn ack_wait(worker: &Worker, lane: usize) -> Result<Duration, String> {
     consumer.map(|consumer| consumer.cached_info().config.ack_wait).map_err(|e| e.to_string())
 }
 
-/// Keeps the gate of the connection.
+/// Keeps the gate of the connection, and says why there is none.
 pub(crate) async fn watch_connection(nats: Nats, gate: Gate, worker: Arc<Worker>) -> Result<(), anyhow::Error> {
     let mut connected = nats.connected();
     loop {
-        match *connected.borrow_and_update() {
-            true => gate.set(true, "connected"),
-            false => gate.set(false, "not connected"),
+        connected.borrow_and_update();
+        let trouble = nats.trouble();
+        match &trouble {
+            None => gate.set(true, "connected"),
+            Some(trouble) => gate.set(false, trouble.reason.clone()),
         }
         tokio::select! {
             changed = connected.changed() => if changed.is_err() {
                 worker.draining.cancelled().await;
                 return Ok(());
             },
+            // The reason may change while the connection does not.
+            () = sleep(TICK), if trouble.is_some() => {}
             () = worker.draining.cancelled() => return Ok(()),
         }
     }

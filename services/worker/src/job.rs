@@ -158,7 +158,8 @@ struct Task<'a> {
 impl Task<'_> {
     async fn settle(&self) -> Next {
         let (worker, job) = (self.worker, self.job);
-        match worker.ledger.arrive(job.job, job.attempt, self.delivery.info().stream_seq) {
+        // Not by its sequence: a stream that is made anew counts from 1 again.
+        match worker.ledger.arrive(job.job, job.attempt, self.delivery.info().stored_at_ns) {
             Arrival::Finished => {
                 worker.handles.duplicates.increment(1);
                 Next::Acknowledge
@@ -357,7 +358,8 @@ impl Task<'_> {
                 request_id: request_id.clone(),
             })
         };
-        let id = MsgId::result(job.job, job.attempt, delivery);
+        let run = self.delivery.header("Nats-Msg-Id").map_or(0, MsgId::run_of);
+        let id = MsgId::result_of_run(job.job, job.attempt, run, delivery);
         let mut stored = worker.store(self.lane, self.kept, &id, &report(outcome)).await;
         if let Err(NotStored::TooLarge(error)) = &stored {
             let outcome = Outcome::Failed(too_large(error));

@@ -64,7 +64,7 @@ pub enum Arrival {
 #[derive(Debug)]
 pub struct Here {
     running: Arc<Running>,
-    sequence: u64,
+    stored_at: i128,
     ledger: Arc<Ledger>,
 }
 
@@ -78,7 +78,7 @@ impl std::ops::Deref for Here {
 impl Here {
     /// The attempt's result is stored: later deliveries of it need no run.
     pub fn finished(self) {
-        self.ledger.inner().finished.insert((self.running.job, self.running.attempt, self.sequence), Instant::now());
+        self.ledger.inner().finished.insert((self.running.job, self.running.attempt, self.stored_at), Instant::now());
         self.running.acknowledged.store(true, Ordering::Release);
     }
 }
@@ -99,8 +99,8 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Inner {
     running: HashMap<(JobId, Attempt), Arc<Running>>,
-    /// With the message's sequence: an attempt that was published anew is to be run anew.
-    finished: Recent<(JobId, Attempt, u64)>,
+    /// With the moment the message was stored: an attempt that was published anew is to be run anew.
+    finished: Recent<(JobId, Attempt, i128)>,
     cancelled: Recent<JobId>,
 }
 
@@ -113,11 +113,11 @@ impl Default for Ledger {
 
 impl Ledger {
     /// Enters an attempt that came, or says why it need not run.
-    /// `sequence` is the message's in its stream.
-    pub fn arrive(self: &Arc<Self>, job: JobId, attempt: Attempt, sequence: u64) -> Arrival {
+    /// `stored_at` is the moment at which its stream took the message, in nanoseconds.
+    pub fn arrive(self: &Arc<Self>, job: JobId, attempt: Attempt, stored_at: i128) -> Arrival {
         let now = Instant::now();
         let mut inner = self.inner();
-        if inner.finished.contains(&(job, attempt, sequence), now) {
+        if inner.finished.contains(&(job, attempt, stored_at), now) {
             return Arrival::Finished;
         }
         match inner.running.entry((job, attempt)) {
@@ -126,7 +126,7 @@ impl Ledger {
                 let (stop, settled, acknowledged) = (Stop::default(), CancellationToken::new(), AtomicBool::new(false));
                 let running = Arc::new(Running { job, attempt, stop, since: now, settled, acknowledged });
                 place.insert(running.clone());
-                Arrival::New(Here { running, sequence, ledger: self.clone() })
+                Arrival::New(Here { running, stored_at, ledger: self.clone() })
             }
         }
     }

@@ -24,6 +24,7 @@ mod run;
 mod service;
 mod slots;
 mod stop;
+mod streams;
 pub mod tools;
 pub mod tools_file;
 mod worker;

@@ -14,6 +14,7 @@ use crate::{
     metrics::{self, CAPACITY, Handles, QueueCounters},
     slots::Pool,
     stop::Cause,
+    streams,
     tools::{
         Toolbox,
         echo::Echo,
@@ -252,6 +253,7 @@ fn spawn_loops(runtime: &Runtime, worker: &Arc<Worker>, pullers: Vec<(&'static s
         OnEnd::Stop,
         consume::watch_connection(worker.nats.clone(), nats_gate, worker.clone()),
     );
+    supervisor.spawn("streams", OnEnd::Stop, streams::watch(worker.clone(), readiness.gate("streams", true)));
     for (lane, (name, puller)) in pullers.into_iter().enumerate() {
         let heart = readiness.heartbeat(name, 2 * STALL_MAX);
         supervisor.spawn(

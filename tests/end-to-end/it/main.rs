@@ -10,13 +10,16 @@ mod links;
 mod oracle;
 mod order;
 mod poison;
+mod postgres;
 mod pressure;
 mod queues;
+mod ready;
 mod replicas;
 mod restarts;
 mod rubbish;
 mod shutdown;
 mod stack;
+mod vanish;
 mod waits;
 mod workers;
 

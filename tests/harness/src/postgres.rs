@@ -93,6 +93,27 @@ impl Postgres {
         server
     }
 
+    /// A hot standby of `primary`: takes connections, streams what the primary commits, refuses writes.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn standby_of(primary: &Self) -> Self {
+        let bin = binaries().unwrap_or_else(|e| panic!("{e}"));
+        let owner = unprivileged();
+        let dir = new_dir(owner);
+        let mut copy = Spec::new(bin.join("pg_basebackup"), dir.join("basebackup.log"));
+        copy.run_as = owner;
+        let data = dir.join("data");
+        let port = primary.port.to_string();
+        let args = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-R", "-X", "stream", "-c", "fast", "-D"];
+        let mut copy = copy.args(args.into_iter().chain([&*data.to_string_lossy()])).start().expect("pg_basebackup");
+        let done = copy.wait(START).await;
+        assert!(done.is_some_and(|s| s.success()), "pg_basebackup failed ({done:?}):\n{}", copy.log());
+        let mut server = Self { child: None, dir, port: 0, owner, options: primary.options.clone() };
+        server.launch().await;
+        server
+    }
+
     /// Creates a database and gives its `postgres://` URL. A number is added to the name, so that
     /// tests that run beside each other may ask for the same one.
     ///

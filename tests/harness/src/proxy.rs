@@ -26,6 +26,7 @@ enum Link {
 }
 
 struct State {
+    backend: watch::Sender<String>,
     link: watch::Sender<Link>,
     delay: watch::Sender<Duration>,
     /// Fires when the connections of now must end; replaced for those that come later.
@@ -45,11 +46,12 @@ impl TcpProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let state = Arc::new(State {
+            backend: watch::Sender::new(backend.into()),
             link: watch::Sender::new(Link::Open),
             delay: watch::Sender::new(Duration::ZERO),
             drop_now: watch::Sender::new(CancellationToken::new()),
         });
-        let accept = tokio::spawn(accept(listener, backend.into(), state.clone()));
+        let accept = tokio::spawn(accept(listener, state.clone()));
         Self { address, state, _accept: AbortOnDropHandle::new(accept) }
     }
 
@@ -60,6 +62,11 @@ impl TcpProxy {
     /// `nats://…` of [`Self::address`].
     pub fn nats_url(&self) -> String {
         format!("nats://{}", self.address)
+    }
+
+    /// Leads new connections to another backend; those that are open stay where they are.
+    pub fn lead_to(&self, backend: impl Into<String>) {
+        self.state.backend.send_replace(backend.into());
     }
 
     /// Drops all connections and ends new ones at once, as a host whose service is down.
@@ -91,7 +98,7 @@ impl Drop for TcpProxy {
     }
 }
 
-async fn accept(listener: TcpListener, backend: String, state: Arc<State>) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
         // Taken before the link is read: a cut between the two still ends this connection.
@@ -99,7 +106,7 @@ async fn accept(listener: TcpListener, backend: String, state: Arc<State>) {
         if *state.link.borrow() == Link::Cut {
             continue;
         }
-        let (backend, state) = (backend.clone(), state.clone());
+        let (backend, state) = (state.backend.borrow().clone(), state.clone());
         tokio::spawn(async move {
             let serve = async {
                 wait_open(&mut state.link.subscribe()).await;

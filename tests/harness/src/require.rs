@@ -6,7 +6,7 @@
 use crate::{alertmanager, nats, postgres, prometheus};
 
 /// `Some(())` when `server` (`nats-server`, `postgres`, `prometheus` or `alertmanager`), or the program `kubectl`,
-/// `buildah` or `chromium`, can be started here.
+/// `buildah`, `chromium` or `pgbouncer`, can be started here.
 /// Otherwise prints `SKIPPED <test>: <reason>` and returns `None`:
 ///
 /// ```no_run
@@ -22,6 +22,7 @@ pub fn require(server: &str) -> Option<()> {
         "postgres" => postgres::binaries().err(),
         "kubectl" => crate::program("kubectl").err(),
         "chromium" => crate::provided::on_path("chromium").err(),
+        "pgbouncer" => crate::provided::on_path("pgbouncer").err(),
         "buildah" => crate::provided::on_path("buildah").err(),
         "prometheus" => prometheus::binaries().err(),
         "alertmanager" => alertmanager::binaries().err(),

@@ -10,7 +10,7 @@ use std::process::Command;
 const CASES: [&str; 5] = ["fires", "quiet", "boundary", "missing series", "reset"];
 
 /// The alerts that there are to be, with their severity: one that goes missing is noticed here.
-const ALERTS: [(&str, &str); 26] = [
+const ALERTS: [(&str, &str); 28] = [
     ("SustainedNATSBacklogWarning", "warning"),
     ("SustainedNATSBacklogCritical", "critical"),
     ("NATSBacklogDrainSLOAtRisk", "critical"),
@@ -30,6 +30,8 @@ const ALERTS: [(&str, &str); 26] = [
     ("HeartbeatFailures", "warning"),
     ("CertificateExpiringSoon", "warning"),
     ("DatabaseConnectionErrors", "critical"),
+    ("LoopStandsStill", "critical"),
+    ("StreamsAmiss", "critical"),
     ("DeadLettersGrowing", "warning"),
     ("OutboxParked", "warning"),
     ("EdgeLinkDown", "warning"),

@@ -166,8 +166,15 @@ impl PullLoop {
             let Some(epoch) = self.until_stopped(connected).await else { return };
             let Some(found) = self.until_stopped(find(self.nats.clone(), self.info_subject())).await else { return };
             let opened = match found {
-                Ok(()) => self.open(epoch).await,
-                Err(reason) => Err(reason),
+                Ok(()) => {
+                    self.nats.missing().found(&self.consumer);
+                    self.open(epoch).await
+                }
+                Err(NotFound::Missing(reason)) => {
+                    self.nats.missing().note(&self.consumer);
+                    Err(reason)
+                }
+                Err(NotFound::Unanswered(reason)) => Err(reason),
             };
             let over = match opened {
                 Ok(round) => {
@@ -425,14 +432,24 @@ impl PullLoop {
     }
 }
 
+/// Why there is nothing to pull from.
+enum NotFound {
+    /// The server has no such consumer or stream.
+    Missing(String),
+    /// Nobody who would know answers.
+    Unanswered(String),
+}
+
 /// Whether the consumer exists and answers, or why not.
-async fn find(nats: Nats, subject: Subject) -> Result<(), String> {
+async fn find(nats: Nats, subject: Subject) -> Result<(), NotFound> {
     #[derive(serde::Deserialize)]
     struct Answer {
         error: Option<Refusal>,
     }
     #[derive(serde::Deserialize)]
     struct Refusal {
+        #[serde(default)]
+        code: u16,
         #[serde(default)]
         description: String,
     }
@@ -442,15 +459,16 @@ async fn find(nats: Nats, subject: Subject) -> Result<(), String> {
             SendError::Refused(_) => "the NATS client is closed",
             SendError::NoReply(_) => "JetStream does not answer",
         };
-        reason.to_owned()
+        NotFound::Unanswered(reason.to_owned())
     })?;
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Err("JetStream is not available".into());
+        return Err(NotFound::Unanswered("JetStream is not available".into()));
     }
     match serde_json::from_slice::<Answer>(&message.payload) {
         Ok(Answer { error: None }) => Ok(()),
-        Ok(Answer { error: Some(refusal) }) => Err(refusal.description),
-        Err(e) => Err(format!("the server's answer is not understood: {e}")),
+        Ok(Answer { error: Some(Refusal { code: 404, description }) }) => Err(NotFound::Missing(description)),
+        Ok(Answer { error: Some(refusal) }) => Err(NotFound::Unanswered(refusal.description)),
+        Err(e) => Err(NotFound::Unanswered(format!("the server's answer is not understood: {e}"))),
     }
 }
 

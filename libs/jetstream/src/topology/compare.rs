@@ -26,6 +26,11 @@ fn differing<T: PartialEq + Debug>(
     (expected != found).then(|| Difference { field, expected: shown(expected), found: shown(found), changeable })
 }
 
+/// Zero and below both mean "no limit".
+fn limit(size: i64) -> Option<i64> {
+    (size > 0).then_some(size)
+}
+
 pub(super) fn stream(expected: &stream::Config, found: &stream::Config) -> Vec<Difference> {
     let sorted = |s: &stream::Config| {
         let mut subjects = s.subjects.clone();
@@ -42,6 +47,14 @@ pub(super) fn stream(expected: &stream::Config, found: &stream::Config) -> Vec<D
         differing("max_msgs", true, &expected.max_messages, &found.max_messages),
         differing("max_msgs_per_subject", true, &expected.max_messages_per_subject, &found.max_messages_per_subject),
         differing("max_age", true, &expected.max_age, &found.max_age),
+        differing(
+            "max_msg_size",
+            true,
+            &limit(expected.max_message_size.into()),
+            &limit(found.max_message_size.into()),
+        ),
+        differing("no_ack", true, &expected.no_ack, &found.no_ack),
+        differing("sealed", false, &expected.sealed, &found.sealed),
         differing("num_replicas", true, &expected.num_replicas, &found.num_replicas),
         differing("duplicate_window", true, &expected.duplicate_window, &found.duplicate_window),
         differing("allow_direct", true, &expected.allow_direct, &found.allow_direct),
@@ -64,6 +77,8 @@ pub(super) fn updated_stream(expected: &stream::Config, found: &stream::Config) 
         max_messages: e.max_messages,
         max_messages_per_subject: e.max_messages_per_subject,
         max_age: e.max_age,
+        max_message_size: if e.max_message_size > 0 { e.max_message_size } else { -1 },
+        no_ack: e.no_ack,
         num_replicas: e.num_replicas,
         duplicate_window: e.duplicate_window,
         allow_direct: e.allow_direct,
@@ -87,6 +102,10 @@ pub(super) fn consumer(expected: &consumer::Config, found: &consumer::Config) ->
         differing("max_deliver", true, &expected.max_deliver, &found.max_deliver),
         differing("max_ack_pending", true, &expected.max_ack_pending, &found.max_ack_pending),
         differing("headers_only", true, &expected.headers_only, &found.headers_only),
+        differing("max_batch", true, &limit(expected.max_batch), &limit(found.max_batch)),
+        differing("max_bytes", true, &limit(expected.max_bytes), &limit(found.max_bytes)),
+        differing("max_expires", true, &expected.max_expires, &found.max_expires),
+        differing("inactive_threshold", true, &expected.inactive_threshold, &found.inactive_threshold),
     ]
     .into_iter()
     .flatten()
@@ -104,6 +123,10 @@ pub(super) fn updated_consumer(expected: &consumer::Config, found: &consumer::Co
         max_deliver: e.max_deliver,
         max_ack_pending: e.max_ack_pending,
         headers_only: e.headers_only,
+        max_batch: e.max_batch,
+        max_bytes: e.max_bytes,
+        max_expires: e.max_expires,
+        inactive_threshold: e.inactive_threshold,
         ..found.clone()
     }
 }

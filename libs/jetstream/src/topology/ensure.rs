@@ -1,14 +1,20 @@
 //! Makes the server agree with the plan: create, update, read back, compare.
 //!
-//! Safe to run at any time and by many at once. Stops at the first thing that cannot be made so.
+//! Safe to run at any time and by many at once. [`ensure`] stops at the first thing that cannot be made so;
+//! [`keep`] goes on with the others, and is for an owner that looks again and again.
 
 use super::{
     compare::{self, Difference},
     plan::{Plan, PlannedConsumer},
 };
 use crate::api::{self, ApiError};
-use async_nats::jetstream::{Context, ErrorCode, consumer, stream};
+use async_nats::jetstream::{
+    Context, ErrorCode, consumer,
+    context::RequestErrorKind,
+    stream::{self, DeleteStatus},
+};
 use serde_json::json;
+use std::collections::BTreeMap;
 use tracing::{info, warn};
 
 /// Looks at one thing before it counts as never agreeing: another process may change it in between.
@@ -66,6 +72,34 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Api { source, .. } if source.is_retryable())
     }
+
+    /// The stream or consumer that it is about.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Incompatible { name, .. } | Self::NotTaken { name, .. } | Self::Api { name, .. } => name,
+        }
+    }
+
+    /// Whether the server or the account has no room for what the plan reserves.
+    pub fn is_short_of_storage(&self) -> bool {
+        const SHORT: [ErrorCode; 4] = [
+            ErrorCode::INSUFFICIENT_RESOURCES,
+            ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+            ErrorCode::MEMORY_RESOURCES_EXCEEDED,
+            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ];
+        matches!(self, Self::Api { source, .. } if SHORT.iter().any(|code| source.is(*code)))
+    }
+
+    /// Whether nobody listens for JetStream's requests: it is off for this server or account.
+    pub fn is_no_jetstream(&self) -> bool {
+        matches!(self, Self::Api { source: ApiError::Unavailable(e), .. } if e.kind() == RequestErrorKind::NoResponders)
+    }
+
+    /// Whether nobody answered, so that there is no use in asking for the next thing.
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::Api { source: ApiError::Unavailable(_), .. })
+    }
 }
 
 /// What was done.
@@ -75,6 +109,59 @@ pub struct Report {
     pub created: Vec<String>,
     /// Names of what was changed.
     pub updated: Vec<String>,
+}
+
+/// What a look at everything found and did.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// What was done.
+    pub report: Report,
+    /// What is not as planned, and why. Consumers of a stream that is among them are left out.
+    pub faults: Vec<Error>,
+    /// When each stream that is as planned was made: another moment means another stream of that name.
+    pub made: BTreeMap<String, i128>,
+}
+
+/// As [`ensure`], for whoever owns the plan and looks again and again: one thing that cannot be made so does
+/// not keep it from the others, and a consumer of another kind is made anew. (The messages that were out on
+/// it come once more; a stream is never removed, it may hold what nobody else has.)
+pub async fn keep(js: &Context, plan: &Plan) -> Look {
+    let mut look = Look::default();
+    for config in &plan.streams {
+        match agree(&Stream { js, config }, &mut look.report).await {
+            Ok(found) => {
+                look.made.insert(config.name.clone(), found.created.unix_timestamp_nanos());
+            }
+            Err(e) => {
+                let is_silence = e.is_silence();
+                look.faults.push(e);
+                if is_silence {
+                    return look;
+                }
+            }
+        }
+    }
+    for planned in plan.consumers.iter().filter(|planned| look.made.contains_key(&planned.stream)) {
+        let thing = Consumer { js, planned };
+        let mut agreed = agree(&thing, &mut look.report).await;
+        if let Err(e @ Error::Incompatible { .. }) = &agreed {
+            warn!(error = e as &dyn std::error::Error, "the consumer is made anew");
+            agreed = match thing.delete().await {
+                Ok(()) => agree(&thing, &mut look.report).await,
+                Err(source) => {
+                    Err(Error::Api { attempt: "delete", kind: "consumer", name: thing.name().to_owned(), source })
+                }
+            };
+        }
+        if let Err(e) = agreed {
+            let is_silence = e.is_silence();
+            look.faults.push(e);
+            if is_silence {
+                return look;
+            }
+        }
+    }
+    look
 }
 
 /// Creates or updates everything in the plan and makes sure that the server has it so.
@@ -108,7 +195,7 @@ trait Thing {
     fn differences(&self, found: &Self::Found) -> Vec<Difference>;
 }
 
-async fn agree<T: Thing>(thing: &T, report: &mut Report) -> Result<(), Error> {
+async fn agree<T: Thing>(thing: &T, report: &mut Report) -> Result<T::Found, Error> {
     let name = thing.name().to_owned();
     let failed = |attempt| {
         let name = name.clone();
@@ -136,7 +223,7 @@ async fn agree<T: Thing>(thing: &T, report: &mut Report) -> Result<(), Error> {
             let Difference { field, expected, found, .. } = d.clone();
             return Err(Error::Incompatible { kind: T::KIND, name, field, expected, found, hint: thing.remedy() });
         }
-        let Some(first) = differences.first() else { return Ok(()) };
+        let Some(first) = differences.first() else { return Ok(found) };
         for d in &differences {
             warn!(
                 kind = T::KIND,
@@ -170,7 +257,7 @@ struct Stream<'a> {
 }
 
 impl Thing for Stream<'_> {
-    type Found = stream::Config;
+    type Found = stream::Info;
     const KIND: &'static str = "stream";
     const MISSING: ErrorCode = ErrorCode::STREAM_NOT_FOUND;
     const EXISTS: &'static [ErrorCode] = &[ErrorCode::STREAM_NAME_EXIST];
@@ -181,22 +268,21 @@ impl Thing for Stream<'_> {
     fn remedy(&self) -> String {
         let name = self.name();
         format!(
-            "drain or back up its messages, then delete it (nats stream rm {name}); it is created anew at the next start"
+            "drain or back up its messages, then delete it (nats stream rm {name}); it is created anew within seconds"
         )
     }
-    async fn read(&self) -> Result<stream::Config, ApiError> {
-        let info: stream::Info = api::call(self.js, format!("STREAM.INFO.{}", self.name()), &json!({})).await?;
-        Ok(info.config)
+    async fn read(&self) -> Result<stream::Info, ApiError> {
+        api::call(self.js, format!("STREAM.INFO.{}", self.name()), &json!({})).await
     }
     async fn create(&self) -> Result<(), ApiError> {
         api::call::<stream::Info>(self.js, format!("STREAM.CREATE.{}", self.name()), self.config).await.map(drop)
     }
-    async fn update(&self, found: &stream::Config) -> Result<(), ApiError> {
-        let config = compare::updated_stream(self.config, found);
+    async fn update(&self, found: &stream::Info) -> Result<(), ApiError> {
+        let config = compare::updated_stream(self.config, &found.config);
         api::call::<stream::Info>(self.js, format!("STREAM.UPDATE.{}", self.name()), &config).await.map(drop)
     }
-    fn differences(&self, found: &stream::Config) -> Vec<Difference> {
-        compare::stream(self.config, found)
+    fn differences(&self, found: &stream::Info) -> Vec<Difference> {
+        compare::stream(self.config, &found.config)
     }
 }
 
@@ -212,6 +298,14 @@ impl Consumer<'_> {
         let body = json!({"stream_name": stream, "config": config, "action": action});
         api::call::<consumer::Info>(self.js, subject, &body).await.map(drop)
     }
+
+    async fn delete(&self) -> Result<(), ApiError> {
+        let subject = format!("CONSUMER.DELETE.{}.{}", self.planned.stream, self.name());
+        match api::call::<DeleteStatus>(self.js, subject, &json!({})).await {
+            Err(e) if e.is(Self::MISSING) => Ok(()),
+            deleted => deleted.map(drop),
+        }
+    }
 }
 
 impl Thing for Consumer<'_> {
@@ -226,7 +320,7 @@ impl Thing for Consumer<'_> {
     fn remedy(&self) -> String {
         let (stream, name) = (&self.planned.stream, self.name());
         format!(
-            "delete it (nats consumer rm {stream} {name}); unacknowledged messages stay, and it is created anew at the next start"
+            "delete it (nats consumer rm {stream} {name}); unacknowledged messages stay, and it is created anew within seconds"
         )
     }
     async fn read(&self) -> Result<consumer::Config, ApiError> {

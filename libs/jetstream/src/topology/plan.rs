@@ -79,6 +79,18 @@ fn streams(c: &TopologyConfig) -> Vec<stream::Config> {
     ]
 }
 
+/// The setting that bounds a stream or bucket.
+pub(super) fn setting_of(stream: &str) -> Option<&'static str> {
+    Some(match stream {
+        STREAM_JOBS => "JOBS_MAX_BYTES",
+        STREAM_RESULTS => "RESULTS_MAX_BYTES",
+        STREAM_DLQ => "DLQ_MAX_BYTES",
+        STREAM_EVENTS => "EVENTS_MAX_BYTES",
+        name if name == bucket_stream(BUCKET_JOB_OUTPUTS) => "OUTPUTS_MAX_BYTES",
+        _ => return None,
+    })
+}
+
 /// The stream of events alone, for services that read events and know nothing of jobs.
 pub fn events_plan(config: &TopologyConfig) -> Plan {
     Plan { streams: vec![events(config)], consumers: Vec::new() }

@@ -311,28 +311,14 @@ impl CommitLoop {
             Err(e) => {
                 metrics::DB_ERRORS.inc(&[]);
                 warn!(error = &e as &dyn std::error::Error, "a group could not be committed; its callers are told");
-                let retryable = e.is_retryable();
-                let again = || {
-                    if retryable {
-                        Error::new(
-                            crate::error::Code::Unavailable,
-                            "the database is unavailable; nothing was stored, try again",
-                        )
-                        .retry_after(Duration::from_secs(1))
-                    } else {
-                        Error::new(
-                            crate::error::Code::Internal,
-                            "the database refused; nothing was stored, see the orchestrator's log",
-                        )
-                    }
-                };
+                let again = || Error::of_store(&e);
                 for a in submit_answers {
                     let _ = a.send(Err(again()));
                 }
                 for (_, a) in change_answers {
                     let _ = a.send(Err(again()));
                 }
-                if retryable { Outcome::Unavailable } else { Outcome::Refused }
+                if e.is_retryable() { Outcome::Unavailable } else { Outcome::Refused }
             }
         }
     }

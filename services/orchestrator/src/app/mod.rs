@@ -23,7 +23,7 @@ pub use queues::Queues;
 pub use schedules::ScheduleInput;
 
 use crate::admission::Limits;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::model::{Agent, Job};
 use crate::slo::Board;
 use crate::store::{OutboxRow, Outgoing, Store};
@@ -33,6 +33,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+
+/// How far the opening of the database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// It was begun.
+    UnderWay,
+    /// The database cannot be had; it is tried again.
+    Away(String),
+    /// It may be used.
+    Open,
+}
+
+/// Callers who come while the database is being opened wait so long.
+const OPENING_MAX: Duration = Duration::from_secs(5);
 
 /// Cheap to clone; all clones are the same application.
 #[derive(Clone)]
@@ -53,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) watches: Arc<Semaphore>,
     pub(crate) board: Board,
+    pub(crate) opening: tokio::sync::watch::Sender<Opening>,
     pub(crate) stopping: tokio_util::sync::CancellationToken,
 }
 
@@ -133,6 +148,30 @@ impl App {
     /// The queues that there are.
     pub fn queues(&self) -> &Queues {
         &self.0.queues
+    }
+
+    /// Waits a little while the database is being opened, and refuses while it is away.
+    ///
+    /// # Errors
+    /// `unavailable`, with what keeps it.
+    pub async fn opened(&self) -> Result<(), Error> {
+        if *self.0.opening.borrow() == Opening::Open {
+            return Ok(());
+        }
+        let mut opening = self.0.opening.subscribe();
+        let decided = async { opening.wait_for(|o| !matches!(o, Opening::UnderWay)).await.map(|o| o.clone()) };
+        let why = match tokio::time::timeout(OPENING_MAX, decided).await {
+            Ok(Ok(Opening::Open)) => return Ok(()),
+            Ok(Ok(Opening::Away(why))) => why,
+            _ => "it is being opened".to_owned(),
+        };
+        let message = format!("the database is not open yet: {why}; nothing was stored, try again");
+        Err(Error::new(Code::Unavailable, message).retry_after(Duration::from_secs(1)))
+    }
+
+    /// Says how far the opening of the database is.
+    pub(crate) fn set_opening(&self, opening: Opening) {
+        self.0.opening.send_replace(opening);
     }
 
     pub(crate) fn hub(&self) -> &Hub {

@@ -67,10 +67,48 @@ fn is_passing_code(e: &dyn DatabaseError) -> bool {
         return ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
             || matches!(code, "40001" | "40P01" | "55P03" | "25006");
     }
-    if e.try_downcast_ref::<SqliteError>().is_some() {
-        let code = e.code().and_then(|c| c.parse::<i32>().ok()).unwrap_or(0);
-        // BUSY, LOCKED, NOMEM, READONLY (a disk that fell back to it), IOERR, FULL, CANTOPEN
-        return matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14);
+    // BUSY, LOCKED, NOMEM, READONLY (a disk that fell back to it), IOERR, FULL, CANTOPEN
+    sqlite_code(e).is_some_and(|code| matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14))
+}
+
+/// The commonest causes in a few words, for callers.
+pub(super) fn in_short(e: &sqlx::Error) -> Option<&'static str> {
+    let sqlx::Error::Database(e) = e else {
+        return matches!(e, sqlx::Error::PoolTimedOut)
+            .then_some("no connection was free or could be made in time (DB_POOL, max_connections)");
+    };
+    if let Some(pg) = e.try_downcast_ref::<PgDatabaseError>() {
+        return match pg.code() {
+            "25006" => Some("it is read-only: a standby, or a primary that was made one"),
+            "53100" => Some("its disk is full"),
+            "53300" => Some("it has no connection left (max_connections)"),
+            "57P01" | "57P02" | "57P03" => Some("it is shutting down or starting"),
+            _ => None,
+        };
     }
-    false
+    match sqlite_code(e.as_ref())? & 0xff {
+        5 | 6 => Some("another process holds its file"),
+        8 => Some("its file is read-only"),
+        13 => Some("its disk is full"),
+        _ => None,
+    }
+}
+
+/// Whether a session that said so leads to a server that is no primary any more, or goes down.
+pub(super) fn is_left_behind(e: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(e) = e else { return false };
+    e.try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|pg| pg.code() == "25006" || ["57P", "08"].iter().any(|class| pg.code().starts_with(class)))
+}
+
+/// Whether SQLite says that the file is damaged or no database.
+pub(super) fn is_damage(e: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(e) = e else { return false };
+    // CORRUPT, NOTADB
+    sqlite_code(e.as_ref()).is_some_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
+fn sqlite_code(e: &dyn DatabaseError) -> Option<i32> {
+    e.try_downcast_ref::<SqliteError>()?;
+    e.code()?.parse().ok()
 }

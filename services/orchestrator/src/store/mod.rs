@@ -5,6 +5,7 @@
 //! made here: rows are read, `transition::apply` decides, rows are written.
 
 mod claim;
+mod error;
 pub mod events;
 mod fault;
 mod migrate;
@@ -13,9 +14,11 @@ mod plan;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
+mod writes;
 
 pub(crate) use claim::{CLAIMS_END_WITHIN_US, lines_of_jobs};
 pub use claim::{OutboxPick, OutboxRow, Outgoing, PARKED_MAX, Park, Parked, Pick, Waiting};
+pub use error::Error;
 pub use open::{Options, backup, open, restore};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, NewJob, Schedule, State};
@@ -25,63 +28,6 @@ use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId,
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
-
-/// What went wrong in a database.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Passing: connection lost, database locked, disk full. Nothing was committed.
-    #[error("the database is unavailable while trying to {attempted}")]
-    Unavailable {
-        /// What was attempted.
-        attempted: &'static str,
-        /// The cause.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// The statement or the data is wrong: trying again will not help.
-    #[error("the database refused to {attempted}")]
-    Refused {
-        /// What was attempted.
-        attempted: &'static str,
-        /// The cause.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// A row that this version cannot read.
-    #[error("a stored {what} cannot be read: {problem}")]
-    Corrupt {
-        /// Which kind of row.
-        what: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The schema is not what this version expects.
-    #[error("the schema cannot be migrated: {0}")]
-    Migration(String),
-    /// DATABASE_URL is not usable.
-    #[error("DATABASE_URL: {0}")]
-    Url(String),
-    /// Another process has the SQLite file open for writing.
-    #[error(
-        "{0} is in use by another process; stop it, or let several orchestrators share a Postgres (DATABASE_URL=postgres://…)"
-    )]
-    InUse(std::path::PathBuf),
-    /// A backup or restore did not end well.
-    #[error("{attempted}: {problem}")]
-    Copy {
-        /// What was attempted.
-        attempted: &'static str,
-        /// Why it did not work and what to do.
-        problem: String,
-    },
-}
-
-impl Error {
-    /// Whether the same call may succeed later.
-    pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
-    }
-}
 
 /// Many writes that are committed together.
 #[derive(Debug, Default)]
@@ -325,7 +271,11 @@ pub trait Store: Send + Sync + 'static {
     /// Brings the schema up to date, under a lock. Call it before anything else, and again after an
     /// error that is retryable.
     async fn prepare(&self) -> Result<(), Error>;
-    /// A cheap round trip.
+    /// Where the database is, for people: kind, and path or server.
+    fn place(&self) -> String;
+    /// Says whose database it is: the first to say so has it for good.
+    async fn claim_mission(&self, mission: &Mission) -> Result<(), Error>;
+    /// Whether work can be stored: writes, unless something was written a moment ago.
     async fn ping(&self) -> Result<(), Error>;
     /// Applies a group in one durable transaction.
     async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error>;
@@ -406,8 +356,9 @@ pub trait Store: Send + Sync + 'static {
     /// What waits, by lane. At most 1,000 lanes.
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error>;
 
-    /// Open jobs whose deadline passed.
-    async fn past_deadline(&self, now: Micros, limit: u32) -> Result<Vec<JobId>, Error>;
+    /// Open jobs whose deadline passed. Those that were published may have a report on its way: they are found
+    /// once their deadline is before `read_to`, up to where all reports are committed.
+    async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error>;
     /// Queued and running jobs not looked at since `before`, oldest look first.
     async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error>;
     /// Notes that these were looked at.

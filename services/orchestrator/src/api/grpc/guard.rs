@@ -5,6 +5,7 @@ use crate::api::auth::{Auth, Role};
 use crate::api::limits::{BODY_MAX_BYTES, Gate};
 use crate::api::operations::{self, Access};
 use crate::api::trace;
+use crate::app::App;
 use crate::error::{Code, Error};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -22,6 +23,7 @@ use tracing::{Instrument, Span};
 pub(super) struct Guard {
     pub(super) auth: Auth,
     pub(super) gate: Gate,
+    pub(super) app: App,
     pub(super) root: trace::Root,
 }
 
@@ -35,7 +37,11 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let id_header = HeaderValue::from_str(&request_id).expect("checked, or a UUID");
     let name = HeaderName::from_static(trace::REQUEST_ID);
     request.headers_mut().insert(name.clone(), id_header.clone());
-    let mut response = match pass(&guard, &mut request) {
+    let mut passed = pass(&guard, &mut request);
+    if passed.is_ok() && matches!(operations::of_rpc(request.uri().path()), Access::Guarded(_)) {
+        passed = guard.app.opened().await;
+    }
+    let mut response = match passed {
         Err(e) => refusal(&e, &request_id),
         Ok(()) => {
             let span = span(&mut request, &request_id, guard.root);

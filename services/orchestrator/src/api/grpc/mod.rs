@@ -66,10 +66,12 @@ pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<R
             .add_service(
                 SchedulesServer::new(schedules::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES),
             )
-            .add_service(AgentsServer::new(agents::Service { app }).max_decoding_message_size(BODY_MAX_BYTES))
+            .add_service(
+                AgentsServer::new(agents::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES),
+            )
             .add_service(HealthServer::new(health))
             .add_service(reflection);
-    let guard = guard::Guard { auth, gate: Gate::new(CALLS_MAX, ""), root };
+    let guard = guard::Guard { auth, gate: Gate::new(CALLS_MAX, ""), app, root };
     Ok(services.into_axum_router().layer(axum::middleware::from_fn_with_state(guard, guard::guard)).into())
 }
 

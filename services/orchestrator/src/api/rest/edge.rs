@@ -8,6 +8,7 @@ use crate::api::auth::{Auth, Role};
 use crate::api::limits::Gate;
 use crate::api::operations::{self, Access};
 use crate::api::{log_failure, trace};
+use crate::app::App;
 use crate::error::{Code, Error};
 use agentforge_runtime::http::RequestId;
 use axum::extract::{MatchedPath, Request, State};
@@ -23,6 +24,7 @@ use std::panic::AssertUnwindSafe;
 pub(crate) struct Edge {
     pub(crate) auth: Auth,
     pub(crate) gate: Gate,
+    pub(crate) app: App,
 }
 
 /// The middleware.
@@ -55,6 +57,11 @@ async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Respons
     };
     if let Err(refusal) = guard(edge, route, &request) {
         return refusal.into_response();
+    }
+    if matches!(operations::of_route(request.method(), route), Access::Guarded(_))
+        && let Err(e) = edge.app.opened().await
+    {
+        return Problem::from(e).into_response();
     }
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,

@@ -46,7 +46,7 @@ pub(crate) struct Api {
 pub fn router(app: App, auth: Auth, requests_max: usize) -> Router {
     let (routes, document) = api_routes().split_for_parts();
     let document = Bytes::from(openapi::finish(document));
-    let edge = edge::Edge { auth, gate: Gate::new(requests_max, "HTTP_CONCURRENCY") };
+    let edge = edge::Edge { auth, gate: Gate::new(requests_max, "HTTP_CONCURRENCY"), app: app.clone() };
     let api = Api { app, bodies: Budget::new(BODIES_MAX_BYTES) };
     routes
         .with_state(api)

@@ -1,17 +1,21 @@
 //! Connections to Postgres: a bounded pool that connects when it is asked, never before.
 
-use crate::store::{Error, fault::Fault, migrate};
+use super::installation;
+use crate::store::{Error, fault, fault::Fault, migrate};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Postgres, Transaction};
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 pub(super) const STEPS: &[migrate::Step] = &[
     (1, "init", include_str!("migrations/0001_init.sql")),
     (2, "slo", include_str!("migrations/0002_slo.sql")),
     (3, "request_id", include_str!("migrations/0003_request_id.sql")),
     (4, "relay", include_str!("migrations/0004_relay.sql")),
+    (7, "installation", include_str!("migrations/0007_installation.sql")),
 ];
 
 /// What our connections call themselves.
@@ -20,6 +24,10 @@ pub(super) const APPLICATION: &str = "agentforge-orchestrator";
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 /// How long migrations may take, the wait for another replica's included.
 const MIGRATION_WAIT: Duration = Duration::from_secs(600);
+/// A connection is not kept for longer than this: what fails over without cutting connections is left by then.
+const LIFETIME_MAX: Duration = Duration::from_secs(600);
+/// Nor idle for longer than this.
+const IDLE_MAX: Duration = Duration::from_secs(120);
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
@@ -39,18 +47,49 @@ const SESSION_QUIET: &str = "SET client_min_messages = 'warning'";
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
     let options: PgConnectOptions =
         url.parse().map_err(|e: sqlx::Error| Error::Url(format!("not a Postgres URL: {e}")))?;
-    // A line for each statement is nobody's log, and the question whether to write it costs with each.
-    Ok(options.application_name(APPLICATION).disable_statement_logging())
+    // Poolers refuse the parameter, and floats travel in binary. A line for each statement is nobody's log, and the
+    // question whether to write it costs with each.
+    Ok(options.application_name(APPLICATION).extra_float_digits(None).disable_statement_logging())
+}
+
+/// When it was last seen that sessions lead to a server that is no primary any more. Older ones are left.
+#[derive(Clone, Debug)]
+pub(super) struct Left(Arc<(Instant, AtomicU64)>);
+
+impl Default for Left {
+    fn default() -> Self {
+        Self(Arc::new((Instant::now(), AtomicU64::new(0))))
+    }
+}
+
+impl Left {
+    /// All sessions that are open now lead astray.
+    pub(super) fn note(&self) {
+        let ms = u64::try_from(self.0.0.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.1.fetch_max(ms.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether a session of this age was open then.
+    fn holds_for(&self, age: Duration) -> bool {
+        let opened = self.0.0.elapsed().saturating_sub(age);
+        opened < Duration::from_millis(self.0.1.load(Ordering::Relaxed))
+    }
 }
 
 /// A pool that connects on first use.
-pub(super) fn pool(options: PgConnectOptions, size: NonZeroU32) -> PgPool {
+pub(super) fn pool(options: PgConnectOptions, size: NonZeroU32, left: Left) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size.get())
         .acquire_timeout(CONNECTION_WAIT)
+        .max_lifetime(LIFETIME_MAX)
+        .idle_timeout(IDLE_MAX)
         .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
+        .before_acquire(move |connection, meta| {
+            let is_left = left.holds_for(meta.age);
             Box::pin(async move {
+                if is_left {
+                    return Ok(false);
+                }
                 if meta.idle_for > TRUSTED_IDLE {
                     connection.ping().await?;
                 }
@@ -67,7 +106,11 @@ pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
     let late = || sqlx::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
     let connect = tokio::time::timeout(CONNECTION_WAIT, PgConnection::connect_with(options)).await;
     let connected = connect.unwrap_or_else(|_| Err(late()));
-    let mut connection = connected.map_err(|e| Fault::Sql(e).trying_to("connect to the database"))?;
+    let mut connection = connected.map_err(|e| match installation::is_of_a_pooler(&e) {
+        true => Error::Pooler(e.to_string()),
+        false => Fault::Sql(e).trying_to("connect to the database"),
+    })?;
+    installation::refuse_shared_sessions(options).await?;
     connection.execute(SESSION_QUIET).await.map_err(|e| Fault::Sql(e).trying_to("connect to the database"))?;
     let migrated = tokio::time::timeout(MIGRATION_WAIT, migrate::run(&mut connection, STEPS)).await;
     migrated.unwrap_or_else(|_| Err(Fault::Sql(late()).trying_to("migrate the schema")))?;
@@ -98,7 +141,10 @@ impl Session {
     /// Ends the turn with what came of it.
     pub(super) fn settle<T>(mut self, done: Result<T, Fault>) -> Result<T, Fault> {
         // The server's own errors leave it in step with us, and the transaction rolled back.
-        self.ended = matches!(done, Ok(_) | Err(Fault::Row { .. } | Fault::Sql(sqlx::Error::Database(_))));
+        self.ended = match &done {
+            Ok(_) | Err(Fault::Row { .. }) => true,
+            Err(Fault::Sql(e)) => matches!(e, sqlx::Error::Database(_)) && !fault::is_left_behind(e),
+        };
         done
     }
 }
@@ -108,5 +154,21 @@ impl Drop for Session {
         if !self.ended {
             self.connection.close_on_drop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_from_before_a_failover_are_left_and_later_ones_kept() {
+        let left = Left::default();
+        assert!(!left.holds_for(Duration::from_secs(60)), "nothing failed over yet");
+        std::thread::sleep(Duration::from_millis(5));
+        left.note();
+        assert!(left.holds_for(Duration::from_millis(2)), "it was open then");
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!left.holds_for(Duration::from_millis(1)), "it was opened later");
     }
 }

@@ -8,6 +8,7 @@ mod backup;
 mod claims;
 mod commit;
 mod connection;
+mod installation;
 mod parked;
 mod read;
 mod readers;
@@ -20,7 +21,7 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, StaleJob, Store, Waiting, fault::Fault, rows,
+    Outgoing, Owner, Page, Parked, Pick, StaleJob, Store, Waiting, fault, fault::Fault, rows, writes::Writes,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::slo::{Bucket, Finished, Unit};
@@ -34,6 +35,8 @@ use std::num::NonZeroU32;
 pub struct PostgresStore {
     options: PgConnectOptions,
     pool: PgPool,
+    left: connection::Left,
+    writes: Writes,
 }
 
 impl PostgresStore {
@@ -43,13 +46,32 @@ impl PostgresStore {
     /// [`Error::Url`] when `url` cannot be read.
     pub fn open(url: &str, pool_size: NonZeroU32) -> Result<Self, Error> {
         let options = connection::options(url)?;
-        let pool = connection::pool(options.clone(), pool_size);
-        Ok(Self { options, pool })
+        let left = connection::Left::default();
+        let pool = connection::pool(options.clone(), pool_size, left.clone());
+        Ok(Self { options, pool, left, writes: Writes::default() })
     }
-}
 
-fn asked<T>(attempted: &'static str, answer: Result<T, Fault>) -> Result<T, Error> {
-    answer.map_err(|f| f.trying_to(attempted))
+    fn asked<T>(&self, attempted: &'static str, answer: Result<T, Fault>) -> Result<T, Error> {
+        answer.map_err(|f| {
+            if let Fault::Sql(e) = &f
+                && fault::is_left_behind(e)
+            {
+                // One session that says so speaks for all that were opened before: a failover.
+                self.left.note();
+            }
+            f.trying_to(attempted)
+        })
+    }
+
+    /// As [`Self::asked`], of a write that callers wait for.
+    fn written<T>(&self, attempted: &'static str, answer: Result<T, Fault>) -> Result<T, Error> {
+        let done = self.asked(attempted, answer);
+        // What is wrong with a statement says nothing of the next.
+        if done.as_ref().err().is_none_or(Error::is_retryable) {
+            self.writes.note(done.is_ok());
+        }
+        done
+    }
 }
 
 #[async_trait]
@@ -63,25 +85,38 @@ impl Store for PostgresStore {
     async fn prepare(&self) -> Result<(), Error> {
         connection::prepare(&self.options).await
     }
+    fn place(&self) -> String {
+        let (host, port) = (self.options.get_host(), self.options.get_port());
+        format!("postgres {host}:{port}/{}", self.options.get_database().unwrap_or_default())
+    }
+    async fn claim_mission(&self, mission: &Mission) -> Result<(), Error> {
+        match self.asked("note the mission", installation::claim(&self.pool, mission).await)? {
+            found if found == mission.as_str() => Ok(()),
+            found => Err(Error::OtherMission { found, ours: mission.to_string() }),
+        }
+    }
     async fn ping(&self) -> Result<(), Error> {
-        let one = sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&self.pool).await;
-        asked("ping", one.map(drop).map_err(Fault::Sql))
+        if self.writes.is_recent() {
+            let one = sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&self.pool).await;
+            return self.asked("ping", one.map(drop).map_err(Fault::Sql));
+        }
+        self.written("write a probe", installation::probe(&self.pool, &self.writes.filler()).await)
     }
     async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error> {
-        asked("commit a group", commit::commit(&self.pool, group, &ctx).await)
+        self.written("commit a group", commit::commit(&self.pool, group, &ctx).await)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
-        asked("read a job", read::job(&self.pool, id).await)
+        self.asked("read a job", read::job(&self.pool, id).await)
     }
     async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error> {
-        asked("list jobs", read::jobs(&self.pool, filter).await)
+        self.asked("list jobs", read::jobs(&self.pool, filter).await)
     }
     async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error> {
-        asked("list attempts", read::attempts(&self.pool, id).await)
+        self.asked("list attempts", read::attempts(&self.pool, id).await)
     }
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Error> {
-        asked("read versions", read::versions(&self.pool, ids).await)
+        self.asked("read versions", read::versions(&self.pool, ids).await)
     }
 
     async fn claim_due_of(
@@ -92,13 +127,13 @@ impl Store for PostgresStore {
         limit: u32,
         pick: &Pick,
     ) -> Result<Vec<Outgoing>, Error> {
-        asked("claim jobs", claims::claim_due(&self.pool, owner, now, until, limit, pick).await)
+        self.asked("claim jobs", claims::claim_due(&self.pool, owner, now, until, limit, pick).await)
     }
     async fn next_due_of(&self, pick: &Pick) -> Result<Option<Micros>, Error> {
-        asked("find the next due job", read::next_due(&self.pool, pick).await)
+        self.asked("find the next due job", read::next_due(&self.pool, pick).await)
     }
     async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
-        asked("release claims", claims::release(&self.pool, owner, ids).await)
+        self.asked("release claims", claims::release(&self.pool, owner, ids).await)
     }
     async fn claim_outbox_of(
         &self,
@@ -108,110 +143,110 @@ impl Store for PostgresStore {
         limit: u32,
         pick: &OutboxPick,
     ) -> Result<Vec<OutboxRow>, Error> {
-        asked("claim the outbox", claims::claim_outbox(&self.pool, owner, now, until, limit, pick).await)
+        self.asked("claim the outbox", claims::claim_outbox(&self.pool, owner, now, until, limit, pick).await)
     }
     async fn release_outbox(&self, owner: &Owner, seqs: &[i64]) -> Result<(), Error> {
-        asked("release claims on the outbox", claims::release_outbox(&self.pool, owner, seqs).await)
+        self.asked("release claims on the outbox", claims::release_outbox(&self.pool, owner, seqs).await)
     }
     async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error> {
-        asked("list messages put aside", parked::page(&self.pool, before, limit).await)
+        self.asked("list messages put aside", parked::page(&self.pool, before, limit).await)
     }
     async fn parked_count(&self) -> Result<u64, Error> {
-        asked("count messages put aside", parked::count(&self.pool).await)
+        self.asked("count messages put aside", parked::count(&self.pool).await)
     }
     async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error> {
-        asked("put messages back into the outbox", parked::unpark(&self.pool, which).await)
+        self.asked("put messages back into the outbox", parked::unpark(&self.pool, which).await)
     }
     async fn discard_parked(&self, which: Option<&[i64]>) -> Result<u64, Error> {
-        asked("discard messages put aside", parked::discard(&self.pool, which).await)
+        self.asked("discard messages put aside", parked::discard(&self.pool, which).await)
     }
     async fn release_orphans(&self, _owner: &Owner) -> Result<(), Error> {
         // Whose claims are orphaned, no replica can know: they run out.
         Ok(())
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
-        asked("find queues with jobs", read::lines(&self.pool).await.map(rows::queues_of))
+        self.asked("find queues with jobs", read::lines(&self.pool).await.map(rows::queues_of))
     }
     async fn waiting(&self, now: Micros) -> Result<Waiting, Error> {
-        asked("count accepted jobs", read::waiting(&self.pool, now).await)
+        self.asked("count accepted jobs", read::waiting(&self.pool, now).await)
     }
     async fn newest_mark(&self) -> Result<Option<u64>, Error> {
-        asked("find the newest mark", read::newest_mark(&self.pool).await)
+        self.asked("find the newest mark", read::newest_mark(&self.pool).await)
     }
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
-        asked("measure the lanes", read::depths(&self.pool, now).await)
+        self.asked("measure the lanes", read::depths(&self.pool, now).await)
     }
 
-    async fn past_deadline(&self, now: Micros, limit: u32) -> Result<Vec<JobId>, Error> {
-        asked("find expired jobs", read::past_deadline(&self.pool, now, limit).await)
+    async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error> {
+        self.asked("find expired jobs", read::past_deadline(&self.pool, now, read_to, limit).await)
     }
     async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error> {
-        asked("find stale jobs", read::stale(&self.pool, before, limit).await)
+        self.asked("find stale jobs", read::stale(&self.pool, before, limit).await)
     }
     async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error> {
-        asked("note a look", claims::touch(&self.pool, ids, now).await)
+        self.asked("note a look", claims::touch(&self.pool, ids, now).await)
     }
 
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error> {
-        asked("list dead letters", read::dead_letters(&self.pool, filter).await)
+        self.asked("list dead letters", read::dead_letters(&self.pool, filter).await)
     }
 
     async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error> {
-        asked("create a schedule", schedules::create(&self.pool, schedule).await)
+        self.asked("create a schedule", schedules::create(&self.pool, schedule).await)
     }
     async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error> {
-        asked("read a schedule", schedules::one(&self.pool, id).await)
+        self.asked("read a schedule", schedules::one(&self.pool, id).await)
     }
     async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error> {
-        asked("list schedules", schedules::page(&self.pool, after, limit).await)
+        self.asked("list schedules", schedules::page(&self.pool, after, limit).await)
     }
     async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error> {
-        asked("pause a schedule", schedules::set_paused(&self.pool, id, paused, next).await)
+        self.asked("pause a schedule", schedules::set_paused(&self.pool, id, paused, next).await)
     }
     async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error> {
-        asked("delete a schedule", schedules::delete(&self.pool, id).await)
+        self.asked("delete a schedule", schedules::delete(&self.pool, id).await)
     }
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
-        asked("find due schedules", schedules::due(&self.pool, now, limit).await)
+        self.asked("find due schedules", schedules::due(&self.pool, now, limit).await)
     }
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<bool, Error> {
-        asked("fire a schedule", schedules::fire(&self.pool, firing, &ctx).await)
+        self.asked("fire a schedule", schedules::fire(&self.pool, firing, &ctx).await)
     }
 
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {
-        asked("store heartbeats", agents::upsert(&self.pool, agents).await)
+        self.written("store heartbeats", agents::upsert(&self.pool, agents).await)
     }
     async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, Error> {
-        asked("read an agent", agents::one(&self.pool, id).await)
+        self.asked("read an agent", agents::one(&self.pool, id).await)
     }
     async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error> {
-        asked("list agents", agents::page(&self.pool, mission, after, limit).await)
+        self.asked("list agents", agents::page(&self.pool, mission, after, limit).await)
     }
     async fn forget_agents(&self, before: Micros) -> Result<u64, Error> {
-        asked("forget agents", agents::forget(&self.pool, before).await)
+        self.asked("forget agents", agents::forget(&self.pool, before).await)
     }
 
     async fn merge_slo(&self, unit: Unit, rows: &[Bucket]) -> Result<(), Error> {
         if rows.is_empty() {
             return Ok(());
         }
-        asked("store minutes of objectives", slo::merge(&self.pool, unit, rows).await)
+        self.asked("store minutes of objectives", slo::merge(&self.pool, unit, rows).await)
     }
     async fn slo_buckets(&self, minute: i64) -> Result<Vec<Bucket>, Error> {
-        asked("read minutes of objectives", slo::since(&self.pool, minute).await)
+        self.asked("read minutes of objectives", slo::since(&self.pool, minute).await)
     }
     async fn last_slo_minute(&self, name: &str) -> Result<Option<i64>, Error> {
-        asked("find the last minute of an objective", slo::last_minute(&self.pool, name).await)
+        self.asked("find the last minute of an objective", slo::last_minute(&self.pool, name).await)
     }
     async fn finished_by_minute(&self, from: i64, to: i64) -> Result<Vec<Finished>, Error> {
-        asked("count finished jobs", slo::finished(&self.pool, from, to).await)
+        self.asked("count finished jobs", slo::finished(&self.pool, from, to).await)
     }
     async fn forget_slo(&self, minute: i64) -> Result<u64, Error> {
-        asked("forget minutes of objectives", slo::forget(&self.pool, minute).await)
+        self.asked("forget minutes of objectives", slo::forget(&self.pool, minute).await)
     }
 
     async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error> {
-        asked("prune jobs", claims::prune(&self.pool, before, limit).await)
+        self.asked("prune jobs", claims::prune(&self.pool, before, limit).await)
     }
     async fn close(&self) {
         self.pool.close().await;

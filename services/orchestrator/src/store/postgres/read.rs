@@ -162,12 +162,20 @@ pub(super) async fn newest_mark(pool: &PgPool) -> Result<Option<u64>, Fault> {
     Ok(mark.and_then(|mark| u64::try_from(mark).ok()))
 }
 
-pub(super) async fn past_deadline(pool: &PgPool, now: Micros, limit: u32) -> Result<Vec<JobId>, Fault> {
-    let ids: Vec<Vec<u8>> = query_scalar("SELECT id FROM jobs WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2")
-        .bind(now.0)
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await?;
+pub(super) async fn past_deadline(
+    pool: &PgPool,
+    now: Micros,
+    read_to: Micros,
+    limit: u32,
+) -> Result<Vec<JobId>, Fault> {
+    let ids: Vec<Vec<u8>> = query_scalar(
+        "SELECT id FROM jobs WHERE expires_at <= $1 AND (state = 1 OR expires_at <= $2) ORDER BY expires_at LIMIT $3",
+    )
+    .bind(now.0)
+    .bind(read_to.0)
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await?;
     ids.iter().map(|id| rows::job_id(id)).collect()
 }
 

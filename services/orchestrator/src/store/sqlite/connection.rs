@@ -3,9 +3,10 @@
 //! The file belongs to one process: an advisory lock beside it says so. The writer is reopened after
 //! any error, because SQLite may have rolled back under sqlx's feet then.
 
-use super::super::{Error, fault::Fault};
+use super::super::{Error, fault, fault::Fault};
 use super::recent::Recent;
 use crate::store::migrate;
+use crate::store::writes::Writes;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -13,8 +14,10 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use std::cmp::Ordering;
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{self, AtomicBool};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +27,7 @@ pub(super) const STEPS: &[migrate::Step] = &[
     (2, "slo", include_str!("migrations/0002_slo.sql")),
     (3, "request_id", include_str!("migrations/0003_request_id.sql")),
     (4, "relay", include_str!("migrations/0004_relay.sql")),
+    (7, "installation", include_str!("migrations/0007_installation.sql")),
 ];
 
 /// Connections that read at once. More would compete for two cores with the writer.
@@ -63,7 +67,13 @@ pub(super) struct Writer {
 
 /// All connections to one file.
 pub(super) struct Connections {
+    pub file: PathBuf,
     options: SqliteConnectOptions,
+    /// The file and its log as they were opened.
+    opened: std::sync::Mutex<Identity>,
+    /// They are not at their paths any more.
+    gone: AtomicBool,
+    pub writes: Writes,
     writer: Mutex<Option<Writer>>,
     keeper: Mutex<Option<SqliteConnection>>,
     pub readers: SqlitePool,
@@ -81,7 +91,11 @@ impl Connections {
             .test_before_acquire(false)
             .connect_lazy_with(options.clone().read_only(true).pragma("cache_size", "-4096"));
         Ok(Self {
+            file: file.to_owned(),
             options: writer_options(options),
+            opened: std::sync::Mutex::default(),
+            gone: AtomicBool::new(false),
+            writes: Writes::default(),
             writer: Mutex::new(None),
             keeper: Mutex::new(None),
             readers,
@@ -96,19 +110,63 @@ impl Connections {
             // Closing waits for what was sent; it has nothing of its own that could be lost.
             let _ = w.connection.close().await;
         }
-        let mut connection = self.options.connect().await.map_err(|e| Fault::Sql(e).trying_to(WHAT))?;
-        migrate::run(&mut connection, STEPS).await?;
-        connection.close().await.map_err(|e| Fault::Sql(e).trying_to(WHAT))?;
-        *slot = Some(Writer::open(&self.options).await.map_err(|f| f.trying_to(WHAT))?);
+        let failed = |e: sqlx::Error| match fault::is_damage(&e) {
+            true => Error::Damaged(self.file.clone(), e),
+            false => Fault::Sql(e).trying_to(WHAT),
+        };
+        // Only here: later, a file that is not there was taken away.
+        let mut connection = self.options.clone().create_if_missing(true).connect().await.map_err(failed)?;
+        migrate::run(&mut connection, STEPS).await.map_err(|e| match e {
+            Error::Refused { source, .. } if fault::is_damage(&source) => Error::Damaged(self.file.clone(), source),
+            other => other,
+        })?;
+        connection.close().await.map_err(failed)?;
+        *slot = Some(self.open_writer(WHAT).await?);
+        self.gone.store(false, atomic::Ordering::Relaxed);
         Ok(())
+    }
+
+    async fn open_writer(&self, attempted: &'static str) -> Result<Writer, Error> {
+        let writer = Writer::open(&self.options).await.map_err(|f| f.trying_to(attempted))?;
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Identity::of(&self.file);
+        Ok(writer)
+    }
+
+    /// Looks whether the file and its log are still what was opened. SQLite goes on writing into a file that
+    /// was removed, and nobody would ever read it.
+    pub(super) async fn look(&self) -> Result<(), Error> {
+        let held = self.writer.lock().await;
+        let is_open = held.is_some();
+        let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(held);
+        let file = self.file.clone();
+        let Ok(found) = tokio::task::spawn_blocking(move || Identity::of(&file)).await else { return Ok(()) };
+        // The log may be made anew while nobody writes.
+        let gone = found.file != opened.file || (is_open && found.log != opened.log);
+        if self.gone.swap(gone, atomic::Ordering::Relaxed) != gone {
+            match gone {
+                true => {
+                    tracing::error!(file = %self.file.display(), error = %Error::Gone(self.file.clone()), "the database is gone")
+                }
+                false => tracing::warn!(file = %self.file.display(), "the database is back"),
+            }
+        }
+        if gone { Err(Error::Gone(self.file.clone())) } else { Ok(()) }
     }
 
     /// The writer, for one transaction.
     pub(super) async fn writer(&self) -> Result<Writing<'_>, Error> {
         let mut slot = self.writer.lock().await;
+        if self.gone.load(atomic::Ordering::Relaxed) {
+            return Err(Error::Gone(self.file.clone()));
+        }
         if slot.is_none() {
-            let opened = Writer::open(&self.options).await;
-            *slot = Some(opened.map_err(|f| f.trying_to("open the database for writing"))?);
+            // Opening would make a new file where ours was removed.
+            let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).file;
+            if opened.is_some() && opened != Identity::of(&self.file).file {
+                return Err(Error::Gone(self.file.clone()));
+            }
+            *slot = Some(self.open_writer("open the database for writing").await?);
         }
         // It stays in its place while we wait: what an earlier caller has sent is done in turn, and must be
         // done before another connection reads the last row numbers.
@@ -120,7 +178,7 @@ impl Connections {
             writer.recent.forget();
         }
         writer.in_use = true;
-        Ok(Writing(slot))
+        Ok(Writing { slot, writes: &self.writes })
     }
 
     /// Copies the log back into the file, again and again, until `stop`.
@@ -142,7 +200,7 @@ impl Connections {
 
     /// Copies the log back into the file while commits go on.
     pub(super) async fn copy_back(&self) -> Result<(), sqlx::Error> {
-        if self.writer.lock().await.is_none() {
+        if self.writer.lock().await.is_none() || self.gone.load(atomic::Ordering::Relaxed) {
             return Ok(());
         }
         let mut keeper = self.keeper.lock().await;
@@ -203,31 +261,55 @@ impl Writer {
     }
 }
 
+/// Which files lie at the database's paths, by device and inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Identity {
+    file: Option<(u64, u64)>,
+    log: Option<(u64, u64)>,
+}
+
+impl Identity {
+    fn of(file: &Path) -> Self {
+        let at = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+        let mut log = file.as_os_str().to_owned();
+        log.push("-wal");
+        Self { file: at(file), log: at(Path::new(&log)) }
+    }
+}
+
 /// The writer while one caller has it.
-pub(super) struct Writing<'a>(MutexGuard<'a, Option<Writer>>);
+pub(super) struct Writing<'a> {
+    slot: MutexGuard<'a, Option<Writer>>,
+    writes: &'a Writes,
+}
 
 impl Writing<'_> {
     /// Ends the caller's turn; after an error the connection is not used again. A turn that is dropped
     /// instead is undone at the start of the next.
     pub(super) fn settle<T>(mut self, attempted: &'static str, done: Result<T, Fault>) -> Result<T, Error> {
         self.in_use = false;
-        done.map_err(|fault| {
-            *self.0 = None;
+        let done = done.map_err(|fault| {
+            *self.slot = None;
             fault.trying_to(attempted)
-        })
+        });
+        // What is wrong with a statement says nothing of the next.
+        if done.as_ref().err().is_none_or(Error::is_retryable) {
+            self.writes.note(done.is_ok());
+        }
+        done
     }
 }
 
 impl Deref for Writing<'_> {
     type Target = Writer;
     fn deref(&self) -> &Writer {
-        self.0.as_ref().expect("made with a writer inside, which only settle() takes out")
+        self.slot.as_ref().expect("made with a writer inside, which only settle() takes out")
     }
 }
 
 impl DerefMut for Writing<'_> {
     fn deref_mut(&mut self) -> &mut Writer {
-        self.0.as_mut().expect("made with a writer inside, which only settle() takes out")
+        self.slot.as_mut().expect("made with a writer inside, which only settle() takes out")
     }
 }
 
@@ -265,7 +347,6 @@ pub(super) fn options(file: &Path) -> SqliteConnectOptions {
 
 fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
     options
-        .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // The answer to a submission is sent after the commit: the commit must be on disk.
         .synchronous(SqliteSynchronous::Full)

@@ -8,6 +8,7 @@ mod backup;
 mod claims;
 mod commit;
 mod connection;
+mod installation;
 mod parked;
 mod read;
 mod readers;
@@ -79,9 +80,25 @@ impl Store for SqliteStore {
     async fn prepare(&self) -> Result<(), Error> {
         self.connections.prepare().await
     }
+    fn place(&self) -> String {
+        format!("sqlite {}", self.connections.file.display())
+    }
+    async fn claim_mission(&self, mission: &Mission) -> Result<(), Error> {
+        let mut w = self.connections.writer().await?;
+        let done = installation::claim(&mut w.connection, mission).await;
+        match w.settle("note the mission", done)? {
+            found if found == mission.as_str() => Ok(()),
+            found => Err(Error::OtherMission { found, ours: mission.to_string() }),
+        }
+    }
     async fn ping(&self) -> Result<(), Error> {
-        let one = sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.connections.readers).await;
-        Self::asked("ping", one.map(drop).map_err(Fault::Sql))
+        self.connections.look().await?;
+        if self.connections.writes.is_recent() {
+            return Ok(());
+        }
+        let mut w = self.connections.writer().await?;
+        let done = installation::probe(&mut w.connection, &self.connections.writes.filler()).await;
+        w.settle("write a probe", done)
     }
     async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error> {
         let mut w = self.connections.writer().await?;
@@ -174,8 +191,8 @@ impl Store for SqliteStore {
         Self::asked("measure the lanes", read::depths(&self.connections.readers, now).await)
     }
 
-    async fn past_deadline(&self, now: Micros, limit: u32) -> Result<Vec<JobId>, Error> {
-        Self::asked("find expired jobs", read::past_deadline(&self.connections.readers, now, limit).await)
+    async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error> {
+        Self::asked("find expired jobs", read::past_deadline(&self.connections.readers, now, read_to, limit).await)
     }
     async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error> {
         Self::asked("find stale jobs", read::stale(&self.connections.readers, before, limit).await)

@@ -170,10 +170,16 @@ pub(super) async fn newest_mark(pool: &SqlitePool) -> Result<Option<u64>, Fault>
     Ok(mark.and_then(|mark| u64::try_from(mark).ok()))
 }
 
-pub(super) const EXPIRED: &str = "SELECT id FROM jobs WHERE expires_at <= ? ORDER BY expires_at LIMIT ?";
+pub(super) const EXPIRED: &str =
+    "SELECT id FROM jobs WHERE expires_at <= ? AND (state = 1 OR expires_at <= ?) ORDER BY expires_at LIMIT ?";
 
-pub(super) async fn past_deadline(pool: &SqlitePool, now: Micros, limit: u32) -> Result<Vec<JobId>, Fault> {
-    let ids: Vec<Vec<u8>> = query_scalar(EXPIRED).bind(now.0).bind(limit).fetch_all(pool).await?;
+pub(super) async fn past_deadline(
+    pool: &SqlitePool,
+    now: Micros,
+    read_to: Micros,
+    limit: u32,
+) -> Result<Vec<JobId>, Fault> {
+    let ids: Vec<Vec<u8>> = query_scalar(EXPIRED).bind(now.0).bind(read_to.0).bind(limit).fetch_all(pool).await?;
     ids.iter().map(|id| rows::job_id(id)).collect()
 }
 

@@ -89,6 +89,7 @@ conformance! {
         agents_are_kept_as_last_heard;
     upkeep:
         deadlines_end_open_jobs_only,
+        a_published_job_expires_only_up_to_where_reports_are_read,
         stale_jobs_are_found_until_they_are_looked_at,
         pruning_leaves_nothing_of_a_job,
         a_store_survives_its_process,
@@ -100,6 +101,7 @@ conformance! {
         finished_jobs_are_counted_by_minute_and_outcome;
     ownership:
         preparing_again_changes_nothing,
+        a_database_belongs_to_one_mission,
         a_changed_migration_is_refused,
         a_migration_of_a_later_version_is_tolerated;
     copies:

@@ -1,6 +1,7 @@
 //! Migrations, and who may use a database.
 
 use super::world::*;
+use agentforge_message_id::Mission;
 use agentforge_orchestrator::model::State;
 use agentforge_orchestrator::store::{self, Error, Options};
 use std::time::{Duration, Instant};
@@ -14,6 +15,18 @@ pub async fn preparing_again_changes_nothing(w: &World) {
     assert_eq!(w.job(id).await.state, State::Queued);
     w.submit_many(20, 2).await;
     w.store.ping().await.unwrap();
+}
+
+pub async fn a_database_belongs_to_one_mission(w: &World) {
+    let (prod, staging) = (Mission::new("prod").unwrap(), Mission::new("staging").unwrap());
+    w.store.claim_mission(&prod).await.unwrap();
+    w.store.claim_mission(&prod).await.unwrap();
+    let e = w.other().await.claim_mission(&staging).await.unwrap_err();
+    let text = e.to_string();
+    for part in ["mission prod", "MISSION is staging", "Set MISSION=prod", "DATABASE_URL"] {
+        assert!(text.contains(part), "{part} missing in: {text}");
+    }
+    assert!(!e.is_retryable());
 }
 
 pub async fn a_changed_migration_is_refused(w: &World) {

@@ -15,13 +15,23 @@ pub async fn deadlines_end_open_jobs_only(w: &World) {
     w.submit(10, with(None)).await;
     w.change(20, first, started(first, 1, 20)).await.unwrap();
     w.change(20, third, finished(third, 1, success("1"))).await.unwrap();
-    assert!(w.store.past_deadline(Micros(89), 9).await.unwrap().is_empty());
-    assert_eq!(w.store.past_deadline(Micros(100), 9).await.unwrap(), [second, first]);
-    assert_eq!(w.store.past_deadline(Micros(100), 1).await.unwrap(), [second]);
+    assert!(w.store.past_deadline(Micros(89), Micros(89), 9).await.unwrap().is_empty());
+    assert_eq!(w.store.past_deadline(Micros(100), Micros(100), 9).await.unwrap(), [second, first]);
+    assert_eq!(w.store.past_deadline(Micros(100), Micros(100), 1).await.unwrap(), [second]);
     w.change(100, first, Change::Expire { at: Micros(100) }).await.unwrap();
     assert_eq!(w.change(95, second, Change::Expire { at: Micros(89) }).await.unwrap_err(), Ignored::Passed);
-    assert_eq!(w.store.past_deadline(Micros(100), 9).await.unwrap(), [second]);
+    assert_eq!(w.store.past_deadline(Micros(100), Micros(100), 9).await.unwrap(), [second]);
     assert_eq!(w.job(first).await.state, State::Expired);
+}
+
+pub async fn a_published_job_expires_only_up_to_where_reports_are_read(w: &World) {
+    let with = |deadline| NewJob { deadline: Some(Micros(deadline)), ..job(10) };
+    let waiting = w.submit(10, with(100)).await.job.id;
+    let published = w.submit(10, with(90)).await.job.id;
+    w.change(20, published, queued(1, 20)).await.unwrap();
+    let due = async |read_to| w.store.past_deadline(Micros(100), Micros(read_to), 9).await.unwrap();
+    assert_eq!(due(89).await, [waiting], "what was never published can have no report");
+    assert_eq!(due(90).await, [published, waiting]);
 }
 
 pub async fn stale_jobs_are_found_until_they_are_looked_at(w: &World) {

@@ -1,0 +1,72 @@
+//! Opening the database: the schema, whose it is, what a dead process had claimed. Waits for one that is away.
+
+use crate::app::{self, App};
+use crate::metrics;
+use crate::reconcile::pause;
+use crate::store::{Error, Owner};
+use agentforge_message_id::Mission;
+use agentforge_runtime::Gate;
+use anyhow::Context;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Between two tries.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What is opened, and for whom.
+pub struct Opening {
+    /// The application with the store; callers are refused until it is open.
+    pub app: App,
+    /// This process, in claims.
+    pub owner: Owner,
+    /// Whose jobs are in it.
+    pub mission: Mission,
+}
+
+impl Opening {
+    /// Tries until it is open. `false`: the stop came first.
+    ///
+    /// # Errors
+    /// What no waiting mends.
+    pub async fn run(self, gate: &Gate, stop: &CancellationToken) -> Result<bool, anyhow::Error> {
+        let place = self.app.store().place();
+        gate.set(false, format!("{place}: opening"));
+        let mut told = String::new();
+        loop {
+            match self.open().await {
+                Ok(()) => {
+                    if !told.is_empty() {
+                        info!(place, "the database is there");
+                    }
+                    self.app.set_opening(app::Opening::Open);
+                    gate.set(true, place);
+                    return Ok(true);
+                }
+                Err(e) if e.is_retryable() => {
+                    metrics::DB_ERRORS.inc(&[]);
+                    let why = format!("{place}: {} (DATABASE_URL)", e.chain());
+                    if told != why {
+                        warn!(why, "the database is away; waiting for it");
+                        told.clone_from(&why);
+                    }
+                    self.app.set_opening(app::Opening::Away(format!("{place} is away")));
+                    gate.set(false, why);
+                }
+                Err(e) => {
+                    return Err(anyhow::Error::from(e)).with_context(|| format!("cannot use the database, {place}"));
+                }
+            }
+            if !pause(stop, AGAIN).await {
+                return Ok(false);
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<(), Error> {
+        let store = self.app.store();
+        store.prepare().await?;
+        store.claim_mission(&self.mission).await?;
+        store.release_orphans(&self.owner).await
+    }
+}

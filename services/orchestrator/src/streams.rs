@@ -1,0 +1,219 @@
+//! Keeps streams, consumers and buckets as planned, for as long as the orchestrator runs.
+//!
+//! Looks when it starts, when the connection is back, when a queue is new, whenever somebody did not find
+//! what it wanted (`Nats::missing`), and every few seconds without a reason: what an operator or a tool
+//! removes under a connected system is noticed by nobody else where nothing is on its way. What cannot be
+//! made so shuts the gate, and is tried again. Only at a start does an unfit stream end the service.
+
+use crate::app::App;
+use crate::lanes::{AGENTS_MAX, Lanes};
+use crate::metrics;
+use crate::model::Presence;
+use crate::reconcile::pause;
+use agentforge_jetstream::{Nats, subjects, topology};
+use agentforge_message_id::{Mission, Queue};
+use agentforge_proto::time::Micros;
+use agentforge_runtime::Gate;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Between two looks without a reason.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Between two tries at what is not as planned: about this, doubled each time …
+const AGAIN: Duration = Duration::from_secs(1);
+/// … up to this.
+const AGAIN_MAX: Duration = Duration::from_secs(8);
+/// A server that starts has no JetStream for a moment; after so many looks in a row it is off.
+const OFF_AFTER: u32 = 3;
+/// So many seconds of refused credentials are no passing thing, such as a login service that restarts.
+const REFUSED_AFTER: u32 = 5;
+/// Between any two looks: complaints come in heaps.
+const BREATH: Duration = Duration::from_millis(200);
+
+/// What the rest of the service learns.
+pub struct Tellers {
+    /// True once results can be taken.
+    pub ready: watch::Sender<bool>,
+    /// Changes when `swarm_jobs` is another one than before: its messages are gone.
+    pub renewed: watch::Sender<u64>,
+    /// Shut while something is not as planned.
+    pub gate: Gate,
+}
+
+/// Makes streams and the consumers of all known queues as they should be, and keeps them so until `stop` fires.
+///
+/// # Errors
+/// At the first look: a stream that exists and cannot be made to fit.
+pub async fn run(
+    app: App,
+    nats: Nats,
+    settings: (topology::TopologyConfig, Mission),
+    lanes: Lanes,
+    tell: Tellers,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let (config, mission) = settings;
+    // Workers that were here a moment ago find their consumers at once.
+    if let Ok(agents) = app.store().agents(Some(&mission), None, AGENTS_MAX).await {
+        let online = agents.iter().filter(|a| a.presence(Micros::now()) == Presence::Online);
+        online.flat_map(|a| &a.queues).filter_map(|q| Queue::new(q).ok()).for_each(|q| lanes.note(&q));
+    }
+    let (mut queues, mut complaints) = (lanes.changes(), nats.missing().told());
+    let mut connected = nats.connected();
+    let mut state = State::default();
+    loop {
+        if !wait_connected(&nats, &tell.gate, &stop).await {
+            return Ok(());
+        }
+        queues.borrow_and_update();
+        complaints.borrow_and_update();
+        let plan = topology::plan(&config, &mission, &lanes.all());
+        let look = tokio::select! {
+            look = topology::keep(nats.jetstream(), &plan) => look,
+            () = stop.cancelled() => return Ok(()),
+        };
+        if let Some(unfit) = state.take_in(look, &plan, &nats, &tell).await {
+            return Err(anyhow::Error::from(unfit).context("streams or consumers do not fit"));
+        }
+        if !pause(&stop, BREATH).await {
+            return Ok(());
+        }
+        tokio::select! {
+            new = queues.changed() => new?,
+            told = complaints.changed(), if state.failures == 0 => told?,
+            // A server that lost its data comes back without streams.
+            lost = connected.wait_for(|c| !*c) => { let _ = lost?; }
+            () = tokio::time::sleep(state.rest()) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Waits for the connection; `false` when the stop comes first. A NATS that is away passes, and accepted jobs wait
+/// in the database: that shuts no gate. One that refuses who we are needs a person.
+async fn wait_connected(nats: &Nats, gate: &Gate, stop: &CancellationToken) -> bool {
+    let mut refused = 0;
+    while !nats.is_connected() {
+        refused = if nats.trouble().is_some_and(|t| t.is_refusal) { refused + 1 } else { 0 };
+        if refused < REFUSED_AFTER {
+            gate.set(true, "NATS is away; they are looked at when it is back");
+        } else if let Some(trouble) = nats.trouble() {
+            gate.set(false, trouble.reason);
+        }
+        let mut connected = nats.connected();
+        let up = tokio::time::timeout(Duration::from_secs(1), connected.wait_for(|c| *c));
+        tokio::select! {
+            _ = up => {}
+            () = stop.cancelled() => return false,
+        }
+    }
+    true
+}
+
+/// What is known from one look to the next.
+#[derive(Default)]
+struct State {
+    /// Looks in a row with a fault.
+    failures: u32,
+    /// A look that was answered, without an unfit stream, has been.
+    started: bool,
+    /// What was last told.
+    told: String,
+    /// When each stream was made.
+    made: BTreeMap<String, i128>,
+}
+
+impl State {
+    /// Tells what a look found. Gives an unfit stream back when it is the first look.
+    async fn take_in(
+        &mut self,
+        mut look: topology::Look,
+        plan: &topology::Plan,
+        nats: &Nats,
+        tell: &Tellers,
+    ) -> Option<topology::Error> {
+        if !self.started {
+            if let Some(n) = look.faults.iter().position(|e| !e.is_retryable() && !e.is_short_of_storage()) {
+                return Some(look.faults.swap_remove(n));
+            }
+            self.started = !look.made.is_empty();
+        }
+        if !look.report.created.is_empty() || !look.report.updated.is_empty() {
+            let topology::Report { created, updated } = &look.report;
+            info!(?created, ?updated, "streams and consumers are as they should be");
+        }
+        let made = std::mem::take(&mut look.made);
+        let is_other = |name: &str| self.made.get(name).zip(made.get(name)).is_some_and(|(was, is)| was != is);
+        if is_other(subjects::STREAM_JOBS) {
+            warn!(stream = subjects::STREAM_JOBS, "the stream was made anew; what it held is published again");
+            tell.renewed.send_modify(|n| *n += 1);
+        }
+        let reader_is_missing = look.faults.iter().any(|e| e.name().starts_with("orchestrator-"));
+        if made.contains_key(subjects::STREAM_RESULTS) && !reader_is_missing {
+            tell.ready.send_replace(true);
+        }
+        self.made.extend(made);
+        metrics::STREAMS_AMISS.set(&[], look.faults.len() as f64);
+        if look.faults.is_empty() {
+            if self.failures > 0 {
+                info!("all streams, consumers and buckets are as planned again");
+            }
+            self.failures = 0;
+            self.told.clear();
+            tell.gate.set(true, "as planned");
+            return None;
+        }
+        self.failures = self.failures.saturating_add(1);
+        let mut problem = look.faults.iter().map(chain).collect::<Vec<_>>().join("; ");
+        if look.faults.iter().any(topology::Error::is_short_of_storage) {
+            problem = format!("{problem}; {}", topology::room(nats.jetstream(), plan).await);
+        }
+        let is_passing = look.faults.iter().all(|e| self.is_passing(e));
+        if self.told != problem {
+            match is_passing {
+                true => warn!(problem, "streams and consumers are not there yet; trying again"),
+                false => error!(problem, "streams and consumers cannot be made as planned; trying again"),
+            }
+            self.told.clone_from(&problem);
+        }
+        // What passes by itself keeps nobody from accepting jobs: they wait in the database.
+        tell.gate.set(is_passing, problem);
+        None
+    }
+
+    /// Whether it may be over without a person: no room and no JetStream are not.
+    fn is_passing(&self, fault: &topology::Error) -> bool {
+        let is_off = fault.is_no_jetstream() && self.failures > OFF_AFTER;
+        fault.is_retryable() && !fault.is_short_of_storage() && !is_off
+    }
+
+    fn rest(&self) -> Duration {
+        match self.failures {
+            0 => LOOK_EVERY,
+            n => AGAIN.saturating_mul(1 << (n - 1).min(8)).min(AGAIN_MAX),
+        }
+    }
+}
+
+/// An error and what it came from, in one line.
+fn chain(e: &topology::Error) -> String {
+    match std::error::Error::source(e) {
+        Some(source) => format!("{e}: {source}"),
+        None => e.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_are_made_less_often_and_never_seldom() {
+        let rests: Vec<u64> = (0..6).map(|failures| State { failures, ..State::default() }.rest().as_secs()).collect();
+        assert_eq!(rests, [10, 1, 2, 4, 8, 8]);
+        assert_eq!(State { failures: u32::MAX, ..State::default() }.rest(), AGAIN_MAX);
+    }
+}

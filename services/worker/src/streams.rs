@@ -1,0 +1,85 @@
+//! Whether what a worker needs beside its consumers is there: the stream of results, and the buckets.
+//!
+//! The orchestrator makes them. Here they are only looked at, now and then and whenever something was not found, so
+//! that a worker that cannot hand in its results says so.
+
+use crate::worker::Worker;
+use agentforge_jetstream::subjects::{
+    BUCKET_HANDBACKS, BUCKET_JOB_OUTPUTS, BUCKET_OPERATIONS, STREAM_RESULTS, bucket_stream,
+};
+use agentforge_runtime::Gate;
+use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+/// Between two looks without a reason.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// While something is missing, and between complaints.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// For one answer.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+
+/// Keeps the gate until the drain.
+pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow::Error> {
+    let names = [
+        STREAM_RESULTS.to_owned(),
+        bucket_stream(BUCKET_JOB_OUTPUTS),
+        format!("KV_{BUCKET_OPERATIONS}"),
+        format!("KV_{BUCKET_HANDBACKS}"),
+    ];
+    let (mut connected, mut complaints) = (worker.nats.connected(), worker.nats.missing().told());
+    let mut told = Vec::new();
+    loop {
+        let look = async {
+            if connected.wait_for(|c| *c).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            complaints.borrow_and_update();
+            let mut missing = Vec::new();
+            for name in &names {
+                if is_missing(&worker, name).await {
+                    missing.push(name.as_str());
+                }
+            }
+            missing
+        };
+        let missing = tokio::select! {
+            missing = look => missing,
+            () = worker.draining.cancelled() => return Ok(()),
+        };
+        match missing.as_slice() {
+            [] => gate.set(true, "there"),
+            missing => gate.set(false, format!("waiting for {}", missing.join(", "))),
+        }
+        if missing != told {
+            match missing.is_empty() {
+                true => info!("the stream of results and all buckets are there"),
+                false => {
+                    warn!(?missing, "results or outputs cannot be handed in; waiting for the orchestrator to make them")
+                }
+            }
+        }
+        let rest = if missing.is_empty() { LOOK_EVERY } else { LOOK_AGAIN };
+        told = missing;
+        let soon = async {
+            let _ = complaints.changed().await;
+            sleep(LOOK_AGAIN).await;
+        };
+        tokio::select! {
+            () = sleep(rest) => {}
+            () = soon => {}
+            () = worker.draining.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Only a server that says so makes it missing: one that is silent, or does not let us ask, says nothing.
+async fn is_missing(worker: &Worker, name: &str) -> bool {
+    match timeout(ANSWER_MAX, worker.nats.jetstream().get_stream(name)).await {
+        Ok(Err(e)) => {
+            matches!(e.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+        }
+        _ => false,
+    }
+}
