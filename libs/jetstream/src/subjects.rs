@@ -46,9 +46,14 @@ pub fn results(mission: &Mission, queue: &Queue) -> String {
     format!("swarm.results.{mission}.{queue}")
 }
 
+/// What the subjects of a mission's results begin with; the queue follows.
+pub fn results_prefix(mission: &Mission) -> String {
+    format!("swarm.results.{mission}.")
+}
+
 /// All results of a mission.
 pub fn results_filter(mission: &Mission) -> String {
-    format!("swarm.results.{mission}.>")
+    format!("{}>", results_prefix(mission))
 }
 
 /// Where a queue's dead letters are published.

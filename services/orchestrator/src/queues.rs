@@ -9,6 +9,7 @@ use crate::metrics;
 use crate::model::{Agent, Presence};
 use crate::reconcile::pause;
 use crate::relay::Room;
+use crate::store;
 use agentforge_jetstream::{Nats, subjects};
 use agentforge_message_id::Queue;
 use agentforge_proto::time::Micros;
@@ -22,6 +23,8 @@ use tracing::{debug, info, warn};
 
 /// How often workers and jobs are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Pages of workers read, at most.
+const PAGES_MAX: usize = 50;
 /// How often consumers are looked at, at most and at least.
 const SWEEP_EVERY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
@@ -63,7 +66,7 @@ impl Keeper {
 
     /// Who serves what, and which queues have jobs.
     async fn look(&self) {
-        if let Ok(agents) = self.app.store().agents(Some(self.app.mission()), None, AGENTS_MAX).await {
+        if let Ok(agents) = agents(&self.app).await {
             self.app.queues().set_agents(&agents);
         }
         if let Ok(waiting) = self.app.store().queues().await {
@@ -74,7 +77,7 @@ impl Keeper {
 
     /// The queues of which a worker was heard within the idle time.
     async fn wanted(&self) -> Result<BTreeSet<Queue>, String> {
-        let agents = self.app.store().agents(Some(self.app.mission()), None, AGENTS_MAX).await;
+        let agents = agents(&self.app).await;
         let now = Micros::now();
         let since = now.minus(self.idle_after);
         let is_near = |a: &Agent| a.last_seen_at >= since || a.presence(now) == Presence::Online;
@@ -108,6 +111,21 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// All workers of the mission, page by page: ids of those that are gone stand among them for a day.
+async fn agents(app: &App) -> Result<Vec<Agent>, store::Error> {
+    let mut all: Vec<Agent> = Vec::new();
+    for _ in 0..PAGES_MAX {
+        let after = all.last().map(|a| a.id.to_string());
+        let page = app.store().agents(Some(app.mission()), after.as_deref(), AGENTS_MAX).await?;
+        let is_last = page.len() < AGENTS_MAX as usize;
+        all.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 /// Nobody waits at it, nothing waits in it, and nothing has happened for so long. A new server may have forgotten

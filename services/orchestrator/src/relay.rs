@@ -11,6 +11,7 @@ mod lines;
 mod marks;
 mod opening;
 mod room;
+mod tail;
 
 pub use lanes::{JobLane, OutboxLane};
 pub use opening::results_are_read;
@@ -78,6 +79,8 @@ pub trait Lane: Send + Sync + 'static {
     fn message(&self, item: &Self::Item) -> Message;
     /// Takes room for it; else the reason why its line waits, or why it can never leave.
     fn take_room(&self, item: &Self::Item) -> Result<(), publish::Error>;
+    /// Whether a held line is worth a try: what is known here needs no claim and no message.
+    fn may_try(&self, line: &str) -> bool;
     /// It was not published after all.
     fn give_room(&self, item: &Self::Item);
     /// Takes what the committer hands over; `None` when there is only a reason to look into the store.
@@ -260,6 +263,11 @@ impl<L: Lane> Relay<L> {
     /// One message of a held line tries the door.
     async fn try_line(&mut self, under_way: &mut UnderWay<L::Item>) {
         let Some(line) = self.lines.begin_try(Instant::now()) else { return };
+        if !self.lane.may_try(&line) {
+            let reason = self.lines.reason(&line).unwrap_or(AWAY);
+            self.lines.hold(&line, reason, Instant::now());
+            return;
+        }
         let item = match self.lines.pop_of(&line) {
             Some(item) => Some(item),
             None => match self.lane.claim_of(&line).await {

@@ -73,6 +73,37 @@ async fn a_queue_without_a_worker_holds_itself_alone_on_postgres() {
     a_queue_without_a_worker(Some(store)).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_stopped_queues_leave_room_for_the_one_that_moves() {
+    let Some(()) = require("nats-server") else { return };
+    let options = Options::new().orchestrator("JOBS_MAX_BYTES", "1MiB").orchestrator("JOB_DEADLINE", "off");
+    let stack = Stack::start(options).await;
+    let api = stack.api();
+    let mut stopped = vec![];
+    for n in 0..150 {
+        stopped.push(accepted(&api, &format!("stopped-{}", n % 30), json!({"pad": "x".repeat(20_000)})).await);
+    }
+    eventually(SOON, "the relay holds most of them", || async {
+        let held = api.metric("agentforge_relay_held", &["lane=\"jobs\"", "reason=\"full\""]).await;
+        if held >= 15.0 { Ok(()) } else { Err(held) }
+    })
+    .await;
+    for n in 0..100 {
+        let id = accepted(&api, "default", json!({"n": n})).await;
+        assert_eq!(api.finished(&id).await["state"], "succeeded", "the one that moves is served");
+    }
+    // Cancelled, they are out of the way.
+    for id in &stopped {
+        assert_eq!(api.post(&format!("/v1/jobs/{id}/cancel"), &json!({})).await.unwrap().status.as_u16(), 200);
+    }
+    eventually(SOON, "nothing is held", || async { api.metric("agentforge_relay_held", &[]).await == 0.0 }).await;
+    let js = stack.jetstream().await;
+    eventually(SOON, "and nothing is left in the stream", || async {
+        js.get_stream("swarm_jobs").await.unwrap().cached_info().state.messages == 0
+    })
+    .await;
+}
+
 /// Who may not publish to one queue's subject can still publish to all others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_whose_subject_is_denied_holds_itself_alone() {
@@ -240,6 +271,11 @@ async fn names_of_submitters_use_up_no_consumers() {
     let id = accepted(&api, "q1", json!({"served": true})).await;
     assert_eq!(api.finished(&id).await["state"], "succeeded");
     assert!(consumers(&stack).await.contains(&"worker-dev_q0".to_owned()));
+    eventually(SOON, "both queues are empty", || async {
+        let left = stack.jetstream().await.get_stream("swarm_jobs").await.unwrap().consumer_info("worker-dev_q1").await;
+        left.unwrap().num_ack_pending == 0
+    })
+    .await;
     // It goes, and after a while its consumers do; over restarts their number does not grow.
     stack.workers.pop().unwrap().kill9();
     stack.kill_orchestrator(0).await;
@@ -255,6 +291,9 @@ async fn a_typo_in_the_queue_is_seen_at_once() {
     let Some(()) = require("nats-server") else { return };
     let mut stack = Stack::start(Options::new()).await;
     let api = stack.api();
+    // Workers are known from their first heartbeat on.
+    eventually(SOON, "the worker is known", || async { api.metric("agentforge_agents", &["online"]).await >= 1.0 })
+        .await;
     let answer = post(&api, "defualt", json!({})).await;
     assert_eq!(answer.status.as_u16(), 202);
     let warning = answer.body["warning"].as_str().unwrap();

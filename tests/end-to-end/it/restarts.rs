@@ -152,3 +152,31 @@ async fn jobs_that_wait_in_the_stream_are_not_published_again() {
     .await;
     assert_eq!(jobs.info().await.unwrap().state.messages, JOBS as u64, "each stands in the queue once");
 }
+
+/// Reports that a killed process had taken and not acknowledged come again after the ack wait: nobody waits for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_does_not_keep_the_relay_from_opening() {
+    let Some(()) = require("nats-server") else { return };
+    let options = Options::new().orchestrator("ACK_WAIT", "10m").orchestrator("JOB_DEADLINE", "off");
+    let mut stack = Stack::start(options).await;
+    let api = stack.api();
+    let js = stack.jetstream().await;
+    let mut held = false;
+    for _ in 0..20 {
+        let batch: Vec<Value> = (0..50).map(|n| json!({"tool": "echo", "args": {"n": n}})).collect();
+        api.post("/v1/jobs:batch", &json!(batch)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        stack.orchestrators[0].kill9();
+        let results = js.get_stream("swarm_results").await.unwrap();
+        held = results.consumer_info("orchestrator-dev").await.unwrap().num_ack_pending > 0;
+        let begun = std::time::Instant::now();
+        stack.start_orchestrator(0).await;
+        let id = api.job("echo", json!({"after": "a kill"})).await;
+        assert_eq!(api.finished(&id).await["state"], "succeeded");
+        assert!(begun.elapsed() < Duration::from_secs(25), "the first job took {:?}", begun.elapsed());
+        if held {
+            break;
+        }
+    }
+    assert!(held, "no kill came between a delivery and its acknowledgement");
+}

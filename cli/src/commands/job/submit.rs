@@ -89,6 +89,9 @@ async fn one(args: SubmitArgs, mut request: v1::SubmitJobRequest, context: &Cont
     request.wait = step.map(duration_to_proto);
     let answer = submit(context, with_identity(request), step.unwrap_or_default()).await?;
     let job = answer.job.ok_or_else(|| Failure::new("submitting failed: the server's answer has no job"))?;
+    if let Some(warning) = &job.warning {
+        crate::output::warn(clean_lines(warning));
+    }
     if let Some(limit) = args.wait {
         let job = if is_final(job.state()) { job } else { until_final(&context.client, &job.id, began, limit).await? };
         return show_result(&job, context);

@@ -63,22 +63,14 @@ impl Queues {
 
     /// A worker told which queues it serves.
     pub fn note_agent(&self, agent: &Agent) {
-        let mut known = self.known();
-        let is_here = agent.presence(Micros::now()) == Presence::Online;
-        let until = agent.last_seen_at.plus(agent.interval * Agent::MISSED_BEATS_MAX);
-        for queue in agent.queues.iter().filter_map(|q| Queue::new(q).ok()) {
-            match known.served.get_mut(&queue) {
-                Some(other) => *other = (*other).max(until),
-                None if is_here => _ = known.served.insert(queue, until),
-                None => {}
-            }
-        }
+        note(&mut self.known().served, agent, Micros::now());
     }
 
     /// Takes the workers that the store knows: what it does not know is served no more.
     pub fn set_agents(&self, agents: &[Agent]) {
-        self.known().served.clear();
-        agents.iter().filter(|a| a.presence(Micros::now()) == Presence::Online).for_each(|a| self.note_agent(a));
+        let (mut served, now) = (HashMap::new(), Micros::now());
+        agents.iter().for_each(|a| note(&mut served, a, now));
+        self.known().served = served;
     }
 
     /// Takes the queues that have jobs.
@@ -137,6 +129,18 @@ impl Queues {
             (false, more) => format!("served are: {} and {more} more", served.join(", ")),
         };
         Some(format!("no worker serves this queue ({}); {queues}", job.queue))
+    }
+}
+
+/// Notes the queues of a worker that is here.
+fn note(served: &mut HashMap<Queue, Micros>, agent: &Agent, now: Micros) {
+    if agent.presence(now) != Presence::Online {
+        return;
+    }
+    let until = agent.last_seen_at.plus(agent.interval * Agent::MISSED_BEATS_MAX);
+    for queue in agent.queues.iter().filter_map(|q| Queue::new(q).ok()) {
+        let other = served.entry(queue).or_insert(until);
+        *other = (*other).max(until);
     }
 }
 

@@ -120,6 +120,10 @@ impl Lane for JobLane {
         }
     }
 
+    fn may_try(&self, line: &str) -> bool {
+        self.room.has_room(line)
+    }
+
     fn give_room(&self, o: &Outgoing) {
         self.room.give(o.queue.as_str(), bytes_of(o));
     }
@@ -253,6 +257,10 @@ impl Lane for OutboxLane {
     /// Who reads events and dead letters is not known here: the server's limits are the only ones.
     fn take_room(&self, _: &OutboxRow) -> Result<(), publish::Error> {
         Ok(())
+    }
+
+    fn may_try(&self, _: &str) -> bool {
+        true
     }
 
     fn give_room(&self, _: &OutboxRow) {}

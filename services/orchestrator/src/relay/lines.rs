@@ -261,7 +261,7 @@ mod tests {
             now = l.next_try().unwrap();
             assert!(l.begin_try(now).is_some());
             assert_eq!(l.next_try(), None);
-            assert_eq!(l.hold("a", "no_stream", now).is_some(), true);
+            assert!(l.hold("a", "no_stream", now).is_some());
         }
         assert_eq!((l.next_try(), l.reason("a")), (Some(now + PAUSE.1), Some("no_stream")));
     }

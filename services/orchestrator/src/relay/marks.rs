@@ -3,22 +3,21 @@
 //! The stream remembers a message's id for a while only; published once more after that, a job that still waits for
 //! its worker would be in the queue twice. So the newest messages are looked at before anything is published.
 
+use super::tail::messages;
 use crate::app::App;
 use crate::transition::Change;
 use agentforge_jetstream::{Nats, subjects};
 use agentforge_message_id::{Attempt, JobId};
 use agentforge_proto::time::Micros;
 use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use async_nats::jetstream::message::StreamMessage;
+use futures_util::TryStreamExt;
 
 /// Publishes that may be unmarked at once: in flight, waiting for their commit, and in it; rounded up. As far as
 /// that the look goes back behind the newest mark.
 const UNMARKED_MAX: u64 = 8_192;
 /// Messages looked at, at most, where there is no mark to begin at.
 const LOOKED_AT_MAX: u64 = 4 * UNMARKED_MAX;
-/// Looks under way at once.
-const LOOKS: usize = 64;
 /// Marks of one commit.
 const CHUNK: usize = 256;
 
@@ -32,8 +31,10 @@ pub(super) async fn make(app: &App, nats: &Nats) -> Result<usize, String> {
     let state = &stream.cached_info().state;
     let newest_mark = app.store().newest_mark().await.map_err(|e| e.to_string())?;
     let Some(first) = begin(state.first_sequence, state.last_sequence, newest_mark) else { return Ok(0) };
-    let looks = stream::iter(first..=state.last_sequence).map(|seq| look(&stream, seq)).buffered(LOOKS);
-    let found: Vec<_> = looks.try_filter_map(async |found| Ok(found)).try_collect().await?;
+    let found: Vec<_> = messages(&stream, first, state.last_sequence)
+        .try_filter_map(async |message| Ok(attempt_of(&message)))
+        .try_collect()
+        .await?;
     let mut made = 0;
     for chunk in found.chunks(CHUNK) {
         let at = Micros::now();
@@ -58,14 +59,10 @@ fn begin(first: u64, last: u64, newest_mark: Option<u64>) -> Option<u64> {
     (from <= last).then_some(from)
 }
 
-async fn look(stream: &Stream, seq: u64) -> Result<Option<(JobId, Attempt, i64)>, String> {
-    let message = match stream.direct_get(seq).await {
-        Ok(message) => message,
-        Err(e) if e.kind() == DirectGetErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e.to_string()),
-    };
+fn attempt_of(message: &StreamMessage) -> Option<(JobId, Attempt, i64)> {
     let id = message.headers.get(NATS_MESSAGE_ID).map(|v| v.as_str()).unwrap_or_default();
-    Ok(read(id).zip(i64::try_from(seq).ok()).map(|((job, attempt), seq)| (job, attempt, seq)))
+    let (job, attempt) = read(id)?;
+    Some((job, attempt, i64::try_from(message.sequence).ok()?))
 }
 
 /// Job and attempt of `<job>:<attempt>` or `<job>:<attempt>:r<n>`.

@@ -4,6 +4,7 @@
 //! say which of them are done, the stream which of them still wait; a relay that published before it knew both would
 //! have jobs run again.
 
+use super::tail;
 use crate::app::App;
 use crate::reconcile::pause;
 use agentforge_jetstream::{Nats, subjects};
@@ -16,6 +17,8 @@ use tracing::{debug, info, warn};
 
 /// How often the stream is asked.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+/// Reports that are read here; while there are more, those who read results have to come closer to the end.
+const DIRECT_MAX: u64 = 16_384;
 /// Beside the ack wait, after which reports that a dead replica held come again: the longest wait with NATS there.
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -51,7 +54,7 @@ pub async fn results_are_read(
         let is_ready =
             tokio::time::timeout(ASK_EVERY, topology.wait_for(|ready| *ready)).await.is_ok_and(|r| r.is_ok());
         if is_ready {
-            match read_to(&nats, &mission, &mut last).await {
+            match read_to(&app, &nats, &mission, &mut last).await {
                 Ok(true) => {
                     let marks = super::marks::make(&app, &nats).await.unwrap_or_else(|problem| {
                         warn!(problem, "what stands in swarm_jobs could not be looked at; it may be published again");
@@ -70,9 +73,8 @@ pub async fn results_are_read(
     }
 }
 
-/// Whether everything up to `last`, the end of the stream at the first look, is acknowledged: that is after its
-/// commit.
-async fn read_to(nats: &Nats, mission: &Mission, last: &mut Option<u64>) -> Result<bool, String> {
+/// Whether everything up to `last`, the end of the stream at the first look, is committed.
+async fn read_to(app: &App, nats: &Nats, mission: &Mission, last: &mut Option<u64>) -> Result<bool, String> {
     let mut stream = nats.jetstream().get_stream(subjects::STREAM_RESULTS).await.map_err(|e| e.to_string())?;
     let last = match *last {
         Some(last) => last,
@@ -82,7 +84,17 @@ async fn read_to(nats: &Nats, mission: &Mission, last: &mut Option<u64>) -> Resu
         }
     };
     let info = stream.consumer_info(subjects::orchestrator_durable(mission)).await.map_err(|e| e.to_string())?;
-    let is_drained = info.num_pending == 0 && info.num_ack_pending == 0;
-    // The floor stands at a number of the stream that is acknowledged, those of other missions passed over.
-    Ok(is_drained || info.ack_floor.stream_sequence >= last)
+    // The floor stands at a number of the stream that is acknowledged, those of other missions passed over: what is
+    // acknowledged was committed before.
+    let floor = info.ack_floor.stream_sequence;
+    if info.num_pending == 0 && info.num_ack_pending == 0 || floor >= last {
+        return Ok(true);
+    }
+    // What was delivered to a process that is gone comes again after its ack wait only: it is read here.
+    if last - floor > DIRECT_MAX {
+        return Ok(false);
+    }
+    let reports = tail::commit_reports(app, nats, mission, floor + 1, last).await?;
+    debug!(reports, "reports that nobody had acknowledged are committed");
+    Ok(true)
 }

@@ -18,6 +18,8 @@ use tracing::debug;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often it is asked else.
 const LOOK_SELDOM: Duration = Duration::from_secs(2);
+/// Looks that may fail in a row before what was known counts for nothing.
+const FAILURES_MAX: u32 = 3;
 /// Queues that are kept count of; beyond it the server's limit is the only one.
 const QUEUES_MAX: usize = 4_096;
 
@@ -115,6 +117,21 @@ impl Room {
         Verdict::Fits
     }
 
+    /// Whether a queue could send anything at all.
+    pub fn has_room(&self, queue: &str) -> bool {
+        let mut known = self.known();
+        let Some(max) = known.max else { return true };
+        let free = max.saturating_sub(known.used).saturating_sub(known.unseen);
+        let has_room = free > 0 && known.queues.get(queue).map_or(0, Line::used) <= free;
+        known.is_wanted |= !has_room;
+        has_room
+    }
+
+    /// The server does not tell any more: what was known grows old, and its own limit is the only one.
+    fn forget(&self) {
+        *self.known() = Known::default();
+    }
+
     /// It was not sent after all.
     pub fn give(&self, queue: &str, bytes: u64) {
         let mut known = self.known();
@@ -192,7 +209,7 @@ impl Room {
 pub async fn look_loop(nats: Nats, room: Room, mission: Mission, stop: CancellationToken) -> Result<(), anyhow::Error> {
     let mut connected = nats.connected();
     let prefix = subjects::job_prefix(&mission);
-    let mut looked: Option<Instant> = None;
+    let (mut looked, mut failed): (Option<Instant>, u32) = (None, 0);
     loop {
         tokio::select! {
             up = connected.wait_for(|c| *c) => { let _ = up?; }
@@ -202,8 +219,17 @@ pub async fn look_loop(nats: Nats, room: Room, mission: Mission, stop: Cancellat
             looked = Some(Instant::now());
             let stored = room.begin_look();
             match StreamUse::of(nats.jetstream(), subjects::STREAM_JOBS, ">").await {
-                Ok(found) => room.end_look(&stored, &found, &prefix),
-                Err(error) => debug!(%error, "the room in swarm_jobs is not known; the server's limit holds"),
+                Ok(found) => {
+                    room.end_look(&stored, &found, &prefix);
+                    failed = 0;
+                }
+                Err(error) => {
+                    debug!(%error, "the room in swarm_jobs is not told");
+                    failed += 1;
+                    if failed >= FAILURES_MAX {
+                        room.forget();
+                    }
+                }
             }
         }
         if !crate::reconcile::pause(&stop, LOOK_EVERY).await {
@@ -284,7 +310,9 @@ mod tests {
         let n = fill(&room, "q", 100 * KB);
         look(&room, &used(1_000 * KB, &[], 0));
         assert!(matches!(room.take("q", 100 * KB), Verdict::Waits { .. }));
+        assert!(!room.has_room("q") && room.has_room("another"));
         (0..n).for_each(|_| room.give("q", 100 * KB));
+        assert!(room.has_room("q"));
         assert_eq!(room.take("q", 100 * KB), Verdict::Fits, "none was sent after all");
     }
 
@@ -294,6 +322,9 @@ mod tests {
         look(&room, &used(1_000 * KB, &[("swarm.jobs.prod.default", 9)], 900 * KB));
         assert_eq!(room.take("default", 60 * KB), Verdict::Fits);
         assert!(matches!(room.take("default", 60 * KB), Verdict::Waits { .. }));
+        // A server that does not tell any more stops nobody.
+        room.forget();
+        assert_eq!(room.take("default", 60 * KB), Verdict::Fits);
         let unbounded = StreamUse { max_bytes: None, ..used(0, &[], 1 << 40) };
         look(&room, &unbounded);
         assert_eq!(room.take("default", 60 * KB), Verdict::Fits);
