@@ -1,5 +1,8 @@
 //! `agentforge webhook`: endpoints, attempts and dead letters of a running broadcaster.
 
+mod endpoints;
+mod history;
+
 use crate::{
     args::Token,
     dev::probe,
@@ -36,6 +39,25 @@ pub enum Command {
     Test(OneArgs),
     /// Let an endpoint that answered 410 have events again
     Enable(OneArgs),
+    /// Make an endpoint
+    Create(endpoints::CreateArgs),
+    /// Show one endpoint
+    Show(OneArgs),
+    /// Hold an endpoint's events back
+    Pause(OneArgs),
+    /// Let a paused endpoint have its events
+    Resume(OneArgs),
+    /// Give an endpoint another secret; for a while both sign
+    Rotate(endpoints::RotateArgs),
+    /// Take an endpoint out that was made here
+    Delete(endpoints::DeleteArgs),
+    /// Make a secret and print it
+    #[command(after_help = "Examples:\n  agentforge webhook secret > billing-secret")]
+    Secret,
+    /// Search what became of attempts
+    Deliveries(history::DeliveriesArgs),
+    /// Send events again that were delivered before
+    Replay(history::ReplayArgs),
 }
 
 /// Which broadcaster.
@@ -132,6 +154,9 @@ pub struct RedeliverArgs {
 #[command(after_help = "\
 Examples:
   agentforge webhook test default
+  agentforge webhook show billing
+  agentforge webhook pause billing
+  agentforge webhook resume billing
   agentforge webhook enable billing --url http://broadcaster:8002")]
 pub struct OneArgs {
     #[command(flatten)]
@@ -155,6 +180,18 @@ pub async fn run(command: Command, out: Output) -> Result {
         Command::List(args) => list(&args.place, out).await,
         Command::Redeliver(args) => redeliver(args, out).await,
         Command::Test(args) => test(args, out).await,
+        Command::Create(args) => endpoints::create(args, out).await,
+        Command::Show(args) => endpoints::show(args, out).await,
+        Command::Pause(args) => endpoints::pause(args, true, out).await,
+        Command::Resume(args) => endpoints::pause(args, false, out).await,
+        Command::Rotate(args) => endpoints::rotate(args, out).await,
+        Command::Delete(args) => endpoints::delete(args, out).await,
+        Command::Secret => {
+            let secret = agentforge_broadcaster::new_secret();
+            if out.json { out.document(&json!({ "secret": secret })) } else { out.line(secret) }
+        }
+        Command::Deliveries(args) => history::deliveries(args, out).await,
+        Command::Replay(args) => history::replay(args, out).await,
         Command::Enable(args) => {
             let told = args.place.ask("POST", &format!("/v1/endpoints/{}/enable", segment(&args.endpoint)), "").await?;
             if out.json { out.document(&told) } else { out.line(format!("{} is enabled", clean(&args.endpoint, 63))) }
@@ -172,7 +209,7 @@ impl Place {
         let (status, text) = probe::call(&self.url, method, path, token, body, ANSWER_MAX).await.map_err(failed)?;
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
         match status {
-            200 => Ok(value),
+            200 | 201 => Ok(value),
             _ => {
                 let detail = value["detail"].as_str().unwrap_or(text.as_str());
                 let failure = Failure::new(format!("the broadcaster answers {status}: {}", clean(detail, 300)));
@@ -190,14 +227,18 @@ fn segment(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect()
 }
 
-/// Filters as a query; names and reasons need no escapes.
+/// Filters as a query.
 fn query(pairs: &[(&str, Option<String>)]) -> String {
     let given = pairs.iter().filter_map(|(name, value)| Some(format!("{name}={}", word(value.as_deref()?))));
     given.collect::<Vec<_>>().join("&")
 }
 
 fn word(text: &str) -> String {
-    text.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect()
+    let escaped = |b: u8| match b {
+        b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    text.bytes().map(escaped).collect()
 }
 
 async fn tail(args: TailArgs, out: Output) -> Result {
@@ -214,7 +255,11 @@ async fn tail(args: TailArgs, out: Output) -> Result {
         for attempt in shown {
             if out.json { out.document(attempt)? } else { out.line(line(attempt))? }
         }
-        after = attempts.last().and_then(|a| a["n"].as_u64()).or(after).or(Some(0));
+        after = match after {
+            // What came before may be of other replicas, which count for themselves.
+            None => told["last_n"].as_u64().or(Some(0)),
+            after => attempts.last().and_then(|a| a["n"].as_u64()).or(after),
+        };
         if args.no_follow {
             return Ok(());
         }
@@ -267,8 +312,8 @@ async fn list(place: &Place, out: Output) -> Result {
     if out.json {
         return out.document(&told);
     }
-    let mut table =
-        Table::new(["ENDPOINT", "STATE", "CIRCUIT", "PENDING", "FORMAT", "SIGNED", "SUBJECTS", "DETAIL"]).right(3);
+    let headings = ["ENDPOINT", "STATE", "CIRCUIT", "PENDING", "FORMAT", "SIGNED", "SOURCE", "SUBJECTS", "DETAIL"];
+    let mut table = Table::new(headings).right(3);
     for e in told["endpoints"].as_array().into_iter().flatten() {
         let subjects: Vec<String> =
             e["subjects"].as_array().into_iter().flatten().filter_map(|s| Some(clean(s.as_str()?, 60))).collect();
@@ -282,13 +327,17 @@ async fn list(place: &Place, out: Output) -> Result {
                 text(e, "pending", 12),
                 text(e, "format", 12),
                 signed.to_owned(),
+                text(e, "source", 12),
                 subjects.join(", "),
                 text(e, "detail", DETAIL_CHARS),
             ],
             None,
         );
     }
-    table.print(out, "there are no endpoints: set WEBHOOK_URL or BROADCASTER_ENDPOINTS_FILE")
+    table.print(
+        out,
+        "there are no endpoints: `agentforge webhook create`, WEBHOOK_URL or BROADCASTER_ENDPOINTS_FILE make one",
+    )
 }
 
 #[derive(Deserialize)]
@@ -385,7 +434,7 @@ mod tests {
     #[test]
     fn what_people_type_cannot_leave_its_place_in_a_url() {
         assert_eq!(segment("a/../b?x"), "abx");
-        assert_eq!(query(&[("endpoint", Some("a&b=c".into())), ("reason", None)]), "endpoint=abc");
+        assert_eq!(query(&[("endpoint", Some("a&b=c".into())), ("reason", None)]), "endpoint=a%26b%3Dc");
     }
 
     #[test]

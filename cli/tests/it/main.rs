@@ -8,3 +8,4 @@ mod dev_faults;
 mod ledger;
 mod support;
 mod usage;
+mod webhook;

@@ -1,6 +1,7 @@
 //! The API below /v1: endpoints, attempts, dead letters, and the intake of alerts.
 //!
-//! Asks for the token; without one it is open in ENV=dev on a loopback listener and closed elsewhere. Answers
+//! Asks for the token; without one it is open in ENV=dev on a loopback listener and closed elsewhere. An
+//! open one takes no requests of web pages. Answers
 //! hold names of endpoints, never URLs, secrets or headers. Refusals are problems with a stable code.
 
 use crate::{
@@ -27,6 +28,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{net::IpAddr, sync::Arc};
 use subtle::ConstantTimeEq;
+
+mod deliveries;
+mod endpoints;
 
 /// Larger bodies are refused: Alertmanager's are some tens of kilobytes.
 const BODY_MAX_BYTES: usize = 4 << 20;
@@ -60,10 +64,15 @@ pub fn router(fleet: &Fleet) -> Router {
     let dead_letters = DeadLetters::new(fleet.context().nats.clone(), &config.common.env);
     let api = Api { fleet: fleet.clone(), dead_letters, guard: Arc::new(guard) };
     Router::new()
-        .route("/v1/endpoints", get(endpoints))
+        .route("/v1/endpoints", get(list).post(endpoints::create))
+        .route("/v1/endpoints/{name}", get(endpoints::get).delete(endpoints::delete))
+        .route("/v1/endpoints/{name}/pause", post(endpoints::pause))
+        .route("/v1/endpoints/{name}/resume", post(endpoints::resume))
+        .route("/v1/endpoints/{name}/rotate", post(endpoints::rotate))
         .route("/v1/endpoints/{name}/test", post(test))
         .route("/v1/endpoints/{name}/enable", post(enable))
-        .route("/v1/deliveries", get(deliveries))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/replay", post(deliveries::replay))
         .route("/v1/dead-letters", get(list_dead))
         .route("/v1/dead-letters/{seq}", get(read_dead))
         .route("/v1/dead-letters/redeliver", post(redeliver))
@@ -123,7 +132,12 @@ impl From<dead_letters::Error> for Problem {
 
 async fn guarded(State(api): State<Api>, request: Request, next: Next) -> Response {
     let allowed = match &*api.guard {
-        Guard::Open => Ok(()),
+        Guard::Open => match same_machine(request.headers()) {
+            Ok(()) => Ok(()),
+            Err(detail) => {
+                return Problem::new(StatusCode::FORBIDDEN, "permission_denied", detail).into_response();
+            }
+        },
         Guard::Closed => {
             Err("set BROADCASTER_TOKEN; without it the API is open in ENV=dev on a loopback listener only")
         }
@@ -142,6 +156,28 @@ async fn guarded(State(api): State<Api>, request: Request, next: Next) -> Respon
     }
 }
 
+/// Without a token a web page in somebody's browser could reach a loopback port, by a cross-site request or by a
+/// name that it points to 127.0.0.1. Browsers tell both: by Origin and by Host.
+fn same_machine(headers: &HeaderMap) -> Result<(), &'static str> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if host.is_some_and(|host| !is_local_name(host)) {
+        return Err("without BROADCASTER_TOKEN the host must be localhost or an IP address");
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    match origin.is_some() && origin == host {
+        true => Ok(()),
+        false => Err("without BROADCASTER_TOKEN requests from web pages of other origins are refused"),
+    }
+}
+
+fn is_local_name(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<axum::http::uri::Authority>() else { return false };
+    let host = authority.host().to_ascii_lowercase();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.ends_with(".localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
@@ -151,6 +187,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 #[derive(Serialize)]
 struct Shown {
     name: String,
+    source: &'static str,
     subjects: Vec<String>,
     format: &'static str,
     concurrency: usize,
@@ -163,13 +200,14 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(running: &Running) -> Self {
+    fn of(fleet: &Fleet, running: &Running) -> Self {
         let endpoint = &running.endpoint;
         let (state, detail) = match (running.stage(), running.desk.gate.held()) {
+            (Stage::Disabled, _) => ("disabled", "it answered 410; enable it, or change its URL".to_owned()),
+            _ if running.desk.gate.is_paused() => ("paused", "somebody paused it; its events wait".to_owned()),
             (Stage::Active, Some(why)) => ("waiting", why),
             (Stage::Active, None) => ("active", String::new()),
             (Stage::Waiting(why), _) => ("waiting", why),
-            (Stage::Disabled, _) => ("disabled", "it answered 410; enable it, or change its URL".to_owned()),
         };
         use crate::circuit::Phase;
         let circuit = match running.desk.gate.phase() {
@@ -179,6 +217,7 @@ impl Shown {
         };
         Self {
             name: endpoint.name.clone(),
+            source: if fleet.is_made(&endpoint.name) { "api" } else { "settings" },
             subjects: endpoint.subjects.clone(),
             format: endpoint.format.as_str(),
             concurrency: endpoint.concurrency,
@@ -192,8 +231,8 @@ impl Shown {
     }
 }
 
-async fn endpoints(State(api): State<Api>) -> Response {
-    let shown: Vec<Shown> = api.fleet.all().iter().map(|running| Shown::of(running)).collect();
+async fn list(State(api): State<Api>) -> Response {
+    let shown: Vec<Shown> = api.fleet.all().iter().map(|running| Shown::of(&api.fleet, running)).collect();
     Json(json!({ "endpoints": shown })).into_response()
 }
 
@@ -220,12 +259,6 @@ struct Which {
     reason: Option<String>,
     after: Option<u64>,
     limit: Option<usize>,
-}
-
-async fn deliveries(State(api): State<Api>, Query(which): Query<Which>) -> Response {
-    let limit = which.limit.unwrap_or(LIMIT).clamp(1, dead_letters::PAGE_MAX);
-    let found = api.fleet.context().log.read(which.after, which.endpoint.as_deref(), limit);
-    Json(json!({ "deliveries": found })).into_response()
 }
 
 async fn list_dead(State(api): State<Api>, Query(which): Query<Which>) -> Result<Response, Problem> {

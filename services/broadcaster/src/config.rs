@@ -3,6 +3,7 @@
 use crate::{
     circuit::Limits,
     endpoint_file::{self, CONCURRENCY_MAX, Defaults, Endpoint, TIMEOUT, Written, subjects_problem},
+    history,
     render::Format,
     schedule::{Schedule, Steps},
 };
@@ -137,6 +138,18 @@ const BROADCASTER_DLQ_MAX_BYTES: Setting = Setting::new(
 );
 const BROADCASTER_DLQ_MAX_AGE: Setting =
     Setting::new("BROADCASTER_DLQ_MAX_AGE", Some("30d"), "duration 1h-1000d", "How long dead letters are kept.");
+const BROADCASTER_HISTORY_MAX_BYTES: Setting = Setting::new(
+    "BROADCASTER_HISTORY_MAX_BYTES",
+    Some("256MiB"),
+    "size 1MiB-1PiB",
+    "Size of the stream that keeps what became of each attempt. What is oldest makes room.",
+);
+const BROADCASTER_HISTORY_MAX_AGE: Setting = Setting::new(
+    "BROADCASTER_HISTORY_MAX_AGE",
+    Some("7d"),
+    "duration 1h-1000d",
+    "How long it is kept what became of each attempt.",
+);
 const BROADCASTER_CA_FILE: Setting = Setting::new(
     "BROADCASTER_CA_FILE",
     None,
@@ -167,6 +180,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     BROADCASTER_RETRIES_MAX_AGE,
     BROADCASTER_DLQ_MAX_BYTES,
     BROADCASTER_DLQ_MAX_AGE,
+    BROADCASTER_HISTORY_MAX_BYTES,
+    BROADCASTER_HISTORY_MAX_AGE,
     BROADCASTER_CA_FILE,
 ];
 
@@ -222,6 +237,8 @@ pub struct Config {
     pub core_fallback: bool,
     /// Our streams.
     pub keeping: Keeping,
+    /// The history of deliveries.
+    pub history: history::Kept,
     /// More authorities.
     pub ca_file: Option<PathBuf>,
     /// What may be called.
@@ -273,6 +290,10 @@ impl Config {
             },
             core_fallback: reader.get(&BROADCASTER_CORE_FALLBACK),
             keeping: keeping(reader),
+            history: history::Kept {
+                max_bytes: reader.get_in(&BROADCASTER_HISTORY_MAX_BYTES, ByteSize(1 << 20)..=ByteSize(1 << 50)).bytes(),
+                max_age: reader.get_in(&BROADCASTER_HISTORY_MAX_AGE, HOUR..=DAYS_1000),
+            },
             ca_file: reader.opt(&BROADCASTER_CA_FILE),
             egress: Policy::read(reader),
             resolver: None,

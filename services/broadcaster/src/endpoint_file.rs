@@ -12,7 +12,7 @@ use agentforge_config::parse_duration;
 use agentforge_egress::{Policy, Target, TargetError};
 use http::{HeaderName, HeaderValue};
 use ring::digest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -52,7 +52,7 @@ pub struct Defaults {
 }
 
 /// Which of the events that the stream has already an endpoint gets when it is new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
     /// Those published since the broadcaster knows the endpoint.
@@ -131,7 +131,7 @@ struct File {
 }
 
 /// As it stands in the file.
-#[derive(Clone, Deserialize, Default)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Written {
     pub name: String,
@@ -159,6 +159,13 @@ impl fmt::Debug for Written {
 }
 
 impl Written {
+    /// Whether one of its values names a variable or a file.
+    pub fn has_references(&self) -> bool {
+        let values = [&self.url].into_iter().chain(&self.secret).chain(&self.secrets).chain(self.headers.values());
+        let mut values = values.map(|value| value.trim_start());
+        values.any(|value| value.starts_with("env:") || reference::file(value).is_some())
+    }
+
     /// The files that its values stand in.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         let values = [&self.url].into_iter().chain(&self.secret).chain(&self.secrets).chain(self.headers.values());

@@ -1,14 +1,14 @@
 //! All endpoints: started, stopped and changed as their declaration says.
 
 use crate::{
-    clock::ServerClock, config::Config, delivery_log::DeliveryLog, endpoint_file::Endpoint, metrics::CONFIGURED,
-    room::Room, running::Running, state::States, topology::Made,
+    clock::ServerClock, config::Config, delivery_log::DeliveryLog, endpoint_file::Endpoint, made::Kept,
+    metrics::CONFIGURED, room::Room, running::Running, state::States, topology::Made,
 };
 use agentforge_egress::Dialer;
 use agentforge_jetstream::Nats;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,6 +26,8 @@ pub struct Context {
     pub log: Arc<DeliveryLog>,
     /// What replicas share.
     pub states: States,
+    /// The endpoints that the API made.
+    pub made: Kept,
     /// Fires when no more is taken.
     pub stop: CancellationToken,
     /// Fires when what is in flight is handed back.
@@ -38,18 +40,26 @@ pub struct Context {
     pub ready: watch::Receiver<Option<Made>>,
 }
 
+/// What is declared, and what is at work for it.
+#[derive(Default)]
+struct Endpoints {
+    of_settings: Vec<Arc<Endpoint>>,
+    made: Vec<Arc<Endpoint>>,
+    running: BTreeMap<String, Arc<Running>>,
+}
+
 /// The endpoints at work. Cheap to clone.
 #[derive(Clone)]
 pub struct Fleet {
     context: Arc<Context>,
-    running: Arc<Mutex<BTreeMap<String, Arc<Running>>>>,
+    endpoints: Arc<Mutex<Endpoints>>,
     tasks: TaskTracker,
 }
 
 impl Fleet {
     /// None yet.
     pub fn new(context: Context) -> Self {
-        Self { context: Arc::new(context), running: Arc::default(), tasks: TaskTracker::new() }
+        Self { context: Arc::new(context), endpoints: Arc::default(), tasks: TaskTracker::new() }
     }
 
     /// What they share.
@@ -57,11 +67,34 @@ impl Fleet {
         &self.context
     }
 
-    /// Makes it so that these, and no others, are at work. One that did not change is not touched.
-    pub fn apply(&self, endpoints: Vec<Arc<Endpoint>>) {
-        let mut running = self.lock();
+    /// Makes it so that these, those of the API, and no others, are at work. One that did not change is not touched.
+    pub fn apply(&self, of_settings: Vec<Arc<Endpoint>>) {
+        let mut endpoints = self.lock();
+        endpoints.of_settings = of_settings;
+        self.follow(&mut endpoints);
+    }
+
+    /// The same for those that the API made.
+    pub fn apply_made(&self, made: Vec<Arc<Endpoint>>) {
+        let mut endpoints = self.lock();
+        let gone = endpoints.made.iter().filter(|one| made.iter().all(|other| other.name != one.name));
+        let gone: Vec<String> = gone.map(|one| one.name.clone()).collect();
+        for one in gone.iter().filter(|name| endpoints.of_settings.iter().all(|other| other.name != **name)) {
+            if let Some(running) = endpoints.running.get(one) {
+                running.forget.store(true, Ordering::SeqCst);
+            }
+        }
+        endpoints.made = made;
+        self.follow(&mut endpoints);
+    }
+
+    /// A name of the settings is theirs, also when the API has one such.
+    fn follow(&self, endpoints: &mut Endpoints) {
+        let Endpoints { of_settings, made, running } = endpoints;
+        let is_free = |one: &&Arc<Endpoint>| of_settings.iter().all(|other| other.name != one.name);
         let (mut next, mut changed) = (BTreeMap::new(), 0);
-        for endpoint in endpoints {
+        for endpoint in of_settings.iter().chain(made.iter().filter(is_free)) {
+            let endpoint = endpoint.clone();
             let kept = running.remove(&endpoint.name);
             let one = match kept {
                 Some(one) if one.endpoint == endpoint => one,
@@ -88,12 +121,24 @@ impl Fleet {
 
     /// One of them.
     pub fn get(&self, name: &str) -> Option<Arc<Running>> {
-        self.lock().get(name).cloned()
+        self.lock().running.get(name).cloned()
+    }
+
+    /// Whether one of that name is of the settings.
+    pub fn is_of_settings(&self, name: &str) -> bool {
+        self.lock().of_settings.iter().any(|one| one.name == name)
+    }
+
+    /// Whether one of that name is at work for the API.
+    pub fn is_made(&self, name: &str) -> bool {
+        let endpoints = self.lock();
+        let is = |one: &Arc<Endpoint>| one.name == name;
+        endpoints.made.iter().any(is) && !endpoints.of_settings.iter().any(is)
     }
 
     /// All of them, by name.
     pub fn all(&self) -> Vec<Arc<Running>> {
-        self.lock().values().cloned().collect()
+        self.lock().running.values().cloned().collect()
     }
 
     /// Waits until all have ended, after the stop.
@@ -107,7 +152,7 @@ impl Fleet {
         self.tasks.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Running>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Endpoints> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,13 +1,22 @@
 //! An endpoint's circuit as its lanes share it, and the sign that it changed.
 
-use crate::circuit::{Change, Circuit, Limits, Phase};
+use crate::{
+    circuit::{Change, Circuit, Limits, Phase},
+    metrics::Meters,
+};
 use agentforge_metrics::Gauge;
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
+
+/// Between looks while an endpoint is paused; its end is told.
+const PAUSED: Duration = Duration::from_secs(60);
 
 /// The circuit, its gauge and its news.
 pub struct Gate {
@@ -17,6 +26,9 @@ pub struct Gate {
     /// Why our own rules forbid to call the endpoint, and the gauge that says that they do.
     held: Mutex<Option<String>>,
     held_gauge: Gauge,
+    /// Somebody paused the endpoint.
+    paused: AtomicBool,
+    paused_gauge: Gauge,
     /// Whether it is open; sent at each change of phase.
     news: watch::Sender<bool>,
     /// Whether events may stay in their streams while it is open.
@@ -25,20 +37,14 @@ pub struct Gate {
 
 impl Gate {
     /// Closed.
-    pub fn new(endpoint: &str, limits: Limits, gauge: Gauge, held_gauge: Gauge) -> Self {
-        gauge.set(0.0);
-        held_gauge.set(0.0);
+    pub fn new(endpoint: &str, limits: Limits, meters: &Meters) -> Self {
+        let (gauge, held_gauge, paused_gauge) = (meters.circuit.clone(), meters.held.clone(), meters.paused.clone());
+        [&gauge, &held_gauge, &paused_gauge].into_iter().for_each(|gauge| gauge.set(0.0));
         let circuit = Mutex::new(Circuit::new(limits));
         let (news, events_may_wait) = (watch::Sender::new(false), AtomicBool::new(true));
-        Self {
-            endpoint: endpoint.to_owned(),
-            circuit,
-            gauge,
-            held: Mutex::default(),
-            held_gauge,
-            news,
-            events_may_wait,
-        }
+        let (held, paused) = (Mutex::default(), AtomicBool::new(false));
+        let endpoint = endpoint.to_owned();
+        Self { endpoint, circuit, gauge, held, held_gauge, paused, paused_gauge, news, events_may_wait }
     }
 
     /// Open with a probe due: as it was when the last process ended.
@@ -56,9 +62,26 @@ impl Gate {
         self.news.send_replace(false);
     }
 
-    /// What may be done now.
+    /// What may be done now. While it is paused nothing is, and no probe either.
     pub fn phase(&self) -> Phase {
-        self.lock().phase(Instant::now())
+        match self.is_paused() {
+            true => Phase::Open { until: Instant::now() + PAUSED },
+            false => self.lock().phase(Instant::now()),
+        }
+    }
+
+    /// Whether somebody paused it.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Pauses it, or lets it go on.
+    pub fn set_paused(&self, is_paused: bool) {
+        if self.paused.swap(is_paused, Ordering::SeqCst) != is_paused {
+            info!(endpoint = self.endpoint, is_paused, "paused or resumed");
+            self.paused_gauge.set(if is_paused { 1.0 } else { 0.0 });
+            self.news.send_modify(|_| {});
+        }
     }
 
     /// Tells of changes; the value says whether it is open.

@@ -78,7 +78,7 @@ impl Desk {
     pub fn new(endpoint: Arc<Endpoint>, parts: Parts) -> Self {
         let Parts { dialer, store, schedule, circuit, meters, log } = parts;
         let caller = Caller::new(endpoint.clone(), dialer, meters.resent.clone());
-        let gate = Arc::new(Gate::new(&endpoint.name, circuit, meters.circuit.clone(), meters.held.clone()));
+        let gate = Arc::new(Gate::new(&endpoint.name, circuit, &meters));
         if let Some(why) = caller.fault() {
             gate.hold(why, false);
         }
@@ -296,7 +296,7 @@ impl Desk {
             let (endpoint, detail) = (self.endpoint.name.clone(), detail.to_owned());
             let at = Timestamp::now();
             #[rustfmt::skip] // one line a fact would be a page
-            self.log.add(Attempt { n: 0, at, endpoint, webhook_id: id, subject, attempt: attempts, outcome, status, took_ms, reason, detail, next_at: None });
+            self.log.add(Attempt { n: 0, replica: String::new(), at, endpoint, webhook_id: id, subject, attempt: attempts, outcome: outcome.into(), status, took_ms, reason: reason.into(), detail, next_at: None });
         }
         stored
     }
@@ -312,15 +312,16 @@ impl Desk {
         let is_good = outcome == "delivered";
         Attempt {
             n: 0,
+            replica: String::new(),
             at: Timestamp::now(),
             endpoint: self.endpoint.name.clone(),
             webhook_id: record.id,
             subject: record.subject,
             attempt: record.attempts,
-            outcome,
+            outcome: outcome.into(),
             status: ended.status(),
             took_ms: took.as_secs_f64() * 1e3,
-            reason: if is_good { "" } else { ended.reason() },
+            reason: if is_good { "".into() } else { ended.reason().into() },
             detail: if is_good { String::new() } else { ended.detail() },
             next_at,
         }

@@ -76,6 +76,12 @@ pub const HELD: Metric = Metric::gauge(
     &["endpoint"],
     "1 while events wait because the egress rules forbid to call the endpoint, else 0.",
 );
+/// Paused by somebody.
+pub const PAUSED: Metric = Metric::gauge(
+    "broadcaster_endpoint_paused",
+    &["endpoint"],
+    "1 while somebody paused the endpoint and its events wait, else 0.",
+);
 /// The connection.
 pub const NATS_CONNECTED: Metric =
     Metric::gauge("broadcaster_nats_connected", &[], "1 while the broadcaster is connected to NATS, else 0.");
@@ -146,6 +152,12 @@ pub const RESCUED: Metric = Metric::counter(
     &[],
     "Parked retries that the server's schedule did not bring in time, and that our own look brought.",
 );
+/// Not written into the history.
+pub const HISTORY_DROPPED: Metric = Metric::counter(
+    "broadcaster_history_dropped_total",
+    &[],
+    "Attempts that are missing in the history of deliveries, because it could not be written. Deliveries go on.",
+);
 /// Taken in.
 pub const ALERTS: Metric =
     Metric::counter("broadcaster_alerts_total", &[], "Alerts of Alertmanager that were published as events.");
@@ -157,6 +169,7 @@ pub const METRICS: &[Metric] = &[
     ERRORS,
     RESENT,
     HELD,
+    PAUSED,
     NATS_CONNECTED,
     REQUEST_SECONDS,
     PROCESSING_SECONDS,
@@ -170,6 +183,7 @@ pub const METRICS: &[Metric] = &[
     RELOADS,
     STORE_HELD,
     RESCUED,
+    HISTORY_DROPPED,
     ALERTS,
 ];
 
@@ -196,6 +210,8 @@ pub struct Meters {
     pub circuit: Gauge,
     /// Whether it may not be called.
     pub held: Gauge,
+    /// Whether somebody paused it.
+    pub paused: Gauge,
     /// Repeated requests.
     pub resent: Counter,
     delivered: Counter,
@@ -217,6 +233,7 @@ impl Meters {
             pending: PENDING.gauge_handle(&[&label]),
             circuit: CIRCUIT.gauge_handle(&[&label]),
             held: HELD.gauge_handle(&[&label]),
+            paused: PAUSED.gauge_handle(&[&label]),
             resent: RESENT.counter_handle(&[&label]),
             delivered: PROCESSED.counter_handle(&["delivered"]),
             label,

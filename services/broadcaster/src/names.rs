@@ -6,6 +6,8 @@
 pub const STREAM_RETRIES: &str = "broadcaster_retries";
 /// Dead letters.
 pub const STREAM_DLQ: &str = "broadcaster_dlq";
+/// What became of each attempt.
+pub const STREAM_DELIVERIES: &str = "broadcaster_deliveries";
 /// Disabled endpoints and open circuits.
 pub const BUCKET_STATE: &str = "broadcaster_state";
 /// Replicas share a core subscription by this name.
@@ -36,6 +38,14 @@ pub fn durable(env: &str, endpoint: &str) -> String {
 /// An endpoint's key in the bucket.
 pub fn state_key(env: &str, endpoint: &str) -> String {
     format!("{env}.{endpoint}")
+}
+/// What became of attempts in an environment.
+pub fn deliveries(env: &str) -> String {
+    format!("broadcaster.deliveries.{env}")
+}
+/// The key of the endpoints that the API made. No environment begins so.
+pub fn made_key(env: &str) -> String {
+    format!("_made.{env}")
 }
 /// The endpoint in one of our subjects.
 pub fn endpoint_of(subject: &str) -> Option<&str> {

@@ -24,7 +24,7 @@ use serde::Serialize;
 use std::{
     sync::{
         Arc, Mutex as StdMutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -69,6 +69,8 @@ pub struct Running {
     pub stop: CancellationToken,
     /// Makes it look at its state now.
     pub look: Notify,
+    /// Whether its consumers go with it when it ends.
+    pub forget: AtomicBool,
     stage: StdMutex<Stage>,
     pending: AtomicU64,
     known_since: SystemTime,
@@ -110,6 +112,7 @@ impl Running {
             endpoint,
             stop: context.stop.child_token(),
             look: Notify::new(),
+            forget: AtomicBool::new(false),
             stage: StdMutex::new(Stage::Waiting("starting".to_owned())),
             pending: AtomicU64::new(0),
             known_since: SystemTime::now(),
@@ -177,6 +180,13 @@ impl Running {
         }
         self.pending.store(0, Ordering::Relaxed);
         self.desk.meters.pending.set(0.0);
+        if self.forget.load(Ordering::SeqCst) {
+            // One that stays waits for nobody, and is removed with its stream's messages at the latest.
+            let js = context.nats.jetstream();
+            if let Err(error) = topology::forget(js, &context.config.common.env, &self.endpoint).await {
+                warn!(endpoint = name, error = %chain(&error), "the consumers of a deleted endpoint stay");
+            }
+        }
     }
 
     async fn rest(&self, pause: Duration) {
@@ -201,6 +211,7 @@ impl Running {
         if self.stage() == Stage::Disabled {
             self.desk.gate.set_disabled(false);
         }
+        self.desk.gate.set_paused(state.paused.is_some());
         if first && state.circuit_open {
             self.desk.gate.reopen();
         }
@@ -278,6 +289,7 @@ impl Running {
                     }
                     Some(Ok(())) | None => break Over::Moved,
                 },
+                () = self.look.notified() => tick.reset_immediately(),
                 _ = tick.tick() => {
                     self.desk.caller.close_idle();
                     looks = looks.wrapping_add(1);
@@ -325,6 +337,7 @@ impl Running {
             // Another replica's endpoint answered 410.
             return Some(Over::Moved);
         }
+        self.desk.gate.set_paused(state.paused.is_some());
         let counted = self.count_waiting(context, durable, sources).await;
         // A server that lost its streams has no consumer either.
         if (everything || counted.is_none()) && self.consumers(context).await.ok()? != *sources {

@@ -7,9 +7,11 @@
 use crate::{
     api,
     config::{self, Config},
-    delivery_log::DeliveryLog,
+    delivery_log::{Attempt, DeliveryLog},
     error::Error,
     fleet::{Context, Fleet},
+    history,
+    made::{self, Kept},
     metrics::{self, NATS_CONNECTED},
     outcome::chain,
     reload,
@@ -28,7 +30,7 @@ use axum::{Json, Router, extract::State, http::StatusCode, response::IntoRespons
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,7 @@ pub struct Broadcaster {
     runtime: Runtime,
     fleet: Fleet,
     made: watch::Sender<Option<Made>>,
+    history: mpsc::Receiver<Attempt>,
     listener: TcpListener,
     endpoints: Endpoints,
 }
@@ -95,20 +98,23 @@ impl Service for Broadcaster {
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, "broadcaster").await?;
         let (made, ready) = watch::channel(None);
+        let (attempts, history) = mpsc::channel(history::WAITING_MAX);
+        let states = States::new(nats.clone(), &config.common.env);
         let context = Context {
-            states: States::new(nats.clone(), &config.common.env),
+            made: Kept::new(states.clone()),
+            states,
             clock: Arc::default(),
             room: Arc::new(Room::new(config.keeping.retries_max_bytes)),
             nats,
             dialer,
-            log: Arc::new(DeliveryLog::default()),
+            log: Arc::new(DeliveryLog::new(attempts)),
             stop: runtime.stopping(),
             leaving: CancellationToken::new(),
             ready,
             config,
         };
         let endpoints = Endpoints { http, grpc: None, metrics };
-        Ok(Self { runtime, fleet: Fleet::new(context), made, listener, endpoints })
+        Ok(Self { runtime, fleet: Fleet::new(context), made, history, listener, endpoints })
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -116,7 +122,7 @@ impl Service for Broadcaster {
     }
 
     async fn run(self) -> Result<(), anyhow::Error> {
-        let Self { runtime, fleet, made, listener, .. } = self;
+        let Self { runtime, fleet, made, history, listener, .. } = self;
         let (supervisor, readiness, stop) = (runtime.supervisor(), runtime.readiness(), runtime.stopping());
         let router = admin_router(&runtime).merge(health(&runtime)).merge(api::router(&fleet));
         let router = agentforge_runtime::http::instrument(router, &runtime);
@@ -133,15 +139,22 @@ impl Service for Broadcaster {
         supervisor.spawn("sweep", OnEnd::Stop, look_after_retries(fleet.clone(), stop.clone()));
         let config = &fleet.context().config;
         fleet.apply(config.first_endpoints());
+        let (over, written) = (CancellationToken::new(), CancellationToken::new());
+        let history = history::write(fleet.context().clone(), history, over.clone(), written.clone());
+        supervisor.spawn("history", OnEnd::Stop, history);
+        supervisor.spawn("made", OnEnd::Stop, made::follow(fleet.clone(), stop.clone()));
         let path = config.endpoints_file.clone();
         if path.is_some() || !config.referenced("").is_empty() {
             let gate = readiness.gate("endpoints-file", false);
             supervisor.spawn("reload", OnEnd::Stop, reload::watch(fleet.clone(), path, gate, stop.clone()));
         } else if config.fixed.is_none() {
-            warn!("there are no endpoints: set WEBHOOK_URL or BROADCASTER_ENDPOINTS_FILE");
+            info!("no endpoints but those of the API: neither WEBHOOK_URL nor BROADCASTER_ENDPOINTS_FILE is set");
         }
         stop.cancelled().await;
         let settled = drain(&runtime, &fleet).await;
+        // The last attempts are told; bounded by itself.
+        over.cancel();
+        written.cancelled().await;
         let close_by = runtime.drain_deadline().max(Instant::now() + CLOSE_MIN);
         match timeout_at(close_by, fleet.context().nats.drain()).await {
             Ok(Ok(())) => {}

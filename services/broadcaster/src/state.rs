@@ -1,4 +1,4 @@
-//! What is known of endpoints beyond this process: disabled ones, open circuits. A key-value bucket.
+//! What is known of endpoints beyond this process: disabled and paused ones, open circuits. A key-value bucket.
 
 use crate::names::{BUCKET_STATE, state_key};
 use agentforge_jetstream::Nats;
@@ -12,6 +12,9 @@ pub struct State {
     /// The endpoint answered 410: since when, and at which URL (a digest; another URL is another endpoint).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
+    /// Somebody paused it: since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Timestamp>,
     /// Whether the circuit was open when this was written; the last replica's word.
     #[serde(default)]
     pub circuit_open: bool,
@@ -45,13 +48,29 @@ pub struct States {
 #[error("the bucket {BUCKET_STATE} does not answer: {0}")]
 pub struct Error(String);
 
+impl Error {
+    /// For that reason.
+    pub fn new(reason: &impl std::fmt::Display) -> Self {
+        Self(reason.to_string())
+    }
+}
+
 impl States {
     /// Of an environment.
     pub fn new(nats: Nats, env: &str) -> Self {
         Self { nats, env: env.to_owned() }
     }
 
-    async fn bucket(&self) -> Result<kv::Store, Error> {
+    /// The environment.
+    pub fn env(&self) -> &str {
+        &self.env
+    }
+
+    /// The bucket.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn bucket(&self) -> Result<kv::Store, Error> {
         self.nats.jetstream().get_key_value(BUCKET_STATE).await.map_err(|e| Error(e.to_string()))
     }
 

@@ -207,6 +207,21 @@ pub async fn consumers(
     consumer(&retries, wanted(&name, due, ack_wait, DeliverPolicy::All)).await
 }
 
+/// Removes an endpoint's consumers.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn forget(js: &Context, env: &str, endpoint: &Endpoint) -> Result<(), Error> {
+    let name = names::durable(env, &endpoint.name);
+    let streams = sources(js, endpoint).await?.streams.into_iter().map(|(stream, _)| stream);
+    for stream in streams.chain([STREAM_RETRIES.to_owned()]) {
+        let stream = stream_handle(js, &stream).await?;
+        // Another replica may have been first.
+        let _ = stream.delete_consumer(&name).await;
+    }
+    Ok(())
+}
+
 async fn stream_handle(js: &Context, name: &str) -> Result<Stream, Error> {
     js.get_stream(name).await.map_err(|e| {
         let attempt = match e.kind() {

@@ -35,7 +35,7 @@ pub struct Stored {
 #[derive(Debug, thiserror::Error)]
 #[error("stream {stream} does not answer: {reason}")]
 pub struct Error {
-    stream: &'static str,
+    stream: String,
     reason: String,
 }
 
@@ -43,18 +43,28 @@ pub struct Error {
 ///
 /// # Errors
 /// [`Error`].
-pub async fn batch(nats: &Nats, stream: &'static str, filter: &str, seq: u64) -> Result<Vec<Stored>, Error> {
-    let failed = |reason: String| Error { stream, reason };
+pub async fn batch(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<Vec<Stored>, Error> {
+    ask(nats, stream, serde_json::json!({ "seq": seq.max(1), "next_by_subj": filter })).await
+}
+
+/// The messages that were stored since a moment, by the server's clock.
+///
+/// # Errors
+/// [`Error`].
+pub async fn batch_since(nats: &Nats, stream: &str, filter: &str, since: Timestamp) -> Result<Vec<Stored>, Error> {
+    ask(nats, stream, serde_json::json!({ "start_time": since, "next_by_subj": filter })).await
+}
+
+async fn ask(nats: &Nats, stream: &str, mut request: serde_json::Value) -> Result<Vec<Stored>, Error> {
+    let failed = |reason: String| Error { stream: stream.to_owned(), reason };
     if !nats.is_connected() {
         return Err(failed("not connected to NATS".to_owned()));
     }
     let client = nats.client();
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.map_err(|e| failed(e.to_string()))?;
-    let request = serde_json::json!({
-        "seq": seq.max(1), "next_by_subj": filter, "batch": BATCH, "max_bytes": BATCH_BYTES
-    })
-    .to_string();
+    (request["batch"], request["max_bytes"]) = (BATCH.into(), BATCH_BYTES.into());
+    let request = request.to_string();
     let subject = format!("$JS.API.DIRECT.GET.{stream}");
     client.publish_with_reply(subject, inbox, request.into()).await.map_err(|e| failed(e.to_string()))?;
     let mut found = Vec::new();
@@ -88,7 +98,7 @@ pub async fn batch(nats: &Nats, stream: &'static str, filter: &str, seq: u64) ->
 ///
 /// # Errors
 /// [`Error`].
-pub async fn one(nats: &Nats, stream: &'static str, filter: &str, seq: u64) -> Result<Option<Stored>, Error> {
+pub async fn one(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<Option<Stored>, Error> {
     let found = batch(nats, stream, filter, seq).await?;
     Ok(found.into_iter().next().filter(|stored| stored.seq == seq))
 }
@@ -97,16 +107,34 @@ pub async fn one(nats: &Nats, stream: &'static str, filter: &str, seq: u64) -> R
 ///
 /// # Errors
 /// [`Error`].
-pub async fn end(nats: &Nats, stream: &'static str) -> Result<u64, Error> {
-    let found = nats.jetstream().get_stream(stream).await.map_err(|e| Error { stream, reason: e.to_string() })?;
+pub async fn end(nats: &Nats, stream: &str) -> Result<u64, Error> {
+    let found = nats
+        .jetstream()
+        .get_stream(stream)
+        .await
+        .map_err(|e| Error { stream: stream.to_owned(), reason: e.to_string() })?;
     Ok(found.cached_info().state.last_sequence)
+}
+
+/// The places of the first message that is still there, and of the last that was stored.
+///
+/// # Errors
+/// [`Error`].
+pub async fn bounds(nats: &Nats, stream: &str) -> Result<(u64, u64), Error> {
+    let failed = |reason: String| Error { stream: stream.to_owned(), reason };
+    if !nats.is_connected() {
+        return Err(failed("not connected to NATS".to_owned()));
+    }
+    let found = nats.jetstream().get_stream(stream).await.map_err(|e| failed(e.to_string()))?;
+    let state = &found.cached_info().state;
+    Ok((state.first_sequence, state.last_sequence))
 }
 
 /// Deletes one message; `false` when it was not there.
 ///
 /// # Errors
 /// [`Error`].
-pub async fn delete(nats: &Nats, stream: &'static str, seq: u64) -> Result<bool, Error> {
+pub async fn delete(nats: &Nats, stream: &str, seq: u64) -> Result<bool, Error> {
     #[derive(serde::Deserialize)]
     struct Deleted {
         #[serde(default)]
@@ -115,7 +143,7 @@ pub async fn delete(nats: &Nats, stream: &'static str, seq: u64) -> Result<bool,
     use async_nats::jetstream::response::Response;
     let body = serde_json::json!({ "seq": seq, "no_erase": true });
     let answer = nats.jetstream().request(format!("STREAM.MSG.DELETE.{stream}"), &body).await;
-    match answer.map_err(|e| Error { stream, reason: e.to_string() })? {
+    match answer.map_err(|e| Error { stream: stream.to_owned(), reason: e.to_string() })? {
         Response::Ok(Deleted { success }) => Ok(success),
         Response::Err { .. } => Ok(false),
     }

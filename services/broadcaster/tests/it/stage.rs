@@ -197,12 +197,24 @@ impl Broadcaster {
 
     /// POST; status and JSON.
     pub async fn post(&self, path: &str, headers: &str, body: &str) -> (u16, Value) {
+        self.call("POST", path, headers, body).await
+    }
+
+    /// Any method; status and JSON.
+    pub async fn call(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
         let address = self.http.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        self.send(&format!("{method} {path}"), &format!("Host: {address}\r\n{headers}"), body).await
+    }
+
+    /// Under another name of this machine; the status.
+    pub async fn as_host(&self, host: &str, method: &str, path: &str) -> u16 {
+        self.send(&format!("{method} {path}"), &format!("Host: {host}\r\n"), "").await.0
+    }
+
+    async fn send(&self, what: &str, headers: &str, body: &str) -> (u16, Value) {
+        let mut stream = TcpStream::connect(self.http.trim_start_matches("http://")).await.unwrap();
         let length = body.len();
-        let text = format!(
-            "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-        );
+        let text = format!("{what} HTTP/1.1\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

@@ -1,0 +1,107 @@
+//! What became of attempts: those that this replica remembers, and those that the stream keeps of all replicas.
+//! And events that were delivered before, sent again.
+
+use super::{Api, LIMIT, Problem, known, name_of_endpoint};
+use crate::{
+    delivery_log::Attempt,
+    history::{self, Filter, Page, Place},
+    outcome::chain,
+    replay,
+};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+/// Attempts in one answer, at most.
+const PAGE_MAX: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    endpoint: Option<String>,
+    #[serde(alias = "id")]
+    webhook_id: Option<String>,
+    outcome: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    /// Attempts of this replica after that number, as they are made.
+    after: Option<u64>,
+    /// Attempts older than that place.
+    before: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
+    let context = api.fleet.context();
+    let limit = wanted.limit.unwrap_or(LIMIT).clamp(1, PAGE_MAX);
+    let filter = Filter {
+        endpoint: wanted.endpoint.filter(|name| !name.is_empty()),
+        webhook_id: wanted.webhook_id,
+        outcome: wanted.outcome,
+        since: moment("since", wanted.since)?,
+        until: moment("until", wanted.until)?,
+    };
+    let last_n = context.log.last_n();
+    if let Some(after) = wanted.after {
+        let found = context.log.after(after, &filter, limit);
+        return Ok(Json(json!({ "deliveries": found, "last_n": last_n })).into_response());
+    }
+    let before = wanted.before.map(|place| place.parse::<Place>().map_err(Problem::invalid)).transpose()?;
+    // What is not written yet is newer than all that is.
+    let mut found = if before.is_none() { context.log.unwritten(&filter, limit) } else { Vec::new() };
+    let (mut next_before, mut problem) = (None, None);
+    let page = match limit - found.len() {
+        0 => history::top(context).await.map(|top| Page { next_before: Some(top), ..Page::default() }),
+        room => history::search(context, &filter, before, room).await,
+    };
+    match page {
+        Ok(page) => {
+            let is_new = |a: &Attempt| found.iter().all(|b| (b.n, &b.replica) != (a.n, &a.replica));
+            let older: Vec<_> = page.attempts.into_iter().filter(is_new).collect();
+            found.extend(older);
+            next_before = page.next_before.map(|place| place.to_string());
+        }
+        Err(error) => {
+            // At least what this replica remembers.
+            problem = Some(format!("the history cannot be read: {}", chain(&error)));
+            if before.is_none() {
+                found = context.log.newest(&filter, limit);
+            }
+        }
+    }
+    found.reverse();
+    let told = json!({ "deliveries": found, "next_before": next_before, "last_n": last_n, "problem": problem });
+    Ok(Json(told).into_response())
+}
+
+fn moment(name: &str, given: Option<String>) -> Result<Option<Timestamp>, Problem> {
+    let wrong = |_| Problem::invalid(format!("{name} is no time such as 2026-01-31T12:00:00Z"));
+    given.map(|text| text.parse().map_err(wrong)).transpose()
+}
+
+pub(super) async fn replay(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
+    let mut wanted: replay::Wanted = serde_json::from_slice(&body).map_err(|e| Problem::invalid(e.to_string()))?;
+    let name = name_of_endpoint(Some(std::mem::take(&mut wanted.endpoint)))?.unwrap_or_default();
+    let running = known(&api, &name)?;
+    let told = replay::replay(api.fleet.context(), &running.endpoint, wanted).await?;
+    Ok(Json(told).into_response())
+}
+
+impl From<replay::Error> for Problem {
+    fn from(error: replay::Error) -> Self {
+        match &error {
+            replay::Error::Invalid(detail) => Self::invalid(*detail),
+            replay::Error::Full { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "resource_exhausted", error.to_string())
+            }
+            _ => Self::away(chain(&error)),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Endpoints made, changed and taken out by the API. Those of the settings are shown, paused and resumed here, and
+//! changed where they are written.
+//!
+//! A secret is shown once: in the answer to the call that makes it.
+
+use super::{Api, Problem, Shown, known};
+use crate::{
+    endpoint_file::Written,
+    fleet::Fleet,
+    made::{ChangeError, Entry, OVERLAP_MAX, Refusal, new_secret},
+    render::Format,
+    running::Running,
+};
+use agentforge_config::parse_duration;
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long a replaced secret goes on signing, unless asked otherwise.
+const OVERLAP: Duration = Duration::from_secs(24 * 3600);
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ChangeError::Away(_) => Self::away(detail),
+            ChangeError::Refused(Refusal::Invalid(_)) => Self::invalid(detail),
+            ChangeError::Refused(Refusal::Taken(_)) => Self::new(StatusCode::CONFLICT, "already_exists", detail),
+            ChangeError::Refused(Refusal::Missing(_)) => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
+            ChangeError::Refused(Refusal::Overlapping(_)) => {
+                Self::new(StatusCode::CONFLICT, "failed_precondition", detail)
+            }
+        }
+    }
+}
+
+/// One endpoint, with what the API knows of it beside.
+#[derive(Serialize)]
+struct Details {
+    #[serde(flatten)]
+    shown: Shown,
+    timeout: String,
+    retry_4xx: String,
+    headers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_at: Option<Timestamp>,
+    /// When secrets that were replaced end; until then they sign, too.
+    secrets_end_at: Vec<Timestamp>,
+}
+
+impl Details {
+    fn of(fleet: &Fleet, running: &Running, entry: Option<&Entry>) -> Self {
+        let endpoint = &running.endpoint;
+        Self {
+            shown: Shown::of(fleet, running),
+            timeout: format!("{:?}", endpoint.timeout),
+            retry_4xx: endpoint.retry_4xx.to_string(),
+            headers: endpoint.headers.iter().map(|(name, _)| name.to_string()).collect(),
+            created_at: entry.map(|entry| entry.created_at),
+            updated_at: entry.map(|entry| entry.updated_at),
+            secrets_end_at: entry.map(|entry| entry.overlaps(Timestamp::now())).unwrap_or_default(),
+        }
+    }
+}
+
+pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let running = known(&api, &name)?;
+    let made = match api.fleet.is_made(&name) {
+        true => api.fleet.context().made.read().await.map_err(|e| Problem::away(e.to_string()))?,
+        false => None,
+    };
+    let entry = made.as_ref().and_then(|made| made.get(&name));
+    Ok(Json(Details::of(&api.fleet, &running, entry)).into_response())
+}
+
+/// What is asked for beside the endpoint itself.
+#[derive(Deserialize, Default)]
+struct Signing {
+    /// Whether requests are signed; so they are unless the format is one for people.
+    signed: Option<bool>,
+}
+
+pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
+    let mut wanted: serde_json::Map<String, Value> = json_of(&body)?;
+    let signed = wanted.remove("signed").unwrap_or_default();
+    let Signing { signed } = json_of(json!({ "signed": signed }).to_string().as_bytes())?;
+    let mut written: Written = json_of(Value::Object(wanted).to_string().as_bytes())?;
+    let has_secret = written.secret.is_some() || !written.secrets.is_empty();
+    if signed == Some(false) && has_secret {
+        return Err(Problem::invalid("signed is false and there is a secret"));
+    }
+    let for_people = matches!(written.format, Format::Slack | Format::Teams | Format::Discord);
+    let secret = (!has_secret && signed.unwrap_or(!for_people)).then(new_secret);
+    written.secret = written.secret.or_else(|| secret.clone());
+    let name = written.name.clone();
+    if api.fleet.is_of_settings(&name) {
+        return Err(ChangeError::Refused(Refusal::Taken(name)).into());
+    }
+    let context = api.fleet.context();
+    // What may not be called would only wait.
+    if let Ok(url) = url::Url::parse(&written.url)
+        && matches!(url.scheme(), "http" | "https")
+    {
+        context.dialer.policy().check_url(&url).map_err(|refusal| Problem::invalid(format!("url: {refusal}")))?;
+    }
+    let now = Timestamp::now();
+    context.made.change(|made| made.create(written.clone(), &context.config.defaults, now)).await?;
+    let shown = json!({ "name": name, "source": "api", "created_at": now, "secret": secret });
+    Ok((StatusCode::CREATED, Json(shown)).into_response())
+}
+
+/// Refuses what only the settings can change.
+fn changeable(api: &Api, name: &str) -> Result<(), Problem> {
+    match api.fleet.is_of_settings(name) {
+        true => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "read_only",
+            format!("endpoint {name} is of WEBHOOK_URL or the endpoints file; change it there"),
+        )),
+        false => Ok(()),
+    }
+}
+
+pub(super) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+    changeable(&api, &name)?;
+    let context = api.fleet.context();
+    context.made.change(|made| made.delete(&name)).await?;
+    // One of the same name that comes later begins anew.
+    let cleared = context.states.change(&name, |state| *state = crate::state::State::default()).await;
+    cleared.map_err(|e| Problem::away(e.to_string()))?;
+    Ok(Json(json!({ "endpoint": name, "deleted": true })).into_response())
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Rotation {
+    secret: Option<String>,
+    overlap: Option<String>,
+}
+
+pub(super) async fn rotate(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    changeable(&api, &name)?;
+    let wanted: Rotation = if body.is_empty() { Rotation::default() } else { json_of(&body)? };
+    let overlap = match wanted.overlap.as_deref().map(parse_duration) {
+        None => OVERLAP,
+        Some(Ok(overlap)) if overlap <= OVERLAP_MAX => overlap,
+        Some(_) => return Err(Problem::invalid("overlap is no duration from 0s to 30d")),
+    };
+    let now = Timestamp::now();
+    let until = now.checked_add(overlap).map_err(|_| Problem::invalid("overlap is too long"))?;
+    let is_given = wanted.secret.is_some();
+    let secret = wanted.secret.unwrap_or_else(new_secret);
+    api.fleet.context().made.change(|made| made.rotate(&name, secret.trim(), until, now)).await?;
+    let shown = (!is_given).then_some(secret);
+    Ok(Json(json!({ "endpoint": name, "secret": shown, "old_secrets_end_at": until })).into_response())
+}
+
+pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+    set_paused(&api, &name, Some(Timestamp::now())).await
+}
+
+pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+    set_paused(&api, &name, None).await
+}
+
+async fn set_paused(api: &Api, name: &str, since: Option<Timestamp>) -> Result<Response, Problem> {
+    let running = known(api, name)?;
+    let change = |state: &mut crate::state::State| state.paused = since.map(|since| state.paused.unwrap_or(since));
+    api.fleet.context().states.change(name, change).await.map_err(|e| Problem::away(e.to_string()))?;
+    running.desk.gate.set_paused(since.is_some());
+    running.look.notify_one();
+    Ok(Json(json!({ "endpoint": name, "paused": since.is_some() })).into_response())
+}
+
+/// A body as JSON. What is said of a wrong one repeats no value: it may be a secret.
+fn json_of<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|e| {
+        let text = e.to_string();
+        let known = ["unknown field", "missing field", "duplicate field"];
+        let plain = match known.iter().find(|start| text.starts_with(**start)) {
+            Some(_) => text.split(" at line").next().unwrap_or_default().to_owned(),
+            None => format!("line {}, column {}: no JSON, or a value of the wrong type", e.line(), e.column()),
+        };
+        Problem::invalid(plain)
+    })
+}

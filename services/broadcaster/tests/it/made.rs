@@ -1,0 +1,215 @@
+//! Endpoints made, paused, rotated and deleted by the API, beside those of the file.
+
+use crate::{
+    delivery::verify,
+    sink::{OK, Sink},
+    stage::{Broadcaster, SECRET, SOON, Stage, endpoint},
+};
+use agentforge_harness::{eventually, require};
+use serde_json::{Value, json};
+
+async fn create(broadcaster: &Broadcaster, wanted: Value) -> (u16, Value) {
+    broadcaster.post("/v1/endpoints", "", &wanted.to_string()).await
+}
+
+async fn is_active(broadcaster: &Broadcaster, name: &str) {
+    eventually(SOON, "it delivers", || async {
+        let shown = broadcaster.endpoint(name).await;
+        if shown["state"] == "active" { Ok(()) } else { Err(shown) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_made_survives_everything_and_goes() {
+    let Some(()) = require("nats-server") else { return };
+    let (stage, sink, of_file) = (Stage::new().await, Sink::start(|_| OK).await, Sink::start(|_| OK).await);
+    let file = stage.endpoints(&endpoint("filed", &of_file.url(), ""));
+    let envs = [("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap())];
+    let mut first = stage.broadcaster(&envs).await;
+    // A second replica takes it up by itself.
+    let second = stage.broadcaster(&envs).await;
+
+    let (code, told) =
+        create(&first, json!({ "name": "made", "url": sink.url(), "headers": { "X-Key": "hunter2" } })).await;
+    assert_eq!(code, 201, "{told}");
+    let secret = told["secret"].as_str().expect("it is signed, and the secret is shown once").to_owned();
+    for replica in [&first, &second] {
+        is_active(replica, "made").await;
+        let (code, shown) = replica.get("/v1/endpoints/made").await;
+        assert_eq!(
+            (code, shown["source"].as_str(), shown["signed"].as_bool()),
+            (200, Some("api"), Some(true)),
+            "{shown}"
+        );
+        let all = replica.get("/v1/endpoints").await.1.to_string() + &shown.to_string();
+        assert!(!all.contains(&secret) && !all.contains("hunter2") && !all.contains("/hook"), "{all}");
+    }
+    stage.publish(0..1).await;
+    eventually(SOON, "it arrives", || async { sink.count() == 1 }).await;
+    verify(&secret, &sink.requests()[0]).unwrap();
+    assert_eq!(sink.requests()[0].headers["x-key"], "hunter2");
+
+    // What is wrong is refused with its reason, and without the values.
+    for (wanted, code, words) in [
+        (json!({ "name": "made", "url": sink.url() }), 409, "already"),
+        (json!({ "name": "filed", "url": sink.url() }), 409, "already"),
+        (json!({ "name": "b", "url": "http://hunter2.example/" }), 400, "url: http to"),
+        (json!({ "name": "b", "url": "https://10.0.0.1/" }), 400, "url: "),
+        (json!({ "name": "b", "url": "file:/etc/hunter2" }), 400, "the API takes values"),
+        (json!({ "name": "b", "url": sink.url(), "secret": "hunter2" }), 400, "secret 1 is neither"),
+        (json!({ "name": "b", "url": sink.url(), "secrt": "hunter2" }), 400, "unknown field `secrt`"),
+        (json!({ "name": "b", "url": 7 }), 400, "wrong type"),
+    ] {
+        let (status, told) = create(&first, wanted).await;
+        let detail = told["detail"].as_str().unwrap_or_default();
+        let is_silent = !detail.contains("hunter2") || words == "url: http to";
+        assert!(status == code && detail.contains(words) && is_silent, "{status} {told}");
+    }
+    // Those of the file are changed there.
+    for (method, path) in [("DELETE", "/v1/endpoints/filed"), ("POST", "/v1/endpoints/filed/rotate")] {
+        let (code, told) = first.call(method, path, "", "").await;
+        assert_eq!((code, told["code"].as_str()), (409, Some("read_only")), "{told}");
+    }
+    assert_eq!(first.endpoint("filed").await["source"], "settings");
+
+    // Replicas are killed; it is still there.
+    first.proc.kill9();
+    assert_eq!(second.get("/v1/endpoints/made").await.0, 200);
+    drop(second);
+    let broadcaster = stage.broadcaster(&envs).await;
+    is_active(&broadcaster, "made").await;
+    stage.publish(1..2).await;
+    eventually(SOON, "it goes on", || async { sink.delivered().len() == 2 }).await;
+
+    assert_eq!(broadcaster.call("DELETE", "/v1/endpoints/made", "", "").await.0, 200);
+    eventually(SOON, "it is gone", || async { broadcaster.get("/v1/endpoints/made").await.0 == 404 }).await;
+    eventually(SOON, "its consumers are gone", || async {
+        let js = async_nats::jetstream::new(stage.client().await);
+        for stream in ["events", "broadcaster_retries"] {
+            let stream = js.get_stream(stream).await.unwrap();
+            if stream.consumer_info("broadcaster-dev-made").await.is_ok() {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    assert_eq!(broadcaster.call("DELETE", "/v1/endpoints/made", "", "").await.0, 404);
+    stage.publish(2..3).await;
+    eventually(SOON, "the other has all", || async { of_file.delivered().len() == 3 }).await;
+    assert_eq!(sink.delivered().len(), 2, "a deleted endpoint was called");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_rotates_with_an_overlap_in_which_both_sign() {
+    let Some(()) = require("nats-server") else { return };
+    let (stage, sink) = (Stage::new().await, Sink::start(|_| OK).await);
+    let broadcaster = stage.broadcaster(&[]).await;
+    let (code, told) = create(&broadcaster, json!({ "name": "a", "url": sink.url(), "secret": SECRET })).await;
+    assert_eq!((code, &told["secret"]), (201, &Value::Null), "one that was given is not shown");
+    is_active(&broadcaster, "a").await;
+    stage.publish(0..1).await;
+    eventually(SOON, "it arrives", || async { sink.count() == 1 }).await;
+    verify(SECRET, &sink.requests()[0]).unwrap();
+
+    let (code, told) = broadcaster.post("/v1/endpoints/a/rotate", "", r#"{"overlap":"20s"}"#).await;
+    assert_eq!(code, 200, "{told}");
+    let next = told["secret"].as_str().unwrap().to_owned();
+    // Each event is signed with what holds at its moment: first both, then the new one alone.
+    let mut published = 1;
+    for (both, overlaps) in [(true, 1), (false, 0)] {
+        let until = std::time::Instant::now() + SOON;
+        loop {
+            stage.publish(published..published + 1).await;
+            published += 1;
+            eventually(SOON, "it arrives", || async { sink.delivered().len() == published }).await;
+            let last = sink.requests().pop().unwrap();
+            if (verify(&next, &last).is_ok(), verify(SECRET, &last).is_ok()) == (true, both) {
+                break;
+            }
+            assert!(std::time::Instant::now() < until, "both sign: {both}, never seen");
+        }
+        let shown = broadcaster.get("/v1/endpoints/a").await.1;
+        assert_eq!(shown["secrets_end_at"].as_array().unwrap().len(), overlaps, "{shown}");
+    }
+    for (body, words) in [(r#"{"overlap":"31d"}"#, "overlap"), (r#"{"secret":"hunter2"}"#, "secret is neither")] {
+        let (code, told) = broadcaster.post("/v1/endpoints/a/rotate", "", body).await;
+        let detail = told["detail"].as_str().unwrap();
+        assert!(code == 400 && detail.contains(words) && !detail.contains("hunter2"), "{told}");
+    }
+    assert_eq!(broadcaster.post("/v1/endpoints/nobody/rotate", "", "").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_endpoint_is_not_called_and_loses_nothing() {
+    let Some(()) = require("nats-server") else { return };
+    let (stage, sink, other) = (Stage::new().await, Sink::start(|_| OK).await, Sink::start(|_| OK).await);
+    let url = other.url();
+    let envs = [("WEBHOOK_URL", url.as_str())];
+    let mut broadcaster = stage.broadcaster(&envs).await;
+    assert_eq!(create(&broadcaster, json!({ "name": "a", "url": sink.url() })).await.0, 201);
+    is_active(&broadcaster, "a").await;
+    assert_eq!(broadcaster.post("/v1/endpoints/a/pause", "", "").await.0, 200);
+    assert_eq!(broadcaster.endpoint("a").await["state"], "paused");
+    stage.publish(0..50).await;
+    eventually(SOON, "the other has all", || async { other.delivered().len() == 50 }).await;
+    eventually(SOON, "they wait", || async { broadcaster.endpoint("a").await["pending"] == 50 }).await;
+    assert_eq!(broadcaster.metric("broadcaster_endpoint_paused{endpoint=\"a\"}").await, 1.0);
+    // A restart does not forget it.
+    assert_eq!(broadcaster.proc.sigterm(SOON).await, 0);
+    let broadcaster = stage.broadcaster_only(&envs).await;
+    eventually(SOON, "it is paused", || async { broadcaster.endpoint("a").await["state"] == "paused" }).await;
+    eventually(SOON, "they still wait", || async { broadcaster.endpoint("a").await["pending"] == 50 }).await;
+    assert_eq!(sink.count(), 0, "a paused endpoint was called");
+    assert_eq!(broadcaster.post("/v1/endpoints/a/resume", "", "").await.0, 200);
+    eventually(SOON, "what waited arrives", || async { sink.delivered().len() == 50 }).await;
+    assert_eq!(sink.count(), 50, "each once");
+    // One of the settings can be paused, too.
+    assert_eq!(broadcaster.post("/v1/endpoints/default/pause", "", "").await.0, 200);
+    eventually(SOON, "it is paused", || async { broadcaster.endpoint("default").await["state"] == "paused" }).await;
+    assert_eq!(broadcaster.post("/v1/endpoints/nobody/pause", "", "").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_of_the_api_are_put_back_when_their_bucket_is_lost() {
+    let Some(()) = require("nats-server") else { return };
+    let (stage, sink) = (Stage::new().await, Sink::start(|_| OK).await);
+    let mut broadcaster = stage.broadcaster(&[]).await;
+    assert_eq!(create(&broadcaster, json!({ "name": "a", "url": sink.url() })).await.0, 201);
+    is_active(&broadcaster, "a").await;
+    let js = async_nats::jetstream::new(stage.client().await);
+    js.delete_key_value("broadcaster_state").await.unwrap();
+    eventually(2 * SOON, "the bucket has it again", || async {
+        let Ok(bucket) = js.get_key_value("broadcaster_state").await else { return false };
+        matches!(bucket.get("_made.dev").await, Ok(Some(_)))
+    })
+    .await;
+    assert_eq!(broadcaster.proc.sigterm(SOON).await, 0);
+    let broadcaster = stage.broadcaster_only(&[]).await;
+    is_active(&broadcaster, "a").await;
+    stage.publish(0..1).await;
+    eventually(SOON, "it delivers", || async { sink.count() == 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_cannot_use_the_api_that_is_open_on_this_machine() {
+    let Some(()) = require("nats-server") else { return };
+    let stage = Stage::new().await;
+    let broadcaster = stage.broadcaster(&[]).await;
+    let alert = r#"{"alerts":[{"labels":{"alertname":"Forged"}}]}"#;
+    for origin in ["http://evil.example", "null", "http://127.0.0.1:1"] {
+        let (code, told) = broadcaster.post("/v1/alerts", &format!("Origin: {origin}\r\n"), alert).await;
+        assert_eq!((code, told["code"].as_str()), (403, Some("permission_denied")), "{origin}: {told}");
+    }
+    // A name that its owner points to this machine.
+    let address = broadcaster.http.trim_start_matches("http://").to_owned();
+    let port = address.rsplit(':').next().unwrap();
+    let code = broadcaster.as_host(&format!("evil.example:{port}"), "GET", "/v1/dead-letters").await;
+    assert_eq!(code, 403);
+    for host in [address.clone(), format!("localhost:{port}")] {
+        assert_eq!(broadcaster.as_host(&host, "GET", "/v1/dead-letters").await, 200, "{host}");
+    }
+    let (code, _) = broadcaster.post("/v1/alerts", &format!("Origin: http://{address}\r\n"), alert).await;
+    assert_eq!(code, 200, "a page of its own");
+}
