@@ -83,7 +83,8 @@ async fn due_of(
          WHERE j.queue = $1 AND j.claimable_at <= $2 ORDER BY j.claimable_at, j.seq LIMIT $3 \
          FOR UPDATE OF j SKIP LOCKED"
     );
-    let mut rows = query(sql).bind(queue.as_str()).bind(now.0).bind(i64::from(limit)).fetch(c);
+    let mut rows =
+        query(sql).persistent(read::PLAN_KEPT).bind(queue.as_str()).bind(now.0).bind(i64::from(limit)).fetch(c);
     let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
         let job = readers::outgoing(&row)?;

@@ -99,6 +99,10 @@ pub(super) async fn versions(pool: &PgPool, ids: &[JobId]) -> Result<Vec<(JobId,
     rows.iter().map(version).collect()
 }
 
+/// Not: what looks for work is planned each time. A plan that was made while the table was nearly empty reads it
+/// whole, and a session would keep it; these statements run a few times a second at most.
+pub(super) const PLAN_KEPT: bool = false;
+
 /// The queues with accepted jobs, and when the first of each may be claimed.
 pub(super) async fn lines(pool: &PgPool) -> Result<Vec<rows::Line>, Fault> {
     let sql = concat!(
@@ -106,7 +110,7 @@ pub(super) async fn lines(pool: &PgPool) -> Result<Vec<rows::Line>, Fault> {
         "SELECT queue, (SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL AND jobs.queue = lines.queue) \
          FROM lines WHERE queue IS NOT NULL"
     );
-    Ok(query_as(sql).fetch_all(pool).await?)
+    Ok(query_as(sql).persistent(PLAN_KEPT).fetch_all(pool).await?)
 }
 
 pub(super) async fn next_due(pool: &PgPool, pick: &Pick) -> Result<Option<Micros>, Fault> {
@@ -125,7 +129,7 @@ pub(super) async fn waiting(pool: &PgPool, now: Micros) -> Result<Waiting, Fault
          FROM lines WHERE queue IS NOT NULL"
     );
     let until = now.0.saturating_add(CLAIMS_END_WITHIN_US);
-    rows::waiting(query_as(sql).bind(now.0).bind(until).fetch_all(pool).await?)
+    rows::waiting(query_as(sql).persistent(PLAN_KEPT).bind(now.0).bind(until).fetch_all(pool).await?)
 }
 
 /// Looks at every job that is due, queued or running: about 1 µs each.
@@ -139,6 +143,7 @@ pub(super) async fn depths(pool: &PgPool, now: Micros) -> Result<Vec<Depth>, Fau
            SELECT mission, queue, greatest(created_at, available_at) FROM jobs WHERE checked_at IS NOT NULL AND state = 2) AS waiting \
          GROUP BY mission, queue LIMIT 1000"
     ))
+    .persistent(PLAN_KEPT)
     .bind(now.0)
     .bind(now.0.saturating_add(CLAIMS_END_WITHIN_US))
     .fetch_all(pool)
@@ -158,7 +163,7 @@ pub(super) async fn depths(pool: &PgPool, now: Micros) -> Result<Vec<Depth>, Fau
 /// Of the newest jobs: a mark of an old one that was retried late is no loss, the look goes back further then.
 pub(super) async fn newest_mark(pool: &PgPool) -> Result<Option<u64>, Fault> {
     let sql = "SELECT max(stream_seq) FROM (SELECT stream_seq FROM jobs ORDER BY seq DESC LIMIT $1) AS newest";
-    let mark: Option<i64> = query_scalar(sql).bind(SCAN_ROWS_MAX).fetch_one(pool).await?;
+    let mark: Option<i64> = query_scalar(sql).persistent(PLAN_KEPT).bind(SCAN_ROWS_MAX).fetch_one(pool).await?;
     Ok(mark.and_then(|mark| u64::try_from(mark).ok()))
 }
 
