@@ -48,13 +48,14 @@ pub enum Extra {
 
 /// Sizes of streams that are too large for two servers on a small disk: a server reserves what its streams
 /// may hold. The environment may say otherwise.
-const SIZES: [(&str, &str); 6] = [
+const SIZES: [(&str, &str); 7] = [
     ("EVIDENCE_MAX_BYTES", "1GiB"),
     ("EVIDENCE_BLOBS_MAX_BYTES", "1GiB"),
     ("EDGE_JS_MAX_BYTES", "256MiB"),
     ("TACTICAL_MAX_BYTES", "256MiB"),
     ("BROADCASTER_RETRIES_MAX_BYTES", "256MiB"),
     ("BROADCASTER_DLQ_MAX_BYTES", "64MiB"),
+    ("BROADCASTER_HISTORY_MAX_BYTES", "32MiB"),
 ];
 /// Signs what the local sink gets: known to everybody, for a place that nobody else reaches.
 const DEV_WEBHOOK_SECRET: &str = "whsec_YWdlbnRmb3JnZSBkZXYgc2luayBzZWNyZXQ=";

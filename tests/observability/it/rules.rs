@@ -39,6 +39,7 @@ const ALERTS: [(&str, &str); 28] = [
     ("EdgeBandwidthLow", "warning"),
     ("TacticalClientsDropped", "warning"),
     ("BroadcasterDeadLetters", "warning"),
+    ("BroadcasterEndpointWaits", "warning"),
 ];
 
 fn text(path: &Path) -> &str {
