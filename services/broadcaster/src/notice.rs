@@ -116,7 +116,7 @@ fn of_alert(alert: &Map<String, Value>, is_resolved: bool) -> Notice {
         // What has no severity that is known is not taken lightly.
         _ => Tone::Warning,
     };
-    let word = if is_resolved { "RESOLVED" } else { "FIRING" };
+    let word = if is_resolved { "Resolved" } else { "Firing" };
     let texts = TEXTS.iter().filter_map(|name| annotations.get(*name).and_then(text));
     let mut texts: Vec<String> = texts.map(|words| paragraph(&words)).filter(|words| !words.is_empty()).collect();
     texts.dedup();
@@ -146,7 +146,7 @@ fn of_alert(alert: &Map<String, Value>, is_resolved: bool) -> Notice {
         }
     }
     facts.truncate(FACTS_MAX);
-    Notice { title: line(&format!("[{word}] {name}"), TITLE_CHARS), tone, texts, facts, links }
+    Notice { title: line(&format!("{word}: {name}"), TITLE_CHARS), tone, texts, facts, links }
 }
 
 fn links(alert: &Map<String, Value>, annotations: &Map<String, Value>) -> Vec<Link> {
@@ -252,7 +252,7 @@ mod tests {
                 "generatorURL": "http://prometheus:9090/graph?g0.expr=up%20%3D%3D(0)", "fingerprint": "ab12",
             }),
         );
-        assert_eq!((&*made.title, made.tone), ("[FIRING] DiskFull", Tone::Critical));
+        assert_eq!((&*made.title, made.tone), ("Firing: DiskFull", Tone::Critical));
         assert_eq!(made.texts, ["Disk is full", "line1\nline2 end"]);
         let facts: Vec<_> = made.facts.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(
@@ -280,7 +280,7 @@ mod tests {
                 "startsAt": "2026-01-02T03:04:05Z", "endsAt": "2026-01-02T04:04:05Z",
             }),
         );
-        assert_eq!((&*made.title, made.tone), ("[RESOLVED] DiskFull", Tone::Good));
+        assert_eq!((&*made.title, made.tone), ("Resolved: DiskFull", Tone::Good));
         assert!(made.facts.contains(&("until".into(), "2026-01-02 04:04:05 UTC".into())));
     }
 

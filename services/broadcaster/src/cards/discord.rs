@@ -123,7 +123,7 @@ mod tests {
         made.iter().for_each(check);
         let [firing, resolved] = &made[..] else { panic!("{made:?}") };
         let embed = &firing["embeds"][0];
-        assert_eq!((&embed["title"], &embed["color"]), (&json!("\\[FIRING\\] HighErrorRate"), &json!(0x00D9_2D20)));
+        assert_eq!((&embed["title"], &embed["color"]), (&json!("Firing\\: HighErrorRate"), &json!(0x00D9_2D20)));
         assert_eq!(
             embed["description"],
             "5% of requests fail\n\nFirst line\nSecond line\n\n[Runbook](<https://runbooks.example.com/high-error-rate>) · [Source](<http://prom:9090/graph?g0.expr=x>)"
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(embed["url"], "https://runbooks.example.com/high-error-rate");
         assert_eq!(embed["fields"][0], json!({ "name": "severity", "value": "critical", "inline": true }));
         let over = &resolved["embeds"][0];
-        assert_eq!((&over["title"], &over["color"]), (&json!("\\[RESOLVED\\] HighErrorRate"), &json!(0x0012_B76A)));
+        assert_eq!((&over["title"], &over["color"]), (&json!("Resolved\\: HighErrorRate"), &json!(0x0012_B76A)));
         for message in &made {
             let all = message.to_string();
             assert!(!all.contains("0001") && !all.contains("b2c4d"), "{all}");

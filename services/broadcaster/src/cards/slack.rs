@@ -132,7 +132,7 @@ mod tests {
         let made = of_alerts(Format::Slack, ALERTMANAGER);
         made.iter().for_each(check);
         let [firing, resolved] = &made[..] else { panic!("{made:?}") };
-        assert_eq!(firing["blocks"][0]["text"]["text"], "[FIRING] HighErrorRate");
+        assert_eq!(firing["blocks"][0]["text"]["text"], "Firing: HighErrorRate");
         let blocks = firing["attachments"][0]["blocks"].as_array().unwrap();
         assert_eq!(blocks[0]["text"]["text"], "5% of requests fail");
         assert_eq!(blocks[1]["text"]["text"], "First line\nSecond line");
@@ -148,7 +148,7 @@ mod tests {
         );
         assert_eq!(firing["attachments"][0]["color"], "#D92D20");
         assert_eq!(resolved["attachments"][0]["color"], "#12B76A");
-        assert_eq!(resolved["blocks"][0]["text"]["text"], "[RESOLVED] HighErrorRate");
+        assert_eq!(resolved["blocks"][0]["text"]["text"], "Resolved: HighErrorRate");
         for message in &made {
             let all = message.to_string();
             assert!(!all.contains("0001-01-01") && !all.contains("b2c4d") && !all.contains("fingerprint"), "{all}");

@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(
             shown[..6],
             [
-                "[FIRING] HighErrorRate",
+                "Firing: HighErrorRate",
                 "5% of requests fail",
                 "First line",
                 "Second line",
@@ -163,7 +163,7 @@ mod tests {
         let card = |message: &Value| message["attachments"][0]["content"].clone();
         assert_eq!(card(firing)["body"][0]["style"], "attention");
         assert_eq!(card(resolved)["body"][0]["style"], "good");
-        assert_eq!(lines(resolved)[0], "[RESOLVED] HighErrorRate");
+        assert_eq!(lines(resolved)[0], "Resolved: HighErrorRate");
         assert_eq!(card(firing)["actions"][0]["title"], "Runbook");
         assert_eq!(card(firing)["actions"][1]["url"], "http://prom:9090/graph?g0.expr=x");
         for message in &made {
