@@ -48,8 +48,11 @@ async fn connected_and_ready(api: &Api) {
         api.metric("agentforge_nats_connected", &[]).await == 1.0
     })
     .await;
-    let ready = api.get("/readyz").await.unwrap();
-    assert_eq!(ready.status.as_u16(), 200, "{}", ready.body);
+    eventually(NOTICED, "it is ready", || async {
+        let ready = api.get("/readyz").await.map_err(|e| e.to_string())?;
+        if ready.status == 200 { Ok(()) } else { Err(ready.body.to_string()) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
