@@ -6,7 +6,7 @@
 
 use async_nats::{HeaderMap, HeaderName};
 use opentelemetry::{
-    Context, global,
+    Context, Value, global,
     propagation::{Extractor, Injector},
     trace::{SpanContext, TraceContextExt, TraceFlags},
 };
@@ -168,9 +168,75 @@ pub fn carried_on(headers: &mut HeaderMap, make: impl FnOnce() -> Span) -> Span 
     span
 }
 
+/// What is done with a message, in OpenTelemetry's words for messaging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// It is sent.
+    Publish,
+    /// It is worked on.
+    Process,
+}
+
+impl Operation {
+    /// Its name, and the type that it is of.
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Publish => ("publish", "send"),
+            Self::Process => ("process", "process"),
+        }
+    }
+
+    /// The name of a span: the operation and where it is done, without what differs between missions and queues.
+    pub fn span_name(self, subject: &str) -> String {
+        format!("{} {}", self.words().0, destination(subject))
+    }
+}
+
+/// The first two tokens of a subject: there are few of them.
+fn destination(subject: &str) -> &str {
+    subject.match_indices('.').nth(1).map_or(subject, |(end, _)| &subject[..end])
+}
+
+/// Says what a span is about, as a collector's views know it. Not by fields: log lines have those, too.
+pub fn describe<const N: usize>(span: &Span, attributes: [(&'static str, Value); N]) {
+    if span.is_disabled() {
+        return;
+    }
+    for (key, value) in attributes {
+        span.set_attribute(key, value);
+    }
+}
+
+/// As [`describe`], for a span around one message.
+pub fn describe_message(span: &Span, operation: Operation, subject: &str, id: String) {
+    let (name, kind) = operation.words();
+    describe(
+        span,
+        [
+            ("messaging.system", "nats".into()),
+            ("messaging.operation.name", name.into()),
+            ("messaging.operation.type", kind.into()),
+            ("messaging.destination.name", subject.to_owned().into()),
+            ("messaging.message.id", id.into()),
+        ],
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_is_named_by_what_is_done_where() {
+        for (subject, name) in [
+            ("swarm.jobs.dev.default", "publish swarm.jobs"),
+            ("agentforge.events.job.dev.accepted", "publish agentforge.events"),
+            ("todos.events", "publish todos.events"),
+            ("tactical", "publish tactical"),
+        ] {
+            assert_eq!(Operation::Publish.span_name(subject), name);
+        }
+    }
 
     #[test]
     fn request_ids_are_short_and_printable() {

@@ -185,9 +185,11 @@ impl Desk {
                     webhook_id = record.id,
                     attempt,
                     request_id = trace::request_id(Some(headers)),
+                    otel.name = format!("POST {}", self.endpoint.name),
                     otel.kind = "client"
                 );
                 trace::set_parent(&span, Some(headers));
+                trace::describe(&span, [("http.request.method", "POST".into())]);
                 span
             }
             None => Span::none(),
@@ -196,6 +198,10 @@ impl Desk {
         let ended = self.caller.call(record, body, &span, started).instrument(span.clone()).await;
         let took = started.elapsed();
         let verdict = ended.verdict(&self.endpoint.retry_4xx);
+        match ended.status() {
+            Some(status) => trace::describe(&span, [("http.response.status_code", i64::from(status).into())]),
+            None => trace::describe(&span, [("error.type", ended.reason().into())]),
+        }
         self.count(&ended, &verdict, took, probe.is_some());
         drop(probe);
         if verdict == Verdict::Hold {

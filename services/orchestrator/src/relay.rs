@@ -20,7 +20,7 @@ pub use room::{Room, look_loop};
 use crate::app::{Backlog, Handoff};
 use crate::metrics;
 use crate::store::{self, Owner, Store};
-use agentforge_jetstream::{Nats, publish, trace};
+use agentforge_jetstream::{Nats, publish, trace, trace::Operation};
 use agentforge_message_id::MsgId;
 use agentforge_proto::time::Micros;
 use async_nats::HeaderMap;
@@ -298,8 +298,12 @@ impl<L: Lane> Relay<L> {
         let publish = tokio::task::unconstrained(async move {
             let Message { subject, msg_id, mut headers, payload } = message;
             let span = trace::carried_on(&mut headers, || {
-                info_span!("publish", subject, otel.name = format!("publish {}", L::NAME), otel.kind = "producer")
+                let name = Operation::Publish.span_name(&subject);
+                info_span!("publish", subject, otel.name = name, otel.kind = "producer")
             });
+            if !span.is_disabled() {
+                trace::describe_message(&span, Operation::Publish, &subject, msg_id.to_string());
+            }
             let outcome = publish::publish(&nats, subject, msg_id, headers, payload).instrument(span).await;
             (item, is_try, outcome)
         });

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::metrics;
 use crate::transition::{Change, Ignored};
 use agentforge_jetstream::consume::{Delivery, Puller};
-use agentforge_jetstream::trace;
+use agentforge_jetstream::{trace, trace::Operation};
 use agentforge_message_id::JobId;
 use agentforge_proto::bus::{Rejected, Report};
 use futures_util::future::BoxFuture;
@@ -214,9 +214,13 @@ async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
 fn span_of(report: &Delivery) -> Option<Span> {
     let make = || {
         let request_id = trace::request_id(report.headers());
-        info_span!(parent: None, "commit", otel.name = "commit result", otel.kind = "consumer", request_id)
+        let name = Operation::Process.span_name(report.subject());
+        info_span!(parent: None, "commit", otel.name = name, otel.kind = "consumer", request_id)
     };
-    Some(trace::child_of(report.headers(), make)).filter(|span| !span.is_disabled())
+    let span = Some(trace::child_of(report.headers(), make)).filter(|span| !span.is_disabled())?;
+    let id = format!("{}:{}", report.info().stream, report.info().stream_seq);
+    trace::describe_message(&span, Operation::Process, report.subject(), id);
+    Some(span)
 }
 
 fn note_ignored(why: Ignored) {

@@ -2,6 +2,8 @@
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::any_value;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -15,6 +17,17 @@ pub struct Span {
     pub trace: String,
     pub id: String,
     pub parent: String,
+    /// Attributes as text.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// An attribute's value as text, whatever its type.
+fn text(value: Option<any_value::Value>) -> String {
+    match value {
+        Some(any_value::Value::StringValue(text)) => text,
+        Some(any_value::Value::IntValue(n)) => n.to_string(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// Listens on 127.0.0.1 until it is dropped.
@@ -48,6 +61,8 @@ impl TraceService for Keeper {
                 trace: hex(&span.trace_id),
                 id: hex(&span.span_id),
                 parent: hex(&span.parent_span_id),
+                attributes:
+                    span.attributes.into_iter().map(|a| (a.key, text(a.value.and_then(|value| value.value)))).collect(),
             }));
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))

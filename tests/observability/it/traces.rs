@@ -57,21 +57,63 @@ async fn span(collector: &Collector, trace: &str, service: &str, name: &str) -> 
 
 /// The way of a job below the span of its submission, to the webhook: each span, and below which one it is.
 async fn leads_on(collector: &Collector, trace: &str, submission: &Span) {
-    let publish = span(collector, trace, "orchestrator", "publish jobs").await;
-    assert_eq!(publish.parent, submission.id);
-    let run = span(collector, trace, "worker", "job").await;
-    assert_eq!(run.parent, publish.id);
+    let run = span(collector, trace, "worker", "process swarm.jobs").await;
+    // A publish that found no stream yet was tried again: each try is a span, and the job hangs below the one that was stored.
+    eventually(DEADLINE, "the job hangs below a publish, and each publish below the submission", async || {
+        let spans = collector.of(trace);
+        let publishes: Vec<_> =
+            spans.iter().filter(|s| s.service == "orchestrator" && s.name == "publish swarm.jobs").collect();
+        let all_below = publishes.iter().all(|s| s.parent == submission.id);
+        let stored = publishes.iter().any(|s| s.id == run.parent);
+        if all_below && stored { Ok(()) } else { Err(format!("{run:?} in {spans:#?}")) }
+    })
+    .await;
     let tool = span(collector, trace, "worker", "tool echo").await;
     assert_eq!(tool.parent, run.id);
-    let commit = span(collector, trace, "orchestrator", "commit result").await;
+    let commit = span(collector, trace, "orchestrator", "process swarm.results").await;
     assert_eq!(commit.parent, run.id);
-    let webhook = span(collector, trace, "broadcaster", "webhook").await;
+    let webhook = eventually(DEADLINE, "the collector has the webhook", async || {
+        let spans = collector.of(trace);
+        let posts = spans.iter().find(|s| s.service == "broadcaster" && s.name.starts_with("POST "));
+        posts.cloned().ok_or(format!("{spans:#?}"))
+    })
+    .await;
+    speaks_the_conventions(&collector.of(trace), &run, &webhook);
     // It hangs below the publish of the job's event, which is sent in a batch of another process.
     eventually(DEADLINE, "the webhook hangs below a span of the trace", async || {
         let spans = collector.of(trace);
         if spans.iter().any(|s| s.id == webhook.parent) { Ok(()) } else { Err(format!("{webhook:?} in {spans:#?}")) }
     })
     .await;
+}
+
+/// What maps of services and views of messaging are built from has the names that OpenTelemetry gave it.
+fn speaks_the_conventions(spans: &[Span], run: &Span, webhook: &Span) {
+    let has = |span: &Span, expected: &[(&str, &str)]| {
+        for (key, value) in expected {
+            assert_eq!(span.attributes.get(*key).map(String::as_str), Some(*value), "{key} of {span:#?}");
+        }
+    };
+    has(
+        run,
+        &[
+            ("messaging.system", "nats"),
+            ("messaging.operation.name", "process"),
+            ("messaging.operation.type", "process"),
+            ("messaging.destination.name", "swarm.jobs.dev.default"),
+            ("messaging.consumer.group.name", "worker-dev"),
+        ],
+    );
+    assert!(run.attributes["messaging.message.id"].ends_with(":1"), "{run:#?}");
+    let publish = spans.iter().find(|s| s.name == "publish swarm.jobs").expect("it is there");
+    has(publish, &[("messaging.operation.type", "send"), ("messaging.destination.name", "swarm.jobs.dev.default")]);
+    has(webhook, &[("http.request.method", "POST"), ("http.response.status_code", "204")]);
+    let requests = spans.iter().filter(|s| s.name == "POST /v1/jobs");
+    for request in requests {
+        let expected =
+            [("http.request.method", "POST"), ("http.route", "/v1/jobs"), ("http.response.status_code", "202")];
+        has(request, &expected);
+    }
 }
 
 #[tokio::test]

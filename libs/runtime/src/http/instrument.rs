@@ -85,8 +85,11 @@ async fn observe(State(observed): State<Observed>, mut request: Request, next: N
 
     let status = response.status();
     span.record("status", status.as_u16());
+    // In the words of OpenTelemetry's conventions, beside those of the log lines.
+    span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
+        span.set_attribute("error.type", status.as_str().to_owned());
     }
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
@@ -113,6 +116,9 @@ impl Drop for Record {
     }
 }
 
+/// Characters of a Host header that a span keeps.
+const HOST_MAX: usize = 128;
+
 /// Probes and scrapes are too many and too dull for traces.
 fn span(service: &'static str, id: &RequestId, method: &str, route: &str, headers: &HeaderMap) -> Span {
     if matches!(route, "/healthz" | "/readyz" | "/metrics") {
@@ -132,6 +138,11 @@ fn span(service: &'static str, id: &RequestId, method: &str, route: &str, header
     let parent = opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
     // Refused only for a disabled span, which has no parent to have.
     let _ = span.set_parent(parent);
+    span.set_attribute("http.request.method", method.to_owned());
+    span.set_attribute("http.route", route.to_owned());
+    if let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) {
+        span.set_attribute("server.address", host.chars().take(HOST_MAX).collect::<String>());
+    }
     span
 }
 

@@ -20,8 +20,13 @@ pub(super) fn provider(resource: Resource, endpoint: &Url) -> Result<SdkTracerPr
     Ok(SdkTracerProvider::builder().with_batch_exporter(builder.build()?).with_resource(resource).build())
 }
 
-/// Who spans come from: this program, and for a service where it runs.
+/// Who spans come from: this program, and for a service where it runs. What OTEL_SERVICE_NAME and
+/// OTEL_RESOURCE_ATTRIBUTES say of it wins.
 pub(super) fn resource(name: &'static str, common: Option<&Common>) -> Resource {
+    let given = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    let given: Vec<&str> = given.split(',').filter_map(|pair| Some(pair.split_once('=')?.0.trim())).collect();
+    let is_named =
+        std::env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty()) || given.contains(&"service.name");
     let place = common.into_iter().flat_map(|common| {
         [
             KeyValue::new("deployment.environment.name", common.env.clone()),
@@ -29,12 +34,12 @@ pub(super) fn resource(name: &'static str, common: Option<&Common>) -> Resource 
             KeyValue::new("agentforge.site", common.site.clone()),
         ]
     });
-    Resource::builder()
-        .with_service_name(name)
-        .with_attribute(KeyValue::new("service.namespace", "agentforge"))
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .with_attributes(place)
-        .build()
+    let ours =
+        [KeyValue::new("service.namespace", "agentforge"), KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
+    let ours = ours.into_iter().chain(place).filter(|attribute| !given.contains(&attribute.key.as_str()));
+    // The builder begins with what the environment says.
+    let builder = Resource::builder().with_attributes(ours);
+    if is_named { builder.build() } else { builder.with_service_name(name).build() }
 }
 
 /// Sends what is left, for at most `limit`; whether all was sent. Nothing is exported after it.

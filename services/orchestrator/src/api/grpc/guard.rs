@@ -7,6 +7,7 @@ use crate::api::operations::{self, Access};
 use crate::api::trace;
 use crate::app::App;
 use crate::error::{Code, Error};
+use agentforge_jetstream::trace::describe;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -70,6 +71,8 @@ fn span(request: &mut Request, request_id: &str, root: trace::Root) -> Span {
     }
     let span = tracing::info_span!("request", operation, request_id, otel.name = rpc, otel.kind = "server");
     trace::join(&span, request.headers());
+    let (service, method) = rpc.trim_start_matches('/').split_once('/').unwrap_or((rpc, ""));
+    describe(&span, [("rpc.system", "grpc".into()), ("rpc.service", service.into()), ("rpc.method", method.into())]);
     span
 }
 
