@@ -23,6 +23,8 @@ use output::{BOLD, Output, RED, styled};
 use std::{io::Write, process::ExitCode, time::Duration};
 
 fn main() -> ExitCode {
+    // `dev` runs the worker in this process, and the worker starts commands by this program.
+    agentforge_worker::enable_launcher();
     if InnerCli::is_asked_for() {
         return match InnerCli::try_parse() {
             Ok(cli) => ended(inner(cli.command), Output { json: false }),

@@ -89,6 +89,15 @@ async fn list(args: ListArgs, context: &Context) -> Result {
     table.print(context.out, "No agents. A worker announces itself when it reaches NATS.")
 }
 
+/// Where its clock stands beside the orchestrator's; what a round trip explains is no difference.
+fn skew(seconds: f64) -> String {
+    match seconds {
+        s if s.abs() < 0.5 => "as the orchestrator's".to_owned(),
+        s if s > 0.0 => format!("{s:.1} s ahead of the orchestrator's"),
+        s => format!("{:.1} s behind the orchestrator's", -s),
+    }
+}
+
 async fn get(args: GetArgs, context: &Context) -> Result {
     let answer = context.client.agents().get_agent(context.client.request(v1::GetAgentRequest { id: args.id })).await;
     let a = AgentView::new(&answer.map_err(|e| context.client.failure("getting the agent", &e))?.into_inner());
@@ -108,6 +117,7 @@ async fn get(args: GetArgs, context: &Context) -> Result {
         ("tools", a.tools.join(" ")),
         ("first seen", ago(a.first_seen_at)),
         ("last seen", ago(a.last_seen_at)),
+        ("clock", a.clock_skew_seconds.map(skew).unwrap_or_default()),
         ("certificate", a.certificate_expires_at.map(|t| format!("ends {}", t.0)).unwrap_or_default()),
     ] {
         if !value.is_empty() {

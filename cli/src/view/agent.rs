@@ -33,6 +33,8 @@ pub struct AgentView {
     pub last_seen_at: Option<Moment>,
     /// When its client certificate ends.
     pub certificate_expires_at: Option<Moment>,
+    /// How far its clock is ahead of the orchestrator's, seconds; behind is negative.
+    pub clock_skew_seconds: Option<f64>,
 }
 
 impl AgentView {
@@ -52,6 +54,7 @@ impl AgentView {
             first_seen_at: at(a.first_seen_at.as_ref()),
             last_seen_at: at(a.last_seen_at.as_ref()),
             certificate_expires_at: at(a.certificate_expires_at.as_ref()),
+            clock_skew_seconds: a.clock_skew_seconds,
         }
     }
 }

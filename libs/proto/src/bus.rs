@@ -307,6 +307,9 @@ pub struct Heartbeat {
     /// End of its client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires_at: Option<Micros>,
+    /// How far its clock is ahead of the orchestrator's by the last answer, microseconds; behind is negative.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_skew_us: Option<i64>,
 }
 
 /// The orchestrator's answer to a heartbeat.
@@ -315,6 +318,9 @@ pub struct HeartbeatReply {
     /// Of the jobs named as running, those that are final already.
     #[serde(default)]
     pub stop: Vec<JobId>,
+    /// The orchestrator's time, by which deadlines are judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Micros>,
 }
 
 /// `swarm.control.<mission>.cancel` (core NATS): stop this job if you run it, skip it if it comes.

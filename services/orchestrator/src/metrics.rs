@@ -153,6 +153,12 @@ pub const AGENT_CERTIFICATE_EXPIRY: Metric = Metric::gauge(
     &["site"],
     "When the first client certificate of a site's online workers ends, seconds since 1970.",
 );
+/// Clocks of workers.
+pub const AGENT_CLOCK_SKEW: Metric = Metric::gauge(
+    "agentforge_agent_clock_skew_seconds",
+    &["site"],
+    "How far the clock of a site's online worker is ahead of the orchestrator's; of all workers the one that is furthest away. Behind is negative.",
+);
 /// Seconds seen up.
 pub const SLA_UPTIME: Metric = Metric::counter(
     "agentforge_sla_uptime_seconds_total",
@@ -253,6 +259,7 @@ pub const ALL: &[Metric] = &[
     DB_ERRORS,
     AGENTS,
     AGENT_CERTIFICATE_EXPIRY,
+    AGENT_CLOCK_SKEW,
     SLA_UPTIME,
     SLA_DOWNTIME,
     SLA_UNKNOWN,

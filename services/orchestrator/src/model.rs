@@ -341,6 +341,9 @@ pub struct Agent {
     pub last_seen_at: Micros,
     /// End of its client certificate.
     pub certificate_expires_at: Option<Micros>,
+    /// How far its clock is ahead of ours, microseconds; behind is negative. None before its second beat, and
+    /// for workers of earlier versions.
+    pub clock_skew_us: Option<i64>,
 }
 
 impl Agent {

@@ -1,7 +1,8 @@
 //! Workers as they announce themselves: heartbeats in, their presence stored and exported.
 //!
 //! A beat is a core NATS request on `swarm.agents.<mission>.heartbeat`; the answer names the
-//! jobs that the worker runs although they are final, so that a lost cancel is made good.
+//! jobs that the worker runs although they are final, so that a lost cancel is made good, and the time, so that
+//! the worker judges deadlines by this clock; its next beat says how far its own is away.
 
 use crate::app::App;
 use crate::lanes::Lanes;
@@ -10,6 +11,7 @@ use crate::model::{Agent, Presence};
 use crate::reconcile::pause;
 use agentforge_jetstream::{Nats, subjects};
 use agentforge_message_id::Mission;
+use agentforge_metrics::Metric;
 use agentforge_proto::bus::{Heartbeat, HeartbeatReply};
 use agentforge_proto::time::Micros;
 use futures_util::StreamExt;
@@ -49,6 +51,7 @@ pub fn agent_of(beat: &Heartbeat, now: Micros) -> Agent {
         first_seen_at: now,
         last_seen_at: now,
         certificate_expires_at: beat.certificate_expires_at,
+        clock_skew_us: beat.clock_skew_us,
     }
 }
 
@@ -100,7 +103,7 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
     }
     let running = &beat.running[..beat.running.len().min(RUNNING_MAX)];
     if running.is_empty() {
-        return Some(HeartbeatReply::default());
+        return Some(HeartbeatReply { stop: vec![], at: Some(Micros::now()) });
     }
     // Who runs a job has it, whatever became of its message: that counts as a look.
     if let Err(e) = app.store().touch(running, Micros::now()).await {
@@ -109,6 +112,7 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
     let known = app.store().versions(running).await.ok()?;
     Some(HeartbeatReply {
         stop: known.into_iter().filter(|(_, state, _)| state.is_final()).map(|(id, ..)| id).collect(),
+        at: Some(Micros::now()),
     })
 }
 
@@ -157,8 +161,8 @@ pub async fn look_loop(roll: Arc<Roll>, stop: CancellationToken) -> Result<(), a
 pub struct Roll {
     app: App,
     attendance: Attendance,
-    /// Sites that have a series of certificates.
-    shown: Mutex<HashSet<String>>,
+    /// Sites that have a series of certificates, and of clocks.
+    shown: Mutex<[HashSet<String>; 2]>,
 }
 
 impl Roll {
@@ -178,24 +182,35 @@ impl Roll {
             metrics::AGENTS.set(&[status.as_str()], count(status) as f64);
         }
         self.attendance.note(count(Presence::Online), count(Presence::Offline));
-        let mut earliest: HashMap<&str, Micros> = HashMap::new();
+        let (mut earliest, mut furthest) = (HashMap::<&str, f64>::new(), HashMap::<&str, f64>::new());
         for a in agents.iter().filter(|a| a.presence(now) == Presence::Online) {
-            if let Some(end) = a.certificate_expires_at {
+            if let Some(end) = a.certificate_expires_at.map(|end| end.0 as f64 / 1e6) {
                 let e = earliest.entry(a.site.as_str()).or_insert(end);
                 *e = end.min(*e);
             }
+            if let Some(skew) = a.clock_skew_us.map(|us| us as f64 / 1e6) {
+                let f = furthest.entry(a.site.as_str()).or_insert(skew);
+                *f = if skew.abs() > f.abs() { skew } else { *f };
+            }
         }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = std::mem::take(&mut *shown);
-        for (site, end) in earliest {
-            let site = metrics::site_label(site).to_owned();
-            metrics::AGENT_CERTIFICATE_EXPIRY.set(&[&site], end.0 as f64 / 1e6);
-            gone.remove(&site);
-            shown.insert(site);
-        }
-        // A series cannot be taken back; one that is no number holds no condition.
-        gone.iter().for_each(|site| metrics::AGENT_CERTIFICATE_EXPIRY.set(&[site], f64::NAN));
+        let [certificates, clocks] = &mut *shown;
+        show(&metrics::AGENT_CERTIFICATE_EXPIRY, earliest, certificates);
+        show(&metrics::AGENT_CLOCK_SKEW, furthest, clocks);
     }
+}
+
+/// Exports a value for each site, and none for the sites that were `shown` before and have none now.
+fn show(metric: &Metric, values: HashMap<&str, f64>, shown: &mut HashSet<String>) {
+    let mut gone = std::mem::take(shown);
+    for (site, value) in values {
+        let site = metrics::site_label(site).to_owned();
+        metric.set(&[&site], value);
+        gone.remove(&site);
+        shown.insert(site);
+    }
+    // A series cannot be taken back; one that is no number holds no condition.
+    gone.iter().for_each(|site| metric.set(&[site], f64::NAN));
 }
 
 #[cfg(test)]
@@ -230,6 +245,7 @@ mod tests {
             leaving: false,
             running: vec![],
             certificate_expires_at: None,
+            clock_skew_us: None,
         };
         let t = Micros(0);
         let a = agent_of(&beat, t);

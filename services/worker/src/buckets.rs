@@ -9,7 +9,10 @@ use agentforge_proto::{
     bus::{OutputRef, Success},
     time::Micros,
 };
-use async_nats::jetstream::{self, kv, object_store::ObjectStore};
+use async_nats::jetstream::{
+    self, kv,
+    object_store::{ObjectMetadata, ObjectStore},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -20,6 +23,10 @@ use tokio::{sync::OnceCell, time::timeout};
 const KV_TIMEOUT: Duration = Duration::from_secs(2);
 /// For storing one output.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(60);
+/// One message of a large output, at most.
+const CHUNK_BYTES: usize = 128 * 1024;
+/// What a message has beside its part of the output; generous.
+const CHUNK_HEADERS_BYTES: usize = 1024;
 /// Another worker may count a hand-back of the same attempt at the same moment.
 const UPDATE_TRIES: usize = 3;
 
@@ -37,6 +44,18 @@ pub enum Error {
         /// What the client says.
         #[source]
         source: async_nats::Error,
+    },
+    /// It would never fit.
+    #[error(
+        "{bytes} bytes do not fit into the bucket {bucket}, which takes {max_bytes}; OUTPUTS_MAX_BYTES of the orchestrator is its size"
+    )]
+    TooLarge {
+        /// Which bucket.
+        bucket: &'static str,
+        /// How much was to be stored.
+        bytes: usize,
+        /// Its size.
+        max_bytes: usize,
     },
     /// Others changed the entry again and again.
     #[error("the entry in {0} changed at every try")]
@@ -121,12 +140,12 @@ impl Buckets {
     ///
     /// # Errors
     /// [`Error`]; the job is run then.
-    pub async fn find_operation(&self, key: &str) -> Result<Option<Success>, Error> {
+    pub async fn find_operation(&self, key: &str, now: Micros) -> Result<Option<Success>, Error> {
         within(KV_TIMEOUT, BUCKET_OPERATIONS, async {
             let value = self.operation_store().await?.get(self.operation_key(key)).await;
             let Some(value) = value.map_err(failed(BUCKET_OPERATIONS))? else { return Ok(None) };
             let operation: Operation = serde_json::from_slice(&value).map_err(failed(BUCKET_OPERATIONS))?;
-            Ok(operation.into_replay(Micros::now(), self.reuse_window))
+            Ok(operation.into_replay(now, self.reuse_window))
         })
         .await
     }
@@ -135,10 +154,10 @@ impl Buckets {
     ///
     /// # Errors
     /// [`Error`]; later operations are run then.
-    pub async fn keep_operation(&self, key: &str, job: JobId, success: &Success) -> Result<(), Error> {
+    pub async fn keep_operation(&self, key: &str, job: JobId, success: &Success, now: Micros) -> Result<(), Error> {
         within(KV_TIMEOUT, BUCKET_OPERATIONS, async {
             let (output, output_ref) = (success.output.clone(), success.output_ref.clone());
-            let operation = Operation { job, at: Micros::now(), output, output_ref };
+            let operation = Operation { job, at: now, output, output_ref };
             let value = serde_json::to_vec(&operation).map_err(failed(BUCKET_OPERATIONS))?;
             let stored = self.operation_store().await?.put(self.operation_key(key), value.into()).await;
             stored.map(drop).map_err(failed(BUCKET_OPERATIONS))
@@ -149,14 +168,17 @@ impl Buckets {
     /// Stores an output that is too large for a message. The name has the delivery in it, so that
     /// a reference always leads to the very bytes it was made for.
     ///
+    /// `message_max` is the server's `max_payload`: the output is cut into messages that it takes.
+    ///
     /// # Errors
-    /// [`Error`]; the caller holds the output and tries again.
+    /// [`Error::TooLarge`] when it will never fit; else the caller holds the output and tries again.
     pub async fn store_output(
         &self,
         job: JobId,
         attempt: Attempt,
         delivery: u64,
         output: &RawValue,
+        message_max: usize,
     ) -> Result<OutputRef, Error> {
         within(OUTPUT_TIMEOUT, BUCKET_JOB_OUTPUTS, async {
             let open =
@@ -164,7 +186,16 @@ impl Buckets {
             let store = self.outputs.get_or_try_init(open).await?;
             let (name, mut bytes) = (format!("{job}/{attempt}/{delivery}"), output.get().as_bytes());
             let (size, sha256) = (bytes.len() as u64, hex::encode(Sha256::digest(bytes)));
-            store.put(name.as_str(), &mut bytes).await.map_err(failed(BUCKET_JOB_OUTPUTS))?;
+            let stream =
+                self.js.get_stream(format!("OBJ_{BUCKET_JOB_OUTPUTS}")).await.map_err(failed(BUCKET_JOB_OUTPUTS))?;
+            // Not positive: without a limit.
+            let max_bytes = usize::try_from(stream.cached_info().config.max_bytes).unwrap_or_default();
+            if max_bytes > 0 && bytes.len() > max_bytes {
+                return Err(Error::TooLarge { bucket: BUCKET_JOB_OUTPUTS, bytes: bytes.len(), max_bytes });
+            }
+            let meta =
+                ObjectMetadata { name: name.clone(), chunk_size: Some(chunk_bytes(message_max)), ..Default::default() };
+            store.put(meta, &mut bytes).await.map_err(failed(BUCKET_JOB_OUTPUTS))?;
             Ok(OutputRef { bucket: BUCKET_JOB_OUTPUTS.to_owned(), name, size, sha256 })
         })
         .await
@@ -196,6 +227,11 @@ impl Operation {
             idempotent_replay: Some(self.job),
         })
     }
+}
+
+/// Bytes of one message of an output: as the client's own, or what the server takes beside the headers.
+fn chunk_bytes(message_max: usize) -> usize {
+    CHUNK_BYTES.min(message_max.saturating_sub(CHUNK_HEADERS_BYTES)).max(1024)
 }
 
 fn handback_key(job: JobId, attempt: Attempt) -> String {

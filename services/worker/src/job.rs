@@ -5,6 +5,7 @@
 
 use crate::{
     attempt::{Admission, Conclusion, Facts, admit, conclude, handbacks_matter},
+    buckets,
     canonical::operation_key,
     keepalive::Kept,
     ledger::{Arrival, Here, Running},
@@ -14,7 +15,10 @@ use crate::{
     tools::{Tool, ToolContext, ToolOutput},
     worker::{Lane, NotStored, SIGN_OF_LIFE_MAX, Worker},
 };
-use agentforge_jetstream::{Delivery, trace, trace::Parent};
+use agentforge_jetstream::{
+    Delivery, trace,
+    trace::{Operation, Parent},
+};
 use agentforge_message_id::MsgId;
 use agentforge_proto::{
     bus::{ErrorClass, Failure, Finished, JobMessage, Outcome, Rejected, Report, Started, Success},
@@ -79,11 +83,17 @@ fn span_of(delivery: &Delivery, job: &JobMessage) -> (Span, Parent) {
         let span = span!(target: "agentforge_worker::unrecorded", "job", traceparent,);
         return (span, Parent::unrecorded(traceparent));
     }
-    let span = span!("job", otel.kind = "consumer",);
+    let span = span!("job", otel.kind = "consumer", otel.name = Operation::Process.span_name(delivery.subject()),);
     if delivery.headers().is_some() {
         trace::set_parent(&span, delivery.headers());
     }
     let parent = Parent::of(&span);
+    if parent.is_sampled {
+        let id = MsgId::attempt(job.job, job.attempt).to_string();
+        trace::describe_message(&span, Operation::Process, delivery.subject(), id);
+        let consumer = delivery.info().consumer.clone();
+        trace::describe(&span, [("messaging.consumer.group.name", consumer.into())]);
+    }
     (span, parent)
 }
 
@@ -126,7 +136,7 @@ async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, 
             reason: reason.clone(),
             payload_bytes: payload.len() as u64,
             payload_hex,
-            at: Micros::now(),
+            at: worker.clock.now(),
         })
     };
     let id = MsgId::rejected(&info.stream, info.stream_seq, info.stored_at_ns);
@@ -188,7 +198,7 @@ impl Task<'_> {
 
     async fn attempt(&self, here: Here) -> Next {
         let (worker, job) = (self.worker, self.job);
-        let (now, delivered) = (Micros::now(), self.delivery.info().delivered);
+        let (now, delivered) = (worker.clock.now(), self.delivery.info().delivered);
         let tool = worker.tools.get(&job.tool);
         let facts = Facts {
             now,
@@ -247,7 +257,7 @@ impl Task<'_> {
         let (worker, job) = (self.worker, self.job);
         let wants_reuse = job.reuse && !worker.reuse_window.is_zero();
         let key = wants_reuse.then(|| operation_key(&job.tool, &job.args, job.task.as_deref())).flatten();
-        let started_at = Micros::now();
+        let started_at = worker.clock.now();
         if let Some(replay) = self.earlier_success(key.as_deref()).await {
             REPLAYS.inc(&[job.tool.as_str()]);
             return self.finish(here, started_at, Outcome::Succeeded(replay)).await;
@@ -268,6 +278,7 @@ impl Task<'_> {
             true => info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool)),
             false => Span::none(),
         };
+        let tool_span = span.clone();
         let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, tell).instrument(span).await;
         worker.handles.ran(&job.tool, begun.elapsed());
         self.kept.extend(SIGN_OF_LIFE_MAX);
@@ -275,18 +286,19 @@ impl Task<'_> {
             Conclusion::HandBack => return self.hand_back(None).await,
             Conclusion::Cancelled => Outcome::Cancelled,
             Conclusion::Failed(failure) => {
+                trace::describe(&tool_span, [("error.type", failure.class.as_str().into())]);
                 debug!(class = failure.class.as_str(), message = failure.message, "the attempt failed");
                 Outcome::Failed(failure)
             }
             Conclusion::Succeeded(output) => match self.place(output).await {
                 Ok(success) => Outcome::Succeeded(success),
                 Err(NotStored::Leaving) => return self.hand_back(None).await,
-                Err(NotStored::TooLarge(error)) => Outcome::Failed(too_large(&error)),
+                Err(NotStored::TooLarge(error)) => Outcome::Failed(too_large(error.as_ref())),
             },
         };
         if let (Some(key), Outcome::Succeeded(success)) = (&key, &outcome) {
             // Before the result is stored: whoever saw it may count on the reuse.
-            if let Err(error) = worker.buckets.keep_operation(key, job.job, success).await {
+            if let Err(error) = worker.buckets.keep_operation(key, job.job, success, worker.clock.now()).await {
                 debug!(error = &error as &dyn std::error::Error, "the success was not kept for reuse");
             }
         }
@@ -295,7 +307,7 @@ impl Task<'_> {
 
     /// The success of an equal operation, if the job may have it. Trouble with the bucket costs a run.
     async fn earlier_success(&self, key: Option<&str>) -> Option<Success> {
-        let found = self.worker.buckets.find_operation(key?).await;
+        let found = self.worker.buckets.find_operation(key?, self.worker.clock.now()).await;
         let mut success = found.unwrap_or_else(|error| {
             debug!(error = &error as &dyn std::error::Error, "no earlier success could be looked for");
             None
@@ -324,9 +336,14 @@ impl Task<'_> {
         }
         let mut held = None;
         for attempt in 0.. {
-            match worker.buckets.store_output(job.job, job.attempt, delivered, &output).await {
+            // Asked at each try: the server that is connected now may take less than the one before.
+            let message_max = worker.nats.max_payload();
+            match worker.buckets.store_output(job.job, job.attempt, delivered, &output, message_max).await {
                 Ok(output_ref) => {
                     return Ok(Success { output: None, output_ref: Some(output_ref), idempotent_replay: None });
+                }
+                Err(error @ buckets::Error::TooLarge { .. }) => {
+                    return Err(NotStored::TooLarge(Box::new(error)));
                 }
                 Err(error) if held.is_none() => {
                     warn!(error = &error as &dyn std::error::Error, "an output is held until it can be stored");
@@ -352,7 +369,7 @@ impl Task<'_> {
                 delivery,
                 worker: worker.id.clone(),
                 started_at,
-                finished_at: Micros::now(),
+                finished_at: worker.clock.now(),
                 outcome,
                 traceparent: self.parent.traceparent.clone(),
                 request_id: request_id.clone(),
@@ -362,7 +379,7 @@ impl Task<'_> {
         let id = MsgId::result_of_run(job.job, job.attempt, run, delivery);
         let mut stored = worker.store(self.lane, self.kept, &id, &report(outcome)).await;
         if let Err(NotStored::TooLarge(error)) = &stored {
-            let outcome = Outcome::Failed(too_large(error));
+            let outcome = Outcome::Failed(too_large(error.as_ref()));
             stored = worker.store(self.lane, self.kept, &id, &report(outcome)).await;
         }
         if stored.is_err() {
@@ -379,6 +396,6 @@ impl Task<'_> {
     }
 }
 
-fn too_large(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(ErrorClass::Runtime, format!("the result does not fit into a message: {error}"))
+fn too_large(error: &(dyn std::error::Error + Send + Sync)) -> Failure {
+    Failure::new(ErrorClass::Runtime, format!("the result cannot be stored: {error}"))
 }

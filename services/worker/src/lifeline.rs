@@ -1,10 +1,10 @@
 //! The lifeline: what must go on while tools keep every thread of the main runtime busy.
 //!
 //! One thread with a runtime and a NATS connection of its own sends the keep-alives and the
-//! heartbeats and listens for cancels. The connection is part of the point: the main one is written
+//! heartbeats, hears the orchestrator's time in their answers, and listens for cancels. The connection is part of the point: the main one is written
 //! to by a task of the main runtime, which a tool that computes without a pause would starve.
 
-use crate::{certificate, config::host_name, keepalive::KeepAlive, ledger::Ledger, metrics};
+use crate::{certificate, clock::Clock, config::host_name, keepalive::KeepAlive, ledger::Ledger, metrics};
 use agentforge_jetstream::{Nats, NatsConfig, subjects};
 use agentforge_message_id::{AgentId, Mission, Queue, Site};
 use agentforge_proto::{
@@ -90,6 +90,8 @@ pub struct Lifeline {
     pub ledger: Arc<Ledger>,
     /// The deliveries to keep alive.
     pub keepalive: Arc<KeepAlive>,
+    /// Told the orchestrator's time.
+    pub clock: Arc<Clock>,
 }
 
 impl Lifeline {
@@ -187,11 +189,15 @@ impl Lifeline {
             return Err("not connected to NATS".to_owned());
         }
         let limit = ANSWER_TIMEOUT.min(self.identity.interval);
+        let asked = Instant::now();
         let request = nats.client().request(self.beat_subject(), self.heartbeat(false, expiry));
         let answer = timeout(limit, request).await.map_err(|_| "no answer in time".to_owned())?;
         let answer = answer.map_err(|e| e.to_string())?;
         let reply: HeartbeatReply =
             serde_json::from_slice(&answer.payload).map_err(|e| format!("an answer that is none: {e}"))?;
+        if let Some(at) = reply.at {
+            self.clock.hear(at, asked.elapsed(), Instant::now());
+        }
         for job in reply.stop {
             self.ledger.stop(job);
         }
@@ -218,6 +224,7 @@ impl Lifeline {
             leaving,
             running: self.ledger.longer_than(identity.interval),
             certificate_expires_at,
+            clock_skew_us: self.clock.skew_us(),
         };
         serde_json::to_vec(&beat).expect("a heartbeat of plain values serializes").into()
     }

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    agentforge_worker::enable_launcher();
     agentforge_runtime::main::<agentforge_worker::WorkerService>()
 }

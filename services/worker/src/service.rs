@@ -5,6 +5,7 @@
 
 use crate::{
     buckets::Buckets,
+    clock::Clock,
     config::{self, Config},
     consume::{self, Bindings, STALL_MAX},
     error::Error,
@@ -18,7 +19,7 @@ use crate::{
     tools::{
         Toolbox,
         echo::Echo,
-        exec::{Exec, Starter},
+        exec::{Exec, Starter, is_launcher_enabled},
         fail::Fail,
         http::Http,
         sleep::Sleep,
@@ -165,6 +166,12 @@ fn toolbox(config: &Config) -> Result<Toolbox, Error> {
     tools.add("fail", Fail)?;
     tools.add("http", Http::new(client, config.http_body_max_bytes))?;
     let starter = Starter::default();
+    if !config.commands.is_empty() && !is_launcher_enabled() {
+        warn!(
+            "commands are started without a launcher: what they send away by setsid outlives them, and what they \
+             start outlives a worker that is killed; call agentforge_worker::enable_launcher() first in main"
+        );
+    }
     for (name, spec) in &config.commands {
         tools.add_shared(name.clone(), Arc::new(Exec::new(spec.clone(), starter.clone())))?;
     }
@@ -199,6 +206,7 @@ fn assemble(
         tools,
         ledger: Arc::new(Ledger::default()),
         keepalive: Arc::new(KeepAlive::default()),
+        clock: Arc::new(Clock::default()),
         buckets: Buckets::new(nats.jetstream().clone(), config.mission.clone(), config.reuse_window),
         nats,
         lanes: config.queues.iter().zip(pullers).map(lane).collect(),
@@ -232,8 +240,8 @@ fn start_lifeline(
         interval: config.heartbeat_interval,
         certificate: config.nats.tls.client.as_ref().map(|(cert, _)| cert.clone()),
     };
-    let (ledger, keepalive) = (worker.ledger.clone(), worker.keepalive.clone());
-    let outcome = Lifeline { identity, nats: config.nats.clone(), ledger, keepalive }.start(farewell)?;
+    let (ledger, keepalive, clock) = (worker.ledger.clone(), worker.keepalive.clone(), worker.clock.clone());
+    let outcome = Lifeline { identity, nats: config.nats.clone(), ledger, keepalive, clock }.start(farewell)?;
     let ended = CancellationToken::new();
     let tell = ended.clone().drop_guard();
     runtime.supervisor().spawn("lifeline", OnEnd::Stop, async move {

@@ -6,6 +6,7 @@
 
 use crate::{
     buckets::Buckets,
+    clock::Clock,
     keepalive::{KeepAlive, Kept},
     ledger::Ledger,
     metrics::{Handles, QueueCounters},
@@ -49,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) tools: Toolbox,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) keepalive: Arc<KeepAlive>,
+    /// The orchestrator's: deadlines are, and whatever is reported to it.
+    pub(crate) clock: Arc<Clock>,
     pub(crate) buckets: Buckets,
     pub(crate) handles: Handles,
     pub(crate) lanes: Vec<Lane>,
@@ -83,8 +86,8 @@ pub(crate) struct Lane {
 pub(crate) enum NotStored {
     /// The worker leaves, and there is no time for another try.
     Leaving,
-    /// No stream would ever take it.
-    TooLarge(publish::Error),
+    /// No stream or bucket would ever take it.
+    TooLarge(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Worker {
@@ -106,7 +109,7 @@ impl Worker {
             let subject = lane.results_subject.clone();
             let error = match publish(&self.nats, subject, id.clone(), headers.clone(), payload.clone()).await {
                 Ok(_) => return Ok(()),
-                Err(error @ publish::Error::TooLarge { .. }) => return Err(NotStored::TooLarge(error)),
+                Err(error @ publish::Error::TooLarge { .. }) => return Err(NotStored::TooLarge(Box::new(error))),
                 Err(error) => error,
             };
             if held.is_none() {

@@ -37,7 +37,7 @@ async fn a_job_that_kills_every_worker_ends_as_a_dead_letter_and_spares_its_neig
         .worker("ACK_WAIT", "2s")
         .worker("WORKER_MAX_DELIVERIES", "3")
         .worker("WORKER_CONCURRENCY", "8")
-        .tools("[[tool]]\nname = \"poison\"\nargv = [\"/bin/sh\", \"-c\", \"kill -9 $PPID\"]\n");
+        .tools("[[tool]]\nname = \"poison\"\nargv = [\"/bin/sh\", \"-c\", \"read -r _ _ _ worker _ < /proc/$PPID/stat; kill -9 $worker\"]\n");
     let mut stack = Stack::start(options).await;
     let api = stack.api();
     let poison = api.job("poison", json!({})).await;

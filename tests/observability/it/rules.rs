@@ -10,7 +10,7 @@ use std::process::Command;
 const CASES: [&str; 5] = ["fires", "quiet", "boundary", "missing series", "reset"];
 
 /// The alerts that there are to be, with their severity: one that goes missing is noticed here.
-const ALERTS: [(&str, &str); 28] = [
+const ALERTS: [(&str, &str); 29] = [
     ("SustainedNATSBacklogWarning", "warning"),
     ("SustainedNATSBacklogCritical", "critical"),
     ("NATSBacklogDrainSLOAtRisk", "critical"),
@@ -29,6 +29,7 @@ const ALERTS: [(&str, &str); 28] = [
     ("AgentsOffline", "critical"),
     ("HeartbeatFailures", "warning"),
     ("CertificateExpiringSoon", "warning"),
+    ("AgentClockSkew", "warning"),
     ("DatabaseConnectionErrors", "critical"),
     ("LoopStandsStill", "critical"),
     ("StreamsAmiss", "critical"),

@@ -56,7 +56,7 @@ async fn visit(stack: &Stack) {
     let beat = json!({
         "agent": "pier-1", "mission": "dev", "site": "pier-7", "host": "h", "version": "1", "tools": [], "queues": [],
         "capacity": 1, "inflight": 0, "interval_ms": 3_600_000, "leaving": false, "running": [],
-        "certificate_expires_at": 4_000_000_000_000_000_i64,
+        "certificate_expires_at": 4_000_000_000_000_000_i64, "clock_skew_us": 1_500,
     });
     eventually(DEADLINE, "the beat is answered", async || {
         nats.request("swarm.agents.dev.heartbeat", beat.to_string().into()).await.map(drop)

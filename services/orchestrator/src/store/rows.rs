@@ -67,7 +67,7 @@ macro_rules! schedule_columns {
 macro_rules! agent_columns {
     () => {
         "id, mission, site, host, version, tools, queues, capacity, inflight, interval_us, has_left, first_seen_at, \
-         last_seen_at, certificate_expires_at"
+         last_seen_at, certificate_expires_at, clock_skew_us"
     };
 }
 
@@ -417,6 +417,7 @@ macro_rules! readers {
                 first_seen_at: c.time()?,
                 last_seen_at: c.time()?,
                 certificate_expires_at: c.maybe_time()?,
+                clock_skew_us: c.take()?,
             })
         }
     };

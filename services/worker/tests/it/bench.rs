@@ -36,6 +36,8 @@ pub struct Told {
     pub heartbeats: Vec<Heartbeat>,
     /// Jobs that heartbeats are told to stop.
     pub stop: Vec<JobId>,
+    /// How far the orchestrator's clock is ahead of the worker's.
+    pub clock_ahead_us: i64,
 }
 
 pub struct Bench {
@@ -183,7 +185,8 @@ async fn answer_heartbeats(nats: Nats, mission: Mission, told: Arc<Mutex<Told>>)
         let reply = {
             let mut told = told.lock().unwrap();
             told.heartbeats.push(beat);
-            HeartbeatReply { stop: told.stop.clone() }
+            let at = Micros::now().0 + told.clock_ahead_us;
+            HeartbeatReply { stop: told.stop.clone(), at: Some(Micros(at)) }
         };
         if let Some(to) = message.reply {
             let _ = nats.client().publish(to, serde_json::to_vec(&reply).unwrap().into()).await;

@@ -120,3 +120,32 @@ async fn jobs_overlap_and_a_busy_queue_does_not_starve_another() {
     assert!(most > 4, "at most {most} at once");
     worker.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadlines_are_judged_by_the_orchestrators_clock_and_the_skew_is_told() {
+    let Some(()) = require("nats-server") else { return };
+    const HALF_AN_HOUR: i64 = 1_800_000_000;
+    const TEN_MINUTES: i64 = 600_000_000;
+    let bench = Bench::start().await;
+    // The worker's clock is half an hour ahead of the orchestrator's …
+    bench.told.lock().unwrap().clock_ahead_us = -HALF_AN_HOUR;
+    let worker = bench.worker(&[]).await;
+    let skew = bench.until("the skew is told", |told| told.heartbeats.iter().rev().find_map(|b| b.clock_skew_us)).await;
+    assert!((skew - HALF_AN_HOUR).abs() < 10_000_000, "{skew}");
+    let mut job = bench.job("echo", "{}");
+    job.deadline = Some(Micros(Micros::now().0 - TEN_MINUTES));
+    let finished = bench.run(&job).await;
+    assert!(matches!(finished.outcome, Outcome::Succeeded(_)), "{finished:?}");
+    let told_at = Micros::now().0 - HALF_AN_HOUR;
+    assert!((finished.finished_at.0 - told_at).abs() < 60_000_000, "what is reported is in the orchestrator's time");
+
+    // … and half an hour behind.
+    bench.told.lock().unwrap().clock_ahead_us = HALF_AN_HOUR;
+    bench
+        .until("the new skew is told", |told| told.heartbeats.last()?.clock_skew_us.filter(|skew| *skew < 0).map(drop))
+        .await;
+    let mut job = bench.job("echo", "{}");
+    job.deadline = Some(Micros(Micros::now().0 + TEN_MINUTES));
+    assert!(matches!(bench.run(&job).await.outcome, Outcome::Expired));
+    worker.drain().await;
+}

@@ -3,6 +3,7 @@
 
 mod bench;
 mod ends;
+mod leftovers;
 mod lifecycle;
 mod losses;
 mod operations;

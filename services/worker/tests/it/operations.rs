@@ -1,8 +1,9 @@
 //! Large outputs and equal operations.
 
-use crate::bench::{Bench, output_of};
-use agentforge_harness::require;
-use agentforge_proto::bus::Outcome;
+use crate::bench::{Bench, failure_of, output_of};
+use crate::tools::tools_file;
+use agentforge_harness::{NatsOptions, require};
+use agentforge_proto::bus::{ErrorClass, Outcome};
 use tokio::io::AsyncReadExt;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,5 +50,28 @@ async fn an_equal_operation_is_answered_with_the_earlier_success_also_by_another
         let Outcome::Succeeded(success) = bench.run(&different).await.outcome else { panic!() };
         assert_eq!(success.idempotent_replay, None, "another operation, or one that did not ask");
     }
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_fits_the_messages_of_a_small_server_and_what_never_fits_ends_the_attempt() {
+    let Some(()) = require("nats-server") else { return };
+    let small = NatsOptions::default().extra("max_payload: 100KB");
+    let bench = Bench::with(small, &[("OUTPUTS_MAX_BYTES", "1MiB")]).await;
+    let prints = |bytes: usize| format!("printf '\"'; head -c {bytes} /dev/zero | tr '\\0' x; printf '\"'");
+    let (fits, never) = (prints(300_000), prints(2_000_000));
+    let file = tools_file(&[("fits", &fits, ""), ("never", &never, "")]);
+    let worker = bench.worker(&[("WORKER_TOOLS_FILE", file.path().to_str().unwrap())]).await;
+    let Outcome::Succeeded(success) = bench.run(&bench.job("fits", "{}")).await.outcome else { panic!() };
+    let reference = success.output_ref.unwrap();
+    let store = bench.nats.jetstream().get_object_store(&reference.bucket).await.unwrap();
+    let mut bytes = Vec::new();
+    store.get(&reference.name).await.unwrap().read_to_end(&mut bytes).await.unwrap();
+    assert_eq!((bytes.len(), reference.size), (300_002, 300_002));
+
+    let failure = failure_of(&bench.run(&bench.job("never", "{}")).await);
+    assert_eq!(failure.class, ErrorClass::Runtime);
+    assert!(failure.message.contains("2000002") && failure.message.contains("OUTPUTS_MAX_BYTES"), "{failure:?}");
+    bench.queue_is_empty().await;
     worker.drain().await;
 }

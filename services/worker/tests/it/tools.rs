@@ -6,7 +6,7 @@ use agentforge_proto::bus::{ErrorClass, Failure, Outcome};
 use std::{fmt::Write, time::Duration};
 
 /// A tools file with shell scripts as tools.
-fn tools_file(tools: &[(&str, &str, &str)]) -> tempfile::NamedTempFile {
+pub fn tools_file(tools: &[(&str, &str, &str)]) -> tempfile::NamedTempFile {
     let mut text = String::new();
     for (name, script, more) in tools {
         writeln!(
@@ -21,14 +21,14 @@ fn tools_file(tools: &[(&str, &str, &str)]) -> tempfile::NamedTempFile {
 }
 
 /// Processes whose command line has this text.
-fn running(mark: &str) -> usize {
+pub fn running(mark: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes
         .filter(|p| std::fs::read(p.path().join("cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(mark)))
         .count()
 }
 
-async fn nothing_runs(mark: &str) {
+pub async fn nothing_runs(mark: &str) {
     eventually(Duration::from_secs(5), "nothing is left running", || async {
         match running(mark) {
             0 => Ok(()),

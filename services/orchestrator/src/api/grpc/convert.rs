@@ -244,6 +244,7 @@ pub(super) fn agent(a: Agent, now: Micros) -> pb::Agent {
         first_seen_at: Some(a.first_seen_at.to_proto()),
         last_seen_at: Some(a.last_seen_at.to_proto()),
         certificate_expires_at: a.certificate_expires_at.map(Micros::to_proto),
+        clock_skew_seconds: a.clock_skew_us.map(|us| us as f64 / 1e6),
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) const STEPS: &[migrate::Step] = &[
     (3, "request_id", include_str!("migrations/0003_request_id.sql")),
     (4, "relay", include_str!("migrations/0004_relay.sql")),
     (7, "installation", include_str!("migrations/0007_installation.sql")),
+    (8, "clock_skew", include_str!("migrations/0008_clock_skew.sql")),
 ];
 
 /// What our connections call themselves.

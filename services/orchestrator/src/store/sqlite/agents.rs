@@ -12,7 +12,8 @@ use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use sqlx::{Connection as _, query};
 use std::sync::LazyLock;
 
-/// A beat that comes after a later one changes nothing.
+/// A beat that comes after a later one changes nothing. One that seems a minute late was not late: our clock was set
+/// back, and what was noted before would count as the last word until it is caught up.
 static UPSERT: LazyLock<Batch> = LazyLock::new(|| {
     let names: Vec<&str> = agent_columns!().split(", ").collect();
     Batch::insert(
@@ -21,8 +22,10 @@ static UPSERT: LazyLock<Batch> = LazyLock::new(|| {
         "ON CONFLICT (id) DO UPDATE SET mission = excluded.mission, site = excluded.site, host = excluded.host, \
          version = excluded.version, tools = excluded.tools, queues = excluded.queues, capacity = excluded.capacity, \
          inflight = excluded.inflight, interval_us = excluded.interval_us, has_left = excluded.has_left, \
-         last_seen_at = excluded.last_seen_at, certificate_expires_at = excluded.certificate_expires_at \
-         WHERE excluded.last_seen_at >= agents.last_seen_at",
+         last_seen_at = excluded.last_seen_at, certificate_expires_at = excluded.certificate_expires_at, \
+         clock_skew_us = excluded.clock_skew_us \
+         WHERE excluded.last_seen_at >= agents.last_seen_at \
+           OR excluded.last_seen_at < agents.last_seen_at - 60000000",
     )
 });
 
@@ -35,6 +38,7 @@ pub(super) async fn upsert(w: &mut Writer, agents: &[Agent]) -> Result<(), Fault
             a.text(&agent.host).text(&agent.version).push(json(&agent.tools)).push(json(&agent.queues));
             a.push(agent.capacity).push(agent.inflight).push(rows::micros(agent.interval)).push(agent.left);
             a.push(agent.first_seen_at.0).push(agent.last_seen_at.0).push(agent.certificate_expires_at.map(|m| m.0));
+            a.push(agent.clock_skew_us);
         })
         .await?;
     Ok(tx.commit().await?)

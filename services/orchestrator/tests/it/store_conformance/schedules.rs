@@ -99,8 +99,8 @@ pub async fn agents_are_kept_as_last_heard(w: &World) {
     let a = w.store.agent(&AgentId::new("a").unwrap()).await.unwrap().unwrap();
     assert_eq!((a.inflight, a.first_seen_at, a.last_seen_at), (3, Micros(10), Micros(30)));
     assert_eq!(
-        (a.tools, a.certificate_expires_at, a.interval),
-        (vec!["echo".to_owned()], Some(Micros(999)), Duration::from_secs(10))
+        (a.tools, a.certificate_expires_at, a.interval, a.clock_skew_us),
+        (vec!["echo".to_owned()], Some(Micros(999)), Duration::from_secs(10), Some(-7))
     );
 
     let dev = Mission::new("dev").unwrap();
@@ -110,4 +110,11 @@ pub async fn agents_are_kept_as_last_heard(w: &World) {
     assert_eq!(w.store.forget_agents(Micros(30)).await.unwrap(), 2);
     assert_eq!(ids(w.store.agents(None, None, 9).await.unwrap()), ["a"]);
     assert!(w.store.agent(&AgentId::new("b").unwrap()).await.unwrap().is_none());
+
+    // The clock was set back by an hour: the beats after it count, or a worker that died would be there for an hour.
+    let hour = 3_600_000_000;
+    w.store.upsert_agents(&[agent("d", "dev", hour, 1)]).await.unwrap();
+    w.store.upsert_agents(&[agent("d", "dev", 40, 2)]).await.unwrap();
+    let d = w.store.agent(&AgentId::new("d").unwrap()).await.unwrap().unwrap();
+    assert_eq!((d.inflight, d.last_seen_at), (2, Micros(40)));
 }

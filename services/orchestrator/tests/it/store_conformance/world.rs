@@ -259,5 +259,6 @@ pub fn agent(id: &str, mission: &str, seen: i64, inflight: u32) -> Agent {
         first_seen_at: Micros(seen),
         last_seen_at: Micros(seen),
         certificate_expires_at: Some(Micros(999)),
+        clock_skew_us: Some(-7),
     }
 }

@@ -1,16 +1,19 @@
 //! `exec`: a command declared in the tools file, JSON on standard input, JSON on standard output.
 //!
 //! Never a shell: argv goes to the kernel as declared, and a job's arguments reach the command on
-//! standard input alone. The command leads its own process group, which is killed whole when the
-//! leader ends, when the run is stopped and when its output passes the cap. A process that leaves
-//! the group by `setsid` is out of reach; run such commands in a container of their own.
+//! standard input alone. The command and all that it started are killed when it ends, when the run is
+//! stopped, when its output passes the cap and when the worker dies: a launcher of its own sees to
+//! that, also for what left the process group by `setsid`.
 
+mod launcher;
 mod process;
 mod pump;
 
 use super::{Tool, ToolContext, ToolError, ToolOutput};
 use agentforge_proto::bus::ErrorClass;
 use async_trait::async_trait;
+pub use launcher::enable_launcher;
+pub(crate) use launcher::is_enabled as is_launcher_enabled;
 use process::{Group, Spawner};
 use pump::{Pump, Pumped};
 use serde_json::value::RawValue;
@@ -80,7 +83,11 @@ enum End {
 impl Tool for Exec {
     async fn run(&self, ctx: &ToolContext, args: &RawValue) -> Result<ToolOutput, ToolError> {
         let spawner = self.starter.0.get_or_init(Spawner::start);
-        let mut group = spawner.spawn(self.command(ctx), self.spec.memory_max_bytes).await.map_err(of_spawn)?;
+        let by_launcher = launcher::is_enabled();
+        // A launcher limits the command, not itself.
+        let memory_max = self.spec.memory_max_bytes.filter(|_| !by_launcher);
+        let command = self.command(ctx, by_launcher);
+        let mut group = spawner.spawn(command, by_launcher, memory_max).await.map_err(of_spawn)?;
         let mut pump = Pump::new(group.take_pipes(), args.get().as_bytes(), self.spec.output_max_bytes);
         let end = self.attend(ctx, &mut group, &mut pump).await;
         if matches!(end, End::Stopped | End::TimedOut(_)) {
@@ -95,19 +102,25 @@ impl Tool for Exec {
             _ => end,
         };
         let (output, tail) = pump.into_parts();
+        if let Some(error) = launcher::not_started(status, &tail).filter(|_| by_launcher && end == End::Exited) {
+            return Err(of_spawn(error));
+        }
         verdict(end, status, output, self.spec.output_max_bytes).map_err(|error| error.log_tail(tail))
     }
 }
 
 impl Exec {
-    fn command(&self, ctx: &ToolContext) -> tokio::process::Command {
-        let mut command = std::process::Command::new(&self.spec.program);
-        {
-            use std::os::unix::process::CommandExt;
-            command.arg0(&self.spec.argv[0]).process_group(0);
-        }
+    fn command(&self, ctx: &ToolContext, by_launcher: bool) -> tokio::process::Command {
+        use std::os::unix::process::CommandExt;
+        let mut command = if by_launcher {
+            launcher::command(&self.spec)
+        } else {
+            let mut command = std::process::Command::new(&self.spec.program);
+            command.arg0(&self.spec.argv[0]).args(&self.spec.argv[1..]);
+            command
+        };
         command
-            .args(&self.spec.argv[1..])
+            .process_group(0)
             .env_clear()
             .envs(self.spec.env.iter().map(|(k, v)| (k, v)))
             .env("AGENTFORGE_JOB", ctx.job.to_string())

@@ -2,8 +2,9 @@
 //!
 //! Relies on the leader staying unreaped until the group was killed: while it is a zombie its id
 //! cannot be given to a stranger, so a signal to the group never hits anybody else. Dropping a
-//! `Group` kills it. This is the only file of the worker with unsafe code: one call each in `limit` and `watched`.
+//! `Group` kills it. Unsafe code of the worker is here, one call each in `limit` and `watched`, and two in `launcher`.
 
+use super::launcher;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
 use std::{
     io,
@@ -11,6 +12,7 @@ use std::{
     process::{ExitStatus, Stdio},
     sync::mpsc,
     thread,
+    time::Duration,
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -29,6 +31,7 @@ pub(super) struct Spawner {
 
 struct Order {
     command: Command,
+    by_launcher: bool,
     runtime: Handle,
     reply: oneshot::Sender<io::Result<Group>>,
 }
@@ -41,31 +44,40 @@ impl Spawner {
             for order in queue {
                 let _runtime = order.runtime.enter();
                 // Whoever ordered may be gone; the group is dropped then, and so killed.
-                let _ = order.reply.send(start(order.command));
+                let _ = order.reply.send(start(order.command, order.by_launcher));
             }
         };
         thread::Builder::new().name("af-exec".to_owned()).spawn(serve).expect("the machine has room for a thread");
         Self { orders }
     }
 
-    pub(super) async fn spawn(&self, mut command: Command, memory_max_bytes: Option<u64>) -> io::Result<Group> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        limit(&mut command, memory_max_bytes);
+    /// `by_launcher`: the command is a launcher, which ends its command when it is asked to or we die; else it is the
+    /// command itself, which is killed.
+    pub(super) async fn spawn(
+        &self,
+        mut command: Command,
+        by_launcher: bool,
+        memory_max_bytes: Option<u64>,
+    ) -> io::Result<Group> {
+        // A launcher that is killed could kill nobody.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(!by_launcher);
+        let at_our_death = if by_launcher { launcher::ASK_TO_END } else { Signal::KILL };
+        limit(&mut command, at_our_death, memory_max_bytes);
         let (reply, group) = oneshot::channel();
-        let order = Order { command, runtime: Handle::current(), reply };
+        let order = Order { command, by_launcher, runtime: Handle::current(), reply };
         let gone = || io::Error::other("the thread that starts commands has ended");
         self.orders.send(order).map_err(|_| gone())?;
         group.await.map_err(|_| gone())?
     }
 }
 
-fn start(mut command: Command) -> io::Result<Group> {
+fn start(mut command: Command, by_launcher: bool) -> io::Result<Group> {
     let child = command.spawn()?;
     let raw = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let leader = raw.expect("a child that was not waited for has its id");
     // Kernels before 5.3 have no pidfd; the group is then killed just after the leader was reaped.
     let ended = rustix::process::pidfd_open(leader, PidfdFlags::NONBLOCK).ok().and_then(watched);
-    Ok(Group { leader, ended, settled: false, child })
+    Ok(Group { leader, ended, by_launcher, settled: false, child })
 }
 
 fn watched(pidfd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
@@ -76,10 +88,10 @@ fn watched(pidfd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
 }
 
 /// Applies limits in the child, between fork and exec.
-fn limit(command: &mut Command, memory_max_bytes: Option<u64>) {
+fn limit(command: &mut Command, at_our_death: Signal, memory_max_bytes: Option<u64>) {
     let parent = rustix::process::getpid();
     let prepare = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        rustix::process::set_parent_process_death_signal(Some(at_our_death))?;
         if rustix::process::getppid() != Some(parent) {
             // The parent died before the line above took effect.
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
@@ -104,6 +116,8 @@ fn limit(command: &mut Command, memory_max_bytes: Option<u64>) {
 pub(super) struct Group {
     leader: Pid,
     ended: Option<AsyncFd<OwnedFd>>,
+    /// The leader is a launcher: it kills the others, wherever they went, and ends by itself.
+    by_launcher: bool,
     /// The whole group was killed; its id may belong to somebody else from now on.
     settled: bool,
     child: Child,
@@ -133,11 +147,21 @@ impl Group {
 
     /// Kills what is left of the group, then reaps the leader.
     pub(super) async fn finish(&mut self) -> io::Result<ExitStatus> {
+        if self.by_launcher {
+            self.ask_to_end();
+            // A little longer than it tries: what then is left of it is stuck in the kernel, or was stopped.
+            let _ = tokio::time::timeout(launcher::END_MAX + Duration::from_secs(1), self.ended()).await;
+        }
         self.signal(Signal::KILL);
         self.settled = true;
         let status = self.child.wait().await?;
         debug_assert!(status.code().is_some() || status.signal().is_some());
         Ok(status)
+    }
+
+    fn ask_to_end(&self) {
+        // ESRCH is not possible: it is not reaped yet. One that has ended takes no signals.
+        let _ = rustix::process::kill_process(self.leader, launcher::ASK_TO_END);
     }
 
     fn signal(&self, signal: Signal) {
@@ -150,6 +174,9 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        if self.by_launcher && !self.settled {
+            return self.ask_to_end();
+        }
         self.signal(Signal::KILL);
     }
 }

@@ -39,6 +39,8 @@ pub struct AgentView {
     /// When its client certificate ends, where it uses one.
     #[schema(value_type = Option<String>, format = DateTime)]
     certificate_expires_at: Option<Moment>,
+    /// How far its clock is ahead of the orchestrator's, seconds; behind is negative. Null until it is measured.
+    clock_skew_seconds: Option<f64>,
 }
 
 impl AgentView {
@@ -57,6 +59,7 @@ impl AgentView {
             first_seen_at: Moment(a.first_seen_at),
             last_seen_at: Moment(a.last_seen_at),
             certificate_expires_at: moment(a.certificate_expires_at),
+            clock_skew_seconds: a.clock_skew_us.map(|us| us as f64 / 1e6),
         }
     }
 }
