@@ -247,3 +247,22 @@ async fn a_redrive_of_nothing_is_done_at_once() {
     let agents: Value = server.get("/v1/agents").await.json().await.unwrap();
     assert_eq!(agents, json!({"agents": [], "next_cursor": null}));
 }
+
+#[tokio::test]
+async fn an_open_job_that_nobody_serves_says_so_over_both() {
+    let server = Server::start(&[]).await;
+    let job = server.submit(r#"{"tool":"echo","queue":"bulk"}"#).await;
+    let says_so = |warning: &str| warning.starts_with("no worker serves this queue (bulk)");
+    assert!(says_so(job["warning"].as_str().unwrap()), "{job}");
+    let id = job["id"].as_str().unwrap().to_owned();
+    let read: Value = server.get(&format!("/v1/jobs/{id}")).await.json().await.unwrap();
+    assert!(says_so(read["warning"].as_str().unwrap()), "{read}");
+    let list: Value = server.get("/v1/jobs").await.json().await.unwrap();
+    assert!(says_so(list["jobs"][0]["warning"].as_str().unwrap()), "{list}");
+    let mut jobs = server.jobs().await;
+    let read = jobs.get_job(pb::GetJobRequest { id: id.clone(), ..Default::default() }).await.unwrap().into_inner();
+    assert!(says_so(read.warning()), "{read:?}");
+    // It ends, and there is nothing to warn of.
+    let ended: Value = server.post(&format!("/v1/jobs/{id}/cancel"), "").await.json().await.unwrap();
+    assert_eq!((&ended["state"], &ended["warning"]), (&json!("cancelled"), &Value::Null));
+}

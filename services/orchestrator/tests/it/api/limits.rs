@@ -104,3 +104,39 @@ async fn the_one_request_too_many_is_turned_away() {
     server.begin_stop();
     assert_eq!(waiting.await.unwrap(), 200, "the job as it stands");
 }
+
+#[tokio::test]
+async fn one_queue_too_many_is_refused_by_both() {
+    let server = Server::start(&[("QUEUES_MAX", "2"), ("QUEUES", "configured")]).await;
+    for queue in ["a", "b", "a", "configured", "default"] {
+        server.submit(&format!(r#"{{"tool":"echo","queue":"{queue}"}}"#)).await;
+    }
+    let body = problem(server.post("/v1/jobs", r#"{"tool":"echo","queue":"c"}"#).await).await;
+    assert_eq!((&body["code"], &body["field"]), (&json!("too_many_requests"), &json!("queue")));
+    let detail = body["detail"].as_str().unwrap();
+    assert!(detail.contains("QUEUES_MAX") && detail.contains("the limit is 2"), "{detail}");
+    assert!(body["retry_after_ms"].is_u64(), "{body}");
+    let mut jobs = server.jobs().await;
+    let request = pb::SubmitJobRequest { tool: "echo".into(), queue: "c".into(), ..Default::default() };
+    let status = jobs.submit_job(request).await.unwrap_err();
+    assert_eq!(refusal(&status), ("too_many_requests".into(), Some("queue".into())), "{status:?}");
+}
+
+#[tokio::test]
+async fn jobs_for_later_are_bounded_apart_from_those_that_are_due() {
+    let server = Server::start(&[("OUTBOX_MAX", "3"), ("SCHEDULED_MAX", "2")]).await;
+    let later = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(100)).to_string();
+    let delayed = format!(r#"{{"tool":"echo","run_at":"{later}"}}"#);
+    server.submit(&delayed).await;
+    server.submit(&delayed).await;
+    let body = problem(server.post("/v1/jobs", delayed.clone()).await).await;
+    assert_eq!(body["code"], "outbox_full");
+    let detail = body["detail"].as_str().unwrap();
+    assert!(detail.contains("SCHEDULED_MAX") && !detail.contains("NATS"), "{detail}");
+    for _ in 0..3 {
+        server.submit(r#"{"tool":"echo"}"#).await;
+    }
+    let body = problem(server.post("/v1/jobs", r#"{"tool":"echo"}"#).await).await;
+    let detail = body["detail"].as_str().unwrap();
+    assert!(detail.contains("OUTBOX_MAX") && detail.contains("NATS is away"), "{detail}");
+}
