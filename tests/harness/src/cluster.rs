@@ -73,10 +73,10 @@ impl NatsCluster {
     pub async fn wait_for_leader(&self) -> String {
         eventually(ELECTION, "the cluster has a JetStream leader", || async {
             let mut metas = Vec::new();
-            for server in self.servers.iter().filter(|server| server.pid().is_some()) {
-                metas.push(meta(server).await?);
+            for (n, server) in (1..).zip(&self.servers).filter(|(_, server)| server.pid().is_some()) {
+                metas.push((format!("n{n}"), meta(server).await?));
             }
-            agreed(&metas).ok_or(metas)
+            agreed(&metas).ok_or_else(|| metas.into_iter().map(|(_, meta)| meta).collect::<Vec<_>>())
         })
         .await
     }
@@ -97,12 +97,14 @@ async fn meta(server: &NatsServer) -> Result<Value, Vec<Value>> {
     Ok(jsz["meta_cluster"].clone())
 }
 
-/// The leader's name, once all name the same one and it sees all the others: before, a stream finds no place.
-fn agreed(metas: &[Value]) -> Option<String> {
-    let leader = metas.first()?["leader"].as_str().filter(|name| !name.is_empty())?;
-    let followers = metas.iter().find_map(|meta| meta["replicas"].as_array())?;
+/// The leader's name, once all name the same one and it sees all the others: before, a stream finds no place. From
+/// 2.15 on followers tell of the others too, as each sees them; so the leader's own word counts.
+fn agreed(metas: &[(String, Value)]) -> Option<String> {
+    let leader = metas.first()?.1["leader"].as_str().filter(|name| !name.is_empty())?;
+    let (_, of_leader) = metas.iter().find(|(name, _)| name == leader)?;
+    let followers = of_leader["replicas"].as_array()?;
     let ready = followers.iter().filter(|peer| peer["current"] == true && peer["offline"] != true).count();
-    let is_agreed = metas.iter().all(|meta| meta["leader"] == leader) && ready + 1 >= metas.len();
+    let is_agreed = metas.iter().all(|(_, meta)| meta["leader"] == leader) && ready + 1 >= metas.len();
     is_agreed.then(|| leader.to_owned())
 }
 

@@ -4,7 +4,10 @@ use crate::{
     child::{self, ChildHandle, Signal, Spec},
     eventually,
 };
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tempfile::TempDir;
 
 /// A cold start with a store to recover on a busy machine.
@@ -21,6 +24,8 @@ pub struct NatsOptions {
     pub jetstream: String,
     /// No JetStream at all.
     pub without_jetstream: bool,
+    /// A version such as `2.12.0` instead of the one that all tests use.
+    pub version: Option<String>,
 }
 
 impl NatsOptions {
@@ -36,6 +41,12 @@ impl NatsOptions {
     pub fn jetstream(mut self, lines: &str) -> Self {
         self.jetstream.push_str(lines);
         self.jetstream.push('\n');
+        self
+    }
+    /// Another version than the one that all tests use; [`crate::require_nats`] asks for it first.
+    #[must_use]
+    pub fn version(mut self, version: &str) -> Self {
+        self.version = Some(version.to_owned());
         self
     }
 }
@@ -111,6 +122,12 @@ impl NatsServer {
         self.launch().await;
     }
 
+    /// As [`Self::restart`], with another version of the server: an upgrade over its own data.
+    pub async fn restart_as(&mut self, version: &str) {
+        self.options.version = Some(version.to_owned());
+        self.restart().await;
+    }
+
     /// As [`Self::restart`], with other options (a changed configuration).
     pub async fn restart_with(&mut self, options: NatsOptions) {
         self.options = options;
@@ -136,7 +153,7 @@ impl NatsServer {
 
     fn write_config(&self) -> PathBuf {
         let path = self.dir.path().join("nats-server.conf");
-        let NatsOptions { extra, jetstream, without_jetstream } = &self.options;
+        let NatsOptions { extra, jetstream, without_jetstream, .. } = &self.options;
         let store = self.store_dir();
         let jetstream = if *without_jetstream {
             String::new()
@@ -148,7 +165,11 @@ impl NatsServer {
     }
 
     async fn launch(&mut self) {
-        let binary = binary().unwrap_or_else(|e| panic!("{e}"));
+        let binary = match &self.options.version {
+            Some(version) => crate::provided::nats_server_of(version),
+            None => binary(),
+        };
+        let binary = binary.unwrap_or_else(|e| panic!("{e}"));
         let config = self.write_config();
         let port = |p: u16| if p == 0 { "-1".to_owned() } else { p.to_string() };
         let end = tokio::time::Instant::now() + START;
@@ -192,10 +213,11 @@ impl NatsServer {
             nats: Vec<url::Url>,
             monitoring: Vec<url::Url>,
         }
-        let file = self.dir.path().join(format!("nats-server_{}.ports", child.pid()));
+        let pid = child.pid();
         eventually(START, "nats-server writes its ports file", || {
             let ended = child.try_status().is_some();
-            let seen = std::fs::read(&file).map_err(|e| e.to_string());
+            let seen = ports_file(self.dir.path(), pid).ok_or_else(|| "there is none".to_owned());
+            let seen = seen.and_then(|file| std::fs::read(file).map_err(|e| e.to_string()));
             async move {
                 if ended {
                     return Ok(None);
@@ -214,6 +236,13 @@ impl Drop for NatsServer {
         child::print_if_failing("nats-server", &self.log_path());
         self.kill9();
     }
+}
+
+/// The ports file of a process. The server names it after its program, which may have any name.
+fn ports_file(folder: &Path, pid: u32) -> Option<PathBuf> {
+    let end = format!("_{pid}.ports");
+    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&end)))
 }
 
 /// The server binary, found or provided by `scripts/nats-server`.

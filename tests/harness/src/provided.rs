@@ -17,11 +17,36 @@ pub fn program(name: &str) -> Result<PathBuf, String> {
     found.entry(name.to_owned()).or_insert_with(|| ask(name)).clone()
 }
 
+/// The path of one version of nats-server, such as `2.14.6`, whatever runs otherwise.
+///
+/// # Errors
+/// What `scripts/nats-server` said: where it could not be provided.
+pub fn nats_server_of(version: &str) -> Result<PathBuf, String> {
+    static FOUND: OnceLock<Mutex<BTreeMap<String, Result<PathBuf, String>>>> = OnceLock::new();
+    let mut found = FOUND.get_or_init(Mutex::default).lock().expect("nothing panics under this lock");
+    let ask = || ask_script("nats-server", &["--of", version, "--path"]).map(PathBuf::from);
+    found.entry(version.to_owned()).or_insert_with(ask).clone()
+}
+
+/// The versions of nats-server that the tests run on, the oldest first.
+///
+/// # Panics
+/// When the script does not run.
+pub fn nats_versions() -> Vec<String> {
+    let said = ask_script("nats-server", &["--supported"]).unwrap_or_else(|e| panic!("{e}"));
+    said.split_whitespace().map(str::to_owned).collect()
+}
+
 fn ask(name: &str) -> Result<PathBuf, String> {
+    ask_script(name, &["--path"]).map(PathBuf::from)
+}
+
+/// What a script of ours prints, or says where it fails.
+fn ask_script(name: &str, args: &[&str]) -> Result<String, String> {
     let script = format!("{}/../../scripts/{name}", env!("CARGO_MANIFEST_DIR"));
-    let out = Command::new(&script).arg("--path").output().map_err(|e| format!("{script}: {e}"))?;
+    let out = Command::new(&script).args(args).output().map_err(|e| format!("{script}: {e}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if out.status.success() { Ok(PathBuf::from(text(&out.stdout))) } else { Err(text(&out.stderr)) }
+    if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
 }
 
 /// A program of the system's packages; the error says how to get it.

@@ -28,6 +28,19 @@ pub fn require(server: &str) -> Option<()> {
         "alertmanager" => alertmanager::binaries().err(),
         other => panic!("require() knows nats-server, postgres, prometheus and alertmanager, not {other:?}"),
     };
+    told(server, reason)
+}
+
+/// As [`require`], for one version of nats-server.
+///
+/// # Panics
+/// As [`require`].
+#[must_use = "a test must return when the server is missing"]
+pub fn require_nats(version: &str) -> Option<()> {
+    told(&format!("nats-server {version}"), crate::provided::nats_server_of(version).err())
+}
+
+fn told(server: &str, reason: Option<String>) -> Option<()> {
     let Some(reason) = reason else { return Some(()) };
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("test");
