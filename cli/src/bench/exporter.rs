@@ -197,8 +197,9 @@ impl Exporter {
         let mut command = process::sibling("agentforge-nats-exporter")?;
         command.args(["-varz", "-jsz=all", "-port", "0", "--timeout=60s"]).args(kind.flags).arg(monitor);
         command.env("READY_FILE", &ready).env("LOG_LEVEL", "warn");
-        let child = process::spawn(&mut command, &dir.join("exporter.log"))?;
-        let written = process::until_written(&ready).await?;
+        let log = dir.join("exporter.log");
+        let child = process::spawn(&mut command, &log)?;
+        let written = process::until_written(&ready, "nats-exporter", &log).await?;
         let http = written["nats-exporter"]["http"].as_str();
         let address = http.and_then(|url| url.strip_prefix("http://")).map(str::to_owned);
         let address = address.ok_or_else(|| Failure::new("the ready file names no address"))?;

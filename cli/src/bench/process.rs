@@ -1,12 +1,12 @@
 //! Programs that a benchmark starts: quiet, killed when dropped, and known by the file they write when ready.
 
 use crate::dev::locate;
+use crate::dev::patience::{Patience, ports_file};
 use crate::error::{Failure, Result};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
 
 /// How long anything may take to come up.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -43,16 +43,25 @@ pub fn processor_time(pid: i32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1_000 / TICKS))
 }
 
-/// The JSON of a file, once it is there.
-pub async fn until_written(path: &Path) -> Result<serde_json::Value> {
-    let until = Instant::now() + READY_WITHIN;
-    while Instant::now() < until {
-        if let Some(value) = std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+/// The JSON of a file, once it is there: `part`, which logs to `log`, writes it when it is ready.
+pub async fn until_written(path: &Path, part: &str, log: &Path) -> Result<serde_json::Value> {
+    until(part, log, || std::fs::read(path).ok()).await
+}
+
+/// The ports of a server, once it listens.
+pub async fn ports(child: &Child, folder: &Path, log: &Path) -> Result<serde_json::Value> {
+    let pid = child.id().unwrap_or_default();
+    until("nats-server", log, || std::fs::read(ports_file(folder, pid)?).ok()).await
+}
+
+async fn until(part: &str, log: &Path, read: impl Fn() -> Option<Vec<u8>>) -> Result<serde_json::Value> {
+    let mut patience = Patience::new(part, Some(log), READY_WITHIN);
+    loop {
+        if let Some(value) = read().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(value);
         }
-        sleep(Duration::from_millis(10)).await;
+        patience.wait(Duration::from_millis(10), "").await?;
     }
-    Err(Failure::new(format!("{} was not written within {READY_WITHIN:?}", path.display())))
 }
 
 /// A NATS server with JetStream on free ports, its store in `dir`; its addresses for clients and of its
@@ -62,8 +71,9 @@ pub async fn nats_server(dir: &Path) -> Result<(Child, String, String)> {
     let mut command = Command::new(program);
     command.args(["-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-js", "-sd"]).arg(dir);
     command.arg("--ports_file_dir").arg(dir);
-    let child = spawn(&mut command, &dir.join("nats.log"))?;
-    let ports = until_written(&dir.join(format!("nats-server_{}.ports", child.id().unwrap_or_default()))).await?;
+    let log = dir.join("nats.log");
+    let child = spawn(&mut command, &log)?;
+    let ports = ports(&child, dir, &log).await?;
     let address = |kind: &str| ports[kind][0].as_str().unwrap_or_default().trim_end_matches('/').to_owned();
     Ok((child, address("nats"), address("monitoring")))
 }

@@ -1,6 +1,7 @@
 //! The stack under test: `agentforge dev --processes` as a child, with a data directory of its own.
 
 use super::check::{self, Delivery};
+use crate::dev::patience::{Patience, last_line};
 use crate::error::{Failure, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -9,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
-use tokio::time::Instant;
 
 /// How long the stack may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// When it takes longer it is said: after the stack has said so into its log.
+const SAY_AFTER: Duration = Duration::from_secs(12);
 
 #[derive(Debug, Deserialize)]
 struct Ready {
@@ -96,25 +98,18 @@ impl Stack {
             command.args(["--store", store]);
         }
         let mut child = command.spawn().map_err(|e| Failure::new(format!("cannot start the stack: {e}")))?;
-        let until = Instant::now() + READY_WITHIN;
+        // It says itself which part keeps it waiting: that is the last line of its log.
+        let log = dir.join("stack.log");
+        let mut patience = Patience::new("the stack", Some(&log), READY_WITHIN).say_after(SAY_AFTER);
         let ready = loop {
             if let Ok(text) = std::fs::read_to_string(&ready_file) {
                 break serde_json::from_str::<Ready>(&text)
                     .map_err(|e| Failure::new(format!("the ready file cannot be read: {e}")))?;
             }
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(Failure::new(format!(
-                    "the stack ended ({status}); see {}",
-                    dir.join("stack.log").display()
-                )));
+                return Err(Failure::new(format!("the stack ended ({status}){}", last_line(&log))));
             }
-            if Instant::now() > until {
-                return Err(Failure::new(format!(
-                    "the stack was not ready within {READY_WITHIN:?}; see {}",
-                    dir.join("stack.log").display()
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            patience.wait(Duration::from_millis(20), "").await?;
         };
         let store = setup.store.clone().unwrap_or_else(|| "sqlite://agentforge.db".into());
         Ok(Self { child, ready, dir, store, remove })

@@ -6,7 +6,7 @@
 //! publishes them with acknowledgements to a stream of the same configuration, in the same run.
 
 use super::machine::{self, Machine};
-use super::process::{sibling, spawn, until_written};
+use super::process::{ports, sibling, spawn, until_written};
 use super::report::median;
 use super::stack::fetch;
 use crate::dev::locate;
@@ -429,9 +429,9 @@ async fn start_server(dir: &Path) -> Result<(Child, String)> {
     std::fs::write(&config, text).map_err(|e| Failure::new(format!("cannot write {}: {e}", config.display())))?;
     let mut command = Command::new(program);
     command.arg("-c").arg(&config).arg("--ports_file_dir").arg(&folder);
-    let child = spawn(&mut command, &dir.join("nats.log"))?;
-    let ports = folder.join(format!("nats-server_{}.ports", child.id().unwrap_or_default()));
-    let text = until_written(&ports).await?;
+    let log = dir.join("nats.log");
+    let child = spawn(&mut command, &log)?;
+    let text = ports(&child, &folder, &log).await?;
     let url = text["nats"][0].as_str().ok_or_else(|| Failure::new("the ports file names no address"))?.to_owned();
     Ok((child, url))
 }
@@ -451,8 +451,9 @@ async fn start_daemon(dir: &Path, nats_url: &str, args: &Args) -> Result<(Child,
         .env("METRICS_PORT", "0")
         .env("READY_FILE", &ready)
         .env("LOG_LEVEL", "warn");
-    let child = spawn(&mut command, &dir.join("syncdaemon.log"))?;
-    let text = until_written(&ready).await?;
+    let log = dir.join("syncdaemon.log");
+    let child = spawn(&mut command, &log)?;
+    let text = until_written(&ready, "syncdaemon", &log).await?;
     let http = text["syncdaemon"]["http"].as_str().ok_or_else(|| Failure::new("the ready file names no address"))?;
     Ok((child, http.to_owned()))
 }

@@ -187,8 +187,9 @@ impl SinkProcess {
         let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(exe);
         command.arg("webhook-sink").arg("--ready-file").arg(&ready).args(more);
-        let child = spawn(&mut command, &dir.join(format!("{name}.log")))?;
-        let url = until_written(&ready).await?["url"].as_str().unwrap_or_default().to_owned();
+        let log = dir.join(format!("{name}.log"));
+        let child = spawn(&mut command, &log)?;
+        let url = until_written(&ready, name, &log).await?["url"].as_str().unwrap_or_default().to_owned();
         Ok(Self { _child: child, url })
     }
 
@@ -273,8 +274,9 @@ impl Stage {
             command.env(key, value);
         }
         command.env("BROADCASTER_ENDPOINTS_FILE", &file).env("READY_FILE", &ready);
-        let broadcaster = spawn(&mut command, &dir.join("broadcaster.log"))?;
-        let written = until_written(&ready).await?;
+        let log = dir.join("broadcaster.log");
+        let broadcaster = spawn(&mut command, &log)?;
+        let written = until_written(&ready, "broadcaster", &log).await?;
         let http = written["broadcaster"]["http"].as_str().unwrap_or_default().to_owned();
         let (published, lost) = (AtomicU64::new(0), AtomicU64::new(0));
         let dir = dir.to_owned();

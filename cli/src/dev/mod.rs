@@ -16,6 +16,7 @@ mod keeper;
 pub mod link;
 pub mod locate;
 mod nats;
+pub mod patience;
 mod ports;
 pub mod probe;
 mod processes;
@@ -32,16 +33,18 @@ use crate::{
 use agentforge_runtime::Signals;
 use data_dir::DataDir;
 use in_process::InProcess;
+use patience::Patience;
 use ports::{Ports, Used};
 use processes::Processes;
 use ready::Ready;
 use servers::{Servers, Wanted};
 use settings::{Extra, Settings};
-use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
+use tokio::{sync::Notify, time::Instant};
 
 /// For everything to be ready; a large store takes a while to recover.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -241,7 +244,8 @@ async fn serve(
 ) -> Result {
     let settings = stack.settings.clone();
     let work = async {
-        all_ready(ready).await?;
+        // In this process they have no logs of their own.
+        all_ready(ready, args.processes.then(|| data.path().join("logs")).as_deref()).await?;
         if let Some(path) = &args.ready_file {
             ready.write(path)?;
         }
@@ -285,16 +289,14 @@ async fn failed(services: &mut Services) -> Failure {
     }
 }
 
-async fn all_ready(ready: &Ready) -> Result {
-    let end = Instant::now() + READY_MAX;
+async fn all_ready(ready: &Ready, logs: Option<&Path>) -> Result {
     for (name, service) in &ready.services {
         let Some(base) = service.http.as_deref() else { continue };
+        let log = logs.map(|logs| logs.join(format!("{name}.log")));
+        let mut patience = Patience::new(name, log.as_deref(), READY_MAX);
         while let Err(why) = probe::is_ready(base).await {
-            if Instant::now() >= end {
-                return Err(Failure::new(format!("{name} is not ready after {} s: {why}", READY_MAX.as_secs()))
-                    .hint("its /readyz names what is missing; is the database or NATS away?"));
-            }
-            sleep(LOOK_EVERY).await;
+            let waited = patience.wait(LOOK_EVERY, &why).await;
+            waited.map_err(|e| e.hint("its /readyz names what is missing; is the database or NATS away?"))?;
         }
     }
     Ok(())

@@ -3,14 +3,18 @@
 //! One, or with `--edge` two: a hub, and a site's server that is a leaf node of it. Their accounts and
 //! what crosses the link are those of `k8s/components/edge`, which sites are deployed with.
 
-use super::{child::Spec, keeper::Keeper, locate, ready::NatsReady, settings::HUB_DOMAIN};
+use super::{
+    child::Spec,
+    keeper::Keeper,
+    locate,
+    patience::{Patience, ports_file},
+    ready::NatsReady,
+    settings::HUB_DOMAIN,
+};
 use crate::error::{Failure, Result};
 use serde::Deserialize;
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
-};
+use tokio::sync::Notify;
 
 /// Recovery of a large store takes a while.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -112,16 +116,17 @@ impl Nats {
         forget_ports_files(&folder);
         let config = folder.join("nats-server.conf");
         std::fs::write(&config, configuration(&role, &folder, ports)).map_err(unwritable)?;
+        let log = data.join(format!("logs/{}.log", role.name()));
         let spec = Spec {
             name: role.name(),
             program,
             args: ["-c".into(), config.clone().into(), "--ports_file_dir".into(), folder.clone().into()].into(),
             env: Default::default(),
-            log: data.join(format!("logs/{}.log", role.name())),
+            log: log.clone(),
         };
         let keeper = Keeper::start(spec, STOP_MAX, changed);
         let found = tokio::select! {
-            found = listening(&keeper, &folder) => found,
+            found = listening(&keeper, &folder, &log) => found,
             failure = keeper.failed() => Err(failure),
         };
         let (port, monitor) = match found {
@@ -169,25 +174,23 @@ impl Nats {
 }
 
 /// Waits for the ports file, which the server writes when it listens.
-async fn listening(keeper: &Keeper, folder: &Path) -> Result<(u16, u16)> {
+async fn listening(keeper: &Keeper, folder: &Path, log: &Path) -> Result<(u16, u16)> {
     #[derive(Deserialize)]
     struct PortsFile {
         nats: Vec<String>,
         monitoring: Vec<String>,
     }
     let pid = keeper.up().await?;
-    let file = folder.join(format!("nats-server_{pid}.ports"));
-    let end = Instant::now() + START_MAX;
-    while Instant::now() < end {
-        let seen = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<PortsFile>(&text).ok());
+    let mut patience = Patience::new(keeper.name, Some(log), START_MAX);
+    loop {
+        let seen = ports_file(folder, pid).and_then(|file| std::fs::read(file).ok());
+        let seen = seen.and_then(|text| serde_json::from_slice::<PortsFile>(&text).ok());
         let ports = seen.and_then(|p| Some((port_of(p.nats.first()?)?, port_of(p.monitoring.first()?)?)));
         if let Some(ports) = ports {
             return Ok(ports);
         }
-        sleep(LOOK_EVERY).await;
+        patience.wait(LOOK_EVERY, "it does not listen yet").await?;
     }
-    Err(Failure::new(format!("nats-server does not listen after {} s", START_MAX.as_secs()))
-        .hint("look at its log in the data directory"))
 }
 
 fn port_of(url: &str) -> Option<u16> {

@@ -3,6 +3,7 @@
 use super::{
     child::Spec,
     keeper::Keeper,
+    patience::Patience,
     ready::ServiceReady,
     settings::{BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, Settings, TACTICAL_API, WORKER},
 };
@@ -13,10 +14,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
-};
+use tokio::sync::Notify;
 
 /// For a service to open its listeners.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -65,7 +63,7 @@ impl Processes {
         for (file, keeper) in keepers {
             let listening = match &failure {
                 Some(_) => None,
-                None => match listening(&keeper, &file).await {
+                None => match listening(&keeper, &file, &log_file(&settings.data, keeper.name)).await {
                     Ok(ready) => Some(ready),
                     Err(e) => {
                         failure = Some(e);
@@ -122,17 +120,15 @@ fn ready_file(data: &Path, name: &str) -> PathBuf {
     data.join(format!("run/{name}.json"))
 }
 
+fn log_file(data: &Path, name: &str) -> PathBuf {
+    data.join(format!("logs/{name}.log"))
+}
+
 fn spec(name: &'static str, mut env: BTreeMap<String, String>, data: &Path) -> Result<Spec> {
     let file = ready_file(data, name);
     super::ready::remove(&file);
     env.insert("READY_FILE".to_owned(), file.to_string_lossy().into_owned());
-    Ok(Spec {
-        name,
-        program: beside(&format!("agentforge-{name}"))?,
-        args: Vec::new(),
-        env,
-        log: data.join(format!("logs/{name}.log")),
-    })
+    Ok(Spec { name, program: beside(&format!("agentforge-{name}"))?, args: Vec::new(), env, log: log_file(data, name) })
 }
 
 /// A binary in the folder of this one.
@@ -147,19 +143,17 @@ fn beside(name: &str) -> Result<PathBuf> {
     }
 }
 
-async fn listening(keeper: &Keeper, file: &Path) -> Result<ServiceReady> {
-    let end = Instant::now() + START_MAX;
+async fn listening(keeper: &Keeper, file: &Path, log: &Path) -> Result<ServiceReady> {
     let look = async {
-        while Instant::now() < end {
+        let mut patience = Patience::new(keeper.name, Some(log), START_MAX);
+        loop {
             let seen = std::fs::read(file).ok();
             let services = seen.and_then(|text| serde_json::from_slice::<BTreeMap<String, ServiceReady>>(&text).ok());
             if let Some(ready) = services.and_then(|mut s| s.remove(keeper.name)) {
                 return Ok(ready);
             }
-            sleep(LOOK_EVERY).await;
+            patience.wait(LOOK_EVERY, "it does not listen yet").await?;
         }
-        Err(Failure::new(format!("{} does not listen after {} s", keeper.name, START_MAX.as_secs()))
-            .hint("look at its log in the data directory"))
     };
     tokio::select! {
         ready = look => ready,

@@ -157,3 +157,37 @@ async fn a_server_that_is_none_is_refused_with_a_hint() {
     let log = dev.full_log();
     assert!(log.contains("AGENTFORGE_NATS_SERVER=/bin/true") && log.contains("hint:"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_another_name_is_used_and_one_that_does_nothing_is_named_with_its_log() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(()) = require("nats-server") else { return };
+    let home = tempdir();
+    let other = home.path().join("nats-server-9.9.9");
+    std::os::unix::fs::symlink(agentforge_harness::program("nats-server").unwrap(), &other).unwrap();
+    let named = [("AGENTFORGE_NATS_SERVER", other.to_str().unwrap())];
+    let mut dev = Dev::start_with(&home, &["--no-demo"], &named).await;
+    assert_eq!(dev.run(["job", "submit", "echo", "--wait"]).ok()["state"], "succeeded");
+    assert_eq!(dev.process.sigterm(SOON).await, 0, "{}", dev.process.full_log());
+
+    // It tells a version, then says something and never listens.
+    let idle = home.path().join("idle-server");
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'nats-server: v2.15.1' && exit\necho waiting for the moon\nexec sleep 600\n";
+    std::fs::write(&idle, script).unwrap();
+    std::fs::set_permissions(&idle, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let data = home.path().join("idle").to_string_lossy().into_owned();
+    let began = std::time::Instant::now();
+    let idle = Proc::builder(BINARY)
+        .args(["dev", "--no-demo", "--port-base", "0", "--data-dir", &data])
+        .env("AGENTFORGE_NATS_SERVER", idle.to_string_lossy())
+        .start();
+    eventually(SOON, "the part is named with the last line of its log", || {
+        let log = idle.full_log();
+        async move {
+            let told = log.contains("nats-server is not ready after 10 s") && log.contains("waiting for the moon");
+            if told { Ok(()) } else { Err(log) }
+        }
+    })
+    .await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+}

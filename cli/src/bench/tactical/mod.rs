@@ -144,8 +144,9 @@ impl Bench {
         let mut command = process::sibling("agentforge-tactical-api")?;
         command.env("READY_FILE", &ready).env("NATS_URL", &self.url).env("ENV", "dev").env("LOG_LEVEL", "warn");
         command.env("HTTP_PORT", "0").env("METRICS_PORT", "0").env("TACTICAL_STREAM_MAX_CLIENTS", "100000");
-        let child = process::spawn(&mut command, &self.dir.join("tactical.log"))?;
-        let written = process::until_written(&ready).await?;
+        let log = self.dir.join("tactical.log");
+        let child = process::spawn(&mut command, &log)?;
+        let written = process::until_written(&ready, "tactical-api", &log).await?;
         let http = written["tactical-api"]["http"].as_str().unwrap_or_default();
         let api = Api { child, address: http.trim_start_matches("http://").to_owned() };
         let end = Instant::now() + Duration::from_secs(60);
@@ -246,9 +247,10 @@ impl Bench {
         if channel == "ws" {
             command.arg("--ws");
         }
-        let child = process::spawn(&mut command, &self.dir.join("load.log"))?;
-        process::until_written(&ready).await?;
-        Ok(Load { _child: child, report })
+        let log = self.dir.join("load.log");
+        let child = process::spawn(&mut command, &log)?;
+        process::until_written(&ready, "the load client", &log).await?;
+        Ok(Load { _child: child, report, log })
     }
 
     async fn floor(&self, channel: &str, frame: &Path, clients: usize, rate: u32, events: u64) -> Result<Side> {
@@ -261,13 +263,13 @@ impl Bench {
         command.args(["--events", &events.to_string()]).arg("--listening").arg(path("floor-listening.json"));
         command.arg("--begin").arg(path("floor-begin")).arg("--report").arg(path("floor-report.json"));
         let _child = process::spawn(&mut command, &path("floor.log"))?;
-        let address = process::until_written(&path("floor-listening.json")).await?;
+        let address = process::until_written(&path("floor-listening.json"), "the floor", &path("floor.log")).await?;
         let within = events / u64::from(rate) + TAIL.as_secs();
         let address = address.as_str().unwrap_or_default().to_owned();
         let load = self.load(&address, channel, clients, events, within).await?;
         std::fs::write(path("floor-begin"), "").map_err(anyhow::Error::from)?;
         let load = load.finish().await?;
-        let cpu = process::until_written(&path("floor-report.json")).await?;
+        let cpu = process::until_written(&path("floor-report.json"), "the floor's report", &path("floor.log")).await?;
         Ok(Side::of(&load, Duration::from_secs_f64(cpu.as_f64().unwrap_or_default())))
     }
 
@@ -298,11 +300,12 @@ impl Bench {
 struct Load {
     _child: Child,
     report: PathBuf,
+    log: PathBuf,
 }
 
 impl Load {
     async fn finish(self) -> Result<load::Report> {
-        let report = process::until_written(&self.report).await?;
+        let report = process::until_written(&self.report, "the load client's report", &self.log).await?;
         serde_json::from_value(report).map_err(|e| Failure::new(format!("the load client's report: {e}")))
     }
 }
