@@ -74,6 +74,7 @@ impl Check {
 pub async fn run(args: Args, context: &Context) -> Result {
     let mut checks =
         vec![Check::new("orchestrator is ready", probe::is_ready(&args.http).await.map(|()| args.http.clone()))];
+    checks.push(Check::new("NATS will do", nats(&args.http).await));
     let job = echo(context, args.wait).await;
     let mission = job.as_ref().map(|job| job.mission.clone()).unwrap_or_default();
     checks.push(Check::new("a job runs", job.map(|job| job.id)));
@@ -102,6 +103,15 @@ pub async fn run(args: Args, context: &Context) -> Result {
         }
     }
     if ok { Ok(()) } else { Err(Failure::quiet(FAILED)) }
+}
+
+/// What the orchestrator says of its NATS: that it is too old fails, that it is newer than what was tried is told.
+async fn nats(http: &str) -> Result<String, String> {
+    let body = probe::page(http, "/readyz").await?;
+    let body: serde_json::Value = serde_json::from_str(&body).map_err(|e| format!("/readyz is no JSON: {e}"))?;
+    let nats = &body["checks"]["nats"];
+    let words = nats["detail"].as_str().unwrap_or("nothing is said of it").to_owned();
+    if nats["ok"] == true { Ok(words) } else { Err(words) }
 }
 
 /// A job from the submission to its result.

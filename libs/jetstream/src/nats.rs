@@ -10,6 +10,7 @@ use crate::{
     metrics::NATS_CONNECTED,
     missing::Missing,
     replies::{self, NoReply, Replies},
+    server_version::{OLDEST, Support},
     trouble::{Trouble, trouble},
 };
 use agentforge_config::{ExposeSecret, without_credentials};
@@ -29,7 +30,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// First ceiling of the reconnect backoff.
 const RECONNECT_BASE: Duration = Duration::from_millis(100);
@@ -181,6 +182,17 @@ impl Nats {
     /// What somebody wanted to use on the server and did not find.
     pub fn missing(&self) -> &Missing {
         &self.inner.missing
+    }
+    /// Whether the server that is connected, or was last, will do.
+    pub fn support(&self) -> Support {
+        Support::of(&self.inner.client.server_info().version)
+    }
+    /// What readiness tells of the connection: whether it can be used, and in words.
+    pub fn told(&self) -> (bool, String) {
+        match self.trouble() {
+            None => (self.support().is_usable(), self.support().to_string()),
+            Some(trouble) => (false, trouble.reason),
+        }
     }
     /// The largest message the server takes, headers and payload together, in bytes.
     pub fn max_payload(&self) -> usize {
@@ -435,13 +447,30 @@ fn process_gauge(all: i64, up: i64) {
     NATS_CONNECTED.set(&[], if counts.0 > 0 && counts.0 == counts.1 { 1.0 } else { 0.0 });
 }
 
+/// Says once of each server that it is outside of what was tried.
+fn tell_version(client: &Client, last: &mut String) {
+    let version = client.server_info().version;
+    if version == *last {
+        return;
+    }
+    match Support::of(&version) {
+        Support::Tried => info!(version, "NATS server"),
+        Support::Newer(_) => warn!(version, "the NATS server is newer than those that were tried"),
+        Support::TooOld(_) => error!(version, "the NATS server is too old: {OLDEST} or newer is needed"),
+    }
+    *last = version;
+}
+
 /// Corrects what dropped events left wrong; ends with the connection.
 async fn recheck(client: Client, shared: Arc<Shared>) {
     let mut tick = interval(RECHECK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut differed = false;
+    let (mut differed, mut version) = (false, String::new());
     loop {
         tick.tick().await;
+        if shared.link.borrow().connected {
+            tell_version(&client, &mut version);
+        }
         let link = *shared.link.borrow();
         let connected = client.connection_state() == State::Connected && !link.closed;
         // Twice in a row: once may be an event on its way.

@@ -54,7 +54,10 @@ pub async fn health_loop(
             told = problem;
         }
         match nats.trouble() {
-            None => link.set(true, "connected"),
+            None => {
+                let (usable, words) = nats.told();
+                link.set(usable, words);
+            }
             Some(trouble) => link.set(false, format!("{}; accepted jobs wait in the database", trouble.reason)),
         }
         if nats.is_connected() {

@@ -23,7 +23,7 @@ use crate::{
 };
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::{
-    HubConfig, HubLink, Nats, NatsConfig,
+    HubConfig, HubLink, Nats, NatsConfig, Support,
     topology::{EvidenceConfig, ensure_evidence},
 };
 use agentforge_metrics::Metric;
@@ -340,7 +340,11 @@ async fn tell_link(
     loop {
         let is_up = *up.borrow_and_update();
         parts.progress.link_up.store(is_up, Relaxed);
-        gate.set(is_up, if is_up { "the hub answers" } else { "the hub does not answer" });
+        match (is_up, parts.nats.support()) {
+            (false, _) => gate.set(false, "the hub does not answer"),
+            (true, Support::Tried) => gate.set(true, "the hub answers"),
+            (true, other) => gate.set(other.is_usable(), format!("the hub answers; {other}")),
+        }
         // A daemon that starts has not lost anything: only what was there can be missed.
         let event = match (was, is_up) {
             (_, true) if was != Some(true) => Some(Event::Connected),

@@ -45,6 +45,8 @@ const EVIDENCE_AGAIN: Duration = Duration::from_secs(5);
 const FOLLOW_AGAIN: Duration = Duration::from_millis(250);
 /// What of the grace is left to clients for reading their last words.
 const FAREWELL: Duration = Duration::from_secs(6);
+/// Between two looks at which server it is: another one may answer after a short break.
+const LOOK_AT_SERVER: Duration = Duration::from_secs(5);
 /// Closing the connection to NATS.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
@@ -180,14 +182,16 @@ fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, stop: &C
     let (gate, missing) = (runtime.readiness().gate("stream", true), Arc::new(Notify::new()));
     gate.set(false, "not followed yet");
     let connection = runtime.readiness().gate("nats", true);
-    let (connected, until) = (nats.connected(), stop.clone());
+    let (connection_of, connected, until) = (nats.clone(), nats.connected(), stop.clone());
     supervisor.spawn("connection", OnEnd::Stop, async move {
         let mut connected = connected;
         loop {
-            let is_up = *connected.borrow_and_update();
-            connection.set(is_up, if is_up { "connected" } else { "not connected" });
+            connected.borrow_and_update();
+            let (usable, words) = connection_of.told();
+            connection.set(usable, words);
             tokio::select! {
                 changed = connected.changed() => if changed.is_err() { break },
+                () = sleep(LOOK_AT_SERVER) => {}
                 () = until.cancelled() => break,
             }
         }

@@ -159,16 +159,17 @@ async fn ack_wait(worker: &Worker, lane: usize) -> Result<Duration, String> {
     consumer.map(|consumer| consumer.cached_info().config.ack_wait).map_err(|e| e.to_string())
 }
 
+/// Between two looks at which server it is: another one may answer after a short break.
+const LOOK_AT_SERVER: Duration = Duration::from_secs(5);
+
 /// Keeps the gate of the connection, and says why there is none.
 pub(crate) async fn watch_connection(nats: Nats, gate: Gate, worker: Arc<Worker>) -> Result<(), anyhow::Error> {
     let mut connected = nats.connected();
     loop {
         connected.borrow_and_update();
         let trouble = nats.trouble();
-        match &trouble {
-            None => gate.set(true, "connected"),
-            Some(trouble) => gate.set(false, trouble.reason.clone()),
-        }
+        let (usable, words) = nats.told();
+        gate.set(usable, words);
         tokio::select! {
             changed = connected.changed() => if changed.is_err() {
                 worker.draining.cancelled().await;
@@ -176,6 +177,7 @@ pub(crate) async fn watch_connection(nats: Nats, gate: Gate, worker: Arc<Worker>
             },
             // The reason may change while the connection does not.
             () = sleep(TICK), if trouble.is_some() => {}
+            () = sleep(LOOK_AT_SERVER) => {}
             () = worker.draining.cancelled() => return Ok(()),
         }
     }

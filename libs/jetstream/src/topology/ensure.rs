@@ -100,6 +100,11 @@ impl Error {
     fn is_silence(&self) -> bool {
         matches!(self, Self::Api { source: ApiError::Unavailable(_), .. })
     }
+
+    /// Whether the server refused with this code.
+    pub fn is_refused_with(&self, code: ErrorCode) -> bool {
+        matches!(self, Self::Api { source, .. } if source.is(code))
+    }
 }
 
 /// What was done.

@@ -6,6 +6,7 @@ mod hub;
 mod publishing;
 mod pulling;
 mod pulling_faults;
+mod servers;
 mod topology;
 
 use agentforge_harness::{NatsOptions, NatsServer, eventually, require};
