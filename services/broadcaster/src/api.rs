@@ -61,7 +61,9 @@ pub fn router(fleet: &Fleet) -> Router {
         None if config.common.is_dev() && is_loopback(config.common.bind_addr) => Guard::Open,
         None => Guard::Closed,
     };
-    let dead_letters = DeadLetters::new(fleet.context().nats.clone(), &config.common.env);
+    let context = fleet.context();
+    let (clock, room) = (context.clock.clone(), context.room.clone());
+    let dead_letters = DeadLetters::new(context.nats.clone(), &config.common.env, clock, room);
     let api = Api { fleet: fleet.clone(), dead_letters, guard: Arc::new(guard) };
     Router::new()
         .route("/v1/endpoints", get(list).post(endpoints::create))

@@ -120,8 +120,8 @@ const BROADCASTER_RETRIES_MAX_BYTES: Setting = Setting::new(
     "BROADCASTER_RETRIES_MAX_BYTES",
     Some("1GiB"),
     "size 1MiB-1PiB",
-    "Size of the stream of retries. When seven eighths are full, endpoints that fail are read no further; the rest \
-     is for what becomes due.",
+    "What the stream of retries may hold. When it does, endpoints that fail are read no further; nothing is \
+     discarded.",
 );
 const BROADCASTER_RETRIES_MAX_AGE: Setting = Setting::new(
     "BROADCASTER_RETRIES_MAX_AGE",
@@ -194,7 +194,7 @@ const TOKEN_CHARS: std::ops::RangeInclusive<usize> = 16..=512;
 /// Sizes and ages of our streams.
 #[derive(Debug, Clone, Copy)]
 pub struct Keeping {
-    /// Of retries, bytes.
+    /// What retries may take, bytes.
     pub retries_max_bytes: u64,
     /// Of retries.
     pub retries_max_age: Duration,

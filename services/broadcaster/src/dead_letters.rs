@@ -4,14 +4,18 @@
 //! `webhook-id`; then it is deleted. Killed in between, it is sent again twice under one id.
 
 use crate::{
+    clock::ServerClock,
     names::{self, STREAM_DLQ},
     pace::Pace,
     record::{DeadLetter, Record},
+    room::Room,
+    sweep::{self, NoRoom},
     walk::{self, Stored},
 };
 use agentforge_jetstream::{Nats, publish};
 use agentforge_message_id::MsgId;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 /// Letters in one answer, and sent again in one request, at most.
@@ -81,12 +85,14 @@ pub enum Error {
 pub struct DeadLetters {
     nats: Nats,
     env: String,
+    clock: Arc<ServerClock>,
+    room: Arc<Room>,
 }
 
 impl DeadLetters {
-    /// Of an environment.
-    pub fn new(nats: Nats, env: &str) -> Self {
-        Self { nats, env: env.to_owned() }
+    /// Of an environment. What is sent again needs room among the retries.
+    pub fn new(nats: Nats, env: &str, clock: Arc<ServerClock>, room: Arc<Room>) -> Self {
+        Self { nats, env: env.to_owned(), clock, room }
     }
 
     /// Letters after place `after`, the oldest first.
@@ -171,6 +177,14 @@ impl DeadLetters {
         let record = Record { attempts: 0, origin: format!("{STREAM_DLQ}-{}", stored.seq), ..record };
         let id = MsgId::webhook("again", &self.env, endpoint, &record.origin, 0);
         let due = names::due(&self.env, endpoint);
+        let place = sweep::room_for(&self.nats, &self.clock, &self.room, stored.payload.len()).await;
+        let _place = place.map_err(|none| publish::Error::Full {
+            subject: due.clone(),
+            reason: match none {
+                NoRoom::Now(reason) => reason,
+                NoRoom::Never => format!("it is larger than all retries may be, {} bytes", self.room.limit()),
+            },
+        })?;
         publish::publish(&self.nats, due, id, record.headers(), stored.payload.clone()).await.map(|_| true)
     }
 

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -38,6 +38,8 @@ pub struct Context {
     pub room: Arc<Room>,
     /// Set once streams and bucket are there.
     pub ready: watch::Receiver<Option<Made>>,
+    /// Somebody missed a stream, a consumer or the bucket: they are looked at now.
+    pub doubt: Arc<Notify>,
 }
 
 /// What is declared, and what is at work for it.

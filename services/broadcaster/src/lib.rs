@@ -13,6 +13,7 @@ mod cards;
 mod circuit;
 mod clock;
 mod config;
+mod consumers;
 mod dead_letters;
 mod delivery_log;
 mod endpoint_file;

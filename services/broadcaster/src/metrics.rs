@@ -117,6 +117,15 @@ pub const PARKED: Metric = Metric::gauge(
     &[],
     "Messages in the stream of retries, parked and due, of all endpoints.",
 );
+/// What waits, bytes.
+pub const STORED_BYTES: Metric = Metric::gauge(
+    "broadcaster_retries_stored_bytes",
+    &[],
+    "Bytes in the stream of retries, which hold BROADCASTER_RETRIES_MAX_BYTES at most.",
+);
+/// What may wait, bytes.
+pub const MAX_BYTES: Metric =
+    Metric::gauge("broadcaster_retries_max_bytes", &[], "BROADCASTER_RETRIES_MAX_BYTES, as it is set.");
 /// Given up.
 pub const DEAD: Metric =
     Metric::counter("broadcaster_dead_letters_total", &["endpoint", "reason"], "Messages that became dead letters.")
@@ -176,6 +185,8 @@ pub const METRICS: &[Metric] = &[
     CIRCUIT,
     PENDING,
     PARKED,
+    STORED_BYTES,
+    MAX_BYTES,
     DEAD,
     INFLIGHT,
     LAG_SECONDS,

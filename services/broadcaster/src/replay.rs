@@ -10,6 +10,7 @@ use crate::{
     names,
     record::Record,
     room::Room,
+    sweep,
     topology::{self, Sources},
     walk::{self, Stored},
 };
@@ -204,9 +205,8 @@ async fn send_again(
     stored: &Stored,
     done: &mut Replayed,
 ) -> Result<(), Error> {
-    if !room.take(stored.payload.len()) {
-        return Err(Error::Full { done: done.replayed });
-    }
+    let place = sweep::room_for(&context.nats, &context.clock, room, stored.payload.len()).await;
+    let _place = place.map_err(|_| Error::Full { done: done.replayed })?;
     let env = &context.config.common.env;
     // Another way of the same event: its attempts are counted anew.
     let record = Record { origin: format!("replay-{}-{}", done.run, record.origin), ..record };

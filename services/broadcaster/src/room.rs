@@ -1,39 +1,126 @@
-//! How much of the stream of retries may be filled with what waits. Values only.
+//! How much of the stream of retries may be filled. Values only: who looks, and when, is decided elsewhere.
 //!
-//! A parked retry needs room to become due: the server stores it anew before it removes the old one. A stream
-//! that is full of parked retries would stand still for ever, so a part is kept free for that.
+//! The stream itself has no limit: one that takes schedules may not refuse what is new, and discarding what is
+//! old would lose events. So the limit is kept here, before each store. Replicas know of each other through the
+//! stream alone; so of the room that a look found, each uses a quarter at most before it looks again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
 
-/// Of so many parts of the stream one is kept free.
-const PARTS: u64 = 8;
 /// What a record takes beside its event, about: headers, subject, and the store's own.
-const RECORD_BYTES: usize = 800;
+pub const RECORD_BYTES: usize = 800;
+/// Of the room that a look found, one of so many parts is used before the next look.
+const SHARES: u64 = 4;
+/// A stream that was found full is not looked at again before this.
+const FRESH: Duration = Duration::from_millis(100);
 
-/// Room for retries. What others wrote since the last look is not known; the part that is kept free is for
-/// that, too.
+/// Room for retries, and looks at them one at a time.
 #[derive(Debug)]
 pub struct Room {
     limit: u64,
-    used: AtomicU64,
+    seen: Mutex<Seen>,
+    /// Held by whoever looks.
+    pub looking: tokio::sync::Mutex<()>,
+}
+
+/// What is known: the last look, and what was stored since, in bytes. The sums only grow.
+#[derive(Debug, Default)]
+struct Seen {
+    last: Option<Look>,
+    /// Given out.
+    taken: u64,
+    /// Of that, what was stored or given up.
+    settled: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    /// In the stream.
+    bytes: u64,
+    at: Instant,
+    /// The sums: what was settled before it began is in `bytes`.
+    settled_before: u64,
+    taken_after: u64,
+}
+
+/// Where the sums stood when a look began.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark(u64);
+
+/// What comes of asking for room.
+#[derive(Debug)]
+pub enum Answer<'a> {
+    /// Taken; it is known to be stored when this is dropped.
+    Taken(Place<'a>),
+    /// What is known is too old: look at the stream, and ask again.
+    Look,
+    /// There is none now.
+    Full,
+    /// There will never be: it alone is larger than the limit.
+    Never,
+}
+
+/// Room for one record on its way into the stream.
+#[derive(Debug)]
+pub struct Place<'a> {
+    room: &'a Room,
+    bytes: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.room.lock().settled += self.bytes;
+    }
 }
 
 impl Room {
-    /// Of a stream that takes so many bytes.
-    pub fn new(stream_bytes: u64) -> Self {
-        Self { limit: stream_bytes - stream_bytes / PARTS, used: AtomicU64::new(0) }
+    /// Of a stream that may hold so many bytes.
+    pub fn new(limit: u64) -> Self {
+        Self { limit, seen: Mutex::default(), looking: tokio::sync::Mutex::default() }
     }
 
-    /// So much is in the stream now.
-    pub fn measured(&self, bytes: u64) {
-        self.used.store(bytes, Ordering::Relaxed);
+    /// The bytes that the stream may hold.
+    pub fn limit(&self) -> u64 {
+        self.limit
     }
 
-    /// Whether an event of so many bytes may be put into it; if so, it counts.
-    pub fn take(&self, event_bytes: usize) -> bool {
+    /// A look begins.
+    pub fn begin_look(&self) -> Mark {
+        Mark(self.lock().settled)
+    }
+
+    /// It found so many bytes.
+    pub fn end_look(&self, began: Mark, bytes: u64, now: Instant) {
+        let mut seen = self.lock();
+        seen.last = Some(Look { bytes, at: now, settled_before: began.0, taken_after: seen.taken });
+    }
+
+    /// Room for an event of so many bytes and its record.
+    pub fn take(&self, event_bytes: usize, now: Instant) -> Answer<'_> {
         let bytes = (event_bytes + RECORD_BYTES) as u64;
-        let take = |used: u64| (used + bytes <= self.limit).then_some(used + bytes);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        if bytes > self.limit {
+            return Answer::Never;
+        }
+        let mut seen = self.lock();
+        let Some(look) = seen.last else { return Answer::Look };
+        let free = |taken: u64| self.limit.saturating_sub(look.bytes + (taken - look.settled_before));
+        if bytes > free(seen.taken) {
+            return if now.duration_since(look.at) < FRESH { Answer::Full } else { Answer::Look };
+        }
+        let since = seen.taken - look.taken_after;
+        // One that is larger than the share goes right after a look, else it would wait for ever.
+        if since > 0 && since + bytes > free(look.taken_after) / SHARES {
+            return Answer::Look;
+        }
+        seen.taken += bytes;
+        Answer::Taken(Place { room: self, bytes })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -41,16 +128,68 @@ impl Room {
 mod tests {
     use super::*;
 
+    /// The stream, and what a replica does that stores as much as it may.
+    fn fill(room: &Room, stored: &mut u64, event: usize, now: Instant) -> Option<u64> {
+        let mut looks = 0;
+        loop {
+            match room.take(event, now) {
+                Answer::Taken(_) => *stored += (event + RECORD_BYTES) as u64,
+                Answer::Look => {
+                    looks += 1;
+                    room.end_look(room.begin_look(), *stored, now);
+                }
+                Answer::Full => return Some(looks),
+                Answer::Never => return None,
+            }
+        }
+    }
+
     #[test]
-    fn an_eighth_is_kept_free_until_a_look_finds_room() {
-        let room = Room::new(80_000);
-        let taken = (0..1000).filter(|_| room.take(200)).count();
-        assert_eq!(taken, 70, "of 80, a thousand bytes each");
-        room.measured(69_500);
-        assert!(!room.take(200) && !room.take(0));
-        room.measured(1000);
-        assert!(room.take(200));
-        room.measured(u64::from(u32::MAX));
-        assert!(!room.take(0));
+    fn the_limit_is_reached_and_not_passed_and_few_looks_are_needed() {
+        let (room, now, mut stored) = (Room::new(10_000_000), Instant::now(), 0);
+        let looks = fill(&room, &mut stored, 200, now).unwrap();
+        assert_eq!(stored, 10_000_000, "of a thousand bytes each");
+        assert!(looks < 60, "{looks} looks");
+        assert!(matches!(room.take(200, now), Answer::Full));
+        assert!(matches!(room.take(200, now + FRESH), Answer::Look), "somebody may have made room");
+    }
+
+    #[test]
+    fn replicas_that_do_not_know_of_each_other_keep_the_limit_together() {
+        let (rooms, now, mut stored) = ([0; 3].map(|_| Room::new(1_000_000)), Instant::now(), 0);
+        // All look at the same moment, then each stores what it may.
+        for _ in 0..200 {
+            rooms.iter().for_each(|room| room.end_look(room.begin_look(), stored, now));
+            for room in &rooms {
+                while let Answer::Taken(_) = room.take(200, now) {
+                    stored += 1000;
+                }
+            }
+        }
+        assert!((990_000..=1_002_000).contains(&stored), "{stored}: one record of each may be too many");
+    }
+
+    #[test]
+    fn what_is_on_its_way_during_a_look_counts() {
+        let (room, now) = (Room::new(8000), Instant::now());
+        room.end_look(room.begin_look(), 0, now);
+        let Answer::Taken(on_its_way) = room.take(3200, now) else { panic!("a half is free") };
+        let began = room.begin_look();
+        drop(on_its_way);
+        room.end_look(began, 0, now);
+        assert!(matches!(room.take(3201, now), Answer::Full), "the look may not have seen it");
+        room.end_look(room.begin_look(), 4000, now);
+        assert!(matches!(room.take(3200, now), Answer::Taken(_)), "now it has");
+    }
+
+    #[test]
+    fn what_is_larger_than_a_share_goes_after_a_look_and_what_is_larger_than_all_never() {
+        let (room, now) = (Room::new(10_000), Instant::now());
+        assert!(matches!(room.take(0, now), Answer::Look), "nothing is known");
+        room.end_look(room.begin_look(), 0, now);
+        assert!(matches!(room.take(9200, now), Answer::Taken(_)));
+        assert!(matches!(room.take(9201, now), Answer::Never));
+        room.end_look(room.begin_look(), u64::from(u32::MAX), now);
+        assert!(matches!(room.take(0, now), Answer::Full), "somebody stored more than the limit");
     }
 }

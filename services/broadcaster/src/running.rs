@@ -5,6 +5,7 @@
 
 use crate::{
     circuit::Phase,
+    consumers::{self, Floors, Waiting},
     endpoint_file::Endpoint,
     fleet::Context,
     gate::Gate,
@@ -15,7 +16,7 @@ use crate::{
     record::Places,
     source::{Feed, Source},
     store::Store,
-    topology::{self, Sources, Waiting},
+    topology::{self, Sources},
 };
 use agentforge_jetstream::{PullOptions, Puller};
 use futures_util::FutureExt;
@@ -74,6 +75,7 @@ pub struct Running {
     stage: StdMutex<Stage>,
     pending: AtomicU64,
     known_since: SystemTime,
+    floors: Floors,
 }
 
 /// Why an engine ended.
@@ -96,7 +98,9 @@ impl Running {
             places: Places::new(&config.common.env, &endpoint),
             clock: context.clock.clone(),
             room: context.room.clone(),
+            dlq_max_bytes: config.keeping.dlq_max_bytes,
             made: context.ready.clone(),
+            doubt: context.doubt.clone(),
             leaving: context.leaving.clone(),
         };
         let parts = Parts {
@@ -116,6 +120,7 @@ impl Running {
             stage: StdMutex::new(Stage::Waiting("starting".to_owned())),
             pending: AtomicU64::new(0),
             known_since: SystemTime::now(),
+            floors: Floors::default(),
         }
     }
 
@@ -174,6 +179,7 @@ impl Running {
                 }
                 Err(why) => {
                     self.set_stage(Stage::Waiting(why));
+                    context.doubt.notify_one();
                     self.rest(AGAIN).await;
                 }
             }
@@ -222,8 +228,8 @@ impl Running {
         let js = context.nats.jetstream();
         let sources = topology::sources(js, &self.endpoint).await.map_err(|e| chain(&e))?;
         let env = &context.config.common.env;
-        let ack_wait = self.ack_wait(sources.streams.len() + 1);
-        let made = topology::consumers(js, env, &self.endpoint, &sources, ack_wait, self.known_since).await;
+        let (ack_wait, since) = (self.ack_wait(sources.streams.len() + 1), self.known_since);
+        let made = consumers::consumers(js, env, &self.endpoint, &sources, ack_wait, since, &self.floors).await;
         made.map_err(|e| chain(&e))?;
         Ok(sources)
     }
@@ -339,6 +345,9 @@ impl Running {
         }
         self.desk.gate.set_paused(state.paused.is_some());
         let counted = self.count_waiting(context, durable, sources).await;
+        if counted.is_none() {
+            context.doubt.notify_one();
+        }
         // A server that lost its streams has no consumer either.
         if (everything || counted.is_none()) && self.consumers(context).await.ok()? != *sources {
             return Some(Over::Moved);
@@ -361,7 +370,7 @@ impl Running {
         let js = context.nats.jetstream();
         let mut waiting = Vec::new();
         for stream in sources.streams.iter().map(|(name, _)| name.as_str()).chain([STREAM_RETRIES]) {
-            waiting.push((stream, topology::waiting(js, stream, durable).await.ok()?));
+            waiting.push((stream, consumers::waiting(js, stream, durable, &self.floors).await.ok()?));
         }
         Some(waiting)
     }

@@ -40,9 +40,10 @@ use tracing::{info, warn};
 const LEAVE_MARGIN: Duration = Duration::from_secs(3);
 /// For emptying the connection, however late it is.
 const CLOSE_MIN: Duration = Duration::from_secs(1);
-/// Before another try to make streams, and between looks whether they are still there.
+/// Before another try to make streams, and between looks whether they are still there: somebody may delete one under
+/// us, and what is published meanwhile is kept nowhere.
 const MAKE_AGAIN: Duration = Duration::from_secs(1);
-const MAKE_EVERY: Duration = Duration::from_secs(60);
+const MAKE_EVERY: Duration = Duration::from_secs(5);
 /// Between looks at how much is in the stream of retries.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
@@ -111,6 +112,7 @@ impl Service for Broadcaster {
             stop: runtime.stopping(),
             leaving: CancellationToken::new(),
             ready,
+            doubt: Arc::default(),
             config,
         };
         let endpoints = Endpoints { http, grpc: None, metrics };
@@ -133,6 +135,7 @@ impl Service for Broadcaster {
         };
         supervisor.spawn("http", OnEnd::Stop, http);
         metrics::STORE_HELD.shift(&[], 0.0);
+        metrics::MAX_BYTES.set(&[], fleet.context().room.limit() as f64);
         let gates = (readiness.gate("nats", true), readiness.gate("streams", true));
         supervisor.spawn("streams", OnEnd::Stop, make_streams(fleet.clone(), made, gates.1, stop.clone()));
         supervisor.spawn("connection", OnEnd::Stop, watch_connection(fleet.clone(), gates.0, stop.clone()));
@@ -180,7 +183,8 @@ async fn drain(runtime: &Runtime, fleet: &Fleet) -> Result<(), Error> {
     }
 }
 
-/// Makes streams and bucket as soon as NATS is there, and again when it lost them.
+/// Makes streams and bucket as soon as NATS is there, and again when they went: looks for them, and at once when
+/// somebody misses one.
 async fn make_streams(
     fleet: Fleet,
     made: watch::Sender<Option<Made>>,
@@ -190,13 +194,26 @@ async fn make_streams(
     let context = fleet.context();
     let mut connected = context.nats.connected();
     loop {
+        let looked = Instant::now();
         let pause = match context.nats.is_connected() {
             false => MAKE_EVERY,
             true => match topology::make(&context.nats, &context.config).await {
-                Ok(now) => {
+                Ok((now, created)) => {
+                    let was_made = made.borrow().is_some();
                     made.send_if_modified(|was| was.replace(now) != Some(now));
-                    gate.set(true, "made");
-                    MAKE_EVERY
+                    match was_made && !created.is_empty() {
+                        true => {
+                            // Whoever reads or stores finds it in a moment; the next look tells that it stayed.
+                            let created = created.join(", ");
+                            warn!(created, "was gone, and is made again");
+                            gate.set(false, format!("was gone, and is made again: {created}"));
+                            MAKE_AGAIN
+                        }
+                        false => {
+                            gate.set(true, "made");
+                            MAKE_EVERY
+                        }
+                    }
                 }
                 Err(error) => {
                     warn!(error = %chain(&error), "streams are not as they must be");
@@ -211,6 +228,8 @@ async fn make_streams(
                 stop.cancelled().await;
                 return Ok(());
             },
+            // Whoever misses something tells it again and again; one look a second is enough.
+            () = context.doubt.notified() => sleep_until(looked + MAKE_AGAIN).await,
             () = sleep(pause) => {}
         }
     }
@@ -221,12 +240,15 @@ async fn watch_connection(fleet: Fleet, gate: Gate, stop: CancellationToken) -> 
     loop {
         let is_connected = *connected.borrow_and_update();
         NATS_CONNECTED.set(&[], if is_connected { 1.0 } else { 0.0 });
-        gate.set(is_connected, if is_connected { "connected" } else { "not connected" });
+        let (usable, words) = fleet.context().nats.told();
+        gate.set(usable, words);
         tokio::select! {
             changed = connected.changed() => if changed.is_err() {
                 stop.cancelled().await;
                 return Ok(());
             },
+            // The server may be another one after a short break.
+            () = sleep(MAKE_EVERY) => {}
             () = stop.cancelled() => return Ok(()),
         }
     }
@@ -244,9 +266,7 @@ async fn look_after_retries(fleet: Fleet, stop: CancellationToken) -> Result<(),
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             _ = measure.tick() => {
-                if context.nats.is_connected() {
-                    sweep::measure(&context.nats, &context.clock, &context.room).await;
-                }
+                sweep::measure(&context.nats, &context.clock, &context.room).await;
             }
             () = sleep_until(last + every) => {
                 last = Instant::now();

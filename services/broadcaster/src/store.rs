@@ -1,14 +1,15 @@
 //! Keeping what could not be delivered: parked until it is due, set aside, or dead.
 //!
 //! A message is acknowledged only after its record has a PubAck. While nothing can be stored, or the room for
-//! what waits is used up, the message keeps its slot and is kept in progress, so that only its own endpoint
-//! waits.
+//! retries is used up, the message keeps its slot and is kept in progress, so that only its own endpoint
+//! waits. What can never be stored there, however long it waits, becomes a dead letter.
 
 use crate::{
     clock::ServerClock,
     metrics::{self, STORE_HELD},
     record::{Places, Record},
-    room::Room,
+    room::{Place, RECORD_BYTES, Room},
+    sweep::{self, NoRoom},
     topology::Made,
 };
 use agentforge_jetstream::{HeaderMap, Nats, Settler, publish};
@@ -17,7 +18,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rand::Rng;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -42,10 +46,14 @@ pub struct Store {
     pub places: Places,
     /// The clock that pauses are reckoned by.
     pub clock: Arc<ServerClock>,
-    /// For what waits.
+    /// For retries.
     pub room: Arc<Room>,
+    /// What the stream of dead letters may hold, bytes.
+    pub dlq_max_bytes: u64,
     /// Whether the server brings what is parked.
     pub made: watch::Receiver<Option<Made>>,
+    /// Told when there is no stream to store into.
+    pub doubt: Arc<Notify>,
     /// Fires when what is not stored is handed back.
     pub leaving: CancellationToken,
 }
@@ -99,26 +107,37 @@ impl Store {
     ) -> bool {
         let mut held = Held(false);
         let mut tries = 0;
-        let mut has_room = step == DEAD;
         loop {
-            has_room = has_room || self.room.take(payload.len());
-            let sent = match has_room {
-                true => self.send(step, subject, headers(), record, payload.clone()).await,
-                false => Err(publish::Error::Full {
-                    subject: subject.to_owned(),
-                    reason: "the rest is for what becomes due".to_owned(),
-                }),
+            // Held until the stream has it.
+            let place = match step {
+                DEAD => Ok(None),
+                _ => self.place(payload.len()).await.map(Some),
             };
+            let sent = match &place {
+                Ok(_) => self.send(step, subject, headers(), record, payload.clone()).await,
+                Err(NoRoom::Never) => {
+                    let limit = self.room.limit();
+                    let detail = format!("larger than BROADCASTER_RETRIES_MAX_BYTES, {limit} bytes, and cannot wait");
+                    metrics::dead(&self.endpoint, TOO_LARGE);
+                    let why = Why { reason: TOO_LARGE, detail: &detail };
+                    return Box::pin(self.bury(record, why, payload, of)).await;
+                }
+                Err(NoRoom::Now(reason)) => {
+                    Err(publish::Error::Full { subject: subject.to_owned(), reason: reason.clone() })
+                }
+            };
+            drop(place);
             let error = match sent {
                 Ok(_) => return true,
-                Err(error @ publish::Error::TooLarge { .. }) if !payload.is_empty() => {
+                Err(error) if !payload.is_empty() && self.never_fits(step, payload, &error) => {
                     error!(endpoint = self.endpoint, webhook_id = record.id, %error, "a dead letter without its event");
                     return self.bury_bare(record, of).await;
                 }
                 Err(error) => error,
             };
-            // A stream that turned out to be full is looked at before the next try.
-            has_room = step == DEAD;
+            if matches!(error, publish::Error::NoStream { .. }) {
+                self.doubt.notify_one();
+            }
             if tries == 0 {
                 warn!(endpoint = self.endpoint, step, code = error.code(), %error, "a message waits to be stored");
             }
@@ -134,6 +153,19 @@ impl Store {
                 // Unsaid, it comes again, and its record is known by its id.
                 let _ = settler.in_progress().await;
             }
+        }
+    }
+
+    async fn place(&self, event_bytes: usize) -> Result<Place<'_>, NoRoom> {
+        sweep::room_for(&self.nats, &self.clock, &self.room, event_bytes).await
+    }
+
+    /// Whether waiting is in vain: the server takes no such message, or the stream of dead letters is smaller.
+    fn never_fits(&self, step: &str, payload: &Bytes, error: &publish::Error) -> bool {
+        match error {
+            publish::Error::TooLarge { .. } => true,
+            publish::Error::Full { .. } => step == DEAD && (payload.len() + RECORD_BYTES) as u64 > self.dlq_max_bytes,
+            _ => false,
         }
     }
 

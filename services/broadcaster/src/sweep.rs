@@ -7,10 +7,10 @@
 
 use crate::{
     clock::ServerClock,
-    metrics::{self, PARKED, RESCUED},
+    metrics::{self, PARKED, RESCUED, STORED_BYTES},
     names::{self, STREAM_RETRIES},
     record::{DUE_AT, Record},
-    room::Room,
+    room::{Answer, Place, Room},
     walk::{self, Stored},
 };
 use agentforge_jetstream::{HeaderMap, Nats, publish};
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::time::Duration;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 /// Between looks, where the server keeps the schedules.
@@ -152,8 +153,52 @@ async fn move_on(
     Ok((!ack.duplicate).then(|| endpoint.to_owned()))
 }
 
-/// Looks at the stream of retries: how much is in it, and what time it is there.
-pub async fn measure(nats: &Nats, clock: &ServerClock, room: &Room) {
+/// Why nothing may be put to the retries.
+#[derive(Debug)]
+pub enum NoRoom {
+    /// Not now; in words.
+    Now(String),
+    /// It alone is larger than all of them may be.
+    Never,
+}
+
+/// Room for an event of so many bytes, after a look at the stream where one is needed.
+///
+/// # Errors
+/// There is none.
+pub async fn room_for<'a>(
+    nats: &Nats,
+    clock: &ServerClock,
+    room: &'a Room,
+    event_bytes: usize,
+) -> Result<Place<'a>, NoRoom> {
+    let full = || NoRoom::Now(format!("{STREAM_RETRIES} holds what it may, {} bytes", room.limit()));
+    if let Some(answered) = settled(room.take(event_bytes, Instant::now()), full) {
+        return answered;
+    }
+    // One looks, those behind it see what it found.
+    let _looking = room.looking.lock().await;
+    if let Some(answered) = settled(room.take(event_bytes, Instant::now()), full) {
+        return answered;
+    }
+    if !measure(nats, clock, room).await {
+        return Err(NoRoom::Now(format!("{STREAM_RETRIES} does not answer")));
+    }
+    settled(room.take(event_bytes, Instant::now()), full).unwrap_or_else(|| Err(full()))
+}
+
+/// `None` where a look is needed.
+fn settled<'a>(answer: Answer<'a>, full: impl Fn() -> NoRoom) -> Option<Result<Place<'a>, NoRoom>> {
+    match answer {
+        Answer::Taken(place) => Some(Ok(place)),
+        Answer::Full => Some(Err(full())),
+        Answer::Never => Some(Err(NoRoom::Never)),
+        Answer::Look => None,
+    }
+}
+
+/// Looks at the stream of retries: how much is in it, and what time it is there. Whether it answered.
+pub async fn measure(nats: &Nats, clock: &ServerClock, room: &Room) -> bool {
     #[derive(Deserialize)]
     struct Seen {
         state: Held,
@@ -164,13 +209,17 @@ pub async fn measure(nats: &Nats, clock: &ServerClock, room: &Room) {
         messages: u64,
         bytes: u64,
     }
-    let asked = Timestamp::now();
-    let answer = nats.jetstream().request(format!("STREAM.INFO.{STREAM_RETRIES}"), &serde_json::json!({})).await;
-    if let Ok(Response::Ok(Seen { state, ts })) = answer {
-        PARKED.set(&[], state.messages as f64);
-        room.measured(state.bytes);
-        if let Some(told) = ts {
-            clock.set(told, asked, Timestamp::now());
-        }
+    if !nats.is_connected() {
+        return false;
     }
+    let (asked, mark) = (Timestamp::now(), room.begin_look());
+    let answer = nats.jetstream().request(format!("STREAM.INFO.{STREAM_RETRIES}"), &serde_json::json!({})).await;
+    let Ok(Response::Ok(Seen { state, ts })) = answer else { return false };
+    PARKED.set(&[], state.messages as f64);
+    STORED_BYTES.set(&[], state.bytes as f64);
+    room.end_look(mark, state.bytes, Instant::now());
+    if let Some(told) = ts {
+        clock.set(told, asked, Timestamp::now());
+    }
+    true
 }

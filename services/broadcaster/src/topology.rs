@@ -1,37 +1,37 @@
-//! Streams, the bucket and an endpoint's consumers: made if missing, put right, never deleted.
+//! Streams and the bucket: made if missing, put right, never deleted; and where an endpoint's events come from.
 //!
 //! Retries and dead letters are ours. The stream of events belongs to whoever was first: its limits are
 //! left as they are.
 
 use crate::{
     config::{Config, Keeping},
-    endpoint_file::{Endpoint, Start},
+    consumers::Waiting,
+    endpoint_file::Endpoint,
     margin::{self, Oldest},
     names::{self, BUCKET_STATE, DLQ_FILTER, DUE_FILTER, PARKED_FILTER, STREAM_DLQ, STREAM_RETRIES},
     outcome::chain,
 };
 use agentforge_jetstream::{
     Nats,
-    topology::{self, Plan, TopologyConfig, ensure, ensure_keeping_limits, events_plan},
+    topology::{self, Plan, Report, TopologyConfig, ensure, ensure_keeping_limits, events_plan},
 };
 use async_nats::jetstream::{
     Context, ErrorCode,
-    consumer::{self, AckPolicy, DeliverPolicy, pull},
-    context::{ConsumerInfoErrorKind, GetStreamErrorKind},
+    context::GetStreamErrorKind,
     kv,
     response::Response,
     stream::{self, DiscardPolicy, RetentionPolicy, StorageType, Stream},
 };
 use jiff::Timestamp;
-use std::time::{Duration, SystemTime};
-use tracing::{info, warn};
+use std::time::Duration;
+use tracing::warn;
 
-/// Unacknowledged messages of one endpoint in all replicas: far more than they work on.
-const MAX_ACK_PENDING: i64 = 8192;
 /// What the state of endpoints may take, bytes.
 const STATE_MAX_BYTES: i64 = 4 << 20;
 /// JetStream's word for "no limit".
 const UNLIMITED: i64 = -1;
+/// Where the server insists on a limit of the stream of retries, it is so many times ours.
+const BACKSTOP: u64 = 2;
 
 /// Why there is not everything yet.
 #[derive(Debug, thiserror::Error)]
@@ -52,21 +52,43 @@ pub enum Error {
     },
 }
 
-fn api(attempt: impl Into<String>) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Error {
+pub(crate) fn api(attempt: impl Into<String>) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Error {
     let attempt = attempt.into();
     move |e| Error::Api { attempt, reason: chain(&*e) }
 }
 
-/// The streams of retries and dead letters.
-fn own_plan(c: &TopologyConfig, keeping: &Keeping) -> Plan {
-    let base = |name: &str, subjects: &[&str], max_bytes: u64, max_age| stream::Config {
+/// The stream of retries: without a limit that the server keeps. A stream that takes schedules may not refuse what is
+/// new (servers from 2.12.9 and 2.14.2 on do not even load such a one), and one that discards what is old would lose
+/// events; so the room for retries is looked after before each store.
+fn retries_config(c: &TopologyConfig) -> stream::Config {
+    stream::Config {
+        retention: RetentionPolicy::WorkQueue,
+        allow_message_schedules: true,
+        // A schedule takes the place of the one before it on its subject.
+        allow_rollup: true,
+        discard: DiscardPolicy::Old,
+        max_bytes: UNLIMITED,
+        // Without an age: what waits too long becomes a dead letter, and does not vanish.
+        max_age: Duration::ZERO,
+        ..base(c, STREAM_RETRIES, &[PARKED_FILTER, DUE_FILTER])
+    }
+}
+
+/// The stream of dead letters. What must not be lost is refused, and whoever wants to store it waits.
+fn dlq_config(c: &TopologyConfig, keeping: &Keeping) -> stream::Config {
+    stream::Config {
+        discard: DiscardPolicy::New,
+        max_bytes: i64::try_from(keeping.dlq_max_bytes).unwrap_or(i64::MAX),
+        max_age: keeping.dlq_max_age,
+        ..base(c, STREAM_DLQ, &[DLQ_FILTER])
+    }
+}
+
+fn base(c: &TopologyConfig, name: &str, subjects: &[&str]) -> stream::Config {
+    stream::Config {
         name: name.to_owned(),
         subjects: subjects.iter().map(|s| (*s).to_owned()).collect(),
         storage: StorageType::File,
-        // What must not be lost is refused, and whoever wants to store it waits.
-        discard: DiscardPolicy::New,
-        max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
-        max_age,
         max_messages: UNLIMITED,
         max_messages_per_subject: UNLIMITED,
         max_consumers: -1,
@@ -74,17 +96,44 @@ fn own_plan(c: &TopologyConfig, keeping: &Keeping) -> Plan {
         duplicate_window: c.duplicate_window,
         allow_direct: true,
         ..Default::default()
+    }
+}
+
+/// Makes the stream of retries. An account may want a limit for each stream: then it is far above what is stored, so
+/// that nothing is ever discarded.
+async fn ensure_retries(js: &Context, c: &TopologyConfig, keeping: &Keeping) -> Result<Report, Error> {
+    let wanted = retries_config(c);
+    let error = match ensure(js, &one(wanted.clone())).await {
+        Ok(report) => {
+            if report.created.iter().any(|name| name == STREAM_RETRIES) {
+                tell_what_was_found(js).await;
+            }
+            return Ok(report);
+        }
+        Err(error) => error,
     };
-    let Keeping { retries_max_bytes, dlq_max_bytes, dlq_max_age, .. } = *keeping;
-    let retries = stream::Config {
-        retention: RetentionPolicy::WorkQueue,
-        allow_message_schedules: true,
-        // A schedule takes the place of the one before it on its subject.
-        allow_rollup: true,
-        // Without an age: what waits too long becomes a dead letter, and does not vanish.
-        ..base(STREAM_RETRIES, &[PARKED_FILTER, DUE_FILTER], retries_max_bytes, Duration::ZERO)
-    };
-    Plan { streams: vec![retries, base(STREAM_DLQ, &[DLQ_FILTER], dlq_max_bytes, dlq_max_age)], consumers: Vec::new() }
+    if !error.is_refused_with(ErrorCode::STREAM_MAX_BYTES_REQUIRED) {
+        return Err(error.into());
+    }
+    let has = js.get_stream(STREAM_RETRIES).await.map_or(0, |found| found.cached_info().config.max_bytes);
+    let enough = i64::try_from(keeping.retries_max_bytes.saturating_mul(BACKSTOP)).unwrap_or(i64::MAX);
+    Ok(ensure(js, &one(stream::Config { max_bytes: has.max(enough), ..wanted })).await?)
+}
+
+fn one(config: stream::Config) -> Plan {
+    Plan { streams: vec![config], consumers: Vec::new() }
+}
+
+/// A server that could not load a stream leaves its files, and one that is made in the same place has what is in them.
+async fn tell_what_was_found(js: &Context) {
+    let Ok(stream) = js.get_stream(STREAM_RETRIES).await else { return };
+    let messages = stream.cached_info().state.messages;
+    if messages > 0 {
+        warn!(
+            messages,
+            "stream {STREAM_RETRIES} was not loaded by the server; made again, it has what was in its files"
+        );
+    }
 }
 
 /// What came of making everything.
@@ -94,20 +143,25 @@ pub struct Made {
     pub schedules: bool,
 }
 
-/// Makes streams and bucket.
+/// Makes streams and bucket, and says which were not there.
 ///
 /// # Errors
 /// The first that could not be made.
-pub async fn make(nats: &Nats, config: &Config) -> Result<Made, Error> {
+pub async fn make(nats: &Nats, config: &Config) -> Result<(Made, Vec<String>), Error> {
+    /// It is looked at every few seconds.
+    static SAID: std::sync::Once = std::sync::Once::new();
     let js = nats.jetstream();
-    if let Err(error) = ensure_keeping_limits(js, events_plan(&config.topology)).await {
-        match error.is_retryable() {
-            true => return Err(error.into()),
-            // Somebody keeps these subjects in a stream of another name: that one is read.
-            false => warn!(error = %chain(&error), "the stream of events is not made; another may have its subjects"),
-        }
+    let mut created = Vec::new();
+    match ensure_keeping_limits(js, events_plan(&config.topology)).await {
+        Ok(report) => created.extend(report.created),
+        Err(error) if error.is_retryable() => return Err(error.into()),
+        // Somebody keeps these subjects in a stream of another name: that one is read.
+        Err(error) => SAID.call_once(|| {
+            warn!(error = %chain(&error), "the stream of events is not made; another may have its subjects");
+        }),
     }
-    ensure(js, &own_plan(&config.topology, &config.keeping)).await?;
+    created.extend(ensure_retries(js, &config.topology, &config.keeping).await?.created);
+    created.extend(ensure(js, &one(dlq_config(&config.topology, &config.keeping))).await?.created);
     let made = Made { schedules: takes_schedules(js).await? };
     if js.get_key_value(BUCKET_STATE).await.is_err() {
         let bucket = kv::Config {
@@ -118,8 +172,9 @@ pub async fn make(nats: &Nats, config: &Config) -> Result<Made, Error> {
             ..Default::default()
         };
         js.create_key_value(bucket).await.map_err(Error::Bucket)?;
+        created.push(BUCKET_STATE.to_owned());
     }
-    Ok(made)
+    Ok((made, created))
 }
 
 /// Whether the stream of retries takes schedules. One that somebody made without them is changed, where we may.
@@ -179,34 +234,6 @@ async fn stream_of(js: &Context, subject: &str) -> Result<Option<String>, Error>
     }
 }
 
-/// Makes an endpoint's consumers: one on each stream of its events, one for its due retries.
-///
-/// # Errors
-/// The first that could not be made.
-pub async fn consumers(
-    js: &Context,
-    env: &str,
-    endpoint: &Endpoint,
-    sources: &Sources,
-    ack_wait: Duration,
-    known_since: SystemTime,
-) -> Result<(), Error> {
-    let name = names::durable(env, &endpoint.name);
-    for (stream, subjects) in &sources.streams {
-        let stream = stream_handle(js, stream).await?;
-        // A work queue hands out everything or nothing.
-        let everything = stream.cached_info().config.retention == RetentionPolicy::WorkQueue;
-        let deliver_policy = match endpoint.start {
-            Start::New if !everything => DeliverPolicy::ByStartTime { start_time: known_since.into() },
-            _ => DeliverPolicy::All,
-        };
-        consumer(&stream, wanted(&name, subjects.clone(), ack_wait, deliver_policy)).await?;
-    }
-    let retries = stream_handle(js, STREAM_RETRIES).await?;
-    let due = vec![names::due(env, &endpoint.name)];
-    consumer(&retries, wanted(&name, due, ack_wait, DeliverPolicy::All)).await
-}
-
 /// Removes an endpoint's consumers.
 ///
 /// # Errors
@@ -222,7 +249,7 @@ pub async fn forget(js: &Context, env: &str, endpoint: &Endpoint) -> Result<(), 
     Ok(())
 }
 
-async fn stream_handle(js: &Context, name: &str) -> Result<Stream, Error> {
+pub(crate) async fn stream_handle(js: &Context, name: &str) -> Result<Stream, Error> {
     js.get_stream(name).await.map_err(|e| {
         let attempt = match e.kind() {
             GetStreamErrorKind::JetStream(_) => format!("read stream {name}, which is gone"),
@@ -230,86 +257,6 @@ async fn stream_handle(js: &Context, name: &str) -> Result<Stream, Error> {
         };
         api(attempt)(e.into())
     })
-}
-
-fn wanted(name: &str, mut subjects: Vec<String>, ack_wait: Duration, deliver_policy: DeliverPolicy) -> pull::Config {
-    let (filter_subject, filter_subjects) = match subjects.len() {
-        1 => (subjects.remove(0), Vec::new()),
-        _ => (String::new(), subjects),
-    };
-    pull::Config {
-        durable_name: Some(name.to_owned()),
-        name: Some(name.to_owned()),
-        description: Some("webhooks of one endpoint".to_owned()),
-        ack_policy: AckPolicy::Explicit,
-        ack_wait,
-        filter_subject,
-        filter_subjects,
-        deliver_policy,
-        max_ack_pending: MAX_ACK_PENDING,
-        // Who gives up on a message is decided here, and written into its record.
-        max_deliver: UNLIMITED,
-        ..Default::default()
-    }
-}
-
-/// One that exists goes on where it is: only what may change is changed.
-async fn consumer(stream: &Stream, wanted: pull::Config) -> Result<(), Error> {
-    let name = wanted.name.clone().unwrap_or_default();
-    let place = format!("consumer {name} of stream {}", stream.cached_info().config.name);
-    let found = match stream.consumer_info(&name).await {
-        Ok(info) => info.config,
-        Err(e) if e.kind() == ConsumerInfoErrorKind::NotFound => {
-            stream.create_consumer(wanted).await.map_err(|e| api(format!("make {place}"))(e.into()))?;
-            info!(consumer = name, "created");
-            return Ok(());
-        }
-        Err(e) => return Err(api(format!("read {place}"))(e.into())),
-    };
-    let is_same = found.filter_subject == wanted.filter_subject
-        && found.filter_subjects == wanted.filter_subjects
-        && found.ack_wait == wanted.ack_wait
-        && found.max_ack_pending == wanted.max_ack_pending;
-    if is_same {
-        return Ok(());
-    }
-    let changed = consumer::Config {
-        filter_subject: wanted.filter_subject,
-        filter_subjects: wanted.filter_subjects,
-        ack_wait: wanted.ack_wait,
-        max_ack_pending: wanted.max_ack_pending,
-        ..found
-    };
-    let changed = <pull::Config as consumer::FromConsumer>::try_from_consumer_config(changed)
-        .map_err(api(format!("read {place}")))?;
-    stream.update_consumer(changed).await.map_err(|e| api(format!("change {place}"))(e.into()))?;
-    info!(consumer = name, "changed");
-    Ok(())
-}
-
-/// What a consumer has before it.
-#[derive(Debug, Clone, Copy)]
-pub struct Waiting {
-    /// Messages, those included that are out without an acknowledgement.
-    pub messages: u64,
-    /// Everything up to this place is acknowledged.
-    pub ack_floor: u64,
-}
-
-/// What a consumer has before it.
-///
-/// # Errors
-/// The server does not answer, or there is no such consumer.
-pub async fn waiting(js: &Context, stream: &str, durable: &str) -> Result<Waiting, Error> {
-    let attempt = || format!("read consumer {durable} of stream {stream}");
-    let found = js.request(format!("CONSUMER.INFO.{stream}.{durable}"), &serde_json::json!({})).await;
-    match found.map_err(|e| api(attempt())(e.into()))? {
-        Response::<consumer::Info>::Ok(info) => Ok(Waiting {
-            messages: info.num_pending + info.num_ack_pending as u64,
-            ack_floor: info.ack_floor.stream_sequence,
-        }),
-        Response::Err { error } => Err(api(attempt())(error.to_string().into())),
-    }
 }
 
 /// Whether what a consumer has before it may stay in the stream for now, at the server's time.
@@ -354,19 +301,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_must_not_be_lost_is_refused_and_not_discarded() {
+    fn what_must_not_be_lost_is_never_discarded() {
         let keeping = Keeping {
             retries_max_bytes: 1 << 20,
             retries_max_age: Duration::from_secs(3600),
             dlq_max_bytes: 1 << 20,
             dlq_max_age: Duration::from_secs(3600),
         };
-        let plan = own_plan(&TopologyConfig::default(), &keeping);
-        for s in &plan.streams {
-            assert!(s.discard == DiscardPolicy::New && s.storage == StorageType::File && s.max_bytes > 0, "{}", s.name);
-        }
-        let retries = &plan.streams[0];
+        let dlq = dlq_config(&TopologyConfig::default(), &keeping);
+        assert!(dlq.discard == DiscardPolicy::New && dlq.max_bytes == 1 << 20 && dlq.storage == StorageType::File);
+        let retries = retries_config(&TopologyConfig::default());
         assert!(retries.allow_message_schedules && retries.retention == RetentionPolicy::WorkQueue);
-        assert_eq!(retries.max_age, Duration::ZERO, "what waits too long must not vanish");
+        assert_eq!(retries.storage, StorageType::File);
+        assert_eq!(retries.discard, DiscardPolicy::Old, "with schedules the server takes no other");
+        let limits = (retries.max_bytes, retries.max_messages, retries.max_messages_per_subject, retries.max_age);
+        assert_eq!(limits, (UNLIMITED, UNLIMITED, UNLIMITED, Duration::ZERO), "so nothing is ever discarded");
     }
 }

@@ -15,5 +15,6 @@ mod registry;
 mod rules;
 mod runbooks;
 mod scrape;
+mod servers;
 mod stack;
 mod traces;

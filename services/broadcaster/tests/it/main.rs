@@ -16,3 +16,5 @@ mod rate;
 mod reload;
 mod sink;
 mod stage;
+mod upgrades;
+mod vanish;
