@@ -41,7 +41,7 @@ async fn park_all(stage: &Stage, sink: &Sink) -> Broadcaster {
     let url = sink.url();
     let envs = [
         ("WEBHOOK_URL", url.as_str()),
-        ("BROADCASTER_RETRY_SCHEDULE", "15s,1s,1s,1s,1s,1s"),
+        ("BROADCASTER_RETRY_SCHEDULE", "8s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s"),
         ("BROADCASTER_CIRCUIT_FAILURES", "0"),
     ];
     let broadcaster = stage.broadcaster(&envs).await;
