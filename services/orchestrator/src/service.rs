@@ -22,7 +22,7 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -32,6 +32,8 @@ use tracing::{info, warn};
 
 /// How long a claim holds: longer than any publish takes, short enough to be made up for soon.
 const CLAIM_FOR: Duration = Duration::from_secs(30);
+/// A start is no outage: until it was ready once, or for so long, nobody saw the service.
+const START_MAX: Duration = Duration::from_secs(60);
 /// What of the grace period is kept for the last commits.
 const LAST_COMMITS: Duration = Duration::from_secs(2);
 
@@ -348,8 +350,17 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
 /// What is looked at for the objectives in seconds.
 fn sights(runtime: &Runtime, nats: &Nats, attendance: presence::Attendance) -> BTreeMap<&'static str, Sight> {
     let (readiness, nats) = (runtime.readiness().clone(), nats.clone());
+    let (begun, was_ready) = (tokio::time::Instant::now(), AtomicBool::new(false));
     BTreeMap::from([
-        ("orchestrator", Box::new(move || (!readiness.is_stopping()).then(|| readiness.is_ready())) as Sight),
+        (
+            "orchestrator",
+            Box::new(move || {
+                let is_ready = readiness.is_ready();
+                was_ready.fetch_or(is_ready, Ordering::Relaxed);
+                let counts = was_ready.load(Ordering::Relaxed) || begun.elapsed() >= START_MAX;
+                (counts && !readiness.is_stopping()).then_some(is_ready)
+            }) as Sight,
+        ),
         ("worker", Box::new(move || attendance.is_up())),
         ("nats", Box::new(move || Some(nats.is_connected()))),
     ])
