@@ -129,7 +129,8 @@ async fn marker(stack: &Stack, id: &str) {
     let client = async_nats::connect(stack.nats.url()).await.unwrap();
     let body = json!({"title": id, "coordinates": [13.4, 52.5], "severity": "high"});
     eventually(DEADLINE, "the stream takes a marker", async || {
-        let sent = jetstream::new(client.clone()).publish(format!("tactical.markers.s.{id}"), body.to_string().into());
+        let js = jetstream::new(client.clone());
+        let sent = js.publish(format!("tactical.markers.s.{id}"), body.to_string().into());
         sent.await.map_err(|e| e.to_string())?.await.map(drop).map_err(|e| e.to_string())
     })
     .await;
