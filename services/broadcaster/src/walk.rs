@@ -3,6 +3,7 @@
 //! Relies on direct gets in batches (server 2.11). Holds one batch, which is bounded in messages and bytes.
 
 use agentforge_jetstream::{HeaderMap, Nats};
+use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use jiff::Timestamp;
@@ -116,7 +117,8 @@ pub async fn end(nats: &Nats, stream: &str) -> Result<u64, Error> {
     Ok(found.cached_info().state.last_sequence)
 }
 
-/// The places of the first message that is still there, and of the last that was stored.
+/// The places of the first message that is still there, and of the last that was stored; a stream that was not made
+/// yet is as an empty one.
 ///
 /// # Errors
 /// [`Error`].
@@ -125,9 +127,16 @@ pub async fn bounds(nats: &Nats, stream: &str) -> Result<(u64, u64), Error> {
     if !nats.is_connected() {
         return Err(failed("not connected to NATS".to_owned()));
     }
-    let found = nats.jetstream().get_stream(stream).await.map_err(|e| failed(e.to_string()))?;
-    let state = &found.cached_info().state;
-    Ok((state.first_sequence, state.last_sequence))
+    match nats.jetstream().get_stream(stream).await {
+        Ok(found) => {
+            let state = &found.cached_info().state;
+            Ok((state.first_sequence, state.last_sequence))
+        }
+        Err(e) => match e.kind() {
+            GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok((1, 0)),
+            _ => Err(failed(e.to_string())),
+        },
+    }
 }
 
 /// Deletes one message; `false` when it was not there.

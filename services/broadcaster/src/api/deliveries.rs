@@ -67,6 +67,10 @@ pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<Wanted>) -
             let older: Vec<_> = page.attempts.into_iter().filter(is_new).collect();
             found.extend(older);
             next_before = page.next_before.map(|place| place.to_string());
+            if found.is_empty() && before.is_none() {
+                // Also when somebody deleted the stream: what this replica remembers.
+                found = context.log.newest(&filter, limit);
+            }
         }
         Err(error) => {
             // At least what this replica remembers.

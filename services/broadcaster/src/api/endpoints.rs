@@ -22,8 +22,12 @@ use axum::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep};
 
+/// How long an answer waits for this replica to take a change up, and between looks.
+const TAKEN_UP_MAX: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(10);
 /// How long a replaced secret goes on signing, unless asked otherwise.
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);
 
@@ -115,8 +119,18 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
     }
     let now = Timestamp::now();
     context.made.change(|made| made.create(written.clone(), &context.config.defaults, now)).await?;
+    taken_up(|| api.fleet.is_made(&name)).await;
     let shown = json!({ "name": name, "source": "api", "created_at": now, "secret": secret });
     Ok((StatusCode::CREATED, Json(shown)).into_response())
+}
+
+/// Waits until this replica works by what was changed; the others follow within seconds. A caller that asks next sees
+/// its change, and what is published next is for the new endpoint.
+async fn taken_up(is_so: impl Fn() -> bool) {
+    let until = Instant::now() + TAKEN_UP_MAX;
+    while !is_so() && Instant::now() < until {
+        sleep(LOOK).await;
+    }
 }
 
 /// Refuses what only the settings can change.
@@ -138,6 +152,7 @@ pub(super) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> 
     // One of the same name that comes later begins anew.
     let cleared = context.states.change(&name, |state| *state = crate::state::State::default()).await;
     cleared.map_err(|e| Problem::away(e.to_string()))?;
+    taken_up(|| api.fleet.get(&name).is_none()).await;
     Ok(Json(json!({ "endpoint": name, "deleted": true })).into_response())
 }
 
@@ -160,7 +175,10 @@ pub(super) async fn rotate(State(api): State<Api>, Path(name): Path<String>, bod
     let until = now.checked_add(overlap).map_err(|_| Problem::invalid("overlap is too long"))?;
     let is_given = wanted.secret.is_some();
     let secret = wanted.secret.unwrap_or_else(new_secret);
+    let before = api.fleet.get(&name);
     api.fleet.context().made.change(|made| made.rotate(&name, secret.trim(), until, now)).await?;
+    let is_same = |now: &Arc<Running>| before.as_ref().is_some_and(|before| Arc::ptr_eq(before, now));
+    taken_up(|| api.fleet.get(&name).is_none_or(|now| !is_same(&now))).await;
     let shown = (!is_given).then_some(secret);
     Ok(Json(json!({ "endpoint": name, "secret": shown, "old_secrets_end_at": until })).into_response())
 }

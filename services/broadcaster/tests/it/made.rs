@@ -34,6 +34,7 @@ async fn an_endpoint_is_made_survives_everything_and_goes() {
         create(&first, json!({ "name": "made", "url": sink.url(), "headers": { "X-Key": "hunter2" } })).await;
     assert_eq!(code, 201, "{told}");
     let secret = told["secret"].as_str().expect("it is signed, and the secret is shown once").to_owned();
+    assert_eq!(first.get("/v1/endpoints/made").await.0, 200, "whoever made it finds it");
     for replica in [&first, &second] {
         is_active(replica, "made").await;
         let (code, shown) = replica.get("/v1/endpoints/made").await;
@@ -83,7 +84,7 @@ async fn an_endpoint_is_made_survives_everything_and_goes() {
     eventually(SOON, "it goes on", || async { sink.delivered().len() == 2 }).await;
 
     assert_eq!(broadcaster.call("DELETE", "/v1/endpoints/made", "", "").await.0, 200);
-    eventually(SOON, "it is gone", || async { broadcaster.get("/v1/endpoints/made").await.0 == 404 }).await;
+    assert_eq!(broadcaster.get("/v1/endpoints/made").await.0, 404, "it is gone");
     eventually(SOON, "its consumers are gone", || async {
         let js = async_nats::jetstream::new(stage.client().await);
         for stream in ["events", "broadcaster_retries"] {
