@@ -74,14 +74,24 @@ const COUNT_SHARE: u32 = 50;
 /// Longest time between two counts.
 const COUNT_SELDOM: Duration = Duration::from_secs(60);
 
+/// Counts in a row that are not taken because jobs came or went meanwhile.
+const MISSED_MAX: u32 = 3;
+
 /// Counts what waits in the store: delayed jobs become due by themselves, and other replicas write too.
 pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    let mut count_at = tokio::time::Instant::now();
+    let (mut count_at, mut missed) = (tokio::time::Instant::now(), 0_u32);
     loop {
         let begun = tokio::time::Instant::now();
         if begun >= count_at {
+            let before = gauge.changes();
             if let Ok(waiting) = app.store().waiting(Micros::now()).await {
-                gauge.set(waiting);
+                // Where jobs come and go all the time a few more or less are no matter.
+                if gauge.changes() == before || missed >= MISSED_MAX {
+                    gauge.set(waiting);
+                    missed = 0;
+                } else {
+                    missed += 1;
+                }
             }
             count_at = begun + (begun.elapsed() * COUNT_SHARE).min(COUNT_SELDOM);
             if let Ok(parked) = app.store().parked_count().await {

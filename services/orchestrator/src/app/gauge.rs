@@ -20,13 +20,15 @@ struct Counts {
     due_max: u64,
     later_max: u64,
     queues: Mutex<HashMap<Queue, u64>>,
+    /// Rises with each job that comes or goes.
+    changes: AtomicU64,
 }
 
 impl OutboxGauge {
     /// Starts at zero; `set` it from the store.
     pub fn new(due_max: u64, later_max: u64) -> Self {
-        let (due, later, queues) = Default::default();
-        Self(Arc::new(Counts { due, later, due_max, later_max, queues }))
+        let (due, later, queues, changes) = Default::default();
+        Self(Arc::new(Counts { due, later, due_max, later_max, queues, changes }))
     }
 
     fn queues(&self) -> MutexGuard<'_, HashMap<Queue, u64>> {
@@ -58,6 +60,16 @@ impl OutboxGauge {
         self.0.later.load(Ordering::Relaxed)
     }
 
+    /// Rises with each job that comes or goes: counts of the store are of one moment, and what changes while they
+    /// are made may be in them or not.
+    pub fn changes(&self) -> u64 {
+        self.0.changes.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.0.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Takes the store's counts.
     pub fn set(&self, waiting: Waiting) {
         let due = waiting.due.iter().map(|(_, n)| n).sum();
@@ -67,6 +79,7 @@ impl OutboxGauge {
     }
 
     pub(crate) fn add(&self, queue: &Queue) {
+        self.changed();
         self.0.due.fetch_add(1, Ordering::Relaxed);
         let mut queues = self.queues();
         match queues.get_mut(queue) {
@@ -76,10 +89,12 @@ impl OutboxGauge {
     }
 
     pub(crate) fn add_later(&self) {
+        self.changed();
         self.0.later.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn sub(&self, queue: &Queue) {
+        self.changed();
         let less = |n: u64| n.saturating_sub(1);
         let _ = self.0.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(less(n)));
         if let Some(n) = self.queues().get_mut(queue) {
