@@ -221,9 +221,13 @@ async fn a_database_file_that_is_removed_or_replaced_ends_acknowledgements() {
         .await;
         readiness(&base, 503, "database", &parts).await;
         assert!(p.full_log().contains("ERROR"), "{}", p.full_log());
-        // The very file put back is the database again.
+        // The very file put back is the database again, from the next start on.
         std::fs::rename(aside(&file), &file).unwrap();
-        readiness(&base, 200, "database", &["sqlite"]).await;
+        readiness(&base, 503, "database", &parts).await;
+        p.kill9();
+        let mut again = orchestrator(&dir, &[("NATS_URL", "nats://127.0.0.1:1")]);
+        let ready = again.ready(SOON).await;
+        let api = Api::new(ready["orchestrator"]["http"].as_str().unwrap());
         assert_eq!(api.read(&kept).await["state"], "accepted");
         api.job("echo", json!({})).await;
     }

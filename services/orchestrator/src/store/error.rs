@@ -44,8 +44,8 @@ pub enum Error {
     InUse(std::path::PathBuf),
     /// The file that was opened is not the one at its path any more. What is written goes nowhere.
     #[error(
-        "{0} was removed or replaced while the orchestrator has it open: nothing is stored. Put that very file back, or \
-         stop the orchestrator, put a backup in its place (agentforge restore) and start it again"
+        "{0} was removed or replaced while the orchestrator has it open: nothing is stored. Stop the orchestrator, put \
+         that very file or a backup (agentforge restore) in its place, and start it again"
     )]
     Gone(std::path::PathBuf),
     /// The file is no database, or a damaged one.

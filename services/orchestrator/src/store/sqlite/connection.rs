@@ -142,15 +142,14 @@ impl Connections {
         drop(held);
         let file = self.file.clone();
         let Ok(found) = tokio::task::spawn_blocking(move || Identity::of(&file)).await else { return Ok(()) };
-        // The log may be made anew while nobody writes.
-        let gone = found.file != opened.file || (is_open && found.log != opened.log);
+        // Once gone it stays so until a start, also when it is put back: connections that were opened meanwhile
+        // read another file. (The log may be made anew while nobody writes.)
+        let gone = self.gone.load(atomic::Ordering::Relaxed)
+            || found.file != opened.file
+            || (is_open && found.log != opened.log);
         if self.gone.swap(gone, atomic::Ordering::Relaxed) != gone {
-            match gone {
-                true => {
-                    tracing::error!(file = %self.file.display(), error = %Error::Gone(self.file.clone()), "the database is gone")
-                }
-                false => tracing::warn!(file = %self.file.display(), "the database is back"),
-            }
+            let error = Error::Gone(self.file.clone());
+            tracing::error!(file = %self.file.display(), %error, "the database is gone");
         }
         if gone { Err(Error::Gone(self.file.clone())) } else { Ok(()) }
     }
@@ -205,6 +204,11 @@ impl Connections {
             return Ok(());
         }
         let mut keeper = self.keeper.lock().await;
+        let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeper.is_none() && Identity::of(&self.file).file != opened.file {
+            // It would copy our log into a file that took the place of ours.
+            return Ok(());
+        }
         let connection = match &mut *keeper {
             Some(c) => c,
             none => none.insert(self.options.clone().busy_timeout(KEEPER_BUSY_WAIT).connect().await?),
