@@ -142,16 +142,22 @@ async fn is_shown(stack: &Stack, ids: &[&str]) {
         let base = stack.http("tactical-api");
         let address = base.strip_prefix("http://").unwrap().to_owned();
         let mut stream = TcpStream::connect(&address).await.map_err(|e| e.to_string())?;
-        let ask = format!("GET /events/stream HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n");
+        let ask = format!(
+            "GET /events/stream?snapshot=true HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n"
+        );
         stream.write_all(ask.as_bytes()).await.map_err(|e| e.to_string())?;
         let (mut text, mut buffer) = (String::new(), vec![0; 16 * 1024]);
-        while let Ok(Ok(n @ 1..)) = timeout(Duration::from_secs(2), stream.read(&mut buffer)).await {
-            text += &String::from_utf8_lossy(&buffer[..n]);
-            if ids.iter().all(|id| text.contains(&format!("\"title\":\"{id}\""))) {
-                return Ok(());
+        let read = async {
+            loop {
+                let n = stream.read(&mut buffer).await.unwrap_or(0);
+                text += &String::from_utf8_lossy(&buffer[..n]);
+                if n == 0 || ids.iter().all(|id| text.contains(&format!("\"title\":\"{id}\""))) {
+                    return n > 0;
+                }
             }
-        }
-        Err(text)
+        };
+        let shown = timeout(Duration::from_secs(3), read).await;
+        if shown == Ok(true) { Ok(()) } else { Err(format!("not all of {ids:?}")) }
     })
     .await;
 }
