@@ -25,7 +25,7 @@ const REDRIVE_RATE_DEFAULT: f64 = 50.0;
 /// Redrives a second at most.
 const REDRIVE_RATE_MAX: f64 = 1_000.0;
 /// Dead letters of one redrive when none was asked for.
-const REDRIVE_LIMIT_DEFAULT: u32 = 10_000;
+pub(super) const REDRIVE_LIMIT_DEFAULT: u32 = 10_000;
 
 /// Which jobs to list, as asked.
 #[derive(Clone, Debug, Default)]
@@ -88,11 +88,11 @@ pub struct JobOutput {
     pub stream: OutputStream,
 }
 
-fn some(s: Option<&String>) -> Option<&str> {
+pub(super) fn some(s: Option<&String>) -> Option<&str> {
     s.map(String::as_str).filter(|s| !s.is_empty())
 }
 
-fn job_id(id: &str) -> Result<JobId, Error> {
+pub(super) fn job_id(id: &str) -> Result<JobId, Error> {
     id.parse().map_err(|e: agentforge_message_id::NameError| Error::field("id", e.to_string()))
 }
 

@@ -8,6 +8,7 @@ mod committer;
 mod gauge;
 mod hub;
 mod jobs;
+mod lookup;
 mod parked;
 mod pressure;
 mod queues;
@@ -19,6 +20,7 @@ pub use committer::{CommitLoop, Committer, CommitterConfig, Lazy};
 pub use gauge::OutboxGauge;
 pub use hub::{Ear, Hub, News};
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery, RedriveSpec};
+pub use lookup::{DiscardSpec, QueueStats};
 pub use queues::Queues;
 pub use schedules::ScheduleInput;
 

@@ -245,6 +245,25 @@ pub struct Depth {
     pub oldest: Micros,
 }
 
+/// What is open in one queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Mission.
+    pub mission: Mission,
+    /// Queue.
+    pub queue: Queue,
+    /// Accepted and due, not yet published.
+    pub accepted: u64,
+    /// Accepted for later.
+    pub delayed: u64,
+    /// Published, not begun.
+    pub queued: u64,
+    /// Begun.
+    pub running: u64,
+    /// Since when the oldest waits that is due and not begun.
+    pub oldest: Option<Micros>,
+}
+
 /// A schedule's turn, taken by exactly one replica.
 #[derive(Debug)]
 pub struct Firing {
@@ -356,6 +375,11 @@ pub trait Store: Send + Sync + 'static {
     /// What waits, by lane. At most 1,000 lanes.
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error>;
 
+    /// What is open, by queue, in order of mission and queue. At most 1,000 queues.
+    async fn queue_counts(&self, now: Micros) -> Result<Vec<QueueCounts>, Error>;
+    /// Ids from `from` to `to`, both included, in their order.
+    async fn ids_between(&self, from: JobId, to: JobId, limit: u32) -> Result<Vec<JobId>, Error>;
+
     /// Open jobs whose deadline passed. Those that were published may have a report on its way: they are found
     /// once their deadline is before `read_to`, up to where all reports are committed.
     async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error>;
@@ -364,6 +388,10 @@ pub trait Store: Send + Sync + 'static {
     /// Notes that these were looked at.
     async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error>;
 
+    /// The dead letter with this id, or the latest of this job.
+    async fn dead_letter(&self, id: &str, job: Option<JobId>) -> Result<Option<DeadLetter>, Error>;
+    /// Deletes these rows; says how many there were.
+    async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error>;
     /// A page of dead letters, newest first. Looks at [`SCAN_ROWS_MAX`] rows at most.
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error>;
 

@@ -4,10 +4,11 @@
 //! out for each driver's row by `readers!`. A column list and its reader stand side by side: their
 //! order is the contract. What cannot be read is an error, never a default.
 
+use super::QueueCounts;
 use super::fault::Fault;
 use super::{OutboxPick, Pick, Waiting};
 use crate::model::{JobError, State};
-use agentforge_message_id::{AgentId, Attempt, JobId, NameError, Queue, ScheduleId};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, NameError, Queue, ScheduleId};
 use agentforge_proto::bus::ErrorClass;
 use agentforge_proto::time::Micros;
 use std::collections::BTreeMap;
@@ -102,6 +103,20 @@ pub(super) fn name<T>(what: &'static str, name: Result<T, NameError>) -> Result<
 
 pub(super) fn agent_id(id: &str) -> Result<AgentId, Fault> {
     name("agent", AgentId::new(id))
+}
+
+/// Mission, queue, accepted, delayed, queued, running, and since when the oldest waits.
+pub(super) fn queue_counts(row: (String, String, i64, i64, i64, i64, Option<i64>)) -> Result<QueueCounts, Fault> {
+    let (mission, queue, accepted, delayed, queued, running, oldest) = row;
+    Ok(QueueCounts {
+        mission: name("job", Mission::new(mission))?,
+        queue: name("job", Queue::new(queue))?,
+        accepted: accepted.unsigned_abs(),
+        delayed: delayed.unsigned_abs(),
+        queued: queued.unsigned_abs(),
+        running: running.unsigned_abs(),
+        oldest: oldest.map(Micros),
+    })
 }
 
 pub(super) fn duration(micros: i64) -> Duration {

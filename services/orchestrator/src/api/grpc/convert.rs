@@ -2,6 +2,7 @@
 
 use crate::admission::{SubmitInput, Template};
 use crate::api::{job, trace};
+use crate::app::QueueStats;
 use crate::error::Error;
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, Presence, Schedule, State};
 use agentforge_proto::bus::{ErrorClass, OutputRef};
@@ -245,6 +246,21 @@ pub(super) fn agent(a: Agent, now: Micros) -> pb::Agent {
         last_seen_at: Some(a.last_seen_at.to_proto()),
         certificate_expires_at: a.certificate_expires_at.map(Micros::to_proto),
         clock_skew_seconds: a.clock_skew_us.map(|us| us as f64 / 1e6),
+    }
+}
+
+/// A queue.
+pub(super) fn queue(q: QueueStats) -> pb::QueueStats {
+    pb::QueueStats {
+        mission: q.counts.mission.to_string(),
+        queue: q.counts.queue.to_string(),
+        accepted: q.counts.accepted,
+        delayed: q.counts.delayed,
+        queued: q.counts.queued,
+        running: q.counts.running,
+        oldest_waiting_since: q.counts.oldest.map(Micros::to_proto),
+        workers: q.workers,
+        capacity: q.capacity,
     }
 }
 

@@ -4,11 +4,12 @@ use super::guard::Place;
 use super::{Call, convert, submit};
 use crate::api::job;
 use crate::api::stream::until_last;
-use crate::app::{App, DeadLetterQuery, JobQuery, RedriveSpec};
+use crate::app::{App, DeadLetterQuery, DiscardSpec, JobQuery, RedriveSpec};
 use crate::error::Error;
 use agentforge_proto::time::duration_from_proto;
 use agentforge_proto::v1 as pb;
 use agentforge_proto::v1::jobs_server::Jobs;
+use bytes::Bytes;
 use convert::{duration, given};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -16,6 +17,17 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub(super) struct Service {
     pub(super) app: App,
+}
+
+/// Bytes of an output in one message, at most; well below what clients take by default (4 MiB).
+const OUTPUT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Cuts bytes into pieces of one message each.
+fn split(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let size = bytes.len().min(OUTPUT_CHUNK_BYTES);
+        (size > 0).then(|| bytes.split_to(size))
+    })
 }
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
@@ -97,6 +109,27 @@ impl Jobs for Service {
         Ok(Response::new(jobs.map(|j| j.map(convert::job)).boxed()))
     }
 
+    type GetJobOutputStream = Answers<pb::JobOutputChunk>;
+
+    async fn get_job_output(
+        &self,
+        request: Request<pb::GetJobOutputRequest>,
+    ) -> Result<Response<Self::GetJobOutputStream>, Status> {
+        let call = Call::of("GetJobOutput", &request);
+        let place = request.extensions().get::<Place>().cloned();
+        let output = self.app.output(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let chunks = output.stream.flat_map(move |piece| {
+            let _held = &place;
+            let pieces = match piece {
+                // A result of any size goes out in messages that every client takes.
+                Ok(bytes) => split(bytes).map(|data| Ok(pb::JobOutputChunk { data: data.into() })).collect::<Vec<_>>(),
+                Err(e) => vec![Err(Status::unavailable(format!("the output broke off: {e}; ask again")))],
+            };
+            futures_util::stream::iter(pieces)
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+
     async fn cancel_job(&self, request: Request<pb::CancelJobRequest>) -> Result<Response<pb::Job>, Status> {
         let call = Call::of("CancelJob", &request);
         let job = self.app.cancel(&request.get_ref().id).await;
@@ -129,6 +162,43 @@ impl Jobs for Service {
         let page = self.app.dead_letters(query).await.map_err(|e| call.refuse(&e))?;
         let dead_letters = page.items.into_iter().map(convert::dead_letter).collect();
         Ok(Response::new(pb::ListDeadLettersResponse { dead_letters, next_cursor: page.next.unwrap_or_default() }))
+    }
+
+    async fn get_dead_letter(
+        &self,
+        request: Request<pb::GetDeadLetterRequest>,
+    ) -> Result<Response<pb::DeadLetter>, Status> {
+        let call = Call::of("GetDeadLetter", &request);
+        let letter = self.app.dead_letter(&request.get_ref().id).await;
+        letter.map(|d| Response::new(convert::dead_letter(d))).map_err(|e| call.refuse(&e))
+    }
+
+    async fn discard_dead_letters(
+        &self,
+        request: Request<pb::DiscardDeadLettersRequest>,
+    ) -> Result<Response<pb::DiscardDeadLettersResponse>, Status> {
+        let call = Call::of("DiscardDeadLetters", &request);
+        let r = request.into_inner();
+        let (mission, queue, reason) = (given(r.mission), given(r.queue), given(r.reason));
+        let spec = DiscardSpec { ids: r.ids, mission, queue, reason, limit: r.limit };
+        let discarded = self.app.discard_letters(spec).await.map_err(|e| call.refuse(&e))?;
+        Ok(Response::new(pb::DiscardDeadLettersResponse { discarded }))
+    }
+
+    async fn find_jobs(&self, request: Request<pb::FindJobsRequest>) -> Result<Response<pb::FindJobsResponse>, Status> {
+        let call = Call::of("FindJobs", &request);
+        let ids = self.app.find_jobs(&request.get_ref().prefix).await.map_err(|e| call.refuse(&e))?;
+        Ok(Response::new(pb::FindJobsResponse { ids: ids.iter().map(ToString::to_string).collect() }))
+    }
+
+    async fn list_queues(
+        &self,
+        request: Request<pb::ListQueuesRequest>,
+    ) -> Result<Response<pb::ListQueuesResponse>, Status> {
+        let call = Call::of("ListQueues", &request);
+        let mission = given(request.into_inner().mission);
+        let queues = self.app.queue_stats(mission.as_deref()).await.map_err(|e| call.refuse(&e))?;
+        Ok(Response::new(pb::ListQueuesResponse { queues: queues.into_iter().map(convert::queue).collect() }))
     }
 
     type RedriveDeadLettersStream = Answers<pb::RedriveProgress>;

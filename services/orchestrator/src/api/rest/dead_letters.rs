@@ -1,15 +1,15 @@
 //! Dead letters over REST: list and redrive.
 
 use super::batch::NDJSON;
-use super::extract::{OptionalJsonBody, Query};
-use super::types::{DeadLetterList, RedriveBody, RedriveView};
+use super::extract::{JsonBody, OptionalJsonBody, Query};
+use super::types::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, RedriveBody, RedriveView};
 use super::{Api, Problem, json};
 use crate::api::stream::until_last;
 use crate::api::{log_failure, stopping};
-use crate::app::{DeadLetterQuery, RedriveProgress, RedriveSpec};
+use crate::app::{DeadLetterQuery, DiscardSpec, RedriveProgress, RedriveSpec};
 use crate::error::Error;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -85,6 +85,40 @@ pub(crate) async fn redrive(
         last = Ok(p?);
     }
     json(StatusCode::OK, &view(last?))
+}
+
+/// Read a dead letter
+///
+/// By its id, or by the id of its job: then the latest.
+#[utoipa::path(
+    get, path = "/v1/dead-letters/{id}", tag = "Dead letters", operation_id = "GetDeadLetter",
+    params(("id" = String, Path, description = "The letter's id, or its job's")),
+    responses((status = 200, description = "The dead letter", body = DeadLetterView))
+)]
+pub(crate) async fn read(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    Query::parse(query.as_deref(), &[])?;
+    json(StatusCode::OK, &DeadLetterView::from(api.app.dead_letter(&id).await?))
+}
+
+/// Discard dead letters
+///
+/// Deletes them here. Their jobs stay as they are, and their messages stay in swarm_dlq until they are too old.
+#[utoipa::path(
+    post, path = "/v1/dead-letters/discard", tag = "Dead letters", operation_id = "DiscardDeadLetters",
+    request_body = DiscardBody,
+    responses((status = 200, description = "How many there were", body = DiscardAnswer))
+)]
+pub(crate) async fn discard(
+    State(api): State<Api>,
+    JsonBody(body, _held): JsonBody<DiscardBody>,
+) -> Result<Response, Problem> {
+    let DiscardBody { ids, mission, queue, reason, limit } = body;
+    let discarded = api.app.discard_letters(DiscardSpec { ids, mission, queue, reason, limit }).await?;
+    json(StatusCode::OK, &DiscardAnswer { discarded })
 }
 
 fn accepts_lines(headers: &HeaderMap) -> bool {

@@ -15,6 +15,7 @@ mod jobs;
 mod openapi;
 mod outbox;
 mod problem;
+mod queues;
 mod schedules;
 mod slo;
 mod watch;
@@ -73,6 +74,10 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(jobs::cancel))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::redrive))
+        .routes(routes!(dead_letters::discard))
+        .routes(routes!(dead_letters::read))
+        .routes(routes!(queues::list))
+        .routes(routes!(queues::find))
         .routes(routes!(outbox::list))
         .routes(routes!(outbox::retry))
         .routes(routes!(outbox::discard))

@@ -10,6 +10,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -24,23 +25,39 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Server-sent events named `job`, each with the whole job as data and its version as id: now, after
 /// each change (quick ones may be folded into one), and when it is final; then the stream ends. A stream
 /// that ends before, because the orchestrator stops, is to be opened again. A failure comes as an event
-/// named `problem`.
+/// named `problem`. A browser's `EventSource` opens each ended stream again: when it says by `Last-Event-ID` that it
+/// has the final event, the answer is 204, which ends it for good.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/watch", tag = "Jobs", operation_id = "WatchJob",
-    params(("id" = String, Path, description = "The job's id")),
-    responses((status = 200, description = "The job, again and again", body = JobView, content_type = "text/event-stream"))
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen."),
+    ),
+    responses((status = 204, description = "The caller has the final event already"), (status = 200, description = "The job, again and again", body = JobView, content_type = "text/event-stream"))
 )]
 pub(crate) async fn watch(
     State(api): State<Api>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     Query::parse(query.as_deref(), &[])?;
+    if let Some(seen) = last_seen(&headers) {
+        let job = api.app.job(&id).await?;
+        if job.state.is_final() && job.version == seen {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+    }
     let jobs = api.app.watch(&id).await?;
     let events =
         jobs.take_until(api.app.stopping().clone().cancelled_owned()).map(|job| Ok::<_, Infallible>(event(job)));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+}
+
+/// The version of the job in the last event that the caller saw. What is none of ours says nothing.
+fn last_seen(headers: &HeaderMap) -> Option<i64> {
+    headers.get("last-event-id")?.to_str().ok()?.parse().ok()
 }
 
 fn event(job: Result<Job, Error>) -> Event {

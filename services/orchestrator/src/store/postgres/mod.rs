@@ -9,6 +9,7 @@ mod claims;
 mod commit;
 mod connection;
 mod installation;
+mod lookup;
 mod parked;
 mod read;
 mod readers;
@@ -21,7 +22,8 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, StaleJob, Store, Waiting, fault, fault::Fault, rows, writes::Writes,
+    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault, fault::Fault, rows,
+    writes::Writes,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::slo::{Bucket, Finished, Unit};
@@ -163,6 +165,18 @@ impl Store for PostgresStore {
     async fn release_orphans(&self, _owner: &Owner) -> Result<(), Error> {
         // Whose claims are orphaned, no replica can know: they run out.
         Ok(())
+    }
+    async fn queue_counts(&self, now: Micros) -> Result<Vec<QueueCounts>, Error> {
+        self.asked("count what is open", lookup::queue_counts(&self.pool, now).await)
+    }
+    async fn ids_between(&self, from: JobId, to: JobId, limit: u32) -> Result<Vec<JobId>, Error> {
+        self.asked("find jobs", lookup::ids_between(&self.pool, from, to, limit).await)
+    }
+    async fn dead_letter(&self, id: &str, job: Option<JobId>) -> Result<Option<DeadLetter>, Error> {
+        self.asked("read a dead letter", lookup::dead_letter(&self.pool, id, job).await)
+    }
+    async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error> {
+        self.asked("discard dead letters", lookup::discard_letters(&self.pool, seqs).await)
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
         self.asked("find queues with jobs", read::lines(&self.pool).await.map(rows::queues_of))

@@ -9,6 +9,7 @@ mod claims;
 mod commit;
 mod connection;
 mod installation;
+mod lookup;
 mod parked;
 mod read;
 mod readers;
@@ -24,7 +25,7 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, StaleJob, Store, Waiting, fault::Fault, rows,
+    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault::Fault, rows,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::slo::{Bucket, Finished, Unit};
@@ -176,6 +177,20 @@ impl Store for SqliteStore {
         let mut w = self.connections.writer().await?;
         let done = claims::release_orphans(&mut w, owner).await;
         w.settle("release orphaned claims", done)
+    }
+    async fn queue_counts(&self, now: Micros) -> Result<Vec<QueueCounts>, Error> {
+        Self::asked("count what is open", lookup::queue_counts(&self.connections.readers, now).await)
+    }
+    async fn ids_between(&self, from: JobId, to: JobId, limit: u32) -> Result<Vec<JobId>, Error> {
+        Self::asked("find jobs", lookup::ids_between(&self.connections.readers, from, to, limit).await)
+    }
+    async fn dead_letter(&self, id: &str, job: Option<JobId>) -> Result<Option<DeadLetter>, Error> {
+        Self::asked("read a dead letter", lookup::dead_letter(&self.connections.readers, id, job).await)
+    }
+    async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = lookup::discard_letters(&mut w, seqs).await;
+        w.settle("discard dead letters", done)
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
         let lines = read::lines(&self.connections.readers).await.map(rows::queues_of);

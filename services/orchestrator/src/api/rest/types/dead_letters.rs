@@ -78,6 +78,33 @@ pub struct RedriveBody {
     pub limit: u32,
 }
 
+/// Which dead letters to discard.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DiscardDeadLettersRequest, example = json!({"queue": "default", "reason": "invalid_message"}))]
+pub struct DiscardBody {
+    /// These letters, by their ids or by their jobs'; or, when empty, all that the filters let through.
+    #[serde(default)]
+    pub ids: Vec<String>,
+    /// Of this mission.
+    pub mission: Option<String>,
+    /// Of this queue.
+    pub queue: Option<String>,
+    /// With this reason.
+    pub reason: Option<String>,
+    /// At most so many; the default is 10000.
+    #[serde(default)]
+    pub limit: u32,
+}
+
+/// What was discarded.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DiscardDeadLettersResponse)]
+pub struct DiscardAnswer {
+    /// How many there were.
+    pub(crate) discarded: u64,
+}
+
 /// How far a redrive is.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RedriveProgress)]

@@ -7,15 +7,17 @@ mod batch;
 mod dead_letters;
 mod jobs;
 mod outbox;
+mod queues;
 mod schedules;
 mod slo;
 mod submit;
 
 pub use agents::{AgentList, AgentView};
 pub use batch::{Accepted, BatchAnswer, BatchItem, Refused};
-pub use dead_letters::{DeadLetterList, DeadLetterView, RedriveBody, RedriveView};
+pub use dead_letters::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, RedriveBody, RedriveView};
 pub use jobs::{AttemptList, AttemptView, ErrorView, JobList, JobView, OutputRefView};
 pub use outbox::{ParkedAnswer, ParkedBody, ParkedList, ParkedView};
+pub use queues::{FoundJobs, QueueList, QueueView};
 pub use schedules::{NextRuns, ScheduleBody, ScheduleList, ScheduleView, TemplateView};
 pub use slo::{BurnView, SloList, SloView};
 pub use submit::SubmitBody;

@@ -1,0 +1,186 @@
+//! Looks of people: queues, jobs by the beginning of their ids, single dead letters.
+
+use super::App;
+use super::jobs::{REDRIVE_LIMIT_DEFAULT, job_id, some};
+use crate::error::{Code, Error};
+use crate::model::{Agent, DeadLetter, Presence};
+use crate::store::{DeadLetterFilter, QueueCounts};
+use agentforge_message_id::{JobId, Mission, Queue};
+use agentforge_proto::time::Micros;
+use std::collections::BTreeMap;
+use tracing::info;
+
+/// Fewer digits match too much to be meant: ids begin with the time.
+const PREFIX_DIGITS_MIN: usize = 4;
+/// Digits of a whole id.
+const ID_DIGITS: usize = 32;
+/// Most ids that a search gives.
+const FOUND_MAX: u32 = 10;
+/// Workers looked at for the list of queues.
+const AGENTS_MAX: u32 = 1_000;
+/// Dead letters looked at in one step.
+const STEP: u32 = 500;
+
+/// A queue, and who serves it.
+#[derive(Clone, Debug)]
+pub struct QueueStats {
+    /// What is open in it.
+    pub counts: QueueCounts,
+    /// Workers online that serve it.
+    pub workers: u32,
+    /// Jobs that these run at once, in all their queues.
+    pub capacity: u32,
+}
+
+/// Which dead letters to discard.
+#[derive(Clone, Debug, Default)]
+pub struct DiscardSpec {
+    /// These, by id or by job; or, when empty, all that the filters let through.
+    pub ids: Vec<String>,
+    /// Of this mission.
+    pub mission: Option<String>,
+    /// Of this queue.
+    pub queue: Option<String>,
+    /// With this reason.
+    pub reason: Option<String>,
+    /// At most so many; 0 is the default.
+    pub limit: u32,
+}
+
+impl App {
+    /// Ids that begin so, oldest first, at most ten.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `unavailable`.
+    pub async fn find_jobs(&self, prefix: &str) -> Result<Vec<JobId>, Error> {
+        let (from, to) = range_of(prefix)?;
+        Ok(self.store().ids_between(from, to, FOUND_MAX).await?)
+    }
+
+    /// Queues with something open, and queues that somebody serves.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn queue_stats(&self, mission: Option<&str>) -> Result<Vec<QueueStats>, Error> {
+        let now = Micros::now();
+        let counts = self.store().queue_counts(now).await?;
+        let agents = self.store().agents(None, None, AGENTS_MAX).await?;
+        let mut all = merged(counts, &agents, now);
+        all.retain(|q| mission.is_none_or(|mission| q.counts.mission.as_str() == mission));
+        Ok(all)
+    }
+
+    /// One dead letter, by its id or the latest of this job.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`.
+    pub async fn dead_letter(&self, id: &str) -> Result<DeadLetter, Error> {
+        let found = self.store().dead_letter(id, id.parse().ok()).await?;
+        found.ok_or_else(|| Error::new(Code::NotFound, format!("there is no dead letter {id}, nor one of a job {id}")))
+    }
+
+    /// Deletes dead letters; says how many. Their jobs stay as they are.
+    ///
+    /// # Errors
+    /// `not_found` for an id without a letter, before anything is deleted; `unavailable`.
+    pub async fn discard_letters(&self, spec: DiscardSpec) -> Result<u64, Error> {
+        let mut seqs = Vec::new();
+        for id in &spec.ids {
+            seqs.push(self.dead_letter(id).await?.seq);
+        }
+        let limit = if spec.limit == 0 { REDRIVE_LIMIT_DEFAULT } else { spec.limit } as usize;
+        if spec.ids.is_empty() {
+            seqs = self.letters_of(&spec, limit).await?;
+        }
+        seqs.sort_unstable();
+        seqs.dedup();
+        let mut discarded = 0;
+        for step in seqs.chunks(STEP as usize) {
+            discarded += self.store().discard_letters(step).await?;
+        }
+        info!(letters = discarded, "dead letters are discarded");
+        Ok(discarded)
+    }
+
+    async fn letters_of(&self, spec: &DiscardSpec, limit: usize) -> Result<Vec<i64>, Error> {
+        let mut filter = DeadLetterFilter {
+            mission: some(spec.mission.as_ref()).map(str::to_owned),
+            queue: some(spec.queue.as_ref()).map(str::to_owned),
+            reason: some(spec.reason.as_ref()).map(str::to_owned),
+            include_redriven: true,
+            before: None,
+            limit: STEP,
+        };
+        let mut seqs = Vec::new();
+        loop {
+            let page = self.store().dead_letters(&filter).await?;
+            seqs.extend(page.items.iter().map(|letter| letter.seq));
+            match page.next {
+                Some(next) if seqs.len() < limit => filter.before = Some(next),
+                _ => break,
+            }
+        }
+        seqs.truncate(limit);
+        Ok(seqs)
+    }
+}
+
+/// The first and the last id that begin so.
+fn range_of(prefix: &str) -> Result<(JobId, JobId), Error> {
+    let digits: String = prefix.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+    let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_hex || digits.len() < PREFIX_DIGITS_MIN || digits.len() > ID_DIGITS {
+        let message = format!(
+            "prefix is {prefix:?}; expected {PREFIX_DIGITS_MIN} to {ID_DIGITS} hexadecimal digits from the beginning of an id"
+        );
+        return Err(Error::field("prefix", message));
+    }
+    let padded = |with: char| {
+        let id: String = digits.chars().chain(std::iter::repeat(with)).take(ID_DIGITS).collect();
+        job_id(&id)
+    };
+    Ok((padded('0')?, padded('f')?))
+}
+
+/// What is open beside who is there, in order of mission and queue.
+fn merged(counts: Vec<QueueCounts>, agents: &[Agent], now: Micros) -> Vec<QueueStats> {
+    let stats = |counts| QueueStats { counts, workers: 0, capacity: 0 };
+    let key = |mission: &Mission, queue: &str| (mission.to_string(), queue.to_owned());
+    let mut all: BTreeMap<_, _> = counts.into_iter().map(|c| (key(&c.mission, c.queue.as_str()), stats(c))).collect();
+    for agent in agents.iter().filter(|a| a.presence(now) == Presence::Online) {
+        for queue in &agent.queues {
+            let Ok(name) = Queue::new(queue.clone()) else { continue };
+            let nothing = || {
+                let (accepted, delayed, queued, running) = (0, 0, 0, 0);
+                stats(QueueCounts {
+                    mission: agent.mission.clone(),
+                    queue: name,
+                    accepted,
+                    delayed,
+                    queued,
+                    running,
+                    oldest: None,
+                })
+            };
+            let served = all.entry(key(&agent.mission, queue)).or_insert_with(nothing);
+            served.workers += 1;
+            served.capacity = served.capacity.saturating_add(agent.capacity);
+        }
+    }
+    all.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_the_range_of_ids_that_begin_so() {
+        let (from, to) = range_of("0198C5A2-7d").unwrap();
+        assert_eq!(from.to_string(), "0198c5a2-7d00-0000-0000-000000000000");
+        assert_eq!(to.to_string(), "0198c5a2-7dff-ffff-ffff-ffffffffffff");
+        for bad in ["", "019", "0198x", "0198c5a2-7d1e-7c3a-9f00-0123456789abc"] {
+            assert_eq!(range_of(bad).unwrap_err().code, Code::InvalidArgument, "{bad}");
+        }
+    }
+}
