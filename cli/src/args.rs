@@ -7,7 +7,7 @@ use crate::{bench, commands, dev};
 use agentforge_config::parse_duration;
 use clap::{Parser, Subcommand, builder::styling};
 use jiff::Timestamp;
-use std::time::Duration;
+use std::{ffi::OsString, time::Duration};
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -79,7 +79,10 @@ pub enum Command {
     /// Submit, list, follow and cancel jobs
     #[command(subcommand)]
     Job(commands::job::Command),
-    /// Look at dead letters and put them back
+    /// What waits and runs in each queue, and who serves it
+    #[command(subcommand)]
+    Queue(commands::queue::Command),
+    /// Look at dead letters, put them back, discard them
     #[command(subcommand)]
     Dlq(commands::dlq::Command),
     /// Jobs made by the clock
@@ -222,6 +225,25 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
+/// The words of the command line, where `--wait 30s` becomes `--wait=30s`. The value is optional, so the parser takes
+/// it only in that form; but what looks like a duration behind `--wait` is one: no tool and no argument does.
+pub fn with_values_joined(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    let mut is_over = false;
+    for word in words {
+        is_over |= word == "--";
+        let is_value = word.to_str().is_some_and(|word| duration(word).is_ok());
+        match joined.last_mut() {
+            Some(last) if !is_over && is_value && last == "--wait" => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}
+
 /// A duration such as `30s`, `5m`, `200ms`, `1h30m`; a bare number is seconds.
 ///
 /// # Errors
@@ -313,6 +335,24 @@ mod tests {
         }
         for bad in ["", "+", "10m", "tomorrow", "+10 parsecs"] {
             assert!(moment_from(bad, now).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wait_takes_its_duration_with_and_without_an_equals_sign() {
+        let joined = |words: &[&str]| with_values_joined(words.iter().map(OsString::from));
+        assert_eq!(
+            joined(&["job", "get", "ID", "--wait", "30s", "--json"]),
+            ["job", "get", "ID", "--wait=30s", "--json"]
+        );
+        assert_eq!(joined(&["submit", "--wait", "5", "echo"]), ["submit", "--wait=5", "echo"]);
+        for words in [
+            &["submit", "--wait", "echo", "{}"][..],
+            &["a", "--wait"],
+            &["a", "--", "--wait", "5s"],
+            &["--wait=1s", "5s"],
+        ] {
+            assert_eq!(joined(words), words);
         }
     }
 

@@ -128,12 +128,55 @@ impl Client {
 
 /// Whether the same request may succeed a moment later because the server was away.
 pub fn is_away(status: &Status) -> bool {
+    if is_rest(status) {
+        return false;
+    }
     match status.code() {
         Code::Unavailable => true,
         // A connection that breaks under a request shows as Unknown or Cancelled with a transport cause.
         Code::Unknown | Code::Internal | Code::Cancelled => std::error::Error::source(status).is_some(),
         _ => false,
     }
+}
+
+/// Whether the server was never reached: nobody listens at its address, or its name leads nowhere.
+pub fn was_refused(status: &Status) -> bool {
+    let mut next = std::error::Error::source(status);
+    while let Some(e) = next {
+        if let Some(io) = e.downcast_ref::<std::io::Error>()
+            && matches!(io.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound)
+        {
+            return true;
+        }
+        // What the resolver says has no kind of its own.
+        if e.to_string().contains("dns error") {
+            return true;
+        }
+        next = e.source();
+    }
+    false
+}
+
+/// Whether who answered is an HTTP server that knows no gRPC: its answer has another content type or no frames of
+/// gRPC, or it speaks HTTP/1 alone.
+fn is_rest(status: &Status) -> bool {
+    let mut text = status.message().to_owned();
+    let mut next = std::error::Error::source(status);
+    while let Some(e) = next {
+        text = format!("{text} {e}");
+        next = e.source();
+    }
+    let text = text.to_ascii_lowercase();
+    [
+        "invalid compression flag",
+        "invalid content-type",
+        "invalid content type",
+        "grpc-status header missing",
+        "frame with invalid size",
+        "http/1.1",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
 }
 
 /// How long the server asked to wait, where it pushed back.
@@ -145,6 +188,11 @@ fn explain(doing: &str, status: &Status, server: &str) -> Failure {
     let code = stable_code(status);
     let text = one_line(status.message());
     let failure = match status.code() {
+        _ if is_rest(status) => {
+            return Failure::new(format!("{doing} failed: {server} answers, but not with gRPC"))
+                .code("not_grpc")
+                .hint("this looks like the REST port (8080) or another HTTP server; gRPC is on port 50051 unless GRPC_PORT says otherwise");
+        }
         _ if is_away(status) && std::error::Error::source(status).is_some() => {
             return Failure::new(format!("{doing} failed: the orchestrator at {server} cannot be reached ({})", cause(status)))
                 .code("unreachable")
@@ -160,9 +208,9 @@ fn explain(doing: &str, status: &Status, server: &str) -> Failure {
             None => "the server pushes back; try again in a moment".to_owned(),
         },
         Code::AlreadyExists => "use another id, key or name, or send the same body again".to_owned(),
-        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
-            "correct what is named above; --help shows the form".to_owned()
-        }
+        Code::InvalidArgument | Code::OutOfRange => "correct what is named above; --help shows the form".to_owned(),
+        // Nothing is wrong with the command: things are not as it needs them.
+        Code::FailedPrecondition => "`agentforge job get ID` shows how it stands".to_owned(),
         Code::DeadlineExceeded => {
             "allow more time with --request-timeout, or look at the orchestrator's /readyz".to_owned()
         }
@@ -225,6 +273,12 @@ mod tests {
             (Status::not_found("there is no job x"), "no job x", "job list"),
             (Status::resource_exhausted("outbox full"), "outbox full", "try again"),
             (Status::deadline_exceeded("late"), "late", "--request-timeout"),
+            (Status::failed_precondition("job x is succeeded"), "is succeeded", "job get"),
+            (
+                Status::internal("protocol error: received message with invalid compression flag: 123"),
+                "not with gRPC",
+                "50051",
+            ),
         ] {
             let failure = explain("submitting", &status, "http://h");
             assert!(failure.message.contains(part) && !failure.message.contains('\n'), "{failure:?}");

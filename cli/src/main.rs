@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             Err(told) => tell(&told),
         };
     }
-    match Cli::try_parse() {
+    match Cli::try_parse_from(args::with_values_joined(std::env::args_os())) {
         Ok(cli) => {
             let out = Output { json: cli.global.json };
             ended(run(cli, out), out)
@@ -93,6 +93,7 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::Dev(args) => dev::run(args, &global, out).await,
             Command::Link(command) => commands::link::run(command, out).await,
             Command::Job(command) => commands::job::run(command, &context()?).await,
+            Command::Queue(command) => commands::queue::run(command, &context()?).await,
             Command::Dlq(command) => commands::dlq::run(command, &context()?).await,
             Command::Schedule(command) => commands::schedule::run(command, &context()?).await,
             Command::Agent(command) => commands::agent::run(command, &context()?).await,

@@ -58,6 +58,11 @@ impl Output {
         }
     }
 
+    /// What must be told whatever becomes of the command, on stderr also with `--json`.
+    pub fn remark(self, text: impl Display) {
+        let _ = writeln!(anstream::stderr(), "{text}");
+    }
+
     /// Writes `{"<name>":[…],"next_cursor":…}` piece by piece, so that any number of items fits.
     pub fn list(self, name: &'static str) -> JsonList {
         JsonList { name, written: 0 }

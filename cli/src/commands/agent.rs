@@ -28,9 +28,9 @@ pub struct ListArgs {
     /// Only this mission
     #[arg(long)]
     mission: Option<String>,
-    /// Only with this status
-    #[arg(long, value_parser = PossibleValuesParser::new(["online", "offline", "left"]))]
-    status: Option<String>,
+    /// Only with this status; `all` lists those too that are gone [default: online]
+    #[arg(long, value_parser = PossibleValuesParser::new(["online", "offline", "left", "all"]), default_value = "online", hide_default_value = true)]
+    status: String,
 }
 
 /// Which agent.
@@ -55,8 +55,9 @@ pub async fn run(command: Command, context: &Context) -> Result {
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result {
-    let status = args.status.as_deref().map(|s| format!("AGENT_STATUS_{}", s.to_ascii_uppercase()));
-    let status = status.and_then(|name| v1::AgentStatus::from_str_name(&name)).unwrap_or_default();
+    let name = format!("AGENT_STATUS_{}", args.status.to_ascii_uppercase());
+    // `all` is no name of the contract: no filter.
+    let status = v1::AgentStatus::from_str_name(&name).unwrap_or_default();
     let fetch = |limit, cursor| {
         let request = v1::ListAgentsRequest {
             mission: args.mission.clone().unwrap_or_default(),
@@ -86,7 +87,14 @@ async fn list(args: ListArgs, context: &Context) -> Result {
         Ok(())
     };
     pages(None, fetch, add).await?;
-    table.print(context.out, "No agents. A worker announces itself when it reaches NATS.")
+    let empty = match args.status.as_str() {
+        "online" => {
+            "No agent is online. A worker announces itself when it reaches NATS; --status all lists those that are gone."
+        }
+        "all" => "No agents. A worker announces itself when it reaches NATS.",
+        _ => "No agent has this status.",
+    };
+    table.print(context.out, empty)
 }
 
 /// Where its clock stands beside the orchestrator's; what a round trip explains is no difference.

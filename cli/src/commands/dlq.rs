@@ -3,8 +3,8 @@
 use super::{Context, pages};
 use crate::{
     error::{Failure, Result},
-    output::{GREEN, Progress, Table, styled},
-    view::{DeadLetterView, ago},
+    output::{BOLD, GREEN, Progress, Table, clean, styled},
+    view::{AttemptView, DeadLetterView, ago},
 };
 use agentforge_proto::v1;
 use clap::builder::PossibleValuesParser;
@@ -17,6 +17,10 @@ const REASONS: [&str; 4] = ["attempts_exhausted", "not_retryable", "worker_lost"
 pub enum Command {
     /// List dead letters, newest first
     List(ListArgs),
+    /// Show one dead letter, with its job's tries
+    Get(GetArgs),
+    /// Delete dead letters; their jobs stay as they are
+    Discard(DiscardArgs),
     /// Put dead jobs back in their queues with fresh attempts
     Redrive(RedriveArgs),
 }
@@ -54,6 +58,38 @@ pub struct ListArgs {
     /// All of them, page by page
     #[arg(long, conflicts_with = "limit")]
     all: bool,
+}
+
+/// Which letter.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge dlq get 0198c5a2-7d1e-7c3a-9f00-0123456789ab
+  agentforge dlq get 0198c5a2-7d1e-7c3a-9f00-0123456789ab --json | jq .attempts")]
+pub struct GetArgs {
+    /// The letter's id, or its job's: then the latest
+    id: String,
+}
+
+/// What to delete.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge dlq discard 0198c5a2-7d1e-7c3a-9f00-0123456789ab
+  agentforge dlq discard --all --reason invalid_message
+  agentforge dlq discard --all --queue web --limit 100 --json")]
+pub struct DiscardArgs {
+    /// Ids of letters, or of their jobs
+    #[arg(required_unless_present = "all", conflicts_with_all = ["all", "mission", "queue", "reason"])]
+    ids: Vec<String>,
+    /// Every letter that the filters let through
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// At most so many [default: 10000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
 }
 
 /// What to put back.
@@ -94,8 +130,67 @@ fn rate(s: &str) -> Result<f64, String> {
 pub async fn run(command: Command, context: &Context) -> Result {
     match command {
         Command::List(args) => list(args, context).await,
+        Command::Get(args) => get(&args.id, context).await,
+        Command::Discard(args) => discard(args, context).await,
         Command::Redrive(args) => redrive(args, context).await,
     }
+}
+
+async fn get(id: &str, context: &Context) -> Result {
+    let request = context.client.request(v1::GetDeadLetterRequest { id: id.to_owned() });
+    let letter = context.client.jobs().get_dead_letter(request).await;
+    let letter = letter.map_err(|e| context.client.failure("reading the dead letter", &e))?.into_inner();
+    let mut attempts = Vec::new();
+    if !letter.job_id.is_empty() {
+        let request = context.client.request(v1::ListAttemptsRequest { id: letter.job_id.clone() });
+        // A job that was pruned has none any more; its letter is shown all the same.
+        if let Ok(answer) = context.client.jobs().list_attempts(request).await {
+            attempts = answer.into_inner().attempts.iter().map(AttemptView::new).collect();
+        }
+    }
+    let view = DeadLetterView::new(&letter);
+    if context.out.json {
+        let mut value = serde_json::to_value(&view).map_err(std::io::Error::from)?;
+        value["attempts"] = serde_json::to_value(&attempts).map_err(std::io::Error::from)?;
+        return context.out.document(&value);
+    }
+    let mut text = String::new();
+    let error = view.error.as_ref().map(|e| e.short()).unwrap_or_default();
+    for (name, value) in [
+        ("id", view.id.clone()),
+        ("job", view.job_id.clone().unwrap_or_else(|| "(no job)".to_owned())),
+        ("reason", view.reason.clone()),
+        ("tool", view.tool.clone()),
+        ("queue", format!("{}/{}", view.mission, view.queue)),
+        ("since", ago(view.created_at)),
+        ("put back", ago(view.redriven_at)),
+        ("error", error),
+    ] {
+        if !value.is_empty() {
+            text += &format!("{} {}\n", styled(BOLD, format!("{name:<12}")), clean(&value, 4_000));
+        }
+    }
+    for a in &attempts {
+        let error = a.error.as_ref().map(|e| e.short()).unwrap_or_default();
+        text += &format!("{} {} {error}\n", styled(BOLD, format!("try {:<8}", a.attempt)), a.outcome);
+    }
+    context.out.text(&text)
+}
+
+async fn discard(args: DiscardArgs, context: &Context) -> Result {
+    let request = v1::DiscardDeadLettersRequest {
+        ids: args.ids,
+        mission: args.filter.mission.unwrap_or_default(),
+        queue: args.filter.queue.unwrap_or_default(),
+        reason: args.filter.reason.unwrap_or_default(),
+        limit: args.limit.unwrap_or_default(),
+    };
+    let answer = context.client.jobs().discard_dead_letters(context.client.request(request)).await;
+    let discarded = answer.map_err(|e| context.client.failure("discarding dead letters", &e))?.into_inner().discarded;
+    if context.out.json {
+        return context.out.document(&serde_json::json!({ "discarded": discarded }));
+    }
+    context.out.line(styled(GREEN, format!("{discarded} discarded")))
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result {

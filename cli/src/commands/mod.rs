@@ -9,6 +9,7 @@ pub mod job;
 pub mod ledger;
 pub mod link;
 pub mod marker;
+pub mod queue;
 pub mod rules;
 pub mod schedule;
 pub mod settings;

@@ -1,31 +1,40 @@
 //! Tables for people: plain columns without frames, one line a row, one coloured word where it helps.
 //!
-//! Colours are put in after the layout, because escape codes would count as width.
+//! Colours are put in after the layout, because escape codes would count as width. Where stdout is no terminal nothing
+//! is cut: who reads a file or a pipe has no window to fit.
 
 use crate::{
     error::Result,
     output::{BOLD, Output, clean, state_style, styled},
 };
 use comfy_table::{CellAlignment, ContentArrangement, presets};
+use std::io::IsTerminal;
 
-/// Longest text of a cell, in characters.
+/// Longest text of a cell on a terminal, in characters.
 const CELL_MAX: usize = 72;
 
 /// Collects rows and prints them.
 pub struct Table {
     inner: comfy_table::Table,
     words: Vec<Option<String>>,
+    cell_max: usize,
 }
 
 impl Table {
     /// A table with these headings.
     pub fn new<const N: usize>(headings: [&str; N]) -> Self {
+        Self::of(headings.map(str::to_owned).to_vec())
+    }
+
+    /// A table with headings that are chosen as it is made.
+    pub fn of(headings: Vec<String>) -> Self {
         let mut inner = comfy_table::Table::new();
         inner.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(headings);
         for column in inner.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        Self { inner, words: Vec::new() }
+        let cell_max = if std::io::stdout().is_terminal() { CELL_MAX } else { usize::MAX - 1 };
+        Self { inner, words: Vec::new(), cell_max }
     }
 
     /// Aligns a column of numbers to the right.
@@ -39,8 +48,13 @@ impl Table {
 
     /// Adds a row. `state` is the word in it that gets its colour.
     pub fn row<const N: usize>(&mut self, cells: [String; N], state: Option<&str>) {
+        self.add(cells.into(), state);
+    }
+
+    /// As [`Table::row`], with as many cells as there are headings.
+    pub fn add(&mut self, cells: Vec<String>, state: Option<&str>) {
         let cells: Vec<String> =
-            cells.iter().map(|c| clean(c, CELL_MAX)).map(|c| if c.is_empty() { "–".into() } else { c }).collect();
+            cells.iter().map(|c| clean(c, self.cell_max)).map(|c| if c.is_empty() { "–".into() } else { c }).collect();
         self.inner.add_row(cells);
         self.words.push(state.map(str::to_owned));
     }

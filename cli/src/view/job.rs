@@ -55,7 +55,7 @@ impl ErrorView {
     }
     /// `class: message`, one line.
     pub fn short(&self) -> String {
-        clean(&format!("{}: {}", self.class, self.message), 200)
+        clean(&format!("{}: {}", self.class, self.message), 4_000)
     }
 }
 
@@ -158,6 +158,21 @@ impl JobView {
         }
     }
 
+    /// Its arguments, as they were given.
+    pub fn args(&self) -> &str {
+        self.args.get()
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+
+    /// Its idempotency key.
+    pub fn key(&self) -> Option<&str> {
+        self.idempotency_key.as_deref()
+    }
+
     /// Everything about it, a line each, for people.
     pub fn describe(&self) -> String {
         let now = Timestamp::now();
@@ -196,7 +211,10 @@ impl JobView {
         put("trace", self.trace_id.clone().unwrap_or_default());
         put("result", self.result.as_ref().map(|r| clean(r.get(), 4_000)).unwrap_or_default());
         if let Some(o) = &self.output_ref {
-            put("output", format!("{} in object store {}/{}, sha256 {}", bytes(o.size), o.bucket, o.name, o.sha256));
+            put(
+                "output",
+                format!("{}, sha256 {}; `agentforge job output {}` prints it", bytes(o.size), o.sha256, self.id),
+            );
         }
         if let Some(error) = &self.error {
             put("error", format!("{}: {}", error.class, clean_lines(&error.message)));

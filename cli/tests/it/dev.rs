@@ -164,7 +164,7 @@ fn batch(dev: &Dev) {
     lines.push(String::new());
     let said =
         feed(dev.command().args(["job", "submit", "echo", "--batch", "-", "--label", "kind=batch"]), &lines.join("\n"));
-    let summary = said.json();
+    let summary = said.last();
     assert_eq!(
         (said.code, summary["accepted"].as_u64(), summary["refused"].as_u64()),
         (1, Some(GOOD as u64), Some(2)),

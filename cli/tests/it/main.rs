@@ -5,6 +5,7 @@ mod batch;
 mod dev;
 mod dev_edge;
 mod dev_faults;
+mod jobs;
 mod ledger;
 mod support;
 mod usage;

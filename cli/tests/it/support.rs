@@ -27,6 +27,11 @@ impl Said {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e} in {:?}, stderr {:?}", self.out, self.err))
     }
+    /// The last line of stdout as JSON: what a batch says of itself after its jobs.
+    pub fn last(&self) -> Value {
+        let line = self.out.lines().last().unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line:?}, stderr {:?}", self.err))
+    }
     /// Stdout as JSON, after checking that it succeeded.
     pub fn ok(&self) -> Value {
         assert_eq!(self.code, 0, "stdout {:?}, stderr {:?}", self.out, self.err);

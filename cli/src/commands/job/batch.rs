@@ -11,7 +11,10 @@ use crate::{
 };
 use agentforge_proto::{
     time::duration_from_proto,
-    v1::{SubmitJobRequest, SubmitJobsResponse, submit_jobs_response::Outcome},
+    v1::{
+        SubmitJobRequest, SubmitJobsResponse,
+        submit_jobs_response::{Accepted, Outcome},
+    },
 };
 use serde::Serialize;
 use std::{
@@ -62,7 +65,21 @@ struct Summary {
     refusals: Vec<Refusal>,
 }
 
-pub(super) async fn run(path: &Path, defaults: SubmitJobRequest, context: &Context) -> Result {
+/// A line that was stored, as it is told with `--json`.
+#[derive(Serialize)]
+struct Stored<'a> {
+    line: u64,
+    id: &'a str,
+    created: bool,
+}
+
+/// Submits all lines; with `wait` waits for their jobs then, at most so long.
+pub(super) async fn run(
+    path: &Path,
+    defaults: SubmitJobRequest,
+    wait: Option<Option<Duration>>,
+    context: &Context,
+) -> Result {
     let lines = read_lines(path)?;
     let mut batch = Batch {
         lines,
@@ -72,6 +89,8 @@ pub(super) async fn run(path: &Path, defaults: SubmitJobRequest, context: &Conte
         input_ended: None,
         pause: None,
         patience: Patience::default(),
+        stored: wait.is_some().then(Vec::new),
+        told: Ok(()),
         summary: Summary::default(),
         progress: Progress::new("jobs stored", None),
         started: Instant::now(),
@@ -82,7 +101,12 @@ pub(super) async fn run(path: &Path, defaults: SubmitJobRequest, context: &Conte
             batch.recover(status, context).await?;
         }
     }
-    batch.finish(context.out)
+    let stored = batch.stored.take();
+    let outcome = batch.finish(context.out);
+    let (Some(ids), Some(limit)) = (stored, wait) else { return outcome };
+    // Refused lines fail the command; the jobs of the others are waited for all the same.
+    let waited = super::wait::all(ids, limit, context).await;
+    outcome.and(waited)
 }
 
 struct Batch {
@@ -94,6 +118,10 @@ struct Batch {
     input_ended: Option<Option<String>>,
     pause: Option<Clock>,
     patience: Patience,
+    /// Ids to wait for afterwards.
+    stored: Option<Vec<String>>,
+    /// Whether stdout took what was told.
+    told: Result,
     summary: Summary,
     progress: Progress,
     started: Instant,
@@ -191,6 +219,7 @@ impl Batch {
                 self.summary.accepted += 1;
                 self.summary.existing += u64::from(!accepted.created && !item.resent);
                 self.progress.set(self.summary.accepted);
+                self.tell(&item, &accepted, out);
             }
             Some(Outcome::Refused(refused)) => match refused.retry_after.as_ref().and_then(duration_from_proto) {
                 Some(wait) => self.hold(item, wait, out),
@@ -203,6 +232,20 @@ impl Batch {
                 let message = "the server's answer is empty; are client and server of one version?".to_owned();
                 self.refuse(Refusal { line: item.line, code: "internal".to_owned(), field: None, message });
             }
+        }
+    }
+
+    /// One line for each line that was stored: what became of it can be looked up then.
+    fn tell(&mut self, item: &Item, accepted: &Accepted, out: Output) {
+        if self.told.is_err() {
+            return;
+        }
+        self.told = match out.json {
+            true => out.document(&Stored { line: item.line, id: &accepted.id, created: accepted.created }),
+            false => out.line(format!("{}\t{}", item.line, accepted.id)),
+        };
+        if let Some(stored) = &mut self.stored {
+            stored.push(accepted.id.clone());
         }
     }
 
@@ -249,6 +292,8 @@ impl Batch {
 
     fn finish(mut self, out: Output) -> Result {
         self.progress.clear();
+        // A reader that went away wanted no more of it; the jobs are stored.
+        std::mem::replace(&mut self.told, Ok(()))?;
         let took = self.started.elapsed().as_secs_f64();
         self.summary.seconds = took;
         self.summary.jobs_per_s = if took > 0.0 { self.summary.accepted as f64 / took } else { 0.0 };
@@ -267,10 +312,10 @@ impl Batch {
 impl Summary {
     fn print(&self, out: Output) -> Result {
         const SHOWN: usize = 20;
-        out.line(format!(
+        out.remark(format!(
             "{} stored ({} of them before), {} refused, in {:.1} s ({:.0} jobs/s)",
             self.accepted, self.existing, self.refused, self.seconds, self.jobs_per_s
-        ))?;
+        ));
         if self.refusals.is_empty() {
             return Ok(());
         }
@@ -281,9 +326,11 @@ impl Summary {
                 None,
             );
         }
-        table.print(out, "")?;
+        for line in table.lines() {
+            out.remark(line);
+        }
         if self.refused > SHOWN as u64 {
-            out.line(format!("… and {} more; --json lists up to {REFUSALS_SHOWN}", self.refused - SHOWN as u64))?;
+            out.remark(format!("… and {} more; --json lists up to {REFUSALS_SHOWN}", self.refused - SHOWN as u64));
         }
         Ok(())
     }

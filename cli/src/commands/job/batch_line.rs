@@ -43,7 +43,7 @@ enum Span {
 /// # Errors
 /// What is wrong with the line.
 pub fn parse(line: &str, defaults: &v1::SubmitJobRequest) -> Result<v1::SubmitJobRequest, String> {
-    let line: Line<'_> = serde_json::from_str(line).map_err(|e| format!("the line is no job: {e}"))?;
+    let line: Line<'_> = serde_json::from_str(line).map_err(|e| no_job(&e))?;
     let mut request = defaults.clone();
     let set = |field: &mut String, value: Option<String>| {
         if let Some(value) = value {
@@ -78,6 +78,18 @@ pub fn parse(line: &str, defaults: &v1::SubmitJobRequest) -> Result<v1::SubmitJo
     request.run_at = when("run_at", line.run_at)?.or(request.run_at);
     request.deadline = when("deadline", line.deadline)?.or(request.deadline);
     Ok(request)
+}
+
+/// What is wrong with a line. It is one line, so the parser's own count of lines says nothing.
+fn no_job(e: &serde_json::Error) -> String {
+    let (text, column) = (e.to_string(), e.column());
+    let place = format!(" at line {} column {column}", e.line());
+    let text = text.strip_suffix(&place).unwrap_or(&text);
+    if column > 0 {
+        format!("the line is no job: {text}, at column {column}")
+    } else {
+        format!("the line is no job: {text}")
+    }
 }
 
 impl Span {
@@ -125,6 +137,10 @@ mod tests {
             let problem = parse(line, &defaults()).unwrap_err();
             assert!(problem.contains(part), "{line}: {problem}");
         }
+        assert_eq!(
+            parse(r#"{"tool":"a""#, &defaults()).unwrap_err(),
+            "the line is no job: EOF while parsing an object, at column 11"
+        );
         assert!(parse("{}", &v1::SubmitJobRequest::default()).unwrap_err().contains("tool is missing"));
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 /// The server holds one request at most 60 s; less keeps proxies in between content.
-pub(super) const WAIT_STEP: Duration = Duration::from_secs(30);
+const WAIT_STEP: Duration = Duration::from_secs(30);
 /// A server that is away for longer than this is not waited for.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
@@ -50,9 +50,20 @@ impl Patience {
 /// # Errors
 /// No such job, a server that stays away, or a job that is not final when the time is up.
 pub async fn until_final(client: &Client, id: &str, began: Instant, limit: Option<Duration>) -> Result<v1::Job> {
+    wait_for(client, id, began, limit, false).await
+}
+
+/// As [`until_final`]; `is_known` when the server was reached before, so that one that is away now is waited for.
+pub(super) async fn wait_for(
+    client: &Client,
+    id: &str,
+    began: Instant,
+    limit: Option<Duration>,
+    is_known: bool,
+) -> Result<v1::Job> {
     let end = limit.map(|limit| began + limit);
     let mut patience = Patience::default();
-    let mut seen = false;
+    let mut seen = is_known;
     loop {
         let step = end.map_or(WAIT_STEP, |end| end.saturating_duration_since(Instant::now()).min(WAIT_STEP));
         let request = v1::GetJobRequest { id: id.to_owned(), wait: Some(duration_to_proto(step)) };

@@ -1,25 +1,25 @@
-//! `agentforge job`: submit, list, get, watch, cancel, attempts.
+//! `agentforge job`: submit, list, get, output, wait, watch, cancel, attempts.
 
 mod batch;
 mod batch_line;
 mod follow;
+mod list;
+mod output;
 mod submit;
 mod template;
+mod wait;
 
-use follow::WAIT_STEP;
 pub use follow::until_final;
 pub use submit::SubmitArgs;
 pub use template::{Template, read_args};
 
-use super::{Context, pages};
+use super::Context;
 use crate::{
-    args::label_text,
     error::{FAILED, Failure, NOT_SUCCEEDED, Result},
     output::{Table, clean, state_style, styled},
     view::{self, AttemptView, JobView, ago},
 };
 use agentforge_proto::v1;
-use clap::builder::PossibleValuesParser;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,46 +29,19 @@ pub enum Command {
     /// Submit a job, or many from a file
     Submit(Box<SubmitArgs>),
     /// List jobs, newest first
-    List(ListArgs),
+    List(Box<list::ListArgs>),
     /// Show one job
     Get(GetArgs),
+    /// Print a job's result as the tool gave it, whatever its size
+    Output(output::OutputArgs),
+    /// Wait until jobs are final
+    Wait(wait::WaitArgs),
     /// Follow a job until it ends
     Watch(IdArg),
     /// Stop jobs: before the start they never run, while running the tool is stopped
     Cancel(CancelArgs),
     /// Show the tries at a job
     Attempts(AttemptsArgs),
-}
-
-/// Which jobs.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  agentforge job list
-  agentforge job list --state failed --state dead --tool http
-  agentforge job list --label team=blue --all --json | jq -r '.jobs[].id'")]
-pub struct ListArgs {
-    /// Only this mission
-    #[arg(long)]
-    mission: Option<String>,
-    /// Only this queue
-    #[arg(long)]
-    queue: Option<String>,
-    /// Only this tool
-    #[arg(long)]
-    tool: Option<String>,
-    /// Only these states; may be given several times
-    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = PossibleValuesParser::new(view::states()))]
-    states: Vec<String>,
-    /// Only with this label; all of several must match
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label_text)]
-    labels: Vec<String>,
-    /// At most so many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
-    limit: u64,
-    /// All of them, page by page
-    #[arg(long, conflicts_with = "limit")]
-    all: bool,
 }
 
 /// Which job, and whether to wait.
@@ -78,7 +51,7 @@ Examples:
   agentforge job get 0198c5a2-7d1e-7c3a-9f00-0123456789ab
   agentforge job get 0198c5a2-7d1e-7c3a-9f00-0123456789ab --wait=5m --json")]
 pub struct GetArgs {
-    /// The job's id
+    /// The job's id, or its first digits where they are enough
     id: String,
     /// Wait until it is final (exit code 3 when it did not succeed), at most so long
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = crate::args::duration)]
@@ -125,11 +98,37 @@ pub struct CancelArgs {
 pub async fn run(command: Command, context: &Context) -> Result {
     match command {
         Command::Submit(args) => submit::run(*args, context).await,
-        Command::List(args) => list(args, context).await,
+        Command::List(args) => list::run(*args, context).await,
+        Command::Output(args) => output::run(args, context).await,
+        Command::Wait(args) => wait::run(args, context).await,
         Command::Get(args) => get(args, context).await,
-        Command::Watch(args) => follow::watch(&args.id, context).await,
+        Command::Watch(args) => follow::watch(&full_id(&args.id, context).await?, context).await,
         Command::Cancel(args) => cancel(args, context).await,
-        Command::Attempts(args) => attempts(&args.id, context).await,
+        Command::Attempts(args) => attempts(&full_id(&args.id, context).await?, context).await,
+    }
+}
+
+/// Digits of a whole id, hyphens left out.
+const ID_DIGITS: usize = 32;
+
+/// The id that `given` is, or is the beginning of. What is neither goes to the server as it is, which says so.
+pub(super) async fn full_id(given: &str, context: &Context) -> Result<String> {
+    let digits = given.chars().filter(|c| *c != '-').count();
+    let is_prefix = (4..ID_DIGITS).contains(&digits) && given.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
+    if !is_prefix {
+        return Ok(given.to_owned());
+    }
+    let request = context.client.request(v1::FindJobsRequest { prefix: given.to_owned() });
+    let found = context.client.jobs().find_jobs(request).await;
+    let ids = found.map_err(|e| context.client.failure("finding the job", &e))?.into_inner().ids;
+    match ids.as_slice() {
+        [id] => Ok(id.clone()),
+        [] => Err(Failure::new(format!("no job has an id that begins with {given}"))
+            .code("not_found")
+            .hint("`agentforge job list` shows whole ids")),
+        _ => Err(Failure::new(format!("more than one job has an id that begins with {given}: {}", ids.join(" ")))
+            .code("ambiguous")
+            .hint("give more digits of it")),
     }
 }
 
@@ -149,66 +148,25 @@ pub(super) fn show(job: &v1::Job, context: &Context) -> Result {
 
 async fn get(args: GetArgs, context: &Context) -> Result {
     if let Some(limit) = args.wait {
-        return show_ended(&until_final(&context.client, &args.id, Instant::now(), limit).await?, context);
+        let id = full_id(&args.id, context).await?;
+        return show_ended(&until_final(&context.client, &id, Instant::now(), limit).await?, context);
     }
-    let request = v1::GetJobRequest { id: args.id, wait: None };
+    let request = v1::GetJobRequest { id: full_id(&args.id, context).await?, wait: None };
     let job = context.client.jobs().get_job(context.client.request(request)).await;
     show(&job.map_err(|e| context.client.failure("getting the job", &e))?.into_inner(), context)
 }
 
-async fn list(args: ListArgs, context: &Context) -> Result {
-    let states: Vec<i32> = args.states.iter().filter_map(|w| view::parse_state(w)).map(|s| s as i32).collect();
-    let fetch = |limit, cursor| {
-        let request = v1::ListJobsRequest {
-            mission: args.mission.clone().unwrap_or_default(),
-            queue: args.queue.clone().unwrap_or_default(),
-            tool: args.tool.clone().unwrap_or_default(),
-            states: states.clone(),
-            labels: args.labels.clone(),
-            limit,
-            cursor,
-        };
-        async move {
-            let answer = context.client.jobs().list_jobs(context.client.request(request)).await;
-            let answer = answer.map_err(|e| context.client.failure("listing jobs", &e))?.into_inner();
-            Ok((answer.jobs.iter().map(JobView::new).collect::<Vec<_>>(), answer.next_cursor))
-        }
-    };
-    let wanted = (!args.all).then_some(args.limit);
-    if context.out.json {
-        let mut list = context.out.list("jobs");
-        let left = pages(wanted, fetch, |page| list.extend(&page)).await?;
-        return list.finish(left.as_deref());
-    }
-    let mut table = Table::new(["ID", "STATE", "TOOL", "QUEUE", "TRIES", "AGE", "TOOK", "ERROR"]).right(4);
-    let add = |page: Vec<JobView>| {
-        for job in page {
-            let took = view::between(job.created_at, job.finished_at);
-            let cells = [
-                job.id,
-                job.state.to_owned(),
-                job.tool,
-                format!("{}/{}", job.mission, job.queue),
-                format!("{}/{}", job.attempts, job.max_attempts),
-                ago(job.created_at),
-                took.map(crate::output::short_duration).unwrap_or_default(),
-                job.error.map(|e| e.short()).unwrap_or_default(),
-            ];
-            table.row(cells, Some(job.state));
-        }
-        Ok(())
-    };
-    let left = pages(wanted, fetch, add).await?;
-    table.print(context.out, "No jobs. Submit one: agentforge job submit echo '{\"hello\":\"world\"}' --wait")?;
-    if left.is_some() {
-        context.out.note("There are more: --limit N or --all shows them.");
-    }
-    Ok(())
-}
-
 async fn cancel(args: CancelArgs, context: &Context) -> Result {
     let mut failures = 0;
-    for id in args.ids {
+    for given in args.ids {
+        let id = match full_id(&given, context).await {
+            Ok(id) => id,
+            Err(failure) => {
+                failures += 1;
+                crate::report(&failure, context.out);
+                continue;
+            }
+        };
         let answer =
             context.client.jobs().cancel_job(context.client.request(v1::CancelJobRequest { id: id.clone() })).await;
         match answer {

@@ -1,9 +1,13 @@
 //! `agentforge job submit`: one job, or with `--batch` many.
 
-use super::{Context, Template, WAIT_STEP, batch, read_args, show, show_ended, until_final};
+use super::{
+    Context, Template, batch,
+    follow::{Patience, wait_for},
+    output, read_args, show, show_ended,
+};
 use crate::{
     args::{duration, moment},
-    client::is_away,
+    client::{is_away, was_refused},
     error::{Failure, Result},
     output::{GREEN, clean_lines, styled},
     trace::Trace,
@@ -18,7 +22,10 @@ use std::{path::PathBuf, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Times that a submission is sent again when the connection broke under it.
+/// What ends sooner is answered by the call that stored it. Whatever the server has to say of the rest, that nobody
+/// serves its queue for example, is said after it.
+const FIRST_STEP: Duration = Duration::from_millis(250);
+/// Times that a submission is sent again to a server that was never reached.
 const RESENDS: u32 = 3;
 
 /// What to submit.
@@ -26,6 +33,7 @@ const RESENDS: u32 = 3;
 #[command(after_help = "\
 Examples:
   agentforge job submit echo '{\"hello\":\"world\"}' --wait
+  agentforge job submit sleep '{\"seconds\":5}' --wait 1m > result.json
   agentforge job submit http @request.json --queue web --label team=blue --timeout 30s
   agentforge job submit sleep '{\"seconds\":5}' --run-at +10m --idempotency-key nightly-2030-01-31
   agentforge job submit --batch jobs.ndjson --queue bulk
@@ -57,9 +65,9 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     deadline: Option<Timestamp>,
     /// Wait until it is final (exit code 3 when it did not succeed), at most so long
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = duration, conflicts_with = "batch")]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = duration)]
     wait: Option<Option<Duration>>,
-    /// One JSON object a line from this file; - is stdin
+    /// One JSON object a line from this file; - is stdin. Prints the line's number and the job's id for each
     #[arg(long, value_name = "FILE")]
     batch: Option<PathBuf>,
 }
@@ -70,7 +78,7 @@ pub(super) async fn run(args: SubmitArgs, context: &Context) -> Result {
     request.run_at = args.run_at.map(stamp);
     request.deadline = args.deadline.map(stamp);
     if let Some(path) = &args.batch {
-        return batch::run(path, request, context).await;
+        return batch::run(path, request, args.wait, context).await;
     }
     // Not of a batch: a trace of a million jobs helps nobody, and the orchestrator samples each call.
     let trace = Trace::begin("agentforge job submit", context.out);
@@ -85,17 +93,14 @@ async fn one(args: SubmitArgs, mut request: v1::SubmitJobRequest, context: &Cont
     request.id = args.id.map(|id| id.to_string()).unwrap_or_default();
     // What ends soon is answered by the call that stored it; the rest is waited for with others.
     let began = Instant::now();
-    let step = args.wait.map(|limit| limit.map_or(WAIT_STEP, |limit| limit.min(WAIT_STEP)));
-    request.wait = step.map(duration_to_proto);
-    let answer = submit(context, with_identity(request), step.unwrap_or_default()).await?;
-    let job = answer.job.ok_or_else(|| Failure::new("submitting failed: the server's answer has no job"))?;
-    if let Some(warning) = &job.warning {
-        crate::output::warn(clean_lines(warning));
-    }
+    let request = with_identity(request);
     if let Some(limit) = args.wait {
-        let job = if is_final(job.state()) { job } else { until_final(&context.client, &job.id, began, limit).await? };
-        return show_result(&job, context);
+        let job = submit_and_wait(context, request, began, limit).await?;
+        return show_result(&job, context).await;
     }
+    let answer = submit(context, request, Duration::ZERO).await?;
+    let job = answer.job.ok_or_else(no_job)?;
+    tell_warning(&job);
     if context.out.json {
         return show(&job, context);
     }
@@ -105,11 +110,52 @@ async fn one(args: SubmitArgs, mut request: v1::SubmitJobRequest, context: &Cont
     Ok(())
 }
 
-/// What a caller who waited wants: the result alone on stdout. Without one, everything about the job.
-fn show_result(job: &v1::Job, context: &Context) -> Result {
-    let result = job.result.as_deref().filter(|_| job.state() == v1::JobState::Succeeded && !context.out.json);
-    let Some(result) = result else { return show_ended(job, context) };
-    context.out.line(clean_lines(result))?;
+/// Nobody serves its queue, for example: told at once, whatever is waited for.
+fn tell_warning(job: &v1::Job) {
+    if let Some(warning) = &job.warning {
+        crate::output::warn(clean_lines(warning));
+    }
+}
+
+fn no_job() -> Failure {
+    Failure::new("submitting failed: the server's answer has no job")
+}
+
+/// Submits and waits for the end. The id is told before the wait, so that whoever is cut off can look for the job
+/// instead of submitting it again. A key may belong to an earlier job, so its id is known by the answer alone.
+async fn submit_and_wait(
+    context: &Context,
+    mut request: v1::SubmitJobRequest,
+    began: Instant,
+    limit: Option<Duration>,
+) -> Result<v1::Job> {
+    let mut step = Duration::ZERO;
+    if request.idempotency_key.is_empty() {
+        context.out.remark(format!("job {}", request.id));
+        step = limit.map_or(FIRST_STEP, |limit| limit.min(FIRST_STEP));
+        request.wait = Some(duration_to_proto(step));
+    }
+    let job = submit(context, request, step).await?.job.ok_or_else(no_job)?;
+    tell_warning(&job);
+    if step.is_zero() {
+        context.out.remark(format!("job {}", job.id));
+    }
+    if is_final(job.state()) {
+        return Ok(job);
+    }
+    wait_for(&context.client, &job.id, began, limit, true).await
+}
+
+/// What a caller who waited wants: the result alone on stdout, whatever its size. Without one, everything about the job.
+async fn show_result(job: &v1::Job, context: &Context) -> Result {
+    if job.state() != v1::JobState::Succeeded || context.out.json {
+        return show_ended(job, context);
+    }
+    match job.result.as_deref() {
+        Some(result) => context.out.line(clean_lines(result))?,
+        None if job.output_ref.is_some() => output::copy(&job.id, context, &mut output::stdout()).await?,
+        None => return show_ended(job, context),
+    }
     let took = between(at(job.created_at.as_ref()), at(job.finished_at.as_ref())).unwrap_or_default();
     let replay = job.idempotent_replay.as_ref().map(|id| format!(", the result of {id} again")).unwrap_or_default();
     context.out.note(format!(
@@ -129,15 +175,38 @@ pub(super) fn with_identity(mut request: v1::SubmitJobRequest) -> v1::SubmitJobR
     request
 }
 
-/// Sends it, and again when the connection broke: the id or the key makes the second harmless.
+/// Sends it, and again when the connection broke: the id or the key makes the second harmless. A server that was
+/// reached once is waited for as long as a restart may take, since it may have stored the job.
 async fn submit(context: &Context, request: v1::SubmitJobRequest, wait: Duration) -> Result<v1::SubmitJobResponse> {
-    let mut sent = 0;
+    let (mut sent, mut reached, mut patience) = (0, false, Patience::default());
     loop {
         sent += 1;
         match context.client.jobs().submit_job(context.client.request_within(request.clone(), wait)).await {
             Ok(answer) => return Ok(answer.into_inner()),
-            Err(e) if is_away(&e) && sent <= RESENDS => tokio::time::sleep(Duration::from_millis(100) * sent).await,
-            Err(e) => return Err(context.client.failure("submitting", &e)),
+            Err(e) if !is_away(&e) => return Err(context.client.failure("submitting", &e)),
+            Err(e) => {
+                reached |= !was_refused(&e);
+                if !reached && sent <= RESENDS {
+                    tokio::time::sleep(Duration::from_millis(100) * sent).await;
+                } else if !reached {
+                    return Err(context.client.failure("submitting", &e));
+                } else if let Err(e) = patience.bear(e).await {
+                    return Err(maybe_stored(context.client.failure("submitting", &e), &request));
+                }
+            }
         }
     }
+}
+
+/// The connection broke after the submission was sent: it may be stored.
+fn maybe_stored(failure: Failure, request: &v1::SubmitJobRequest) -> Failure {
+    let hint = match (request.id.as_str(), request.idempotency_key.as_str()) {
+        (id, "") => format!(
+            "the job may be stored: `agentforge job get {id}` tells, and `--id {id}` submits it again without harm"
+        ),
+        (_, key) => {
+            format!("the job may be stored: the same command with --idempotency-key {key:?} finds it or submits it")
+        }
+    };
+    failure.hint(hint)
 }
