@@ -13,6 +13,8 @@ use std::{collections::BTreeMap, ffi::OsString};
 pub struct CommandLine {
     /// Settings, over those of the environment.
     pub settings: BTreeMap<String, String>,
+    /// Settings where neither the command line nor the environment has them: the known exporter's own.
+    pub defaults: BTreeMap<String, String>,
     /// For the runtime: --help, --version, --check-config.
     pub rest: Vec<OsString>,
     /// What was accepted and has no effect.
@@ -160,6 +162,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLin
         line.add(&config::TARGETS, &positional.join(","));
     }
     line.addresses();
+    line.stands_in();
     Ok(line)
 }
 
@@ -174,6 +177,15 @@ impl CommandLine {
             list.push(',');
         }
         list.push_str(items);
+    }
+
+    /// A command line of the known exporter names an endpoint: without one it does not start. Who scraped it from
+    /// elsewhere must find this one, too.
+    fn stands_in(&mut self) {
+        let named = [config::ENDPOINTS, config::JSZ];
+        if named.iter().any(|setting| self.settings.contains_key(setting.key)) {
+            self.defaults.insert(agentforge_config::common::BIND_ADDR.key.to_owned(), "0.0.0.0".to_owned());
+        }
     }
 
     /// The known exporter takes names for its address; the one that people use is no question of a resolver.
@@ -251,6 +263,12 @@ mod tests {
         }
         assert_eq!(settings("--no-stock-jetstream"), [("NATS_EXPORTER_STOCK_JETSTREAM".into(), "false".into())]);
         assert_eq!(settings("-addr localhost"), [("BIND_ADDR".into(), "127.0.0.1".into())]);
+        let defaults = |text: &str| parse(text.split(' ').map(OsString::from)).unwrap().defaults;
+        for (stock, own) in [("-varz http://a:8222", "http://a:8222"), ("-jsz=all -port 7777", "-port 7777 --no-gzip")]
+        {
+            assert_eq!(defaults(stock)["BIND_ADDR"], "0.0.0.0", "{stock}");
+            assert!(defaults(own).is_empty(), "{own}");
+        }
     }
 
     #[test]

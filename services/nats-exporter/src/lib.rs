@@ -51,7 +51,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         // A reader that went away is not our failure.
         let _ = std::io::stdout().lock().write_all(flags::help().as_bytes());
     }
-    agentforge_runtime::main_from::<NatsExporter>(line.rest, &(line.settings, Env))
+    agentforge_runtime::main_from::<NatsExporter>(line.rest, &(line.settings, (Env, line.defaults)))
 }
 
 /// Before there is a log.

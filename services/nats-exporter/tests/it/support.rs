@@ -36,6 +36,7 @@ impl Exporter {
         let mut proc = Proc::builder(env!("CARGO_BIN_EXE_agentforge-nats-exporter"))
             .args(["-port", "0"])
             .args(flags.iter().copied())
+            .env("BIND_ADDR", "127.0.0.1")
             .envs(envs.iter().map(|(k, v)| (*k, *v)))
             .start();
         let ready = proc.ready(READY).await;

@@ -272,3 +272,23 @@ async fn labels_of_servers_and_metadata_are_those_chosen() {
     assert_eq!(page.of("gnatsd_varz_connections").len(), 1);
     assert_eq!(page.value("nats_exporter_target_up", &[("server_id", "b")]), 0.0);
 }
+
+#[tokio::test]
+async fn the_known_exporters_command_line_is_reached_from_elsewhere() {
+    let address = async |flags: &[&str], envs: &[(&str, &str)]| {
+        let mut proc = Proc::builder(env!("CARGO_BIN_EXE_agentforge-nats-exporter"))
+            .args(flags.iter().copied())
+            .envs(envs.iter().map(|(k, v)| (*k, *v)))
+            .start();
+        let ready = proc.ready(Duration::from_secs(30)).await;
+        let url = ready["nats-exporter"]["metrics"].as_str().unwrap().to_owned();
+        let port: u16 = url.trim_end_matches("/metrics").rsplit_once(':').unwrap().1.parse().unwrap();
+        // Another address of this machine than the one that loopback alone has.
+        tokio::net::TcpStream::connect(("127.0.0.2", port)).await.is_ok()
+    };
+    let dev = ("ENV", "dev");
+    assert!(address(&["-port", "0", "-varz", "-jsz=all", "http://localhost:8222"], &[dev]).await);
+    assert!(!address(&["-port", "0", "-varz", "-addr", "127.0.0.1"], &[dev]).await);
+    assert!(!address(&["-port", "0", "-varz"], &[dev, ("BIND_ADDR", "127.0.0.1")]).await);
+    assert!(!address(&["-port", "0", "http://localhost:8222"], &[dev]).await);
+}
