@@ -9,6 +9,7 @@ use crate::{
     geometry::Bounds,
     links::Signer,
     sanitise::Change,
+    source::State,
 };
 use bytes::Bytes;
 use std::{
@@ -41,28 +42,71 @@ pub fn sequence(text: &str) -> Option<u64> {
     seq.filter(|seq| *seq < u64::MAX)
 }
 
-/// The place of a change: `<epoch>-<stream sequence>`.
+/// A sequence, and when the message that has it was stored, where that is known.
+///
+/// A server that loses its newest messages gives their sequences to others: the moment tells them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The sequence.
+    pub seq: u64,
+    /// In unix milliseconds.
+    pub stored_unix_ms: Option<i64>,
+}
+
+impl Mark {
+    /// A sequence of which no more is known.
+    pub fn bare(seq: u64) -> Self {
+        Self { seq, stored_unix_ms: None }
+    }
+
+    /// A message's.
+    pub fn of(seq: u64, stored_unix_ms: i64) -> Self {
+        Self { seq, stored_unix_ms: Some(stored_unix_ms) }
+    }
+
+    /// The later of two.
+    pub fn max(self, other: Self) -> Self {
+        if other.seq > self.seq { other } else { self }
+    }
+}
+
+/// The place of a change: `<epoch>.<moment of storage>-<stream sequence>`, the first two in hex; without the
+/// moment where it is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventId {
     /// The incarnation of the stream.
     pub epoch: Epoch,
-    /// The sequence in it.
-    pub seq: u64,
+    /// The place in it.
+    pub mark: Mark,
 }
 
 impl EventId {
+    /// A sequence of which no more is known.
+    pub fn bare(epoch: &Epoch, seq: u64) -> Self {
+        Self { epoch: epoch.clone(), mark: Mark::bare(seq) }
+    }
+
     /// Reads an id; `None` for anything that is not of this form.
     pub fn parse(text: &str) -> Option<Self> {
-        let (epoch, seq) = text.split_once('-')?;
-        let is_epoch = (1..=32).contains(&epoch.len()) && epoch.bytes().all(|b| b.is_ascii_hexdigit());
+        let (place, seq) = text.split_once('-')?;
+        let (epoch, moment) = place.split_once('.').map_or((place, None), |(epoch, moment)| (epoch, Some(moment)));
+        let is_hex =
+            |text: &str, max: usize| (1..=max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
         let seq = sequence(seq)?;
-        is_epoch.then(|| Self { epoch: Epoch(epoch.into()), seq })
+        let moment = match moment {
+            None => None,
+            Some(moment) => Some(is_hex(moment, 15).then(|| i64::from_str_radix(moment, 16).ok()).flatten()?),
+        };
+        is_hex(epoch, 32).then(|| Self { epoch: Epoch(epoch.into()), mark: Mark { seq, stored_unix_ms: moment } })
     }
 }
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.epoch, self.seq)
+        match self.mark.stored_unix_ms {
+            Some(moment) => write!(f, "{}.{moment:x}-{}", self.epoch, self.mark.seq),
+            None => write!(f, "{}-{}", self.epoch, self.mark.seq),
+        }
     }
 }
 
@@ -105,10 +149,14 @@ impl Frames {
         Self { sse: sse.into(), ws: ws_text(&ws_envelope(event, id, data, unix_ms)) }
     }
 
-    /// The keep-alive: a comment in SSE, with the id of all that was seen.
-    pub fn heartbeat(id: &str, unix_ms: i64) -> Self {
-        let sse = format!(": heartbeat\nid: {id}\n\n").into();
-        Self { sse, ws: ws_text(&ws_envelope("heartbeat", id, "null", unix_ms)) }
+    /// The keep-alive: a comment in SSE, with the id of all that was seen. Without an id the client's own
+    /// stays.
+    pub fn heartbeat(id: &str, source: State, unix_ms: i64) -> Self {
+        let (state, age) = (source.as_str(), source.age.as_secs_f64());
+        let of_id = if id.is_empty() { String::new() } else { format!("id: {id}\n") };
+        let sse = format!(": heartbeat source={state} age={age:.1}\n{of_id}\n").into();
+        let data = format!(r#"{{"source":"{state}","age_seconds":{age:.1}}}"#);
+        Self { sse, ws: ws_text(&ws_envelope("heartbeat", id, &data, unix_ms)) }
     }
 
     /// The bytes for a transport.
@@ -133,20 +181,24 @@ fn ws_text(text: &str) -> Bytes {
     crate::ws::frame(crate::ws::TEXT, text.as_bytes())
 }
 
-/// Why a client does not have everything.
+/// What a client is told beside changes: why it does not have everything, or may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
+pub enum Notice {
     /// The stream no longer has it.
     Expired,
     /// Newer states of the same markers took its place.
     Conflated,
     /// The stream is another one.
     Reset,
+    /// The stream is not heard: what is new does not come.
+    SourceAway,
+    /// It is heard again.
+    SourceBack,
 }
 
-impl GapReason {
+impl Notice {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Expired, Self::Conflated, Self::Reset];
+    pub const ALL: [Self; 5] = [Self::Expired, Self::Conflated, Self::Reset, Self::SourceAway, Self::SourceBack];
 
     /// The word on the wire and the label.
     pub fn as_str(self) -> &'static str {
@@ -154,6 +206,8 @@ impl GapReason {
             Self::Expired => "expired",
             Self::Conflated => "conflated",
             Self::Reset => "reset",
+            Self::SourceAway => "source_away",
+            Self::SourceBack => "source_back",
         }
     }
 }
@@ -174,7 +228,7 @@ pub enum Before {
 enum Subject {
     State { feature: Box<Feature>, before: Before, left: OnceLock<Frames> },
     Removed(Key),
-    Gap(GapReason),
+    Notice(Notice),
 }
 
 /// One thing to tell clients.
@@ -198,7 +252,7 @@ impl Event {
             Change::State(feature) => Subject::State { feature, before, left: OnceLock::new() },
             Change::Removed(key) => Subject::Removed(key),
         };
-        Self::encoded(subject, id.seq, id.to_string(), stored_unix_ms, signer)
+        Self::encoded(subject, id.mark.seq, id.to_string(), stored_unix_ms, signer)
     }
 
     fn encoded(subject: Subject, seq: u64, id: String, stored_unix_ms: i64, signer: &Signer) -> Self {
@@ -209,7 +263,7 @@ impl Event {
                 (feature.key.kind.as_str(), data, feature.evidence_id.as_ref().map(|_| Instant::now()))
             }
             Subject::Removed(key) => ("remove", removed(key), None),
-            Subject::Gap(_) => unreachable!("gaps are made whole"),
+            Subject::Notice(_) => unreachable!("notices are made whole"),
         };
         let frames = Frames::new(name, &id, &data, stored_unix_ms);
         Self { seq, stored_unix_ms, id, frames, link_made, subject }
@@ -217,23 +271,43 @@ impl Event {
 
     /// Tells that `missing` messages up to `to` cannot be had or were passed over. `from` is the first of
     /// them. Carries no id: a client that is cut off now resumes where it was.
-    pub fn gap(reason: GapReason, from: &EventId, to: &EventId, missing: u64, unix_ms: i64) -> Self {
+    pub fn gap(reason: Notice, from: &EventId, to: &EventId, missing: u64, unix_ms: i64) -> Self {
         let data = format!(r#"{{"reason":"{}","from":"{from}","to":"{to}","missing":{missing}}}"#, reason.as_str());
-        let frames = Frames::new("gap", "", &data, unix_ms);
-        let subject = Subject::Gap(reason);
-        Self { seq: to.seq, stored_unix_ms: unix_ms, id: String::new(), frames, link_made: None, subject }
+        Self::notice_of("gap", reason, to.mark.seq, &data, unix_ms)
     }
 
-    /// The marker or zone, of which a newer state takes the place of this one. `None` for gaps.
+    /// Tells that the stream is another one than the client knows, and that all it has follows.
+    pub fn reset(epoch: &Epoch, unix_ms: i64) -> Self {
+        let id = EventId::bare(epoch, 0);
+        Self::gap(Notice::Reset, &id, &id, 0, unix_ms)
+    }
+
+    /// Tells whether the stream is heard. Carries no id, either.
+    pub fn source(source: State, unix_ms: i64) -> Self {
+        let (name, notice) = match source.is_away {
+            true => ("stale", Notice::SourceAway),
+            false => ("fresh", Notice::SourceBack),
+        };
+        let data = format!(r#"{{"reason":"{}","age_seconds":{:.1}}}"#, notice.as_str(), source.age.as_secs_f64());
+        Self::notice_of(name, notice, 0, &data, unix_ms)
+    }
+
+    fn notice_of(name: &str, notice: Notice, seq: u64, data: &str, unix_ms: i64) -> Self {
+        let frames = Frames::new(name, "", data, unix_ms);
+        let subject = Subject::Notice(notice);
+        Self { seq, stored_unix_ms: unix_ms, id: String::new(), frames, link_made: None, subject }
+    }
+
+    /// The marker or zone, of which a newer state takes the place of this one. `None` for notices.
     pub fn key(&self) -> Option<&Key> {
         match &self.subject {
             Subject::State { feature, .. } => Some(&feature.key),
             Subject::Removed(key) => Some(key),
-            Subject::Gap(_) => None,
+            Subject::Notice(_) => None,
         }
     }
 
-    /// The state, unless it is a removal or a gap.
+    /// The state, if it is one.
     pub fn feature(&self) -> Option<&Feature> {
         match &self.subject {
             Subject::State { feature, .. } => Some(feature),
@@ -241,10 +315,10 @@ impl Event {
         }
     }
 
-    /// Why there is a gap, if this tells of one.
-    pub fn gap_reason(&self) -> Option<GapReason> {
+    /// What it tells, if it is no change.
+    pub fn notice(&self) -> Option<Notice> {
         match self.subject {
-            Subject::Gap(reason) => Some(reason),
+            Subject::Notice(notice) => Some(notice),
             _ => None,
         }
     }
@@ -254,7 +328,7 @@ impl Event {
     pub fn frame(&self, channel: Channel, filter: Option<&Filter>) -> Option<&Bytes> {
         let Some(filter) = filter else { return Some(self.frames.of(channel)) };
         let frames = match &self.subject {
-            Subject::Gap(_) => &self.frames,
+            Subject::Notice(_) => &self.frames,
             Subject::Removed(key) if filter.names(key) => &self.frames,
             Subject::State { feature, .. } if filter.takes(&feature.key, feature.bounds(), feature.severity) => {
                 &self.frames
@@ -309,15 +383,33 @@ mod tests {
         let signer = Signer::new(["s"], Duration::from_secs(300));
         let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
         let change = sanitise("tactical.markers.a.b", payload.as_bytes(), now).unwrap();
-        let id = EventId { epoch: Epoch::of(1_000_000), seq: 7 };
+        let id = EventId { epoch: Epoch::of(1_000_000), mark: Mark::of(7, 0x1a2b) };
         Event::of_change(change, before, &id, 1_700_000_000_123, &signer)
     }
 
     #[test]
     fn ids_are_read_as_they_are_written() {
-        let id = EventId { epoch: Epoch::of(1_700_000_000_123_456_789), seq: 42 };
-        assert_eq!(EventId::parse(&id.to_string()), Some(id));
-        for other in ["", "-", "a-", "-1", "a-+1", "a-1-2", "g-1", "a-99999999999999999999999", "7"] {
+        let epoch = Epoch::of(1_700_000_000_123_456_789);
+        let id = EventId { epoch: epoch.clone(), mark: Mark::of(42, 1_700_000_000_123) };
+        for id in [id, EventId::bare(&epoch, 42)] {
+            assert_eq!(EventId::parse(&id.to_string()), Some(id));
+        }
+        for other in [
+            "a.-1",
+            ".a-1",
+            "a.g-1",
+            "a.1.2-1",
+            "a.ffffffffffffffff-1",
+            "",
+            "-",
+            "a-",
+            "-1",
+            "a-+1",
+            "a-1-2",
+            "g-1",
+            "a-99999999999999999999999",
+            "7",
+        ] {
             assert_eq!(EventId::parse(other), None, "{other}");
         }
     }
@@ -326,12 +418,22 @@ mod tests {
     fn both_transports_say_the_same() {
         let event = event(r#"{"title":"T","coordinates":[1,2]}"#, Before::Nothing);
         let sse = std::str::from_utf8(event.frame(Channel::Sse, None).unwrap()).unwrap();
-        let data = sse.strip_prefix("event: marker\nid: 3e8-7\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
+        let data = sse.strip_prefix("event: marker\nid: 3e8.1a2b-7\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
         let ws = event.frame(Channel::Ws, None).unwrap();
         let envelope: serde_json::Value = serde_json::from_slice(&ws[4..]).unwrap();
         assert_eq!(envelope["data"], serde_json::from_str::<serde_json::Value>(data).unwrap());
-        assert_eq!((envelope["event"].as_str(), envelope["id"].as_str()), (Some("marker"), Some("3e8-7")));
+        assert_eq!((envelope["event"].as_str(), envelope["id"].as_str()), (Some("marker"), Some("3e8.1a2b-7")));
         assert_eq!(envelope["ts"].as_f64(), Some(1_700_000_000.123));
+    }
+
+    #[test]
+    fn heartbeats_tell_how_the_source_is() {
+        let away = State { is_away: true, age: Duration::from_millis(7_250) };
+        let frames = Frames::heartbeat("3e8-7", away, 0);
+        assert_eq!(&frames.of(Channel::Sse)[..], b": heartbeat source=away age=7.2\nid: 3e8-7\n\n");
+        let envelope: serde_json::Value = serde_json::from_slice(&frames.of(Channel::Ws)[2..]).unwrap();
+        assert_eq!(envelope["data"], serde_json::json!({"source": "away", "age_seconds": 7.2}));
+        assert_eq!(&Frames::heartbeat("", away, 0).of(Channel::Sse)[..], b": heartbeat source=away age=7.2\n\n");
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct Feature {
     pub key: Key,
     /// Where.
     pub geometry: Geometry,
-    /// Shown; may be empty.
+    /// Shown; at least one character.
     pub title: String,
     /// Shown.
     pub description: Option<String>,

@@ -7,6 +7,8 @@ use crate::{
 
 /// Most sites of one filter.
 const SITES_MAX: usize = 64;
+/// Degrees that a longitude may have: a map that shows the world more than once.
+const LONGITUDE_MAX: f64 = 900.0;
 
 /// A client's filter. Parts that are not given take everything.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,14 +88,27 @@ fn list<T>(
 fn bbox(value: &str) -> Result<Bounds, FilterFault> {
     let fault = FilterFault { name: "bbox", problem: "takes west,south,east,north in degrees" };
     let numbers: Vec<f64> = value.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| fault.clone())?;
-    match numbers[..] {
-        [west, south, east, north]
-            if [west, east].iter().all(|v| v.abs() <= 180.0) && -90.0 <= south && south <= north && north <= 90.0 =>
-        {
-            Ok(Bounds { west, south, east, north })
-        }
-        _ => Err(fault),
+    let [west, south, east, north] = numbers[..] else { return Err(fault) };
+    if !(-90.0 <= south && south <= north && north <= 90.0) {
+        return Err(fault);
     }
+    let (west, east) = longitudes(west, east).ok_or(fault)?;
+    Ok(Bounds { west, south, east, north })
+}
+
+/// Within [-180, 180]. A map that was dragged around the world tells more, always west before east.
+fn longitudes(west: f64, east: f64) -> Option<(f64, f64)> {
+    if west.abs() <= 180.0 && east.abs() <= 180.0 {
+        return Some((west, east));
+    }
+    if !(west.abs() <= LONGITUDE_MAX && east.abs() <= LONGITUDE_MAX && west <= east) {
+        return None;
+    }
+    if east - west >= 360.0 {
+        return Some((-180.0, 180.0));
+    }
+    let wrapped = |degrees: f64| (degrees + 180.0).rem_euclid(360.0) - 180.0;
+    Some((wrapped(west), wrapped(east)))
 }
 
 #[cfg(test)]
@@ -121,7 +136,9 @@ mod tests {
             ("bbox", "1,2,3,x"),
             ("bbox", "0,5,1,4"),
             ("bbox", "nan,0,1,1"),
-            ("bbox", "-181,0,1,1"),
+            ("bbox", "1,0,-181,1"),
+            ("bbox", "-901,0,1,1"),
+            ("bbox", "inf,0,inf,1"),
             ("severity", "urgent"),
             ("severity", ""),
             ("kind", "markers"),
@@ -129,6 +146,17 @@ mod tests {
         ] {
             assert_eq!(Filter::parse([(name, value)]).unwrap_err().name, name, "{value}");
         }
-        assert!(Filter::parse([("bbox", "170,-10,-170,10")]).is_ok());
+        for (given, west, east) in [
+            ("170,-10,-170,10", 170.0, -170.0),
+            ("170,-10,190,10", 170.0, -170.0),
+            ("-190,-10,-170,10", 170.0, -170.0),
+            ("-181,-10,1,10", 179.0, 1.0),
+            ("-200,-10,200,10", -180.0, 180.0),
+            ("-180,-10,180,10", -180.0, 180.0),
+            ("370,-10,380,10", 10.0, 20.0),
+        ] {
+            let filter = Filter::parse([("bbox", given)]).unwrap();
+            assert_eq!(filter.bbox, Some(Bounds { west, south: -10.0, east, north: 10.0 }), "{given}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the request and its answers, and what holes between sequences mean. Keeps nothing.
 
-use crate::event::{Epoch, Event, EventId, GapReason};
+use crate::event::{Epoch, Event, EventId, Mark, Notice};
 use agentforge_jetstream::Nats;
 use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
@@ -13,6 +13,9 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long the answer to one request may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes of a look at one message, about; one is given whatever its size.
+const LOOK_BYTES: usize = 64 << 10;
 
 /// Why the stream could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,18 @@ pub struct Stored {
     pub headers: HeaderMap,
     /// Its bytes.
     pub payload: Bytes,
+}
+
+impl Stored {
+    /// When it was stored, in unix milliseconds.
+    pub fn stored_unix_ms(&self) -> i64 {
+        unix_ms(self.stored_unix_ns)
+    }
+}
+
+/// A moment in nanoseconds, in milliseconds.
+pub fn unix_ms(unix_ns: i128) -> i64 {
+    i64::try_from(unix_ns.div_euclid(1_000_000)).unwrap_or_default()
 }
 
 /// One answer.
@@ -94,6 +109,33 @@ fn start_time(unix_ms: i64) -> String {
 pub async fn last(nats: &Nats, stream: &str, subject: &str) -> Result<Option<Stored>, Error> {
     let request = json!({"last_by_subj": subject});
     Ok(gather(nats, stream, &request, 1).await?.messages.pop())
+}
+
+/// A message's place with the moment of its storage; without it when the message is not there any more.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn mark(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<Mark, Error> {
+    let found = read(nats, stream, filter, Begin::Seq(seq), 1, LOOK_BYTES).await?.messages;
+    let found = found.first().filter(|found| found.seq == seq);
+    Ok(found.map_or(Mark::bare(seq), |found| Mark::of(seq, found.stored_unix_ms())))
+}
+
+/// Whether the stream still has what a reader saw at a place, or had it and gave it up by its limits. A
+/// server that lost its newest messages gives their sequences to others.
+///
+/// # Errors
+/// [`Error::Unavailable`].
+pub async fn knows(nats: &Nats, stream: &str, filter: &str, mark: Mark) -> Result<bool, Error> {
+    let Some(stored_unix_ms) = mark.stored_unix_ms.filter(|_| mark.seq > 0) else { return Ok(true) };
+    let look = |begin| read(nats, stream, filter, begin, 1, LOOK_BYTES);
+    let there = look(Begin::Seq(mark.seq)).await?.messages;
+    if let Some(there) = there.first().filter(|there| there.seq == mark.seq) {
+        return Ok(there.stored_unix_ms() == stored_unix_ms);
+    }
+    // It is gone. What was stored later has a later sequence, or its own was given away.
+    let later = look(Begin::Time(stored_unix_ms + 1)).await?.messages;
+    Ok(later.first().is_none_or(|later| later.seq > mark.seq || later.stored_unix_ms() <= stored_unix_ms))
 }
 
 /// Sends a direct get and takes its answers: `count` messages, or fewer and a word that there are no more.
@@ -156,12 +198,12 @@ pub fn number<T: FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
 /// that the stream has, are gone by age or size; the others gave way to newer states. Pure.
 pub fn holes(after: u64, next: u64, first: u64, epoch: &Epoch, unix_ms: i64) -> Vec<Event> {
     let gap = |reason, from: u64, to: u64| {
-        let id = |seq| EventId { epoch: epoch.clone(), seq };
+        let id = |seq| EventId::bare(epoch, seq);
         (from <= to).then(|| Event::gap(reason, &id(from), &id(to), to - from + 1, unix_ms))
     };
     let kept_from = first.clamp(after + 1, next.max(after + 1));
-    let expired = gap(GapReason::Expired, after + 1, kept_from - 1);
-    let conflated = gap(GapReason::Conflated, kept_from, next.saturating_sub(1));
+    let expired = gap(Notice::Expired, after + 1, kept_from - 1);
+    let conflated = gap(Notice::Conflated, kept_from, next.saturating_sub(1));
     expired.into_iter().chain(conflated).collect()
 }
 

@@ -5,7 +5,7 @@
 //! and can be looked at.
 
 use crate::{
-    event::{Epoch, Event, EventId, GapReason},
+    event::{Epoch, Event, EventId, Mark},
     fanout::{Hub, Start},
     history,
     links::Signer,
@@ -53,6 +53,8 @@ pub enum Asked {
     Snapshot,
     /// All behind an event.
     Id(EventId),
+    /// What a client had is not known: all that there is.
+    Unknown,
     /// All behind a sequence of whatever stream there is.
     Seq(u64),
     /// All since a moment, in unix milliseconds.
@@ -108,6 +110,11 @@ impl Live {
         self.state().picture.age(max_age, Timestamp::now().as_millisecond());
     }
 
+    /// Forgets what the stream no longer has: somebody purged it, or it is full.
+    pub fn forget_before(&self, first: u64) {
+        self.state().picture.forget_before(first);
+    }
+
     /// How a client starts, and a notice before everything else. `None` while the picture is not whole.
     pub fn start(&self, asked: Asked) -> Option<(Start, Option<Arc<Event>>)> {
         let state = self.state();
@@ -115,13 +122,10 @@ impl Live {
         let now = Timestamp::now().as_millisecond();
         Some(match asked {
             Asked::Live => (Start::Now, None),
-            Asked::Seq(seq) => (Start::After(seq), None),
+            Asked::Seq(seq) => (Start::After(Mark::bare(seq)), None),
             Asked::Since(moment) => (Start::Since(moment), None),
-            Asked::Id(id) if id.epoch == *epoch => (Start::After(id.seq), None),
-            Asked::Id(id) => {
-                let notice = Event::gap(GapReason::Reset, &id, &EventId { epoch: epoch.clone(), seq: 0 }, 0, now);
-                (Start::After(0), Some(Arc::new(notice)))
-            }
+            Asked::Id(id) if id.epoch == *epoch => (Start::After(id.mark), None),
+            Asked::Id(_) | Asked::Unknown => (Start::After(Mark::default()), Some(Arc::new(Event::reset(epoch, now)))),
             Asked::Snapshot => {
                 let (events, seq) = state.picture.snapshot(&self.0.signer, now);
                 (Start::Snapshot(events, seq), None)
@@ -166,9 +170,9 @@ impl Live {
         let mut state = self.state();
         state.epoch = None;
         state.picture.clear();
-        let mut loading = Loading { epoch, seq: 0, is_reset, is_done: false };
+        let mut loading = Loading { epoch, head: Mark::default(), is_reset, is_done: false };
         if is_empty {
-            loading.seq = head;
+            loading.head = Mark::bare(head);
             state.picture.seen(head);
             self.begin(&mut state, &mut loading);
         }
@@ -184,16 +188,16 @@ impl Live {
             for message in messages {
                 // Before the picture is whole, only the newest state of each marker was asked for.
                 if loading.is_done {
-                    let missing = history::holes(loading.seq, message.seq, 1, &loading.epoch, now);
+                    let missing = history::holes(loading.head.seq, message.seq, 1, &loading.epoch, now);
                     events.extend(missing.into_iter().map(Arc::new));
                 }
-                loading.seq = loading.seq.max(message.seq);
+                loading.head = loading.head.max(message.mark());
                 events.extend(self.event(&mut state, message, &loading.epoch));
             }
-            state.picture.seen(loading.seq);
+            state.picture.seen(loading.head.seq);
             state.picture.tell();
             if loading.is_done {
-                self.0.hub.publish(&events, loading.seq);
+                self.0.hub.publish(&events, loading.head);
             } else if is_newest {
                 self.begin(&mut state, loading);
             }
@@ -204,18 +208,16 @@ impl Live {
     /// The picture is whole.
     fn begin(&self, state: &mut State, loading: &mut Loading) {
         loading.is_done = true;
-        let (epoch, head) = (&loading.epoch, loading.seq);
+        let (epoch, head) = (&loading.epoch, loading.head);
         match loading.is_reset {
             false => self.0.hub.begin(epoch, head),
             true => {
-                let id = |seq| EventId { epoch: epoch.clone(), seq };
-                let now = Timestamp::now().as_millisecond();
-                let notice = Event::gap(GapReason::Reset, &id(0), &id(0), 0, now);
+                let notice = Event::reset(epoch, Timestamp::now().as_millisecond());
                 self.0.hub.reset(epoch, head, &Arc::new(notice));
             }
         }
         state.epoch = Some(epoch.clone());
-        info!(%epoch, head, "the picture is whole");
+        info!(%epoch, head = head.seq, "the picture is whole");
     }
 
     fn event(&self, state: &mut State, message: Tailed, epoch: &Epoch) -> Option<Arc<Event>> {
@@ -223,7 +225,7 @@ impl Live {
         match sanitise(&message.subject, &message.payload, stored_at) {
             Ok(change) => {
                 let before = state.picture.before(change.key());
-                let id = EventId { epoch: epoch.clone(), seq: message.seq };
+                let id = EventId { epoch: epoch.clone(), mark: message.mark() };
                 let event = Event::of_change(change, before, &id, stored_at.as_millisecond(), &self.0.signer);
                 let event = Arc::new(event);
                 state.picture.apply(&event);
@@ -256,8 +258,8 @@ impl State {
 /// How far the first reading is.
 struct Loading {
     epoch: Epoch,
-    /// The newest sequence that was looked at.
-    seq: u64,
+    /// The newest message that was looked at.
+    head: Mark,
     is_reset: bool,
     is_done: bool,
 }

@@ -1,6 +1,6 @@
 //! What the tactical API counts. Names and labels are an interface: `docs/METRICS.md` is made from here.
 
-use crate::event::{Channel, GapReason};
+use crate::event::{Channel, Notice};
 use agentforge_metrics::{Counter, Gauge, Histogram, Metric, buckets};
 
 const CHANNELS: &[&str] = &["sse", "ws"];
@@ -60,9 +60,9 @@ pub const LAG: Metric = Metric::histogram(
 pub const GAPS: Metric = Metric::counter(
     "tactical_gaps_total",
     &["reason"],
-    "Gap notices written to clients: expired (older than the stream keeps), conflated, reset (another stream).",
+    "Notices written to clients: expired (older than the stream keeps), conflated, reset (another stream), source_away and source_back (nothing new comes; it does again).",
 )
-.of(&[&["expired", "conflated", "reset"]]);
+.of(&[&["expired", "conflated", "reset", "source_away", "source_back"]]);
 /// States passed over for slow clients.
 pub const CONFLATED: Metric = Metric::counter(
     "tactical_events_conflated_total",
@@ -82,9 +82,9 @@ pub const FEATURES: Metric =
 pub const EVIDENCE: Metric = Metric::counter(
     "tactical_evidence_requests_total",
     &["outcome"],
-    "Requests for evidence: served, forged, expired, unknown, unavailable.",
+    "Requests for evidence: served, forged, expired, unknown, unavailable, busy (too many of one address).",
 )
-.of(&[&["served", "forged", "expired", "unknown", "unavailable"]]);
+.of(&[&["served", "forged", "expired", "unknown", "unavailable", "busy"]]);
 
 /// All of them.
 pub const METRICS: &[Metric] =
@@ -96,8 +96,8 @@ pub struct Handles {
     pub published: [Counter; 2],
     /// Lag, by channel.
     pub lag: [Histogram; 2],
-    /// Gap notices, by reason.
-    pub gaps: [Counter; 3],
+    /// Notices, by what they tell.
+    pub notices: [Counter; 5],
     /// States passed over.
     pub conflated: Counter,
 }
@@ -111,7 +111,7 @@ impl Handles {
         Self {
             published: channels.map(|c| PUBLISHED.counter_handle(&[c])),
             lag: channels.map(|c| LAG.histogram_handle(&[c])),
-            gaps: GapReason::ALL.map(|reason| GAPS.counter_handle(&[reason.as_str()])),
+            notices: Notice::ALL.map(|reason| GAPS.counter_handle(&[reason.as_str()])),
             conflated: CONFLATED.counter_handle(&[]),
         }
     }
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn values_of_labels_are_those_of_the_code() {
         assert_eq!(REJECTIONS, Rejection::ALL.map(Rejection::as_str));
-        assert_eq!(GAPS.values[0], GapReason::ALL.map(GapReason::as_str));
+        assert_eq!(GAPS.values[0], Notice::ALL.map(Notice::as_str));
         assert_eq!(CHANNELS, [Channel::Sse, Channel::Ws].map(Channel::as_str));
     }
 

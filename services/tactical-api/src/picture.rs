@@ -73,6 +73,15 @@ impl Picture {
         }
     }
 
+    /// Forgets states that lie before the first message that the stream has.
+    pub fn forget_before(&mut self, first: u64) {
+        let gone: Vec<Key> = self.features.iter().filter(|(_, e)| e.seq < first).map(|(key, _)| key.clone()).collect();
+        gone.iter().for_each(|key| self.forget(key));
+        if !gone.is_empty() {
+            self.tell();
+        }
+    }
+
     /// All up to this sequence was looked at.
     pub fn seen(&mut self, seq: u64) {
         self.seq = self.seq.max(seq);
@@ -146,7 +155,7 @@ mod tests {
     fn event(seq: u64, id: &str, body: &str) -> Arc<Event> {
         let stored = jiff::Timestamp::from_millisecond(seq as i64 * 1000).unwrap();
         let change = sanitise(&format!("tactical.markers.a.{id}"), body.as_bytes(), stored).unwrap();
-        let id = EventId { epoch: Epoch::of(1_000), seq };
+        let id = EventId::bare(&Epoch::of(1_000), seq);
         Arc::new(Event::of_change(change, Before::Nothing, &id, stored.as_millisecond(), &signer()))
     }
 
@@ -174,6 +183,9 @@ mod tests {
         assert_eq!(picture.due(60_000), []);
         picture.age(Duration::from_secs(5), 10_000);
         assert_eq!(ids(&picture, 0), [10]);
+        picture.apply(&event(11, "c", HERE));
+        picture.forget_before(11);
+        assert_eq!(ids(&picture, 0), [11]);
         assert!(picture.before(event(0, "b", HERE).key().unwrap()) == Before::Nothing);
     }
 }

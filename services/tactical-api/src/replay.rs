@@ -4,7 +4,7 @@
 //! at once are bounded; those beyond wait in line.
 
 use crate::{
-    event::{Before, Epoch, Event, EventId, GapReason},
+    event::{Before, Epoch, Event, EventId, Mark, Notice},
     fanout::{Found, From, Hub, Wanted},
     history::{self, Batch, Begin, Error, holes},
     links::Signer,
@@ -92,7 +92,7 @@ impl Replay {
 
     async fn look(&self, from: From, count: usize) -> Result<Batch, Error> {
         let begin = match from {
-            From::After(seq) => Begin::Seq(seq + 1),
+            From::After(Mark { seq, .. }) => Begin::Seq(seq + 1),
             From::Since(moment) => Begin::Time(moment),
         };
         history::read(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, begin, count, BYTES).await
@@ -100,23 +100,29 @@ impl Replay {
 
     async fn read(&self, from: From, epoch: &Epoch) -> Result<Found, Error> {
         let now = jiff::Timestamp::now().as_millisecond();
+        if let From::After(mark) = from
+            && !history::knows(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, mark).await?
+        {
+            // What the client saw there is not what the stream has there.
+            return Ok(Found { events: vec![Arc::new(Event::reset(epoch, now))], after: 0, is_at_end: false });
+        }
         let batch = self.look(from, MESSAGES).await?;
         let Some(first) = batch.messages.first().map(|message| message.seq) else {
             return self.at_end(from, epoch, now).await;
         };
         let mut after = match from {
-            From::After(seq) => seq,
+            From::After(Mark { seq, .. }) => seq,
             // What lies before the moment is not missing, unless the stream begins later than that.
             From::Since(_) => first - 1,
         };
         let kept_from = match from {
-            From::After(seq) if first == seq + 1 => first,
+            From::After(Mark { seq, .. }) if first == seq + 1 => first,
             _ => self.bounds().await?.0,
         };
         let mut events: Vec<Arc<Event>> = Vec::with_capacity(batch.messages.len());
         if matches!(from, From::Since(_)) && kept_from == first && first > 1 {
-            let id = |seq| EventId { epoch: epoch.clone(), seq };
-            events.push(Arc::new(Event::gap(GapReason::Expired, &id(1), &id(first - 1), first - 1, now)));
+            let id = |seq| EventId::bare(epoch, seq);
+            events.push(Arc::new(Event::gap(Notice::Expired, &id(1), &id(first - 1), first - 1, now)));
         }
         for message in batch.messages {
             events.extend(holes(after, message.seq, kept_from, epoch, now).into_iter().map(Arc::new));
@@ -124,8 +130,8 @@ impl Replay {
             let stored_at = jiff::Timestamp::from_nanosecond(message.stored_unix_ns).unwrap_or_default();
             // What is refused was counted when it came.
             if let Ok(change) = sanitise(&message.subject, &message.payload, stored_at) {
-                let id = EventId { epoch: epoch.clone(), seq: message.seq };
                 let ms = stored_at.as_millisecond();
+                let id = EventId { epoch: epoch.clone(), mark: Mark::of(message.seq, ms) };
                 events.push(Arc::new(Event::of_change(change, Before::Unknown, &id, ms, &self.signer)));
                 REPLAYED.inc(&[]);
             }
@@ -137,29 +143,29 @@ impl Replay {
     async fn at_end(&self, from: From, epoch: &Epoch, now: i64) -> Result<Found, Error> {
         let (first, last) = self.bounds().await?;
         let is_behind = match from {
-            From::After(seq) => seq < last,
+            From::After(Mark { seq, .. }) => seq < last,
             From::Since(_) => true,
         };
         if is_behind && let Some(message) = self.look(from, 1).await?.messages.first() {
             // Something came in between; what is missing after that is really gone.
             let after = match from {
-                From::After(seq) => seq,
+                From::After(Mark { seq, .. }) => seq,
                 From::Since(_) => message.seq - 1,
             };
             return Ok(Found { events: Vec::new(), after, is_at_end: false });
         }
-        let id = |seq| EventId { epoch: epoch.clone(), seq };
+        let id = |seq| EventId::bare(epoch, seq);
         let events = match from {
             // Of a stream that has nothing any more nobody knows whether what it had was of that time.
             From::Since(moment) if first > last && last > 0 && moment < now => {
-                vec![Event::gap(GapReason::Expired, &id(1), &id(last), last, now)]
+                vec![Event::gap(Notice::Expired, &id(1), &id(last), last, now)]
             }
             From::Since(_) => Vec::new(),
-            From::After(seq) if seq > last => {
+            From::After(Mark { seq, .. }) if seq > last => {
                 // It saw what this stream never had: a server came back without its newest messages.
-                vec![Event::gap(GapReason::Reset, &id(last + 1), &id(seq), seq - last, now)]
+                vec![Event::gap(Notice::Reset, &id(last + 1), &id(seq), seq - last, now)]
             }
-            From::After(seq) => holes(seq, last + 1, first, epoch, now),
+            From::After(Mark { seq, .. }) => holes(seq, last + 1, first, epoch, now),
         };
         Ok(Found { events: events.into_iter().map(Arc::new).collect(), after: last, is_at_end: true })
     }

@@ -44,7 +44,7 @@ impl Change {
 }
 
 /// Why a message changes nothing. The words are labels of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The subject is not of the form that the API publishes to.
     #[error("the subject is not tactical.markers.<site>.<id> or tactical.zones.<site>.<id>")]
@@ -55,15 +55,15 @@ pub enum Rejection {
     /// No JSON object.
     #[error("the payload is no JSON object")]
     Malformed,
-    /// Missing, or no string.
-    #[error("title is no string")]
+    /// Missing, no string, or nothing of it can be shown.
+    #[error("title is no string with a character that can be shown")]
     Title,
     /// Missing, no numbers, or absurd.
     #[error("coordinates are not [longitude, latitude] in degrees")]
     Coordinates,
-    /// No polygon, or a ring that encloses nothing, or too many points.
-    #[error("polygon is no list of rings of at least 4 points, at most 10000 points in all")]
-    Polygon,
+    /// No polygon, or one that makes no zone.
+    #[error("polygon makes no zone: {0}")]
+    Polygon(Fault),
     /// Not one of the four words.
     #[error("severity is not low, medium, high or critical")]
     Severity,
@@ -83,7 +83,7 @@ impl Rejection {
         Self::Malformed,
         Self::Title,
         Self::Coordinates,
-        Self::Polygon,
+        Self::Polygon(Fault::Shape),
         Self::Severity,
         Self::Time,
         Self::EvidenceId,
@@ -97,7 +97,7 @@ impl Rejection {
             Self::Malformed => "malformed",
             Self::Title => "title",
             Self::Coordinates => "coordinates",
-            Self::Polygon => "polygon",
+            Self::Polygon(_) => "polygon",
             Self::Severity => "severity",
             Self::Time => "time",
             Self::EvidenceId => "evidence_id",
@@ -174,12 +174,16 @@ pub fn sanitise(subject: &str, payload: &[u8], stored_at: Timestamp) -> Result<C
         return Ok(Change::Removed(key));
     }
     let title: Cow<'_, str> = given(incoming.title).ok_or(Rejection::Title)?.map_err(|()| Rejection::Title)?;
+    let title = text::clean(&title, TITLE_MAX);
+    if title.is_empty() {
+        return Err(Rejection::Title);
+    }
     // A description that is no text says nothing; it takes nothing else with it.
     let description = given::<Cow<'_, str>>(incoming.description).and_then(Result::ok);
     let description = description.map(|d| text::clean(&d, DESCRIPTION_MAX)).filter(|d| !d.is_empty());
     Ok(Change::State(Box::new(Feature {
         geometry: geometry(key.kind, &incoming)?,
-        title: text::clean(&title, TITLE_MAX),
+        title,
         description,
         severity: match given::<Cow<'_, str>>(incoming.severity) {
             None => Severity::Low,
@@ -219,10 +223,10 @@ fn geometry(kind: Kind, incoming: &Incoming<'_>) -> Result<Geometry, Rejection> 
             Geometry::point(lon, lat).map_err(|_| Rejection::Coordinates)
         }
         Kind::Zone => {
-            let Rings(rings) = given(incoming.polygon).and_then(Result::ok).ok_or(Rejection::Polygon)?;
+            let Rings(rings) = given(incoming.polygon).and_then(Result::ok).ok_or(Rejection::Polygon(Fault::Shape))?;
             Geometry::polygon(&rings).map_err(|fault| match fault {
                 Fault::Coordinate => Rejection::Coordinates,
-                Fault::Ring | Fault::TooManyPoints => Rejection::Polygon,
+                fault => Rejection::Polygon(fault),
             })
         }
     }

@@ -68,6 +68,9 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
         (json!({"title": 7}), R::Title),
         (json!({"title": null}), R::Title),
         (json!({"title": ["a"]}), R::Title),
+        (json!({"title": ""}), R::Title),
+        (json!({"title": " \u{200b}\n"}), R::Title),
+        (json!({"title": format!("a{}", "\u{301}".repeat(300))}), R::Title),
         (json!({"coordinates": "13.4,52.5"}), R::Coordinates),
         (json!({"coordinates": [13.4]}), R::Coordinates),
         (json!({"coordinates": [13.4, "52.5"]}), R::Coordinates),
@@ -166,8 +169,12 @@ fn zones_are_rings_or_lists_of_rings() {
         assert_eq!(vec![serde_json::from_value::<Vec<[f64; 2]>>(closed.clone()).unwrap()], made);
     }
     for bad in [json!([]), json!([[]]), json!([[0, 0], [1, 1]]), json!("x"), json!([[[[0, 0]]]]), json!(null)] {
-        assert_eq!(zone(bad.clone()), Err(Rejection::Polygon), "{bad}");
+        assert!(matches!(zone(bad.clone()), Err(Rejection::Polygon(_))), "{bad}");
     }
+    let across = zone(json!([[170, -10], [190, -10], [190, 10], [170, 10]])).unwrap();
+    assert_eq!(across["geometry"]["type"], "MultiPolygon");
+    let bow_tie = zone(json!([[0, 0], [1, 1], [1, 0], [0, 1]])).unwrap_err();
+    assert!(bow_tie.to_string().contains("crosses"), "{bow_tie}");
     assert_eq!(zone(json!([[0, 0], [1e9, 0], [1, 1]])), Err(Rejection::Coordinates));
 }
 
@@ -182,7 +189,8 @@ pub fn hold_for(subject: &str, payload: &[u8]) {
     assert!(keys.iter().all(|key| known.contains(&key.as_str())), "{keys:?}");
     assert_eq!(value.as_object().unwrap().len(), 3);
     if let Change::State(f) = &change {
-        assert!(f.title.chars().count() <= TITLE_MAX && f.title.chars().all(text::is_printable));
+        assert!(f.title.chars().count() <= TITLE_MAX && text::clean(&f.title, TITLE_MAX) == f.title);
+        assert!(!f.title.is_empty());
         let b = f.bounds();
         assert!(b.west >= -180.0 && b.east <= 180.0 && b.south >= -90.0 && b.north <= 90.0, "{b:?}");
     }

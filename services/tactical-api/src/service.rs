@@ -11,6 +11,7 @@ use crate::{
     metrics,
     replay::Replay,
     slots::Slots,
+    source::Source,
     stream::Streams,
     tail::{Tail, Target},
 };
@@ -39,10 +40,14 @@ use tracing::{info, warn};
 
 /// Between two tries to make the stream.
 const ENSURE_AGAIN: Duration = Duration::from_secs(1);
+/// Between two looks at whether it is as planned: somebody may have changed it, or made it anew.
+const ENSURE_EVERY: Duration = Duration::from_secs(20);
 /// Between two looks at whether there is evidence to follow.
 const EVIDENCE_AGAIN: Duration = Duration::from_secs(5);
 /// Between two tries to follow the stream.
 const FOLLOW_AGAIN: Duration = Duration::from_millis(250);
+/// What the kernel keeps of an answer that its caller has not taken, bytes; it doubles the number for itself.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// What of the grace is left to clients for reading their last words.
 const FAREWELL: Duration = Duration::from_secs(6);
 /// Between two looks at which server it is: another one may answer after a short break.
@@ -60,6 +65,7 @@ pub struct TacticalApi {
     hub: Hub,
     ends: Vec<Ended>,
     wanted: mpsc::UnboundedReceiver<Wanted>,
+    source: Source,
     endpoints: Endpoints,
 }
 
@@ -92,21 +98,25 @@ impl Service for TacticalApi {
     async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
         let tls = config.tls.as_ref().map(server_config).transpose()?;
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
+        // Accepted connections inherit it. More in the kernel would only make a slow reader look like a stalled one.
+        let _ = socket2::SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES);
         let address = listener.local_addr()?;
         // Addresses are told as http URLs; with TLS they would be wrong ones.
         let http = Some(address).filter(|_| tls.is_none());
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, "tactical-api").await?;
+        let source = Source::new();
         let settings = Settings {
             heartbeats: [config.limits.sse_heartbeat, config.limits.ws_heartbeat],
             client_buffer_bytes: config.limits.client_buffer_bytes,
             signer: config.signer.clone(),
+            source: source.clone(),
         };
         let (want, wanted) = mpsc::unbounded_channel();
         let (hub, ends) = Hub::start(&settings, &want).map_err(Error::FanOut)?;
         info!(%address, is_tls = tls.is_some(), clients_max = config.limits.clients, "listening");
         let endpoints = Endpoints { http, grpc: None, metrics };
-        Ok(Self { config, runtime, listener, tls, nats, hub, ends, wanted, endpoints })
+        Ok(Self { config, runtime, listener, tls, nats, hub, ends, wanted, source, endpoints })
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -114,11 +124,11 @@ impl Service for TacticalApi {
     }
 
     async fn run(self) -> Result<(), anyhow::Error> {
-        let Self { config, runtime, listener, tls, nats, hub, ends, wanted, .. } = self;
+        let Self { config, runtime, listener, tls, nats, hub, ends, wanted, source, .. } = self;
         let live = Live::new(hub.clone(), config.signer.clone());
         // Clients that are still here after the stop get events until they are told to go.
         let farewell = CancellationToken::new();
-        follow(&config, &runtime, &nats, &live, &farewell);
+        follow(&config, &runtime, &nats, &live, source, &farewell);
         let replay = Replay { nats: nats.clone(), live: live.clone(), signer: config.signer.clone(), hub: hub.clone() };
         let aliases = Aliases::default();
         let evidence =
@@ -129,7 +139,8 @@ impl Service for TacticalApi {
             replay.run(wanted, stop).await;
             Ok(())
         });
-        let (learning, tail, stop) = (aliases.clone(), Tail::new(nats.clone(), evidence), farewell.clone());
+        let (learning, tail, stop) =
+            (aliases.clone(), Tail::new(nats.clone(), evidence, Source::new()), farewell.clone());
         supervisor.spawn("evidence-names", OnEnd::Stop, async move {
             learning.follow(tail, stop).await;
             Ok(())
@@ -177,7 +188,7 @@ impl Service for TacticalApi {
 }
 
 /// The tasks that bring the stream to the picture, and the gates that tell whether they can.
-fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, stop: &CancellationToken) {
+fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, source: Source, stop: &CancellationToken) {
     let supervisor = runtime.supervisor();
     let (gate, missing) = (runtime.readiness().gate("stream", true), Arc::new(Notify::new()));
     gate.set(false, "not followed yet");
@@ -199,21 +210,48 @@ fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, stop: &C
     });
     let (plan, js, until, wake) =
         (tactical_plan(&config.stream), nats.jetstream().clone(), stop.clone(), missing.clone());
+    let (up, shown) = (nats.connected(), live.clone());
+    let planned = runtime.readiness().gate("topology", true);
+    planned.set(false, "not looked at yet");
     supervisor.spawn("topology", OnEnd::Stop, async move {
+        let (mut was_made, mut told) = (false, String::new());
         loop {
-            match ensure(&js, &plan).await {
-                Err(error @ topology::Error::Incompatible { .. }) => return Err(Error::Topology(error).into()),
-                Err(error) => warn!(error = &error as &dyn std::error::Error, "the stream cannot be made sure of"),
-                Ok(_) => {}
-            }
+            let wait = match ensure(&js, &plan).await {
+                // At the start it is for whoever starts us; later others may still come back from it.
+                Err(error @ topology::Error::Incompatible { .. }) if !was_made => {
+                    return Err(Error::Topology(error).into());
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    // While NATS is away the gates of the connection and of the stream say so.
+                    if *up.borrow() {
+                        planned.set(false, reason.clone());
+                    }
+                    if reason != told {
+                        warn!(error = &error as &dyn std::error::Error, "the stream cannot be made sure of");
+                        told = reason;
+                    }
+                    ENSURE_AGAIN
+                }
+                Ok(_) => {
+                    was_made = true;
+                    told.clear();
+                    planned.set(true, "as planned");
+                    if let Ok(stream) = js.get_stream(STREAM_TACTICAL).await {
+                        shown.forget_before(stream.cached_info().state.first_sequence);
+                    }
+                    ENSURE_EVERY
+                }
+            };
             tokio::select! {
+                () = sleep(wait) => {}
                 () = async { sleep(ENSURE_AGAIN).await; wake.notified().await } => {}
                 () = until.cancelled() => return Ok(()),
             }
         }
     });
     let target = Target { stream: STREAM_TACTICAL, filter: TACTICAL_FILTER, headers_only: false, again: FOLLOW_AGAIN };
-    let (tail, following, until) = (Tail::new(nats.clone(), target), live.clone(), stop.clone());
+    let (tail, following, until) = (Tail::new(nats.clone(), target, source), live.clone(), stop.clone());
     supervisor.spawn("picture", OnEnd::Stop, async move {
         let told = |outcome: Result<(), String>| match outcome {
             Ok(()) => gate.set(true, "followed"),

@@ -32,6 +32,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const RETRY_AFTER: u32 = 5;
 /// Before an SSE client connects again, milliseconds; each is told its own, so that they do not come at once.
 const RETRY_MS: std::ops::Range<u32> = 1000..3000;
+/// The same for one that was refused.
+const REFUSED_RETRY_MS: std::ops::Range<u32> = 4000..8000;
 
 /// Why a client is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +111,21 @@ impl Refusal {
             Self::Handshake(_) => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned(),
             Self::Certificate | Self::Parameter(_) | Self::Foreign(_) => String::new(),
         }
+    }
+
+    /// Whether it may be over in a while, so that asking again makes sense.
+    fn passes(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Unavailable)
+    }
+
+    /// For a browser's EventSource, which takes every status but 200 for the end of all: a stream that says
+    /// why and ends, after which it comes again by itself.
+    fn stream(&self, cors: &str) -> Bytes {
+        let retry = rand::random_range(REFUSED_RETRY_MS);
+        let data = serde_json::json!({"reason": self.code(), "detail": self.detail(), "retry_ms": retry});
+        let mut answer = BytesMut::from(&*sse_head(cors, retry));
+        answer.extend_from_slice(format!("event: {}\ndata: {data}\n\n", self.code()).as_bytes());
+        answer.freeze()
     }
 
     /// As an answer of HTTP, head and body. `cors` are the headers for a page of another origin.
@@ -194,11 +211,12 @@ impl Takeover for Streams {
             Channel::Sse => None,
         };
         let (greeting, role) = match (self.admit(&taken, channel), upgrade) {
-            (Ok(role), None) => (sse_head(&cors), role),
+            (Ok(role), None) => (sse_head(&cors, rand::random_range(RETRY_MS)), role),
             (Ok(role), Some(upgrade)) => (upgrade.into(), role),
             (Err(refusal), None) => {
                 refuse(&refusal);
-                (refusal.answer(&cors), Role::Refused)
+                let is_eventsource = refusal.passes() && takes_events(&taken.head.headers);
+                (if is_eventsource { refusal.stream(&cors) } else { refusal.answer(&cors) }, Role::Refused)
             }
             (Err(refusal), Some(upgrade)) => {
                 refuse(&refusal);
@@ -220,6 +238,13 @@ fn channel_of(path: &str) -> Option<Channel> {
     }
 }
 
+/// Whether a caller says that it reads server-sent events, as every EventSource does.
+fn takes_events(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut kinds = values.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
+    kinds.any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
 fn has_certificate(socket: &Socket) -> bool {
     match socket {
         Socket::Plain(_) => false,
@@ -228,8 +253,7 @@ fn has_certificate(socket: &Socket) -> bool {
 }
 
 /// The body ends with the connection, so that every frame is the same bytes for everybody.
-fn sse_head(cors: &str) -> Bytes {
-    let retry = rand::random_range(RETRY_MS);
+fn sse_head(cors: &str, retry: u32) -> Bytes {
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n{COMMON_HEADERS}{cors}\r\nretry: {retry}\n\n"
     );
@@ -272,11 +296,8 @@ fn asked(head: &Parts) -> Result<(Asked, Filter), String> {
     let find = |name: &str| parameters.iter().find(|(k, _)| k == name).map(|(_, v)| &**v).filter(|v| !v.is_empty());
     let last_id = head.headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty());
     let asked = match (last_id, find("since")) {
-        // An id of somebody else's: this client has nothing of ours.
-        (Some(id), _) => match id.to_str().ok().and_then(EventId::parse) {
-            Some(id) => Asked::Id(id),
-            None => return Err("Last-Event-ID: is not an id of this stream".to_owned()),
-        },
+        // An id of somebody else's: this client has nothing of ours, and a browser cannot forget it.
+        (Some(id), _) => id.to_str().ok().and_then(EventId::parse).map_or(Asked::Unknown, Asked::Id),
         (None, Some(since)) => since_of(since).ok_or("since: takes an id, a sequence or an RFC 3339 time")?,
         (None, None) => match find("snapshot").map(agentforge_config::truth) {
             None | Some(Ok(false)) => Asked::Live,
@@ -310,7 +331,7 @@ mod tests {
 
     #[test]
     fn where_a_client_begins() {
-        let id = |seq| Asked::Id(EventId { epoch: Epoch::of(1_000), seq });
+        let id = |seq| Asked::Id(EventId::bare(&Epoch::of(1_000), seq));
         for (uri, last, expected) in [
             ("/events/stream", None, Asked::Live),
             ("/events/stream?snapshot=true", None, Asked::Snapshot),
@@ -318,6 +339,13 @@ mod tests {
             ("/events/stream?snapshot=true", Some("1-7"), id(7)),
             ("/events/stream?since=1-7", None, id(7)),
             ("/events/stream?since=5", Some("1-7"), id(7)),
+            ("/events/stream?snapshot=true", Some("nonsense"), Asked::Unknown),
+            ("/events/stream", Some("5"), Asked::Unknown),
+            ("/events/stream", Some("2026-01-01T00:00:00Z"), Asked::Unknown),
+            ("/events/stream", Some("1-7\u{e9}"), Asked::Unknown),
+            ("/events/stream", Some("1-99999999999999999999999"), Asked::Unknown),
+            // There is no sequence behind it.
+            ("/events/stream", Some("1-18446744073709551615"), Asked::Unknown),
             ("/events/stream?since=42", None, Asked::Seq(42)),
             ("/events/stream?since=2026-01-01T00:00:00Z", None, Asked::Since(1_767_225_600_000)),
             ("/events/stream?since=2026-01-01T01:00:00%2B01:00", None, Asked::Since(1_767_225_600_000)),
@@ -331,12 +359,7 @@ mod tests {
             ("/x?snapshot=maybe", None),
             ("/x?bbox=1,2", None),
             ("/x?kind=tree", None),
-            ("/x", Some("nonsense")),
-            ("/x", Some("1-7\u{e9}")),
             ("/x?since=%2B5", None),
-            ("/x", Some("1-99999999999999999999999")),
-            // There is no sequence behind it.
-            ("/x", Some("1-18446744073709551615")),
             ("/x?since=1-18446744073709551615", None),
         ] {
             let headers: Vec<_> = last.map(|id| ("last-event-id", id)).into_iter().collect();

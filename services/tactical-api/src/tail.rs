@@ -4,7 +4,11 @@
 //! missing because the stream no longer has it, or because the stream is another one. Relies on consumer
 //! sequences and idle heartbeats to notice what it did not get. Never gives up.
 
-use crate::event::Epoch;
+use crate::{
+    event::{Epoch, Mark},
+    history,
+    source::Source,
+};
 use agentforge_jetstream::{AckInfo, Nats};
 use async_nats::{
     Message, StatusCode, Subscriber,
@@ -57,6 +61,13 @@ pub struct Tailed {
     pub pending: u64,
 }
 
+impl Tailed {
+    /// Its place.
+    pub fn mark(&self) -> Mark {
+        Mark::of(self.seq, history::unix_ms(self.stored_unix_ns))
+    }
+}
+
 /// What happened, in order.
 #[derive(Debug)]
 pub enum News {
@@ -86,13 +97,14 @@ pub enum News {
 #[derive(Clone, Debug)]
 struct Place {
     epoch: Epoch,
-    seq: u64,
+    mark: Mark,
 }
 
 /// A tail of one stream.
 pub struct Tail {
     nats: Nats,
     target: Target,
+    source: Source,
     connected: watch::Receiver<bool>,
     place: Option<Place>,
     bound: Option<Bound>,
@@ -105,10 +117,10 @@ struct Bound {
 }
 
 impl Tail {
-    /// Follows nothing yet.
-    pub fn new(nats: Nats, target: Target) -> Self {
+    /// Follows nothing yet. `source` is told whenever the stream is heard.
+    pub fn new(nats: Nats, target: Target, source: Source) -> Self {
         let connected = nats.connected();
-        Self { nats, target, connected, place: None, bound: None }
+        Self { nats, target, source, connected, place: None, bound: None }
     }
 
     /// What comes next. Waits for as long as it takes; `told` hears of what keeps it from following.
@@ -142,11 +154,12 @@ impl Tail {
         let stream = js.get_stream(self.target.stream).await.map_err(|e| e.to_string())?;
         let info = stream.cached_info();
         let (epoch, head) = (Epoch::of(info.created.unix_timestamp_nanos()), info.state.last_sequence);
-        // A server that lost its newest messages gives their sequences to others.
-        let is_same = |place: &&Place| place.epoch == epoch && place.seq <= head;
-        let (policy, news) = match self.place.as_ref().filter(is_same) {
-            Some(place) => (DeliverPolicy::ByStartSequence { start_sequence: place.seq + 1 }, None),
-            None => {
+        let place = self.place.clone();
+        let (policy, news) = match &place {
+            Some(place) if is_there(&self.nats, &self.target, place, &epoch, head).await? => {
+                (DeliverPolicy::ByStartSequence { start_sequence: place.mark.seq + 1 }, None)
+            }
+            _ => {
                 let is_empty = info.state.messages == 0;
                 let news = match self.place {
                     None => News::Began { epoch: epoch.clone(), head, is_empty },
@@ -175,9 +188,10 @@ impl Tail {
         js.create_consumer_on_stream(config, self.target.stream).await.map_err(|e| e.to_string())?;
         if news.is_some() {
             // What the newest states of all subjects leave out was never to come.
-            self.place = Some(Place { epoch, seq: 0 });
+            self.place = Some(Place { epoch, mark: Mark::default() });
         }
         self.connected.mark_unchanged();
+        self.source.heard();
         self.bound = Some(Bound { subscription, consumer_seq: 0, heard_at: Instant::now() });
         Ok(news)
     }
@@ -203,6 +217,7 @@ impl Tail {
                 },
             };
             bound.heard_at = Instant::now();
+            self.source.heard();
             match self.take(message).await {
                 Taken::Message(message) => {
                     bytes += message.payload.len();
@@ -228,7 +243,7 @@ impl Tail {
                 let _ = self.nats.client().publish(reply, Bytes::new()).await;
                 return Taken::Nothing;
             }
-            let last = message.headers.as_ref().and_then(|h| crate::history::number(h, "Nats-Last-Consumer"));
+            let last = message.headers.as_ref().and_then(|h| history::number(h, "Nats-Last-Consumer"));
             return if last.is_none_or(|last: u64| last == bound.consumer_seq) { Taken::Nothing } else { Taken::Lost };
         }
         let Some(info) = message.reply.as_deref().and_then(AckInfo::parse) else { return Taken::Nothing };
@@ -236,7 +251,7 @@ impl Tail {
             return Taken::Lost;
         }
         bound.consumer_seq = info.consumer_seq;
-        place.seq = place.seq.max(info.stream_seq);
+        place.mark = place.mark.max(Mark::of(info.stream_seq, history::unix_ms(info.stored_at_ns)));
         Taken::Message(Tailed {
             subject: message.subject.into_string(),
             seq: info.stream_seq,
@@ -246,6 +261,15 @@ impl Tail {
             pending: info.pending,
         })
     }
+}
+
+/// Whether the stream goes on where we are. A server that lost its newest messages gives their sequences to
+/// others.
+async fn is_there(nats: &Nats, target: &Target, place: &Place, epoch: &Epoch, head: u64) -> Result<bool, String> {
+    if place.epoch != *epoch || place.mark.seq > head {
+        return Ok(false);
+    }
+    history::knows(nats, target.stream, target.filter, place.mark).await.map_err(|e| e.to_string())
 }
 
 enum Taken {

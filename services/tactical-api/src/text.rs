@@ -1,5 +1,6 @@
 //! What of a text may be shown: printable characters, cut where a reader sees a character end. Pure.
 
+use crate::joiners;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// Characters that show nothing, change the direction of others, or stand for nothing in Unicode: format
@@ -47,13 +48,17 @@ pub fn is_printable(c: char) -> bool {
 /// The printable part of a text, one line, at most `max` characters, cut where a character ends for a
 /// reader. Line breaks and tabs become a space, everything else that cannot be shown goes.
 pub fn clean(text: &str, max: usize) -> String {
+    let mut last = ' ';
     let shown = text.chars().filter_map(|c| match c {
         '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' | '\u{85}' => Some(' '),
-        c if is_printable(c) => Some(c),
+        c if is_printable(c) || joiners::is_joiner(c) => Some(c),
         _ => None,
     });
+    // Of several in a row no more than one can spell anything.
+    let shown = shown.filter(move |c| !joiners::is_joiner(std::mem::replace(&mut last, *c)) || !joiners::is_joiner(*c));
     // What lies far behind the cut need not be looked at; a character for a reader can be long.
-    let shown: String = shown.take(max.saturating_mul(4)).collect();
+    let shown: Vec<char> = shown.take(max.saturating_mul(4)).collect();
+    let shown = spelled(&shown);
     let shown = shown.trim();
     let (mut end, mut count) = (0, 0);
     for (at, grapheme) in shown.grapheme_indices(true) {
@@ -63,7 +68,20 @@ pub fn clean(text: &str, max: usize) -> String {
         }
         end = at + grapheme.len();
     }
-    shown[..end].trim_end().to_owned()
+    let is_cut = end < shown.len();
+    // What it would have joined or parted is gone.
+    shown[..end].trim_end_matches(|c: char| is_cut && joiners::is_joiner(c)).trim_end().to_owned()
+}
+
+/// Without the joiners that spell nothing.
+fn spelled(shown: &[char]) -> String {
+    let mut kept = Vec::with_capacity(shown.len());
+    for (at, c) in shown.iter().enumerate() {
+        if !joiners::is_joiner(*c) || joiners::belongs(*c, &kept, &shown[at + 1..]) {
+            kept.push(*c);
+        }
+    }
+    kept.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -90,6 +108,11 @@ mod tests {
             ("<script>alert(1)</script>", "<script>alert(1)</script>"),
             ("  Grüße, 東京 🚒 ", "Grüße, 東京 🚒"),
             ("\u{3164}", ""),
+            ("می\u{200c}خواهم", "می\u{200c}خواهم"),
+            ("می\u{200c}\u{200c}\u{200d}خواهم", "می\u{200c}خواهم"),
+            ("family 👩\u{200d}👩\u{200d}👧\u{200d}👦", "family 👩\u{200d}👩\u{200d}👧\u{200d}👦"),
+            ("a\u{200c}d\u{200d}min", "admin"),
+            ("\u{200d}👩\u{200d}", "👩"),
         ] {
             assert_eq!(clean(text, 256), shown, "{text:?}");
         }
@@ -104,5 +127,7 @@ mod tests {
         // More marks than fit: the character goes as a whole.
         assert_eq!(clean(&format!("ab{}", "\u{301}".repeat(500)), 256), "a");
         assert_eq!(clean("word next", 5), "word");
+        assert_eq!(clean("می\u{200c}خواهم", 3), "می");
+        assert_eq!(clean("a👩\u{200d}👧", 3), "a");
     }
 }

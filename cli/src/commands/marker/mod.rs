@@ -219,10 +219,20 @@ async fn watch(args: WatchArgs, global: &Global, out: Output) -> Result {
             }
             Err(failure) => return Err(failure),
         };
-        tries = 0;
         loop {
             match events.next().await {
                 Ok(event) => {
+                    // It was there and is full, or has not heard its stream yet; it says why and ends.
+                    if matches!(event.kind.as_str(), "too_many_clients" | "too_many_clients_ip" | "unavailable") {
+                        tries += 1;
+                        let reason = clean(event.data["detail"].as_str().unwrap_or_default(), 200);
+                        if tries > TRIES_MAX {
+                            return Err(Failure::new(format!("the tactical API refused ({}): {reason}", event.kind)));
+                        }
+                        out.note(format!("not let in yet: {reason}"));
+                        break;
+                    }
+                    tries = 0;
                     show(&event, out)?;
                     left -= 1;
                     if left == 0 {
@@ -230,6 +240,7 @@ async fn watch(args: WatchArgs, global: &Global, out: Output) -> Result {
                     }
                 }
                 Err(error) => {
+                    tries = 0;
                     out.note(format!("the stream ended ({error}), it goes on with the next event"));
                     break;
                 }
@@ -260,9 +271,7 @@ fn show(event: &Event, out: Output) -> Result {
                 Value::Array(at) if at.first().is_some_and(Value::is_number) => {
                     format!("{} {}", at[0], at.get(1).unwrap_or(&Value::Null))
                 }
-                Value::Array(rings) => {
-                    format!("{} points", rings.iter().filter_map(Value::as_array).map(Vec::len).sum::<usize>())
-                }
+                rings @ Value::Array(_) => format!("{} points", points(rings)),
                 _ => String::new(),
             };
             let name = styled(BOLD, format!("{}/{}", text("site"), text("id")));
@@ -271,6 +280,15 @@ fn show(event: &Event, out: Output) -> Result {
         }
         "remove" => out.line(format!("{kind:<6} {}/{}", text("site"), text("id"))),
         _ => out.line(styled(YELLOW, format!("{kind:<6} {}", clean(&data.to_string(), 200)))),
+    }
+}
+
+/// Points of a polygon, or of several.
+fn points(coordinates: &Value) -> usize {
+    match coordinates {
+        Value::Array(at) if at.first().is_some_and(Value::is_number) => 1,
+        Value::Array(parts) => parts.iter().map(points).sum(),
+        _ => 0,
     }
 }
 
@@ -304,6 +322,8 @@ mod tests {
         for wrong in ["", "1", "1,x", "1;2"] {
             assert!(place(wrong).is_err(), "{wrong}");
         }
+        let two = json!([[[[170, 0], [180, 0], [180, 1], [170, 0]]], [[[-180, 0], [-170, 0], [-180, 1], [-180, 0]]]]);
+        assert_eq!((points(&two), points(&two[0]), points(&json!(null))), (8, 4, 0));
         assert_eq!(encoded("a b/ü+2026-01-01T00:00:00Z"), "a%20b%2F%C3%BC%2B2026-01-01T00%3A00%3A00Z");
     }
 

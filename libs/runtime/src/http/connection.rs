@@ -26,12 +26,16 @@ const CONNECTIONS_MAX: usize = 8192;
 /// poll (60 s) and than the keep-alive of event streams (15 s).
 const IDLE_MAX: Duration = Duration::from_secs(180);
 
+/// A peer that takes nothing of what waits for it for this long holds memory for nothing.
+pub(super) const STALLED_MAX: Duration = Duration::from_secs(30);
+
 /// Pause after the system refused to accept (too many open files), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A listener whose connections are bounded.
 pub(super) struct Bounded {
     listener: TcpListener,
+    stalled_max: Duration,
     permits: Arc<Semaphore>,
     cut: CancellationToken,
     open: Gauge,
@@ -41,7 +45,12 @@ impl Bounded {
     /// `cut` ends every connection.
     pub(super) fn new(listener: TcpListener, cut: CancellationToken) -> Self {
         let open = metrics::HTTP_CONNECTIONS.gauge_handle(&[]);
-        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), cut, open }
+        Self { listener, stalled_max: IDLE_MAX, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), cut, open }
+    }
+
+    /// Ends connections whose peer takes nothing for this long, where that is sooner than for the idle.
+    pub(super) fn without_stalled(self, stalled_max: Duration) -> Self {
+        Self { stalled_max, ..self }
     }
 }
 
@@ -57,7 +66,8 @@ impl Listener for Bounded {
                 Ok((stream, peer)) => {
                     // Small answers must not wait for the peer's acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    return (Connection::new(stream, permit, self.cut.clone(), self.open.clone()), peer);
+                    let (cut, open) = (self.cut.clone(), self.open.clone());
+                    return (Connection::new(stream, self.stalled_max, permit, cut, open), peer);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -84,6 +94,9 @@ pub(super) struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     idle: Pin<Box<Sleep>>,
     last_progress: Instant,
+    stalled_max: Duration,
+    /// Since when bytes wait that the peer does not take.
+    stalled_at: Option<Instant>,
     _counted: Counted,
     _permit: OwnedSemaphorePermit,
 }
@@ -105,13 +118,21 @@ impl Drop for Counted {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, permit: OwnedSemaphorePermit, cut: CancellationToken, open: Gauge) -> Self {
+    fn new(
+        stream: TcpStream,
+        stalled_max: Duration,
+        permit: OwnedSemaphorePermit,
+        cut: CancellationToken,
+        open: Gauge,
+    ) -> Self {
         let now = Instant::now();
         Self {
             stream,
             cut: Box::pin(cut.cancelled_owned()),
             idle: Box::pin(sleep_until(now + IDLE_MAX)),
             last_progress: now,
+            stalled_max,
+            stalled_at: None,
             _counted: Counted::new(open),
             _permit: permit,
         }
@@ -130,13 +151,36 @@ impl Connection {
         }
         // The timer is set again only when it fires: progress costs no timer operation.
         while self.idle.as_mut().poll(cx).is_ready() {
-            let limit = self.last_progress + IDLE_MAX;
+            let limit = self.limit();
             if limit <= Instant::now() {
                 return Some(io::Error::new(io::ErrorKind::TimedOut, "idle for too long"));
             }
             self.idle.as_mut().reset(limit);
         }
         None
+    }
+
+    fn limit(&self) -> Instant {
+        let idle = self.last_progress + IDLE_MAX;
+        self.stalled_at.map_or(idle, |since| idle.min(since + self.stalled_max))
+    }
+
+    /// Notes whether the peer takes what is written.
+    fn wrote(&mut self, poll: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match &poll {
+            Poll::Ready(_) => self.stalled_at = None,
+            Poll::Pending if self.stalled_at.is_none() => {
+                self.stalled_at = Some(Instant::now());
+                let limit = self.limit();
+                if limit < self.idle.deadline() {
+                    self.idle.as_mut().reset(limit);
+                    // To be woken then; it is not over yet.
+                    let _ = self.idle.as_mut().poll(cx);
+                }
+            }
+            Poll::Pending => {}
+        }
+        self.progress(poll)
     }
 
     fn progress<T>(&mut self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -163,7 +207,7 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Err(error));
         }
         let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.progress(poll)
+        self.wrote(poll, cx)
     }
 
     fn poll_write_vectored(
@@ -175,7 +219,7 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Err(error));
         }
         let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.progress(poll)
+        self.wrote(poll, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

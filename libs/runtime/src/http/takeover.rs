@@ -4,7 +4,7 @@
 //! A request that [`Takeover::wants`] is handed over with its bare socket, and nothing of HTTP is left
 //! behind. Limits, cut and drain of all other connections are those of [`super::serve_http`].
 
-use super::connection::{Bounded, Connection};
+use super::connection::{Bounded, Connection, STALLED_MAX};
 use super::host;
 use super::listen::{LET_GO, margin};
 use super::tls::Tls;
@@ -68,8 +68,11 @@ pub enum Socket {
     Tls(TcpStream, Box<ServerConnection>),
 }
 
+/// What of an answer waits for a peer beside what the kernel has, bytes; also the longest head of a request.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// As [`super::serve_http`], with TLS where `tls` is given; connections that `takeover` wants are given away.
-/// HTTP/1.1 only. Handlers find the peer as `ConnectInfo<SocketAddr>`, and with TLS whether the client has a
+/// HTTP/1.1 only; a peer that takes nothing of its answer for 30 s is cut. Handlers find the peer as `ConnectInfo<SocketAddr>`, and with TLS whether the client has a
 /// certificate as [`ClientCertificate`].
 ///
 /// # Errors
@@ -83,7 +86,7 @@ pub async fn serve_with_takeover(
     grace: Duration,
 ) -> Result<(), Error> {
     let cut = CancellationToken::new();
-    let listener = Bounded::new(listener, cut.clone());
+    let listener = Bounded::new(listener, cut.clone()).without_stalled(STALLED_MAX);
     let address = listener.local_addr().map_err(Error::Serve)?;
     let served = match tls {
         None => accept(listener, &router, &takeover, &stop).await,
@@ -156,7 +159,7 @@ async fn connection<I: Bare>(
     });
     let io = TokioIo::new(Tracked { io, is_flushed: true });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).half_close(false);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).half_close(false).max_buf_size(BUFFER_BYTES);
     let mut http = builder.serve_connection(io, service);
     let mut stopping = std::pin::pin!(stop.cancelled());
     let mut is_stopping = false;

@@ -4,21 +4,24 @@ use super::{Api, problem::Problem};
 use crate::{
     evidence::{
         Error, Evidence,
-        span::{Asked, Span, asked},
+        conditions::{Verdict, decide},
+        span::{Asked, Span},
     },
     links::Checked,
     metrics::EVIDENCE,
 };
 use axum::{
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    extract::{ConnectInfo, Path, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use std::sync::Arc;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::{net::SocketAddr, sync::Arc};
 
+/// The Fetch standard's word on who may embed an answer.
+const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// RFC 9530.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
@@ -26,11 +29,13 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 pub async fn get(
     State(api): State<Arc<Api>>,
     token: Result<Path<String>, PathRejection>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    method: Method,
     headers: HeaderMap,
 ) -> Response {
     // What is no text is no link of ours either.
     let token = token.map_or_else(|_| String::new(), |Path(token)| token);
-    let (outcome, response) = match open(&api, &token, &headers).await {
+    let (outcome, response) = match open(&api, &token, peer, &method, &headers).await {
         Ok(response) => ("served", response),
         Err((outcome, problem)) => (outcome, private(problem.into_response())),
     };
@@ -38,7 +43,13 @@ pub async fn get(
     response
 }
 
-async fn open(api: &Api, token: &str, headers: &HeaderMap) -> Result<Response, (&'static str, Problem)> {
+async fn open(
+    api: &Api,
+    token: &str,
+    peer: SocketAddr,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, (&'static str, Problem)> {
     let id = match api.signer.check(token, jiff::Timestamp::now().as_second()) {
         Checked::Valid(id) => id,
         Checked::Expired => {
@@ -52,20 +63,34 @@ async fn open(api: &Api, token: &str, headers: &HeaderMap) -> Result<Response, (
         }
     };
     let unavailable = |error: Error| {
+        if matches!(error, Error::Busy) {
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_reads", error.to_string());
+            return ("busy", problem.with("retry-after", "5"));
+        }
         tracing::warn!(error = &error as &dyn std::error::Error, "evidence cannot be read");
         ("unavailable", Problem::unavailable("the evidence cannot be read now"))
     };
+    let place = api.evidence.place(api.access.address(peer, headers)).map_err(unavailable)?;
     let found = api.evidence.find(&id).await.map_err(unavailable)?;
     let Some(evidence) = found else {
         return Err(("unknown", Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such evidence")));
     };
     let etag = format!("\"{}\"", evidence.sha256);
-    let is_other = headers.get(header::IF_RANGE).is_some_and(|given| given.as_bytes() != etag.as_bytes());
-    let range = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).filter(|_| !is_other);
-    let span = match asked(range, evidence.size) {
-        Asked::Whole => None,
-        Asked::Part(span) => Some(span),
-        Asked::Nothing => {
+    let span = match decide(method, headers, &etag, evidence.size) {
+        Verdict::Send(Asked::Whole) => None,
+        Verdict::Send(Asked::Part(span)) => Some(span),
+        Verdict::NotModified => {
+            let mut response = StatusCode::NOT_MODIFIED.into_response();
+            insert(&mut response, header::ETAG, etag);
+            return Ok(private(response));
+        }
+        Verdict::Failed => {
+            let problem = Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "it is not the file that was meant");
+            let mut response = problem.into_response();
+            insert(&mut response, header::ETAG, etag);
+            return Ok(private(response));
+        }
+        Verdict::Send(Asked::Nothing) => {
             let mut response =
                 Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", "outside of the file").into_response();
             insert(&mut response, header::CONTENT_RANGE, format!("bytes */{}", evidence.size));
@@ -73,26 +98,46 @@ async fn open(api: &Api, token: &str, headers: &HeaderMap) -> Result<Response, (
         }
     };
     let part = span.unwrap_or(Span { start: 0, len: evidence.size });
-    let body = api.evidence.read(&evidence, part).await.map_err(unavailable)?;
-    Ok(private(answer(&evidence, &etag, span, part, Body::from_stream(body))))
+    let body = match *method == Method::HEAD {
+        true => Body::empty(),
+        false => Body::from_stream(api.evidence.read(&evidence, part, place).await.map_err(unavailable)?),
+    };
+    Ok(private(answer(&evidence, &etag, span, part, body)))
 }
 
 fn answer(evidence: &Evidence, etag: &str, span: Option<Span>, part: Span, body: Body) -> Response {
     let mut response = Response::new(body);
     let digest = hex::decode(&evidence.sha256).map(|bytes| STANDARD.encode(bytes)).unwrap_or_default();
-    let name = percent_encode(&evidence.name, NON_ALPHANUMERIC);
     insert(&mut response, header::CONTENT_TYPE, evidence.content_type.clone());
     insert(&mut response, header::CONTENT_LENGTH, part.len.to_string());
     insert(&mut response, header::ETAG, etag.to_owned());
     insert(&mut response, header::ACCEPT_RANGES, "bytes".to_owned());
     insert(&mut response, REPR_DIGEST, format!("sha-256=:{digest}:"));
-    insert(&mut response, header::CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{name}"));
+    insert(&mut response, header::CONTENT_DISPOSITION, disposition(&evidence.name));
+    // Whatever type it has, no page of ours runs it, and none of another site shows it.
+    insert(&mut response, header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'".to_owned());
+    insert(&mut response, CORP, "same-origin".to_owned());
     if span.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let (first, last) = (part.start, part.start + part.len - 1);
         insert(&mut response, header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", evidence.size));
     }
     response
+}
+
+/// Under which name a file is saved (RFC 6266, appendix D): one that all programs read, and its own.
+fn disposition(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    // What would end the text, a path, or a percent sign that some decode.
+    let plain = |c: char| if c.is_ascii_graphic() && !"\"\\%/:*?<>|".contains(c) || c == ' ' { c } else { '_' };
+    let fallback: String = name.chars().map(plain).collect();
+    // A name that begins with a dot hides the file.
+    let fallback = match fallback.strip_prefix('.') {
+        Some(rest) => format!("_{rest}"),
+        None => fallback,
+    };
+    let own = utf8_percent_encode(&name, NON_ALPHANUMERIC);
+    format!("attachment; filename=\"{fallback}\"; filename*=UTF-8''{own}")
 }
 
 /// A link is a secret, and what it leads to is for whoever has it.

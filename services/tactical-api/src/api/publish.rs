@@ -2,8 +2,9 @@
 
 use super::{Api, problem::Problem};
 use crate::{
-    event::EventId,
+    event::{EventId, Mark},
     feature::Kind,
+    history,
     sanitise::{Rejection, is_name, sanitise},
 };
 use agentforge_jetstream::{HeaderMap as NatsHeaders, publish, subjects};
@@ -19,9 +20,12 @@ use axum::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::timeout;
 use uuid::Uuid;
 
+/// How long a publisher waits for the moment of storage.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 /// Longest Idempotency-Key.
 const KEY_MAX: usize = 128;
 /// A message that removes.
@@ -163,10 +167,18 @@ async fn send(
             Problem::unavailable("the stream did not take it; it is safe to try again")
         }
     })?;
-    let epoch = api.live.epoch();
-    let event_id = epoch.map_or_else(|| ack.seq.to_string(), |epoch| EventId { epoch, seq: ack.seq }.to_string());
+    let event_id = event_id(api, ack.seq).await;
     let answer = Answer { id, site, kind: kind.as_str(), event_id, duplicate: ack.duplicate };
     Ok((status, Json(json!(answer))))
+}
+
+/// The id under which the stream tells it. The acknowledgement does not say when it was stored, so that is
+/// looked up; without it the id is good, too.
+async fn event_id(api: &Api, seq: u64) -> String {
+    let Some(epoch) = api.live.epoch() else { return seq.to_string() };
+    let look = history::mark(&api.nats, subjects::STREAM_TACTICAL, subjects::TACTICAL_FILTER, seq);
+    let mark = timeout(LOOK_MAX, look).await.ok().and_then(Result::ok).unwrap_or(Mark::bare(seq));
+    EventId { epoch, mark }.to_string()
 }
 
 fn invalid(detail: String) -> Problem {

@@ -3,7 +3,7 @@
 //! Chunks are messages of one subject among others. The syncdaemon numbers them, so a chunk is found in a
 //! few steps; an object that another client stored is read from its start.
 
-use super::{Error, span::Span};
+use super::{Error, places::Place, span::Span};
 use crate::history::{self, Begin, Stored};
 use agentforge_jetstream::{
     Nats,
@@ -15,13 +15,13 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
-use std::{collections::VecDeque, io};
-use tokio::sync::OwnedSemaphorePermit;
+use std::{collections::VecDeque, io, sync::Arc};
+use tokio::sync::Semaphore;
 
-/// Chunks fetched at once: with chunks of 128 KiB half a megabyte.
-const CHUNKS_AT_ONCE: usize = 4;
+/// Chunks fetched at once: with chunks of 128 KiB a quarter of a megabyte.
+const CHUNKS_AT_ONCE: usize = 2;
 /// Bytes fetched at once.
-const BYTES_AT_ONCE: usize = 512 << 10;
+const BYTES_AT_ONCE: usize = 256 << 10;
 /// Steps to find a chunk; beyond it the rest of the way is read.
 const STEPS_MAX: usize = 64;
 
@@ -43,6 +43,8 @@ struct Options {
 /// A part of an object that is being read.
 pub struct Chunks {
     nats: Nats,
+    /// Bounds reads at once.
+    fetches: Arc<Semaphore>,
     stream: String,
     subject: String,
     /// Where the next read begins.
@@ -61,7 +63,7 @@ impl Chunks {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn open(nats: Nats, manifest: &Manifest, span: Span) -> Result<Self, Error> {
+    pub async fn open(nats: Nats, fetches: Arc<Semaphore>, manifest: &Manifest, span: Span) -> Result<Self, Error> {
         let stream = bucket_stream(&manifest.bucket);
         let about = bucket_info(&manifest.bucket, &URL_SAFE.encode(&manifest.object));
         let info = history::last(&nats, &stream, &about).await?;
@@ -74,6 +76,7 @@ impl Chunks {
         let is_whole = span.start == 0 && span.len == manifest.size;
         let mut this = Self {
             nats,
+            fetches,
             stream,
             subject: bucket_chunks(&manifest.bucket, &info.nuid),
             next_seq: 1,
@@ -114,6 +117,8 @@ impl Chunks {
     }
 
     async fn fetch(&self, seq: u64, count: usize) -> Result<Vec<Stored>, history::Error> {
+        // Held while the chunks come, never while a caller takes them.
+        let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
         let begin = Begin::Seq(seq);
         let read = history::read(&self.nats, &self.stream, &self.subject, begin, count, BYTES_AT_ONCE);
         Ok(read.await?.messages)
@@ -159,12 +164,12 @@ impl Chunks {
         }
     }
 
-    /// As a stream that holds a permit until it ends.
-    pub fn stream(self, permit: OwnedSemaphorePermit) -> BoxStream<'static, io::Result<Bytes>> {
-        stream::unfold(Some((self, permit)), |state| async {
-            let (mut chunks, permit) = state?;
+    /// As a stream that holds its place until it ends.
+    pub fn stream(self, place: Place) -> BoxStream<'static, io::Result<Bytes>> {
+        stream::unfold(Some((self, place)), |state| async {
+            let (mut chunks, place) = state?;
             match chunks.next().await {
-                Ok(Some(bytes)) => Some((Ok(bytes), Some((chunks, permit)))),
+                Ok(Some(bytes)) => Some((Ok(bytes), Some((chunks, place)))),
                 Ok(None) => None,
                 Err(error) => {
                     tracing::warn!(%error, subject = chunks.subject, "evidence could not be read to its end");

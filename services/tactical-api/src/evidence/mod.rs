@@ -5,9 +5,12 @@
 
 mod aliases;
 mod chunks;
+pub mod conditions;
+mod places;
 pub mod span;
 
 pub use aliases::Aliases;
+use places::{Place, Places};
 
 use crate::history::{self, Stored};
 use agentforge_jetstream::{
@@ -20,11 +23,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use percent_encoding::percent_decode_str;
 use span::Span;
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 use tokio::sync::Semaphore;
 
-/// Files that are read at once. Each holds a few chunks.
-const READS_AT_ONCE: usize = 64;
+/// Reads of the bucket at once: one for each answer that waits for its next chunks, not for each that has some.
+const FETCHES_AT_ONCE: usize = 64;
+/// What is given at once of a file that came in its message.
+const PIECE_BYTES: usize = 32 << 10;
 /// What is said of a file that nobody described.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 
@@ -37,8 +42,8 @@ pub enum Error {
     /// What is stored is not what its description says.
     #[error("the evidence is damaged: {0}")]
     Damaged(String),
-    /// Too many at once.
-    #[error("{READS_AT_ONCE} files are being read already")]
+    /// The caller's address has its share.
+    #[error("too much evidence is being read from this address already")]
     Busy,
 }
 
@@ -67,13 +72,22 @@ enum Content {
 pub struct Store {
     nats: Nats,
     aliases: Aliases,
-    permits: Arc<Semaphore>,
+    places: Places,
+    fetches: Arc<Semaphore>,
 }
 
 impl Store {
     /// Over this connection.
     pub fn new(nats: Nats, aliases: Aliases) -> Self {
-        Self { nats, aliases, permits: Arc::new(Semaphore::new(READS_AT_ONCE)) }
+        Self { nats, aliases, places: Places::default(), fetches: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) }
+    }
+
+    /// A place for one answer to this address, for as long as it is read.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub fn place(&self, address: IpAddr) -> Result<Place, Error> {
+        self.places.take(address).ok_or(Error::Busy)
     }
 
     /// The evidence of an id: `<site>/<sha256>`, or the alias that its message carried.
@@ -90,17 +104,26 @@ impl Store {
     ///
     /// # Errors
     /// See [`Error`]; what goes wrong later ends the stream with an error.
-    pub async fn read(&self, evidence: &Evidence, span: Span) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+    pub async fn read(
+        &self,
+        evidence: &Evidence,
+        span: Span,
+        place: Place,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
         match &evidence.content {
             Content::Here(bytes) => {
                 let (start, end) = (index(span.start), index(span.start + span.len));
                 let part = bytes.get(start..end).map(|_| bytes.slice(start..end)).unwrap_or_default();
-                Ok(futures_util::stream::iter([Ok(part)]).boxed())
+                // In pieces, so that no more is taken from here than the caller takes, and with its place.
+                let pieces = futures_util::stream::unfold((part, place), |(mut part, place)| async move {
+                    let piece = part.split_to(part.len().min(PIECE_BYTES));
+                    (!piece.is_empty()).then_some((Ok(piece), (part, place)))
+                });
+                Ok(pieces.boxed())
             }
             Content::Bucket(manifest) => {
-                let chunks = chunks::Chunks::open(self.nats.clone(), manifest, span).await?;
-                Ok(chunks.stream(permit))
+                let chunks = chunks::Chunks::open(self.nats.clone(), self.fetches.clone(), manifest, span).await?;
+                Ok(chunks.stream(place))
             }
         }
     }

@@ -11,10 +11,11 @@ mod transport;
 mod worker;
 
 use crate::{
-    event::{Channel, Epoch, Event},
+    event::{Channel, Epoch, Event, Mark},
     filter::Filter,
     links::Signer,
     slots::Slot,
+    source::Source,
 };
 use agentforge_runtime::http::Socket;
 use bytes::Bytes;
@@ -40,8 +41,8 @@ const WORKERS_MAX: usize = 16;
 pub enum Start {
     /// What comes from now on.
     Now,
-    /// All behind a sequence.
-    After(u64),
+    /// All behind a message; all that there is, if the stream is not the one that had it.
+    After(Mark),
     /// These, which are everything up to a sequence, and all behind it.
     Snapshot(Vec<Arc<Event>>, u64),
     /// All since a moment, in unix milliseconds.
@@ -102,8 +103,8 @@ pub struct Wanted {
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// Behind a sequence.
-    After(u64),
+    /// Behind a message, if the stream is the one that had it.
+    After(Mark),
     /// At a moment, in unix milliseconds.
     Since(i64),
 }
@@ -123,16 +124,16 @@ pub struct Found {
 enum Command {
     Begin {
         epoch: Epoch,
-        head: u64,
+        head: Mark,
     },
     Reset {
         epoch: Epoch,
-        head: u64,
+        head: Mark,
         notice: Arc<Event>,
     },
     Publish {
         events: Vec<Arc<Event>>,
-        head: u64,
+        head: Mark,
     },
     Join(Box<Join>),
     /// `None` when it cannot be read.
@@ -151,6 +152,8 @@ pub struct Settings {
     pub client_buffer_bytes: usize,
     /// Renews links.
     pub signer: Signer,
+    /// Whether what is new comes.
+    pub source: Source,
 }
 
 #[derive(Debug)]
@@ -225,17 +228,17 @@ impl Hub {
     }
 
     /// The picture begins, or goes on, behind a sequence of this incarnation.
-    pub fn begin(&self, epoch: &Epoch, head: u64) {
+    pub fn begin(&self, epoch: &Epoch, head: Mark) {
         self.all(|| Command::Begin { epoch: epoch.clone(), head });
     }
 
     /// The stream is another one: all are told, and get all that it has.
-    pub fn reset(&self, epoch: &Epoch, head: u64, notice: &Arc<Event>) {
+    pub fn reset(&self, epoch: &Epoch, head: Mark, notice: &Arc<Event>) {
         self.all(|| Command::Reset { epoch: epoch.clone(), head, notice: notice.clone() });
     }
 
-    /// Tells everybody. `head` is the newest sequence that was seen.
-    pub fn publish(&self, events: &[Arc<Event>], head: u64) {
+    /// Tells everybody. `head` is the newest message that was seen.
+    pub fn publish(&self, events: &[Arc<Event>], head: Mark) {
         self.all(|| Command::Publish { events: events.to_vec(), head });
     }
 

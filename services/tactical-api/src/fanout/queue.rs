@@ -3,9 +3,10 @@
 
 use super::ring::Ring;
 use crate::{
-    event::{Channel, Epoch, Event, EventId, Frames, GapReason},
+    event::{Channel, Epoch, Event, EventId, Frames, Notice},
     filter::Filter,
     links::Signer,
+    source::State,
 };
 use bytes::{Bytes, BytesMut};
 use std::{
@@ -50,8 +51,8 @@ pub enum Phase {
 pub struct Tally {
     /// Events, by channel.
     pub events: [u64; 2],
-    /// Gap notices, by reason.
-    pub gaps: [u64; 3],
+    /// Notices, by what they tell.
+    pub notices: [u64; 5],
     /// Moments of events that were written to clients that are looked at, by channel.
     pub stored_unix_ms: Vec<(Channel, i64)>,
     /// Whether the client at hand is looked at.
@@ -62,8 +63,8 @@ pub struct Tally {
 
 impl Tally {
     fn count(&mut self, channel: Channel, event: &Event) {
-        match event.gap_reason() {
-            Some(reason) => self.gaps[reason as usize] += 1,
+        match event.notice() {
+            Some(notice) => self.notices[notice as usize] += 1,
             None => {
                 self.events[channel as usize] += 1;
                 if self.is_sampling {
@@ -164,7 +165,7 @@ impl Queue {
 
     /// What this client gets of an event, if anything.
     fn frame<'a>(&self, event: &'a Event) -> Option<&'a Bytes> {
-        let is_old = event.seq <= self.skip_to && event.gap_reason().is_none();
+        let is_old = event.seq <= self.skip_to && event.notice().is_none();
         if is_old { None } else { event.frame(self.channel, self.filter.as_deref()) }
     }
 
@@ -233,7 +234,7 @@ impl Queue {
             *written -= n;
             self.partial = if n == frame.len() { Bytes::new() } else { frame.slice(n..) };
         }
-        if event.gap_reason().is_none() {
+        if event.notice().is_none() {
             self.written = self.written.max(event.seq);
         }
         true
@@ -261,8 +262,8 @@ impl Queue {
         let kept: Vec<_> = kept.map(|(_, event)| event).collect();
         let missing = (before - kept.len()) as u64;
         if let Some((from, to)) = ends.filter(|_| missing > 0) {
-            let id = |seq| EventId { epoch: epoch.clone(), seq };
-            self.give([Arc::new(Event::gap(GapReason::Conflated, &id(from), &id(to), missing, unix_ms))]);
+            let id = |seq| EventId::bare(epoch, seq);
+            self.give([Arc::new(Event::gap(Notice::Conflated, &id(from), &id(to), missing, unix_ms))]);
             tally.conflated += missing;
         }
         self.give(kept);
@@ -292,12 +293,12 @@ impl Queue {
     }
 
     /// The keep-alive of a client that is not up to date: it names what it has.
-    pub fn own_heartbeat(&self, epoch: &Epoch, unix_ms: i64) -> Bytes {
-        let id = EventId { epoch: epoch.clone(), seq: self.written };
-        match self.channel {
-            Channel::Sse => Bytes::from_static(b": heartbeat\n\n"),
-            Channel::Ws => Frames::heartbeat(&id.to_string(), unix_ms).of(Channel::Ws).clone(),
-        }
+    pub fn own_heartbeat(&self, epoch: &Epoch, source: State, unix_ms: i64) -> Bytes {
+        let id = match self.channel {
+            Channel::Sse => String::new(),
+            Channel::Ws => EventId::bare(epoch, self.written).to_string(),
+        };
+        Frames::heartbeat(&id, source, unix_ms).of(self.channel).clone()
     }
 }
 

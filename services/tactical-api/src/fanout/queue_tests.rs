@@ -12,7 +12,7 @@ fn event(seq: u64, marker: u64) -> Arc<Event> {
     let subject = format!("tactical.markers.a.m{marker}");
     let body = format!(r#"{{"title":"t{seq}","coordinates":[{marker},1]}}"#);
     let change = sanitise(&subject, body.as_bytes(), jiff::Timestamp::UNIX_EPOCH).unwrap();
-    let id = EventId { epoch: epoch(), seq };
+    let id = EventId::bare(&epoch(), seq);
     Arc::new(Event::of_change(change, crate::event::Before::Nothing, &id, 0, &signer()))
 }
 
@@ -22,7 +22,7 @@ fn epoch() -> Epoch {
 
 fn ring(events: impl IntoIterator<Item = Arc<Event>>) -> Ring {
     let mut ring = Ring::new(1 << 20);
-    ring.begin(0);
+    ring.begin(crate::event::Mark::bare(0));
     for event in events {
         ring.push(event);
     }

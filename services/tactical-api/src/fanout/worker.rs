@@ -3,15 +3,17 @@
 //! The loop: wait for sockets or commands, take them, write to everybody who has something to get, look
 //! after the idle. What a client sends is read here too, so that its end is noticed.
 
+mod care;
+
 use super::{
     ClientRef, Command, Found, From, Inbox, Join, Role, Settings, Start, Wanted,
-    client::{Client, FAREWELL_MAX, Farewell, Gone},
+    client::{Client, Farewell, Gone},
     queue::{Phase, Queue, Tally},
     ring::Ring,
     transport::Transport,
 };
 use crate::{
-    event::{Channel, Epoch, Event, EventId, Frames},
+    event::{Channel, Epoch, Event, Mark},
     filter::Filter,
     metrics,
     ws::{self, Said},
@@ -60,6 +62,8 @@ pub struct Worker {
     generation: u64,
     refused: usize,
     is_stopping: bool,
+    /// Clients were told that the source is away.
+    is_away: bool,
     /// Clients with more to write than is written in one go.
     unfinished: Vec<usize>,
     tally: Tally,
@@ -88,6 +92,7 @@ impl Worker {
             generation: 0,
             refused: 0,
             is_stopping: false,
+            is_away: false,
             unfinished: Vec::new(),
             tally: Tally::default(),
             handles: metrics::Handles::new(),
@@ -239,7 +244,7 @@ impl Worker {
             }
             Phase::CatchingUp { is_waiting: true, .. } => {}
             Phase::CatchingUp { after, is_at_end, is_waiting } => {
-                let (after, is_ahead) = (*after, *is_at_end && *after > self.ring.head());
+                let (after, is_ahead) = (*after, *is_at_end && *after > self.ring.head().seq);
                 let place = self.ring.place_after(after).or(is_ahead.then(|| self.ring.end()));
                 match place {
                     Some(place) => {
@@ -251,7 +256,7 @@ impl Worker {
                     None => {
                         *is_waiting = true;
                         let client = ClientRef { worker: self.index, key, generation };
-                        let _ = self.wanted.send(Wanted { client, from: From::After(after) });
+                        let _ = self.wanted.send(Wanted { client, from: From::After(Mark::bare(after)) });
                     }
                 }
             }
@@ -277,23 +282,39 @@ impl Worker {
             junk_bytes: 0,
             is_refused: is_refusal,
         };
-        let mut since = None;
+        let mut wanted = None;
         let mut said = bytes::Bytes::new();
         if let Role::Client { slot, filter, start, notice, unread } = role {
             client.slot = Some(slot);
             client.queue.filter = (!filter.is_empty()).then(|| Box::new(filter));
+            let source = self.settings.source.state();
+            if self.is_away && source.is_away {
+                client.queue.give([Arc::new(Event::source(source, unix_ms()))]);
+            }
             client.queue.give(notice);
             let catching_up = |after| Phase::CatchingUp { after, is_at_end: false, is_waiting: false };
+            let waiting = Phase::CatchingUp { after: 0, is_at_end: false, is_waiting: true };
             client.queue.phase = match start {
-                Start::Now => catching_up(self.ring.head()),
-                Start::After(after) => catching_up(after),
+                Start::Now => catching_up(self.ring.head().seq),
                 Start::Snapshot(events, after) => {
                     client.queue.give(events);
                     catching_up(after)
                 }
+                Start::After(mark) if mark.stored_unix_ms.is_none() => catching_up(mark.seq),
+                Start::After(mark) => match self.ring.knows(mark) {
+                    Some(true) => catching_up(mark.seq),
+                    Some(false) => {
+                        client.queue.give(self.epoch.as_ref().map(|epoch| Arc::new(Event::reset(epoch, unix_ms()))));
+                        catching_up(0)
+                    }
+                    None => {
+                        wanted = Some(From::After(mark));
+                        waiting
+                    }
+                },
                 Start::Since(moment) => {
-                    since = Some(moment);
-                    Phase::CatchingUp { after: 0, is_at_end: false, is_waiting: true }
+                    wanted = Some(From::Since(moment));
+                    waiting
                 }
             };
             said = unread;
@@ -306,9 +327,9 @@ impl Worker {
         }
         entry.insert(client);
         self.refused += usize::from(is_refusal);
-        if let Some(moment) = since {
+        if let Some(from) = wanted {
             let client = ClientRef { worker: self.index, key, generation };
-            let _ = self.wanted.send(Wanted { client, from: From::Since(moment) });
+            let _ = self.wanted.send(Wanted { client, from });
         }
         if self.is_stopping && !is_refusal {
             return self.dismiss(key, Farewell::Restart, now);
@@ -333,7 +354,7 @@ impl Worker {
     }
 
     /// Everybody gets the notice, and then the new stream from its start.
-    fn reset(&mut self, epoch: Epoch, head: u64, notice: &Arc<Event>) {
+    fn reset(&mut self, epoch: Epoch, head: Mark, notice: &Arc<Event>) {
         self.epoch = Some(epoch);
         self.ring.begin(head);
         let now = Instant::now();
@@ -349,18 +370,6 @@ impl Worker {
             (client.queue.skip_to, client.queue.written) = (0, 0);
             client.queue.phase = Phase::CatchingUp { after: 0, is_at_end: false, is_waiting: false };
             self.advance(key, now);
-        }
-    }
-
-    fn stop(&mut self, window: Duration, now: Instant) {
-        self.is_stopping = true;
-        let count = u32::try_from(self.clients.len()).unwrap_or(u32::MAX).max(1);
-        let window = window.min(Duration::from_secs(1) * count / LEAVE_PER_SECOND);
-        for (n, (_, client)) in (0u32..).zip(self.clients.iter_mut()) {
-            client.leave_at = Some(now + window * n / count);
-            if let Phase::Leaving { by, .. } = &mut client.queue.phase {
-                *by = (*by).min(now + FAREWELL_MAX);
-            }
         }
     }
 
@@ -442,75 +451,6 @@ impl Worker {
 
     fn keys(&self) -> Vec<usize> {
         self.clients.iter().map(|(key, _)| key).collect()
-    }
-
-    /// Heartbeats for the idle, ends for those who had their time, fresh links for those who are late.
-    fn look_after_all(&mut self, now: Instant) {
-        self.ring.refresh(&self.settings.signer, now);
-        let Some(epoch) = self.epoch.clone() else { return self.end_those_told(now) };
-        let unix_ms = unix_ms();
-        let head = EventId { epoch: epoch.clone(), seq: self.ring.head() };
-        let shared = Frames::heartbeat(&head.to_string(), unix_ms);
-        let (mut gone, mut ends) = (Vec::new(), Vec::new());
-        for (key, client) in &mut self.clients {
-            client.queue.refresh(&self.settings.signer, now);
-            let idle = now.saturating_duration_since(client.wrote_at);
-            if matches!(client.queue.phase, Phase::Leaving { .. }) {
-                continue;
-            }
-            if client.leave_at.is_some_and(|at| at <= now) {
-                ends.push((key, Farewell::Restart));
-            } else if client.is_blocked {
-                if idle >= STALLED_MAX {
-                    ends.push((key, Farewell::Slow));
-                }
-            } else if idle >= self.settings.heartbeats[client.queue.channel as usize] && client.queue.is_drained() {
-                let channel = client.queue.channel;
-                let whispered = match client.queue.is_up_to_date(&self.ring) {
-                    true => client.whisper(shared.of(channel), &self.ring, &mut self.tally, now),
-                    false => {
-                        let own = client.queue.own_heartbeat(&epoch, unix_ms);
-                        client.whisper(&own, &self.ring, &mut self.tally, now)
-                    }
-                };
-                if whispered.is_err() {
-                    gone.push(key);
-                }
-            }
-        }
-        for key in gone {
-            self.remove(key);
-        }
-        for (key, farewell) in ends {
-            self.dismiss(key, farewell, now);
-        }
-        self.end_those_told(now);
-    }
-
-    fn end_those_told(&mut self, now: Instant) {
-        let is_over = |client: &Client| match client.queue.phase {
-            Phase::Leaving { by, .. } => by <= now,
-            _ => self.epoch.is_none() && client.leave_at.is_some_and(|at| at <= now),
-        };
-        let over: Vec<usize> = self.clients.iter().filter(|(_, c)| is_over(c)).map(|(key, _)| key).collect();
-        for key in over {
-            self.remove(key);
-        }
-    }
-
-    /// To the counters, once for everything that was written.
-    fn report(&mut self) {
-        let unix_ms = if self.tally.stored_unix_ms.is_empty() { 0 } else { unix_ms() };
-        for (channel, stored) in self.tally.stored_unix_ms.drain(..) {
-            self.handles.lag[channel as usize].record((unix_ms - stored).max(0) as f64 / 1000.0);
-        }
-        for (counter, events) in self.handles.published.iter().zip(&mut self.tally.events) {
-            counter.increment(std::mem::take(events));
-        }
-        for (counter, gaps) in self.handles.gaps.iter().zip(&mut self.tally.gaps) {
-            counter.increment(std::mem::take(gaps));
-        }
-        self.handles.conflated.increment(std::mem::take(&mut self.tally.conflated));
     }
 }
 

@@ -45,7 +45,7 @@ async fn every_row_of_the_table_has_its_status_and_its_close_code() {
     ];
     for (given, ip, status, code, close) in rows {
         let forwarded = from(ip);
-        let refused = Sse::open(address, "/events/stream", &[given, &[&forwarded]].concat()).await;
+        let refused = Sse::plain(address, "/events/stream", &[given, &[&forwarded]].concat()).await;
         assert_eq!(refused.status, status, "{given:?}");
         assert_eq!(refused.headers.contains_key("retry-after"), status == 429);
         assert_eq!(refused.body().await["code"], code);
@@ -58,7 +58,7 @@ async fn every_row_of_the_table_has_its_status_and_its_close_code() {
     // The cap of all is asked before that of one address.
     for ip in ["203.0.113.1", "203.0.113.3"] {
         let forwarded = from(ip);
-        let refused = Sse::open(address, "/events/stream", &[CERT, TOKEN, &forwarded]).await;
+        let refused = Sse::plain(address, "/events/stream", &[CERT, TOKEN, &forwarded]).await;
         assert_eq!((refused.status, refused.headers.contains_key("retry-after")), (429, true));
         assert_eq!(refused.body().await["code"], "too_many_clients");
     }
@@ -87,7 +87,7 @@ async fn headers_of_an_untrusted_peer_change_nothing() {
     let held = Sse::open(api.address(), "/events/stream", &[TOKEN, "X-Forwarded-For: 203.0.113.1"]).await;
     assert_eq!(held.status, 200);
     // Another name for the same address finds its one place taken.
-    let refused = Sse::open(api.address(), "/events/stream", &[TOKEN, "X-Forwarded-For: 203.0.113.2"]).await;
+    let refused = Sse::plain(api.address(), "/events/stream", &[TOKEN, "X-Forwarded-For: 203.0.113.2"]).await;
     assert_eq!(refused.body().await["code"], "too_many_clients_ip");
 }
 

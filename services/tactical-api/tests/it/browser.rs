@@ -227,3 +227,50 @@ async fn a_page_of_another_origin_sees_nothing_unless_it_is_named() {
     let let_in = serde_json::json!({"sse": "secret", "ws": "secret", "get": 200, "asked": 200, "post": 201});
     assert_eq!(origin.report().await, let_in);
 }
+
+const PATIENT: &str = r#"<!doctype html><script>
+const report = (what) => fetch('/report', {method: 'POST', body: JSON.stringify(what)});
+const source = new EventSource('/events/stream?snapshot=true');
+const told = new Set();
+for (const name of ['too_many_clients', 'unavailable', 'stale', 'fresh'])
+  source.addEventListener(name, (e) => {
+    if (!told.has(name)) report({told: name, reason: JSON.parse(e.data).reason});
+    told.add(name);
+  });
+source.addEventListener('marker', (e) => report({title: JSON.parse(e.data).properties.title}));
+</script>"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eventsource_outlives_a_full_service_and_one_without_its_stream() {
+    let (Some(()), Some(())) = (require("nats-server"), require("chromium")) else { return };
+    let mut nats = agentforge_harness::NatsServer::start(Default::default()).await;
+    let url = nats.url();
+    let seeded = Api::start(&url, &[]).await;
+    crate::support::Bus::connect(&url).await.marker("a", "there").await;
+    drop(seeded);
+    nats.kill9();
+    // The service starts while its stream is away, and has room for one.
+    let api = Api::start_unready(&url, &[("TACTICAL_STREAM_MAX_CLIENTS", "1")]).await;
+    let mut origin = Origin::start(PATIENT, &api).await;
+    let profile = tempfile::tempdir().unwrap();
+    let browser = browser(&origin.address, profile.path());
+    let told = |name: &str| serde_json::json!({"told": name, "reason": name});
+    assert_eq!(origin.report().await, told("unavailable"));
+    nats.restart().await;
+    // It comes back by itself.
+    assert_eq!(origin.report().await["title"], "there");
+    nats.kill9();
+    assert_eq!(origin.report().await, serde_json::json!({"told": "stale", "reason": "source_away"}));
+    nats.restart().await;
+    assert_eq!(origin.report().await, serde_json::json!({"told": "fresh", "reason": "source_back"}));
+    drop(browser);
+    api.until_clients(0.0, 0.0).await;
+
+    let held = crate::support::Sse::open(api.address(), "/events/stream", &[]).await;
+    api.until_clients(1.0, 0.0).await;
+    let profile = tempfile::tempdir().unwrap();
+    let _browser = self::browser(&origin.address, profile.path());
+    assert_eq!(origin.report().await, told("too_many_clients"));
+    drop(held);
+    assert_eq!(origin.report().await["title"], "there");
+}

@@ -86,7 +86,9 @@ async fn a_link_opens_the_file_with_its_digest_and_nothing_else_does() {
     for (name, value) in [
         ("content-type", "image/png"),
         ("content-length", "10"),
-        ("content-disposition", "attachment; filename*=UTF-8''photo%20%C3%BC%2Epng"),
+        ("content-disposition", "attachment; filename=\"photo _.png\"; filename*=UTF-8''photo%20%C3%BC%2Epng"),
+        ("content-security-policy", "sandbox; default-src 'none'"),
+        ("cross-origin-resource-policy", "same-origin"),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("cache-control", "no-store"),
@@ -109,8 +111,26 @@ async fn a_link_opens_the_file_with_its_digest_and_nothing_else_does() {
     }
     let (status, headers, _) = request(address, "GET", &link, &["Range: bytes=10-"], "").await;
     assert_eq!((status, headers["content-range"].as_str()), (416, "bytes */10"));
-    let other = ["Range: bytes=2-4", "If-Range: \"other\""];
-    assert_eq!(request(address, "GET", &link, &other, "").await.0, 200);
+    let (range, etag) = ("Range: bytes=2-4", format!("\"{}\"", id.split_once('/').unwrap().1));
+    let with = |name: &str, tag: &str| format!("{name}: {tag}");
+    for (method, given, status, length) in [
+        ("HEAD", vec![range.to_owned()], 200, "10"),
+        ("GET", vec![range.to_owned(), with("If-Range", "\"other\"")], 200, "10"),
+        ("GET", vec![range.to_owned(), with("If-Range", &etag)], 206, "3"),
+        ("GET", vec![with("If-None-Match", &etag)], 304, ""),
+        ("HEAD", vec![with("If-None-Match", &format!("\"x\", W/{etag}"))], 304, ""),
+        ("GET", vec![with("If-None-Match", "\"x\"")], 200, "10"),
+        ("GET", vec![with("If-Match", "\"x\"")], 412, ""),
+        ("GET", vec![with("If-Match", &etag), range.to_owned()], 206, "3"),
+    ] {
+        let given: Vec<&str> = given.iter().map(String::as_str).collect();
+        let (found, headers, body) = request(address, method, &link, &given, "").await;
+        assert_eq!((found, &headers["etag"]), (status, &etag), "{method} {given:?}");
+        if !length.is_empty() {
+            assert_eq!(headers["content-length"], length, "{method} {given:?}");
+        }
+        assert_eq!(body.is_empty(), method == "HEAD" || status == 304, "{method} {given:?}");
+    }
 
     // By its alias, too, with dots and a slash.
     let by_alias = sign("dev-secret", "report.v1/photo", later());
@@ -192,12 +212,8 @@ fn chunk(n: u64) -> Vec<u8> {
     (0..(128 << 10) / 8).flat_map(|at: u64| (n << 20 | at).to_le_bytes()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_file_is_read_from_any_place_without_memory() {
-    let Some(()) = require("nats-server") else { return };
-    let chunks: u64 = if std::env::var("AGENTFORGE_SOAK").is_ok_and(|v| v == "1") { 8192 } else { 1024 };
-    let world = World::start(&[]).await;
-    evidence_streams(&world).await;
+/// A file of so many chunks in the bucket: its id and its hash.
+async fn deliver_large(world: &World, chunks: u64) -> (String, String) {
     let js = world.bus().await.js;
     let mut hash = Sha256::new();
     let mut acks = Vec::new();
@@ -233,7 +249,17 @@ async fn a_large_file_is_read_from_any_place_without_memory() {
     headers.insert("Agentforge-Manifest", "1");
     let subject = format!("edge.evidence.pier-7.{sha}");
     js.publish_with_headers(subject, headers, manifest.to_string().into()).await.unwrap().await.unwrap();
+    (object, sha)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_is_read_from_any_place_without_memory() {
+    let Some(()) = require("nats-server") else { return };
+    let chunks: u64 = if std::env::var("AGENTFORGE_SOAK").is_ok_and(|v| v == "1") { 8192 } else { 1024 };
+    let world = World::start(&[]).await;
+    evidence_streams(&world).await;
+    let (object, sha) = deliver_large(&world, chunks).await;
+    let size = chunks * (128 << 10);
     let link = sign("dev-secret", &object, later());
     let address = world.api.address();
     // In parts first: within a chunk, over a border, at the end.
@@ -274,4 +300,85 @@ async fn a_large_file_is_read_from_any_place_without_memory() {
     assert_eq!((read, hex::encode(hash.finalize())), (size, sha));
     let grown = peak.saturating_sub(before);
     assert!(grown < 24 << 20, "{} MiB more for a file of {} MiB", grown >> 20, size >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stall_keep_evidence_from_nobody_and_are_cut() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[("TACTICAL_TRUSTED_PROXIES", "127.0.0.0/8")]).await;
+    evidence_streams(&world).await;
+    // More than sockets hold.
+    let (object, _) = deliver_large(&world, 64).await;
+    let small = deliver(&world, b"small", "small.txt", None).await;
+    let (large, small) = (sign("dev-secret", &object, later()), sign("dev-secret", &small, later()));
+    let address = world.api.address();
+    let before = world.api.resident();
+    let mut stalled = Vec::new();
+    let mut statuses = std::collections::BTreeMap::<String, usize>::new();
+    for n in 0..160 {
+        // All of one network of IPv6.
+        let from = format!("X-Forwarded-For: [2001:db8::{n:x}]:99");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {large} HTTP/1.1\r\nHost: x\r\n{from}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        let status = String::from_utf8_lossy(&head[9..]).into_owned();
+        if status == "200" {
+            stalled.push(stream);
+        }
+        *statuses.entry(status).or_default() += 1;
+    }
+    // One address may have half of the places, and is told when it has them.
+    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [("200".to_owned(), 128), ("429".to_owned(), 32)]);
+    for path in [&large, &small] {
+        let mine = "X-Forwarded-For: 203.0.113.7:5000";
+        let (status, _, body) = request(address, "GET", path, &[mine], "").await;
+        assert_eq!((status, body.is_empty()), (200, false), "{path}");
+    }
+    let (status, headers, body) = request(address, "GET", &small, &["X-Forwarded-For: 2001:db8::ffff"], "").await;
+    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, problem["code"].as_str()), (429, Some("too_many_reads")));
+    assert!(headers.contains_key("retry-after"));
+    assert!(world.api.metric("tactical_evidence_requests_total{outcome=\"busy\"}").await >= 33.0);
+    let grown = world.api.resident().saturating_sub(before) >> 20;
+    assert!(grown < 160, "{grown} MiB for {} readers that read nothing", stalled.len());
+    // Without progress they are cut, and their places are free again.
+    eventually(std::time::Duration::from_secs(90), "the places are free", || async {
+        let (status, _, _) = request(address, "GET", &small, &["X-Forwarded-For: 2001:db8::1"], "").await;
+        if status == 200 { Ok(()) } else { Err(status) }
+    })
+    .await;
+    let mut cut = 0;
+    for mut stream in stalled {
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
+        cut += usize::from(rest.len() < 4 << 20);
+        assert!(read.is_ok(), "it was not cut after {} bytes", rest.len());
+    }
+    // One whose time was not quite up when its reading began again goes on: it makes progress.
+    assert!(cut >= 120, "{cut} of 128 were cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_saved_under_its_name() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    evidence_streams(&world).await;
+    for (n, (name, saved)) in [
+        ("a/plain.png", "plain.png"),
+        ("%C3%BC%20%C3%B6.pdf", "_ _.pdf"),
+        ("..%2F..%2Fpasswd", "passwd"),
+        (".hidden", "_hidden"),
+        ("a%22b%5Cc%25.txt", "a_b_c_.txt"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = deliver(&world, format!("content {n}").as_bytes(), name, None).await;
+        let link = sign("dev-secret", &id, later());
+        let (_, headers, _) = request(world.api.address(), "GET", &link, &[], "").await;
+        // What curl and others read that know no filename*.
+        let (_, plain) = headers["content-disposition"].split_once("filename=\"").unwrap();
+        assert_eq!(plain.split('"').next().unwrap(), saved, "{name}");
+    }
 }

@@ -1,8 +1,15 @@
 //! What is missing is told: gone by age, gone by number, passed over.
 
-use crate::support::{Api, Sse, World};
-use agentforge_harness::require;
+use crate::support::{Api, Bus, Got, Sse, World};
+use agentforge_harness::{eventually, require};
 use async_nats::jetstream::stream::Config;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn holes_that_the_cap_of_a_marker_left_are_told() {
@@ -74,4 +81,181 @@ async fn the_stream_is_made_as_it_is_documented() {
     let stream = bus.js.get_stream("tactical").await.unwrap();
     let Config { max_messages_per_subject, max_age, allow_direct, .. } = stream.cached_info().config.clone();
     assert_eq!((max_messages_per_subject, max_age.as_secs(), allow_direct), (100, 86_400, true));
+}
+
+/// Puts the server back to a copy of its files, as a disk that lost its last writes does.
+async fn set_back(world: &mut World, copy: &std::path::Path) {
+    let store = world.nats.store_dir();
+    world.nats.kill9();
+    std::fs::remove_dir_all(&store).unwrap();
+    copy_all(copy, &store);
+    world.nats.restart().await;
+}
+
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_all(&entry.path(), &to),
+            false => {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_the_stream_lost_and_gave_to_others_is_a_gap() {
+    let Some(()) = require("nats-server") else { return };
+    let mut world = World::start(&[]).await;
+    let bus = world.bus().await;
+    for n in 1..=5 {
+        bus.marker(&format!("old{n}"), &format!("old {n}")).await;
+    }
+    let copy = tempfile::tempdir().unwrap();
+    world.nats.stop_gracefully().await;
+    copy_all(&world.nats.store_dir(), copy.path());
+    world.nats.restart().await;
+    world.api.until_ready().await;
+    let mut sse = Sse::open(world.api.address(), "/events/stream?snapshot=true", &[]).await;
+    let bus = world.bus().await;
+    for n in 6..=9 {
+        bus.marker(&format!("lost{n}"), &format!("lost {n}")).await;
+    }
+    let mut ids = Vec::new();
+    while ids.last().is_none_or(|id: &String| !id.ends_with("-9")) {
+        ids.push(sse.next().await.unwrap().id);
+    }
+    // The service stands still while the server loses four messages and takes eight others.
+    world.api.proc.pause();
+    set_back(&mut world, copy.path()).await;
+    let bus = world.bus().await;
+    for n in 6..=13 {
+        assert_eq!(bus.marker(&format!("new{n}"), &format!("new {n}")).await, n);
+    }
+    world.api.proc.resume();
+    // Who stayed is told, and gets all that there is.
+    let told = next_of(&mut sse, &["gap"]).await;
+    assert_eq!(told.data["reason"], "reset");
+    let all: Vec<String> = (1..=5).map(|n| format!("old {n}")).chain((6..=13).map(|n| format!("new {n}"))).collect();
+    for title in &all {
+        assert_eq!(next_of(&mut sse, &["marker"]).await.title(), title);
+    }
+    // So is who comes back, to this service and to one that never saw what was lost.
+    let other = Api::start(&world.nats.url(), &[]).await;
+    for api in [&world.api, &other] {
+        for lost in &ids[5..] {
+            let header = format!("Last-Event-ID: {lost}");
+            let mut late = Sse::open(api.address(), "/events/stream", &[&header]).await;
+            let told = late.next().await.unwrap();
+            assert_eq!((told.event.as_str(), told.data["reason"].as_str()), ("gap", Some("reset")), "{lost}");
+            for title in &all {
+                assert_eq!(late.next().await.unwrap().title(), title, "{lost}");
+            }
+        }
+        // What both histories have is no gap.
+        let header = format!("Last-Event-ID: {}", ids[4]);
+        let mut early = Sse::open(api.address(), "/events/stream", &[&header]).await;
+        assert_eq!(early.next().await.unwrap().title(), "new 6");
+        // An id of the form of before is taken at its word.
+        let bare = format!("{}-9", ids[8].split(['.', '-']).next().unwrap());
+        let mut bare = Sse::open(api.address(), "/events/stream", &[&format!("Last-Event-ID: {bare}")]).await;
+        assert_eq!(bare.next().await.unwrap().title(), "new 10");
+    }
+}
+
+/// The next event of these names; a word on the source may come in between.
+async fn next_of(sse: &mut Sse, names: &[&str]) -> Got {
+    loop {
+        let got = sse.next().await.expect("the stream goes on");
+        match got.event.as_str() {
+            "stale" | "fresh" => {}
+            name => {
+                assert!(names.contains(&name), "{got:?}");
+                return got;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_nobody_can_read_gets_all_that_there_is() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    let bus = world.bus().await;
+    bus.marker("a", "1").await;
+    bus.marker("b", "2").await;
+    world.api.until_metric("tactical_features{kind=\"marker\"}", 2.0).await;
+    for id in ["garbage", "5", "2026-01-01T00:00:00Z", "x-1", "1-99999999999999999999", "1.zz-1", "\u{fffd}"] {
+        let header = format!("Last-Event-ID: {id}");
+        let mut sse = Sse::open(world.api.address(), "/events/stream?snapshot=true", &[&header]).await;
+        assert_eq!(sse.status, 200, "{id}");
+        let told = sse.next().await.unwrap();
+        assert_eq!((told.event.as_str(), told.data["reason"].as_str()), ("gap", Some("reset")), "{id}");
+        assert_eq!([sse.next().await.unwrap().title(), sse.next().await.unwrap().title()], ["1", "2"], "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_changed_purged_and_removed_under_load_is_as_planned_again() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    let bus = world.bus().await;
+    let planned = bus.js.get_stream("tactical").await.unwrap().cached_info().config.clone();
+    let mut sse = Sse::open(world.api.address(), "/events/stream", &[]).await;
+    world.api.until_clients(1.0, 0.0).await;
+    let (publisher, url) = (Arc::new(AtomicBool::new(false)), world.nats.url());
+    let load = tokio::spawn({
+        let publisher = publisher.clone();
+        async move {
+            let bus = Bus::connect(&url).await;
+            for n in 0_u64.. {
+                if publisher.load(Ordering::Relaxed) {
+                    return;
+                }
+                bus.marker(&format!("load{}", n % 20), &n.to_string()).await;
+            }
+        }
+    });
+    for attack in ["change", "purge", "remove", "remake"] {
+        match attack {
+            "change" => {
+                let other =
+                    Config { max_messages_per_subject: 3, max_age: Duration::from_secs(3600), ..planned.clone() };
+                bus.js.update_stream(other).await.unwrap();
+            }
+            "purge" => {
+                bus.js.get_stream("tactical").await.unwrap().purge().await.unwrap();
+            }
+            "remove" => {
+                bus.js.delete_stream("tactical").await.unwrap();
+            }
+            _ => {
+                bus.js.delete_stream("tactical").await.unwrap();
+                let other = Config { max_messages_per_subject: 2, allow_direct: false, ..planned.clone() };
+                // The service may be faster, and then there is nothing to repair.
+                let _ = bus.js.create_stream(other).await;
+            }
+        }
+        eventually(Duration::from_secs(60), "the stream is as planned", || async {
+            let found = bus.js.get_stream("tactical").await.map_err(|e| e.to_string())?.cached_info().config.clone();
+            let of = |c: &Config| (c.max_messages_per_subject, c.max_age, c.allow_direct, c.subjects.clone());
+            if of(&found) == of(&planned) { Ok(()) } else { Err(format!("{:?}", of(&found))) }
+        })
+        .await;
+        world.api.until_ready().await;
+        // Events flow to who was there all the time, and a new client finds the picture whole.
+        let mark = format!("after {attack}");
+        bus.marker("mark", &mark).await;
+        while next_of(&mut sse, &["marker", "gap"]).await.data["properties"]["title"] != mark.as_str() {}
+        let mut late = Sse::open(world.api.address(), "/events/stream?snapshot=true", &[]).await;
+        while next_of(&mut late, &["marker", "gap"]).await.data["properties"]["title"] != mark.as_str() {}
+    }
+    publisher.store(true, Ordering::Relaxed);
+    load.await.unwrap();
+    // What was purged is on nobody's picture any more.
+    bus.js.get_stream("tactical").await.unwrap().purge().await.unwrap();
+    world.api.until_metric("tactical_features{kind=\"marker\"}", 0.0).await;
 }

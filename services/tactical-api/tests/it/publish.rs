@@ -138,3 +138,74 @@ async fn refused_messages_are_counted_and_shown_and_the_stream_lives_on() {
     let (_, _, body) = request(address, "GET", "/v1/rejected", &[], "").await;
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["rejected"].as_array().unwrap().len(), 100);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_across_the_antimeridian_is_never_the_rest_of_the_world() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    let address = world.api.address();
+    let mut all = Sse::open(address, "/events/stream", &[]).await;
+    let boxes =
+        ["bbox=171,-5,172,5", "bbox=-172,-5,-171,5", "bbox=175,-5,-175,5", "bbox=170,-10,190,10", "bbox=-20,-5,20,5"];
+    let mut views = Vec::new();
+    for bbox in boxes {
+        views.push(Sse::open(address, &format!("/events/stream?{bbox}"), &[]).await);
+    }
+    world.api.until_clients(6.0, 0.0).await;
+    let zone = |polygon: Value| json!({"id": "z", "site": "s", "title": "Z", "polygon": polygon});
+    let across = json!([[170, -10], [190, -10], [190, 10], [170, 10]]);
+    assert_eq!(post(address, "/v1/zones", &[], &zone(across)).await.0, 201);
+    let got = all.next().await.unwrap();
+    assert_eq!(got.data["geometry"]["type"], "MultiPolygon");
+    let parts = got.data["geometry"]["coordinates"].as_array().unwrap();
+    for part in parts {
+        let lons: Vec<f64> = part[0].as_array().unwrap().iter().map(|p| p[0].as_f64().unwrap()).collect();
+        assert!(lons.iter().all(|lon| lon.abs() >= 170.0 && lon.abs() <= 180.0), "{lons:?}");
+        assert!(lons.iter().all(|lon| *lon > 0.0) || lons.iter().all(|lon| *lon < 0.0), "{lons:?}");
+    }
+    assert_eq!(parts.len(), 2);
+    world
+        .bus()
+        .await
+        .publish(
+            "tactical.zones.s.end",
+            &json!({"title": "end", "polygon":
+        [[-180, -89], [0, -89], [180, -89], [180, 89], [0, 89], [-180, 89]]}),
+        )
+        .await;
+    for (view, bbox) in views.iter_mut().zip(boxes) {
+        let first = view.next().await.unwrap();
+        let expected = if bbox.starts_with("bbox=-20") { "end" } else { "Z" };
+        assert_eq!(first.title(), expected, "{bbox}");
+    }
+    for (polygon, word) in [
+        (json!([[170, -10], [-170, -10], [-170, 10], [170, 10]]), "more than half of the world"),
+        (json!([[0, 0], [1, 0], [2, 0]]), "encloses nothing"),
+        (json!([[0, 0], [1, 1], [1, 0], [0, 1]]), "crosses"),
+        (json!([[[0, 0], [1, 0], [1, 1], [0, 1]], [[5, 5], [6, 5], [6, 6]]]), "hole"),
+        (json!([[0, 0], [1, 1]]), "4 points"),
+        (json!("round"), "no ring"),
+    ] {
+        let (status, problem) = post(address, "/v1/zones", &[], &zone(polygon.clone())).await;
+        assert_eq!((status, problem["code"].as_str()), (400, Some("invalid_argument")), "{polygon}");
+        assert!(problem["detail"].as_str().unwrap().contains(word), "{polygon}: {problem}");
+    }
+    for (title, shown) in [
+        (" \u{200b} ", None),
+        ("می\u{200c}خواهم", Some("می\u{200c}خواهم")),
+        ("👩\u{200d}👩\u{200d}👧\u{200d}👦", Some("👩\u{200d}👩\u{200d}👧\u{200d}👦")),
+        ("a\u{200c}b", Some("ab")),
+    ] {
+        let marker = json!({"id": "m", "site": "s", "title": title, "coordinates": [180, 0]});
+        let (status, problem) = post(address, "/v1/markers", &[], &marker).await;
+        assert_eq!(status, if shown.is_some() { 201 } else { 400 }, "{title:?}: {problem}");
+        let Some(shown) = shown else { continue };
+        let got = loop {
+            let got = all.next().await.unwrap();
+            if got.event == "marker" {
+                break got;
+            }
+        };
+        assert_eq!(got.title(), shown);
+    }
+}

@@ -165,6 +165,7 @@ pub struct Sse {
     pub last_id: String,
     pub retries: Vec<u64>,
     pub comments: u64,
+    pub last_comment: String,
     event: String,
     data: Option<String>,
 }
@@ -217,6 +218,7 @@ impl Sse {
             last_id: String::new(),
             retries: Vec::new(),
             comments: 0,
+            last_comment: String::new(),
             event: String::new(),
             data: None,
         }
@@ -235,6 +237,11 @@ impl Sse {
             }
         };
         timeout(SOON, wait).await.expect("the id comes soon");
+    }
+
+    /// Takes one line; gives the event that it ends, if it ends one.
+    pub async fn step(&mut self) -> Option<Got> {
+        self.line().await.expect("the stream goes on")
     }
 
     async fn event(&mut self) -> Option<Got> {
@@ -257,7 +264,10 @@ impl Sse {
                     Got { event, id: self.last_id.clone(), data }
                 }));
             }
-            Some(("", _)) => self.comments += 1,
+            Some(("", comment)) => {
+                self.comments += 1;
+                comment.trim().clone_into(&mut self.last_comment);
+            }
             Some((field, value)) => {
                 let value = value.strip_prefix(' ').unwrap_or(value);
                 match field {

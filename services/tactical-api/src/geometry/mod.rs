@@ -1,0 +1,282 @@
+//! Points and polygons as RFC 7946 wants them: in range, closed, wound right-handed, cut at the antimeridian.
+//! Pure.
+//!
+//! What has no place on Earth however it is read (no number, ten turns and more) is refused, and so is what
+//! encloses nothing, crosses itself, or can be read as a zone or as the rest of the world.
+
+mod cut;
+mod rings;
+
+use rings::{DEGREE, HALF, Point, Ring, TURN};
+use std::fmt::Write;
+
+/// Most points of a polygon, all rings together.
+pub const POINTS_MAX: usize = 10_000;
+/// Points of a ring, the closing one included.
+const RING_POINTS_MIN: usize = 4;
+/// Degrees beyond which a coordinate is no slip any more: ten turns.
+const DEGREES_MAX: f64 = 3600.0;
+
+/// Why coordinates were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Not a finite number, or absurd.
+    #[error("a coordinate is no number or is more than {DEGREES_MAX} degrees")]
+    Coordinate,
+    /// Not of the form.
+    #[error("it is no ring of [longitude, latitude] and no list of rings")]
+    Shape,
+    /// A ring with too few different points.
+    #[error("a ring needs {RING_POINTS_MIN} points, the closing one included, and three different ones")]
+    Ring,
+    /// Too many.
+    #[error("a polygon has at most {POINTS_MAX} points")]
+    TooManyPoints,
+    /// A ring whose points lie on one line.
+    #[error("a ring encloses nothing")]
+    Area,
+    /// A bow-tie.
+    #[error("a ring crosses or touches itself")]
+    Crossing,
+    /// A hole that is none.
+    #[error("a hole does not lie inside of the outer ring, or meets another one")]
+    Hole,
+    /// An edge that can be read in two ways.
+    #[error(
+        "an edge spans more than half of the world: write longitudes beyond 180 across the antimeridian, or points between"
+    )]
+    Edge,
+    /// A ring around the world that overlaps itself.
+    #[error("a ring is wider than the world")]
+    Width,
+    /// Too much work.
+    #[error("too many edges lie side by side")]
+    TooComplex,
+    /// The cut failed: rings touch on the line.
+    #[error("it cannot be cut at the antimeridian: publish it as two")]
+    Antimeridian,
+}
+
+/// A place: longitude and latitude in degrees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Position {
+    /// Longitude, -180 to 180.
+    pub lon: f64,
+    /// Latitude, -90 to 90.
+    pub lat: f64,
+}
+
+/// Where something is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Geometry {
+    /// One place.
+    Point(Position),
+    /// Rings: the outer one, then holes.
+    Polygon(Vec<Vec<Position>>),
+    /// The parts of a zone across the antimeridian, those that end there first.
+    MultiPolygon(Vec<Vec<Vec<Position>>>, Bounds),
+}
+
+/// A box of degrees. `west` above `east` spans the antimeridian.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Least longitude.
+    pub west: f64,
+    /// Least latitude.
+    pub south: f64,
+    /// Greatest longitude.
+    pub east: f64,
+    /// Greatest latitude.
+    pub north: f64,
+}
+
+impl Geometry {
+    /// A point: latitude clipped, longitude wrapped into [-180, 180).
+    ///
+    /// # Errors
+    /// [`Fault::Coordinate`].
+    pub fn point(lon: f64, lat: f64) -> Result<Self, Fault> {
+        let p = checked([lon, lat])?;
+        Ok(Self::Point(Position { lon: wrap(p.lon), lat: p.lat }))
+    }
+
+    /// A polygon: rings closed, wound right-handed (the outer one counter-clockwise, holes clockwise), and cut
+    /// where it crosses the antimeridian.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn polygon(rings: &[Vec<[f64; 2]>]) -> Result<Self, Fault> {
+        // Closing a ring adds a point.
+        let is_open = |ring: &&Vec<[f64; 2]>| ring.first() != ring.last();
+        let closing = rings.iter().filter(is_open).count();
+        if rings.iter().map(Vec::len).sum::<usize>() + closing > POINTS_MAX {
+            return Err(Fault::TooManyPoints);
+        }
+        let (outer, holes) = rings.split_first().ok_or(Fault::Ring)?;
+        let mut outer = read(outer)?;
+        outer.wind(true);
+        let mut rings = vec![outer];
+        for hole in holes {
+            let mut hole = within(read(hole)?, &rings[0])?;
+            hole.wind(false);
+            rings.push(hole);
+        }
+        rings::check(&rings)?;
+        let (west, east) = rings[0].span();
+        if east <= HALF {
+            return Ok(Self::Polygon(closed(&rings)));
+        }
+        let parts = cut::at_antimeridian(&rings)?;
+        let (south, north) = rings[0].0.iter().fold((i64::MAX, i64::MIN), |(s, n), p| (s.min(p.y), n.max(p.y)));
+        let corner = |x, y| Point { x, y }.position();
+        let (low, high) = (corner(west, south), corner(east - TURN, north));
+        let bounds = match high.lon < low.lon {
+            true => Bounds { west: low.lon, south: low.lat, east: high.lon, north: high.lat },
+            false => Bounds { west: -180.0, south: low.lat, east: 180.0, north: high.lat },
+        };
+        match &parts[..] {
+            [] => Err(Fault::Antimeridian),
+            [one] => Ok(Self::Polygon(closed(one))),
+            parts => Ok(Self::MultiPolygon(parts.iter().map(|part| closed(part)).collect(), bounds)),
+        }
+    }
+
+    /// The smallest box that holds it.
+    pub fn bounds(&self) -> Bounds {
+        let points: &[Position] = match self {
+            Self::Point(p) => std::slice::from_ref(p),
+            Self::Polygon(rings) => &rings[0],
+            Self::MultiPolygon(_, bounds) => return *bounds,
+        };
+        let start = Bounds { west: 180.0, south: 90.0, east: -180.0, north: -90.0 };
+        points.iter().fold(start, |b, p| Bounds {
+            west: b.west.min(p.lon),
+            south: b.south.min(p.lat),
+            east: b.east.max(p.lon),
+            north: b.north.max(p.lat),
+        })
+    }
+
+    /// Writes the value of a Feature's `geometry`.
+    pub fn write(&self, out: &mut String) {
+        match self {
+            Self::Point(p) => {
+                out.push_str(r#"{"type":"Point","coordinates":"#);
+                p.write(out);
+            }
+            Self::Polygon(rings) => {
+                out.push_str(r#"{"type":"Polygon","coordinates":"#);
+                write_rings(rings, out);
+            }
+            Self::MultiPolygon(parts, _) => {
+                out.push_str(r#"{"type":"MultiPolygon","coordinates":"#);
+                list(parts, out, |part, out| write_rings(part, out));
+            }
+        }
+        out.push('}');
+    }
+}
+
+fn write_rings(rings: &[Vec<Position>], out: &mut String) {
+    list(rings, out, |ring, out| list(ring, out, |p, out| p.write(out)));
+}
+
+fn list<T>(items: &[T], out: &mut String, write: impl Fn(&T, &mut String)) {
+    for (n, item) in items.iter().enumerate() {
+        out.push(if n == 0 { '[' } else { ',' });
+        write(item, out);
+    }
+    out.push(']');
+}
+
+impl Position {
+    fn write(self, out: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "[{},{}]", self.lon, self.lat);
+    }
+}
+
+impl Bounds {
+    /// Whether two boxes share a place.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let lat = self.south <= other.north && other.south <= self.north;
+        // 180 and -180 are the same meridian.
+        let meet = |a: &Self, b: &Self| a.west <= -180.0 && b.east >= 180.0;
+        let lon = |a: &Self, b: &Self| a.west <= b.east && b.west <= a.east || meet(a, b) || meet(b, a);
+        let split = |b: &Self| match b.west <= b.east {
+            true => [Some(*b), None],
+            false => [Some(Self { east: 180.0, ..*b }), Some(Self { west: -180.0, ..*b })],
+        };
+        let others = split(other);
+        lat && split(self).iter().flatten().any(|a| others.iter().flatten().any(|b| lon(a, b)))
+    }
+}
+
+/// Seven decimals are a centimetre.
+fn rounded(degrees: f64) -> f64 {
+    let units = DEGREE as f64;
+    // Adding 0 turns -0 into 0.
+    (degrees * units).round() / units + 0.0
+}
+
+fn checked([lon, lat]: [f64; 2]) -> Result<Position, Fault> {
+    let fine = |v: f64| v.is_finite() && v.abs() <= DEGREES_MAX;
+    match fine(lon) && fine(lat) {
+        true => Ok(Position { lon: rounded(lon), lat: rounded(lat.clamp(-90.0, 90.0)) }),
+        false => Err(Fault::Coordinate),
+    }
+}
+
+/// Into [-180, 180).
+fn wrap(lon: f64) -> f64 {
+    if (-180.0..180.0).contains(&lon) {
+        return lon;
+    }
+    let wrapped = rounded((lon + 180.0).rem_euclid(360.0) - 180.0);
+    if wrapped >= 180.0 { -180.0 } else { wrapped }
+}
+
+/// A ring that is continuous: its edges go where they are drawn, also beyond 180, and it begins in range.
+fn read(points: &[[f64; 2]]) -> Result<Ring, Fault> {
+    let checked: Vec<Point> = points.iter().map(|p| checked(*p).map(Point::of)).collect::<Result<_, _>>()?;
+    let mut points = checked;
+    points.dedup();
+    while points.len() > 1 && points.first() == points.last() {
+        points.pop();
+    }
+    // The closing one is not among them.
+    if points.len() < RING_POINTS_MIN - 1 {
+        return Err(Fault::Ring);
+    }
+    let ring = Ring(points);
+    // An edge around the whole world can be meant in one way alone: the other is none.
+    let is_vague = |(a, b): (Point, Point)| (HALF + 1..TURN).contains(&(a.x - b.x).abs());
+    if ring.edges().any(is_vague) {
+        return Err(Fault::Edge);
+    }
+    let (west, east) = ring.span();
+    if east - west > TURN {
+        return Err(Fault::Width);
+    }
+    // One that is not flat and has no area crosses itself, which is told below.
+    if ring.is_flat() {
+        return Err(Fault::Area);
+    }
+    let shift = (west + HALF).rem_euclid(TURN) - HALF - west;
+    Ok(ring.shifted(shift))
+}
+
+/// A hole may be written in another turn of the Earth than the ring that it is in.
+fn within(hole: Ring, outer: &Ring) -> Result<Ring, Fault> {
+    let ((west, east), (from, to)) = (hole.span(), outer.span());
+    let shift = [0, TURN, -TURN].into_iter().find(|shift| west + shift >= from && east + shift <= to);
+    shift.map(|shift| hole.shifted(shift)).ok_or(Fault::Hole)
+}
+
+fn closed(rings: &[Ring]) -> Vec<Vec<Position>> {
+    let close = |ring: &Ring| ring.0.iter().chain(ring.0.first()).map(|p| p.position()).collect();
+    rings.iter().map(close).collect()
+}
+
+#[cfg(test)]
+mod tests;

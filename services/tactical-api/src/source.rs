@@ -1,0 +1,84 @@
+//! Whether the stream is heard, which tells "nothing happens" from "nothing arrives".
+//!
+//! The server of the stream says every second that it is there. Whoever waits for events asks here how long
+//! ago it last did.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Without a word for so long the source is away: longer than it takes to notice a lost consumer and to make
+/// another.
+const AWAY_AFTER: Duration = Duration::from_secs(6);
+
+/// When the stream was last heard. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Source(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    began: Instant,
+    /// Since then, milliseconds.
+    heard_ms: AtomicU64,
+}
+
+impl Source {
+    /// One that is heard now.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner { began: Instant::now(), heard_ms: AtomicU64::new(0) }))
+    }
+
+    /// It is heard now.
+    pub fn heard(&self) {
+        let ms = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.heard_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// How it is now.
+    pub fn state(&self) -> State {
+        let heard = Duration::from_millis(self.0.heard_ms.load(Ordering::Relaxed));
+        State::of_age(self.0.began.elapsed().saturating_sub(heard))
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How the stream was at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// It was not heard for too long.
+    pub is_away: bool,
+    /// When it was last heard.
+    pub age: Duration,
+}
+
+impl State {
+    fn of_age(age: Duration) -> Self {
+        Self { is_away: age >= AWAY_AFTER, age }
+    }
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        if self.is_away { "away" } else { "live" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_away_when_it_was_not_heard_for_too_long() {
+        assert_eq!(State::of_age(AWAY_AFTER).as_str(), "away");
+        assert_eq!(State::of_age(AWAY_AFTER - Duration::from_millis(1)).as_str(), "live");
+        assert!(!Source::new().state().is_away);
+    }
+}
