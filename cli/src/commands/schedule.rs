@@ -6,12 +6,14 @@ use super::{
     pages,
 };
 use crate::{
+    args::duration,
     error::{Failure, Result},
-    output::{BOLD, GREEN, Table, clean, styled},
+    output::{BOLD, GREEN, Table, clean, short_duration, styled},
     view::{Moment, ScheduleView, ago, at},
 };
-use agentforge_proto::v1;
+use agentforge_proto::{time::duration_to_proto, v1};
 use serde::Serialize;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// What to do with schedules.
@@ -23,6 +25,10 @@ pub enum Command {
     List(ListArgs),
     /// Show one schedule
     Get(GetArgs),
+    /// Change what it does and when; it keeps its id and its history
+    Update(Box<UpdateArgs>),
+    /// Run it now, whether its turn has come or not
+    Run(RunArgs),
     /// Make no jobs for now
     Pause(PauseArgs),
     /// Make jobs again
@@ -41,7 +47,8 @@ Examples:
   agentforge schedule create poll --cron '*/5 * * * *' http @request.json --queue web --timeout 30s
 
 Cron has five fields: minute, hour, day of month, month, day of week. A time that does not exist on
-the day the clocks go forward runs right after the gap; one that exists twice runs once.")]
+the day the clocks go forward runs right after the gap; one that exists twice runs once. Where minute
+or hour begins with *, it runs whenever the wall shows such a time.")]
 pub struct CreateArgs {
     /// A name, unique among schedules
     name: String,
@@ -57,9 +64,112 @@ pub struct CreateArgs {
     args: Option<String>,
     #[command(flatten)]
     template: Template,
+    #[command(flatten)]
+    policies: Policies,
     /// Make it paused
     #[arg(long)]
     paused: bool,
+}
+
+/// What becomes of turns that do not go as the clock has it.
+#[derive(Debug, clap::Args)]
+struct Policies {
+    /// What becomes of a turn while the job of an earlier one is not over [default: allow]
+    #[arg(long, value_name = "POLICY", value_parser = ["allow", "skip", "queue", "replace"])]
+    overlap: Option<String>,
+    /// What becomes of turns that nobody took in time [default: latest]
+    #[arg(long, value_name = "POLICY", value_parser = ["latest", "all", "none"])]
+    catch_up: Option<String>,
+    /// How long after its time a turn's job may end; 0s takes it away
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    deadline: Option<Duration>,
+}
+
+impl Policies {
+    fn overlap(&self) -> v1::OverlapPolicy {
+        match self.overlap.as_deref() {
+            Some("allow") => v1::OverlapPolicy::Allow,
+            Some("skip") => v1::OverlapPolicy::Skip,
+            Some("queue") => v1::OverlapPolicy::Queue,
+            Some("replace") => v1::OverlapPolicy::Replace,
+            _ => v1::OverlapPolicy::Unspecified,
+        }
+    }
+
+    fn catch_up(&self) -> v1::CatchUpPolicy {
+        match self.catch_up.as_deref() {
+            Some("latest") => v1::CatchUpPolicy::Latest,
+            Some("all") => v1::CatchUpPolicy::All,
+            Some("none") => v1::CatchUpPolicy::None,
+            _ => v1::CatchUpPolicy::Unspecified,
+        }
+    }
+}
+
+/// What is changed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge schedule update nightly --cron '0 4 * * *' --overlap skip
+  agentforge schedule update nightly --tool echo --args '{\"night\":true}' --queue bulk
+
+What is not named stays as it is. With another cron or zone it goes on from now. --tool replaces the job whole, with
+the options of the job that are given beside it.")]
+pub struct UpdateArgs {
+    /// Its name or id
+    #[arg(value_name = "NAME|ID")]
+    schedule: String,
+    /// Another name
+    #[arg(long, value_name = "NAME")]
+    rename: Option<String>,
+    /// When: minute hour day-of-month month day-of-week
+    #[arg(long, value_name = "CRON")]
+    cron: Option<String>,
+    /// Time zone, an IANA name such as Europe/Vienna
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
+    #[command(flatten)]
+    policies: Policies,
+    /// The tool to run; the job is made anew
+    #[arg(long, value_name = "TOOL")]
+    tool: Option<String>,
+    /// Its arguments: a JSON object, @FILE, or - for stdin [default: {}]
+    #[arg(long, value_name = "ARGS", requires = "tool")]
+    args: Option<String>,
+    #[command(flatten)]
+    template: Template,
+}
+
+/// Which to run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge schedule run nightly
+  agentforge schedule run nightly --idempotency-key after-the-fix
+
+The overlap policy holds: with skip, a run beside one that is not over is refused; with queue it waits.")]
+pub struct RunArgs {
+    /// Its name or id
+    #[arg(value_name = "NAME|ID")]
+    schedule: String,
+    /// Asked again under the same key, the run is the first one
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+/// Which to resume.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge schedule resume nightly
+  agentforge schedule resume nightly --catch-up")]
+pub struct ResumeArgs {
+    /// Its name or id
+    #[arg(value_name = "NAME|ID")]
+    schedule: String,
+    /// Make up for turns missed in the pause, as its catch-up policy has it
+    #[arg(long)]
+    catch_up: bool,
 }
 
 /// No filters.
@@ -84,7 +194,6 @@ macro_rules! one_schedule {
 }
 one_schedule!(GetArgs, "Which to show.", "get nightly --json");
 one_schedule!(PauseArgs, "Which to pause.", "pause nightly");
-one_schedule!(ResumeArgs, "Which to resume.", "resume nightly");
 one_schedule!(DeleteArgs, "Which to remove.", "delete nightly");
 
 /// Whose runs.
@@ -117,6 +226,8 @@ pub async fn run(command: Command, context: &Context) -> Result {
             let answer = schedules.get_schedule(client.request(v1::GetScheduleRequest { id })).await;
             show(&answer.map_err(fail("getting the schedule"))?.into_inner(), context)
         }
+        Command::Update(args) => update(*args, context).await,
+        Command::Run(args) => run_now(args, context).await,
         Command::Pause(args) => {
             let id = resolve(&args.schedule, context).await?;
             let answer = schedules.pause_schedule(client.request(v1::PauseScheduleRequest { id })).await;
@@ -124,7 +235,9 @@ pub async fn run(command: Command, context: &Context) -> Result {
         }
         Command::Resume(args) => {
             let id = resolve(&args.schedule, context).await?;
-            let answer = schedules.resume_schedule(client.request(v1::ResumeScheduleRequest { id })).await;
+            let answer = schedules
+                .resume_schedule(client.request(v1::ResumeScheduleRequest { id, catch_up: args.catch_up }))
+                .await;
             show(&answer.map_err(fail("resuming the schedule"))?.into_inner(), context)
         }
         Command::Delete(args) => {
@@ -173,9 +286,58 @@ async fn create(args: CreateArgs, context: &Context) -> Result {
         time_zone: args.tz,
         job: Some(job),
         paused: args.paused,
+        overlap: args.policies.overlap().into(),
+        catch_up: args.policies.catch_up().into(),
+        deadline: args.policies.deadline.map(duration_to_proto),
     };
     let answer = context.client.schedules().create_schedule(context.client.request(request)).await;
     show(&answer.map_err(|e| context.client.failure("creating the schedule", &e))?.into_inner(), context)
+}
+
+async fn update(args: UpdateArgs, context: &Context) -> Result {
+    let alone = args.template.request(String::new(), String::new());
+    if args.tool.is_none() && alone != v1::SubmitJobRequest::default() {
+        return Err(Failure::new("options of the job were given without --tool")
+            .code("invalid_argument")
+            .hint("the job is replaced whole: name the tool, its --args and every option it shall have"));
+    }
+    let job = match args.tool {
+        Some(tool) => Some(args.template.request(tool, read_args(args.args.as_deref())?)),
+        None => None,
+    };
+    let request = v1::UpdateScheduleRequest {
+        id: resolve(&args.schedule, context).await?,
+        name: args.rename,
+        cron: args.cron,
+        time_zone: args.tz,
+        job,
+        overlap: args.policies.overlap().into(),
+        catch_up: args.policies.catch_up().into(),
+        deadline: args.policies.deadline.map(duration_to_proto),
+    };
+    let answer = context.client.schedules().update_schedule(context.client.request(request)).await;
+    show(&answer.map_err(|e| context.client.failure("updating the schedule", &e))?.into_inner(), context)
+}
+
+async fn run_now(args: RunArgs, context: &Context) -> Result {
+    #[derive(Serialize)]
+    struct Run {
+        schedule: ScheduleView,
+        job_id: Option<String>,
+    }
+    let id = resolve(&args.schedule, context).await?;
+    let request = v1::RunScheduleRequest { id, idempotency_key: args.idempotency_key.unwrap_or_default() };
+    let answer = context.client.schedules().run_schedule(context.client.request(request)).await;
+    let answer = answer.map_err(|e| context.client.failure("running the schedule", &e))?.into_inner();
+    let job_id = Some(answer.job_id).filter(|id| !id.is_empty());
+    if context.out.json {
+        let schedule = ScheduleView::new(&answer.schedule.unwrap_or_default());
+        return context.out.document(&Run { schedule, job_id });
+    }
+    match job_id {
+        Some(id) => context.out.line(format!("{} {id}", styled(GREEN, "running"))),
+        None => context.out.line("It waits for the end of the run before."),
+    }
 }
 
 async fn list(context: &Context) -> Result {
@@ -210,6 +372,10 @@ fn show(schedule: &v1::Schedule, context: &Context) -> Result {
     let (state, what) = (s.state().to_owned(), s.what());
     let when = format!("{} {}", s.cron, s.time_zone);
     let last_job = s.last_job_id.unwrap_or_default();
+    let policies = format!("overlap {}, catch-up {}", s.overlap, s.catch_up);
+    let deadline = s.deadline_ms.map(|ms| short_duration(Duration::from_millis(ms))).unwrap_or_default();
+    let waiting = s.waiting_scheduled_at.map(|t| t.0.to_string()).unwrap_or_default();
+    let skipped = s.last_skipped.map(|skip| skip.told(s.turns_skipped)).unwrap_or_default();
     let mut text = String::new();
     for (name, value) in [
         ("name", s.name),
@@ -220,6 +386,10 @@ fn show(schedule: &v1::Schedule, context: &Context) -> Result {
         ("next", next),
         ("last", last),
         ("last job", last_job),
+        ("policies", policies),
+        ("deadline", deadline),
+        ("waiting", waiting),
+        ("skipped", skipped),
     ] {
         if !value.is_empty() {
             text += &format!("{} {}\n", styled(BOLD, format!("{name:<12}")), clean(&value, 400));

@@ -111,6 +111,7 @@ pub struct JobView {
     /// The agent that ran it last.
     pub worker: Option<String>,
     schedule_id: Option<String>,
+    scheduled_at: Option<Moment>,
     trace_id: Option<String>,
     version: u64,
     /// What is wrong with where it waits.
@@ -152,6 +153,7 @@ impl JobView {
             idempotent_replay: job.idempotent_replay.clone(),
             worker: job.worker.clone(),
             schedule_id: job.schedule_id.clone(),
+            scheduled_at: at(job.scheduled_at.as_ref()),
             trace_id: job.trace_id.clone(),
             version: job.version,
             warning: job.warning.clone(),
@@ -208,6 +210,7 @@ impl JobView {
         put("task", clean(self.task.as_deref().unwrap_or_default(), 260));
         put("replay of", self.idempotent_replay.clone().unwrap_or_default());
         put("schedule", self.schedule_id.clone().unwrap_or_default());
+        put("scheduled", self.scheduled_at.map(|t| t.0.to_string()).unwrap_or_default());
         put("trace", self.trace_id.clone().unwrap_or_default());
         put("result", self.result.as_ref().map(|r| clean(r.get(), 4_000)).unwrap_or_default());
         if let Some(o) = &self.output_ref {

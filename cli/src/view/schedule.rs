@@ -40,6 +40,36 @@ pub struct ScheduleView {
     pub next_run_at: Option<Moment>,
     /// The last job it made.
     pub last_job_id: Option<String>,
+    last_scheduled_at: Option<Moment>,
+    /// What becomes of turns that overlap.
+    pub overlap: &'static str,
+    /// What becomes of missed turns.
+    pub catch_up: &'static str,
+    /// How long after its time a turn's job may end.
+    pub deadline_ms: Option<u64>,
+    /// The turn that waits for the one before.
+    pub waiting_scheduled_at: Option<Moment>,
+    /// Turns that made no job.
+    pub turns_skipped: u64,
+    /// The last of them.
+    pub last_skipped: Option<SkippedView>,
+    updated_at: Option<Moment>,
+}
+
+/// A turn that made no job.
+#[derive(Debug, Serialize)]
+pub struct SkippedView {
+    scheduled_at: Option<Moment>,
+    reason: String,
+    detail: String,
+}
+
+impl SkippedView {
+    /// In a line, with how many there were.
+    pub fn told(&self, all: u64) -> String {
+        let at = self.scheduled_at.map(|t| t.0.to_string()).unwrap_or_default();
+        format!("{all}, last {at}: {} ({})", self.reason, self.detail)
+    }
 }
 
 impl ScheduleView {
@@ -67,6 +97,28 @@ impl ScheduleView {
             last_run_at: at(s.last_run_at.as_ref()),
             next_run_at: at(s.next_run_at.as_ref()),
             last_job_id: own(&s.last_job_id),
+            last_scheduled_at: at(s.last_scheduled_at.as_ref()),
+            overlap: match s.overlap() {
+                v1::OverlapPolicy::Skip => "skip",
+                v1::OverlapPolicy::Queue => "queue",
+                v1::OverlapPolicy::Replace => "replace",
+                // An orchestrator without policies lets turns overlap.
+                v1::OverlapPolicy::Allow | v1::OverlapPolicy::Unspecified => "allow",
+            },
+            catch_up: match s.catch_up() {
+                v1::CatchUpPolicy::All => "all",
+                v1::CatchUpPolicy::None => "none",
+                v1::CatchUpPolicy::Latest | v1::CatchUpPolicy::Unspecified => "latest",
+            },
+            deadline_ms: millis(s.deadline.as_ref()),
+            waiting_scheduled_at: at(s.waiting_scheduled_at.as_ref()),
+            turns_skipped: s.turns_skipped,
+            last_skipped: s.last_skipped.as_ref().map(|skip| SkippedView {
+                scheduled_at: at(skip.scheduled_at.as_ref()),
+                reason: skip.reason.clone(),
+                detail: skip.detail.clone(),
+            }),
+            updated_at: at(s.updated_at.as_ref()),
         }
     }
 

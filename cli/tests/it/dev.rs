@@ -146,6 +146,27 @@ fn schedules(dev: &Dev) {
     assert_eq!((made["time_zone"].as_str(), &made["job"]["args"]), (Some("Europe/Vienna"), &json!({"night": true})));
     assert_eq!(dev.run(["schedule", "get", "nightly"]).ok()["id"], made["id"]);
     assert_eq!(dev.run(["schedule", "next", "nightly", "--limit", "3"]).ok()["runs"].as_array().unwrap().len(), 3);
+    let args = ["schedule", "update", "nightly", "--overlap", "queue", "--catch-up", "all", "--deadline", "50m"];
+    let changed = dev.run(args).ok();
+    assert_eq!(
+        (&changed["id"], &changed["overlap"], &changed["catch_up"]),
+        (&made["id"], &json!("queue"), &json!("all"))
+    );
+    assert_eq!(
+        (&changed["deadline_ms"], &changed["cron"], &changed["job"]),
+        (&json!(3_000_000), &made["cron"], &made["job"])
+    );
+    let args =
+        ["schedule", "update", "nightly", "--tool", "sleep", "--args", r#"{"seconds":0}"#, "--cron", "0 4 * * *"];
+    let changed = dev.run(args).ok();
+    assert_eq!((&changed["job"]["tool"], &changed["overlap"]), (&json!("sleep"), &json!("queue")));
+    assert_ne!(changed["next_run_at"], made["next_run_at"]);
+    let half = dev.run(["schedule", "update", "nightly", "--queue", "bulk"]);
+    assert!(half.code == 1 && half.err.contains("--tool"), "{}", half.err);
+    let run = dev.run(["schedule", "run", "nightly", "--idempotency-key", "once"]).ok();
+    assert_eq!(dev.run(["schedule", "run", "nightly", "--idempotency-key", "once"]).ok()["job_id"], run["job_id"]);
+    let job = dev.run(["job", "get", run["job_id"].as_str().unwrap()]).ok();
+    assert_eq!((&job["schedule_id"], job["scheduled_at"].is_string()), (&made["id"], true), "{job}");
     assert_eq!(dev.run(["schedule", "pause", "nightly"]).ok()["paused"], true);
     assert_eq!(dev.run(["schedule", "resume", made["id"].as_str().unwrap()]).ok()["paused"], false);
     assert_eq!(dev.run(["schedule", "list"]).ok()["schedules"][0]["name"], "nightly");

@@ -37,6 +37,9 @@ pub struct JobMessage {
     pub reuse: bool,
     /// When the job was accepted.
     pub accepted_at: Micros,
+    /// The time that the job stands for: its turn of the schedule that made it, however late it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Micros>,
 }
 
 /// What `swarm.results.<mission>.<queue>` carries: a worker's word on an attempt.

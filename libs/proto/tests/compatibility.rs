@@ -58,6 +58,7 @@ macro_rules! fixture {
 fn messages_of_0_1_stay_readable_and_unknown_fields_are_ignored() {
     fixture!("job_minimal", JobMessage);
     fixture!("job_full", JobMessage);
+    fixture!("job_scheduled", JobMessage);
     fixture!("report_started", Report);
     fixture!("report_succeeded", Report);
     fixture!("report_offloaded", Report);

@@ -167,7 +167,7 @@ pub fn admit(
     input: SubmitInput,
     limits: &Limits,
     now: Micros,
-    schedule_id: Option<ScheduleId>,
+    turn: Option<(ScheduleId, Micros)>,
 ) -> Result<NewJob, Error> {
     let caller_id =
         given(&input.id).map(str::parse::<JobId>).transpose().map_err(|e| Error::field("id", e.to_string()))?;
@@ -234,7 +234,8 @@ pub fn admit(
         run_at: input.run_at,
         deadline,
         reuse: input.reuse,
-        schedule_id,
+        schedule_id: turn.map(|(id, _)| id),
+        scheduled_at: turn.map(|(_, time)| time),
         traceparent: input.traceparent,
         request_id: input.request_id,
         created_at: now,

@@ -34,6 +34,7 @@ pub mod slo;
 pub mod store;
 mod streams;
 pub mod transition;
+pub mod turns;
 
 pub use config::Config;
 pub use service::Orchestrator;

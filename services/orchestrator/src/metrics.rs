@@ -210,6 +210,12 @@ pub const SLO_STATUS: Metric = Metric::gauge(
 /// Schedules fired.
 pub const SCHEDULES_FIRED: Metric =
     Metric::counter("agentforge_schedules_fired_total", &[], "Turns of schedules taken.");
+/// Turns that made no job.
+pub const SCHEDULE_TURNS_SKIPPED: Metric = Metric::counter(
+    "agentforge_schedule_turns_skipped_total",
+    &["reason"],
+    "Turns of schedules that made no job: overlap, missed, too_late or refused.",
+);
 /// Jobs deleted after JOB_RETENTION.
 pub const JOBS_PRUNED: Metric =
     Metric::counter("agentforge_jobs_pruned_total", &[], "Finished jobs deleted after JOB_RETENTION.");
@@ -269,6 +275,7 @@ pub const ALL: &[Metric] = &[
     ERROR_BUDGET_USED_EVENTS,
     SLO_STATUS,
     SCHEDULES_FIRED,
+    SCHEDULE_TURNS_SKIPPED,
     JOBS_PRUNED,
     EDGE_LINK_STATUS,
     EDGE_SITE_LAST_SEEN,

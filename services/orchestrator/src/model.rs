@@ -2,6 +2,7 @@
 //!
 //! Values only. What a job may become is decided in `transition`; what may be submitted, in `admission`.
 
+use crate::turns::{CatchUp, Overlap};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId, Site, ToolName};
 use agentforge_proto::bus::{ErrorClass, OutputRef};
 use agentforge_proto::time::Micros;
@@ -105,6 +106,8 @@ pub struct NewJob {
     pub reuse: bool,
     /// The schedule that made it.
     pub schedule_id: Option<ScheduleId>,
+    /// The time that the job stands for: its turn of the schedule, however late it runs.
+    pub scheduled_at: Option<Micros>,
     /// W3C traceparent of the submission.
     pub traceparent: Option<String>,
     /// X-Request-ID of the submission.
@@ -161,6 +164,8 @@ pub struct Job {
     pub idempotency_key: Option<String>,
     /// The schedule that made it.
     pub schedule_id: Option<ScheduleId>,
+    /// The time that the job stands for: its turn of the schedule, however late it runs.
+    pub scheduled_at: Option<Micros>,
     /// W3C traceparent of the submission.
     pub traceparent: Option<String>,
     /// Accepted.
@@ -286,6 +291,35 @@ pub struct Schedule {
     pub last_job_id: Option<JobId>,
     /// Next time; `None` while paused.
     pub next_run_at: Option<Micros>,
+    /// What becomes of a turn while an earlier one is not over.
+    pub overlap: Overlap,
+    /// What becomes of missed turns.
+    pub catch_up: CatchUp,
+    /// How long after its time a turn's job may end.
+    pub deadline: Option<Duration>,
+    /// Last change by a caller.
+    pub updated_at: Option<Micros>,
+    /// The time that the last job stands for.
+    pub last_scheduled_at: Option<Micros>,
+    /// The turn that waits for the end of the one before.
+    pub waiting_turn: Option<Micros>,
+    /// While paused: the first turn that was missed for it.
+    pub paused_turn: Option<Micros>,
+    /// Turns that made no job.
+    pub turns_skipped: u64,
+    /// The last of them.
+    pub last_skipped: Option<SkippedTurn>,
+}
+
+/// A turn that made no job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkippedTurn {
+    /// The time it stood for.
+    pub at: Micros,
+    /// A [`SkipReason`](crate::turns::SkipReason) word.
+    pub reason: String,
+    /// The same for people.
+    pub detail: String,
 }
 
 /// A worker's presence.

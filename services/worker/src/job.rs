@@ -271,6 +271,7 @@ impl Task<'_> {
             delivery: self.delivery.info().delivered,
             cancel: here.stop.token().clone(),
             timeout,
+            scheduled_at: job.scheduled_at,
         };
         let begun = Instant::now();
         let tell = async || self.tell_started(started_at).await;

@@ -70,6 +70,7 @@ pub(crate) mod tests {
             reuse: false,
             idempotency_key: None,
             schedule_id: None,
+            scheduled_at: None,
             traceparent: None,
             created_at: Micros(1_700_000_000_123_456),
             queued_at: None,

@@ -54,6 +54,8 @@ pub const OPERATIONS: &[Operation] = &[
     op("ListSchedules", Read, "GET", "/v1/schedules", Some("/agentforge.v1.Schedules/ListSchedules")),
     op("GetSchedule", Read, "GET", "/v1/schedules/{id}", Some("/agentforge.v1.Schedules/GetSchedule")),
     op("DeleteSchedule", Admin, "DELETE", "/v1/schedules/{id}", Some("/agentforge.v1.Schedules/DeleteSchedule")),
+    op("UpdateSchedule", Admin, "PATCH", "/v1/schedules/{id}", Some("/agentforge.v1.Schedules/UpdateSchedule")),
+    op("RunSchedule", Admin, "POST", "/v1/schedules/{id}/run", Some("/agentforge.v1.Schedules/RunSchedule")),
     op("PauseSchedule", Admin, "POST", "/v1/schedules/{id}/pause", Some("/agentforge.v1.Schedules/PauseSchedule")),
     op("ResumeSchedule", Admin, "POST", "/v1/schedules/{id}/resume", Some("/agentforge.v1.Schedules/ResumeSchedule")),
     op("ListNextRuns", Read, "GET", "/v1/schedules/{id}/next-runs", Some("/agentforge.v1.Schedules/ListNextRuns")),

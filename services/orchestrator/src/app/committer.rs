@@ -80,6 +80,7 @@ pub enum Lazy {
 pub struct Committer {
     urgent: mpsc::Sender<Request>,
     lazy: mpsc::Sender<Lazy>,
+    config: Arc<CommitterConfig>,
 }
 
 /// The loop's side; give it to [`CommitLoop::run`].
@@ -118,6 +119,7 @@ impl Committer {
         let (urgent, urgent_rx) = mpsc::channel(URGENT_QUEUE);
         let (lazy, lazy_rx) = mpsc::channel(LAZY_QUEUE);
         let Outlets { hub, gauge, backlog, outbox_backlog, jobs, outbox, orphans } = outlets;
+        let own = Arc::new(config.clone());
         let run = CommitLoop {
             urgent: urgent_rx,
             lazy: lazy_rx,
@@ -131,7 +133,14 @@ impl Committer {
             outbox,
             orphans,
         };
-        (Self { urgent, lazy }, run)
+        (Self { urgent, lazy, config: own }, run)
+    }
+
+    /// How a commit outside of the loop is to be made.
+    pub(crate) fn context(&self, now: Micros) -> CommitContext<'_> {
+        let c = &self.config;
+        let claim_until = now.plus(c.claim_for);
+        CommitContext { now, backoff: &c.backoff, owner: &c.owner, claim_until, events: c.events }
     }
 
     /// Stores a job. Answers after the commit.
@@ -439,6 +448,7 @@ fn first_attempt(seq: i64, job: &NewJob) -> Outgoing {
         created_at: job.created_at,
         traceparent: job.traceparent.clone(),
         request_id: job.request_id.clone(),
+        scheduled_at: job.scheduled_at,
     }
 }
 

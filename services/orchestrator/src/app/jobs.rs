@@ -553,6 +553,7 @@ fn fresh(seq: i64, j: NewJob) -> Job {
         reuse: j.reuse,
         idempotency_key: j.idempotency_key,
         schedule_id: j.schedule_id,
+        scheduled_at: j.scheduled_at,
         traceparent: j.traceparent,
         created_at: j.created_at,
         queued_at: None,

@@ -13,6 +13,7 @@ mod parked;
 mod pressure;
 mod queues;
 mod schedules;
+mod turns;
 
 pub use backlog::Backlog;
 pub(crate) use committer::Outlets;
@@ -22,7 +23,8 @@ pub use hub::{Ear, Hub, News};
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery, RedriveSpec};
 pub use lookup::{DiscardSpec, QueueStats};
 pub use queues::Queues;
-pub use schedules::ScheduleInput;
+pub use schedules::{ScheduleChange, ScheduleInput};
+pub use turns::RunNow;
 
 use crate::admission::Limits;
 use crate::error::{Code, Error};

@@ -1,19 +1,19 @@
-//! Schedules as callers use them, and the tick that makes their jobs.
+//! Schedules as callers use them.
 
 use super::{App, Page, page, page_limit};
 use crate::admission::{SubmitInput, Template, admit};
 use crate::cron::Clockwork;
 use crate::error::{Code, Error};
 use crate::model::Schedule;
-use crate::store::{CommitContext, Firing};
+use crate::turns::{CatchUp, Overlap};
 use agentforge_message_id::ScheduleId;
 use agentforge_proto::time::Micros;
-use tracing::{info, warn};
+use std::time::Duration;
 
-/// Schedules looked at in one tick.
-const TICK_MAX: u32 = 100;
 /// Longest name, bytes.
 const NAME_MAX_BYTES: usize = 128;
+/// Longest deadline of a turn.
+const DEADLINE_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 /// A schedule, as asked for.
 #[derive(Clone, Debug, Default)]
@@ -28,47 +28,139 @@ pub struct ScheduleInput {
     pub job: SubmitInput,
     /// Begin paused.
     pub paused: bool,
+    /// What becomes of a turn while an earlier one is not over.
+    pub overlap: Overlap,
+    /// What becomes of missed turns.
+    pub catch_up: CatchUp,
+    /// How long after its time a turn's job may end; `None` is the default deadline from its start.
+    pub deadline: Option<Duration>,
 }
 
-fn schedule_id(id: &str) -> Result<ScheduleId, Error> {
+/// What is changed of a schedule; `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ScheduleChange {
+    /// Name.
+    pub name: Option<String>,
+    /// Five fields.
+    pub cron: Option<String>,
+    /// IANA name; empty is UTC.
+    pub time_zone: Option<String>,
+    /// The submission to repeat, whole.
+    pub job: Option<SubmitInput>,
+    /// Overlap policy.
+    pub overlap: Option<Overlap>,
+    /// Catch-up policy.
+    pub catch_up: Option<CatchUp>,
+    /// Deadline of a turn; zero is none.
+    pub deadline: Option<Duration>,
+}
+
+pub(super) fn schedule_id(id: &str) -> Result<ScheduleId, Error> {
     id.parse().map_err(|e: agentforge_message_id::NameError| Error::field("id", e.to_string()))
 }
 
+fn check_name(name: &str) -> Result<(), Error> {
+    let fits = (1..=NAME_MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+    let rule = || format!("name must have 1 to {NAME_MAX_BYTES} bytes and no control characters");
+    if fits { Ok(()) } else { Err(Error::field("name", rule())) }
+}
+
+fn check_deadline(deadline: Option<Duration>) -> Result<Option<Duration>, Error> {
+    match deadline.filter(|d| !d.is_zero()) {
+        Some(d) if d > DEADLINE_MAX => {
+            Err(Error::field("deadline", format!("deadline is {} s; at most 366 days are allowed", d.as_secs())))
+        }
+        other => Ok(other),
+    }
+}
+
+fn zone(name: String) -> String {
+    if name.is_empty() { "UTC".into() } else { name }
+}
+
+fn name_taken(name: &str) -> Error {
+    let e = Error::new(Code::Conflict, format!("a schedule named {name:?} exists already"));
+    Error { field: Some("name"), ..e }
+}
+
 impl App {
+    /// The template of a submission, checked as one.
+    fn template(&self, job: SubmitInput, now: Micros) -> Result<String, Error> {
+        let template = Template::from_input(job)?;
+        admit(template.to_input("check".into()), &self.limits(), now, None)?;
+        Ok(serde_json::to_string(&template).expect("templates hold strings and numbers only"))
+    }
+
     /// Stores a schedule. Its job is checked now, as a submission would be.
     ///
     /// # Errors
     /// `invalid_argument`, `conflict` when the name is taken, `unavailable`.
     pub async fn create_schedule(&self, input: ScheduleInput) -> Result<Schedule, Error> {
         let now = Micros::now();
-        let name_fits = (1..=NAME_MAX_BYTES).contains(&input.name.len()) && !input.name.chars().any(char::is_control);
-        if !name_fits {
-            return Err(Error::field(
-                "name",
-                format!("name must have 1 to {NAME_MAX_BYTES} bytes and no control characters"),
-            ));
-        }
+        check_name(&input.name)?;
         let clockwork = Clockwork::new(&input.cron, &input.time_zone)?;
-        let template = Template::from_input(input.job)?;
-        admit(template.to_input("check".into()), &self.limits(), now, None)?;
         let schedule = Schedule {
             id: ScheduleId::generate(),
             name: input.name,
             cron: input.cron,
-            time_zone: if input.time_zone.is_empty() { "UTC".into() } else { input.time_zone },
-            template: serde_json::to_string(&template).expect("templates hold strings and numbers only"),
+            time_zone: zone(input.time_zone),
+            template: self.template(input.job, now)?,
             paused: input.paused,
             created_at: now,
             last_run_at: None,
             last_job_id: None,
             next_run_at: if input.paused { None } else { clockwork.after(now) },
+            overlap: input.overlap,
+            catch_up: input.catch_up,
+            deadline: check_deadline(input.deadline)?,
+            updated_at: None,
+            last_scheduled_at: None,
+            waiting_turn: None,
+            paused_turn: None,
+            turns_skipped: 0,
+            last_skipped: None,
         };
-        if self.0.store.create_schedule(&schedule).await? {
-            Ok(schedule)
-        } else {
-            let e = Error::new(Code::Conflict, format!("a schedule named {:?} exists already", schedule.name));
-            Err(Error { field: Some("name"), ..e })
+        if self.0.store.create_schedule(&schedule).await? { Ok(schedule) } else { Err(name_taken(&schedule.name)) }
+    }
+
+    /// Changes what a schedule does and when. It keeps its id, its history, and whether it is paused. With another
+    /// cron or zone it goes on from now.
+    ///
+    /// # Errors
+    /// As [`App::create_schedule`], `not_found`, and `failed_precondition` when somebody else changed it meanwhile.
+    pub async fn update_schedule(&self, id: &str, change: ScheduleChange) -> Result<Schedule, Error> {
+        let now = Micros::now();
+        let stored = self.schedule(id).await?;
+        let read_at = stored.updated_at;
+        let retime = change.cron.is_some() || change.time_zone.is_some();
+        let mut new = stored.clone();
+        if let Some(name) = change.name {
+            check_name(&name)?;
+            new.name = name;
         }
+        new.cron = change.cron.unwrap_or(new.cron);
+        new.time_zone = change.time_zone.map_or(new.time_zone, zone);
+        if retime {
+            new.next_run_at = Clockwork::new(&new.cron, &new.time_zone)?.after(now);
+        }
+        if let Some(job) = change.job {
+            new.template = self.template(job, now)?;
+        }
+        new.overlap = change.overlap.unwrap_or(new.overlap);
+        new.catch_up = change.catch_up.unwrap_or(new.catch_up);
+        if change.deadline.is_some() {
+            new.deadline = check_deadline(change.deadline)?;
+        }
+        // Never the same twice, so that of two that read the same row one is refused.
+        new.updated_at = Some(read_at.map_or(now, |read| now.max(Micros(read.0 + 1))));
+        if self.0.store.update_schedule(&new, read_at, retime).await? {
+            return self.schedule(id).await;
+        }
+        if self.schedule(id).await?.updated_at == read_at {
+            return Err(name_taken(&new.name));
+        }
+        let message = format!("schedule {id} was changed by somebody else; read it and try again");
+        Err(Error::new(Code::FailedPrecondition, message))
     }
 
     /// One schedule.
@@ -90,20 +182,31 @@ impl App {
         Ok(page(items, limit, |s| s.name.clone()))
     }
 
-    /// Pauses, or resumes from now on: turns missed while paused are not made up for.
+    /// Pauses. A turn that waits goes on waiting.
     ///
     /// # Errors
     /// As [`App::schedule`].
-    pub async fn set_schedule_paused(&self, id: &str, paused: bool) -> Result<Schedule, Error> {
-        let mut schedule = self.schedule(id).await?;
-        let next =
-            if paused { None } else { Clockwork::new(&schedule.cron, &schedule.time_zone)?.after(Micros::now()) };
-        if !self.0.store.set_schedule_paused(schedule.id, paused, next).await? {
-            return Err(Error::not_found("schedule", id));
+    pub async fn pause_schedule(&self, id: &str) -> Result<Schedule, Error> {
+        self.set_schedule_paused(self.schedule(id).await?, true, None).await
+    }
+
+    /// Resumes: from now on, or from the first turn that was missed in the pause, which the catch-up policy judges.
+    ///
+    /// # Errors
+    /// As [`App::schedule`].
+    pub async fn resume_schedule(&self, id: &str, catch_up: bool) -> Result<Schedule, Error> {
+        let schedule = self.schedule(id).await?;
+        let clockwork = Clockwork::stored(&schedule.cron, &schedule.time_zone)?;
+        let first = schedule.paused_turn.filter(|_| catch_up && schedule.paused);
+        let next = first.or_else(|| clockwork.after(Micros::now()));
+        self.set_schedule_paused(schedule, false, next).await
+    }
+
+    async fn set_schedule_paused(&self, s: Schedule, paused: bool, next: Option<Micros>) -> Result<Schedule, Error> {
+        if !self.0.store.set_schedule_paused(s.id, paused, next).await? {
+            return Err(Error::not_found("schedule", s.id));
         }
-        schedule.paused = paused;
-        schedule.next_run_at = next;
-        Ok(schedule)
+        self.schedule(&s.id.to_string()).await
     }
 
     /// Removes a schedule. Jobs that it made stay.
@@ -126,37 +229,6 @@ impl App {
             n => return Err(Error::field("limit", format!("limit is {n}; at most 100 are allowed"))),
         };
         let s = self.schedule(id).await?;
-        Ok(Clockwork::new(&s.cron, &s.time_zone)?.next_runs(Micros::now(), n))
-    }
-
-    /// Makes the jobs whose turn has come. A turn is taken by one replica; turns missed while
-    /// nobody ran become one job, made now.
-    ///
-    /// # Errors
-    /// `unavailable`: the next tick tries again.
-    pub async fn tick_schedules(&self, now: Micros, ctx: CommitContext<'_>) -> Result<usize, Error> {
-        let mut fired = 0;
-        for s in self.0.store.due_schedules(now, TICK_MAX).await? {
-            let Some(turn) = s.next_run_at else { continue };
-            let firing = self.firing(&s, turn, now);
-            if self.0.store.fire_schedule(firing, ctx).await? {
-                fired += 1;
-                info!(schedule = %s.id, name = s.name, turn = %turn.timestamp(), "schedule fired");
-            }
-        }
-        Ok(fired)
-    }
-
-    fn firing(&self, s: &Schedule, turn: Micros, now: Micros) -> Firing {
-        let next = Clockwork::new(&s.cron, &s.time_zone).ok().and_then(|c| c.after(now));
-        let job = serde_json::from_str::<Template>(&s.template)
-            .map_err(|e| e.to_string())
-            .and_then(|t| {
-                let key = format!("schedule:{}:{}", s.id, turn.0);
-                admit(t.to_input(key), &self.limits(), now, Some(s.id)).map_err(|e| e.message)
-            })
-            .inspect_err(|problem| warn!(schedule = %s.id, problem, "a schedule's job is refused; the turn is skipped"))
-            .ok();
-        Firing { id: s.id, expected: turn, next, job }
+        Ok(Clockwork::stored(&s.cron, &s.time_zone)?.next_runs(Micros::now(), n))
     }
 }

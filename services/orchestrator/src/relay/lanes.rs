@@ -89,6 +89,7 @@ impl Lane for JobLane {
             deadline: o.deadline,
             reuse: o.reuse,
             accepted_at: o.created_at,
+            scheduled_at: o.scheduled_at,
         };
         let mut headers = HeaderMap::new();
         add_source(&mut headers, o.traceparent.as_deref(), o.request_id.as_deref());

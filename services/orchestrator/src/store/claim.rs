@@ -37,6 +37,8 @@ pub struct Outgoing {
     pub traceparent: Option<String>,
     /// X-Request-ID.
     pub request_id: Option<String>,
+    /// The time that the job stands for.
+    pub scheduled_at: Option<Micros>,
 }
 
 /// A message waiting in the outbox (an event or a dead letter).

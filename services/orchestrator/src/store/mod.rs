@@ -14,12 +14,14 @@ mod plan;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
+mod turn;
 mod writes;
 
 pub(crate) use claim::{CLAIMS_END_WITHIN_US, lines_of_jobs};
 pub use claim::{OutboxPick, OutboxRow, Outgoing, PARKED_MAX, Park, Parked, Pick, Waiting};
 pub use error::Error;
 pub use open::{Options, backup, open, restore};
+pub use turn::{Act, Fired, Firing, Slot};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, NewJob, Schedule, State};
 use crate::slo::{Bucket, Finished, Unit};
@@ -264,19 +266,6 @@ pub struct QueueCounts {
     pub oldest: Option<Micros>,
 }
 
-/// A schedule's turn, taken by exactly one replica.
-#[derive(Debug)]
-pub struct Firing {
-    /// Schedule.
-    pub id: ScheduleId,
-    /// The turn that is taken; another replica that took it first wins.
-    pub expected: Micros,
-    /// The turn after it.
-    pub next: Option<Micros>,
-    /// The job to make; `None` when the turn is skipped.
-    pub job: Option<NewJob>,
-}
-
 /// What a database does for the orchestrator. Every method is one transaction.
 ///
 /// # Errors
@@ -407,9 +396,13 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error>;
     /// Schedules whose turn has come.
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error>;
-    /// Takes a turn: moves the schedule on and stores its job, or does nothing (`false`) when another
-    /// replica did. Neither the job nor its event is claimed: the next claims find them.
-    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<bool, Error>;
+    /// Schedules with a turn that waited, and whose turn before is over.
+    async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error>;
+    /// Takes a turn: moves the schedule on and stores its job, or does nothing.
+    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error>;
+    /// Stores what callers may change of a schedule that was last changed at `read_at`; with `retime` its next turn
+    /// too. `false` when it was changed since, is gone, or another has the name.
+    async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error>;
 
     /// Stores what beats told.
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error>;

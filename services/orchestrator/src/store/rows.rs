@@ -7,7 +7,8 @@
 use super::QueueCounts;
 use super::fault::Fault;
 use super::{OutboxPick, Pick, Waiting};
-use crate::model::{JobError, State};
+use crate::model::{JobError, SkippedTurn, State};
+use crate::turns::{CatchUp, Overlap};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, NameError, Queue, ScheduleId};
 use agentforge_proto::bus::ErrorClass;
 use agentforge_proto::time::Micros;
@@ -29,7 +30,7 @@ macro_rules! job_columns {
     () => {
         concat!(
             $crate::store::rows::current_columns!(),
-            ", j.idempotency_key, p.task, p.args, p.timeout_us, p.run_at, p.reuse, p.schedule_id, p.traceparent, \
+            ", j.idempotency_key, p.task, p.args, p.timeout_us, p.run_at, p.reuse, p.schedule_id, p.scheduled_at, p.traceparent, \
              r.output, r.output_ref, r.replay_of"
         )
     };
@@ -39,7 +40,7 @@ macro_rules! job_columns {
 macro_rules! outgoing_columns {
     () => {
         "j.seq, j.id, j.attempt, j.republished, j.mission, j.queue, j.tool, p.task, p.args, p.timeout_us, j.deadline, \
-         p.reuse, j.created_at, p.traceparent, p.request_id"
+         p.reuse, j.created_at, p.traceparent, p.request_id, p.scheduled_at"
     };
 }
 
@@ -60,7 +61,9 @@ macro_rules! letter_columns {
 /// Columns of `schedules` that `schedule` reads.
 macro_rules! schedule_columns {
     () => {
-        "id, name, cron, time_zone, template, paused, created_at, last_run_at, last_job_id, next_run_at"
+        "id, name, cron, time_zone, template, paused, created_at, last_run_at, last_job_id, next_run_at, \
+         overlap, catch_up, turn_deadline_us, updated_at, last_scheduled_at, waiting_turn, paused_turn, \
+         turns_skipped, last_skipped_at, last_skip_reason, last_skip_detail"
     };
 }
 
@@ -86,6 +89,18 @@ fn uuid(what: &'static str, bytes: &[u8]) -> Result<Uuid, Fault> {
 
 pub(super) fn state(n: i16) -> Result<State, Fault> {
     State::from_number(n).ok_or_else(|| Fault::row("job", format_args!("{n} is no state that this version knows")))
+}
+
+pub(super) fn overlap(n: i16) -> Result<Overlap, Fault> {
+    Overlap::from_number(n).ok_or_else(|| Fault::row("schedule", format_args!("{n} is no overlap policy")))
+}
+
+pub(super) fn catch_up(n: i16) -> Result<CatchUp, Fault> {
+    CatchUp::from_number(n).ok_or_else(|| Fault::row("schedule", format_args!("{n} is no catch-up policy")))
+}
+
+pub(super) fn skipped(at: Option<Micros>, reason: Option<String>, detail: Option<String>) -> Option<SkippedTurn> {
+    at.map(|at| SkippedTurn { at, reason: reason.unwrap_or_default(), detail: detail.unwrap_or_default() })
 }
 
 pub(super) fn attempt(n: i64) -> Result<Attempt, Fault> {
@@ -294,6 +309,7 @@ macro_rules! readers {
                 run_at: c.maybe_time()?,
                 reuse: c.take()?,
                 schedule_id: c.take::<Option<&[u8]>>()?.map(read::schedule_id).transpose()?,
+                scheduled_at: c.maybe_time()?,
                 traceparent: c.take()?,
                 result: c.take()?,
                 output_ref: c.take::<Option<&str>>()?.map(|t| read::json("result", t)).transpose()?,
@@ -324,6 +340,7 @@ macro_rules! readers {
                 created_at: c.time()?,
                 traceparent: c.take()?,
                 request_id: c.take()?,
+                scheduled_at: c.maybe_time()?,
             })
         }
 
@@ -412,6 +429,15 @@ macro_rules! readers {
                 last_run_at: c.maybe_time()?,
                 last_job_id: c.take::<Option<&[u8]>>()?.map(read::job_id).transpose()?,
                 next_run_at: c.maybe_time()?,
+                overlap: read::overlap(c.take()?)?,
+                catch_up: read::catch_up(c.take()?)?,
+                deadline: c.take::<Option<i64>>()?.map(read::duration),
+                updated_at: c.maybe_time()?,
+                last_scheduled_at: c.maybe_time()?,
+                waiting_turn: c.maybe_time()?,
+                paused_turn: c.maybe_time()?,
+                turns_skipped: u64::try_from(c.take::<i64>()?).unwrap_or(0),
+                last_skipped: read::skipped(c.maybe_time()?, c.take()?, c.take()?),
             })
         }
 

@@ -6,3 +6,4 @@ mod clocks;
 mod logs;
 mod process;
 mod store_conformance;
+mod turns;

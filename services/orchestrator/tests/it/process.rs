@@ -50,4 +50,10 @@ impl Orchestrator {
         assert!((200..300).contains(&status), "POST {path}: {status} {answer}");
         answer
     }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.ask(reqwest::Method::GET, path, None).await;
+        assert!((200..300).contains(&status), "GET {path}: {status} {answer}");
+        answer
+    }
 }

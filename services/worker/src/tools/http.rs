@@ -7,6 +7,7 @@
 use super::{Tool, ToolContext, ToolError, ToolOutput, parse_args};
 use agentforge_egress::{Client, refusal, retry_after};
 use agentforge_proto::bus::ErrorClass;
+use agentforge_proto::time::Micros;
 use async_trait::async_trait;
 use reqwest::{
     Method, StatusCode, Url,
@@ -53,6 +54,9 @@ struct Answer {
     truncated: bool,
 }
 
+/// Tells the time that a scheduled job stands for, RFC 3339.
+const SCHEDULED_AT: &str = "agentforge-scheduled-at";
+
 /// The headers that a result keeps: what a caller acts on, nothing that sets a session.
 const KEPT_HEADERS: [&str; 8] =
     ["content-type", "content-length", "date", "etag", "last-modified", "location", "retry-after", "x-request-id"];
@@ -65,7 +69,7 @@ impl Tool for Http {
     async fn run(&self, ctx: &ToolContext, args: &RawValue) -> Result<ToolOutput, ToolError> {
         let args: Args = parse_args(args)?;
         let timeout = args.timeout_ms.map_or(ctx.timeout, Duration::from_millis).min(ctx.timeout);
-        let request = self.request(args)?.timeout(timeout);
+        let request = self.request(args, ctx.scheduled_at)?.timeout(timeout);
         tokio::select! {
             answer = self.call(request) => answer,
             () = ctx.cancel.cancelled() => Err(ToolError::runtime("stopped during the call")),
@@ -74,7 +78,7 @@ impl Tool for Http {
 }
 
 impl Http {
-    fn request(&self, args: Args) -> Result<reqwest::RequestBuilder, ToolError> {
+    fn request(&self, args: Args, scheduled_at: Option<Micros>) -> Result<reqwest::RequestBuilder, ToolError> {
         let method = args.method.as_deref().unwrap_or("GET").to_ascii_uppercase();
         let method = Method::from_bytes(method.as_bytes())
             .ok()
@@ -86,6 +90,12 @@ impl Http {
             .request(method, url)
             .map_err(|refusal| ToolError::new(ErrorClass::Permission, refusal.to_string()))?;
         let mut headers = headers(&args.headers)?;
+        // What the job's own arguments say stays.
+        if let Some(turn) = scheduled_at.map(|turn| turn.timestamp().to_string())
+            && let Ok(turn) = HeaderValue::try_from(turn)
+        {
+            headers.entry(SCHEDULED_AT).or_insert(turn);
+        }
         let Some(body) = args.body else { return Ok(request.headers(headers)) };
         let text = match serde_json::from_str::<String>(body.get()) {
             Ok(text) => text,
@@ -262,6 +272,31 @@ mod tests {
         assert_eq!(value["truncated"], true);
         assert_eq!(value["headers"]["content-type"], "text/plain");
         assert!(value["headers"].get("set-cookie").is_none());
+    }
+
+    #[tokio::test]
+    async fn the_receiver_is_told_the_time_that_a_scheduled_job_stands_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let ask = async |turn: Option<i64>, headers: &str| {
+            let ctx = ToolContext { scheduled_at: turn.map(Micros), ..context() };
+            let (tool, args) = (http(&["127.0.0.1"]), args(&format!(r#"{{"url":"{url}","headers":{headers}}}"#)));
+            let receive = async {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 4096];
+                let read = socket.read(&mut buffer).await.unwrap();
+                socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+                String::from_utf8_lossy(&buffer[..read]).to_ascii_lowercase()
+            };
+            let (answer, request) = tokio::join!(tool.run(&ctx, &args), receive);
+            answer.unwrap();
+            request
+        };
+        let turn = Some(1_790_000_000_000_000);
+        assert!(ask(turn, "{}").await.contains("\r\nagentforge-scheduled-at: 2026-09-21t14:13:20z\r\n"));
+        assert!(!ask(None, "{}").await.contains(SCHEDULED_AT));
+        let own = ask(turn, r#"{"AgentForge-Scheduled-At":"mine"}"#).await;
+        assert!(own.contains("agentforge-scheduled-at: mine\r\n") && !own.contains("2026-09"), "{own}");
     }
 
     #[tokio::test]

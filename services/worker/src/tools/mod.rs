@@ -11,6 +11,7 @@ pub mod sleep;
 
 use agentforge_message_id::{Attempt, JobId, ToolName};
 use agentforge_proto::bus::{ErrorClass, Failure, truncate};
+use agentforge_proto::time::Micros;
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -44,6 +45,8 @@ pub struct ToolContext {
     pub cancel: CancellationToken,
     /// How long the run may take from its start.
     pub timeout: Duration,
+    /// The time that the job stands for, where a schedule made it: its turn, however late it runs.
+    pub scheduled_at: Option<Micros>,
 }
 
 /// A tool's result: JSON, passed on byte for byte.
@@ -245,6 +248,7 @@ pub(crate) mod testing {
             delivery: 1,
             cancel: CancellationToken::new(),
             timeout: Duration::from_secs(30),
+            scheduled_at: None,
         }
     }
 

@@ -91,6 +91,7 @@ impl Bench {
 
     pub fn job(&self, tool: &str, args: &str) -> JobMessage {
         JobMessage {
+            scheduled_at: None,
             job: JobId::generate(),
             attempt: Attempt::FIRST,
             mission: self.mission.clone(),

@@ -2,7 +2,8 @@
 
 use crate::bench::{Bench, failure_of, output_of};
 use agentforge_harness::{eventually, require};
-use agentforge_proto::bus::{ErrorClass, Failure, Outcome};
+use agentforge_proto::bus::{ErrorClass, Failure, JobMessage, Outcome};
+use agentforge_proto::time::Micros;
 use std::{fmt::Write, time::Duration};
 
 /// A tools file with shell scripts as tools.
@@ -36,6 +37,17 @@ pub async fn nothing_runs(mark: &str) {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduled_job_tells_its_command_the_time_that_it_stands_for() {
+    let Some(()) = require("nats-server") else { return };
+    let bench = Bench::start().await;
+    let file = tools_file(&[("when", "echo \"\\\"$AGENTFORGE_SCHEDULED_AT\\\"\"", "")]);
+    let _worker = bench.worker(&[("WORKER_TOOLS_FILE", file.path().to_str().unwrap())]).await;
+    let scheduled = JobMessage { scheduled_at: Some(Micros(1_790_000_000_000_000)), ..bench.job("when", "{}") };
+    assert_eq!(output_of(&bench.run(&scheduled).await), r#""2026-09-21T14:13:20Z""#);
+    assert_eq!(output_of(&bench.run(&bench.job("when", "{}")).await), r#""""#);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

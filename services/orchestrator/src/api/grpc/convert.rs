@@ -5,6 +5,7 @@ use crate::api::{job, trace};
 use crate::app::QueueStats;
 use crate::error::Error;
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, Presence, Schedule, State};
+use crate::turns::{CatchUp, Overlap};
 use agentforge_proto::bus::{ErrorClass, OutputRef};
 use agentforge_proto::time::{Micros, duration_from_proto, duration_to_proto};
 use agentforge_proto::v1 as pb;
@@ -150,6 +151,7 @@ pub(super) fn job(j: Job) -> pb::Job {
         idempotent_replay: j.replay_of.map(|id| id.to_string()),
         worker: j.worker,
         schedule_id: j.schedule_id.map(|id| id.to_string()),
+        scheduled_at: j.scheduled_at.map(Micros::to_proto),
         trace_id: j.traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
         version: u64::try_from(j.version).unwrap_or_default(),
         warning: j.warning,
@@ -211,7 +213,54 @@ pub(super) fn schedule(s: Schedule) -> Result<pb::Schedule, Error> {
         last_run_at: s.last_run_at.map(Micros::to_proto),
         next_run_at: s.next_run_at.map(Micros::to_proto),
         last_job_id: s.last_job_id.map(|id| id.to_string()).unwrap_or_default(),
+        overlap: overlap_to_proto(s.overlap).into(),
+        catch_up: catch_up_to_proto(s.catch_up).into(),
+        deadline: s.deadline.map(duration_to_proto),
+        last_scheduled_at: s.last_scheduled_at.map(Micros::to_proto),
+        waiting_scheduled_at: s.waiting_turn.map(Micros::to_proto),
+        turns_skipped: s.turns_skipped,
+        last_skipped: s.last_skipped.map(|skip| pb::SkippedTurn {
+            scheduled_at: Some(skip.at.to_proto()),
+            reason: skip.reason,
+            detail: skip.detail,
+        }),
+        updated_at: s.updated_at.map(Micros::to_proto),
     })
+}
+
+const fn overlap_to_proto(overlap: Overlap) -> pb::OverlapPolicy {
+    match overlap {
+        Overlap::Allow => pb::OverlapPolicy::Allow,
+        Overlap::Skip => pb::OverlapPolicy::Skip,
+        Overlap::Queue => pb::OverlapPolicy::Queue,
+        Overlap::Replace => pb::OverlapPolicy::Replace,
+    }
+}
+
+const fn catch_up_to_proto(catch_up: CatchUp) -> pb::CatchUpPolicy {
+    match catch_up {
+        CatchUp::Latest => pb::CatchUpPolicy::Latest,
+        CatchUp::All => pb::CatchUpPolicy::All,
+        CatchUp::None => pb::CatchUpPolicy::None,
+    }
+}
+
+/// `None` when nothing was chosen.
+pub(super) fn overlap(n: i32) -> Result<Option<Overlap>, Error> {
+    if n == 0 {
+        return Ok(None);
+    }
+    let known = Overlap::ALL_OF_THEM.iter().copied().find(|o| i32::from(overlap_to_proto(*o)) == n);
+    known.map(Some).ok_or_else(|| Error::field("overlap", format!("there is no overlap policy {n}")))
+}
+
+/// `None` when nothing was chosen.
+pub(super) fn catch_up(n: i32) -> Result<Option<CatchUp>, Error> {
+    if n == 0 {
+        return Ok(None);
+    }
+    let known = CatchUp::ALL_OF_THEM.iter().copied().find(|c| i32::from(catch_up_to_proto(*c)) == n);
+    known.map(Some).ok_or_else(|| Error::field("catch_up", format!("there is no catch-up policy {n}")))
 }
 
 /// `None` asks for all.

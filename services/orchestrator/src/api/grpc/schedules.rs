@@ -2,10 +2,10 @@
 
 use super::{Call, convert};
 use crate::api::trace;
-use crate::app::{App, ScheduleInput};
+use crate::app::{App, ScheduleChange, ScheduleInput};
 use crate::error::Error;
 use crate::model::Schedule;
-use agentforge_proto::time::Micros;
+use agentforge_proto::time::{Micros, duration_from_proto};
 use agentforge_proto::v1 as pb;
 use agentforge_proto::v1::schedules_server::Schedules;
 use tonic::{Request, Response, Status};
@@ -18,6 +18,36 @@ fn told(call: &Call, schedule: Result<Schedule, Error>) -> Result<Response<pb::S
     schedule.and_then(convert::schedule).map(Response::new).map_err(|e| call.refuse(&e))
 }
 
+impl Service {
+    async fn create(&self, r: pb::CreateScheduleRequest) -> Result<Schedule, Error> {
+        let input = ScheduleInput {
+            name: r.name,
+            cron: r.cron,
+            time_zone: r.time_zone,
+            job: convert::submit_input(r.job.unwrap_or_default(), trace::Origin::default())?,
+            paused: r.paused,
+            overlap: convert::overlap(r.overlap)?.unwrap_or_default(),
+            catch_up: convert::catch_up(r.catch_up)?.unwrap_or_default(),
+            deadline: convert::duration!("deadline", r.deadline)?,
+        };
+        self.app.create_schedule(input).await
+    }
+
+    async fn update(&self, r: pb::UpdateScheduleRequest) -> Result<Schedule, Error> {
+        let job = r.job.map(|job| convert::submit_input(job, trace::Origin::default())).transpose()?;
+        let change = ScheduleChange {
+            name: r.name,
+            cron: r.cron,
+            time_zone: r.time_zone,
+            job,
+            overlap: convert::overlap(r.overlap)?,
+            catch_up: convert::catch_up(r.catch_up)?,
+            deadline: convert::duration!("deadline", r.deadline)?,
+        };
+        self.app.update_schedule(&r.id, change).await
+    }
+}
+
 #[tonic::async_trait]
 impl Schedules for Service {
     async fn create_schedule(
@@ -26,10 +56,28 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("CreateSchedule", &request);
         let r = request.into_inner();
-        let job =
-            convert::submit_input(r.job.unwrap_or_default(), trace::Origin::default()).map_err(|e| call.refuse(&e))?;
-        let input = ScheduleInput { name: r.name, cron: r.cron, time_zone: r.time_zone, job, paused: r.paused };
-        told(&call, self.app.create_schedule(input).await)
+        told(&call, self.create(r).await)
+    }
+
+    async fn update_schedule(
+        &self,
+        request: Request<pb::UpdateScheduleRequest>,
+    ) -> Result<Response<pb::Schedule>, Status> {
+        let call = Call::of("UpdateSchedule", &request);
+        let r = request.into_inner();
+        told(&call, self.update(r).await)
+    }
+
+    async fn run_schedule(
+        &self,
+        request: Request<pb::RunScheduleRequest>,
+    ) -> Result<Response<pb::RunScheduleResponse>, Status> {
+        let call = Call::of("RunSchedule", &request);
+        let r = request.into_inner();
+        let run = self.app.run_schedule(&r.id, &r.idempotency_key).await.map_err(|e| call.refuse(&e))?;
+        let schedule = convert::schedule(run.schedule).map_err(|e| call.refuse(&e))?;
+        let job_id = run.job.map(|id| id.to_string()).unwrap_or_default();
+        Ok(Response::new(pb::RunScheduleResponse { schedule: Some(schedule), job_id }))
     }
 
     async fn get_schedule(&self, request: Request<pb::GetScheduleRequest>) -> Result<Response<pb::Schedule>, Status> {
@@ -54,7 +102,7 @@ impl Schedules for Service {
         request: Request<pb::PauseScheduleRequest>,
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("PauseSchedule", &request);
-        told(&call, self.app.set_schedule_paused(&request.get_ref().id, true).await)
+        told(&call, self.app.pause_schedule(&request.get_ref().id).await)
     }
 
     async fn resume_schedule(
@@ -62,7 +110,8 @@ impl Schedules for Service {
         request: Request<pb::ResumeScheduleRequest>,
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("ResumeSchedule", &request);
-        told(&call, self.app.set_schedule_paused(&request.get_ref().id, false).await)
+        let r = request.into_inner();
+        told(&call, self.app.resume_schedule(&r.id, r.catch_up).await)
     }
 
     async fn delete_schedule(

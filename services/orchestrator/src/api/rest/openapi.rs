@@ -91,7 +91,7 @@ fn complete(route: &str, method: &str, operation: &mut Value) {
     if route.contains("{id}") {
         refusals.push(404);
     }
-    if method == Method::POST {
+    if method == Method::POST || method == Method::PATCH {
         refusals.push(409);
     }
     if operation.get("requestBody").is_some() {

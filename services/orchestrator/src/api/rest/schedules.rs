@@ -1,10 +1,11 @@
 //! Schedules over REST.
 
-use super::extract::{JsonBody, Query};
-use super::types::{NextRuns, ScheduleBody, ScheduleList, ScheduleView};
+use super::extract::{JsonBody, OptionalJsonBody, Query};
+use super::types::schedules as types;
+use super::types::{NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody, ScheduleList, ScheduleView};
 use super::{Api, Problem, json};
 use crate::api::trace;
-use crate::app::ScheduleInput;
+use crate::app::{ScheduleChange, ScheduleInput};
 use crate::error::Error;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -28,6 +29,9 @@ pub(crate) async fn create(
         time_zone: body.time_zone.unwrap_or_default(),
         job: body.job.into_input(trace::Origin::default())?,
         paused: body.paused,
+        overlap: types::overlap(body.overlap)?.unwrap_or_default(),
+        catch_up: types::catch_up(body.catch_up)?.unwrap_or_default(),
+        deadline: types::deadline(body.deadline, body.deadline_ms)?,
     };
     let schedule = api.app.create_schedule(input).await?;
     let location = HeaderValue::from_str(&format!("/v1/schedules/{}", schedule.id)).expect("a UUID is ASCII");
@@ -68,6 +72,52 @@ pub(crate) async fn read(
     json(StatusCode::OK, &ScheduleView::try_from(api.app.schedule(&id).await?)?)
 }
 
+/// Change a schedule
+///
+/// It keeps its id and its history. What is absent stays as it is; with another cron or time zone it goes on from now.
+#[utoipa::path(
+    patch, path = "/v1/schedules/{id}", tag = "Schedules", operation_id = "UpdateSchedule",
+    params(("id" = String, Path, description = "The schedule's id")),
+    request_body = ScheduleChangeBody,
+    responses((status = 200, description = "The changed schedule", body = ScheduleView))
+)]
+pub(crate) async fn update(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    JsonBody(body, _held): JsonBody<ScheduleChangeBody>,
+) -> Result<Response, Problem> {
+    let change = ScheduleChange {
+        name: body.name,
+        cron: body.cron,
+        time_zone: body.time_zone,
+        job: body.job.map(|job| job.into_input(trace::Origin::default())).transpose()?,
+        overlap: types::overlap(body.overlap)?,
+        catch_up: types::catch_up(body.catch_up)?,
+        deadline: types::deadline(body.deadline, body.deadline_ms)?,
+    };
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.update_schedule(&id, change).await?)?)
+}
+
+/// Run a schedule now
+///
+/// Whether its turn has come or not, and paused or not. The overlap policy holds: with `skip`, or when another turn
+/// waits already, it is refused.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/run", tag = "Schedules", operation_id = "RunSchedule",
+    params(("id" = String, Path, description = "The schedule's id")),
+    request_body = RunBody,
+    responses((status = 202, description = "The run", body = RunView))
+)]
+pub(crate) async fn run(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    OptionalJsonBody(body): OptionalJsonBody<RunBody>,
+) -> Result<Response, Problem> {
+    let run = api.app.run_schedule(&id, &body.idempotency_key).await?;
+    let view = RunView { schedule: run.schedule.try_into()?, job_id: run.job.map(|id| id.to_string()) };
+    json(StatusCode::ACCEPTED, &view)
+}
+
 /// Delete a schedule
 ///
 /// Jobs that it made stay.
@@ -95,29 +145,27 @@ pub(crate) async fn delete(
     responses((status = 200, description = "The paused schedule", body = ScheduleView))
 )]
 pub(crate) async fn pause(state: State<Api>, id: Path<String>, query: RawQuery) -> Result<Response, Problem> {
-    set_paused(state, id, query, true).await
+    let (State(api), Path(id), RawQuery(query)) = (state, id, query);
+    Query::parse(query.as_deref(), &[])?;
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.pause_schedule(&id).await?)?)
 }
 
 /// Resume a schedule
 ///
-/// From now on: turns missed while paused are not made up for.
+/// From now on; with `catch_up=true` turns missed in the pause are made up for, as the catch-up policy has it.
 #[utoipa::path(
     post, path = "/v1/schedules/{id}/resume", tag = "Schedules", operation_id = "ResumeSchedule",
-    params(("id" = String, Path, description = "The schedule's id")),
+    params(
+        ("id" = String, Path, description = "The schedule's id"),
+        ("catch_up" = Option<bool>, Query, description = "Make up for turns missed in the pause; the default is false."),
+    ),
     responses((status = 200, description = "The resumed schedule", body = ScheduleView))
 )]
 pub(crate) async fn resume(state: State<Api>, id: Path<String>, query: RawQuery) -> Result<Response, Problem> {
-    set_paused(state, id, query, false).await
-}
-
-async fn set_paused(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    paused: bool,
-) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
-    json(StatusCode::OK, &ScheduleView::try_from(api.app.set_schedule_paused(&id, paused).await?)?)
+    let (State(api), Path(id), RawQuery(query)) = (state, id, query);
+    let query = Query::parse(query.as_deref(), &["catch_up"])?;
+    let catch_up = query.parsed::<bool>("catch_up", "true or false")?.unwrap_or(false);
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.resume_schedule(&id, catch_up).await?)?)
 }
 
 /// List a schedule's next runs

@@ -55,7 +55,7 @@ pub(super) struct Applied {
 }
 
 impl Applied {
-    fn answer(self, group: Group) -> Result<Committed, Fault> {
+    pub(super) fn answer(self, group: Group) -> Result<Committed, Fault> {
         let answer = self.plan.answer(group, &self.existing, self.outbox);
         answer.map(|(committed, _)| committed).ok_or_else(|| Fault::row("job", "it has no payload"))
     }

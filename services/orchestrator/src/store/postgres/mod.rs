@@ -21,7 +21,7 @@ mod write;
 pub(super) use backup::{backup, restore};
 
 use super::{
-    CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxPick, OutboxRow,
+    CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
     Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault, fault::Fault, rows,
     writes::Writes,
 };
@@ -223,7 +223,13 @@ impl Store for PostgresStore {
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
         self.asked("find due schedules", schedules::due(&self.pool, now, limit).await)
     }
-    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<bool, Error> {
+    async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error> {
+        self.asked("find waiting schedules", schedules::waiting(&self.pool, limit).await)
+    }
+    async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error> {
+        self.asked("update a schedule", schedules::update(&self.pool, schedule, read_at, retime).await)
+    }
+    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
         self.asked("fire a schedule", schedules::fire(&self.pool, firing, &ctx).await)
     }
 

@@ -85,9 +85,10 @@ async fn insert_payloads(c: &mut PgConnection, new: &[(&Touched, &NewJob)]) -> R
         return Ok(());
     }
     query(
-        "INSERT INTO job_payloads (seq, timeout_us, run_at, reuse, task, schedule_id, traceparent, request_id, args) \
+        "INSERT INTO job_payloads (seq, timeout_us, run_at, reuse, task, schedule_id, traceparent, request_id, args, \
+           scheduled_at) \
          SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::boolean[], $5::text[], $6::bytea[], \
-           $7::text[], $8::text[], $9::text[])",
+           $7::text[], $8::text[], $9::text[], $10::bigint[])",
     )
     .bind(column(new, |(t, _)| t.job.seq))
     .bind(column(new, |(_, j)| micros(j.timeout)))
@@ -98,6 +99,7 @@ async fn insert_payloads(c: &mut PgConnection, new: &[(&Touched, &NewJob)]) -> R
     .bind(column(new, |(_, j)| maybe_clean(j.traceparent.as_deref())))
     .bind(column(new, |(_, j)| maybe_clean(j.request_id.as_deref())))
     .bind(column(new, |(_, j)| clean(&j.args)))
+    .bind(column(new, |(_, j)| j.scheduled_at.map(|m| m.0)))
     .execute(c)
     .await?;
     Ok(())

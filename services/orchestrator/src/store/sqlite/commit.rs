@@ -186,6 +186,7 @@ fn bind_job(a: &mut Args, t: &Touched, new: &NewJob, ctx: &CommitContext<'_>) {
 fn bind_payload(a: &mut Args, seq: i64, job: &NewJob) {
     a.push(seq).push(rows::micros(job.timeout)).push(job.run_at.map(|m| m.0)).push(job.reuse);
     a.maybe_text(job.task.as_deref()).push(job.schedule_id.map(|id| id.as_bytes().to_vec()));
+    a.push(job.scheduled_at.map(|m| m.0));
     a.maybe_text(job.traceparent.as_deref()).maybe_text(job.request_id.as_deref()).text(&job.args);
 }
 

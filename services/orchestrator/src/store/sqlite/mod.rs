@@ -24,7 +24,7 @@ mod tests;
 pub(super) use backup::{backup, restore};
 
 use super::{
-    CommitContext, Committed, DeadLetterFilter, Depth, Error, Firing, Group, JobFilter, OutboxPick, OutboxRow,
+    CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
     Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault::Fault, rows,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
@@ -246,7 +246,15 @@ impl Store for SqliteStore {
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
         Self::asked("find due schedules", schedules::due(&self.connections.readers, now, limit).await)
     }
-    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<bool, Error> {
+    async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error> {
+        Self::asked("find waiting schedules", schedules::waiting(&self.connections.readers, limit).await)
+    }
+    async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = schedules::update(&mut w.connection, schedule, read_at, retime).await;
+        w.settle("update a schedule", done)
+    }
+    async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
         let mut w = self.connections.writer().await?;
         let done = schedules::fire(&mut w, firing, &ctx).await;
         w.settle("fire a schedule", done)

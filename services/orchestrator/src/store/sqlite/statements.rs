@@ -67,7 +67,18 @@ pub(super) static INSERT_JOBS: LazyLock<Batch> = LazyLock::new(|| {
 });
 
 pub(super) static INSERT_PAYLOADS: LazyLock<Batch> = LazyLock::new(|| {
-    let names = ["seq", "timeout_us", "run_at", "reuse", "task", "schedule_id", "traceparent", "request_id", "args"];
+    let names = [
+        "seq",
+        "timeout_us",
+        "run_at",
+        "reuse",
+        "task",
+        "schedule_id",
+        "scheduled_at",
+        "traceparent",
+        "request_id",
+        "args",
+    ];
     Batch::insert("job_payloads", &names, "")
 });
 

@@ -30,6 +30,7 @@ fn submits(n: usize, args_bytes: usize) -> Group {
         deadline: None,
         reuse: false,
         schedule_id: None,
+        scheduled_at: None,
         traceparent: None,
         request_id: None,
         created_at: Micros(1),

@@ -53,6 +53,7 @@ async fn a_job_reads_as_it_was_submitted() {
         "finished_at",
         "worker",
         "schedule_id",
+        "scheduled_at",
         "idempotent_replay",
     ] {
         assert_eq!(job.get(field), Some(&Value::Null), "{field} is there and null");
@@ -222,7 +223,11 @@ async fn a_schedule_lives_through_both_protocols() {
     assert_eq!((&paused["paused"], &paused["next_run_at"]), (&json!(true), &json!(null)));
     let runs: Value = server.get(&format!("{path}/next-runs?limit=3")).await.json().await.unwrap();
     assert_eq!(runs["runs"].as_array().unwrap().len(), 3);
-    let resumed = schedules.resume_schedule(pb::ResumeScheduleRequest { id: id.clone() }).await.unwrap().into_inner();
+    let resumed = schedules
+        .resume_schedule(pb::ResumeScheduleRequest { id: id.clone(), catch_up: false })
+        .await
+        .unwrap()
+        .into_inner();
     assert!(!resumed.paused && resumed.next_run_at.is_some());
     let listed: Value = server.get("/v1/schedules").await.json().await.unwrap();
     assert_eq!(listed["schedules"].as_array().unwrap().len(), 1);

@@ -236,6 +236,7 @@ pub async fn everything_a_job_is_made_of_comes_back(w: &World) {
         run_at: Some(Micros(50)),
         reuse: true,
         schedule_id: Some(ScheduleId::generate()),
+        scheduled_at: Some(Micros(77)),
         traceparent: Some("00-1-2-3".into()),
         request_id: Some("r-1".into()),
         ..job(10)
@@ -249,8 +250,8 @@ pub async fn everything_a_job_is_made_of_comes_back(w: &World) {
     assert_eq!((got.task, got.args, got.labels, got.max_attempts), (new.task, new.args, new.labels, 9));
     assert_eq!((got.timeout, got.run_at, got.deadline, got.reuse), (new.timeout, new.run_at, new.deadline, true));
     assert_eq!(
-        (got.idempotency_key, got.schedule_id, got.traceparent),
-        (new.idempotency_key, new.schedule_id, new.traceparent)
+        (got.idempotency_key, got.schedule_id, got.scheduled_at, got.traceparent),
+        (new.idempotency_key, new.schedule_id, new.scheduled_at, new.traceparent)
     );
     assert_eq!((got.created_at, got.available_at, got.version), (Micros(10), Micros(50), 1));
 

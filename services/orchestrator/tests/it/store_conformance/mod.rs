@@ -84,6 +84,8 @@ conformance! {
     schedules:
         a_turn_is_taken_once,
         a_skipped_turn_moves_on_without_a_job,
+        a_turn_waits_for_the_end_of_the_one_before,
+        a_schedule_is_changed_as_it_was_read,
         names_are_unique_and_pages_sorted,
         a_paused_schedule_is_never_due,
         agents_are_kept_as_last_heard;

@@ -2,8 +2,10 @@
 
 use super::world::*;
 use agentforge_message_id::{AgentId, Mission, ScheduleId};
-use agentforge_orchestrator::model::{Agent, Schedule};
-use agentforge_orchestrator::store::Firing;
+use agentforge_orchestrator::model::{Agent, NewJob, Schedule};
+use agentforge_orchestrator::store::{Act, Fired, Firing, Slot};
+use agentforge_orchestrator::transition::Change;
+use agentforge_orchestrator::turns::{CatchUp, Overlap, Skip, SkipReason};
 use agentforge_proto::time::Micros;
 use std::time::Duration;
 
@@ -19,40 +21,133 @@ fn schedule(name: &str, next: i64) -> Schedule {
         last_run_at: None,
         last_job_id: None,
         next_run_at: Some(Micros(next)),
+        overlap: Overlap::Queue,
+        catch_up: CatchUp::All,
+        deadline: Some(Duration::from_secs(90)),
+        updated_at: None,
+        last_scheduled_at: None,
+        waiting_turn: None,
+        paused_turn: None,
+        turns_skipped: 0,
+        last_skipped: None,
     }
+}
+
+fn due(s: &Schedule, expected: i64, next: i64, act: Act) -> Firing {
+    let slot = Slot::Due { expected: Micros(expected), next: Some(Micros(next)) };
+    Firing { id: s.id, slot, act, skipped: vec![] }
+}
+
+fn start(turn: i64, alone: bool) -> Act {
+    let job = NewJob { scheduled_at: Some(Micros(turn)), ..job(turn) };
+    Act::Start { turn: Micros(turn), job, alone }
 }
 
 pub async fn a_turn_is_taken_once(w: &World) {
     let other = w.other().await;
     let s = schedule("every-five", 100);
     assert!(w.store.create_schedule(&s).await.unwrap());
-    for turn in 0..20 {
-        let (expected, next) = (Micros(100 + turn), Some(Micros(101 + turn)));
-        let firing = || Firing { id: s.id, expected, next, job: Some(job(100)) };
+    for turn in 100..120 {
+        let firing = || due(&s, turn, turn + 1, start(turn, false));
         let (a, b) = tokio::join!(
-            w.store.fire_schedule(firing(), w.ctx(200 + turn)),
-            other.fire_schedule(firing(), w.ctx(200 + turn)),
+            w.store.fire_schedule(firing(), w.ctx(turn + 100)),
+            other.fire_schedule(firing(), w.ctx(turn + 100)),
         );
-        assert!(a.unwrap() ^ b.unwrap(), "turn {turn} is taken by exactly one");
+        let (a, b) = (a.unwrap(), b.unwrap());
+        assert!((a == Fired::Lost) ^ (b == Fired::Lost), "turn {turn} is taken by exactly one: {a:?} {b:?}");
     }
     assert_eq!(w.rows("jobs").await, 20);
     let stored = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((stored.next_run_at, stored.last_run_at), (Some(Micros(120)), Some(Micros(219))));
+    assert_eq!(stored.last_scheduled_at, Some(Micros(119)));
+    assert_eq!((stored.overlap, stored.catch_up, stored.deadline), (s.overlap, s.catch_up, s.deadline));
     // What it made waits for the next claims, its events too.
-    let made = w.claim(300, 100).await;
-    assert_eq!(made.len(), 20);
-    assert!(made.contains(&stored.last_job_id.unwrap()));
+    let made = w.store.claim_due(&w.owner, Micros(300), Micros(301), 100).await.unwrap();
+    let turns: Vec<_> = made.iter().map(|job| job.scheduled_at).collect();
+    assert_eq!(turns, (100..120).map(|turn| Some(Micros(turn))).collect::<Vec<_>>(), "each knows its time");
+    assert_eq!(made.last().map(|job| job.id), stored.last_job_id);
     assert_eq!(w.store.claim_outbox(&w.owner, Micros(300), Micros(301), 100).await.unwrap().len(), 20);
 }
 
 pub async fn a_skipped_turn_moves_on_without_a_job(w: &World) {
     let s = schedule("s", 100);
     w.store.create_schedule(&s).await.unwrap();
-    let firing = Firing { id: s.id, expected: Micros(100), next: Some(Micros(400)), job: None };
-    assert!(w.store.fire_schedule(firing, w.ctx(350)).await.unwrap());
+    let older = Skip { turn: Micros(90), count: 3, reason: SkipReason::Missed, detail: "m".into() };
+    let last = Skip::one(Micros(100), SkipReason::Refused, "r");
+    let firing = Firing { skipped: vec![last, older], ..due(&s, 100, 400, Act::Pass) };
+    assert_eq!(w.store.fire_schedule(firing, w.ctx(350)).await.unwrap(), Fired::Done(None));
     let stored = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((stored.next_run_at, stored.last_run_at, stored.last_job_id), (Some(Micros(400)), None, None));
+    let skipped = stored.last_skipped.unwrap();
+    assert_eq!((stored.turns_skipped, skipped.at, skipped.reason.as_str()), (4, Micros(100), "refused"));
     assert_eq!(w.rows("jobs").await, 0);
+}
+
+pub async fn a_turn_waits_for_the_end_of_the_one_before(w: &World) {
+    let s = schedule("s", 100);
+    w.store.create_schedule(&s).await.unwrap();
+    let fire = |firing, now| w.store.fire_schedule(firing, w.ctx(now));
+    let Fired::Done(Some(first)) = fire(due(&s, 100, 200, start(100, true)), 100).await.unwrap() else { panic!() };
+    // Nothing happens beside a job that is not over.
+    assert_eq!(fire(due(&s, 200, 300, start(200, true)), 200).await.unwrap(), Fired::Busy(first));
+    assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().next_run_at, Some(Micros(200)));
+    assert_eq!(fire(due(&s, 200, 300, Act::Wait(Micros(200))), 200).await.unwrap(), Fired::Done(None));
+    // One waits; another cannot.
+    assert_eq!(fire(due(&s, 300, 400, Act::Wait(Micros(300))), 300).await.unwrap(), Fired::Lost);
+    assert!(w.store.waiting_schedules(9).await.unwrap().is_empty(), "the first is not over");
+    let waits = |alone| Firing { id: s.id, slot: Slot::Waiting(Micros(200)), act: start(200, alone), skipped: vec![] };
+    assert_eq!(fire(waits(true), 250).await.unwrap(), Fired::Busy(first));
+
+    w.change(260, first, Change::Cancel { at: Micros(260) }).await.unwrap();
+    let waiting = w.store.waiting_schedules(9).await.unwrap();
+    assert_eq!(waiting.iter().map(|s| s.waiting_turn).collect::<Vec<_>>(), [Some(Micros(200))]);
+    let other = w.other().await;
+    let (a, b) = tokio::join!(fire(waits(true), 270), other.fire_schedule(waits(true), w.ctx(270)));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert!((a == Fired::Lost) ^ (b == Fired::Lost), "taken by one: {a:?} {b:?}");
+    let stored = w.store.schedule(s.id).await.unwrap().unwrap();
+    assert_eq!((stored.waiting_turn, stored.last_scheduled_at), (None, Some(Micros(200))));
+    assert_eq!((stored.next_run_at, w.rows("jobs").await), (Some(Micros(300)), 2));
+    // A run that somebody wants leaves the clock's turns alone.
+    let now = Firing { id: s.id, slot: Slot::Now, act: start(280, false), skipped: vec![] };
+    assert!(matches!(fire(now, 280).await.unwrap(), Fired::Done(Some(_))));
+    assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().next_run_at, Some(Micros(300)));
+}
+
+pub async fn a_schedule_is_changed_as_it_was_read(w: &World) {
+    let (s, taken) = (schedule("s", 100), schedule("taken", 100));
+    for s in [&s, &taken] {
+        w.store.create_schedule(s).await.unwrap();
+    }
+    let changed = Schedule {
+        name: "t".into(),
+        overlap: Overlap::Skip,
+        catch_up: CatchUp::None,
+        deadline: None,
+        next_run_at: Some(Micros(700)),
+        updated_at: Some(Micros(5)),
+        ..s.clone()
+    };
+    assert!(w.store.update_schedule(&changed, None, false).await.unwrap());
+    let stored = w.store.schedule(s.id).await.unwrap().unwrap();
+    assert_eq!((stored.name.as_str(), stored.overlap, stored.deadline), ("t", Overlap::Skip, None));
+    assert_eq!((stored.next_run_at, stored.updated_at), (Some(Micros(100)), Some(Micros(5))), "its turn stays");
+    // Who read the row before that is refused; so is a name that another has.
+    assert!(!w.store.update_schedule(&changed, None, false).await.unwrap());
+    let newer = Schedule { updated_at: Some(Micros(6)), ..changed.clone() };
+    let named = Schedule { name: "taken".into(), ..newer.clone() };
+    assert!(!w.store.update_schedule(&named, Some(Micros(5)), false).await.unwrap());
+    assert!(w.store.update_schedule(&newer, Some(Micros(5)), true).await.unwrap());
+    assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().next_run_at, Some(Micros(700)));
+    // A pause keeps the turn that it made the schedule miss.
+    assert!(w.store.set_schedule_paused(s.id, true, None).await.unwrap());
+    let paused = w.store.schedule(s.id).await.unwrap().unwrap();
+    assert_eq!((paused.next_run_at, paused.paused_turn), (None, Some(Micros(700))));
+    assert!(w.store.set_schedule_paused(s.id, true, None).await.unwrap());
+    assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().paused_turn, Some(Micros(700)), "however often");
+    assert!(w.store.set_schedule_paused(s.id, false, Some(Micros(900))).await.unwrap());
+    let resumed = w.store.schedule(s.id).await.unwrap().unwrap();
+    assert_eq!((resumed.next_run_at, resumed.paused_turn), (Some(Micros(900)), None));
 }
 
 pub async fn names_are_unique_and_pages_sorted(w: &World) {
@@ -75,17 +170,17 @@ pub async fn a_paused_schedule_is_never_due(w: &World) {
     for s in [&a, &b] {
         w.store.create_schedule(s).await.unwrap();
     }
-    let due = |now| async move {
+    let found = |now| async move {
         w.store.due_schedules(Micros(now), 9).await.unwrap().into_iter().map(|s| s.id).collect::<Vec<_>>()
     };
-    assert_eq!(due(99).await, [b.id]);
-    assert_eq!(due(100).await, [b.id, a.id]);
+    assert_eq!(found(99).await, [b.id]);
+    assert_eq!(found(100).await, [b.id, a.id]);
     assert!(w.store.set_schedule_paused(b.id, true, None).await.unwrap());
-    assert_eq!(due(1_000).await, [a.id]);
-    let firing = Firing { id: b.id, expected: Micros(50), next: None, job: Some(job(1)) };
-    assert!(!w.store.fire_schedule(firing, w.ctx(1_000)).await.unwrap());
+    assert_eq!(found(1_000).await, [a.id]);
+    let fired = w.store.fire_schedule(due(&b, 50, 60, start(50, false)), w.ctx(1_000)).await.unwrap();
+    assert_eq!(fired, Fired::Lost);
     assert!(w.store.set_schedule_paused(b.id, false, Some(Micros(70))).await.unwrap());
-    assert_eq!(due(1_000).await, [b.id, a.id]);
+    assert_eq!(found(1_000).await, [b.id, a.id]);
     assert!(!w.store.set_schedule_paused(ScheduleId::generate(), true, None).await.unwrap());
 }
 

@@ -188,6 +188,7 @@ pub fn job(now: i64) -> NewJob {
         deadline: Some(Micros(now + 1_200_000_000)),
         reuse: false,
         schedule_id: None,
+        scheduled_at: None,
         traceparent: None,
         request_id: None,
         created_at: Micros(now),

@@ -126,6 +126,9 @@ impl Exec {
             .env("AGENTFORGE_JOB", ctx.job.to_string())
             .env("AGENTFORGE_ATTEMPT", ctx.attempt.to_string())
             .env("AGENTFORGE_DELIVERY", ctx.delivery.to_string());
+        if let Some(turn) = ctx.scheduled_at {
+            command.env("AGENTFORGE_SCHEDULED_AT", turn.timestamp().to_string());
+        }
         if let Some(dir) = &self.spec.working_dir {
             command.current_dir(dir);
         }

@@ -102,6 +102,16 @@ async fn the_environment_is_what_was_declared() {
 }
 
 #[tokio::test]
+async fn a_command_is_told_the_time_that_its_job_stands_for() {
+    let tool = Exec::new(sh("echo \"\\\"$AGENTFORGE_SCHEDULED_AT\\\"\""), Starter::default());
+    let turn = Some(agentforge_proto::time::Micros(1_790_000_000_000_000));
+    let ctx = ToolContext { scheduled_at: turn, ..context() };
+    assert_eq!(tool.run(&ctx, &args("{}")).await.unwrap().get(), "\"2026-09-21T14:13:20Z\"");
+    // A job that no schedule made has none.
+    assert_eq!(tool.run(&context(), &args("{}")).await.unwrap().get(), "\"\"");
+}
+
+#[tokio::test]
 async fn a_printer_without_end_is_killed_at_the_cap() {
     let begun = Instant::now();
     let error = run(sh("head -c 104857600 /dev/zero; sleep 600"), "{}").await.unwrap_err();

@@ -73,6 +73,9 @@ pub struct JobView {
     worker: Option<String>,
     /// The schedule that made it.
     schedule_id: Option<String>,
+    /// The time that it stands for: its turn of that schedule, however late it runs.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    scheduled_at: Option<Moment>,
     /// W3C trace id of the submission.
     trace_id: Option<String>,
     /// Rises with each change.
@@ -111,6 +114,7 @@ impl TryFrom<Job> for JobView {
             idempotent_replay: j.replay_of.map(|id| id.to_string()),
             worker: j.worker,
             schedule_id: j.schedule_id.map(|id| id.to_string()),
+            scheduled_at: moment(j.scheduled_at),
             trace_id: j.traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
             version: j.version,
             warning: j.warning,

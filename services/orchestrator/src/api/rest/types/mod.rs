@@ -8,7 +8,7 @@ mod dead_letters;
 mod jobs;
 mod outbox;
 mod queues;
-mod schedules;
+pub(crate) mod schedules;
 mod slo;
 mod submit;
 
@@ -18,7 +18,10 @@ pub use dead_letters::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBod
 pub use jobs::{AttemptList, AttemptView, ErrorView, JobList, JobView, OutputRefView};
 pub use outbox::{ParkedAnswer, ParkedBody, ParkedList, ParkedView};
 pub use queues::{FoundJobs, QueueList, QueueView};
-pub use schedules::{NextRuns, ScheduleBody, ScheduleList, ScheduleView, TemplateView};
+pub use schedules::{
+    NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody, ScheduleList, ScheduleView, SkippedTurnView,
+    TemplateView,
+};
 pub use slo::{BurnView, SloList, SloView};
 pub use submit::SubmitBody;
 
