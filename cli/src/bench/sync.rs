@@ -381,7 +381,7 @@ impl Site {
         blocking(move || {
             let mut lines = 0u64;
             files::read::<std::io::Error>(&dir, |_, _, line| {
-                lines += u64::from(line.is_ok_and(|entry| entry.event.is_delivery()));
+                lines += u64::from(line.is_ok_and(|entry| entry.is_delivery()));
                 Ok(())
             })?;
             Ok(lines)

@@ -50,6 +50,15 @@ impl MsgId {
     pub fn evidence(site: &Site, sha256_hex: &str) -> Self {
         Self(format!("{site}:{sha256_hex}"))
     }
+    /// The same file's message once more, where the stream remembers the id of one that it does not have any more:
+    /// `<site>:<SHA-256 in hex>:<run>`.
+    pub fn evidence_again(site: &Site, sha256_hex: &str, run: &str) -> Self {
+        Self(format!("{site}:{sha256_hex}:{run}"))
+    }
+    /// That a content was delivered under another name: `<site>:<SHA-256 in hex>:name:<hash of the name>`.
+    pub fn evidence_name(site: &Site, sha256_hex: &str, name: &str) -> Self {
+        Self(format!("{site}:{sha256_hex}:name:{name}"))
+    }
     /// One chunk of a large file, counted from 0: `<site>:<SHA-256 of the file in hex>:<run>:<chunk>`. The
     /// run tells uploads of one content apart: chunks of one that was purged must not swallow the next.
     pub fn evidence_chunk(site: &Site, sha256_hex: &str, run: &str, chunk: u64) -> Self {
@@ -119,6 +128,8 @@ mod tests {
             MsgId::evidence_chunk(&pier, "ab", "r", 1),
             MsgId::evidence_chunk(&pier, "ab", "s", 1),
             MsgId::evidence_info(&pier, "ab", "r"),
+            MsgId::evidence_again(&pier, "ab", "r"),
+            MsgId::evidence_name(&pier, "ab", "r"),
             MsgId::tactical("a"),
             MsgId::tactical_of_job(a, one, 0),
             MsgId::tactical_expired(1, 2),

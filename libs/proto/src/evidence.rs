@@ -14,16 +14,42 @@ pub const HEADER_SIZE: &str = "Agentforge-Size";
 pub const HEADER_MTIME: &str = "Agentforge-Mtime";
 /// Header: the site that sent it.
 pub const HEADER_SITE: &str = "Agentforge-Site";
-/// Header: the media type, guessed from the file's name.
+/// Header: the media type, as its writer told it, or guessed from the file's name.
 pub const HEADER_CONTENT_TYPE: &str = "Content-Type";
 /// Header: `1` when the payload is a [`Manifest`] and not the file.
 pub const HEADER_MANIFEST: &str = "Agentforge-Manifest";
 /// Header: another name of the file, by which a marker may speak of it. Given by whoever publishes it.
 pub const HEADER_EVIDENCE_ID: &str = "AF-Evidence-Id";
+/// Header: when what the file shows was made, RFC 3339 in UTC, as its writer told it.
+pub const HEADER_CREATED: &str = "Agentforge-Created";
+/// Header: when the file was changed last where it comes from, RFC 3339 in UTC, as its writer told it.
+pub const HEADER_MODIFIED: &str = "Agentforge-Modified";
+/// Header: SHA-256, in hex, of the newest line of the site's ledger when the message was sent.
+pub const HEADER_LEDGER: &str = "Agentforge-Ledger";
+/// Header of a [`Sighting`]: the subject of the message that has the content.
+pub const HEADER_SAME_AS: &str = "Agentforge-Same-As";
 /// Header of a chunk: its number, from 0.
 pub const HEADER_CHUNK: &str = "Agentforge-Chunk";
 /// Header of a chunk: SHA-256, in hex, of the file's bytes from its start to the end of this chunk.
 pub const HEADER_PREFIX_SHA256: &str = "Agentforge-Prefix-Sha256";
+
+/// The token between the site's subject and what tells sightings apart.
+pub const SIGHTINGS: &str = "names";
+
+/// That a content which the stream has was delivered under another name, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// The name, percent-encoded.
+    pub file: String,
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// SHA-256 of the content, in hex; also the last token of the message's subject.
+    pub sha256: String,
+    /// The last modification of this file, RFC 3339 in UTC.
+    pub mtime: String,
+    /// The place of the content's message in the stream.
+    pub seq: u64,
+}
 
 /// Where a large file is: an object of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,5 +75,8 @@ mod tests {
         let text = r#"{"bucket":"b","object":"o","size":7,"sha256":"ab","chunks":1,"later":{"x":1}}"#;
         let manifest: Manifest = serde_json::from_str(text).unwrap();
         assert_eq!((manifest.size, manifest.object.as_str()), (7, "o"));
+        let text = r#"{"file":"a%20b","size":7,"sha256":"ab","mtime":"2026-11-30T00:00:00Z","seq":3,"later":1}"#;
+        let sighting: Sighting = serde_json::from_str(text).unwrap();
+        assert_eq!((sighting.seq, sighting.file.as_str()), (3, "a%20b"));
     }
 }

@@ -4,8 +4,10 @@
 //! it as one batch and syncs it once; only then is it told and handed to the removal.
 
 use crate::{
+    deliver::News,
     leaving::Removal,
     ledger::{Entry, Event, writer::Writer},
+    meta::Told,
     names,
     outcome::{Hold, pause},
     progress::{Lane, Progress},
@@ -66,8 +68,10 @@ pub struct Delivered {
     pub seq: u64,
     /// The stream's domain.
     pub domain: Option<String>,
-    /// The stream had it already.
-    pub duplicate: bool,
+    /// Whether the stream had it already.
+    pub news: News,
+    /// What its writer told of it.
+    pub told: Option<Arc<Told>>,
     /// How often it was published.
     pub attempts: u32,
 }
@@ -153,7 +157,7 @@ impl Scribe {
             }
             for work in &batch {
                 match work {
-                    Work::Delivered(d) => self.progress.delivered(d.duplicate, d.stamp.size),
+                    Work::Delivered(d) => self.progress.delivered(d.news, d.stamp.size),
                     Work::Never(..) => self.progress.quarantined(),
                     Work::Note(_) => {}
                 }
@@ -180,6 +184,7 @@ impl Scribe {
             let begun = Instant::now();
             match self.writer.append(entries) {
                 Ok(()) => {
+                    self.progress.ledger_ends_with(self.writer.end());
                     self.took = begun.elapsed();
                     break;
                 }
@@ -221,8 +226,16 @@ fn entry(work: &Work) -> Entry {
             seq: Some(d.seq),
             domain: d.domain.clone(),
             attempts: Some(d.attempts),
-            detail: None,
-            ..Entry::note(if d.duplicate { Event::Duplicate } else { Event::Replayed }, "")
+            detail: d.told.as_ref().and_then(|told| told.problem.clone()),
+            ..Entry::note(event(d.news), "")
         },
+    }
+}
+
+const fn event(news: News) -> Event {
+    match news {
+        News::Stored => Event::Replayed,
+        News::Recovered => Event::Recovered,
+        News::Duplicate => Event::Duplicate,
     }
 }

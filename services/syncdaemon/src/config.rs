@@ -1,5 +1,6 @@
 //! What the syncdaemon is told: every setting, parsed and checked, all faults at once.
 
+use crate::apart;
 use agentforge_config::{ByteSize, Common, Reader, Setting};
 use agentforge_jetstream::{Domain, NatsConfig, subjects, topology::EvidenceConfig};
 use agentforge_message_id::Site;
@@ -20,8 +21,8 @@ const SYNC_QUEUE_DIR: Setting = Setting::new(
 const SYNC_LEDGER_DIR: Setting = Setting::new(
     "SYNC_LEDGER_DIR",
     Some("/agentforge/ledger"),
-    "path, not inside SYNC_QUEUE_DIR",
-    "Where the ledger is kept. Made at the start if it is not there.",
+    "path, apart from SYNC_QUEUE_DIR",
+    "Where the ledger is kept. Made at the start if it is not there. Neither directory may lie inside the other, by whatever path.",
 );
 const SYNC_SUBJECT: Setting = Setting::new(
     "SYNC_SUBJECT",
@@ -63,6 +64,12 @@ const SYNC_LINGER: Setting = Setting::new(
     "duration 0s-1h",
     "How long a delivered file stays in .sent before it is looked at once more and unlinked, where the kernel does not tell whether a writer has it open.",
 );
+const SYNC_EMPTY_DIRS_AFTER: Setting = Setting::new(
+    "SYNC_EMPTY_DIRS_AFTER",
+    Some("0s"),
+    "duration 1s-10y, or 0s for never",
+    "Age at which a directory that is empty is removed from the replay directory, such as 1d; priority/ stays.",
+);
 const SYNC_MAX_FILE_BYTES: Setting = Setting::new(
     "SYNC_MAX_FILE_BYTES",
     Some("64GiB"),
@@ -82,6 +89,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     SYNC_SETTLE,
     SYNC_RESCAN,
     SYNC_LINGER,
+    SYNC_EMPTY_DIRS_AFTER,
     SYNC_MAX_FILE_BYTES,
 ];
 
@@ -121,6 +129,8 @@ pub struct Config {
     pub rescan: Duration,
     /// From the move of a delivered file to its end, where nobody knows of writers.
     pub linger: Duration,
+    /// Age at which empty directories go; zero keeps them.
+    pub empty_dirs_after: Duration,
     /// Largest file.
     pub max_file_bytes: u64,
 }
@@ -135,8 +145,8 @@ impl Config {
             reader.fault(SYNC_SUBJECT.key, format!("{subject:?} is no subject below edge.evidence without wildcards"));
         }
         let (queue_dir, ledger_dir): (PathBuf, PathBuf) = (reader.get(&SYNC_QUEUE_DIR), reader.get(&SYNC_LEDGER_DIR));
-        if ledger_dir.starts_with(&queue_dir) {
-            reader.fault(SYNC_LEDGER_DIR.key, "is inside SYNC_QUEUE_DIR: the ledger would be sent as evidence");
+        if let Some(problem) = apart::problem(&queue_dir, &ledger_dir) {
+            reader.fault(SYNC_LEDGER_DIR.key, problem);
         }
         let max_bandwidth_bps = reader.opt(&SYNC_MAX_BANDWIDTH_BPS);
         if max_bandwidth_bps.is_some_and(|bps| bps < BANDWIDTH_MIN_BPS) {
@@ -144,7 +154,13 @@ impl Config {
         }
         let http_port = reader.get(&HTTP_PORT);
         common.check_port(reader, &HTTP_PORT, http_port);
+        let empty_dirs_after: Duration = reader.get_in(&SYNC_EMPTY_DIRS_AFTER, ..=Duration::from_secs(3650 * 86_400));
+        if !empty_dirs_after.is_zero() && empty_dirs_after < Duration::from_secs(1) {
+            let problem = format!("{empty_dirs_after:?} is too short (allowed: {})", SYNC_EMPTY_DIRS_AFTER.values);
+            reader.fault(SYNC_EMPTY_DIRS_AFTER.key, problem);
+        }
         Self {
+            empty_dirs_after,
             nats: NatsConfig::read(reader),
             evidence: EvidenceConfig::read(reader),
             http_port,
@@ -204,6 +220,8 @@ mod tests {
             ("SYNC_SUBJECT", "edge.evidence.a.>"),
             ("SYNC_SUBJECT", "edge.evidence."),
             ("SYNC_LEDGER_DIR", "/agentforge/replay/ledger"),
+            ("SYNC_LEDGER_DIR", "/agentforge"),
+            ("SYNC_EMPTY_DIRS_AFTER", "5ms"),
             ("SYNC_MAX_INFLIGHT", "0"),
             ("SYNC_JS_DOMAIN", "a.b"),
             ("SYNC_MAX_BANDWIDTH_BPS", "10"),

@@ -4,11 +4,13 @@
 //! or that stream's own copy read back with the same hash; never less.
 
 use crate::{
+    meta::Told,
     names,
     outcome::{Hold, Verdict, judge},
     pace::Bucket,
     progress::Progress,
     settle::Stamp,
+    sighting::{self, Sightings},
     steps::{Step, reached},
 };
 use agentforge_jetstream::{
@@ -17,14 +19,15 @@ use agentforge_jetstream::{
 };
 use agentforge_message_id::{MsgId, Site};
 use agentforge_proto::evidence::{
-    HEADER_CONTENT_TYPE, HEADER_FILE, HEADER_MANIFEST, HEADER_MTIME, HEADER_PREFIX_SHA256, HEADER_SITE, HEADER_SIZE,
-    Manifest,
+    HEADER_CONTENT_TYPE, HEADER_CREATED, HEADER_EVIDENCE_ID, HEADER_FILE, HEADER_LEDGER, HEADER_MANIFEST,
+    HEADER_MODIFIED, HEADER_MTIME, HEADER_PREFIX_SHA256, HEADER_SITE, HEADER_SIZE, Manifest,
 };
 use async_nats::{Message, StatusCode, client::Request, jetstream};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use ring::digest::{SHA256, digest};
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -34,6 +37,9 @@ const API: Duration = Duration::from_secs(30);
 pub const HEADERS_MAX_BYTES: usize = 16 << 10;
 /// Larger messages are not made, whatever the server allows: memory stays flat.
 const MESSAGE_MAX_BYTES: usize = 8 << 20;
+/// A message that the stream had before is read back up to this size, to know whose it is; of a larger one it is
+/// only made sure that it is there.
+const READ_BACK_MAX_BYTES: usize = 256 << 10;
 
 /// The way to the hub.
 pub struct Hub {
@@ -41,12 +47,13 @@ pub struct Hub {
     pub nats: Nats,
     /// The hub's JetStream.
     pub js: jetstream::Context,
-    publisher: Publisher,
+    pub(crate) publisher: Publisher,
     site: Site,
-    subject: String,
+    pub(crate) subject: String,
     domain: Option<String>,
     bucket: Option<Mutex<Bucket>>,
-    progress: std::sync::Arc<Progress>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) sightings: Sightings,
 }
 
 /// How a message is told apart from others.
@@ -58,6 +65,8 @@ pub struct Label {
     pub stamp: Stamp,
     /// SHA-256 of its content, in hex.
     pub sha256: String,
+    /// What its writer told of it.
+    pub told: Option<Arc<Told>>,
 }
 
 /// What became of a message.
@@ -80,20 +89,32 @@ pub struct Place {
     pub seq: u64,
     /// The stream's domain.
     pub domain: Option<String>,
-    /// It was there before.
-    pub duplicate: bool,
+    /// Whether it was there before.
+    pub news: News,
+}
+
+/// Whether a content is new to the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// It is.
+    Stored,
+    /// It was there, sent by this daemon for this very file before it was stopped.
+    Recovered,
+    /// It was there.
+    Duplicate,
 }
 
 impl Hub {
     /// A way to the hub; nothing is sent yet.
-    pub fn new(nats: Nats, config: &crate::Config, progress: std::sync::Arc<Progress>) -> Self {
+    pub fn new(nats: Nats, config: &crate::Config, progress: Arc<Progress>) -> Self {
         let domain = config.domain().map(str::to_owned);
         let js = jetstream(&nats, config.domain());
         // Room for the lane of large files beside that of small ones.
         let publisher = Publisher::with_limits(nats.clone(), config.max_inflight + 1, API);
         let bucket = config.max_bandwidth_bps.map(|bps| Mutex::new(Bucket::new(bps, Instant::now())));
         let (site, subject) = (config.site.clone(), config.subject.clone());
-        Self { nats, js, publisher, site, subject, domain, bucket, progress }
+        let sightings = Sightings::default();
+        Self { nats, js, publisher, site, subject, domain, bucket, progress, sightings }
     }
 
     /// The site.
@@ -130,16 +151,46 @@ impl Hub {
 
     /// What a message of this size costs on the link, about.
     pub fn cost(&self, label: &Label, payload: usize) -> usize {
-        payload + self.subject.len() + 3 * label.name.len() + 400
+        payload + self.subject.len() + 3 * label.name.len() + 500
     }
 
     /// Publishes a file, or the manifest of one, and finds out what became of it.
     pub async fn deliver(&self, label: &Label, payload: Bytes, is_manifest: bool, limit: Duration) -> End {
-        let subject = format!("{}.{}", self.subject, label.sha256);
+        let subject = self.subject_of(label);
+        let id = self.msg_id(&label.sha256);
+        match self.publish(&subject, id, label, payload.clone(), is_manifest, limit).await {
+            // Its id is remembered, and the message may have been removed since.
+            End::Stored(place) if place.news == News::Duplicate => {
+                match self.known(&subject, label, place, payload.len()).await {
+                    Some(end) => end,
+                    None => {
+                        let run = format!("{:016x}", rand::random::<u64>());
+                        let id = MsgId::evidence_again(&self.site, &label.sha256, &run);
+                        self.publish(&subject, id, label, payload, is_manifest, limit).await
+                    }
+                }
+            }
+            end => end,
+        }
+    }
+
+    /// Where a file's message goes.
+    pub fn subject_of(&self, label: &Label) -> String {
+        format!("{}.{}", self.subject, label.sha256)
+    }
+
+    async fn publish(
+        &self,
+        subject: &str,
+        id: MsgId,
+        label: &Label,
+        payload: Bytes,
+        is_manifest: bool,
+        limit: Duration,
+    ) -> End {
         let headers = self.headers(label, is_manifest);
         let cost = self.cost(label, payload.len());
-        let sent =
-            self.publisher.send_within(subject.clone(), self.msg_id(&label.sha256), headers, payload, limit).await;
+        let sent = self.publisher.send_within(subject.to_owned(), id, headers, payload, limit).await;
         let answer = match sent {
             Ok(ack) => {
                 self.progress.sent(cost);
@@ -148,13 +199,16 @@ impl Hub {
             }
             Err(error) => Err(error),
         };
+        if matches!(answer, Err(publish::Error::NoStream { .. })) {
+            self.progress.stream_missed.notify_one();
+        }
         let verdict = judge(&answer, self.domain.as_deref());
         match (verdict, answer) {
             (Verdict::Stored | Verdict::Duplicate, Ok(ack)) => End::Stored(Place {
                 stream: ack.stream,
                 seq: ack.seq,
                 domain: ack.domain,
-                duplicate: verdict == Verdict::Duplicate,
+                news: if verdict == Verdict::Duplicate { News::Duplicate } else { News::Stored },
             }),
             (Verdict::Hold(hold), Ok(ack)) => {
                 let (wanted, found) =
@@ -162,21 +216,35 @@ impl Hub {
                 let stream = &ack.stream;
                 End::Hold(hold, format!("stream {stream} of domain {found} took the message, the hub's is {wanted}"))
             }
-            (Verdict::LookUp, Err(refused)) => self.look_up(&subject, &label.sha256, &refused).await,
+            (Verdict::LookUp, Err(refused)) => self.look_up(subject, label, &refused).await,
             (Verdict::Chunk, Err(_)) => End::TooLarge,
             (Verdict::Hold(hold), Err(error)) => End::Hold(hold, error.to_string()),
             (verdict, answer) => End::Hold(Hold::Refused, format!("{verdict:?} of {answer:?}")),
         }
     }
 
-    fn headers(&self, label: &Label, is_manifest: bool) -> HeaderMap {
+    /// The headers of a file's message.
+    pub fn headers(&self, label: &Label, is_manifest: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
+        let told = label.told.as_deref().map(|told| &told.meta);
         let mtime = jiff::Timestamp::from_nanosecond(i128::from(label.stamp.mtime_ns)).unwrap_or_default();
         headers.insert(HEADER_FILE, names::encode(&label.name));
         headers.insert(HEADER_SIZE, label.stamp.size.to_string());
         headers.insert(HEADER_MTIME, mtime.to_string());
         headers.insert(HEADER_SITE, self.site.as_str());
-        headers.insert(HEADER_CONTENT_TYPE, names::content_type(&label.name));
+        let media_type = told.and_then(|told| told.media_type.as_deref());
+        headers.insert(HEADER_CONTENT_TYPE, media_type.unwrap_or_else(|| names::content_type(&label.name)));
+        if let Some(told) = told {
+            if let Some(id) = &told.evidence_id {
+                headers.insert(HEADER_EVIDENCE_ID, id.as_str());
+            }
+            for (name, time) in [(HEADER_CREATED, told.created), (HEADER_MODIFIED, told.modified)] {
+                if let Some(time) = time {
+                    headers.insert(name, time.to_string());
+                }
+            }
+        }
+        headers.insert(HEADER_LEDGER, names::hex(&self.progress.ledger_end()));
         if is_manifest {
             headers.insert(HEADER_MANIFEST, "1");
         }
@@ -184,16 +252,62 @@ impl Hub {
     }
 
     /// The stream did not store the message. If it has one of this content, that is why, and success.
-    async fn look_up(&self, subject: &str, sha256: &str, refused: &publish::Error) -> End {
+    async fn look_up(&self, subject: &str, label: &Label, refused: &publish::Error) -> End {
         match self.last(STREAM_EVIDENCE, subject).await {
-            Ok(Some((seq, message))) if holds(&message, sha256) => End::Stored(Place {
-                stream: STREAM_EVIDENCE.to_owned(),
-                seq,
-                domain: self.domain.clone(),
-                duplicate: true,
-            }),
+            Ok(Some((seq, message))) if holds(&message, &label.sha256) => {
+                let (stream, domain) = (STREAM_EVIDENCE.to_owned(), self.domain.clone());
+                let place = Place { stream, seq, domain, news: News::Duplicate };
+                self.compared(label, place, &message).await
+            }
             Ok(_) => End::Hold(Hold::Full, refused.to_string()),
             Err(error) => End::Hold(Hold::Unavailable, format!("{refused}; and it cannot be read back: {error}")),
+        }
+    }
+
+    /// The stream says that it has this content. Makes sure of that, and finds out whether it knows the name;
+    /// `None` when it does not have the content.
+    async fn known(&self, subject: &str, label: &Label, place: Place, size: usize) -> Option<End> {
+        if size > READ_BACK_MAX_BYTES {
+            return match self.is_there(subject).await {
+                Ok(true) => Some(self.tell_name(label, place).await),
+                Ok(false) => None,
+                Err(error) => Some(End::Hold(Hold::Unavailable, format!("a duplicate cannot be looked up: {error}"))),
+            };
+        }
+        match self.last(STREAM_EVIDENCE, subject).await {
+            Ok(Some((seq, message))) if holds(&message, &label.sha256) => {
+                Some(self.compared(label, Place { seq, ..place }, &message).await)
+            }
+            Ok(_) => None,
+            Err(error) => Some(End::Hold(Hold::Unavailable, format!("a duplicate cannot be read back: {error}"))),
+        }
+    }
+
+    /// Compares a file with the message that has its content.
+    async fn compared(&self, label: &Label, place: Place, message: &Message) -> End {
+        let ours = self.headers(label, false);
+        let is_same = |name| header(message, name) == ours.get(name).map(|value| value.as_str());
+        match (is_same(HEADER_FILE), is_same(HEADER_MTIME)) {
+            (true, true) => End::Stored(Place { news: News::Recovered, ..place }),
+            (true, false) => End::Stored(place),
+            (false, _) => self.tell_name(label, place).await,
+        }
+    }
+
+    async fn tell_name(&self, label: &Label, place: Place) -> End {
+        match sighting::tell(self, label, place.seq).await {
+            Ok(()) => End::Stored(place),
+            Err((hold, detail)) => End::Hold(hold, detail),
+        }
+    }
+
+    /// Whether the stream has a message of a subject, without reading it.
+    async fn is_there(&self, subject: &str) -> Result<bool, String> {
+        let stream = self.js.get_stream(STREAM_EVIDENCE).await.map_err(|e| e.to_string())?;
+        let mut subjects = stream.info_with_subjects(subject).await.map_err(|e| e.to_string())?;
+        match subjects.next().await {
+            None => Ok(false),
+            Some(found) => found.map(|_| true).map_err(|e| e.to_string()),
         }
     }
 

@@ -7,16 +7,14 @@
 use crate::{lease, names, settle::Stamp};
 use rustix::{
     fs::{
-        AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, flock, fstat, fsync,
-        linkat, mkdirat, openat, openat2, renameat, renameat_with, statat, unlinkat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, flock, fstat, fsync, linkat,
+        mkdirat, openat, openat2, renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
 };
 use std::{
     ffi::CStr,
     io,
-    mem::MaybeUninit,
-    ops::ControlFlow,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -24,11 +22,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(crate) const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Without blocking, because a fifo may have taken the name in between.
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
-/// Directory entries read at once.
-const ENTRIES_BYTES: usize = 32 << 10;
 /// Names that are tried for a file whose own name is taken again.
 const NAMES_TRIED: u32 = 1000;
 
@@ -218,73 +215,14 @@ impl Root {
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "every name for it is taken"))
     }
 
-    /// Walks every directory that is entered, `priority/` first. `enter` is called with a directory's name
-    /// before it is read, `file` with each name of a regular file and its directory.
-    /// Directories that vanish or cannot be read on the way are left out and counted.
+    /// Removes a directory that is empty.
     ///
     /// # Errors
-    /// The root itself cannot be read.
-    pub fn walk(
-        &self,
-        below: &[u8],
-        mut enter: impl FnMut(&[u8]),
-        mut file: impl FnMut(&Parent<'_>, &[u8], &CStr) -> ControlFlow<()>,
-    ) -> io::Result<Walked> {
-        let mut walked = Walked::default();
-        let mut stack: Vec<Box<[u8]>> = vec![below.into()];
-        if below.is_empty() {
-            stack.push(names::PRIORITY_DIR.as_bytes().into());
-        }
-        let mut buffer = vec![MaybeUninit::<u8>::uninit(); ENTRIES_BYTES];
-        while let Some(name) = stack.pop() {
-            enter(&name);
-            let dir = match self.parent(&name).and_then(|p| Ok(openat(&p, ".", DIRECTORY, Mode::empty())?)) {
-                Ok(dir) => Parent::Below(dir),
-                Err(e) if name.is_empty() => return Err(e),
-                Err(_) => {
-                    walked.unread += 1;
-                    continue;
-                }
-            };
-            let mut entries = RawDir::new(dir.as_fd(), &mut buffer);
-            while let Some(entry) = entries.next() {
-                let Ok(entry) = entry else {
-                    walked.unread += 1;
-                    break;
-                };
-                let part = entry.file_name();
-                if matches!(part.to_bytes(), b"." | b"..") {
-                    continue;
-                }
-                match kind_of(&dir, part, entry.file_type()) {
-                    Kind::Directory => {
-                        let sub = join(&name, part.to_bytes());
-                        let comes_first = name.is_empty() && &*sub == names::PRIORITY_DIR.as_bytes();
-                        if names::is_entered(&sub) && !comes_first {
-                            stack.push(sub);
-                        }
-                    }
-                    Kind::File if !names::is_left_alone(part.to_bytes()) => {
-                        if file(&dir, &name, part).is_break() {
-                            walked.broken_off = true;
-                            return Ok(walked);
-                        }
-                    }
-                    Kind::File | Kind::Other => {}
-                }
-            }
-        }
-        Ok(walked)
+    /// It is not, or cannot be removed.
+    pub fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
+        let (dir, last) = names::split(name);
+        Ok(unlinkat(self.parent(dir)?, last, AtFlags::REMOVEDIR)?)
     }
-}
-
-/// How a walk went.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Walked {
-    /// Directories that could not be read to their end.
-    pub unread: u64,
-    /// It was told to end early.
-    pub broken_off: bool,
 }
 
 /// A name of a directory's entry.
@@ -343,8 +281,8 @@ const fn kind(file_type: FileType) -> Kind {
     }
 }
 
-/// Some file systems do not tell the type with the name.
-fn kind_of(dir: &Parent<'_>, part: &CStr, told: FileType) -> Kind {
+/// What a directory's entry is; some file systems do not tell the type with the name.
+pub(crate) fn kind_of(dir: &Parent<'_>, part: &CStr, told: FileType) -> Kind {
     match told {
         FileType::Unknown => look_in(dir, part).map_or(Kind::Other, |(kind, _)| kind),
         told => kind(told),
@@ -396,42 +334,6 @@ pub fn move_to_sent(parent: impl AsFd, part: &[u8], root: &Root, sent_name: &str
 mod tests {
     use super::*;
     use std::fs;
-
-    fn names_of(root: &Root) -> Vec<String> {
-        let mut found = Vec::new();
-        root.walk(
-            b"",
-            |_| {},
-            |_, dir, part| {
-                found.push(names::encode(&join(dir, part.to_bytes())));
-                ControlFlow::Continue(())
-            },
-        )
-        .unwrap();
-        found
-    }
-
-    #[test]
-    fn a_walk_finds_files_alone_and_priority_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::open(dir.path(), true).unwrap();
-        for sub in ["b/c", ".hidden", "quarantine", "x.tmp"] {
-            fs::create_dir_all(dir.path().join(sub)).unwrap();
-        }
-        for file in
-            ["a", "b/c/d e", "priority/p", ".sent/s", "quarantine/q", "x.tmp/y", ".hidden/h", "n.part", "b/quarantine"]
-        {
-            fs::write(dir.path().join(file), "x").unwrap();
-        }
-        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
-        std::os::unix::fs::symlink("/etc", dir.path().join("dirlink")).unwrap();
-        let found = names_of(&root);
-        assert_eq!(found[0], "priority/p");
-        let mut sorted = found.clone();
-        sorted.sort();
-        assert_eq!(sorted, ["a", "b/c/d%20e", "b/quarantine", "priority/p"]);
-        assert!(open_in(root.parent(b"").unwrap(), b"link").is_err() && root.parent(b"dirlink").is_err());
-    }
 
     #[test]
     fn a_directory_has_one_user_and_its_loss_is_noticed() {

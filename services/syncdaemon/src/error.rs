@@ -21,6 +21,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Queue and ledger do not lie apart.
+    #[error("SYNC_LEDGER_DIR: {0}")]
+    NotApart(String),
     /// The system gave no thread.
     #[error("start the thread {name}")]
     Thread {

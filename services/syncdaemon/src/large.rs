@@ -173,6 +173,11 @@ impl Large {
             let limit = ack_limit(payload.len() + CHUNK_MAX_BYTES);
             match self.hub.deliver(&upload.label, payload.clone(), true, limit).await {
                 End::Stored(place) => {
+                    // The bucket may have been removed since its last chunk was stored.
+                    if !matches!(self.last_chunk(&upload).await, Ok(Some((_, _, found))) if found == upload.label.sha256)
+                    {
+                        return Err(Broken::File(Fault::Changing(self.rules.settle)));
+                    }
                     reached(Step::Acknowledged);
                     self.free();
                     return Ok(Work::Delivered(delivered(&self.hub, upload.label, candidate, place)));
@@ -191,13 +196,13 @@ impl Large {
         let queue = self.queue.clone();
         let hashed = spawn_blocking(move || {
             reached(Step::Taken);
-            let (file, stamp) = read::open(&root, &candidate, &rules, &queue)?;
+            let (file, stamp, told) = read::open(&root, &candidate, &rules, &queue)?;
             let sha256 = hash_large(&file, stamp.size, || !stop.is_cancelled()).map_err(read::fault_of)?;
             if !is_unchanged(&root, &candidate.name, &file, &stamp) {
                 return Err(Fault::Changing(rules.settle));
             }
             reached(Step::Read);
-            Ok((file, Label { name: candidate.name, stamp, sha256 }))
+            Ok((file, Label { name: candidate.name, stamp, sha256, told }))
         });
         let hashed = hashed.await.unwrap_or_else(|e| Err(Fault::Failed(io::Error::other(e))));
         if self.stop.is_cancelled() {
@@ -387,6 +392,10 @@ impl Large {
     async fn pause(&self, failures: &mut u32, hold: Hold, detail: String) -> Result<(), Broken> {
         *failures += 1;
         self.progress.retried();
+        // What does not answer may not be there any more, and is looked for.
+        if hold == Hold::Unavailable {
+            self.progress.stream_missed.notify_one();
+        }
         if self.progress.hold(Lane::Large, Some((hold, detail.clone()))) {
             warn!(reason = hold.as_str(), detail, "sending large files pauses; they stay");
             if hold != Hold::Unavailable {

@@ -18,8 +18,8 @@ const GIVES_WAY: Duration = Duration::from_secs(5);
 /// What is left to do when it is written down; many of these may wait.
 #[derive(Debug)]
 pub enum Removal {
-    /// A file that was sent: its name, as it was sent, and the hash of its content.
-    Sent(Box<[u8]>, Stamp, [u8; 32]),
+    /// A file that was sent: its name, as it was sent, the hash of its content, and its sidecar as it was read.
+    Sent(Box<[u8]>, Stamp, [u8; 32], Option<Box<Stamp>>),
     /// A file that goes to quarantine, and why.
     Never(Candidate, String),
 }
@@ -31,7 +31,8 @@ impl Removal {
             Work::Delivered(d) => {
                 let mut hash = [0; 32];
                 hex::decode_to_slice(&d.sha256, &mut hash).expect("it was made of 32 bytes");
-                Some(Self::Sent(d.name, d.stamp, hash))
+                let sidecar = d.told.and_then(|told| told.sidecar).map(Box::new);
+                Some(Self::Sent(d.name, d.stamp, hash, sidecar))
             }
             Work::Never(candidate, why) => Some(Self::Never(candidate, why)),
             Work::Note(_) => None,
@@ -104,6 +105,8 @@ pub struct Leaving {
     pub sent_name: String,
     /// As it was when it was moved.
     pub stamp: Stamp,
+    /// Its sidecar as it was read.
+    pub sidecar: Option<Box<Stamp>>,
     /// When it is looked at again.
     pub due: Instant,
     /// Whether it is looked at late, because nobody knows of writers here.
@@ -178,7 +181,7 @@ mod tests {
     const STAMP: Stamp = Stamp { dev: 0, ino: 0, size: 0, mtime_ns: 0, ctime_ns: 0 };
 
     fn batch(names: &[usize]) -> Vec<Removal> {
-        names.iter().map(|n| Removal::Sent(n.to_string().into_bytes().into(), STAMP, [0; 32])).collect()
+        names.iter().map(|n| Removal::Sent(n.to_string().into_bytes().into(), STAMP, [0; 32], None)).collect()
     }
 
     #[test]
@@ -213,6 +216,7 @@ mod tests {
                 name: seconds.to_string().into_bytes().into(),
                 sent_name: String::new(),
                 stamp: STAMP,
+                sidecar: None,
                 due: now + Duration::from_secs(seconds),
                 lingers,
                 tries: 0,

@@ -7,17 +7,20 @@
 //! overwrites a file, never follows a symlink, never gives up a file because a link is down.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod apart;
 mod buffers;
 mod commit;
 mod config;
 mod deliver;
 mod dir;
+mod ensure;
 mod error;
 mod hash;
 mod large;
 mod lease;
 mod leaving;
 pub mod ledger;
+mod meta;
 pub mod metrics;
 pub mod names;
 mod outcome;
@@ -31,8 +34,10 @@ mod scan;
 mod send;
 mod service;
 mod settle;
+mod sighting;
 pub mod steps;
 mod stuck;
+mod walk;
 mod watch;
 mod window;
 mod writing;
@@ -40,5 +45,5 @@ mod writing;
 pub use config::Config;
 pub use deliver::{jetstream, stored};
 pub use error::Error;
-pub use progress::{Held, Named, Status};
+pub use progress::{Held, LeftAlone, Named, Status};
 pub use service::Syncdaemon;

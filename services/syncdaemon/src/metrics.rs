@@ -23,7 +23,7 @@ pub const OLDEST_AGE: Metric = Metric::gauge(
 pub const FILES: Metric = Metric::counter(
     "replay_files_total",
     &["site", "outcome"],
-    "Files by what became of them: replayed, duplicate, quarantined; and publishes that failed: retried.",
+    "Files by what became of them: replayed, duplicate, recovered (sent before a crash), quarantined; and publishes that failed: retried.",
 );
 /// How much was delivered.
 pub const BYTES: Metric =
@@ -45,8 +45,43 @@ pub const STUCK: Metric = Metric::gauge(
 pub const OPEN: Metric =
     Metric::gauge("replay_open_files", &["site"], "Files that wait because somebody has them open for writing.");
 
+/// What is not taken.
+pub const LEFT_ALONE: Metric = Metric::gauge(
+    "replay_left_alone_files",
+    &["site"],
+    "Names in the replay directory that are not taken: hidden, unfinished (.tmp, .part, .partial), no regular files.",
+);
+/// For how long.
+pub const LEFT_ALONE_AGE: Metric = Metric::gauge(
+    "replay_left_alone_oldest_age_seconds",
+    &["site"],
+    "Time since the last change of the oldest name that is not taken; 0 without any. A writer that died leaves one.",
+);
+/// What waits for a person.
+pub const IN_QUARANTINE: Metric =
+    Metric::gauge("replay_quarantine_files", &["site"], "Files in quarantine/, which can never be sent as they are.");
+/// What events do not tell of.
+pub const UNWATCHED: Metric = Metric::gauge(
+    "replay_unwatched_directories",
+    &["site"],
+    "Directories that inotify does not watch, because a limit is reached. Their files are found by scans alone.",
+);
+
 /// All of them.
-pub const METRICS: &[Metric] = &[QUEUE_DEPTH, BANDWIDTH, OLDEST_AGE, FILES, BYTES, HELD, STUCK, OPEN];
+pub const METRICS: &[Metric] = &[
+    QUEUE_DEPTH,
+    BANDWIDTH,
+    OLDEST_AGE,
+    FILES,
+    BYTES,
+    HELD,
+    STUCK,
+    OPEN,
+    LEFT_ALONE,
+    LEFT_ALONE_AGE,
+    IN_QUARANTINE,
+    UNWATCHED,
+];
 
 /// Handles with the site filled in.
 pub struct Handles {
@@ -54,6 +89,14 @@ pub struct Handles {
     pub stuck: Gauge,
     /// Open for writing.
     pub open: Gauge,
+    /// Not taken.
+    pub left_alone: Gauge,
+    /// The oldest of them.
+    pub left_alone_age: Gauge,
+    /// In quarantine.
+    pub in_quarantine: Gauge,
+    /// Not watched.
+    pub unwatched: Gauge,
     /// Uplink.
     pub bandwidth: Gauge,
     /// Oldest file.
@@ -62,6 +105,8 @@ pub struct Handles {
     pub replayed: Counter,
     /// Known already.
     pub duplicate: Counter,
+    /// Sent by us before a crash.
+    pub recovered: Counter,
     /// Given up.
     pub quarantined: Counter,
     /// Publishes that failed.
@@ -78,16 +123,22 @@ impl Handles {
         let this = Self {
             stuck: STUCK.gauge_handle(&[site.as_str()]),
             open: OPEN.gauge_handle(&[site.as_str()]),
+            left_alone: LEFT_ALONE.gauge_handle(&[site.as_str()]),
+            left_alone_age: LEFT_ALONE_AGE.gauge_handle(&[site.as_str()]),
+            in_quarantine: IN_QUARANTINE.gauge_handle(&[site.as_str()]),
+            unwatched: UNWATCHED.gauge_handle(&[site.as_str()]),
             bandwidth: BANDWIDTH.gauge_handle(&[site.as_str()]),
             oldest_age: OLDEST_AGE.gauge_handle(&[site.as_str()]),
             replayed: outcome("replayed"),
             duplicate: outcome("duplicate"),
+            recovered: outcome("recovered"),
             quarantined: outcome("quarantined"),
             retried: outcome("retried"),
             bytes: BYTES.counter_handle(&[site.as_str()]),
             site: site.clone(),
         };
-        for counter in [&this.replayed, &this.duplicate, &this.quarantined, &this.retried, &this.bytes] {
+        for counter in [&this.replayed, &this.duplicate, &this.recovered, &this.quarantined, &this.retried, &this.bytes]
+        {
             counter.increment(0);
         }
         this.held(None);

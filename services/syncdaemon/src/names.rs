@@ -7,6 +7,8 @@
 pub const PRIORITY_DIR: &str = "priority";
 /// Where files are moved that can never be sent.
 pub const QUARANTINE_DIR: &str = "quarantine";
+/// What the name of a sidecar ends with; before it is the name of its file.
+const SIDECAR: &[u8] = b".meta.json";
 /// Where sent files are on their way out.
 pub const SENT_DIR: &str = ".sent";
 
@@ -18,9 +20,29 @@ pub fn is_left_alone(part: &[u8]) -> bool {
     part.first() == Some(&b'.') || UNFINISHED.iter().any(|end| part.ends_with(end))
 }
 
+/// Whether a part of a path is that of a sidecar.
+pub fn is_sidecar(part: &[u8]) -> bool {
+    file_of(part).is_some()
+}
+
+/// The file that a sidecar belongs to.
+pub fn file_of(sidecar: &[u8]) -> Option<&[u8]> {
+    sidecar.strip_suffix(SIDECAR).filter(|file| !file.is_empty())
+}
+
+/// The sidecar of a file.
+pub fn sidecar_of(file: &[u8]) -> Vec<u8> {
+    [file, SIDECAR].concat()
+}
+
 /// Whether a directory is entered; `name` is its path below the replay directory.
 pub fn is_entered(name: &[u8]) -> bool {
     name != QUARANTINE_DIR.as_bytes() && !is_left_alone(last_part(name))
+}
+
+/// Whether a name at the top of the replay directory is one that the daemon made itself.
+pub fn is_ours(name: &[u8]) -> bool {
+    [SENT_DIR, QUARANTINE_DIR, PRIORITY_DIR].iter().any(|ours| ours.as_bytes() == name)
 }
 
 /// Whether a file is taken, by its path below the replay directory.

@@ -1,6 +1,6 @@
 //! How the work goes: what metrics, /readyz and /status show. Written by all parts, decided by none.
 
-use crate::{metrics::Handles, names, outcome::Hold, pace::Meter, queue::Queue};
+use crate::{deliver::News, metrics::Handles, names, outcome::Hold, pace::Meter, queue::Queue};
 use agentforge_message_id::Site;
 use agentforge_runtime::Gate;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use std::{
     },
     time::Instant,
 };
+use tokio::sync::Notify;
 
 /// What `/status` answers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Status {
     pub domain: Option<String>,
     /// Whether the hub (or, without one, the server) answers.
     pub link_up: bool,
+    /// Files that are left where they are: unfinished or hidden by their names, or no files at all.
+    #[serde(default)]
+    pub left_alone: LeftAlone,
     /// Why nothing is sent now.
     pub held: Option<Held>,
     /// The same for large files, which go on their own.
@@ -52,12 +56,26 @@ pub struct Status {
     pub replayed: u64,
     /// Files since the start whose content was there.
     pub duplicates: u64,
+    /// Files since the start that the stream had because this daemon sent them before it was stopped.
+    #[serde(default)]
+    pub recovered: u64,
     /// Files since the start that can never be sent.
     pub quarantined: u64,
     /// Publishes since the start that failed and were or will be repeated.
     pub retried: u64,
     /// Bytes delivered since the start.
     pub bytes: u64,
+}
+
+/// What is left where it is, at the last count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct LeftAlone {
+    /// Hidden and unfinished names, symlinks, devices and the like. A directory among them counts as one.
+    pub files: u64,
+    /// Time since the last change of the oldest, seconds.
+    pub oldest_age_s: f64,
+    /// Files in `quarantine/`.
+    pub quarantined: u64,
 }
 
 /// How many files, and which.
@@ -103,6 +121,7 @@ pub struct Progress {
     sent_bytes: AtomicU64,
     replayed: AtomicU64,
     duplicates: AtomicU64,
+    recovered: AtomicU64,
     quarantined: AtomicU64,
     retried: AtomicU64,
     bytes: AtomicU64,
@@ -114,6 +133,10 @@ pub struct Progress {
     pub link_up: AtomicBool,
     /// Whether the ledger takes lines.
     pub ledger_works: AtomicBool,
+    /// The hash of its newest line.
+    ledger_end: Mutex<[u8; 32]>,
+    /// Rings when a message found no stream.
+    pub stream_missed: Notify,
 }
 
 impl Progress {
@@ -132,6 +155,7 @@ impl Progress {
             sent_bytes: AtomicU64::new(0),
             replayed: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
+            recovered: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -139,7 +163,19 @@ impl Progress {
             oldest_ms: AtomicU64::new(0),
             link_up: AtomicBool::new(false),
             ledger_works: AtomicBool::new(true),
+            ledger_end: Mutex::default(),
+            stream_missed: Notify::new(),
         }
+    }
+
+    /// The ledger ends with this line now.
+    pub fn ledger_ends_with(&self, hash: [u8; 32]) {
+        *self.ledger_end.lock().unwrap_or_else(PoisonError::into_inner) = hash;
+    }
+
+    /// The hash of the ledger's newest line that is synced.
+    pub fn ledger_end(&self) -> [u8; 32] {
+        *self.ledger_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that went to the uplink.
@@ -148,10 +184,11 @@ impl Progress {
     }
 
     /// A file is delivered and in the ledger.
-    pub fn delivered(&self, duplicate: bool, bytes: u64) {
-        let (total, counter) = match duplicate {
-            true => (&self.duplicates, &self.handles.duplicate),
-            false => (&self.replayed, &self.handles.replayed),
+    pub fn delivered(&self, news: News, bytes: u64) {
+        let (total, counter) = match news {
+            News::Stored => (&self.replayed, &self.handles.replayed),
+            News::Recovered => (&self.recovered, &self.handles.recovered),
+            News::Duplicate => (&self.duplicates, &self.handles.duplicate),
         };
         total.fetch_add(1, Relaxed);
         counter.increment(1);
@@ -203,6 +240,11 @@ impl Progress {
         let age = queue.oldest().map_or(0, |seen| u64::try_from(seen.elapsed().as_millis()).unwrap_or(u64::MAX));
         self.oldest_ms.store(age, Relaxed);
         self.handles.oldest_age.set(self.oldest_age_s());
+        let left = queue.left_alone();
+        self.handles.left_alone.set(left.files as f64);
+        self.handles.left_alone_age.set(left.oldest_age_s);
+        self.handles.in_quarantine.set(left.quarantined as f64);
+        self.handles.unwatched.set(queue.unwatched.load(Relaxed) as f64);
         self.handles.open.set(queue.writing().open(Instant::now()).0 as f64);
         let stuck = stuck(queue);
         self.handles.stuck.set(stuck.files as f64);
@@ -243,6 +285,8 @@ impl Progress {
         status.bandwidth_bps = f64::from_bits(self.bandwidth_bits.load(Relaxed));
         status.replayed = self.replayed.load(Relaxed);
         status.duplicates = self.duplicates.load(Relaxed);
+        status.recovered = self.recovered.load(Relaxed);
+        status.left_alone = queue.left_alone();
         status.quarantined = self.quarantined.load(Relaxed);
         status.retried = self.retried.load(Relaxed);
         status.bytes = self.bytes.load(Relaxed);

@@ -8,6 +8,7 @@ use crate::{
     dir::Root,
     leaving::{Leaving, Removal},
     names,
+    progress::LeftAlone,
     settle::Stamp,
     stuck::{Done, Known, Stuck, Summary},
     watch::Hint,
@@ -15,6 +16,7 @@ use crate::{
     writing::Writing,
 };
 use std::{
+    collections::HashSet,
     io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
@@ -49,8 +51,13 @@ pub struct Queue {
     pub leaving: AtomicU64,
     /// Those among them that could not be unlinked.
     pub stuck_in_sent: AtomicU64,
+    /// Directories that inotify does not watch.
+    pub unwatched: AtomicU64,
+    left_alone: Mutex<LeftAlone>,
     stuck: Mutex<Stuck>,
     writing: Mutex<Writing>,
+    /// Sidecars whose files are in `.sent`, by file.
+    departing: Mutex<HashSet<(u64, u64)>>,
     removals: Mutex<(Vec<Removal>, Vec<Leaving>)>,
     depth: Mutex<Option<Census>>,
     stopping: AtomicBool,
@@ -217,8 +224,8 @@ impl Queue {
         let removal = match known {
             Known::No => return false,
             Known::Wait => return true,
-            Known::Try(Done::Sent(hash)) => Removal::Sent(candidate.name.clone(), *stamp, hash),
-            Known::Try(Done::Never) => Removal::Never(candidate.clone(), "as it was written down".to_owned()),
+            Known::Try(Done::Sent(hash), sent) => Removal::Sent(candidate.name.clone(), sent, hash, None),
+            Known::Try(Done::Never, _) => Removal::Never(candidate.clone(), "as it was written down".to_owned()),
         };
         lock(&self.removals).0.push(removal);
         true
@@ -242,6 +249,21 @@ impl Queue {
         Summary { files: summary.files + self.stuck_in_sent.load(SeqCst), ..summary }
     }
 
+    /// A sidecar's file is in `.sent`: it is alone, and still not a file like others.
+    pub fn departs(&self, sidecar: &Stamp) {
+        lock(&self.departing).insert((sidecar.dev, sidecar.ino));
+    }
+
+    /// The sidecar's file is gone, or back.
+    pub fn departed(&self, sidecar: &Stamp) {
+        lock(&self.departing).remove(&(sidecar.dev, sidecar.ino));
+    }
+
+    /// Whether [`Self::departs`] was called for this sidecar.
+    pub fn is_departing(&self, sidecar: &Stamp) -> bool {
+        lock(&self.departing).contains(&(sidecar.dev, sidecar.ino))
+    }
+
     /// Leaves files of `.sent` to the remover.
     pub fn leave(&self, left: Vec<Leaving>) {
         self.leaving.fetch_add(left.len() as u64, SeqCst);
@@ -251,6 +273,16 @@ impl Queue {
     /// What the remover is to do beside what comes from the ledger.
     pub fn take_removals(&self) -> (Vec<Removal>, Vec<Leaving>) {
         std::mem::take(&mut *lock(&self.removals))
+    }
+
+    /// What is left where it is, at the last count.
+    pub fn left_alone(&self) -> LeftAlone {
+        *lock(&self.left_alone)
+    }
+
+    /// Sets it.
+    pub fn set_left_alone(&self, left: LeftAlone) {
+        *lock(&self.left_alone) = left;
     }
 
     /// What is known of writers.

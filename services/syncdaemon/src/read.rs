@@ -7,6 +7,7 @@ use crate::{
     dir::{self, Parent, Root},
     hash::sha256_of_each,
     lease::{self, Writers},
+    meta::{self, Told},
     names,
     queue::Queue,
     scan::now_ns,
@@ -47,6 +48,8 @@ pub struct Whole {
     pub sha256: String,
     /// Its content.
     pub content: Bytes,
+    /// What its writer told of it.
+    pub told: Option<Arc<Told>>,
 }
 
 /// Why a file is not sent now.
@@ -137,7 +140,7 @@ struct At<'a> {
 
 /// Reads one file of a directory, which is not hashed yet.
 fn read(at: &At<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>) -> Outcome {
-    let (file, stamp) = match open_in(at, &candidate, rules) {
+    let (file, stamp, told) = match open_in(at, &candidate, rules) {
         Ok(opened) => opened,
         Err(fault) => return Outcome::Not(candidate, fault),
     };
@@ -152,20 +155,24 @@ fn read(at: &At<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>
     if !dir::stamp_of(&file).is_ok_and(|now| now == stamp) {
         return Outcome::Not(candidate, Fault::Changing(rules.settle));
     }
-    Outcome::Whole(Whole { candidate, stamp, sha256: String::new(), content })
+    Outcome::Whole(Whole { candidate, stamp, sha256: String::new(), content, told })
 }
+
+/// A file that may be sent: open, as it is, and what its writer told of it.
+pub type Opened = (File, Stamp, Option<Arc<Told>>);
 
 /// Opens a file that may be sent.
 ///
 /// # Errors
 /// Why it may not, now or ever.
-pub fn open(root: &Root, candidate: &Candidate, rules: &Rules, queue: &Queue) -> Result<(File, Stamp), Fault> {
+pub fn open(root: &Root, candidate: &Candidate, rules: &Rules, queue: &Queue) -> Result<Opened, Fault> {
     let parent = root.parent(names::split(&candidate.name).0).map_err(fault_of)?;
     open_in(&At { root, parent: &parent, queue }, candidate, rules)
 }
 
-fn open_in(at: &At<'_>, candidate: &Candidate, rules: &Rules) -> Result<(File, Stamp), Fault> {
-    let file = File::from(dir::open_in(at.parent, names::split(&candidate.name).1).map_err(fault_of)?);
+fn open_in(at: &At<'_>, candidate: &Candidate, rules: &Rules) -> Result<Opened, Fault> {
+    let last = names::split(&candidate.name).1;
+    let file = File::from(dir::open_in(at.parent, last).map_err(fault_of)?);
     let stamp = dir::stamp_of(&file).map_err(fault_of)?;
     reached(Step::Opened);
     // It may have been written to since it was found.
@@ -179,7 +186,8 @@ fn open_in(at: &At<'_>, candidate: &Candidate, rules: &Rules) -> Result<(File, S
         let max = rules.file_max_bytes;
         return Err(Fault::Never(format!("{} bytes are more than SYNC_MAX_FILE_BYTES allows ({max})", stamp.size)));
     }
-    Ok((file, stamp))
+    let told = meta::read(at.parent, last, &file, at.root.tells_writers()).map_err(|meta::Unfinished| Fault::Open)?;
+    Ok((file, stamp, told.map(Arc::new)))
 }
 
 impl At<'_> {
@@ -277,7 +285,7 @@ mod tests {
         let root = Root::open(dir.path(), true).unwrap();
         fs::write(dir.path().join("a"), "one").unwrap();
         let candidate = Candidate::new(b"a"[..].into(), 0, Found::Renamed);
-        let (file, stamp) = open(&root, &candidate, &RULES, &Queue::default()).unwrap();
+        let (file, stamp, _) = open(&root, &candidate, &RULES, &Queue::default()).unwrap();
         assert!(is_unchanged(&root, b"a", &file, &stamp));
         fs::write(dir.path().join("b"), "two").unwrap();
         fs::rename(dir.path().join("b"), dir.path().join("a")).unwrap();

@@ -72,7 +72,7 @@ pub fn recover(root: &Arc<Root>, ledger_dir: &Path, linger: Duration) -> io::Res
         .filter_map(|(name, sent, stamp)| {
             let (original, root) = (original(&name, &sent).into(), Arc::downgrade(root));
             let sent_name = String::from_utf8(name).ok()?;
-            Some(Leaving { name: original, sent_name, stamp, due, lingers: true, tries: 0, root })
+            Some(Leaving { name: original, sent_name, stamp, sidecar: None, due, lingers: true, tries: 0, root })
         })
         .collect();
     removed += lingering.len();

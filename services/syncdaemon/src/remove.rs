@@ -121,13 +121,20 @@ impl Remover {
                 let mut gone = 0;
                 for removal in removals {
                     gone += u64::from(match removal {
-                        Removal::Sent(name, stamp, hash) => match self.move_one(&root, &parent, name, stamp, hash) {
-                            Ok(leaving) => {
-                                leaving.into_iter().for_each(|leaving| exit.push(leaving));
-                                true
+                        Removal::Sent(name, stamp, hash, sidecar) => {
+                            match self.move_one(&root, &parent, name, stamp, hash) {
+                                Ok(leaving) => {
+                                    if let Some(leaving) = leaving {
+                                        if let Some(sidecar) = sidecar {
+                                            self.queue.departs(sidecar);
+                                        }
+                                        exit.push(Leaving { sidecar: sidecar.clone(), ..leaving });
+                                    }
+                                    true
+                                }
+                                Err(()) => false,
                             }
-                            Err(()) => false,
-                        },
+                        }
                         Removal::Never(candidate, why) => self.quarantine(&root, candidate, why),
                     });
                 }
@@ -157,6 +164,7 @@ impl Remover {
                 return Err(());
             }
             Here::Other => {
+                self.queue.is_not_stuck(sent);
                 info!(file = names::encode(name), "a file was changed after it was sent; what it is now is sent too");
                 self.look_again(name, Duration::from_millis(1));
                 return Err(());
@@ -178,7 +186,8 @@ impl Remover {
                 self.queue.leaving.fetch_add(1, Relaxed);
                 let due = Instant::now() + if lingers { self.linger } else { LOOK_AFTER };
                 let root = Arc::downgrade(root);
-                Ok(Some(Leaving { name: name.into(), sent_name, stamp: now, due, lingers, tries: 0, root }))
+                let name = name.into();
+                Ok(Some(Leaving { name, sent_name, stamp: now, sidecar: None, due, lingers, tries: 0, root }))
             }
             _ => {
                 self.give_back(root, &sent_name, name);
@@ -193,17 +202,19 @@ impl Remover {
         let mut unlinked: Option<Arc<Root>> = None;
         let due: Vec<_> = std::iter::from_fn(|| exit.take(now)).take(AT_ONCE).collect();
         for leaving in due {
-            // Gone with its directory, or left to the one that is opened next.
-            let Some(root) = leaving.root.upgrade() else {
-                self.queue.leaving.fetch_sub(1, Relaxed);
-                continue;
-            };
-            if let Some(leaving) = self.unlink(&root, leaving) {
-                exit.push(leaving);
-                continue;
+            let (root, sidecar) = (leaving.root.upgrade(), leaving.sidecar.clone());
+            // Without a root it is gone with its directory, or left to the one that is opened next.
+            if let Some(root) = root {
+                if let Some(leaving) = self.unlink(&root, leaving) {
+                    exit.push(leaving);
+                    continue;
+                }
+                unlinked = Some(root);
             }
             self.queue.leaving.fetch_sub(1, Relaxed);
-            unlinked = Some(root);
+            if let Some(sidecar) = sidecar {
+                self.queue.departed(&sidecar);
+            }
         }
         if let Some(root) = unlinked {
             sync(root.sent());
@@ -242,6 +253,9 @@ impl Remover {
             });
         }
         reached(Step::Unlinked);
+        if let Some(sidecar) = &leaving.sidecar {
+            unlink_sidecar(root, &leaving.name, sidecar);
+        }
         None
     }
 
@@ -326,6 +340,19 @@ fn look(root: &Root, parent: &Parent<'_>, last: &[u8], sent: &Stamp, hash: &[u8;
             if is_same && rests { Here::Same { stamp, lingers } } else { Here::Other }
         }
         _ => Here::Other,
+    }
+}
+
+/// What was told of a file goes with it. One that was written anew since stays, and is sent as a file of its own
+/// in time; so is one that a crash leaves here.
+fn unlink_sidecar(root: &Root, name: &[u8], as_read: &Stamp) {
+    let (dir, last) = names::split(name);
+    let sidecar = names::sidecar_of(last);
+    if let Ok(parent) = root.parent(dir)
+        && dir::look_in(&parent, sidecar.as_slice()).is_ok_and(|(_, now)| now == *as_read)
+        && let Err(error) = unlinkat(&parent, sidecar.as_slice(), AtFlags::empty())
+    {
+        warn!(%error, file = names::encode(name), "a sidecar cannot be removed");
     }
 }
 

@@ -6,14 +6,17 @@
 use crate::{
     dir::{self, Kind, Parent, Root},
     names,
+    progress::LeftAlone,
     queue::{Queue, Scan},
     settle::{Found, Settled, settled},
+    walk::{Visit, walk},
     watch::Watches,
     window::Candidate,
 };
 use std::{
+    ffi::CStr,
     ops::ControlFlow,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 use tracing::{debug, warn};
@@ -22,46 +25,39 @@ use tracing::{debug, warn};
 const CENSUS_EVERY: Duration = Duration::from_secs(2);
 /// A count may take this share of the time: a large tree is counted less often.
 const CENSUS_SHARE: u32 = 20;
+/// A sidecar whose file does not come is a file like any other after this.
+const ALONE: Duration = Duration::from_secs(3600);
+/// Empty directories that are removed after one scan.
+const EMPTY_AT_ONCE: usize = 1000;
 
 /// Now, in nanoseconds since 1970.
 pub fn now_ns() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
-/// Reads directories as long as the queue is not stopped.
-pub fn run(queue: &Arc<Queue>, watches: &Watches, settle: Duration, every: Duration) {
+/// Reads directories as long as the queue is not stopped. Directories that are empty for so long are removed.
+pub fn run(queue: &Arc<Queue>, watches: &Watches, settle: Duration, every: Duration, empty_after: Duration) {
     let mut due = Instant::now();
     loop {
         let wanted = queue.next_scan(due);
         if wanted == Scan::Stop {
             return;
         }
-        if wanted == Scan::Full {
-            due = Instant::now() + every;
+        let (began, is_full) = (Instant::now(), wanted == Scan::Full);
+        if is_full {
+            due = began + every;
         }
-        let (began, mut read_all) = (Instant::now(), wanted == Scan::Full);
         let Some(root) = queue.root() else { continue };
         let dirs = match wanted {
             Scan::Below(dirs) => dirs,
             _ => vec![Box::default()],
         };
+        let empty_since = (is_full && !empty_after.is_zero())
+            .then(|| now_ns().saturating_sub(i64::try_from(empty_after.as_nanos()).unwrap_or(i64::MAX)));
+        let mut finder = Finder { queue, watches, root: &root, settle, empty_since, unwatched: 0, empty: Vec::new() };
+        let mut read_all = is_full;
         for name in dirs {
-            let walked = root.walk(
-                &name,
-                |dir| watches.watch(&root.path_of(dir)),
-                |parent, dir, part| {
-                    let name = dir::join(dir, part.to_bytes());
-                    match look(queue, parent, part, name, Found::Seen, settle) {
-                        Look::Take(candidate) if !queue.offer(&candidate, &root) => ControlFlow::Break(()),
-                        Look::Wait(candidate, time) => {
-                            queue.look_again(candidate, time);
-                            ControlFlow::Continue(())
-                        }
-                        _ => ControlFlow::Continue(()),
-                    }
-                },
-            );
-            match walked {
+            match walk(&root, &name, &mut finder) {
                 Ok(walked) => {
                     debug!(below = names::encode(&name), ?walked, "scanned");
                     read_all &= walked.unread == 0 && !walked.broken_off;
@@ -72,10 +68,71 @@ pub fn run(queue: &Arc<Queue>, watches: &Watches, settle: Duration, every: Durat
                 }
             }
         }
+        finder.end(is_full);
         if read_all {
             queue.scanned_all(began);
         }
         queue.open();
+    }
+}
+
+/// Offers files to the queue.
+struct Finder<'a> {
+    queue: &'a Queue,
+    watches: &'a Watches,
+    root: &'a Arc<Root>,
+    settle: Duration,
+    /// Empty directories that were not changed since are removed; nanoseconds since 1970.
+    empty_since: Option<i64>,
+    unwatched: u64,
+    empty: Vec<Box<[u8]>>,
+}
+
+impl Finder<'_> {
+    fn end(self, is_full: bool) {
+        for name in self.empty {
+            // Whoever puts something in now keeps it: the system removes no directory that is not empty.
+            if self.root.remove_dir(&name).is_ok() {
+                debug!(dir = names::encode(&name), "an empty directory is removed");
+            }
+        }
+        if is_full {
+            self.queue.unwatched.store(self.unwatched, SeqCst);
+            if self.unwatched == 0 {
+                self.watches.all_are_watched();
+            }
+        } else {
+            self.queue.unwatched.fetch_add(self.unwatched, SeqCst);
+        }
+    }
+}
+
+impl Visit for Finder<'_> {
+    fn enter(&mut self, dir: &[u8]) {
+        self.unwatched += u64::from(!self.watches.watch(&self.root.path_of(dir)));
+    }
+
+    fn file(&mut self, parent: &Parent<'_>, dir: &[u8], part: &CStr) -> ControlFlow<()> {
+        let name = dir::join(dir, part.to_bytes());
+        match look(self.queue, parent, part.to_bytes(), name, Found::Seen, self.settle) {
+            Look::Take(candidate) if !self.queue.offer(&candidate, self.root) => ControlFlow::Break(()),
+            Look::Wait(candidate, time) => {
+                self.queue.look_again(candidate, time);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn read(&mut self, parent: &Parent<'_>, dir: &[u8], entries: u64) {
+        let Some(since) = self.empty_since else { return };
+        let is_kept = dir.is_empty() || dir == names::PRIORITY_DIR.as_bytes() || entries > 0;
+        if !is_kept
+            && self.empty.len() < EMPTY_AT_ONCE
+            && dir::look_in(parent, ".").is_ok_and(|(_, stamp)| stamp.ctime_ns.max(stamp.mtime_ns) <= since)
+        {
+            self.empty.push(dir.into());
+        }
     }
 }
 
@@ -92,20 +149,25 @@ pub enum Look {
 }
 
 /// Looks at a name in a directory.
-pub fn look(
-    queue: &Queue,
-    parent: &Parent<'_>,
-    part: impl rustix::path::Arg,
-    name: Box<[u8]>,
-    found: Found,
-    settle: Duration,
-) -> Look {
+pub fn look(queue: &Queue, parent: &Parent<'_>, part: &[u8], name: Box<[u8]>, found: Found, settle: Duration) -> Look {
     match dir::look_in(parent, part) {
         Ok((Kind::Directory, _)) => Look::Directory,
         Ok((Kind::File, stamp)) => {
             let candidate = Candidate::new(name, stamp.mtime_ns, found);
             if queue.is_done_with(&candidate, &stamp) {
                 return Look::Nothing;
+            }
+            if let Some(file) = names::file_of(part) {
+                match dir::look_in(parent, file) {
+                    // It goes with its file.
+                    Ok((Kind::File, _)) => return Look::Nothing,
+                    _ if queue.is_departing(&stamp) => return Look::Nothing,
+                    _ => {
+                        if let Settled::In(time) = settled(Found::Seen, stamp.ctime_ns, now_ns(), ALONE) {
+                            return Look::Wait(candidate, time);
+                        }
+                    }
+                }
             }
             // What could not be remembered as sent is not sent.
             if queue.is_full_of_stuck() && !Root::lets_remove(parent) {
@@ -134,16 +196,35 @@ pub fn count(queue: &Arc<Queue>) {
 }
 
 fn count_once(queue: &Queue, root: &Root) {
-    let (mut files, removed) = (0, queue.census_begins());
-    let walked = root.walk(
-        b"",
-        |_| {},
-        |_, _, _| {
-            files += 1;
-            if queue.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        },
-    );
-    if walked.is_ok_and(|walked| !walked.broken_off) {
-        queue.census_ends(files, removed);
+    let removed = queue.census_begins();
+    let mut count = Count { queue, files: 0, left: LeftAlone::default() };
+    let walked = walk(root, b"", &mut count);
+    if !walked.is_ok_and(|walked| !walked.broken_off) {
+        return;
+    }
+    queue.census_ends(count.files, removed);
+    let mut quarantined = Count { queue, files: 0, left: LeftAlone::default() };
+    let _ = walk(root, names::QUARANTINE_DIR.as_bytes(), &mut quarantined);
+    queue.set_left_alone(LeftAlone { quarantined: quarantined.files + quarantined.left.files, ..count.left });
+}
+
+struct Count<'a> {
+    queue: &'a Queue,
+    files: u64,
+    left: LeftAlone,
+}
+
+impl Visit for Count<'_> {
+    fn file(&mut self, _: &Parent<'_>, _: &[u8], _: &CStr) -> ControlFlow<()> {
+        self.files += 1;
+        if self.queue.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn left_alone(&mut self, parent: &Parent<'_>, part: &CStr) {
+        self.left.files += 1;
+        if let Ok((_, stamp)) = dir::look_in(parent, part) {
+            let age = now_ns().saturating_sub(stamp.ctime_ns).max(0) as f64 / 1e9;
+            self.left.oldest_age_s = self.left.oldest_age_s.max(age);
+        }
     }
 }

@@ -203,7 +203,8 @@ impl Sender {
                 return;
             }
             let Some(whole) = state.ready.pop_front() else { return };
-            let label = Label { name: whole.candidate.name.clone(), stamp: whole.stamp, sha256: whole.sha256.clone() };
+            let (name, told) = (whole.candidate.name.clone(), whole.told.clone());
+            let label = Label { name, stamp: whole.stamp, sha256: whole.sha256.clone(), told };
             if let Err(wait) = self.hub.take_bandwidth(self.hub.cost(&label, bytes)) {
                 state.not_before = Some(Instant::now() + wait);
                 state.ready.push_front(whole);
@@ -416,7 +417,8 @@ pub fn delivered(hub: &Hub, label: Label, candidate: Candidate, place: Place) ->
         stream: place.stream,
         seq: place.seq,
         domain: place.domain,
-        duplicate: place.duplicate,
+        news: place.news,
+        told: label.told,
         attempts: candidate.attempts + 1,
     }
 }

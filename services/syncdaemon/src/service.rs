@@ -5,10 +5,12 @@
 //! site; it shows in the body of /readyz and holds nothing up there.
 
 use crate::{
+    apart,
     commit::{self, Desk, Work},
     config::{self, Config},
-    deliver::{Hub, jetstream},
+    deliver::Hub,
     dir::Root,
+    ensure::Ensurer,
     error::Error,
     large::Large,
     ledger::{Entry, Event, writer},
@@ -22,10 +24,7 @@ use crate::{
     steps, watch,
 };
 use agentforge_config::{Common, Reader, Setting};
-use agentforge_jetstream::{
-    HubConfig, HubLink, Nats, NatsConfig, Support,
-    topology::{EvidenceConfig, ensure_evidence},
-};
+use agentforge_jetstream::{HubConfig, HubLink, Nats, NatsConfig, Support, topology::EvidenceConfig};
 use agentforge_metrics::Metric;
 use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
 use async_trait::async_trait;
@@ -37,17 +36,13 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch as told},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// Between two looks at gauges, and at whether the replay directory is still there.
 const TICK: Duration = Duration::from_millis(500);
-/// Between two tries to make stream and bucket.
-const ENSURE_EVERY: Duration = Duration::from_secs(2);
-/// The same when they are there and cannot be made as they should be.
-const ENSURE_UNFIT: Duration = Duration::from_secs(60);
 /// What is kept of the grace for writing the ledger and removing what was acknowledged.
 const LAST_LINES: Duration = Duration::from_secs(3);
 /// For emptying the connection, however late it is.
@@ -108,12 +103,17 @@ impl Service for Syncdaemon {
         let (writer, torn_bytes) = writer::Writer::open(&config.ledger_dir).map_err(ledger_failed)?;
         let queue_failed = |source| Error::QueueDir { path: config.queue_dir.clone(), source };
         let root = Arc::new(Root::open(&config.queue_dir, true).map_err(queue_failed)?);
+        // Both are there now, and may have been made through a link that was not there before.
+        if let Some(problem) = apart::problem(&config.queue_dir, &config.ledger_dir) {
+            return Err(Error::NotApart(problem).into());
+        }
         let nats = Nats::connect(&config.nats, &format!("syncdaemon {}", config.site)).await?;
         let progress = Arc::new(Progress::new(
             &config.site,
             runtime.readiness().gate("delivery", false),
             runtime.readiness().gate("removal", false),
         ));
+        progress.ledger_ends_with(writer.end());
         let parts = Parts { nats, queue: Arc::default(), progress };
         let endpoints = Endpoints { http, grpc: None, metrics };
         Ok(Self { config, runtime, parts, writer, torn_bytes, root, listener, endpoints })
@@ -192,9 +192,9 @@ async fn begin_ledger(
 /// The threads that find files.
 fn find_files(config: &Config, runtime: &Runtime, parts: &Parts) -> Result<(), Error> {
     let (watches, hints) = watch::start(&parts.queue);
-    let (settle, every) = (config.settle, config.rescan);
+    let (settle, every, empty_after) = (config.settle, config.rescan, config.empty_dirs_after);
     let queue = parts.queue.clone();
-    thread(runtime, "scanner", move || scan::run(&queue, &watches, settle, every))?;
+    thread(runtime, "scanner", move || scan::run(&queue, &watches, settle, every, empty_after))?;
     thread(runtime, "hints", move || watch::run(&hints, settle))?;
     let queue = parts.queue.clone();
     thread(runtime, "census", move || scan::count(&queue))?;
@@ -217,8 +217,13 @@ fn spawn_watchers(
     let (link_parts, up) = (parts.clone(), link.up());
     supervisor.spawn("link", OnEnd::Stop, tell_link(link_parts, desk.clone(), up, gate, stop.clone()));
     let (tells, bucket) = told::channel(false);
-    let ensurer =
-        Ensurer { config: config.clone(), nats: parts.nats.clone(), gate: readiness.gate("stream", false), tells };
+    let ensurer = Ensurer {
+        config: config.clone(),
+        nats: parts.nats.clone(),
+        gate: readiness.gate("stream", false),
+        progress: parts.progress.clone(),
+        tells,
+    };
     supervisor.spawn("evidence-stream", OnEnd::Stop, ensurer.run(link.up(), stop));
     bucket
 }
@@ -363,60 +368,6 @@ async fn tell_link(
             changed = up.changed() => changed?,
             () = stop.cancelled() => return Ok(()),
         }
-    }
-}
-
-/// Makes sure of stream and bucket whenever the hub comes within reach.
-struct Ensurer {
-    config: Config,
-    nats: Nats,
-    gate: Gate,
-    /// Set when there is nothing more to be done about them.
-    tells: told::Sender<bool>,
-}
-
-impl Ensurer {
-    async fn run(self, mut up: told::Receiver<bool>, stop: CancellationToken) -> Result<(), anyhow::Error> {
-        loop {
-            tokio::select! {
-                seen = up.wait_for(|up| *up) => { seen?; }
-                () = stop.cancelled() => return Ok(()),
-            }
-            let again = self.ensure().await;
-            let wait = async {
-                match again {
-                    Some(time) => sleep(time).await,
-                    // After a cut somebody may have changed the hub.
-                    None => drop(up.wait_for(|up| !*up).await),
-                }
-            };
-            tokio::select! {
-                () = wait => {}
-                () = stop.cancelled() => return Ok(()),
-            }
-        }
-    }
-
-    /// When to try again; `None` when all is as it should be.
-    async fn ensure(&self) -> Option<Duration> {
-        let js = jetstream(&self.nats, self.config.domain());
-        let keep_limits = self.config.domain.is_some();
-        let error = match ensure_evidence(&js, &self.config.evidence, keep_limits).await {
-            Ok(_) => {
-                self.gate.set(true, "as planned");
-                self.tells.send_replace(true);
-                return None;
-            }
-            Err(error) => error,
-        };
-        warn!(error = &error as &dyn std::error::Error, "stream and bucket of evidence are not as they should be");
-        self.gate.set(false, error.to_string());
-        if error.is_retryable() {
-            return Some(ENSURE_EVERY);
-        }
-        // They are there, and a person has to decide about them; the hub says itself what it takes.
-        self.tells.send_replace(true);
-        Some(ENSURE_UNFIT)
     }
 }
 

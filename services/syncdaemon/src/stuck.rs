@@ -35,8 +35,8 @@ pub enum Known {
     No,
     /// It is not yet time to try again.
     Wait,
-    /// Its removal is to be tried again.
-    Try(Done),
+    /// Its removal is to be tried again, if it is still as it was then.
+    Try(Done, Stamp),
 }
 
 #[derive(Debug)]
@@ -87,20 +87,22 @@ impl Stuck {
         is_first
     }
 
-    /// What is known of a file. One that has changed is forgotten.
+    /// What is known of a file. One that has changed is forgotten; of one that was sent, new rights or attributes
+    /// are a reason to try again, and the content tells whether it has changed.
     pub fn look(&mut self, stamp: &Stamp, now: Instant) -> Known {
         let Some(entry) = self.by_file.get_mut(&key(stamp)) else { return Known::No };
-        if entry.stamp != *stamp {
+        let is_same = entry.stamp == *stamp;
+        if !is_same && !(stamp.is_still(&entry.stamp) && entry.done != Done::Never) {
             self.forget(stamp);
             return Known::No;
         }
         entry.met = now;
-        if entry.next > now {
+        if is_same && entry.next > now {
             return Known::Wait;
         }
         // Whoever asked tries now; should that come to nothing, the next scan after the pause does.
         entry.next = now + PAUSE_MAX;
-        Known::Try(entry.done)
+        Known::Try(entry.done, entry.stamp)
     }
 
     /// A file is gone. Says whether it was the last one.
@@ -167,7 +169,11 @@ mod tests {
             add(&mut stuck, 1, now);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600, 600]);
-        assert_eq!(stuck.look(&stamp(1, 2), now), Known::No, "it was changed");
+        let sent = Done::Sent([0; 32]);
+        assert_eq!(stuck.look(&stamp(1, 2), now), Known::Try(sent, stamp(1, 1)), "new rights, perhaps");
+        stuck.add(b"f3", stamp(3, 1), Done::Never, "no".to_owned(), now);
+        assert_eq!(stuck.look(&stamp(3, 2), now), Known::No, "perhaps it can be read now");
+        assert_eq!(stuck.look(&Stamp { size: 8, ..stamp(1, 2) }, now), Known::No, "it was changed");
         assert_eq!(stuck.look(&stamp(1, 1), now), Known::No, "and is another one since");
         assert!(stuck.forget(&stamp(2, 1)) && stuck.is_empty());
     }

@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::Ordering,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     time::{Duration, Instant},
@@ -43,6 +43,8 @@ const KINDS: EventKindMask = EventKindMask::CREATE.union(EventKindMask::MODIFY_N
 /// The watches on directories.
 pub struct Watches {
     watcher: Mutex<Option<INotifyWatcher>>,
+    /// That one is not watched was told.
+    told: AtomicBool,
 }
 
 /// The hints, to be looked at by [`run`].
@@ -109,7 +111,7 @@ pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
     let config = Config::default().with_follow_symlinks(false).with_event_kinds(KINDS);
     let watcher = INotifyWatcher::new(handler, config);
     let watcher = watcher.map_err(|error| warn!(%error, "no inotify: files are found by scans alone")).ok();
-    (Watches { watcher: Mutex::new(watcher) }, Hints { from, queue: queue.clone() })
+    (Watches { watcher: Mutex::new(watcher), told: AtomicBool::new(false) }, Hints { from, queue: queue.clone() })
 }
 
 /// What an event says about a file; `None` for events that bring none.
@@ -123,13 +125,24 @@ fn caused_by(kind: EventKind) -> Option<Cause> {
 }
 
 impl Watches {
-    /// Watches a directory; harmless when it is watched already.
-    pub fn watch(&self, dir: &Path) {
-        if let Some(watcher) = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
-            && let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive)
-        {
-            debug!(%error, dir = %dir.display(), "a directory is not watched, scans find its files");
+    /// Watches a directory; harmless when it is watched already. Says whether it is watched now.
+    pub fn watch(&self, dir: &Path) -> bool {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watcher) = watcher.as_mut() else { return false };
+        let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive) else { return true };
+        debug!(%error, dir = %dir.display(), "a directory is not watched, scans find its files");
+        // One that was removed since is no loss.
+        let is_told = !dir.exists() || self.told.swap(true, Ordering::SeqCst);
+        if !is_told {
+            let dir = dir.display();
+            warn!(%error, %dir, "directories are not watched; their files are found by scans alone, see SYNC_RESCAN and fs.inotify.max_user_watches");
         }
+        !dir.exists()
+    }
+
+    /// Every directory is watched: the next that is not is told again.
+    pub fn all_are_watched(&self) {
+        self.told.store(false, Ordering::SeqCst);
     }
 }
 
@@ -175,8 +188,13 @@ fn look_at(hints: &Hints, later: &mut Waiting, path: &Path, cause: Cause, settle
     match look(&hints.queue, &parent, last, name.clone(), cause.found(), settle) {
         Look::Take(candidate) => hints.queue.hint(candidate),
         Look::Wait(candidate, time) => hold(hints, later, candidate, Instant::now() + time),
-        Look::Directory if names::is_entered(&name) => hints.queue.want_scan_below(&name),
-        Look::Directory | Look::Nothing => {}
+        Look::Directory => {
+            hints.queue.writing().closed(&name);
+            if names::is_entered(&name) {
+                hints.queue.want_scan_below(&name);
+            }
+        }
+        Look::Nothing => {}
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     chain::Fault,
     entry::{Entry, Event},
+    files,
 };
 use serde::Serialize;
 use std::{
@@ -60,7 +61,8 @@ pub struct Claim {
 impl Account {
     /// Takes the next line. `subject` is where messages were published, where it was not the site's own.
     pub fn take(&mut self, path: &Path, number: u64, line: Result<Entry, Fault>, subject: Option<&str>) {
-        if self.last_file.as_deref() != Some(path) {
+        let begins = self.last_file.as_deref() != Some(path);
+        if begins {
             self.files += 1;
             self.last_file = Some(path.to_owned());
         }
@@ -68,7 +70,10 @@ impl Account {
         match line {
             Ok(entry) => {
                 *self.events.entry(entry.event).or_default() += 1;
-                if entry.event.is_delivery()
+                if let Some(problem) = misplaced(path, begins, &entry) {
+                    self.fault(path, number, problem);
+                }
+                if entry.is_delivery()
                     && let Err(problem) = self.claim(entry, subject)
                 {
                     self.fault(path, number, problem);
@@ -113,6 +118,11 @@ impl Account {
         self.contents.len()
     }
 
+    /// Whether a line tells of the content that has this subject.
+    pub fn claims_content_of(&self, subject: &str) -> bool {
+        self.contents.contains_key(subject)
+    }
+
     /// What was delivered, by subject.
     pub fn claims(&self) -> impl Iterator<Item = &Claim> {
         self.contents.values()
@@ -134,6 +144,15 @@ impl Account {
     }
 }
 
+/// Whether a line does not belong into its file. The first line is of the file's day; a later one may be of an
+/// earlier day, where the clock was set back, and never of a later one.
+fn misplaced(path: &Path, begins: bool, entry: &Entry) -> Option<String> {
+    let (file, own) = (path.file_name()?.to_str()?, files::name_of(entry.ts));
+    let fits = if begins { own == file } else { own.as_str() <= file };
+    (!fits)
+        .then(|| format!("is of {}, which has its lines in {own}: the file was renamed, or the line moved", entry.ts))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_is_claimed_is_held_against_what_is_there() {
-        let (path, mut account) = (Path::new("/l/sync_20261121.jsonl"), Account::default());
+        let (path, mut account) = (Path::new("/l/sync_19700101.jsonl"), Account::default());
         let lines = [
             Entry::note(Event::Startup, ""),
             delivery(Event::Replayed, "aa", 1),
@@ -181,9 +200,33 @@ mod tests {
     }
 
     #[test]
+    fn lines_stand_in_the_file_of_their_day() {
+        let line = |ts: &str| Entry { ts: ts.parse().unwrap(), ..Entry::note(Event::Error, "") };
+        let (today, before, after) = ("2026-11-30T12:00:00Z", "2026-11-29T12:00:00Z", "2026-12-01T00:00:00Z");
+        for (file, lines, faults) in [
+            ("sync_20261130.jsonl", vec![today, before, today], 0),
+            ("sync_20261130.jsonl", vec![before, today], 1),
+            ("sync_20261130.jsonl", vec![today, after], 1),
+            ("sync_20991231.jsonl", vec![today, today], 1),
+            ("sync_20260101.jsonl", vec![today, today], 2),
+        ] {
+            let mut account = Account::default();
+            for (n, ts) in lines.iter().enumerate() {
+                account.take(Path::new(file), n as u64 + 1, Ok(line(ts)), None);
+            }
+            assert_eq!(account.fault_count, faults, "{file} {lines:?}");
+        }
+    }
+
+    #[test]
     fn another_subject_may_have_been_configured() {
         let mut account = Account::default();
-        account.take(Path::new("x"), 1, Ok(delivery(Event::Replayed, "aa", 1)), Some("edge.evidence.north.pier"));
+        account.take(
+            Path::new("sync_19700101.jsonl"),
+            1,
+            Ok(delivery(Event::Replayed, "aa", 1)),
+            Some("edge.evidence.north.pier"),
+        );
         assert_eq!(account.claims().next().unwrap().subject, "edge.evidence.north.pier.aa");
     }
 }

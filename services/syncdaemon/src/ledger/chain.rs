@@ -47,9 +47,16 @@ pub struct Chain {
     before: Option<[u8; 32]>,
     /// The first line names a line before it that is not here.
     pub starts_late: bool,
+    /// The first line says that it is the first of its file.
+    pub starts_a_file: bool,
 }
 
 impl Chain {
+    /// The hash of the line that was taken last.
+    pub const fn last(&self) -> Option<[u8; 32]> {
+        self.before
+    }
+
     /// Takes the next line, without its end. After a fault the chain goes on from this line.
     ///
     /// # Errors
@@ -58,7 +65,10 @@ impl Chain {
         let before = self.before.replace(hash(line));
         let entry: Entry = serde_json::from_slice(line).map_err(|e| Fault::Unreadable(e.to_string()))?;
         match before {
-            None => self.starts_late = entry.prev != hex::encode(GENESIS),
+            None => {
+                self.starts_late = entry.prev != hex::encode(GENESIS);
+                self.starts_a_file = entry.after.is_some();
+            }
             Some(before) if entry.prev != hex::encode(before) => {
                 return Err(Fault::Broken { expected: hex::encode(before), found: entry.prev });
             }

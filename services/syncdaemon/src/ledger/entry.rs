@@ -21,16 +21,12 @@ pub enum Event {
     Quarantined,
     /// Something went wrong that did not pass by itself.
     Error,
-    /// What a crash or a power loss left was put right.
+    /// What a crash or a power loss left was put right. With a file: the stream has it because this daemon sent it
+    /// before it was stopped.
     Recovered,
 }
 
 impl Event {
-    /// Whether a file's bytes are in the stream by this line.
-    pub const fn is_delivery(self) -> bool {
-        matches!(self, Self::Replayed | Self::Duplicate)
-    }
-
     /// The word in the line.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -77,6 +73,9 @@ pub struct Entry {
     /// How often it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
+    /// In the first line of a file of the ledger: the file that has the line before, empty at the very beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     /// Why, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -98,8 +97,18 @@ impl Entry {
             seq: None,
             domain: None,
             attempts: None,
+            after: None,
             detail: Some(detail.into()),
             prev: String::new(),
+        }
+    }
+
+    /// Whether a file's bytes are in the stream by this line.
+    pub const fn is_delivery(&self) -> bool {
+        match self.event {
+            Event::Replayed | Event::Duplicate => true,
+            Event::Recovered => self.seq.is_some(),
+            _ => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The ledger's files: one a day, UTC, in the order of their names.
 
 use super::{
-    chain::{Chain, Fault},
+    chain::{Chain, Fault, GENESIS},
     entry::Entry,
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -50,6 +50,17 @@ pub fn read<E: From<io::Error>>(
     dir: &Path,
     mut line: impl FnMut(&Path, u64, Result<Entry, Fault>) -> Result<(), E>,
 ) -> Result<Chain, E> {
+    read_lines(dir, |path, number, _, read| line(path, number, read))
+}
+
+/// As [`read`]; `line` is told of the hash of each line, too.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_lines<E: From<io::Error>>(
+    dir: &Path,
+    mut line: impl FnMut(&Path, u64, [u8; 32], Result<Entry, Fault>) -> Result<(), E>,
+) -> Result<Chain, E> {
     let mut chain = Chain::default();
     for path in list(dir)? {
         let mut reader = BufReader::new(File::open(&path)?);
@@ -64,7 +75,7 @@ pub fn read<E: From<io::Error>>(
                 Some(whole) => chain.next(whole),
                 None => Err(Fault::Unreadable("it has no end".to_owned())),
             };
-            line(&path, number, read)?;
+            line(&path, number, chain.last().unwrap_or(GENESIS), read)?;
         }
     }
     Ok(chain)

@@ -31,6 +31,8 @@ pub struct Writer {
     _lock: File,
     file: File,
     name: String,
+    /// The file that has the line before, when this one has none.
+    after: String,
     /// Where the last good line ends.
     len: u64,
     prev: [u8; 32],
@@ -50,17 +52,20 @@ impl Writer {
             .map_err(|_| io::Error::other("another process writes this ledger"))?;
         let mut torn = 0;
         let mut prev = GENESIS;
+        let (mut name, mut after) = (files::name_of(Timestamp::now()), String::new());
         for path in files::list(dir)?.into_iter().rev() {
             let (cut, last) = put_right(&path)?;
             torn += cut;
             if let Some(last) = last {
                 prev = last;
+                after = name_in(&path);
+                // A clock that was set back does not put new lines before old ones.
+                name = name.max(after.clone());
                 break;
             }
         }
-        let name = files::name_of(Timestamp::now());
         let (file, len) = open_file(dir, &name)?;
-        Ok((Self { dir: dir.to_owned(), _lock: lock, file, name, len, prev, buffer: Vec::new() }, torn))
+        Ok((Self { dir: dir.to_owned(), _lock: lock, file, name, after, len, prev, buffer: Vec::new() }, torn))
     }
 
     /// Writes entries as one batch and syncs it. What is longer than a batch may be is written as several.
@@ -69,16 +74,17 @@ impl Writer {
     /// The system's: no room, a broken disk. The file is as it was, and the same call may be tried again;
     /// of several batches the first may have been written, and then stands twice, which is harmless.
     pub fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
-        self.follow_the_day()?;
         let mut entries = entries.iter().peekable();
         while entries.peek().is_some() {
             self.buffer.clear();
             let (mut prev, now, mut delivers) = (self.prev, Timestamp::now(), false);
+            self.follow_the_day(now)?;
             while self.buffer.len() < BATCH_MAX_BYTES
                 && let Some(entry) = entries.next()
             {
-                delivers |= entry.event.is_delivery();
-                prev = chain::write_line(&mut self.buffer, Entry { ts: now, ..entry.clone() }, &prev);
+                delivers |= entry.is_delivery();
+                let after = (self.len == 0 && self.buffer.is_empty()).then(|| self.after.clone());
+                prev = chain::write_line(&mut self.buffer, Entry { ts: now, after, ..entry.clone() }, &prev);
             }
             if let Err(e) = self.write(delivers) {
                 self.take_back();
@@ -87,6 +93,11 @@ impl Writer {
             self.prev = prev;
         }
         Ok(())
+    }
+
+    /// The hash of the newest line that is synced.
+    pub const fn end(&self) -> [u8; 32] {
+        self.prev
     }
 
     fn write(&mut self, delivers: bool) -> io::Result<()> {
@@ -111,11 +122,14 @@ impl Writer {
     }
 
     /// A new day has a new file, and so has a file that somebody took away.
-    fn follow_the_day(&mut self) -> io::Result<()> {
-        let name = files::name_of(Timestamp::now());
+    fn follow_the_day(&mut self, now: Timestamp) -> io::Result<()> {
+        let name = files::name_of(now);
         let here = self.file.metadata()?;
-        if name != self.name || here.nlink() == 0 {
+        if name > self.name || here.nlink() == 0 {
             let (file, len) = open_file(&self.dir, &name)?;
+            if self.len > 0 {
+                self.after.clone_from(&self.name);
+            }
             (self.file, self.len, self.name) = (file, len, name);
         } else if here.len() != self.len && here.is_file() {
             // A batch that could not be taken back, or somebody's edit: nothing of ours stands on it.
@@ -124,6 +138,10 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn name_in(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn open_file(dir: &Path, name: &str) -> io::Result<(File, u64)> {

@@ -28,7 +28,7 @@ async fn a_kill_at_any_step_loses_nothing_and_leaves_one_copy() {
         let daemon = site.daemon(&hub.url(), &[]).await;
         site.until_drained().await;
         assert_eq!(hub.stream().count().await, before + 1, "{step:?}");
-        let delivered: Vec<_> = site.lines().into_iter().filter(|e| e.event.is_delivery()).collect();
+        let delivered: Vec<_> = site.lines().into_iter().filter(|e| e.is_delivery()).collect();
         assert!((1..=2).contains(&delivered.len()), "{step:?}: {delivered:?}");
         let hash = crate::site::sha256(&content);
         assert!(delivered.iter().all(|e| e.sha256.as_deref() == Some(&*hash)), "{step:?}");

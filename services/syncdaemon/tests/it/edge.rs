@@ -147,7 +147,7 @@ async fn a_flapping_link_and_a_restarting_hub_deliver_every_file_once() {
     })
     .await;
     assert!(status.link_up && status.held.is_none(), "{status:?}");
-    let delivered: Vec<_> = site.lines().into_iter().filter(|line| line.event.is_delivery()).collect();
+    let delivered: Vec<_> = site.lines().into_iter().filter(|line| line.is_delivery()).collect();
     let accounted: BTreeSet<_> = delivered.iter().filter_map(|line| line.file.clone()).collect();
     assert_eq!(accounted.len(), files, "the ledger accounts for every file");
     let hub = client(&edge.hub.url()).await;

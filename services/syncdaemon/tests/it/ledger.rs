@@ -64,7 +64,7 @@ async fn a_full_disk_of_the_ledger_keeps_every_file_and_passes() {
     eventually(SOON, "the daemon is ready", || async { daemon.ready().await.0 == 200 }).await;
     // The chain is checked by reading it: no half line is left.
     let lines = site.lines();
-    assert_eq!(lines.iter().filter(|line| line.event.is_delivery()).count(), 21);
+    assert_eq!(lines.iter().filter(|line| line.is_delivery()).count(), 21);
     assert_eq!(hub.stream().count().await, 21);
     daemon.stop().await;
 }

@@ -6,6 +6,7 @@ use agentforge_syncdaemon::ledger::Event;
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown},
+    process::Command,
     time::Duration,
 };
 use tokio::time::sleep;
@@ -58,6 +59,29 @@ async fn a_delivered_file_that_cannot_be_removed_is_told_and_not_sent_again() {
     assert!(site.queue().join("quarantine/roots/secret").exists());
     eventually(SOON, "nothing is told any more", || async { daemon.status().await.stuck.files == 0 }).await;
     assert_eq!((count(Event::Replayed), count(Event::Duplicate), count(Event::Quarantined)), (3, 0, 1));
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_immutable_file_is_sent_once_and_goes_when_it_may() {
+    let Some(()) = require("nats-server") else { return };
+    let (hub, site) = (Hub::start().await, Site::new());
+    let path = site.queue().join("kept");
+    fs::write(&path, "evidence").unwrap();
+    let chattr = |flag: &str| Command::new("chattr").arg(flag).arg(&path).status();
+    // Not every file system has it, and not everybody may.
+    if !chattr("+i").is_ok_and(|status| status.success()) {
+        return;
+    }
+    let daemon = site.daemon(&hub.url(), &[("SYNC_RESCAN", "100ms")]).await;
+    eventually(SOON, "it is told", || async { daemon.status().await.stuck.files == 1 }).await;
+    sleep(Duration::from_secs(2)).await;
+    let is_free = chattr("-i").unwrap().success();
+    assert!(is_free && site.lines_of(Event::Replayed).len() == 1);
+    site.until_drained().await;
+    let delivered = site.lines().into_iter().filter(|line| line.is_delivery()).count();
+    assert_eq!((delivered, hub.stream().count().await), (1, 1), "its new attributes are no new content");
+    assert_eq!(daemon.status().await.stuck.files, 0);
     daemon.stop().await;
 }
 

@@ -6,7 +6,7 @@ use crate::{
     links,
     tail::{News, Tail, Tailed},
 };
-use agentforge_proto::evidence::HEADER_EVIDENCE_ID;
+use agentforge_proto::evidence::{HEADER_EVIDENCE_ID, HEADER_SAME_AS};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
@@ -57,14 +57,17 @@ impl Aliases {
     }
 
     fn learn(&self, message: Tailed) {
-        let Some(alias) = message.headers.as_ref().and_then(|headers| headers.get(HEADER_EVIDENCE_ID)) else { return };
+        let Some(headers) = message.headers.as_ref() else { return };
+        let Some(alias) = headers.get(HEADER_EVIDENCE_ID) else { return };
+        // Of a content that was there under another name the content is meant.
+        let subject = headers.get(HEADER_SAME_AS).map_or(message.subject, |same| same.as_str().to_owned());
         // A link to a longer one is never made.
         if alias.as_str().chars().count() > links::ID_MAX {
             return;
         }
         let alias = alias.as_str().to_owned();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.subjects.insert(alias.clone(), message.subject).is_none() {
+        if known.subjects.insert(alias.clone(), subject).is_none() {
             known.order.push_back(alias);
         }
         if known.order.len() > ALIASES_MAX
