@@ -6,6 +6,7 @@ use crate::{
 };
 use agentforge_config::{Env, Reader};
 use agentforge_jetstream::{Nats, NatsConfig, subjects::STREAM_EVIDENCE};
+use agentforge_proto::evidence::{HEADER_LEDGER, SIGHTINGS};
 use agentforge_syncdaemon::{
     jetstream,
     ledger::{
@@ -15,6 +16,7 @@ use agentforge_syncdaemon::{
     },
     stored,
 };
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use clap::ValueEnum;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -43,9 +45,11 @@ Examples:
   agentforge ledger verify ./ledger --nats-url nats://hub.example:4222 --json
   agentforge ledger verify ./ledger --domain hub --contents   from a site, through its leaf node
   agentforge ledger verify ./ledger --offline                 the chain alone
+  agentforge ledger verify ./ledger --archived                earlier days are kept elsewhere
 
 NATS_CREDS, NATS_USER and the other settings of the connection are taken from the environment.
-A chain cannot show that its last lines were cut off; the stream can: see \"not in the ledger\".")]
+The newest message at the hub names what was the ledger's newest line then: so an end that was cut off is found.
+A chain that begins late is a fault, unless --archived says that files of earlier days were taken away.")]
 pub struct VerifyArgs {
     /// The ledger's directory (SYNC_LEDGER_DIR)
     dir: PathBuf,
@@ -61,6 +65,9 @@ pub struct VerifyArgs {
     /// Read every message back and compare its content
     #[arg(long)]
     contents: bool,
+    /// Files of earlier days were taken away on purpose: the chain may begin with the first line of a later file
+    #[arg(long)]
+    archived: bool,
     /// Do not ask the hub
     #[arg(long, conflicts_with_all = ["contents", "domain"])]
     offline: bool,
@@ -108,6 +115,8 @@ impl Kind {
 
 /// For the connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long a line may come after its message, before the ledger is read once more.
+const LINE_AFTER_MESSAGE: Duration = Duration::from_secs(3);
 /// Messages that are read back at once.
 const READS: usize = 32;
 /// Missing files that are printed; `--json` has all of them.
@@ -127,6 +136,8 @@ struct Report {
     starts_late: bool,
     faults: Vec<Found>,
     fault_count: u64,
+    /// What is wrong with the ledger's beginning or end.
+    cut: Vec<String>,
     /// Whether the stream was asked.
     checked: bool,
     missing: Vec<Claim>,
@@ -155,13 +166,19 @@ fn unreadable(dir: &Path, e: &std::io::Error) -> Failure {
 async fn verify(args: VerifyArgs, out: Output) -> Result {
     // Asked before the ledger is read: a message that comes in between is not held against it.
     let hub = if args.offline { None } else { Some(Connection::open(&args).await?) };
-    let (dir, subject) = (args.dir.clone(), args.subject.clone());
-    let read =
-        tokio::task::spawn_blocking(move || read(&dir, subject.as_deref())).await.map_err(anyhow::Error::from)?;
-    let (account, chain) = read.map_err(|e| unreadable(&args.dir, &e))?;
-    if account.lines == 0 {
-        return Err(Failure::new(format!("there is no ledger in {}", args.dir.display())));
+    let mut ledger = read(&args, None).await?;
+    let mut newest = None;
+    if let Some(hub) = &hub {
+        newest = hub.newest(&ledger.account).await?;
+        ledger = read(&args, newest.clone()).await?;
+        // A daemon that runs writes the line of its newest message a moment after it.
+        if newest.as_ref().is_some_and(|newest| !ledger.tells_of(newest)) {
+            tokio::time::sleep(LINE_AFTER_MESSAGE).await;
+            ledger = read(&args, newest.clone()).await?;
+        }
     }
+    let Ledger { account, chain, .. } = &ledger;
+    let cut = ledger.cut(args.archived, newest.as_ref());
     let mut report = Report {
         files: account.files,
         lines: account.lines,
@@ -170,29 +187,99 @@ async fn verify(args: VerifyArgs, out: Output) -> Result {
         starts_late: chain.starts_late,
         faults: account.faults.clone(),
         fault_count: account.fault_count,
+        cut,
         ..Report::default()
     };
     if let Some(hub) = hub {
         report.checked = true;
-        let present = hub.subjects(&account).await?;
+        let present = hub.subjects(account).await?;
         (report.missing, report.not_in_ledger) = account.against(&present);
         if args.contents {
-            report.altered = hub.altered(&account, &present).await?;
+            report.altered = hub.altered(account, &present).await?;
         }
         hub.close().await;
     }
-    report.ok = report.fault_count == 0 && report.missing.is_empty() && report.altered.is_empty();
+    report.ok =
+        report.fault_count == 0 && report.cut.is_empty() && report.missing.is_empty() && report.altered.is_empty();
     report.print(out)?;
     if report.ok { Ok(()) } else { Err(Failure::quiet(FAILED)) }
 }
 
-fn read(dir: &Path, subject: Option<&str>) -> std::io::Result<(Account, Chain)> {
-    let mut account = Account::default();
-    let chain = files::read::<std::io::Error>(dir, |path, number, line| {
-        account.take(path, number, line, subject);
-        Ok(())
-    })?;
-    Ok((account, chain))
+/// A ledger as it was read.
+struct Ledger {
+    account: Account,
+    chain: Chain,
+    /// Whether it has the line that the newest message names.
+    has_anchor: bool,
+}
+
+/// The newest message of a site: the subject of its content, and what was the ledger's newest line when it was
+/// sent.
+#[derive(Clone)]
+struct Newest {
+    subject: String,
+    anchor: Option<[u8; 32]>,
+}
+
+async fn read(args: &VerifyArgs, newest: Option<Newest>) -> Result<Ledger> {
+    let (dir, subject) = (args.dir.clone(), args.subject.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let anchor = newest.and_then(|newest| newest.anchor);
+        let (mut account, mut has_anchor) = (Account::default(), anchor.is_none_or(|anchor| anchor == [0; 32]));
+        let chain = files::read_lines::<std::io::Error>(&dir, |path, number, hash, line| {
+            has_anchor |= Some(hash) == anchor;
+            account.take(path, number, line, subject.as_deref());
+            Ok(())
+        })?;
+        Ok(Ledger { account, chain, has_anchor })
+    });
+    let ledger = read.await.map_err(anyhow::Error::from)?.map_err(|e: std::io::Error| unreadable(&args.dir, &e))?;
+    match ledger.account.lines {
+        0 => Err(Failure::new(format!("there is no ledger in {}", args.dir.display()))),
+        _ => Ok(ledger),
+    }
+}
+
+impl Ledger {
+    fn tells_of(&self, newest: &Newest) -> bool {
+        self.has_anchor && self.account.claims_content_of(&newest.subject)
+    }
+
+    /// What is wrong with its beginning and its end.
+    fn cut(&self, archived: bool, newest: Option<&Newest>) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.chain.starts_late && !archived {
+            found.push(
+                "begins after a line that is not here: lines at its head were cut off, or files of earlier days were \
+                 taken away (--archived, if that was on purpose)"
+                    .to_owned(),
+            );
+        } else if self.chain.starts_late && !self.chain.starts_a_file {
+            found.push(
+                "begins in the middle of a file: lines at its head were cut off (a file of a version that did not \
+                 mark its first line looks the same)"
+                    .to_owned(),
+            );
+        }
+        match newest {
+            Some(newest) if !self.has_anchor => found.push(format!(
+                "does not have the line that was its newest when {} was sent: its end was cut off, or it is another \
+                 ledger",
+                newest.subject
+            )),
+            Some(newest) if !self.tells_of(newest) => found.push(format!(
+                "has no line of the site's newest message, {}: its end was cut off, or its daemon was stopped in \
+                 between and not started again",
+                newest.subject
+            )),
+            _ => {}
+        }
+        found
+    }
+}
+
+fn asked(e: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("the stream {STREAM_EVIDENCE} cannot be read: {e}"))
 }
 
 /// The stream, as it is asked.
@@ -217,23 +304,49 @@ impl Connection {
         Ok(Self { nats, domain: args.domain.clone(), js })
     }
 
+    async fn stream(&self) -> Result<Stream> {
+        let found = self.js.get_stream(STREAM_EVIDENCE).await;
+        found.map_err(|e| asked(&e).hint("is this the hub? a site asks it with --domain"))
+    }
+
     /// The subjects in the stream that are of the ledger's site.
     async fn subjects(&self, account: &Account) -> Result<HashSet<String>> {
-        let asked =
-            |e: &dyn std::fmt::Display| Failure::new(format!("the stream {STREAM_EVIDENCE} cannot be read: {e}"));
-        let stream = self
-            .js
-            .get_stream(STREAM_EVIDENCE)
-            .await
-            .map_err(|e| asked(&e).hint("is this the hub? a site asks it with --domain"))?;
+        let stream = self.stream().await?;
         let mut found = HashSet::new();
         for root in account.subjects() {
             let mut subjects = stream.info_with_subjects(format!("{root}.>")).await.map_err(|e| asked(&e))?;
             while let Some((subject, _)) = subjects.try_next().await.map_err(|e| asked(&e))? {
-                found.insert(subject);
+                // Other names of a content are below it, and another site may be.
+                if subject.strip_prefix(root).is_some_and(|rest| rest.matches('.').count() == 1) {
+                    found.insert(subject);
+                }
             }
         }
         Ok(found)
+    }
+
+    /// The newest message of the ledger's site, contents and other names of them alike.
+    async fn newest(&self, account: &Account) -> Result<Option<Newest>> {
+        let stream = self.stream().await?;
+        let mut newest: Option<(u64, Newest)> = None;
+        let roots = account.subjects();
+        let filters =
+            roots.iter().flat_map(|root| [(root, format!("{root}.*")), (root, format!("{root}.{SIGHTINGS}.*.*"))]);
+        for (root, filter) in filters {
+            let message = match stream.get_last_raw_message_by_subject(&filter).await {
+                Ok(message) => message,
+                Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => continue,
+                Err(e) => return Err(asked(&e)),
+            };
+            if newest.as_ref().is_none_or(|(seq, _)| *seq < message.sequence) {
+                let mut anchor = [0; 32];
+                let header = message.headers.get(HEADER_LEDGER).map(|value| value.as_str());
+                let anchor = header.and_then(|hex| hex::decode_to_slice(hex, &mut anchor).ok()).map(|()| anchor);
+                let sha256 = message.subject.rsplit('.').next().unwrap_or_default();
+                newest = Some((message.sequence, Newest { subject: format!("{root}.{sha256}"), anchor }));
+            }
+        }
+        Ok(newest.map(|(_, newest)| newest))
     }
 
     /// Claims whose message does not have the content.
@@ -261,12 +374,15 @@ impl Report {
         }
         let events: Vec<_> = self.events.iter().map(|(event, n)| format!("{event} {n}")).collect();
         out.line(format!("{} lines in {} files: {}", self.lines, self.files, events.join(", ")))?;
-        match self.fault_count {
+        match self.fault_count + self.cut.len() as u64 {
             0 => out.line(format!("chain    {}", styled(GREEN, "whole")))?,
             n => out.line(format!("chain    {}", styled(RED, format!("{n} faults"))))?,
         }
-        if self.starts_late {
-            out.line(styled(YELLOW, "         begins after a line that is not here: earlier files were taken away"))?;
+        for problem in &self.cut {
+            out.line(format!("         {}", styled(RED, format!("the ledger {problem}"))))?;
+        }
+        if self.starts_late && self.cut.is_empty() {
+            out.line(styled(YELLOW, "         files of earlier days are not here"))?;
         }
         for Found { file, line, problem } in &self.faults {
             out.line(format!("         {file}:{line}: {}", clean(problem, 200)))?;

@@ -5,7 +5,8 @@ use crate::{
     error::{Failure, Result},
     output::{BOLD, GREEN, Output, RED, YELLOW, bytes, clean, short_duration, styled},
 };
-use agentforge_syncdaemon::{Held, Status};
+use agentforge_syncdaemon::{Held, LeftAlone, Named, Status};
+use anstyle::Style;
 use std::time::Duration;
 
 /// What to ask.
@@ -49,16 +50,21 @@ pub async fn run(command: Command, out: Output) -> Result {
         0 => String::new(),
         _ => format!(", the oldest {}", short_duration(Duration::from_secs_f64(status.oldest_file_age_s.max(0.0)))),
     };
+    let counting = if status.counted { "" } else { " or more" };
     let mut text = String::new();
     for (name, value) in [
         ("site", status.site),
         ("link", format!("{link}{domain}")),
-        ("queue", format!("{} files{oldest}, {} in flight", status.queue_depth, status.in_flight)),
+        ("queue", format!("{} files{counting}{oldest}, {} in flight", status.queue_depth, status.in_flight)),
         ("sending", held(status.held.as_ref())),
         ("large files", held(status.large_held.as_ref())),
         ("bandwidth", format!("{}/s", bytes((status.bandwidth_bps / 8.0) as u64))),
         ("delivered", format!("{} files, {} duplicates, {}", status.replayed, status.duplicates, bytes(status.bytes))),
-        ("quarantined", status.quarantined.to_string()),
+        ("recovered", status.recovered.to_string()),
+        ("quarantined", format!("{}, {} there now", status.quarantined, status.left_alone.quarantined)),
+        ("stuck", named(&status.stuck, RED)),
+        ("open", named(&status.open, YELLOW)),
+        ("left alone", left_alone(&status.left_alone)),
         ("retried", status.retried.to_string()),
         ("directory", clean(&status.queue_dir, 200)),
         ("ledger", clean(&status.ledger_dir, 200)),
@@ -73,5 +79,25 @@ fn held(by: Option<&Held>) -> String {
     match by {
         None => styled(GREEN, "goes on"),
         Some(held) => styled(YELLOW, format!("pauses ({}): {}", held.reason, clean(&held.detail, 200))),
+    }
+}
+
+fn named(files: &Named, colour: Style) -> String {
+    match files.files {
+        0 => "none".to_owned(),
+        n => {
+            let (names, reason) = (clean(&files.names.join(", "), 200), clean(&files.reason, 120));
+            let why = if reason.is_empty() { reason } else { format!(" ({reason})") };
+            format!("{}: {names}{why}", styled(colour, format!("{n} files")))
+        }
+    }
+}
+
+fn left_alone(left: &LeftAlone) -> String {
+    match left.files {
+        0 => "none".to_owned(),
+        n => {
+            format!("{n} names, the oldest for {}", short_duration(Duration::from_secs_f64(left.oldest_age_s.max(0.0))))
+        }
     }
 }
