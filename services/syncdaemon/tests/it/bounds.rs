@@ -22,7 +22,7 @@ async fn a_long_queue_is_drained_in_flat_memory_and_sending_begins_at_once() {
         fs::write(site.queue().join(format!("file-{n}")), format!("{n:0100}")).unwrap();
     }
     let began = Instant::now();
-    let daemon = site.daemon(&hub.url(), &[("EVIDENCE_MAX_BYTES", "16GiB")]).await;
+    let daemon = site.daemon(&hub.url(), &[("EVIDENCE_MAX_BYTES", "4GiB")]).await;
     hub.stream().until_some(1).await;
     assert!(
         began.elapsed() < Duration::from_secs(10),
