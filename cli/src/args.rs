@@ -252,22 +252,37 @@ pub fn duration(s: &str) -> Result<Duration, String> {
     parse_duration(s).map_err(|e| format!("{e}; write it like 30s, 5m, 1h30m"))
 }
 
-/// A moment: RFC 3339, or `+10m` for so long from now.
+/// A moment in the past: `2h` is so long ago, else RFC 3339.
+pub fn since(s: &str) -> Result<Timestamp, String> {
+    match duration(s) {
+        Ok(ago) => Timestamp::now().checked_sub(ago).map_err(|_| "is too long ago".to_owned()),
+        Err(_) => s.parse().map_err(|_| "is no moment such as 2h (ago) or 2030-01-31T08:00:00Z".to_owned()),
+    }
+}
+
+/// A moment to come. What counts from now is sent as it was given, so that a submission under a key is the same
+/// when it is made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At this moment.
+    At(Timestamp),
+    /// So long from now.
+    In(Duration),
+}
+
+/// A moment to come: RFC 3339, or `+10m` for so long from now.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn moment(s: &str) -> Result<Timestamp, String> {
-    moment_from(s, Timestamp::now())
-}
-
-fn moment_from(s: &str, now: Timestamp) -> Result<Timestamp, String> {
+pub fn when(s: &str) -> Result<When, String> {
     const FORM: &str = "write it like 2030-01-31T08:00:00Z, or +10m for ten minutes from now";
     match s.strip_prefix('+') {
         Some(later) => {
             let by = parse_duration(later).map_err(|e| format!("{e}; {FORM}"))?;
-            now.checked_add(by).map_err(|_| format!("is too far away; {FORM}"))
+            Timestamp::now().checked_add(by).map_err(|_| format!("is too far away; {FORM}"))?;
+            Ok(When::In(by))
         }
-        None => s.parse().map_err(|_| format!("is not a moment; {FORM}")),
+        None => s.parse().map(When::At).map_err(|_| format!("is not a moment; {FORM}")),
     }
 }
 
@@ -325,17 +340,22 @@ mod tests {
 
     #[test]
     fn moments_are_absolute_or_from_now() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let minute = Duration::from_secs(60);
+        let at = |text: &str| When::At(text.parse().unwrap());
         for (text, wanted) in [
-            ("+10m", "2026-01-01T00:10:00Z"),
-            ("+1h30m", "2026-01-01T01:30:00Z"),
-            ("2026-03-01T08:00:00+01:00", "2026-03-01T07:00:00Z"),
+            ("+10m", When::In(10 * minute)),
+            ("+1h30m", When::In(90 * minute)),
+            ("2026-03-01T08:00:00+01:00", at("2026-03-01T07:00:00Z")),
         ] {
-            assert_eq!(moment_from(text, now).unwrap(), wanted.parse().unwrap());
+            assert_eq!(when(text).unwrap(), wanted);
         }
-        for bad in ["", "+", "10m", "tomorrow", "+10 parsecs"] {
-            assert!(moment_from(bad, now).is_err(), "{bad}");
+        for bad in ["", "+", "10m", "tomorrow", "+10 parsecs", "+36500d"] {
+            assert_eq!(when(bad).is_err(), bad != "+36500d", "{bad}");
         }
+        let hour_ago = since("1h").unwrap();
+        assert!((3_590..=3_610).contains(&(Timestamp::now().as_second() - hour_ago.as_second())));
+        assert_eq!(since("2026-03-01T07:00:00Z").unwrap(), "2026-03-01T07:00:00Z".parse().unwrap());
+        assert!(since("yesterday").is_err() && since("").is_err());
     }
 
     #[test]

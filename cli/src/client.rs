@@ -209,8 +209,10 @@ fn explain(doing: &str, status: &Status, server: &str) -> Failure {
         },
         Code::AlreadyExists => "use another id, key or name, or send the same body again".to_owned(),
         Code::InvalidArgument | Code::OutOfRange => "correct what is named above; --help shows the form".to_owned(),
-        // Nothing is wrong with the command: things are not as it needs them.
-        Code::FailedPrecondition => "`agentforge job get ID` shows how it stands".to_owned(),
+        Code::FailedPrecondition => {
+            "its state does not allow it; `agentforge job get ID` shows it, `job retry ID` runs again what ended without success"
+                .to_owned()
+        }
         Code::DeadlineExceeded => {
             "allow more time with --request-timeout, or look at the orchestrator's /readyz".to_owned()
         }

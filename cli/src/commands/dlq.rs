@@ -1,8 +1,9 @@
 //! `agentforge dlq`: dead letters, and putting them back.
 
+use super::job::retry::{Reason, reasons, tell_reasons};
 use super::{Context, pages};
 use crate::{
-    error::{Failure, Result},
+    error::{FAILED, Failure, Result},
     output::{BOLD, GREEN, Progress, Table, clean, styled},
     view::{AttemptView, DeadLetterView, ago},
 };
@@ -116,7 +117,7 @@ pub struct RedriveArgs {
     limit: Option<u32>,
 }
 
-fn rate(s: &str) -> Result<f64, String> {
+pub(super) fn rate(s: &str) -> Result<f64, String> {
     match s.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate <= 1000.0 => Ok(rate),
         _ => Err("is not a number above 0 and up to 1000".to_owned()),
@@ -241,6 +242,7 @@ async fn list(args: ListArgs, context: &Context) -> Result {
 struct Redriven {
     redriven: u64,
     skipped: u64,
+    not_put_back: Vec<Reason>,
 }
 
 async fn redrive(args: RedriveArgs, context: &Context) -> Result {
@@ -260,13 +262,14 @@ async fn redrive(args: RedriveArgs, context: &Context) -> Result {
         }
         failure
     };
-    let mut done = Redriven { redriven: 0, skipped: 0 };
+    let mut done = Redriven { redriven: 0, skipped: 0, not_put_back: vec![] };
     let answer = context.client.jobs().redrive_dead_letters(request).await;
     let mut stream = answer.map_err(|e| failure(e, &done))?.into_inner();
     let progress = Progress::new("jobs put back", total);
     let mut complete = false;
     while let Some(step) = stream.message().await.map_err(|e| failure(e, &done))? {
-        done = Redriven { redriven: step.redriven, skipped: step.skipped };
+        (done.redriven, done.skipped) = (step.redriven, step.skipped);
+        done.not_put_back.extend(reasons(step.not_put_back));
         progress.set(step.redriven);
         complete = step.done;
     }
@@ -276,12 +279,12 @@ async fn redrive(args: RedriveArgs, context: &Context) -> Result {
             .hint("run it again: what was put back is not put back twice"));
     }
     if context.out.json {
-        return context.out.document(&done);
-    }
-    let skipped = if done.skipped > 0 {
-        format!(", {} skipped (not dead, or put back already)", done.skipped)
+        context.out.document(&done)?;
     } else {
-        String::new()
-    };
-    context.out.line(format!("{}{skipped}", styled(GREEN, format!("{} put back", done.redriven))))
+        tell_reasons(&done.not_put_back, done.skipped, context);
+        let skipped = if done.skipped > 0 { format!(", {} skipped", done.skipped) } else { String::new() };
+        context.out.line(format!("{}{skipped}", styled(GREEN, format!("{} put back", done.redriven))))?;
+    }
+    // An empty list of dead letters is no failure; jobs that were meant and stay as they are is one.
+    if done.redriven == 0 && done.skipped > 0 { Err(Failure::quiet(FAILED)) } else { Ok(()) }
 }

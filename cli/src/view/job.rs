@@ -117,6 +117,16 @@ pub struct JobView {
     /// What is wrong with where it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    next_attempt_at: Option<Moment>,
+    waits_for: Option<String>,
+    retry: Option<RetryView>,
+}
+
+/// Waits between tries, milliseconds; what is not there is the server's.
+#[derive(Debug, Serialize)]
+struct RetryView {
+    base_ms: Option<u64>,
+    cap_ms: Option<u64>,
 }
 
 impl JobView {
@@ -157,6 +167,24 @@ impl JobView {
             trace_id: job.trace_id.clone(),
             version: job.version,
             warning: job.warning.clone(),
+            next_attempt_at: at(job.next_attempt_at.as_ref()),
+            waits_for: some(&job.waits_for).map(str::to_owned),
+            retry: job
+                .retry
+                .as_ref()
+                .map(|r| RetryView { base_ms: millis(r.base.as_ref()), cap_ms: millis(r.cap.as_ref()) }),
+        }
+    }
+
+    /// Why it waits and until when, for people.
+    fn waiting(&self, now: Timestamp) -> String {
+        let Some(at) = self.next_attempt_at else { return String::new() };
+        let when = || format!("{:.3} {}", at.0, styled(DIM, format!("({})", age(at.0, now))));
+        match self.waits_for.as_deref() {
+            Some("retry") => format!("its next try, {}", when()),
+            Some("run_at") => format!("its time, {}", when()),
+            Some("publish") => "its way to the queue".to_owned(),
+            _ => String::new(),
         }
     }
 
@@ -190,6 +218,7 @@ impl JobView {
         put("id", self.id.clone());
         put("state", styled(state_style(self.state), self.state));
         put("warning", clean(self.warning.as_deref().unwrap_or_default(), 400));
+        put("waits for", self.waiting(now));
         put("tool", clean(&self.tool, 200));
         put("mission", format!("{} / {}", self.mission, self.queue));
         put("attempts", format!("{} of {}", self.attempts, self.max_attempts));

@@ -331,6 +331,10 @@ pub struct HeartbeatReply {
 pub struct CancelSignal {
     /// The job.
     pub job: JobId,
+    /// The attempt that was stopped: a later one of a job that was put back runs. Absent, from an
+    /// orchestrator of an earlier version: every attempt that comes soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
 }
 
 /// A CloudEvent 1.0 in structured JSON, `agentforge.events.job.<mission>.<state>`.

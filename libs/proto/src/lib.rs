@@ -6,6 +6,7 @@
 
 pub mod bus;
 pub mod evidence;
+pub mod json;
 pub mod time;
 
 /// Generated from `proto/agentforge/v1`.

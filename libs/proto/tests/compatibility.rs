@@ -70,6 +70,7 @@ fn messages_of_0_1_stay_readable_and_unknown_fields_are_ignored() {
     fixture!("heartbeat_leaving", Heartbeat);
     fixture!("heartbeat_reply", HeartbeatReply);
     fixture!("cancel_signal", CancelSignal);
+    fixture!("cancel_signal_attempt", CancelSignal);
     fixture!("dead_letter", DeadLetterMessage);
     fixture!("event", JobEvent);
 }

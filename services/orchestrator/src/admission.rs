@@ -2,12 +2,16 @@
 //!
 //! Pure: the clock and the limits are passed in. gRPC, REST and schedules all come through here.
 
+mod body;
+mod template;
+
+pub use template::Template;
+
 use crate::error::Error;
-use crate::model::NewJob;
+use crate::model::{KeyReuse, NewJob, RetryPolicy};
 use agentforge_message_id::{JobId, Mission, Queue, ScheduleId, ToolName};
+use agentforge_proto::json;
 use agentforge_proto::time::Micros;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,6 +24,8 @@ pub struct Limits {
     pub max_attempts_max: u32,
     /// Attempts granted when nothing is asked for (JOB_MAX_ATTEMPTS).
     pub max_attempts_default: u32,
+    /// What is granted to tools when nothing is asked for (TOOL_RETRIES).
+    pub tool_retries: BTreeMap<ToolName, ToolRetries>,
     /// Timeout of one attempt when nothing is asked for (JOB_TIMEOUT).
     pub timeout_default: Duration,
     /// Longest timeout of one attempt (JOB_TIMEOUT_MAX).
@@ -32,6 +38,21 @@ pub struct Limits {
     pub mission_default: Mission,
 }
 
+/// How often and how patiently a tool is tried when its job does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ToolRetries {
+    /// Attempts.
+    pub max_attempts: Option<u32>,
+    /// Waits between them.
+    pub retry: RetryPolicy,
+}
+
+/// Longest wait before a retry that may be asked for.
+pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Shortest wait before a first retry that may be asked for: less would only be load.
+pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(10);
+/// Longest `deadline_in`: as far as `run_at` may be ahead.
+pub const DEADLINE_IN_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// Most labels of one job.
 pub const LABELS_MAX: usize = 32;
 /// Longest label key, bytes.
@@ -71,10 +92,18 @@ pub struct SubmitInput {
     pub max_attempts: Option<u32>,
     /// Bound of one attempt.
     pub timeout: Option<Duration>,
+    /// Waits between attempts.
+    pub retry: RetryPolicy,
     /// Not before.
     pub run_at: Option<Micros>,
+    /// Not before so long from now; instead of `run_at`.
+    pub run_in: Option<Duration>,
     /// Past it the job ends expired.
     pub deadline: Option<Micros>,
+    /// The job ends expired so long after it may run; instead of `deadline`.
+    pub deadline_in: Option<Duration>,
+    /// Whether the key may be taken from an earlier job that ended.
+    pub key_reuse: KeyReuse,
     /// Part of the operation key.
     pub task: Option<String>,
     /// An equal earlier success may be returned.
@@ -83,80 +112,6 @@ pub struct SubmitInput {
     pub traceparent: Option<String>,
     /// X-Request-ID of the request.
     pub request_id: Option<String>,
-}
-
-/// What a schedule repeats: a submission without identity or times. Stored as JSON.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Template {
-    /// Mission.
-    pub mission: Option<String>,
-    /// Queue.
-    pub queue: Option<String>,
-    /// Tool.
-    pub tool: String,
-    /// JSON text of an object.
-    pub args: String,
-    /// Labels.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// Attempts.
-    pub max_attempts: Option<u32>,
-    /// Bound of one attempt, milliseconds.
-    pub timeout_ms: Option<u64>,
-    /// Part of the operation key.
-    pub task: Option<String>,
-    /// An equal earlier success may be returned.
-    #[serde(default)]
-    pub reuse: bool,
-}
-
-impl Template {
-    /// The submission of one turn, under a key that makes the turn unique.
-    pub fn to_input(&self, idempotency_key: String) -> SubmitInput {
-        SubmitInput {
-            idempotency_key: Some(idempotency_key),
-            mission: self.mission.clone(),
-            queue: self.queue.clone(),
-            tool: self.tool.clone(),
-            args: self.args.clone(),
-            labels: self.labels.clone(),
-            max_attempts: self.max_attempts,
-            timeout: self.timeout_ms.map(Duration::from_millis),
-            task: self.task.clone(),
-            reuse: self.reuse,
-            ..SubmitInput::default()
-        }
-    }
-
-    /// Keeps what a schedule may repeat.
-    ///
-    /// # Errors
-    /// Names a field that belongs to one submission only.
-    pub fn from_input(input: SubmitInput) -> Result<Self, Error> {
-        let single = [
-            ("id", given(&input.id).is_some()),
-            ("idempotency_key", given(&input.idempotency_key).is_some()),
-            ("run_at", input.run_at.is_some()),
-            ("deadline", input.deadline.is_some()),
-        ];
-        if let Some((field, _)) = single.into_iter().find(|(_, set)| *set) {
-            return Err(Error::field(
-                field,
-                format!("{field} belongs to a single job and cannot be part of a schedule"),
-            ));
-        }
-        Ok(Self {
-            mission: input.mission.filter(|s| !s.is_empty()),
-            queue: input.queue.filter(|s| !s.is_empty()),
-            tool: input.tool,
-            args: input.args,
-            labels: input.labels,
-            max_attempts: input.max_attempts,
-            timeout_ms: input.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
-            task: input.task.filter(|s| !s.is_empty()),
-            reuse: input.reuse,
-        })
-    }
 }
 
 /// Checks a submission and fills in what was not given.
@@ -171,8 +126,11 @@ pub fn admit(
 ) -> Result<NewJob, Error> {
     let caller_id =
         given(&input.id).map(str::parse::<JobId>).transpose().map_err(|e| Error::field("id", e.to_string()))?;
-    let idempotency_key = bounded_text("idempotency_key", input.idempotency_key)?;
-    let task = bounded_text("task", input.task)?;
+    let idempotency_key = bounded_text("idempotency_key", input.idempotency_key.as_deref())?;
+    if input.key_reuse != KeyReuse::Never && idempotency_key.is_none() {
+        return Err(Error::field("key_reuse", "key_reuse is about an idempotency_key, and none is given"));
+    }
+    let task = bounded_text("task", input.task.as_deref())?;
     let mission = match given(&input.mission) {
         Some(m) => own_mission(m, limits)?,
         None => limits.mission_default.clone(),
@@ -182,10 +140,11 @@ pub fn admit(
         None => Queue::default(),
     };
     let tool = ToolName::new(&input.tool).map_err(|e| Error::field("tool", e.to_string()))?;
-    let args = admit_args(input.args, limits)?;
+    admit_args(&input.args, limits)?;
     admit_labels(&input.labels)?;
+    let of_tool = limits.tool_retries.get(&tool).copied().unwrap_or_default();
     let max_attempts = match input.max_attempts {
-        None | Some(0) => limits.max_attempts_default,
+        None | Some(0) => of_tool.max_attempts.unwrap_or(limits.max_attempts_default),
         Some(n) if n <= limits.max_attempts_max => n,
         Some(n) => {
             return Err(Error::field(
@@ -206,44 +165,100 @@ pub fn admit(
         }
         Some(t) => t,
     };
-    if let Some(run_at) = input.run_at.filter(|r| *r > now.plus(limits.run_at_max)) {
-        let days = limits.run_at_max.as_secs() / 86_400;
-        return Err(Error::field("run_at", format!("run_at {} is more than {days} days ahead", run_at.timestamp())));
-    }
-    let begin = input.run_at.map_or(now, |r| r.max(now));
-    let deadline = match input.deadline {
-        Some(d) if d <= begin => {
-            return Err(Error::field("deadline", "deadline must be later than now and than run_at"));
-        }
-        Some(d) => Some(d),
-        None => limits.deadline_default.map(|d| begin.plus(d)),
-    };
+    let retry = admit_retry(input.retry)?.or(of_tool.retry);
+    let run_at = admit_run_at(&input, limits, now)?;
+    let deadline = admit_deadline(&input, limits, run_at.map_or(now, |r| r.max(now)))?;
     let mut job = NewJob {
         id: caller_id.unwrap_or_else(JobId::generate),
         id_from_caller: caller_id.is_some(),
         idempotency_key,
+        key_reuse: input.key_reuse,
         body_hash: None,
+        given_hash: None,
         mission,
         queue,
         tool,
         task,
-        args,
-        labels: input.labels,
+        args: String::new(),
+        labels: BTreeMap::new(),
         max_attempts,
         timeout,
-        run_at: input.run_at,
+        retry,
+        run_at,
         deadline,
         reuse: input.reuse,
         schedule_id: turn.map(|(id, _)| id),
         scheduled_at: turn.map(|(_, time)| time),
-        traceparent: input.traceparent,
-        request_id: input.request_id,
+        traceparent: None,
+        request_id: None,
         created_at: now,
     };
+    let mut input = input;
+    job.args = if input.args.is_empty() { "{}".into() } else { std::mem::take(&mut input.args) };
+    job.labels = std::mem::take(&mut input.labels);
     if job.id_from_caller || job.idempotency_key.is_some() {
-        job.body_hash = Some(body_hash(&job, input.deadline));
+        job.given_hash = Some(body::given(&job, &input));
+        job.body_hash = Some(body::resolved(&job, input.deadline));
     }
+    (job.traceparent, job.request_id) = (input.traceparent, input.request_id);
     Ok(job)
+}
+
+fn admit_run_at(input: &SubmitInput, limits: &Limits, now: Micros) -> Result<Option<Micros>, Error> {
+    let run_at = match (input.run_at, input.run_in) {
+        (Some(_), Some(_)) => return Err(Error::field("run_in", "give run_at or run_in, not both")),
+        (at, None) => at,
+        (None, Some(wait)) => Some(now.plus(wait)),
+    };
+    match run_at.filter(|r| *r > now.plus(limits.run_at_max)) {
+        Some(far) => {
+            let (field, days) =
+                (if input.run_in.is_some() { "run_in" } else { "run_at" }, limits.run_at_max.as_secs() / 86_400);
+            Err(Error::field(field, format!("{field} is {}, which is more than {days} days ahead", far.timestamp())))
+        }
+        None => Ok(run_at),
+    }
+}
+
+fn admit_deadline(input: &SubmitInput, limits: &Limits, begin: Micros) -> Result<Option<Micros>, Error> {
+    match (input.deadline, input.deadline_in) {
+        (Some(_), Some(_)) => Err(Error::field("deadline_in", "give deadline or deadline_in, not both")),
+        (Some(d), None) if d <= begin => {
+            Err(Error::field("deadline", "deadline must be later than now and than run_at"))
+        }
+        (Some(d), None) => Ok(Some(d)),
+        (None, Some(d)) => Ok(Some(begin.plus(admit_deadline_in(d)?))),
+        (None, None) => Ok(limits.deadline_default.map(|d| begin.plus(d))),
+    }
+}
+
+/// A deadline that counts from now.
+///
+/// # Errors
+/// Names the field and its limits.
+pub fn admit_deadline_in(d: Duration) -> Result<Duration, Error> {
+    if d.is_zero() || d > DEADLINE_IN_MAX {
+        let days = DEADLINE_IN_MAX.as_secs() / 86_400;
+        return Err(Error::field("deadline_in", format!("deadline_in must be more than 0 and at most {days} days")));
+    }
+    Ok(d)
+}
+
+/// Waits between attempts, as they may be asked for.
+///
+/// # Errors
+/// Names the field and its limits.
+pub fn admit_retry(retry: RetryPolicy) -> Result<RetryPolicy, Error> {
+    let (min, max) = (RETRY_WAIT_MIN.as_millis(), RETRY_WAIT_MAX.as_secs() / 3600);
+    for (field, wait) in [("retry.base", retry.base), ("retry.cap", retry.cap)] {
+        if wait.is_some_and(|w| !(RETRY_WAIT_MIN..=RETRY_WAIT_MAX).contains(&w)) {
+            return Err(Error::field(field, format!("{field} must be {min} ms to {max} h")));
+        }
+    }
+    match (retry.base, retry.cap) {
+        (Some(base), Some(cap)) if base > cap => Err(Error::field("retry.base", "retry.base is longer than retry.cap")),
+        _ => Ok(retry),
+    }
 }
 
 /// Results of other missions are read by their own orchestrators: taking them here would lose them.
@@ -263,19 +278,19 @@ fn given(s: &Option<String>) -> Option<&str> {
     s.as_deref().filter(|s| !s.is_empty())
 }
 
-fn bounded_text(field: &'static str, value: Option<String>) -> Result<Option<String>, Error> {
+fn bounded_text(field: &'static str, value: Option<&str>) -> Result<Option<String>, Error> {
     match value.filter(|v| !v.is_empty()) {
         Some(v) if v.len() > KEY_MAX_BYTES => {
             Err(Error::too_large(field, format!("{field} has {} bytes; at most {KEY_MAX_BYTES} are allowed", v.len())))
         }
         Some(v) if v.contains('\0') => Err(Error::field(field, format!("{field} must not contain NUL"))),
-        other => Ok(other),
+        other => Ok(other.map(str::to_owned)),
     }
 }
 
-fn admit_args(args: String, limits: &Limits) -> Result<String, Error> {
+fn admit_args(args: &str, limits: &Limits) -> Result<(), Error> {
     if args.is_empty() {
-        return Ok("{}".into());
+        return Ok(());
     }
     if args.len() > limits.args_max_bytes {
         let message = format!(
@@ -289,13 +304,7 @@ fn admit_args(args: String, limits: &Limits) -> Result<String, Error> {
     if !args.trim_start().starts_with('{') {
         return Err(Error::field("args", "args must be a JSON object, such as {\"name\": \"value\"}"));
     }
-    match serde_json::from_str::<serde::de::IgnoredAny>(&args) {
-        Ok(_) if args.contains("\\u0000") => {
-            Err(Error::field("args", "args must not contain the character NUL (\\u0000)"))
-        }
-        Ok(_) => Ok(args),
-        Err(e) => Err(Error::field("args", format!("args is not JSON: {e}"))),
-    }
+    json::check(args).map_err(|fault| Error::field("args", format!("args {fault}")))
 }
 
 fn admit_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
@@ -321,46 +330,24 @@ fn admit_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What makes two submissions the same: everything the caller chose, none of what we filled in by clock.
-fn body_hash(job: &NewJob, deadline_given: Option<Micros>) -> [u8; 32] {
-    let mut h = Sha256::new();
-    let mut part = |name: &str, value: &[u8]| {
-        h.update((name.len() as u64).to_be_bytes());
-        h.update(name);
-        h.update((value.len() as u64).to_be_bytes());
-        h.update(value);
-    };
-    part("mission", job.mission.as_str().as_bytes());
-    part("queue", job.queue.as_str().as_bytes());
-    part("tool", job.tool.as_str().as_bytes());
-    part("task", job.task.as_deref().unwrap_or_default().as_bytes());
-    part("args", canonical(&job.args).as_bytes());
-    for (k, v) in &job.labels {
-        part(k, v.as_bytes());
-    }
-    part("max_attempts", &job.max_attempts.to_be_bytes());
-    part("timeout", &job.timeout.as_millis().to_be_bytes());
-    part("run_at", &job.run_at.map_or(i64::MIN, |t| t.0).to_be_bytes());
-    part("deadline", &deadline_given.map_or(i64::MIN, |t| t.0).to_be_bytes());
-    part("reuse", &[u8::from(job.reuse)]);
-    h.finalize().into()
-}
-
-/// Key order and white space do not make a submission another one.
-fn canonical(args: &str) -> String {
-    serde_json::from_str::<serde_json::Value>(args).map_or_else(|_| args.to_owned(), |v| v.to_string())
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::error::Code;
 
-    fn limits() -> Limits {
+    pub(crate) fn limits() -> Limits {
         Limits {
             args_max_bytes: args_max_bytes(1024 * 1024),
             max_attempts_max: 100,
             max_attempts_default: 3,
+            tool_retries: [(
+                ToolName::new("flaky").unwrap(),
+                ToolRetries {
+                    max_attempts: Some(40),
+                    retry: RetryPolicy { base: Some(Duration::from_secs(1)), cap: None },
+                },
+            )]
+            .into(),
             timeout_default: Duration::from_secs(300),
             timeout_max: Duration::from_secs(3600),
             deadline_default: Some(Duration::from_secs(1200)),
@@ -369,7 +356,7 @@ mod tests {
         }
     }
 
-    fn input() -> SubmitInput {
+    pub(super) fn input() -> SubmitInput {
         SubmitInput { tool: "echo".into(), args: r#"{"a":1}"#.into(), ..SubmitInput::default() }
     }
 
@@ -421,14 +408,56 @@ mod tests {
     }
 
     #[test]
-    fn the_same_submission_has_the_same_hash_however_it_is_spaced() {
-        let with = |args: &str, tool: &str| {
-            let i = SubmitInput { idempotency_key: Some("k".into()), args: args.into(), tool: tool.into(), ..input() };
-            try_admit(i).unwrap().body_hash.unwrap()
-        };
-        assert_eq!(with(r#"{"a":1,"b":2}"#, "echo"), with(r#"{ "b": 2, "a": 1 }"#, "echo"));
-        assert_ne!(with(r#"{"a":1}"#, "echo"), with(r#"{"a":2}"#, "echo"));
-        assert_ne!(with(r#"{"a":1}"#, "echo"), with(r#"{"a":1}"#, "sleep"));
+    fn text_is_judged_by_what_it_means() {
+        let args = |args: &str| try_admit(SubmitInput { args: args.into(), ..input() });
+        assert_eq!(args(r#"{"a":"\\u0000"}"#).unwrap().args, r#"{"a":"\\u0000"}"#);
+        let deep = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n - 1), "]".repeat(n - 1));
+        assert!(args(&deep(128)).is_ok());
+        for (bad, word) in [
+            (r#"{"a":"\u0000"}"#.to_owned(), "NUL"),
+            (r#"{"a":{"b":"\ud800"}}"#.to_owned(), ".a.b"),
+            (r#"{"a":1,"a":2}"#.to_owned(), "twice"),
+            (deep(129), "128"),
+        ] {
+            let e = args(&bad).unwrap_err();
+            assert_eq!((e.field, e.code), (Some("args"), Code::InvalidArgument));
+            assert!(e.message.contains(word) && e.message.len() < 400, "{e}");
+        }
+    }
+
+    #[test]
+    fn waits_are_the_jobs_own_then_the_tools() {
+        let second = Duration::from_secs(1);
+        let own = RetryPolicy { base: Some(second * 2), cap: Some(second * 9) };
+        let j = try_admit(SubmitInput { retry: own, max_attempts: Some(2), tool: "flaky".into(), ..input() }).unwrap();
+        assert_eq!((j.retry, j.max_attempts), (own, 2));
+        let j = try_admit(SubmitInput { tool: "flaky".into(), ..input() }).unwrap();
+        assert_eq!((j.retry.base, j.retry.cap, j.max_attempts), (Some(second), None, 40));
+        assert_eq!(try_admit(input()).unwrap().retry, RetryPolicy::default());
+        let backwards = RetryPolicy { base: Some(second * 2), cap: Some(second) };
+        for (field, retry) in [
+            ("retry.base", RetryPolicy { base: Some(Duration::ZERO), cap: None }),
+            ("retry.cap", RetryPolicy { base: None, cap: Some(second * 90_000) }),
+            ("retry.base", backwards),
+        ] {
+            assert_eq!(try_admit(SubmitInput { retry, ..input() }).unwrap_err().field, Some(field));
+        }
+    }
+
+    #[test]
+    fn times_are_given_in_one_way() {
+        let (at, wait) = (Some(Micros(5_000_000)), Some(Duration::from_secs(4)));
+        let j = try_admit(SubmitInput { run_in: wait, deadline_in: wait, ..input() }).unwrap();
+        assert_eq!((j.run_at, j.deadline), (at, Some(Micros(9_000_000))));
+        for (field, i) in [
+            ("run_in", SubmitInput { run_at: at, run_in: wait, ..input() }),
+            ("deadline_in", SubmitInput { deadline: at, deadline_in: wait, ..input() }),
+            ("deadline_in", SubmitInput { deadline_in: Some(Duration::ZERO), ..input() }),
+            ("run_in", SubmitInput { run_in: Some(Duration::MAX), ..input() }),
+            ("key_reuse", SubmitInput { key_reuse: KeyReuse::AfterStop, ..input() }),
+        ] {
+            assert_eq!(try_admit(i).unwrap_err().field, Some(field));
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The orchestrator's settings, parsed once.
 
-use crate::admission::Limits;
+use crate::admission::{Limits, ToolRetries, admit_retry};
 use crate::api::auth::{self, Auth};
+use crate::model::RetryPolicy;
 use crate::slo::{Target, Targets};
 use crate::store::EventMask;
 use crate::transition::Backoff;
 use agentforge_config::{Common, Reader, Secret, Setting};
 use agentforge_jetstream::{HubConfig, NatsConfig, topology::TopologyConfig};
-use agentforge_message_id::{Mission, Queue, Site};
+use agentforge_message_id::{Mission, Queue, Site, ToolName};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -71,7 +73,13 @@ const JOB_TIMEOUT: Setting =
 const JOB_TIMEOUT_MAX: Setting =
     Setting::new("JOB_TIMEOUT_MAX", Some("24h"), "duration 1ms-30d", "Longest timeout of one attempt.");
 const JOB_MAX_ATTEMPTS: Setting =
-    Setting::new("JOB_MAX_ATTEMPTS", Some("3"), "1 to 100", "Attempts when the job names none.");
+    Setting::new("JOB_MAX_ATTEMPTS", Some("12"), "1 to 100", "Attempts when the job names none.");
+const TOOL_RETRIES: Setting = Setting::new(
+    "TOOL_RETRIES",
+    None,
+    "tool=ATTEMPTS or tool=ATTEMPTS/BASE/CAP, comma separated, such as http=20/1s/2m,ocr=1",
+    "Attempts and waits of a tool's jobs that name none, instead of JOB_MAX_ATTEMPTS, RETRY_BASE and RETRY_CAP.",
+);
 const JOB_RETENTION: Setting =
     Setting::new("JOB_RETENTION", Some("30d"), "duration 1s-3650d", "Finished jobs are deleted after it.");
 const JOB_EVENTS: Setting = Setting::new(
@@ -84,7 +92,7 @@ const RETRY_BASE: Setting =
     Setting::new("RETRY_BASE", Some("200ms"), "duration 1ms-24h", "Wait before the first retry; doubles from there.");
 const RETRY_CAP: Setting = Setting::new(
     "RETRY_CAP",
-    Some("5s"),
+    Some("30s"),
     "duration 1ms-24h, at least RETRY_BASE",
     "Longest wait before a retry, but for a tool's Retry-After.",
 );
@@ -120,6 +128,8 @@ const SLO_LATENCY_CAP: Setting = Setting::new(
 /// The shortest of what may be waited for, and a unit of the longest.
 const MOMENT: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Attempts that a job may ask for.
+const MAX_ATTEMPTS: u32 = 100;
 
 /// Settings of this service alone.
 pub const SETTINGS: &[Setting] = &[
@@ -137,6 +147,7 @@ pub const SETTINGS: &[Setting] = &[
     JOB_TIMEOUT,
     JOB_TIMEOUT_MAX,
     JOB_MAX_ATTEMPTS,
+    TOOL_RETRIES,
     JOB_RETENTION,
     JOB_EVENTS,
     RETRY_BASE,
@@ -279,8 +290,9 @@ impl Config {
         };
         let limits = Limits {
             args_max_bytes: crate::admission::args_max_bytes(1024 * 1024),
-            max_attempts_max: 100,
+            max_attempts_max: MAX_ATTEMPTS,
             max_attempts_default: r.get_in(&JOB_MAX_ATTEMPTS, 1..=100),
+            tool_retries: tool_retries(r),
             timeout_default: r.get_in(&JOB_TIMEOUT, MOMENT..=DAY * 30),
             timeout_max: r.get_in(&JOB_TIMEOUT_MAX, MOMENT..=DAY * 30),
             deadline_default,
@@ -346,6 +358,38 @@ impl Config {
     }
 }
 
+fn tool_retries(r: &mut Reader<'_>) -> BTreeMap<ToolName, ToolRetries> {
+    let text = r.opt::<String>(&TOOL_RETRIES).unwrap_or_default();
+    let mut tools = BTreeMap::new();
+    for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+        match tool_retry(entry) {
+            Ok((tool, retries)) => _ = tools.insert(tool, retries),
+            Err(problem) => r.fault(TOOL_RETRIES.key, format!("has {entry:?}: {problem}")),
+        }
+    }
+    tools
+}
+
+fn tool_retry(entry: &str) -> Result<(ToolName, ToolRetries), String> {
+    let (tool, rest) = entry.split_once('=').ok_or("expected tool=ATTEMPTS or tool=ATTEMPTS/BASE/CAP")?;
+    let tool = ToolName::new(tool.trim()).map_err(|e| e.to_string())?;
+    let parts: Vec<&str> = rest.split('/').map(str::trim).collect();
+    let (attempts, waits) = match parts[..] {
+        [attempts] => (attempts, None),
+        [attempts, base, cap] => (attempts, Some((base, cap))),
+        _ => return Err("expected ATTEMPTS or ATTEMPTS/BASE/CAP".into()),
+    };
+    let attempts = attempts.parse().ok().filter(|n| (1..=MAX_ATTEMPTS).contains(n));
+    let max_attempts = Some(attempts.ok_or(format!("expected 1 to {MAX_ATTEMPTS} attempts"))?);
+    let wait = |text| agentforge_config::parse_duration(text).map_err(|e| format!("{text:?} {e}"));
+    let retry = match waits {
+        None => RetryPolicy::default(),
+        Some((base, cap)) => RetryPolicy { base: Some(wait(base)?), cap: Some(wait(cap)?) },
+    };
+    let retry = admit_retry(retry).map_err(|e| e.message)?;
+    Ok((tool, ToolRetries { max_attempts, retry }))
+}
+
 /// A share of an objective; another number is a fault, and a half stands in for it until that is told.
 fn target(r: &mut Reader<'_>, setting: &Setting) -> Target {
     Target::new(r.get(setting)).unwrap_or_else(|| {
@@ -385,7 +429,7 @@ mod tests {
             (vec![("RECONCILE_AFTER", "2m")], "RECONCILE_AFTER"),
             (vec![("DUPLICATE_WINDOW", "10m")], "RECONCILE_AFTER"),
             (vec![("RETRY_BASE", "10s"), ("RETRY_CAP", "1s")], "RETRY_CAP"),
-            (vec![("RETRY_BASE", "10s")], "RETRY_CAP"),
+            (vec![("RETRY_BASE", "40s")], "RETRY_CAP"),
             (vec![("JOB_TIMEOUT", "2h"), ("JOB_TIMEOUT_MAX", "1h")], "JOB_TIMEOUT"),
             (vec![("HTTP_PORT", "7000"), ("GRPC_PORT", "7000")], "GRPC_PORT"),
             (vec![("HTTP_PORT", "7777")], "HTTP_PORT"),

@@ -4,14 +4,14 @@
 //! spares work: the relay forgets the job, workers are told, the queued message is deleted.
 
 use agentforge_jetstream::{Nats, subjects};
-use agentforge_message_id::{JobId, Mission};
+use agentforge_message_id::{Attempt, JobId, Mission};
 use agentforge_proto::bus::CancelSignal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-/// What is cancelled: job, row number, and where the stream keeps its message.
-pub type Cancelled = (JobId, i64, Option<i64>);
+/// What is cancelled: job, attempt, row number, and where the stream keeps its message.
+pub type Cancelled = (JobId, Attempt, i64, Option<i64>);
 
 /// Runs until `stop` fires.
 ///
@@ -28,9 +28,9 @@ pub async fn run(
     let subject = subjects::control_cancel(&mission);
     loop {
         tokio::select! {
-            Some((job, seq, stream_seq)) = cancels.recv() => {
+            Some((job, attempt, seq, stream_seq)) = cancels.recv() => {
                 let _ = forgets.send(seq);
-                let signal = serde_json::to_vec(&CancelSignal { job }).expect("a signal holds an id only");
+                let signal = serde_json::to_vec(&CancelSignal { job, attempt: Some(attempt) }).expect("a signal holds an id and a number");
                 if let Err(error) = nats.client().publish(subject.clone(), signal.into()).await {
                     debug!(%error, %job, "a cancel could not be told; the next heartbeat's answer does");
                 }

@@ -33,6 +33,20 @@ pub const JOB_RETRIES: Metric = Metric::counter(
     &["tool", "reason"],
     "Attempts that failed and are tried again, by error class.",
 );
+/// Jobs put back.
+pub const JOBS_PUT_BACK: Metric = Metric::counter(
+    "agentforge_jobs_put_back_total",
+    &["from"],
+    "Jobs that ended without success and were put back by a retry or a redrive, by the state they were in.",
+)
+.of(&[&["failed", "dead", "cancelled", "expired"]]);
+/// Words of workers that were not believed.
+pub const WORKER_DISPUTES: Metric = Metric::counter(
+    "agentforge_worker_disputes_total",
+    &["about"],
+    "Attempts handed back because a worker's word was wrong: expired (its clock is not ours), cancelled (of an earlier attempt).",
+)
+.of(&[&["expired", "cancelled"]]);
 /// Dead letters.
 pub const DEAD_LETTERS: Metric =
     Metric::counter("agentforge_dead_letters_total", &["mission", "queue", "reason"], "Dead letters made, by reason.")
@@ -245,6 +259,8 @@ pub const ALL: &[Metric] = &[
     JOBS_COMPLETED,
     JOB_END_TO_END,
     JOB_RETRIES,
+    JOBS_PUT_BACK,
+    WORKER_DISPUTES,
     DEAD_LETTERS,
     DUPLICATES_SUPPRESSED,
     OLDEST_PENDING,
@@ -329,8 +345,13 @@ fn labels<'a>(mission: &'a Mission, queue: &'a Queue, tool: &'a ToolName) -> [&'
 pub fn note_change(c: &Changed) {
     let job = &c.job;
     let [mission, queue, tool] = labels(&job.mission, &job.queue, &job.tool);
-    if let Some(class) = c.failed.filter(|_| job.state == State::Accepted) {
-        JOB_RETRIES.inc(&[tool, class.as_str()]);
+    match c.failed.filter(|_| job.state == State::Accepted) {
+        Some(class) if c.disputed => WORKER_DISPUTES.inc(&[class.as_str()]),
+        Some(class) => JOB_RETRIES.inc(&[tool, class.as_str()]),
+        None => {}
+    }
+    if c.from.is_final() && job.state == State::Accepted {
+        JOBS_PUT_BACK.inc(&[c.from.as_str()]);
     }
     if let Some(reason) = c.dead {
         note_dead(mission, queue, reason);

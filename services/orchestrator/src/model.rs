@@ -44,9 +44,13 @@ impl State {
         Self::Expired,
     ];
 
-    /// Whether nothing can follow but a redrive.
+    /// Whether nothing can follow but a retry or a redrive.
     pub const fn is_final(self) -> bool {
         self as i16 >= Self::Succeeded as i16
+    }
+    /// Whether it is an end without success, which a retry may undo.
+    pub const fn may_be_retried(self) -> bool {
+        matches!(self, Self::Failed | Self::Dead | Self::Cancelled | Self::Expired)
     }
     /// The word used in JSON, subjects and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -71,6 +75,49 @@ impl State {
     }
 }
 
+/// How long retries wait; what is not set is the orchestrator's own (RETRY_BASE, RETRY_CAP).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Before the first retry; doubles from there.
+    pub base: Option<Duration>,
+    /// Longest wait, but for a tool's Retry-After.
+    pub cap: Option<Duration>,
+}
+
+impl RetryPolicy {
+    /// This one where it says something, else `other`.
+    pub fn or(self, other: Self) -> Self {
+        Self { base: self.base.or(other.base), cap: self.cap.or(other.cap) }
+    }
+    /// Whether it says something.
+    pub fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// Whether a submission may take its key from an earlier job that ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyReuse {
+    /// Never: a key stands for one job as long as that is kept.
+    #[default]
+    Never,
+    /// From a job that was cancelled or expired.
+    AfterStop,
+    /// From a job that ended without success.
+    AfterFailure,
+}
+
+impl KeyReuse {
+    /// Whether a job in this state gives its key away.
+    pub const fn allows(self, state: State) -> bool {
+        match self {
+            Self::Never => false,
+            Self::AfterStop => matches!(state, State::Cancelled | State::Expired),
+            Self::AfterFailure => state.may_be_retried(),
+        }
+    }
+}
+
 /// A job that passed admission and is not stored yet.
 #[derive(Clone, Debug)]
 pub struct NewJob {
@@ -80,8 +127,13 @@ pub struct NewJob {
     pub id_from_caller: bool,
     /// At most one job per mission and key.
     pub idempotency_key: Option<String>,
-    /// SHA-256 of what was asked; set when the caller gave an id or a key. Equal: the same submission.
+    /// Whether the key may be taken from an earlier job that ended.
+    pub key_reuse: KeyReuse,
+    /// SHA-256 of what was asked with defaults filled in, as the version before compares it; set when the
+    /// caller gave an id or a key.
     pub body_hash: Option<[u8; 32]>,
+    /// SHA-256 of what the caller gave. Equal: the same submission.
+    pub given_hash: Option<[u8; 32]>,
     /// Mission.
     pub mission: Mission,
     /// Queue.
@@ -98,6 +150,8 @@ pub struct NewJob {
     pub max_attempts: u32,
     /// Bound of one attempt.
     pub timeout: Duration,
+    /// Waits between attempts.
+    pub retry: RetryPolicy,
     /// Not before.
     pub run_at: Option<Micros>,
     /// Past it the job ends expired.
@@ -114,6 +168,14 @@ pub struct NewJob {
     pub request_id: Option<String>,
     /// When it was accepted.
     pub created_at: Micros,
+}
+
+impl NewJob {
+    /// From the moment it may run to its deadline.
+    pub fn lifetime(&self) -> Option<Duration> {
+        let begin = self.run_at.map_or(self.created_at, |r| r.max(self.created_at));
+        self.deadline.map(|d| d.since(begin))
+    }
 }
 
 /// An error as a job shows it.
@@ -154,6 +216,8 @@ pub struct Job {
     pub max_attempts: u32,
     /// Bound of one attempt.
     pub timeout: Duration,
+    /// Waits between attempts.
+    pub retry: RetryPolicy,
     /// Not before.
     pub run_at: Option<Micros>,
     /// Past it the job ends expired.

@@ -4,7 +4,7 @@
 //! ignored with a reason. Both stores call this between reading rows and writing them, inside one
 //! transaction, so that a redelivery is harmless wherever it comes from.
 
-use crate::model::{DeadReason, Job, JobError, State};
+use crate::model::{DeadReason, Job, JobError, NewJob, RetryPolicy, State};
 use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
 use agentforge_proto::bus::{ErrorClass, Finished, Outcome, OutputRef, Started};
 use agentforge_proto::time::Micros;
@@ -55,9 +55,47 @@ pub struct Current {
     pub republished: u32,
     /// Rises with each change.
     pub version: i64,
+    /// From the moment it may run to its first deadline, as a retry grants it again; `None` where there was
+    /// no deadline, and for jobs of the version before.
+    pub lifetime: Option<Duration>,
+    /// Waits between attempts.
+    pub retry: RetryPolicy,
+    /// Whether another job has its idempotency key now.
+    pub key_released: bool,
 }
 
 impl Current {
+    /// The job as it is about to be stored for the first time, due at `available_at`.
+    pub fn accepted(job: &NewJob, seq: i64, available_at: Micros) -> Self {
+        Self {
+            seq,
+            id: job.id,
+            mission: job.mission.clone(),
+            queue: job.queue.clone(),
+            tool: job.tool.clone(),
+            labels: (!job.labels.is_empty())
+                .then(|| serde_json::to_string(&job.labels).expect("a map of strings is always JSON")),
+            state: State::Accepted,
+            attempt: Attempt::FIRST,
+            attempt_limit: job.max_attempts,
+            max_attempts: job.max_attempts,
+            deadline: job.deadline,
+            created_at: job.created_at,
+            available_at,
+            queued_at: None,
+            started_at: None,
+            finished_at: None,
+            worker: None,
+            error: None,
+            stream_seq: None,
+            republished: 0,
+            version: 1,
+            lifetime: job.lifetime(),
+            retry: job.retry,
+            key_released: false,
+        }
+    }
+
     /// Brings a job that was read earlier up to here. `result` is what the commit of this state stored, if
     /// it stored one; it counts only where the job succeeded. Older than `job`: does nothing.
     pub fn bring_up(&self, job: &mut Job, result: Option<&ResultEffect>) {
@@ -122,6 +160,13 @@ pub enum Change {
         /// When.
         at: Micros,
     },
+    /// A caller puts a job back that ended without success, for whatever reason.
+    Retry {
+        /// When.
+        at: Micros,
+        /// From then to its new deadline; `None`: as long as it had before.
+        lifetime: Option<Duration>,
+    },
     /// Its message was found to be gone with no result under way: publish it anew.
     Republish {
         /// The attempt that was found missing.
@@ -144,6 +189,8 @@ pub enum Ignored {
     OtherAttempt,
     /// The job has passed this point already.
     Passed,
+    /// Another job has its idempotency key now: running both would do the work twice.
+    KeyTaken,
 }
 
 impl Ignored {
@@ -155,6 +202,7 @@ impl Ignored {
             Self::Stopped => "stopped",
             Self::OtherAttempt => "other_attempt",
             Self::Passed => "passed",
+            Self::KeyTaken => "key_taken",
         }
     }
 }
@@ -174,13 +222,21 @@ impl Default for Backoff {
     fn default() -> Self {
         Self {
             base: Duration::from_millis(200),
-            cap: Duration::from_secs(5),
+            cap: Duration::from_secs(30),
             retry_after_cap: Duration::from_secs(3600),
         }
     }
 }
 
 impl Backoff {
+    /// These waits, where a job does not ask for others.
+    pub fn with(&self, own: RetryPolicy) -> Self {
+        let base = own.base.unwrap_or(self.base);
+        // Whoever asks for a longer first wait alone means it.
+        let cap = own.cap.unwrap_or(self.cap.max(base));
+        Self { base: base.min(cap), cap, ..*self }
+    }
+
     /// The wait after attempt `attempt`; `jitter` in 0..1 spreads it between half and whole.
     pub fn after(&self, attempt: Attempt, retry_after: Option<Duration>, jitter: f64) -> Duration {
         let doublings = attempt.get().saturating_sub(1).min(30);
@@ -201,6 +257,8 @@ pub struct Effects {
     pub dead: Option<DeadReason>,
     /// Marks the job's dead letters as put back.
     pub redriven: bool,
+    /// A worker's word about the deadline or a cancel was not believed.
+    pub disputed: bool,
     /// The next attempt must be published: the claim, if any, is dropped.
     pub release_claim: bool,
 }
@@ -312,14 +370,13 @@ pub fn apply(
             if !matches!(job.state, State::Dead | State::Failed) {
                 return Err(Ignored::Passed);
             }
-            let lifetime = job.deadline.map(|d| d.since(job.created_at));
-            job.attempt = job.attempt.next();
-            job.attempt_limit = job.attempt.get().saturating_add(job.max_attempts.saturating_sub(1));
-            job.deadline = lifetime.map(|l| at.plus(l));
-            job.finished_at = None;
-            job.error = None;
-            await_publish(job, *at, &mut effects);
-            effects.redriven = true;
+            put_back(job, *at, None, &mut effects)?;
+        }
+        Change::Retry { at, lifetime } => {
+            if !job.state.may_be_retried() {
+                return Err(Ignored::Passed);
+            }
+            put_back(job, *at, *lifetime, &mut effects)?;
         }
         Change::Republish { attempt, at } => {
             fence(job, *attempt)?;
@@ -345,6 +402,22 @@ fn fence(job: &Current, attempt: Attempt) -> Result<(), Ignored> {
     } else {
         Ok(())
     }
+}
+
+/// Attempt numbers go on, so that whatever is still under way for an earlier one is fenced off.
+fn put_back(job: &mut Current, at: Micros, lifetime: Option<Duration>, effects: &mut Effects) -> Result<(), Ignored> {
+    if job.key_released {
+        return Err(Ignored::KeyTaken);
+    }
+    let before = job.lifetime.or_else(|| job.deadline.map(|d| d.since(job.created_at)));
+    job.attempt = job.attempt.next();
+    job.attempt_limit = job.attempt.get().saturating_add(job.max_attempts.saturating_sub(1));
+    job.deadline = lifetime.or(before).map(|l| at.plus(l));
+    job.finished_at = None;
+    job.error = None;
+    await_publish(job, at, effects);
+    effects.redriven = true;
+    Ok(())
 }
 
 fn end_without_result(job: &mut Current, state: State, at: Micros) -> Result<(), Ignored> {
@@ -406,7 +479,11 @@ fn finish(job: &mut Current, f: &Finished, backoff: &Backoff, now: Micros, jitte
             job.error = Some(error);
             let may_retry = failure.class.is_retryable();
             if may_retry && job.attempt.get() < job.attempt_limit {
-                let wait = backoff.after(job.attempt, failure.retry_after_ms.map(Duration::from_millis), jitter);
+                let wait = backoff.with(job.retry).after(
+                    job.attempt,
+                    failure.retry_after_ms.map(Duration::from_millis),
+                    jitter,
+                );
                 let retry_at = now.plus(wait);
                 record.retry_at = Some(retry_at);
                 job.attempt = job.attempt.next();
@@ -422,10 +499,24 @@ fn finish(job: &mut Current, f: &Finished, backoff: &Backoff, now: Micros, jitte
                 effects.dead = Some(reason);
             }
         }
+        // A cancel is committed before workers hear of it: for an open job it was of an earlier attempt.
         Outcome::Cancelled => {
             record.outcome = "cancelled";
-            job.state = State::Cancelled;
-            job.finished_at = Some(now);
+            let message = format!("worker {} took an earlier cancel of the job for this attempt's", f.worker);
+            let why = JobError { class: ErrorClass::Cancelled, message, log_tail: String::new() };
+            *effects = hand_back(job, record, why, now, jitter);
+            return;
+        }
+        Outcome::Expired if !has_expired(job, now) => {
+            record.outcome = "expired";
+            let message = format!(
+                "worker {} says that the deadline has passed, and it has not: compare the clocks of its host and of \
+                 the orchestrator's; the attempt goes out again without the deadline, and none is used up",
+                f.worker
+            );
+            let why = JobError { class: ErrorClass::Expired, message, log_tail: String::new() };
+            *effects = hand_back(job, record, why, now, jitter);
+            return;
         }
         Outcome::Expired => {
             record.outcome = "expired";
@@ -435,6 +526,32 @@ fn finish(job: &mut Current, f: &Finished, backoff: &Backoff, now: Micros, jitte
         }
     }
     effects.attempt = Some(record);
+}
+
+/// How far a worker's clock may be ahead of ours without a dispute about a deadline.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+/// Shortest wait before an attempt that was handed back is published again.
+const HAND_BACK_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait: however many jobs one wrong worker hands back, they make no load.
+const HAND_BACK_MAX: Duration = Duration::from_secs(60);
+
+/// A worker's word that the deadline passed is believed where our clock agrees.
+fn has_expired(job: &Current, now: Micros) -> bool {
+    job.deadline.is_some_and(|d| d <= now.plus(CLOCK_TOLERANCE))
+}
+
+/// The attempt goes to another worker, as the next one (what is late of this one is fenced off), and none is
+/// used up. The longer the job is about, the longer it waits: a lone worker that is wrong does not spin it.
+fn hand_back(job: &mut Current, record: AttemptEffect, why: JobError, now: Micros, jitter: f64) -> Effects {
+    let whole = (now.since(job.created_at) / 2).clamp(HAND_BACK_MIN, HAND_BACK_MAX);
+    let retry_at = now.plus(whole.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)));
+    let mut effects = Effects { disputed: true, ..Effects::default() };
+    job.error = Some(why.clone());
+    job.attempt = job.attempt.next();
+    job.attempt_limit = job.attempt_limit.saturating_add(1);
+    await_publish(job, retry_at, &mut effects);
+    effects.attempt = Some(AttemptEffect { error: Some(why), retry_at: Some(retry_at), ..record });
+    effects
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ impl Task<'_> {
             delivered,
             handbacks: self.handbacks(delivered).await,
             max_lost: worker.max_lost,
-            cancelled: worker.ledger.is_cancelled(job.job),
+            cancelled: worker.ledger.is_cancelled(job.job, job.attempt),
             tool_known: tool.is_some(),
         };
         let failed = |class, message: String| Outcome::Failed(Failure::new(class, message));

@@ -101,7 +101,8 @@ struct Inner {
     running: HashMap<(JobId, Attempt), Arc<Running>>,
     /// With the moment the message was stored: an attempt that was published anew is to be run anew.
     finished: Recent<(JobId, Attempt, i128)>,
-    cancelled: Recent<JobId>,
+    /// With the attempt that was stopped; `None` stands for all.
+    cancelled: Recent<(JobId, Option<Attempt>)>,
 }
 
 impl Default for Ledger {
@@ -131,10 +132,14 @@ impl Ledger {
         }
     }
 
-    /// Stops the job if it is here, and remembers the cancel for when it comes.
-    pub fn cancel(&self, job: JobId) {
-        self.inner().cancelled.insert(job, Instant::now());
-        self.stop(job);
+    /// Stops the job if it is here, and remembers the cancel for when it comes. A later attempt than the one
+    /// that was stopped is of a job that was put back: it runs.
+    pub fn cancel(&self, job: JobId, attempt: Option<Attempt>) {
+        self.inner().cancelled.insert((job, attempt), Instant::now());
+        for running in self.inner().running.values().filter(|r| r.job == job && attempt.is_none_or(|a| r.attempt <= a))
+        {
+            running.stop.stop(Cause::Cancelled);
+        }
     }
 
     /// Stops the job if it is here, and remembers nothing: a job that is final may be driven again.
@@ -144,9 +149,10 @@ impl Ledger {
         }
     }
 
-    /// Whether a cancel for the job was seen lately.
-    pub fn is_cancelled(&self, job: JobId) -> bool {
-        self.inner().cancelled.contains(&job, Instant::now())
+    /// Whether a cancel for the attempt was seen lately.
+    pub fn is_cancelled(&self, job: JobId, attempt: Attempt) -> bool {
+        let (inner, now) = (self.inner(), Instant::now());
+        [Some(attempt), None].into_iter().any(|attempt| inner.cancelled.contains(&(job, attempt), now))
     }
 
     /// Stops everything that runs.
@@ -219,13 +225,19 @@ mod tests {
         let ledger = Arc::new(Ledger::default());
         let (here, later) = (JobId::generate(), JobId::generate());
         let Arrival::New(running) = ledger.arrive(here, Attempt::FIRST, 7) else { panic!("not new") };
-        ledger.cancel(here);
-        ledger.cancel(later);
+        ledger.cancel(here, None);
+        ledger.cancel(later, Some(Attempt::FIRST));
         assert_eq!(running.stop.cause(), Some(Cause::Cancelled));
-        assert!(ledger.is_cancelled(later) && !ledger.is_cancelled(JobId::generate()));
+        assert!(ledger.is_cancelled(later, Attempt::FIRST) && !ledger.is_cancelled(JobId::generate(), Attempt::FIRST));
+        assert!(ledger.is_cancelled(here, Attempt::FIRST.next()), "without an attempt it is for all of them");
+        let second = Attempt::FIRST.next();
+        assert!(!ledger.is_cancelled(later, second), "the job was put back");
+        let Arrival::New(again) = ledger.arrive(later, second, 8) else { panic!("not new") };
+        ledger.cancel(later, Some(Attempt::FIRST));
+        assert_eq!(again.stop.cause(), None);
         let driven_again = JobId::generate();
         ledger.stop(driven_again);
-        assert!(!ledger.is_cancelled(driven_again));
+        assert!(!ledger.is_cancelled(driven_again, Attempt::FIRST));
     }
 
     #[test]

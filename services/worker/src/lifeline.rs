@@ -147,7 +147,7 @@ impl Lifeline {
         let mut signals = nats.client().subscribe(subject).await.map_err(Error::Subscribe)?;
         while let Some(message) = signals.next().await {
             match serde_json::from_slice::<CancelSignal>(&message.payload) {
-                Ok(signal) => self.ledger.cancel(signal.job),
+                Ok(signal) => self.ledger.cancel(signal.job, signal.attempt),
                 Err(error) => warn!(%error, "a cancel that cannot be read was left alone"),
             }
         }

@@ -21,6 +21,7 @@ mod shutdown;
 mod stack;
 mod vanish;
 mod waits;
+mod ways_back;
 mod workers;
 
 /// Counts are scaled in `make test` and whole in `make soak`.

@@ -1,11 +1,9 @@
 //! One line of a batch: JSON with the fields of the REST API, on top of the options as defaults.
 
+use super::submit::set_times;
 use super::template::check_object;
-use crate::args::{duration, moment};
-use agentforge_proto::{
-    time::{Micros, duration_to_proto},
-    v1,
-};
+use crate::args::{duration, when};
+use agentforge_proto::{time::duration_to_proto, v1};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{collections::HashMap, time::Duration};
@@ -28,6 +26,27 @@ struct Line<'a> {
     reuse: Option<bool>,
     id: Option<String>,
     idempotency_key: Option<String>,
+    run_in: Option<Span>,
+    deadline_in: Option<Span>,
+    key_reuse: Option<Reuse>,
+    retry: Option<Retry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reuse {
+    Never,
+    AfterStop,
+    AfterFailure,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    base: Option<Span>,
+    base_ms: Option<u64>,
+    cap: Option<Span>,
+    cap_ms: Option<u64>,
 }
 
 /// Seconds as a number, or text such as `30s`.
@@ -72,11 +91,32 @@ pub fn parse(line: &str, defaults: &v1::SubmitJobRequest) -> Result<v1::SubmitJo
         (None, Some(ms)) => request.timeout = Some(duration_to_proto(Duration::from_millis(ms))),
         (None, None) => {}
     }
-    let when = |name: &str, text: Option<String>| {
-        text.map(|t| moment(&t).map(|t| Micros::from(t).to_proto()).map_err(|e| format!("{name} {e}"))).transpose()
-    };
-    request.run_at = when("run_at", line.run_at)?.or(request.run_at);
-    request.deadline = when("deadline", line.deadline)?.or(request.deadline);
+    let moment =
+        |name: &str, text: Option<String>| text.map(|t| when(&t).map_err(|e| format!("{name} {e}"))).transpose();
+    set_times(&mut request, moment("run_at", line.run_at)?, moment("deadline", line.deadline)?);
+    if let Some(wait) = line.run_in {
+        (request.run_at, request.run_in) = (None, Some(duration_to_proto(wait.parse()?)));
+    }
+    if let Some(time) = line.deadline_in {
+        (request.deadline, request.deadline_in) = (None, Some(duration_to_proto(time.parse()?)));
+    }
+    if let Some(reuse) = line.key_reuse {
+        request.key_reuse = match reuse {
+            Reuse::Never => v1::KeyReuse::Never,
+            Reuse::AfterStop => v1::KeyReuse::AfterStop,
+            Reuse::AfterFailure => v1::KeyReuse::AfterFailure,
+        }
+        .into();
+    }
+    if let Some(retry) = line.retry {
+        let wait = |span: Option<Span>, ms: Option<u64>| match (span, ms) {
+            (Some(_), Some(_)) => Err("give a wait of retry as text or in milliseconds, not both".to_owned()),
+            (Some(span), None) => span.parse().map(|d| Some(duration_to_proto(d))),
+            (None, ms) => Ok(ms.map(|ms| duration_to_proto(Duration::from_millis(ms)))),
+        };
+        request.retry =
+            Some(v1::RetryPolicy { base: wait(retry.base, retry.base_ms)?, cap: wait(retry.cap, retry.cap_ms)? });
+    }
     Ok(request)
 }
 
@@ -119,6 +159,14 @@ mod tests {
         assert_eq!(got.labels.len(), 2);
         assert_eq!(got.timeout.unwrap().seconds, 90);
         assert!(got.run_at.is_some());
+        let relative = parse(r#"{"run_at":"+10m","deadline":"+1h"}"#, &defaults()).unwrap();
+        assert_eq!((relative.run_in.unwrap().seconds, relative.deadline_in.unwrap().seconds), (600, 3_000));
+        assert!(relative.run_at.is_none() && relative.deadline.is_none());
+        let more =
+            parse(r#"{"run_in":"5m","key_reuse":"after_stop","retry":{"base":"1s","cap_ms":9000}}"#, &defaults());
+        let more = more.unwrap();
+        assert_eq!((more.run_in.unwrap().seconds, more.key_reuse()), (300, v1::KeyReuse::AfterStop));
+        assert_eq!(more.retry.unwrap().cap.unwrap().seconds, 9);
         assert_eq!(parse(r#"{"timeout":1.5}"#, &defaults()).unwrap().timeout.unwrap().nanos, 500_000_000);
     }
 

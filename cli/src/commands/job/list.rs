@@ -2,12 +2,12 @@
 
 use crate::commands::{Context, pages};
 use crate::{
-    args::{duration, label_text},
+    args::{label_text, since},
     error::{Failure, Result},
     output::{Table, short_duration},
     view::{self, JobView, ago},
 };
-use agentforge_proto::v1;
+use agentforge_proto::{time::Micros, v1};
 use clap::{ValueEnum, builder::PossibleValuesParser};
 use jiff::Timestamp;
 use std::{io::IsTerminal, time::Duration};
@@ -42,9 +42,12 @@ pub struct ListArgs {
     /// Only with this label; all of several must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label_text)]
     labels: Vec<String>,
-    /// Only jobs that were accepted in this time until now
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    since: Option<Duration>,
+    /// Only those submitted since: 2h (ago), or RFC 3339
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    since: Option<Timestamp>,
+    /// Only those submitted before: 2h (ago), or RFC 3339
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    until: Option<Timestamp>,
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -140,9 +143,11 @@ pub(super) async fn run(args: ListArgs, context: &Context) -> Result {
 
 async fn once(args: &ListArgs, context: &Context) -> Result {
     let states: Vec<i32> = args.states.iter().filter_map(|w| view::parse_state(w)).map(|s| s as i32).collect();
-    let after = args.since.and_then(|since| Timestamp::now().checked_sub(since).ok());
+    let stamp = |t: Option<Timestamp>| t.map(|t| Micros::from(t).to_proto());
     let fetch = |limit, cursor| {
         let request = v1::ListJobsRequest {
+            created_after: stamp(args.since),
+            created_before: stamp(args.until),
             mission: args.mission.clone().unwrap_or_default(),
             queue: args.queue.clone().unwrap_or_default(),
             tool: args.tool.clone().unwrap_or_default(),
@@ -150,18 +155,12 @@ async fn once(args: &ListArgs, context: &Context) -> Result {
             labels: args.labels.clone(),
             limit,
             cursor,
+            ..Default::default()
         };
         async move {
             let answer = context.client.jobs().list_jobs(context.client.request(request)).await;
             let answer = answer.map_err(|e| context.client.failure("listing jobs", &e))?.into_inner();
-            let mut jobs: Vec<_> = answer.jobs.iter().map(JobView::new).collect();
-            let mut next = answer.next_cursor;
-            // Newest first: behind the first that is too old there are only older ones.
-            if let Some(end) = jobs.iter().position(|job| is_before(job, after)) {
-                jobs.truncate(end);
-                next.clear();
-            }
-            Ok((jobs, next))
+            Ok((answer.jobs.iter().map(JobView::new).collect::<Vec<_>>(), answer.next_cursor))
         }
     };
     let wanted = (!args.all).then_some(args.limit);
@@ -191,10 +190,6 @@ async fn once(args: &ListArgs, context: &Context) -> Result {
     })
     .await?;
     show(&jobs, left.as_deref(), args, context)
-}
-
-fn is_before(job: &JobView, after: Option<Timestamp>) -> bool {
-    after.is_some_and(|after| job.created_at.is_some_and(|created| created.0 < after))
 }
 
 fn sorted(jobs: &mut [JobView], by: Sort) {

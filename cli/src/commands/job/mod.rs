@@ -1,10 +1,11 @@
-//! `agentforge job`: submit, list, get, output, wait, watch, cancel, attempts.
+//! `agentforge job`: submit, list, get, output, wait, watch, cancel, retry, attempts.
 
 mod batch;
 mod batch_line;
 mod follow;
 mod list;
 mod output;
+pub(crate) mod retry;
 mod submit;
 mod template;
 mod wait;
@@ -40,6 +41,8 @@ pub enum Command {
     Watch(IdArg),
     /// Stop jobs: before the start they never run, while running the tool is stopped
     Cancel(CancelArgs),
+    /// Run jobs again that failed, died, were cancelled or expired
+    Retry(Box<retry::RetryArgs>),
     /// Show the tries at a job
     Attempts(AttemptsArgs),
 }
@@ -104,6 +107,7 @@ pub async fn run(command: Command, context: &Context) -> Result {
         Command::Get(args) => get(args, context).await,
         Command::Watch(args) => follow::watch(&full_id(&args.id, context).await?, context).await,
         Command::Cancel(args) => cancel(args, context).await,
+        Command::Retry(args) => retry::run(*args, context).await,
         Command::Attempts(args) => attempts(&full_id(&args.id, context).await?, context).await,
     }
 }

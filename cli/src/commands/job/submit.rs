@@ -6,7 +6,7 @@ use super::{
     output, read_args, show, show_ended,
 };
 use crate::{
-    args::{duration, moment},
+    args::{When, duration, when},
     client::{is_away, was_refused},
     error::{Failure, Result},
     output::{GREEN, clean_lines, styled},
@@ -41,8 +41,8 @@ Examples:
 
 A line of a batch is a JSON object such as
   {\"tool\":\"echo\",\"args\":{\"n\":1},\"labels\":{\"team\":\"blue\"},\"timeout\":\"30s\"}
-with the fields tool, args, queue, mission, labels, max_attempts, timeout, run_at, deadline, task,
-reuse, id, idempotency_key (as POST /v1/jobs takes them); options of the command line fill in what a line leaves out.")]
+with the fields tool, args, queue, mission, labels, max_attempts, retry, timeout, run_at, run_in, deadline,
+deadline_in, task, reuse, id, idempotency_key, key_reuse (as POST /v1/jobs takes them); options of the command line fill in what a line leaves out.")]
 pub struct SubmitArgs {
     /// The tool to run
     #[arg(required_unless_present = "batch", value_name = "TOOL")]
@@ -59,11 +59,15 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "UUID", conflicts_with = "batch")]
     id: Option<Uuid>,
     /// Not before: RFC 3339, or +10m from now
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
-    run_at: Option<Timestamp>,
+    #[arg(long, value_name = "WHEN", value_parser = when)]
+    run_at: Option<When>,
     /// Past it the job ends expired: RFC 3339, or +1h from now [default: 20m after it may run]
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
-    deadline: Option<Timestamp>,
+    #[arg(long, value_name = "WHEN", value_parser = when)]
+    deadline: Option<When>,
+    /// Take the key from an earlier job that was cancelled or expired (after-stop), or that ended in any way but
+    /// success (after-failure)
+    #[arg(long, value_name = "ENDS", value_parser = ["never", "after-stop", "after-failure"], requires = "idempotency_key")]
+    key_reuse: Option<String>,
     /// Wait until it is final (exit code 3 when it did not succeed), at most so long
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = duration)]
     wait: Option<Option<Duration>>,
@@ -73,10 +77,9 @@ pub struct SubmitArgs {
 }
 
 pub(super) async fn run(args: SubmitArgs, context: &Context) -> Result {
-    let stamp = |t: Timestamp| Micros::from(t).to_proto();
     let mut request = args.template.request(args.tool.clone().unwrap_or_default(), String::new());
-    request.run_at = args.run_at.map(stamp);
-    request.deadline = args.deadline.map(stamp);
+    set_times(&mut request, args.run_at, args.deadline);
+    request.key_reuse = key_reuse(args.key_reuse.as_deref().unwrap_or_default()).into();
     if let Some(path) = &args.batch {
         return batch::run(path, request, args.wait, context).await;
     }
@@ -165,6 +168,38 @@ async fn show_result(job: &v1::Job, context: &Context) -> Result {
         job.id
     ));
     Ok(())
+}
+
+/// What counts from now goes out as it is: the orchestrator counts, and knows the submission again.
+pub(super) fn set_times(request: &mut v1::SubmitJobRequest, run_at: Option<When>, deadline: Option<When>) {
+    let stamp = |t: Timestamp| Micros::from(t).to_proto();
+    match run_at {
+        Some(When::At(t)) => (request.run_at, request.run_in) = (Some(stamp(t)), None),
+        Some(When::In(d)) => (request.run_at, request.run_in) = (None, Some(duration_to_proto(d))),
+        None => {}
+    }
+    match (deadline, run_at) {
+        (None, _) => {}
+        (Some(When::At(t)), _) => (request.deadline, request.deadline_in) = (Some(stamp(t)), None),
+        // The orchestrator counts a deadline from when the job may run.
+        (Some(When::In(d)), None) => (request.deadline, request.deadline_in) = (None, Some(duration_to_proto(d))),
+        (Some(When::In(d)), Some(When::In(r))) if d > r => {
+            (request.deadline, request.deadline_in) = (None, Some(duration_to_proto(d - r)));
+        }
+        (Some(When::In(d)), Some(_)) => {
+            let at = Timestamp::now().checked_add(d).unwrap_or(Timestamp::MAX);
+            (request.deadline, request.deadline_in) = (Some(stamp(at)), None);
+        }
+    }
+}
+
+/// The word as the contract has it; with hyphens, as on the command line, or with underscores, as in JSON.
+pub(super) fn key_reuse(word: &str) -> v1::KeyReuse {
+    match word.replace('-', "_").as_str() {
+        "after_stop" => v1::KeyReuse::AfterStop,
+        "after_failure" => v1::KeyReuse::AfterFailure,
+        _ => v1::KeyReuse::Unspecified,
+    }
 }
 
 /// A submission must be safe to send twice: without an id or a key of the caller it gets an id here.

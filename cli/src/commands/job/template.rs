@@ -23,9 +23,15 @@ pub struct Template {
     /// A label; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Tries before it is a dead letter, 1 to 100 [default: 3]
+    /// Tries before it is a dead letter, 1 to 100 [default: the server's, 12]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub max_attempts: Option<u32>,
+    /// Wait before the first retry; doubles from there [default: the server's, 200ms]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub retry_base: Option<Duration>,
+    /// Longest wait before a retry [default: the server's, 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub retry_cap: Option<Duration>,
     /// How long one try may run [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
@@ -50,6 +56,10 @@ impl Template {
             timeout: self.timeout.map(duration_to_proto),
             task: self.task.clone().unwrap_or_default(),
             reuse: self.reuse,
+            retry: (self.retry_base.is_some() || self.retry_cap.is_some()).then(|| v1::RetryPolicy {
+                base: self.retry_base.map(duration_to_proto),
+                cap: self.retry_cap.map(duration_to_proto),
+            }),
             ..Default::default()
         }
     }

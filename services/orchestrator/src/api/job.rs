@@ -5,6 +5,7 @@ use crate::admission::Template;
 use crate::app::Page;
 use crate::error::Error;
 use crate::model::{Job, Schedule, State};
+use agentforge_proto::time::Micros;
 
 /// Tries begun or under way: a job that waits to be published, or that ended while it waited, has
 /// not begun its current attempt.
@@ -12,6 +13,17 @@ pub(crate) fn attempts(job: &Job) -> u32 {
     let attempt = job.attempt.get();
     let unbegun = job.state == State::Accepted || (job.state.is_final() && job.queued_at.is_none());
     if unbegun { attempt - 1 } else { attempt }
+}
+
+/// Why an accepted job waits, and until when: for its time, for a retry, or for nothing but its publish.
+pub(crate) fn waiting(job: &Job, now: Micros) -> Option<(&'static str, Micros)> {
+    let why = match () {
+        () if job.state != State::Accepted => return None,
+        () if job.available_at <= now => "publish",
+        () if job.attempt.get() > 1 => "retry",
+        () => "run_at",
+    };
+    Some((why, job.available_at))
 }
 
 /// Cuts a page so that it fits in one message. At least one job stays.
@@ -48,7 +60,6 @@ pub(crate) fn template(schedule: &Schedule) -> Result<Template, Error> {
 pub(crate) mod tests {
     use super::*;
     use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
-    use agentforge_proto::time::Micros;
     use std::time::Duration;
 
     pub(crate) fn job(seq: i64, args: &str) -> Job {
@@ -65,6 +76,7 @@ pub(crate) mod tests {
             attempt: Attempt::FIRST,
             max_attempts: 3,
             timeout: Duration::from_millis(1500),
+            retry: Default::default(),
             run_at: None,
             deadline: None,
             reuse: false,
@@ -103,6 +115,27 @@ pub(crate) mod tests {
         ];
         for (state, attempt, queued_at, want) in table {
             assert_eq!(attempts(&Job { state, attempt, queued_at, ..job(1, "{}") }), want, "{state:?} {attempt}");
+        }
+    }
+
+    #[test]
+    fn what_an_accepted_job_waits_for_is_told() {
+        let (now, later) = (Micros(100), Micros(200));
+        let second = Attempt::FIRST.next();
+        let table = [
+            (State::Accepted, Attempt::FIRST, now, Some(("publish", now))),
+            (State::Accepted, Attempt::FIRST, later, Some(("run_at", later))),
+            (State::Accepted, second, later, Some(("retry", later))),
+            (State::Accepted, second, now, Some(("publish", now))),
+            (State::Queued, second, later, None),
+            (State::Expired, second, later, None),
+        ];
+        for (state, attempt, available_at, want) in table {
+            assert_eq!(
+                waiting(&Job { state, attempt, available_at, ..job(1, "{}") }, now),
+                want,
+                "{state:?} {attempt}"
+            );
         }
     }
 

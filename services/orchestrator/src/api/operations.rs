@@ -41,6 +41,8 @@ pub const OPERATIONS: &[Operation] = &[
     op("WatchJob", Read, "GET", "/v1/jobs/{id}/watch", Some("/agentforge.v1.Jobs/WatchJob")),
     op("GetJobOutput", Read, "GET", "/v1/jobs/{id}/output", Some("/agentforge.v1.Jobs/GetJobOutput")),
     op("CancelJob", Submit, "POST", "/v1/jobs/{id}/cancel", Some("/agentforge.v1.Jobs/CancelJob")),
+    op("RetryJob", Submit, "POST", "/v1/jobs/{id}/retry", Some("/agentforge.v1.Jobs/RetryJob")),
+    op("RetryJobs", Admin, "POST", "/v1/jobs:retry", Some("/agentforge.v1.Jobs/RetryJobs")),
     op("ListDeadLetters", Read, "GET", "/v1/dead-letters", Some("/agentforge.v1.Jobs/ListDeadLetters")),
     op("RedriveDeadLetters", Admin, "POST", "/v1/dead-letters/redrive", Some("/agentforge.v1.Jobs/RedriveDeadLetters")),
     op("GetDeadLetter", Read, "GET", "/v1/dead-letters/{id}", Some("/agentforge.v1.Jobs/GetDeadLetter")),
@@ -68,7 +70,8 @@ pub const OPERATIONS: &[Operation] = &[
 pub const OPEN_ROUTES: &[&str] = &["/", "/docs", "/openapi.json"];
 
 /// gRPC services that ask for no token: health and reflection.
-pub const OPEN_SERVICES: &[&str] = &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+pub const OPEN_SERVICES: &[&str] =
+    &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
 /// What a guard knows of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,18 +1,17 @@
 //! Jobs as callers use them: submit, read, wait, watch, cancel, redrive.
 
-use super::{App, Ear, OutputStream, Page, RedriveProgress, SubmitAnswer, WAIT_MAX, page_limit};
+use super::{App, Ear, OutputStream, Page, SubmitAnswer, WAIT_MAX, page_limit};
 use crate::admission::{SubmitInput, admit};
 use crate::error::{Code, Error};
 use crate::metrics;
 use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
-use crate::store::{Changed, DeadLetterFilter, JobFilter, Submitted};
-use crate::transition::{Change, Ignored};
+use crate::store::{Changed, DeadLetterFilter, JobFilter, Submitted, Times};
+use crate::transition::{Change, Current, Ignored};
 use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -20,13 +19,6 @@ use tracing::debug;
 
 /// How often a watcher looks for itself, in case a word was missed.
 const POLL_EVERY: Duration = Duration::from_secs(5);
-/// Redrives a second when none was asked for.
-const REDRIVE_RATE_DEFAULT: f64 = 50.0;
-/// Redrives a second at most.
-const REDRIVE_RATE_MAX: f64 = 1_000.0;
-/// Dead letters of one redrive when none was asked for.
-pub(super) const REDRIVE_LIMIT_DEFAULT: u32 = 10_000;
-
 /// Which jobs to list, as asked.
 #[derive(Clone, Debug, Default)]
 pub struct JobQuery {
@@ -40,6 +32,8 @@ pub struct JobQuery {
     pub states: Vec<State>,
     /// `key=value`, all of them.
     pub labels: Vec<String>,
+    /// Accepted and final in these times.
+    pub times: Times,
     /// 0: the default.
     pub limit: u32,
     /// From the page before.
@@ -61,23 +55,6 @@ pub struct DeadLetterQuery {
     pub limit: u32,
     /// From the page before.
     pub cursor: Option<String>,
-}
-
-/// Which dead jobs to put back, as asked.
-#[derive(Clone, Debug, Default)]
-pub struct RedriveSpec {
-    /// These; or, when empty, all that the filters let through.
-    pub job_ids: Vec<String>,
-    /// Mission.
-    pub mission: Option<String>,
-    /// Queue.
-    pub queue: Option<String>,
-    /// Reason word.
-    pub reason: Option<String>,
-    /// Jobs a second; 0: the default, 50.
-    pub rate: f64,
-    /// At most so many; 0: the default, 10,000.
-    pub limit: u32,
 }
 
 /// A job's result as bytes.
@@ -118,6 +95,35 @@ fn row_cursor(cursor: Option<&String>) -> Result<Option<i64>, Error> {
             c.parse().map_err(|_| Error::field("cursor", "cursor is not one that a listing gave; start without it"))
         })
         .transpose()
+}
+
+impl JobQuery {
+    /// What the store is asked.
+    ///
+    /// # Errors
+    /// `invalid_argument`: names the field.
+    pub(super) fn filter(&self) -> Result<JobFilter, Error> {
+        let labels = self
+            .labels
+            .iter()
+            .map(|l| {
+                l.split_once('=')
+                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .ok_or_else(|| Error::field("label", format!("label {l:?} is not key=value")))
+            })
+            .collect::<Result<_, _>>()?;
+        let wrong = |field| move |e: agentforge_message_id::NameError| Error::field(field, e.to_string());
+        Ok(JobFilter {
+            mission: some(self.mission.as_ref()).map(Mission::new).transpose().map_err(wrong("mission"))?,
+            queue: some(self.queue.as_ref()).map(Queue::new).transpose().map_err(wrong("queue"))?,
+            tool: some(self.tool.as_ref()).map(ToolName::new).transpose().map_err(wrong("tool"))?,
+            states: self.states.clone(),
+            labels,
+            times: self.times,
+            before: row_cursor(self.cursor.as_ref())?,
+            limit: page_limit(self.limit)?,
+        })
+    }
 }
 
 impl App {
@@ -174,12 +180,9 @@ impl App {
                 metrics::DUPLICATES_SUPPRESSED.inc(&["submit"]);
                 Ok(SubmitAnswer { job: self.told(*job), created: false })
             }
-            Submitted::Conflict { existing, field } => Err(Error {
-                field: Some(field),
-                ..Error::new(
-                    Code::Conflict,
-                    format!("job {existing} was submitted with the same {field} and another body"),
-                )
+            Submitted::Conflict { existing, clash } => Err(Error {
+                field: Some(clash.field()),
+                ..Error::new(Code::Conflict, format!("job {existing} {}", clash.reason()))
             }),
         }
     }
@@ -213,7 +216,7 @@ impl App {
         Ok(job)
     }
 
-    async fn stored(&self, id: JobId) -> Result<Job, Error> {
+    pub(super) async fn stored(&self, id: JobId) -> Result<Job, Error> {
         self.0.store.job(id).await?.map(|job| self.told(job)).ok_or_else(|| Error::not_found("job", id))
     }
 
@@ -289,34 +292,7 @@ impl App {
     /// # Errors
     /// `invalid_argument`, `unavailable`.
     pub async fn jobs(&self, query: JobQuery) -> Result<Page<Job>, Error> {
-        let limit = page_limit(query.limit)?;
-        let labels = query
-            .labels
-            .iter()
-            .map(|l| {
-                l.split_once('=')
-                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                    .ok_or_else(|| Error::field("label", format!("label {l:?} is not key=value")))
-            })
-            .collect::<Result<_, _>>()?;
-        let filter = JobFilter {
-            mission: some(query.mission.as_ref())
-                .map(Mission::new)
-                .transpose()
-                .map_err(|e| Error::field("mission", e.to_string()))?,
-            queue: some(query.queue.as_ref())
-                .map(Queue::new)
-                .transpose()
-                .map_err(|e| Error::field("queue", e.to_string()))?,
-            tool: some(query.tool.as_ref())
-                .map(ToolName::new)
-                .transpose()
-                .map_err(|e| Error::field("tool", e.to_string()))?,
-            states: query.states,
-            labels,
-            before: row_cursor(query.cursor.as_ref())?,
-            limit,
-        };
+        let filter = query.filter()?;
         let found = self.0.store.jobs(&filter).await?;
         let items = found.items.into_iter().map(|job| self.told(job)).collect();
         Ok(Page { items, next: found.next.map(|n| n.to_string()) })
@@ -344,7 +320,7 @@ impl App {
         let mut outcome = self.0.committer.change(vec![(id, Change::Cancel { at: Micros::now() })], vec![]).await?;
         let outcome = outcome.pop().unwrap_or(Err(Ignored::Unknown));
         if let Ok(changed) = &outcome {
-            let _ = self.0.cancels.send((id, changed.job.seq, changed.job.stream_seq));
+            let _ = self.0.cancels.send(stopped(&changed.job));
         }
         let job = self.stored(id).await?;
         match outcome {
@@ -379,7 +355,7 @@ impl App {
     pub async fn expire(&self, ids: Vec<JobId>, at: Micros) -> Result<(), Error> {
         let changes = ids.into_iter().map(|id| (id, Change::Expire { at })).collect();
         for changed in self.apply_reports(changes, vec![]).await?.into_iter().flatten() {
-            let _ = self.0.cancels.send((changed.job.id, changed.job.seq, changed.job.stream_seq));
+            let _ = self.0.cancels.send(stopped(&changed.job));
         }
         Ok(())
     }
@@ -424,113 +400,11 @@ impl App {
         let found = self.0.store.dead_letters(&filter).await?;
         Ok(Page { items: found.items, next: found.next.map(|n| n.to_string()) })
     }
-
-    /// Puts dead jobs back at a rate, and tells how far it is.
-    ///
-    /// # Errors
-    /// `invalid_argument` at once; `unavailable` as the last item of the stream.
-    pub fn redrive(&self, spec: RedriveSpec) -> Result<BoxStream<'static, Result<RedriveProgress, Error>>, Error> {
-        let rate = match spec.rate {
-            0.0 => REDRIVE_RATE_DEFAULT,
-            r if r.is_finite() && r > 0.0 && r <= REDRIVE_RATE_MAX => r,
-            r => {
-                return Err(Error::field(
-                    "rate",
-                    format!("rate is {r}; expected more than 0 and at most {REDRIVE_RATE_MAX} a second"),
-                ));
-            }
-        };
-        let limit = if spec.limit == 0 { REDRIVE_LIMIT_DEFAULT } else { spec.limit };
-        let ids = spec.job_ids.iter().map(|i| job_id(i)).collect::<Result<VecDeque<_>, _>>()?;
-        let filter = ids.is_empty().then(|| DeadLetterFilter {
-            mission: some(spec.mission.as_ref()).map(str::to_owned),
-            queue: some(spec.queue.as_ref()).map(str::to_owned),
-            reason: some(spec.reason.as_ref()).map(str::to_owned),
-            include_redriven: false,
-            before: None,
-            limit: 100,
-        });
-        let redrive = Redrive {
-            app: self.clone(),
-            ids,
-            filter,
-            left: limit,
-            rate,
-            progress: RedriveProgress::default(),
-            over: false,
-        };
-        Ok(stream::unfold(redrive, |r| async move { if r.over { None } else { Some(r.step().await) } }).boxed())
-    }
 }
 
-struct Redrive {
-    app: App,
-    ids: VecDeque<JobId>,
-    filter: Option<DeadLetterFilter>,
-    left: u32,
-    rate: f64,
-    progress: RedriveProgress,
-    over: bool,
-}
-
-impl Redrive {
-    /// One tenth of a second's worth, then a rest.
-    async fn step(mut self) -> (Result<RedriveProgress, Error>, Self) {
-        let share = ((self.rate / 10.0).ceil() as usize).clamp(1, 100);
-        let begun = Instant::now();
-        let outcome = self.one_share(share).await;
-        match outcome {
-            Ok(0) => {
-                self.over = true;
-                self.progress.done = true;
-            }
-            Ok(taken) => {
-                let pause = Duration::from_secs_f64(taken as f64 / self.rate).saturating_sub(begun.elapsed());
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = self.app.0.stopping.cancelled() => self.over = true,
-                }
-            }
-            Err(e) => {
-                self.over = true;
-                return (Err(e), self);
-            }
-        }
-        (Ok(self.progress), self)
-    }
-
-    async fn one_share(&mut self, share: usize) -> Result<usize, Error> {
-        if self.ids.is_empty()
-            && let Some(filter) = &mut self.filter
-        {
-            let found = self.app.0.store.dead_letters(filter).await?;
-            let more = found.next.is_some();
-            match found.next {
-                Some(next) => filter.before = Some(next),
-                None => self.filter = None,
-            }
-            self.progress.skipped += found.items.iter().filter(|d| d.job.is_none()).count() as u64;
-            self.ids.extend(found.items.iter().filter_map(|d| d.job));
-            if self.ids.is_empty() && more {
-                return Ok(1);
-            }
-        }
-        let take = share.min(self.ids.len()).min(self.left as usize);
-        if take == 0 {
-            return Ok(0);
-        }
-        self.app.push_back_all()?;
-        let at = Micros::now();
-        let changes: Vec<_> = self.ids.drain(..take).map(|id| (id, Change::Redrive { at })).collect();
-        for outcome in self.app.0.committer.change(changes, vec![]).await? {
-            match outcome {
-                Ok(_) => self.progress.redriven += 1,
-                Err(_) => self.progress.skipped += 1,
-            }
-        }
-        self.left -= u32::try_from(take).unwrap_or(u32::MAX);
-        Ok(take)
-    }
+/// What workers are told of a job that was stopped.
+fn stopped(job: &Current) -> crate::control::Cancelled {
+    (job.id, job.attempt, job.seq, job.stream_seq)
 }
 
 /// A job as it reads right after its submission.
@@ -548,6 +422,7 @@ fn fresh(seq: i64, j: NewJob) -> Job {
         attempt: Attempt::FIRST,
         max_attempts: j.max_attempts,
         timeout: j.timeout,
+        retry: j.retry,
         run_at: j.run_at,
         deadline: j.deadline,
         reuse: j.reuse,

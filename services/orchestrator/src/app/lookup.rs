@@ -1,7 +1,8 @@
 //! Looks of people: queues, jobs by the beginning of their ids, single dead letters.
 
 use super::App;
-use super::jobs::{REDRIVE_LIMIT_DEFAULT, job_id, some};
+use super::jobs::{job_id, some};
+use super::put_back::LIMIT_DEFAULT;
 use crate::error::{Code, Error};
 use crate::model::{Agent, DeadLetter, Presence};
 use crate::store::{DeadLetterFilter, QueueCounts};
@@ -88,7 +89,7 @@ impl App {
         for id in &spec.ids {
             seqs.push(self.dead_letter(id).await?.seq);
         }
-        let limit = if spec.limit == 0 { REDRIVE_LIMIT_DEFAULT } else { spec.limit } as usize;
+        let limit = if spec.limit == 0 { LIMIT_DEFAULT } else { spec.limit } as usize;
         if spec.ids.is_empty() {
             seqs = self.letters_of(&spec, limit).await?;
         }

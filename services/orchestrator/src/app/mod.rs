@@ -11,6 +11,7 @@ mod jobs;
 mod lookup;
 mod parked;
 mod pressure;
+mod put_back;
 mod queues;
 mod schedules;
 mod turns;
@@ -20,8 +21,9 @@ pub(crate) use committer::Outlets;
 pub use committer::{CommitLoop, Committer, CommitterConfig, Lazy};
 pub use gauge::OutboxGauge;
 pub use hub::{Ear, Hub, News};
-pub use jobs::{DeadLetterQuery, JobOutput, JobQuery, RedriveSpec};
+pub use jobs::{DeadLetterQuery, JobOutput, JobQuery};
 pub use lookup::{DiscardSpec, QueueStats};
+pub use put_back::{NotPutBack, Progress, RedriveSpec, RetrySpec};
 pub use queues::Queues;
 pub use schedules::{ScheduleChange, ScheduleInput};
 pub use turns::RunNow;
@@ -31,7 +33,7 @@ use crate::error::{Code, Error};
 use crate::model::{Agent, Job};
 use crate::slo::Board;
 use crate::store::{OutboxRow, Outgoing, Store};
-use agentforge_message_id::{AgentId, JobId, Mission};
+use agentforge_message_id::{AgentId, Mission};
 use agentforge_proto::time::Micros;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +69,7 @@ pub(crate) struct Inner {
     pub(crate) args_max_bytes: AtomicUsize,
     /// Size of the stream of jobs: none larger ever leaves.
     pub(crate) stream_max_bytes: usize,
-    pub(crate) cancels: tokio::sync::mpsc::UnboundedSender<(JobId, i64, Option<i64>)>,
+    pub(crate) cancels: tokio::sync::mpsc::UnboundedSender<crate::control::Cancelled>,
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) watches: Arc<Semaphore>,
     pub(crate) board: Board,
@@ -91,17 +93,6 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Give it back to get the next page; `None` on the last.
     pub next: Option<String>,
-}
-
-/// Progress of a redrive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RedriveProgress {
-    /// Put back.
-    pub redriven: u64,
-    /// Not dead any more, or unknown.
-    pub skipped: u64,
-    /// Whether this is the last word.
-    pub done: bool,
 }
 
 /// What a submission came to.

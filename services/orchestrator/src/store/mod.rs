@@ -8,6 +8,7 @@ mod claim;
 mod error;
 pub mod events;
 mod fault;
+mod identity;
 mod migrate;
 mod open;
 mod plan;
@@ -20,6 +21,7 @@ mod writes;
 pub(crate) use claim::{CLAIMS_END_WITHIN_US, lines_of_jobs};
 pub use claim::{OutboxPick, OutboxRow, Outgoing, PARKED_MAX, Park, Parked, Pick, Waiting};
 pub use error::Error;
+pub use identity::Clash;
 pub use open::{Options, backup, open, restore};
 pub use turn::{Act, Fired, Firing, Slot};
 
@@ -134,12 +136,12 @@ pub enum Submitted {
     Created(CreatedJob),
     /// Stored before, with the same body.
     Existing(Box<Job>),
-    /// Another body has that id or key.
+    /// Something else has that id or key.
     Conflict {
         /// The job that has it.
         existing: JobId,
-        /// `id` or `idempotency_key`.
-        field: &'static str,
+        /// Why it is none.
+        clash: Clash,
     },
 }
 
@@ -165,6 +167,8 @@ pub struct Changed {
     pub dead: Option<crate::model::DeadReason>,
     /// The class of the error, where the change was a failure.
     pub failed: Option<agentforge_proto::bus::ErrorClass>,
+    /// Whether a worker's word was not believed, and the attempt handed back.
+    pub disputed: bool,
 }
 
 /// A job that has been queued or running for long.
@@ -211,10 +215,25 @@ pub struct JobFilter {
     pub states: Vec<State>,
     /// All of these.
     pub labels: Vec<(String, String)>,
+    /// Accepted and final in these times.
+    pub times: Times,
     /// Rows before this one (the last row number of the page before).
     pub before: Option<i64>,
     /// At most so many.
     pub limit: u32,
+}
+
+/// Bounds in time; what is not set does not bind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Accepted at this moment or later.
+    pub created_after: Option<Micros>,
+    /// Accepted before it.
+    pub created_before: Option<Micros>,
+    /// Final since this moment or later.
+    pub finished_after: Option<Micros>,
+    /// Final before it.
+    pub finished_before: Option<Micros>,
 }
 
 /// Which dead letters to list. Newest first.

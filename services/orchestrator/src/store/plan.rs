@@ -3,23 +3,15 @@
 //! Both stores look up what a group is about, fold the group over it here, and write the plan: one
 //! row a job, however many changes hit it. Pure: rows in, rows out; `transition::apply` decides.
 
+use super::identity::{Clash, Identities, Taken, Verdict};
 use super::{Changed, CommitContext, Committed, CreatedJob, Group, OutboxRow, Submitted, events};
-use crate::model::{AttemptRecord, DeadReason, Job, JobError, NewJob, State};
+use crate::model::{AttemptRecord, DeadReason, Job, JobError, State};
 use crate::transition::{self, AttemptEffect, Change, Current, Effects, Ignored, ResultEffect};
-use agentforge_message_id::{Attempt, JobId};
+use agentforge_message_id::JobId;
 use agentforge_proto::bus::{ErrorClass, Rejected};
 use agentforge_proto::time::Micros;
 use events::OutboxMessage;
 use std::collections::{HashMap, HashSet};
-
-/// A stored job whose id or key a submission names.
-#[derive(Debug)]
-pub(super) struct Taken {
-    pub id: JobId,
-    pub mission: String,
-    pub key: Option<String>,
-    pub body_hash: Option<Vec<u8>>,
-}
 
 /// What the database knows of a group's subjects.
 #[derive(Debug, Default)]
@@ -108,7 +100,7 @@ pub(super) struct LetterDetails {
 enum Answer {
     Created(usize),
     Existing(JobId),
-    Conflict { existing: JobId, field: &'static str },
+    Conflict { existing: JobId, clash: Clash },
 }
 
 #[derive(Debug)]
@@ -126,6 +118,8 @@ pub(super) struct Plan {
     pub letters: Vec<Letter>,
     /// Jobs whose stored dead letters are marked as put back.
     pub redriven: Vec<JobId>,
+    /// Jobs that lose their idempotency key to a new one, before that is written.
+    pub released: Vec<JobId>,
     redrives: Vec<(JobId, usize)>,
     answers: Vec<Answer>,
     changes: Vec<Result<Changed, Ignored>>,
@@ -182,6 +176,7 @@ impl<'g> Fold<'g> {
             results: vec![],
             letters: vec![],
             redriven: vec![],
+            released: vec![],
             redrives: vec![],
             answers: Vec::with_capacity(group.submits.len()),
             changes: Vec::with_capacity(group.changes.len()),
@@ -192,33 +187,27 @@ impl<'g> Fold<'g> {
     }
 
     fn submit(&mut self, taken: &[Taken], mut next_seq: impl FnMut() -> i64) {
-        type Known<'k> = (JobId, Option<&'k [u8]>);
-        let mut ids: HashMap<JobId, Known<'_>> = HashMap::new();
-        let mut keys: HashMap<(&str, &str), Known<'_>> = HashMap::new();
-        for t in taken {
-            ids.insert(t.id, (t.id, t.body_hash.as_deref()));
-            if let Some(key) = &t.key {
-                keys.insert((&t.mission, key), (t.id, t.body_hash.as_deref()));
-            }
-        }
+        let mut known = Identities::of(taken);
         for (number, s) in self.group.submits.iter().enumerate() {
-            let job = &s.job;
-            let hash = job.body_hash.as_ref().map(<[u8; 32]>::as_slice);
-            let key = job.idempotency_key.as_deref().map(|k| (job.mission.as_str(), k));
-            let by_id = ids.get(&job.id).map(|known| (known, "id"));
-            let by_key = || key.and_then(|k| keys.get(&k)).map(|known| (known, "idempotency_key"));
-            let answer = match by_id.or_else(by_key) {
-                Some((&(existing, theirs), _)) if hash.is_some() && hash == theirs => Answer::Existing(existing),
-                Some((&(existing, _), field)) => Answer::Conflict { existing, field },
-                None => {
-                    ids.insert(job.id, (job.id, hash));
-                    if let Some(key) = key {
-                        keys.insert(key, (job.id, hash));
-                    }
+            let answer = match known.judge(&s.job) {
+                Verdict::Existing(id) => Answer::Existing(id),
+                Verdict::Conflict { existing, clash } => Answer::Conflict { existing, clash },
+                Verdict::New { released } => {
+                    known.add(&s.job);
+                    self.release(released);
                     Answer::Created(self.create(number, next_seq()))
                 }
             };
             self.plan.answers.push(answer);
+        }
+    }
+
+    /// The key of a job that ended goes to the submission that asked for it.
+    fn release(&mut self, released: Option<JobId>) {
+        let Some(id) = released else { return };
+        self.plan.released.push(id);
+        if let Some(&index) = self.by_id.get(&id) {
+            self.plan.jobs[index].job.key_released = true;
         }
     }
 
@@ -228,7 +217,7 @@ impl<'g> Fold<'g> {
         let index = self.plan.jobs.len();
         self.by_id.insert(submit.job.id, index);
         self.plan.jobs.push(Touched {
-            job: accepted(&submit.job, seq, later.unwrap_or(self.ctx.now)),
+            job: Current::accepted(&submit.job, seq, later.unwrap_or(self.ctx.now)),
             new: Some(number),
             write: Write::Nothing,
             claimed: submit.claim && later.is_none(),
@@ -280,7 +269,8 @@ impl<'g> Fold<'g> {
             self.plan.redrives.push((touched.job.id, self.plan.changes.len()));
         }
         let failed = effects.attempt.as_ref().and_then(|a| a.error.as_ref()).map(|e| e.class);
-        self.plan.changes.push(Ok(Changed { from, job: touched.job.clone(), dead: effects.dead, failed }));
+        let (dead, disputed) = (effects.dead, effects.disputed);
+        self.plan.changes.push(Ok(Changed { from, job: touched.job.clone(), dead, failed, disputed }));
         self.plan.attempts.extend(effects.attempt.map(|a| (seq, a)));
         self.plan.results.extend(effects.result.map(|r| (seq, r)));
     }
@@ -412,39 +402,12 @@ impl Plan {
                     Submitted::Created(CreatedJob { seq: t.job.seq, job: submit.job, claimed: t.claimed })
                 }
                 Answer::Existing(id) => Submitted::Existing(Box::new(existing.get(&id)?.clone())),
-                Answer::Conflict { existing, field } => Submitted::Conflict { existing, field },
+                Answer::Conflict { existing, clash } => Submitted::Conflict { existing, clash },
             });
         }
         let Self { jobs, changes, results, rejects_new, .. } = self;
         let jobs = jobs.into_iter().map(|t| t.job).collect();
         Some((Committed { submits, changes, results, rejects_new, outbox }, jobs))
-    }
-}
-
-fn accepted(job: &NewJob, seq: i64, available_at: Micros) -> Current {
-    Current {
-        seq,
-        id: job.id,
-        mission: job.mission.clone(),
-        queue: job.queue.clone(),
-        tool: job.tool.clone(),
-        labels: (!job.labels.is_empty())
-            .then(|| serde_json::to_string(&job.labels).expect("a map of strings is always JSON")),
-        state: State::Accepted,
-        attempt: Attempt::FIRST,
-        attempt_limit: job.max_attempts,
-        max_attempts: job.max_attempts,
-        deadline: job.deadline,
-        created_at: job.created_at,
-        available_at,
-        queued_at: None,
-        started_at: None,
-        finished_at: None,
-        worker: None,
-        error: None,
-        stream_seq: None,
-        republished: 0,
-        version: 1,
     }
 }
 
@@ -484,6 +447,7 @@ fn moment(change: &Change, now: Micros) -> Micros {
         | Change::Cancel { at }
         | Change::Expire { at }
         | Change::Redrive { at }
+        | Change::Retry { at, .. }
         | Change::Republish { at, .. } => *at,
         Change::Started(s) => s.at,
         Change::Finished(_) => now,

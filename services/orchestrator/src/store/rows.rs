@@ -21,7 +21,8 @@ macro_rules! current_columns {
     () => {
         "j.seq, j.id, j.mission, j.queue, j.tool, j.labels, j.state, j.attempt, j.attempt_limit, j.max_attempts, \
          j.deadline, j.created_at, j.available_at, j.queued_at, j.started_at, j.finished_at, j.worker, \
-         j.error_class, j.error_message, j.error_log, j.stream_seq, j.republished, j.version"
+         j.error_class, j.error_message, j.error_log, j.stream_seq, j.republished, j.version, j.lifetime_us, \
+         j.retry_base_us, j.retry_cap_us, j.former_key IS NOT NULL"
     };
 }
 
@@ -30,17 +31,19 @@ macro_rules! job_columns {
     () => {
         concat!(
             $crate::store::rows::current_columns!(),
-            ", j.idempotency_key, p.task, p.args, p.timeout_us, p.run_at, p.reuse, p.schedule_id, p.scheduled_at, p.traceparent, \
+            ", coalesce(j.idempotency_key, j.former_key), p.task, p.args, p.timeout_us, p.run_at, p.reuse, p.schedule_id, p.scheduled_at, p.traceparent, \
              r.output, r.output_ref, r.replay_of"
         )
     };
 }
 
-/// Columns of `jobs` and `job_payloads` that `outgoing` reads.
+/// Columns of `jobs` and `job_payloads` that `outgoing` reads. An attempt that a worker took for expired by
+/// mistake goes out without its deadline, which is ours to watch.
 macro_rules! outgoing_columns {
     () => {
-        "j.seq, j.id, j.attempt, j.republished, j.mission, j.queue, j.tool, p.task, p.args, p.timeout_us, j.deadline, \
-         p.reuse, j.created_at, p.traceparent, p.request_id, p.scheduled_at"
+        "j.seq, j.id, j.attempt, j.republished, j.mission, j.queue, j.tool, p.task, p.args, p.timeout_us, \
+         CASE WHEN j.error_class = 'expired' THEN NULL ELSE j.deadline END, p.reuse, j.created_at, p.traceparent, p.request_id, \
+         p.scheduled_at"
     };
 }
 
@@ -138,6 +141,14 @@ pub(super) fn duration(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
+/// What `taken` reads, where `jobs` is `j`.
+macro_rules! taken_columns {
+    () => {
+        "j.id, j.mission, coalesce(j.idempotency_key, j.former_key), j.idempotency_key IS NOT NULL, j.body_hash, \
+         j.given_hash, j.state"
+    };
+}
+
 pub(super) fn micros(d: Duration) -> i64 {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
 }
@@ -209,8 +220,9 @@ macro_rules! readers {
         use agentforge_message_id::{Mission, Queue, Site, ToolName};
         use agentforge_proto::time::Micros;
         use sqlx::{Decode, Row, Type};
-        use $crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule};
+        use $crate::model::{Agent, AttemptRecord, DeadLetter, Job, RetryPolicy, Schedule};
         use $crate::store::fault::Fault;
+        use $crate::store::identity::Taken;
         use $crate::store::rows as read;
         use $crate::store::{OutboxRow, Outgoing, Parked, StaleJob};
         use $crate::transition::Current;
@@ -235,6 +247,9 @@ macro_rules! readers {
             }
             fn maybe_time(&mut self) -> Result<Option<Micros>, Fault> {
                 Ok(self.take::<Option<i64>>()?.map(Micros))
+            }
+            fn maybe_duration(&mut self) -> Result<Option<std::time::Duration>, Fault> {
+                Ok(self.take::<Option<i64>>()?.map(read::duration))
             }
             fn lane(&mut self) -> Result<(Mission, Queue, ToolName), Fault> {
                 let mission = read::name("job", Mission::new(self.take::<&str>()?))?;
@@ -273,6 +288,22 @@ macro_rules! readers {
                 stream_seq: c.take()?,
                 republished: read::count("job", c.take()?)?,
                 version: c.take()?,
+                lifetime: c.maybe_duration()?,
+                retry: RetryPolicy { base: c.maybe_duration()?, cap: c.maybe_duration()? },
+                key_released: c.take()?,
+            })
+        }
+
+        pub(super) fn taken(row: &$row) -> Result<Taken, Fault> {
+            let mut c = Columns::of(row);
+            Ok(Taken {
+                id: read::job_id(c.take()?)?,
+                mission: c.take()?,
+                key: c.take()?,
+                holds_key: c.take()?,
+                body_hash: c.take()?,
+                given_hash: c.take()?,
+                state: read::state(c.take()?)?,
             })
         }
 
@@ -293,6 +324,7 @@ macro_rules! readers {
                 state: j.state,
                 attempt: j.attempt,
                 max_attempts: j.max_attempts,
+                retry: j.retry,
                 deadline: j.deadline,
                 created_at: j.created_at,
                 queued_at: j.queued_at,
@@ -466,5 +498,5 @@ macro_rules! readers {
 
 pub(super) use {
     agent_columns, attempt_columns, current_columns, job_columns, letter_columns, outgoing_columns, readers,
-    schedule_columns,
+    schedule_columns, taken_columns,
 };

@@ -26,6 +26,9 @@ fn job(state: State, attempt: u32) -> Current {
         stream_seq: None,
         republished: 0,
         version: 1,
+        lifetime: Some(Duration::from_secs(1)),
+        retry: RetryPolicy::default(),
+        key_released: false,
     }
 }
 
@@ -71,7 +74,7 @@ fn a_result_counts_once_whatever_state_it_finds() {
 }
 
 #[test]
-fn nothing_but_a_redrive_leaves_a_final_state() {
+fn nothing_but_a_retry_or_a_redrive_leaves_a_final_state() {
     for state in State::ALL.into_iter().filter(|s| s.is_final()) {
         let j = job(state, 1);
         let changes = [
@@ -88,6 +91,8 @@ fn nothing_but_a_redrive_leaves_a_final_state() {
             assert!(matches!(why, Ignored::Final | Ignored::Stopped), "{state:?} {c:?} {why:?}");
             assert_eq!(copy.version, j.version);
         }
+        let retried = run(&mut j.clone(), &Change::Retry { at: Micros(1), lifetime: None }).is_ok();
+        assert_eq!(retried, state != State::Succeeded);
         let redriven = run(&mut j.clone(), &Change::Redrive { at: Micros(1) }).is_ok();
         assert_eq!(redriven, matches!(state, State::Dead | State::Failed));
     }
@@ -138,12 +143,46 @@ fn classes_decide_the_end() {
 fn backoff_doubles_to_its_cap_and_honours_the_tools_wish() {
     let b = Backoff::default();
     let ms = |n: u32, j: f64| b.after(Attempt::new(n).unwrap(), None, j).as_millis();
-    assert_eq!([ms(1, 1.0), ms(2, 1.0), ms(3, 1.0), ms(9, 1.0), ms(100, 1.0)], [200, 400, 800, 5_000, 5_000]);
+    assert_eq!([ms(1, 1.0), ms(2, 1.0), ms(3, 1.0), ms(9, 1.0), ms(100, 1.0)], [200, 400, 800, 30_000, 30_000]);
     assert_eq!(ms(1, 0.0), 100);
     let wish = Some(Duration::from_secs(30));
     assert_eq!(b.after(Attempt::FIRST, wish, 0.5), Duration::from_secs(30));
     let absurd = Some(Duration::from_secs(10_000_000));
     assert_eq!(b.after(Attempt::FIRST, absurd, 0.5), b.retry_after_cap);
+}
+
+/// As shipped: twelve attempts, whatever the spread of the waits.
+#[test]
+fn the_last_attempt_comes_after_more_than_a_minute() {
+    let all =
+        |jitter| (1..12).map(|n| Backoff::default().after(Attempt::new(n).unwrap(), None, jitter)).sum::<Duration>();
+    assert!(all(0.0) > Duration::from_secs(66), "{:?}", all(0.0));
+    assert!(all(1.0) < Duration::from_secs(180), "{:?}", all(1.0));
+}
+
+#[test]
+fn a_jobs_own_waits_count_before_the_orchestrators() {
+    let second = Duration::from_secs(1);
+    let with = |base, cap| Backoff::default().with(RetryPolicy { base, cap });
+    let of = |b: Backoff| (b.base, b.cap);
+    assert_eq!(of(with(None, None)), (Duration::from_millis(200), second * 30));
+    assert_eq!(of(with(Some(second * 40), None)), (second * 40, second * 40), "a long first wait is meant");
+    assert_eq!(of(with(None, Some(Duration::from_millis(50)))), (Duration::from_millis(50), Duration::from_millis(50)));
+    assert_eq!(of(with(Some(second), Some(second * 2))), (second, second * 2));
+}
+
+#[test]
+fn a_wrong_word_of_a_worker_waits_longer_the_longer_the_job_is_about() {
+    for (now, least, most) in
+        [(1, 500_000, 1_000_000), (20_000_000, 5_000_000, 10_000_000), (i64::MAX / 4, 30_000_000, 60_000_000)]
+    {
+        let mut j = Current { deadline: None, ..job(State::Running, 2) };
+        let c = finished(&j, 2, Outcome::Expired);
+        let e = apply(&mut j, &c, &Backoff::default(), Micros(now), 0.5).unwrap();
+        assert!(e.disputed && e.release_claim && e.dead.is_none());
+        assert_eq!((j.state, j.attempt.get(), j.attempt_limit), (State::Accepted, 3, 4));
+        assert!((least..=most).contains(&(j.available_at.0 - now)), "{now}: {}", j.available_at.0 - now);
+    }
 }
 
 #[test]

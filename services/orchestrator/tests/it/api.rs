@@ -8,3 +8,4 @@ mod refusals;
 mod server;
 mod slo;
 mod streams;
+mod ways_back;

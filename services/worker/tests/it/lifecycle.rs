@@ -8,7 +8,7 @@ use agentforge_proto::bus::{CancelSignal, Outcome};
 use std::time::Duration;
 
 pub async fn cancel(bench: &Bench, job: JobId) {
-    let signal = serde_json::to_vec(&CancelSignal { job }).unwrap();
+    let signal = serde_json::to_vec(&CancelSignal { job, attempt: None }).unwrap();
     bench.nats.client().publish(subjects::control_cancel(&bench.mission), signal.into()).await.unwrap();
     bench.nats.client().flush().await.unwrap();
 }

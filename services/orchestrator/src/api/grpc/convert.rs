@@ -2,9 +2,10 @@
 
 use crate::admission::{SubmitInput, Template};
 use crate::api::{job, trace};
-use crate::app::QueueStats;
+use crate::app::{JobQuery, NotPutBack, QueueStats, RetrySpec};
 use crate::error::Error;
-use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, Presence, Schedule, State};
+use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, KeyReuse, Presence, RetryPolicy, Schedule, State};
+use crate::store::Times;
 use crate::turns::{CatchUp, Overlap};
 use agentforge_proto::bus::{ErrorClass, OutputRef};
 use agentforge_proto::time::{Micros, duration_from_proto, duration_to_proto};
@@ -55,8 +56,12 @@ pub(super) fn submit_input(r: pb::SubmitJobRequest, origin: trace::Origin) -> Re
         labels: r.labels.into_iter().collect(),
         max_attempts: Some(r.max_attempts).filter(|n| *n > 0),
         timeout: duration!("timeout", r.timeout)?,
+        retry: retry_policy(r.retry)?,
         run_at: moment!("run_at", r.run_at)?,
+        run_in: duration!("run_in", r.run_in)?,
         deadline: moment!("deadline", r.deadline)?,
+        deadline_in: duration!("deadline_in", r.deadline_in)?,
+        key_reuse: key_reuse(r.key_reuse)?,
         task: given(r.task),
         reuse: r.reuse,
         traceparent: origin.traceparent,
@@ -64,7 +69,73 @@ pub(super) fn submit_input(r: pb::SubmitJobRequest, origin: trace::Origin) -> Re
     })
 }
 
-pub(super) fn states(numbers: Vec<i32>) -> Result<Vec<State>, Error> {
+fn retry_policy(r: Option<pb::RetryPolicy>) -> Result<RetryPolicy, Error> {
+    let r = r.unwrap_or_default();
+    Ok(RetryPolicy { base: duration!("retry.base", r.base)?, cap: duration!("retry.cap", r.cap)? })
+}
+
+fn retry_to(retry: RetryPolicy) -> Option<pb::RetryPolicy> {
+    retry
+        .is_set()
+        .then(|| pb::RetryPolicy { base: retry.base.map(duration_to_proto), cap: retry.cap.map(duration_to_proto) })
+}
+
+fn key_reuse(n: i32) -> Result<KeyReuse, Error> {
+    match pb::KeyReuse::try_from(n) {
+        Ok(pb::KeyReuse::Unspecified | pb::KeyReuse::Never) => Ok(KeyReuse::Never),
+        Ok(pb::KeyReuse::AfterStop) => Ok(KeyReuse::AfterStop),
+        Ok(pb::KeyReuse::AfterFailure) => Ok(KeyReuse::AfterFailure),
+        Err(_) => Err(Error::field("key_reuse", format!("there is no key_reuse {n}"))),
+    }
+}
+
+pub(super) fn not_put_back(reasons: Vec<NotPutBack>) -> Vec<pb::NotPutBack> {
+    reasons.into_iter().map(|n| pb::NotPutBack { job_id: n.job.to_string(), reason: n.reason }).collect()
+}
+
+pub(super) fn retry_spec(r: pb::RetryJobsRequest) -> Result<RetrySpec, Error> {
+    Ok(RetrySpec {
+        filter: JobQuery {
+            mission: given(r.mission),
+            queue: given(r.queue),
+            tool: given(r.tool),
+            states: states(r.states)?,
+            labels: r.labels,
+            times: Times {
+                created_after: moment!("created_after", r.created_after)?,
+                created_before: moment!("created_before", r.created_before)?,
+                finished_after: moment!("finished_after", r.finished_after)?,
+                finished_before: moment!("finished_before", r.finished_before)?,
+            },
+            ..JobQuery::default()
+        },
+        job_ids: r.job_ids,
+        rate: r.rate,
+        limit: r.limit,
+        dry_run: r.dry_run,
+        deadline_in: duration!("deadline_in", r.deadline_in)?,
+    })
+}
+
+pub(super) fn job_query(r: pb::ListJobsRequest) -> Result<JobQuery, Error> {
+    Ok(JobQuery {
+        mission: given(r.mission),
+        queue: given(r.queue),
+        tool: given(r.tool),
+        states: states(r.states)?,
+        labels: r.labels,
+        times: Times {
+            created_after: moment!("created_after", r.created_after)?,
+            created_before: moment!("created_before", r.created_before)?,
+            finished_after: moment!("finished_after", r.finished_after)?,
+            finished_before: moment!("finished_before", r.finished_before)?,
+        },
+        limit: r.limit,
+        cursor: given(r.cursor),
+    })
+}
+
+fn states(numbers: Vec<i32>) -> Result<Vec<State>, Error> {
     numbers
         .into_iter()
         .map(|n| state_from(n).ok_or_else(|| Error::field("states", format!("there is no state {n}"))))
@@ -125,7 +196,11 @@ fn output_ref(o: OutputRef) -> pb::OutputRef {
 }
 
 pub(super) fn job(j: Job) -> pb::Job {
+    let waiting = job::waiting(&j, Micros::now());
     pb::Job {
+        next_attempt_at: waiting.map(|w| w.1.to_proto()),
+        waits_for: waiting.map(|w| w.0.to_owned()).unwrap_or_default(),
+        retry: retry_to(j.retry),
         attempts: job::attempts(&j),
         id: j.id.to_string(),
         mission: j.mission.into(),
@@ -196,6 +271,11 @@ fn template(t: Template) -> pb::SubmitJobRequest {
         timeout: t.timeout_ms.map(|ms| duration_to_proto(Duration::from_millis(ms))),
         task: t.task.unwrap_or_default(),
         reuse: t.reuse,
+        retry: retry_to(RetryPolicy {
+            base: t.retry_base_ms.map(Duration::from_millis),
+            cap: t.retry_cap_ms.map(Duration::from_millis),
+        }),
+        deadline_in: t.deadline_in_ms.map(|ms| duration_to_proto(Duration::from_millis(ms))),
         ..Default::default()
     }
 }

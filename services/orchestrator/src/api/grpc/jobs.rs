@@ -4,7 +4,7 @@ use super::guard::Place;
 use super::{Call, convert, submit};
 use crate::api::job;
 use crate::api::stream::until_last;
-use crate::app::{App, DeadLetterQuery, DiscardSpec, JobQuery, RedriveSpec};
+use crate::app::{App, DeadLetterQuery, DiscardSpec, RedriveSpec};
 use crate::error::Error;
 use agentforge_proto::time::duration_from_proto;
 use agentforge_proto::v1 as pb;
@@ -82,17 +82,7 @@ impl Jobs for Service {
 
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsResponse>, Status> {
         let call = Call::of("ListJobs", &request);
-        let r = request.into_inner();
-        let states = convert::states(r.states).map_err(|e| call.refuse(&e))?;
-        let query = JobQuery {
-            mission: given(r.mission),
-            queue: given(r.queue),
-            tool: given(r.tool),
-            states,
-            labels: r.labels,
-            limit: r.limit,
-            cursor: given(r.cursor),
-        };
+        let query = convert::job_query(request.into_inner()).map_err(|e| call.refuse(&e))?;
         let page = job::cut(self.app.jobs(query).await.map_err(|e| call.refuse(&e))?);
         let jobs = page.items.into_iter().map(convert::job).collect();
         Ok(Response::new(pb::ListJobsResponse { jobs, next_cursor: page.next.unwrap_or_default() }))
@@ -134,6 +124,38 @@ impl Jobs for Service {
         let call = Call::of("CancelJob", &request);
         let job = self.app.cancel(&request.get_ref().id).await;
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
+    }
+
+    async fn retry_job(&self, request: Request<pb::RetryJobRequest>) -> Result<Response<pb::Job>, Status> {
+        let call = Call::of("RetryJob", &request);
+        let request = request.into_inner();
+        let deadline_in = duration!("deadline_in", request.deadline_in).map_err(|e| call.refuse(&e))?;
+        let job = self.app.retry(&request.id, deadline_in).await;
+        job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
+    }
+
+    type RetryJobsStream = Answers<pb::RetryProgress>;
+
+    async fn retry_jobs(
+        &self,
+        request: Request<pb::RetryJobsRequest>,
+    ) -> Result<Response<Self::RetryJobsStream>, Status> {
+        let call = Call::of("RetryJobs", &request);
+        let progress = convert::retry_spec(request.into_inner()).and_then(|spec| self.app.retry_many(spec));
+        let progress = progress.map_err(|e| call.refuse(&e))?;
+        let at_cut = call.clone();
+        let told = progress.map(move |p| {
+            p.map(|p| pb::RetryProgress {
+                matched: p.matched,
+                retried: p.put_back,
+                skipped: p.skipped,
+                done: p.done,
+                not_put_back: convert::not_put_back(p.reasons),
+            })
+            .map_err(|e| call.refuse(&e))
+        });
+        let told = until_last(told.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
+        Ok(Response::new(told.boxed()))
     }
 
     async fn list_attempts(
@@ -220,8 +242,13 @@ impl Jobs for Service {
         let progress = self.app.redrive(spec).map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let told = progress.map(move |p| {
-            p.map(|p| pb::RedriveProgress { redriven: p.redriven, skipped: p.skipped, done: p.done })
-                .map_err(|e| call.refuse(&e))
+            p.map(|p| pb::RedriveProgress {
+                redriven: p.put_back,
+                skipped: p.skipped,
+                done: p.done,
+                not_put_back: convert::not_put_back(p.reasons),
+            })
+            .map_err(|e| call.refuse(&e))
         });
         let told = until_last(told.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
         Ok(Response::new(told.boxed()))

@@ -55,11 +55,14 @@ pub enum ServeError {
 /// # Errors
 /// [`ServeError::Reflection`]; a test proves that it does not happen.
 pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<Routes, ServeError> {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(ServeError::Reflection)?;
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = described().build_v1().map_err(ServeError::Reflection)?;
+    // What many tools still ask for.
+    let reflection_before = described().build_v1alpha().map_err(ServeError::Reflection)?;
     let health = health::Service { ready, stopping: app.stopping().clone() };
     let services =
         Routes::new(JobsServer::new(jobs::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES))
@@ -70,7 +73,8 @@ pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<R
                 AgentsServer::new(agents::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES),
             )
             .add_service(HealthServer::new(health))
-            .add_service(reflection);
+            .add_service(reflection)
+            .add_service(reflection_before);
     let guard = guard::Guard { auth, gate: Gate::new(CALLS_MAX, ""), app, root };
     Ok(services.into_axum_router().layer(axum::middleware::from_fn_with_state(guard, guard::guard)).into())
 }

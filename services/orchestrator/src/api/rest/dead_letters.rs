@@ -2,18 +2,22 @@
 
 use super::batch::NDJSON;
 use super::extract::{JsonBody, OptionalJsonBody, Query};
-use super::types::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, RedriveBody, RedriveView};
+use super::types::{
+    DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, NotPutBackView, RedriveBody, RedriveView,
+};
 use super::{Api, Problem, json};
 use crate::api::stream::until_last;
 use crate::api::{log_failure, stopping};
-use crate::app::{DeadLetterQuery, DiscardSpec, RedriveProgress, RedriveSpec};
+use crate::app::{DeadLetterQuery, DiscardSpec, Progress, RedriveSpec};
 use crate::error::Error;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
 use serde_json::json;
 use std::convert::Infallible;
 
@@ -76,15 +80,15 @@ pub(crate) async fn redrive(
     })?;
     let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done, stopping).boxed();
     if accepts_lines(&headers) {
-        let lines = progress.map(|p| Ok::<_, Infallible>(line(p)));
-        let media_type = HeaderValue::from_static(NDJSON);
-        return Ok(([(header::CONTENT_TYPE, media_type)], Body::from_stream(lines)).into_response());
+        return Ok(lines("RedriveDeadLetters", progress.map(|p| p.map(view)).boxed()));
     }
-    let mut last = Err(stopping());
+    let (mut last, mut reasons) = (Err(stopping()), Vec::new());
     while let Some(p) = progress.next().await {
-        last = Ok(p?);
+        let mut p = p?;
+        reasons.append(&mut p.reasons);
+        last = Ok(p);
     }
-    json(StatusCode::OK, &view(last?))
+    json(StatusCode::OK, &view(Progress { reasons, ..last? }))
 }
 
 /// Read a dead letter
@@ -121,21 +125,35 @@ pub(crate) async fn discard(
     json(StatusCode::OK, &DiscardAnswer { discarded })
 }
 
-fn accepts_lines(headers: &HeaderMap) -> bool {
+/// Whether the caller wants progress as it comes.
+pub(crate) fn accepts_lines(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).any(|v| v.contains(NDJSON))
 }
 
-fn view(p: RedriveProgress) -> RedriveView {
-    RedriveView { redriven: p.redriven, skipped: p.skipped, done: p.done }
+fn view(p: Progress) -> RedriveView {
+    RedriveView {
+        redriven: p.put_back,
+        skipped: p.skipped,
+        done: p.done,
+        not_put_back: p.reasons.into_iter().map(NotPutBackView::from).collect(),
+    }
 }
 
-fn line(progress: Result<RedriveProgress, Error>) -> Bytes {
-    let text = match progress {
-        Ok(p) => serde_json::to_string(&view(p)).expect("numbers are JSON"),
-        Err(e) => {
-            log_failure(&e, "RedriveDeadLetters", None);
-            json!({"error": {"code": e.code.as_str(), "detail": e.message}}).to_string()
-        }
-    };
-    Bytes::from(text + "\n")
+/// Progress as one JSON object a line; an error is the last.
+pub(crate) fn lines<T: Serialize + 'static>(
+    operation: &'static str,
+    progress: BoxStream<'static, Result<T, Error>>,
+) -> Response {
+    let lines = progress.map(move |p| {
+        let text = match p {
+            Ok(p) => serde_json::to_string(&p).expect("numbers and text are JSON"),
+            Err(e) => {
+                log_failure(&e, operation, None);
+                json!({"error": {"code": e.code.as_str(), "detail": e.message}}).to_string()
+            }
+        };
+        Ok::<_, Infallible>(Bytes::from(text + "\n"))
+    });
+    let media_type = HeaderValue::from_static(NDJSON);
+    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(lines)).into_response()
 }

@@ -28,7 +28,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
     }
 }
 
-/// As [`JsonBody`], but an empty body is the default.
+/// As [`JsonBody`], but an empty body and `null` are the default.
 pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJsonBody<T> {
@@ -41,7 +41,8 @@ impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJsonBody<T> {
             return Ok(Self(T::default()));
         }
         typed?;
-        from_json(&bytes).map(Self)
+        // `null` says no more than an empty body.
+        from_json::<Option<T>>(&bytes).map(|body| Self(body.unwrap_or_default()))
     }
 }
 

@@ -1,13 +1,14 @@
 //! Jobs over REST: submit, list, read, attempts, output, cancel.
 
 use super::extract::{JsonBody, Query};
-use super::types::{AttemptList, JobList, JobView, SubmitBody};
+use super::types::{AttemptList, JobList, JobView, SubmitBody, parse_moment};
 use super::{Api, Problem, json};
 use crate::admission::SubmitInput;
 use crate::api::{job, trace};
 use crate::app::JobQuery;
 use crate::error::Error;
 use crate::model::State as JobState;
+use crate::store::Times;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -90,13 +91,31 @@ fn with_key(mut input: SubmitInput, headers: &HeaderMap) -> Result<SubmitInput, 
         ("tool" = Option<String>, Query, description = "Of this tool."),
         ("state" = Option<Vec<String>>, Query, description = "In any of these states; repeated, or a list with commas."),
         ("label" = Option<Vec<String>>, Query, description = "With all of these labels, `key=value`; repeated, or a list with commas. A comma inside of a value is written `%2C`."),
+        ("created_after" = Option<String>, Query, format = DateTime, description = "Accepted at this moment or later (RFC 3339)."),
+        ("created_before" = Option<String>, Query, format = DateTime, description = "Accepted before it."),
+        ("finished_after" = Option<String>, Query, format = DateTime, description = "Final since this moment or later."),
+        ("finished_before" = Option<String>, Query, format = DateTime, description = "Final before it."),
         ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
     ),
     responses((status = 200, description = "A page of jobs", body = JobList))
 )]
 pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let query = Query::parse(query.as_deref(), &["mission", "queue", "tool", "state", "label", "limit", "cursor"])?;
+    let known = [
+        "mission",
+        "queue",
+        "tool",
+        "state",
+        "label",
+        "created_after",
+        "created_before",
+        "finished_after",
+        "finished_before",
+        "limit",
+        "cursor",
+    ];
+    let query = Query::parse(query.as_deref(), &known)?;
+    let moment = |name| Ok::<_, Problem>(parse_moment(name, query.one(name)?.as_deref())?);
     let page = api
         .app
         .jobs(JobQuery {
@@ -105,6 +124,12 @@ pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> R
             tool: query.one("tool")?,
             states: query.many("state").iter().map(|w| state(w)).collect::<Result<_, _>>()?,
             labels: query.many("label"),
+            times: Times {
+                created_after: moment("created_after")?,
+                created_before: moment("created_before")?,
+                finished_after: moment("finished_after")?,
+                finished_before: moment("finished_before")?,
+            },
             limit: query.limit()?,
             cursor: query.one("cursor")?,
         })

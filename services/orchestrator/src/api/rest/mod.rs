@@ -16,8 +16,10 @@ mod openapi;
 mod outbox;
 mod problem;
 mod queues;
+mod retries;
 mod schedules;
 mod slo;
+mod strict;
 mod watch;
 
 pub use problem::Problem;
@@ -72,6 +74,8 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(watch::watch))
         .routes(routes!(jobs::output))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(retries::retry))
+        .routes(routes!(retries::retry_many))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(dead_letters::discard))

@@ -4,6 +4,7 @@
 //! from the error codes, so that no handler can forget them.
 
 use super::problem::{self, HttpOnly, MEDIA_TYPE, title};
+use super::strict;
 use crate::api::operations::{self, Access};
 use crate::error::Code;
 use axum::response::{IntoResponse, Response};
@@ -66,6 +67,7 @@ pub(crate) fn finish(document: utoipa::openapi::OpenApi) -> String {
         }
     }
     if let Some(schemas) = doc["components"]["schemas"].as_object_mut() {
+        strict::requests(schemas);
         let answers =
             schemas.iter_mut().filter(|(name, _)| !name.ends_with("Request") && !SPARSE.contains(&name.as_str()));
         for (_, schema) in answers {
@@ -77,7 +79,7 @@ pub(crate) fn finish(document: utoipa::openapi::OpenApi) -> String {
 }
 
 /// Answers that leave fields out; all others have every field, null where there is nothing to tell.
-const SPARSE: [&str; 3] = ["Problem", "BatchItem", "Refused"];
+const SPARSE: [&str; 4] = ["Problem", "BatchItem", "Refused", "RedriveProgress"];
 
 /// Adds role and refusals to one operation.
 fn complete(route: &str, method: &str, operation: &mut Value) {
@@ -91,9 +93,11 @@ fn complete(route: &str, method: &str, operation: &mut Value) {
     if route.contains("{id}") {
         refusals.push(404);
     }
-    if method == Method::POST || method == Method::PATCH {
+    // An output is refused while there is none.
+    if method == Method::POST || method == Method::PATCH || known.name == "GetJobOutput" {
         refusals.push(409);
     }
+    strict::parameters(route, operation);
     if operation.get("requestBody").is_some() {
         refusals.extend([408, 413, 415]);
     }

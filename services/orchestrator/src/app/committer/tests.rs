@@ -53,6 +53,7 @@ fn job() -> NewJob {
         args_max_bytes: args_max_bytes(1024 * 1024),
         max_attempts_max: 100,
         max_attempts_default: 3,
+        tool_retries: Default::default(),
         timeout_default: Duration::from_secs(300),
         timeout_max: Duration::from_secs(3600),
         deadline_default: None,

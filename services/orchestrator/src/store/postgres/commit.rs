@@ -8,11 +8,11 @@ use super::readers::{self, Columns};
 use super::text::clean;
 use crate::model::Job;
 use crate::store::fault::Fault;
-use crate::store::plan::{self, Found, LetterDetails, Plan, Taken};
-use crate::store::rows::{self, attempt_columns, current_columns, job_columns};
+use crate::store::plan::{self, Found, LetterDetails, Plan};
+use crate::store::rows::{attempt_columns, current_columns, job_columns, taken_columns};
 use crate::store::{CommitContext, Committed, Group, OutboxRow, events};
 use agentforge_message_id::JobId;
-use sqlx::postgres::{PgConnection, PgPool, PgRow};
+use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{query, query_scalar};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -81,25 +81,24 @@ async fn look_up(c: &mut PgConnection, group: &Group) -> Result<Found, Fault> {
     let keys = plan::keys_to_check(group);
     let mut taken = Vec::new();
     if !ids.is_empty() {
-        let sql = "SELECT id, mission, idempotency_key, body_hash FROM jobs WHERE id = ANY($1)";
+        let sql = concat!("SELECT ", taken_columns!(), " FROM jobs AS j WHERE j.id = ANY($1)");
         taken.extend(query(sql).bind(bytes(&ids)).fetch_all(&mut *c).await?);
     }
     if !keys.is_empty() {
-        let sql = "SELECT j.id, j.mission, j.idempotency_key, j.body_hash FROM UNNEST($1::text[], $2::text[]) AS n (mission, key) \
-             JOIN jobs AS j ON j.mission = n.mission AND j.idempotency_key = n.key";
+        let sql = concat!(
+            "SELECT ",
+            taken_columns!(),
+            " FROM UNNEST($1::text[], $2::text[]) AS n (mission, key) \
+             JOIN jobs AS j ON j.mission = n.mission AND j.idempotency_key = n.key"
+        );
         let (missions, keys): (Vec<_>, Vec<_>) = keys.iter().map(|(mission, key)| (*mission, clean(key))).unzip();
         taken.extend(query(sql).bind(missions).bind(keys).fetch_all(&mut *c).await?);
     }
     Ok(Found {
-        taken: taken.iter().map(taken_job).collect::<Result<_, _>>()?,
+        taken: taken.iter().map(readers::taken).collect::<Result<_, _>>()?,
         currents: currents(c, &plan::ids_to_load(group)).await?,
         letters: known_letters(c, group).await?,
     })
-}
-
-fn taken_job(row: &PgRow) -> Result<Taken, Fault> {
-    let mut c = Columns::of(row);
-    Ok(Taken { id: rows::job_id(c.take()?)?, mission: c.take()?, key: c.take()?, body_hash: c.take()? })
 }
 
 async fn currents(c: &mut PgConnection, ids: &[JobId]) -> Result<Vec<crate::transition::Current>, Fault> {

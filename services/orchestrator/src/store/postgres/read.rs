@@ -38,6 +38,8 @@ pub(super) async fn jobs(pool: &PgPool, f: &JobFilter) -> Result<Page<Job>, Faul
            AND ($6::bigint = 0 OR ($6 >> j.state::int) & 1 = 1) \
            AND ($7::text IS NULL OR NOT EXISTS (SELECT 1 FROM jsonb_array_elements($7::jsonb) AS want \
                 WHERE j.labels::jsonb ->> (want ->> 0) IS DISTINCT FROM want ->> 1)) \
+           AND ($9::bigint IS NULL OR j.created_at >= $9) AND ($10::bigint IS NULL OR j.created_at < $10) \
+           AND ($11::bigint IS NULL OR j.finished_at >= $11) AND ($12::bigint IS NULL OR j.finished_at < $12) \
          ORDER BY j.seq DESC LIMIT $8"
     );
     let before = f.before.unwrap_or(i64::MAX);
@@ -52,6 +54,10 @@ pub(super) async fn jobs(pool: &PgPool, f: &JobFilter) -> Result<Page<Job>, Faul
         .bind(states)
         .bind(labels)
         .bind(i64::from(f.limit))
+        .bind(f.times.created_after.map(|m| m.0))
+        .bind(f.times.created_before.map(|m| m.0))
+        .bind(f.times.finished_after.map(|m| m.0))
+        .bind(f.times.finished_before.map(|m| m.0))
         .fetch(pool);
     let (mut items, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.try_next().await? {

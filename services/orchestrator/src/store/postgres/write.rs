@@ -36,12 +36,30 @@ pub(super) async fn jobs(
     let new: Vec<(&Touched, &NewJob)> =
         plan.jobs.iter().filter_map(|t| Some((t, &group.submits[t.new?].job))).collect();
     let written = |how: Write| plan.jobs.iter().filter(move |t| t.write == how).collect::<Vec<_>>();
+    release_keys(c, plan).await?;
     insert_jobs(c, &new, ctx).await?;
     insert_payloads(c, &new).await?;
     update_progress(c, &written(Write::Progress), ctx).await?;
     update_whole(c, &written(Write::Whole), ctx).await?;
     insert_attempts(c, plan).await?;
     insert_results(c, plan).await
+}
+
+/// Jobs that ended without success (5 to 8) give their keys away. One that another replica put back meanwhile
+/// keeps its key: then the insert collides, and the group is looked up again.
+async fn release_keys(c: &mut PgConnection, plan: &Plan) -> Result<(), Fault> {
+    if plan.released.is_empty() {
+        return Ok(());
+    }
+    query(
+        "WITH ended AS (SELECT seq FROM jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE) \
+         UPDATE jobs SET former_key = idempotency_key, idempotency_key = NULL FROM ended \
+         WHERE jobs.seq = ended.seq AND idempotency_key IS NOT NULL AND state IN (5, 6, 7, 8)",
+    )
+    .bind(bytes(&plan.released))
+    .execute(c)
+    .await?;
+    Ok(())
 }
 
 /// As accepted; what changed in the same group is written over it.
@@ -53,13 +71,15 @@ async fn insert_jobs(c: &mut PgConnection, new: &[(&Touched, &NewJob)], ctx: &Co
     query(
         "INSERT INTO jobs (seq, id, state, attempt, attempt_limit, max_attempts, version, republished, created_at, \
            available_at, claimable_at, claim_owner, deadline, expires_at, mission, queue, tool, labels, \
-           idempotency_key, body_hash) \
+           idempotency_key, body_hash, given_hash, lifetime_us, retry_base_us, retry_cap_us) \
          SELECT seq, id, 1, 1, max_attempts, max_attempts, 1, 0, created_at, available_at, claimable_at, claim_owner, \
-           deadline, deadline, mission, queue, tool, labels, idempotency_key, body_hash \
+           deadline, deadline, mission, queue, tool, labels, idempotency_key, body_hash, given_hash, lifetime_us, \
+           retry_base_us, retry_cap_us \
          FROM UNNEST($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
-           $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[]) \
+           $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::bytea[], \
+           $16::bigint[], $17::bigint[], $18::bigint[]) \
          AS n (seq, id, max_attempts, created_at, available_at, claimable_at, claim_owner, deadline, mission, queue, \
-           tool, labels, idempotency_key, body_hash)",
+           tool, labels, idempotency_key, body_hash, given_hash, lifetime_us, retry_base_us, retry_cap_us)",
     )
     .bind(column(new, |(t, _)| t.job.seq))
     .bind(column(new, |(_, j)| j.id.as_bytes().as_slice()))
@@ -75,6 +95,10 @@ async fn insert_jobs(c: &mut PgConnection, new: &[(&Touched, &NewJob)], ctx: &Co
     .bind(column(new, |(t, _)| t.job.labels.as_deref()))
     .bind(column(new, |(_, j)| maybe_clean(j.idempotency_key.as_deref())))
     .bind(column(new, |(_, j)| j.body_hash.as_ref().map(<[u8; 32]>::as_slice)))
+    .bind(column(new, |(_, j)| j.given_hash.as_ref().map(<[u8; 32]>::as_slice)))
+    .bind(column(new, |(t, _)| t.job.lifetime.map(micros)))
+    .bind(column(new, |(_, j)| j.retry.base.map(micros)))
+    .bind(column(new, |(_, j)| j.retry.cap.map(micros)))
     .execute(c)
     .await?;
     Ok(())

@@ -6,17 +6,17 @@ use super::readers::{self, Columns};
 use super::sql::{Args, Script};
 use super::statements::{
     ATTEMPTS, CURRENTS, DELETE_OUTBOX, INSERT_ATTEMPTS, INSERT_JOBS, INSERT_LETTERS, INSERT_OUTBOX, INSERT_PAYLOADS,
-    INSERT_RESULTS, KNOWN_LETTERS, MARK_REDRIVEN, PAYLOADS, TAKEN_IDS, TAKEN_KEYS, UPDATE_PROGRESS, UPDATE_WHOLE,
-    WHOLE_JOBS,
+    INSERT_RESULTS, KNOWN_LETTERS, MARK_REDRIVEN, PAYLOADS, RELEASE_KEYS, TAKEN_IDS, TAKEN_KEYS, UPDATE_PROGRESS,
+    UPDATE_WHOLE, WHOLE_JOBS,
 };
 use crate::model::{Job, JobError, NewJob};
 use crate::store::fault::Fault;
-use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Taken, Touched, Write};
+use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Touched, Write};
 use crate::store::rows;
 use crate::store::{CommitContext, Committed, Group, OutboxRow, PARKED_MAX, events};
 use crate::transition::{AttemptEffect, Current, ResultEffect};
 use agentforge_message_id::JobId;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -37,7 +37,11 @@ pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>
     // rolls back, and the memory of recent jobs goes with it.
     let lookup = Lookup { known, missing };
     let ends = Ends::Commits(&w.told);
-    let (committed, jobs) = run(&mut w.connection, numbers, group, ctx, ends, lookup).await?;
+    let (committed, jobs, released) = run(&mut w.connection, numbers, group, ctx, ends, lookup).await?;
+    for id in released {
+        // What is remembered of it does not know that it lost its key.
+        w.recent.take(&id);
+    }
     w.recent.keep(jobs);
     Ok(committed)
 }
@@ -71,7 +75,7 @@ pub(super) async fn apply(
     ctx: &CommitContext<'_>,
 ) -> Result<Committed, Fault> {
     let lookup = Lookup { known: vec![], missing: plan::ids_to_load(&group) };
-    run(c, numbers, group, ctx, Ends::Caller, lookup).await.map(|(committed, _)| committed)
+    run(c, numbers, group, ctx, Ends::Caller, lookup).await.map(|(committed, ..)| committed)
 }
 
 async fn run(
@@ -81,7 +85,7 @@ async fn run(
     ctx: &CommitContext<'_>,
     ends: Ends<'_>,
     lookup: Lookup,
-) -> Result<(Committed, Vec<Current>), Fault> {
+) -> Result<(Committed, Vec<Current>, Vec<JobId>), Fault> {
     // Nobody else writes: what is read before the transaction begins is still so when it does.
     let found = look_up(c, &group, lookup).await?;
     let mut plan = plan::fold(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
@@ -105,7 +109,10 @@ async fn run(
     if commits && !asked.is_empty() {
         sqlx::query("COMMIT").execute(c).await?;
     }
-    plan.answer(group, &existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))
+    let released = std::mem::take(&mut plan.released);
+    let (committed, jobs) =
+        plan.answer(group, &existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))?;
+    Ok((committed, jobs, released))
 }
 
 fn take(next: &mut i64) -> i64 {
@@ -126,15 +133,10 @@ async fn look_up(c: &mut SqliteConnection, group: &Group, lookup: Lookup) -> Res
     let letters: Vec<String> = group.rejects.iter().map(events::rejected_id).collect();
     let letters = KNOWN_LETTERS.fetch(c, &letters, |a, id| _ = a.text(id)).await?;
     Ok(Found {
-        taken: by_id.iter().chain(&by_key).map(taken).collect::<Result<_, _>>()?,
+        taken: by_id.iter().chain(&by_key).map(readers::taken).collect::<Result<_, _>>()?,
         currents,
         letters: letters.iter().map(|r| Columns::of(r).take()).collect::<Result<_, _>>()?,
     })
-}
-
-fn taken(row: &SqliteRow) -> Result<Taken, Fault> {
-    let mut c = Columns::of(row);
-    Ok(Taken { id: rows::job_id(c.take()?)?, mission: c.take()?, key: c.take()?, body_hash: c.take()? })
 }
 
 async fn letter_details(c: &mut SqliteConnection, plan: &Plan) -> Result<HashMap<i64, LetterDetails>, Fault> {
@@ -161,6 +163,7 @@ pub(super) async fn whole_jobs(c: &mut SqliteConnection, ids: &[JobId]) -> Resul
 fn write_jobs(script: &mut Script, group: &Group, plan: &Plan, ctx: &CommitContext<'_>) {
     let new: Vec<(&Touched, &NewJob)> =
         plan.jobs.iter().filter_map(|t| Some((t, &group.submits[t.new?].job))).collect();
+    RELEASE_KEYS.add(script, &plan.released, push_id);
     INSERT_JOBS.add(script, &new, |a, (t, job)| bind_job(a, t, job, ctx));
     INSERT_PAYLOADS.add(script, &new, |a, (t, job)| bind_payload(a, t.job.seq, job));
 
@@ -181,6 +184,8 @@ fn bind_job(a: &mut Args, t: &Touched, new: &NewJob, ctx: &CommitContext<'_>) {
     a.push(claimable_at.0).maybe_text(claim_owner).push(deadline).push(deadline);
     a.text(new.mission.as_str()).text(new.queue.as_str()).text(new.tool.as_str()).maybe_text(t.job.labels.as_deref());
     a.maybe_text(new.idempotency_key.as_deref()).push(new.body_hash.map(Vec::from));
+    a.push(new.given_hash.map(Vec::from)).push(t.job.lifetime.map(rows::micros));
+    a.push(new.retry.base.map(rows::micros)).push(new.retry.cap.map(rows::micros));
 }
 
 fn bind_payload(a: &mut Args, seq: i64, job: &NewJob) {

@@ -27,6 +27,7 @@ pub(super) const STEPS: &[migrate::Step] = &[
     (2, "slo", include_str!("migrations/0002_slo.sql")),
     (3, "request_id", include_str!("migrations/0003_request_id.sql")),
     (4, "relay", include_str!("migrations/0004_relay.sql")),
+    (5, "retries", include_str!("migrations/0005_retries.sql")),
     (6, "turns", include_str!("migrations/0006_turns.sql")),
     (7, "installation", include_str!("migrations/0007_installation.sql")),
     (8, "clock_skew", include_str!("migrations/0008_clock_skew.sql")),

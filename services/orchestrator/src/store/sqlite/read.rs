@@ -40,6 +40,8 @@ pub(super) const JOBS: &str = concat!(
        AND (?7 IS NULL OR NOT EXISTS (SELECT 1 FROM json_each(?7) AS want WHERE NOT EXISTS ( \
             SELECT 1 FROM json_each(j.labels) AS have \
             WHERE have.key = want.value ->> 0 AND have.value = want.value ->> 1))) \
+       AND (?9 IS NULL OR j.created_at >= ?9) AND (?10 IS NULL OR j.created_at < ?10) \
+       AND (?11 IS NULL OR j.finished_at >= ?11) AND (?12 IS NULL OR j.finished_at < ?12) \
      ORDER BY j.seq DESC LIMIT ?8"
 );
 
@@ -58,6 +60,10 @@ pub(super) async fn jobs(pool: &SqlitePool, f: &JobFilter) -> Result<Page<Job>, 
         .bind(states)
         .bind(labels)
         .bind(f.limit)
+        .bind(f.times.created_after.map(|m| m.0))
+        .bind(f.times.created_before.map(|m| m.0))
+        .bind(f.times.finished_after.map(|m| m.0))
+        .bind(f.times.finished_before.map(|m| m.0))
         .fetch(pool);
     let (mut items, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.try_next().await? {

@@ -1,17 +1,20 @@
 //! The statements of a commit, made once.
 
 use super::sql::Batch;
-use crate::store::rows::{attempt_columns, current_columns, job_columns};
+use crate::store::rows::{attempt_columns, current_columns, job_columns, taken_columns};
 use std::sync::LazyLock;
 
 pub(super) static TAKEN_IDS: LazyLock<Batch> =
-    LazyLock::new(|| Batch::list("SELECT id, mission, idempotency_key, body_hash FROM jobs WHERE id IN", ""));
+    LazyLock::new(|| Batch::list(concat!("SELECT ", taken_columns!(), " FROM jobs AS j WHERE j.id IN"), ""));
 
 pub(super) static TAKEN_KEYS: LazyLock<Batch> = LazyLock::new(|| {
     Batch::with(
         "mission, key",
-        "SELECT j.id, j.mission, j.idempotency_key, j.body_hash FROM n \
-         CROSS JOIN jobs AS j ON j.mission = n.mission AND j.idempotency_key = n.key",
+        concat!(
+            "SELECT ",
+            taken_columns!(),
+            " FROM n CROSS JOIN jobs AS j ON j.mission = n.mission AND j.idempotency_key = n.key"
+        ),
     )
 });
 
@@ -39,6 +42,13 @@ pub(super) static ATTEMPTS: LazyLock<Batch> = LazyLock::new(|| {
     Batch::list(head, "ORDER BY seq, attempt")
 });
 
+/// Jobs that ended without success give their keys away; 5 to 8 are those ends.
+pub(super) static RELEASE_KEYS: LazyLock<Batch> = LazyLock::new(|| {
+    let head = "UPDATE jobs SET former_key = idempotency_key, idempotency_key = NULL \
+                WHERE idempotency_key IS NOT NULL AND state IN (5, 6, 7, 8) AND id IN";
+    Batch::list(head, "")
+});
+
 /// A job as accepted; what changed in the same group is written by `UPDATE_WHOLE`.
 pub(super) static INSERT_JOBS: LazyLock<Batch> = LazyLock::new(|| {
     let names = [
@@ -62,6 +72,10 @@ pub(super) static INSERT_JOBS: LazyLock<Batch> = LazyLock::new(|| {
         "labels",
         "idempotency_key",
         "body_hash",
+        "given_hash",
+        "lifetime_us",
+        "retry_base_us",
+        "retry_cap_us",
     ];
     Batch::insert("jobs", &names, "")
 });

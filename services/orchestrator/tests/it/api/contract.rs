@@ -10,6 +10,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1alpha;
 
 #[tokio::test]
 async fn each_route_is_documented_and_each_documented_route_is_served() {
@@ -80,4 +81,64 @@ async fn reflection_lists_every_service() {
     for name in ["agentforge.v1.Jobs", "agentforge.v1.Schedules", "agentforge.v1.Agents", "grpc.health.v1.Health"] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
     }
+}
+
+/// Many tools still ask in this version.
+#[tokio::test]
+async fn reflection_answers_in_its_older_version_too() {
+    let server = Server::start(&[("API_TOKENS", "ops:admin:0123456789abcdef")]).await;
+    let channel = server.channel().await;
+    let mut reflection = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let ask = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = reflection.server_reflection_info(tokio_stream::iter([ask])).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
+        panic!("no list: {answer:?}");
+    };
+    assert!(list.service.iter().any(|s| s.name == "agentforge.v1.Jobs"), "{list:?}");
+}
+
+/// A client that keeps to the document is not refused for the form of what it sends, and the other way round.
+#[tokio::test]
+async fn the_document_is_as_strict_as_the_service() {
+    let server = Server::start(&[]).await;
+    let document: Value = server.get("/openapi.json").await.json().await.unwrap();
+    let parameter = |method: &str, route: &str, name: &str| {
+        let all = document["paths"][route][method]["parameters"].as_array().unwrap();
+        all.iter().find(|p| p["name"] == name).unwrap()["schema"].clone()
+    };
+    for operation in OPERATIONS.iter().filter(|o| o.route.contains("{id}") && !o.route.contains("agents")) {
+        let schema = parameter(&operation.method.to_lowercase(), operation.route, "id");
+        assert_eq!(schema["format"], "uuid", "{operation:?}");
+    }
+    for route in ["/v1/jobs", "/v1/dead-letters", "/v1/agents", "/v1/schedules"] {
+        let limit = parameter("get", route, "limit");
+        assert_eq!((limit["minimum"].as_u64(), limit["maximum"].as_u64()), (Some(1), Some(1000)), "{route}");
+        assert_eq!(server.get(&format!("{route}?limit=1000")).await.status(), 200, "{route}");
+        assert_eq!(server.get(&format!("{route}?limit=1001")).await.status(), 400, "{route}");
+    }
+    assert!(parameter("get", "/v1/jobs/{id}", "wait")["pattern"].is_string());
+    assert!(document["paths"]["/v1/jobs/{id}/output"]["get"]["responses"]["409"].is_object());
+    let submit = &document["components"]["schemas"]["SubmitJobRequest"]["properties"];
+    assert_eq!(
+        (submit["max_attempts"]["minimum"].as_u64(), submit["max_attempts"]["maximum"].as_u64()),
+        (Some(1), Some(100))
+    );
+    for (field, bound) in [
+        ("tool", "pattern"),
+        ("queue", "pattern"),
+        ("mission", "pattern"),
+        ("idempotency_key", "maxLength"),
+        ("task", "maxLength"),
+        ("labels", "maxProperties"),
+        ("labels", "propertyNames"),
+        ("timeout", "pattern"),
+    ] {
+        assert!(!submit[field][bound].is_null(), "{field} has no {bound}: {}", submit[field]);
+    }
+    // What the redrive's document allows, it takes.
+    assert_eq!(server.post("/v1/dead-letters/redrive", "null").await.status(), 200);
 }

@@ -21,8 +21,8 @@ pub async fn a_submission_can_be_repeated_but_not_changed(w: &World) {
         assert_eq!((job.id, job.state, job.args.as_str()), (id, State::Queued, first.args.as_str()));
 
         let other = NewJob { body_hash: Some([2; 32]), ..again };
-        let Submitted::Conflict { existing, field: at } = w.try_submit(30, other).await else { panic!("no conflict") };
-        assert_eq!((existing, at), (id, field));
+        let Submitted::Conflict { existing, clash } = w.try_submit(30, other).await else { panic!("no conflict") };
+        assert_eq!((existing, clash.field()), (id, field));
     }
     assert_eq!(w.rows("jobs").await, 2);
 }

@@ -11,6 +11,7 @@ mod ownership;
 mod schedules;
 mod slo;
 mod upkeep;
+mod ways_back;
 mod world;
 
 use world::World;
@@ -106,6 +107,19 @@ conformance! {
         a_database_belongs_to_one_mission,
         a_changed_migration_is_refused,
         a_migration_of_a_later_version_is_tolerated;
+    ways_back:
+        every_end_without_success_can_be_retried,
+        a_retry_grants_the_same_time_again_however_often,
+        a_retried_job_may_die_again_and_leaves_a_letter_each_time,
+        waits_between_attempts_are_the_jobs_own,
+        a_worker_whose_clock_is_ahead_ends_no_job,
+        a_stale_cancel_at_a_worker_ends_no_job,
+        a_key_is_used_again_where_the_caller_says_so,
+        a_key_is_used_again_by_one_of_many,
+        a_retry_and_a_new_use_of_the_key_exclude_each_other,
+        id_and_key_are_both_honoured_or_both_refused,
+        a_row_of_the_version_before_is_known_again,
+        jobs_are_listed_by_when_they_came_and_ended;
     copies:
         a_copy_taken_while_writing_is_whole,
         a_restore_replaces_only_when_forced;

@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// From acceptance to the deadline of these tests' jobs, microseconds.
+pub const DEADLINE: i64 = 1_200_000_000;
 /// How long claims hold in these tests, microseconds.
 pub const CLAIM: i64 = 30_000_000;
 
@@ -108,7 +110,7 @@ impl World {
             State::Failed => finished(id, 1, failure(ErrorClass::Validation)),
             State::Dead => finished(id, 1, failure(ErrorClass::WorkerLost)),
             State::Cancelled => Change::Cancel { at: Micros(now) },
-            State::Expired => finished(id, 1, Outcome::Expired),
+            State::Expired => Change::Expire { at: Micros(now + DEADLINE) },
         };
         assert_eq!(self.change(now, id, last).await.unwrap().job.state, state);
         id
@@ -175,7 +177,9 @@ pub fn job(now: i64) -> NewJob {
         id: JobId::generate(),
         id_from_caller: false,
         idempotency_key: None,
+        key_reuse: Default::default(),
         body_hash: None,
+        given_hash: None,
         mission: Mission::new("dev").unwrap(),
         queue: Queue::default(),
         tool: ToolName::new("echo").unwrap(),
@@ -184,8 +188,9 @@ pub fn job(now: i64) -> NewJob {
         labels: [].into(),
         max_attempts: 3,
         timeout: Duration::from_secs(60),
+        retry: Default::default(),
         run_at: None,
-        deadline: Some(Micros(now + 1_200_000_000)),
+        deadline: Some(Micros(now + DEADLINE)),
         reuse: false,
         schedule_id: None,
         scheduled_at: None,

@@ -1,6 +1,6 @@
 //! Dead letters and their redrive as JSON.
 
-use super::{ErrorView, Moment, moment};
+use super::{ErrorView, Moment, NotPutBackView, moment};
 use crate::model::DeadLetter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -63,6 +63,7 @@ pub struct DeadLetterList {
 pub struct RedriveBody {
     /// These jobs; or, when empty, all that the filters let through.
     #[serde(default)]
+    #[schema(max_items = 10000)]
     pub job_ids: Vec<String>,
     /// Of this mission.
     pub mission: Option<String>,
@@ -72,6 +73,7 @@ pub struct RedriveBody {
     pub reason: Option<String>,
     /// Jobs a second, at most 1000; the default is 50.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1000)]
     pub rate: f64,
     /// At most so many; the default is 10000.
     #[serde(default)]
@@ -115,4 +117,7 @@ pub struct RedriveView {
     pub(crate) skipped: u64,
     /// Whether this is the last word.
     pub(crate) done: bool,
+    /// Why jobs were skipped, at most 100 of a call; of a line, those since the line before. Left out when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) not_put_back: Vec<NotPutBackView>,
 }

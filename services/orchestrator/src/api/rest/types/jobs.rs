@@ -3,8 +3,9 @@
 use super::{Moment, moment, raw};
 use crate::api::{job, trace};
 use crate::error::Error;
-use crate::model::{AttemptRecord, Job, JobError};
+use crate::model::{AttemptRecord, Job, JobError, RetryPolicy};
 use agentforge_proto::bus::OutputRef;
+use agentforge_proto::time::Micros;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -82,13 +83,41 @@ pub struct JobView {
     version: i64,
     /// Of an open job: what is wrong with where it waits, such as that no worker serves its queue.
     warning: Option<String>,
+    /// While accepted: when the next try may be published; null otherwise.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_attempt_at: Option<Moment>,
+    /// While accepted, why it waits: run_at, retry, or publish (it is due, and leaves for its queue).
+    waits_for: Option<&'static str>,
+    /// Waits between tries, where they are not the orchestrator's own.
+    retry: Option<RetryPolicyView>,
+}
+
+/// Waits between tries; null is the orchestrator's own.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RetryPolicy)]
+pub struct RetryPolicyView {
+    /// Before the first retry, milliseconds; doubles from there.
+    base_ms: Option<u64>,
+    /// The longest, milliseconds.
+    cap_ms: Option<u64>,
+}
+
+impl RetryPolicyView {
+    /// `None` where nothing is set.
+    pub(crate) fn of(retry: RetryPolicy) -> Option<Self> {
+        retry.is_set().then(|| Self { base_ms: retry.base.map(millis), cap_ms: retry.cap.map(millis) })
+    }
 }
 
 impl TryFrom<Job> for JobView {
     type Error = Error;
 
     fn try_from(j: Job) -> Result<Self, Error> {
+        let waiting = job::waiting(&j, Micros::now());
         Ok(Self {
+            next_attempt_at: waiting.map(|w| Moment(w.1)),
+            waits_for: waiting.map(|w| w.0),
+            retry: RetryPolicyView::of(j.retry),
             attempts: job::attempts(&j),
             id: j.id.to_string(),
             mission: j.mission.into(),

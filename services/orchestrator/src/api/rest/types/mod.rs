@@ -8,6 +8,7 @@ mod dead_letters;
 mod jobs;
 mod outbox;
 mod queues;
+mod retries;
 pub(crate) mod schedules;
 mod slo;
 mod submit;
@@ -15,20 +16,22 @@ mod submit;
 pub use agents::{AgentList, AgentView};
 pub use batch::{Accepted, BatchAnswer, BatchItem, Refused};
 pub use dead_letters::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, RedriveBody, RedriveView};
-pub use jobs::{AttemptList, AttemptView, ErrorView, JobList, JobView, OutputRefView};
+pub use jobs::{AttemptList, AttemptView, ErrorView, JobList, JobView, OutputRefView, RetryPolicyView};
 pub use outbox::{ParkedAnswer, ParkedBody, ParkedList, ParkedView};
 pub use queues::{FoundJobs, QueueList, QueueView};
+pub use retries::{NotPutBackView, RetryBody, RetryJobsBody, RetryView};
 pub use schedules::{
     NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody, ScheduleList, ScheduleView, SkippedTurnView,
     TemplateView,
 };
 pub use slo::{BurnView, SloList, SloView};
-pub use submit::SubmitBody;
+pub use submit::{RetryPolicyBody, SubmitBody};
 
 use crate::error::Error;
 use agentforge_proto::time::Micros;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use std::time::Duration;
 
 /// A moment as JSON has it: RFC 3339 in UTC, always with microseconds, so that text sorts by time.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,21 @@ pub(crate) fn parse_moment(field: &'static str, text: Option<&str>) -> Result<Op
             t.parse::<jiff::Timestamp>().map(Micros::from).map_err(wrong)
         })
         .transpose()
+}
+
+/// Reads a duration of a request, as text or in milliseconds.
+pub(crate) fn parse_span(
+    field: &'static str,
+    text: Option<&str>,
+    millis: Option<u64>,
+) -> Result<Option<Duration>, Error> {
+    match (text.filter(|t| !t.is_empty()), millis) {
+        (Some(_), Some(_)) => Err(Error::field(field, format!("give {field} or {field}_ms, not both"))),
+        (Some(text), None) => agentforge_config::parse_duration(text)
+            .map(Some)
+            .map_err(|e| Error::field(field, format!("{field} {text:?} {e}"))),
+        (None, ms) => Ok(ms.map(Duration::from_millis)),
+    }
 }
 
 /// JSON text of the store, passed on as it is.

@@ -1,10 +1,10 @@
 //! Schedules as JSON.
 
-use super::{Moment, SubmitBody, moment, raw};
+use super::{Moment, RetryPolicyView, SubmitBody, moment, raw};
 use crate::admission::Template;
 use crate::api::job;
 use crate::error::Error;
-use crate::model::Schedule;
+use crate::model::{RetryPolicy, Schedule};
 use crate::turns::{CatchUp, Overlap};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -147,6 +147,10 @@ pub struct TemplateView {
     task: Option<String>,
     /// An equal earlier success may be returned.
     reuse: bool,
+    /// Waits between tries; null is the orchestrator's own.
+    retry: Option<RetryPolicyView>,
+    /// From a turn to the deadline of its job, milliseconds; null is the default.
+    deadline_in_ms: Option<u64>,
 }
 
 impl TryFrom<Template> for TemplateView {
@@ -164,6 +168,11 @@ impl TryFrom<Template> for TemplateView {
             timeout_ms: t.timeout_ms,
             task: t.task,
             reuse: t.reuse,
+            retry: RetryPolicyView::of(RetryPolicy {
+                base: t.retry_base_ms.map(Duration::from_millis),
+                cap: t.retry_cap_ms.map(Duration::from_millis),
+            }),
+            deadline_in_ms: t.deadline_in_ms,
         })
     }
 }

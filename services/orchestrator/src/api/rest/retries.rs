@@ -1,0 +1,75 @@
+//! Ways back over REST: one job, or many by their ids or a filter.
+
+use super::dead_letters::{accepts_lines, lines};
+use super::extract::{OptionalJsonBody, Query};
+use super::types::{JobView, NotPutBackView, RetryBody, RetryJobsBody, RetryView, parse_span};
+use super::{Api, Problem, json};
+use crate::api::stopping;
+use crate::api::stream::until_last;
+use crate::app::Progress;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use futures_util::StreamExt;
+use http::{HeaderMap, StatusCode};
+
+/// Retry a job
+///
+/// Puts a job back that failed, died, was cancelled or expired: fresh attempts, a fresh deadline, the same id
+/// and key. What it tried before stays in its attempts, and their numbers go on.
+#[utoipa::path(
+    post, path = "/v1/jobs/{id}/retry", tag = "Jobs", operation_id = "RetryJob",
+    params(("id" = String, Path, description = "The job's id")),
+    request_body = Option<RetryBody>,
+    responses((status = 200, description = "The job, accepted again", body = JobView))
+)]
+pub(crate) async fn retry(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    OptionalJsonBody(body): OptionalJsonBody<RetryBody>,
+) -> Result<Response, Problem> {
+    Query::parse(query.as_deref(), &[])?;
+    let deadline_in = parse_span("deadline_in", body.deadline_in.as_deref(), body.deadline_in_ms)?;
+    json(StatusCode::OK, &JobView::try_from(api.app.retry(&id, deadline_in).await?)?)
+}
+
+/// Retry many jobs
+///
+/// As RetryJob, for `job_ids` or for all that the filters let through (then `states` must be given), newest
+/// first, at a rate. The answer comes when it is done; with `Accept: application/x-ndjson` progress comes as
+/// one line each. Closing the connection stops the rest. With `dry_run` nothing is changed, only counted.
+#[utoipa::path(
+    post, path = "/v1/jobs:retry", tag = "Jobs", operation_id = "RetryJobs",
+    request_body = RetryJobsBody,
+    responses(
+        (status = 200, description = "How many were put back", content((RetryView = "application/json"), (RetryView = "application/x-ndjson"))),
+    )
+)]
+pub(crate) async fn retry_many(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    OptionalJsonBody(body): OptionalJsonBody<RetryJobsBody>,
+) -> Result<Response, Problem> {
+    let progress = api.app.retry_many(body.into_spec()?)?;
+    let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done, stopping).boxed();
+    if accepts_lines(&headers) {
+        return Ok(lines("RetryJobs", progress.map(|p| p.map(view)).boxed()));
+    }
+    let (mut last, mut reasons) = (Err(stopping()), Vec::new());
+    while let Some(p) = progress.next().await {
+        let mut p = p?;
+        reasons.append(&mut p.reasons);
+        last = Ok(p);
+    }
+    json(StatusCode::OK, &view(Progress { reasons, ..last? }))
+}
+
+fn view(p: Progress) -> RetryView {
+    RetryView {
+        matched: p.matched,
+        retried: p.put_back,
+        skipped: p.skipped,
+        done: p.done,
+        not_put_back: p.reasons.into_iter().map(NotPutBackView::from).collect(),
+    }
+}

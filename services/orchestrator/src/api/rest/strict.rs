@@ -1,0 +1,77 @@
+//! What the service checks beside types, as the OpenAPI document says it: bounds, patterns, formats.
+//!
+//! By the names of fields and parameters, which mean the same wherever they stand. From the constants that
+//! admission goes by, so that a client that keeps to the document is not refused for its form.
+
+use crate::admission::{KEY_MAX_BYTES, LABEL_KEY_MAX_BYTES, LABEL_VALUE_MAX_BYTES, LABELS_MAX};
+use crate::app::PAGE_MAX;
+use crate::model::State;
+use serde_json::{Map, Value, json};
+
+/// Subject tokens: missions, queues.
+const TOKEN: &str = "^[A-Za-z0-9][A-Za-z0-9-]{0,62}$";
+/// Names of tools.
+const TOOL: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
+/// Ids of agents.
+const AGENT: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
+/// Waits of at most a minute.
+const WAIT: &str = "^([0-9]|[1-5][0-9]|60)s$";
+/// A label as a filter has it.
+const LABEL: &str = "^[^=,]+=[^,]*$";
+
+/// Adds to the parameters of one operation.
+pub(super) fn parameters(route: &str, operation: &mut Value) {
+    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+        let schema = &mut parameter["schema"];
+        match name.as_str() {
+            "id" if route.starts_with("/v1/agents") => schema["pattern"] = json!(AGENT),
+            "id" => schema["format"] = json!("uuid"),
+            "limit" => {
+                let max = if route.ends_with("/next-runs") { 100 } else { PAGE_MAX };
+                (schema["minimum"], schema["maximum"]) = (json!(1), json!(max));
+            }
+            "wait" => schema["pattern"] = json!(WAIT),
+            "mission" | "queue" if !route.starts_with("/v1/dead-letters") => schema["pattern"] = json!(TOKEN),
+            "tool" => schema["pattern"] = json!(TOOL),
+            "state" => schema["items"]["enum"] = json!(State::ALL.map(State::as_str)),
+            "label" => schema["items"]["pattern"] = json!(LABEL),
+            "cursor" if route == "/v1/jobs" || route == "/v1/dead-letters" => {
+                schema["pattern"] = json!("^[0-9]{1,18}$")
+            }
+            "Idempotency-Key" => (schema["minLength"], schema["maxLength"]) = (json!(1), json!(KEY_MAX_BYTES)),
+            _ => {}
+        }
+    }
+}
+
+/// Adds to the bodies of requests.
+pub(super) fn requests(schemas: &mut Map<String, Value>) {
+    for (name, schema) in schemas.iter_mut().filter(|(name, _)| name.ends_with("Request")) {
+        let Some(fields) = schema["properties"].as_object_mut() else { continue };
+        for (field, of) in fields {
+            match field.as_str() {
+                // A filter by a name that cannot exist finds nothing; a submission with one is refused.
+                "mission" | "queue" if name != "RedriveDeadLettersRequest" => of["pattern"] = json!(TOKEN),
+                "tool" => of["pattern"] = json!(TOOL),
+                "idempotency_key" | "task" => of["maxLength"] = json!(KEY_MAX_BYTES),
+                "labels" if of["type"] == "object" => {
+                    of["maxProperties"] = json!(LABELS_MAX);
+                    let pattern = format!("^[A-Za-z0-9._/-]{{1,{LABEL_KEY_MAX_BYTES}}}$");
+                    of["propertyNames"] = json!({"type": "string", "pattern": pattern});
+                    let value = json!({"type": "string", "maxLength": LABEL_VALUE_MAX_BYTES, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"});
+                    of["additionalProperties"] = value;
+                }
+                "labels" => of["items"]["pattern"] = json!(LABEL),
+                "job_ids" => of["items"]["format"] = json!("uuid"),
+                "states" => {
+                    let ends = State::ALL.into_iter().filter(|s| s.may_be_retried()).map(State::as_str);
+                    of["items"]["enum"] = Value::from_iter(ends);
+                }
+                "limit" => of["maximum"] = json!(u32::MAX),
+                "name" => (of["minLength"], of["maxLength"]) = (json!(1), json!(128)),
+                _ => {}
+            }
+        }
+    }
+}
