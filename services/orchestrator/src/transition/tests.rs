@@ -1,5 +1,5 @@
 use super::*;
-use agentforge_message_id::AgentId;
+use agentforge_message_id::{AgentId, Mission, Queue, ToolName};
 use agentforge_proto::bus::{Failure, Success};
 use serde_json::value::RawValue;
 
