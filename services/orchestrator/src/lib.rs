@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod api;
 pub mod app;
+mod clock;
 pub mod config;
 mod control;
 pub mod cron;

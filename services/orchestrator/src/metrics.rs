@@ -233,6 +233,12 @@ pub const SCHEDULE_TURNS_SKIPPED: Metric = Metric::counter(
 /// Jobs deleted after JOB_RETENTION.
 pub const JOBS_PRUNED: Metric =
     Metric::counter("agentforge_jobs_pruned_total", &[], "Finished jobs deleted after JOB_RETENTION.");
+/// Steps back of the wall clock.
+pub const CLOCK_SET_BACK: Metric = Metric::counter(
+    "agentforge_clock_set_back_total",
+    &[],
+    "Steps back of the orchestrator's clock by 5 s and more; what was stored on the clock before follows each.",
+);
 /// The hub answers.
 pub const EDGE_LINK_STATUS: Metric = Metric::gauge(
     "edge_link_status",
@@ -293,6 +299,7 @@ pub const ALL: &[Metric] = &[
     SCHEDULES_FIRED,
     SCHEDULE_TURNS_SKIPPED,
     JOBS_PRUNED,
+    CLOCK_SET_BACK,
     EDGE_LINK_STATUS,
     EDGE_SITE_LAST_SEEN,
     EDGE_BEATS_IGNORED,

@@ -12,7 +12,7 @@ use crate::opening::Opening;
 use crate::relay::{JobLane, OutboxLane, Relay, Room, Shared, look_loop, results_are_read};
 use crate::slo::{Keeper, Sight, objectives};
 use crate::store::{self, Owner, Store};
-use crate::{control, edge, metrics, outputs, presence, queues, reconcile, results, slo, streams};
+use crate::{clock, control, edge, metrics, outputs, presence, queues, reconcile, results, slo, streams};
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::consume::{PullOptions, Puller};
 use agentforge_jetstream::{Nats, subjects};
@@ -258,6 +258,7 @@ impl Service for Orchestrator {
             OnEnd::Stop,
             housekeeping::health_loop(app.clone(), nats.clone(), database, link, stop.clone()),
         );
+        tasks.spawn("clock", OnEnd::Stop, clock::steps_loop(app.clone(), stop.clone()));
         tasks.spawn("outbox-count", OnEnd::Stop, housekeeping::outbox_loop(app.clone(), parts.gauge, stop.clone()));
         let depths = housekeeping::Depths::new(app.clone());
         runtime.on_scrape(move || depths.clone().count());

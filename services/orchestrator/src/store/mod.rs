@@ -32,6 +32,7 @@ use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId,
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
+use std::time::Duration;
 
 /// Many writes that are committed together.
 #[derive(Debug, Default)]
@@ -447,6 +448,11 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes up to `limit` jobs (with all that hangs on them) that were final before `before`, and as
     /// many dead letters of no job. Says how many jobs.
     async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error>;
+    /// The wall clock went back by `back` and shows `now`: what was written on the clock before comes to stand
+    /// on this one as far ahead as it was. Says how many jobs wait no longer than they should.
+    async fn set_back(&self, now: Micros, back: Duration) -> Result<u64, Error>;
+    /// When the newest job was accepted.
+    async fn newest_accepted(&self) -> Result<Option<Micros>, Error>;
     /// Ends the connections.
     async fn close(&self);
 }

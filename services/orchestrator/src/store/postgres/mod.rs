@@ -6,6 +6,7 @@
 mod agents;
 mod backup;
 mod claims;
+mod clock;
 mod commit;
 mod connection;
 mod installation;
@@ -32,6 +33,7 @@ use agentforge_proto::time::Micros;
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// The store in Postgres.
 pub struct PostgresStore {
@@ -267,6 +269,12 @@ impl Store for PostgresStore {
 
     async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error> {
         self.asked("prune jobs", claims::prune(&self.pool, before, limit).await)
+    }
+    async fn set_back(&self, now: Micros, back: Duration) -> Result<u64, Error> {
+        self.asked("follow the clock", clock::set_back(&self.pool, now, rows::micros(back)).await)
+    }
+    async fn newest_accepted(&self) -> Result<Option<Micros>, Error> {
+        self.asked("find the newest job", clock::newest_accepted(&self.pool).await)
     }
     async fn close(&self) {
         self.pool.close().await;

@@ -6,6 +6,7 @@
 mod agents;
 mod backup;
 mod claims;
+mod clock;
 mod commit;
 mod connection;
 mod installation;
@@ -35,6 +36,7 @@ use async_trait::async_trait;
 use connection::Connections;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -304,6 +306,14 @@ impl Store for SqliteStore {
         let mut w = self.connections.writer().await?;
         let done = claims::prune(&mut w, before, limit).await;
         w.settle("prune jobs", done)
+    }
+    async fn set_back(&self, now: Micros, back: Duration) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = clock::set_back(&mut w, now, rows::micros(back)).await;
+        w.settle("follow the clock", done)
+    }
+    async fn newest_accepted(&self) -> Result<Option<Micros>, Error> {
+        Self::asked("find the newest job", clock::newest_accepted(&self.connections.readers).await)
     }
     async fn close(&self) {
         self.stop.cancel();

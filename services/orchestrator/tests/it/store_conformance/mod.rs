@@ -119,7 +119,8 @@ conformance! {
         a_retry_and_a_new_use_of_the_key_exclude_each_other,
         id_and_key_are_both_honoured_or_both_refused,
         a_row_of_the_version_before_is_known_again,
-        jobs_are_listed_by_when_they_came_and_ended;
+        jobs_are_listed_by_when_they_came_and_ended,
+        a_clock_that_goes_back_holds_nothing_up;
     copies:
         a_copy_taken_while_writing_is_whole,
         a_restore_replaces_only_when_forced;

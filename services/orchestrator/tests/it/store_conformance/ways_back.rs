@@ -245,3 +245,37 @@ pub async fn jobs_are_listed_by_when_they_came_and_ended(w: &World) {
     let window = Times { finished_after: at(1_100), finished_before: at(1_300), ..Times::default() };
     assert_eq!(list(window).await, ids[..2]);
 }
+
+/// An hour, as it is lost when a wrong clock is put right.
+pub async fn a_clock_that_goes_back_holds_nothing_up(w: &World) {
+    let hour = 3_600_000_000;
+    let before = 2 * hour;
+    let waiting = w.submit(before, job(before)).await.job.id;
+    let retrying = w.submit(before, job(before)).await.job.id;
+    w.change(before, retrying, finished(retrying, 1, failure(ErrorClass::Network))).await.unwrap();
+    let claimed = Submit { job: job(before), claim: true };
+    let claimed = w.commit(before, Group { submits: vec![claimed], ..Group::default() }).await;
+    let claimed = created(claimed.submits.into_iter().next().unwrap()).job.id;
+    let later = w.submit(before, NewJob { run_at: Some(Micros(before + hour)), ..job(before) }).await.job.id;
+    let run_at = w.job(later).await.available_at;
+    // The outbox is claimed too, in a name that is gone.
+    let far = Micros(before + CLAIM);
+    assert!(!w.store.claim_outbox(&w.owner, far, Micros(far.0 + CLAIM), 100).await.unwrap().is_empty());
+    assert_eq!(w.store.newest_accepted().await.unwrap(), Some(Micros(before)));
+
+    let now = before - hour;
+    assert!(w.claim(now + CLAIM, 10).await.is_empty(), "all of it waits for an hour");
+    assert_eq!(w.store.set_back(Micros(now), Duration::from_secs(3_600)).await.unwrap(), 3);
+    let mut due = w.claim(now + CLAIM, 10).await;
+    due.sort_unstable();
+    let mut wanted = vec![waiting, retrying, claimed];
+    wanted.sort_unstable();
+    assert_eq!(due, wanted);
+    assert_eq!(w.job(later).await.available_at, run_at, "a time that a caller named stays");
+    assert_eq!(w.job(waiting).await.deadline, Some(Micros(now + DEADLINE)));
+    assert!(
+        w.store.past_deadline(Micros(now + DEADLINE), Micros(now + DEADLINE), 10).await.unwrap().contains(&waiting)
+    );
+    let after = Micros(now + 2 * CLAIM);
+    assert!(!w.store.claim_outbox(&w.owner, after, Micros(after.0 + CLAIM), 100).await.unwrap().is_empty());
+}
