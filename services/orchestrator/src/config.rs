@@ -96,6 +96,12 @@ const RETRY_CAP: Setting = Setting::new(
     "duration 1ms-24h, at least RETRY_BASE",
     "Longest wait before a retry, but for a tool's Retry-After.",
 );
+const TOOL_GRACE: Setting = Setting::new(
+    "TOOL_GRACE",
+    Some("30s"),
+    "duration 0s-1h",
+    "A job whose tool no worker of its queue announces fails after so long; a worker that lacks it hands it on meanwhile.",
+);
 const RECONCILE_AFTER: Setting = Setting::new(
     "RECONCILE_AFTER",
     Some("5m"),
@@ -152,6 +158,7 @@ pub const SETTINGS: &[Setting] = &[
     JOB_EVENTS,
     RETRY_BASE,
     RETRY_CAP,
+    TOOL_GRACE,
     RECONCILE_AFTER,
     WATCHES_MAX,
     HTTP_CONCURRENCY,
@@ -195,6 +202,8 @@ pub struct Config {
     pub limits: Limits,
     /// Retry waits.
     pub backoff: Backoff,
+    /// How long a tool may be missing before its job fails.
+    pub tool_grace: Duration,
     /// Finished jobs are kept so long.
     pub retention: Duration,
     /// Which states are told.
@@ -306,6 +315,7 @@ impl Config {
         };
         let config = Self {
             http_port: r.get(&HTTP_PORT),
+            tool_grace: r.get_in(&TOOL_GRACE, ..=Duration::from_secs(3600)),
             grpc_port: r.get(&GRPC_PORT),
             database_url: r.get(&DATABASE_URL),
             db_pool: NonZeroU32::new(r.get_in(&DB_POOL, 1..=200)).unwrap_or(NonZeroU32::MIN),

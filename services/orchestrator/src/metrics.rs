@@ -158,6 +158,12 @@ pub const DB_ERRORS: Metric = Metric::counter(
     &[],
     "Database calls that failed for want of the database.",
 );
+/// Attempts that met a worker without their tool.
+pub const TOOLS_MISSING: Metric = Metric::counter(
+    "agentforge_tools_missing_total",
+    &[],
+    "Attempts that came to a worker without their tool; they go to another while one announces it, and for TOOL_GRACE.",
+);
 /// Workers by presence.
 pub const AGENTS: Metric =
     Metric::gauge("agentforge_agents", &["status"], "Workers known, by status: online, offline, left.");
@@ -285,6 +291,7 @@ pub const ALL: &[Metric] = &[
     COMMIT_GROUP_SIZE,
     DB_QUERY_DURATION,
     DB_ERRORS,
+    TOOLS_MISSING,
     AGENTS,
     AGENT_CERTIFICATE_EXPIRY,
     AGENT_CLOCK_SKEW,

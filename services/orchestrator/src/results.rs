@@ -8,8 +8,9 @@ use crate::metrics;
 use crate::transition::{Change, Ignored};
 use agentforge_jetstream::consume::{Delivery, Puller};
 use agentforge_jetstream::{trace, trace::Operation};
-use agentforge_message_id::JobId;
-use agentforge_proto::bus::{Rejected, Report};
+use agentforge_message_id::{JobId, Queue};
+use agentforge_proto::bus::{ErrorClass, Finished, Outcome, Rejected, Report};
+use agentforge_proto::time::Micros;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -176,7 +177,7 @@ async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
     for d in batch {
         spans.extend(span_of(&d));
         match read(d.payload()) {
-            Ok(Meaning::Change(id, change)) => changes.push((id, *change)),
+            Ok(Meaning::Change(id, change)) => changes.push((id, judged(&app, *change, d.subject()))),
             Ok(Meaning::Reject(r)) => rejects.push(*r),
             Err(e) => {
                 metrics::REPORTS_INVALID.inc(&[]);
@@ -187,7 +188,8 @@ async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
         }
         settle.push(d);
     }
-    let is_finished: Vec<bool> = changes.iter().map(|(_, c)| matches!(c, Change::Finished(_))).collect();
+    let is_finished: Vec<bool> =
+        changes.iter().map(|(_, c)| matches!(c, Change::Finished(_) | Change::ToolMissing { .. })).collect();
     let applied = app.apply_reports(changes, rejects).await;
     spans.iter().for_each(|span| span.in_scope(|| debug!(ok = applied.is_ok(), "the result was taken to the commit")));
     drop(spans);
@@ -207,6 +209,22 @@ async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
         }
     }
     Settled { slots, committed: settle }
+}
+
+/// A report as a change: one that no tool of this name is there is judged by what the other workers of the queue have.
+fn judged(app: &App, change: Change, subject: &str) -> Change {
+    let finished = match change {
+        Change::Finished(f) if is_tool_missing(&f) => f,
+        other => return other,
+    };
+    metrics::TOOLS_MISSING.inc(&[]);
+    let queue = subject.rsplit('.').next().and_then(|name| Queue::new(name).ok());
+    let announced = queue.map(|queue| app.queues().tools_of(&queue, Micros::now())).unwrap_or_default();
+    Change::ToolMissing { finished, announced: Box::new(announced), grace: app.queues().tool_grace() }
+}
+
+fn is_tool_missing(f: &Finished) -> bool {
+    matches!(&f.outcome, Outcome::Failed(failure) if failure.class == ErrorClass::ToolNotFound)
 }
 
 /// The commit as a part of the trace that the report came with, where that is sampled: a commit is of many

@@ -320,7 +320,7 @@ fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Na
         hub,
         outbox: gauge.clone(),
         backlog: backlog.clone(),
-        queues: Queues::new(config.queues_max, config.queues.iter().cloned()),
+        queues: Queues::new(config.queues_max, config.queues.iter().cloned(), config.tool_grace),
         limits: config.limits.clone(),
         args_max_bytes: AtomicUsize::new(config.limits.args_max_bytes),
         stream_max_bytes: usize::try_from(stream_max_bytes).unwrap_or(usize::MAX),

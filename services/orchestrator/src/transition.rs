@@ -12,6 +12,7 @@ use crate::model::{DeadReason, JobError, RetryPolicy, State};
 use agentforge_message_id::{Attempt, JobId};
 use agentforge_proto::bus::{ErrorClass, Finished, Outcome, OutputRef, Started};
 use agentforge_proto::time::Micros;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// What happened to a job.
@@ -39,6 +40,15 @@ pub enum Change {
     Started(Started),
     /// A worker ended.
     Finished(Box<Finished>),
+    /// A worker has no such tool. Others may have it.
+    ToolMissing {
+        /// Its report.
+        finished: Box<Finished>,
+        /// The tools that workers of the job's queue announced within the grace.
+        announced: Box<HashSet<String>>,
+        /// How long a tool may be missing from when the job may run.
+        grace: Duration,
+    },
     /// A caller cancels.
     Cancel {
         /// When.
@@ -252,6 +262,14 @@ pub fn apply(
             fence(job, f.attempt)?;
             finish(job, f, backoff, now, jitter, &mut effects);
         }
+        Change::ToolMissing { finished, announced, grace } => {
+            fence(job, finished.attempt)?;
+            if announced.contains(job.tool.as_str()) || now.since(may_run_since(job)) < *grace {
+                effects = without_tool(job, finished, now, jitter);
+            } else {
+                finish(job, finished, backoff, now, jitter, &mut effects);
+            }
+        }
         Change::Cancel { at } => end_without_result(job, State::Cancelled, *at)?,
         Change::Expire { at } => {
             if job.deadline.is_none_or(|d| d > *at) {
@@ -446,6 +464,33 @@ fn hand_back(job: &mut Current, record: AttemptEffect, why: JobError, now: Micro
     await_publish(job, retry_at, &mut effects);
     effects.attempt = Some(AttemptEffect { error: Some(why), retry_at: Some(retry_at), ..record });
     effects
+}
+
+/// When the job was let run, by its submission or by whoever put it back.
+fn may_run_since(job: &Current) -> Micros {
+    match (job.deadline, job.lifetime) {
+        (Some(deadline), Some(lifetime)) => deadline.minus(lifetime),
+        _ => job.created_at,
+    }
+}
+
+/// The attempt goes to another worker: this one lacks the tool, as in each update that adds one.
+fn without_tool(job: &mut Current, f: &Finished, now: Micros, jitter: f64) -> Effects {
+    let message =
+        format!("worker {} has no tool {}; the attempt goes to another, and none is used up", f.worker, job.tool);
+    let why = JobError { class: ErrorClass::ToolNotFound, message, log_tail: String::new() };
+    job.worker = Some(f.worker.to_string());
+    let record = AttemptEffect {
+        attempt: f.attempt,
+        outcome: "failed",
+        error: None,
+        worker: Some(f.worker.to_string()),
+        delivery: f.delivery,
+        started_at: Some(f.started_at),
+        finished_at: f.finished_at,
+        retry_at: None,
+    };
+    Effects { disputed: false, ..hand_back(job, record, why, now, jitter) }
 }
 
 #[cfg(test)]

@@ -32,7 +32,9 @@ argv = ["/bin/sh", "-c", "echo the reason why >&2; exit 3"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tools_that_misbehave_end_clearly_and_leave_nothing_running() {
     let Some(()) = require("nats-server") else { return };
-    let stack = Stack::start(Options::new().worker("WORKER_CONCURRENCY", "8").tools(TOOLS)).await;
+    let stack =
+        Stack::start(Options::new().orchestrator("TOOL_GRACE", "2s").worker("WORKER_CONCURRENCY", "8").tools(TOOLS))
+            .await;
     let api = stack.api();
     // tool, max_attempts, final state, class, what the message says
     let table = [

@@ -109,3 +109,30 @@ fn group_lives(pid: i32) -> bool {
     let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
     rustix::process::test_kill_process_group(pid).is_ok()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mixed_fleet_runs_every_job_where_its_tool_is() {
+    let Some(()) = require("nats-server") else { return };
+    let mut stack = Stack::start(Options::new().worker("WORKER_CONCURRENCY", "4")).await;
+    let api = stack.api();
+    // Submitted while nobody has the tool, as in an update that adds one: its worker is on its way.
+    let mut ids = vec![api.job("newtool", json!({})).await];
+    eventually(Duration::from_secs(20), "the job has met the worker that lacks the tool", || async {
+        let n = api.metric("agentforge_tools_missing_total", &[]).await;
+        if n >= 1.0 { Ok(()) } else { Err(n) }
+    })
+    .await;
+    let tools = tempfile::NamedTempFile::new().unwrap();
+    let text = "[[tool]]\nname = \"newtool\"\nargv = [\"/bin/sh\", \"-c\", \"echo 7\"]\n";
+    std::fs::write(tools.path(), text).unwrap();
+    stack.options.worker.insert("WORKER_TOOLS_FILE".into(), tools.path().display().to_string());
+    let mut second = stack.spawn_worker();
+    second.ready(Duration::from_secs(60)).await;
+    for _ in 0..20 {
+        ids.push(api.job("newtool", json!({})).await);
+    }
+    for id in &ids {
+        let job = api.finished(id).await;
+        assert_eq!((job["state"].as_str(), &job["result"]), (Some("succeeded"), &json!(7)), "{job}");
+    }
+}

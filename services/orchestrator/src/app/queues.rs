@@ -27,6 +27,8 @@ struct Shared {
     max: usize,
     /// Those that always have a consumer.
     configured: BTreeSet<Queue>,
+    /// How long a tool counts as there after the last word of a worker that has it.
+    tool_grace: Duration,
     known: Mutex<Known>,
 }
 
@@ -34,6 +36,8 @@ struct Shared {
 struct Known {
     /// Until when a worker's last word holds.
     served: HashMap<Queue, Micros>,
+    /// Until when a tool counts as there, for each queue: also behind workers that have gone.
+    tools: HashMap<Queue, HashMap<String, Micros>>,
     /// Those with jobs, in the store or in the stream.
     used: HashSet<Queue>,
     /// Those named by a submission lately.
@@ -41,10 +45,23 @@ struct Known {
 }
 
 impl Queues {
-    /// At most `max` queues, beside those that are configured.
-    pub fn new(max: usize, configured: impl IntoIterator<Item = Queue>) -> Self {
+    /// At most `max` queues, beside those that are configured. A tool counts as there for `tool_grace` after the last
+    /// word of a worker that has it.
+    pub fn new(max: usize, configured: impl IntoIterator<Item = Queue>, tool_grace: Duration) -> Self {
         let configured = configured.into_iter().chain([Queue::default()]).collect();
-        Self(Arc::new(Shared { max, configured, known: Mutex::default() }))
+        Self(Arc::new(Shared { max, configured, tool_grace, known: Mutex::default() }))
+    }
+
+    /// How long a tool may be missing before its job fails (TOOL_GRACE).
+    pub fn tool_grace(&self) -> Duration {
+        self.0.tool_grace
+    }
+
+    /// The tools that workers of this queue announced within the grace.
+    pub fn tools_of(&self, queue: &Queue, now: Micros) -> HashSet<String> {
+        let known = self.known();
+        let tools = known.tools.get(queue).into_iter().flatten();
+        tools.filter(|(_, until)| **until >= now).map(|(tool, _)| tool.clone()).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -63,14 +80,19 @@ impl Queues {
 
     /// A worker told which queues it serves.
     pub fn note_agent(&self, agent: &Agent) {
-        note(&mut self.known().served, agent, Micros::now());
+        let mut known = self.known();
+        note(&mut known.served, agent, Micros::now());
+        note_tools(&mut known.tools, agent, self.0.tool_grace);
     }
 
     /// Takes the workers that the store knows: what it does not know is served no more.
     pub fn set_agents(&self, agents: &[Agent]) {
-        let (mut served, now) = (HashMap::new(), Micros::now());
+        let (mut served, mut tools, now) = (HashMap::new(), HashMap::new(), Micros::now());
         agents.iter().for_each(|a| note(&mut served, a, now));
-        self.known().served = served;
+        agents.iter().for_each(|a| note_tools(&mut tools, a, self.0.tool_grace));
+        let mut known = self.known();
+        known.served = served;
+        known.tools = tools;
     }
 
     /// Takes the queues that have jobs.
@@ -92,7 +114,7 @@ impl Queues {
         if known.used.contains(queue) || known.served.contains_key(queue) || known.new.contains_key(queue) {
             return Ok(());
         }
-        let Known { served, used, new } = &mut *known;
+        let Known { served, used, new, .. } = &mut *known;
         let others = served.keys().filter(|q| !used.contains(*q)).count();
         let named = new.keys().filter(|q| !used.contains(*q) && !served.contains_key(*q)).count();
         let n = used.len() + others + named;
@@ -144,6 +166,18 @@ fn note(served: &mut HashMap<Queue, Micros>, agent: &Agent, now: Micros) {
     }
 }
 
+/// Notes the tools of a worker, also of one that has gone: in a rolling update the next one may be on its way.
+fn note_tools(tools: &mut HashMap<Queue, HashMap<String, Micros>>, agent: &Agent, grace: Duration) {
+    let until = agent.last_seen_at.plus(grace.max(agent.interval * Agent::MISSED_BEATS_MAX));
+    for queue in agent.queues.iter().filter_map(|q| Queue::new(q).ok()) {
+        let of_queue = tools.entry(queue).or_default();
+        for tool in &agent.tools {
+            let other = of_queue.entry(tool.clone()).or_insert(until);
+            *other = (*other).max(until);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,7 +188,7 @@ mod tests {
 
     #[test]
     fn names_of_submitters_are_bounded() {
-        let queues = Queues::new(3, [queue("configured")]);
+        let queues = Queues::new(3, [queue("configured")], Duration::ZERO);
         for name in ["a", "b", "c", "a", "configured", "default"] {
             queues.admit(&queue(name)).unwrap();
         }

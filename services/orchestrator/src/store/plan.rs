@@ -282,7 +282,7 @@ impl<'g> Fold<'g> {
         let passed_by = ended && matches!(job.state, State::Queued | State::Running);
         if self.ctx.events.tells(job.state) && !passed_by {
             let source = match &self.group.changes[number].1 {
-                Change::Finished(finished) => events::Source {
+                Change::Finished(finished) | Change::ToolMissing { finished, .. } => events::Source {
                     traceparent: finished.traceparent.as_deref(),
                     request_id: finished.request_id.as_deref(),
                 },
@@ -450,6 +450,6 @@ fn moment(change: &Change, now: Micros) -> Micros {
         | Change::Retry { at, .. }
         | Change::Republish { at, .. } => *at,
         Change::Started(s) => s.at,
-        Change::Finished(_) => now,
+        Change::Finished(_) | Change::ToolMissing { .. } => now,
     }
 }

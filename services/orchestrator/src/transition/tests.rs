@@ -219,3 +219,37 @@ fn a_redrive_grants_fresh_attempts_and_a_fresh_deadline() {
     assert_eq!((j.state, j.attempt.get(), j.attempt_limit), (State::Accepted, 4, 6));
     assert_eq!((j.deadline, j.finished_at), (Some(Micros(6_000_000)), None));
 }
+
+#[test]
+fn a_missing_tool_is_waited_for_while_another_worker_has_it_and_for_the_grace() {
+    let grace = Duration::from_secs(30);
+    let missing = |j: &Current, tools: &[&str]| {
+        let failure = Failure::new(ErrorClass::ToolNotFound, "no such tool");
+        let Change::Finished(finished) = finished(j, j.attempt.get(), Outcome::Failed(failure)) else { unreachable!() };
+        let announced = Box::new(tools.iter().map(|t| (*t).to_owned()).collect());
+        Change::ToolMissing { finished, announced, grace }
+    };
+    let long_after = Micros(3_600_000_000);
+    for (now, tools, goes_on) in [
+        (Micros(1_000_000), &[][..], true),
+        (long_after, &[][..], false),
+        (long_after, &["another"][..], false),
+        (long_after, &["echo", "another"][..], true),
+    ] {
+        let mut j =
+            Current { deadline: None, lifetime: None, tool: ToolName::new("echo").unwrap(), ..job(State::Running, 1) };
+        let (limit, change) = (j.attempt_limit, missing(&j, tools));
+        let e = apply(&mut j, &change, &Backoff::default(), now, 0.5).unwrap();
+        if goes_on {
+            assert_eq!((j.state, j.attempt.get(), j.attempt_limit), (State::Accepted, 2, limit + 1), "none is used up");
+            assert!(j.available_at > now && e.dead.is_none() && !e.disputed);
+        } else {
+            assert_eq!((j.state, e.dead), (State::Failed, Some(DeadReason::NotRetryable)));
+        }
+    }
+    // A report of an attempt that is over changes nothing.
+    let mut j = job(State::Running, 3);
+    let old = Current { attempt: Attempt::new(2).unwrap(), ..j.clone() };
+    let change = missing(&old, &["echo"]);
+    assert_eq!(apply(&mut j, &change, &Backoff::default(), Micros(1), 0.5).unwrap_err(), Ignored::OtherAttempt);
+}

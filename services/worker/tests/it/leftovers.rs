@@ -74,7 +74,9 @@ async fn what_a_command_sends_away_ends_with_its_success_its_timeout_and_its_can
         .client()
         .publish(
             agentforge_jetstream::subjects::control_cancel(&bench.mission),
-            serde_json::to_vec(&agentforge_proto::bus::CancelSignal { job: job.job }).unwrap().into(),
+            serde_json::to_vec(&agentforge_proto::bus::CancelSignal { job: job.job, attempt: Some(job.attempt) })
+                .unwrap()
+                .into(),
         )
         .await
         .unwrap();
