@@ -20,6 +20,7 @@ async fn accepted(api: &Api, queue: &str, args: Value) -> String {
 
 async fn a_queue_without_a_worker(store: Option<String>, orchestrators: usize) {
     let mut options = Options::new().orchestrator("JOBS_MAX_BYTES", "1MiB").orchestrator("JOB_DEADLINE", "off");
+    let is_shared = store.is_some();
     options.store = store;
     options.orchestrators = orchestrators;
     let mut stack = Stack::start(options).await;
@@ -58,8 +59,9 @@ async fn a_queue_without_a_worker(store: Option<String>, orchestrators: usize) {
         assert_eq!(job["state"], "succeeded");
         begun.push(job["started_at"].as_str().unwrap().to_owned());
     }
-    // Replicas share a queue's jobs as they come: each keeps the order of its own.
-    assert!(begun.is_sorted() || orchestrators > 1, "order inside a queue stays");
+    // Replicas share a queue's jobs as they come: each keeps the order of its own. On Postgres what the killed one had
+    // claimed comes when its claims run out, behind the others.
+    assert!(begun.is_sorted() || is_shared, "order inside a queue stays");
     eventually(SOON, "nothing is held", || async { api.metric("agentforge_relay_held", &[]).await == 0.0 }).await;
 }
 
