@@ -178,7 +178,7 @@ fn tool(dir: &tempfile::TempDir) -> (std::path::PathBuf, String) {
 }
 
 async fn ready_body(base: &str) -> Value {
-    reqwest::get(format!("{base}/readyz")).await.unwrap().json().await.unwrap()
+    crate::api::Api::new(base).get("/readyz").await.unwrap().body
 }
 
 /// The reader of results is removed once; with nobody to make it again, the job would end expired.
