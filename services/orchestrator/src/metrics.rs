@@ -235,7 +235,8 @@ pub const SCHEDULE_TURNS_SKIPPED: Metric = Metric::counter(
     "agentforge_schedule_turns_skipped_total",
     &["reason"],
     "Turns of schedules that made no job: overlap, missed, too_late or refused.",
-);
+)
+.of(&[&["overlap", "missed", "too_late", "refused"]]);
 /// Jobs deleted after JOB_RETENTION.
 pub const JOBS_PRUNED: Metric =
     Metric::counter("agentforge_jobs_pruned_total", &[], "Finished jobs deleted after JOB_RETENTION.");
