@@ -161,12 +161,17 @@ class Program:
             raise Problem(f"No version {wanted} is pinned (there are {', '.join(sorted(every, key=numbers))}).")
         return self.build(wanted)
 
+    def built(self, version):
+        """The binary that Go built before, or None."""
+        binary = self.home(version, OTHERS) / self.name
+        return binary if self.version_of(binary) == tuple(int(n) for n in version.split(".")) else None
+
     def build(self, version):
         """Builds a version that is pinned nowhere. Go compares the module with its checksum database."""
+        if binary := self.built(version):
+            return binary
         home = self.home(version, OTHERS)
         binary = home / self.name
-        if self.version_of(binary) == tuple(int(n) for n in version.split(".")):
-            return binary
         if not shutil.which("go"):
             raise Problem(f"{self.name} {version} is not pinned, and there is no Go to build it. {self.install}")
         print(f"{self.name}: building version {version} with Go (once)", file=sys.stderr)

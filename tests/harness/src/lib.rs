@@ -29,7 +29,7 @@ pub use nats::{NatsOptions, NatsServer};
 pub use postgres::{Postgres, PostgresOptions};
 pub use proc::{Proc, ProcBuilder, cargo_bin};
 pub use prometheus::{Prometheus, Series, promtool};
-pub use provided::{nats_server_of, nats_versions, program};
+pub use provided::{nats_pinned, nats_server_of, nats_versions, program};
 pub use proxy::TcpProxy;
 pub use require::{require, require_nats};
 

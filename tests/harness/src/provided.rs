@@ -37,6 +37,15 @@ pub fn nats_versions() -> Vec<String> {
     said.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The version of nats-server that scripts, manifests and documents name.
+///
+/// # Panics
+/// When the script does not run.
+pub fn nats_pinned() -> String {
+    let said = ask_script("nats-server", &["--pinned"]).unwrap_or_else(|e| panic!("{e}"));
+    said.split_whitespace().last().expect("one is pinned").to_owned()
+}
+
 fn ask(name: &str) -> Result<PathBuf, String> {
     ask_script(name, &["--path"]).map(PathBuf::from)
 }

@@ -1,7 +1,7 @@
 //! Which servers are supported: one list, and what is said of a server outside of it.
 
 use crate::{SOON, connect};
-use agentforge_harness::{NatsOptions, NatsServer, eventually, nats_versions, require_nats};
+use agentforge_harness::{NatsOptions, NatsServer, eventually, nats_pinned, nats_versions, require_nats};
 use agentforge_jetstream::{NEWEST_TRIED, OLDEST, ServerVersion, Support};
 
 const TOO_OLD: &str = "2.11.11";
@@ -12,10 +12,12 @@ fn the_versions_that_are_tested_are_those_of_code_compose_and_documents() {
     assert!(versions.is_sorted(), "{versions:?}");
     assert_eq!(versions[0], OLDEST);
     let newest = versions.last().unwrap();
+    let pinned = ServerVersion::parse(&nats_pinned()).unwrap();
+    assert!(versions.contains(&pinned), "{pinned} is not among {versions:?}");
     assert_eq!((newest.major, newest.minor), NEWEST_TRIED);
     for (file, text) in [
-        ("compose.yaml", format!("docker.io/library/nats:{newest}")),
-        ("docs/deploy/upgrade-nats.md", format!("pinned to, {newest} ")),
+        ("compose.yaml", format!("docker.io/library/nats:{pinned}")),
+        ("docs/deploy/upgrade-nats.md", format!("pinned to, {pinned},")),
         ("docs/deploy/upgrade-nats.md", format!("nats-server **{OLDEST} and newer**")),
     ] {
         let path = format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"));
