@@ -27,7 +27,7 @@ EXAMPLES = {
     "anew": (["is made anew"], ["renewed"]),
     "rate": (
         ["500 events a second", "40,000 publishes a\nsecond"],
-        ["He sees a second try.", "an event a second later? no: after one second"],
+        ["He sees a second try.", "the event, one second later"],
     ),
     "rate-of-each": (
         ["One JSON object a line", "two messages a job", "once a process"],
