@@ -1,11 +1,13 @@
 //! What the broadcaster is told: every setting, parsed and checked, all faults at once.
 
 use crate::{
-    circuit::Limits,
-    endpoint_file::{self, CONCURRENCY_MAX, Defaults, Endpoint, TIMEOUT, Written, subjects_problem},
-    history,
-    render::Format,
-    schedule::{Schedule, Steps},
+    delivery::circuit::Limits,
+    endpoints::declaration::{
+        self as endpoint_file, CONCURRENCY_MAX, Defaults, Endpoint, TIMEOUT, Written, subjects_problem,
+    },
+    history::stream as history,
+    payload::render::Format,
+    retry::schedule::{Schedule, Steps},
 };
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
 use agentforge_egress::{Policy, Resolve};

@@ -6,48 +6,21 @@
 //! `webhook-id` is the same in every attempt.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod alerts;
 mod api;
-mod caller;
-mod cards;
-mod circuit;
-mod clock;
 mod config;
-mod consumers;
-mod dead_letters;
-mod delivery_log;
-mod endpoint_file;
+mod delivery;
+mod endpoints;
 mod error;
-mod event;
-mod fleet;
-mod gate;
 mod history;
-mod lane;
-mod made;
-mod margin;
 pub mod metrics;
-pub mod names;
-mod notice;
-mod outcome;
-mod pace;
-mod record;
-mod reference;
-mod reload;
-mod render;
-mod replay;
-mod room;
-mod running;
-mod schedule;
+mod payload;
+mod redelivery;
+mod registry;
+mod retry;
 mod service;
-mod sign;
-mod source;
-mod state;
-mod store;
-mod sweep;
 mod topology;
-mod walk;
 
 pub use config::Config;
 pub use error::Error;
-pub use made::new_secret;
+pub use registry::managed::new_secret;
 pub use service::Broadcaster;

@@ -7,18 +7,21 @@
 use crate::{
     api,
     config::{self, Config},
-    delivery_log::{Attempt, DeliveryLog},
+    delivery::outcome::chain,
     error::Error,
-    fleet::{Context, Fleet},
-    history,
-    made::{self, Kept},
+    history::{
+        recent::{Attempt, DeliveryLog},
+        stream as history,
+    },
     metrics::{self, NATS_CONNECTED},
-    outcome::chain,
-    reload,
-    room::Room,
-    state::States,
-    sweep,
-    topology::{self, Made},
+    registry::{
+        Context, Fleet,
+        managed::{self as made, Kept},
+        reload,
+        state::States,
+    },
+    retry::{quota::Room, sweep},
+    topology::streams::{self as topology, Made},
 };
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_egress::{Dialer, Policy};

@@ -3,10 +3,12 @@
 
 use super::{Api, LIMIT, Problem, known, name_of_endpoint};
 use crate::{
-    delivery_log::Attempt,
-    history::{self, Filter, Page, Place},
-    outcome::chain,
-    replay,
+    delivery::outcome::chain,
+    history::{
+        recent::Attempt,
+        stream::{self as history, Filter, Page, Place},
+    },
+    redelivery::replay,
 };
 use axum::{
     Json,

@@ -5,11 +5,13 @@
 
 use super::{Api, Problem, Shown, known};
 use crate::{
-    endpoint_file::Written,
-    fleet::Fleet,
-    made::{ChangeError, Entry, OVERLAP_MAX, Refusal, new_secret},
-    render::Format,
-    running::Running,
+    endpoints::declaration::Written,
+    payload::render::Format,
+    registry::{
+        Fleet,
+        managed::{ChangeError, Entry, OVERLAP_MAX, Refusal, new_secret},
+        subscription::Running,
+    },
 };
 use agentforge_config::parse_duration;
 use axum::{
@@ -150,7 +152,7 @@ pub(super) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> 
     let context = api.fleet.context();
     context.made.change(|made| made.delete(&name)).await?;
     // One of the same name that comes later begins anew.
-    let cleared = context.states.change(&name, |state| *state = crate::state::State::default()).await;
+    let cleared = context.states.change(&name, |state| *state = crate::registry::state::State::default()).await;
     cleared.map_err(|e| Problem::away(e.to_string()))?;
     taken_up(|| api.fleet.get(&name).is_none()).await;
     Ok(Json(json!({ "endpoint": name, "deleted": true })).into_response())
@@ -193,7 +195,8 @@ pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> 
 
 async fn set_paused(api: &Api, name: &str, since: Option<Timestamp>) -> Result<Response, Problem> {
     let running = known(api, name)?;
-    let change = |state: &mut crate::state::State| state.paused = since.map(|since| state.paused.unwrap_or(since));
+    let change =
+        |state: &mut crate::registry::state::State| state.paused = since.map(|since| state.paused.unwrap_or(since));
     api.fleet.context().states.change(name, change).await.map_err(|e| Problem::away(e.to_string()))?;
     running.desk.gate.set_paused(since.is_some());
     running.look.notify_one();

@@ -1,0 +1,4 @@
+//! Endpoints as people declare them, and what their values refer to.
+
+pub mod declaration;
+pub mod reference;

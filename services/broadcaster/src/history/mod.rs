@@ -1,0 +1,4 @@
+//! What became of each attempt: the last ones in memory, all of them in a stream.
+
+pub mod recent;
+pub mod stream;

@@ -1,0 +1,171 @@
+//! The last attempts of this replica, for people who look: a ring in memory, bounded, without bodies or URLs. What
+//! goes in here goes on to the history, which is kept.
+
+use crate::{history::stream::Filter, metrics::HISTORY_DROPPED};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::mpsc;
+
+/// Attempts that are remembered.
+const KEPT: usize = 2_000;
+
+/// One attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Counts attempts of this process, from 1.
+    pub n: u64,
+    /// Of which process.
+    #[serde(default)]
+    pub replica: String,
+    /// When it ended.
+    pub at: Timestamp,
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// `webhook-id`.
+    pub webhook_id: String,
+    /// Where the event was published.
+    pub subject: String,
+    /// Which attempt, from 1; 0 for one that was none (set aside, or no JSON).
+    pub attempt: u32,
+    /// delivered, retried, dead, disabled or set_aside.
+    pub outcome: Cow<'static, str>,
+    /// What the endpoint answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Of the request, milliseconds.
+    pub took_ms: f64,
+    /// Short name of what went wrong.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub reason: Cow<'static, str>,
+    /// In words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// When it is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Timestamp>,
+}
+
+fn is_nothing(text: &str) -> bool {
+    text.is_empty()
+}
+
+/// The ring, and the way to the history.
+pub struct DeliveryLog {
+    ring: Mutex<Ring>,
+    replica: String,
+    history: mpsc::Sender<Attempt>,
+    written: AtomicU64,
+}
+
+#[derive(Default)]
+struct Ring {
+    count: u64,
+    last: VecDeque<Attempt>,
+}
+
+impl DeliveryLog {
+    /// Nothing yet. Whoever writes the history has the other end.
+    pub fn new(history: mpsc::Sender<Attempt>) -> Self {
+        let replica = uuid::Uuid::now_v7().simple().to_string().split_off(20);
+        Self { ring: Mutex::default(), replica, history, written: AtomicU64::new(0) }
+    }
+
+    /// Adds one; its number is set here. Never waits.
+    pub fn add(&self, mut attempt: Attempt) {
+        let mut ring = self.lock();
+        ring.count += 1;
+        (attempt.n, attempt.replica) = (ring.count, self.replica.clone());
+        // In order, so that what is written is everything up to a number.
+        if self.history.try_send(attempt.clone()).is_err() {
+            HISTORY_DROPPED.inc(&[]);
+        }
+        if ring.last.len() == KEPT {
+            ring.last.pop_front();
+        }
+        ring.last.push_back(attempt);
+    }
+
+    /// The history has everything up to this number.
+    pub fn is_written(&self, n: u64) {
+        self.written.fetch_max(n, Ordering::SeqCst);
+    }
+
+    /// The number of the last one.
+    pub fn last_n(&self) -> u64 {
+        self.lock().count
+    }
+
+    /// Attempts after a number, the oldest first.
+    pub fn after(&self, after: u64, filter: &Filter, limit: usize) -> Vec<Attempt> {
+        self.lock().last.iter().filter(|a| a.n > after && filter.takes(a)).take(limit).cloned().collect()
+    }
+
+    /// The newest, that one first.
+    pub fn newest(&self, filter: &Filter, limit: usize) -> Vec<Attempt> {
+        self.lock().last.iter().rev().filter(|a| filter.takes(a)).take(limit).cloned().collect()
+    }
+
+    /// Those that the history has not yet, the newest first.
+    pub fn unwritten(&self, filter: &Filter, limit: usize) -> Vec<Attempt> {
+        let written = self.written.load(Ordering::SeqCst);
+        let ring = self.lock();
+        let new = ring.last.iter().rev().take_while(|a| a.n > written);
+        new.filter(|a| filter.takes(a)).take(limit).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(endpoint: &str) -> Attempt {
+        Attempt {
+            n: 0,
+            replica: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+            endpoint: endpoint.into(),
+            webhook_id: "w".into(),
+            subject: "s".into(),
+            attempt: 1,
+            outcome: "delivered".into(),
+            status: Some(200),
+            took_ms: 1.0,
+            reason: "".into(),
+            detail: String::new(),
+            next_at: None,
+        }
+    }
+
+    #[test]
+    fn the_last_are_kept_read_from_a_place_and_handed_on() {
+        let (history, mut handed) = mpsc::channel(KEPT);
+        let log = DeliveryLog::new(history);
+        (0..KEPT + 10).for_each(|n| log.add(attempt(if n % 2 == 0 { "a" } else { "b" })));
+        let numbers = |found: Vec<Attempt>| found.iter().map(|a| a.n).collect::<Vec<_>>();
+        let (all, a) = (Filter::default(), Filter { endpoint: Some("a".into()), ..Filter::default() });
+        assert_eq!(numbers(log.after(0, &all, 1)), [11], "the first ones are gone");
+        assert_eq!(numbers(log.newest(&all, 2)), [2010, 2009]);
+        assert_eq!(numbers(log.newest(&a, 2)), [2009, 2007]);
+        assert_eq!(numbers(log.after(2008, &all, 10)), [2009, 2010]);
+        log.is_written(2008);
+        log.is_written(5);
+        assert_eq!(numbers(log.unwritten(&all, 10)), [2010, 2009]);
+        assert_eq!(
+            (log.last_n(), handed.try_recv().unwrap().n),
+            (2010, 1),
+            "a full way to the history holds nothing up"
+        );
+    }
+}

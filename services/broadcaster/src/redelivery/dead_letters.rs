@@ -1,0 +1,210 @@
+//! Dead letters: listed, looked at, and sent again.
+//!
+//! A letter is sent again by putting it to the due retries of its endpoint, with fresh attempts and the same
+//! `webhook-id`; then it is deleted. Killed in between, it is sent again twice under one id.
+
+use crate::{
+    delivery::rate_limit::Pace,
+    retry::{
+        quota::Room,
+        record::{DeadLetter, Record},
+        server_clock::ServerClock,
+        sweep::{self, NoRoom},
+    },
+    topology::{
+        names::{self, STREAM_DLQ},
+        reader::{self as walk, Stored},
+    },
+};
+use agentforge_jetstream::{Nats, publish};
+use agentforge_message_id::MsgId;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tokio::time::{Instant, sleep_until};
+
+/// Letters in one answer, and sent again in one request, at most.
+pub const PAGE_MAX: usize = 1000;
+/// Letters sent again in a second, at most.
+pub const RATE_MAX: f64 = 1000.0;
+
+/// Which letters.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Of this endpoint.
+    pub endpoint: Option<String>,
+    /// With this reason.
+    pub reason: Option<String>,
+}
+
+/// What is to be sent again.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redeliver {
+    /// These; then the filter is not looked at.
+    pub seqs: Vec<u64>,
+    /// Those of this endpoint.
+    pub endpoint: Option<String>,
+    /// Those with this reason.
+    pub reason: Option<String>,
+    /// Every letter, without a filter.
+    pub all: bool,
+    /// From this place on.
+    pub after: u64,
+    /// At most so many; 1000 at most.
+    pub limit: Option<usize>,
+    /// So many a second; 1000 at most.
+    pub rate: Option<f64>,
+}
+
+/// What was sent again.
+#[derive(Debug, Default, Serialize)]
+pub struct Redelivered {
+    /// Put to the due retries.
+    pub redelivered: u64,
+    /// Not there (any more).
+    pub missing: u64,
+    /// Where to go on; absent when there is nothing after it.
+    pub next_after: Option<u64>,
+}
+
+/// Why letters cannot be read or sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream does not answer.
+    #[error(transparent)]
+    Walk(#[from] walk::Error),
+    /// A letter could not be put to the retries; those before it were.
+    #[error("after {done} letters")]
+    Publish {
+        /// So many were sent again.
+        done: u64,
+        /// Why no more.
+        source: publish::Error,
+    },
+}
+
+/// The dead letters of one environment. Cheap to clone.
+#[derive(Clone)]
+pub struct DeadLetters {
+    nats: Nats,
+    env: String,
+    clock: Arc<ServerClock>,
+    room: Arc<Room>,
+}
+
+impl DeadLetters {
+    /// Of an environment. What is sent again needs room among the retries.
+    pub fn new(nats: Nats, env: &str, clock: Arc<ServerClock>, room: Arc<Room>) -> Self {
+        Self { nats, env: env.to_owned(), clock, room }
+    }
+
+    /// Letters after place `after`, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Walk`].
+    pub async fn list(&self, filter: &Filter, after: u64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        let (limit, mut next, mut found) = (limit.min(PAGE_MAX), after + 1, Vec::new());
+        while let Some(page) = self.page(filter, &mut next).await? {
+            // Without their events, which may be a megabyte each.
+            found.extend(page.into_iter().map(|(letter, _)| letter).take(limit - found.len()));
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// One letter with its event.
+    ///
+    /// # Errors
+    /// [`Error::Walk`].
+    pub async fn read(&self, seq: u64) -> Result<Option<DeadLetter>, Error> {
+        let stored = walk::one(&self.nats, STREAM_DLQ, &self.subjects(None), seq).await?;
+        Ok(stored.and_then(|s| DeadLetter::read(s.seq, &s.subject, &s.headers, &s.payload, true)))
+    }
+
+    /// Sends letters again.
+    ///
+    /// # Errors
+    /// [`Error`]; what was sent before it stays sent.
+    pub async fn redeliver(&self, wanted: Redeliver) -> Result<Redelivered, Error> {
+        let limit = wanted.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+        let mut pace = wanted.rate.map(|rate| Pace::new(rate.clamp(0.01, RATE_MAX)));
+        let mut done = Redelivered::default();
+        for seq in wanted.seqs.iter().take(limit) {
+            match walk::one(&self.nats, STREAM_DLQ, &self.subjects(None), *seq).await? {
+                Some(stored) => self.move_back(&stored, &mut pace, &mut done).await?,
+                None => done.missing += 1,
+            }
+        }
+        if !wanted.seqs.is_empty() {
+            return Ok(done);
+        }
+        let filter = Filter { endpoint: wanted.endpoint, reason: wanted.reason };
+        let (mut left, mut next) = (limit, wanted.after + 1);
+        // One that dies again stands behind the end, and is not sent a second time.
+        let end = walk::end(&self.nats, STREAM_DLQ).await?;
+        while next <= end
+            && let Some(page) = self.page(&filter, &mut next).await?
+        {
+            for (_, stored) in page.iter().filter(|(_, stored)| stored.seq <= end) {
+                self.move_back(stored, &mut pace, &mut done).await?;
+                left -= 1;
+                if left == 0 {
+                    done.next_after = Some(stored.seq);
+                    return Ok(done);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Sends one again, then deletes it.
+    async fn move_back(&self, stored: &Stored, pace: &mut Option<Pace>, done: &mut Redelivered) -> Result<(), Error> {
+        if let Some(pace) = pace {
+            sleep_until(pace.take(Instant::now())).await;
+        }
+        match self.send_again(stored).await {
+            Ok(true) => done.redelivered += 1,
+            Ok(false) => done.missing += 1,
+            Err(source) => return Err(Error::Publish { done: done.redelivered, source }),
+        }
+        walk::delete(&self.nats, STREAM_DLQ, stored.seq).await?;
+        Ok(())
+    }
+
+    async fn send_again(&self, stored: &Stored) -> Result<bool, publish::Error> {
+        let record = Record::of_headers(Some(&stored.headers));
+        let (Some(record), Some(endpoint)) = (record, names::endpoint_of(&stored.subject)) else { return Ok(false) };
+        // Another way of the same event: its attempts are counted anew.
+        let record = Record { attempts: 0, origin: format!("{STREAM_DLQ}-{}", stored.seq), ..record };
+        let id = MsgId::webhook("again", &self.env, endpoint, &record.origin, 0);
+        let due = names::due(&self.env, endpoint);
+        let place = sweep::room_for(&self.nats, &self.clock, &self.room, stored.payload.len()).await;
+        let _place = place.map_err(|none| publish::Error::Full {
+            subject: due.clone(),
+            reason: match none {
+                NoRoom::Now(reason) => reason,
+                NoRoom::Never => format!("it is larger than all retries may be, {} bytes", self.room.limit()),
+            },
+        })?;
+        publish::publish(&self.nats, due, id, record.headers(), stored.payload.clone()).await.map(|_| true)
+    }
+
+    /// The wanted ones of the next batch, which may be none; `None` at the end.
+    async fn page(&self, filter: &Filter, next: &mut u64) -> Result<Option<Vec<(DeadLetter, Stored)>>, Error> {
+        let batch = walk::batch(&self.nats, STREAM_DLQ, &self.subjects(filter.endpoint.as_deref()), *next).await?;
+        let Some(last) = batch.last() else { return Ok(None) };
+        *next = last.seq + 1;
+        let wanted = batch.into_iter().filter_map(|stored| {
+            let letter = DeadLetter::read(stored.seq, &stored.subject, &stored.headers, &stored.payload, false)?;
+            filter.reason.as_ref().is_none_or(|reason| letter.reason == *reason).then_some((letter, stored))
+        });
+        Ok(Some(wanted.collect()))
+    }
+
+    fn subjects(&self, endpoint: Option<&str>) -> String {
+        names::dlq(&self.env, endpoint.unwrap_or("*"))
+    }
+}

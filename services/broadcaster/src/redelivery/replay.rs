@@ -1,0 +1,234 @@
+//! Events that were delivered before, sent again: by time, by id, to one endpoint.
+//!
+//! Events are read from their streams as long as those keep them, and put to the due retries of the endpoint, with
+//! fresh attempts and the `webhook-id` that they had. What is put there twice is known by the run's name, so a
+//! request that is repeated with it sends nothing twice.
+
+use crate::{delivery::rate_limit::Pace, endpoints::declaration::Endpoint};
+use crate::{
+    registry::Context,
+    retry::{quota::Room, record::Record, sweep},
+    topology::{
+        names,
+        reader::{self as walk, Stored},
+        streams::{self as topology, Sources},
+    },
+};
+use agentforge_jetstream::{AckInfo, publish};
+use agentforge_message_id::MsgId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use tokio::time::{Instant, sleep_until};
+
+/// Events that one request sends again, at most.
+pub const LIMIT_MAX: usize = 1000;
+/// Ids in one request, at most.
+pub const IDS_MAX: usize = 1000;
+/// Events a second, at most.
+pub const RATE_MAX: f64 = 1000.0;
+/// Events that one request looks at, at most.
+const SCANNED_MAX: usize = 20_000;
+
+/// What is to be sent again.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wanted {
+    /// To this endpoint: those of its subjects.
+    pub endpoint: String,
+    /// Stored not before.
+    pub since: Option<Timestamp>,
+    /// Stored not after; now, when it is not said.
+    pub until: Option<Timestamp>,
+    /// With one of these as `webhook-id`.
+    pub ids: BTreeSet<String>,
+    /// At most so many; 1000 at most.
+    pub limit: Option<usize>,
+    /// So many a second; 1000 at most.
+    pub rate: Option<f64>,
+    /// Only counts.
+    pub dry_run: bool,
+    /// Where to go on, as an answer gave it.
+    pub after: Option<String>,
+    /// The name of the run, as an answer gave it: the same events in the same run are sent once.
+    pub run: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+pub struct Replayed {
+    /// Events that were meant.
+    pub matched: u64,
+    /// Of them put to the due retries.
+    pub replayed: u64,
+    /// Events that were looked at.
+    pub scanned: u64,
+    /// The name of the run.
+    pub run: String,
+    /// Where to go on; absent when there is nothing after it.
+    pub next_after: Option<String>,
+}
+
+/// Why events cannot be sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was asked for is wrong.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// A stream does not answer.
+    #[error(transparent)]
+    Walk(#[from] walk::Error),
+    /// Its streams cannot be found.
+    #[error(transparent)]
+    Topology(#[from] topology::Error),
+    /// The part of the retries' stream that is for what waits is used up.
+    #[error("after {done} events: the stream of retries has no room; go on when some were delivered")]
+    Full {
+        /// So many were sent again.
+        done: u64,
+    },
+    /// One could not be put to the retries; those before it were.
+    #[error("after {done} events")]
+    Publish {
+        /// So many were sent again.
+        done: u64,
+        /// Why no more.
+        source: publish::Error,
+    },
+}
+
+/// Where a replay is: in which of the endpoint's subjects, and behind which message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    part: usize,
+    seq: u64,
+}
+
+impl Place {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let wrong = "after is no place that an answer gave";
+        let (part, seq) = text.split_once('.').ok_or(wrong)?;
+        Ok(Self { part: part.parse().map_err(|_| wrong)?, seq: seq.parse().map_err(|_| wrong)? })
+    }
+}
+
+/// Sends events again, or counts them.
+///
+/// # Errors
+/// [`Error`]; what was sent before it stays sent.
+pub async fn replay(context: &Context, endpoint: &Endpoint, wanted: Wanted) -> Result<Replayed, Error> {
+    if wanted.since.is_none() && wanted.ids.is_empty() {
+        return Err(Error::Invalid("say since when, or name ids"));
+    }
+    if wanted.ids.len() > IDS_MAX {
+        return Err(Error::Invalid("more than 1000 ids"));
+    }
+    let run = match wanted.run {
+        Some(run) if run.len() > 64 || !run.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
+            return Err(Error::Invalid("run is not 1 to 64 letters, digits or hyphens"));
+        }
+        Some(run) => run,
+        None => uuid::Uuid::now_v7().to_string(),
+    };
+    let place = wanted.after.as_deref().map(Place::read).transpose().map_err(Error::Invalid)?;
+    let place = place.unwrap_or(Place { part: 0, seq: 0 });
+    let limit = wanted.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX);
+    let until = wanted.until.unwrap_or_else(|| context.clock.now());
+    let mut pace = wanted.rate.map(|rate| Pace::new(rate.clamp(0.01, RATE_MAX)));
+    let mut done = Replayed { run, ..Replayed::default() };
+    let sources = topology::sources(context.nats.jetstream(), endpoint).await?;
+    for (part, (stream, subject)) in parts(&sources).enumerate().skip(place.part) {
+        let mut next = if part == place.part { place.seq + 1 } else { 1 };
+        // Its messages are in order of storing: the first page begins at the time, the others behind each other.
+        let mut since = wanted.since.filter(|_| next == 1);
+        'part: loop {
+            let batch = match since.take() {
+                Some(since) => walk::batch_since(&context.nats, stream, subject, since).await?,
+                None => walk::batch(&context.nats, stream, subject, next).await?,
+            };
+            let Some(last) = batch.last() else { break };
+            next = last.seq + 1;
+            for stored in &batch {
+                if stored.at > until {
+                    break 'part;
+                }
+                done.scanned += 1;
+                let record = record_of(stream, stored);
+                if wanted.ids.is_empty() || wanted.ids.contains(&record.id) {
+                    done.matched += 1;
+                    if !wanted.dry_run {
+                        if let Some(pace) = &mut pace {
+                            sleep_until(pace.take(Instant::now())).await;
+                        }
+                        send_again(context, &context.room, endpoint, record, stored, &mut done).await?;
+                    }
+                }
+                let is_full = !wanted.dry_run && done.matched as usize >= limit;
+                if is_full || done.scanned as usize >= SCANNED_MAX {
+                    done.next_after = Some(format!("{part}.{}", stored.seq));
+                    return Ok(done);
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// The streams and subjects of an endpoint, in the same order each time.
+fn parts(sources: &Sources) -> impl Iterator<Item = (&str, &str)> {
+    sources
+        .streams
+        .iter()
+        .flat_map(|(stream, subjects)| subjects.iter().map(|subject| (stream.as_str(), subject.as_str())))
+}
+
+/// As the event's delivery had it: the same `webhook-id`.
+fn record_of(stream: &str, stored: &Stored) -> Record {
+    let info = AckInfo {
+        domain: None,
+        stream: stream.to_owned(),
+        consumer: String::new(),
+        delivered: 1,
+        stream_seq: stored.seq,
+        consumer_seq: 1,
+        stored_at_ns: stored.at.as_nanosecond(),
+        pending: 0,
+    };
+    Record::of_event(&info, &stored.subject, Some(&stored.headers))
+}
+
+async fn send_again(
+    context: &Context,
+    room: &Room,
+    endpoint: &Endpoint,
+    record: Record,
+    stored: &Stored,
+    done: &mut Replayed,
+) -> Result<(), Error> {
+    let place = sweep::room_for(&context.nats, &context.clock, room, stored.payload.len()).await;
+    let _place = place.map_err(|_| Error::Full { done: done.replayed })?;
+    let env = &context.config.common.env;
+    // Another way of the same event: its attempts are counted anew.
+    let record = Record { origin: format!("replay-{}-{}", done.run, record.origin), ..record };
+    let id = MsgId::webhook("replay", env, &endpoint.name, &record.origin, 0);
+    let due = names::due(env, &endpoint.name);
+    let sent = publish::publish(&context.nats, due, id, record.headers(), stored.payload.clone()).await;
+    let ack = sent.map_err(|source| Error::Publish { done: done.replayed, source })?;
+    if !ack.duplicate {
+        done.replayed += 1;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_what_an_answer_gave() {
+        assert_eq!(Place::read("1.99").unwrap(), Place { part: 1, seq: 99 });
+        for bad in ["", "1", "x.1", "1.x", "-1.1"] {
+            assert!(Place::read(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Endpoints that were made by the API: one document in the bucket, which every replica follows.
+//!
+//! The document is changed by compare and set, so two callers cannot lose each other's change. Secrets stand in it,
+//! as in the endpoints file; they are never shown again. A secret that was replaced signs until its overlap is over.
+
+use crate::{
+    endpoints::declaration::{self as endpoint_file, Defaults, Endpoint, Written},
+    registry::{
+        Fleet,
+        state::{Error, States},
+    },
+    topology::names::made_key,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Between looks at the document; a change by this replica is looked at once.
+const LOOK: Duration = Duration::from_secs(2);
+/// Bytes of the document, at most: half of what a server takes in one message.
+const DOCUMENT_MAX_BYTES: usize = 512 << 10;
+/// Secrets of an endpoint at once: the new one, and those that it replaces.
+const SECRETS_MAX: usize = 4;
+/// How long a replaced secret goes on signing, at most.
+pub const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Of a secret that is made here.
+const SECRET_BYTES: usize = 32;
+/// Writers are few; each loser looks again.
+const ROUNDS: usize = 8;
+
+/// All endpoints that were made by the API, by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    #[serde(default)]
+    endpoints: BTreeMap<String, Entry>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// As it was written, without secrets.
+    pub(crate) written: Written,
+    secrets: Vec<Dated>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was changed last.
+    pub updated_at: Timestamp,
+}
+
+/// A secret and its end.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct Dated {
+    secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
+}
+
+impl std::fmt::Debug for Dated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dated(until {:?})", self.until)
+    }
+}
+
+/// Why a change is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// What was asked for is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The name is taken.
+    #[error("there is an endpoint {0} already")]
+    Taken(String),
+    /// None of that name was made by the API.
+    #[error("no endpoint {0} was made by the API")]
+    Missing(String),
+    /// As many secrets as may be sign already.
+    #[error("{SECRETS_MAX} secrets sign for it already; the oldest ends at {0}")]
+    Overlapping(Timestamp),
+}
+
+impl Entry {
+    fn secrets(&self, now: Timestamp) -> impl Iterator<Item = &Dated> {
+        self.secrets.iter().filter(move |secret| secret.until.is_none_or(|until| until > now))
+    }
+
+    /// When replaced secrets end that still sign.
+    pub fn overlaps(&self, now: Timestamp) -> Vec<Timestamp> {
+        self.secrets(now).filter_map(|secret| secret.until).collect()
+    }
+
+    fn whole(&self, now: Timestamp) -> Written {
+        let secrets = self.secrets(now).map(|dated| dated.secret.clone()).collect();
+        Written { secrets, ..self.written.clone() }
+    }
+}
+
+impl Made {
+    /// One of them.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.endpoints.get(name)
+    }
+
+    /// Adds one. Its secret is the one that was written, or one that is made here.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(crate) fn create(&mut self, written: Written, defaults: &Defaults, now: Timestamp) -> Result<(), Refusal> {
+        if self.endpoints.contains_key(&written.name) {
+            return Err(Refusal::Taken(written.name));
+        }
+        if written.has_references() {
+            let problem = "the API takes values; env: and file: are for the endpoints file".to_owned();
+            return Err(Refusal::Invalid(problem));
+        }
+        let secrets = written.secret.iter().chain(&written.secrets);
+        let secrets: Vec<_> = secrets.map(|secret| Dated { secret: secret.clone(), until: None }).collect();
+        let written = Written { secret: None, secrets: Vec::new(), ..written };
+        let entry = Entry { written, secrets, created_at: now, updated_at: now };
+        endpoint_file::check(vec![entry.whole(now)], defaults)
+            .map_err(|faults| Refusal::Invalid(faults.to_string()))?;
+        if self.endpoints.len() >= endpoint_file::ENDPOINTS_MAX {
+            let most = endpoint_file::ENDPOINTS_MAX;
+            return Err(Refusal::Invalid(format!("there are {most} endpoints already, and no more are allowed")));
+        }
+        self.endpoints.insert(entry.written.name.clone(), entry);
+        Ok(())
+    }
+
+    /// Signs with another secret, and until `until` with those before it too.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn rotate(&mut self, name: &str, secret: &str, until: Timestamp, now: Timestamp) -> Result<(), Refusal> {
+        crate::payload::signature::Signer::new([secret]).map_err(|(_, e)| Refusal::Invalid(format!("secret {e}")))?;
+        let entry = self.endpoints.get_mut(name).ok_or_else(|| Refusal::Missing(name.to_owned()))?;
+        let mut before: Vec<Dated> = entry.secrets(now).cloned().collect();
+        for dated in &mut before {
+            dated.until = Some(dated.until.map_or(until, |end| end.min(until)));
+        }
+        before.retain(|dated| dated.until > Some(now));
+        if before.len() >= SECRETS_MAX {
+            let oldest = before.iter().filter_map(|dated| dated.until).min().unwrap_or(now);
+            return Err(Refusal::Overlapping(oldest));
+        }
+        before.insert(0, Dated { secret: secret.to_owned(), until: None });
+        (entry.secrets, entry.updated_at) = (before, now);
+        Ok(())
+    }
+
+    /// Takes one out.
+    ///
+    /// # Errors
+    /// [`Refusal::Missing`].
+    pub fn delete(&mut self, name: &str) -> Result<(), Refusal> {
+        self.endpoints.remove(name).map(drop).ok_or_else(|| Refusal::Missing(name.to_owned()))
+    }
+
+    /// The endpoints as they are now, and what is wrong with those that are left out.
+    fn endpoints(&self, defaults: &Defaults, now: Timestamp) -> (Vec<Arc<Endpoint>>, Vec<String>) {
+        let (mut endpoints, mut faults) = (Vec::new(), Vec::new());
+        for (name, entry) in &self.endpoints {
+            if entry.written.has_references() {
+                faults.push(format!("endpoint {name}: it names files or variables"));
+                continue;
+            }
+            match endpoint_file::check(vec![entry.whole(now)], defaults) {
+                Ok(read) => endpoints.extend(read),
+                Err(problem) => faults.push(problem.to_string()),
+            }
+        }
+        (endpoints, faults)
+    }
+}
+
+/// A new shared secret, as Standard Webhooks has them.
+///
+/// # Panics
+/// When the system has no randomness.
+pub fn new_secret() -> String {
+    let mut bytes = [0; SECRET_BYTES];
+    SystemRandom::new().fill(&mut bytes).expect("the system gives random bytes");
+    format!("whsec_{}", STANDARD.encode(bytes))
+}
+
+/// The document of one environment. Cheap to clone.
+#[derive(Clone)]
+pub struct Kept {
+    states: States,
+    changed: Arc<Notify>,
+}
+
+/// Why a change did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The bucket does not answer.
+    #[error(transparent)]
+    Away(#[from] Error),
+}
+
+impl Kept {
+    /// In the bucket of states.
+    pub fn new(states: States) -> Self {
+        Self { states, changed: Arc::default() }
+    }
+
+    /// Reads it; `None` where nothing was ever made.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn read(&self) -> Result<Option<Made>, Error> {
+        Ok(self.entry().await?.map(|(made, _)| made))
+    }
+
+    async fn entry(&self) -> Result<Option<(Made, u64)>, Error> {
+        let bucket = self.states.bucket().await?;
+        let entry = bucket.entry(made_key(self.states.env())).await.map_err(|e| Error::new(&e))?;
+        let Some(entry) = entry.filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
+        let made = serde_json::from_slice(&entry.value).map_err(|e| Error::new(&e))?;
+        Ok(Some((made, entry.revision)))
+    }
+
+    /// Changes it.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; then nothing was changed.
+    pub async fn change(&self, change: impl Fn(&mut Made) -> Result<(), Refusal>) -> Result<Made, ChangeError> {
+        let mut last = None;
+        for _ in 0..ROUNDS {
+            let (mut made, revision) = self.entry().await?.unwrap_or_default();
+            change(&mut made)?;
+            match self.write(&made, revision).await {
+                Ok(()) => {
+                    self.changed.notify_waiters();
+                    return Ok(made);
+                }
+                Err(ChangeError::Away(error)) => last = Some(error),
+                Err(refused) => return Err(refused),
+            }
+        }
+        Err(last.map_or_else(|| ChangeError::Away(Error::new(&"no round was made")), ChangeError::Away))
+    }
+
+    async fn write(&self, made: &Made, revision: u64) -> Result<(), ChangeError> {
+        let bytes = serde_json::to_vec(made).map_err(|e| Error::new(&e))?;
+        if bytes.len() > DOCUMENT_MAX_BYTES {
+            let problem =
+                format!("all endpoints together take {} bytes; {DOCUMENT_MAX_BYTES} are allowed", bytes.len());
+            return Err(Refusal::Invalid(problem).into());
+        }
+        let (bucket, key) = (self.states.bucket().await?, made_key(self.states.env()));
+        bucket.update(key, bytes.into(), revision).await.map(drop).map_err(|e| Error::new(&e).into())
+    }
+}
+
+/// Follows the document until the stop.
+pub async fn follow(fleet: Fleet, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let context = fleet.context().clone();
+    let kept = &context.made;
+    let (mut known, mut at_work, mut told) = (None::<Made>, Vec::new(), Vec::new());
+    loop {
+        let changed = kept.changed.notified();
+        if context.nats.is_connected() && context.ready.borrow().is_some() {
+            match kept.read().await {
+                Ok(Some(made)) => known = Some(made),
+                // The bucket was lost and made anew: what we know is put back, by whichever replica is first.
+                Ok(None) => {
+                    if let Some(made) = known.as_ref().filter(|made| !made.endpoints.is_empty()) {
+                        warn!("the bucket lost the endpoints of the API; they are put back");
+                        let _ = kept.write(made, 0).await;
+                    }
+                }
+                Err(error) => warn!(%error, "the endpoints of the API cannot be read; they stay as they were"),
+            }
+            // Also when nobody changed anything: the overlap of a secret may be over.
+            let (now, faults) = match &known {
+                Some(made) => made.endpoints(&context.config.defaults, Timestamp::now()),
+                None => (Vec::new(), Vec::new()),
+            };
+            if now != at_work {
+                fleet.apply_made(now.clone());
+                at_work = now;
+            }
+            if faults != told {
+                faults.iter().for_each(|problem| warn!(problem, "an endpoint of the API is left out"));
+                told = faults;
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = changed => {}
+            () = sleep(LOOK) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::outcome::Retry4xx;
+
+    fn defaults() -> Defaults {
+        let (timeout, retry_4xx) = (Duration::from_secs(10), Retry4xx::NONE);
+        Defaults { subjects: vec!["todos.events".into()], timeout, concurrency: 64, retry_4xx }
+    }
+
+    fn written(name: &str, url: &str, secret: Option<&str>) -> Written {
+        Written { name: name.into(), url: url.into(), secret: secret.map(str::to_owned), ..Written::default() }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn endpoints_are_made_once_and_what_is_wrong_is_told_without_secrets() {
+        let mut made = Made::default();
+        let secret = new_secret();
+        made.create(written("a", "https://a.example/", Some(&secret)), &defaults(), at(1)).unwrap();
+        let again = made.create(written("a", "https://b.example/", None), &defaults(), at(1));
+        assert_eq!(again, Err(Refusal::Taken("a".into())));
+        for (bad, words) in [
+            (written("b", "file:/etc/passwd", None), "the API takes values"),
+            (written("b", "https://b.example/", Some("env:HOME")), "the API takes values"),
+            (written("b", "ftp://hunter2", None), "url is no http"),
+            (written("b c", "https://b.example/", None), "name is not"),
+            (written("b", "https://b.example/", Some("hunter2")), "secret 1 is neither"),
+        ] {
+            let problem = made.create(bad, &defaults(), at(1)).unwrap_err().to_string();
+            assert!(problem.contains(words) && !problem.contains("hunter2"), "{problem}");
+        }
+        assert!(!format!("{made:?}").contains(&secret));
+        let stored: Made = serde_json::from_slice(&serde_json::to_vec(&made).unwrap()).unwrap();
+        assert_eq!(stored, made);
+        assert_eq!(stored.endpoints(&defaults(), at(2)), made.endpoints(&defaults(), at(1)));
+        made.delete("a").unwrap();
+        assert_eq!(made.delete("a"), Err(Refusal::Missing("a".into())));
+    }
+
+    #[test]
+    fn secrets_overlap_until_their_end_and_not_without_bound() {
+        let mut made = Made::default();
+        made.create(written("a", "https://a.example/", Some(&new_secret())), &defaults(), at(0)).unwrap();
+        let signs = |made: &Made, second| made.get("a").unwrap().whole(at(second)).secrets.len();
+        let next = new_secret();
+        made.rotate("a", &next, at(100), at(1)).unwrap();
+        assert_eq!((signs(&made, 99), signs(&made, 100)), (2, 1));
+        assert_eq!(made.get("a").unwrap().whole(at(99)).secrets[0], next, "the new one signs first");
+        // Without an overlap the one before ends at once; it does not make the end of an older one later.
+        made.rotate("a", &new_secret(), at(50), at(2)).unwrap();
+        assert_eq!((signs(&made, 49), signs(&made, 50)), (3, 1));
+        made.rotate("a", &new_secret(), at(10), at(10)).unwrap();
+        assert_eq!(signs(&made, 10), 1);
+        for _ in 0..SECRETS_MAX - 1 {
+            made.rotate("a", &new_secret(), at(1000), at(11)).unwrap();
+        }
+        assert_eq!(made.rotate("a", &new_secret(), at(1000), at(12)), Err(Refusal::Overlapping(at(1000))));
+        assert_eq!(made.rotate("b", &new_secret(), at(1), at(0)), Err(Refusal::Missing("b".into())));
+        let bad = made.rotate("a", "hunter2", at(1), at(0)).unwrap_err().to_string();
+        assert!(bad.contains("secret is neither") && !bad.contains("hunter2"), "{bad}");
+    }
+}

@@ -1,0 +1,112 @@
+//! What is known of endpoints beyond this process: disabled and paused ones, open circuits. A key-value bucket.
+
+use crate::topology::names::{BUCKET_STATE, state_key};
+use agentforge_jetstream::Nats;
+use async_nats::jetstream::kv;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The state of one endpoint; nothing stored is the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// The endpoint answered 410: since when, and at which URL (a digest; another URL is another endpoint).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Disabled>,
+    /// Somebody paused it: since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Timestamp>,
+    /// Whether the circuit was open when this was written; the last replica's word.
+    #[serde(default)]
+    pub circuit_open: bool,
+}
+
+/// Since when an endpoint takes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// Since when.
+    pub at: Timestamp,
+    /// Of the URL that answered.
+    pub url_digest: String,
+}
+
+impl State {
+    /// Whether an endpoint at this URL is disabled.
+    pub fn is_disabled(&self, url_digest: &str) -> bool {
+        self.disabled.as_ref().is_some_and(|d| d.url_digest == url_digest)
+    }
+}
+
+/// The bucket's entries of one environment. Cheap to clone.
+#[derive(Clone)]
+pub struct States {
+    nats: Nats,
+    env: String,
+}
+
+/// The bucket does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the bucket {BUCKET_STATE} does not answer: {0}")]
+pub struct Error(String);
+
+impl Error {
+    /// For that reason.
+    pub fn new(reason: &impl std::fmt::Display) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+impl States {
+    /// Of an environment.
+    pub fn new(nats: Nats, env: &str) -> Self {
+        Self { nats, env: env.to_owned() }
+    }
+
+    /// The environment.
+    pub fn env(&self) -> &str {
+        &self.env
+    }
+
+    /// The bucket.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn bucket(&self) -> Result<kv::Store, Error> {
+        self.nats.jetstream().get_key_value(BUCKET_STATE).await.map_err(|e| Error(e.to_string()))
+    }
+
+    /// Reads one. What this version cannot read is as nothing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn read(&self, endpoint: &str) -> Result<State, Error> {
+        let found = self.bucket().await?.get(state_key(&self.env, endpoint)).await.map_err(|e| Error(e.to_string()))?;
+        Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+    }
+
+    /// Changes one.
+    ///
+    /// # Errors
+    /// [`Error`]; then nothing was changed.
+    pub async fn change(&self, endpoint: &str, change: impl Fn(&mut State)) -> Result<(), Error> {
+        /// Writers are few; each loser looks again.
+        const ROUNDS: usize = 8;
+        let (bucket, key) = (self.bucket().await?, state_key(&self.env, endpoint));
+        let mut last = String::new();
+        for _ in 0..ROUNDS {
+            let entry = bucket.entry(key.clone()).await.map_err(|e| Error(e.to_string()))?;
+            let before =
+                entry.as_ref().and_then(|e| serde_json::from_slice::<State>(&e.value).ok()).unwrap_or_default();
+            let mut after = before.clone();
+            change(&mut after);
+            if after == before {
+                return Ok(());
+            }
+            let bytes = serde_json::to_vec(&after).map_err(|e| Error(e.to_string()))?.into();
+            match bucket.update(&key, bytes, entry.map_or(0, |e| e.revision)).await {
+                Ok(_) => return Ok(()),
+                Err(e) => last = e.to_string(),
+            }
+        }
+        Err(Error(last))
+    }
+}
