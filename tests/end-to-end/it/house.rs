@@ -3,6 +3,8 @@
 //! Starts no server. Relies on `cargo metadata` for the edges and on the services' own declarations for
 //! settings, metrics and error codes; never builds or changes anything.
 
+mod circles;
+
 use agentforge_broadcaster::Broadcaster;
 use agentforge_nats_exporter::NatsExporter;
 use agentforge_orchestrator::{Orchestrator, api::rest::openapi_json, error::Code};
