@@ -1,6 +1,6 @@
 //! What the syncdaemon is told: every setting, parsed and checked, all faults at once.
 
-use crate::apart;
+use crate::directory::separation;
 use agentforge_config::{ByteSize, Common, Reader, Setting};
 use agentforge_jetstream::{Domain, NatsConfig, subjects, topology::EvidenceConfig};
 use agentforge_message_id::Site;
@@ -145,7 +145,7 @@ impl Config {
             reader.fault(SYNC_SUBJECT.key, format!("{subject:?} is no subject below edge.evidence without wildcards"));
         }
         let (queue_dir, ledger_dir): (PathBuf, PathBuf) = (reader.get(&SYNC_QUEUE_DIR), reader.get(&SYNC_LEDGER_DIR));
-        if let Some(problem) = apart::problem(&queue_dir, &ledger_dir) {
+        if let Some(problem) = separation::problem(&queue_dir, &ledger_dir) {
             reader.fault(SYNC_LEDGER_DIR.key, problem);
         }
         let max_bandwidth_bps = reader.opt(&SYNC_MAX_BANDWIDTH_BPS);

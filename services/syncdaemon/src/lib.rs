@@ -7,43 +7,25 @@
 //! overwrites a file, never follows a symlink, never gives up a file because a link is down.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod apart;
-mod buffers;
-mod commit;
+mod completion;
 mod config;
-mod deliver;
-mod dir;
-mod ensure;
+mod content;
+mod delivery;
+mod directory;
+mod discovery;
 mod error;
-mod hash;
-mod large;
-mod lease;
-mod leaving;
 pub mod ledger;
-mod meta;
 pub mod metrics;
 pub mod names;
 mod outcome;
 mod pace;
 mod progress;
 mod queue;
-mod read;
-mod recover;
-mod remove;
-mod scan;
-mod send;
 mod service;
-mod settle;
-mod sighting;
 pub mod steps;
-mod stuck;
-mod walk;
-mod watch;
-mod window;
-mod writing;
 
 pub use config::Config;
-pub use deliver::{jetstream, stored};
+pub use delivery::publish::{jetstream, stored};
 pub use error::Error;
 pub use progress::{Held, LeftAlone, Named, Status};
 pub use service::Syncdaemon;

@@ -1,6 +1,6 @@
 //! How the work goes: what metrics, /readyz and /status show. Written by all parts, decided by none.
 
-use crate::{deliver::News, metrics::Handles, names, outcome::Hold, pace::Meter, queue::Queue};
+use crate::{delivery::publish::News, metrics::Handles, names, outcome::Hold, pace::Meter, queue::Queue};
 use agentforge_message_id::Site;
 use agentforge_runtime::Gate;
 use serde::{Deserialize, Serialize};

@@ -5,23 +5,23 @@
 //! site; it shows in the body of /readyz and holds nothing up there.
 
 use crate::{
-    apart,
-    commit::{self, Desk, Work},
+    completion::commit::{self, Desk, Work},
+    completion::recover::recover,
     config::{self, Config},
-    deliver::Hub,
-    dir::Root,
-    ensure::Ensurer,
+    content::read::Rules,
+    delivery::large::Large,
+    delivery::publish::Hub,
+    delivery::small::Sender,
+    delivery::streams::Ensurer,
+    directory::Root,
+    directory::separation,
+    discovery::{scan, watch},
     error::Error,
-    large::Large,
     ledger::{Entry, Event, writer},
     metrics,
     progress::{Progress, Status},
     queue::Queue,
-    read::Rules,
-    recover::recover,
-    scan,
-    send::Sender,
-    steps, watch,
+    steps,
 };
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::{HubConfig, HubLink, Nats, NatsConfig, Support, topology::EvidenceConfig};
@@ -104,7 +104,7 @@ impl Service for Syncdaemon {
         let queue_failed = |source| Error::QueueDir { path: config.queue_dir.clone(), source };
         let root = Arc::new(Root::open(&config.queue_dir, true).map_err(queue_failed)?);
         // Both are there now, and may have been made through a link that was not there before.
-        if let Some(problem) = apart::problem(&config.queue_dir, &config.ledger_dir) {
+        if let Some(problem) = separation::problem(&config.queue_dir, &config.ledger_dir) {
             return Err(Error::NotApart(problem).into());
         }
         let nats = Nats::connect(&config.nats, &format!("syncdaemon {}", config.site)).await?;

@@ -6,19 +6,20 @@
 //! object's chunks are named by site and content: equal content is one object.
 
 use crate::{
-    commit::{Desk, Work},
-    deliver::{End, HEADERS_MAX_BYTES, Hub, Label, header},
-    dir::Root,
+    completion::commit::{Desk, Work},
+    content::read::{self, Fault, Rules, hash_large, is_unchanged},
+    delivery::{
+        publish::{End, HEADERS_MAX_BYTES, Hub, Label, header},
+        small::{delivered, set_aside},
+    },
+    directory::Root,
     ledger::{Entry, Event},
     names,
     outcome::{Hold, Verdict, judge, pause},
     pace::ack_limit,
     progress::{Lane, Progress},
-    queue::Queue,
-    read::{self, Fault, Rules, hash_large, is_unchanged},
-    send::{delivered, set_aside},
+    queue::{Queue, window::Candidate},
     steps::{Step, reached},
-    window::Candidate,
 };
 use agentforge_jetstream::{
     HeaderMap, publish,

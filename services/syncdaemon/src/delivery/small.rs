@@ -4,19 +4,19 @@
 //! sending pauses with a growing pause; then one file goes first and the others follow when it arrived.
 
 use crate::{
-    buffers::Buffers,
-    commit::{Delivered, Desk, Work},
-    deliver::{End, Hub, Label, Place},
+    completion::commit::{Delivered, Desk, Work},
+    content::{
+        buffers::Buffers,
+        read::{self, Fault, Outcome, Rules, Whole},
+    },
+    delivery::publish::{End, Hub, Label, Place},
+    directory::stamp::Found,
     ledger::{Entry, Event},
     outcome::{Hold, pause},
     pace::{Room, ack_limit},
     progress::{Lane, Progress},
-    queue::Queue,
-    read::{self, Fault, Outcome, Rules, Whole},
-    settle::Found,
+    queue::{Queue, window::Candidate, writers},
     steps::{Step, reached},
-    window::Candidate,
-    writing,
 };
 use futures_util::{
     StreamExt,
@@ -395,7 +395,7 @@ pub fn set_aside(queue: &Queue, candidate: Candidate, fault: Fault) -> Option<Wo
         Fault::Changing(time) => (Candidate { found: Found::Seen, ..candidate }, time),
         Fault::Open => {
             queue.found_open(&candidate.name);
-            (Candidate { found: Found::Seen, ..candidate }, writing::AGAIN)
+            (Candidate { found: Found::Seen, ..candidate }, writers::AGAIN)
         }
     };
     queue.let_go([&*candidate.name]);

@@ -4,17 +4,15 @@
 //! it as one batch and syncs it once; only then is it told and handed to the removal.
 
 use crate::{
-    deliver::News,
-    leaving::Removal,
+    completion::remove::Remover,
+    content::metadata::Told,
+    delivery::publish::News,
+    directory::stamp::Stamp,
     ledger::{Entry, Event, writer::Writer},
-    meta::Told,
     names,
     outcome::{Hold, pause},
     progress::{Lane, Progress},
-    queue::Queue,
-    remove::Remover,
-    settle::Stamp,
-    window::Candidate,
+    queue::{Queue, removals::Removal, window::Candidate},
 };
 use agentforge_runtime::Gate;
 use std::{

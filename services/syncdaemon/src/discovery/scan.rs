@@ -4,14 +4,15 @@
 //! them, so that the depth of a queue of a million is known although its list is not.
 
 use crate::{
-    dir::{self, Kind, Parent, Root},
+    directory::{
+        self, Kind, Parent, Root,
+        stamp::{Found, Settled, settled},
+        walk::{Visit, walk},
+    },
+    discovery::watch::Watches,
     names,
     progress::LeftAlone,
-    queue::{Queue, Scan},
-    settle::{Found, Settled, settled},
-    walk::{Visit, walk},
-    watch::Watches,
-    window::Candidate,
+    queue::{Queue, Scan, window::Candidate},
 };
 use std::{
     ffi::CStr,
@@ -113,7 +114,7 @@ impl Visit for Finder<'_> {
     }
 
     fn file(&mut self, parent: &Parent<'_>, dir: &[u8], part: &CStr) -> ControlFlow<()> {
-        let name = dir::join(dir, part.to_bytes());
+        let name = directory::join(dir, part.to_bytes());
         match look(self.queue, parent, part.to_bytes(), name, Found::Seen, self.settle) {
             Look::Take(candidate) if !self.queue.offer(&candidate, self.root) => ControlFlow::Break(()),
             Look::Wait(candidate, time) => {
@@ -129,7 +130,7 @@ impl Visit for Finder<'_> {
         let is_kept = dir.is_empty() || dir == names::PRIORITY_DIR.as_bytes() || entries > 0;
         if !is_kept
             && self.empty.len() < EMPTY_AT_ONCE
-            && dir::look_in(parent, ".").is_ok_and(|(_, stamp)| stamp.ctime_ns.max(stamp.mtime_ns) <= since)
+            && directory::look_in(parent, ".").is_ok_and(|(_, stamp)| stamp.ctime_ns.max(stamp.mtime_ns) <= since)
         {
             self.empty.push(dir.into());
         }
@@ -150,7 +151,7 @@ pub enum Look {
 
 /// Looks at a name in a directory.
 pub fn look(queue: &Queue, parent: &Parent<'_>, part: &[u8], name: Box<[u8]>, found: Found, settle: Duration) -> Look {
-    match dir::look_in(parent, part) {
+    match directory::look_in(parent, part) {
         Ok((Kind::Directory, _)) => Look::Directory,
         Ok((Kind::File, stamp)) => {
             let candidate = Candidate::new(name, stamp.mtime_ns, found);
@@ -158,7 +159,7 @@ pub fn look(queue: &Queue, parent: &Parent<'_>, part: &[u8], name: Box<[u8]>, fo
                 return Look::Nothing;
             }
             if let Some(file) = names::file_of(part) {
-                match dir::look_in(parent, file) {
+                match directory::look_in(parent, file) {
                     // It goes with its file.
                     Ok((Kind::File, _)) => return Look::Nothing,
                     _ if queue.is_departing(&stamp) => return Look::Nothing,
@@ -222,7 +223,7 @@ impl Visit for Count<'_> {
 
     fn left_alone(&mut self, parent: &Parent<'_>, part: &CStr) {
         self.left.files += 1;
-        if let Ok((_, stamp)) = dir::look_in(parent, part) {
+        if let Ok((_, stamp)) = directory::look_in(parent, part) {
             let age = now_ns().saturating_sub(stamp.ctime_ns).max(0) as f64 / 1e9;
             self.left.oldest_age_s = self.left.oldest_age_s.max(age);
         }

@@ -4,16 +4,22 @@
 //! Finders are threads and wait for room; the sender is a task and is told of arrivals. Nothing here
 //! decides; the window's rules are in `window`.
 
+pub mod removals;
+pub mod stuck;
+pub mod window;
+pub mod writers;
+
 use crate::{
-    dir::Root,
-    leaving::{Leaving, Removal},
+    directory::{Root, stamp::Stamp},
+    discovery::watch::Hint,
     names,
     progress::LeftAlone,
-    settle::Stamp,
-    stuck::{Done, Known, Stuck, Summary},
-    watch::Hint,
-    window::{Candidate, Offer, Window},
-    writing::Writing,
+    queue::{
+        removals::{Leaving, Removal},
+        stuck::{Done, Known, Stuck, Summary},
+        window::{Candidate, Offer, Window},
+        writers::Writing,
+    },
 };
 use std::{
     collections::HashSet,
@@ -144,7 +150,7 @@ impl Queue {
         let mut window = self.window();
         let taken: Vec<_> = std::iter::from_fn(|| window.take()).take(max).collect();
         // Half a window of room is worth a wake-up; waking for each file would cost more than the file.
-        if window.waiting() < crate::window::FILES_MAX / 2 && !taken.is_empty() {
+        if window.waiting() < crate::queue::window::FILES_MAX / 2 && !taken.is_empty() {
             self.room.notify_all();
         }
         taken

@@ -1,7 +1,7 @@
 //! Stream and bucket of evidence: made sure of when the hub comes within reach, and looked at for as long as it
 //! is. What somebody removes or changes there is put right without a reconnect.
 
-use crate::{config::Config, deliver::jetstream, progress::Progress};
+use crate::{config::Config, delivery::publish::jetstream, progress::Progress};
 use agentforge_jetstream::{Nats, topology::ensure_evidence};
 use agentforge_runtime::Gate;
 use std::{sync::Arc, time::Duration};

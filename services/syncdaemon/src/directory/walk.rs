@@ -3,7 +3,7 @@
 //! Holds one directory open at a time and no list of files, so a tree of a million costs no memory.
 
 use crate::{
-    dir::{DIRECTORY, Kind, Parent, Root, join, kind_of},
+    directory::{DIRECTORY, Kind, Parent, Root, join, kind_of},
     names,
 };
 use rustix::fs::{Mode, RawDir, openat};

@@ -5,10 +5,12 @@
 //! holds no file up; the file is sent without, and the ledger says why.
 
 use crate::{
-    dir::{self, Parent},
-    lease::{self, Writers},
+    directory::{
+        self, Parent,
+        lease::{self, Writers},
+        stamp::Stamp,
+    },
     names,
-    settle::Stamp,
 };
 use jiff::Timestamp;
 use rustix::{
@@ -198,7 +200,7 @@ fn sidecar(parent: &Parent<'_>, last: &[u8], tells_writers: bool) -> Result<Opti
     if names::is_sidecar(last) {
         return Ok(None);
     }
-    let file = match dir::open_in(parent, &names::sidecar_of(last)) {
+    let file = match directory::open_in(parent, &names::sidecar_of(last)) {
         Ok(file) => File::from(file),
         Err(e) => {
             let none = matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NAMETOOLONG | Errno::LOOP));
@@ -212,7 +214,7 @@ fn sidecar(parent: &Parent<'_>, last: &[u8], tells_writers: bool) -> Result<Opti
 }
 
 fn text_of(file: &File) -> Sidecar {
-    let stamp = dir::stamp_of(file)?;
+    let stamp = directory::stamp_of(file)?;
     let mut bytes = Vec::new();
     file.take(SIDECAR_MAX_BYTES + 1).read_to_end(&mut bytes)?;
     let text = match bytes.len() as u64 > SIDECAR_MAX_BYTES {

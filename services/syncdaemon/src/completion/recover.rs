@@ -5,13 +5,15 @@
 //! put under the name by a writer in between, or is written to now, and goes back.
 
 use crate::{
-    dir::{self, Kind, Root},
-    lease::{self, Writers},
-    leaving::Leaving,
+    content::read::hash_large,
+    directory::{
+        self, Kind, Root,
+        lease::{self, Writers},
+        stamp::Stamp,
+    },
     ledger::{Entry, Event, files},
     names,
-    read::hash_large,
-    settle::Stamp,
+    queue::removals::Leaving,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, fsync, openat, unlinkat};
 use std::{
@@ -102,14 +104,14 @@ fn sent_hash(name: &[u8]) -> Option<String> {
 
 /// The hash of a file's content, whether it is written to, and how it is then.
 fn content_of(root: &Root, name: &[u8]) -> io::Result<Option<(String, Writers, Stamp)>> {
-    if !matches!(dir::look_in(root.sent(), name), Ok((Kind::File, _))) {
+    if !matches!(directory::look_in(root.sent(), name), Ok((Kind::File, _))) {
         return Ok(None);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(root.sent(), name, flags, Mode::empty())?);
     // In this order: what a writer did that is gone by now shows in the content.
     let writers = if root.tells_writers() { lease::writers(&file) } else { Writers::Unknown };
-    let stamp = dir::stamp_of(&file)?;
+    let stamp = directory::stamp_of(&file)?;
     Ok(Some((hash_large(&file, stamp.size, || true)?, writers, stamp)))
 }
 

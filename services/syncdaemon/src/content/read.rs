@@ -3,17 +3,20 @@
 //! Blocking; called in batches on threads for that. Never changes a file and never follows a symlink.
 
 use crate::{
-    buffers::Buffers,
-    dir::{self, Parent, Root},
-    hash::sha256_of_each,
-    lease::{self, Writers},
-    meta::{self, Told},
+    content::{
+        buffers::Buffers,
+        hash::sha256_of_each,
+        metadata::{self, Told},
+    },
+    directory::{
+        self, Parent, Root,
+        lease::{self, Writers},
+        stamp::{Settled, Stamp, settled},
+    },
+    discovery::scan::now_ns,
     names,
-    queue::Queue,
-    scan::now_ns,
-    settle::{Settled, Stamp, settled},
+    queue::{Queue, window::Candidate},
     steps::{Step, reached},
-    window::Candidate,
 };
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
@@ -152,7 +155,7 @@ fn read(at: &At<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>
         Err(e) => return Outcome::Not(candidate, fault_of(e)),
     };
     // Whether it still has its name is seen when it is removed; what was read is complete either way.
-    if !dir::stamp_of(&file).is_ok_and(|now| now == stamp) {
+    if !directory::stamp_of(&file).is_ok_and(|now| now == stamp) {
         return Outcome::Not(candidate, Fault::Changing(rules.settle));
     }
     Outcome::Whole(Whole { candidate, stamp, sha256: String::new(), content, told })
@@ -172,8 +175,8 @@ pub fn open(root: &Root, candidate: &Candidate, rules: &Rules, queue: &Queue) ->
 
 fn open_in(at: &At<'_>, candidate: &Candidate, rules: &Rules) -> Result<Opened, Fault> {
     let last = names::split(&candidate.name).1;
-    let file = File::from(dir::open_in(at.parent, last).map_err(fault_of)?);
-    let stamp = dir::stamp_of(&file).map_err(fault_of)?;
+    let file = File::from(directory::open_in(at.parent, last).map_err(fault_of)?);
+    let stamp = directory::stamp_of(&file).map_err(fault_of)?;
     reached(Step::Opened);
     // It may have been written to since it was found.
     if let Settled::In(time) = settled(candidate.found, stamp.ctime_ns, now_ns(), rules.settle) {
@@ -186,7 +189,8 @@ fn open_in(at: &At<'_>, candidate: &Candidate, rules: &Rules) -> Result<Opened, 
         let max = rules.file_max_bytes;
         return Err(Fault::Never(format!("{} bytes are more than SYNC_MAX_FILE_BYTES allows ({max})", stamp.size)));
     }
-    let told = meta::read(at.parent, last, &file, at.root.tells_writers()).map_err(|meta::Unfinished| Fault::Open)?;
+    let told =
+        metadata::read(at.parent, last, &file, at.root.tells_writers()).map_err(|metadata::Unfinished| Fault::Open)?;
     Ok((file, stamp, told.map(Arc::new)))
 }
 
@@ -208,7 +212,7 @@ impl At<'_> {
 
 /// Whether the open file is as it was, and still has its name.
 pub fn is_unchanged(root: &Root, name: &[u8], file: &File, before: &Stamp) -> bool {
-    let now = dir::stamp_of(file).is_ok_and(|now| now == *before);
+    let now = directory::stamp_of(file).is_ok_and(|now| now == *before);
     now && root.look(name).is_ok_and(|(_, here)| here == *before)
 }
 
@@ -246,7 +250,7 @@ pub fn fault_of(e: io::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settle::Found;
+    use crate::directory::stamp::Found;
     use ring::digest::digest;
     use std::fs;
 

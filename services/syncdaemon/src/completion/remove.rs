@@ -7,19 +7,23 @@
 //! that somebody writes to.
 
 use crate::{
-    dir::{self, Parent, Root},
-    lease::{self, Writers},
-    leaving::{Exit, Leaving, Removal, WAITING_MAX, Waiting},
+    content::read::hash_large,
+    directory::{
+        self, Parent, Root,
+        lease::{self, Writers},
+        stamp::{Found, Stamp},
+    },
     names,
     outcome::pause,
     progress::Progress,
-    queue::Queue,
-    read::hash_large,
-    settle::{Found, Stamp},
+    queue::{
+        Queue,
+        removals::{Exit, Leaving, Removal, WAITING_MAX, Waiting},
+        stuck::Done,
+        window::Candidate,
+        writers,
+    },
     steps::{Step, reached},
-    stuck::Done,
-    window::Candidate,
-    writing,
 };
 use rustix::fs::{AtFlags, fsync, unlinkat};
 use std::{
@@ -71,7 +75,7 @@ impl Remover {
     /// Files of the ledger arrive by `written`.
     pub fn new(written: Receiver<Vec<Removal>>, progress: Arc<Progress>, queue: Arc<Queue>, linger: Duration) -> Self {
         // Names in .sent are never used twice, also not by the next process.
-        let next = AtomicU64::new(u64::try_from(crate::scan::now_ns()).unwrap_or(0));
+        let next = AtomicU64::new(u64::try_from(crate::discovery::scan::now_ns()).unwrap_or(0));
         Self { written, progress, queue, linger, next }
     }
 
@@ -160,7 +164,7 @@ impl Remover {
             Here::Gone => return Ok(None),
             Here::Open => {
                 self.queue.found_open(name);
-                self.look_again(name, writing::AGAIN);
+                self.look_again(name, writers::AGAIN);
                 return Err(());
             }
             Here::Other => {
@@ -171,7 +175,7 @@ impl Remover {
             }
         };
         let sent_name = format!("{}.{:x}", names::hex(hash), self.next.fetch_add(1, Relaxed));
-        if let Err(error) = dir::move_to_sent(parent, last, root, &sent_name) {
+        if let Err(error) = directory::move_to_sent(parent, last, root, &sent_name) {
             // Somebody else may have removed it, which is theirs to do.
             if error.kind() == io::ErrorKind::NotFound {
                 return Ok(None);
@@ -181,7 +185,7 @@ impl Remover {
         }
         reached(Step::Moved);
         self.queue.is_not_stuck(&stamp);
-        match dir::look_in(root.sent(), sent_name.as_str()) {
+        match directory::look_in(root.sent(), sent_name.as_str()) {
             Ok((_, now)) if now.is_still(&stamp) => {
                 self.queue.leaving.fetch_add(1, Relaxed);
                 let due = Instant::now() + if lingers { self.linger } else { LOOK_AFTER };
@@ -224,10 +228,10 @@ impl Remover {
 
     /// Gives it back when it is to be tried again.
     fn unlink(&self, root: &Root, leaving: Leaving) -> Option<Leaving> {
-        let is_same = dir::open_in(root.sent(), leaving.sent_name.as_bytes()).is_ok_and(|file| {
+        let is_same = directory::open_in(root.sent(), leaving.sent_name.as_bytes()).is_ok_and(|file| {
             // In this order: what a writer did that is gone by now shows in the stamp.
             let written = root.tells_writers() && lease::writers(&file) == Writers::Some;
-            !written && dir::stamp_of(&file).is_ok_and(|now| now == leaving.stamp)
+            !written && directory::stamp_of(&file).is_ok_and(|now| now == leaving.stamp)
         });
         if !is_same {
             self.give_back(root, &leaving.sent_name, &leaving.name);
@@ -314,12 +318,12 @@ fn wait(waiting: &Waiting, exit: &Exit) -> Duration {
 /// content's old size and time means new rights or another link, or bytes that were put in with care: the
 /// content tells.
 fn look(root: &Root, parent: &Parent<'_>, last: &[u8], sent: &Stamp, hash: &[u8; 32]) -> Here {
-    let file = match dir::open_in(parent, last) {
+    let file = match directory::open_in(parent, last) {
         Ok(file) => File::from(file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Here::Gone,
         // It was read before: it is another one now, or may not be read any more.
         Err(_) => {
-            return match dir::look_in(parent, last) {
+            return match directory::look_in(parent, last) {
                 Ok((_, stamp)) if stamp == *sent => Here::Same { stamp, lingers: true },
                 Ok(_) => Here::Other,
                 Err(_) => Here::Gone,
@@ -331,12 +335,12 @@ fn look(root: &Root, parent: &Parent<'_>, last: &[u8], sent: &Stamp, hash: &[u8;
         return Here::Open;
     }
     let lingers = writers == Writers::Unknown;
-    match dir::stamp_of(&file) {
+    match directory::stamp_of(&file) {
         Ok(stamp) if stamp == *sent => Here::Same { stamp, lingers },
         Ok(stamp) if stamp.is_still(sent) => {
             let content = hash_large(&file, stamp.size, || true);
             let is_same = content.is_ok_and(|content| content == names::hex(hash));
-            let rests = dir::stamp_of(&file).is_ok_and(|now| now == stamp);
+            let rests = directory::stamp_of(&file).is_ok_and(|now| now == stamp);
             if is_same && rests { Here::Same { stamp, lingers } } else { Here::Other }
         }
         _ => Here::Other,
@@ -349,7 +353,7 @@ fn unlink_sidecar(root: &Root, name: &[u8], as_read: &Stamp) {
     let (dir, last) = names::split(name);
     let sidecar = names::sidecar_of(last);
     if let Ok(parent) = root.parent(dir)
-        && dir::look_in(&parent, sidecar.as_slice()).is_ok_and(|(_, now)| now == *as_read)
+        && directory::look_in(&parent, sidecar.as_slice()).is_ok_and(|(_, now)| now == *as_read)
         && let Err(error) = unlinkat(&parent, sidecar.as_slice(), AtFlags::empty())
     {
         warn!(%error, file = names::encode(name), "a sidecar cannot be removed");

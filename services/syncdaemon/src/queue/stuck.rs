@@ -4,7 +4,7 @@
 //! Pure, with the time given from outside. Bounded: with more, a file whose directory does not let us remove
 //! it is left unsent (see `scan`).
 
-use crate::settle::Stamp;
+use crate::directory::stamp::Stamp;
 use std::{
     collections::HashMap,
     time::{Duration, Instant},

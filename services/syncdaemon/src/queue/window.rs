@@ -4,7 +4,7 @@
 //! files need no list of a million; what does not fit is found again by a scan. A file is in it, or on
 //! its way out, at most once.
 
-use crate::{names, settle::Found};
+use crate::{directory::stamp::Found, names};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, RandomState};

@@ -4,13 +4,13 @@
 //! or that stream's own copy read back with the same hash; never less.
 
 use crate::{
-    meta::Told,
+    content::metadata::Told,
+    delivery::aliases::{self, Sightings},
+    directory::stamp::Stamp,
     names,
     outcome::{Hold, Verdict, judge},
     pace::Bucket,
     progress::Progress,
-    settle::Stamp,
-    sighting::{self, Sightings},
     steps::{Step, reached},
 };
 use agentforge_jetstream::{
@@ -295,7 +295,7 @@ impl Hub {
     }
 
     async fn tell_name(&self, label: &Label, place: Place) -> End {
-        match sighting::tell(self, label, place.seq).await {
+        match aliases::tell(self, label, place.seq).await {
             Ok(()) => End::Stored(place),
             Err((hold, detail)) => End::Hold(hold, detail),
         }

@@ -5,7 +5,7 @@
 //! files are not a million messages.
 
 use crate::{
-    deliver::{Hub, Label},
+    delivery::publish::{Hub, Label},
     names,
     outcome::{Hold, Verdict, judge},
     pace::ack_limit,

@@ -4,7 +4,12 @@
 //! opened on its own. Nothing is ever overwritten. Relies on one file system for the whole tree, so that a
 //! rename is atomic; mounts below it are not entered.
 
-use crate::{lease, names, settle::Stamp};
+pub mod lease;
+pub mod separation;
+pub mod stamp;
+pub mod walk;
+
+use crate::{directory::stamp::Stamp, names};
 use rustix::{
     fs::{
         AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Stat, flock, fstat, fsync, linkat,

@@ -5,11 +5,10 @@
 //! the kernel's queue or ours was full, is found by the scan that is asked for then.
 
 use crate::{
+    directory::stamp::Found,
+    discovery::scan::{Look, look},
     names,
-    queue::Queue,
-    scan::{Look, look},
-    settle::Found,
-    window::Candidate,
+    queue::{Queue, window::Candidate},
 };
 use notify::{
     Config, Event, EventKind, EventKindMask, INotifyWatcher, RecursiveMode, Watcher,

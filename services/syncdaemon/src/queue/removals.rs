@@ -1,7 +1,11 @@
 //! Files on their way out: those that wait to be moved to `.sent`, and those in `.sent` that are looked at once
 //! more before they are unlinked. Pure, with the time given from outside.
 
-use crate::{commit::Work, dir::Root, settle::Stamp, window::Candidate};
+use crate::{
+    completion::commit::Work,
+    directory::{Root, stamp::Stamp},
+    queue::window::Candidate,
+};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
