@@ -51,7 +51,7 @@ const STARTED_AFTER: Setting = Setting::new(
     "STARTED_AFTER",
     Some("5ms"),
     "duration 0s-1m",
-    "A run that lasts longer is reported as started; a shorter one tells its start with its result, which saves a message.",
+    "A run that lasts longer is reported as started; the start of a shorter one is reported with its result, which saves a message.",
 );
 const HEARTBEAT_INTERVAL: Setting = Setting::new(
     "HEARTBEAT_INTERVAL",
