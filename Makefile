@@ -1,6 +1,11 @@
 # Two commands do everything: `make dev` runs the system before your eyes, `make test` proves it.
 
 CARGO ?= cargo
+# The compiler of rust-toolchain.toml, under the name that it has here.
+TOOLCHAIN := $(shell scripts/toolchain)
+ifneq ($(TOOLCHAIN),)
+export RUSTUP_TOOLCHAIN := $(TOOLCHAIN)
+endif
 # What `make bench` builds with.
 PROFILE ?= dist
 
@@ -16,15 +21,14 @@ build: ## Provide nats-server and build the command and the services
 	@scripts/nats-server --path >/dev/null
 	$(CARGO) build
 
-test: needs ## Install or name what the tests need, then run all of them (NATS=2.14: on another server)
-	@NATS="$(NATS)" scripts/run-tests
+test: needs ## Everything that must hold: the checks, then all tests (NATS=2.14: on another server)
+	@NATS="$(NATS)" scripts/check --tests
 
-needs: ## Install or name what the tests need
+needs: ## Install or name what checks and tests need
 	@scripts/test-needs
 
-lint: ## Format check and lints, warnings are errors
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+lint: ## The checks without the tests: lints, documentation, dependencies, spelling (scripts/check --list)
+	@scripts/check
 
 fmt: ## Format
 	$(CARGO) fmt --all

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by scripts that measure in a cluster: forwards the orchestrator's ports of namespace NS to this machine for
 # as long as the script runs, and exports where it is.
 
@@ -19,6 +20,7 @@ start_cluster_stack() {
     done
     port() { sed -n "s/^Forwarding from 127[^:]*:\([0-9]*\) -> $1\$/\1/p" "$CLUSTER_STACK_DIR/log" | head -1; }
     AGENTFORGE_SERVER="http://127.0.0.1:$(port 50051)"
+    # shellcheck disable=SC2034  # read by the script that sources this
     ORCHESTRATOR_HTTP="http://127.0.0.1:$(port 8080)"
     export AGENTFORGE_SERVER
     unset AGENTFORGE_NATS_URL

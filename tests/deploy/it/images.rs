@@ -242,7 +242,7 @@ fn the_containerfile_ends_with_an_image_from_scratch() {
             "scratch AS frame",
             "frame AS prebuilt",
             "docker.io/library/debian:bookworm-slim AS development",
-            "docker.io/library/rust:1.95-bookworm AS build",
+            &format!("docker.io/library/rust:{}-bookworm AS build", pinned_compiler()),
             "frame"
         ]
     );
@@ -250,8 +250,19 @@ fn the_containerfile_ends_with_an_image_from_scratch() {
     // A build from source and one of a prebuilt binary say the same about themselves.
     let labels = |stage: &str| text.split(stage).nth(1).unwrap().split("COPY").next().unwrap().to_owned();
     assert_eq!(labels("FROM frame AS prebuilt"), labels("# The image of a build from source.\nFROM frame"));
-    let compiler = format!("rust-version = \"{}\"", "1.95");
-    assert!(read("Cargo.toml").contains(&compiler), "the compiler of the image is the workspace's");
+}
+
+#[test]
+fn the_pinned_compiler_is_the_one_that_the_workspace_names() {
+    let pinned = pinned_compiler();
+    let (named, _patch) = pinned.rsplit_once('.').unwrap();
+    assert!(read("Cargo.toml").contains(&format!("rust-version = \"{named}\"")), "{pinned}");
+}
+
+fn pinned_compiler() -> String {
+    let text = read("rust-toolchain.toml");
+    let channel = text.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap();
+    channel.trim_matches('"').to_owned()
 }
 
 #[test]
