@@ -23,7 +23,7 @@ EXAMPLES = {
     "whatever": (["whatever dies on the way"], ["all that arrives"]),
     "stands": (["The key stands in the file."], ["A manifest stands for a file.", "The value stands still.", "a standby"]),
     "beside": (["a page beside the code"], ["besides, the page is next to it"]),
-    "alone": (["read by threads alone", "on standard input alone."], ["It is left alone.", "A job is alone there.", "a stand-alone page"]),
+    "alone": (["read by threads alone", "on standard input alone."], ["It is left alone.", "Left alone", "A job is alone there.", "a stand-alone page"]),
     "anew": (["is made anew"], ["renewed"]),
     "rate": (
         ["500 events a second", "40,000 publishes a\nsecond"],
