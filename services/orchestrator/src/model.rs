@@ -398,6 +398,9 @@ pub enum Presence {
 }
 
 impl Presence {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Online, Self::Offline, Self::Left];
+
     /// The word used in JSON and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -63,6 +63,22 @@ fn run(j: &mut Current, c: &Change) -> Result<Effects, Ignored> {
 }
 
 #[test]
+fn times_of_a_job_are_in_order_whatever_the_clock_of_its_worker_says() {
+    for (says, queued, kept) in
+        [(500, None, 100), (500, Some(50), 100), (5, Some(50), 50), (-900, None, 0), (60, Some(50), 60)]
+    {
+        let mut j = job(State::Queued, 1);
+        j.queued_at = queued.map(Micros);
+        let Change::Finished(mut f) = finished(&j, 1, success()) else { unreachable!() };
+        (f.started_at, f.finished_at) = (Micros(says), Micros(says + 1));
+        let e = run(&mut j, &Change::Finished(f)).unwrap();
+        assert_eq!(j.started_at, Some(Micros(kept)), "the worker says {says}");
+        assert!(j.queued_at <= j.started_at && j.started_at <= j.finished_at, "{j:?}");
+        assert_eq!(e.attempt.unwrap().started_at, Some(Micros(says)), "the attempt keeps the worker's word");
+    }
+}
+
+#[test]
 fn a_result_counts_once_whatever_state_it_finds() {
     for state in [State::Accepted, State::Queued, State::Running] {
         let mut j = job(state, 1);

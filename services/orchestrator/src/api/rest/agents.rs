@@ -34,7 +34,7 @@ pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> R
 }
 
 fn presence(word: &str) -> Result<Presence, Problem> {
-    [Presence::Online, Presence::Offline, Presence::Left].into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
+    Presence::ALL.into_iter().find(|p| p.as_str() == word).ok_or_else(|| {
         Problem::field("status", format!("there is no status {word:?}; expected online, offline or left"))
     })
 }

@@ -90,7 +90,8 @@ fn complete(route: &str, method: &str, operation: &mut Value) {
     operation["x-order"] = json!(operations::OPERATIONS.iter().position(|o| o == known));
     operation["security"] = json!([{"token": []}]);
     let mut refusals = vec![400, 401, 403, 429, 503];
-    if route.contains("{id}") {
+    // Those named in a body may not be there either.
+    if route.contains("{id}") || known.name == "DiscardDeadLetters" {
         refusals.push(404);
     }
     // An output is refused while there is none.
@@ -98,6 +99,7 @@ fn complete(route: &str, method: &str, operation: &mut Value) {
         refusals.push(409);
     }
     strict::parameters(route, operation);
+    strict::events(operation);
     if operation.get("requestBody").is_some() {
         refusals.extend([408, 413, 415]);
     }
@@ -195,6 +197,42 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|v| collect(v, references)),
             _ => {}
         }
+    }
+
+    /// Checkers refuse the whole document for one of them.
+    #[test]
+    fn nothing_in_it_is_null_that_openapi_does_not_know_as_null() {
+        fn nulls(value: &Value, at: &str, found: &mut Vec<String>) {
+            match value {
+                Value::Null => found.push(at.to_owned()),
+                Value::Array(items) => {
+                    items.iter().enumerate().for_each(|(i, v)| nulls(v, &format!("{at}/{i}"), found))
+                }
+                Value::Object(map) => {
+                    map.iter()
+                        .filter(|(key, _)| *key != "example" && *key != "default" && *key != "x-problem-codes")
+                        .for_each(|(key, v)| nulls(v, &format!("{at}/{key}"), found));
+                }
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        nulls(&document(), "", &mut found);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn two_fields_for_one_thing_are_not_given_together_and_events_hold_text() {
+        let doc = document();
+        let twice = doc["components"]["schemas"]["SubmitJobRequest"]["not"]["anyOf"].as_array().unwrap();
+        let pairs: Vec<_> = twice.iter().map(|t| t["required"][1].as_str().unwrap()).collect();
+        assert_eq!(pairs, ["timeout_ms", "deadline_in", "run_in"]);
+        let watch = &doc["paths"]["/v1/jobs/{id}/watch"]["get"]["responses"]["200"]["content"]["text/event-stream"];
+        let data = &watch["schema"]["properties"]["data"];
+        assert_eq!(
+            (&data["type"], &data["contentSchema"]["$ref"]),
+            (&"string".into(), &"#/components/schemas/Job".into())
+        );
     }
 
     #[test]

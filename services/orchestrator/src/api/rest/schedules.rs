@@ -105,7 +105,7 @@ pub(crate) async fn update(
 #[utoipa::path(
     post, path = "/v1/schedules/{id}/run", tag = "Schedules", operation_id = "RunSchedule",
     params(("id" = String, Path, description = "The schedule's id")),
-    request_body = RunBody,
+    request_body = Option<RunBody>,
     responses((status = 202, description = "The run", body = RunView))
 )]
 pub(crate) async fn run(
