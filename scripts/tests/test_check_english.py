@@ -140,6 +140,13 @@ class Ratchet(unittest.TestCase):
         with self.assertRaises(english.Problem):
             english.update(self.root)
 
+    def test_documents_are_never_in_the_baseline(self):
+        (self.root / "a.md").write_text("Nobody.\n")
+        (self.root / "a.sh").write_text("# told\n")
+        english.update(self.root)
+        self.assertEqual(english.read_baseline(self.root), {"a.sh": 1})
+        self.assertTrue(any(line.startswith("a.md:1:") for line in english.gate(self.root)))
+
     def test_generated_pages_and_other_peoples_folders_are_left(self):
         for path in ("target/a.md", ".git/a.md", "docs/METRICS.md"):
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
