@@ -8,7 +8,7 @@
 # 1: P95 above the objective, 2: a run above the cap or without an end.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
-# What could not even be started is no pass and no missed objective.
+# A measurement that could not start is neither a pass nor a missed objective.
 trap 'exit 2' ERR
 
 . "$here/local-stack.sh"

@@ -120,7 +120,7 @@ class Program:
                 os.fsync(target.fileno())
             self.check(fresh, binary_sum, "the binary")
             fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-            # A rename on one file system: a run beside this one sees all of the file or none of it.
+            # A rename on one file system: a concurrent run sees all of the file or none of it.
             os.replace(fresh, home / self.name)
         return home / self.name
 
@@ -144,7 +144,7 @@ class Program:
             raise
 
     def find_pinned(self):
-        """The pinned version, whatever else is on this machine."""
+        """The pinned version, regardless of other versions on this machine."""
         here = (platform.system(), platform.machine())
         if here not in self.pinned:
             raise Problem(
@@ -163,7 +163,7 @@ class Program:
         every = {**self.others, self.version: self.pinned}
         numbers = lambda version: tuple(int(n) for n in version.split("."))
         if not re.fullmatch(r"\d+(\.\d+){0,2}", wanted):
-            raise Problem(f"{wanted} is no version; name one such as {self.version}, or a series such as 2.14.")
+            raise Problem(f"{wanted} is not a version; give one such as {self.version}, or a series such as 2.14.")
         matching = [v for v in every if numbers(v)[: len(numbers(wanted))] == numbers(wanted)]
         if matching:
             version = max(matching, key=numbers)

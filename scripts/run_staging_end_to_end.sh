@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole of staging: applies it, looks that its policies are there, runs the checks inside, and sees that KEDA's
-# metric followed the backlog. Exit code 0 only when all of it holds.
+# Checks staging as a whole: applies it, checks that its policies exist, runs the checks inside, and checks that KEDA's
+# metric followed the backlog. Exits with 0 only if all of this succeeds.
 #
 #   scripts/run_staging_end_to_end.sh            in the cluster of kubectl's context
 #   scripts/run_staging_end_to_end.sh --local    the same checks against `agentforge dev`, started for them
@@ -45,7 +45,7 @@ peak=0
 ended() { kubectl -n "$NS" get job "$1" -o 'jsonpath={.status.conditions[?(@.status=="True")].type}'; }
 is_over() { case "$(ended "$1")" in *Complete* | *Failed*) ;; *) return 1 ;; esac; }
 for _ in $(seq 1 2250); do
-    # There is no such metric before KEDA's first look, and none while its source is away.
+    # The metric does not exist before KEDA's first poll, nor while its source is unavailable.
     value="$(kubectl get --raw "$metric" 2>/dev/null | sed -n 's/.*"value":"\([0-9]*\).*/\1/p')" || value=
     [ "${value:-0}" -gt "$peak" ] && peak="$value"
     is_over nats-backlog && is_over end-to-end && break

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Breaks the real system on this machine and shows which alerts fire, who is told, and when they are over.
+# Breaks the real system on this machine and shows which alerts fire, which receivers are notified, and when they end.
 #
 # Everything is started for it, on free ports, and ended with it: NATS, PostgreSQL, the services, Prometheus with
 # the shipped rules at a sixtieth of their times, Alertmanager with the shipped routes. Takes about three minutes.
