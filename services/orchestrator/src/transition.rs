@@ -254,7 +254,7 @@ pub fn apply(
                 return Err(Ignored::Passed);
             }
             job.state = State::Running;
-            started(job, s.at, now);
+            job.started(s.at, now);
             job.worker = Some(s.worker.to_string());
         }
         Change::Finished(f) => {
@@ -357,16 +357,8 @@ fn expired_error() -> JobError {
     }
 }
 
-/// The worker's clock may be ahead or behind: a job never starts before it was queued or after it ended. The attempt
-/// keeps what the worker reported.
-fn started(job: &mut Current, at: Micros, now: Micros) {
-    let at = at.max(job.queued_at.unwrap_or(job.created_at)).min(now);
-    job.started_at = Some(at);
-    job.queued_at.get_or_insert(at);
-}
-
 fn finish(job: &mut Current, f: &Finished, backoff: &Backoff, now: Micros, jitter: f64, effects: &mut Effects) {
-    started(job, f.started_at, now);
+    job.started(f.started_at, now);
     job.worker = Some(f.worker.to_string());
     let mut record = AttemptEffect {
         attempt: f.attempt,

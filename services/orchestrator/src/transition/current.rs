@@ -61,6 +61,14 @@ pub struct Current {
 }
 
 impl Current {
+    /// The worker's clock may be ahead or behind: a job never starts before it was queued or after `now`. The attempt
+    /// keeps what the worker reported.
+    pub(super) fn started(&mut self, at: Micros, now: Micros) {
+        let at = at.max(self.queued_at.unwrap_or(self.created_at)).min(now);
+        self.started_at = Some(at);
+        self.queued_at.get_or_insert(at);
+    }
+
     /// The job as it is about to be stored for the first time, due at `available_at`.
     pub fn accepted(job: &NewJob, seq: i64, available_at: Micros) -> Self {
         Self {
