@@ -2,7 +2,8 @@
 //!
 //! The oracle walks over every minute and looks at the clock on the wall. An expression that follows the wall
 //! runs at each minute whose time matches. Any other runs when a matching time is shown that was never shown
-//! before, and at the first minute after a gap that left a matching time out.
+//! before, and at the first minute after a gap that left a matching time out. What the wall shows it has from
+//! Python's zoneinfo, so that it shares no reading of zones with the product either.
 
 use agentforge_orchestrator::cron::Clockwork;
 use agentforge_proto::time::Micros;
@@ -12,7 +13,8 @@ use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 const ZONES: [&str; 12] = [
     "Europe/Vienna",
@@ -115,21 +117,81 @@ fn day_of(wall: i64) -> Date {
     date(1970, 1, 1).checked_add(jiff::Span::new().days(wall.div_euclid(1440))).unwrap()
 }
 
-/// Minutes since 1970, and what the wall shows then.
-fn wall(zone: &TimeZone, minute: i64) -> i64 {
-    let offset = zone.to_offset(Timestamp::from_second(minute * 60).unwrap()).seconds();
-    assert_eq!(offset % 60, 0, "offsets of our time are whole minutes");
-    minute + i64::from(offset) / 60
+/// The ten years, and days around them, seconds since 1970.
+fn years() -> (i64, i64) {
+    let second = |year| date(year, 1, 1).to_zoned(TimeZone::UTC).unwrap().timestamp().as_second();
+    (second(2026), second(2036))
+}
+/// So much more is known on either side.
+const MARGIN: i64 = 4 * 86_400;
+
+/// A zone by its changes, seconds since 1970 each with the offset from then on, in seconds.
+struct Zone {
+    changes: Vec<(i64, i64)>,
+}
+
+impl Zone {
+    /// All of them, by name, as Python has them.
+    fn of_python() -> BTreeMap<String, Self> {
+        let (from, to) = years();
+        let out = Command::new("python3")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/zone_offsets.py"))
+            .args([from - MARGIN, to + MARGIN].map(|second| second.to_string()))
+            .args(ZONES)
+            .output()
+            .expect("python3 is there");
+        let problem = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "python3 has no zones (Debian's tzdata, or tzdata of PyPI)? {problem}");
+        let mut zones: BTreeMap<String, Self> = BTreeMap::new();
+        for line in String::from_utf8(out.stdout).unwrap().lines() {
+            let [name, second, offset] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let change = (second.parse().unwrap(), offset.parse().unwrap());
+            zones.entry(name.to_owned()).or_insert_with(|| Self { changes: vec![] }).changes.push(change);
+        }
+        assert_eq!(zones.len(), ZONES.len());
+        zones
+    }
+
+    /// Minutes since 1970, and what the wall shows then.
+    fn wall(&self, minute: i64) -> i64 {
+        let after = self.changes.partition_point(|(second, _)| *second <= minute * 60);
+        let (_, offset) = self.changes[after - 1];
+        assert_eq!(offset % 60, 0, "offsets of our time are whole minutes");
+        minute + offset / 60
+    }
+}
+
+#[test]
+fn zones_are_as_python_has_them() {
+    let (from, to) = years();
+    let end = Timestamp::from_second(to + MARGIN).unwrap();
+    let mut changes = 0;
+    for (name, python) in Zone::of_python() {
+        let zone = TimeZone::get(&name).unwrap();
+        let begin = Timestamp::from_second(from - MARGIN).unwrap();
+        let offset = |t: Timestamp| (t.as_second(), i64::from(zone.to_offset(t).seconds()));
+        // What changes something else than the offset (a name, whether it is summer) is no change here.
+        let mut ours = vec![offset(begin)];
+        for change in zone.following(begin).take_while(|change| change.timestamp() < end) {
+            let change = offset(change.timestamp());
+            if ours.last().is_some_and(|(_, before)| *before != change.1) {
+                ours.push(change);
+            }
+        }
+        assert_eq!(ours, python.changes, "{name}: jiff on the left, zoneinfo on the right");
+        changes += ours.len() - 1;
+    }
+    assert!(changes > 150, "{changes} changes of clocks");
 }
 
 /// Every run from `from` (exclusive) to `to`, minutes since 1970.
-fn walk(e: &Expression, zone: &TimeZone, from: i64, to: i64) -> Vec<i64> {
+fn walk(e: &Expression, zone: &Zone, from: i64, to: i64) -> Vec<i64> {
     // What was shown before: a day back is further than any change of a clock goes today.
-    let mut shown = (from - 1440..=from).map(|m| wall(zone, m)).max().unwrap();
-    let mut before = wall(zone, from);
+    let mut shown = (from - 1440..=from).map(|m| zone.wall(m)).max().unwrap();
+    let mut before = zone.wall(from);
     let mut runs = vec![];
     for minute in from + 1..=to {
-        let now = wall(zone, minute);
+        let now = zone.wall(minute);
         let due = if e.follows_wall {
             e.matches(now)
         } else {
@@ -160,26 +222,26 @@ fn schedules_agree_with_a_walk_over_every_minute_of_ten_years() {
     let expressions = if soak { 1_000 } else { 24 };
     let seed: u64 = rand::random();
     let mut rng = StdRng::seed_from_u64(seed);
-    let first = date(2026, 1, 1);
-    let start = first.to_zoned(TimeZone::UTC).unwrap().timestamp();
-    let end = date(2036, 1, 1).to_zoned(TimeZone::UTC).unwrap().timestamp();
+    let zones = Zone::of_python();
+    let (start, end) = years();
     let (mut compared, mut changes) = (0, 0);
     for n in 0..expressions {
         let e = Expression::by_chance(&mut rng);
         for name in ZONES {
-            let zone = TimeZone::get(name).unwrap();
+            let zone = &zones[name];
             let clock = Clockwork::stored(&e.text, name).unwrap();
             let mut stretches: Vec<i64> = zone
-                .following(start)
-                .take_while(|change| change.timestamp() < end)
-                .map(|change| change.timestamp().as_second().div_euclid(60))
+                .changes
+                .iter()
+                .filter(|(second, _)| (start..end).contains(second))
+                .map(|(second, _)| second.div_euclid(60))
                 .collect();
             changes += stretches.len();
             // Two ordinary days as well, anywhere.
-            stretches.extend((0..2).map(|_| rng.random_range(start.as_second() / 60..end.as_second() / 60)));
+            stretches.extend((0..2).map(|_| rng.random_range(start / 60..end / 60)));
             for middle in stretches {
                 let (from, to) = (middle - AROUND, middle + AROUND);
-                let (wanted, got) = (walk(&e, &zone, from, to), asked(&clock, from, to));
+                let (wanted, got) = (walk(&e, zone, from, to), asked(&clock, from, to));
                 compared += wanted.len();
                 let shown = |runs: &[i64]| {
                     let times = runs.iter().map(|m| Timestamp::from_second(m * 60).unwrap().to_string());
