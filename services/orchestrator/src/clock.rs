@@ -21,14 +21,19 @@ const STEP_UNSEEN_MIN: Duration = Duration::from_secs(60);
 
 /// Both clocks as they were at the last look.
 #[derive(Debug)]
-struct Steps {
+pub(crate) struct Steps {
     wall: Micros,
     at: Instant,
 }
 
 impl Steps {
+    /// From now on.
+    pub(crate) fn begin() -> Self {
+        Self { wall: Micros::now(), at: Instant::now() }
+    }
+
     /// How far the wall clock went back since the last look.
-    fn look(&mut self, wall: Micros, at: Instant) -> Option<Duration> {
+    pub(crate) fn look(&mut self, wall: Micros, at: Instant) -> Option<Duration> {
         let expected = self.wall.plus(at.saturating_duration_since(self.at));
         *self = Self { wall, at };
         Some(expected.since(wall)).filter(|back| *back >= STEP_MIN)
@@ -40,7 +45,7 @@ impl Steps {
 /// # Errors
 /// Never; the type is the supervisor's.
 pub async fn steps_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    let mut steps = Steps { wall: Micros::now(), at: Instant::now() };
+    let mut steps = Steps::begin();
     // Of replicas with clocks of their own, the newest job says nothing about ours.
     let mut owed = if app.store().is_shared() { None } else { unseen(&app).await };
     loop {

@@ -1,6 +1,7 @@
 //! Small loops that keep gauges true and readiness honest.
 
 use crate::app::{App, OutboxGauge};
+use crate::clock::Steps;
 use crate::metrics;
 use crate::reconcile::pause;
 use crate::store::CommitContext;
@@ -10,6 +11,7 @@ use agentforge_runtime::Gate;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -152,8 +154,22 @@ pub struct Ticking {
 
 /// Makes the jobs of schedules.
 pub async fn schedule_loop(app: App, t: Ticking, stop: CancellationToken) -> Result<(), anyhow::Error> {
+    let mut steps = Steps::begin();
+    // A step made while no process ran was not seen.
+    let (mut rewind, mut seen) = (true, false);
     while pause(&stop, TICK_EVERY).await {
         let now = Micros::now();
+        if steps.look(now, Instant::now()).is_some() {
+            (rewind, seen) = (true, true);
+        }
+        if rewind {
+            match app.rewind_schedules(now, seen).await {
+                Ok(_) => (rewind, seen) = (false, false),
+                Err(e) => {
+                    warn!(error = &e as &dyn std::error::Error, "schedules do not follow the clock yet; trying again");
+                }
+            }
+        }
         let ctx = CommitContext {
             now,
             backoff: &t.committer.backoff,

@@ -373,6 +373,8 @@ pub struct Schedule {
     pub turns_skipped: u64,
     /// The last of them.
     pub last_skipped: Option<SkippedTurn>,
+    /// How often it was planned again because the clock was set back.
+    pub rewinds: i64,
 }
 
 /// A turn that made no job.

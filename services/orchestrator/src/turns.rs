@@ -2,6 +2,7 @@
 //! earlier one is not over, and of those that come too late. Pure.
 
 use crate::cron::Clockwork;
+use agentforge_message_id::ScheduleId;
 use agentforge_proto::time::Micros;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,6 +12,10 @@ pub const CATCH_UP_MAX: usize = 100;
 
 /// A turn that is taken later than this was missed. Longer than a rolling update leaves nobody at work.
 pub const MISSED_AFTER: Duration = Duration::from_secs(60);
+
+/// How far the clocks of two orchestrators on one database may be apart: longer than time synchronisation leaves
+/// them, shorter than a clock that was wrong and is put right.
+pub const SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// Missed turns that are counted one by one: a week of minutes. Beyond it only the newest are looked for.
 const COUNTED_MAX: usize = 10_080;
@@ -150,6 +155,24 @@ pub fn plan(clock: &Clockwork, catch_up: CatchUp, deadline: Option<Duration>, du
     Plan { turn, next: kept.pop_front().or_else(|| clock.after(now)), skipped }
 }
 
+/// The clock was set back: the turn to go on with, where turns lie between `now` and the one that is `planned`. What
+/// lies within [`SKEW_MAX`] was taken by an orchestrator whose clock is a little ahead, and does not come again.
+pub fn rewound(clock: &Clockwork, planned: Micros, now: Micros) -> Option<Micros> {
+    let again = clock.after(now.plus(SKEW_MAX)).filter(|turn| *turn < planned);
+    again.and_then(|_| clock.after(now))
+}
+
+/// What makes a turn's job one job. A turn that comes a second time has another key; so has one that waited, which
+/// may stand for the same time as one that the clock shows again.
+pub fn key(schedule: ScheduleId, turn: Micros, rewinds: i64, waited: bool) -> String {
+    let key = format!("schedule:{schedule}:{}", turn.0);
+    match (rewinds, waited) {
+        (0, _) => key,
+        (n, false) => format!("{key}:{n}"),
+        (n, true) => format!("{key}:{n}w"),
+    }
+}
+
 /// Whether a turn's job would begin after it must have ended.
 pub fn is_too_late(turn: Micros, deadline: Option<Duration>, now: Micros) -> bool {
     deadline.is_some_and(|deadline| turn.plus(deadline) <= now)
@@ -281,6 +304,37 @@ mod tests {
         let plan = hourly(CatchUp::Latest, Some(Duration::from_secs(60)), "2027-01-01T06:30:00Z");
         assert_eq!((plan.turn, plan.next), (None, Some(hour(7))));
         assert_eq!(told(&plan), [("missed", 3, hour(5)), ("too_late", 1, hour(6))]);
+    }
+
+    #[test]
+    fn only_a_clock_that_was_set_back_for_longer_than_skew_brings_turns_again() {
+        let clock = Clockwork::new("* * * * *", "UTC").unwrap();
+        let (planned, taken) = (at("2027-01-01T12:01:00Z"), at("2027-01-01T12:00:00Z"));
+        // The one that took the turn was ahead by up to a minute, or this clock is.
+        for skew in [0, 1, 5, 30, 60] {
+            assert_eq!(rewound(&clock, planned, taken.minus(Duration::from_secs(skew))), None, "{skew} s behind");
+            assert_eq!(rewound(&clock, planned, taken.plus(Duration::from_secs(skew))), None, "{skew} s ahead");
+        }
+        assert_eq!(rewound(&clock, planned, at("2027-01-01T11:00:30Z")), Some(at("2027-01-01T11:01:00Z")));
+        // A turn of each day: the one of today was taken, and the clock shows its time again.
+        let clock = Clockwork::new("0 12 * * *", "UTC").unwrap();
+        let tomorrow = at("2027-01-02T12:00:00Z");
+        assert_eq!(rewound(&clock, tomorrow, at("2027-01-01T12:30:00Z")), None);
+        assert_eq!(rewound(&clock, tomorrow, at("2027-01-01T11:59:55Z")), None);
+        assert_eq!(rewound(&clock, tomorrow, at("2027-01-01T11:30:00Z")), Some(taken));
+        // What is due, or follows next in any case, stays.
+        assert_eq!(rewound(&clock, taken, at("2027-01-01T12:30:00Z")), None);
+        assert_eq!(rewound(&clock, taken, at("2027-01-01T11:30:00Z")), None);
+    }
+
+    #[test]
+    fn a_turn_that_comes_again_has_a_key_of_its_own() {
+        let s = ScheduleId::generate();
+        assert_eq!(key(s, Micros(7), 0, false), format!("schedule:{s}:7"));
+        assert_eq!(key(s, Micros(7), 0, true), key(s, Micros(7), 0, false), "as versions before made it");
+        let again: std::collections::BTreeSet<_> =
+            [(0, false), (1, false), (1, true), (2, false), (2, true)].map(|(n, w)| key(s, Micros(7), n, w)).into();
+        assert_eq!(again.len(), 5);
     }
 
     #[test]

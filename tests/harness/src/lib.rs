@@ -18,6 +18,7 @@ mod prometheus;
 mod provided;
 mod proxy;
 mod require;
+mod wall_clock;
 
 pub use alertmanager::{Alertmanager, amtool};
 pub use child::Signal;
@@ -32,6 +33,7 @@ pub use prometheus::{Prometheus, Series, promtool};
 pub use provided::{nats_pinned, nats_server_of, nats_versions, program};
 pub use proxy::TcpProxy;
 pub use require::{require, require_nats};
+pub use wall_clock::WallClock;
 
 use std::net::TcpListener;
 

@@ -119,6 +119,7 @@ impl App {
             paused_turn: None,
             turns_skipped: 0,
             last_skipped: None,
+            rewinds: 0,
         };
         if self.0.store.create_schedule(&schedule).await? { Ok(schedule) } else { Err(name_taken(&schedule.name)) }
     }

@@ -10,7 +10,7 @@ use crate::error::{Code, Error};
 use crate::metrics;
 use crate::model::{NewJob, Schedule};
 use crate::store::{Act, CommitContext, Fired, Firing, Slot};
-use crate::turns::{Overlap, Skip, SkipReason, is_too_late, plan};
+use crate::turns::{self, Overlap, SKEW_MAX, Skip, SkipReason, is_too_late, plan};
 use agentforge_message_id::JobId;
 use agentforge_proto::time::Micros;
 use sha2::{Digest, Sha256};
@@ -18,6 +18,8 @@ use tracing::{error, info, warn};
 
 /// Schedules looked at in one tick.
 const TICK_MAX: u32 = 100;
+/// Schedules read at once when the clock was set back.
+const PAGE: u32 = 100;
 /// Turns that one schedule takes in one tick, when it makes up for many.
 const TURNS_A_TICK: usize = 10;
 /// Longest key of a run that is asked for, bytes; it becomes part of the job's.
@@ -46,6 +48,45 @@ impl App {
             fired += or_next(&s, self.take_all_due(s.clone(), now, ctx).await)?;
         }
         Ok(fired)
+    }
+
+    /// Plans again what a clock that was ahead planned: its turns come a second time. Says how many schedules
+    /// there were. A step that this process did not see itself is believed only if the database's clock agrees: of
+    /// two orchestrators on one database, the other one's clock may be the wrong one.
+    ///
+    /// # Errors
+    /// `unavailable`: then it is to be called again.
+    pub async fn rewind_schedules(&self, now: Micros, seen: bool) -> Result<usize, Error> {
+        let shown = if seen { None } else { self.0.store.clock().await? };
+        if let Some(ahead) = shown.map(|theirs| theirs.since(now)).filter(|ahead| *ahead > SKEW_MAX) {
+            warn!(seconds = ahead.as_secs(), "the clock is behind the database's; schedules stay as they are planned");
+            return Ok(0);
+        }
+        let mut rewound = 0;
+        let mut after = None;
+        loop {
+            let page = self.0.store.schedules(after.as_deref(), PAGE).await?;
+            for s in &page {
+                rewound += usize::from(self.rewind(s, now).await?);
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => after = Some(last.name.clone()),
+                _ => return Ok(rewound),
+            }
+        }
+    }
+
+    async fn rewind(&self, s: &Schedule, now: Micros) -> Result<bool, Error> {
+        let Some(planned) = s.next_run_at.filter(|planned| !s.paused && *planned > now) else { return Ok(false) };
+        // One that cannot be read is reported when its turn comes.
+        let Ok(clock) = Clockwork::stored(&s.cron, &s.time_zone) else { return Ok(false) };
+        let Some(next) = turns::rewound(&clock, planned, now) else { return Ok(false) };
+        let rewound = self.0.store.rewind_schedule(s.id, planned, Some(next)).await?;
+        if rewound {
+            warn!(schedule = %s.id, name = s.name, planned = %planned.timestamp(), next = %next.timestamp(),
+                "the clock was set back; turns of a schedule come again");
+        }
+        Ok(rewound)
     }
 
     async fn take_waiting(&self, s: &Schedule, now: Micros, ctx: CommitContext<'_>) -> Result<usize, Error> {
@@ -100,7 +141,7 @@ impl App {
         mut skipped: Vec<Skip>,
         ctx: CommitContext<'_>,
     ) -> Result<Fired, Error> {
-        let key = format!("schedule:{}:{}", s.id, turn.0);
+        let key = turns::key(s.id, turn, s.rewinds, matches!(slot, Slot::Waiting(_)));
         let job = match self.job_of(s, key, turn, ctx.now) {
             Ok(job) => job,
             Err(e) => {

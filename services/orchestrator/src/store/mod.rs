@@ -420,6 +420,9 @@ pub trait Store: Send + Sync + 'static {
     async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error>;
     /// Takes a turn: moves the schedule on and stores its job, or does nothing.
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error>;
+    /// The clock was set back: a schedule whose next turn is still `planned` goes on with `next`, and its turns come a
+    /// second time. `false` when it was changed since, or is paused.
+    async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error>;
     /// Stores what callers may change of a schedule that was last changed at `read_at`; with `retime` its next turn
     /// too. `false` when it was changed since, is gone, or another has the name.
     async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error>;
@@ -451,6 +454,8 @@ pub trait Store: Send + Sync + 'static {
     /// The wall clock went back by `back` and shows `now`: what was written on the clock before comes to stand
     /// on this one as far ahead as it was. Says how many jobs wait no longer than they should.
     async fn set_back(&self, now: Micros, back: Duration) -> Result<u64, Error>;
+    /// What the database's own clock shows; `None` where it is ours.
+    async fn clock(&self) -> Result<Option<Micros>, Error>;
     /// When the newest job was accepted.
     async fn newest_accepted(&self) -> Result<Option<Micros>, Error>;
     /// Ends the connections.

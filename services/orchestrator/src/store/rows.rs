@@ -66,7 +66,7 @@ macro_rules! schedule_columns {
     () => {
         "id, name, cron, time_zone, template, paused, created_at, last_run_at, last_job_id, next_run_at, \
          overlap, catch_up, turn_deadline_us, updated_at, last_scheduled_at, waiting_turn, paused_turn, \
-         turns_skipped, last_skipped_at, last_skip_reason, last_skip_detail"
+         turns_skipped, last_skipped_at, last_skip_reason, last_skip_detail, rewinds"
     };
 }
 
@@ -470,6 +470,7 @@ macro_rules! readers {
                 paused_turn: c.maybe_time()?,
                 turns_skipped: u64::try_from(c.take::<i64>()?).unwrap_or(0),
                 last_skipped: read::skipped(c.maybe_time()?, c.take()?, c.take()?),
+                rewinds: c.take()?,
             })
         }
 

@@ -43,3 +43,9 @@ pub(super) async fn newest_accepted(pool: &PgPool) -> Result<Option<Micros>, Fau
         query_scalar("SELECT created_at FROM jobs ORDER BY seq DESC LIMIT 1").fetch_optional(pool).await?;
     Ok(at.map(Micros))
 }
+
+/// In microseconds since 1970, as ours.
+pub(super) async fn shown(pool: &PgPool) -> Result<Micros, Fault> {
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    Ok(Micros(query_scalar(sql).fetch_one(pool).await?))
+}

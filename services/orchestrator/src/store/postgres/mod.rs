@@ -231,6 +231,9 @@ impl Store for PostgresStore {
     async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error> {
         self.asked("update a schedule", schedules::update(&self.pool, schedule, read_at, retime).await)
     }
+    async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error> {
+        self.asked("rewind a schedule", schedules::rewind(&self.pool, id, planned, next).await)
+    }
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
         self.asked("fire a schedule", schedules::fire(&self.pool, firing, &ctx).await)
     }
@@ -272,6 +275,9 @@ impl Store for PostgresStore {
     }
     async fn set_back(&self, now: Micros, back: Duration) -> Result<u64, Error> {
         self.asked("follow the clock", clock::set_back(&self.pool, now, rows::micros(back)).await)
+    }
+    async fn clock(&self) -> Result<Option<Micros>, Error> {
+        self.asked("read the clock", clock::shown(&self.pool).await.map(Some))
     }
     async fn newest_accepted(&self) -> Result<Option<Micros>, Error> {
         self.asked("find the newest job", clock::newest_accepted(&self.pool).await)

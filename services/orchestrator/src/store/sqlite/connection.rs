@@ -31,6 +31,7 @@ pub(super) const STEPS: &[migrate::Step] = &[
     (6, "turns", include_str!("migrations/0006_turns.sql")),
     (7, "installation", include_str!("migrations/0007_installation.sql")),
     (8, "clock_skew", include_str!("migrations/0008_clock_skew.sql")),
+    (9, "rewinds", include_str!("migrations/0009_rewinds.sql")),
 ];
 
 /// Connections that read at once. More would compete for two cores with the writer.

@@ -256,6 +256,11 @@ impl Store for SqliteStore {
         let done = schedules::update(&mut w.connection, schedule, read_at, retime).await;
         w.settle("update a schedule", done)
     }
+    async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = schedules::rewind(&mut w.connection, id, planned, next).await;
+        w.settle("rewind a schedule", done)
+    }
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
         let mut w = self.connections.writer().await?;
         let done = schedules::fire(&mut w, firing, &ctx).await;
@@ -311,6 +316,9 @@ impl Store for SqliteStore {
         let mut w = self.connections.writer().await?;
         let done = clock::set_back(&mut w, now, rows::micros(back)).await;
         w.settle("follow the clock", done)
+    }
+    async fn clock(&self) -> Result<Option<Micros>, Error> {
+        Ok(None)
     }
     async fn newest_accepted(&self) -> Result<Option<Micros>, Error> {
         Self::asked("find the newest job", clock::newest_accepted(&self.connections.readers).await)

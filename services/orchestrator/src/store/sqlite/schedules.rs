@@ -118,6 +118,24 @@ pub(super) async fn set_paused(
     Ok(done.rows_affected() == 1)
 }
 
+pub(super) async fn rewind(
+    c: &mut SqliteConnection,
+    id: ScheduleId,
+    planned: Micros,
+    next: Option<Micros>,
+) -> Result<bool, Fault> {
+    let done = query(
+        "UPDATE schedules SET next_run_at = ?1, rewinds = rewinds + 1 \
+         WHERE id = ?2 AND next_run_at = ?3 AND NOT paused",
+    )
+    .bind(next.map(|m| m.0))
+    .bind(id.as_bytes().as_slice())
+    .bind(planned.0)
+    .execute(c)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 pub(super) async fn delete(c: &mut SqliteConnection, id: ScheduleId) -> Result<bool, Fault> {
     let done = query("DELETE FROM schedules WHERE id = ?1").bind(id.as_bytes().as_slice()).execute(c).await?;
     Ok(done.rows_affected() == 1)

@@ -87,6 +87,7 @@ conformance! {
         a_skipped_turn_moves_on_without_a_job,
         a_turn_waits_for_the_end_of_the_one_before,
         a_schedule_is_changed_as_it_was_read,
+        a_schedule_goes_on_where_a_clock_that_was_set_back_is,
         names_are_unique_and_pages_sorted,
         a_paused_schedule_is_never_due,
         agents_are_kept_as_last_heard;

@@ -5,7 +5,7 @@ use agentforge_message_id::{AgentId, Mission, ScheduleId};
 use agentforge_orchestrator::model::{Agent, NewJob, Schedule};
 use agentforge_orchestrator::store::{Act, Fired, Firing, Slot};
 use agentforge_orchestrator::transition::Change;
-use agentforge_orchestrator::turns::{CatchUp, Overlap, Skip, SkipReason};
+use agentforge_orchestrator::turns::{self, CatchUp, Overlap, Skip, SkipReason};
 use agentforge_proto::time::Micros;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ fn schedule(name: &str, next: i64) -> Schedule {
         paused_turn: None,
         turns_skipped: 0,
         last_skipped: None,
+        rewinds: 0,
     }
 }
 
@@ -148,6 +149,35 @@ pub async fn a_schedule_is_changed_as_it_was_read(w: &World) {
     assert!(w.store.set_schedule_paused(s.id, false, Some(Micros(900))).await.unwrap());
     let resumed = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((resumed.next_run_at, resumed.paused_turn), (Some(Micros(900)), None));
+}
+
+pub async fn a_schedule_goes_on_where_a_clock_that_was_set_back_is(w: &World) {
+    let (s, paused) = (schedule("s", 900), schedule("paused", 900));
+    for s in [&s, &paused] {
+        w.store.create_schedule(s).await.unwrap();
+    }
+    w.store.set_schedule_paused(paused.id, true, None).await.unwrap();
+    let other = w.other().await;
+    let rewind = |planned| w.store.rewind_schedule(s.id, Micros(planned), Some(Micros(100)));
+    assert!(!rewind(800).await.unwrap(), "a turn was taken since it was read");
+    let (a, b) = tokio::join!(rewind(900), other.rewind_schedule(s.id, Micros(900), Some(Micros(100))));
+    assert!(a.unwrap() ^ b.unwrap(), "by one of two");
+    assert!(!w.store.rewind_schedule(paused.id, Micros(900), Some(Micros(100))).await.unwrap());
+    let stored = w.store.schedule(s.id).await.unwrap().unwrap();
+    assert_eq!((stored.next_run_at, stored.rewinds), (Some(Micros(100)), 1));
+    // The turn was taken the first time round; now it comes again, and has a job of its own.
+    let of = |key: String| NewJob { scheduled_at: Some(Micros(100)), idempotency_key: Some(key), ..job(100) };
+    w.submit(50, of(turns::key(s.id, Micros(100), 0, false))).await;
+    let act = Act::Start { turn: Micros(100), job: of(turns::key(s.id, Micros(100), 1, false)), alone: false };
+    let fired = w.store.fire_schedule(due(&s, 100, 200, act), w.ctx(100)).await.unwrap();
+    assert!(matches!(fired, Fired::Done(Some(_))), "{fired:?}");
+    assert_eq!(w.rows("jobs").await, 2);
+    // A database of its own machine says what its clock shows.
+    assert_eq!(w.store.clock().await.unwrap().is_some(), w.store.is_shared());
+    if let Some(shown) = w.store.clock().await.unwrap() {
+        let ours = Micros::now();
+        assert!(ours.since(shown).max(shown.since(ours)) < Duration::from_secs(30), "{shown:?} {ours:?}");
+    }
 }
 
 pub async fn names_are_unique_and_pages_sorted(w: &World) {
