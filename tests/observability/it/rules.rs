@@ -35,6 +35,7 @@ const ALERTS: &[(&str, &str)] = &[
     ("StreamsAmiss", "critical"),
     ("DeadLettersGrowing", "warning"),
     ("OutboxParked", "warning"),
+    ("ScheduleTurnsSkipped", "warning"),
     ("EdgeLinkDown", "warning"),
     ("EdgeReplayStalled", "critical"),
     ("EdgeBandwidthLow", "warning"),
