@@ -28,9 +28,9 @@ Examples:
   agentforge dev                                          start everything here
   agentforge job submit echo '{\"hello\":\"world\"}' --wait   run a job, print its result
   agentforge job list --state running                     what runs now
-  agentforge dlq redrive --all --rate 20                  put dead jobs back, 20 a second
+  agentforge dlq redrive --all --rate 20                  put dead jobs back, 20 per second
 
-Exit codes: 0 ok, 1 failed, 2 wrong command line, 3 a job that was waited for did not succeed."
+Exit codes: 0 ok, 1 failed, 2 wrong command line, 3 the awaited job did not succeed."
 )]
 pub struct Cli {
     /// Options of every command.
@@ -256,7 +256,7 @@ pub fn duration(s: &str) -> Result<Duration, String> {
 pub fn since(s: &str) -> Result<Timestamp, String> {
     match duration(s) {
         Ok(ago) => Timestamp::now().checked_sub(ago).map_err(|_| "is too long ago".to_owned()),
-        Err(_) => s.parse().map_err(|_| "is no moment such as 2h (ago) or 2030-01-31T08:00:00Z".to_owned()),
+        Err(_) => s.parse().map_err(|_| "is not a time such as 2h (ago) or 2030-01-31T08:00:00Z".to_owned()),
     }
 }
 
@@ -293,7 +293,7 @@ pub fn when(s: &str) -> Result<When, String> {
 pub fn label(s: &str) -> Result<(String, String), String> {
     match s.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("is no label; write it like team=blue".to_owned()),
+        _ => Err("is not a label; write it like team=blue".to_owned()),
     }
 }
 

@@ -17,7 +17,7 @@ EXAMPLES = {
         ["A tag is no digest.", "Zeros\nare no gaps."],
         ["There is no limit.", "It is no longer there or fuller.", "where there are no rows"],
     ),
-    "told": (["It tells the caller.", "The gap is told."], ["Read more to tell the two runs apart."]),
+    "told": (["It tells the caller.", "The gap is told."], ["Read more to tell the two runs apart.", "The kernel cannot tell whether it is open."]),
     "nobody": (["Nobody reads it."], ["No client reads it."]),
     "whoever": (["Whoever asks is answered."], ["Each caller is answered."]),
     "whatever": (["whatever dies on the way"], ["all that arrives"]),

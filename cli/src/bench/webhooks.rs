@@ -571,7 +571,7 @@ impl Report {
         );
         if let Some(Isolation { alone_p99_ms, beside_p99_ms, ratio }) = &self.isolation {
             anstream::println!(
-                "beside a dead and a hanging endpoint: p99 {beside_p99_ms:.2?} ms, without {alone_p99_ms:.2?} ms, ratio {ratio:.2}"
+                "with a dead and a hanging endpoint: p99 {beside_p99_ms:.2?} ms, without {alone_p99_ms:.2?} ms, ratio {ratio:.2}"
             );
         }
         Ok(())

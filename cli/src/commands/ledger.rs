@@ -44,7 +44,7 @@ Examples:
   agentforge ledger verify /agentforge/ledger
   agentforge ledger verify ./ledger --nats-url nats://hub.example:4222 --json
   agentforge ledger verify ./ledger --domain hub --contents   from a site, through its leaf node
-  agentforge ledger verify ./ledger --offline                 the chain alone
+  agentforge ledger verify ./ledger --offline                 only the chain
   agentforge ledger verify ./ledger --archived                earlier days are kept elsewhere
 
 NATS_CREDS, NATS_USER and the other settings of the connection are taken from the environment.
@@ -298,7 +298,7 @@ impl Connection {
         let nats = Nats::connect(&config, "agentforge ledger").await.map_err(anyhow::Error::from)?;
         if !nats.wait_connected(CONNECT_MAX).await {
             return Err(Failure::new("NATS cannot be reached")
-                .hint("--nats-url names the server; --offline checks the chain alone"));
+                .hint("--nats-url names the server; --offline checks only the chain"));
         }
         let js = jetstream(&nats, args.domain.as_deref());
         Ok(Self { nats, domain: args.domain.clone(), js })

@@ -113,8 +113,8 @@ Examples:
   agentforge schedule update nightly --cron '0 4 * * *' --overlap skip
   agentforge schedule update nightly --tool echo --args '{\"night\":true}' --queue bulk
 
-What is not named stays as it is. With another cron or zone it goes on from now. --tool replaces the job whole, with
-the options of the job that are given beside it.")]
+Options that are left out stay unchanged. With another cron or zone, turns are counted from now.
+--tool replaces the whole job, with the job's options given in the same command.")]
 pub struct UpdateArgs {
     /// Its name or id
     #[arg(value_name = "NAME|ID")]
@@ -130,7 +130,7 @@ pub struct UpdateArgs {
     tz: Option<String>,
     #[command(flatten)]
     policies: Policies,
-    /// The tool to run; the job is made anew
+    /// The tool to run; the job is replaced as a whole
     #[arg(long, value_name = "TOOL")]
     tool: Option<String>,
     /// Its arguments: a JSON object, @FILE, or - for stdin [default: {}]
@@ -147,7 +147,7 @@ Examples:
   agentforge schedule run nightly
   agentforge schedule run nightly --idempotency-key after-the-fix
 
-The overlap policy holds: with skip, a run beside one that is not over is refused; with queue it waits.")]
+The overlap policy applies: with skip, a run is refused while another is open; with queue it waits.")]
 pub struct RunArgs {
     /// Its name or id
     #[arg(value_name = "NAME|ID")]
@@ -299,7 +299,7 @@ async fn update(args: UpdateArgs, context: &Context) -> Result {
     if args.tool.is_none() && alone != v1::SubmitJobRequest::default() {
         return Err(Failure::new("options of the job were given without --tool")
             .code("invalid_argument")
-            .hint("the job is replaced whole: name the tool, its --args and every option it shall have"));
+            .hint("the job is replaced whole: name the tool, its --args and every option it should have"));
     }
     let job = match args.tool {
         Some(tool) => Some(args.template.request(tool, read_args(args.args.as_deref())?)),

@@ -77,7 +77,7 @@ pub async fn run(command: Command, out: Output) -> Result {
 
 fn held(by: Option<&Held>) -> String {
     match by {
-        None => styled(GREEN, "goes on"),
+        None => styled(GREEN, "sending"),
         Some(held) => styled(YELLOW, format!("pauses ({}): {}", held.reason, clean(&held.detail, 200))),
     }
 }

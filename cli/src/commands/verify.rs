@@ -80,7 +80,7 @@ pub async fn run(args: Args, context: &Context) -> Result {
     checks.push(Check::new("a job runs", job.map(|job| job.id)));
     checks.push(Check::new("workers are online", online(context, args.wait).await));
     if let Some(url) = &args.exporter {
-        checks.push(Check::new("the exporter tells about the queue", exported(url, &mission).await));
+        checks.push(Check::new("the exporter reports the queue", exported(url, &mission).await));
     }
     if let Some(count) = args.backlog {
         let workload = Workload { count, queue: String::new(), tool: "echo".to_owned() };
@@ -108,7 +108,7 @@ pub async fn run(args: Args, context: &Context) -> Result {
 /// What the orchestrator says of its NATS: that it is too old fails, that it is newer than what was tried is told.
 async fn nats(http: &str) -> Result<String, String> {
     let body = probe::page(http, "/readyz").await?;
-    let body: serde_json::Value = serde_json::from_str(&body).map_err(|e| format!("/readyz is no JSON: {e}"))?;
+    let body: serde_json::Value = serde_json::from_str(&body).map_err(|e| format!("/readyz is not JSON: {e}"))?;
     let nats = &body["checks"]["nats"];
     let words = nats["detail"].as_str().unwrap_or("nothing is said of it").to_owned();
     if nats["ok"] == true { Ok(words) } else { Err(words) }

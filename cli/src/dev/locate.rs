@@ -23,7 +23,7 @@ pub fn nats_server() -> Result<PathBuf> {
         return match version(&chosen) {
             Some(found) if found >= MINIMUM => Ok(chosen),
             Some((major, minor)) => Err(refused(&chosen, &format!("is version {major}.{minor}"))),
-            None => Err(refused(&chosen, "is no NATS server that runs here")),
+            None => Err(refused(&chosen, "is not a NATS server that runs here")),
         };
     }
     let usable = |path: &PathBuf| version(path).is_some_and(|found| found >= MINIMUM);

@@ -69,7 +69,7 @@ tactical API 8010 (and metrics 7781), broadcaster 8002 (and metrics 7782), and a
 With --port-base N they are, in this order, N, N+1 and so on to N+17; with --port-base 0 any free ones.
 
 Ctrl-C drains: the worker finishes what it runs, then orchestrator and NATS stop. A second Ctrl-C
-exits at once; what was accepted is on disk and goes on at the next start.")]
+exits at once; accepted jobs are on disk and continue at the next start.")]
 pub struct Args {
     /// Where everything is kept
     #[arg(long, value_name = "DIR", default_value = "./.agentforge")]

@@ -4,7 +4,7 @@ use super::settings::Extra;
 use crate::error::{Failure, Result};
 use std::net::{Ipv4Addr, TcpListener};
 
-/// The ports; 0 takes a free one.
+/// The ports; 0 selects a free one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// NATS clients.

@@ -40,7 +40,7 @@ fn wrong_command_lines_end_with_2_and_say_why_on_stderr() {
         (&["job"], "Usage"),
         (&["job", "submit"], "TOOL"),
         (&["job", "submit", "echo", "{not json"], "not JSON"),
-        (&["job", "submit", "echo", "[1]"], "no object"),
+        (&["job", "submit", "echo", "[1]"], "not an object"),
         (&["job", "submit", "echo", "@/no/such/file"], "/no/such/file"),
         (&["job", "submit", "echo", "--timeout", "soon"], "30s"),
         (&["job", "submit", "echo", "--run-at", "tomorrow"], "+10m"),

@@ -33,9 +33,13 @@ pub const LOG_LEVEL: Setting = Setting::new(
     "What is logged.",
 );
 /// How it is logged.
-pub const LOG_FORMAT: Setting =
-    Setting::new("LOG_FORMAT", None, "json or text", "One JSON object a line, or text for people. Goes to stderr.")
-        .default_note("json; text when stderr is a terminal");
+pub const LOG_FORMAT: Setting = Setting::new(
+    "LOG_FORMAT",
+    None,
+    "json or text",
+    "One JSON object per line, or text for people. Written to stderr.",
+)
+.default_note("json; text when stderr is a terminal");
 /// Where traces go.
 pub const OTEL_EXPORTER_OTLP_ENDPOINT: Setting = Setting::new(
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -48,24 +52,24 @@ pub const OTEL_SDK_DISABLED: Setting = Setting::new(
     "OTEL_SDK_DISABLED",
     Some("false"),
     "true or false",
-    "Turns traces off: no ids in logs, none in messages but a caller's own, nothing exported.",
+    "Turns traces off: no ids in logs, none in messages except a caller's own, nothing exported.",
 );
 /// Metrics at all.
 pub const METRICS: Setting = Setting::new(
     "METRICS",
     Some("on"),
     "on or off",
-    "Whether metrics are recorded. off: /metrics is empty and nothing is counted, for places where nobody scrapes.",
+    "Whether metrics are recorded. off: /metrics is empty and nothing is counted, for installations without Prometheus.",
 );
 /// The metrics listener.
 pub const METRICS_PORT: Setting =
-    Setting::new("METRICS_PORT", Some("7777"), "port 0-65535; 0 takes a free one", "Where /metrics is served.");
+    Setting::new("METRICS_PORT", Some("7777"), "port 0-65535; 0 selects a free one", "Where /metrics is served.");
 /// How long a stop may take.
 pub const SHUTDOWN_GRACE: Setting = Setting::new(
     "SHUTDOWN_GRACE",
     Some("25s"),
     "duration 0s-1h",
-    "How long work in flight may take to finish after a stop was asked for; the rest is handed back.",
+    "How long work in flight may take to finish after a stop was requested; the rest is handed back.",
 );
 /// How long endpoints have to be removed.
 pub const SHUTDOWN_PAUSE: Setting = Setting::new(
@@ -86,7 +90,7 @@ pub const READY_FILE: Setting = Setting::new(
     "READY_FILE",
     None,
     "path",
-    "Written when the listeners are open: a JSON object that names each service's addresses and process id.",
+    "A file that is written when the listeners are open: a JSON object with each service's addresses and process id.",
 );
 
 const SETTINGS: [Setting; 14] = [
@@ -147,7 +151,7 @@ pub struct Common {
     pub traces: bool,
     /// Whether metrics are recorded.
     pub metrics: bool,
-    /// The port of /metrics; 0 takes a free one.
+    /// The port of /metrics; 0 selects a free one.
     pub metrics_port: u16,
     /// How long a drain may take after the stop.
     pub shutdown_grace: Duration,

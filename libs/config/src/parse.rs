@@ -159,7 +159,7 @@ impl Parse for SecretString {
     }
 }
 
-/// A list with commas; blanks around items and empty items are dropped.
+/// A comma-separated list; blanks around items and empty items are dropped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommaList(pub Vec<String>);
 

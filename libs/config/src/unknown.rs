@@ -30,7 +30,7 @@ pub fn unknown(keys: &[String], declared: &[&str]) -> Unknown {
     for key in keys.iter().filter(|key| !declared.contains(&key.as_str()) && !is_foreign(key)) {
         // Where the right one is set as well, this is somebody else's.
         if let Some(near) = nearest(key, declared).filter(|near| !set.contains(near)) {
-            found.misspelt.push((key.clone(), format!("is no setting of this service; did you mean {near}?")));
+            found.misspelt.push((key.clone(), format!("is not a setting of this service; did you mean {near}?")));
         } else if family(key).is_some_and(|family| families.contains(family)) && !is_common(key) {
             found.unread.push(key.clone());
         }
@@ -123,7 +123,7 @@ mod tests {
             ("METRICS_PROT", "METRICS_PORT"),
             ("OTEL_EXPORTER_OTLP_ENDPONT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
         ] {
-            let wanted = format!("is no setting of this service; did you mean {right}?");
+            let wanted = format!("is not a setting of this service; did you mean {right}?");
             assert_eq!(found(&[key]).misspelt, [(key.to_owned(), wanted)], "{key}");
             // Whoever set the right one as well did not misspell it.
             assert_eq!(found(&[key, right]).misspelt, [], "{key}");

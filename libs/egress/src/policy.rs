@@ -55,8 +55,8 @@ impl Policy {
     pub const SETTING: Setting = Setting::new(
         "EGRESS_ALLOW",
         None,
-        "list with commas of host names, addresses and CIDR ranges",
-        "Opens exactly what it names to outgoing calls: http, and addresses that are not public. A host \
+        "comma-separated list of host names, addresses and CIDR ranges",
+        "Opens exactly what it names for outgoing calls: http, and addresses that are not public. A host \
          name opens that host (link-local and metadata addresses only open by address). Empty: https to \
          public addresses only, in every ENV.",
     );
@@ -148,7 +148,7 @@ enum Entry {
 
 fn parse_entry(entry: &str) -> Result<Entry, &'static str> {
     if entry.contains("://") {
-        return Err("is a URL; write the host name alone");
+        return Err("is a URL; write only the host name");
     }
     if entry.contains('*') {
         return Err("has a wildcard; name each host");
@@ -157,7 +157,7 @@ fn parse_entry(entry: &str) -> Result<Entry, &'static str> {
         return entry.parse().map(Entry::Net);
     }
     if entry.contains(':') {
-        return Err("has a port or brackets; write the host name or the address alone");
+        return Err("has a port or brackets; write only the host name or the address");
     }
     // Through the URL parser, so that the name is compared in the form in which URLs carry it.
     match Host::parse(entry) {

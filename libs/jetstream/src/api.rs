@@ -24,7 +24,7 @@ pub enum ApiError {
 fn silence(e: &async_nats::jetstream::context::RequestError) -> &'static str {
     match e.kind() {
         RequestErrorKind::NoResponders => {
-            "nobody answers for JetStream: it is off at this server (jetstream in nats-server's configuration, or -js) \
+            "JetStream does not answer: it is off at this server (jetstream in nats-server's configuration, or -js) \
              or for this account"
         }
         _ => "JetStream does not answer",

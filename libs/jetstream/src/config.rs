@@ -10,7 +10,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 pub const NATS_URL: Setting = Setting::new(
     "NATS_URL",
     Some("nats://localhost:4222"),
-    "URLs with commas; schemes nats and tls",
+    "comma-separated URLs; schemes nats and tls",
     "The NATS servers of one cluster.",
 );
 /// A credentials file.
@@ -37,7 +37,7 @@ pub const NATS_MAX_RECONNECT_WAIT: Setting = Setting::new(
     "NATS_MAX_RECONNECT_WAIT",
     Some("15s"),
     "duration 100ms-10m",
-    "Cap of the reconnect backoff, which is exponential with full jitter and never ends.",
+    "Longest wait between reconnects; the backoff is exponential with full jitter and never gives up.",
 );
 
 const SETTINGS: [Setting; 9] = [

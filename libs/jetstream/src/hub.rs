@@ -21,7 +21,7 @@ pub const EDGE_HUB_DOMAIN: Setting = Setting::new(
     "EDGE_HUB_DOMAIN",
     None,
     "JetStream domain: 1-63 letters, digits, hyphens or underscores",
-    "JetStream domain of the hub, asked through the site's leaf node. Unset: the connected server is the hub.",
+    "JetStream domain of the hub, reached through the site's leaf node. Unset: the connected server is the hub.",
 );
 const SETTINGS: [Setting; 1] = [EDGE_HUB_DOMAIN];
 

@@ -315,7 +315,7 @@ fn read_ack(subject: &Subject, size: usize, message: &Message) -> Result<Ack, Er
         Ok(answer) => answer,
         Err(e) => {
             // Somebody else answered; whether the stream has the message is not known.
-            let reason = format!("the answer is no acknowledgement: {e}");
+            let reason = format!("the answer is not an acknowledgement: {e}");
             return Err(Error::Unavailable { subject: subject.to_string(), reason });
         }
     };

@@ -77,7 +77,7 @@ impl Action {
 }
 
 /// What is said of a variable that begins like our settings and is none.
-const UNREAD: &str = "is no setting of this service and is not read";
+const UNREAD: &str = "is not a setting of this service and is not read";
 
 /// Settings that may be used.
 struct Read<C> {

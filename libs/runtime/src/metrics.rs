@@ -3,8 +3,11 @@
 use agentforge_metrics::{Metric, buckets};
 
 /// The version that runs.
-pub const BUILD_INFO: Metric =
-    Metric::gauge("agentforge_build_info", &["service", "version"], "Always 1; the labels tell what runs.");
+pub const BUILD_INFO: Metric = Metric::gauge(
+    "agentforge_build_info",
+    &["service", "version"],
+    "Always 1; the labels describe the running binary.",
+);
 /// Supervised tasks that failed.
 pub const TASK_FAILURES: Metric = Metric::counter(
     "agentforge_task_failures_total",

@@ -17,52 +17,52 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 const HTTP_PORT: Setting = Setting::new(
     "HTTP_PORT",
     Some("8002"),
-    "port 0-65535; 0 takes a free one",
+    "port 0-65535; 0 selects a free one",
     "Port of /health, /healthz, /readyz, /metrics and of the API below /v1.",
 );
 const BROADCASTER_SUBJECTS: Setting = Setting::new(
     "BROADCASTER_SUBJECTS",
     Some("todos.events"),
-    "subjects with commas; * and > stand for tokens",
-    "What an endpoint gets that names no subjects. agentforge.events.job.> are the events of jobs.",
+    "comma-separated subjects; * and > stand for tokens",
+    "Subjects of endpoints that name none. agentforge.events.job.> are the events of jobs.",
 );
 const WEBHOOK_URL: Setting = Setting::new(
     "WEBHOOK_URL",
     None,
     "http or https URL, file:PATH or env:NAME",
-    "An endpoint named default, without an endpoints file or beside one.",
+    "An endpoint named default, with or without an endpoints file.",
 )
 .secret();
 const WEBHOOK_SECRET: Setting = Setting::new(
     "WEBHOOK_SECRET",
     None,
     "whsec_…, whsk_…, file:PATH or env:NAME, several with commas",
-    "Signs what WEBHOOK_URL gets. Two during a rotation. Unset: nothing is signed.",
+    "Signs requests to WEBHOOK_URL. Two during a rotation. Unset: requests are not signed.",
 )
 .secret();
 const WEBHOOK_FORMAT: Setting = Setting::new(
     "WEBHOOK_FORMAT",
     Some("json"),
     "json, raw, cloudevents, slack, teams or discord",
-    "The form of the bodies that WEBHOOK_URL gets.",
+    "The format of bodies sent to WEBHOOK_URL.",
 );
 const BROADCASTER_ENDPOINTS_FILE: Setting = Setting::new(
     "BROADCASTER_ENDPOINTS_FILE",
     None,
     "path of a TOML file",
-    "Declares endpoints. A change takes effect without a restart; so does one of a file that its values name.",
+    "Declares endpoints. Changes take effect without a restart, also those of files that its values refer to.",
 );
 const BROADCASTER_RELOAD_INTERVAL: Setting = Setting::new(
     "BROADCASTER_RELOAD_INTERVAL",
     Some("2s"),
     "duration 100ms-1h",
-    "How often the endpoints file is looked at, and the files that values name.",
+    "How often the endpoints file and the files that its values refer to are checked.",
 );
 const BROADCASTER_TOKEN: Setting = Setting::new(
     "BROADCASTER_TOKEN",
     None,
     "16-512 characters",
-    "Bearer token of the API below /v1, and of the intake of alerts. Unset: the API is open in ENV=dev on a \
+    "Bearer token of the API below /v1, including alerts. Unset: the API is open in ENV=dev on a \
      loopback listener, and closed everywhere else.",
 )
 .secret();
@@ -76,38 +76,38 @@ const BROADCASTER_RETRY_JITTER: Setting = Setting::new(
     "BROADCASTER_RETRY_JITTER",
     Some("0.2"),
     "number 0-1",
-    "The share by which a pause is longer or shorter, so that messages that failed together come apart.",
+    "The share by which a pause may be longer or shorter, so that messages that failed together are spread out.",
 );
 const BROADCASTER_TIMEOUT: Setting = Setting::new(
     "BROADCASTER_TIMEOUT",
     Some("10s"),
     "duration 100ms-5m",
-    "How long a request may take, connection included. An endpoint may say otherwise.",
+    "How long a request may take, including the connection. An endpoint may override it.",
 );
 const BROADCASTER_CONCURRENCY: Setting = Setting::new(
     "BROADCASTER_CONCURRENCY",
     Some("64"),
     "number 1-1024",
-    "Requests to one endpoint at once, in each replica. An endpoint may say otherwise.",
+    "Concurrent requests to one endpoint, in each replica. An endpoint may override it.",
 );
 const BROADCASTER_RETRY_4XX: Setting = Setting::new(
     "BROADCASTER_RETRY_4XX",
     Some("off"),
     "on, off, or statuses 400-499 with commas, without 410",
-    "Client errors that are tried again by the schedule; the others make a dead letter at once, unless the circuit is \
-     open. 408, 425 and 429 are always tried again. An endpoint may say otherwise.",
+    "Client errors that are retried by the schedule; the others make a dead letter at once, unless the circuit is \
+     open. 408, 425 and 429 are always retried. An endpoint may say otherwise.",
 );
 const BROADCASTER_CIRCUIT_FAILURES: Setting = Setting::new(
     "BROADCASTER_CIRCUIT_FAILURES",
     Some("20"),
     "number 0-100000; 0 never opens",
-    "Failures in a row, client errors among them, that open an endpoint's circuit, in each replica.",
+    "Failures in a row, including client errors, that open an endpoint's circuit, in each replica.",
 );
 const BROADCASTER_CIRCUIT_PROBE: Setting = Setting::new(
     "BROADCASTER_CIRCUIT_PROBE",
     Some("1s"),
     "duration 50ms-1h",
-    "How long an open circuit waits before its first probe; each that fails doubles it.",
+    "How long an open circuit waits before its first probe; each failed probe doubles it.",
 );
 const BROADCASTER_CIRCUIT_PROBE_MAX: Setting =
     Setting::new("BROADCASTER_CIRCUIT_PROBE_MAX", Some("1m"), "duration 50ms-1d", "The longest wait between probes.");
@@ -115,28 +115,28 @@ const BROADCASTER_CORE_FALLBACK: Setting = Setting::new(
     "BROADCASTER_CORE_FALLBACK",
     Some("off"),
     "1, true, yes, on, 0, false, no, off",
-    "Subscribe to subjects that no stream keeps, in queue group broadcaster-workers. What is published while \
-     no broadcaster listens is lost.",
+    "Subscribe to subjects without a stream, in queue group broadcaster-workers. Events published while no \
+     broadcaster listens are lost.",
 );
 const BROADCASTER_RETRIES_MAX_BYTES: Setting = Setting::new(
     "BROADCASTER_RETRIES_MAX_BYTES",
     Some("1GiB"),
     "size 1MiB-1PiB",
-    "What the stream of retries may hold. When it does, endpoints that fail are read no further; nothing is \
+    "Size of the stream of retries. When it is full, failing endpoints are not read; nothing is \
      discarded.",
 );
 const BROADCASTER_RETRIES_MAX_AGE: Setting = Setting::new(
     "BROADCASTER_RETRIES_MAX_AGE",
     Some("14d"),
     "duration 1s-1000d",
-    "How long a message that is due waits for an endpoint that does not recover, or is declared no more. Then it \
+    "How long a due message waits for an endpoint that does not recover, or is no longer configured. Then it \
      becomes a dead letter.",
 );
 const BROADCASTER_DLQ_MAX_BYTES: Setting = Setting::new(
     "BROADCASTER_DLQ_MAX_BYTES",
     Some("256MiB"),
     "size 1MiB-1PiB",
-    "Size of the stream of dead letters. When it is full, endpoints that need it are read no further.",
+    "Size of the stream of dead letters. When it is full, endpoints that need it are not read.",
 );
 const BROADCASTER_DLQ_MAX_AGE: Setting =
     Setting::new("BROADCASTER_DLQ_MAX_AGE", Some("30d"), "duration 1h-1000d", "How long dead letters are kept.");
@@ -144,19 +144,19 @@ const BROADCASTER_HISTORY_MAX_BYTES: Setting = Setting::new(
     "BROADCASTER_HISTORY_MAX_BYTES",
     Some("256MiB"),
     "size 1MiB-1PiB",
-    "Size of the stream that keeps what became of each attempt. What is oldest makes room.",
+    "Size of the stream of delivery attempts. When it is full, the oldest are discarded.",
 );
 const BROADCASTER_HISTORY_MAX_AGE: Setting = Setting::new(
     "BROADCASTER_HISTORY_MAX_AGE",
     Some("7d"),
     "duration 1h-1000d",
-    "How long it is kept what became of each attempt.",
+    "How long delivery attempts are kept.",
 );
 const BROADCASTER_CA_FILE: Setting = Setting::new(
     "BROADCASTER_CA_FILE",
     None,
     "path of a PEM file",
-    "Authorities that endpoints' certificates may come from, beside those of the system.",
+    "Authorities trusted for endpoints' certificates, in addition to those of the system.",
 );
 
 /// What is read here, in the order of `--help`.

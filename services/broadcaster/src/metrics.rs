@@ -90,7 +90,7 @@ pub const REQUEST_SECONDS: Metric = Metric::histogram(
     "broadcaster_request_duration_seconds",
     buckets::REQUEST_SECONDS,
     &["endpoint"],
-    "How long a request took, connection included, whatever came of it.",
+    "How long a request took, including the connection, regardless of its outcome.",
 );
 /// Of a message.
 pub const PROCESSING_SECONDS: Metric = Metric::histogram(
@@ -165,7 +165,7 @@ pub const RESCUED: Metric = Metric::counter(
 pub const HISTORY_DROPPED: Metric = Metric::counter(
     "broadcaster_history_dropped_total",
     &[],
-    "Attempts that are missing in the history of deliveries, because it could not be written. Deliveries go on.",
+    "Attempts missing from the history of deliveries, because it could not be written. Deliveries continue.",
 );
 /// Taken in.
 pub const ALERTS: Metric =

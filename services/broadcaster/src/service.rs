@@ -277,7 +277,7 @@ async fn look_after_retries(fleet: Fleet, stop: CancellationToken) -> Result<(),
                 let (nats, env, now) = (&context.nats, &context.config.common.env, context.clock.now());
                 let brought = sweep::bring_overdue(nats, env, made.schedules, now).await;
                 if let Err(error) = brought.and(sweep::bury_expired(nats, env, max_age, now).await) {
-                    warn!(error = chain(&error), "not all retries were looked after; the next look goes on");
+                    warn!(error = chain(&error), "the sweep over retries was incomplete; continuing with the next one");
                 }
             }
         }

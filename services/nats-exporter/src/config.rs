@@ -22,14 +22,14 @@ macro_rules! settings {
 }
 
 settings! {
-    TARGETS = "NATS_EXPORTER_TARGETS", Some("http://localhost:8222"), "URLs with commas; each may have an id before it: n1,http://host:8222",
+    TARGETS = "NATS_EXPORTER_TARGETS", Some("http://localhost:8222"), "comma-separated URLs; each may have an id before it: n1,http://host:8222",
         "Monitoring endpoints of the NATS servers. Without an id the server_id is scheme://host:port.";
     PATH = "NATS_EXPORTER_PATH", Some("/metrics"), "path", "Where the page is served, on METRICS_PORT.";
     ENDPOINTS = "NATS_EXPORTER_ENDPOINTS", None,
         "list of varz, connz, connz_detailed, routez, subsz, healthz, healthz_js_enabled_only, healthz_js_server_only, accstatz, accountz, gatewayz, leafz, jsz",
-        "What the servers are asked.", default_note("varz,jsz");
+        "The endpoints that the servers are asked for.", default_note("varz,jsz");
     JSZ = "NATS_EXPORTER_JSZ", None, "list of accounts, streams, consumers, all",
-        "How deep JetStream is looked at; each word adds its level. Set, it adds jsz to the endpoints.", default_note("all where jsz is asked");
+        "The levels of JetStream to read. Setting it adds jsz to the endpoints.", default_note("all if jsz is asked for");
     STREAM_META_KEYS = "NATS_EXPORTER_STREAM_META_KEYS", None, "list of keys, at most 32",
         "Metadata of streams that become labels stream_meta_<key> of the stock family.";
     CONSUMER_META_KEYS = "NATS_EXPORTER_CONSUMER_META_KEYS", None, "list of keys, at most 32",
@@ -41,15 +41,15 @@ settings! {
     STOCK_JETSTREAM = "NATS_EXPORTER_STOCK_JETSTREAM", Some("true"), "true or false",
         "Whether jetstream_* is exported, with every replica's row.";
     COMPACT = "NATS_EXPORTER_COMPACT", Some("true"), "true or false",
-        "Whether nats_jetstream_* is exported, with the leader's row alone.";
+        "Whether nats_jetstream_* is exported, with only the leader's rows.";
     SELF_METRICS = "NATS_EXPORTER_SELF_METRICS", Some("true"), "true or false",
-        "Whether each scrape tells nats_exporter_target_up and the duration and success of each endpoint.";
+        "Whether each page has nats_exporter_target_up, and the duration and success of each endpoint.";
     EPHEMERAL = "NATS_EXPORTER_EPHEMERAL", Some("false"), "true or false",
         "Whether the compact family has consumers that are not durable.";
     CONNECTION_NAMES = "NATS_EXPORTER_CONNECTION_NAMES", Some("false"), "true or false",
-        "Whether connz_detailed tells the names of connections and of their users.";
+        "Whether connz_detailed has the names of connections and of their users.";
     TYPED_COUNTERS = "NATS_EXPORTER_TYPED_COUNTERS", Some("false"), "true or false",
-        "Whether counters of varz stand a second time as nats_varz_<name>_total, with the type counter.";
+        "Whether counters of varz are also exported as nats_varz_<name>_total, with the type counter.";
     ACCOUNT_INCLUDE = "NATS_EXPORTER_ACCOUNT_INCLUDE", None, "regular expression of the whole name", "Accounts that become series.";
     ACCOUNT_EXCLUDE = "NATS_EXPORTER_ACCOUNT_EXCLUDE", None, "regular expression of the whole name", "Accounts that do not.";
     STREAM_INCLUDE = "NATS_EXPORTER_STREAM_INCLUDE", None, "regular expression of the whole name", "Streams that become series.";
@@ -57,20 +57,20 @@ settings! {
     CONSUMER_INCLUDE = "NATS_EXPORTER_CONSUMER_INCLUDE", None, "regular expression of the whole name", "Consumers that become series.";
     CONSUMER_EXCLUDE = "NATS_EXPORTER_CONSUMER_EXCLUDE", None, "regular expression of the whole name", "Consumers that do not.";
     SERIES_MAX = "NATS_EXPORTER_SERIES_MAX", Some("500000"), "number 1-10000000",
-        "Series of one page; what is beyond is left out and counted.";
+        "Maximum number of series on a page; further ones are left out and counted.";
     TIMEOUT = "NATS_EXPORTER_TIMEOUT", Some("9s"), "duration 100ms-10m",
-        "How long a server may take. A scrape that announces a shorter timeout shortens it.";
+        "How long a server may take to answer, or less if the scrape announces a shorter timeout.";
     RESPONSE_MAX = "NATS_EXPORTER_RESPONSE_MAX", Some("128MiB"), "size 64KiB-4GiB",
-        "Longest answer of jsz; it is read as it comes. Other endpoints may take at most 16 MiB of it.";
-    GZIP = "NATS_EXPORTER_GZIP", Some("true"), "true or false", "Whether pages are compressed for those who accept it.";
+        "Longest answer of jsz, which is read as it arrives. Other endpoints are limited to at most 16 MiB.";
+    GZIP = "NATS_EXPORTER_GZIP", Some("true"), "true or false", "Whether pages are compressed for clients that accept it.";
     TLS_CERT = "NATS_EXPORTER_TLS_CERT", None, "path of a PEM file", "Certificate of the page's port; makes it HTTPS.";
     TLS_KEY = "NATS_EXPORTER_TLS_KEY", None, "path of a PEM file", "Key of the certificate.";
     TLS_CLIENT_CA = "NATS_EXPORTER_TLS_CLIENT_CA", None, "path of a PEM file",
-        "Authorities one of which must have signed the client's certificate.";
-    HTTP_USER = "NATS_EXPORTER_HTTP_USER", None, "text without :", "Who may read the page; needs a password.";
+        "Authorities that client certificates must be signed by.";
+    HTTP_USER = "NATS_EXPORTER_HTTP_USER", None, "text without :", "User name for reading the page; needs a password.";
     HTTP_PASSWORD = "NATS_EXPORTER_HTTP_PASSWORD", None, "text, or a bcrypt hash that starts with $2", "Its password.", secret();
     NATS_TLS_CA = "NATS_EXPORTER_NATS_TLS_CA", None, "path of a PEM file", "Authorities that sign the servers' certificates.";
-    NATS_TLS_CERT = "NATS_EXPORTER_NATS_TLS_CERT", None, "path of a PEM file", "Client certificate towards the servers.";
+    NATS_TLS_CERT = "NATS_EXPORTER_NATS_TLS_CERT", None, "path of a PEM file", "Client certificate for connections to the servers.";
     NATS_TLS_KEY = "NATS_EXPORTER_NATS_TLS_KEY", None, "path of a PEM file", "Key of that certificate.";
 }
 
@@ -220,7 +220,7 @@ fn selection(reader: &mut Reader<'_>) -> (BTreeSet<Endpoint>, Level) {
                     None => {
                         let names = Endpoint::ALL.map(Endpoint::as_str);
                         let hint = crate::flags::nearest(word, names).map(|n| format!("; did you mean {n}?"));
-                        reader.fault(ENDPOINTS.key, format!("{word:?} is no endpoint{}", hint.unwrap_or_default()));
+                        reader.fault(ENDPOINTS.key, format!("{word:?} is not an endpoint{}", hint.unwrap_or_default()));
                     }
                 }
             }

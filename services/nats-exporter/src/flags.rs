@@ -40,8 +40,8 @@ enum Kind {
 
 use Kind::{Ignored, Items, Not, Runtime, Switch, Value, Word};
 
-const STDERR: &str = "logs go to stderr, one JSON object a line";
-const EACH_SCRAPE: &str = "every scrape asks the servers anew, so there is nothing to retry";
+const STDERR: &str = "logs go to stderr, one JSON object per line";
+const EACH_SCRAPE: &str = "every scrape asks the servers again, so there is nothing to retry";
 
 /// Every flag, `-` in its name written as `_`, with the words of --help.
 fn table() -> Vec<(&'static [&'static str], Kind, &'static str)> {
@@ -82,7 +82,7 @@ fn table() -> Vec<(&'static [&'static str], Kind, &'static str)> {
         (&["r", "remote_syslog"], Ignored(true, STDERR), "accepted, without effect"),
         (&["no_stock_jetstream"], Not(config::STOCK_JETSTREAM), "leave jetstream_* out"),
         (&["no_compact"], Not(config::COMPACT), "leave nats_jetstream_* out"),
-        (&["no_self_metrics"], Not(config::SELF_METRICS), "leave what scrapes tell about themselves out"),
+        (&["no_self_metrics"], Not(config::SELF_METRICS), "leave out the exporter's own series about scrapes"),
         (&["ephemeral"], Switch(config::EPHEMERAL), "consumers that are not durable in nats_jetstream_*"),
         (&["connection_names"], Switch(config::CONNECTION_NAMES), "names of connections"),
         (&["typed_counters"], Switch(config::TYPED_COUNTERS), "counters of varz with their type"),

@@ -74,7 +74,7 @@ pub const CONSUMERS: [Metric; 16] = [
     Metric::gauge(
         "nats_jetstream_consumer_oldest_pending_timestamp_seconds",
         CONSUMER,
-        "When the oldest message that is not acknowledged was stored; only where the server's answer tells it.",
+        "When the oldest unacknowledged message was stored; only if the server's answer has it.",
     ),
 ];
 /// Who leads a consumer.

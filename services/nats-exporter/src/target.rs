@@ -56,7 +56,7 @@ pub fn parse_list(items: &[String]) -> Result<Vec<Target>, String> {
         }
         let target = parse(id.take(), item)?;
         if !ids.insert(target.id.clone()) {
-            return Err(format!("{:?} stands twice: two servers with one id cannot be told apart", target.id));
+            return Err(format!("{:?} appears twice: two servers with one id cannot be told apart", target.id));
         }
         targets.push(target);
     }
@@ -140,7 +140,7 @@ mod tests {
             ("a,b,http://c", "\"a\" is neither"),
             ("http://a,b", "\"b\" is neither"),
             ("ftp://u:hunter2@a", "not a URL"),
-            ("http://a,http://a", "stands twice"),
+            ("http://a,http://a", "appears twice"),
             ("http://u:hunter2@[", "not a URL"),
         ] {
             let fault = list(text).unwrap_err();

@@ -14,17 +14,18 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 const HTTP_PORT: Setting =
-    Setting::new("HTTP_PORT", Some("8080"), "port, 0 takes a free one", "Where REST, health and docs listen.");
-const GRPC_PORT: Setting = Setting::new("GRPC_PORT", Some("50051"), "port, 0 takes a free one", "Where gRPC listens.");
+    Setting::new("HTTP_PORT", Some("8080"), "port, 0 selects a free one", "Where REST, health and docs listen.");
+const GRPC_PORT: Setting =
+    Setting::new("GRPC_PORT", Some("50051"), "port, 0 selects a free one", "Where gRPC listens.");
 const DATABASE_URL: Setting = Setting::new(
     "DATABASE_URL",
     Some("sqlite://agentforge.db"),
     "sqlite://FILE (under DATA_DIR) or postgres://USER:PASSWORD@HOST/DB",
-    "Where jobs are kept.",
+    "Where jobs are stored.",
 )
 .secret();
 const DB_POOL: Setting =
-    Setting::new("DB_POOL", Some("8"), "1 to 200", "Connections to Postgres at most; SQLite has its own number.");
+    Setting::new("DB_POOL", Some("8"), "1 to 200", "Maximum number of connections to Postgres; SQLite has its own.");
 const API_TOKENS: Setting = Setting::new(
     "API_TOKENS",
     None,
@@ -42,25 +43,25 @@ const SCHEDULED_MAX: Setting = Setting::new(
     "SCHEDULED_MAX",
     Some("1000000"),
     "jobs",
-    "Jobs with run_at ahead and retries that wait; beyond it submissions with run_at get back-pressure.",
+    "Jobs with a future run_at and waiting retries; beyond it submissions with run_at get back-pressure.",
 );
 const QUEUES: Setting = Setting::new(
     "QUEUES",
     None,
     "queues, comma separated",
-    "Queues that always have a consumer, beside default: those whose workers are scaled from zero. Others have one while a worker announces them.",
+    "Queues that always have a consumer, in addition to default: those whose workers are scaled from zero. Others have one while a worker announces them.",
 );
 const QUEUES_MAX: Setting = Setting::new(
     "QUEUES_MAX",
     Some("256"),
     "1 to 4000",
-    "Queues with jobs or workers at most; a submission that would make one more is refused.",
+    "Maximum number of queues with jobs or workers; a submission that would exceed it is refused.",
 );
 const QUEUE_IDLE_AFTER: Setting = Setting::new(
     "QUEUE_IDLE_AFTER",
     Some("24h"),
     "duration 1s-365d",
-    "A queue that no worker announced and that had no job for so long loses its consumer.",
+    "A queue that no worker has announced and that has had no job for this long loses its consumer.",
 );
 const JOB_DEADLINE: Setting = Setting::new(
     "JOB_DEADLINE",
@@ -78,10 +79,10 @@ const TOOL_RETRIES: Setting = Setting::new(
     "TOOL_RETRIES",
     None,
     "tool=ATTEMPTS or tool=ATTEMPTS/BASE/CAP, comma separated, such as http=20/1s/2m,ocr=1",
-    "Attempts and waits of a tool's jobs that name none, instead of JOB_MAX_ATTEMPTS, RETRY_BASE and RETRY_CAP.",
+    "Attempts and waits for a tool's jobs that set none, instead of JOB_MAX_ATTEMPTS, RETRY_BASE and RETRY_CAP.",
 );
 const JOB_RETENTION: Setting =
-    Setting::new("JOB_RETENTION", Some("30d"), "duration 1s-3650d", "Finished jobs are deleted after it.");
+    Setting::new("JOB_RETENTION", Some("30d"), "duration 1s-3650d", "How long finished jobs are kept.");
 const JOB_EVENTS: Setting = Setting::new(
     "JOB_EVENTS",
     Some("all"),
@@ -94,19 +95,19 @@ const RETRY_CAP: Setting = Setting::new(
     "RETRY_CAP",
     Some("30s"),
     "duration 1ms-24h, at least RETRY_BASE",
-    "Longest wait before a retry, but for a tool's Retry-After.",
+    "Longest wait before a retry, except for a tool's Retry-After.",
 );
 const TOOL_GRACE: Setting = Setting::new(
     "TOOL_GRACE",
     Some("30s"),
     "duration 0s-1h",
-    "A job whose tool no worker of its queue announces fails after so long; a worker that lacks it hands it on meanwhile.",
+    "How long a job waits for a worker of its queue to announce its tool before it fails; until then workers without the tool hand it back.",
 );
 const RECONCILE_AFTER: Setting = Setting::new(
     "RECONCILE_AFTER",
     Some("5m"),
     "duration 1s-24h, above DUPLICATE_WINDOW",
-    "A job queued or running for so long is compared with the stream, and published anew if its message is gone.",
+    "A job queued or running for this long is compared with the stream, and published again if its message is gone.",
 );
 const WATCHES_MAX: Setting =
     Setting::new("WATCHES_MAX", Some("10000"), "1 to 1000000", "Waits and watches open at once.");
@@ -246,8 +247,8 @@ impl Config {
             None => {
                 if !common.bind_addr.is_loopback() {
                     let problem = format!(
-                        "is required because BIND_ADDR is {}: whoever reaches the port could run commands; \
-                         set it, or BIND_ADDR=127.0.0.1",
+                        "is required because BIND_ADDR is {}: anyone who can reach the port could \
+                         run commands; set it, or BIND_ADDR=127.0.0.1",
                         common.bind_addr
                     );
                     r.fault(API_TOKENS.key, problem);

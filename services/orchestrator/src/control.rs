@@ -32,7 +32,7 @@ pub async fn run(
                 let _ = forgets.send(seq);
                 let signal = serde_json::to_vec(&CancelSignal { job, attempt: Some(attempt) }).expect("a signal holds an id and a number");
                 if let Err(error) = nats.client().publish(subject.clone(), signal.into()).await {
-                    debug!(%error, %job, "a cancel could not be told; the next heartbeat's answer does");
+                    debug!(%error, %job, "a cancel could not be sent; the next heartbeat's answer repeats it");
                 }
                 if let Some(stream_seq) = stream_seq {
                     delete(&nats, job, stream_seq).await;

@@ -110,7 +110,7 @@ pub const RELAY_HELD: Metric = Metric::gauge(
 pub const STREAMS_AMISS: Metric = Metric::gauge(
     "agentforge_streams_amiss",
     &[],
-    "Streams, consumers and buckets that are missing or not as planned, as of the last look; 0 when all is well.",
+    "Streams, consumers and buckets that are missing or not as planned, as of the last check; 0 when all is well.",
 );
 /// Published by the relay.
 pub const RELAY_PUBLISHED: Metric =
@@ -133,13 +133,13 @@ pub const OUTBOX_PARKED: Metric = Metric::gauge(
 pub const REPUBLISHED: Metric = Metric::counter(
     "agentforge_jobs_republished_total",
     &[],
-    "Attempts published anew because their message was gone without a result.",
+    "Attempts published again because their message was gone without a result.",
 );
 /// Reports that do not decode.
 pub const REPORTS_INVALID: Metric = Metric::counter(
     "agentforge_reports_invalid_total",
     &[],
-    "Messages on swarm_results that are no report; terminated.",
+    "Messages on swarm_results that are not reports; terminated.",
 );
 /// Writes in one commit.
 pub const COMMIT_GROUP_SIZE: Metric =
@@ -195,7 +195,7 @@ pub const SLA_DOWNTIME: Metric = Metric::counter(
 pub const SLA_UNKNOWN: Metric = Metric::gauge(
     "agentforge_sla_unknown_seconds",
     &["service"],
-    "Seconds of the last 30 days in which nobody observed the service; neither up nor down.",
+    "Seconds of the last 30 days in which the service was not observed; neither up nor down.",
 );
 /// Budget of an objective in seconds.
 pub const ERROR_BUDGET_SECONDS: Metric = Metric::gauge(
@@ -256,7 +256,7 @@ pub const EDGE_LINK_STATUS: Metric = Metric::gauge(
 pub const EDGE_SITE_LAST_SEEN: Metric = Metric::gauge(
     "edge_site_last_seen_timestamp_seconds",
     &["site"],
-    "At the hub: when a site's orchestrator was heard of last, seconds since 1970.",
+    "At the hub: when a site's orchestrator was last heard from, seconds since 1970.",
 );
 /// Beats that are not exported.
 pub const EDGE_BEATS_IGNORED: Metric = Metric::counter(

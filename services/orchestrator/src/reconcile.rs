@@ -237,7 +237,7 @@ async fn republish(app: &App, gone: &[&StaleJob], at: Micros) -> Result<(), Stri
     let n = outcomes.iter().filter(|o| o.is_ok()).count();
     if n > 0 {
         metrics::REPUBLISHED.add(&[], n as u64);
-        info!(jobs = n, "messages were gone from swarm_jobs without a result; published anew");
+        info!(jobs = n, "messages were gone from swarm_jobs without a result; published again");
     }
     Ok(())
 }

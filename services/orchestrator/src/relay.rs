@@ -231,7 +231,7 @@ impl<L: Lane> Relay<L> {
         if is_away {
             self.tell(ALL_LINES, AWAY, &"NATS is away");
         } else {
-            debug!(lane = L::NAME, reason = AWAY, "the relay goes on");
+            debug!(lane = L::NAME, reason = AWAY, "the relay continues");
             self.scan_at = Instant::now();
         }
     }
@@ -373,7 +373,7 @@ impl<L: Lane> Relay<L> {
 
     fn reopen(&mut self, line: &str) {
         let Some(reason) = self.lines.reopen(line) else { return };
-        debug!(lane = L::NAME, line, reason, "a line goes on");
+        debug!(lane = L::NAME, line, reason, "a queue continues");
         self.show(line, reason);
         self.lane.backlog().reopen(line);
         self.scan_at = Instant::now();

@@ -181,7 +181,7 @@ async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
             Ok(Meaning::Reject(r)) => rejects.push(*r),
             Err(e) => {
                 metrics::REPORTS_INVALID.inc(&[]);
-                warn!(error = %e, bytes = d.payload().len(), stream_seq = d.info().stream_seq, "a message on swarm_results is no report; terminated");
+                warn!(error = %e, bytes = d.payload().len(), stream_seq = d.info().stream_seq, "a message on swarm_results is not a report; terminated");
                 let _ = d.term("not a report").await;
                 continue;
             }

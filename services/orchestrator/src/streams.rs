@@ -148,7 +148,7 @@ impl State {
         let made = std::mem::take(&mut look.made);
         let is_other = |name: &str| self.made.get(name).zip(made.get(name)).is_some_and(|(was, is)| was != is);
         if is_other(subjects::STREAM_JOBS) {
-            warn!(stream = subjects::STREAM_JOBS, "the stream was made anew; what it held is published again");
+            warn!(stream = subjects::STREAM_JOBS, "the stream was recreated; its messages are published again");
             tell.renewed.send_modify(|n| *n += 1);
         }
         let reader_is_missing = look.faults.iter().any(|e| e.name().starts_with("orchestrator-"));

@@ -139,7 +139,7 @@ pub fn plan(clock: &Clockwork, catch_up: CatchUp, deadline: Option<Duration>, du
         older = Some(Older { last: turn, count: older.map_or(0, |o| o.count) + 1 });
     }
     if let Some(Older { last, count }) = older {
-        let detail = format!("nobody took it in time, and catch_up is {}", catch_up.as_str());
+        let detail = format!("no orchestrator took it in time, and catch_up is {}", catch_up.as_str());
         skipped.push(Skip { turn: last, count, reason: SkipReason::Missed, detail });
     }
     let mut late = 0;

@@ -9,20 +9,20 @@ use std::{path::PathBuf, time::Duration};
 const HTTP_PORT: Setting = Setting::new(
     "HTTP_PORT",
     Some("8081"),
-    "port 0-65535; 0 takes a free one",
+    "port 0-65535; 0 selects a free one",
     "Port of /healthz, /readyz, /metrics and /status.",
 );
 const SYNC_QUEUE_DIR: Setting = Setting::new(
     "SYNC_QUEUE_DIR",
     Some("/agentforge/replay"),
     "path",
-    "The replay directory. It is made at the start if it is not there, and never afterwards.",
+    "The replay directory. It is created at the start if it does not exist, and never afterwards.",
 );
 const SYNC_LEDGER_DIR: Setting = Setting::new(
     "SYNC_LEDGER_DIR",
     Some("/agentforge/ledger"),
     "path, apart from SYNC_QUEUE_DIR",
-    "Where the ledger is kept. Made at the start if it is not there. Neither directory may lie inside the other, by whatever path.",
+    "Where the ledger is stored. It is created at the start if it does not exist. Neither directory may be inside the other, by any path.",
 );
 const SYNC_SUBJECT: Setting = Setting::new(
     "SYNC_SUBJECT",
@@ -32,18 +32,18 @@ const SYNC_SUBJECT: Setting = Setting::new(
 )
 .default_note("edge.evidence. and the value of SITE");
 const SYNC_MAX_INFLIGHT: Setting =
-    Setting::new("SYNC_MAX_INFLIGHT", Some("64"), "number 1-4096", "Messages without an acknowledgement, at most.");
+    Setting::new("SYNC_MAX_INFLIGHT", Some("64"), "number 1-4096", "Maximum number of unacknowledged messages.");
 const SYNC_JS_DOMAIN: Setting = Setting::new(
     "SYNC_JS_DOMAIN",
     None,
     "JetStream domain: 1-63 letters, digits, hyphens or underscores",
-    "The hub's domain: then only its acknowledgement counts. Unset: any stream's does.",
+    "The hub's domain, so that only its acknowledgements count. Unset: those of any stream count.",
 );
 const SYNC_MAX_BANDWIDTH_BPS: Setting = Setting::new(
     "SYNC_MAX_BANDWIDTH_BPS",
     None,
     "bits per second, 1000 or more",
-    "What the uplink may carry of evidence, headers included.",
+    "Bandwidth limit for evidence on the uplink, including headers.",
 )
 .default_note("unlimited");
 const SYNC_SETTLE: Setting = Setting::new(
@@ -56,25 +56,25 @@ const SYNC_RESCAN: Setting = Setting::new(
     "SYNC_RESCAN",
     Some("60s"),
     "duration 100ms-1d",
-    "How often the whole replay directory is read, whatever events told.",
+    "How often the whole replay directory is read, in addition to events.",
 );
 const SYNC_LINGER: Setting = Setting::new(
     "SYNC_LINGER",
     Some("10s"),
     "duration 0s-1h",
-    "How long a delivered file stays in .sent before it is looked at once more and unlinked, where the kernel does not tell whether a writer has it open.",
+    "How long a delivered file stays in .sent before it is checked again and unlinked, if the kernel cannot tell whether a writer has it open.",
 );
 const SYNC_EMPTY_DIRS_AFTER: Setting = Setting::new(
     "SYNC_EMPTY_DIRS_AFTER",
     Some("0s"),
     "duration 1s-10y, or 0s for never",
-    "Age at which a directory that is empty is removed from the replay directory, such as 1d; priority/ stays.",
+    "Age at which an empty directory is removed from the replay directory, such as 1d; priority/ stays.",
 );
 const SYNC_MAX_FILE_BYTES: Setting = Setting::new(
     "SYNC_MAX_FILE_BYTES",
     Some("64GiB"),
     "size 1-1PiB",
-    "A larger file is never sent and goes to quarantine.",
+    "Larger files are never sent and are moved to quarantine.",
 );
 
 /// What is read here, in the order of `--help`.
@@ -142,7 +142,8 @@ impl Config {
         let site = Site::new(&common.site).unwrap_or_else(|_| Site::new("dev").expect("a constant that is a site"));
         let subject: String = reader.get_or(&SYNC_SUBJECT, &subjects::evidence(&site));
         if !is_subject(&subject) {
-            reader.fault(SYNC_SUBJECT.key, format!("{subject:?} is no subject below edge.evidence without wildcards"));
+            reader
+                .fault(SYNC_SUBJECT.key, format!("{subject:?} is not a subject below edge.evidence without wildcards"));
         }
         let (queue_dir, ledger_dir): (PathBuf, PathBuf) = (reader.get(&SYNC_QUEUE_DIR), reader.get(&SYNC_LEDGER_DIR));
         if let Some(problem) = separation::problem(&queue_dir, &ledger_dir) {

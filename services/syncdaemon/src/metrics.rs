@@ -64,7 +64,7 @@ pub const IN_QUARANTINE: Metric =
 pub const UNWATCHED: Metric = Metric::gauge(
     "replay_unwatched_directories",
     &["site"],
-    "Directories that inotify does not watch, because a limit is reached. Their files are found by scans alone.",
+    "Directories that inotify does not watch, because a limit is reached. Their files are found only by scans.",
 );
 
 /// All of them.

@@ -11,38 +11,38 @@ use std::time::Duration;
 const HTTP_PORT: Setting = Setting::new(
     "HTTP_PORT",
     Some("8010"),
-    "port 0-65535; 0 takes a free one",
+    "port 0-65535; 0 selects a free one",
     "Where streams, evidence and health listen.",
 );
 const MAX_CLIENTS: Setting = Setting::new(
     "TACTICAL_STREAM_MAX_CLIENTS",
     Some("50"),
     "1-1000000",
-    "Clients of both streams at once, of this process. Each needs a file descriptor.",
+    "Concurrent clients of both streams, in this process. Each needs a file descriptor.",
 );
 const MAX_PER_IP: Setting = Setting::new(
     "TACTICAL_STREAM_MAX_PER_IP",
     Some("0"),
-    "0-1000000; 0 is no limit",
-    "Clients of one address at once, of this process; IPv6 addresses of one /64 count together.",
+    "0-1000000; 0 for no limit",
+    "Concurrent clients of one address, in this process; IPv6 addresses of one /64 count as one.",
 );
 const SSE_HEARTBEAT: Setting = Setting::new(
     "TACTICAL_SSE_HEARTBEAT_SECS",
     Some("10"),
     "seconds 0.05-3600, fractions allowed",
-    "After so long without an event an SSE client gets a comment with the newest id.",
+    "After this long without an event an SSE client gets a comment with the newest id.",
 );
 const WS_HEARTBEAT: Setting = Setting::new(
     "TACTICAL_WS_HEARTBEAT_SECS",
     Some("10"),
     "seconds 0.05-3600, fractions allowed",
-    "After so long without an event a WebSocket client gets a heartbeat with the newest id.",
+    "After this long without an event a WebSocket client gets a heartbeat with the newest id.",
 );
 const CLIENT_BUFFER: Setting = Setting::new(
     "TACTICAL_CLIENT_BUFFER",
     Some("512KiB"),
     "size 512KiB-64MiB",
-    "What may wait for one client. Beyond it older states give way to newer ones; if half of it is still used, the client is cut off.",
+    "How much data may wait for one client. Beyond it older states are replaced by newer ones; if half of it is still used, the client is disconnected.",
 );
 const REQUIRE_BEARER: Setting = Setting::new(
     "TACTICAL_REQUIRE_BEARER",
@@ -53,14 +53,14 @@ const REQUIRE_BEARER: Setting = Setting::new(
 const READ_TOKENS: Setting = Setting::new(
     "TACTICAL_READ_TOKENS",
     None,
-    "list with commas; each of 16 characters or more outside of ENV=dev",
+    "comma-separated list; each of 16 characters or more outside ENV=dev",
     "Tokens for reading: Authorization header, cookie agentforge_token, or WebSocket subprotocol bearer.<token>.",
 )
 .secret();
 const PUBLISH_TOKEN: Setting = Setting::new(
     "TACTICAL_PUBLISH_TOKEN",
     None,
-    "text of 16 characters or more outside of ENV=dev",
+    "text of 16 characters or more outside ENV=dev",
     "Token for POST and DELETE. Without it they are open in ENV=dev on loopback, and closed everywhere else.",
 )
 .secret();
@@ -74,19 +74,19 @@ const CLIENT_CERT_HEADER: Setting = Setting::new(
     "TACTICAL_CLIENT_CERT_HEADER",
     None,
     "name of a header",
-    "The one header in which a trusted proxy says SUCCESS of a client's certificate; it must overwrite what callers send. Unset: ssl-client-verify, x-ssl-client-verify and x-client-verify, and all that are there must agree.",
+    "The header in which a trusted proxy reports SUCCESS for a client's certificate; it must overwrite the callers' header. Unset: ssl-client-verify, x-ssl-client-verify and x-client-verify, and all that are there must agree.",
 );
 const TRUSTED_PROXIES: Setting = Setting::new(
     "TACTICAL_TRUSTED_PROXIES",
     None,
     "list of addresses and ranges such as 10.1.0.0/16",
-    "Peers whose X-Forwarded-* and client certificate headers are believed.",
+    "Peers whose X-Forwarded-* and client certificate headers are trusted.",
 );
 const ALLOWED_ORIGINS: Setting = Setting::new(
     "TACTICAL_ALLOWED_ORIGINS",
     None,
     "list of origins such as https://maps.example",
-    "Pages of other origins that may use streams, evidence and the API (CORS, and the Origin of a WebSocket). Pages of the same origin always may, others never.",
+    "Pages of other origins that may use streams, evidence and the API (CORS, and the Origin of a WebSocket). Pages of the same origin always may, all others never.",
 );
 const TLS_CERT: Setting =
     Setting::new("TACTICAL_TLS_CERT", None, "path of a PEM file", "Certificate chain of HTTP_PORT; turns TLS on.");
@@ -95,17 +95,17 @@ const TLS_CLIENT_CA: Setting = Setting::new(
     "TACTICAL_TLS_CLIENT_CA",
     None,
     "path of a PEM file",
-    "Authorities whose client certificates are accepted. A client may come without one unless TACTICAL_REQUIRE_CLIENT_CERT is on.",
+    "Authorities whose client certificates are accepted. A client needs none unless TACTICAL_REQUIRE_CLIENT_CERT is on.",
 );
 const SIGNING_SECRET: Setting = Setting::new(
     "EVIDENCE_SIGNING_SECRET",
     Some(DEV_SECRET),
-    "list with commas: the first signs, all verify; each of 16 characters or more outside of ENV=dev",
+    "comma-separated list: the first signs, all verify; each of 16 characters or more outside ENV=dev",
     "Signs links to evidence. The default is refused unless ENV is dev and BIND_ADDR is loopback.",
 )
 .secret();
 const SIGNING_TTL: Setting =
-    Setting::new("EVIDENCE_SIGNING_TTL", Some("300"), "seconds 1-604800", "How long a link to evidence lasts.");
+    Setting::new("EVIDENCE_SIGNING_TTL", Some("300"), "seconds 1-604800", "How long a link to evidence is valid.");
 
 const DEV_SECRET: &str = "dev-secret";
 /// Shorter secrets are guessed.
@@ -310,7 +310,7 @@ fn read_signer(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Signe
         return Signer::new([DEV_SECRET], ttl);
     }
     if !is_lenient && secrets.iter().any(|secret| secret.expose_secret() == DEV_SECRET) {
-        let problem = "is the default, which everybody knows; it is for ENV=dev on a loopback BIND_ADDR alone";
+        let problem = "is the public default; it is accepted only in ENV=dev on a loopback BIND_ADDR";
         reader.fault(SIGNING_SECRET.key, problem);
     } else {
         check_length(reader, &SIGNING_SECRET, &secrets, is_dev);

@@ -30,7 +30,7 @@ pub struct FilterFault {
 }
 
 impl Filter {
-    /// Reads the parameters it knows, each as a list with commas; others are not looked at.
+    /// Reads the parameters it knows, each as a comma-separated list; others are not looked at.
     ///
     /// # Errors
     /// [`FilterFault`].

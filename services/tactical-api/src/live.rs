@@ -153,7 +153,7 @@ impl Live {
                     loading = Some(self.load(epoch, head, is_empty, false));
                 }
                 (News::Reset { epoch, head, is_empty }, _) => {
-                    warn!(%epoch, "the stream is another one; clients are told and get all it has");
+                    warn!(%epoch, "the stream is another one; clients get a gap and everything in it");
                     loading = Some(self.load(epoch, head, is_empty, true));
                 }
                 (News::Messages(messages), Some(loading)) => self.take(messages, loading).await,

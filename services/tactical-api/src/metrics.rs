@@ -38,7 +38,7 @@ pub const REJECTED: Metric = Metric::counter(
 pub const DROPPED: Metric = Metric::counter(
     "tactical_clients_dropped_total",
     &["channel", "reason"],
-    "Clients that the API cut off: slow_consumer, protocol (WebSocket), restart or unavailable (told to reconnect).",
+    "Clients that the API cut off: slow_consumer, protocol (WebSocket), restart or unavailable (asked to reconnect).",
 )
 .of(&[CHANNELS, &["slow_consumer", "protocol", "restart", "unavailable"]]);
 /// Clients that were not let in.

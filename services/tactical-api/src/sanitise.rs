@@ -53,10 +53,10 @@ pub enum Rejection {
     #[error("the payload has more than {PAYLOAD_MAX_BYTES} bytes")]
     TooLarge,
     /// No JSON object.
-    #[error("the payload is no JSON object")]
+    #[error("the payload is not a JSON object")]
     Malformed,
     /// Missing, no string, or nothing of it can be shown.
-    #[error("title is no string with a character that can be shown")]
+    #[error("title is not a string with a printable character")]
     Title,
     /// Missing, no numbers, or absurd.
     #[error("coordinates are not [longitude, latitude] in degrees")]
@@ -68,7 +68,7 @@ pub enum Rejection {
     #[error("severity is not low, medium, high or critical")]
     Severity,
     /// No RFC 3339 time.
-    #[error("observed_at or expires_at is no RFC 3339 time")]
+    #[error("observed_at or expires_at is not an RFC 3339 time")]
     Time,
     /// No string, too long, or with characters that cannot be shown.
     #[error("evidence_id is not a string of 1 to 128 printable characters")]

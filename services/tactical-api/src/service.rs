@@ -175,7 +175,7 @@ impl Service for TacticalApi {
             }
         }
         let grace = runtime.grace();
-        info!("telling clients to connect elsewhere");
+        info!("asking clients to reconnect elsewhere");
         hub.stop(grace.saturating_sub(FAREWELL).max(grace / 2));
         let ended = timeout_at(runtime.drain_deadline(), threads).await;
         farewell.cancel();

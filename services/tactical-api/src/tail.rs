@@ -24,7 +24,7 @@ use tokio::{
 
 /// The server says so often that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Without a word for so long the consumer is made anew.
+/// Without a word for so long recreating the consumer.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// Messages given at once.
 const BATCH_MAX: usize = 256;

@@ -199,7 +199,7 @@ impl Decoder {
             self.message = Some(message);
             return Ok(None);
         }
-        let text = String::from_utf8(message).map_err(|_| (1007, "text that is no UTF-8"))?;
+        let text = String::from_utf8(message).map_err(|_| (1007, "text that is not UTF-8"))?;
         Ok(Some(Said::Text(text)))
     }
 }

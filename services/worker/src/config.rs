@@ -14,18 +14,18 @@ use agentforge_message_id::{AgentId, Mission, Queue, Site, ToolName};
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 const HTTP_PORT: Setting =
-    Setting::new("HTTP_PORT", Some("8082"), "port 0-65535; 0 takes a free one", "Port of /healthz and /readyz.");
+    Setting::new("HTTP_PORT", Some("8082"), "port 0-65535; 0 selects a free one", "Port of /healthz and /readyz.");
 const WORKER_ID: Setting = Setting::new(
     "WORKER_ID",
     None,
     "1-128 of A-Z a-z 0-9 . - _, starting with a letter or digit",
-    "The worker's name among the agents; one per process.",
+    "The worker's name among the agents, unique for each process.",
 )
 .default_note("host name and a random suffix");
 const WORKER_QUEUES: Setting = Setting::new(
     "WORKER_QUEUES",
     Some("default"),
-    "list with commas, at most 32 queues",
+    "comma-separated list, at most 32 queues",
     "The queues of the mission that are served.",
 );
 const WORKER_CONCURRENCY: Setting = Setting::new(
@@ -57,31 +57,31 @@ const HEARTBEAT_INTERVAL: Setting = Setting::new(
     "HEARTBEAT_INTERVAL",
     Some("5s"),
     "duration 100ms-5m",
-    "How often the worker shows itself; after three missed beats it counts as offline.",
+    "How often the worker sends a heartbeat; after three missed ones it counts as offline.",
 );
 const REUSE_WINDOW: Setting = Setting::new(
     "REUSE_WINDOW",
     Some("15m"),
     "duration 0s-30d; 0s never reuses",
-    "How old the success of an equal operation may be that a job with reuse gets instead of a run; the bucket's OPERATIONS_TTL bounds it.",
+    "How old the success of an equal operation may be for a job with reuse to get it instead of running; limited by the bucket's OPERATIONS_TTL.",
 );
 const OUTPUT_INLINE_MAX: Setting = Setting::new(
     "OUTPUT_INLINE_MAX",
     Some("256KiB"),
     "size 0-512KiB",
-    "Longest output that travels in the result; a longer one goes to the object store.",
+    "Longest output that is part of the result; a longer one goes to the object store.",
 );
 const EXEC_OUTPUT_MAX: Setting = Setting::new(
     "EXEC_OUTPUT_MAX",
     Some("16MiB"),
     "size 1KiB-1GiB",
-    "Longest output of a command whose output_max is not set; each running command may hold as much in memory.",
+    "Longest output of a command without output_max; each running command may hold this much in memory.",
 );
 const HTTP_BODY_MAX: Setting = Setting::new(
     "HTTP_BODY_MAX",
     Some("1MiB"),
     "size 0-64MiB",
-    "How much of a response the http tool reads; the rest is left out and the result says so.",
+    "How much of a response the http tool reads; the rest is cut off, and the result is marked as truncated.",
 );
 
 /// What is read here, in the order of `--help`.
@@ -189,7 +189,7 @@ fn read_queues(reader: &mut Reader<'_>) -> Vec<Queue> {
     let mut queues = Vec::new();
     for name in reader.get::<CommaList>(&WORKER_QUEUES).into_inner() {
         match Queue::new(&name) {
-            Ok(queue) if queues.contains(&queue) => reader.fault(WORKER_QUEUES.key, format!("{queue} stands twice")),
+            Ok(queue) if queues.contains(&queue) => reader.fault(WORKER_QUEUES.key, format!("{queue} appears twice")),
             Ok(queue) => queues.push(queue),
             Err(e) => reader.fault(WORKER_QUEUES.key, e.to_string()),
         }

@@ -123,7 +123,13 @@ fn read(worker: &Worker, lane: &Lane, delivery: &Delivery) -> Result<JobMessage,
 /// Reports bytes that are no job, once, and ends them.
 async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, reason: String) {
     let (info, payload) = (delivery.info(), delivery.payload());
-    warn!(stream = info.stream, sequence = info.stream_seq, bytes = payload.len(), reason, "a message that is no job");
+    warn!(
+        stream = info.stream,
+        sequence = info.stream_seq,
+        bytes = payload.len(),
+        reason,
+        "a message that is not a job"
+    );
     lane.counters.rejected.increment(1);
     let kept_bytes = payload.len().min(Rejected::PAYLOAD_MAX_BYTES);
     let rejected = |payload_hex| {

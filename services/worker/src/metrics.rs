@@ -13,7 +13,7 @@ pub const JOB_DURATION: Metric = Metric::histogram(
     "agentforge_job_duration_seconds",
     buckets::RUN_SECONDS,
     &["tool"],
-    "How long an attempt's tool ran, from its start to its end, whatever the end was.",
+    "How long an attempt's tool ran, from start to end, regardless of the outcome.",
 );
 /// Second and later deliveries.
 pub const REDELIVERIES: Metric = Metric::counter(
@@ -47,7 +47,7 @@ pub const RESULTS_HELD: Metric = Metric::gauge(
 pub const REJECTED: Metric = Metric::counter(
     "agentforge_messages_rejected_total",
     &["mission", "queue"],
-    "Messages on a job queue that are no job; each is terminated and reported once.",
+    "Messages on a job queue that are not jobs; each is terminated and reported once.",
 );
 /// Jobs given back.
 pub const HANDBACKS: Metric = Metric::counter(

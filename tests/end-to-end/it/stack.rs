@@ -132,7 +132,7 @@ impl Stack {
         .to_vec()
     }
 
-    /// `port` 0 takes a free one.
+    /// `port` 0 selects a free one.
     fn spawn_orchestrator(&self, port: u16) -> Proc {
         Proc::builder(cargo_bin("agentforge-orchestrator"))
             .envs(self.common())

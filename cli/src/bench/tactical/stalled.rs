@@ -129,8 +129,8 @@ impl std::fmt::Display for Beside {
         let mib = all.map(|round| round.server_bytes >> 20).max().unwrap_or_default();
         write!(
             f,
-            "{:<3} {} clients × {}/s of {} bytes: p50 {} ms, p99 {} ms; beside {} stalled ones p50 {} ms, p99 {} ms; \
-             ratio p99 {:.2} (medians); {lost} not delivered, {passed} passed over for the stalled, server {mib} MiB",
+            "{:<3} {} clients × {}/s of {} bytes: p50 {} ms, p99 {} ms; with {} stalled ones p50 {} ms, p99 {} ms; \
+             ratio p99 {:.2} (medians); {lost} not delivered, {passed} conflated for the stalled, server {mib} MiB",
             self.channel,
             self.clients,
             self.rate,

@@ -62,10 +62,10 @@ pub struct CreateArgs {
 Examples:
   agentforge backlog measure
   agentforge backlog measure --runs 5 --count 3000 --json > drain.json
-  agentforge backlog measure --nats-url nats://127.0.0.1:4222      # and tell how much waited
+  agentforge backlog measure --nats-url nats://127.0.0.1:4222      # also shows how many messages waited
 
-Exit codes: 0 P95 and every run are within their limits; 1 P95 is above the objective; 2 a run was longer than the
-cap or did not come to its end.")]
+Exit codes: 0 P95 and every run are within their limits; 1 P95 is above the objective; 2 a run exceeded the cap or
+did not finish.")]
 pub struct MeasureArgs {
     #[command(flatten)]
     jobs: Jobs,

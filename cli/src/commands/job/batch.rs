@@ -255,7 +255,7 @@ impl Batch {
         if self.pause.is_none() {
             self.progress.message(format!("jobs stored; the server pushes back, waiting {}", short_duration(wait)));
             if self.again.is_empty() {
-                out.note(format!("the server pushes back; waiting {} and going on", short_duration(wait)));
+                out.note(format!("the server pushes back; continuing in {}", short_duration(wait)));
             }
         }
         self.pause = Some(self.pause.unwrap_or_else(Clock::now).max(Clock::now() + wait));

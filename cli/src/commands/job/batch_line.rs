@@ -126,16 +126,16 @@ fn no_job(e: &serde_json::Error) -> String {
     let place = format!(" at line {} column {column}", e.line());
     let text = text.strip_suffix(&place).unwrap_or(&text);
     if column > 0 {
-        format!("the line is no job: {text}, at column {column}")
+        format!("the line is not a job: {text}, at column {column}")
     } else {
-        format!("the line is no job: {text}")
+        format!("the line is not a job: {text}")
     }
 }
 
 impl Span {
     fn parse(self) -> Result<Duration, String> {
         match self {
-            Self::Seconds(s) => Duration::try_from_secs_f64(s).map_err(|e| format!("timeout is no duration: {e}")),
+            Self::Seconds(s) => Duration::try_from_secs_f64(s).map_err(|e| format!("timeout is not a duration: {e}")),
             Self::Text(text) => duration(&text).map_err(|e| format!("timeout {e}")),
         }
     }
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn a_bad_line_is_told_by_what_is_wrong() {
         for (line, part) in [
-            ("", "no job"),
-            ("[]", "no job"),
+            ("", "not a job"),
+            ("[]", "not a job"),
             (r#"{"toll":"echo"}"#, "unknown field `toll`"),
-            (r#"{"args":[1]}"#, "no object"),
+            (r#"{"args":[1]}"#, "not an object"),
             (r#"{"timeout":-1}"#, "timeout"),
             (r#"{"timeout":1,"timeout_ms":1}"#, "not both"),
             (r#"{"timeout":"soon"}"#, "timeout"),
@@ -187,7 +187,7 @@ mod tests {
         }
         assert_eq!(
             parse(r#"{"tool":"a""#, &defaults()).unwrap_err(),
-            "the line is no job: EOF while parsing an object, at column 11"
+            "the line is not a job: EOF while parsing an object, at column 11"
         );
         assert!(parse("{}", &v1::SubmitJobRequest::default()).unwrap_err().contains("tool is missing"));
     }

@@ -81,7 +81,7 @@ pub(super) async fn wait_for(
                         short_duration(limit.unwrap_or_default())
                     ))
                     .code("still_running")
-                    .hint(format!("it goes on; follow it with `agentforge job watch {id}`")));
+                    .hint(format!("it is still open; follow it with `agentforge job watch {id}`")));
                 }
             }
             // The first request shows whether the server is there at all; only later ones are patient.

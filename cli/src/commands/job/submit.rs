@@ -237,7 +237,7 @@ async fn submit(context: &Context, request: v1::SubmitJobRequest, wait: Duration
 fn maybe_stored(failure: Failure, request: &v1::SubmitJobRequest) -> Failure {
     let hint = match (request.id.as_str(), request.idempotency_key.as_str()) {
         (id, "") => format!(
-            "the job may be stored: `agentforge job get {id}` tells, and `--id {id}` submits it again without harm"
+            "the job may be stored: `agentforge job get {id}` shows it, and `--id {id}` submits it again safely"
         ),
         (_, key) => {
             format!("the job may be stored: the same command with --idempotency-key {key:?} finds it or submits it")

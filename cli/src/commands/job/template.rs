@@ -92,7 +92,7 @@ pub fn read_args(given: Option<&str>) -> Result<String> {
 /// What is wrong, as the rest of a sentence.
 pub fn check_object(text: &str) -> Result<(), String> {
     let raw: &RawValue = serde_json::from_str(text).map_err(|e| format!("are not JSON: {e}"))?;
-    if raw.get().starts_with('{') { Ok(()) } else { Err("are JSON, but no object".to_owned()) }
+    if raw.get().starts_with('{') { Ok(()) } else { Err("are JSON, but not an object".to_owned()) }
 }
 
 fn read_file(path: &Path) -> Result<String> {

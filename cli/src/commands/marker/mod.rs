@@ -241,7 +241,7 @@ async fn watch(args: WatchArgs, global: &Global, out: Output) -> Result {
                 }
                 Err(error) => {
                     tries = 0;
-                    out.note(format!("the stream ended ({error}), it goes on with the next event"));
+                    out.note(format!("the stream ended ({error}), reconnecting from the last event"));
                     break;
                 }
             }

@@ -194,7 +194,7 @@ pub(super) async fn pause(args: OneArgs, pauses: bool, out: Output) -> Result {
         return out.document(&told);
     }
     let name = clean(&args.endpoint, 63);
-    out.line(if pauses { format!("{name} is paused; its events wait") } else { format!("{name} goes on") })
+    out.line(if pauses { format!("{name} is paused; its events wait") } else { format!("{name} is resumed") })
 }
 
 pub(super) async fn rotate(args: RotateArgs, out: Output) -> Result {

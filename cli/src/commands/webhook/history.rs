@@ -84,7 +84,7 @@ fn moment(s: &str) -> std::result::Result<Timestamp, String> {
         return Ok(at);
     }
     let ago = agentforge_config::parse_duration(s)
-        .map_err(|_| "is no time such as 2026-01-31T12:00:00Z, and no span such as 2h")?;
+        .map_err(|_| "is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 2h")?;
     Timestamp::now().checked_sub(ago).map_err(|_| "is too long ago".to_owned())
 }
 

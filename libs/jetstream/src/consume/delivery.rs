@@ -18,7 +18,7 @@ const SEND: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing takes the acknowledgement: the consumer or its stream is gone, or has no leader now.
-    #[error("settle {consumer} message {seq}: nobody takes the acknowledgement, the consumer is gone")]
+    #[error("settle {consumer} message {seq}: the acknowledgement has no recipient, the consumer is gone")]
     Gone {
         /// The consumer.
         consumer: String,

@@ -199,7 +199,7 @@ impl PullLoop {
                 Over::Silent => warn!(
                     loop_name = self.options.loop_name,
                     consumer = self.consumer,
-                    "the server went silent on open pull requests; subscribing anew"
+                    "the server went silent on open pull requests; subscribing again"
                 ),
             }
         }
@@ -359,7 +359,7 @@ impl PullLoop {
             },
             false => delivery,
         };
-        debug!(seq = unwanted.info().stream_seq, "a message that nobody waits for goes back");
+        debug!(seq = unwanted.info().stream_seq, "an unclaimed message is returned");
         if let Err(error) = unwanted.nak(None).await {
             debug!(%error, "it could not be sent back; it comes again after the ack wait");
         }

@@ -10,7 +10,7 @@ const fn setting(key: &'static str, default: &'static str, values: &'static str,
 const BYTES: &str = "size 1MiB-1PiB";
 
 const NATS_REPLICAS: Setting =
-    setting("NATS_REPLICAS", "1", "1, 3 or 5", "Copies of each stream; 3 on a cluster of three servers or more.");
+    setting("NATS_REPLICAS", "1", "1, 3 or 5", "Replicas of each stream; 3 on a cluster of three servers or more.");
 const JOBS_MAX_BYTES: Setting = setting(
     "JOBS_MAX_BYTES",
     "1GiB",
@@ -23,8 +23,12 @@ const DLQ_MAX_BYTES: Setting =
     setting("DLQ_MAX_BYTES", "1GiB", BYTES, "Size of swarm_dlq. When it is full, dead letters wait in the database.");
 const DLQ_MAX_AGE: Setting =
     setting("DLQ_MAX_AGE", "30d", "duration 1h-10y", "How long dead letters are kept on the stream.");
-const EVENTS_MAX_BYTES: Setting =
-    setting("EVENTS_MAX_BYTES", "1GiB", BYTES, "Size of the events stream. When it is full, the oldest events go.");
+const EVENTS_MAX_BYTES: Setting = setting(
+    "EVENTS_MAX_BYTES",
+    "1GiB",
+    BYTES,
+    "Size of the events stream. When it is full, the oldest events are discarded.",
+);
 const EVENTS_MAX_AGE: Setting = setting("EVENTS_MAX_AGE", "7d", "duration 1h-10y", "How long events are kept.");
 const ADVISORIES_MAX_AGE: Setting =
     setting("ADVISORIES_MAX_AGE", "7d", "duration 1h-10y", "How long the server's advisories are kept.");
@@ -63,7 +67,7 @@ pub const EDGE_MODE: Setting = setting(
     "EDGE_MODE",
     "off",
     "1, true, yes, on, 0, false, no, off",
-    "Limits for a small site whose link comes and goes.",
+    "Limits for a small site with an unreliable link.",
 );
 const EDGE_JS_MAX_MSGS_PER_SUBJECT: Setting = setting(
     "EDGE_JS_MAX_MSGS_PER_SUBJECT",
@@ -72,8 +76,7 @@ const EDGE_JS_MAX_MSGS_PER_SUBJECT: Setting = setting(
     "Edge mode: messages per subject on the queue streams; more are refused, none evicted.",
 );
 const EDGE_JS_MAX_BYTES: Setting = setting("EDGE_JS_MAX_BYTES", "1073741824", BYTES, "Edge mode: size of each stream.");
-const EDGE_ACK_WAIT_S: Setting =
-    setting("EDGE_ACK_WAIT_S", "120", "seconds 1-3600", "Edge mode: takes the place of ACK_WAIT.");
+const EDGE_ACK_WAIT_S: Setting = setting("EDGE_ACK_WAIT_S", "120", "seconds 1-3600", "Edge mode: replaces ACK_WAIT.");
 
 const SETTINGS: [Setting; 19] = [
     NATS_REPLICAS,

@@ -150,7 +150,7 @@ pub async fn keep(js: &Context, plan: &Plan) -> Look {
         let thing = Consumer { js, planned };
         let mut agreed = agree(&thing, &mut look.report).await;
         if let Err(e @ Error::Incompatible { .. }) = &agreed {
-            warn!(error = e as &dyn std::error::Error, "the consumer is made anew");
+            warn!(error = e as &dyn std::error::Error, "recreating the consumer");
             agreed = match thing.delete().await {
                 Ok(()) => agree(&thing, &mut look.report).await,
                 Err(source) => {
@@ -272,9 +272,7 @@ impl Thing for Stream<'_> {
     }
     fn remedy(&self) -> String {
         let name = self.name();
-        format!(
-            "drain or back up its messages, then delete it (nats stream rm {name}); it is created anew within seconds"
-        )
+        format!("drain or back up its messages, then delete it (nats stream rm {name}); it is recreated within seconds")
     }
     async fn read(&self) -> Result<stream::Info, ApiError> {
         api::call(self.js, format!("STREAM.INFO.{}", self.name()), &json!({})).await
@@ -325,7 +323,7 @@ impl Thing for Consumer<'_> {
     fn remedy(&self) -> String {
         let (stream, name) = (&self.planned.stream, self.name());
         format!(
-            "delete it (nats consumer rm {stream} {name}); unacknowledged messages stay, and it is created anew within seconds"
+            "delete it (nats consumer rm {stream} {name}); unacknowledged messages stay, and it is recreated within seconds"
         )
     }
     async fn read(&self) -> Result<consumer::Config, ApiError> {

@@ -23,28 +23,32 @@ const EVIDENCE_MAX_BYTES: Setting = Setting::new(
     "EVIDENCE_MAX_BYTES",
     Some("4GiB"),
     "size 1MiB-1PiB",
-    "Size of edge_evidence when it is made. When it is full, files stay at their site.",
+    "Size of edge_evidence when it is created. When it is full, files stay at their site.",
 );
 const EVIDENCE_BLOBS_MAX_BYTES: Setting = Setting::new(
     "EVIDENCE_BLOBS_MAX_BYTES",
     Some("4GiB"),
     "size 1MiB-1PiB",
-    "Size of the bucket of large files when it is made. When it is full, large files stay at their site.",
+    "Size of the bucket of large files when it is created. When it is full, large files stay at their site.",
 );
 const EVIDENCE_MAX_AGE: Setting = Setting::new(
     "EVIDENCE_MAX_AGE",
     Some("0s"),
-    "duration 1h-10y, or 0s for ever",
-    "How long evidence is kept, when its stream is made. A content that comes again later is stored again.",
+    "duration 1h-10y, or 0s for unlimited",
+    "How long evidence is kept, set when its stream is created. Content that arrives again later is stored again.",
 );
 const EVIDENCE_DUPLICATE_WINDOW: Setting = Setting::new(
     "EVIDENCE_DUPLICATE_WINDOW",
     Some("2m"),
     "duration 100ms-1h",
-    "How long edge_evidence remembers message ids, when it is made. Later duplicates are found by their subject.",
+    "How long edge_evidence remembers message ids, set when it is created. Later duplicates are found by their subject.",
 );
-const EVIDENCE_REPLICAS: Setting =
-    Setting::new("EVIDENCE_REPLICAS", Some("1"), "1, 3 or 5", "Copies of the evidence, when its stream is made.");
+const EVIDENCE_REPLICAS: Setting = Setting::new(
+    "EVIDENCE_REPLICAS",
+    Some("1"),
+    "1, 3 or 5",
+    "Replicas of the evidence, set when its stream is created.",
+);
 
 const SETTINGS: [Setting; 5] =
     [EVIDENCE_MAX_BYTES, EVIDENCE_BLOBS_MAX_BYTES, EVIDENCE_MAX_AGE, EVIDENCE_DUPLICATE_WINDOW, EVIDENCE_REPLICAS];

@@ -13,7 +13,7 @@ const TACTICAL_MAX_BYTES: Setting = Setting::new(
     "TACTICAL_MAX_BYTES",
     Some("1GiB"),
     "size 1MiB-1PiB",
-    "Size of the stream tactical. When it is full, the oldest states go.",
+    "Size of the stream tactical. When it is full, the oldest states are discarded.",
 );
 const TACTICAL_MAX_AGE: Setting = Setting::new(
     "TACTICAL_MAX_AGE",
@@ -22,7 +22,7 @@ const TACTICAL_MAX_AGE: Setting = Setting::new(
     "How long states of markers and zones are kept, and so how late a client can resume.",
 );
 const TACTICAL_REPLICAS: Setting =
-    Setting::new("TACTICAL_REPLICAS", Some("1"), "1, 3 or 5", "Copies of the stream tactical.");
+    Setting::new("TACTICAL_REPLICAS", Some("1"), "1, 3 or 5", "Replicas of the stream tactical.");
 
 const SETTINGS: [Setting; 3] = [TACTICAL_MAX_BYTES, TACTICAL_MAX_AGE, TACTICAL_REPLICAS];
 

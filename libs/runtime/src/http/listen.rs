@@ -34,7 +34,7 @@ pub async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListe
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => "; another process has that port: choose another one, or 0 for a free one",
             io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose a higher one",
-            io::ErrorKind::AddrNotAvailable => "; BIND_ADDR is no address of this machine",
+            io::ErrorKind::AddrNotAvailable => "; BIND_ADDR is not an address of this machine",
             _ => "",
         };
         Error::Bind { address, setting, hint, source }

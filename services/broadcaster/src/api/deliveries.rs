@@ -88,7 +88,7 @@ pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<Wanted>) -
 }
 
 fn moment(name: &str, given: Option<String>) -> Result<Option<Timestamp>, Problem> {
-    let wrong = |_| Problem::invalid(format!("{name} is no time such as 2026-01-31T12:00:00Z"));
+    let wrong = |_| Problem::invalid(format!("{name} is not a time such as 2026-01-31T12:00:00Z"));
     given.map(|text| text.parse().map_err(wrong)).transpose()
 }
 

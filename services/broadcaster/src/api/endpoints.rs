@@ -171,7 +171,7 @@ pub(super) async fn rotate(State(api): State<Api>, Path(name): Path<String>, bod
     let overlap = match wanted.overlap.as_deref().map(parse_duration) {
         None => OVERLAP,
         Some(Ok(overlap)) if overlap <= OVERLAP_MAX => overlap,
-        Some(_) => return Err(Problem::invalid("overlap is no duration from 0s to 30d")),
+        Some(_) => return Err(Problem::invalid("overlap is not a duration from 0s to 30d")),
     };
     let now = Timestamp::now();
     let until = now.checked_add(overlap).map_err(|_| Problem::invalid("overlap is too long"))?;

@@ -291,7 +291,7 @@ async fn redeliver(State(api): State<Api>, body: Bytes) -> Result<Response, Prob
 fn name_of_endpoint(given: Option<String>) -> Result<Option<String>, Problem> {
     match given {
         Some(name) if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
-            Err(Problem::invalid("endpoint is no name of an endpoint"))
+            Err(Problem::invalid("endpoint is not the name of an endpoint"))
         }
         given => Ok(given),
     }

@@ -138,7 +138,7 @@ impl Desk {
         let settler = settler.as_ref();
         let Some(work) = Work::read(&message, from) else {
             // Nobody but us publishes there; what is not ours would come for ever.
-            warn!(endpoint = self.endpoint.name, "a message among the retries is no record and is removed");
+            warn!(endpoint = self.endpoint.name, "a message among the retries is not a record; removed");
             if let Some(settler) = settler {
                 let _ = settler.term("no record of the broadcaster").await;
             }
@@ -288,7 +288,7 @@ impl Desk {
         stored
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what is told of a dead letter; a struct would only rename it")]
+    #[expect(clippy::too_many_arguments, reason = "the fields of a dead letter; a struct would only rename them")]
     async fn bury(
         &self,
         work: &Work,

@@ -197,7 +197,7 @@ fn plain(message: &str) -> String {
     match known.iter().any(|start| message.starts_with(start)) {
         true if message.starts_with("unknown variant") => "a value is not one of those that are allowed".to_owned(),
         true => message.lines().next().unwrap_or_default().to_owned(),
-        false => "the file is no TOML, or a value is of the wrong type".to_owned(),
+        false => "the file is not TOML, or a value is of the wrong type".to_owned(),
     }
 }
 
@@ -236,7 +236,7 @@ fn endpoint(written: Written, defaults: &Defaults) -> Result<Endpoint, Vec<Strin
         Ok(text) => {
             let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
             if url.is_none() {
-                problems.push("url is no http or https URL".to_owned());
+                problems.push("url is not an http or https URL".to_owned());
             }
             url
         }
@@ -251,7 +251,7 @@ fn endpoint(written: Written, defaults: &Defaults) -> Result<Endpoint, Vec<Strin
         None => defaults.timeout,
         Some(Ok(timeout)) if TIMEOUT.contains(&timeout) => timeout,
         Some(_) => {
-            problems.push("timeout is no duration from 100ms to 5m".to_owned());
+            problems.push("timeout is not a duration from 100ms to 5m".to_owned());
             defaults.timeout
         }
     };
@@ -339,7 +339,7 @@ pub fn subjects_problem(subjects: &[String]) -> Option<String> {
         return Some(format!("subjects are not 1 to {SUBJECTS_MAX}"));
     }
     if let Some(at) = subjects.iter().position(|s| !is_filter(s)) {
-        return Some(format!("subject {} is no NATS subject", at + 1));
+        return Some(format!("subject {} is not a NATS subject", at + 1));
     }
     for (at, one) in subjects.iter().enumerate() {
         if let Some(other) = subjects[..at].iter().find(|other| overlap(one, other)) {
@@ -408,7 +408,7 @@ mod tests {
         let cases = [
             ("name = \"a b\"\nurl = \"https://h/hunter2\"", "endpoint 1: name"),
             ("name = \"a\"\nurl = \"ftp://h/hunter2\"", "endpoint a: url"),
-            ("name = \"a\"\nurl = \"hunter2\"", "url is no http"),
+            ("name = \"a\"\nurl = \"hunter2\"", "url is not an http"),
             ("name = \"a\"\nurl = \"https://h/\"\nsecret = \"hunter2\"", "secret 1 is neither"),
             ("name = \"a\"\nurl = \"https://h/\"\nsecrets = [\"env:NO_SUCH_VARIABLE\"]", "not set"),
             ("name = \"a\"\nurl = \"https://h/\"\nsecret = \"file:/hunter2\"", "secret 1 names a file that cannot"),
@@ -420,7 +420,7 @@ mod tests {
             ),
             ("name = \"a\"\nurl = \"https://h/\"\nsubjects = [\"a.>\", \"a.b\"]", "overlap"),
             ("name = \"a\"\nurl = \"https://h/\"\nsubjects = []", "subjects are not"),
-            ("name = \"a\"\nurl = \"https://h/\"\nsubjects = [\"$SYS.>\"]", "no NATS subject"),
+            ("name = \"a\"\nurl = \"https://h/\"\nsubjects = [\"$SYS.>\"]", "not a NATS subject"),
             ("name = \"a\"\nurl = \"https://h/\"\ntimeout = \"1h\"", "timeout"),
             ("name = \"a\"\nurl = \"https://h/\"\nrate = 0.0", "rate"),
             ("name = \"a\"\nurl = \"https://h/\"\nconcurrency = 0", "concurrency"),
@@ -431,7 +431,7 @@ mod tests {
             ("name = \"a\"\nurl = \"https://h/\"\nformat = \"hunter2\"", "not one of those"),
             ("name = \"a\"\nurl = \"https://h/\"\nsecert = \"hunter2\"", "unknown field `secert`"),
             ("name = \"a\"", "missing field `url`"),
-            ("name = \"a\"\nurl = \"https://hunter2", "no TOML"),
+            ("name = \"a\"\nurl = \"https://hunter2", "not TOML"),
             ("name = 7\nurl = \"https://hunter2\"", "wrong type"),
         ];
         for (body, expected) in cases {

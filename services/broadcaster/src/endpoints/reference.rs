@@ -51,7 +51,7 @@ fn read(path: &Path) -> Result<String, String> {
     let cannot = |e: io::Error| format!("names a file that cannot be read: {}", e.kind());
     let about = std::fs::metadata(path).map_err(cannot)?;
     if !about.is_file() || about.len() > FILE_MAX_BYTES {
-        return Err(format!("names what is no file of at most {FILE_MAX_BYTES} bytes"));
+        return Err(format!("does not name a file of at most {FILE_MAX_BYTES} bytes"));
     }
     std::fs::read_to_string(path).map_err(cannot)
 }
@@ -73,7 +73,7 @@ mod tests {
         assert!(resolve(&format!("env:{}", "PATH")).is_ok());
         for (text, words) in [
             (named(&empty), "is empty"),
-            (named(&dir), "no file"),
+            (named(&dir), "not name a file"),
             ("file:/hunter2".to_owned(), "cannot be read: entity not found"),
             ("env:hunter2".to_owned(), "not set"),
         ] {

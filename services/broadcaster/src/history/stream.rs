@@ -118,7 +118,7 @@ pub async fn write(
                 }
                 Err(error) => {
                     if !told {
-                        warn!(error, "the history of deliveries cannot be written; deliveries go on");
+                        warn!(error, "the history of deliveries cannot be written; deliveries continue");
                         told = true;
                     }
                     tokio::select! {
@@ -226,7 +226,7 @@ impl std::fmt::Display for Place {
 impl std::str::FromStr for Place {
     type Err = &'static str;
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let wrong = "before is no place that an answer gave";
+        let wrong = "before is not a place from an answer";
         let (seq, at) = s.split_once('.').ok_or(wrong)?;
         Ok(Self { seq: seq.parse().map_err(|_| wrong)?, at: at.parse().map_err(|_| wrong)? })
     }

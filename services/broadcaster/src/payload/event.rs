@@ -25,7 +25,7 @@ pub struct Event<'a> {
 
 /// Bytes that are no JSON.
 #[derive(Debug, thiserror::Error)]
-#[error("the event is no JSON: {0}")]
+#[error("the event is not JSON: {0}")]
 pub struct NoJson(String);
 
 #[derive(Deserialize)]

@@ -40,13 +40,13 @@ pub enum KeyError {
     #[error("is neither a shared secret (whsec_…) nor a private key (whsk_…)")]
     Prefix,
     /// What follows the prefix is no base64.
-    #[error("is no base64 after its prefix")]
+    #[error("is not base64 after its prefix")]
     Base64,
     /// A shared secret of the wrong size.
     #[error("has {0} bytes; a shared secret has 24 to 64")]
     SharedSize(usize),
     /// No Ed25519 key.
-    #[error("is no Ed25519 private key: 32 bytes of seed, or 64 with the public key that belongs to it")]
+    #[error("is not an Ed25519 private key: 32 bytes of seed, or 64 with the public key that belongs to it")]
     Private,
 }
 

@@ -82,7 +82,7 @@ pub enum Error {
     #[error(transparent)]
     Topology(#[from] topology::Error),
     /// The part of the retries' stream that is for what waits is used up.
-    #[error("after {done} events: the stream of retries has no room; go on when some were delivered")]
+    #[error("after {done} events: the stream of retries has no room; continue when some have been delivered")]
     Full {
         /// So many were sent again.
         done: u64,
@@ -106,7 +106,7 @@ struct Place {
 
 impl Place {
     fn read(text: &str) -> Result<Self, &'static str> {
-        let wrong = "after is no place that an answer gave";
+        let wrong = "after is not a place from an answer";
         let (part, seq) = text.split_once('.').ok_or(wrong)?;
         Ok(Self { part: part.parse().map_err(|_| wrong)?, seq: seq.parse().map_err(|_| wrong)? })
     }

@@ -329,7 +329,7 @@ mod tests {
         for (bad, words) in [
             (written("b", "file:/etc/passwd", None), "the API takes values"),
             (written("b", "https://b.example/", Some("env:HOME")), "the API takes values"),
-            (written("b", "ftp://hunter2", None), "url is no http"),
+            (written("b", "ftp://hunter2", None), "url is not an http"),
             (written("b c", "https://b.example/", None), "name is not"),
             (written("b", "https://b.example/", Some("hunter2")), "secret 1 is neither"),
         ] {

@@ -128,7 +128,7 @@ async fn consumer(stream: &Stream, wanted: pull::Config) -> Result<(), Error> {
         Err(e) => return Err(api(format!("read {place}"))(e.into())),
     };
     if !is_of_our_kind(&found) {
-        warn!(consumer = name, "made by somebody else in a way that cannot be changed; it is made anew");
+        warn!(consumer = name, "created elsewhere in a way that cannot be changed; recreating");
         stream
             .delete_consumer(&name)
             .await

@@ -34,8 +34,8 @@ async fn a_change_takes_effect_without_a_restart_and_a_broken_file_keeps_the_old
 
     for (broken, why) in [
         ("", "is empty"),
-        ("[[endpoint]\n", "no TOML"),
-        ("[[endpoint]]\nname = \"b\"\nurl = \"nothing\"\n", "endpoint b: url is no http or https URL"),
+        ("[[endpoint]\n", "not TOML"),
+        ("[[endpoint]]\nname = \"b\"\nurl = \"nothing\"\n", "endpoint b: url is not an http or https URL"),
     ] {
         stage.endpoints(broken);
         eventually(SOON, "it says why", || async {

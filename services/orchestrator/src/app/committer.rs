@@ -319,7 +319,7 @@ impl CommitLoop {
             }
             Err(e) => {
                 metrics::DB_ERRORS.inc(&[]);
-                warn!(error = &e as &dyn std::error::Error, "a group could not be committed; its callers are told");
+                warn!(error = &e as &dyn std::error::Error, "a group could not be committed; its callers get an error");
                 let again = || Error::of_store(&e);
                 for a in submit_answers {
                     let _ = a.send(Err(again()));

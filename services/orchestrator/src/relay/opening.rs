@@ -57,7 +57,7 @@ pub async fn results_are_read(
             match read_to(&app, &nats, &mission, &mut last).await {
                 Ok(true) => {
                     let marks = super::marks::make(&app, &nats).await.unwrap_or_else(|problem| {
-                        warn!(problem, "what stands in swarm_jobs could not be looked at; it may be published again");
+                        warn!(problem, "swarm_jobs could not be read; its jobs may be published again");
                         0
                     });
                     info!(waited = ?begun.elapsed(), marks, "the results of the last run are read; jobs are published");
@@ -95,6 +95,6 @@ async fn read_to(app: &App, nats: &Nats, mission: &Mission, last: &mut Option<u6
         return Ok(false);
     }
     let reports = tail::commit_reports(app, nats, mission, floor + 1, last).await?;
-    debug!(reports, "reports that nobody had acknowledged are committed");
+    debug!(reports, "unacknowledged reports are committed");
     Ok(true)
 }

@@ -236,7 +236,7 @@ pub async fn look_loop(nats: Nats, room: Room, mission: Mission, stop: Cancellat
                     failed = 0;
                 }
                 Err(error) => {
-                    debug!(%error, "the room in swarm_jobs is not told");
+                    debug!(%error, "the room in swarm_jobs is not known");
                     failed += 1;
                     if failed >= FAILURES_MAX {
                         room.forget();

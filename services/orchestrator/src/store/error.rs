@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// Statements of one session reach different ones of the server.
     #[error(
-        "a connection pooler in transaction mode stands between: {0}. Sessions are needed (prepared statements, SET): \
+        "a connection pooler in transaction mode is in between: {0}. Sessions are needed (prepared statements, SET): \
          let DATABASE_URL name the server itself or a port of the pooler with pool_mode = session"
     )]
     Pooler(String),

@@ -91,15 +91,15 @@ fn uuid(what: &'static str, bytes: &[u8]) -> Result<Uuid, Fault> {
 }
 
 pub(super) fn state(n: i16) -> Result<State, Fault> {
-    State::from_number(n).ok_or_else(|| Fault::row("job", format_args!("{n} is no state that this version knows")))
+    State::from_number(n).ok_or_else(|| Fault::row("job", format_args!("{n} is not a state that this version knows")))
 }
 
 pub(super) fn overlap(n: i16) -> Result<Overlap, Fault> {
-    Overlap::from_number(n).ok_or_else(|| Fault::row("schedule", format_args!("{n} is no overlap policy")))
+    Overlap::from_number(n).ok_or_else(|| Fault::row("schedule", format_args!("{n} is not an overlap policy")))
 }
 
 pub(super) fn catch_up(n: i16) -> Result<CatchUp, Fault> {
-    CatchUp::from_number(n).ok_or_else(|| Fault::row("schedule", format_args!("{n} is no catch-up policy")))
+    CatchUp::from_number(n).ok_or_else(|| Fault::row("schedule", format_args!("{n} is not a catch-up policy")))
 }
 
 pub(super) fn skipped(at: Option<Micros>, reason: Option<String>, detail: Option<String>) -> Option<SkippedTurn> {
@@ -108,7 +108,7 @@ pub(super) fn skipped(at: Option<Micros>, reason: Option<String>, detail: Option
 
 pub(super) fn attempt(n: i64) -> Result<Attempt, Fault> {
     let attempt = u32::try_from(n).ok().and_then(Attempt::new);
-    attempt.ok_or_else(|| Fault::row("job", format_args!("{n} is no attempt")))
+    attempt.ok_or_else(|| Fault::row("job", format_args!("{n} is not an attempt")))
 }
 
 pub(super) fn count(what: &'static str, n: i64) -> Result<u32, Fault> {

@@ -130,12 +130,14 @@ impl Text {
     fn checked(self) -> Result<Meta, String> {
         let time = |field: &str, text: Option<String>| match text {
             None => Ok(None),
-            Some(text) => text.parse::<Timestamp>().map(Some).map_err(|e| format!("{field} is no RFC 3339 time: {e}")),
+            Some(text) => {
+                text.parse::<Timestamp>().map(Some).map_err(|e| format!("{field} is not an RFC 3339 time: {e}"))
+            }
         };
         if let Some(kind) = &self.media_type
             && !is_media_type(kind)
         {
-            return Err("media_type is no media type such as image/jpeg".to_owned());
+            return Err("media_type is not a media type such as image/jpeg".to_owned());
         }
         if let Some(id) = &self.evidence_id
             && !is_evidence_id(id)

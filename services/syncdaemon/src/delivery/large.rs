@@ -254,7 +254,7 @@ impl Large {
         if hex::encode(stored.prefix.clone().finish().as_ref()) != prefix {
             return Err(Broken::Foreign);
         }
-        info!(file = names::encode(&upload.label.name), chunks = number + 1, "an upload goes on");
+        info!(file = names::encode(&upload.label.name), chunks = number + 1, "resuming an upload");
         (stored.chunks, stored.last_seq) = (number + 1, seq);
         Ok(stored)
     }
@@ -423,7 +423,7 @@ impl Large {
 
     fn free(&self) {
         if self.progress.hold(Lane::Large, None) {
-            info!("sending large files goes on");
+            info!("sending large files again");
         }
     }
 }

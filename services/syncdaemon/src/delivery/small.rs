@@ -291,7 +291,7 @@ impl Sender {
                 reached(Step::Acknowledged);
                 state.room.acknowledged();
                 if state.held.take().is_some() && self.progress.hold(Lane::Whole, None) {
-                    info!("sending goes on");
+                    info!("sending again");
                 }
                 state.unwritten.push_back(Work::Delivered(delivered(&self.hub, flight.label, flight.candidate, place)));
                 self.hand_in(state);

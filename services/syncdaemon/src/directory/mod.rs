@@ -263,7 +263,7 @@ pub fn stamp_of(file: impl AsFd) -> io::Result<Stamp> {
     let stat = fstat(file)?;
     match kind(FileType::from_raw_mode(stat.st_mode)) {
         Kind::File => Ok(stamp(&stat)),
-        _ => Err(io::Error::new(io::ErrorKind::NotFound, "it is no regular file any more")),
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "it is no longer a regular file")),
     }
 }
 

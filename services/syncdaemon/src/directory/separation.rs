@@ -23,7 +23,7 @@ pub fn problem(queue: &Path, ledger: &Path) -> Option<String> {
         ));
     }
     lies_in(&queue_at, &ledger_at, &mounts).then(|| {
-        format!("SYNC_QUEUE_DIR ({}) lies inside of it ({}): keep them apart", queue_at.display(), ledger_at.display())
+        format!("SYNC_QUEUE_DIR ({}) is inside it ({}): keep them separate", queue_at.display(), ledger_at.display())
     })
 }
 

@@ -109,7 +109,7 @@ pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
     };
     let config = Config::default().with_follow_symlinks(false).with_event_kinds(KINDS);
     let watcher = INotifyWatcher::new(handler, config);
-    let watcher = watcher.map_err(|error| warn!(%error, "no inotify: files are found by scans alone")).ok();
+    let watcher = watcher.map_err(|error| warn!(%error, "no inotify: files are found only by scans")).ok();
     (Watches { watcher: Mutex::new(watcher), told: AtomicBool::new(false) }, Hints { from, queue: queue.clone() })
 }
 
@@ -134,7 +134,7 @@ impl Watches {
         let is_told = !dir.exists() || self.told.swap(true, Ordering::SeqCst);
         if !is_told {
             let dir = dir.display();
-            warn!(%error, %dir, "directories are not watched; their files are found by scans alone, see SYNC_RESCAN and fs.inotify.max_user_watches");
+            warn!(%error, %dir, "directories are not watched; their files are found only by scans, see SYNC_RESCAN and fs.inotify.max_user_watches");
         }
         !dir.exists()
     }

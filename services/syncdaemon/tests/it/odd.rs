@@ -218,7 +218,7 @@ async fn an_upload_goes_on_where_it_stopped_and_not_on_foreign_bytes() {
     assert!(site.queue().join("large").exists() && stored < 18, "{stored}");
     let daemon = site.daemon(&hub.url(), &[]).await;
     site.until_drained().await;
-    assert!(daemon.process.full_log().contains("an upload goes on"), "{}", daemon.process.full_log());
+    assert!(daemon.process.full_log().contains("resuming an upload"), "{}", daemon.process.full_log());
     // 64 KiB chunks of 2,000,000 bytes, and one description.
     assert_eq!(chunks.count().await, 2_000_000u64.div_ceil(64 << 10) + 1, "no chunk was stored twice");
     daemon.stop().await;

@@ -99,7 +99,7 @@ async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> P
         return Err(Problem::new(status, "unsupported_media_type", "the body is sent as application/json"));
     }
     let named: Named = serde_json::from_slice(&body)
-        .map_err(|e| invalid(format!("the body is no object with texts as id and site: {e}")))?;
+        .map_err(|e| invalid(format!("the body is not an object with strings as id and site: {e}")))?;
     let id = named.id.unwrap_or_else(|| Uuid::now_v7().to_string());
     let site = named.site.unwrap_or_else(|| api.site.clone());
     let subject = subject(kind, &site, &id)?;

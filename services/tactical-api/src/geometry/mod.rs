@@ -24,7 +24,7 @@ pub enum Fault {
     #[error("a coordinate is no number or is more than {DEGREES_MAX} degrees")]
     Coordinate,
     /// Not of the form.
-    #[error("it is no ring of [longitude, latitude] and no list of rings")]
+    #[error("it is neither a ring of [longitude, latitude] nor a list of rings")]
     Shape,
     /// A ring with too few different points.
     #[error("a ring needs {RING_POINTS_MIN} points, the closing one included, and three different ones")]
@@ -39,7 +39,7 @@ pub enum Fault {
     #[error("a ring crosses or touches itself")]
     Crossing,
     /// A hole that is none.
-    #[error("a hole does not lie inside of the outer ring, or meets another one")]
+    #[error("a hole is not inside the outer ring, or meets another one")]
     Hole,
     /// An edge that can be read in two ways.
     #[error(

@@ -184,7 +184,7 @@ async fn a_zone_across_the_antimeridian_is_never_the_rest_of_the_world() {
         (json!([[0, 0], [1, 1], [1, 0], [0, 1]]), "crosses"),
         (json!([[[0, 0], [1, 0], [1, 1], [0, 1]], [[5, 5], [6, 5], [6, 6]]]), "hole"),
         (json!([[0, 0], [1, 1]]), "4 points"),
-        (json!("round"), "no ring"),
+        (json!("round"), "neither a ring"),
     ] {
         let (status, problem) = post(address, "/v1/zones", &[], &zone(polygon.clone())).await;
         assert_eq!((status, problem["code"].as_str()), (400, Some("invalid_argument")), "{polygon}");

@@ -34,7 +34,7 @@ fn length(args: &Args) -> Result<Duration, ToolError> {
     match (args.ms, args.seconds) {
         (Some(ms), None) => Ok(Duration::from_millis(ms)),
         (None, Some(seconds)) => {
-            Duration::try_from_secs_f64(seconds).map_err(|_| ToolError::validation("`seconds` is no length of time"))
+            Duration::try_from_secs_f64(seconds).map_err(|_| ToolError::validation("`seconds` is not a length of time"))
         }
         _ => Err(ToolError::validation("give either `ms` or `seconds`")),
     }

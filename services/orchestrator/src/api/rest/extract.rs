@@ -170,7 +170,7 @@ impl<'a> Query<'a> {
         Ok(value.filter(|v| !v.is_empty()))
     }
 
-    /// All values of the parameter, repeated or as a list with commas. A comma inside of a value is written `%2C`.
+    /// All values of the parameter, repeated or as a comma-separated list. A comma inside a value is written `%2C`.
     pub(crate) fn many(&self, name: &'static str) -> Vec<String> {
         let values = self.0.iter().filter(|(n, _)| *n == name).flat_map(|(_, v)| v.split(','));
         values.map(decode).filter(|v| !v.is_empty()).collect()

@@ -26,14 +26,14 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "Jobs", operation_id = "SubmitJob",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "The same as `idempotency_key` in the body; taken as it stands, at most 256 bytes."),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same as `idempotency_key` in the body; taken literally, at most 256 bytes."),
         ("traceparent" = Option<String>, Header, description = "W3C trace context; the job and its tool calls join the trace."),
         ("wait" = Option<String>, Query, description = "Such as `30s`; at most 60 s."),
     ),
     request_body = SubmitBody,
     responses(
         (status = 202, description = "Stored now", body = JobView, headers(("Location" = String, description = "Where the job is read"))),
-        (status = 200, description = "The same submission was stored before: the job as it stands", body = JobView,
+        (status = 200, description = "The same submission was stored before: the job in its current state", body = JobView,
             headers(("Location" = String, description = "Where the job is read"))),
     )
 )]
@@ -89,8 +89,8 @@ fn with_key(mut input: SubmitInput, headers: &HeaderMap) -> Result<SubmitInput, 
         ("mission" = Option<String>, Query, description = "Of this mission."),
         ("queue" = Option<String>, Query, description = "Of this queue."),
         ("tool" = Option<String>, Query, description = "Of this tool."),
-        ("state" = Option<Vec<String>>, Query, description = "In any of these states; repeated, or a list with commas."),
-        ("label" = Option<Vec<String>>, Query, description = "With all of these labels, `key=value`; repeated, or a list with commas. A comma inside of a value is written `%2C`."),
+        ("state" = Option<Vec<String>>, Query, description = "In any of these states; repeated, or a comma-separated list."),
+        ("label" = Option<Vec<String>>, Query, description = "With all of these labels, `key=value`; repeated, or a comma-separated list. A comma inside a value is written `%2C`."),
         ("created_after" = Option<String>, Query, format = DateTime, description = "Accepted at this moment or later (RFC 3339)."),
         ("created_before" = Option<String>, Query, format = DateTime, description = "Accepted before it."),
         ("finished_after" = Option<String>, Query, format = DateTime, description = "Final since this moment or later."),

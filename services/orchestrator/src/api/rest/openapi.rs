@@ -46,7 +46,7 @@ pub(crate) fn finish(document: utoipa::openapi::OpenApi) -> String {
     doc["info"]["license"] = json!({"name": "Apache-2.0", "identifier": "Apache-2.0"});
     doc["servers"] = json!([{"url": "/"}]);
     doc["components"]["responses"] = json!({"Problem": {
-        "description": "Refused or failed; the code tells why",
+        "description": "Refused or failed; the code says why",
         "headers": {
             "X-Request-ID": {"description": "The request's id", "schema": {"type": "string"}},
             "Retry-After": {"description": "Seconds, with back-pressure", "schema": {"type": "integer"}},

@@ -200,7 +200,7 @@ impl Store for PostgresStore {
         self.asked("find stale jobs", read::stale(&self.pool, before, limit).await)
     }
     async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error> {
-        self.asked("note a look", claims::touch(&self.pool, ids, now).await)
+        self.asked("note a check", claims::touch(&self.pool, ids, now).await)
     }
 
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error> {

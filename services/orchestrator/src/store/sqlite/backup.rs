@@ -46,7 +46,8 @@ pub(in crate::store) async fn restore(file: &Path, from: &Path, force: bool) -> 
 
 /// Whether `copy` is a whole database of ours.
 async fn check(copy: &Path) -> Result<(), Error> {
-    let refused = |e: sqlx::Error| failed(RESTORE, format_args!("{} is no backup of ours: {e}", copy.display()));
+    let refused =
+        |e: sqlx::Error| failed(RESTORE, format_args!("{} is not a backup of AgentForge: {e}", copy.display()));
     let options = connection::options(copy).read_only(true).immutable(true);
     let mut c = options.connect().await.map_err(refused)?;
     let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut c).await.map_err(refused)?;

@@ -217,7 +217,7 @@ impl Store for SqliteStore {
     async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error> {
         let mut w = self.connections.writer().await?;
         let done = claims::touch(&mut w, ids, now).await;
-        w.settle("note a look", done)
+        w.settle("note a check", done)
     }
 
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error> {
