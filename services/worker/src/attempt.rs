@@ -10,8 +10,8 @@ use agentforge_proto::{
     time::Micros,
 };
 
-/// From this many lost workers on, an attempt is a suspect: it runs beside no other suspect, so that
-/// a job that kills its worker uses up its own allowance and not its neighbours'.
+/// From this many lost workers on, an attempt is a suspect: it never runs together with another suspect, so that a job
+/// that kills its worker uses up its own allowance and not that of others.
 pub const SUSPECT_AFTER_LOST: u64 = 2;
 
 /// What is known of an attempt before it runs.
@@ -56,7 +56,7 @@ pub const fn handbacks_matter(delivered: u64, max_lost: u64) -> bool {
     lost(delivered, 0) >= if max_lost < SUSPECT_AFTER_LOST { max_lost } else { SUSPECT_AFTER_LOST }
 }
 
-/// How many workers an attempt has lost: hand-overs before this one that nobody gave back.
+/// How many workers an attempt has lost: earlier deliveries that were not handed back.
 pub const fn lost(delivered: u64, handbacks: u64) -> u64 {
     delivered.saturating_sub(1).saturating_sub(handbacks)
 }
@@ -90,7 +90,7 @@ pub enum RunEnd {
     Stopped(Cause, String),
 }
 
-/// What to tell after a run.
+/// What to report after a run.
 #[derive(Debug)]
 pub enum Conclusion {
     /// The result.

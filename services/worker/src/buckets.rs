@@ -25,7 +25,7 @@ const KV_TIMEOUT: Duration = Duration::from_secs(2);
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(60);
 /// One message of a large output, at most.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// What a message has beside its part of the output; generous.
+/// The size of a message besides its part of the output; generous.
 const CHUNK_HEADERS_BYTES: usize = 1024;
 /// Another worker may count a hand-back of the same attempt at the same moment.
 const UPDATE_TRIES: usize = 3;
@@ -229,7 +229,7 @@ impl Operation {
     }
 }
 
-/// Bytes of one message of an output: as the client's own, or what the server takes beside the headers.
+/// Bytes of one message of an output: as the client's own, or what the server accepts after subtracting the headers.
 fn chunk_bytes(message_max: usize) -> usize {
     CHUNK_BYTES.min(message_max.saturating_sub(CHUNK_HEADERS_BYTES)).max(1024)
 }
@@ -238,7 +238,7 @@ fn handback_key(job: JobId, attempt: Attempt) -> String {
     format!("{job}.{attempt}")
 }
 
-/// A deleted entry, or one that nobody understands, counts nothing.
+/// A deleted entry, or one that cannot be parsed, counts nothing.
 fn count_in(entry: Option<&kv::Entry>) -> u64 {
     let put = entry.filter(|entry| entry.operation == kv::Operation::Put);
     put.and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok()).unwrap_or(0)

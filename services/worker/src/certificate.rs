@@ -7,8 +7,8 @@ use std::path::Path;
 use tracing::warn;
 use x509_parser::pem::parse_x509_pem;
 
-/// The end of the certificate in this PEM file; `None` without a file, or when it cannot be read,
-/// which is logged: the connection tells whether it works.
+/// The expiry of the certificate in this PEM file; `None` without a file, or when it cannot be read, which is logged:
+/// the connection shows whether it works.
 pub async fn expiry(file: Option<&Path>) -> Option<Micros> {
     let file = file?;
     let expiry = match tokio::fs::read(file).await {

@@ -1,4 +1,4 @@
-//! The orchestrator's clock, as the answers to heartbeats tell it.
+//! The orchestrator's clock, from its answers to heartbeats.
 //!
 //! Deadlines are the orchestrator's: a worker whose own clock is wrong must neither throw a job away nor run one that is
 //! over. So moments that are compared with its words, or reported to it, are read here. What was heard is carried on by

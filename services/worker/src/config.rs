@@ -1,4 +1,4 @@
-//! What a worker is told: every setting, parsed and checked, all faults at once.
+//! The worker's configuration: every setting, parsed and checked, all faults at once.
 //!
 //! Reads the tools file too, because a fault in it is a fault in the configuration. Connects to
 //! nothing and starts nothing.
@@ -110,7 +110,7 @@ const CONCURRENCY_MAX: usize = 4096;
 /// A worker's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What every service is told.
+    /// The settings of every service.
     pub common: Common,
     /// Where NATS is.
     pub nats: NatsConfig,
@@ -142,7 +142,7 @@ pub struct Config {
     pub egress: Policy,
     /// Tools of the tools file.
     pub commands: Vec<(ToolName, Spec)>,
-    /// Tools that are compiled in beside the built-in ones.
+    /// Tools that are compiled in, in addition to the built-in ones.
     pub extra: Toolbox,
 }
 

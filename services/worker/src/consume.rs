@@ -159,7 +159,7 @@ async fn ack_wait(worker: &Worker, lane: usize) -> Result<Duration, String> {
     consumer.map(|consumer| consumer.cached_info().config.ack_wait).map_err(|e| e.to_string())
 }
 
-/// Between two looks at which server it is: another one may answer after a short break.
+/// Between two checks of which server it is: another one may answer after a short break.
 const LOOK_AT_SERVER: Duration = Duration::from_secs(5);
 
 /// Keeps the gate of the connection, and says why there is none.

@@ -1,4 +1,4 @@
-//! Why a worker cannot start or cannot go on.
+//! Why a worker cannot start or continue.
 
 /// What ends a worker.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum Error {
     /// The lifeline did not start, or ended.
     #[error("the lifeline")]
     Lifeline(#[from] crate::lifeline::Error),
-    /// A defect: pulling must go on until the stop.
+    /// A defect: pulling must continue until the stop.
     #[error("the loop of queue {0} ended although it must run until the stop")]
     LoopEnded(String),
     /// Tools did not let go of their threads; JetStream gives their jobs to another worker.

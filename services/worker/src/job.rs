@@ -72,7 +72,7 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
     .await;
 }
 
-/// The span around a job, and what its messages carry. Most traces are not recorded: then log lines alone have it.
+/// The span around a job, and what its messages carry. Most traces are not recorded: then only log lines have it.
 fn span_of(delivery: &Delivery, job: &JobMessage) -> (Span, Parent) {
     macro_rules! span {
         ($($how:tt)*) => {
@@ -120,7 +120,7 @@ fn read(worker: &Worker, lane: &Lane, delivery: &Delivery) -> Result<JobMessage,
     Ok(job)
 }
 
-/// Reports bytes that are no job, once, and ends them.
+/// Reports a message that is not a job, once, and terminates it.
 async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, reason: String) {
     let (info, payload) = (delivery.info(), delivery.payload());
     warn!(
@@ -174,7 +174,7 @@ struct Task<'a> {
 impl Task<'_> {
     async fn settle(&self) -> Next {
         let (worker, job) = (self.worker, self.job);
-        // Not by its sequence: a stream that is made anew counts from 1 again.
+        // Not by its sequence: a stream that is recreated counts from 1 again.
         match worker.ledger.arrive(job.job, job.attempt, self.delivery.info().stored_at_ns) {
             Arrival::Finished => {
                 worker.handles.duplicates.increment(1);
@@ -304,7 +304,7 @@ impl Task<'_> {
             },
         };
         if let (Some(key), Outcome::Succeeded(success)) = (&key, &outcome) {
-            // Before the result is stored: whoever saw it may count on the reuse.
+            // Before the result is stored: a caller that saw it may rely on the reuse.
             if let Err(error) = worker.buckets.keep_operation(key, job.job, success, worker.clock.now()).await {
                 debug!(error = &error as &dyn std::error::Error, "the success was not kept for reuse");
             }
@@ -319,7 +319,7 @@ impl Task<'_> {
             debug!(error = &error as &dyn std::error::Error, "no earlier success could be looked for");
             None
         })?;
-        // Our own success, whose report got lost with its worker, is no replay.
+        // Our own success, whose report got lost with its worker, is not a reuse.
         success.idempotent_replay = success.idempotent_replay.filter(|earlier| *earlier != self.job.job);
         Some(success)
     }

@@ -1,8 +1,7 @@
-//! Which deliveries are held here, so that JetStream is told in time that they are being worked on.
-//!
-//! Only a list: the lifeline's thread reads it and sends. A delivery is on it from its arrival to
-//! its settlement, but never longer than its work may take: a tool that blocks its thread for good
-//! loses its delivery to another worker instead of keeping it for ever.
+//! The deliveries held here, so that JetStream is notified in time that they are being worked on.
+//! Only a list: the lifeline's thread reads it and sends. A delivery is on it from its arrival to its settlement, but
+//! never longer than its work may take: a tool that blocks its thread for good loses its delivery to another worker
+//! instead of keeping it forever.
 
 use async_nats::Subject;
 use std::{
@@ -61,12 +60,12 @@ impl KeepAlive {
         Kept { id, list: self.clone() }
     }
 
-    /// Where to tell now that work goes on; what is past its limit is left out.
+    /// Where to send keep-alives now; deliveries past their limit are left out.
     pub fn due(&self, now: Instant) -> Vec<Subject> {
         self.held().values().filter(|held| now < held.until).map(|held| held.reply.clone()).collect()
     }
 
-    /// How often to tell: at a third of the shortest ack_wait.
+    /// How often to send keep-alives: at a third of the shortest ack_wait.
     pub fn period(&self) -> Duration {
         Duration::from_millis(self.ack_wait_ms.load(Ordering::Relaxed)) / 3
     }

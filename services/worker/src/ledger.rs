@@ -1,7 +1,6 @@
 //! What this worker runs now, what it finished lately and what was cancelled lately.
-//!
-//! The one place that knows whether an attempt is here already: a second delivery of it waits for
-//! the first instead of running beside it. In memory, bounded, of this process alone.
+//! The one place that knows whether an attempt is here already: a second delivery of it waits for the first instead of
+//! running in parallel. In memory, bounded, only for this process.
 
 use crate::recent::Recent;
 use crate::stop::{Cause, Stop};
@@ -99,7 +98,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Inner {
     running: HashMap<(JobId, Attempt), Arc<Running>>,
-    /// With the moment the message was stored: an attempt that was published anew is to be run anew.
+    /// With the time the message was stored: an attempt that was published again is to be run again.
     finished: Recent<(JobId, Attempt, i128)>,
     /// With the attempt that was stopped; `None` stands for all.
     cancelled: Recent<(JobId, Option<Attempt>)>,

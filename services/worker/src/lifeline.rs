@@ -1,4 +1,4 @@
-//! The lifeline: what must go on while tools keep every thread of the main runtime busy.
+//! The lifeline: work that must continue while tools keep every thread of the main runtime busy.
 //!
 //! One thread with a runtime and a NATS connection of its own sends the keep-alives and the
 //! heartbeats, hears the orchestrator's time in their answers, and listens for cancels. The connection is part of the point: the main one is written
@@ -95,7 +95,7 @@ pub struct Lifeline {
 }
 
 impl Lifeline {
-    /// Starts the thread. It works until `stop` fires, then says farewell. The receiver tells how it ended.
+    /// Starts the thread. It works until `stop` fires, then signs off. The receiver reports how it ended.
     ///
     /// # Errors
     /// [`Error::Start`] when the machine gives no thread.
@@ -171,7 +171,7 @@ impl Lifeline {
                 metrics::HEARTBEAT_FAILURES.inc(&[]);
             }
             match (&failed, missed) {
-                // One alone says little: an orchestrator that starts beside us is not there yet.
+                // A single failure says little: an orchestrator that starts at the same time is not ready yet.
                 (Some(reason), 1) => warn!(reason, "heartbeats are not answered"),
                 (None, 2..) => info!("heartbeats are answered again"),
                 _ => {}

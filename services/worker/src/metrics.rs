@@ -43,7 +43,7 @@ pub const RESULTS_HELD: Metric = Metric::gauge(
     &[],
     "Results kept in memory because NATS is away or its stream is full; each keeps its slot.",
 );
-/// Bytes that are no job.
+/// Messages that are not jobs.
 pub const REJECTED: Metric = Metric::counter(
     "agentforge_messages_rejected_total",
     &["mission", "queue"],
@@ -119,7 +119,7 @@ impl Handles {
 pub struct QueueCounters {
     /// Deliveries after the first.
     pub redeliveries: Counter,
-    /// Bytes that are no job.
+    /// Messages that are not jobs.
     pub rejected: Counter,
     /// Deliveries given back.
     pub handbacks: Counter,

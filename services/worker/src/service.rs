@@ -54,7 +54,7 @@ const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// For emptying the connection, however late it is.
 const CLOSE_MIN: Duration = Duration::from_secs(1);
 
-/// Which tools are compiled in beside the built-in ones.
+/// Which tools are compiled in, in addition to the built-in ones.
 pub trait CompiledIn: Send + Sync + 'static {
     /// The tools; called when the configuration is read.
     fn tools() -> Toolbox;

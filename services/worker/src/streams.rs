@@ -1,4 +1,4 @@
-//! Whether what a worker needs beside its consumers is there: the stream of results, and the buckets.
+//! Whether the things that a worker needs besides its consumers exist: the stream of results, and the buckets.
 //!
 //! The orchestrator makes them. Here they are only looked at, now and then and whenever something was not found, so
 //! that a worker that cannot hand in its results says so.
@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-/// Between two looks without a reason.
+/// Between two periodic checks.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// While something is missing, and between complaints.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

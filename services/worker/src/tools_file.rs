@@ -1,8 +1,7 @@
 //! The tools file: commands declared as tools, in TOML.
-//!
-//! Owns the file's format (`docs/samples/tools.toml` shows all of it) and tells every fault in it at
-//! once. Commands are looked up when the file is read, so that a missing program stops the start and
-//! not the first job. Relies on the worker's environment only for the variables that the file names.
+//! Owns the file's format (`docs/samples/tools.toml` shows all of it) and reports every fault in it at once. Commands
+//! are looked up when the file is read, so that a missing program stops the start and not the first job. Relies on the
+//! worker's environment only for the variables that the file names.
 
 use crate::tools::exec::Spec;
 use agentforge_config::{parse_byte_size, parse_duration};

@@ -1,8 +1,7 @@
 //! The worker at work: what every job's task shares, and the steps that all of them take.
-//!
-//! Owns storing a report until the stream has it, giving a delivery back, and acknowledging it.
-//! The order is fixed: result first, then the acknowledgement. Whatever breaks in between, the
-//! message comes again, and then the ledger, the message id or the orchestrator's fencing knows it.
+//! Owns storing a report until the stream has it, handing a delivery back, and acknowledging it. The order is fixed:
+//! result first, then the acknowledgement. Whenever something fails in between, the message is redelivered, and then
+//! the ledger, the message id or the orchestrator's fence recognises it.
 
 use crate::{
     buckets::Buckets,
@@ -26,9 +25,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// An acknowledgement waits for the next arrival, so that it travels with what that sends, and so that the stream
-/// is not empty in between: the server deletes the file of a stream that runs empty, and makes it anew, which
-/// costs as much as the message did. No longer than this: whoever kills the worker meanwhile has the job run twice.
+/// An acknowledgement waits for the next arrival, so that it travels with that one's messages, and so that the stream
+/// is not empty in between: the server deletes the file of a stream that runs empty, and recreates it, which costs as
+/// much as the message did. No longer than this: if the worker is killed meanwhile, the job runs twice.
 const ACK_AFTER: Duration = Duration::from_millis(10);
 /// For the server's word that it took an acknowledgement.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,7 +37,7 @@ pub(crate) const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(60);
 const STORE_PAUSE: Duration = Duration::from_millis(100);
 /// … up to this.
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A message that tells of a start is not waited for any longer.
+/// A message that reports a start is not waited for any longer.
 const STARTED_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What all jobs of a worker share.
@@ -50,7 +49,7 @@ pub(crate) struct Worker {
     pub(crate) tools: Toolbox,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) keepalive: Arc<KeepAlive>,
-    /// The orchestrator's: deadlines are, and whatever is reported to it.
+    /// The orchestrator's time: deadlines and reports use it.
     pub(crate) clock: Arc<Clock>,
     pub(crate) buckets: Buckets,
     pub(crate) handles: Handles,
@@ -60,7 +59,7 @@ pub(crate) struct Worker {
     pub(crate) suspects: Semaphore,
     /// Acknowledgements under way whose jobs have given their slots back.
     pub(crate) acks: Semaphore,
-    /// Tells of each delivery that comes.
+    /// Notifies of each delivery that arrives.
     pub(crate) arrivals: Notify,
     pub(crate) max_lost: u64,
     pub(crate) started_after: Duration,
@@ -91,8 +90,8 @@ pub(crate) enum NotStored {
 }
 
 impl Worker {
-    /// Stores a report: tries for ever, keeping it in memory, until the stream has it or the worker
-    /// leaves. The delivery is kept alive meanwhile and its slot stays taken, which is the bound.
+    /// Stores a report: retries forever, keeping it in memory, until the stream has it or the worker leaves. The
+    /// delivery is kept alive meanwhile and its slot stays taken, which is the bound.
     pub(crate) async fn store(&self, lane: &Lane, kept: &Kept, id: &MsgId, report: &Report) -> Result<(), NotStored> {
         let payload: Bytes = serde_json::to_vec(report).expect("a report of plain values serializes").into();
         let mut headers = HeaderMap::new();
@@ -146,7 +145,7 @@ impl Worker {
         }
     }
 
-    /// Tells of something without waiting for the stream's word; lost when NATS is away.
+    /// Publishes a report without waiting for the PubAck; lost when NATS is unavailable.
     pub(crate) async fn tell(&self, lane: &Lane, id: &MsgId, report: &Report, parent: &trace::Parent) {
         if !self.nats.is_connected() {
             return;

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Serves `page` at `/`, takes reports at `/report`, passes all else to `api`; cuts streams when told.
+/// Serves `page` at `/`, takes reports at `/report`, passes all else to `api`; cuts streams on request.
 struct Origin {
     address: String,
     reports: mpsc::UnboundedReceiver<Value>,

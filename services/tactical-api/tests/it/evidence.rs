@@ -328,7 +328,7 @@ async fn readers_that_stall_keep_evidence_from_nobody_and_are_cut() {
         }
         *statuses.entry(status).or_default() += 1;
     }
-    // One address may have half of the places, and is told when it has them.
+    // One address may have half of the slots, and gets an error when it has them.
     assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [("200".to_owned(), 128), ("429".to_owned(), 32)]);
     for path in [&large, &small] {
         let mine = "X-Forwarded-For: 203.0.113.7:5000";
@@ -355,7 +355,7 @@ async fn readers_that_stall_keep_evidence_from_nobody_and_are_cut() {
         cut += usize::from(rest.len() < 4 << 20);
         assert!(read.is_ok(), "it was not cut after {} bytes", rest.len());
     }
-    // One whose time was not quite up when its reading began again goes on: it makes progress.
+    // One whose time was not quite up when its reading began again continues: it makes progress.
     assert!(cut >= 120, "{cut} of 128 were cut");
 }
 

@@ -1,4 +1,4 @@
-//! What is missing is told: gone by age, gone by number, passed over.
+//! What is missing is reported: gone by age, gone by number, conflated.
 
 use crate::support::{Api, Bus, Got, Sse, World};
 use agentforge_harness::{eventually, require};
@@ -58,10 +58,10 @@ async fn what_the_stream_no_longer_keeps_is_told_with_its_place() {
         (Some(&*format!("{epoch}-6")), Some(&*format!("{epoch}-10")))
     );
     assert_eq!(sse.next().await.unwrap().title(), "11");
-    // One who has everything that is left is told nothing.
+    // A client that has everything that is left gets no gap.
     let mut fine = Sse::open(world.api.address(), "/events/stream?since=10", &[]).await;
     assert_eq!(fine.next().await.unwrap().title(), "11");
-    // One who lags behind a stream that has nothing at all any more is told, too.
+    // A client that lags behind a stream that is now empty gets a gap too.
     stream.purge().await.unwrap();
     world.api = Api::start(&world.nats.url(), &[]).await;
     let mut empty = Sse::open(world.api.address(), "/events/stream?since=18", &[]).await;
@@ -136,7 +136,7 @@ async fn a_place_that_the_stream_lost_and_gave_to_others_is_a_gap() {
         assert_eq!(bus.marker(&format!("new{n}"), &format!("new {n}")).await, n);
     }
     world.api.proc.resume();
-    // Who stayed is told, and gets all that there is.
+    // Connected clients get a gap, and everything in the stream.
     let told = next_of(&mut sse, &["gap"]).await;
     assert_eq!(told.data["reason"], "reset");
     let all: Vec<String> = (1..=5).map(|n| format!("old {n}")).chain((6..=13).map(|n| format!("new {n}"))).collect();
@@ -155,7 +155,7 @@ async fn a_place_that_the_stream_lost_and_gave_to_others_is_a_gap() {
                 assert_eq!(late.next().await.unwrap().title(), title, "{lost}");
             }
         }
-        // What both histories have is no gap.
+        // States that both histories have are not in a gap.
         let header = format!("Last-Event-ID: {}", ids[4]);
         let mut early = Sse::open(api.address(), "/events/stream", &[&header]).await;
         assert_eq!(early.next().await.unwrap().title(), "new 6");
@@ -255,7 +255,7 @@ async fn a_stream_that_is_changed_purged_and_removed_under_load_is_as_planned_ag
     }
     publisher.store(true, Ordering::Relaxed);
     load.await.unwrap();
-    // What was purged is on nobody's picture any more.
+    // Purged states are no longer in any picture.
     bus.js.get_stream("tactical").await.unwrap().purge().await.unwrap();
     world.api.until_metric("tactical_features{kind=\"marker\"}", 0.0).await;
 }

@@ -106,7 +106,7 @@ async fn clients_are_told_when_their_source_is_away_and_when_it_is_back() {
     assert!(stale.id.ends_with("-1"), "{stale:?}");
     let of_ws = ws.next().await.unwrap();
     assert_eq!((of_ws.event.as_str(), of_ws.data["reason"].as_str()), ("stale", Some("source_away")));
-    // Heartbeats go on and say how old the picture is.
+    // Heartbeats continue and say how old the picture is.
     let mut ages = Vec::new();
     while ages.len() < 3 {
         let Frame::Event(beat) = ws.frame().await else { panic!() };
@@ -122,7 +122,7 @@ async fn clients_are_told_when_their_source_is_away_and_when_it_is_back() {
     };
     tokio::time::timeout(crate::support::SOON, wait).await.unwrap();
     assert!(sse.last_comment.contains("source=away age="), "{}", sse.last_comment);
-    // Who comes now is told first, and gets the picture as it was.
+    // A new client gets the notice first, then the picture as it was.
     let mut late = Sse::open(&address, "/events/stream?snapshot=true", &[]).await;
     assert_eq!(late.next().await.unwrap().event, "stale");
     assert_eq!(late.next().await.unwrap().title(), "before");

@@ -1,4 +1,4 @@
-//! A client that stalls: what waits for it is bounded, it is conflated, then cut off, and slows nobody.
+//! A client that stalls: what waits for it is bounded, it is conflated, then disconnected, and slows no other client.
 
 use crate::support::{Got, SOON, Sse, World, Ws};
 use agentforge_harness::{eventually, require};
@@ -81,7 +81,8 @@ async fn a_stalled_client_is_cut_off_with_its_reason_and_slows_nobody() {
         // Every marker is another one: nothing can be left out.
         let body = json!({"title": n.to_string(), "description": text(), "coordinates": [1, 2]});
         bus.js.publish(format!("tactical.markers.s.m{n}"), body.to_string().into()).await.unwrap();
-        // It has each before the next is published, whatever waits for the others; `bench tactical` has the times.
+        // It has each before the next is published, regardless of what waits for the others; `bench tactical` has the
+        // times.
         let got = lively.next().await.unwrap();
         assert_eq!(got.title(), n.to_string());
         last = got.id;
@@ -91,7 +92,7 @@ async fn a_stalled_client_is_cut_off_with_its_reason_and_slows_nobody() {
         let series = format!("tactical_clients_dropped_total{{channel=\"{channel}\",reason=\"slow_consumer\"}}");
         world.api.until_metric(&series, 1.0).await;
     }
-    // The ring, one buffer a client, and what the picture keeps of 4000 markers.
+    // The ring, one buffer per client, and what the picture keeps of 4000 markers.
     let grown = world.api.resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{} MiB", grown >> 20);
 

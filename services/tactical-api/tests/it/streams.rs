@@ -87,7 +87,7 @@ async fn places_that_no_client_can_be_at_are_refused_or_told_and_harm_nobody() {
         let mut ws = Ws::open(address, &format!("/events/ws?since={place}"), &[]).await;
         assert_eq!(ws.close().await.0, 4400, "{place}");
     }
-    // Ahead of the stream: it is told, and gets what comes.
+    // Ahead of the stream: it gets a gap, then new states.
     let header = format!("Last-Event-ID: {epoch}-{}", u64::MAX - 1);
     let mut ahead = Sse::open(address, "/events/stream", &[&header]).await;
     assert_eq!(ahead.next().await.unwrap().data["reason"], "reset");
@@ -170,7 +170,7 @@ async fn filters_hold_on_the_server_and_a_websocket_may_change_its_own() {
     bus.publish("tactical.markers.s.c", &at(30.0, "high")).await;
     bus.publish("tactical.markers.s.a", &at(30.0, "high")).await;
     bus.publish("tactical.markers.s.d", &at(16.0, "critical")).await;
-    // The one that left is told as gone; those that never were here are not told of.
+    // The marker that left is reported as gone; those that never were here are not.
     let got: Vec<_> = [near.next().await.unwrap(), near.next().await.unwrap(), near.next().await.unwrap()]
         .into_iter()
         .map(|got| (got.event, got.data["properties"]["id"].as_str().unwrap().to_owned()))

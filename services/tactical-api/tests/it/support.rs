@@ -18,7 +18,7 @@ use tokio_tungstenite::{
 /// For anything that happens on a busy machine.
 pub const SOON: Duration = Duration::from_secs(40);
 
-/// A service and the server it stands on.
+/// A service and the server it depends on.
 pub struct World {
     pub nats: NatsServer,
     pub api: Api,
@@ -112,7 +112,7 @@ impl Api {
     }
 }
 
-/// What is published beside the API.
+/// What is published alongside the API.
 pub struct Bus {
     pub js: jetstream::Context,
 }
@@ -349,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Ws<S> {
         }
     }
 
-    /// The next event that is no heartbeat; `None` at the end.
+    /// The next event that is not a heartbeat; `None` at the end.
     pub async fn next(&mut self) -> Option<Got> {
         loop {
             match self.frame().await {

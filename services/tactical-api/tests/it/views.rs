@@ -1,9 +1,7 @@
-//! The promise of the streams, attacked at random: each client's view is the stream's log, or it was told
-//! about the gap.
-//!
-//! Clients of both kinds go and come back, read slowly, and lose their server; the log rolls over because
-//! each marker keeps its last hundred states alone. In the end every client has, in order and once, every
-//! state that the log has or had, but for those in gaps that it was told of.
+//! The promise of the streams, attacked at random: each client's view is the stream's log, or it got a gap.
+//! Clients of both kinds come and go, read slowly, and lose their server; the log rolls over because each marker keeps
+//! only its last hundred states. In the end every client has, in order and once, every state that the log has or had,
+//! except for those reported to it as gaps.
 
 use crate::support::{Api, Bus, Frame, Got, SOON, Sse, Ws};
 use agentforge_harness::{NatsOptions, NatsServer, require};
@@ -149,7 +147,7 @@ async fn attack(seed: u64) {
         }
     }
     end.send_replace(last);
-    // One more, for those that had the last already when it was told.
+    // One more, for those that had already received the last one.
     let title = "the end".to_owned();
     let beyond = bus.marker("m0", &title).await;
     let log = {

@@ -54,7 +54,7 @@ struct Answer {
     truncated: bool,
 }
 
-/// Tells the time that a scheduled job stands for, RFC 3339.
+/// The scheduled time of a schedule's job, RFC 3339.
 const SCHEDULED_AT: &str = "agentforge-scheduled-at";
 
 /// The headers that a result keeps: what a caller acts on, nothing that sets a session.
@@ -116,7 +116,7 @@ impl Http {
         }
         let (text, encoding) = match String::from_utf8(body.bytes) {
             Ok(text) => (text, "utf-8"),
-            // A cap may cut a character in two; that alone does not make text binary.
+            // The limit may cut a character in two; that does not make text binary.
             Err(e) if body.truncated && e.utf8_error().error_len().is_none() => {
                 let end = e.utf8_error().valid_up_to();
                 let mut bytes = e.into_bytes();
@@ -135,9 +135,9 @@ impl Http {
     }
 }
 
-/// Sends it. A kept connection may be closed by the server just as the request goes out, which is no fault of the
-/// call: what may be repeated without harm (RFC 9110, 9.2.2) is sent once more. A POST is not, as the server may
-/// have acted on it; one with an `Idempotency-Key` says that it may be repeated.
+/// Sends it. A kept connection may be closed by the server just as the request is sent, which is not the call's fault:
+/// requests that may be repeated without harm (RFC 9110, 9.2.2) are sent again. A POST is not, as the server may have
+/// acted on it; one with an `Idempotency-Key` declares that it may be repeated.
 async fn send(request: reqwest::RequestBuilder) -> Result<reqwest::Response, reqwest::Error> {
     let (client, request) = request.build_split();
     let request = request?;
@@ -180,7 +180,7 @@ fn kept(headers: &HeaderMap) -> BTreeMap<&'static str, String> {
     KEPT_HEADERS.iter().filter_map(text).collect()
 }
 
-/// What a status that is no success means for the job.
+/// What an unsuccessful status means for the job.
 fn of_status(status: StatusCode, headers: &HeaderMap) -> Option<ToolError> {
     let class = match status.as_u16() {
         200..=299 => return None,

@@ -27,14 +27,14 @@ use tokio_util::sync::CancellationToken;
 /// For everything that must happen.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// What the orchestrator was told.
+/// What was reported to the orchestrator.
 #[derive(Default)]
 pub struct Told {
     pub started: Vec<Started>,
     pub finished: Vec<Finished>,
     pub rejected: Vec<Rejected>,
     pub heartbeats: Vec<Heartbeat>,
-    /// Jobs that heartbeats are told to stop.
+    /// Jobs that heartbeats ask to stop.
     pub stop: Vec<JobId>,
     /// How far the orchestrator's clock is ahead of the worker's.
     pub clock_ahead_us: i64,
@@ -45,7 +45,7 @@ pub struct Bench {
     pub nats: Nats,
     pub mission: Mission,
     pub told: Arc<Mutex<Told>>,
-    /// Where workers connect; a proxy may stand there.
+    /// Where workers connect; possibly a proxy.
     pub url: String,
     _reader: JoinHandle<()>,
     _heartbeats: JoinHandle<()>,

@@ -1,4 +1,4 @@
-//! Every way in which an attempt can end is told once, and leaves nothing on the queue.
+//! Every way in which an attempt can end is reported once, and leaves nothing on the queue.
 
 use crate::bench::{Bench, failure_of, output_of, queue};
 use agentforge_harness::require;

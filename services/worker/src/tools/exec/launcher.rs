@@ -1,10 +1,9 @@
 //! The launcher: a small process between the worker and a command, so that nothing which the command starts outlives it.
-//!
-//! It is this very program, started again with [`ARGUMENT`]. Whatever the command leaves behind, by any number of forks
-//! and `setsid`s, becomes the launcher's child (it is their subreaper), and is killed when the command ends, when the
-//! worker asks with [`ASK_TO_END`], and when the worker dies: the kernel sends the same signal then. It holds no pipe
-//! of the command and ends as the command ended. A command that kills its launcher with SIGKILL is killed with it, but
-//! what it had sent away by `setsid` is not.
+//! It is this very program, started again with [`ARGUMENT`]. All processes that the command leaves behind, by any
+//! number of forks and `setsid`s, become the launcher's children (it is their subreaper), and are killed when the
+//! command ends, when the worker asks with [`ASK_TO_END`], and when the worker dies: the kernel sends the same signal
+//! then. It holds no pipe of the command and ends as the command ended. A command that kills its launcher with SIGKILL
+//! is killed with it, but processes that it had detached by `setsid` are not.
 
 use super::Spec;
 use nix::sys::signal::{SigHandler, SigSet, Signal as Blocked};
@@ -23,13 +22,13 @@ use std::{
 pub(super) const ASK_TO_END: Signal = Signal::USR1;
 /// How long processes that are killed may take to be gone. Only what sleeps in the kernel takes longer.
 pub(super) const END_MAX: Duration = Duration::from_secs(5);
-/// Between two looks at what is left.
+/// Between two checks of what is left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// The first argument of a program that is started as launcher.
 const ARGUMENT: &str = "__launch-tool";
-/// The program, whatever became of its file since it was started.
+/// The program, regardless of what happened to its file since it was started.
 const SELF: &str = "/proc/self/exe";
-/// The exit code when the command could not be started; the reason stands on standard error.
+/// The exit code when the command could not be started; the reason is on standard error.
 const NOT_STARTED: i32 = 125;
 const NOT_STARTED_TEXT: &str = "the command did not start, os error ";
 
@@ -151,7 +150,8 @@ impl Family {
         }
     }
 
-    /// Kills until nobody is left: those whose parent was killed become our children and are met at the next look.
+    /// Kills until no process is left: those whose parent was killed become our children and are found in the next
+    /// pass.
     fn kill_all(&mut self) {
         let end = Instant::now() + END_MAX;
         while self.reap() && Instant::now() < end {

@@ -1,9 +1,7 @@
 //! `exec`: a command declared in the tools file, JSON on standard input, JSON on standard output.
-//!
-//! Never a shell: argv goes to the kernel as declared, and a job's arguments reach the command on
-//! standard input alone. The command and all that it started are killed when it ends, when the run is
-//! stopped, when its output passes the cap and when the worker dies: a launcher of its own sees to
-//! that, also for what left the process group by `setsid`.
+//! Never a shell: argv goes to the kernel as declared, and a job's arguments reach the command only on standard input.
+//! The command and everything that it started are killed when it ends, when the run is stopped, when its output passes
+//! the limit and when the worker dies: its launcher ensures that, even for processes that left the group by `setsid`.
 
 mod launcher;
 mod process;
@@ -38,13 +36,13 @@ const EXIT_TRY_AGAIN: i32 = 75;
 pub struct Spec {
     /// Absolute path of the program.
     pub program: PathBuf,
-    /// What stands in the command's `argv[0]` and after it.
+    /// The command's `argv[0]` and arguments.
     pub argv: Vec<String>,
     /// Where it runs; the worker's own directory when absent.
     pub working_dir: Option<PathBuf>,
-    /// Its whole environment, beside the job's own variables.
+    /// Its whole environment, apart from the job's own variables.
     pub env: Vec<(OsString, OsString)>,
-    /// Its own bound, beside the job's.
+    /// Its own limit, in addition to the job's.
     pub timeout: Option<Duration>,
     /// Address space of each of its processes, bytes.
     pub memory_max_bytes: Option<u64>,

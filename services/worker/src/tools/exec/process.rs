@@ -43,7 +43,7 @@ impl Spawner {
         let serve = move || {
             for order in queue {
                 let _runtime = order.runtime.enter();
-                // Whoever ordered may be gone; the group is dropped then, and so killed.
+                // The requester may be gone; the group is dropped then, and so killed.
                 let _ = order.reply.send(start(order.command, order.by_launcher));
             }
         };
@@ -59,7 +59,7 @@ impl Spawner {
         by_launcher: bool,
         memory_max_bytes: Option<u64>,
     ) -> io::Result<Group> {
-        // A launcher that is killed could kill nobody.
+        // A launcher that was killed could kill no process.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(!by_launcher);
         let at_our_death = if by_launcher { launcher::ASK_TO_END } else { Signal::KILL };
         limit(&mut command, at_our_death, memory_max_bytes);
@@ -166,7 +166,7 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         if !self.settled {
-            // ESRCH: nobody is left, which is what is wanted.
+            // ESRCH: no process is left, which is what is wanted.
             let _ = rustix::process::kill_process_group(self.leader, signal);
         }
     }

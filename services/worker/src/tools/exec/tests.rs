@@ -22,7 +22,7 @@ async fn run(spec: Spec, input: &str) -> Result<String, ToolError> {
 
 fn alive(pid: i32) -> bool {
     let pid = Pid::from_raw(pid).unwrap();
-    // A zombie that nobody has reaped yet does not run any more.
+    // A zombie that has not been reaped yet no longer runs.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     !matches!(state, None | Some('Z' | 'X'))
