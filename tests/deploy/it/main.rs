@@ -15,6 +15,7 @@ mod pods;
 mod policies;
 mod promote;
 mod quotas;
+mod releases;
 mod schemas;
 mod services;
 mod settings;

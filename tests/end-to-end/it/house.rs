@@ -37,6 +37,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("agentforge-deploy", 4),
     ("agentforge-observability", 4),
     ("agentforge-example-custom-tool", 4),
+    ("agentforge-example-event-subscriber", 4),
+    ("agentforge-example-grpc-client", 4),
     // Used by tests alone, and itself a user of nothing.
     (HARNESS, 0),
 ];
@@ -70,6 +72,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("deploy", &[]),
     ("end-to-end", &[]),
     ("example-custom-tool", &["runtime", "worker"]),
+    // As a program outside of this repository would be: NATS and JSON only, or the generated types only.
+    ("example-event-subscriber", &[]),
+    ("example-grpc-client", &["proto"]),
     ("harness", &[]),
     ("jetstream", &["config", "message-id", "metrics"]),
     ("message-id", &[]),

@@ -5,6 +5,7 @@ mod api;
 mod chaos;
 mod duplicates;
 mod edge;
+mod examples;
 mod house;
 mod links;
 mod oracle;
