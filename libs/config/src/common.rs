@@ -85,7 +85,7 @@ pub const BIND_ADDR: Setting = Setting::new("BIND_ADDR", None, "IP address", "Th
 /// Where local state lives.
 pub const DATA_DIR: Setting =
     Setting::new("DATA_DIR", Some("./agentforge-data"), "path", "The directory that holds local state.");
-/// Tells which ports were taken.
+/// Reports which ports were taken.
 pub const READY_FILE: Setting = Setting::new(
     "READY_FILE",
     None,
@@ -113,7 +113,7 @@ const SETTINGS: [Setting; 14] = [
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Text for people, coloured on terminals unless NO_COLOR is set.
     Text,
@@ -161,7 +161,7 @@ pub struct Common {
     pub bind_addr: IpAddr,
     /// The directory of local state; not created here.
     pub data_dir: PathBuf,
-    /// Where the addresses are told once the listeners are open.
+    /// The file that receives the addresses once the listeners are open.
     pub ready_file: Option<PathBuf>,
 }
 

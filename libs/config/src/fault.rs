@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: one fault per setting, all of them told at once.
+//! Faults of a configuration: one per setting, all of them reported at once.
 //!
 //! A fault holds no secret: the reader hides values before it makes one.
 

@@ -1,4 +1,4 @@
-//! One way to read settings: declared once, read once, all faults told together.
+//! One way to read settings: declared once, read once, all faults reported together.
 //!
 //! A [`Setting`] is the declaration (key, default, allowed values, help). A [`Reader`] takes values
 //! from a [`Source`], parses them into real types and remembers every fault and every effective

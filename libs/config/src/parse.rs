@@ -15,7 +15,7 @@ pub trait Parse: Sized {
     /// Parses the trimmed, non-empty text. The error is a half-sentence such as `is not a port`.
     fn parse(s: &str) -> Result<Self, String>;
 
-    /// Any valid value: returned beside a fault so that reading can go on, and then never used.
+    /// Any valid value: returned with a fault so that reading can continue, and then never used.
     fn placeholder() -> Self;
 }
 

@@ -1,6 +1,5 @@
 //! Durations and sizes as people write them: `30s`, `1h30m`, `512MiB`.
-//!
-//! Pure text in, value out. Limits are told in the errors.
+//! Pure text in, value out. Errors name the limits.
 
 use std::fmt;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! Secret settings are hidden whole; other values may still carry a password inside a URL
 //! (`nats://user:pass@host`), so every shown value passes through here.
 
-/// What stands in place of a secret.
+/// What is shown instead of a secret.
 pub const HIDDEN: &str = "[hidden]";
 
 /// Longest value shown, in characters; the rest is cut off.

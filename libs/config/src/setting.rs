@@ -1,4 +1,4 @@
-//! The declaration of one setting: the only place where its key, default and meaning stand.
+//! The declaration of one setting: the only place with its key, default and meaning.
 //!
 //! Settings are constants of the crate that reads them; values only, nothing is read here.
 

@@ -1,8 +1,7 @@
 //! Variables that look like settings of a service and are none: a misspelt one would silently do nothing.
-//!
-//! Decides by names alone. An environment is shared: what other programs read, and what Kubernetes sets for each
-//! service of a namespace, is nobody's fault. Only a slip of the pen is: a name one or two letters away from a
-//! setting that is not set itself. What merely begins like our settings is told, and no more.
+//! Decides only by names. An environment is shared: variables of other programs, and those that Kubernetes sets for
+//! each service of a namespace, are not faults. Only a typing error is: a name one or two letters away from a setting
+//! that is not set itself. Other names that begin like our settings are only reported.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +17,7 @@ const LONG_FROM_CHARS: usize = 10;
 pub struct Unknown {
     /// Misspelt settings, each with what is wrong: faults.
     pub misspelt: Vec<(String, String)>,
-    /// Names that begin like our settings, and that nobody here reads.
+    /// Names that begin like our settings, but are not read here.
     pub unread: Vec<String>,
 }
 
@@ -125,7 +124,7 @@ mod tests {
         ] {
             let wanted = format!("is not a setting of this service; did you mean {right}?");
             assert_eq!(found(&[key]).misspelt, [(key.to_owned(), wanted)], "{key}");
-            // Whoever set the right one as well did not misspell it.
+            // If the right one is set as well, this is not a misspelling of it.
             assert_eq!(found(&[key, right]).misspelt, [], "{key}");
         }
     }

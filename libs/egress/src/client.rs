@@ -1,8 +1,6 @@
 //! The HTTP client that keeps the policy, and the resolver inside it.
-//!
-//! Relies on `Policy` for every decision. The wrapped client is not handed out: a request can only
-//! be made through [`Client::request`], which checks the URL, because a resolver is never asked
-//! about an address that stands in the URL.
+//! Relies on `Policy` for every decision. The wrapped client is not handed out: a request can only be made through
+//! [`Client::request`], which checks the URL, because a resolver is never asked about an address in the URL.
 
 use crate::policy::{Policy, Refusal};
 use crate::resolve::{ResolveError, SystemResolver, allowed_addresses};
@@ -10,8 +8,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{error::Error as StdError, net::SocketAddr, sync::Arc, time::Duration};
 use url::Url;
 
-/// A connection that nobody used for so long is closed: before most servers close it, which a request on its way
-/// would suffer from.
+/// A connection that was idle for this long is closed: before most servers close it, which would break a request just
+/// being sent.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// How long a call may take.
@@ -67,7 +65,7 @@ impl Client {
 /// # Errors
 /// [`Error::Build`] when TLS cannot be set up.
 pub fn client(policy: &Policy, timeouts: Timeouts) -> Result<Client, Error> {
-    // Once per process; whoever came first has installed the same one.
+    // Once per process; an earlier call has installed the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let policy = Arc::new(policy.clone());
     let builder = || {
@@ -82,7 +80,7 @@ pub fn client(policy: &Policy, timeouts: Timeouts) -> Result<Client, Error> {
             .pool_idle_timeout(IDLE_MAX)
             .user_agent(concat!("agentforge/", env!("CARGO_PKG_VERSION")))
     };
-    // With no CA bundle the first build fails; an empty set of roots trusts nobody.
+    // With no CA bundle the first build fails; an empty set of roots trusts no certificate.
     let inner = builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(Error::Build)?;
     Ok(Client { inner, policy })
 }

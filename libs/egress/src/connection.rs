@@ -1,8 +1,7 @@
 //! One HTTP/1.1 connection and the requests on it, one after the other.
-//!
-//! The connection is driven by whoever awaits an answer: no task of its own, so a request costs no switch
-//! between tasks, and a dropped [`Connection`] is closed. What an answer claims about its size is not
-//! believed; a connection that carried one over the limit is not used again.
+//! The connection is driven by the task that awaits an answer: no task of its own, so a request costs no switch between
+//! tasks, and a dropped [`Connection`] is closed. What an answer claims about its size is not trusted; a connection
+//! that carried one over the limit is not used again.
 
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
@@ -153,7 +152,7 @@ impl Connection {
     }
 }
 
-/// Reads and writes what can be. Its end is told through the request that it breaks.
+/// Reads and writes what can be. Its end is reported through the request that it breaks.
 fn drive(
     driver: &mut Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>,
     is_over: &mut bool,

@@ -45,7 +45,7 @@ impl fmt::Debug for Target {
     }
 }
 
-/// Why a URL is no target.
+/// Why a URL cannot be called.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// The rules forbid it.
@@ -109,7 +109,7 @@ impl Target {
     }
 }
 
-/// User name and password stand percent-encoded in a URL.
+/// User name and password are percent-encoded in a URL.
 fn unescaped(text: &str) -> std::borrow::Cow<'_, str> {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy()
 }
@@ -125,7 +125,7 @@ pub enum DialerError {
         /// Why.
         source: rustls::pki_types::pem::Error,
     },
-    /// It holds what is no certificate.
+    /// It contains something other than a certificate.
     #[error("take certificates from {}", path.display())]
     Unfit {
         /// The file.

@@ -71,7 +71,7 @@ impl Policy {
         policy
     }
 
-    /// Takes entries one by one; gives what is good beside what is not.
+    /// Takes entries one by one; returns the good ones together with the faults.
     pub fn from_entries<'a>(entries: impl IntoIterator<Item = &'a str>) -> (Self, Vec<PolicyFault>) {
         let (mut policy, mut faults) = (Self::default(), Vec::new());
         for entry in entries {

@@ -1,7 +1,6 @@
 //! What kind of address an address is, after IPv4 hidden inside IPv6 was brought out.
-//!
-//! Values only, from the IANA special-purpose registries. Whatever is not known to be public is
-//! not: in IPv6 only 2000::/3 is, less its own special ranges.
+//! Values only, from the IANA special-purpose registries. An address that is not known to be public is not: in IPv6
+//! only 2000::/3 is, less its own special ranges.
 
 use std::{
     fmt,
@@ -17,7 +16,7 @@ pub enum Kind {
     Loopback,
     /// RFC 1918, and fc00::/7.
     Private,
-    /// 100.64.0.0/10, the inside of a carrier's NAT.
+    /// 100.64.0.0/10, the inner side of a carrier's NAT.
     SharedNat,
     /// 169.254.0.0/16, fe80::/10.
     LinkLocal,

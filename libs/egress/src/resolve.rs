@@ -1,8 +1,7 @@
 //! From a name to the addresses that may be called.
-//!
-//! The one place where names are resolved, for every client of this crate. What comes out was checked, and
-//! callers connect to exactly that: no second lookup stands between the check and the connection, so a name
-//! cannot lead elsewhere in between.
+//! The one place where names are resolved, for every client of this crate. Its results are checked, and callers connect
+//! to exactly those: there is no second lookup between the check and the connection, so a name cannot lead elsewhere in
+//! between.
 
 use crate::policy::{Policy, Refusal};
 use std::{fmt, future::Future, io, net::IpAddr, pin::Pin};

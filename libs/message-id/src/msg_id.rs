@@ -12,8 +12,8 @@ impl MsgId {
     pub fn attempt(job: JobId, attempt: Attempt) -> Self {
         Self(format!("{job}:{attempt}"))
     }
-    /// A queue message published anew because the stored one was found to be gone:
-    /// `<job>:<attempt>:r<n>`, so that the duplicate window cannot swallow the replacement.
+    /// A queue message published again because the stored one was found to be gone: `<job>:<attempt>:r<n>`, so that the
+    /// duplicate window cannot swallow the replacement.
     pub fn republished(job: JobId, attempt: Attempt, n: u32) -> Self {
         if n == 0 { Self::attempt(job, attempt) } else { Self(format!("{job}:{attempt}:r{n}")) }
     }
@@ -21,7 +21,7 @@ impl MsgId {
     pub fn result(job: JobId, attempt: Attempt, delivery: u64) -> Self {
         Self(format!("{job}:{attempt}:{delivery}"))
     }
-    /// The same of an attempt that was published anew, `run` times: `<job>:<attempt>:r<run>:<delivery>`. The message
+    /// The same for an attempt that was published again, `run` times: `<job>:<attempt>:r<run>:<delivery>`. The message
     /// that was lost may have had a result, which was lost too and is still in the duplicate window.
     pub fn result_of_run(job: JobId, attempt: Attempt, run: u32, delivery: u64) -> Self {
         match run {
@@ -29,7 +29,7 @@ impl MsgId {
             _ => Self(format!("{job}:{attempt}:r{run}:{delivery}")),
         }
     }
-    /// How often the queue message with this id was published anew.
+    /// How often the queue message with this id was published again.
     pub fn run_of(id: &str) -> u32 {
         id.rsplit_once(":r").and_then(|(_, run)| run.parse().ok()).unwrap_or(0)
     }
@@ -68,9 +68,9 @@ impl MsgId {
     pub fn evidence_info(site: &Site, sha256_hex: &str, run: &str) -> Self {
         Self(format!("{site}:{sha256_hex}:{run}:info"))
     }
-    /// A step of an event on its way to a webhook: `<step>:<environment>.<endpoint>:<origin>:<attempts>`. The
-    /// origin is the place in a stream that the event was read from, so that an event that is published or
-    /// redelivered anew is another one.
+    /// A step of an event on its way to a webhook: `<step>:<environment>.<endpoint>:<origin>:<attempts>`. The origin is
+    /// the place in a stream that the event was read from, so that an event that is published or redelivered again is
+    /// another one.
     pub fn webhook(step: &str, env: &str, endpoint: &str, origin: &str, attempts: u32) -> Self {
         Self(format!("{step}:{env}.{endpoint}:{origin}:{attempts}"))
     }

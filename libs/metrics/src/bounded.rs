@@ -1,4 +1,4 @@
-//! Keeps a label's values few, whatever callers send.
+//! Keeps a label's values few, regardless of what callers send.
 
 use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};

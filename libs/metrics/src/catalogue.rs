@@ -4,8 +4,7 @@ use crate::{Kind, Metric, Unit};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// The metrics as tables in Markdown, a heading per group; a metric in several lists of a group
-/// stands once.
+/// The metrics as tables in Markdown, a heading per group; a metric in several lists of a group appears once.
 pub fn catalogue_markdown(groups: &[(&str, &[&[Metric]])]) -> String {
     let mut out = String::new();
     for (index, (name, lists)) in groups.iter().enumerate() {

@@ -70,8 +70,8 @@ impl Metric {
         Self { name, kind: Kind::Histogram(buckets), unit: unit_of(name), labels, values: &[], help }
     }
 
-    /// The same, with the values that its labels can have. A counter or histogram whose labels all have such a
-    /// list stands on the page from the start, at zero: of a series that begins at one, no rate is ever seen.
+    /// The same, with the values that its labels can have. A counter or histogram whose labels all have such a list is
+    /// on the page from the start, at zero: a series that begins at one never shows a rate.
     pub const fn of(self, values: &'static [&'static [&'static str]]) -> Self {
         Self { values, ..self }
     }

@@ -1,4 +1,4 @@
-//! The process's one recorder: installed once, told about catalogues any number of times.
+//! The process's one recorder: installed once, extended by catalogues any number of times.
 //!
 //! The Prometheus recorder wants its buckets when it is built. Histograms that are declared after
 //! the first install therefore get a recorder of their own behind the same global one, so that a
@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-/// Buckets of a histogram that nobody declared (a library's): seconds.
+/// Buckets of an undeclared histogram (a library's): seconds.
 const UNDECLARED_BUCKETS: &[f64] = crate::buckets::REQUEST_SECONDS;
 
 /// Renders the process's metrics. Cheap to clone.
@@ -134,7 +134,7 @@ impl Shared {
 
     fn add_late(&self, new: &BTreeMap<&'static str, Metric>) {
         let histograms = new.values().filter(|metric| matches!(metric.kind, Kind::Histogram(_)));
-        // One that was recorded before it was declared keeps its place: a family may stand only once.
+        // One that was recorded before it was declared keeps its place: a family may appear only once.
         let rendered = self.main_handle.render();
         let names: Vec<_> = histograms
             .map(|metric| metric.name)

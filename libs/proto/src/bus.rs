@@ -50,7 +50,7 @@ pub enum Report {
     Started(Started),
     /// The attempt is over.
     Finished(Finished),
-    /// Something on the queue that is no job.
+    /// A message on the queue that is not a job.
     Rejected(Rejected),
 }
 
@@ -198,7 +198,7 @@ pub enum ErrorClass {
     Expired,
     /// A caller cancelled it.
     Cancelled,
-    /// Bytes that are no job.
+    /// A message that is not a job.
     InvalidMessage,
     /// A class that a later version knows; not retried.
     #[serde(other)]
@@ -416,7 +416,7 @@ pub struct DeadLetterMessage {
     /// W3C trace id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// For bytes that were no job: what was found.
+    /// For a message that was not a job: what was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
     /// When.

@@ -14,15 +14,15 @@ pub const HEADER_SIZE: &str = "Agentforge-Size";
 pub const HEADER_MTIME: &str = "Agentforge-Mtime";
 /// Header: the site that sent it.
 pub const HEADER_SITE: &str = "Agentforge-Site";
-/// Header: the media type, as its writer told it, or guessed from the file's name.
+/// Header: the media type, as given by its writer, or guessed from the file's name.
 pub const HEADER_CONTENT_TYPE: &str = "Content-Type";
 /// Header: `1` when the payload is a [`Manifest`] and not the file.
 pub const HEADER_MANIFEST: &str = "Agentforge-Manifest";
-/// Header: another name of the file, by which a marker may speak of it. Given by whoever publishes it.
+/// Header: another name of the file, which markers may use. Given by its publisher.
 pub const HEADER_EVIDENCE_ID: &str = "AF-Evidence-Id";
-/// Header: when what the file shows was made, RFC 3339 in UTC, as its writer told it.
+/// Header: when the file's content was created, RFC 3339 in UTC, as given by its writer.
 pub const HEADER_CREATED: &str = "Agentforge-Created";
-/// Header: when the file was changed last where it comes from, RFC 3339 in UTC, as its writer told it.
+/// Header: when the file was last changed at its source, RFC 3339 in UTC, as given by its writer.
 pub const HEADER_MODIFIED: &str = "Agentforge-Modified";
 /// Header: SHA-256, in hex, of the newest line of the site's ledger when the message was sent.
 pub const HEADER_LEDGER: &str = "Agentforge-Ledger";

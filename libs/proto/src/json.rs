@@ -19,7 +19,7 @@ const PATH_MAX_BYTES: usize = 160;
 pub struct Fault {
     /// What it is.
     pub what: What,
-    /// Where, such as `.a[3].b`; empty at the top and where nobody can say.
+    /// Where, such as `.a[3].b`; empty at the top and where it is unknown.
     pub path: String,
 }
 

@@ -1,8 +1,7 @@
 //! One collection of all servers, shared by the scrapes that ask while it runs.
-//!
-//! A scrape gets the result of a collection that began when it came, or up to a second before and was
-//! still running; a finished one is never given again. Servers are asked at once and fail apart: what one does not tell by the deadline is
-//! missing, and its own series say so.
+//! A scrape gets the result of a collection that began when it arrived, or up to a second before and was still running;
+//! a finished one is never used again. Servers are asked in parallel and fail separately: what one does not report by
+//! the deadline is missing, and its own series show that.
 
 use crate::{
     client::{Client, Reason},
@@ -110,7 +109,7 @@ impl Collector {
         self.put_together(all)
     }
 
-    /// Two targets can be one server when its own id is used; its rows must not stand twice.
+    /// Two targets can be one server when its own id is used; its rows must not appear twice.
     fn forget_duplicates(&self, all: &mut [(usize, Found)]) {
         let mut seen = BTreeSet::new();
         for (_, found) in all {
@@ -172,7 +171,7 @@ impl Collector {
     }
 }
 
-/// What a scrape tells about a server's endpoints.
+/// What a scrape reports about a server's endpoints.
 fn own_tables(id: &str, outcomes: &[Outcome]) -> Vec<Table> {
     let is_up = f64::from(u8::from(outcomes.iter().all(|outcome| outcome.result.is_ok())));
     let up = metrics::column(&metrics::TARGET_UP);

@@ -1,4 +1,4 @@
-//! What the exporter is told: every setting, parsed and checked, all faults at once.
+//! The exporter's configuration: every setting, parsed and checked, all faults at once.
 
 use crate::{
     auth::BasicAuth,
@@ -102,7 +102,7 @@ pub struct NatsTls {
 /// The exporter's configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every service is told.
+    /// The settings of every service.
     pub common: Common,
     /// The servers, at least one.
     pub targets: Vec<Target>,
@@ -116,11 +116,11 @@ pub struct Config {
     pub names: Namespace,
     /// Where server_id comes from.
     pub server_id: ServerId,
-    /// Whether scrapes tell about themselves.
+    /// Whether scrapes have series about themselves.
     pub self_metrics: bool,
-    /// Whether connections are told with their names.
+    /// Whether connections have their names.
     pub connection_names: bool,
-    /// Whether counters of varz stand twice.
+    /// Whether counters of varz appear twice.
     pub typed_counters: bool,
     /// What becomes series.
     pub filter: Filter,

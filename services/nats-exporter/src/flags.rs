@@ -1,8 +1,7 @@
 //! The command line of the known exporter, turned into settings.
-//!
-//! Go's syntax: `-x` and `--x`, `-x=v` and `-x v`, switches alone or with `=false`. Unlike there, flags
-//! that are lists may be repeated and take commas, and an unknown flag is refused with what was perhaps
-//! meant. Only turns words into settings; `config` checks their values.
+//! Go's syntax: `-x` and `--x`, `-x=v` and `-x v`, switches without a value or with `=false`. Unlike there, flags that
+//! are lists may be repeated and take commas, and an unknown flag is refused with a suggestion. Only turns words into
+//! settings; `config` checks their values.
 
 use crate::config;
 use agentforge_config::Setting;
@@ -109,9 +108,8 @@ fn table() -> Vec<(&'static [&'static str], Kind, &'static str)> {
 const GONE: [&str; 3] = ["channelz", "serverz", "replicatorVarz"];
 
 /// Reads the command line.
-///
 /// # Errors
-/// What is wrong with it, with a hint; no value that may be a secret is told.
+/// What is wrong with it, with a hint; a value that may be a secret is not shown.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, String> {
     let table = table();
     let mut line = CommandLine::default();
@@ -188,7 +186,7 @@ impl CommandLine {
         }
     }
 
-    /// The known exporter takes names for its address; the one that people use is no question of a resolver.
+    /// prometheus-nats-exporter accepts names for its address; the usual one needs no resolver.
     fn addresses(&mut self) {
         if let Some(address) = self.settings.get_mut(agentforge_config::common::BIND_ADDR.key)
             && address == "localhost"

@@ -20,7 +20,7 @@ pub enum Error<E: std::error::Error + 'static> {
     /// More came than may.
     #[error("the answer is longer than {0} bytes")]
     TooLarge(u64),
-    /// They are no JSON, or it ends early.
+    /// They are not JSON, or end early.
     #[error("the answer is not the JSON that was expected, near byte {0}")]
     Syntax(u64),
     /// A value does not have the expected shape.
@@ -185,7 +185,7 @@ where
         }
     }
 
-    /// The next byte that is no white space; it is not consumed.
+    /// The next byte that is not white space; it is not consumed.
     async fn peek(&mut self) -> Result<u8, Error<E>> {
         loop {
             while let Some(byte) = self.buffer.get(self.at) {

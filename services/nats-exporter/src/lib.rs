@@ -1,9 +1,7 @@
 //! The NATS exporter: the monitoring endpoints of NATS servers as a page for Prometheus.
-//!
-//! Stands in for prometheus-nats-exporter: same flags, names, labels and values. Beside them it has a
-//! compact family with one row for each stream and consumer, which the product's rules are made on.
-//! Promises: nothing on the page is older than the scrape that asked for it, a server that fails takes no
-//! other's series with it, and no credential gets out.
+//! Replaces prometheus-nats-exporter: same flags, names, labels and values. In addition it has a compact family with
+//! one row for each stream and consumer, which the product's rules use. Promises: nothing on the page is older than the
+//! scrape that asked for it, a server that fails affects no other's series, and no credential is shown.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod auth;

@@ -1,7 +1,6 @@
 //! The wiring: settings in, one listener out.
-//!
-//! There is no loop: the servers are asked when somebody reads the page, so a server that starts late or
-//! goes away is found at the next scrape. Ready means that the page can be read, whatever NATS does.
+//! There is no loop: the servers are asked when the page is read, so a server that starts late or disappears is noticed
+//! at the next scrape. Ready means that the page can be read, regardless of NATS.
 
 use crate::{
     client::Client,
@@ -62,7 +61,7 @@ impl Service for NatsExporter {
         let tls = config.tls.as_ref().map(server_config).transpose()?;
         let listener = bind(config.common.listen(config.common.metrics_port), "METRICS_PORT").await?;
         let address = Some(listener.local_addr()?);
-        // Addresses are told as http URLs; with TLS they would be wrong ones.
+        // Addresses are reported as http URLs; with TLS they would be wrong.
         let http = address.filter(|_| tls.is_none());
         let endpoints = Endpoints { http, grpc: None, metrics: address };
         BUILD_INFO.set(&[Self::VERSION, REVISION], 1.0);

@@ -1,13 +1,12 @@
 //! One collection's result: the tables of all servers, and the text that is written from them in pieces.
-//!
-//! A family stands together although its rows come from several servers, as the text format wants it. A
-//! page of many megabytes is never in memory: [`Pages`] writes the next piece when it is asked for.
+//! A family is kept together although its rows come from several servers, as the text format requires. A page of many
+//! megabytes is never in memory: [`Pages`] writes the next piece when it is asked for.
 
 use crate::{endpoint::Endpoint, table::Table};
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Size of a piece: large enough that its overhead does not show, small beside everything else.
+/// Size of a piece: large enough that its overhead does not show, small compared with everything else.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Everything that one collection found. Never changed, and never served to a scrape that came later.
@@ -19,7 +18,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Puts tables together, keeps at most `series_max` series, and tells how many were left out where.
+    /// Puts tables together, keeps at most `series_max` series, and reports how many were left out where.
     pub fn new(mut tables: Vec<Table>, series_max: u64) -> (Self, BTreeMap<Endpoint, u64>) {
         let dropped = limit(&mut tables, series_max);
         let mut by_name: BTreeMap<&str, Vec<(u32, u32)>> = BTreeMap::new();

@@ -1,8 +1,7 @@
 //! Rows of numbers under shared columns: what a scrape keeps of the servers' answers until it is written.
-//!
-//! Ten thousand consumers are kept in a few large allocations: labels stand once in one text, numbers in
-//! one list. What all rows of a table share (its server) and what several share (a stream) is stored once.
-//! Knows nothing of NATS and does no I/O.
+//! Ten thousand consumers are kept in a few large allocations: labels are stored once in one string, numbers in one
+//! list. What all rows of a table share (its server) and what several share (a stream) is stored once. Independent of
+//! NATS; does no I/O.
 
 use crate::endpoint::Endpoint;
 use std::{borrow::Cow, sync::Arc};

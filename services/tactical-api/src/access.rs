@@ -15,11 +15,11 @@ use subtle::ConstantTimeEq;
 
 /// The cookie that carries a token for browsers. It must be HttpOnly, which is up to who sets it.
 pub const COOKIE: &str = "agentforge_token";
-/// The subprotocol that a browser offers beside its token; the server chooses it.
+/// The subprotocol that a browser offers together with its token; the server chooses it.
 pub const SUBPROTOCOL: &str = "agentforge.v1";
 /// The subprotocol that carries a token, before it.
 const SUBPROTOCOL_TOKEN: &str = "bearer.";
-/// Headers in which proxies tell that a client's certificate was verified.
+/// Headers in which proxies report that a client's certificate was verified.
 pub const CERTIFICATE_HEADERS: [&str; 3] = ["ssl-client-verify", "x-ssl-client-verify", "x-client-verify"];
 /// What they say then.
 const VERIFIED: &[u8] = b"SUCCESS";
@@ -68,7 +68,7 @@ impl Access {
         }
     }
 
-    /// Whether the certificate that is asked for is there.
+    /// Whether the required certificate is present.
     pub fn has_certificate(&self, peer: SocketAddr, headers: &HeaderMap, of_connection: bool) -> bool {
         if !self.needs_certificate || of_connection {
             return true;

@@ -1,4 +1,4 @@
-//! What the tactical API is told: every setting, parsed and checked, all faults at once.
+//! The configuration of the tactical API: every setting, parsed and checked, all faults at once.
 
 use crate::{access::CERTIFICATE_HEADERS, links::Signer, origin::Origin};
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
@@ -146,7 +146,7 @@ pub struct Access {
     pub publish_is_open: bool,
     /// Streams need a client certificate.
     pub needs_certificate: bool,
-    /// The one header in which proxies tell of a verified certificate; `None` for the usual names.
+    /// The one header in which proxies report a verified certificate; `None` for the usual names.
     pub certificate_header: Option<String>,
     /// Whose headers are believed.
     pub trusted_proxies: Vec<Net>,
@@ -163,7 +163,7 @@ pub struct Access {
 pub struct Limits {
     /// Clients at once.
     pub clients: usize,
-    /// Clients of one address; 0 is no limit.
+    /// Clients of one address; 0 means no limit.
     pub clients_per_address: usize,
     /// Idle time before a heartbeat, SSE.
     pub sse_heartbeat: Duration,
@@ -176,7 +176,7 @@ pub struct Limits {
 /// The tactical API's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What every service is told.
+    /// The settings of every service.
     pub common: Common,
     /// Where NATS is.
     pub nats: NatsConfig,

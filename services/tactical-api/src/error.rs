@@ -1,4 +1,4 @@
-//! Why the tactical API cannot start or cannot go on.
+//! Why the tactical API cannot start or continue.
 
 /// What ends the tactical API.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,6 @@
 //! One change of the picture as every client gets it: encoded once for both transports, shared by all.
-//!
-//! Owns ids and frames. A frame with a link to evidence grows old with its link and is encoded anew for
-//! those who come late; everything else is the same bytes for everybody.
+//! Owns ids and frames. A frame with a link to evidence ages with its link and is encoded again for later clients;
+//! everything else is the same bytes for all clients.
 
 use crate::{
     feature::{Feature, Key, write_removed},
@@ -18,8 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Which incarnation of the stream: one that was made anew has another, so that its sequences are not taken
-/// for those of the old.
+/// Which incarnation of the stream: one that was recreated has another, so that its sequences are not taken for those
+/// of the old.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch(Arc<str>);
 
@@ -36,7 +35,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Reads a sequence that a client names: digits alone, and the one behind it is a sequence, too.
+/// Reads a sequence that a client names: only digits, and the next number must be a sequence too.
 pub fn sequence(text: &str) -> Option<u64> {
     let seq = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     seq.filter(|seq| *seq < u64::MAX)
@@ -181,7 +180,7 @@ fn ws_text(text: &str) -> Bytes {
     crate::ws::frame(crate::ws::TEXT, text.as_bytes())
 }
 
-/// What a client is told beside changes: why it does not have everything, or may not.
+/// Notices to a client besides changes: why it does not have everything, or may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// The stream no longer has it.
@@ -231,7 +230,7 @@ enum Subject {
     Notice(Notice),
 }
 
-/// One thing to tell clients.
+/// One notice for clients.
 #[derive(Debug)]
 pub struct Event {
     /// Where it is in the stream. Of a gap: the last sequence that is missing.
@@ -269,20 +268,20 @@ impl Event {
         Self { seq, stored_unix_ms, id, frames, link_made, subject }
     }
 
-    /// Tells that `missing` messages up to `to` cannot be had or were passed over. `from` is the first of
-    /// them. Carries no id: a client that is cut off now resumes where it was.
+    /// Reports that `missing` messages up to `to` are gone or were skipped. `from` is the first of them. Carries no id:
+    /// a client that is disconnected now resumes where it was.
     pub fn gap(reason: Notice, from: &EventId, to: &EventId, missing: u64, unix_ms: i64) -> Self {
         let data = format!(r#"{{"reason":"{}","from":"{from}","to":"{to}","missing":{missing}}}"#, reason.as_str());
         Self::notice_of("gap", reason, to.mark.seq, &data, unix_ms)
     }
 
-    /// Tells that the stream is another one than the client knows, and that all it has follows.
+    /// Reports that the stream is another one than the client knows, and that everything in it follows.
     pub fn reset(epoch: &Epoch, unix_ms: i64) -> Self {
         let id = EventId::bare(epoch, 0);
         Self::gap(Notice::Reset, &id, &id, 0, unix_ms)
     }
 
-    /// Tells whether the stream is heard. Carries no id, either.
+    /// Reports whether the stream is heard. Carries no id either.
     pub fn source(source: State, unix_ms: i64) -> Self {
         let (name, notice) = match source.is_away {
             true => ("stale", Notice::SourceAway),
@@ -315,7 +314,7 @@ impl Event {
         }
     }
 
-    /// What it tells, if it is no change.
+    /// The notice, if it is not a change.
     pub fn notice(&self) -> Option<Notice> {
         match self.subject {
             Subject::Notice(notice) => Some(notice),
@@ -323,8 +322,8 @@ impl Event {
         }
     }
 
-    /// What a client with this filter gets of it, if anything. One that knew a marker which has left what
-    /// it looks at is told that it is gone.
+    /// What a client with this filter gets of it, if anything. One that knew a marker which has left its area gets a
+    /// removal.
     pub fn frame(&self, channel: Channel, filter: Option<&Filter>) -> Option<&Bytes> {
         let Some(filter) = filter else { return Some(self.frames.of(channel)) };
         let frames = match &self.subject {

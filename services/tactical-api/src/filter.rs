@@ -96,7 +96,7 @@ fn bbox(value: &str) -> Result<Bounds, FilterFault> {
     Ok(Bounds { west, south, east, north })
 }
 
-/// Within [-180, 180]. A map that was dragged around the world tells more, always west before east.
+/// Within [-180, 180]. A map that was dragged around the world sends larger values, always west before east.
 fn longitudes(west: f64, east: f64) -> Option<(f64, f64)> {
     if west.abs() <= 180.0 && east.abs() <= 180.0 {
         return Some((west, east));

@@ -4,13 +4,13 @@ use agentforge_egress::Net;
 use axum::http::{HeaderMap, HeaderName, header};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The addresses a request went through, as most proxies tell it.
+/// The addresses a request went through, as most proxies report it.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Bits of an IPv6 address that a network gives to one customer.
 const SITE_PREFIX: u32 = 64;
 
-/// The peer's address, or, behind trusted proxies, the last one that they tell and that is not a trusted
-/// proxy itself. `Forwarded` (RFC 7239) counts where there is no X-Forwarded-For.
+/// The peer's address, or, behind trusted proxies, the last one that they report and that is not a trusted proxy
+/// itself. `Forwarded` (RFC 7239) is used if there is no X-Forwarded-For.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Net]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut address = peer.to_canonical();
@@ -91,7 +91,7 @@ mod tests {
             ("10.0.0.1", "", "10.0.0.1"),
             ("::ffff:10.0.0.1", "2001:db8::7", "2001:db8::7"),
             ("fd00::1", "::ffff:203.0.113.9", "203.0.113.9"),
-            // With the port of the caller, as some gateways tell it.
+            // With the port of the caller, as some gateways report it.
             ("10.0.0.1", "203.0.113.7:5000", "203.0.113.7"),
             ("10.0.0.1", "6.6.6.6:1, 203.0.113.7:5000,10.0.0.2:443", "203.0.113.7"),
             ("10.0.0.1", "[2001:db8::7]:5000", "2001:db8::7"),

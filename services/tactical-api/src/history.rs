@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 /// How long the answer to one request may take.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Bytes of a look at one message, about; one is given whatever its size.
+/// Approximate bytes of a read of one message; one is returned regardless of its size.
 const LOOK_BYTES: usize = 64 << 10;
 
 /// Why the stream could not be read.
@@ -69,7 +69,7 @@ pub struct Batch {
 /// Where a read begins.
 #[derive(Clone, Copy, Debug)]
 pub enum Begin {
-    /// At a sequence, or the next that is there.
+    /// At a sequence, or the next existing one.
     Seq(u64),
     /// At a moment, in unix milliseconds.
     Time(i64),
@@ -95,8 +95,8 @@ pub async fn read(
     gather(nats, stream, &request, count).await
 }
 
-/// A moment as the server reads it. It counts nanoseconds in 64 bits and takes what is outside of them for
-/// another moment, so the first and the last that it knows stand in; no message is older or newer.
+/// A time as the server reads it. It counts nanoseconds in 64 bits and mistakes values outside that range, so the first
+/// and the last that it knows are used instead; no message is older or newer.
 fn start_time(unix_ms: i64) -> String {
     let unix_ms = unix_ms.clamp(0, i64::MAX / 1_000_000);
     jiff::Timestamp::from_millisecond(unix_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()

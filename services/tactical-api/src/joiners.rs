@@ -20,7 +20,7 @@ const CURSIVE: &[(u32, u32)] = &[
     (0x1820, 0x1878),
     (0x1887, 0x18AA),
 ];
-/// Of these, letters that join to the one before alone, or to none.
+/// Of these, letters that join only to the previous one, or to none.
 const JOINS_BEFORE: &[(u32, u32)] = &[
     (0x0621, 0x0625),
     (0x0627, 0x0627),

@@ -1,8 +1,7 @@
 //! The tactical API: a live, sanitised GeoJSON picture over SSE and WebSocket, and signed links to evidence.
-//!
-//! Promises: what leaves is RFC 7946 whatever came in; a client sees every state or is told of the gap; a
-//! slow one slows nobody; a place is given back however a client goes. The stream `tactical` is the truth,
-//! and evidence is what the syncdaemon delivered. Knows nothing of jobs.
+//! Promises: output is RFC 7946 regardless of the input; a client sees every state or gets a gap; a slow client slows
+//! no other; a slot is freed however a client leaves. The stream `tactical` is the truth, and evidence is what the
+//! syncdaemon delivered. Independent of jobs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;

@@ -1,7 +1,6 @@
 //! Signed links to evidence: made, and told apart from any other text.
-//!
-//! A link says which evidence and until when; whoever has it may open it. The signature covers the decoded
-//! id and the digits of the expiry as they stand, so that any other character anywhere is another text.
+//! A link says which evidence and until when; anyone who has it may open it. The signature covers the decoded id and
+//! the literal digits of the expiry, so that changing any character makes another text.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -62,8 +61,8 @@ impl Signer {
         format!("{PREFIX}{id}.{expiry}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// Checks what follows [`PREFIX`], percent-decoded, at `now`, in unix seconds. Takes the same time
-    /// whatever is wrong with the signature.
+    /// Checks what follows [`PREFIX`], percent-decoded, at `now`, in unix seconds. Takes the same time regardless of
+    /// what is wrong with the signature.
     pub fn check(&self, token: &str, now: i64) -> Checked {
         let Some((signed, signature)) = token.rsplit_once('.') else { return Checked::Forged };
         let Some((id, expiry)) = signed.rsplit_once('.') else { return Checked::Forged };
@@ -151,7 +150,7 @@ mod tests {
 
     #[test]
     fn an_expiry_is_signed_as_it_is_written() {
-        // Somebody with the key could sign these; they are no numbers of ours.
+        // A holder of the key could sign these, but we never produce such numbers.
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"dev-secret");
         for expiry in ["+1700000300", "1e9", "99999999999999999", "-1", ""] {
             let signed = format!("x.{expiry}");

@@ -55,7 +55,7 @@ pub enum Asked {
     Id(EventId),
     /// What a client had is not known: all that there is.
     Unknown,
-    /// All behind a sequence of whatever stream there is.
+    /// Everything after a sequence of any stream.
     Seq(u64),
     /// All since a moment, in unix milliseconds.
     Since(i64),
@@ -133,7 +133,7 @@ impl Live {
         })
     }
 
-    /// Follows the tail until the stop. `told` hears of what keeps it from following.
+    /// Follows the tail until the stop. `told` receives what keeps it from following.
     pub async fn follow(self, mut tail: Tail, told: impl Fn(Result<(), String>), stop: CancellationToken) {
         let mut loading: Option<Loading> = None;
         loop {

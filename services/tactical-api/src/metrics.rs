@@ -27,7 +27,7 @@ pub const PUBLISHED: Metric = Metric::counter(
 .of(&[CHANNELS]);
 /// Clients now.
 pub const CLIENTS: Metric = Metric::gauge("tactical_stream_clients", &["channel"], "Clients that hold a slot now.");
-/// Messages that are no event.
+/// Messages that are not events.
 pub const REJECTED: Metric = Metric::counter(
     "tactical_events_rejected_total",
     &["reason"],
@@ -56,7 +56,7 @@ pub const LAG: Metric = Metric::histogram(
     "From the stream's timestamp to the write to a socket; up to 16 clients of each event are looked at.",
 )
 .of(&[CHANNELS]);
-/// Gaps told to clients.
+/// Gaps reported to clients.
 pub const GAPS: Metric = Metric::counter(
     "tactical_gaps_total",
     &["reason"],
@@ -96,7 +96,7 @@ pub struct Handles {
     pub published: [Counter; 2],
     /// Lag, by channel.
     pub lag: [Histogram; 2],
-    /// Notices, by what they tell.
+    /// Notices, by kind.
     pub notices: [Counter; 5],
     /// States passed over.
     pub conflated: Counter,
@@ -106,7 +106,7 @@ impl Handles {
     /// Makes them; every series is there from the start.
     pub fn new() -> Self {
         let channels = [Channel::Sse, Channel::Ws].map(Channel::as_str);
-        // Nobody looks yet, which is a figure too.
+        // No client yet, which is a value too.
         channels.iter().for_each(|channel| CLIENTS.shift(&[channel], 0.0));
         Self {
             published: channels.map(|c| PUBLISHED.counter_handle(&[c])),

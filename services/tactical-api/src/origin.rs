@@ -1,9 +1,8 @@
 //! Which web pages may use this port, and by which name it may be called. Pure.
-//!
-//! A browser sends cookies and client certificates by itself, and a WebSocket asks nobody first, so every
-//! page that says where it is from is looked at, however its caller is known. Pages of the same origin may
-//! come, and those that the settings name. Where nothing else guards the port, a name that somebody else's
-//! DNS may point to this machine is refused, too.
+//! A browser sends cookies and client certificates automatically, and a WebSocket has no preflight, so every page that
+//! sends its origin is checked, regardless of how its caller is known. Pages of the same origin are allowed, and those
+//! in the settings. Where nothing else guards the port, a name that another party's DNS may point to this machine is
+//! refused too.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority};
 use std::net::IpAddr;
@@ -14,10 +13,10 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Whether a browser asks for a page of its own site; no page can change it.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// How a browser asks: `no-cors` is an image or the like, of which no Origin is told.
+/// A browser's mode: `no-cors` is an image or similar, for which no Origin is sent.
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Scheme, host and port of a page. The port is told where it is not the scheme's own.
+/// Scheme, host and port of a page. The port is given if it is not the scheme's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
@@ -78,7 +77,7 @@ fn port_of(scheme: &str) -> Option<u16> {
 fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
     let parsed: Authority = authority.parse().ok()?;
     let is_bare = !authority.contains('@') && !parsed.host().is_empty();
-    // A port that is no number is no port, and not a missing one either.
+    // A port that is not a number is invalid, and not a missing one either.
     let has_port = authority.len() > parsed.host().len();
     let port = parsed.port_u16();
     (is_bare && has_port == port.is_some()).then(|| (parsed.host().to_ascii_lowercase(), port))
@@ -93,8 +92,8 @@ pub struct Way {
     pub is_proxied: bool,
 }
 
-/// The origin of the page that asks, where it is one of `allowed` and must be told so; `None` for pages of
-/// our own and for callers that are no pages.
+/// The origin of the page that asks, if it is one of `allowed` and must be in the answer; `None` for pages of our own
+/// and for callers that are not pages.
 ///
 /// # Errors
 /// [`Foreign::Page`].
@@ -121,9 +120,8 @@ pub fn page<'a>(headers: &'a HeaderMap, way: Way, allowed: &[Origin]) -> Result<
     if allowed.contains(&origin) { Ok(Some(given)) } else { Err(Foreign::Page) }
 }
 
-/// Whether a request calls this machine by a name that nobody else can give it: an address, localhost, a
-/// single word, or the host of an allowed origin. A page may make its own name point here, and then has our
-/// origin.
+/// Whether a request calls this machine by a name that no other party can give it: an address, localhost, a single
+/// word, or the host of an allowed origin. A page may make its own name point here, and then has our origin.
 pub fn is_own_name(headers: &HeaderMap, allowed: &[Origin]) -> bool {
     // Without a Host it is no browser.
     let Some(given) = headers.get(header::HOST) else { return true };
@@ -197,7 +195,7 @@ mod tests {
             (&[host, ("origin", "https://sub.maps.example")], false),
             (&[host, ("origin", "app://map")], true),
             (&[("host", "map"), ("origin", "other://map")], false),
-            // An image of another site tells no origin.
+            // An image of another site sends no origin.
             (&[host, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")], false),
             (&[host, ("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "no-cors")], true),
             (&[host, ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], true),

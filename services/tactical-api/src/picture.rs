@@ -1,5 +1,5 @@
-//! The newest state of every marker and zone, for snapshots, for what filters need to know, and for ends
-//! that are due. Bounded; what goes beyond is still told live.
+//! The newest state of every marker and zone, for snapshots, for what filters need to know, and for due expiries.
+//! Bounded; states beyond that are still sent live.
 
 use crate::{
     event::{Before, Event},

@@ -76,7 +76,7 @@ impl Replay {
     async fn answer(&self, from: From) -> Option<Found> {
         let end = Instant::now() + PATIENCE;
         loop {
-            // While the stream is being read anew its sequences mean nothing.
+            // While the stream is being read again its sequences mean nothing.
             if let Some(epoch) = self.live.epoch() {
                 match self.read(from, &epoch).await {
                     Ok(found) => return Some(found),
@@ -156,7 +156,7 @@ impl Replay {
         }
         let id = |seq| EventId::bare(epoch, seq);
         let events = match from {
-            // Of a stream that has nothing any more nobody knows whether what it had was of that time.
+            // If the stream is empty, it is unknown whether its former messages were of that time.
             From::Since(moment) if first > last && last > 0 && moment < now => {
                 vec![Event::gap(Notice::Expired, &id(1), &id(last), last, now)]
             }

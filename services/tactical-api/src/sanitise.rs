@@ -178,7 +178,7 @@ pub fn sanitise(subject: &str, payload: &[u8], stored_at: Timestamp) -> Result<C
     if title.is_empty() {
         return Err(Rejection::Title);
     }
-    // A description that is no text says nothing; it takes nothing else with it.
+    // A description that is not text is dropped; the rest of the event stays.
     let description = given::<Cow<'_, str>>(incoming.description).and_then(Result::ok);
     let description = description.map(|d| text::clean(&d, DESCRIPTION_MAX)).filter(|d| !d.is_empty());
     Ok(Change::State(Box::new(Feature {

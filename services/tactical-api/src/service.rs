@@ -40,9 +40,9 @@ use tracing::{info, warn};
 
 /// Between two tries to make the stream.
 const ENSURE_AGAIN: Duration = Duration::from_secs(1);
-/// Between two looks at whether it is as planned: somebody may have changed it, or made it anew.
+/// Between two checks of whether it is as planned: it may have been changed or recreated.
 const ENSURE_EVERY: Duration = Duration::from_secs(20);
-/// Between two looks at whether there is evidence to follow.
+/// Between two checks of whether there is evidence to follow.
 const EVIDENCE_AGAIN: Duration = Duration::from_secs(5);
 /// Between two tries to follow the stream.
 const FOLLOW_AGAIN: Duration = Duration::from_millis(250);
@@ -50,7 +50,7 @@ const FOLLOW_AGAIN: Duration = Duration::from_millis(250);
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// What of the grace is left to clients for reading their last words.
 const FAREWELL: Duration = Duration::from_secs(6);
-/// Between two looks at which server it is: another one may answer after a short break.
+/// Between two checks of which server it is: another one may answer after a short break.
 const LOOK_AT_SERVER: Duration = Duration::from_secs(5);
 /// Closing the connection to NATS.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
@@ -101,7 +101,7 @@ impl Service for TacticalApi {
         // Accepted connections inherit it. More in the kernel would only make a slow reader look like a stalled one.
         let _ = socket2::SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES);
         let address = listener.local_addr()?;
-        // Addresses are told as http URLs; with TLS they would be wrong ones.
+        // Addresses are reported as http URLs; with TLS they would be wrong.
         let http = Some(address).filter(|_| tls.is_none());
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, "tactical-api").await?;
@@ -126,7 +126,7 @@ impl Service for TacticalApi {
     async fn run(self) -> Result<(), anyhow::Error> {
         let Self { config, runtime, listener, tls, nats, hub, ends, wanted, source, .. } = self;
         let live = Live::new(hub.clone(), config.signer.clone());
-        // Clients that are still here after the stop get events until they are told to go.
+        // Clients that are still here after the stop get events until they are asked to leave.
         let farewell = CancellationToken::new();
         follow(&config, &runtime, &nats, &live, source, &farewell);
         let replay = Replay { nats: nats.clone(), live: live.clone(), signer: config.signer.clone(), hub: hub.clone() };
@@ -187,7 +187,7 @@ impl Service for TacticalApi {
     }
 }
 
-/// The tasks that bring the stream to the picture, and the gates that tell whether they can.
+/// The tasks that bring the stream to the picture, and the gates that show whether they can.
 fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, source: Source, stop: &CancellationToken) {
     let supervisor = runtime.supervisor();
     let (gate, missing) = (runtime.readiness().gate("stream", true), Arc::new(Notify::new()));
@@ -217,7 +217,7 @@ fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, source: 
         let (mut was_made, mut told) = (false, String::new());
         loop {
             let wait = match ensure(&js, &plan).await {
-                // At the start it is for whoever starts us; later others may still come back from it.
+                // At the start it stops the start; later it may recover.
                 Err(error @ topology::Error::Incompatible { .. }) if !was_made => {
                     return Err(Error::Topology(error).into());
                 }

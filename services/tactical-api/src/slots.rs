@@ -38,7 +38,7 @@ struct Taken {
 }
 
 impl Slots {
-    /// `max_per_address` 0 is no limit.
+    /// `max_per_address` 0 means no limit.
     pub fn new(max: usize, max_per_address: usize) -> Self {
         Self(Arc::new(Inner { max, max_per_address, taken: Mutex::default() }))
     }

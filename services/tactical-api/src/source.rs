@@ -1,7 +1,6 @@
-//! Whether the stream is heard, which tells "nothing happens" from "nothing arrives".
-//!
-//! The server of the stream says every second that it is there. Whoever waits for events asks here how long
-//! ago it last did.
+//! Whether the stream is heard, which distinguishes "nothing happens" from "nothing arrives".
+//! The server of the stream sends a sign of life every second. Tasks that wait for events ask here how long ago the
+//! last one was.
 
 use std::{
     sync::{

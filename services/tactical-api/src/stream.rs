@@ -30,7 +30,7 @@ pub const WS_PATH: &str = "/events/ws";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// When a refused client may try again, seconds.
 const RETRY_AFTER: u32 = 5;
-/// Before an SSE client connects again, milliseconds; each is told its own, so that they do not come at once.
+/// Before an SSE client connects again, milliseconds; each gets its own, so that they do not arrive at once.
 const RETRY_MS: std::ops::Range<u32> = 1000..3000;
 /// The same for one that was refused.
 const REFUSED_RETRY_MS: std::ops::Range<u32> = 4000..8000;

@@ -1,4 +1,4 @@
-//! Following a stream in order, for ever: a push consumer without acknowledgements, watched and made anew.
+//! Following a stream in order, forever: a push consumer without acknowledgements, watched and recreated.
 //!
 //! Owns order and completeness: what it gives is every message of the stream once, with a word where one is
 //! missing because the stream no longer has it, or because the stream is another one. Relies on consumer
@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-/// The server says so often that it is there.
+/// The interval of the server's idle heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Without a word for so long recreating the consumer.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
@@ -117,14 +117,14 @@ struct Bound {
 }
 
 impl Tail {
-    /// Follows nothing yet. `source` is told whenever the stream is heard.
+    /// Follows nothing yet. `source` is notified whenever the stream is heard.
     pub fn new(nats: Nats, target: Target, source: Source) -> Self {
         let connected = nats.connected();
         Self { nats, target, source, connected, place: None, bound: None }
     }
 
-    /// What comes next. Waits for as long as it takes; `told` hears of what keeps it from following.
-    /// Can be dropped at any await: nothing that was taken is lost but by being told.
+    /// The next news. Waits for as long as it takes; `told` receives what keeps it from following. Can be dropped at
+    /// any await: nothing that was taken is lost without being reported.
     pub async fn next(&mut self, told: impl Fn(Result<(), String>)) -> News {
         loop {
             if self.bound.is_none() {
@@ -148,7 +148,7 @@ impl Tail {
         }
     }
 
-    /// Makes a consumer that goes on where we are. Gives the news if we are nowhere, or elsewhere.
+    /// Creates a consumer that continues where we are. Returns the news if we are nowhere, or elsewhere.
     async fn bind(&mut self) -> Result<Option<News>, String> {
         let js = self.nats.jetstream();
         let stream = js.get_stream(self.target.stream).await.map_err(|e| e.to_string())?;
@@ -196,7 +196,7 @@ impl Tail {
         Ok(news)
     }
 
-    /// The next messages; `None` when the consumer is to be made anew.
+    /// The next messages; `None` when the consumer is to be recreated.
     async fn messages(&mut self) -> Option<Vec<Tailed>> {
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -263,8 +263,7 @@ impl Tail {
     }
 }
 
-/// Whether the stream goes on where we are. A server that lost its newest messages gives their sequences to
-/// others.
+/// Whether the stream continues where we are. A server that lost its newest messages gives their sequences to others.
 async fn is_there(nats: &Nats, target: &Target, place: &Place, epoch: &Epoch, head: u64) -> Result<bool, String> {
     if place.epoch != *epoch || place.mark.seq > head {
         return Ok(false);

@@ -153,7 +153,7 @@ impl Decoder {
         }
         let (len, rest) = match (second & 0x7F, rest) {
             (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
-            // Longer than any message may be, whatever the eight bytes say.
+            // Longer than any message may be, regardless of what the eight bytes say.
             (127, _) => return Err((code::TOO_BIG, "the message is too large")),
             (126, _) => return Ok(None),
             (n, rest) => (usize::from(n), rest),

@@ -40,8 +40,7 @@ const DETAIL: [(&str, &str, Kind); 11] = [
     ("idle", "milliseconds since the last activity", Kind::Gauge),
 ];
 
-/// Path and query of a page. Accounts are told only when they are asked for; the users that come with
-/// them are not read.
+/// Path and query of a page. Accounts are included only on request; the users that come with them are not read.
 pub fn path(endpoint: Endpoint, offset: u64) -> String {
     let auth = if endpoint == Endpoint::ConnzDetailed { "auth=true" } else { "auth=false" };
     format!("connz?{auth}&limit={PAGE}&offset={offset}")
@@ -110,7 +109,7 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// Nothing yet. With `is_named` connections are told with their names.
+    /// Nothing yet. With `is_named` connections have their names.
     pub fn new(names: &Namespace, endpoint: Endpoint, is_named: bool, rows_max: usize) -> Self {
         let column =
             |(name, help, kind): &(&str, &'static str, Kind)| Column::gauge(names.core("connz", name), *help).of(*kind);

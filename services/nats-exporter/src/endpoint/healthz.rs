@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 /// The status text of a server that gave none.
 const UNREACHABLE: &str = "unreachable";
-/// The status word comes from the server; more than this is no word.
+/// The status word comes from the server; a longer text is not a word.
 const STATUS_MAX_CHARS: usize = 64;
 
 /// An answer.

@@ -1,7 +1,6 @@
 //! The monitoring endpoints of a NATS server: how each is asked, and what series its answer becomes.
-//!
-//! One file an endpoint, pure: an answer in, tables out. Names, labels and values are those of the known
-//! exporter, so that its dashboards go on working. Fetching is `client`'s.
+//! One file per endpoint, pure: an answer in, tables out. Names, labels and values are those of
+//! prometheus-nats-exporter, so that its dashboards keep working. Fetching is `client`'s.
 
 pub mod accounts;
 pub mod connz;

@@ -1,4 +1,4 @@
-//! varz, routez and subsz: every number of the answer becomes a gauge, whatever a server's version calls it.
+//! varz, routez and subsz: every number of the answer becomes a gauge, however a server's version names it.
 //!
 //! Strings become info gauges when their key is known to identify something, and times when it is known to
 //! be a time: nothing else of the answer leaves the exporter, and no credential can.
@@ -11,7 +11,7 @@ use crate::{
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// Keys whose text is told as the label `value`.
+/// Keys whose text becomes the label `value`.
 const INFO_KEYS: [&str; 6] = ["server_id", "server_name", "version", "domain", "leader", "name"];
 /// Keys whose text is a moment.
 const TIME_KEYS: [&str; 2] = ["start", "config_load_time"];
@@ -55,7 +55,7 @@ const COUNTER_PARTS: [&str; 6] = [
 /// Nesting that is followed; the servers' answers have five levels.
 const DEPTH_MAX: usize = 16;
 
-/// The tables of an answer. With `typed_counters` each counter of varz stands a second time, as what it is.
+/// The tables of an answer. With `typed_counters` each counter of varz appears a second time, as a counter.
 pub fn tables(
     names: &Namespace,
     endpoint: Endpoint,

@@ -144,18 +144,17 @@ impl Compact {
     }
 }
 
-/// Whether the server leads the consumer since a moment ago: until it has counted, it says that nothing is
-/// pending. Servers that do not tell since when they lead are believed.
+/// Whether the server has led the consumer only for a moment: until it has counted, it reports that nothing is pending.
+/// Servers that do not report since when they lead are trusted.
 fn is_fresh(c: &Consumer<'_>, now: Option<Timestamp>) -> bool {
     let since = c.cluster.as_ref().map(|cluster| &*cluster.leader_since);
     age(now, since) < FRESH_SECONDS
 }
 
-/// When the oldest message that the consumer has not acknowledged was stored, where the answer tells it.
-///
-/// The answer has the moments of a stream's first and last message alone. The first is the oldest pending
-/// one if everything in the stream is pending, or if the consumer takes every subject and has not got
-/// past it. The last is if only the last is left. For all else the time cannot be known from here.
+/// When the oldest message that the consumer has not acknowledged was stored, if the answer has it.
+/// The answer has only the times of a stream's first and last message. The first is the oldest pending one if
+/// everything in the stream is pending, or if the consumer takes every subject and has not got past it. The last is if
+/// only the last is left. In all other cases the time is unknown.
 fn oldest_pending(c: &Consumer<'_>, stream: &StreamDetail) -> Option<Timestamp> {
     let state = &stream.state;
     let pending = c.num_pending.saturating_add(c.num_ack_pending);

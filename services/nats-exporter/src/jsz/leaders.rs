@@ -41,8 +41,7 @@ pub struct Claims {
     pub plain: Vec<Table>,
 }
 
-/// The tables of all servers without rows that stand twice, and how many series of other clusters were
-/// left out.
+/// The tables of all servers without repeated rows, and how many series of other clusters were left out.
 pub fn settle(mut all: Vec<Claims>) -> (Vec<Table>, u64) {
     let mut foreign = 0;
     if all.len() > 1 {

@@ -34,7 +34,7 @@ pub const PAGE: u64 = 1024;
 /// How deep to look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Accounts alone.
+    /// Only accounts.
     #[default]
     Accounts,
     /// Streams too.
@@ -90,7 +90,7 @@ impl Plan {
     }
 }
 
-/// What stands at the top of an answer.
+/// The top-level fields of an answer.
 #[derive(Debug, Default)]
 struct Head {
     is_disabled: bool,
@@ -363,7 +363,7 @@ fn meta_values(keys: &[MetaKey], metadata: Option<&RawValue>) -> Vec<String> {
     keys.iter().map(|key| all.get(&key.key).cloned().unwrap_or_default()).collect()
 }
 
-/// Seconds from `then` to `now`; NaN where there is no `then`. Never negative, whatever clocks do.
+/// Seconds from `then` to `now`; NaN without `then`. Never negative, even if clocks step back.
 fn age(now: Option<Timestamp>, then: Option<&str>) -> f64 {
     match (now, then.and_then(moment)) {
         (Some(now), Some(then)) => now.duration_since(then).as_secs_f64().max(0.0),

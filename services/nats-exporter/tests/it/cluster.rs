@@ -1,4 +1,5 @@
-//! Three servers: each consumer counts once in the compact family, whoever leads it and whoever is away.
+//! Three servers: each consumer counts once in the compact family, regardless of its leader and of servers that are
+//! down.
 
 use crate::support::{Exporter, Page, jetstream, make_consumer, make_stream, monitor, publish, take};
 use agentforge_harness::{NatsCluster, NatsOptions, eventually, require};
@@ -33,8 +34,8 @@ async fn furnish(cluster: &NatsCluster) -> async_nats::jetstream::Context {
     js
 }
 
-/// What is true of the compact family at every moment: no series stands twice (the parser looks), and
-/// none has another value than this.
+/// What is true of the compact family at every moment: no series appears twice (the parser checks), and none has
+/// another value than this.
 fn is_true(page: &Page) -> Result<(), String> {
     for stream in ["ONE", "THREE"] {
         let with = [("account", "$G"), ("stream", stream)];
@@ -79,7 +80,7 @@ async fn sums_count_each_consumer_once_and_stock_rows_are_all_replicas() {
     let exporter = Exporter::start(&["-varz", "-routez", "-jsz=all", &targets(&cluster)]).await;
     let page = settled(&exporter).await;
 
-    // The same where each server has an exporter of its own: nobody there knows what the others say.
+    // The same where each server has its own exporter, which does not know the others' answers.
     let mut rows = Vec::new();
     for server in cluster.servers() {
         let own = Exporter::start(&["--no-stock-jetstream", &server.monitor_url()]).await.scrape().await;

@@ -21,7 +21,7 @@ fn resolve<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
     })
 }
 
-/// Numbers of an answer whose path nobody leaves out.
+/// Numbers of an answer whose path is never left out.
 fn numbers(answer: &Value, path: &str, out: &mut BTreeSet<String>) {
     for (key, value) in answer.as_object().into_iter().flatten() {
         let key = key.trim_matches('/').replace('/', "_");

@@ -26,7 +26,7 @@ enum Answer {
     Large(usize),
 }
 
-/// A thing that accepts connections and is no NATS server.
+/// A listener that accepts connections but is not a NATS server.
 struct Impostor {
     url: String,
     requests: Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! JetStream of one server: every row of both families is what jsz says, and all of that is there.
+//! JetStream of one server: every row of both families equals jsz, and all of jsz is present.
 
 use crate::support::{
     Exporter, Labels, Page, jetstream_as, labels, make_consumer, make_stream, monitor, publish, take,
@@ -67,7 +67,7 @@ struct Expected(BTreeMap<(String, Labels), f64>);
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
 
 impl Expected {
-    /// What is not in the answer is no series.
+    /// What is not in the answer is not a series.
     fn add(&mut self, name: &str, with: &[(&str, &str)], value: &Value) {
         if let Some(value) = value.as_f64() {
             self.0.insert((name.to_owned(), labels(with)), value);

@@ -1,4 +1,4 @@
-//! Leaf nodes and gateways: the links between servers, as the servers tell them.
+//! Leaf nodes and gateways: the links between servers, as the servers report them.
 
 use crate::support::{Exporter, monitor};
 use agentforge_harness::{EdgeSite, NatsOptions, NatsServer, eventually, free_port, require};

@@ -1,4 +1,4 @@
-//! The exporter as its users have it: the binary with its flags, beside real NATS servers.
+//! The exporter as its users have it: the binary with its flags, with real NATS servers.
 #![allow(clippy::unwrap_used)]
 
 mod cluster;

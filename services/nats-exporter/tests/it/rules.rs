@@ -1,4 +1,4 @@
-//! The recording rules on the exporter's series: promtool's own tests, and a real Prometheus beside real jobs.
+//! The recording rules on the exporter's series: promtool's own tests, and a real Prometheus with real jobs.
 
 use crate::support::{Exporter, jetstream, make_consumer, take};
 use agentforge_harness::{NatsOptions, NatsServer, Prometheus, eventually, promtool, require};
@@ -58,7 +58,7 @@ async fn prometheus_records_the_true_backlog_and_when_it_will_be_gone() {
     let submit = async |queue: &str, count: usize| {
         crate::support::publish(&js, &format!("swarm.jobs.staging.{queue}"), count).await;
     };
-    // Another stream's backlog is nobody's jobs.
+    // Another stream's backlog is not a backlog of jobs.
     make_consumer(&crate::support::make_stream(&js, "other", 1).await, "worker-staging").await;
     crate::support::publish(&js, "other.a", 50).await;
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For a cluster to make good what it was told.
+/// For a cluster to apply a change.
 const SETTLED: Duration = Duration::from_secs(30);
 /// For a process to listen on a busy machine.
 const READY: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ pub struct Family {
     pub series: BTreeMap<Labels, f64>,
 }
 
-/// A page, read strictly: each family stands once, with its type before it, and each series once.
+/// A page, read strictly: each family appears once, with its type before it, and each series once.
 #[derive(Debug)]
 pub struct Page {
     pub text: String,
@@ -200,7 +200,7 @@ pub async fn make_consumer(stream: &stream::Stream, name: &str) -> jetstream::co
         max_ack_pending: 500,
         ..Default::default()
     };
-    // A server of a cluster may not have heard of the stream yet.
+    // A server of a cluster may not know the stream yet.
     eventually(SETTLED, "the consumer is made", || stream.create_consumer(config.clone())).await
 }
 

@@ -283,7 +283,7 @@ async fn the_known_exporters_command_line_is_reached_from_elsewhere() {
         let ready = proc.ready(Duration::from_secs(30)).await;
         let url = ready["nats-exporter"]["metrics"].as_str().unwrap().to_owned();
         let port: u16 = url.trim_end_matches("/metrics").rsplit_once(':').unwrap().1.parse().unwrap();
-        // Another address of this machine than the one that loopback alone has.
+        // Another address of this machine than the one that only loopback has.
         tokio::net::TcpStream::connect(("127.0.0.2", port)).await.is_ok()
     };
     let dev = ("ENV", "dev");

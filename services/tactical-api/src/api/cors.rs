@@ -1,7 +1,6 @@
-//! Pages of other origins: what they are told, and which of them are kept out.
-//!
-//! A browser lets a page read an answer only where the answer names the page's origin. Origins come from
-//! the settings alone and are told back one at a time, never as `*`, so that credentials may come along.
+//! Pages of other origins: what they may read, and which of them are kept out.
+//! A browser lets a page read an answer only if the answer names the page's origin. Allowed origins come only from the
+//! settings and are returned one at a time, never as `*`, so that credentials may be sent.
 
 use super::{Api, problem::Problem};
 use crate::{links, origin::Foreign};
@@ -14,13 +13,13 @@ use axum::{
 };
 use std::{net::SocketAddr, sync::Arc};
 
-/// What a page may send beside what every page may.
+/// Headers that a page may send in addition to the default ones.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, cache-control, content-type, idempotency-key, if-match, if-none-match, if-range, last-event-id, range, x-request-id",
 );
 /// What a page may do.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, DELETE");
-/// What a page may read of an answer beside what every page may.
+/// Headers of an answer that a page may read in addition to the default ones.
 const RESPONSE_HEADERS: &str =
     "accept-ranges, content-disposition, content-range, etag, repr-digest, retry-after, x-request-id";
 /// For how long a browser need not ask again, seconds.
@@ -39,8 +38,8 @@ pub fn of_stream(page: Option<&HeaderValue>, is_closed: bool) -> String {
     }
 }
 
-/// Answers what browsers ask beforehand, keeps out pages where nothing else guards the port, and tells the
-/// others' browsers that they may read.
+/// Answers preflight requests, keeps out pages where nothing else guards the port, and lets the browsers of other pages
+/// read answers.
 pub async fn pages(
     State(api): State<Arc<Api>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

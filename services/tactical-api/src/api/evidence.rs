@@ -33,7 +33,7 @@ pub async fn get(
     method: Method,
     headers: HeaderMap,
 ) -> Response {
-    // What is no text is no link of ours either.
+    // Anything but text cannot be one of our links.
     let token = token.map_or_else(|_| String::new(), |Path(token)| token);
     let (outcome, response) = match open(&api, &token, peer, &method, &headers).await {
         Ok(response) => ("served", response),
@@ -114,7 +114,7 @@ fn answer(evidence: &Evidence, etag: &str, span: Option<Span>, part: Span, body:
     insert(&mut response, header::ACCEPT_RANGES, "bytes".to_owned());
     insert(&mut response, REPR_DIGEST, format!("sha-256=:{digest}:"));
     insert(&mut response, header::CONTENT_DISPOSITION, disposition(&evidence.name));
-    // Whatever type it has, no page of ours runs it, and none of another site shows it.
+    // Regardless of its type, none of our pages runs it, and none of another site shows it.
     insert(&mut response, header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'".to_owned());
     insert(&mut response, CORP, "same-origin".to_owned());
     if span.is_some() {
@@ -140,7 +140,7 @@ fn disposition(name: &[u8]) -> String {
     format!("attachment; filename=\"{fallback}\"; filename*=UTF-8''{own}")
 }
 
-/// A link is a secret, and what it leads to is for whoever has it.
+/// A link is a secret, and its evidence is for anyone who has it.
 fn private(mut response: Response) -> Response {
     insert(&mut response, header::CACHE_CONTROL, "no-store".to_owned());
     insert(&mut response, header::REFERRER_POLICY, "no-referrer".to_owned());

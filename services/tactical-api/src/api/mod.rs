@@ -1,4 +1,4 @@
-//! What is asked and answered over HTTP, beside the streams.
+//! Requests and answers over HTTP, apart from the streams.
 
 pub mod cors;
 mod evidence;

@@ -32,7 +32,7 @@ const KEY_MAX: usize = 128;
 pub const REMOVED: &[u8] = br#"{"removed":true}"#;
 
 type Published = Result<(StatusCode, Json<Value>), Problem>;
-/// As they come: who may not publish is told that first.
+/// In order of importance: a caller that may not publish gets that error first.
 type GivenBody = Result<Bytes, BytesRejection>;
 type GivenId = Result<Path<String>, PathRejection>;
 type GivenAt = Result<Query<At>, QueryRejection>;
@@ -131,7 +131,7 @@ fn subject(kind: Kind, site: &str, id: &str) -> Result<String, Problem> {
     })
 }
 
-/// What a publisher is told.
+/// The answer to a publisher.
 #[derive(Serialize)]
 struct Answer<'a> {
     id: &'a str,
@@ -172,8 +172,8 @@ async fn send(
     Ok((status, Json(json!(answer))))
 }
 
-/// The id under which the stream tells it. The acknowledgement does not say when it was stored, so that is
-/// looked up; without it the id is good, too.
+/// The id under which the stream reports it. The acknowledgement does not contain the time of storage, so that is
+/// looked up; without it the id is valid too.
 async fn event_id(api: &Api, seq: u64) -> String {
     let Some(epoch) = api.live.epoch() else { return seq.to_string() };
     let look = history::mark(&api.nats, subjects::STREAM_TACTICAL, subjects::TACTICAL_FILTER, seq);

@@ -1,6 +1,5 @@
-//! Names that publishers gave their evidence, kept beside what they stand for.
-//!
-//! Follows the stream of evidence by headers alone. Bounded; the oldest names go.
+//! Names that publishers gave their evidence, stored with what they stand for.
+//! Follows the stream of evidence by reading only headers. Bounded; the oldest names are dropped.
 
 use crate::{
     links,

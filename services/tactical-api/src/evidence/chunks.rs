@@ -92,8 +92,8 @@ impl Chunks {
         Ok(this)
     }
 
-    /// Goes to a chunk. Between two chunks of an object lie those of others, so chunk `n` is at least `n`
-    /// sequences behind the first: every look finds a chunk at or before the wanted one, and nearer.
+    /// Goes to a chunk. Chunks of other objects may lie between two chunks of an object, so chunk `n` is at least `n`
+    /// sequences behind the first: every step finds a chunk at or before the wanted one, and closer.
     async fn seek(&mut self, wanted: u64, chunk_bytes: u64) -> Result<(), Error> {
         let mut seq = 1;
         for _ in 0..STEPS_MAX {

@@ -17,7 +17,7 @@ pub enum Verdict {
 
 /// Decides for a file with this entity tag, which is a strong one, in the order of the RFC.
 pub fn decide(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Verdict {
-    // Times are not told with evidence, so conditions on them say nothing.
+    // Evidence has no times, so conditions on them have no effect.
     if listed(headers, header::IF_MATCH).is_some_and(|tags| !tags.iter().any(|tag| *tag == "*" || *tag == etag)) {
         return Verdict::Failed;
     }
@@ -25,14 +25,14 @@ pub fn decide(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Ve
     if listed(headers, header::IF_NONE_MATCH).is_some_and(|tags| tags.iter().any(is_had)) {
         return Verdict::NotModified;
     }
-    // A range is for GET alone, and, with If-Range, for the very file.
+    // A range is only for GET, and, with If-Range, for exactly this file.
     let is_other = headers.get(header::IF_RANGE).is_some_and(|given| given.as_bytes() != etag.as_bytes());
     let mut ranges = headers.get_all(header::RANGE).iter();
     let range = ranges.next().filter(|_| ranges.next().is_none() && method == Method::GET && !is_other);
     Verdict::Send(span::asked(range.and_then(|range| range.to_str().ok()), size))
 }
 
-/// The entity tags of all headers of a name; `None` when there is none. What is no tag matches nothing.
+/// The entity tags of all headers of a name; `None` when there is none. A value that is not a tag matches nothing.
 fn listed(headers: &HeaderMap, name: HeaderName) -> Option<Vec<&str>> {
     let values: Vec<&str> = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default()).collect();
     // Ours have no commas, so a tag that has one is not ours in either half.

@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 const FETCHES_AT_ONCE: usize = 64;
 /// What is given at once of a file that came in its message.
 const PIECE_BYTES: usize = 32 << 10;
-/// What is said of a file that nobody described.
+/// The media type of a file without a description.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 
 /// Why evidence cannot be read.
@@ -47,7 +47,7 @@ pub enum Error {
     Busy,
 }
 
-/// A file that is there.
+/// An existing file.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// Its media type.

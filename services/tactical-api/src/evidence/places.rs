@@ -1,7 +1,6 @@
 //! Who may read evidence at once: so many in all, and no address more than its share of what is free.
-//!
-//! A [`Place`] is given back when it is dropped. An address gets one as long as it holds fewer than are
-//! free, so that one alone can have half of them, and another always finds some.
+//! A [`Place`] is freed when it is dropped. An address gets one as long as it holds fewer than are free, so that a
+//! single address can have half of them, and another always finds some.
 
 use std::{
     collections::HashMap,

@@ -18,7 +18,7 @@ use std::{
 
 /// Writes to one client before it is the next one's turn.
 const WRITES_AT_ONCE: usize = 4;
-/// How long a client that is told to go may take to read it.
+/// How long a client that is asked to leave may take to read the notice.
 pub const FAREWELL_MAX: Duration = Duration::from_secs(5);
 /// One that was too slow gets longer: what it has yet to read lies before its last words.
 const FAREWELL_SLOW_MAX: Duration = Duration::from_secs(60);
@@ -73,26 +73,26 @@ pub struct Client {
     pub transport: Transport,
     /// What waits for it.
     pub queue: Queue,
-    /// Given back as soon as the client is told to go.
+    /// Freed as soon as the client is asked to leave.
     pub slot: Option<Slot>,
     /// Of a WebSocket.
     pub decoder: Option<Box<Decoder>>,
     /// When something was last written.
     pub wrote_at: Instant,
-    /// When it is told to reconnect, once the service stops.
+    /// When it is asked to reconnect, once the service stops.
     pub leave_at: Option<Instant>,
     /// Distinguishes it from others that had its key before.
     pub generation: u64,
     /// Nothing more fits into its socket.
     pub is_blocked: bool,
-    /// Bytes that it sent and nobody asked for.
+    /// Unexpected bytes that it sent.
     pub junk_bytes: usize,
     /// It was not let in.
     pub is_refused: bool,
 }
 
 impl Client {
-    /// Writes what fits and is there. `true` when there is more that would fit.
+    /// Writes what fits and is available. `true` when there is more that would fit.
     ///
     /// # Errors
     /// [`Gone`].
@@ -114,7 +114,7 @@ impl Client {
                         self.is_blocked = true;
                         return Ok(false);
                     }
-                    // The common case ends here, without another look.
+                    // The common case ends here, without another check.
                     if written == bytes
                         && self.queue.is_drained()
                         && (!self.queue.is_live() || self.queue.next >= ring.end())
@@ -148,7 +148,7 @@ impl Client {
         self.queue.phase = Phase::Leaving { by: now + time, is_told: false };
     }
 
-    /// When a client that is only told something must be gone.
+    /// When a client that only gets a notice must be gone.
     pub fn leaving(now: Instant) -> Phase {
         Phase::Leaving { by: now + FAREWELL_MAX, is_told: false }
     }

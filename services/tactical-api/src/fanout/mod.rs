@@ -66,7 +66,7 @@ pub struct Join {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are clients, and each is moved once")]
 pub enum Role {
-    /// It is told something and goes: a refusal.
+    /// It gets a notice and leaves: a refusal.
     Refused,
     /// It follows the picture.
     Client {
@@ -143,7 +143,7 @@ enum Command {
     },
 }
 
-/// What all workers are told.
+/// What is sent to all workers.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Idle time before a heartbeat, SSE and WebSocket.
@@ -227,17 +227,17 @@ impl Hub {
         }
     }
 
-    /// The picture begins, or goes on, behind a sequence of this incarnation.
+    /// The picture starts, or continues, behind a sequence of this incarnation.
     pub fn begin(&self, epoch: &Epoch, head: Mark) {
         self.all(|| Command::Begin { epoch: epoch.clone(), head });
     }
 
-    /// The stream is another one: all are told, and get all that it has.
+    /// The stream is another one: all clients get a notice, and everything in it.
     pub fn reset(&self, epoch: &Epoch, head: Mark, notice: &Arc<Event>) {
         self.all(|| Command::Reset { epoch: epoch.clone(), head, notice: notice.clone() });
     }
 
-    /// Tells everybody. `head` is the newest message that was seen.
+    /// Sends it to all clients. `head` is the newest message that was seen.
     pub fn publish(&self, events: &[Arc<Event>], head: Mark) {
         self.all(|| Command::Publish { events: events.to_vec(), head });
     }
@@ -260,7 +260,7 @@ impl Hub {
         self.0.inboxes[client.worker].send(Command::Feed(client.key, client.generation, found));
     }
 
-    /// Tells all clients to connect elsewhere, spread over the window; the threads end when all have gone.
+    /// Asks all clients to reconnect elsewhere, spread over the window; the threads end when all have left.
     pub fn stop(&self, window: Duration) {
         self.all(|| Command::Stop { window });
     }

@@ -51,7 +51,7 @@ pub enum Phase {
 pub struct Tally {
     /// Events, by channel.
     pub events: [u64; 2],
-    /// Notices, by what they tell.
+    /// Notices, by kind.
     pub notices: [u64; 5],
     /// Moments of events that were written to clients that are looked at, by channel.
     pub stored_unix_ms: Vec<(Channel, i64)>,

@@ -1,4 +1,4 @@
-//! What a client is written, whatever its socket takes at once.
+//! What a client is written, regardless of how much its socket takes at once.
 
 use super::*;
 use crate::sanitise::sanitise;

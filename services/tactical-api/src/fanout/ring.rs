@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-/// Most events, whatever their size.
+/// Maximum number of events, regardless of their size.
 const EVENTS_MAX: usize = 65_536;
 
 /// Events in the order of the stream, oldest first. Places are counted from the start of the worker.
@@ -32,7 +32,7 @@ impl Ring {
         Self { first: 0, events: VecDeque::new(), total: 0, bytes_max, covered_from: 1, head: Mark::default() }
     }
 
-    /// Begins anew behind a message; places go on.
+    /// Starts again behind a message; positions keep counting.
     pub fn begin(&mut self, head: Mark) {
         self.first += self.events.len() as u64;
         self.events.clear();

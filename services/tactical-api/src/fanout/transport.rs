@@ -52,12 +52,12 @@ impl Transport {
         }
     }
 
-    /// Asks to be told of both directions, once per change.
+    /// Subscribes to both directions, once per change.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(self.stream(), token, Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Ends being told.
+    /// Unsubscribes.
     pub fn deregister(&mut self, registry: &Registry) {
         let _ = registry.deregister(self.stream());
     }
@@ -97,7 +97,7 @@ impl Transport {
         }
     }
 
-    /// Whether a write that was cut short was cut by TLS alone, and the socket has room.
+    /// Whether a write was cut short only by TLS, and the socket has room.
     pub fn takes_more(&mut self) -> io::Result<bool> {
         match self {
             Self::Plain(_) => Ok(false),

@@ -31,12 +31,12 @@ use tokio::sync::mpsc;
 pub const WAKER: Token = Token(usize::MAX);
 /// Socket events taken at once.
 const EVENTS_AT_ONCE: usize = 1024;
-/// Between two looks at the idle; shorter where heartbeats are.
+/// Between two checks of idle clients; shorter where heartbeats are.
 const TICK_MAX: Duration = Duration::from_millis(250);
 const TICK_MIN: Duration = Duration::from_millis(10);
 /// A client that takes nothing for so long is cut off even if little waits for it.
 const STALLED_MAX: Duration = Duration::from_secs(30);
-/// What a client may send that nobody asked for.
+/// How much a client may send without being asked.
 const JUNK_MAX_BYTES: usize = 64 << 10;
 /// What is read at once.
 const READ_BYTES: usize = 16 << 10;
@@ -62,7 +62,7 @@ pub struct Worker {
     generation: u64,
     refused: usize,
     is_stopping: bool,
-    /// Clients were told that the source is away.
+    /// Clients got a notice that the source is unavailable.
     is_away: bool,
     /// Clients with more to write than is written in one go.
     unfinished: Vec<usize>,
@@ -100,7 +100,7 @@ impl Worker {
         }
     }
 
-    /// Runs until it was told to stop and all clients have gone.
+    /// Runs until it is asked to stop and all clients have left.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_AT_ONCE);
         let tick = (*self.settings.heartbeats.iter().min().unwrap_or(&TICK_MAX) / 4).clamp(TICK_MIN, TICK_MAX);

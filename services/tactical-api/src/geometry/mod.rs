@@ -14,7 +14,7 @@ use std::fmt::Write;
 pub const POINTS_MAX: usize = 10_000;
 /// Points of a ring, the closing one included.
 const RING_POINTS_MIN: usize = 4;
-/// Degrees beyond which a coordinate is no slip any more: ten turns.
+/// Degrees beyond which a coordinate is not a plausible overflow: ten turns.
 const DEGREES_MAX: f64 = 3600.0;
 
 /// Why coordinates were refused.
@@ -249,7 +249,7 @@ fn read(points: &[[f64; 2]]) -> Result<Ring, Fault> {
         return Err(Fault::Ring);
     }
     let ring = Ring(points);
-    // An edge around the whole world can be meant in one way alone: the other is none.
+    // An edge around the whole world can be meant in only one way.
     let is_vague = |(a, b): (Point, Point)| (HALF + 1..TURN).contains(&(a.x - b.x).abs());
     if ring.edges().any(is_vague) {
         return Err(Fault::Edge);
@@ -258,7 +258,7 @@ fn read(points: &[[f64; 2]]) -> Result<Ring, Fault> {
     if east - west > TURN {
         return Err(Fault::Width);
     }
-    // One that is not flat and has no area crosses itself, which is told below.
+    // A ring that is not flat and has no area crosses itself, which is reported below.
     if ring.is_flat() {
         return Err(Fault::Area);
     }

@@ -148,7 +148,7 @@ impl Ring {
 pub fn check(rings: &[Ring]) -> Result<(), Fault> {
     edges_apart(rings)?;
     let Some((outer, holes)) = rings.split_first() else { return Ok(()) };
-    // Of rings that do not cross one point that is on none of their edges tells of all.
+    // For rings that do not cross, one point that is on none of their edges decides for all.
     let inside = |of: &Ring, ring: &Ring| {
         let mut places = ring.0.iter().map(|p| of.place_of(*p)).filter(|place| *place != Ordering::Equal);
         places.next().is_some_and(|place| place == Ordering::Greater && places.all(|p| p == Ordering::Greater))

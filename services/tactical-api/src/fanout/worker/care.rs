@@ -15,7 +15,7 @@ use std::{
 };
 
 impl Worker {
-    /// Everybody is told to connect elsewhere, each at a moment of the window.
+    /// All clients are asked to reconnect elsewhere, each at some time in the window.
     pub(super) fn stop(&mut self, window: Duration, now: Instant) {
         self.is_stopping = true;
         let count = u32::try_from(self.clients.len()).unwrap_or(u32::MAX).max(1);
@@ -28,7 +28,7 @@ impl Worker {
         }
     }
 
-    /// Tells everybody once when the source goes, and once when it is back.
+    /// Notifies all clients once when the source goes, and once when it is back.
     fn tell_of_source(&mut self, now: Instant) {
         let source = self.settings.source.state();
         if source.is_away == self.is_away {
