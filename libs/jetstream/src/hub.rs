@@ -1,8 +1,7 @@
 //! The hub of an edge site: its JetStream domain, and whether it answers now.
-//!
-//! Relies on the connection for everything local. A leaf's server answers its clients while its link
-//! is cut, so only a request to the hub tells. Reads one answer at a time, keeps no history, and never
-//! holds anything back: what a link that is down means is its reader's decision.
+//! Relies on the connection for everything local. A leaf's server answers its clients while its link is cut, so only a
+//! request to the hub shows its state. Reads one answer at a time, keeps no history, and never holds anything back:
+//! what a link that is down means is its reader's decision.
 
 use crate::nats::Nats;
 use agentforge_config::{Parse, Reader, Setting};
@@ -118,7 +117,7 @@ async fn ask(nats: Nats, config: HubConfig, up: watch::Sender<bool>) {
     loop {
         let began = Instant::now();
         let is_connected = *connected.borrow_and_update();
-        // Without a connection there is nobody to ask, and no need to wait for an answer.
+        // Without a connection no server can answer, so there is no need to wait for an answer.
         let answer = match is_connected {
             true => Some(nats.request(question.clone().into(), Bytes::new(), ANSWER).await),
             false => None,
@@ -143,7 +142,7 @@ fn pause(is_up: bool) -> Duration {
     if is_up { WHILE_UP } else { WHILE_DOWN }
 }
 
-/// Whether a reply came from a JetStream that can work: "nobody there", "not enabled" and "no leader" do not.
+/// Whether a reply came from a JetStream that can work: "no responders", "not enabled" and "no leader" do not.
 fn answers(message: &Message) -> bool {
     #[derive(serde::Deserialize)]
     struct Info {

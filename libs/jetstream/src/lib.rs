@@ -1,9 +1,7 @@
 //! NATS JetStream as this product uses it: connecting, subjects, topology, publishing, consuming.
-//!
-//! Relies on async-nats for the protocol. What async-nats leaves open is owned here: reconnects with
-//! full jitter, replies that end when the connection does, a pull loop that never asks for more than
-//! it was granted and cannot go silent, and acknowledgements that tell the truth.
-//! Nothing here knows what a job is.
+//! Relies on async-nats for the protocol. What async-nats leaves open is owned here: reconnects with full jitter,
+//! replies that end when the connection does, a pull loop that never requests more than it was granted and cannot go
+//! silent, and reliable acknowledgements. Independent of jobs.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod api;

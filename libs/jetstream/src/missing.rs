@@ -1,7 +1,6 @@
-//! What was looked for on the server and not found, as whoever wanted it told.
-//!
-//! Streams, consumers and buckets go away under a connected client: an operator removes one, a tool
-//! makes it anew. Whoever runs into that notes it here, and the owner of the topology is woken to look.
+//! Objects that were needed on the server and not found, as reported by their users.
+//! Streams, consumers and buckets disappear under a connected client: an operator removes one, a tool recreates it.
+//! Code that finds one missing notes it here, which wakes the owner of the topology to check.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +44,7 @@ impl Missing {
         }
     }
 
-    /// The names that somebody complained of within `age` and nobody found since.
+    /// The names reported missing within `age` and not found since.
     pub fn names(&self, age: Duration) -> Vec<String> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.retain(|_, at| at.elapsed() < age);

@@ -1,4 +1,4 @@
-//! The connection: made once, kept for ever, told about by a watch and a gauge.
+//! The connection: created once, kept forever, observed through a watch and a gauge.
 //!
 //! Relies on async-nats to reconnect and to subscribe again. Never exits, never gives up; a service
 //! that starts before its NATS waits here. Owns what the client does not: jitter, a count of
@@ -42,10 +42,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 const API: Duration = Duration::from_secs(10);
 /// How long closing may take, each for what is unsent and for the end of the connection.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often the state told is compared with the client's: its events may be dropped under load.
+/// How often the reported state is compared with the client's: its events may be dropped under load.
 const RECHECK: Duration = Duration::from_secs(1);
 
-/// Why a connection could not be set up. A server that is away is no error.
+/// Why a connection could not be set up. A server that is unavailable is not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file named by the settings cannot be used.
@@ -167,7 +167,7 @@ impl Nats {
     pub fn is_connected(&self) -> bool {
         self.inner.link.borrow().connected
     }
-    /// Tells when the connection comes and goes.
+    /// Reports when the connection is established and lost.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.inner.connected.clone()
     }
@@ -187,7 +187,7 @@ impl Nats {
     pub fn support(&self) -> Support {
         Support::of(&self.inner.client.server_info().version)
     }
-    /// What readiness tells of the connection: whether it can be used, and in words.
+    /// What readiness reports about the connection: whether it can be used, and in words.
     pub fn told(&self) -> (bool, String) {
         match self.trouble() {
             None => (self.support().is_usable(), self.support().to_string()),
@@ -308,14 +308,14 @@ async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
     })
 }
 
-/// Where a user's replies go: below its own name, so that a server can let it listen to its own alone. `None` for a
-/// name that is no subject token.
+/// Where a user's replies go: below its own name, so that a server can restrict its subscriptions to those. `None` for
+/// a name that is not a subject token.
 fn inbox_of(user: &str) -> Option<String> {
     let is_token = !user.is_empty() && user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     is_token.then(|| format!("_INBOX.{user}"))
 }
 
-/// A seed itself, or the content of the file that is named. What is no seed is taken for a path.
+/// A seed itself, or the content of the named file. Text that is not a seed is taken for a path.
 async fn read_seed(value: &str) -> Result<String, Error> {
     const SEED_CHARS: usize = 58;
     if value.starts_with("SU") && value.len() == SEED_CHARS {
@@ -340,7 +340,7 @@ async fn with_tls(mut options: ConnectOptions, config: &NatsConfig) -> Result<Co
     Ok(options)
 }
 
-/// The client reads the file at each connect and would try for ever with one that is not there.
+/// The client reads the file at each connect and would retry forever with a missing one.
 async fn readable(key: &'static str, path: &Path) -> Result<(), Error> {
     let read = tokio::fs::read(path).await;
     read.map(drop).map_err(|source| Error::File { key, path: path.to_owned(), source })
@@ -354,7 +354,7 @@ struct Shared {
     last_error: Mutex<Option<String>>,
     link: watch::Sender<Link>,
     connected: watch::Sender<bool>,
-    /// An end that was asked for is no news.
+    /// A requested end is not reported.
     draining: AtomicBool,
 }
 
@@ -375,7 +375,7 @@ impl Shared {
         trouble(&self.servers, last.as_deref())
     }
 
-    /// A try to connect failed. Tells each reason once an outage.
+    /// An attempt to connect failed. Reports each reason once per outage.
     fn note_failure(&self, error: &str) {
         let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_deref() == Some(error) {

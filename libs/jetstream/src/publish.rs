@@ -73,7 +73,7 @@ pub enum Error {
         subject: String,
         /// Bytes of the payload.
         size: usize,
-        /// The limit, in the words of whoever refused.
+        /// The limit, in the words of the server that refused.
         reason: String,
     },
     /// No stream takes this subject, or JetStream has no leader for it now.
@@ -100,9 +100,9 @@ impl Error {
         matches!(self, Self::Full { .. } | Self::Unavailable { .. } | Self::NoStream { .. })
     }
 
-    /// Whether this very message can never be taken, wherever the stream and its server stand: it is too large,
-    /// or not valid. Then it must leave its line, or nothing behind it ever goes on. A refusal that would meet
-    /// any other message too (a sealed stream) is none of these: it passes when somebody mends the stream.
+    /// Whether this very message can never be published, regardless of the state of the stream and its server: it is
+    /// too large, or not valid. Then it must leave its queue, or nothing behind it ever continues. A refusal that would
+    /// meet any other message too (a sealed stream) is none of these: it passes when the stream is repaired.
     pub fn is_of_the_message(&self) -> bool {
         match self {
             Self::TooLarge { .. } => true,
@@ -177,11 +177,10 @@ impl Publisher {
         Self { nats, in_flight: Arc::new(Semaphore::new(max_in_flight.max(1))), timeout }
     }
 
-    /// Sends one message, waiting for room first. The ack comes from the returned future, which need
-    /// not be polled for others to go on: room is given back when the ack arrives or the time is over.
-    ///
+    /// Sends one message, waiting for room first. The ack comes from the returned future, which need not be polled for
+    /// others to continue: room is freed when the ack arrives or the time is over.
     /// # Errors
-    /// When the message was not sent. What happens later is told by the returned future.
+    /// When the message was not sent. Later failures are reported by the returned future.
     pub async fn send(
         &self,
         subject: impl Into<Subject>,
@@ -261,7 +260,7 @@ fn header_of(subject: &Subject, id: &MsgId) -> Result<HeaderValue, Error> {
     id.as_str().parse().map_err(|_| refused("the message id is no header: it holds a line break"))
 }
 
-/// A subject as an error tells it, cut where it is long.
+/// A subject as shown in an error, shortened if it is long.
 fn shown(subject: &Subject) -> String {
     const SHOWN: usize = 200;
     subject.chars().take(SHOWN).flat_map(char::escape_debug).collect()

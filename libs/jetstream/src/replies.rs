@@ -39,7 +39,7 @@ struct Waiter {
     deadline: Instant,
     /// The connection over which the request goes out.
     epoch: u64,
-    /// Held until the reply came, so that it bounds what is in flight even if nobody polls.
+    /// Held until the reply arrived, so that it bounds the requests in flight even if none is polled.
     _permit: Option<OwnedSemaphorePermit>,
 }
 

@@ -1,7 +1,6 @@
 //! Which servers this runs on, and what is said of one outside of that. Pure.
-//!
-//! An older one than the oldest is refused: what is needed is not there. A newer one than was tried is used and told
-//! about: it may refuse what those before it took.
+//! One older than the oldest is refused: it lacks required features. One newer than those tested is used and reported:
+//! it may refuse what earlier ones accepted.
 
 use std::fmt;
 
@@ -50,7 +49,7 @@ pub enum Support {
 }
 
 impl Support {
-    /// Of a version as a server tells it.
+    /// From a version as a server reports it.
     pub fn of(version: &str) -> Self {
         match ServerVersion::parse(version) {
             Some(found) if found < OLDEST => Self::TooOld(found),

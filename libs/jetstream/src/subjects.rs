@@ -7,7 +7,7 @@ use agentforge_message_id::{Mission, Queue, Site};
 
 /// Jobs that wait for a worker (work queue).
 pub const STREAM_JOBS: &str = "swarm_jobs";
-/// What workers report (work queue, read by the orchestrators alone).
+/// Reports of workers (work queue, read only by the orchestrators).
 pub const STREAM_RESULTS: &str = "swarm_results";
 /// Dead letters, kept by age.
 pub const STREAM_DLQ: &str = "swarm_dlq";
@@ -71,7 +71,7 @@ pub fn agent_heartbeat(mission: &Mission) -> String {
     format!("swarm.agents.{mission}.heartbeat")
 }
 
-/// Where workers are told to cancel a running job (core NATS, not stored).
+/// Where workers are asked to cancel a running job (core NATS, not stored).
 pub fn control_cancel(mission: &Mission) -> String {
     format!("swarm.control.{mission}.cancel")
 }

@@ -22,7 +22,7 @@ const REQUEST_ID_MAX: usize = 128;
 /// The header of W3C trace context.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Where the flags of a traceparent stand, in its version 00 and in all that may follow it.
+/// The position of the flags in a traceparent, in version 00 and in all that may follow it.
 const FLAGS: std::ops::Range<usize> = 53..55;
 
 struct Carrier<'a>(&'a mut HeaderMap);
@@ -58,13 +58,13 @@ static CALLER_DECIDES: LazyLock<bool> = LazyLock::new(|| {
     sampler.is_empty() || sampler == "always_off" || sampler.starts_with("parentbased_")
 });
 
-/// A traceparent if nobody records its trace: neither the caller nor, by OTEL_TRACES_SAMPLER, we.
+/// A traceparent if its trace is not recorded: neither by the caller nor, according to OTEL_TRACES_SAMPLER, by us.
 pub fn if_unrecorded(traceparent: &str) -> Option<&str> {
     (is_version_00(traceparent) && !flags(traceparent)?.is_sampled() && *CALLER_DECIDES).then_some(traceparent)
 }
 
-/// The traceparent of headers whose trace nobody records. Whoever works for such a trace passes it on as it is,
-/// and its span's target may end in `::unrecorded`: then the trace layer is spared it.
+/// The traceparent of headers whose trace is not recorded. Code that works for such a trace passes it on unchanged, and
+/// its span's target may end in `::unrecorded`: then the trace layer skips it.
 pub fn unrecorded(headers: Option<&HeaderMap>) -> Option<&str> {
     if_unrecorded(headers?.get(TRACEPARENT)?.as_str())
 }
@@ -89,8 +89,8 @@ pub struct Parent {
 }
 
 impl Parent {
-    /// Of a span; one that is disabled carries nothing. Whatever is set on the span later, such as its own parent,
-    /// has no effect.
+    /// Of a span; one that is disabled carries nothing. Anything set on the span later, such as its own parent, has no
+    /// effect.
     pub fn of(span: &Span) -> Self {
         let context = span.context();
         let span = context.span();
@@ -98,7 +98,7 @@ impl Parent {
         Self { traceparent: context.is_valid().then(|| traceparent(context)), is_sampled: context.is_sampled() }
     }
 
-    /// Of a trace that nobody records.
+    /// Of a trace that is not recorded.
     pub fn unrecorded(traceparent: &str) -> Self {
         Self { traceparent: Some(traceparent.to_owned()), is_sampled: false }
     }
@@ -115,7 +115,7 @@ fn traceparent(context: &SpanContext) -> String {
     format!("00-{:032x}-{:016x}-{flags:02x}", context.trace_id(), context.span_id())
 }
 
-/// Whether headers carry a trace that is recorded. Looks at the flags alone, because most traces are not.
+/// Whether headers carry a trace that is recorded. Checks only the flags, because most traces are not.
 fn is_sampled(headers: Option<&HeaderMap>) -> bool {
     let traceparent = headers.and_then(|headers| headers.get(TRACEPARENT));
     traceparent.and_then(|value| flags(value.as_str())).is_some_and(|flags| flags.is_sampled())
@@ -149,7 +149,7 @@ pub fn child_of(headers: Option<&HeaderMap>, make: impl FnOnce() -> Span) -> Spa
     if !is_sampled(headers) {
         return Span::none();
     }
-    // The flags of what is no traceparent may say anything.
+    // The flags of an invalid traceparent may be anything.
     let parent = extract(headers);
     if !parent.span().span_context().is_sampled() {
         return Span::none();

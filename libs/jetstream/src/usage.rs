@@ -40,7 +40,8 @@ struct State {
 }
 
 impl StreamUse {
-    /// Asks the server, one request. `filter` narrows the subjects; of more than 100,000 only those are told.
+    /// Asks the server, one request. `filter` narrows the subjects; if there are more than 100,000, only those are
+    /// reported.
     ///
     /// # Errors
     /// When there is no such stream, or no answer.

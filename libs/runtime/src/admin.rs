@@ -18,7 +18,7 @@ pub fn admin_router(runtime: &Runtime) -> Router {
     health_router(runtime).merge(metrics)
 }
 
-/// `/healthz` and `/readyz` alone, for a service whose page of metrics is its own.
+/// Only `/healthz` and `/readyz`, for a service that serves its own page of metrics.
 pub fn health_router(runtime: &Runtime) -> Router {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(runtime.clone())
 }
@@ -52,7 +52,7 @@ async fn readyz(State(runtime): State<Runtime>) -> Response {
 }
 
 async fn metrics(State(runtime): State<Runtime>) -> Response {
-    // Keeps the gauge of readiness true also when nobody asks /readyz.
+    // Keeps the gauge of readiness correct even when /readyz is not requested.
     let _ = runtime.readiness().ready_body();
     let text = runtime.process().scrape().await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

@@ -83,12 +83,12 @@ const UNREAD: &str = "is not a setting of this service and is not read";
 struct Read<C> {
     config: C,
     effective: Effective,
-    /// Variables that look like settings, and that nobody reads.
+    /// Variables that look like settings, but are not read.
     unread: Vec<String>,
 }
 
 /// Reads the settings, the same way for a check and for a start. A variable that is a misspelt setting is a fault. A
-/// check looks at what a start goes on with, too.
+/// check also reports faults that a start tolerates.
 fn configure<S: Service>(source: &dyn Source, is_check: bool) -> Result<Read<S::Config>, Faults> {
     let mut reader = Reader::new(source);
     let settings = S::settings();
@@ -126,8 +126,8 @@ fn help<S: Service>() -> String {
     )
 }
 
-/// Half of the cores: the rest is for the threads of the database, for tools, and for the NATS server that
-/// often runs beside. On a small machine more threads wake each other for nothing.
+/// Half of the cores: the rest is for the threads of the database, for tools, and for the NATS server that often runs
+/// on the same machine. On a small machine more threads wake each other for nothing.
 fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }

@@ -27,7 +27,7 @@ pub struct Member {
     run: Pin<Box<dyn Future<Output = Result<(), anyhow::Error>> + Send>>,
 }
 
-/// How the services of a process are stopped, and where their addresses are told.
+/// How the services of a process are stopped, and where their addresses are reported.
 #[derive(Debug)]
 pub struct Host {
     /// Stops all services; the runtimes have it or children of it.
@@ -168,7 +168,7 @@ fn announce(members: &[Member], host: &Host) -> Result<(), Error> {
 
 type Ended = Result<(&'static str, Result<(), anyhow::Error>), tokio::task::JoinError>;
 
-/// Returns when the services shall stop: asked to, or because one ended.
+/// Returns when the services should stop: on request, or because one ended.
 async fn until_stop(
     running: &mut JoinSet<(&'static str, Result<(), anyhow::Error>)>,
     runtimes: &[Runtime],

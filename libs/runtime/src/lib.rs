@@ -1,4 +1,4 @@
-//! The chassis that every service stands on: one `main`, one contract, one way to start and stop.
+//! The chassis of every service: one `main`, one contract, one way to start and stop.
 //!
 //! Owns the process's globals (subscriber, recorder, TLS provider, signals, exit codes), the
 //! supervision of tasks, readiness, the admin endpoints and the listeners. Knows nothing of jobs or

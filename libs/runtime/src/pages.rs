@@ -41,9 +41,9 @@ impl Declared {
     }
 }
 
-/// The settings of all services in groups with headings. What every service has stands once, under
-/// "Every service", and what several have alike once, under its own heading; a key that services
-/// declare differently, such as HTTP_PORT, stands with each.
+/// The settings of all services in groups with headings. Settings of every service appear once, under "Every service",
+/// and those that several have in common once, under their own heading; a key that services declare differently, such
+/// as HTTP_PORT, is listed with each.
 pub fn settings_by_group(services: &[Declared]) -> Vec<(String, Vec<Setting>)> {
     let mut out = vec![("Every service".to_owned(), Common::SETTINGS.to_vec())];
     let is_common = |s: &Setting| Common::SETTINGS.iter().any(|c| c.key == s.key);

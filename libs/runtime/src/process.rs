@@ -99,7 +99,7 @@ fn raise_open_files() {
     }
 }
 
-/// A second install is refused by rustls, and then the first one stands.
+/// A second install is refused by rustls, and the first one is kept.
 fn install_tls_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -71,7 +71,7 @@ impl Readiness {
         Heartbeat(heart)
     }
 
-    /// From now on not ready, whatever the gates say.
+    /// From now on not ready, regardless of the gates.
     pub fn set_stopping(&self) {
         self.0.stopping.store(true, Ordering::SeqCst);
     }
@@ -174,7 +174,7 @@ impl Gate {
 }
 
 impl Heartbeat {
-    /// Tells that the loop made progress now.
+    /// Records that the loop made progress now.
     pub fn beat(&self) {
         let now = self.0.start.elapsed().as_millis();
         self.0.last_beat_ms.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);

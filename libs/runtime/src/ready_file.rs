@@ -1,4 +1,4 @@
-//! The ready file: tells whoever started the process which ports were taken.
+//! The ready file: reports to the parent process which ports were taken.
 //!
 //! Written whole or not at all: a reader that finds it may trust it.
 
@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
 
-/// Writes `{"<name>": {"http": url, "grpc": url, "metrics": url, "pid": n}, …}` through a
-/// temporary file beside it and a rename. Addresses that are not served are `null`.
+/// Writes `{"<name>": {"http": url, "grpc": url, "metrics": url, "pid": n}, …}` through a temporary file in the same
+/// folder and a rename. Addresses that are not served are `null`.
 ///
 /// # Errors
 /// [`Error::ReadyFile`] names the path.
@@ -25,7 +25,7 @@ pub fn write_ready_file(path: &Path, services: &[(&str, Endpoints)]) -> Result<(
     })
 }
 
-/// Removes what an earlier process left, so that nobody trusts its addresses.
+/// Removes the file of an earlier process, so that its addresses are not used.
 pub(crate) fn remove_ready_file(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

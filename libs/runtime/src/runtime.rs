@@ -21,8 +21,8 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime that stops when `stop` fires and then has `grace` to drain. A fatal task fires
-    /// `stop`, so services that shall fail apart get a child token each.
+    /// A runtime that stops when `stop` fires and then has `grace` to drain. A fatal task fires `stop`, so services
+    /// that should fail separately get a child token each.
     pub fn new(name: &'static str, stop: CancellationToken, grace: Duration, process: &Process) -> Self {
         Self {
             name,
@@ -42,7 +42,7 @@ impl Runtime {
             .without_metrics_listener()
     }
 
-    /// The same, told that another listener of the process serves the metrics.
+    /// The same, if another listener of the process serves the metrics.
     pub fn without_metrics_listener(self) -> Self {
         Self { serves_metrics: false, ..self }
     }
@@ -61,7 +61,7 @@ impl Runtime {
         self.name
     }
 
-    /// Fires when the service shall stop.
+    /// Fires when the service should stop.
     pub fn stopping(&self) -> CancellationToken {
         self.stop.clone()
     }
@@ -100,7 +100,7 @@ impl Runtime {
         self.serves_metrics
     }
 
-    /// A span that names the service in every log line inside; it is no part of traces.
+    /// A span that names the service in every log line inside; it is not part of traces.
     pub fn scope(&self) -> Span {
         crate::telemetry::scope(self.name)
     }

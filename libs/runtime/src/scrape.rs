@@ -1,4 +1,4 @@
-//! What is counted anew when somebody looks: gauges that a service reads from elsewhere, such as its database.
+//! Values that are counted again at each scrape: gauges that a service reads from elsewhere, such as its database.
 //!
 //! Services register a refresher; a scrape runs all of them side by side within a limit and then renders. What
 //! does not come in time keeps its last value, so that a database that hangs costs freshness and never the page.

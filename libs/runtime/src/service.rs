@@ -13,15 +13,15 @@ pub trait Service: Sized + Send + 'static {
     const NAME: &'static str;
     /// What `--version` prints.
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    /// Everything it was told, parsed.
+    /// All of its settings, parsed.
     type Config: Send + Sync + Clone + 'static;
 
     /// Every setting it reads, by group, for `--help` and the documentation.
     fn settings() -> Vec<(&'static str, Vec<Setting>)>;
     /// Reads its settings, the common ones too; faults stay in the reader.
     fn read_config(reader: &mut Reader<'_>) -> Self::Config;
-    /// What is looked at beside when the settings are only checked: faults that a start goes on with, because they
-    /// stop a part of the service and not the whole.
+    /// Additional checks when the settings are only checked: faults that a start tolerates, because they stop a part of
+    /// the service and not the whole.
     fn check_config(_config: &Self::Config, _reader: &mut Reader<'_>) {}
     /// The common part of its configuration.
     fn common(config: &Self::Config) -> &Common;
@@ -64,7 +64,7 @@ impl Endpoints {
     }
 }
 
-/// A wildcard address is no destination: the loopback one stands in for it.
+/// A wildcard address is not a destination: the loopback one is used instead.
 fn url(address: SocketAddr) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,7 +1,6 @@
 //! SIGTERM, SIGINT and SIGHUP: the first asks for a stop, a second SIGTERM or SIGINT ends the process at once.
-//!
 //! A hang-up is a polite stop: a terminal that closes and its shell may both send one, so it is never taken for
-//! impatience. A process that was started with SIGHUP ignored (`nohup`) goes on ignoring it.
+//! impatience. A process that was started with SIGHUP ignored (`nohup`) keeps ignoring it.
 
 use crate::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,8 +20,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over SIGTERM, SIGINT and SIGHUP for the process; needs a running tokio runtime. From here on
-    /// a second SIGTERM or SIGINT exits with 130, whatever the process is doing.
+    /// Takes over SIGTERM, SIGINT and SIGHUP for the process; needs a running tokio runtime. From here on a second
+    /// SIGTERM or SIGINT exits with 130, regardless of what the process is doing.
     ///
     /// # Errors
     /// [`Error::Signals`] when the handlers cannot be installed.
@@ -92,8 +91,8 @@ impl Watch {
     }
 }
 
-/// Whether the process was started with this signal ignored, as the kernel tells it. Elsewhere than on Linux
-/// nobody says so, and the signal is handled.
+/// Whether the process was started with this signal ignored, according to the kernel. Systems other than Linux do not
+/// report it, and the signal is handled.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -109,12 +109,12 @@ impl Supervisor {
         self.0.tracker.spawn(watched.instrument(span));
     }
 
-    /// Waits until a task fails whose end is fatal; for ever if none does.
+    /// Waits until a task fails whose end is fatal; forever if none does.
     pub async fn wait_first_failure(&self) -> Arc<TaskFailure> {
         let mut failures = self.0.failure.subscribe();
         match failures.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone()) {
             Some(failure) => failure,
-            // Cannot happen: the sender lives in self. Waiting for ever keeps the promise.
+            // Cannot happen: the sender lives in self. Waiting forever keeps the promise.
             None => std::future::pending().await,
         }
     }

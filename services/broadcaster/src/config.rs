@@ -1,4 +1,4 @@
-//! What the broadcaster is told: every setting, parsed and checked, all faults at once.
+//! The broadcaster's configuration: every setting, parsed and checked, all faults at once.
 
 use crate::{
     delivery::circuit::Limits,
@@ -209,7 +209,7 @@ pub struct Keeping {
 /// A broadcaster's configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every service is told.
+    /// The settings of every service.
     pub common: Common,
     /// Where NATS is.
     pub nats: NatsConfig,
@@ -303,7 +303,8 @@ impl Config {
         }
     }
 
-    /// The endpoints of the environment and of a file's content, with what stands now where their values point.
+    /// The endpoints of the environment and of a file's content, with the current content of the references in their
+    /// values.
     ///
     /// # Errors
     /// What is wrong with the content.
@@ -312,7 +313,7 @@ impl Config {
         Ok(with_fixed(fixed.first(), &endpoint_file::parse(text, &self.defaults)?))
     }
 
-    /// The files that values of the endpoints stand in.
+    /// The files that values of the endpoints refer to.
     pub fn referenced(&self, text: &str) -> BTreeSet<PathBuf> {
         let mut files = endpoint_file::files(text);
         files.extend(self.fixed_written.iter().flat_map(Written::files));
@@ -324,7 +325,7 @@ impl Config {
         with_fixed(self.fixed.as_ref(), &self.from_file)
     }
 
-    /// Tells of every endpoint that may not be called as its URL stands. A start goes on with the others, so only a
+    /// Reports every endpoint that may not be called because of its URL. A start continues with the others, so only a
     /// check of the settings makes faults of them.
     pub fn check_urls(&self, reader: &mut Reader<'_>) {
         for endpoint in self.first_endpoints() {

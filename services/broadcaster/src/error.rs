@@ -1,4 +1,4 @@
-//! Why a broadcaster cannot start or cannot go on.
+//! Why a broadcaster cannot start or continue.
 
 /// What ends a broadcaster.
 #[derive(Debug, thiserror::Error)]

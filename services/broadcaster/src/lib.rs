@@ -1,4 +1,4 @@
-//! The broadcaster: events on NATS reach HTTP endpoints at least once, signed, whatever an endpoint does.
+//! The broadcaster: events on NATS reach HTTP endpoints at least once, signed, even if an endpoint fails.
 //!
 //! Each endpoint has a durable consumer, lanes and connections of its own. What cannot be delivered now is
 //! kept in JetStream and nowhere else: parked until it is due, or dead. Relies on `libs/egress` for what may

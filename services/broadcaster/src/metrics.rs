@@ -1,7 +1,6 @@
 //! What the broadcaster counts. Names and labels are an interface: `docs/METRICS.md` is made from here.
-//!
-//! An endpoint's label is its name, at most 1,024 of them in a process's life, then `other`. URLs are no
-//! labels: they hold secrets. Handles that are used per message are made once.
+//! An endpoint's label is its name, at most 1,024 of them in a process's life, then `other`. URLs are not labels: they
+//! hold secrets. Handles that are used per message are created once.
 
 use agentforge_metrics::{Bounded, Counter, Gauge, Histogram, Metric, buckets};
 use std::{
@@ -30,7 +29,7 @@ const REASONS: [&str; 15] = [
     "timeout",
     "bad_url",
 ];
-/// Why a message became a dead letter: the last attempt's reason, or that it is no event, has no place among the
+/// Why a message became a dead letter: the last attempt's reason, or that it is not an event, has no place among the
 /// retries, or waited there too long.
 const DEAD_REASONS: [&str; REASONS.len() + 3] = {
     let mut all = [""; REASONS.len() + 3];
@@ -198,7 +197,7 @@ pub const METRICS: &[Metric] = &[
     ALERTS,
 ];
 
-/// Statuses that have a counter: those of HTTP, and one for whatever else a server makes up.
+/// Statuses that have a counter: those of HTTP, and one for all others.
 const STATUSES: usize = 501;
 const FIRST_STATUS: u16 = 100;
 

@@ -1,8 +1,7 @@
 //! The broadcaster as a service: built, run, drained.
-//!
-//! The only place that wires the parts together. Ready means that events can be taken in: NATS is connected
-//! and our streams are there. An endpoint that is away, disabled or wrong shows in the list of endpoints and
-//! holds nothing up.
+//! The only place that wires the parts together. Ready means that events can be processed: NATS is connected and our
+//! streams exist. An endpoint that is unavailable, disabled or wrong shows in the list of endpoints and holds nothing
+//! up.
 
 use crate::{
     api,
@@ -43,8 +42,8 @@ use tracing::{info, warn};
 const LEAVE_MARGIN: Duration = Duration::from_secs(3);
 /// For emptying the connection, however late it is.
 const CLOSE_MIN: Duration = Duration::from_secs(1);
-/// Before another try to make streams, and between looks whether they are still there: somebody may delete one under
-/// us, and what is published meanwhile is kept nowhere.
+/// Before another attempt to create streams, and between checks whether they still exist: they may be deleted while we
+/// run, and what is published meanwhile is not stored.
 const MAKE_AGAIN: Duration = Duration::from_secs(1);
 const MAKE_EVERY: Duration = Duration::from_secs(5);
 /// Between looks at how much is in the stream of retries.
@@ -158,7 +157,7 @@ impl Service for Broadcaster {
         }
         stop.cancelled().await;
         let settled = drain(&runtime, &fleet).await;
-        // The last attempts are told; bounded by itself.
+        // The last attempts are recorded; bounded by itself.
         over.cancel();
         written.cancelled().await;
         let close_by = runtime.drain_deadline().max(Instant::now() + CLOSE_MIN);
@@ -186,8 +185,8 @@ async fn drain(runtime: &Runtime, fleet: &Fleet) -> Result<(), Error> {
     }
 }
 
-/// Makes streams and bucket as soon as NATS is there, and again when they went: looks for them, and at once when
-/// somebody misses one.
+/// Creates streams and bucket as soon as NATS is available, and recreates lost ones: checks them periodically, and at
+/// once when one is reported missing.
 async fn make_streams(
     fleet: Fleet,
     made: watch::Sender<Option<Made>>,
@@ -206,7 +205,7 @@ async fn make_streams(
                     made.send_if_modified(|was| was.replace(now) != Some(now));
                     match was_made && !created.is_empty() {
                         true => {
-                            // Whoever reads or stores finds it in a moment; the next look tells that it stayed.
+                            // Readers and writers find it in a moment; the next check confirms that it stayed.
                             let created = created.join(", ");
                             warn!(created, "was gone, and is made again");
                             gate.set(false, format!("was gone, and is made again: {created}"));
@@ -231,7 +230,7 @@ async fn make_streams(
                 stop.cancelled().await;
                 return Ok(());
             },
-            // Whoever misses something tells it again and again; one look a second is enough.
+            // A missing object is reported repeatedly; one check per second is enough.
             () = context.doubt.notified() => sleep_until(looked + MAKE_AGAIN).await,
             () = sleep(pause) => {}
         }

@@ -191,7 +191,7 @@ impl Settler {
         .await
     }
 
-    /// Never again. The reason (one line, cut at 200 characters) is told in an advisory.
+    /// Never again. The reason (one line, cut at 200 characters) appears in an advisory.
     ///
     /// # Errors
     /// When it could not be handed to the client in 5 s.
@@ -201,7 +201,7 @@ impl Settler {
         self.send(format!("+TERM {reason}").trim_end().to_owned().into()).await
     }
 
-    /// Still working: starts the ack wait anew.
+    /// Still working: restarts the ack wait.
     ///
     /// # Errors
     /// When it could not be handed to the client in 5 s.

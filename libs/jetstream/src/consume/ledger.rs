@@ -80,7 +80,7 @@ impl Ledger {
         self.requests.push_back(Request { id, batch, gone_at });
     }
 
-    /// A message came. `false` when nobody asked for it.
+    /// A message arrived. `false` if it was not requested.
     pub(super) fn delivered(&mut self) -> bool {
         if self.outstanding == 0 {
             return false;

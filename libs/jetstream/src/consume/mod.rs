@@ -1,9 +1,8 @@
 //! Consuming at one's own pace: pull what there is room for, hold no more, and never go silent.
-//!
-//! Owns the pull loop over `$JS.API.CONSUMER.MSG.NEXT`. The caller grants slots; what is asked for and
-//! what was handed out never add up to more than the slots granted, whatever breaks in between. A missed
-//! heartbeat, a reconnect or a deleted consumer ends in a new subscription, never in silence.
-//! Settling is the caller's: a delivery that is dropped unsettled comes again after the ack wait.
+//! Owns the pull loop over `$JS.API.CONSUMER.MSG.NEXT`. The caller grants slots; requested and delivered messages never
+//! add up to more than the slots granted, whichever part fails in between. A missed heartbeat, a reconnect or a deleted
+//! consumer ends in a new subscription, never in silence. Settling is the caller's: a delivery that is dropped
+//! unsettled is redelivered after the ack wait.
 
 mod ack_info;
 mod delivery;
@@ -30,8 +29,8 @@ pub struct PullOptions {
     pub max_outstanding: usize,
     /// How long the server keeps a request: 1 s to 5 min.
     pub expires: Duration,
-    /// How often the server says that it still knows a request; at most a third of `expires`.
-    /// Twice this without a word and the subscription is made anew.
+    /// How often the server confirms that it still knows a request; at most a third of `expires`. After twice this
+    /// without a message the subscription is recreated.
     pub heartbeat: Duration,
     /// The loop's name in metrics and logs.
     pub loop_name: &'static str,
@@ -52,9 +51,8 @@ impl PullOptions {
 }
 
 /// A consumer's messages, pulled as slots are granted.
-///
-/// [`next`](Self::next) uses one granted slot per delivery; grant it again when the work is done.
-/// Dropping the puller hands back what nobody took.
+/// [`next`](Self::next) uses one granted slot per delivery; grant it again when the work is done. Dropping the puller
+/// hands back deliveries that were not taken.
 pub struct Puller {
     deliveries: mpsc::Receiver<Delivery>,
     slots: Slots,

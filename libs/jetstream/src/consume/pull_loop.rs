@@ -436,7 +436,7 @@ impl PullLoop {
 enum NotFound {
     /// The server has no such consumer or stream.
     Missing(String),
-    /// Nobody who would know answers.
+    /// No server that would know answers.
     Unanswered(String),
 }
 

@@ -43,7 +43,7 @@ pub(super) fn meaning(code: u16, description: &str, pending_messages: Option<&st
         }
         409 => Meaning::Over { unserved },
         400 => Meaning::Wrong,
-        // 503, nobody listens for requests to this consumer, and whatever later servers say.
+        // 503, no responders for requests to this consumer, and any status of later servers.
         _ => Meaning::Rebind,
     }
 }

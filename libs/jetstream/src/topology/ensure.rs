@@ -1,7 +1,6 @@
 //! Makes the server agree with the plan: create, update, read back, compare.
-//!
-//! Safe to run at any time and by many at once. [`ensure`] stops at the first thing that cannot be made so;
-//! [`keep`] goes on with the others, and is for an owner that looks again and again.
+//! Safe to run at any time and concurrently. [`ensure`] stops at the first thing that cannot be made so; [`keep`]
+//! continues with the others, and is for an owner that checks periodically.
 
 use super::{
     compare::{self, Difference},
@@ -91,12 +90,12 @@ impl Error {
         matches!(self, Self::Api { source, .. } if SHORT.iter().any(|code| source.is(*code)))
     }
 
-    /// Whether nobody listens for JetStream's requests: it is off for this server or account.
+    /// Whether JetStream's requests have no responders: it is off for this server or account.
     pub fn is_no_jetstream(&self) -> bool {
         matches!(self, Self::Api { source: ApiError::Unavailable(e), .. } if e.kind() == RequestErrorKind::NoResponders)
     }
 
-    /// Whether nobody answered, so that there is no use in asking for the next thing.
+    /// Whether there was no answer, so that asking for the next thing is useless.
     fn is_silence(&self) -> bool {
         matches!(self, Self::Api { source: ApiError::Unavailable(_), .. })
     }
@@ -116,7 +115,7 @@ pub struct Report {
     pub updated: Vec<String>,
 }
 
-/// What a look at everything found and did.
+/// What a check of everything found and did.
 #[derive(Debug, Default)]
 pub struct Look {
     /// What was done.
@@ -127,9 +126,9 @@ pub struct Look {
     pub made: BTreeMap<String, i128>,
 }
 
-/// As [`ensure`], for whoever owns the plan and looks again and again: one thing that cannot be made so does
-/// not keep it from the others, and a consumer of another kind is made anew. (The messages that were out on
-/// it come once more; a stream is never removed, it may hold what nobody else has.)
+/// Like [`ensure`], for the owner of the plan, which checks periodically: one thing that cannot be made so does not
+/// keep it from the others, and a consumer of another kind is recreated. (Its unacknowledged messages are redelivered;
+/// a stream is never removed, since it may hold the only copy of its messages.)
 pub async fn keep(js: &Context, plan: &Plan) -> Look {
     let mut look = Look::default();
     for config in &plan.streams {

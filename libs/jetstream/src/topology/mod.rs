@@ -1,9 +1,7 @@
 //! The streams, consumers and buckets of the product: one definition, created or updated, read back.
-//!
-//! [`plan`] is the definition (pure), [`ensure`] makes the server agree with it. What the server cannot
-//! change is refused with expected beside found. No stream is ever deleted here, and what the plan does not
-//! speak of (placement, mirrors, an operator's metadata) is left as it is. [`keep`] is for the owner that looks
-//! again and again.
+//! [`plan`] is the definition (pure), [`ensure`] makes the server agree with it. What the server cannot change is
+//! refused, with expected and found values. No stream is ever deleted here, and what the plan does not mention
+//! (placement, mirrors, an operator's metadata) is left unchanged. [`keep`] is for the owner that checks periodically.
 
 mod compare;
 mod config;

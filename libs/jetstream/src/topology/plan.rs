@@ -91,7 +91,7 @@ pub(super) fn setting_of(stream: &str) -> Option<&'static str> {
     })
 }
 
-/// The stream of events alone, for services that read events and know nothing of jobs.
+/// Only the stream of events, for services that read events and are independent of jobs.
 pub fn events_plan(config: &TopologyConfig) -> Plan {
     Plan { streams: vec![events(config)], consumers: Vec::new() }
 }
@@ -103,8 +103,8 @@ fn events(c: &TopologyConfig) -> stream::Config {
     }
 }
 
-/// Each message is for one reader, and a full stream refuses: `discard old` would drop jobs that nobody
-/// ran, and so would a cap per subject without `discard_new_per_subject`.
+/// Each message is for one reader, and a full stream refuses: `discard old` would drop jobs that have not run, and so
+/// would a limit per subject without `discard_new_per_subject`.
 fn work_queue(c: &TopologyConfig, name: &str, subject: &str, max_bytes: u64) -> stream::Config {
     let per_subject = c.edge.as_ref().map(|edge| edge.max_msgs_per_subject);
     stream::Config {

@@ -1,7 +1,6 @@
 //! The stream of the live picture: its settings and its definition.
-//!
-//! A plan of its own, because the tactical API makes sure of it and knows nothing of jobs. The picture is
-//! for now: old states go by age, by number per marker and by size, and nobody who publishes is refused.
+//! A separate plan, because the tactical API maintains it and is independent of jobs. The picture is for now: old
+//! states are discarded by age, by number per marker and by size, and publishers are never refused.
 
 use super::plan::{Plan, UNLIMITED, signed};
 use crate::subjects::{STREAM_TACTICAL, TACTICAL_FILTER};
@@ -26,7 +25,7 @@ const TACTICAL_REPLICAS: Setting =
 
 const SETTINGS: [Setting; 3] = [TACTICAL_MAX_BYTES, TACTICAL_MAX_AGE, TACTICAL_REPLICAS];
 
-/// States kept of one marker. A client that was away for longer is told of the hole.
+/// States kept of one marker. A client that was away for longer gets a gap.
 const STATES_PER_SUBJECT: i64 = 100;
 /// A retry of a publish comes within it.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);

@@ -1,4 +1,4 @@
-//! Whether the hub of a site answers, told over a link that fails in every way.
+//! Whether the hub of a site answers, reported over a link that fails in every way.
 
 use super::{SOON, connect};
 use agentforge_config::Reader;

@@ -35,7 +35,7 @@ async fn ten_thousand_messages_come_exactly_once() {
         puller.grant(1);
     }
     writing.await.unwrap();
-    // The server works acks off beside the connection, so a barrier says nothing about them.
+    // The server processes acks apart from the connection, so a barrier says nothing about them.
     eventually(SOON, "nothing is left", || async {
         let (left, info) = (stored(&nats).await, info(&nats).await);
         let state = (left, info.num_ack_pending, info.num_redelivered, info.num_pending);

@@ -11,8 +11,8 @@ use tokio::{task::JoinSet, time::timeout};
 const ACK_WAIT: Duration = Duration::from_secs(2);
 const A_WHILE: Duration = Duration::from_millis(400);
 
-/// Reads until `until` numbers were confirmed. A server that was killed has forgotten what it handed out
-/// shortly before: it answers no ack for those and delivers them again, so acks wait beside each other.
+/// Reads until `until` numbers were confirmed. A server that was killed has forgotten what it delivered shortly before:
+/// it does not answer acks for those and redelivers them, so acks wait in parallel.
 async fn work_off(puller: &mut Puller, seen: &mut HashSet<u64>, until: usize) {
     let mut acks = JoinSet::new();
     while seen.len() < until {

@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Most connections of one listener; further ones wait in the kernel's queue. Watchers hold one
-/// each, so it is far above what requests alone would need.
+/// Maximum number of connections of one listener; further ones wait in the kernel's queue. Watchers hold one each, so
+/// it is far above what requests would need.
 const CONNECTIONS_MAX: usize = 8192;
 
 /// A connection without a byte in either direction for this long is closed. Longer than any long

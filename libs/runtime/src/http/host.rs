@@ -1,6 +1,5 @@
 //! Every request of HTTP/1.1 says once which host it means (RFC 9112, 3.2); others are answered with 400.
-//!
-//! What routes by Host, before us or in us, and what compares it with an Origin, must not be told two.
+//! Components that route by Host, before us or in us, and those that compare it with an Origin, must not see two.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -16,7 +15,7 @@ pub(super) async fn named(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether the Host is there, and there once. HTTP/1.0 needs none, HTTP/2 has its own way.
+/// Whether the Host is present exactly once. HTTP/1.0 needs none, HTTP/2 has its own way.
 pub(super) fn has_host(version: Version, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {

@@ -30,7 +30,7 @@ const ROUTES_MAX: usize = 200;
 /// The status that proxies log for a caller that did not wait for the answer.
 const CALLER_GONE: &str = "499";
 
-/// The stand-in for a path that no route matches.
+/// The label for a path that no route matches.
 const UNMATCHED: &str = "unmatched";
 
 /// A request's id, found by handlers as `Extension<RequestId>`.
@@ -85,7 +85,7 @@ async fn observe(State(observed): State<Observed>, mut request: Request, next: N
 
     let status = response.status();
     span.record("status", status.as_u16());
-    // In the words of OpenTelemetry's conventions, beside those of the log lines.
+    // In the terms of OpenTelemetry's conventions, in addition to those of the log lines.
     span.set_attribute("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");

@@ -58,7 +58,7 @@ pub async fn serve_http(
     serve(listener, cut, router, stop, grace).await
 }
 
-/// As [`serve_http`], with TLS. A client has 10 s for its handshake and holds nobody else up.
+/// Like [`serve_http`], with TLS. A client has 10 s for its handshake and does not delay others.
 ///
 /// # Errors
 /// [`Error::Serve`] if the listener fails.
@@ -86,7 +86,7 @@ async fn serve<L: Listener<Addr = SocketAddr>>(
     let on_stop = stop.clone();
     let router = router.layer(from_fn(move |request, next| end_event_streams(on_stop.clone(), request, next)));
     let router = router.layer(from_fn(linger)).layer(from_fn(named));
-    // tap_io is what lets axum tell the peer's address for a listener of our own.
+    // tap_io lets axum know the peer's address for a listener of our own.
     let listener = listener.tap_io(|_| {});
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let serve = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -111,8 +111,8 @@ pub(super) fn margin(grace: Duration) -> Duration {
     (grace / 10).min(Duration::from_millis(500))
 }
 
-/// An event stream has no end of its own and would hold up the shutdown; at the stop it ends
-/// properly and the client connects to whoever is there next.
+/// An event stream has no end of its own and would hold up the shutdown; at the stop it ends properly and the client
+/// connects to the next available server.
 async fn end_event_streams(stop: CancellationToken, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let is_event_stream = response

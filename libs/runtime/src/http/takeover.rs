@@ -68,7 +68,8 @@ pub enum Socket {
     Tls(TcpStream, Box<ServerConnection>),
 }
 
-/// What of an answer waits for a peer beside what the kernel has, bytes; also the longest head of a request.
+/// How much of an answer waits for a peer in addition to the kernel's buffer, bytes; also the longest head of a
+/// request.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// As [`super::serve_http`], with TLS where `tls` is given; connections that `takeover` wants are given away.

@@ -1,8 +1,7 @@
 //! A layer that has every event and span judged when it happens, and never by a judgement kept from before.
-//!
-//! Filters of single layers leave their verdicts in the thread. Where a library asks whether something would be
-//! logged (`enabled!`) and logs nothing, the verdict "no" stays there, and the next event whose callsite was
-//! found to be always wanted is not judged anew: it meets that "no" and is lost
+//! Filters of single layers leave their verdicts in the thread. If a library asks whether something would be logged
+//! (`enabled!`) and logs nothing, the verdict "no" stays there, and the next event whose callsite was found to be
+//! always wanted is not judged again: it meets that "no" and is lost
 //! (<https://github.com/tokio-rs/tracing/issues/2519>). sqlx asks so after each statement.
 
 use tracing::level_filters::LevelFilter;

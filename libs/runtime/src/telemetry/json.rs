@@ -87,7 +87,7 @@ impl Line<'_> {
     }
 }
 
-/// The trace that a span for log lines alone belongs to.
+/// The trace that a span only for log lines belongs to.
 fn unrecorded_id(fields: &mut Map<String, Value>) -> Option<String> {
     let traceparent = fields.remove("traceparent")?;
     let id = traceparent.as_str()?.split('-').nth(1)?;

@@ -28,8 +28,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 /// and would join all traces into one, so the trace layer leaves them out.
 const SCOPE: &str = "agentforge_scope";
 
-/// The end of targets whose spans belong to a trace that nobody records. They name it in a field `traceparent`,
-/// which log lines show as `trace_id`.
+/// The end of targets whose spans belong to a trace that is not recorded. They name it in a field `traceparent`, which
+/// log lines show as `trace_id`.
 const UNRECORDED: &str = "::unrecorded";
 
 /// The finest level of spans that traces have.
@@ -140,7 +140,7 @@ fn install_layers(name: &'static str, level: &str, format: LogFormat, provider: 
             .with_tracked_inactivity(false)
             .with_filter(targets.and(recorded))
     });
-    // Refused if a test installed its own: then that one stands.
+    // Refused if a test installed its own, which is then kept.
     let _ = Registry::default().with(logs).with(traces).with(fresh::Fresh { level }).try_init();
 }
 

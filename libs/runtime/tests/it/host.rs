@@ -1,4 +1,4 @@
-//! Several services in one process: they stop together, and the first failure is what is told.
+//! Several services in one process: they stop together, and the first failure is reported.
 
 use crate::support::{Probe, ask};
 use agentforge_config::Reader;

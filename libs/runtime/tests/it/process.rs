@@ -56,7 +56,7 @@ impl Started {
         kill_process(self.pid(), Signal::TERM).unwrap();
     }
 
-    /// The addresses from the ready file, once it is there.
+    /// The addresses from the ready file, once it exists.
     async fn ready(&mut self) -> serde_json::Value {
         let start = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! A minimal HTTP client and a service that can be told how to behave.
+//! A minimal HTTP client, and a service with configurable behaviour.
 
 use agentforge_config::{CommaList, Common, Reader, Setting};
 use agentforge_metrics::Metric;

@@ -27,10 +27,10 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// How long an answer waits for this replica to take a change up, and between looks.
+/// How long an answer waits for this replica to apply a change, and between checks.
 const TAKEN_UP_MAX: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(10);
-/// How long a replaced secret goes on signing, unless asked otherwise.
+/// How long a replaced secret keeps signing by default.
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);
 
 impl From<ChangeError> for Problem {
@@ -48,7 +48,7 @@ impl From<ChangeError> for Problem {
     }
 }
 
-/// One endpoint, with what the API knows of it beside.
+/// One endpoint, with what the API knows about it.
 #[derive(Serialize)]
 struct Details {
     #[serde(flatten)]
@@ -89,7 +89,7 @@ pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Res
     Ok(Json(Details::of(&api.fleet, &running, entry)).into_response())
 }
 
-/// What is asked for beside the endpoint itself.
+/// Options of the request apart from the endpoint itself.
 #[derive(Deserialize, Default)]
 struct Signing {
     /// Whether requests are signed; so they are unless the format is one for people.
@@ -151,7 +151,7 @@ pub(super) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> 
     changeable(&api, &name)?;
     let context = api.fleet.context();
     context.made.change(|made| made.delete(&name)).await?;
-    // One of the same name that comes later begins anew.
+    // A later one of the same name starts from scratch.
     let cleared = context.states.change(&name, |state| *state = crate::registry::state::State::default()).await;
     cleared.map_err(|e| Problem::away(e.to_string()))?;
     taken_up(|| api.fleet.get(&name).is_none()).await;

@@ -50,7 +50,7 @@ pub struct Api {
 /// Who may call.
 enum Guard {
     Token(Secret),
-    /// Whoever reaches a loopback listener of a developer's machine.
+    /// Callers that reach a loopback listener of a developer's machine.
     Open,
     Closed,
 }
@@ -160,8 +160,8 @@ async fn guarded(State(api): State<Api>, request: Request, next: Next) -> Respon
     }
 }
 
-/// Without a token a web page in somebody's browser could reach a loopback port, by a cross-site request or by a
-/// name that it points to 127.0.0.1. Browsers tell both: by Origin and by Host.
+/// Without a token a web page in a browser could reach a loopback port, by a cross-site request or by a name that it
+/// points to 127.0.0.1. Browsers reveal both: by Origin and by Host.
 fn same_machine(headers: &HeaderMap) -> Result<(), &'static str> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if host.is_some_and(|host| !is_local_name(host)) {

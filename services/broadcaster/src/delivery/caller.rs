@@ -29,7 +29,7 @@ use tracing::{Span, warn};
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 /// A connection is given up after this, so that a name that moved is followed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
-/// One that nobody used for so long is closed. Servers close theirs after 5 s (node, uvicorn) or more, and a
+/// A connection that was idle for this long is closed. Servers close theirs after 5 s (node, uvicorn) or more, and a
 /// request that crosses such a close has to be sent twice.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Connections that are opened at once. Names are resolved on a thread each, of which the process has a few
@@ -48,7 +48,7 @@ pub struct Caller {
     /// What every request has.
     headers: HeaderMap,
     dialer: Dialer,
-    /// Open connections that nobody uses now; the last one used is taken first, so that few are kept.
+    /// Idle open connections; the last one used is taken first, so that few are kept.
     idle: Mutex<Vec<(Connection, Instant)>>,
     dials: Semaphore,
     resent: Counter,
@@ -75,12 +75,12 @@ impl Caller {
         Self { endpoint, target, headers, dialer, idle: Mutex::default(), dials, resent }
     }
 
-    /// Why it may not be called, as its URL stands.
+    /// Why it may not be called, because of its URL.
     pub fn fault(&self) -> Option<String> {
         self.target.as_ref().err().map(ToString::to_string)
     }
 
-    /// Closes connections that nobody used for a while.
+    /// Closes connections that were idle for a while.
     pub fn close_idle(&self) {
         let now = Instant::now();
         self.idle().retain(|(_, since)| now - *since < IDLE_MAX);
@@ -187,7 +187,7 @@ enum Failed {
     Call(CallError),
 }
 
-/// The trace goes on with our span; where traces are not recorded, with the event's own. The request's id stays.
+/// The trace continues with our span; where traces are not recorded, with the event's own. The request's id stays.
 fn trace_headers(trace: &NatsHeaders, span: &Span, headers: &mut HeaderMap) {
     let mut own = NatsHeaders::new();
     trace::inject(span, &mut own);

@@ -63,7 +63,7 @@ pub struct Desk {
     pub disabled: Notify,
 }
 
-/// What a desk is made of beside its endpoint.
+/// The parts of a desk besides its endpoint.
 pub struct Parts {
     /// Opens connections.
     pub dialer: Dialer,
@@ -137,7 +137,7 @@ impl Desk {
         };
         let settler = settler.as_ref();
         let Some(work) = Work::read(&message, from) else {
-            // Nobody but us publishes there; what is not ours would come for ever.
+            // Only we publish there; a foreign message would be redelivered forever.
             warn!(endpoint = self.endpoint.name, "a message among the retries is not a record; removed");
             if let Some(settler) = settler {
                 let _ = settler.term("no record of the broadcaster").await;
@@ -356,7 +356,7 @@ struct Work {
 }
 
 impl Work {
-    /// `None` for one of the stream of retries that is no record.
+    /// `None` for a message in the stream of retries that is not a record.
     fn read(message: &Message, from: From) -> Option<Self> {
         let (record, payload) = match (message, from) {
             (Message::Core(m), _) => (Record::of_core(&m.subject, m.headers.as_ref(), Timestamp::now()), &m.payload),

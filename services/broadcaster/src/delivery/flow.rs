@@ -15,7 +15,7 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
-/// Between looks while an endpoint is paused; its end is told.
+/// Between checks while an endpoint is paused; its end is signalled.
 const PAUSED: Duration = Duration::from_secs(60);
 
 /// The circuit, its gauge and its news.
@@ -75,7 +75,7 @@ impl Gate {
         self.paused.load(Ordering::SeqCst)
     }
 
-    /// Pauses it, or lets it go on.
+    /// Pauses or resumes it.
     pub fn set_paused(&self, is_paused: bool) {
         if self.paused.swap(is_paused, Ordering::SeqCst) != is_paused {
             info!(endpoint = self.endpoint, is_paused, "paused or resumed");
@@ -84,7 +84,7 @@ impl Gate {
         }
     }
 
-    /// Tells of changes; the value says whether it is open.
+    /// Notifies of changes; the value says whether it is open.
     pub fn news(&self) -> watch::Receiver<bool> {
         self.news.subscribe()
     }

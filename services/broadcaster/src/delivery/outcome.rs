@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-/// Which client errors are tried again by the schedule, beside 408, 425 and 429, which always are. 410 never is.
+/// Which client errors are retried by the schedule, in addition to 408, 425 and 429, which always are. 410 never is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Retry4xx {
@@ -219,7 +219,7 @@ mod tests {
         for (status, expected) in cases {
             let ended = answered(status);
             assert_eq!(ended.verdict(&Retry4xx::NONE), expected, "{status}");
-            // An endpoint that wants client errors again gets them all, but for 410.
+            // An endpoint that wants client errors retried gets them all retried, except 410.
             let all = if expected == refused() { again() } else { expected };
             assert_eq!(ended.verdict(&Retry4xx::All(true)), all, "{status}");
         }

@@ -1,4 +1,4 @@
-//! An endpoint's rate: so many messages a second, evenly. Pure: the clock comes from outside.
+//! An endpoint's rate: a number of messages per second, evenly. Pure: the clock comes from outside.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ impl Pace {
         self.next.map_or(now, |next| next.max(now))
     }
 
-    /// Takes the moment at which the next message may go. Time that nobody used is not saved up.
+    /// Takes the time at which the next message may be sent. Unused time is not saved up.
     pub fn take(&mut self, now: Instant) -> Instant {
         let at = self.next(now);
         self.next = Some(at + self.step);

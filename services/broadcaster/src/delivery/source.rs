@@ -54,7 +54,7 @@ pub enum From {
 pub enum How {
     /// Deliver.
     Try,
-    /// Deliver, and tell the circuit.
+    /// Deliver, and inform the circuit.
     Probe,
     /// Put it to the due retries: the circuit is open.
     SetAside,
@@ -161,7 +161,7 @@ impl Source {
             let taken = match self.gate.phase() {
                 Phase::Closed => self.when_closed().await,
                 Phase::Open { until } => self.when_shut(until).await,
-                // Its end is told.
+                // Its end is signalled.
                 Phase::Probing => self.when_shut(Instant::now() + PROBING).await,
                 Phase::ProbeDue => self.probe().await,
             };
@@ -264,7 +264,7 @@ fn ready_event(feeds: &mut [Feed]) -> Option<(usize, Message)> {
     })
 }
 
-/// The next event of any feed; for ever when all have ended, which they do at a stop only.
+/// The next event of any feed; never when all have ended, which they do only at a stop.
 async fn any_event(feeds: &mut [Feed]) -> (usize, Message) {
     if let [Feed::Stream(puller)] = feeds {
         // The usual case, without a box for each wait.

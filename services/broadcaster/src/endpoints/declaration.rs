@@ -1,4 +1,5 @@
-//! Endpoints as people write them: `WEBHOOK_URL` alone, or `endpoints.toml`. Pure but for what `file:` and `env:` name.
+//! Endpoints as people write them: only `WEBHOOK_URL`, or `endpoints.toml`. Pure, except for reading what `file:` and
+//! `env:` refer to.
 //!
 //! Every fault names its endpoint and key, never a URL, a secret or a header's value.
 
@@ -81,7 +82,7 @@ pub struct Endpoint {
     pub concurrency: usize,
     /// Client errors that are tried again.
     pub retry_4xx: Retry4xx,
-    /// Headers beside ours.
+    /// Headers in addition to ours.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Where a new one begins.
     pub start: Start,
@@ -111,7 +112,7 @@ impl Endpoint {
         Target::new(&self.url)
     }
 
-    /// Tells two URLs of one name apart without showing either.
+    /// Distinguishes two URLs of one name without showing either.
     pub fn url_digest(&self) -> String {
         hex::encode(&digest::digest(&digest::SHA256, self.url.as_str().as_bytes()).as_ref()[..8])
     }
@@ -129,7 +130,7 @@ struct File {
     endpoint: Vec<Written>,
 }
 
-/// As it stands in the file.
+/// As written in the file.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Written {
@@ -165,7 +166,7 @@ impl Written {
         values.any(|value| value.starts_with("env:") || reference::file(value).is_some())
     }
 
-    /// The files that its values stand in.
+    /// The files that its values refer to.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         let values = [&self.url].into_iter().chain(&self.secret).chain(&self.secrets).chain(self.headers.values());
         values.filter_map(|value| reference::file(value)).map(PathBuf::from)

@@ -1,7 +1,6 @@
-//! Values that stand elsewhere: `env:NAME` is a variable, `file:/path` the content of a file.
-//!
-//! URLs, secrets and headers may be written so, as each of them may be a secret. What is wrong is told without
-//! repeating what was written: somebody may have written the secret itself behind the prefix.
+//! Values stored elsewhere: `env:NAME` is a variable, `file:/path` the content of a file.
+//! URLs, secrets and headers may be written like this, as each of them may be a secret. Faults are reported without
+//! repeating the text: it may be the secret itself, written after the prefix.
 
 use ring::digest::{Context, SHA256};
 use std::{
@@ -13,7 +12,7 @@ use std::{
 /// A larger file holds no URL, secret or header.
 const FILE_MAX_BYTES: u64 = 64 << 10;
 
-/// What stands there, without the blanks around it; the text itself when it is no reference.
+/// The referenced content, without surrounding white space; the text itself when it is not a reference.
 ///
 /// # Errors
 /// What is wrong, to follow the name of the key.

@@ -72,7 +72,7 @@ struct Ring {
 }
 
 impl DeliveryLog {
-    /// Nothing yet. Whoever writes the history has the other end.
+    /// Nothing yet. The writer of the history has the other end.
     pub fn new(history: mpsc::Sender<Attempt>) -> Self {
         let replica = uuid::Uuid::now_v7().simple().to_string().split_off(20);
         Self { ring: Mutex::default(), replica, history, written: AtomicU64::new(0) }

@@ -37,7 +37,7 @@ const GATHER: Duration = Duration::from_millis(400);
 const AGAIN: Duration = Duration::from_secs(1);
 /// For writing the last ones at a stop.
 const LAST: Duration = Duration::from_secs(2);
-/// Messages that one search reads, at most: a page says where to go on.
+/// Messages that one search reads, at most: a page says where to continue.
 const SCANNED_MAX: u64 = 4096;
 /// Messages that are read at once, going back.
 const STEP: u64 = 128;
@@ -58,7 +58,7 @@ fn plan(c: &TopologyConfig, kept: Kept) -> stream::Config {
         description: Some("what became of each attempt to deliver an event".to_owned()),
         subjects: vec![deliveries("*")],
         storage: StorageType::File,
-        // The past that nobody asks for any more makes room.
+        // Old attempts that are no longer requested are dropped.
         discard: DiscardPolicy::Old,
         max_bytes: i64::try_from(kept.max_bytes).unwrap_or(i64::MAX),
         max_age: kept.max_age,
@@ -210,7 +210,7 @@ impl Filter {
     }
 }
 
-/// A place in the history: of a message, and of an attempt in it. What stands before it is older.
+/// A place in the history: of a message, and of an attempt in it. Earlier places are older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     seq: u64,
@@ -237,7 +237,7 @@ impl std::str::FromStr for Place {
 pub struct Page {
     /// The attempts.
     pub attempts: Vec<Attempt>,
-    /// Where to go on; `None` when there is nothing older.
+    /// Where to continue; `None` when there is nothing older.
     pub next_before: Option<Place>,
 }
 

@@ -88,7 +88,7 @@ fn event(raw: &RawValue, now: jiff::Timestamp) -> Result<AlertEvent, String> {
     Ok(AlertEvent { subject: names::alert(&severity), id, body })
 }
 
-/// One token of a subject, whatever somebody wrote into a label.
+/// One token of a subject, from any text in a label.
 fn token(text: &str) -> String {
     let kept: String =
         text.to_ascii_lowercase().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();

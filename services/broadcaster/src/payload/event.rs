@@ -1,7 +1,6 @@
 //! What an event says about itself. Pure: bytes in, a borrowed view out.
-//!
-//! An event is any JSON. Two forms are known better: CloudEvents, and the flat objects of `todos.events`.
-//! Bytes that are no JSON are the one thing that is refused.
+//! An event is any JSON. Two forms are understood further: CloudEvents, and the flat objects of `todos.events`. Only
+//! bytes that are not JSON are refused.
 
 use crate::payload::notice::clean;
 use serde::Deserialize;
@@ -23,7 +22,7 @@ pub struct Event<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// Bytes that are no JSON.
+/// Bytes that are not JSON.
 #[derive(Debug, thiserror::Error)]
 #[error("the event is not JSON: {0}")]
 pub struct NoJson(String);
@@ -65,7 +64,7 @@ fn known<'a>(fields: &Fields<'a>) -> Event<'a> {
 fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let raw = raw?.get();
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    // Without an escape the text stands in the bytes as it is.
+    // Without an escape the text is in the bytes unchanged.
     match inner.contains('\\') {
         false => Some(Cow::Borrowed(inner)),
         true => serde_json::from_str::<String>(raw).ok().map(Cow::Owned),

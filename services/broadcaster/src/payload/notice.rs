@@ -130,7 +130,7 @@ fn of_alert(alert: &Map<String, Value>, is_resolved: bool) -> Notice {
     if let Some(since) = alert.get("startsAt").and_then(moment) {
         add("since", since);
     }
-    // While an alert fires its end is no moment, or one that Alertmanager made up.
+    // While an alert fires its end is either not a time, or one that Alertmanager made up.
     if let Some(end) = alert.get("endsAt").and_then(moment).filter(|_| is_resolved) {
         add("until", end);
     }
@@ -168,7 +168,7 @@ fn link(given: &str) -> Option<String> {
     let url = Url::parse(given.trim()).ok()?;
     let is_plain = matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none();
     let text = url.as_str().replace('(', "%28").replace(')', "%29").replace('[', "%5B").replace(']', "%5D");
-    // An IPv6 address stands in brackets, and is not encoded.
+    // An IPv6 address is in brackets, and is not encoded.
     let text = if url.host_str().is_some_and(|host| host.starts_with('[')) { url.as_str().to_owned() } else { text };
     (is_plain && url.has_host() && text.len() <= LINK_BYTES).then_some(text)
 }

@@ -71,7 +71,7 @@ impl Parse for Format {
     }
 }
 
-/// What is known of an event beside its bytes.
+/// What is known of an event besides its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     /// `webhook-id`.

@@ -12,7 +12,7 @@ const SHARED: &str = "whsec_";
 const PRIVATE: &str = "whsk_";
 /// The standard asks for 24 to 64 bytes of a shared secret.
 const SHARED_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-/// A private key is the seed alone, or the seed and the public key.
+/// A private key is only the seed, or the seed and the public key.
 const SEED_BYTES: usize = 32;
 
 /// One key.
@@ -39,7 +39,7 @@ pub enum KeyError {
     /// It begins with neither prefix.
     #[error("is neither a shared secret (whsec_…) nor a private key (whsk_…)")]
     Prefix,
-    /// What follows the prefix is no base64.
+    /// The text after the prefix is not base64.
     #[error("is not base64 after its prefix")]
     Base64,
     /// A shared secret of the wrong size.

@@ -64,7 +64,7 @@ pub struct Redelivered {
     pub redelivered: u64,
     /// Not there (any more).
     pub missing: u64,
-    /// Where to go on; absent when there is nothing after it.
+    /// Where to continue; absent when there is nothing after it.
     pub next_after: Option<u64>,
 }
 
@@ -143,7 +143,7 @@ impl DeadLetters {
         }
         let filter = Filter { endpoint: wanted.endpoint, reason: wanted.reason };
         let (mut left, mut next) = (limit, wanted.after + 1);
-        // One that dies again stands behind the end, and is not sent a second time.
+        // One that dies again is behind the end, and is not sent a second time.
         let end = walk::end(&self.nats, STREAM_DLQ).await?;
         while next <= end
             && let Some(page) = self.page(&filter, &mut next).await?
@@ -177,7 +177,7 @@ impl DeadLetters {
     async fn send_again(&self, stored: &Stored) -> Result<bool, publish::Error> {
         let record = Record::of_headers(Some(&stored.headers));
         let (Some(record), Some(endpoint)) = (record, names::endpoint_of(&stored.subject)) else { return Ok(false) };
-        // Another way of the same event: its attempts are counted anew.
+        // Another way of the same event: its attempts are counted from zero.
         let record = Record { attempts: 0, origin: format!("{STREAM_DLQ}-{}", stored.seq), ..record };
         let id = MsgId::webhook("again", &self.env, endpoint, &record.origin, 0);
         let due = names::due(&self.env, endpoint);

@@ -48,7 +48,7 @@ pub struct Wanted {
     pub rate: Option<f64>,
     /// Only counts.
     pub dry_run: bool,
-    /// Where to go on, as an answer gave it.
+    /// Where to continue, from an answer.
     pub after: Option<String>,
     /// The name of the run, as an answer gave it: the same events in the same run are sent once.
     pub run: Option<String>,
@@ -65,7 +65,7 @@ pub struct Replayed {
     pub scanned: u64,
     /// The name of the run.
     pub run: String,
-    /// Where to go on; absent when there is nothing after it.
+    /// Where to continue; absent when there is nothing after it.
     pub next_after: Option<String>,
 }
 
@@ -208,7 +208,7 @@ async fn send_again(
     let place = sweep::room_for(&context.nats, &context.clock, room, stored.payload.len()).await;
     let _place = place.map_err(|_| Error::Full { done: done.replayed })?;
     let env = &context.config.common.env;
-    // Another way of the same event: its attempts are counted anew.
+    // Another way of the same event: its attempts are counted from zero.
     let record = Record { origin: format!("replay-{}-{}", done.run, record.origin), ..record };
     let id = MsgId::webhook("replay", env, &endpoint.name, &record.origin, 0);
     let due = names::due(env, &endpoint.name);

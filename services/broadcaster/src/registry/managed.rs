@@ -1,7 +1,6 @@
 //! Endpoints that were made by the API: one document in the bucket, which every replica follows.
-//!
-//! The document is changed by compare and set, so two callers cannot lose each other's change. Secrets stand in it,
-//! as in the endpoints file; they are never shown again. A secret that was replaced signs until its overlap is over.
+//! The document is changed by compare and set, so two callers cannot lose each other's change. It contains secrets,
+//! like the endpoints file; they are never shown again. A secret that was replaced signs until its overlap is over.
 
 use crate::{
     endpoints::declaration::{self as endpoint_file, Defaults, Endpoint, Written},
@@ -26,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const DOCUMENT_MAX_BYTES: usize = 512 << 10;
 /// Secrets of an endpoint at once: the new one, and those that it replaces.
 const SECRETS_MAX: usize = 4;
-/// How long a replaced secret goes on signing, at most.
+/// How long a replaced secret keeps signing, at most.
 pub const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Of a secret that is made here.
 const SECRET_BYTES: usize = 32;
@@ -270,7 +269,7 @@ pub async fn follow(fleet: Fleet, stop: CancellationToken) -> Result<(), anyhow:
         if context.nats.is_connected() && context.ready.borrow().is_some() {
             match kept.read().await {
                 Ok(Some(made)) => known = Some(made),
-                // The bucket was lost and made anew: what we know is put back, by whichever replica is first.
+                // The bucket was lost and recreated: what we know is restored, by the first replica to notice.
                 Ok(None) => {
                     if let Some(made) = known.as_ref().filter(|made| !made.endpoints.is_empty()) {
                         warn!("the bucket lost the endpoints of the API; they are put back");
@@ -279,7 +278,7 @@ pub async fn follow(fleet: Fleet, stop: CancellationToken) -> Result<(), anyhow:
                 }
                 Err(error) => warn!(%error, "the endpoints of the API cannot be read; they stay as they were"),
             }
-            // Also when nobody changed anything: the overlap of a secret may be over.
+            // Even without a change: the overlap of a secret may be over.
             let (now, faults) = match &known {
                 Some(made) => made.endpoints(&context.config.defaults, Timestamp::now()),
                 None => (Vec::new(), Vec::new()),

@@ -46,7 +46,7 @@ pub struct Context {
     pub clock: Arc<ServerClock>,
     /// Of the stream of retries.
     pub room: Arc<Room>,
-    /// Set once streams and bucket are there.
+    /// Set once streams and bucket exist.
     pub ready: watch::Receiver<Option<Made>>,
     /// Somebody missed a stream, a consumer or the bucket: they are looked at now.
     pub doubt: Arc<Notify>,

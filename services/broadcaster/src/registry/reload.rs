@@ -1,8 +1,7 @@
 //! Takes up changes of the endpoints file. A broken one changes nothing and says why.
-//!
-//! Looks at the content, not at times: a mounted file of Kubernetes changes by the target of a link. A content
-//! is taken when a second look finds it unchanged: the first part of a file that is being written may well be
-//! a good file with fewer endpoints. What `file:` names is part of the content: a secret is rotated in its own file.
+//! Checks the content, not times: a mounted file of Kubernetes changes by the target of a link. Content is applied when
+//! a second check finds it unchanged: the first part of a file that is being written may well be a valid file with
+//! fewer endpoints. Files that `file:` refers to are part of the content: a secret is rotated in its own file.
 
 use crate::{endpoints::reference, metrics::RELOADS, registry::Fleet};
 use agentforge_runtime::Gate;
@@ -15,7 +14,7 @@ use tracing::{info, warn};
 /// A larger file is none.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 
-/// Between two looks that must agree, at most.
+/// Between two checks that must agree, at most.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Looks until the stop. Without a file the endpoint of the environment may have values in files.
@@ -76,7 +75,7 @@ pub async fn watch(
     }
 }
 
-/// What a look found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     /// What was taken up last.

@@ -1,7 +1,6 @@
 //! One endpoint at work: its consumers, its lanes, and what is known of it.
-//!
-//! Owns everything of the endpoint, so that one that hangs or fails holds up nobody else. Waits while NATS is
-//! away, while it is disabled and while its consumers cannot be made, and goes on by itself.
+//! Owns everything of the endpoint, so that one that hangs or fails holds up no other. Waits while NATS is unavailable,
+//! while it is disabled and while its consumers cannot be created, and continues by itself.
 
 use crate::{
     delivery::{
@@ -46,7 +45,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOKS: u32 = 6;
 /// Before another try to make what is missing.
 const AGAIN: Duration = Duration::from_secs(1);
-/// What an ack wait has beside two requests: time to store what failed.
+/// The part of an ack wait in addition to two requests: time to store a failure.
 const ACK_WAIT_MORE: Duration = Duration::from_secs(10);
 /// With a rate, no more is held than goes out in this time.
 const HELD_MAX: Duration = Duration::from_secs(10);
@@ -191,7 +190,7 @@ impl Running {
         self.pending.store(0, Ordering::Relaxed);
         self.desk.meters.pending.set(0.0);
         if self.forget.load(Ordering::SeqCst) {
-            // One that stays waits for nobody, and is removed with its stream's messages at the latest.
+            // One that remains delays nothing, and is removed with its stream's messages at the latest.
             let js = context.nats.jetstream();
             if let Err(error) = topology::forget(js, &context.config.common.env, &self.endpoint).await {
                 warn!(endpoint = name, error = %chain(&error), "the consumers of a deleted endpoint stay");
@@ -328,7 +327,7 @@ impl Running {
         }
         if context.config.core_fallback {
             for subject in &sources.homeless {
-                // One group an endpoint: each endpoint gets each event, from one of the replicas.
+                // One group per endpoint: each endpoint gets each event, from one of the replicas.
                 let group = format!("{QUEUE_GROUP}-{}", self.endpoint.name);
                 let subscription = context.nats.client().queue_subscribe(subject.clone(), group).await;
                 feeds.push(Feed::Core(subscription.map_err(|e| e.to_string())?));

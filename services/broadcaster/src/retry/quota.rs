@@ -1,9 +1,8 @@
 //! How much of the stream of retries may be filled. Values only: who looks, and when, is decided elsewhere.
-//!
-//! The stream itself has no limit: one that takes schedules may not refuse what is new, and discarding what is
-//! old would lose events. So the limit is kept here, before each store. Replicas know of each other through the
-//! stream alone; so of the room that a look found, each uses a sixteenth at most, and soon, before it looks again. That
-//! is how far the limit may be passed: by what others took of the room that they saw a moment before.
+//! The stream itself has no limit: one that takes schedules may not refuse new messages, and discarding old ones would
+//! lose events. So the limit is enforced here, before each store. Replicas see each other's records only through the
+//! stream; so of the room that a check found, each uses a sixteenth at most, and soon, before it checks again. The
+//! limit may be exceeded by what the others stored since their last check.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,11 +10,11 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What a record takes beside its event, about: headers, subject, and the store's own.
+/// Approximate size of a record besides its event: headers, subject, and the store's own.
 pub const RECORD_BYTES: usize = 800;
-/// Of the room that a look found, one of so many parts is used before the next look.
+/// Of the room that a check found, one of this many parts is used before the next check.
 const SHARES: u64 = 16;
-/// What a look found is used no longer than this: others use it, too.
+/// The result of a check is used no longer than this: others use the room too.
 const STALE: Duration = Duration::from_millis(250);
 /// A stream that was found full is not looked at again before this.
 const FRESH: Duration = Duration::from_millis(100);
@@ -25,11 +24,11 @@ const FRESH: Duration = Duration::from_millis(100);
 pub struct Room {
     limit: u64,
     seen: Mutex<Seen>,
-    /// Held by whoever looks.
+    /// Held by the task that checks.
     pub looking: tokio::sync::Mutex<()>,
 }
 
-/// What is known: the last look, and what was stored since, in bytes. The sums only grow.
+/// What is known: the last check, and what was stored since, in bytes. The sums only grow.
 #[derive(Debug, Default)]
 struct Seen {
     last: Option<Look>,
@@ -49,7 +48,7 @@ struct Look {
     taken_after: u64,
 }
 
-/// Where the sums stood when a look began.
+/// The sums when a check began.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark(u64);
 
@@ -117,7 +116,7 @@ impl Room {
             return Answer::Look;
         }
         let since = seen.taken - look.taken_after;
-        // One that is larger than the share goes right after a look, else it would wait for ever.
+        // One that is larger than the share is stored right after a check, otherwise it would wait forever.
         if since > 0 && since + bytes > free(look.taken_after) / SHARES {
             return Answer::Look;
         }

@@ -18,7 +18,7 @@ const EVENT_AT: &str = "Af-Event-At";
 const REASON: &str = "Af-Reason";
 const DETAIL: &str = "Af-Detail";
 const DEAD_AT: &str = "Af-Dead-At";
-/// When a parked one is due, in milliseconds since 1970: for whoever looks after overdue ones.
+/// When a parked one is due, in milliseconds since 1970: for the sweep over overdue ones.
 pub const DUE_AT: &str = "Af-Due-At";
 /// What leads back to where an event came from: the two headers of W3C trace context, and the request's id.
 const TRACE: [&str; 3] = ["traceparent", "tracestate", REQUEST_ID];
@@ -80,7 +80,7 @@ impl Record {
         })
     }
 
-    /// What stands in one token of a subject for the origin.
+    /// The origin in one token of a subject.
     pub fn token(&self) -> String {
         hex::encode(&digest::digest(&digest::SHA256, self.origin.as_bytes()).as_ref()[..16])
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 pub struct ServerClock(AtomicI64);
 
 impl ServerClock {
-    /// The server said `told` between two moments of ours. What fits between them is no difference.
+    /// The server reported `told` between two of our times. A value between them is not a difference.
     pub fn set(&self, told: Timestamp, asked: Timestamp, answered: Timestamp) {
         let ahead = match told {
             told if told < asked => told.duration_since(asked),

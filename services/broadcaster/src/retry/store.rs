@@ -184,7 +184,7 @@ impl Store {
         publish::publish(&self.nats, subject.to_owned(), id, headers, payload).await
     }
 
-    /// An event that leaves no room for our headers in a message: its letter says where it stands.
+    /// An event that leaves no room for our headers in a message: its dead letter names its place.
     async fn bury_bare(&self, record: &Record, of: Option<&Settler>) -> bool {
         metrics::dead(&self.endpoint, TOO_LARGE);
         let detail = format!("with its record it is larger than the server takes; the event is {}", record.origin);

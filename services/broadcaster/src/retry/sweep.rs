@@ -1,4 +1,4 @@
-//! Looks after retries that nobody else would: those that are overdue, and those that waited too long.
+//! Handles retries that nothing else would: those that are overdue, and those that waited too long.
 //!
 //! A parked retry is overdue when the server lost its schedule, or keeps none: then it is brought. A due one
 //! that waited longer than it may, for an endpoint that never recovered or is declared no more, becomes a dead
@@ -29,7 +29,7 @@ use tracing::{error, warn};
 
 /// Between looks, where the server keeps the schedules.
 pub const RARELY: Duration = Duration::from_secs(300);
-/// Between looks, where nobody else brings retries.
+/// Between sweeps, if they are the only way that retries become due.
 pub const OFTEN: Duration = Duration::from_secs(1);
 /// How late a schedule of the server may be before it counts as lost: a backlog of them takes a while.
 const LATE: Duration = Duration::from_secs(120);
@@ -44,7 +44,7 @@ pub fn every(schedules: bool, max_age: Duration) -> Duration {
     }
 }
 
-/// Why a look ended early; the next one goes on.
+/// Why a sweep ended early; the next one continues.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The stream does not answer.
@@ -59,7 +59,7 @@ pub enum Error {
 struct Fate {
     /// Where it goes.
     subject: String,
-    /// By this id, whoever does it.
+    /// By this id, regardless of who does it.
     id: MsgId,
     headers: HeaderMap,
 }
@@ -162,11 +162,11 @@ async fn move_on(
 pub enum NoRoom {
     /// Not now; in words.
     Now(String),
-    /// It alone is larger than all of them may be.
+    /// It is larger than all of them may be together.
     Never,
 }
 
-/// Room for an event of so many bytes, after a look at the stream where one is needed.
+/// Room for an event of this many bytes, after a check of the stream if one is needed.
 ///
 /// # Errors
 /// There is none.
@@ -191,7 +191,7 @@ pub async fn room_for<'a>(
     settled(room.take(event_bytes, Instant::now()), full).unwrap_or_else(|| Err(full()))
 }
 
-/// `None` where a look is needed.
+/// `None` if a check is needed.
 fn settled<'a>(answer: Answer<'a>, full: impl Fn() -> NoRoom) -> Option<Result<Place<'a>, NoRoom>> {
     match answer {
         Answer::Taken(place) => Some(Ok(place)),
@@ -201,7 +201,7 @@ fn settled<'a>(answer: Answer<'a>, full: impl Fn() -> NoRoom) -> Option<Result<P
     }
 }
 
-/// Looks at the stream of retries: how much is in it, and what time it is there. Whether it answered.
+/// Checks the stream of retries: how much is in it, and the server's time. Whether it answered.
 pub async fn measure(nats: &Nats, clock: &ServerClock, room: &Room) -> bool {
     #[derive(Deserialize)]
     struct Seen {

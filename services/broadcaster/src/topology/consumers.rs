@@ -43,7 +43,7 @@ struct Floor {
 }
 
 impl Floors {
-    /// It was seen. One that somebody made anew may begin before where ours had come: that is remembered.
+    /// It was seen. One that was recreated may start before where ours had come: that is remembered.
     fn saw(&self, stream: &str, waiting: &Waiting) {
         let floor = Floor { consumer_made: waiting.made, seq: waiting.ack_floor };
         let mut floors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,7 +53,7 @@ impl Floors {
         }
     }
 
-    /// Where a consumer that is gone would go on in a stream that was made then; `None` when that is not known.
+    /// Where a lost consumer would continue in a stream that existed then; `None` when that is not known.
     fn next(&self, stream: &str, stream_made: i128) -> Option<u64> {
         let floor = *self.0.lock().unwrap_or_else(PoisonError::into_inner).get(stream)?;
         (stream_made <= floor.consumer_made).then_some(floor.seq + 1)
@@ -113,8 +113,8 @@ fn wanted(name: &str, mut subjects: Vec<String>, ack_wait: Duration, deliver_pol
     }
 }
 
-/// One that exists goes on where it is: only what differs is changed. One that cannot be changed so (somebody made it
-/// in another way) is made anew.
+/// An existing one continues where it is: only differences are changed. One that cannot be changed like this (because
+/// it was created differently) is recreated.
 async fn consumer(stream: &Stream, wanted: pull::Config) -> Result<(), Error> {
     let name = wanted.name.clone().unwrap_or_default();
     let place = format!("consumer {name} of stream {}", stream.cached_info().config.name);

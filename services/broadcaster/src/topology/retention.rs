@@ -12,11 +12,11 @@ use std::time::Duration;
 pub struct Oldest {
     /// Its place, or one before it.
     pub seq: u64,
-    /// When what stands there was stored; `None` when nothing does.
+    /// When the message there was stored; `None` when there is none.
     pub stored: Option<Timestamp>,
 }
 
-/// Whether a place in the stream's content must be known beside its age: else `stored` is not looked at.
+/// Whether a place in the stream's content must be known in addition to its age: otherwise `stored` is not read.
 pub fn asks_for_age(config: &Config) -> bool {
     !config.max_age.is_zero()
 }

@@ -1,7 +1,6 @@
 //! Streams and the bucket: made if missing, put right, never deleted; and where an endpoint's events come from.
-//!
-//! Retries and dead letters are ours. The stream of events belongs to whoever was first: its limits are
-//! left as they are.
+//! Retries and dead letters are ours. The stream of events belongs to the service that created it: its limits are left
+//! unchanged.
 
 use crate::{
     config::{Config, Keeping},
@@ -76,7 +75,7 @@ fn retries_config(c: &TopologyConfig) -> stream::Config {
     }
 }
 
-/// The stream of dead letters. What must not be lost is refused, and whoever wants to store it waits.
+/// The stream of dead letters. It refuses when full, and messages that should be stored wait.
 fn dlq_config(c: &TopologyConfig, keeping: &Keeping) -> stream::Config {
     stream::Config {
         discard: DiscardPolicy::New,

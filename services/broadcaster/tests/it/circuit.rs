@@ -64,7 +64,7 @@ async fn a_receiver_that_refuses_everything_opens_it_and_few_events_are_given_up
     stage.publish(0..200).await;
     let state = "broadcaster_endpoint_circuit_state{endpoint=\"default\"}";
     eventually(SOON, "the circuit is open", || async { broadcaster.metric(state).await >= 1.0 }).await;
-    // Probes go on, and what they try is not given up for an answer that everything gets.
+    // Probes continue, and what they try does not become a dead letter because of an answer that everything gets.
     let asked = sink.count();
     eventually(SOON, "probes go on", || async { sink.count() >= asked + 3 }).await;
     sink.answer(|_| OK);

@@ -160,7 +160,7 @@ async fn dead_letters_are_looked_at_and_sent_again_by_filter_with_a_rate() {
     assert_eq!(told["redelivered"], 8, "{told}");
     eventually(SOON, "they are dead again", || async { broadcaster.dead_letters().await.len() == 8 }).await;
 
-    // With a token, nobody reads without it.
+    // With a token, requests without it are refused.
     let guarded = stage.broadcaster_only(&[envs[0], token]).await;
     assert_eq!(guarded.get("/v1/dead-letters").await.0, 401);
     assert_eq!(guarded.post("/v1/alerts", "Authorization: Bearer wrong\r\n", "{}").await.0, 401);

@@ -1,4 +1,4 @@
-//! Where nobody may be called: by name, by address, by redirect; and what an allow-list opens.
+//! Which addresses are refused: by name, by address, by redirect; and what an allow-list opens.
 
 use crate::{
     sink::{OK, Sink},
@@ -40,7 +40,7 @@ async fn places_inside_are_refused_with_a_clear_reason_and_the_list_opens_what_i
     file += &endpoint("open", &format!("http://127.0.0.2:{port}/"), "");
     let file = stage.endpoints(&file);
     let envs = [("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()), ("EGRESS_ALLOW", "127.0.0.2")];
-    // A check names each that stands wrong in the file; what a name leads to only a call finds out.
+    // A check names each invalid entry in the file; what a name resolves to only a call finds out.
     let checked = std::process::Command::new(env!("CARGO_BIN_EXE_agentforge-broadcaster"))
         .arg("--check-config")
         .envs([("ENV", "dev"), ("NATS_URL", stage.nats.url().as_str())])
@@ -54,7 +54,8 @@ async fn places_inside_are_refused_with_a_clear_reason_and_the_list_opens_what_i
     }
     assert!(!said.contains("latest/meta-data") && !said.contains("endpoint open"), "{said}");
 
-    // A start goes on with the others. Nothing is given up: the events of those that may not be called wait.
+    // A start continues with the others. Nothing becomes a dead letter: the events of those that may not be called
+    // wait.
     let mut broadcaster = stage.broadcaster_only(&envs).await;
     eventually(SOON, "it is ready", || async { broadcaster.get("/readyz").await.0 == 200 }).await;
     eventually(SOON, "the open one delivers", || async { broadcaster.endpoint("open").await["state"] == "active" })
@@ -120,7 +121,7 @@ impl Resolve for Rebinding {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_changes_between_check_and_connect_leads_nowhere() {
     let Some(()) = require("nats-server") else { return };
-    // Somebody listens on 127.0.0.1, which is not allowed; 127.0.0.9 is, and nobody listens there.
+    // There is a listener on 127.0.0.1, which is not allowed; 127.0.0.9 is allowed, and has no listener.
     let stage = Stage::new().await;
     let inside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let resolver = Arc::new(Rebinding::default());
@@ -137,7 +138,7 @@ async fn a_name_that_changes_between_check_and_connect_leads_nowhere() {
     let mut reader = Reader::new(&source);
     let mut config = Config::read(&mut reader);
     reader.finish().unwrap();
-    // A name would open its ordinary addresses, so the address alone is.
+    // A name would open its ordinary addresses, so only the address is used.
     config.resolver = Some(resolver.clone());
     config.egress = agentforge_egress::Policy::from_entries(["127.0.0.9"]).0;
     let runtime = Runtime::for_tests("broadcaster");

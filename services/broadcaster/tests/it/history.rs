@@ -70,7 +70,7 @@ async fn deliveries_survive_restarts_and_are_found_by_id_endpoint_outcome_and_ti
     let keys: HashSet<_> = seen.iter().map(|a| (a["replica"].to_string(), a["n"].to_string())).collect();
     assert_eq!((seen.len(), keys.len()), (311, 311), "{pages} pages");
 
-    // Without its stream deliveries go on, and what this process remembers is told; the stream is made again.
+    // Without its stream deliveries continue, and what this process remembers is returned; the stream is recreated.
     let js = async_nats::jetstream::new(stage.client().await);
     js.delete_stream("broadcaster_deliveries").await.unwrap();
     stage.publish(310..320).await;

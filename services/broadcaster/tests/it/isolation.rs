@@ -1,4 +1,4 @@
-//! One endpoint's trouble is nobody else's, and retries that wait cost no memory.
+//! One endpoint's failures affect no other, and retries that wait cost no memory.
 
 use crate::{
     sink::{Answer, OK, Sink},
@@ -67,7 +67,7 @@ async fn retries_that_wait_do_not_grow_memory() {
     stage.publish(warm..parked).await;
     eventually(deadline, "all are parked", || stored(parked)).await;
     let after = broadcaster.resident_kib();
-    // Nine tenths of them as bodies of 130 bytes alone would be more.
+    // As bodies of 130 bytes, nine tenths of them would already be more.
     let grown = after.saturating_sub(before);
     let bodies = (parked - warm) as u64 * 130 / 1024;
     eprintln!("{parked} parked, {before} KiB resident after a tenth of them, {after} KiB after all");

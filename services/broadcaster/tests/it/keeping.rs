@@ -22,7 +22,7 @@ async fn what_waits_too_long_for_an_endpoint_that_never_recovers_or_is_declared_
         ("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()),
         ("BROADCASTER_RELOAD_INTERVAL", "100ms"),
         ("BROADCASTER_RETRY_SCHEDULE", SECONDS_32),
-        // All five fail, then nobody calls it any more.
+        // All five fail, then it is no longer called.
         ("BROADCASTER_CIRCUIT_FAILURES", "5"),
         ("BROADCASTER_CIRCUIT_PROBE", "1h"),
         ("BROADCASTER_CIRCUIT_PROBE_MAX", "1h"),
@@ -50,7 +50,7 @@ async fn what_waits_too_long_for_an_endpoint_that_never_recovers_or_is_declared_
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_stream_takes_no_schedules_our_own_look_brings_retries() {
     let Some(()) = require("nats-server") else { return };
-    // Whoever made the streams does not let the broadcaster change this one.
+    // The owner of the streams does not let the broadcaster change this one.
     let users = r#"
         no_auth_user: operator
         authorization { users: [
@@ -92,7 +92,7 @@ async fn where_the_stream_takes_no_schedules_our_own_look_brings_retries() {
     eventually(SOON, "nothing is left", || async { stage.messages(RETRIES).await == 0 }).await;
     assert_eq!(second.proc.sigterm(SOON).await, 0);
 
-    // Whoever may change it does.
+    // A user with the permission changes it.
     let third = stage.broadcaster(&envs).await;
     assert!(schedules().await);
     stage.publish(20..25).await;

@@ -1,4 +1,4 @@
-//! Replicas, a NATS that comes late, a stop with requests in flight, and what nobody may see.
+//! Replicas, a NATS server that starts late, a stop with requests in flight, and secrets that must not appear.
 
 use crate::{
     sink::{Answer, OK, Sink, status},
@@ -37,7 +37,7 @@ async fn it_starts_without_nats_and_delivers_when_it_comes_and_survives_its_loss
     assert_eq!(broadcaster.metric("broadcaster_nats_connected").await, 0.0);
 
     let nats = NatsServer::start(NatsOptions::default()).await;
-    // The harness takes a port of its own; a forwarder stands where the broadcaster looks.
+    // The harness takes its own port; a forwarder listens where the broadcaster connects.
     tokio::spawn(forward(port, nats.address()));
     broadcaster.active().await;
     assert_eq!(broadcaster.get("/health").await.0, 200);

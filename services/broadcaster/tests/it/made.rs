@@ -1,4 +1,4 @@
-//! Endpoints made, paused, rotated and deleted by the API, beside those of the file.
+//! Endpoints created, paused, rotated and deleted through the API, in addition to those of the file.
 
 use crate::{
     delivery::verify,
@@ -117,7 +117,7 @@ async fn a_secret_rotates_with_an_overlap_in_which_both_sign() {
     let (code, told) = broadcaster.post("/v1/endpoints/a/rotate", "", r#"{"overlap":"20s"}"#).await;
     assert_eq!(code, 200, "{told}");
     let next = told["secret"].as_str().unwrap().to_owned();
-    // Each event is signed with what holds at its moment: first both, then the new one alone.
+    // Each event is signed with the secrets of its time: first both, then only the new one.
     let mut published = 1;
     for (both, overlaps) in [(true, 1), (false, 0)] {
         let until = std::time::Instant::now() + SOON;

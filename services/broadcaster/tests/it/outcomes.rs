@@ -14,7 +14,7 @@ const SCHEDULE: (&str, &str) = ("BROADCASTER_RETRY_SCHEDULE", "1s,2s");
 async fn every_status_has_its_outcome() {
     let Some(()) = require("nats-server") else { return };
     let stage = Stage::new().await;
-    // What each is told, and how often an endpoint that only ever says this is asked.
+    // The outcome of each answer, and how often an endpoint with only this answer is called.
     let rows: [(u16, usize, &str); 14] = [
         (200, 1, ""),
         (204, 1, ""),
@@ -148,7 +148,7 @@ async fn broken_connections_are_tried_again_and_named() {
         Sink::start(once(Answer::Drip)).await,
     );
     let refused = format!("http://{}/", connect_refused().await);
-    // Nobody trusts this certificate.
+    // An untrusted certificate.
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let tls = rustls_server(&own);
     let untrusted = Sink::start_tls(tls, |_| OK).await;

@@ -104,7 +104,7 @@ async fn what_values_name_is_read_again_when_it_changes() {
     assert_eq!(old.requests()[0].headers["x-env"], "from the environment");
     verify(SECRET, &fixed, 0);
 
-    // First both secrets, in one file, then the new one alone.
+    // First both secrets, in one file, then only the new one.
     for (version, secret) in [("2", format!("{NEXT}\n{SECRET}\n")), ("3", NEXT.to_owned())] {
         let applied = "broadcaster_endpoint_reloads_total{outcome=\"applied\"}";
         let before = (broadcaster.metric(applied).await, new.count());
@@ -127,7 +127,7 @@ async fn what_values_name_is_read_again_when_it_changes() {
     }
     assert_eq!(old.count(), 1);
 
-    // A rotation that goes wrong changes nothing and is told, without the value.
+    // A failed rotation changes nothing and is reported, without the value.
     mount(&mounted, "4", &[("secret", "hunter2"), ("url", &new.url()), ("auth", "Bearer two")]);
     eventually(SOON, "it says why", || async {
         let check = broadcaster.get("/readyz").await.1["checks"]["endpoints-file"].clone();

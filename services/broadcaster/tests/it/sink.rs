@@ -1,4 +1,4 @@
-//! An HTTP server that does what it is told: answers, resets, hangs. Remembers what it got.
+//! An HTTP server with configurable behaviour: answers, resets, hangs. Remembers what it got.
 
 use std::{
     collections::HashMap,
@@ -40,15 +40,15 @@ impl Request {
 pub enum Answer {
     /// A status, more header lines, after a while.
     Status(u16, &'static str, Duration),
-    /// 200, and the connection is closed so much later, whatever came on it meanwhile.
+    /// 200, and the connection is closed this much later, regardless of what arrived on it meanwhile.
     Leave(Duration),
     /// The connection is closed without a word.
     Close,
     /// In the middle of the body.
     MidBody,
-    /// Nothing, for ever.
+    /// Never answers.
     Hang,
-    /// A byte now and then, for ever.
+    /// A byte now and then, forever.
     Drip,
 }
 

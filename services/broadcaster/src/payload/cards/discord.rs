@@ -1,7 +1,6 @@
 //! A message for a webhook of Discord: one embed.
-//!
-//! Discord reads Markdown in every part of an embed, so what an event says is escaped. A webhook that is no
-//! application's has no buttons: links stand in the description, and the title opens the first.
+//! Discord reads Markdown in every part of an embed, so an event's text is escaped. A webhook that is not an
+//! application's has no buttons: links are in the description, and the title opens the first.
 
 use super::{fit, foot, plain};
 use crate::payload::{
@@ -61,7 +60,7 @@ pub fn message(notice: &Notice, about: About<'_>) -> Value {
             embed.insert("url".to_owned(), link.url.clone().into());
         }
     }
-    // Nobody is called by what an event says.
+    // An event's text mentions no one.
     json!({ "embeds": [embed], "allowed_mentions": { "parse": [] } })
 }
 
@@ -144,7 +143,7 @@ mod tests {
         check(&made);
         for (key, text) in texts(&made) {
             assert!(!text.contains('\u{202E}') && !text.contains('\u{1b}'), "{key}: {text}");
-            // Every sign of markup that the event brought stands behind a backslash.
+            // Every sign of markup from the event is preceded by a backslash.
             let without: String = text.replace("\\\\", "");
             let bare = |sign: &str| without.match_indices(sign).any(|(at, _)| !without[..at].ends_with('\\'));
             if key != "url" {

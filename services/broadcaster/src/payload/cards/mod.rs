@@ -9,7 +9,7 @@ pub mod teams;
 
 use std::fmt::Write as _;
 
-/// What stands below a card: where the event was published, and when.
+/// The text below a card: where the event was published, and when.
 pub fn foot(about: crate::payload::render::About<'_>) -> String {
     format!("{} · {}", crate::payload::notice::clean(about.subject), about.at.strftime("%Y-%m-%d %H:%M:%S UTC"))
 }
@@ -93,7 +93,7 @@ pub(super) mod testing {
         serde_json::from_slice(&made).unwrap()
     }
 
-    /// Every text in it, with the key that it stands under.
+    /// Every text in it, with the key that it belongs to.
     pub fn texts(value: &Value) -> Vec<(String, String)> {
         let mut found = Vec::new();
         walk("", value, &mut found);

@@ -1,7 +1,6 @@
 //! A message for an incoming webhook of Slack: Block Kit, with the colour of an attachment.
-//!
-//! What an event says stands in `plain_text` objects, in which Slack reads no markup. Only the text for
-//! notifications is read as markup, and is escaped as Slack says.
+//! An event's text is put into `plain_text` objects, in which Slack reads no markup. Only the text for notifications is
+//! read as markup, and is escaped according to Slack's rules.
 
 use super::{fit, foot, plain};
 use crate::payload::{

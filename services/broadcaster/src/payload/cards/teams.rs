@@ -1,7 +1,6 @@
 //! An adaptive card for a workflow of Microsoft Teams.
-//!
-//! Teams reads Markdown in `TextBlock` and `FactSet`, links among it. What an event says stands in the runs of
-//! `RichTextBlock`, which know none; each line is one, as a line break within a run is not shown.
+//! Teams reads Markdown in `TextBlock` and `FactSet`, including links. An event's text is put into the runs of
+//! `RichTextBlock`, which have none; each line is one, as a line break within a run is not shown.
 
 use super::{fit, foot, plain};
 use crate::payload::{
