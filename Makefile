@@ -9,7 +9,7 @@ endif
 # What `make bench` builds with.
 PROFILE ?= dist
 
-.PHONY: help dev build test needs lint fmt soak bench docs clean-data
+.PHONY: help dev build test needs lint advisories fmt soak bench docs clean-data
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ needs: ## Install or name what checks and tests need
 
 lint: ## The checks without the tests: lints, documentation, dependencies, spelling (scripts/check --list)
 	@scripts/check
+
+advisories: ## Known weaknesses in dependencies, by today's list (needs a network, so not part of the checks)
+	@scripts/checker cargo-deny --log-level error check advisories
 
 fmt: ## Format
 	$(CARGO) fmt --all
