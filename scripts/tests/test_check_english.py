@@ -23,7 +23,7 @@ EXAMPLES = {
     "whatever": (["whatever dies on the way"], ["all that arrives"]),
     "stands": (["The key stands in the file."], ["A manifest stands for a file.", "The value stands still.", "a standby"]),
     "beside": (["a page beside the code"], ["besides, the page is next to it"]),
-    "alone": (["read by threads alone", "on standard input alone."], ["It is left alone.", "Left alone", "A job is alone there.", "a stand-alone page"]),
+    "alone": (["read by threads alone", "on standard input alone."], ["It is left alone.", "Left alone", "It leaves the others alone.", "A job is alone there.", "a stand-alone page"]),
     "anew": (["is made anew"], ["renewed"]),
     "rate": (
         ["500 events a second", "40,000 publishes a\nsecond"],
@@ -31,7 +31,7 @@ EXAMPLES = {
     ),
     "rate-of-each": (
         ["One JSON object a line", "two messages a job", "once a process"],
-        ["one of a job's rows", "twice a day", "one has a job"],
+        ["one of a job's rows", "twice a day", "one has a job", "once a worker serves it", "between two checks a queue waits"],
     ),
     "goes-on": (["The loop goes on.", "went on without it"], ["It goes on disk and on to the next."]),
     "mend": (["Mend the page."], ["Amend the commit."]),

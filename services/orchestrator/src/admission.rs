@@ -61,9 +61,9 @@ pub const LABEL_KEY_MAX_BYTES: usize = 63;
 pub const LABEL_VALUE_MAX_BYTES: usize = 256;
 /// Longest idempotency key and task, bytes.
 pub const KEY_MAX_BYTES: usize = 256;
-/// Largest `args` whatever the server allows, bytes.
+/// Largest `args` regardless of the server's limit, bytes.
 pub const ARGS_MAX_BYTES: usize = 1024 * 1024;
-/// What a message needs beside `args`, bytes.
+/// What a message needs in addition to `args`, bytes.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// The bound on `args` under a NATS server's max_payload, bytes.

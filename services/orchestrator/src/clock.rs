@@ -1,7 +1,6 @@
 //! Whether the wall clock went back, seen against one that cannot.
-//!
-//! What is stored is on the wall clock: the ends of claims, waits for retries, deadlines. A clock that is set back
-//! by an hour would hold all of it up for an hour. So its step is measured and told to the store, once.
+//! Stored times are on the wall clock: the ends of claims, waits for retries, deadlines. A clock that is set back by an
+//! hour would hold all of it up for an hour. So its step is measured and reported to the store, once.
 
 use crate::app::App;
 use crate::metrics;
@@ -14,12 +13,12 @@ use tracing::warn;
 
 /// How often the clocks are compared.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A step back that is told; less holds nothing up for long, and may be the clock being slewed.
+/// A step back that is reported; a smaller one holds nothing up for long, and may be the clock being slewed.
 const STEP_MIN: Duration = Duration::from_secs(5);
-/// The same for a step made while no process ran, which only the newest job tells.
+/// The same for a step made while no process ran, which only the newest job reveals.
 const STEP_UNSEEN_MIN: Duration = Duration::from_secs(60);
 
-/// Both clocks as they were at the last look.
+/// Both clocks at the last check.
 #[derive(Debug)]
 pub(crate) struct Steps {
     wall: Micros,
@@ -32,7 +31,7 @@ impl Steps {
         Self { wall: Micros::now(), at: Instant::now() }
     }
 
-    /// How far the wall clock went back since the last look.
+    /// How far the wall clock went back since the last check.
     pub(crate) fn look(&mut self, wall: Micros, at: Instant) -> Option<Duration> {
         let expected = self.wall.plus(at.saturating_duration_since(self.at));
         *self = Self { wall, at };
@@ -40,7 +39,7 @@ impl Steps {
     }
 }
 
-/// Tells the store of each step back, until `stop` fires.
+/// Reports each step back to the store, until `stop` fires.
 ///
 /// # Errors
 /// Never; the type is the supervisor's.

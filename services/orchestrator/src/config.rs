@@ -138,7 +138,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Attempts that a job may ask for.
 const MAX_ATTEMPTS: u32 = 100;
 
-/// Settings of this service alone.
+/// Settings of only this service.
 pub const SETTINGS: &[Setting] = &[
     HTTP_PORT,
     GRPC_PORT,
@@ -207,7 +207,7 @@ pub struct Config {
     pub tool_grace: Duration,
     /// Finished jobs are kept so long.
     pub retention: Duration,
-    /// Which states are told.
+    /// Which states are published.
     pub events: EventMask,
     /// Queued and running jobs are looked at after so long.
     pub reconcile_after: Duration,
@@ -349,7 +349,8 @@ impl Config {
         config
     }
 
-    /// What must fit together. Each fault stands under the setting that is to be changed, whatever else is wrong.
+    /// Settings that must fit together. Each fault is reported under the setting that is to be changed, regardless of
+    /// other faults.
     fn check_pairs(&self, r: &mut Reader<'_>) {
         if self.limits.timeout_default > self.limits.timeout_max {
             r.fault(JOB_TIMEOUT.key, "is longer than JOB_TIMEOUT_MAX");
@@ -357,7 +358,7 @@ impl Config {
         if self.backoff.cap < self.backoff.base {
             r.fault(RETRY_CAP.key, "is shorter than RETRY_BASE");
         }
-        // A message that is published anew inside of the window would be taken for the one that is gone.
+        // A message that is published again inside the window would be taken for the one that is gone.
         if self.reconcile_after <= self.topology.duplicate_window {
             r.fault(RECONCILE_AFTER.key, "must be longer than DUPLICATE_WINDOW");
         }
@@ -401,7 +402,7 @@ fn tool_retry(entry: &str) -> Result<(ToolName, ToolRetries), String> {
     Ok((tool, ToolRetries { max_attempts, retry }))
 }
 
-/// A share of an objective; another number is a fault, and a half stands in for it until that is told.
+/// A share of an objective; another number is a fault, and a half is used instead until that is reported.
 fn target(r: &mut Reader<'_>, setting: &Setting) -> Target {
     Target::new(r.get(setting)).unwrap_or_else(|| {
         r.fault(setting.key, "must be between 0 and 1, neither included");

@@ -1,7 +1,6 @@
 //! Makes a cancel true outside the database: in the relay, at the workers, in the stream.
-//!
-//! The commit has happened by then, and the fence holds whatever comes late. What is done here
-//! spares work: the relay forgets the job, workers are told, the queued message is deleted.
+//! The commit has happened by then, and the fence stops late reports. This only saves work: the relay forgets the job,
+//! workers are notified, the queued message is deleted.
 
 use agentforge_jetstream::{Nats, subjects};
 use agentforge_message_id::{Attempt, JobId, Mission};
@@ -44,7 +43,7 @@ pub async fn run(
     }
 }
 
-/// A message that was acknowledged meanwhile is gone already: that is no error.
+/// A message that was acknowledged meanwhile is gone already: that is not an error.
 async fn delete(nats: &Nats, job: JobId, stream_seq: i64) {
     let Ok(seq) = u64::try_from(stream_seq) else { return };
     let deleted = async {

@@ -16,8 +16,8 @@ use jiff::{Span, Timestamp};
 /// Longest expression, bytes.
 const CRON_MAX_BYTES: usize = 256;
 
-/// Years that are searched for a next time. The rarest that comes at all is a weekday that is 29 February:
-/// 40 years apart where a century is no leap year.
+/// Years that are searched for a next time. The rarest possible is a weekday that is 29 February: 40 years apart around
+/// a century that is not a leap year.
 const YEARS_SEARCHED: i16 = 41;
 
 /// The fields, with how many values each has.

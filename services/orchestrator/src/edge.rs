@@ -1,4 +1,4 @@
-//! A site and its hub: whether the hub answers, and when each site was heard of last.
+//! A site and its hub: whether the hub answers, and when each site was last heard from.
 //!
 //! A site with a hub shows itself on `edge.site.<site>.seen`, which crosses the link and is stored
 //! nowhere; the orchestrator of a hub listens and exports, because a site that is cut off cannot be
@@ -53,9 +53,8 @@ impl Edge {
     }
 
     /// Sends beats where there is a hub elsewhere, takes them where this is the hub.
-    ///
     /// # Errors
-    /// When the subscription ends although nobody stopped it.
+    /// When the subscription ends without a stop.
     pub async fn sites_loop(self, stop: CancellationToken) -> Result<(), anyhow::Error> {
         match self.hub.domain {
             Some(_) => send_beats(self.nats, &self.site, &stop).await,
@@ -121,7 +120,7 @@ impl Ignored {
     }
 }
 
-/// The sites heard of, a bounded number.
+/// The sites heard from, a bounded number.
 struct Sites {
     known: BTreeSet<Site>,
     max: usize,

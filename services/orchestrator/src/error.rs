@@ -1,4 +1,4 @@
-//! What callers are told: one error with a stable code, read by gRPC and REST alike.
+//! Errors for callers: one error with a stable code, for gRPC and REST alike.
 //!
 //! The text names the field, the limit and the knob. Nothing here is specific to a protocol.
 
@@ -137,7 +137,7 @@ impl Error {
 }
 
 impl Error {
-    /// What callers are told of a store's error; many of them may be told of one.
+    /// What callers learn of a store's error; many of them may get the same one.
     pub fn of_store(e: &crate::store::Error) -> Self {
         if !e.is_retryable() {
             return Self::new(Code::Internal, "the database refused; nothing was stored, see the orchestrator's log");

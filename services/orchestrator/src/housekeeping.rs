@@ -121,7 +121,7 @@ impl Depths {
         Arc::new(Self { app, shown: Mutex::default() })
     }
 
-    /// Counts and exports; what the store does not tell stays as it was.
+    /// Counts and exports; what the store does not report stays unchanged.
     pub async fn count(self: Arc<Self>) {
         let now = Micros::now();
         let Ok(depths) = self.app.store().depths(now).await else { return };
@@ -185,7 +185,7 @@ pub async fn schedule_loop(app: App, t: Ticking, stop: CancellationToken) -> Res
     Ok(())
 }
 
-/// Tells watchers of this replica what other replicas committed.
+/// Notifies watchers of this replica about commits of other replicas.
 pub async fn replica_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
     if !app.store().is_shared() {
         stop.cancelled().await;

@@ -1,7 +1,6 @@
 //! Which queues have a consumer: the default one and those configured always, others once a worker announces them.
-//!
-//! The orchestrator, never a worker, creates consumers: a scaler that finds none reads nonsense, and
-//! two workers would race. Submitters do not: a name that nobody serves would use one up.
+//! The orchestrator, never a worker, creates consumers: a scaler that finds none reads nonsense, and two workers would
+//! race. Submitters do not: a name without workers would use one up.
 
 use agentforge_message_id::Queue;
 use std::collections::BTreeSet;
@@ -49,7 +48,7 @@ impl Lanes {
         known.retain(|queue| wanted.contains(queue) || self.always.contains(queue));
     }
 
-    /// Tells of each new one.
+    /// Notifies of each new one.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.count.subscribe()
     }

@@ -191,7 +191,7 @@ pub const SLA_DOWNTIME: Metric = Metric::counter(
     &["service"],
     "Seconds in which this process saw the service down. Replicas overlap: the budget gauges count a second once.",
 );
-/// Seconds that nobody saw.
+/// Seconds that were not observed.
 pub const SLA_UNKNOWN: Metric = Metric::gauge(
     "agentforge_sla_unknown_seconds",
     &["service"],
@@ -252,7 +252,7 @@ pub const EDGE_LINK_STATUS: Metric = Metric::gauge(
     &["site"],
     "1 while the hub answers within 2 s (EDGE_HUB_DOMAIN's JetStream through the leaf, else the connected server), else 0.",
 );
-/// A site was heard of.
+/// A site was heard from.
 pub const EDGE_SITE_LAST_SEEN: Metric = Metric::gauge(
     "edge_site_last_seen_timestamp_seconds",
     &["site"],

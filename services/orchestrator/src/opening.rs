@@ -26,9 +26,8 @@ pub struct Opening {
 
 impl Opening {
     /// Tries until it is open. `false`: the stop came first.
-    ///
     /// # Errors
-    /// What no waiting mends.
+    /// Faults that do not pass by waiting.
     pub async fn run(self, gate: &Gate, stop: &CancellationToken) -> Result<bool, anyhow::Error> {
         let place = self.app.store().place();
         gate.set(false, format!("{place}: opening"));

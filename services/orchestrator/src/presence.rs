@@ -56,9 +56,8 @@ pub fn agent_of(beat: &Heartbeat, now: Micros) -> Agent {
 }
 
 /// Takes beats until `stop` fires.
-///
 /// # Errors
-/// When the subscription ends although nobody stopped it.
+/// When the subscription ends without a stop.
 pub async fn beat_loop(
     app: App,
     nats: Nats,
@@ -105,7 +104,7 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
     if running.is_empty() {
         return Some(HeartbeatReply { stop: vec![], at: Some(Micros::now()) });
     }
-    // Who runs a job has it, whatever became of its message: that counts as a look.
+    // A worker that reports a job as running has it, regardless of its message: that counts as a check.
     if let Err(e) = app.store().touch(running, Micros::now()).await {
         warn!(error = &e as &dyn std::error::Error, "running jobs could not be noted");
     }
@@ -116,7 +115,7 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
     })
 }
 
-/// Whether workers are there, as last counted.
+/// Whether workers are present, as last counted.
 #[derive(Clone, Debug, Default)]
 pub struct Attendance(Arc<AtomicU8>);
 
@@ -124,8 +123,8 @@ impl Attendance {
     const UP: u8 = 1;
     const DOWN: u8 = 2;
 
-    /// Up with one online, down with none online and one missing. Nothing to be said where nobody is
-    /// missed: workers that said good-bye, or were scaled to zero, are no outage.
+    /// Up with one online, down with none online and one missing. Unknown if none is missing: workers that signed off,
+    /// or were scaled to zero, are not an outage.
     fn note(&self, online: usize, offline: usize) {
         let word = match (online, offline) {
             (1.., _) => Self::UP,
@@ -157,7 +156,7 @@ pub async fn look_loop(roll: Arc<Roll>, stop: CancellationToken) -> Result<(), a
     Ok(())
 }
 
-/// Who is there: asked for by a loop, and by each scrape.
+/// Which workers are present: requested by a loop, and by each scrape.
 pub struct Roll {
     app: App,
     attendance: Attendance,
@@ -166,12 +165,12 @@ pub struct Roll {
 }
 
 impl Roll {
-    /// Nobody was counted yet.
+    /// Not counted yet.
     pub fn new(app: App, attendance: Attendance) -> Arc<Self> {
         Arc::new(Self { app, attendance, shown: Mutex::default() })
     }
 
-    /// Counts and exports. While the store says nothing, nobody is known to be there or missing.
+    /// Counts and exports. While the store does not answer, no worker is known to be present or missing.
     pub async fn call(self: Arc<Self>) {
         let Ok(agents) = self.app.store().agents(None, None, EXPORT_MAX).await else {
             return self.attendance.forget();

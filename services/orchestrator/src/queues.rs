@@ -30,7 +30,7 @@ const SWEEP_EVERY: (Duration, Duration) = (Duration::from_millis(500), Duration:
 
 /// What the keeper works with.
 pub struct Keeper {
-    /// Store, and what is told to callers.
+    /// The store, and what callers learn.
     pub app: App,
     /// The server.
     pub nats: Nats,
@@ -113,7 +113,7 @@ impl Keeper {
     }
 }
 
-/// All workers of the mission, page by page: ids of those that are gone stand among them for a day.
+/// All workers of the mission, page by page: ids of those that are gone stay among them for a day.
 async fn agents(app: &App) -> Result<Vec<Agent>, store::Error> {
     let mut all: Vec<Agent> = Vec::new();
     for _ in 0..PAGES_MAX {
@@ -128,8 +128,8 @@ async fn agents(app: &App) -> Result<Vec<Agent>, store::Error> {
     Ok(all)
 }
 
-/// Nobody waits at it, nothing waits in it, and nothing has happened for so long. A new server may have forgotten
-/// what happened: then the time since the consumer was made counts.
+/// No request waits at it, nothing waits in it, and nothing has happened for this long. A new server may have forgotten
+/// what happened: then the time since the consumer was created counts.
 fn is_idle(info: &consumer::Info, after: Duration) -> bool {
     let moments = [Some(info.created), info.delivered.last_active, info.ack_floor.last_active];
     let last = moments.into_iter().flatten().max().unwrap_or(info.created);

@@ -1,9 +1,7 @@
 //! Gives every open state a timer: deadlines, lost messages, retention.
-//!
-//! A job that is queued or running for long is compared with the stream. While its message is
-//! there, JetStream's ack wait is the timer. When it is gone, a result may be on its way; only when
-//! all that `swarm_results` held is committed, the attempt is published anew. The fence makes a
-//! wrong guess harmless. A deadline waits for the same.
+//! A job that is queued or running for long is compared with the stream. While its message exists, JetStream's ack wait
+//! is the timer. When it is gone, a result may be on its way; only when everything that `swarm_results` held is
+//! committed, the attempt is published again. The fence makes a wrong guess harmless. A deadline waits for the same.
 
 use crate::app::App;
 use crate::metrics;
@@ -39,16 +37,16 @@ const CAUGHT_UP: Duration = Duration::from_secs(5);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Jobs pruned in one transaction.
 const PRUNE_STEP: u32 = 500;
-/// Agents not heard of for so long are forgotten.
+/// Agents that were last heard from this long ago are removed.
 const FORGET_AGENTS_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Ends jobs whose deadline passed, and tells their workers. One that was published ends only when all reports
-/// that were stored by then are committed: it may have been done, and its report be unread.
+/// Ends jobs whose deadline passed, and notifies their workers. A published one ends only when all reports that were
+/// stored by then are committed: it may have completed, with its report still unread.
 pub async fn expire_loop(app: App, nats: Nats, mission: Mission, stop: CancellationToken) -> Result<(), anyhow::Error> {
     let mut horizon = Horizon::new();
     while pause(&stop, DEADLINE_EVERY).await {
         let now = Micros::now();
-        // Where nothing is overdue nobody is asked.
+        // If nothing is overdue, the server is not asked.
         let overdue = app.store().past_deadline(now, now, 1).await;
         let read_to = match overdue {
             Ok(ids) if ids.is_empty() => continue,
@@ -97,8 +95,8 @@ pub async fn prune_loop(app: App, retention: Duration, stop: CancellationToken) 
     Ok(())
 }
 
-/// Compares long queued and running jobs with the stream: at start all that run, later what is old, and all
-/// of them at once when the stream was made anew or messages turn out to be gone before their time.
+/// Compares long queued and running jobs with the stream: at start all that run, later old ones, and all of them at
+/// once when the stream was recreated or messages turn out to be gone before their time.
 pub async fn stale_loop(
     app: App,
     nats: Nats,
@@ -164,8 +162,8 @@ impl Pass {
     }
 }
 
-/// Whether a message of one of the jobs that were not looked at for longest is gone although the job is old
-/// enough: somebody purged the stream, or removed it while nobody looked.
+/// Whether a message of one of the jobs that were checked longest ago is gone although the job is old enough: the
+/// stream was purged, or removed unnoticed.
 async fn some_are_gone(app: &App, nats: &Nats) -> Result<bool, String> {
     let sample = app.store().stale(Micros::now().minus(YOUNG), PROBE).await.map_err(|e| e.to_string())?;
     if sample.is_empty() {
@@ -204,7 +202,8 @@ async fn step(app: &App, nats: &Nats, mission: &Mission, before: Micros, runners
         }
     }
     let now = Micros::now();
-    // A worker that runs a job says so with each beat, which counts as a look. After a start, none had the time.
+    // A worker that runs a job reports it with each heartbeat, which counts as a check. After a start, none had the
+    // time.
     gone.retain(|job| runners_beat || job.state != State::Running);
     if !gone.is_empty() {
         // What is acknowledged was reported before: with all reports committed, only what is lost is still open.

@@ -1,10 +1,9 @@
-//! The relay: moves what SQL accepted to JetStream, in order, until a PubAck says that it is there.
-//!
-//! Two lanes share one loop: attempts of jobs, and the outbox (events, dead letters). Each is made of lines (a
-//! queue; events; one queue's dead letters): a line that cannot leave is held by itself and tried with one message
-//! at a time, the others go on. A message that can never leave is taken out, with its reason. Work comes in memory
-//! from the committer, or by scanning the store. A claim says who publishes; one that grew old is given back.
-//! Publishing twice is harmless: `Nats-Msg-Id` first, the fence in `transition` in the end.
+//! The relay: moves what SQL accepted to JetStream, in order, until a PubAck confirms it.
+//! Two lanes share one loop: attempts of jobs, and the outbox (events, dead letters). Each consists of lines (a queue;
+//! events; one queue's dead letters): a line that cannot be published is held by itself and tried with one message at a
+//! time, the others continue. A message that can never be published is taken out, with its reason. Work arrives in
+//! memory from the committer, or by scanning the store. A claim says which process publishes; one that grew old is
+//! returned. Publishing twice is harmless: `Nats-Msg-Id` first, the fence in `transition` in the end.
 
 mod lanes;
 mod lines;

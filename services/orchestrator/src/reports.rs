@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// A job whose reports cannot be read is waited for so long after its deadline, and no longer.
 const UNREAD_MAX: Duration = Duration::from_secs(600);
-/// Between two looks while waiting.
+/// Between two checks while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How far the reader of results has come.

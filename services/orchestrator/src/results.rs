@@ -25,9 +25,9 @@ pub const IN_FLIGHT_MAX: usize = 2_048;
 const BATCH_MAX: usize = 256;
 /// Batches that wait for their commit at once.
 const BATCHES_MAX: usize = 8;
-/// Acknowledgements wait for the next report, so that they travel with what it sends, and so that the stream
-/// is not empty in between: a stream that runs empty has its file deleted and made anew by the server, which
-/// costs it as much as the message did. No longer than this.
+/// Acknowledgements wait for the next report, so that they travel with what it sends, and so that the stream is not
+/// empty in between: the server deletes and recreates the file of a stream that runs empty, which costs it as much as
+/// the message did. No longer than this.
 const ACK_AFTER: Duration = Duration::from_millis(100);
 /// Acknowledgements that wait, at most.
 const ACKS_MAX: usize = 16;
@@ -38,7 +38,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub enum Meaning {
     /// A change to a job.
     Change(JobId, Box<Change>),
-    /// Something that was no job.
+    /// A message that was not a job.
     Reject(Box<Rejected>),
 }
 
@@ -55,9 +55,8 @@ pub fn read(payload: &[u8]) -> Result<Meaning, serde_json::Error> {
 }
 
 /// Runs until `stop` fires: then takes nothing new and settles what it holds.
-///
 /// # Errors
-/// When the puller ends although nobody stopped it.
+/// When the puller ends without a stop.
 pub async fn run(app: App, mut puller: Puller, stop: CancellationToken) -> Result<(), anyhow::Error> {
     puller.grant(IN_FLIGHT_MAX);
     let mut commits = FuturesUnordered::new();

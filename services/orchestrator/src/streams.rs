@@ -1,9 +1,8 @@
 //! Keeps streams, consumers and buckets as planned, for as long as the orchestrator runs.
-//!
-//! Looks when it starts, when the connection is back, when a queue is new, whenever somebody did not find
-//! what it wanted (`Nats::missing`), and every few seconds without a reason: what an operator or a tool
-//! removes under a connected system is noticed by nobody else where nothing is on its way. What cannot be
-//! made so shuts the gate, and is tried again. Only at a start does an unfit stream end the service.
+//! Checks when it starts, when the connection is back, when a queue is new, whenever an object was reported missing
+//! (`Nats::missing`), and every few seconds anyway: what an operator or a tool removes under a connected system would
+//! otherwise go unnoticed while nothing is in transit. What cannot be created as planned shuts the gate, and is tried
+//! again. Only at a start does an unfit stream end the service.
 
 use crate::app::App;
 use crate::lanes::{AGENTS_MAX, Lanes};
@@ -20,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// Between two looks without a reason.
+/// Between two periodic checks.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Between two tries at what is not as planned: about this, doubled each time …
 const AGAIN: Duration = Duration::from_secs(1);
@@ -28,9 +27,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(8);
 /// A server that starts has no JetStream for a moment; after so many looks in a row it is off.
 const OFF_AFTER: u32 = 3;
-/// So many seconds of refused credentials are no passing thing, such as a login service that restarts.
+/// This many seconds of refused credentials are not temporary, such as a login service that restarts.
 const REFUSED_AFTER: u32 = 5;
-/// Between any two looks: complaints come in heaps.
+/// Between any two checks: reports arrive in bursts.
 const BREATH: Duration = Duration::from_millis(200);
 
 /// What the rest of the service learns.
@@ -44,9 +43,8 @@ pub struct Tellers {
 }
 
 /// Makes streams and the consumers of all known queues as they should be, and keeps them so until `stop` fires.
-///
 /// # Errors
-/// At the first look: a stream that exists and cannot be made to fit.
+/// At the first check: a stream that exists and cannot be made to fit.
 pub async fn run(
     app: App,
     nats: Nats,
@@ -113,21 +111,21 @@ async fn wait_connected(nats: &Nats, gate: &Gate, stop: &CancellationToken) -> b
     true
 }
 
-/// What is known from one look to the next.
+/// What is known from one check to the next.
 #[derive(Default)]
 struct State {
     /// Looks in a row with a fault.
     failures: u32,
     /// A look that was answered, without an unfit stream, has been.
     started: bool,
-    /// What was last told.
+    /// What was last reported.
     told: String,
     /// When each stream was made.
     made: BTreeMap<String, i128>,
 }
 
 impl State {
-    /// Tells what a look found. Gives an unfit stream back when it is the first look.
+    /// Reports the result of a check. Returns an unfit stream when it is the first check.
     async fn take_in(
         &mut self,
         mut look: topology::Look,
@@ -179,7 +177,7 @@ impl State {
             }
             self.told.clone_from(&problem);
         }
-        // What passes by itself keeps nobody from accepting jobs: they wait in the database.
+        // Temporary faults keep no job from being accepted: they wait in the database.
         tell.gate.set(is_passing, problem);
         None
     }

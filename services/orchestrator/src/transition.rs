@@ -64,14 +64,14 @@ pub enum Change {
         /// When.
         at: Micros,
     },
-    /// A caller puts a job back that ended without success, for whatever reason.
+    /// A caller puts a job back that ended without success, for any reason.
     Retry {
         /// When.
         at: Micros,
         /// From then to its new deadline; `None`: as long as it had before.
         lifetime: Option<Duration>,
     },
-    /// Its message was found to be gone with no result under way: publish it anew.
+    /// Its message was found to be gone with no result in transit: publish it again.
     Republish {
         /// The attempt that was found missing.
         attempt: Attempt,
@@ -87,7 +87,7 @@ pub enum Ignored {
     Unknown,
     /// The job is final: a late or second result.
     Final,
-    /// The job was cancelled or has expired: what is still on a queue for it is for nobody.
+    /// The job was cancelled or has expired: its messages on queues are no longer needed.
     Stopped,
     /// The report is for another attempt than the current one.
     OtherAttempt,
@@ -136,7 +136,7 @@ impl Backoff {
     /// These waits, where a job does not ask for others.
     pub fn with(&self, own: RetryPolicy) -> Self {
         let base = own.base.unwrap_or(self.base);
-        // Whoever asks for a longer first wait alone means it.
+        // A caller that asks only for a longer first wait means it.
         let cap = own.cap.unwrap_or(self.cap.max(base));
         Self { base: base.min(cap), cap, ..*self }
     }
@@ -150,7 +150,7 @@ impl Backoff {
     }
 }
 
-/// What an applied change writes beside the row.
+/// What an applied change writes besides the row.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// A finished try.
@@ -315,7 +315,7 @@ fn fence(job: &Current, attempt: Attempt) -> Result<(), Ignored> {
     }
 }
 
-/// Attempt numbers go on, so that whatever is still under way for an earlier one is fenced off.
+/// Attempt numbers keep counting, so that messages still in transit for an earlier one are fenced off.
 fn put_back(job: &mut Current, at: Micros, lifetime: Option<Duration>, effects: &mut Effects) -> Result<(), Ignored> {
     if job.key_released {
         return Err(Ignored::KeyTaken);
@@ -464,7 +464,7 @@ fn hand_back(job: &mut Current, record: AttemptEffect, why: JobError, now: Micro
     effects
 }
 
-/// When the job was let run, by its submission or by whoever put it back.
+/// When the job was allowed to run, by its submission or by putting it back.
 fn may_run_since(job: &Current) -> Micros {
     match (job.deadline, job.lifetime) {
         (Some(deadline), Some(lifetime)) => deadline.minus(lifetime),

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Missed turns that [`CatchUp::All`] makes up for; older ones are skipped.
 pub const CATCH_UP_MAX: usize = 100;
 
-/// A turn that is taken later than this was missed. Longer than a rolling update leaves nobody at work.
+/// A turn that is taken later than this was missed. Longer than a gap without orchestrators during a rolling update.
 pub const MISSED_AFTER: Duration = Duration::from_secs(60);
 
 /// How far the clocks of two orchestrators on one database may be apart: longer than time synchronisation leaves
@@ -34,7 +34,7 @@ pub enum Overlap {
     Replace = 3,
 }
 
-/// What becomes of turns that nobody took in time. Stored as numbers; never renumber.
+/// What happens to turns missed while no orchestrator ran. Stored as numbers; never renumber.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CatchUp {
     /// The latest of them is taken.
@@ -77,7 +77,7 @@ words!(CatchUp: Latest "latest", All "all", None "none");
 pub enum SkipReason {
     /// An earlier turn was not over.
     Overlap,
-    /// Nobody took it in time.
+    /// No orchestrator took it in time.
     Missed,
     /// Its deadline had passed.
     TooLate,
@@ -155,8 +155,8 @@ pub fn plan(clock: &Clockwork, catch_up: CatchUp, deadline: Option<Duration>, du
     Plan { turn, next: kept.pop_front().or_else(|| clock.after(now)), skipped }
 }
 
-/// The clock was set back: the turn to go on with, where turns lie between `now` and the one that is `planned`. What
-/// lies within [`SKEW_MAX`] was taken by an orchestrator whose clock is a little ahead, and does not come again.
+/// The clock was set back: the turn to continue with, where turns lie between `now` and the one that is `planned`.
+/// Turns within [`SKEW_MAX`] were taken by an orchestrator whose clock is a little ahead, and do not occur again.
 pub fn rewound(clock: &Clockwork, planned: Micros, now: Micros) -> Option<Micros> {
     let again = clock.after(now.plus(SKEW_MAX)).filter(|turn| *turn < planned);
     again.and_then(|_| clock.after(now))

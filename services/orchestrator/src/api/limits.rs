@@ -1,6 +1,5 @@
-//! Limits on requests, shared by REST and gRPC. Limits on jobs stand in `admission`.
-//!
-//! Each number stands beside its reason. A gate refuses at once; a budget may also be waited for.
+//! Limits on requests, shared by REST and gRPC. Limits on jobs are in `admission`.
+//! Each number has its reason. A gate refuses at once; a budget may also be waited for.
 
 use crate::error::{Code, Error};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ pub const STREAM_INFLIGHT_MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const CONNECTION_STREAMS_MAX: u32 = 1_024;
 /// Calls of the gRPC listener at once, streams included. That of the REST listener is a setting.
 pub const CALLS_MAX: usize = 4_096;
-/// Bytes of jobs in one page; gRPC clients refuse messages above 4 MiB unless told otherwise.
+/// Bytes of jobs in one page; by default gRPC clients refuse messages above 4 MiB.
 pub const PAGE_MAX_BYTES: usize = 3 * 1024 * 1024;
 
 /// Bounds how many requests are served at once. Refuses at once rather than queue.

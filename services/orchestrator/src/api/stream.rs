@@ -4,8 +4,8 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, Stream};
 use tokio_util::sync::CancellationToken;
 
-/// Passes items on until one is the last. A stream that ends before, because the service stops or
-/// for whatever reason, ends with the error `cut`, so that no caller takes a cut for the end.
+/// Passes items on until one is the last. A stream that ends before, because the service stops or for any other reason,
+/// ends with the error `cut`, so that no caller takes a cut for the end.
 pub(crate) fn until_last<T: Send + 'static, E: Send + 'static>(
     items: BoxStream<'static, Result<T, E>>,
     stop: CancellationToken,

@@ -18,7 +18,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub enum Root {
     /// A span, whose trace is recorded or not as the sampler says.
     Span,
-    /// A trace by name alone, for log lines and messages: nothing is exported, so that a span would be for nobody.
+    /// A trace that is only a name, for log lines and messages: nothing is exported, so a span would be useless.
     Name,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn join(span: &Span, headers: &HeaderMap) {
     }
 }
 
-/// The caller's traceparent where nobody records its trace.
+/// The caller's traceparent if its trace is not recorded.
 pub(crate) fn unrecorded(headers: &HeaderMap) -> Option<String> {
     traceparent(headers).filter(|traceparent| bus::if_unrecorded(traceparent).is_some())
 }

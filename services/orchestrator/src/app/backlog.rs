@@ -1,11 +1,11 @@
-//! What the relay and the committer tell each other: whether something new may go by memory, or must not overtake
-//! what lies in SQL; and which lines cannot leave.
+//! What the relay and the committer share: whether a new item may be handed over in memory, or must not overtake items
+//! in SQL; and which queues are held.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-/// What one lane of the relay and the committer tell each other about the lane's backlog in SQL.
+/// What one lane of the relay and the committer share about the lane's backlog in SQL.
 #[derive(Debug, Default)]
 pub struct Backlog {
     /// Rises when something due is stored without a claim.
@@ -63,8 +63,8 @@ impl Backlog {
         self.note_unclaimed();
     }
 
-    /// Something of a line lies in SQL without a claim. While the line is closed that is no news: the store is
-    /// asked when it opens.
+    /// An item of a queue is in SQL without a claim. While the queue is closed that is not news: the store is asked
+    /// when it opens.
     pub(super) fn note_unclaimed_of(&self, line: &str) -> bool {
         let closed = self.closed();
         let is_news = !closed.contains_key(line);
@@ -79,7 +79,7 @@ impl Backlog {
         self.unclaimed.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// To be read before a scan, and told to [`Self::note_scanned`] when it found nothing more.
+    /// To be read before a scan, and passed to [`Self::note_scanned`] when it found nothing more.
     pub(crate) fn generation(&self) -> u64 {
         self.unclaimed.load(Ordering::Acquire)
     }
@@ -103,7 +103,7 @@ impl Backlog {
     pub(crate) fn set_open(&self, open: bool) {
         self.open.store(open, Ordering::Release);
         if !open {
-            // Whatever is stored from now on has no claim: ask there before handing over again.
+            // Items stored from now on have no claim: ask there before handing over again.
             self.note_unclaimed();
         }
     }

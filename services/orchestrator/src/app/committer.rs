@@ -1,9 +1,8 @@
 //! Group commit: many submissions and changes share one transaction and one fsync.
-//!
-//! Owns the only path on which jobs are written. A caller is answered after the commit, never
-//! before. Urgent writes (someone waits) start a commit at once; lazy ones (marks that no caller
-//! waits for) gather first, then ride along or go by themselves. While a commit runs, the next group
-//! gathers. Whoever leaves marks waits when there are too many: a mark that is lost is a publish made again.
+//! Owns the only path on which jobs are written. A caller is answered after the commit, never before. Urgent writes
+//! (with a waiting caller) start a commit at once; lazy ones (marks without a waiting caller) gather first, then are
+//! committed with others or separately. While a commit runs, the next group gathers. Senders of marks wait when there
+//! are too many: a lost mark means a repeated publish.
 
 use super::{Backlog, Handoff, Hub, OutboxGauge};
 use crate::error::Error;
@@ -35,7 +34,7 @@ const MARKS_MAX: usize = 4 * GROUP_MAX;
 const MARKS_MIN: usize = 256;
 /// How long a mark waits for company.
 const LINGER: Duration = Duration::from_millis(100);
-/// Marks that may wait beside those; beyond it whoever leaves them waits.
+/// Marks that may wait in addition to those; beyond it their senders wait.
 const LAZY_QUEUE: usize = 2 * MARKS_MAX;
 /// Until marks that could not be stored are tried again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -49,7 +48,7 @@ pub struct CommitterConfig {
     pub owner: Owner,
     /// How long claims hold.
     pub claim_for: Duration,
-    /// Which states are told as events.
+    /// Which states are published as events.
     pub events: EventMask,
 }
 
@@ -151,7 +150,7 @@ impl Committer {
         self.ask(|answer| Request::Submit(Box::new(job), answer)).await
     }
 
-    /// Applies changes, and keeps what was no job. Answers after the commit, index by index.
+    /// Applies changes, and records messages that were not jobs. Answers after the commit, index by index.
     ///
     /// # Errors
     /// `unavailable` when nothing was stored.
@@ -163,8 +162,8 @@ impl Committer {
         self.ask(|answer| Request::Changes(changes, rejects, answer)).await
     }
 
-    /// Leaves a mark; waits while there are too many. When the loop has ended the mark is made again by
-    /// whoever claims the row next.
+    /// Adds a mark; waits while there are too many. When the loop has ended, the next owner of the row's claim adds it
+    /// again.
     pub async fn mark(&self, mark: Lazy) {
         if self.lazy.send(mark).await.is_err() {
             debug!("a mark came after the end of the commits; it is made again when the claim ends");
@@ -356,7 +355,7 @@ impl CommitLoop {
         for c in changes.iter().flatten() {
             self.note_change(c, &results, now);
         }
-        // Marks come last in the group; a mark for a stopped job means a message nobody needs.
+        // Marks come last in the group; a mark for a stopped job means an unneeded message.
         let marks = changes.split_off(asked.min(changes.len()));
         for ((mark, id), stream_seq) in marks.iter().zip(lazy_ids).zip(lazy_seqs) {
             // A number of 0: it was refused, and the stream has nothing of it.
@@ -419,7 +418,7 @@ impl CommitLoop {
         if was && !is {
             self.gauge.sub(&c.job.queue);
         } else if is && !was {
-            // A retry waits as long as it was told to; nobody else does for it.
+            // A retry waits its own time; nothing else waits for it.
             if c.job.available_at > now { self.gauge.add_later() } else { self.gauge.add(&c.job.queue) }
         }
         if is && (c.failed.is_some() || !was) {

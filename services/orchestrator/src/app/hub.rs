@@ -1,8 +1,6 @@
-//! Tells who waits for a job that it changed.
-//!
-//! In-process only. What this process committed is told in full, so that a waiter needs no read of its
-//! own; of what other replicas commit only the version is known. Watchers also look for themselves now
-//! and then.
+//! Notifies watchers of a job that it changed.
+//! In-process only. Commits of this process are reported in full, so that a waiter needs no read of its own; of other
+//! replicas' commits only the version is known. Watchers also check themselves now and then.
 
 use crate::transition::{Current, ResultEffect};
 use agentforge_message_id::JobId;
@@ -23,7 +21,7 @@ pub struct News {
     pub result: Option<ResultEffect>,
 }
 
-/// The last thing told of a job; `news` is missing when another process made the change.
+/// The last update of a job; `news` is missing when another process made the change.
 #[derive(Clone, Debug, Default)]
 struct Word {
     version: i64,
@@ -49,7 +47,7 @@ impl Hub {
         Ear { id, hub: self.clone(), rx }
     }
 
-    /// Tells what a commit made of a job; `result` is asked for when somebody listens.
+    /// Reports what a commit made of a job; `result` is evaluated only if there is a watcher.
     pub fn committed(&self, job: &Current, result: impl FnOnce() -> Option<ResultEffect>) {
         self.tell(job.id, job.version, || Some(Arc::new(News { job: job.clone(), result: result() })));
     }
@@ -59,7 +57,7 @@ impl Hub {
         self.tell(id, version, || None);
     }
 
-    /// Older news is no news.
+    /// Older updates are ignored.
     fn tell(&self, id: JobId, version: i64, news: impl FnOnce() -> Option<Arc<News>>) {
         if let Some(tx) = self.map().get(&id) {
             tx.send_if_modified(|known| {
@@ -77,7 +75,7 @@ impl Hub {
         self.map().len()
     }
 
-    /// Whether nobody listens.
+    /// Whether there is no watcher.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

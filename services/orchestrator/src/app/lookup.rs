@@ -143,7 +143,7 @@ fn range_of(prefix: &str) -> Result<(JobId, JobId), Error> {
     Ok((padded('0')?, padded('f')?))
 }
 
-/// What is open beside who is there, in order of mission and queue.
+/// Open jobs in addition to the workers present, in order of mission and queue.
 fn merged(counts: Vec<QueueCounts>, agents: &[Agent], now: Micros) -> Vec<QueueStats> {
     let stats = |counts| QueueStats { counts, workers: 0, capacity: 0 };
     let key = |mission: &Mission, queue: &str| (mission.to_string(), queue.to_owned());

@@ -18,7 +18,7 @@ impl App {
         Ok(page(items, limit, |p| p.seq.to_string()))
     }
 
-    /// Puts messages back into the outbox: these, or all. The relay finds them at its next look.
+    /// Puts messages back into the outbox: these, or all. The relay finds them at its next scan.
     ///
     /// # Errors
     /// `unavailable`.

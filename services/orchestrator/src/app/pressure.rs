@@ -45,7 +45,7 @@ impl App {
         Err(Error::new(Code::OutboxFull, message).retry_after(AGAIN))
     }
 
-    /// Refuses whatever is due, as long as too much of it waits.
+    /// Refuses all due jobs, as long as too many of them wait.
     pub(super) fn push_back_all(&self) -> Result<(), Error> {
         let gauge = &self.0.outbox;
         if !gauge.is_full() {

@@ -1,8 +1,7 @@
 //! The queues that there are: which have workers, which have jobs, and how many there may be.
-//!
-//! A queue comes into being with its first job or its first worker. Names are chosen by submitters, so their number
-//! is bounded: each has a line in the relay, and a consumer once a worker serves it. Workers are known from their
-//! heartbeats, those that other replicas heard included.
+//! A queue exists from its first job or its first worker. Submitters choose the names, so their number is bounded: each
+//! has a place in the relay, and a consumer once a worker serves it. Workers are known from their heartbeats, including
+//! those that other replicas received.
 
 use crate::error::{Code, Error};
 use crate::model::{Agent, Job, Presence, State};
@@ -45,8 +44,8 @@ struct Known {
 }
 
 impl Queues {
-    /// At most `max` queues, beside those that are configured. A tool counts as there for `tool_grace` after the last
-    /// word of a worker that has it.
+    /// At most `max` queues, in addition to those that are configured. A tool counts as available for `tool_grace`
+    /// after the last heartbeat of a worker that has it.
     pub fn new(max: usize, configured: impl IntoIterator<Item = Queue>, tool_grace: Duration) -> Self {
         let configured = configured.into_iter().chain([Queue::default()]).collect();
         Self(Arc::new(Shared { max, configured, tool_grace, known: Mutex::default() }))
@@ -78,7 +77,7 @@ impl Queues {
         self.0.max
     }
 
-    /// A worker told which queues it serves.
+    /// A worker announced which queues it serves.
     pub fn note_agent(&self, agent: &Agent) {
         let mut known = self.known();
         note(&mut known.served, agent, Micros::now());

@@ -124,8 +124,8 @@ impl App {
         if self.0.store.create_schedule(&schedule).await? { Ok(schedule) } else { Err(name_taken(&schedule.name)) }
     }
 
-    /// Changes what a schedule does and when. It keeps its id, its history, and whether it is paused. With another
-    /// cron or zone it goes on from now.
+    /// Changes what a schedule does and when. It keeps its id, its history, and whether it is paused. With another cron
+    /// or zone, turns are counted from now.
     ///
     /// # Errors
     /// As [`App::create_schedule`], `not_found`, and `failed_precondition` when somebody else changed it meanwhile.
@@ -183,7 +183,7 @@ impl App {
         Ok(page(items, limit, |s| s.name.clone()))
     }
 
-    /// Pauses. A turn that waits goes on waiting.
+    /// Pauses. A waiting turn keeps waiting.
     ///
     /// # Errors
     /// As [`App::schedule`].

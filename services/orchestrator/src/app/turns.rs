@@ -35,7 +35,7 @@ pub struct RunNow {
 }
 
 impl App {
-    /// Makes the jobs whose turn has come; tells how many. A turn is taken by one replica.
+    /// Makes the jobs of due turns; returns how many. A turn is taken by one replica.
     ///
     /// # Errors
     /// `unavailable`: the next tick tries again.
@@ -175,7 +175,7 @@ impl App {
         skipped: &[Skip],
         ctx: CommitContext<'_>,
     ) -> Result<Fired, Error> {
-        // A turn that waited does so for the end of the one before, whatever the policy is by now.
+        // A waiting turn waits for the end of the previous one, even if the policy has changed since.
         let alone = s.overlap != Overlap::Allow || matches!(slot, Slot::Waiting(_));
         let own = job.id;
         let firing = Firing { id: s.id, slot, act: Act::Start { turn, job, alone }, skipped: skipped.to_vec() };
@@ -198,7 +198,7 @@ impl App {
         self.fire(s, Firing { id: s.id, slot, act: Act::Pass, skipped }, ctx).await
     }
 
-    /// One transaction, and what is told of it.
+    /// One transaction, and its notifications.
     async fn fire(&self, s: &Schedule, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
         let turn = if let Act::Start { turn, .. } = &firing.act { Some(*turn) } else { None };
         let skipped = firing.skipped.clone();
@@ -270,7 +270,7 @@ impl App {
     }
 }
 
-/// The id of a run's job is made of its key: who asks again is told the same job, and nothing is cancelled for it.
+/// The id of a run's job is derived from its key: a repeated request gets the same job, and cancels nothing.
 fn run_id(s: &Schedule, key: &str) -> JobId {
     let digest: [u8; 32] = Sha256::digest(format!("{}:{key}", s.id)).into();
     let (half, _) = digest.split_first_chunk::<16>().expect("a SHA-256 has 32 bytes");

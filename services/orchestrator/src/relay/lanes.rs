@@ -37,7 +37,7 @@ pub struct JobLane {
     pub room: Room,
 }
 
-/// What a message takes of the stream beside what the caller gave: the rest of its JSON, headers, the record.
+/// The size of a message in the stream besides the caller's part: the rest of its JSON, headers, the record.
 const OVERHEAD_BYTES: usize = 512;
 
 fn bytes_of(o: &Outgoing) -> u64 {

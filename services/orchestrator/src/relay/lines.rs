@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Shortest and longest pause between two tries of a line.
 pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// Items that a held line keeps in memory: enough to go on at once, few enough for hundreds of lines.
+/// Items that a held line keeps in memory: enough to continue at once, few enough for hundreds of lines.
 const KEPT_MAX: usize = 16;
 
 /// An item and when it came.
@@ -138,7 +138,7 @@ impl<T> Lines<T> {
         was
     }
 
-    /// Lets a line go on; its items may leave. Says why it was held.
+    /// Resumes a line; its items may be published. Returns why it was held.
     pub(super) fn reopen(&mut self, line: &str) -> Option<&'static str> {
         let held = self.held.remove(line)?;
         self.ready.extend(held.items);
@@ -174,7 +174,7 @@ impl<T> Lines<T> {
 
     /// The first item of a held line.
     pub(super) fn pop_of(&mut self, line: &str) -> Option<T> {
-        // Those that came before the line was held stand before it.
+        // Items from before the line was held are before it.
         let (line_of, seqs) = (self.line_of, self.ready.iter());
         let mine: Vec<i64> = seqs.filter(|(_, w)| line_of(&w.item) == line).map(|(seq, _)| *seq).collect();
         for seq in mine {

@@ -1,4 +1,4 @@
-//! Marks that the last process did not come to write, made from the stream itself: what stands there was published.
+//! Marks that the last process did not write, restored from the stream itself: messages in it were published.
 //!
 //! The stream remembers a message's id for a while only; published once more after that, a job that still waits for
 //! its worker would be in the queue twice. So the newest messages are looked at before anything is published.
@@ -21,7 +21,7 @@ const LOOKED_AT_MAX: u64 = 4 * UNMARKED_MAX;
 /// Marks of one commit.
 const CHUNK: usize = 256;
 
-/// Marks the jobs that are accepted in the database and stand in `swarm_jobs`; says how many.
+/// Marks the jobs that are accepted in the database and are in `swarm_jobs`; returns how many.
 pub(super) async fn make(app: &App, nats: &Nats) -> Result<usize, String> {
     let waiting = app.store().waiting(Micros::now()).await.map_err(|e| e.to_string())?;
     if waiting.due.iter().all(|(_, n)| *n == 0) {

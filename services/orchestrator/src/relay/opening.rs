@@ -1,4 +1,4 @@
-//! Before the relay opens: what workers reported while nobody read it is read to the end.
+//! Before the relay opens: reports that workers sent while no orchestrator ran are read to the end.
 //!
 //! A process that was killed may have published attempts without a mark of it in the database. The workers' reports
 //! say which of them are done, the stream which of them still wait; a relay that published before it knew both would
@@ -19,12 +19,13 @@ use tracing::{debug, info, warn};
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Reports that are read here; while there are more, those who read results have to come closer to the end.
 const DIRECT_MAX: u64 = 16_384;
-/// Beside the ack wait, after which reports that a dead replica held come again: the longest wait with NATS there.
+/// In addition to the ack wait, after which reports that a dead replica held are redelivered: the longest wait with
+/// NATS available.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// Waits until all reports that `swarm_results` had when NATS was first there are committed; new ones are not waited
-/// for. Bounded by `ack_wait` and half a minute of a connected NATS: a stream that cannot be read, or that a
-/// replica holds on to, must not keep accepted jobs for ever. Without NATS nothing can be published anyway.
+/// Waits until all reports that `swarm_results` had when NATS was first available are committed; new ones are not
+/// waited for. Bounded by `ack_wait` and half a minute of a connected NATS: a stream that cannot be read, or that a
+/// replica holds on to, must not hold accepted jobs forever. Without NATS nothing can be published anyway.
 pub async fn results_are_read(
     app: App,
     nats: Nats,
@@ -73,7 +74,7 @@ pub async fn results_are_read(
     }
 }
 
-/// Whether everything up to `last`, the end of the stream at the first look, is committed.
+/// Whether everything up to `last`, the end of the stream at the first check, is committed.
 async fn read_to(app: &App, nats: &Nats, mission: &Mission, last: &mut Option<u64>) -> Result<bool, String> {
     let mut stream = nats.jetstream().get_stream(subjects::STREAM_RESULTS).await.map_err(|e| e.to_string())?;
     let last = match *last {
@@ -84,8 +85,8 @@ async fn read_to(app: &App, nats: &Nats, mission: &Mission, last: &mut Option<u6
         }
     };
     let info = stream.consumer_info(subjects::orchestrator_durable(mission)).await.map_err(|e| e.to_string())?;
-    // The floor stands at a number of the stream that is acknowledged, those of other missions passed over: what is
-    // acknowledged was committed before.
+    // The floor is a sequence of the stream that is acknowledged, with those of other missions skipped: acknowledged
+    // reports were committed before.
     let floor = info.ack_floor.stream_sequence;
     if info.num_pending == 0 && info.num_ack_pending == 0 || floor >= last {
         return Ok(true);

@@ -1,9 +1,8 @@
 //! Room in `swarm_jobs`, by queue: a queue may use as much of the stream as it leaves free.
-//!
-//! All queues share one stream. One whose jobs nobody takes would fill it and stop all others; so it waits once its
-//! share is used: half of the stream alone, a third each of two, and what is left stays free for those that move.
-//! The server tells messages by subject and bytes in all; what a queue's messages weigh is known from what was sent
-//! and set against that. Where nothing is known, the server's own limit is the only one.
+//! All queues share one stream. One whose jobs are not taken would fill it and stop all others; so it waits once its
+//! share is used: half of the stream if it is the only one, a third each of two, and what is left stays free for those
+//! that move. The server reports messages by subject and bytes in total; the size of a queue's messages is known from
+//! what was sent and compared with that. If nothing is known, the server's own limit is the only one.
 
 use agentforge_jetstream::{Nats, StreamUse, subjects};
 use agentforge_message_id::{Mission, Queue};
@@ -18,8 +17,8 @@ use tracing::debug;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often it is asked else.
 const LOOK_SELDOM: Duration = Duration::from_secs(2);
-/// Between two looks a queue sends at most this part of what was left, and all of them together that: other
-/// replicas and missions send at the same time, unseen.
+/// Between two checks a queue sends at most this part of what was left, and all of them together that: other replicas
+/// and missions send at the same time, unseen.
 const LINE_SHARE: u64 = 8;
 const ALL_SHARE: u64 = 4;
 /// Looks that may fail in a row before what was known counts for nothing.
@@ -54,21 +53,21 @@ pub struct Room(Arc<Mutex<Known>>);
 struct Known {
     /// The stream's size, once it is known and bounded.
     max: Option<u64>,
-    /// In use at the last look.
+    /// In use at the last check.
     used: u64,
     /// Sent since, by all queues together.
     unseen: u64,
     queues: HashMap<Box<str>, Line>,
-    /// A queue was told to wait since the last look.
+    /// A queue was asked to wait since the last check.
     is_wanted: bool,
 }
 
 /// One queue.
 #[derive(Clone, Copy, Debug, Default)]
 struct Line {
-    /// In use at the last look, as reckoned.
+    /// In use at the last check, as estimated.
     at_look: u64,
-    /// Messages at the last look.
+    /// Messages at the last check.
     messages: u64,
     /// Sent by this process, ever.
     sent: u64,
@@ -104,7 +103,7 @@ impl Room {
             let free = max.saturating_sub(known.used).saturating_sub(known.unseen);
             let line = known.queues.get(queue).copied().unwrap_or_default();
             let used = line.used();
-            // What others send is seen at the next look only: between two of them nobody takes much of what is left.
+            // What others send is seen only at the next check: in between no queue takes much of what is left.
             let seen_free = max.saturating_sub(known.used);
             let is_burst = |unseen: u64, share: u64| unseen > 0 && unseen + bytes > seen_free / share;
             let is_too_fast = is_burst(line.unseen(), LINE_SHARE) || is_burst(known.unseen, ALL_SHARE);
@@ -139,7 +138,7 @@ impl Room {
         has_room
     }
 
-    /// The server does not tell any more: what was known grows old, and its own limit is the only one.
+    /// The server no longer reports: what was known grows old, and its own limit is the only one.
     fn forget(&self) {
         *self.known() = Known::default();
     }
@@ -160,14 +159,14 @@ impl Room {
         }
     }
 
-    /// The queues that had messages in the stream at the last look.
+    /// The queues that had messages in the stream at the last check.
     pub fn queues(&self) -> Vec<Queue> {
         let known = self.known();
         let used = known.queues.iter().filter(|(_, line)| line.messages > 0);
         used.filter_map(|(queue, _)| Queue::new(&**queue).ok()).collect()
     }
 
-    /// What was stored when the server was asked; to be told with its answer.
+    /// What was stored when the server was asked; to be passed with its answer.
     fn begin_look(&self) -> HashMap<Box<str>, u64> {
         self.known().queues.iter().map(|(queue, line)| (queue.clone(), line.stored)).collect()
     }
@@ -270,7 +269,7 @@ mod tests {
         room.end_look(&stored, found, "swarm.jobs.dev.");
     }
 
-    /// Sends what `queue` may send, with a look after each burst; `held` is what lies in the stream, in messages of
+    /// Sends what `queue` may send, with a check after each burst; `held` is what is in the stream, in messages of
     /// `bytes` by subject.
     fn fill(room: &Room, queue: &str, bytes: u64, max: u64, held: &mut Vec<(String, u64)>) -> u64 {
         let subject = format!("swarm.jobs.dev.{queue}");
@@ -306,7 +305,7 @@ mod tests {
         assert_eq!(room.take("default", 2_000 * KB), Verdict::Never { max });
     }
 
-    /// Two replicas that know nothing of each other until the next look do not fill the stream together.
+    /// Two replicas that know nothing of each other until the next check do not fill the stream together.
     #[test]
     fn replicas_together_leave_some_free() {
         let (rooms, max, mut n) = ([Room::default(), Room::default(), Room::default()], 1_000 * KB, 0);
@@ -368,7 +367,7 @@ mod tests {
         look(&room, &used(1_000 * KB, &[("swarm.jobs.prod.default", 9)], 900 * KB));
         assert_eq!(room.take("default", 60 * KB), Verdict::Fits);
         assert!(matches!(room.take("default", 60 * KB), Verdict::Waits { .. }));
-        // A server that does not tell any more stops nobody.
+        // A server that no longer reports stops no queue.
         room.forget();
         assert_eq!(room.take("default", 60 * KB), Verdict::Fits);
         let unbounded = StreamUse { max_bytes: None, ..used(0, &[], 1 << 40) };

@@ -1,5 +1,5 @@
-//! The newest messages of a stream, read one by one and beside its consumer: those that a dead process holds are
-//! delivered to nobody until its ack wait is over.
+//! The newest messages of a stream, read one by one without its consumer: those that a dead process holds are not
+//! delivered until its ack wait is over.
 
 use crate::app::App;
 use crate::results::{Meaning, read};
@@ -14,7 +14,7 @@ const LOOKS: usize = 64;
 /// Reports of one commit.
 const CHUNK: usize = 256;
 
-/// The messages from `first` to `last` that are there, in order.
+/// The existing messages from `first` to `last`, in order.
 pub(super) fn messages(
     stream: &JetStream,
     first: u64,
@@ -48,7 +48,7 @@ pub(super) async fn commit_reports(
         let chunk = chunk.map_err(|e| e.1)?;
         let mine = chunk.iter().filter(|m| m.subject.starts_with(&prefix));
         let (mut changes, mut rejects) = (Vec::new(), Vec::new());
-        // What is no report is left to whoever it is delivered to.
+        // Messages that are not reports are left to the consumer.
         for meaning in mine.filter_map(|m| read(&m.payload).ok()) {
             match meaning {
                 Meaning::Change(id, change) => changes.push((id, *change)),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// Between two looks.
+/// Between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks between two stores and judgements.
 const STORE_AFTER: u32 = 10;
@@ -51,7 +51,7 @@ impl Board {
     }
 }
 
-/// What a look sees: whether the service is up, or `None` when there is nothing to be said.
+/// The result of a check: whether the service is up, or `None` when it is unknown.
 pub type Sight = Box<dyn Fn() -> Option<bool> + Send + Sync>;
 
 /// Keeps one list of objectives.
@@ -124,7 +124,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// One look at every service. A drain is not a failure: nobody looks during it.
+    /// One check of every service. A drain is not a failure: nothing is observed during it.
     fn look(&mut self, now: Micros) {
         let second = now.0.div_euclid(1_000_000);
         for kept in &mut self.kept {
@@ -173,7 +173,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Counts the jobs of the last minutes anew: whoever counts, and however often, comes to the same.
+    /// Counts the jobs of the last minutes again: any process, however often it counts, gets the same result.
     async fn count_jobs(&mut self, now: Micros) -> Result<(), store::Error> {
         if self.counted_at.is_some_and(|at| at.elapsed() < COUNT_EVERY) {
             return Ok(());
@@ -198,7 +198,7 @@ impl Keeper {
             .collect();
         self.store.merge_slo(Unit::Events, &rows).await?;
         self.counted_to = Some(to);
-        // After an absence the next turn goes on at once.
+        // After an absence the next turn continues at once.
         self.counted_at = (to == this_minute).then(Instant::now);
         Ok(())
     }

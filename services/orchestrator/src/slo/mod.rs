@@ -1,7 +1,6 @@
 //! Service level objectives: what is promised, and how a window of minutes is judged.
-//!
-//! Pure: minutes in, a judgement out. `window` holds the minutes, `observe` makes seconds of looks,
-//! `keeper` does the I/O. Nothing here reads a clock, and what nobody observed is never taken for good.
+//! Pure: minutes in, a judgement out. `window` holds the minutes, `observe` makes seconds of checks, `keeper` does the
+//! I/O. Nothing here reads a clock, and unobserved time never counts as good.
 
 mod keeper;
 mod observe;
@@ -99,7 +98,7 @@ impl Objective {
     }
 }
 
-/// How it stands.
+/// Its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// The budget is not at risk.
@@ -130,7 +129,7 @@ impl Status {
     }
 }
 
-/// How one objective stands at a moment. Counts are in its unit.
+/// The state of one objective at a time. Counts are in its unit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
     /// What was judged.
@@ -154,7 +153,7 @@ impl Judgement {
     }
 }
 
-/// Judges `window` at `now` (a minute, itself included). `None` without a single count: no data is no
+/// Judges `window` at `now` (a minute, itself included). `None` without a single count: without data there is no
 /// judgement, least of all a good one.
 pub fn judge(objective: &Objective, window: &Window, now: i64) -> Option<Judgement> {
     let tally = window.tally(now, objective.window_minutes);
@@ -163,7 +162,7 @@ pub fn judge(objective: &Objective, window: &Window, now: i64) -> Option<Judgeme
     }
     let slack = objective.target.slack();
     let allowed = match objective.unit {
-        // All of the window, also the part that nobody observed: else a young system had no budget.
+        // All of the window, including the part that was not observed: otherwise a young system had no budget.
         Unit::Seconds => slack * (objective.window_minutes * 60) as f64,
         Unit::Events => slack * tally.total as f64,
     };

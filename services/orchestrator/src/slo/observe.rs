@@ -1,13 +1,12 @@
 //! From looks at a service to seconds that were observed. Pure: the caller has the clock.
-//!
-//! A second counts when looks stand close around it. A process that was stopped, or a clock that jumped,
-//! leaves seconds that nobody observed; they are not made up for.
+//! A second counts when there are checks close to it. A process that was stopped, or a clock that jumped, leaves
+//! unobserved seconds; they are not made up for.
 
 use super::Unit;
 use super::window::merged;
 use std::collections::BTreeMap;
 
-/// Between two looks at most so many seconds are taken to be like the second look.
+/// At most this many seconds between two checks are assumed to be like the second check.
 const GAP_MAX: i64 = 3;
 
 /// What this process saw of one service and has not stored yet.

@@ -169,7 +169,7 @@ proptest! {
                 let mut observer = Observer::default();
                 for second in *from..*to {
                     if second == restart {
-                        // What was pending was stored; a new process goes on.
+                        // Pending observations were stored; a new process continues.
                         rows.extend(std::mem::take(&mut observer).pending());
                     }
                     observer.look(start + second, Some(*up));

@@ -13,7 +13,7 @@ pub struct Outgoing {
     pub id: JobId,
     /// The attempt to publish.
     pub attempt: Attempt,
-    /// How often it was published anew.
+    /// How often it was published again.
     pub republished: u32,
     /// Mission.
     pub mission: Mission,
@@ -151,6 +151,6 @@ pub struct Parked {
     pub reason: String,
 }
 
-/// Messages put aside that are kept; the oldest make room. Each may be as large as a message can be, and each
-/// dead letter is a row of its own beside.
+/// Parked messages that are kept; beyond it the oldest are dropped. Each may be as large as a message can be, and each
+/// dead letter also has a row of its own.
 pub const PARKED_MAX: i64 = 1_000;

@@ -48,7 +48,7 @@ pub enum Error {
          that very file or a backup (agentforge restore) in its place, and start it again"
     )]
     Gone(std::path::PathBuf),
-    /// The file is no database, or a damaged one.
+    /// The file is not a database, or a damaged one.
     #[error("{0} is damaged or no SQLite database: put a backup in its place (agentforge restore)")]
     Damaged(std::path::PathBuf, #[source] sqlx::Error),
     /// The database belongs to another mission.

@@ -36,7 +36,7 @@ pub struct Source<'a> {
 /// Arguments above this stay in the store only, bytes.
 const DEAD_LETTER_ARGS_MAX_BYTES: usize = 64 * 1024;
 
-/// As much of an error's message as an event tells, bytes; the store has all of it.
+/// The part of an error's message in an event, bytes; the store has all of it.
 const EVENT_ERROR_BYTES_MAX: usize = 4 * 1024;
 /// The same for each of up to a hundred tries in a dead letter, which must fit into one message.
 const ATTEMPT_ERROR_BYTES_MAX: usize = 1024;
@@ -69,7 +69,7 @@ pub fn accepted(job: &NewJob) -> OutboxMessage {
 
 /// The event of a job that entered its state at `at`, by a change that came from `source`.
 pub fn changed(job: &Current, at: Micros, source: Source<'_>) -> OutboxMessage {
-    // The version tells two entries into one state apart (a second `queued` after a republish).
+    // The version distinguishes two entries into one state (a second `queued` after a republish).
     let id = format!("{}:{}:{}:{}", job.id, job.state.as_str(), job.attempt, job.version);
     let labels = job.labels.as_deref().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
     event(
@@ -164,7 +164,7 @@ pub fn dead_letter(
     }
 }
 
-/// The key of the dead letter of something that was no job.
+/// The key of the dead letter of a message that was not a job.
 pub fn rejected_id(r: &Rejected) -> String {
     agentforge_message_id::MsgId::rejected(&r.stream, r.sequence, i128::from(r.stored_at_ns)).to_string()
 }
@@ -178,7 +178,7 @@ pub fn lane_of(subject: &str) -> (String, String) {
     (mission.unwrap_or_else(|| "unknown".to_owned()), queue.unwrap_or_else(|| "unknown".to_owned()))
 }
 
-/// The dead letter of something that was no job.
+/// The dead letter of a message that was not a job.
 pub fn rejected_letter(r: &Rejected) -> OutboxMessage {
     let id = rejected_id(r);
     let (mission, queue) = lane_of(&r.subject);

@@ -94,7 +94,7 @@ pub(super) fn in_short(e: &sqlx::Error) -> Option<&'static str> {
     }
 }
 
-/// Whether a session that said so leads to a server that is no primary any more, or goes down.
+/// Whether a session with this error leads to a server that is no longer the primary, or shuts down.
 pub(super) fn is_left_behind(e: &sqlx::Error) -> bool {
     let sqlx::Error::Database(e) = e else { return false };
     e.try_downcast_ref::<PgDatabaseError>()

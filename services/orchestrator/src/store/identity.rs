@@ -43,7 +43,7 @@ impl Clash {
         }
     }
 
-    /// What is wrong, as the rest of a sentence about the job that is there.
+    /// What is wrong, as the rest of a sentence about the existing job.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::IdWithOtherBody => "was submitted with the same id and another body",

@@ -1,7 +1,6 @@
 //! What one commit writes, decided before anything is written.
-//!
-//! Both stores look up what a group is about, fold the group over it here, and write the plan: one
-//! row a job, however many changes hit it. Pure: rows in, rows out; `transition::apply` decides.
+//! Both stores look up the rows of a group, fold the group over them here, and write the plan: one row per job, however
+//! many changes affect it. Pure: rows in, rows out; `transition::apply` decides.
 
 use super::identity::{Clash, Identities, Taken, Verdict};
 use super::{Changed, CommitContext, Committed, CreatedJob, Group, OutboxRow, Submitted, events};
@@ -87,7 +86,7 @@ enum LetterSource {
     Reject(usize),
 }
 
-/// What a job's dead letter tells beside the row.
+/// What a job's dead letter contains besides the row.
 #[derive(Debug, Default)]
 pub(super) struct LetterDetails {
     pub args: String,
@@ -229,7 +228,7 @@ impl<'g> Fold<'g> {
     }
 
     fn change(&mut self, mut jitter: impl FnMut() -> f64) {
-        // Changes that are told as events, if the job's end does not follow in this very commit.
+        // Changes that are published as events, if the job's end does not follow in this very commit.
         let mut told = Vec::with_capacity(self.group.changes.len());
         for (id, change) in &self.group.changes {
             let Some(&index) = self.by_id.get(id) else {
@@ -439,7 +438,7 @@ fn record(a: &AttemptEffect) -> AttemptRecord {
     }
 }
 
-/// When a change took place, as its event tells it.
+/// When a change took place, as in its event.
 fn moment(change: &Change, now: Micros) -> Micros {
     match change {
         Change::Queued { at, .. }

@@ -1,8 +1,7 @@
 //! Rows of either database as values of `model`.
-//!
-//! Both schemas have the same columns in the same types, so the readers are written once and stamped
-//! out for each driver's row by `readers!`. A column list and its reader stand side by side: their
-//! order is the contract. What cannot be read is an error, never a default.
+//! Both schemas have the same columns in the same types, so the readers are written once and stamped out for each
+//! driver's row by `readers!`. A column list and its reader are next to each other: their order is the contract. What
+//! cannot be read is an error, never a default.
 
 use super::QueueCounts;
 use super::fault::Fault;
@@ -191,7 +190,7 @@ pub(super) fn due_lines(lines: Vec<Line>, now: Micros, pick: &Pick) -> Vec<Queue
     queues
 }
 
-/// The queues alone.
+/// Only the queues.
 pub(super) fn queues_of(lines: Vec<Line>) -> Vec<Queue> {
     lines.into_iter().filter_map(|(queue, _)| Queue::new(queue).ok()).collect()
 }

@@ -1,4 +1,5 @@
-//! A schedule's turn as the store takes it: once, whoever asks, and never beside an earlier one that must be over.
+//! A schedule's turn as the store takes it: once, regardless of the number of callers, and never together with an
+//! earlier one that must be over.
 
 use crate::model::{NewJob, Schedule};
 use crate::turns::Skip;
@@ -64,7 +65,7 @@ pub enum Fired {
     Busy(JobId),
 }
 
-/// A schedule's row as a turn finds it, inside of the transaction.
+/// A schedule's row as a turn finds it, inside the transaction.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) schedule: Schedule,
@@ -72,7 +73,7 @@ pub(super) struct Found {
     pub(super) open: Option<JobId>,
 }
 
-/// What a turn makes of the row that it finds: what to store, or what the caller is told instead.
+/// What a turn makes of the row that it finds: what to store, or the caller's answer instead.
 pub(super) fn judge(found: Option<Found>, firing: &Firing) -> Result<Schedule, Fired> {
     let Some(Found { mut schedule, open }) = found else { return Err(Fired::Lost) };
     match firing.slot {

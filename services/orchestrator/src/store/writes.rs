@@ -1,5 +1,5 @@
-//! Whether the database took a write lately. Readiness is about writes: a disk that is full or a standby
-//! still answers reads. The probe writes only when nobody else did, and more after a write that failed.
+//! Whether the database took a write lately. Readiness is about writes: a disk that is full or a standby still answers
+//! reads. The probe writes only if there were no other writes, and more often after a write that failed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

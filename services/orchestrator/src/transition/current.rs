@@ -47,7 +47,7 @@ pub struct Current {
     pub error: Option<JobError>,
     /// Sequence of the attempt's message in `swarm_jobs`.
     pub stream_seq: Option<i64>,
-    /// How often the current attempt was published anew because its message was gone.
+    /// How often the current attempt was published again because its message was gone.
     pub republished: u32,
     /// Rises with each change.
     pub version: i64,

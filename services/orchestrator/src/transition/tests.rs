@@ -167,7 +167,7 @@ fn backoff_doubles_to_its_cap_and_honours_the_tools_wish() {
     assert_eq!(b.after(Attempt::FIRST, absurd, 0.5), b.retry_after_cap);
 }
 
-/// As shipped: twelve attempts, whatever the spread of the waits.
+/// As shipped: twelve attempts, regardless of the spread of the waits.
 #[test]
 fn the_last_attempt_comes_after_more_than_a_minute() {
     let all =

@@ -81,7 +81,7 @@ async fn schedules_follow_a_clock_that_is_set_back_and_forward_and_while_nobody_
     assert_eq!(schedule["last_skipped"]["reason"], "missed", "{schedule}");
     assert_eq!(schedule["last_skipped"]["scheduled_at"], shown(noon - MINUTE), "{schedule}");
 
-    // Back while nobody runs.
+    // Set back while no orchestrator runs.
     on.process.kill9();
     let again = noon - HOUR / 2;
     clock.set(before(again) - 5_000);
@@ -107,7 +107,7 @@ async fn two_orchestrators_follow_their_clocks_and_double_no_turn_for_their_skew
     clock.set(before(noon));
     every_minute(&both[0]).await;
     has(&both[0], &[noon]).await;
-    // The other one, whose clock still shows the time before the turn, starts anew; then its turn comes by its clock.
+    // The other one, whose clock still shows the time before the turn, starts again; then its turn comes by its clock.
     both[1].process.kill9();
     clock.set(noon + 1_000);
     both[1] = start(&url, &clock, SKEW).await;
@@ -123,7 +123,7 @@ async fn two_orchestrators_follow_their_clocks_and_double_no_turn_for_their_skew
     has(&both[1], &[noon, noon + MINUTE, back]).await;
     assert_eq!(rewinds().await, "1");
 
-    // Back again while nobody runs, to what the database's clock shows; it is the one that is believed.
+    // Set back again while no orchestrator runs, to what the database's clock shows; that one is trusted.
     for one in &mut both {
         one.process.kill9();
     }

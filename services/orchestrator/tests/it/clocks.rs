@@ -170,7 +170,7 @@ fn zones_are_as_python_has_them() {
         let zone = TimeZone::get(&name).unwrap();
         let begin = Timestamp::from_second(from - MARGIN).unwrap();
         let offset = |t: Timestamp| (t.as_second(), i64::from(zone.to_offset(t).seconds()));
-        // What changes something else than the offset (a name, whether it is summer) is no change here.
+        // A change of something other than the offset (a name, whether it is summer) does not count here.
         let mut ours = vec![offset(begin)];
         for change in zone.following(begin).take_while(|change| change.timestamp() < end) {
             let change = offset(change.timestamp());

@@ -4,7 +4,7 @@ use crate::process::Orchestrator;
 use agentforge_harness::{Postgres, require};
 use serde_json::json;
 
-/// Requests that are told, each with statements of the database before and after it.
+/// Requests that are logged, each with statements of the database before and after it.
 const REQUESTS: usize = 25;
 
 async fn every_admin_request_is_a_line(store: &str) {

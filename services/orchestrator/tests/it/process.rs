@@ -18,7 +18,7 @@ impl Orchestrator {
     pub async fn start(store: &str, settings: &[(&str, &str)]) -> Self {
         let mut process = Proc::builder(env!("CARGO_BIN_EXE_agentforge-orchestrator"))
             .env("ENV", "dev")
-            // Nobody listens there.
+            // No listener there.
             .env("NATS_URL", "nats://127.0.0.1:1")
             .env("DATABASE_URL", store)
             .env("LOG_FORMAT", "json")

@@ -28,7 +28,7 @@ async fn jobs(on: &Orchestrator, name: &str) -> Vec<(String, String)> {
     jobs
 }
 
-/// A moment as REST tells it.
+/// A time in REST's form.
 fn told(micros: i64) -> String {
     format!("{:.6}", Timestamp::from_microsecond(micros).unwrap())
 }
@@ -167,7 +167,7 @@ async fn a_schedule_is_changed_run_and_resumed_in_place() {
     assert_eq!(on.post(&at("/run"), &json!({})).await["job_id"], Value::Null);
     assert_eq!(on.ask(Method::POST, &at("/run"), Some(&json!({}))).await.0, 409);
     on.ask(Method::PATCH, &at(""), Some(&json!({"overlap": "replace"}))).await;
-    // Asked for again under its key, the first run is told, and nothing is cancelled for it.
+    // When requested again under its key, the first run is returned, and nothing is cancelled for it.
     assert_eq!(on.post(&at("/run"), &key).await["job_id"], run["job_id"]);
     assert_eq!(on.get(&format!("/v1/jobs/{}", run["job_id"].as_str().unwrap())).await["state"], "accepted");
     let second = on.post(&at("/run"), &json!({})).await;

@@ -89,7 +89,7 @@ fn pass(guard: &Guard, request: &mut Request) -> Result<(), Error> {
             }
             Ok(())
         }
-        // Nobody serves it, but that is for those to know who may call at all.
+        // It does not exist, but only callers with a valid token may learn that.
         Access::MethodUnknown | Access::Unknown => {
             guard.auth.check(request.headers().get(header::AUTHORIZATION), Role::Read).map(|_| ())
         }

@@ -1,4 +1,4 @@
-//! Errors as gRPC tells them: a status whose details follow google.rpc, and the code in a trailer.
+//! Errors in gRPC's form: a status whose details follow google.rpc, and the code in a trailer.
 
 use crate::api::shown;
 use crate::error::Error;
@@ -11,7 +11,7 @@ const DOMAIN: &str = "agentforge";
 /// The trailer with the stable code, for clients that do not read details.
 pub(super) const CODE: &str = "x-agentforge-code";
 
-/// The status of a refusal. Causes are not told.
+/// The status of a refusal. Causes are not included.
 pub(super) fn of(e: &Error, request_id: Option<&str>) -> Status {
     let message = shown(&e.message);
     let facts = [("field", e.field), ("request_id", request_id)];

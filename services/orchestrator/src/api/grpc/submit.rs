@@ -61,7 +61,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// What to tell when reading failed.
+    /// The error when reading failed.
     fn lost(&self, status: Status) -> Status {
         if status.code() == tonic::Code::OutOfRange { self.call.refuse(&guard::too_large()) } else { status }
     }

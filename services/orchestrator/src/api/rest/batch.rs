@@ -16,14 +16,13 @@ use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::value::RawValue;
 
-/// The media type of one JSON value a line.
+/// The media type of one JSON value per line.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
 /// Submit many jobs
-///
-/// At most 1000 submissions and 16 MiB, as a JSON array or as one JSON object a line
-/// (`application/x-ndjson`); the answer comes in the same form. The status is 200 also when
-/// submissions were refused: look at each answer. To send more, use the gRPC stream SubmitJobs.
+/// At most 1000 submissions and 16 MiB, as a JSON array or as one JSON object per line (`application/x-ndjson`); the
+/// answer comes in the same form. The status is 200 even if submissions were refused: check each answer. To send more,
+/// use the gRPC stream SubmitJobs.
 #[utoipa::path(
     post, path = "/v1/jobs:batch", tag = "Jobs", operation_id = "SubmitJobs",
     request_body(content((Vec<SubmitBody> = "application/json"), (SubmitBody = "application/x-ndjson"))),

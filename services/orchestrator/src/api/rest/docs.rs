@@ -1,7 +1,6 @@
 //! The docs page: one HTML file that renders /openapi.json, without anything from elsewhere.
-//!
-//! Style and script stand inside of the page; the content security policy names their hashes, so that
-//! nothing else can run there.
+//! Style and script are inside the page; the content security policy names their hashes, so that nothing else can run
+//! there.
 
 use axum::response::{IntoResponse, Response};
 use base64::Engine;

@@ -97,8 +97,8 @@ fn guard(edge: &Edge, route: &str, request: &Request) -> Result<(), Problem> {
     }
 }
 
-/// Without tokens a web page in somebody's browser could reach a loopback port, by a cross-site
-/// request or by a name that it points to 127.0.0.1. Browsers tell both: by Origin and by Host.
+/// Without tokens a web page in a browser could reach a loopback port, by a cross-site request or by a name that it
+/// points to 127.0.0.1. Browsers reveal both: by Origin and by Host.
 fn same_machine(headers: &HeaderMap, uri: &Uri) -> Result<(), Error> {
     let host = match uri.authority() {
         Some(authority) => Some(authority.as_str()),
@@ -158,7 +158,7 @@ mod tests {
     fn web_pages_of_others_cannot_use_an_open_port() {
         assert!(allowed(None, None), "no browser sends that");
         for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "::1", "app.localhost", "10.0.0.1"] {
-            // A bare IPv6 address is no authority.
+            // A bare IPv6 address is not an authority.
             assert_eq!(allowed(Some(host), None), host != "::1", "{host}");
         }
         assert!(allowed(Some("localhost:8080"), Some("http://localhost:8080")));

@@ -8,9 +8,8 @@ use axum::response::Response;
 use http::StatusCode;
 
 /// List messages that were put aside
-///
-/// Events and dead letters that NATS can never take as they are: too large for the server's max_payload, or for a
-/// subject that is none. Newest first. What goes on meanwhile is everything else.
+/// Events and dead letters that NATS can never accept as they are: too large for the server's max_payload, or with an
+/// invalid subject. Newest first. Everything else continues meanwhile.
 #[utoipa::path(
     get, path = "/v1/outbox/parked", tag = "Outbox", operation_id = "ListParkedMessages",
     params(

@@ -73,8 +73,8 @@ pub(crate) async fn read(
 }
 
 /// Change a schedule
-///
-/// It keeps its id and its history. What is absent stays as it is; with another cron or time zone it goes on from now.
+/// It keeps its id and its history. Absent fields stay unchanged; with another cron or time zone, turns are counted
+/// from now.
 #[utoipa::path(
     patch, path = "/v1/schedules/{id}", tag = "Schedules", operation_id = "UpdateSchedule",
     params(("id" = String, Path, description = "The schedule's id")),

@@ -1,7 +1,6 @@
-//! What the service checks beside types, as the OpenAPI document says it: bounds, patterns, formats.
-//!
-//! By the names of fields and parameters, which mean the same wherever they stand. From the constants that
-//! admission goes by, so that a client that keeps to the document is not refused for its form.
+//! What the service checks besides types, as the OpenAPI document says it: bounds, patterns, formats.
+//! By the names of fields and parameters, which mean the same everywhere. From admission's constants, so that a client
+//! that keeps to the document is not refused for its form.
 
 use crate::admission::{KEY_MAX_BYTES, LABEL_KEY_MAX_BYTES, LABEL_VALUE_MAX_BYTES, LABELS_MAX};
 use crate::app::PAGE_MAX;

@@ -78,7 +78,7 @@ async fn no_mark_is_lost_however_many_come_at_once() {
     while let Ok(Handoff::Outbox(some)) = w.outbox.try_recv() {
         rows.extend(some);
     }
-    // What is handed over in memory is bounded; the rest lies in the store for whoever asks.
+    // What is handed over in memory is bounded; the rest is in the store.
     assert!(rows.len() < Backlog::HELD_MAX + GROUP_MAX, "{} rows in memory", rows.len());
     let now = Micros::now();
     loop {
@@ -102,7 +102,7 @@ async fn no_mark_is_lost_however_many_come_at_once() {
     .await;
 }
 
-/// Who waits is told by the commit itself what it stored.
+/// A waiting caller learns from the commit itself what it stored.
 #[tokio::test]
 async fn a_commit_tells_the_job_and_its_result_to_those_who_listen() {
     use agentforge_proto::bus::{Finished, Outcome as Reported, Success};

@@ -15,7 +15,7 @@ const RESTORE: &str = "restore the database";
 /// How much of a program's complaint is repeated, bytes.
 const COMPLAINT_BYTES_MAX: usize = 2_000;
 
-/// Writes a consistent copy to `to`, which must not exist. Commits go on meanwhile.
+/// Writes a consistent copy to `to`, which must not exist. Commits continue meanwhile.
 pub(in crate::store) async fn backup(url: &str, to: &Path) -> Result<(), Error> {
     if to.exists() {
         return Err(failed(BACKUP, format_args!("{} exists already; name a new file", to.display())));

@@ -1,4 +1,4 @@
-//! Who publishes what: claims on jobs and on rows of the outbox, and jobs that need a look.
+//! Which process publishes what: claims on jobs and on rows of the outbox, and jobs that need a check.
 //!
 //! Replicas pass over each other's locked rows, so that a row is claimed once. A claim moves
 //! `claimable_at` to its end: one that runs out, its replica being gone, comes back by itself.

@@ -47,7 +47,7 @@ async fn try_commit(pool: &PgPool, group: &Group, ctx: &CommitContext<'_>) -> Re
     session.settle(done)
 }
 
-/// What a group became, before it is told.
+/// The result of a group, before it is reported.
 pub(super) struct Applied {
     plan: Plan,
     outbox: Vec<OutboxRow>,

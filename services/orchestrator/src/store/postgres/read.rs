@@ -26,8 +26,8 @@ pub(super) async fn job(pool: &PgPool, id: JobId) -> Result<Option<Job>, Fault> 
     row.as_ref().map(readers::job).transpose()
 }
 
-/// Walks back by row number, looks at `SCAN_ROWS_MAX` rows at most, and stops there even if the page
-/// is not full: about 1 µs a row that does not match, more with labels.
+/// Walks back by row number, reads `SCAN_ROWS_MAX` rows at most, and stops there even if the page is not full: about 1
+/// µs per row that does not match, more with labels.
 pub(super) async fn jobs(pool: &PgPool, f: &JobFilter) -> Result<Page<Job>, Fault> {
     let sql = concat!(
         "SELECT ",
@@ -123,7 +123,7 @@ pub(super) async fn next_due(pool: &PgPool, pick: &Pick) -> Result<Option<Micros
     Ok(rows::first_of(lines(pool).await?, pick))
 }
 
-/// Counts in the index alone, but for what is claimed.
+/// Counts only in the index, except for what is claimed.
 pub(super) async fn waiting(pool: &PgPool, now: Micros) -> Result<Waiting, Fault> {
     let sql = concat!(
         lines_of_jobs!(),
@@ -166,7 +166,7 @@ pub(super) async fn depths(pool: &PgPool, now: Micros) -> Result<Vec<Depth>, Fau
         .collect()
 }
 
-/// Of the newest jobs: a mark of an old one that was retried late is no loss, the look goes back further then.
+/// Of the newest jobs: a mark of an old one that was retried late does no harm, the search goes back further then.
 pub(super) async fn newest_mark(pool: &PgPool) -> Result<Option<u64>, Fault> {
     let sql = "SELECT max(stream_seq) FROM (SELECT stream_seq FROM jobs ORDER BY seq DESC LIMIT $1) AS newest";
     let mark: Option<i64> = query_scalar(sql).persistent(PLAN_KEPT).bind(SCAN_ROWS_MAX).fetch_one(pool).await?;

@@ -1,4 +1,4 @@
-//! Agents as last heard of.
+//! Agents as last heard from.
 
 use super::connection::Writer;
 use super::readers;

@@ -1,4 +1,4 @@
-//! Copies of a SQLite file: taken while it is written to, put back while nobody uses it.
+//! Copies of a SQLite file: taken while it is written to, restored while it is not in use.
 
 use super::connection;
 use crate::store::Error;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 const BACKUP: &str = "back up the database";
 const RESTORE: &str = "restore the database";
 
-/// Writes a consistent copy of `file` to `to`, which must not exist. Commits go on meanwhile; what
-/// is committed before the start is in the copy.
+/// Writes a consistent copy of `file` to `to`, which must not exist. Commits continue meanwhile; everything committed
+/// before the start is in the copy.
 pub(in crate::store) async fn backup(file: &Path, to: &Path) -> Result<(), Error> {
     if !file.exists() {
         return Err(failed(BACKUP, format_args!("there is no database at {}", file.display())));
@@ -28,8 +28,8 @@ pub(in crate::store) async fn backup(file: &Path, to: &Path) -> Result<(), Error
     settle(&part, to).map_err(|e| failed(BACKUP, e))
 }
 
-/// Puts the copy `from` in the place of `file`. With `force`, a database that is there already is
-/// replaced; it is kept beside as `<file>.before-restore`.
+/// Replaces `file` by the copy `from`. With `force`, an existing database is replaced; it is kept as
+/// `<file>.before-restore`.
 pub(in crate::store) async fn restore(file: &Path, from: &Path, force: bool) -> Result<(), Error> {
     let _lock = connection::lock(file)?;
     check(from).await?;

@@ -1,4 +1,4 @@
-//! The hot path: one group, one transaction, about a dozen statements whatever its size.
+//! The hot path: one group, one transaction, about a dozen statements regardless of its size.
 
 use super::connection::Writer;
 use super::parked::{PARK, SHORTEN};
@@ -55,7 +55,7 @@ struct Lookup {
 /// Who begins and commits the transaction.
 #[derive(Clone, Copy)]
 enum Ends<'w> {
-    /// The group's own statements; this tells when they are through.
+    /// The group's own statements; this shows when they are done.
     Commits(&'w Notify),
     /// The caller.
     Caller,
@@ -86,7 +86,7 @@ async fn run(
     ends: Ends<'_>,
     lookup: Lookup,
 ) -> Result<(Committed, Vec<Current>, Vec<JobId>), Fault> {
-    // Nobody else writes: what is read before the transaction begins is still so when it does.
+    // There is no other writer: what is read before the transaction begins is still true when it does.
     let found = look_up(c, &group, lookup).await?;
     let mut plan = plan::fold(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
     let details = letter_details(c, &plan).await?;

@@ -11,7 +11,7 @@ use agentforge_proto::time::Micros;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{query, query_as, query_scalar};
 
-/// As `DEPTHS`, with all that is open: about 1 µs a job, on a reading connection.
+/// Like `DEPTHS`, with all that is open: about 1 µs per job, on a reading connection.
 pub(super) const QUEUES: &str = "SELECT mission, queue, sum(state = 1 AND due), sum(state = 1 AND NOT due), sum(state = 2), \
        sum(state = 3), min(CASE WHEN state = 2 OR (state = 1 AND due) THEN since END) FROM ( \
        SELECT mission, queue, 1 AS state, available_at <= ?1 AS due, max(created_at, available_at) AS since FROM jobs \

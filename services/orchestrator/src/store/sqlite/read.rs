@@ -45,8 +45,8 @@ pub(super) const JOBS: &str = concat!(
      ORDER BY j.seq DESC LIMIT ?8"
 );
 
-/// Walks back by row number, looks at `SCAN_ROWS_MAX` rows at most, and stops there even if the page
-/// is not full: about 1 µs a row that does not match, more with labels.
+/// Walks back by row number, reads `SCAN_ROWS_MAX` rows at most, and stops there even if the page is not full: about 1
+/// µs per row that does not match, more with labels.
 pub(super) async fn jobs(pool: &SqlitePool, f: &JobFilter) -> Result<Page<Job>, Fault> {
     let before = f.before.unwrap_or(i64::MAX);
     let states = f.states.iter().fold(0_i64, |bits, s| bits | 1 << (*s as i16));
@@ -137,7 +137,7 @@ pub(super) const WAITING: &str = concat!(
      FROM lines WHERE queue IS NOT NULL"
 );
 
-/// Counts in the index alone but for what is claimed: a million jobs take some 30 ms.
+/// Counts only in the index, except for what is claimed: a million jobs take some 30 ms.
 pub(super) async fn waiting(pool: &SqlitePool, now: Micros) -> Result<Waiting, Fault> {
     let until = now.0.saturating_add(CLAIMS_END_WITHIN_US);
     rows::waiting(query_as(WAITING).bind(now.0).bind(until).fetch_all(pool).await?)
@@ -169,7 +169,7 @@ pub(super) async fn depths(pool: &SqlitePool, now: Micros) -> Result<Vec<Depth>,
         .collect()
 }
 
-/// Of the newest jobs: a mark of an old one that was retried late is no loss, the look goes back further then.
+/// Of the newest jobs: a mark of an old one that was retried late does no harm, the search goes back further then.
 pub(super) async fn newest_mark(pool: &SqlitePool) -> Result<Option<u64>, Fault> {
     let sql = "SELECT max(stream_seq) FROM (SELECT stream_seq FROM jobs ORDER BY seq DESC LIMIT ?) AS newest";
     let mark: Option<i64> = query_scalar(sql).bind(SCAN_ROWS_MAX).fetch_one(pool).await?;

@@ -1,8 +1,7 @@
 //! Jobs as the last commits left them, so that their next change needs no look at the row.
-//!
-//! Relies on the file belonging to one process and on one connection that writes: every change of what
-//! [`Current`] holds is a commit that passes here, and whoever deletes jobs forgets them here. Bounded; what is
-//! forgotten is read again.
+//! Relies on the file belonging to one process and on one connection that writes: every change of what [`Current`]
+//! holds is a commit that passes here, and code that deletes jobs forgets them here. Bounded; forgotten rows are read
+//! again.
 
 use crate::transition::Current;
 use agentforge_message_id::JobId;

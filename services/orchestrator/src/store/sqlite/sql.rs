@@ -32,7 +32,7 @@ impl Batch {
         let list = parts.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let row = format!("({})", parts.iter().map(|(_, value)| *value).collect::<Vec<_>>().join(","));
         let columns = parts.iter().filter(|(_, value)| *value == "?").count();
-        // "WHERE" also tells an upsert's ON CONFLICT from a join's ON.
+        // "WHERE" also distinguishes an upsert's ON CONFLICT from a join's ON.
         Self::new(columns, |n| {
             let rows = vec![row.as_str(); n].join(",");
             format!("INSERT INTO {table} ({list}) SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL {tail}")
@@ -153,7 +153,7 @@ impl Batch {
     }
 }
 
-/// Statements that are run one after the other, without a look at what they did.
+/// Statements that are run one after the other, without checking what they did.
 ///
 /// A small script is sent as one text, which is one round trip to the connection's thread instead of
 /// one for each statement; a large one in steps, each of which stays prepared by itself.
@@ -193,7 +193,8 @@ impl Script {
         }
     }
 
-    /// Runs all of it. `told` is the writer's own, told by [`TELL`] at the end of a script that ends the transaction.
+    /// Runs all of it. `told` is the writer's own, notified by [`TELL`] at the end of a script that ends the
+    /// transaction.
     pub(super) async fn run(self, connection: &mut SqliteConnection, told: Option<&Notify>) -> Result<(), sqlx::Error> {
         match self {
             Self::Joined(sql, _) if sql.is_empty() => {}

@@ -73,7 +73,7 @@ async fn a_full_disk_refuses_the_group_and_loses_nothing() {
     let e = commit(&store, submits(50, 20_000)).await.unwrap_err();
     assert!(e.is_retryable(), "{e:?}");
     assert_eq!(store.accepted_count().await.unwrap(), 3);
-    // There is room again: the writer was opened anew, and the same store goes on.
+    // There is room again: the writer was reopened, and the same store continues.
     commit(&store, submits(50, 20_000)).await.unwrap();
     assert_eq!(store.accepted_count().await.unwrap(), 53);
 }
@@ -86,7 +86,7 @@ async fn the_log_starts_anew_while_commits_go_on() {
     let log = file.with_extension("db-wal");
     let mut longest = 0;
     for _ in 0..6 {
-        // Each round writes more than the length from which the log is to start anew.
+        // Each round writes more than the length from which the log is to restart.
         for _ in 0..3 {
             commit(&store, submits(20, 400_000)).await.unwrap();
         }

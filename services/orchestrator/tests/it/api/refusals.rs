@@ -5,7 +5,7 @@ use agentforge_proto::v1 as pb;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// Whatever goes wrong, the answer is a problem.
+/// The answer to every failure is a problem.
 #[tokio::test]
 async fn every_rest_refusal_is_a_problem() {
     let server = Server::start(&[]).await;

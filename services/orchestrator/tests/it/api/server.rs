@@ -27,7 +27,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one with these settings beside the usual ones, and waits until it is ready.
+    /// Starts one with these settings in addition to the usual ones, and waits until it is ready.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let data = TempDir::new().unwrap();
         let runtime = Runtime::for_tests("orchestrator");
@@ -36,7 +36,7 @@ impl Server {
             ("HTTP_PORT", "0"),
             ("GRPC_PORT", "0"),
             ("METRICS_PORT", "0"),
-            // Nobody listens there: jobs are accepted and stay so.
+            // No listener there: jobs are accepted and stay so.
             ("NATS_URL", "nats://127.0.0.1:1"),
         ];
         let env: BTreeMap<String, String> =
@@ -140,10 +140,10 @@ pub async fn problem(answer: Response) -> Value {
     body
 }
 
-/// A code and a field, whichever protocol told them.
+/// A code and a field, from either protocol.
 pub type Refusal = (String, Option<String>);
 
-/// What a status says beside its message.
+/// What a status contains besides its message.
 pub fn refusal(status: &tonic::Status) -> Refusal {
     use tonic_types::StatusExt;
     let details = status.get_error_details();

@@ -1,4 +1,4 @@
-//! How the objectives stand, as callers read it. That metrics say the same is shown on a whole stack.
+//! The state of the objectives, as callers read it. That metrics show the same is tested on a whole stack.
 
 use super::server::{DEADLINE, Server};
 use agentforge_config::Reader;
@@ -24,7 +24,7 @@ async fn objectives_are_judged_on_what_was_observed() {
     assert_eq!((&own["slo"], &own["unit"], &own["target"]), (&"availability".into(), &"seconds".into(), &0.99.into()));
     assert_eq!((&own["status"], &own["bad"]), (&"healthy".into(), &0.into()), "{own}");
     assert_eq!(own["total"].as_i64().unwrap() + own["unknown_seconds"].as_i64().unwrap(), 30 * 86_400);
-    // Nobody listens at this server's NATS_URL.
+    // No listener at this server's NATS_URL.
     let nats = judged(&server, "nats", 5).await;
     assert_eq!((&nats["good"], &nats["status"]), (&0.into(), &"at_risk".into()), "{nats}");
     let list: Value = server.get("/v1/slo").await.json().await.unwrap();

@@ -42,14 +42,14 @@ async fn a_watch_tells_each_change_and_ends_when_the_job_is_final() {
 
     assert_eq!(rpc_watch.message().await.unwrap().unwrap().state(), pb::JobState::Cancelled);
     assert!(rpc_watch.message().await.unwrap().is_none());
-    // A job that is final already is told once, also to who saw another version of it.
+    // A job that is final already is reported once, even to a caller that saw another version of it.
     assert_eq!(events(server.get(&format!("{path}/watch")).await).await.len(), 1);
     let last = versions.last().unwrap().to_string();
     for seen in ["1", "rubbish", "-1"] {
         let watch = server.send(Method::GET, &format!("{path}/watch"), &[("last-event-id", seen)], "").await;
         assert_eq!((watch.status().as_u16(), events(watch).await.len()), (200, 1), "{seen}");
     }
-    // Who has the final event is told that there is no more: an EventSource would ask for ever.
+    // A caller that has the final event learns that there is no more: an EventSource would ask forever.
     let watch = server.send(Method::GET, &format!("{path}/watch"), &[("last-event-id", &last)], "").await;
     assert_eq!((watch.status().as_u16(), watch.bytes().await.unwrap().len()), (204, 0));
 }

@@ -15,7 +15,7 @@ fn id_of(job: &Value) -> String {
     job["id"].as_str().unwrap().to_owned()
 }
 
-/// A job that ended expired: nobody takes it, and its time is short.
+/// A job that ended expired: no worker takes it, and its time is short.
 async fn expired(server: &Server, more: Value) -> String {
     let mut body = json!({"tool": "echo", "deadline_in": "1s"});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -82,7 +82,7 @@ async fn many_are_counted_first_and_put_back_at_a_rate() {
         assert_eq!(get(&server, id).await["state"], if n < 3 { "accepted" } else { "cancelled" });
     }
 
-    // By ids: each that is left alone is told with its reason.
+    // By ids: each one that was not put back is reported with its reason.
     let unknown = agentforge_message_id::JobId::generate().to_string();
     let ids = json!({"job_ids": [mine[3], mine[0], unknown]});
     let done: Value = server.post("/v1/jobs:retry", ids.to_string()).await.json().await.unwrap();

@@ -1,4 +1,4 @@
-//! Claims: nobody publishes what another publishes, and nothing is forgotten.
+//! Claims: no process publishes what another publishes, and nothing is forgotten.
 
 use super::world::*;
 use agentforge_message_id::{JobId, Queue};
@@ -119,7 +119,7 @@ pub async fn the_outbox_is_claimed_in_order_and_emptied_by_pubacks(w: &World) {
         .commit(20, Group { changes: vec![(id, finished(id, 1, failure(ErrorClass::Runtime)))], ..Group::default() })
         .await;
     assert_eq!(done.outbox.len(), 2, "the event and the dead letter");
-    // All are ours already, so nobody else gets them before the claim ends.
+    // All are ours already, so no other process gets them before the claim ends.
     assert!(w.store.claim_outbox(&Owner("o".into()), Micros(21), Micros(99), 10).await.unwrap().is_empty());
     let again = w.store.claim_outbox(&w.owner, Micros(20 + CLAIM), Micros(20 + 2 * CLAIM), 10).await.unwrap();
     assert_eq!(again.len(), 5);
@@ -201,12 +201,12 @@ pub async fn parked_messages_are_kept_apart_and_come_back(w: &World) {
     assert_eq!(back.iter().map(|r| (&r.msg_id, &r.payload)).collect::<Vec<_>>(), [(&rows[0].msg_id, &rows[0].payload)]);
     assert_eq!(w.store.discard_parked(None).await.unwrap(), 1);
     assert_eq!(w.store.parked_count().await.unwrap(), 0);
-    // Row numbers go on rising after a retry.
+    // Row numbers keep rising after a retry.
     w.submit_many(40, 1).await;
     assert!(w.outbox().await.last().unwrap().seq > back[0].seq);
 }
 
-/// Nobody looks after them for a year: the newest are kept.
+/// They are neglected for a year: the newest are kept.
 pub async fn parked_messages_are_bounded(w: &World) {
     let n = usize::try_from(PARKED_MAX).unwrap() + 20;
     w.submit_many(10, n).await;
@@ -293,7 +293,7 @@ pub async fn queues_are_claimed_apart(w: &World) {
     assert_eq!(parts.iter().filter(|id| ids["a"].contains(id)).count(), 1);
 }
 
-/// What is due is told from what is for later, by queue, wherever it is claimed.
+/// Due jobs are distinguished from later ones, by queue, wherever they are claimed.
 pub async fn what_waits_is_counted_by_queue(w: &World) {
     assert_eq!(w.store.waiting(Micros(10)).await.unwrap(), Waiting::default());
     let of = |queue: &str, run_at| NewJob { queue: Queue::new(queue).unwrap(), run_at, ..job(10) };
@@ -317,7 +317,7 @@ pub async fn what_waits_is_counted_by_queue(w: &World) {
     let mut queues: Vec<String> = w.store.queues().await.unwrap().iter().map(ToString::to_string).collect();
     queues.sort();
     assert_eq!(queues, ["bulk", "default", "later"]);
-    // What measures the lanes looks at what is due alone.
+    // The gauge of the lanes reads only what is due.
     let depths = w.store.depths(Micros(20)).await.unwrap();
     let mut depths: Vec<_> = depths.iter().map(|d| (d.queue.to_string(), d.pending)).collect();
     depths.sort();

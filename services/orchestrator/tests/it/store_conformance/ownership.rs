@@ -66,7 +66,7 @@ async fn a_second_process_on_one_sqlite_file_is_refused() {
 
 #[tokio::test]
 async fn opening_never_waits_for_a_server() {
-    // A port that nobody listens on, and an address that nobody answers from.
+    // A port without a listener, and an address that never answers.
     for address in [format!("127.0.0.1:{}", agentforge_harness::free_port()), "192.0.2.1:5432".into()] {
         let url = format!("postgres://u:secret@{address}/d");
         let dir = tempfile::tempdir().unwrap();

@@ -89,7 +89,7 @@ pub async fn a_turn_waits_for_the_end_of_the_one_before(w: &World) {
     w.store.create_schedule(&s).await.unwrap();
     let fire = |firing, now| w.store.fire_schedule(firing, w.ctx(now));
     let Fired::Done(Some(first)) = fire(due(&s, 100, 200, start(100, true)), 100).await.unwrap() else { panic!() };
-    // Nothing happens beside a job that is not over.
+    // Nothing happens together with a job that is not over.
     assert_eq!(fire(due(&s, 200, 300, start(200, true)), 200).await.unwrap(), Fired::Busy(first));
     assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().next_run_at, Some(Micros(200)));
     assert_eq!(fire(due(&s, 200, 300, Act::Wait(Micros(200))), 200).await.unwrap(), Fired::Done(None));
@@ -109,7 +109,7 @@ pub async fn a_turn_waits_for_the_end_of_the_one_before(w: &World) {
     let stored = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((stored.waiting_turn, stored.last_scheduled_at), (None, Some(Micros(200))));
     assert_eq!((stored.next_run_at, w.rows("jobs").await), (Some(Micros(300)), 2));
-    // A run that somebody wants leaves the clock's turns alone.
+    // A requested run leaves the clock's turns alone.
     let now = Firing { id: s.id, slot: Slot::Now, act: start(280, false), skipped: vec![] };
     assert!(matches!(fire(now, 280).await.unwrap(), Fired::Done(Some(_))));
     assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().next_run_at, Some(Micros(300)));

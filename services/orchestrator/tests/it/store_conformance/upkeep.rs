@@ -49,7 +49,7 @@ pub async fn stale_jobs_are_found_until_they_are_looked_at(w: &World) {
     assert!(w.store.stale(Micros(60), 9).await.unwrap().is_empty());
     assert_eq!(w.store.stale(Micros(61), 1).await.unwrap().len(), 1);
 
-    // Its message was gone: it is published anew, and then looked at anew.
+    // Its message was gone: it is published again, and then checked again.
     w.change(70, queued_one, Change::Republish { attempt: attempt(1), at: Micros(70) }).await.unwrap();
     assert_eq!(w.store.stale(Micros(100), 9).await.unwrap().len(), 1);
     let due = w.store.claim_due(&w.owner, Micros(70), Micros(99), 9).await.unwrap();

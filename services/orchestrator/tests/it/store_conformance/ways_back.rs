@@ -136,7 +136,7 @@ pub async fn a_key_is_used_again_where_the_caller_says_so(w: &World) {
         };
         let again = w.try_submit(33, with_key(33, key, KeyReuse::AfterFailure)).await;
         assert!(matches!(again, Submitted::Existing(j) if j.id == second), "the new one is open");
-        // The first one shows its key, and cannot be put back beside the second.
+        // The first one shows its key, and cannot be put back alongside the second.
         assert_eq!(w.job(first).await.idempotency_key.as_deref(), Some(key));
         assert_eq!(w.change(40, first, retry(40)).await.unwrap_err(), Ignored::KeyTaken);
     }
@@ -193,7 +193,7 @@ pub async fn id_and_key_are_both_honoured_or_both_refused(w: &World) {
     for again in [with(x, Some("A")), with(x, None)] {
         assert!(matches!(w.try_submit(20, again).await, Submitted::Existing(j) if j.id == x));
     }
-    // All of it at once, in one group and from two processes: whoever is first decides.
+    // All of it at once, in one group and from two processes: the first one decides.
     let other = w.other().await;
     for round in 0..10 {
         let (a, b) = (JobId::generate(), JobId::generate());
@@ -217,7 +217,7 @@ pub async fn a_row_of_the_version_before_is_known_again(w: &World) {
     assert!(matches!(w.try_submit(20, now_given(7)).await, Submitted::Existing(j) if j.id == id));
     let other = NewJob { body_hash: Some([2; 32]), ..now_given(7) };
     assert!(matches!(w.try_submit(20, other).await, Submitted::Conflict { .. }));
-    // Of a row of this version, what was given decides, whatever it comes to by now.
+    // For a row of this version, the given value decides, regardless of its current meaning.
     let new = NewJob { given_hash: Some([7; 32]), ..named(30, Some("new"), 1) };
     let id = w.submit(30, new.clone()).await.job.id;
     let defaults_changed = NewJob { id: JobId::generate(), body_hash: Some([2; 32]), ..new.clone() };

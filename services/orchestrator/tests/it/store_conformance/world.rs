@@ -125,7 +125,7 @@ impl World {
         due.into_iter().map(|o| o.id).collect()
     }
 
-    /// All that waits in the outbox, whoever claimed it.
+    /// All that waits in the outbox, regardless of its claim.
     pub async fn outbox(&self) -> Vec<OutboxRow> {
         let far = Micros(i64::MAX - 1);
         self.store.claim_outbox(&self.owner, far, far, 10_000).await.unwrap()

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// A job as it stands. Moments are RFC 3339 with microseconds.
+/// A job in its current state. Times are RFC 3339 with microseconds.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
 pub struct JobView {

@@ -37,8 +37,8 @@ pub struct ScheduleBody {
     /// What becomes of a turn while the job of an earlier turn is not over: `allow` (the default), `skip`, `queue`
     /// (one turn waits at most) or `replace` (the earlier job is cancelled).
     pub overlap: Option<String>,
-    /// What becomes of turns that nobody took in time: `latest` (the default), `all` (the latest 100 at most) or
-    /// `none` (nothing older than a minute).
+    /// What happens to turns missed while no orchestrator ran: `latest` (the default), `all` (the latest 100 at most)
+    /// or `none` (nothing older than a minute).
     pub catch_up: Option<String>,
     /// How long after its time a turn's job may end, such as `50m`. Or give `deadline_ms`.
     pub deadline: Option<String>,

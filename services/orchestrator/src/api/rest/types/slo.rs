@@ -6,7 +6,7 @@ use agentforge_proto::time::Micros;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How one objective stands. Without data all figures but the target are null.
+/// The state of one objective. Without data all figures but the target are null.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Slo)]
 pub struct SloView {
@@ -28,7 +28,7 @@ pub struct SloView {
     good: Option<i64>,
     /// What of it was not good.
     bad: Option<i64>,
-    /// Seconds of the window that nobody observed; null where events are counted.
+    /// Seconds of the window that were not observed; null where events are counted.
     unknown_seconds: Option<i64>,
     /// What may be bad in the window.
     budget: Option<f64>,
