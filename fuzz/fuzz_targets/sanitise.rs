@@ -1,4 +1,4 @@
-//! Whatever is published, what leaves is RFC 7946 and has no key outside of the schema.
+//! Regardless of what is published, the output is RFC 7946 and has no key outside the schema.
 //!
 //! The first byte chooses between a marker and a zone, so that both are reached; the rest is the payload.
 //! `README.md` says how it runs. The same properties are held by proptest in the crate's tests.
@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
         Change::State(feature) => feature.write(&Signer::new(["s"], Duration::from_secs(300)), &mut out),
         Change::Removed(key) => write_removed(key, &mut out),
     }
-    // One line of text that is no markup and no end of a frame, whatever it is pasted into.
+    // One line of text that is neither markup nor the end of a frame, wherever it is pasted.
     assert!(!out.contains(['<', '>', '&']) && !out.contains(char::is_control), "{out}");
     let value: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(value.as_object().map(|object| object.len()), Some(3), "{out}");

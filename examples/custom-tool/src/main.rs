@@ -1,4 +1,4 @@
-//! A worker with a tool of its own: `word-count` beside the built-in ones.
+//! A worker with a custom tool: `word-count` in addition to the built-in ones.
 //!
 //! Implement `Tool`, put it into a box, run. Settings, health, drain and everything else stay as
 //! they are: `agentforge-example-custom-tool --help`.

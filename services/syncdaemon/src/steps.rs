@@ -1,7 +1,6 @@
 //! The steps from finding a file to its end, named, and a place at each where a test can kill the process.
-//!
-//! Every step is passed through [`reached`], so that the list is complete by use. The switch exists in
-//! debug builds alone and is armed in `ENV=dev` alone; a release build has neither it nor its cost.
+//! Every step is passed through [`reached`], so that the list is complete by use. The switch exists only in debug
+//! builds and is armed only in `ENV=dev`; a release build has neither it nor its cost.
 
 /// One step; the order is the order of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +72,7 @@ mod imp {
 
     static KILL_AT: OnceLock<Option<Step>> = OnceLock::new();
 
-    /// Reads the switch, once a process.
+    /// Reads the switch, once per process.
     pub(crate) fn arm(is_dev: bool) {
         let named = |name: String| Step::ALL.into_iter().find(|step| format!("{step:?}") == name);
         KILL_AT.get_or_init(|| std::env::var(VARIABLE).ok().filter(|_| is_dev).and_then(named));

@@ -1,4 +1,4 @@
-//! What Argo CD is told: applications, the project's limits, the order of things, and what it leaves alone.
+//! Argo CD's configuration: applications, the project's limits, the order of syncs, and what it ignores.
 
 use crate::environments::images;
 use crate::manifests::{OVERLAYS, Object, find, list, overlay, render, workloads};
@@ -107,7 +107,8 @@ fn what_others_need_is_synced_before_them() {
         assert!(waves.windows(2).all(|w| w[0] < w[1]), "{name}: {waves:?}");
         let namespace = objects.iter().find(|o| o.kind() == "Namespace").map(wave).unwrap();
         assert!(namespace < 0 && waves[0] > 0, "{name}");
-        // Broken to Argo CD for as long as there is no Service, no figure of a pod or no stream: it would wait for ever.
+        // Degraded to Argo CD for as long as there is no Service, no metric of a pod or no stream: it would wait
+        // forever.
         let last = workloads(&objects).into_iter().map(wave).max().unwrap();
         let leans = ["HTTPRoute", "HorizontalPodAutoscaler", "ScaledObject"];
         for object in objects.iter().filter(|o| leans.contains(&o.kind())) {

@@ -181,7 +181,7 @@ fn sizes(objects: &[Object], facts: &Facts) {
                 .is_empty()
         );
     }
-    // One exporter for all servers, and none beside a server: sums would count twice.
+    // One exporter for all servers, and none next to a server: sums would count twice.
     let targets = &first_environment(objects, "Deployment", "nats-exporter")["NATS_EXPORTER_TARGETS"];
     assert_eq!(targets.matches("http://").count() as u64, servers, "{targets}");
     assert_eq!(containers(nats).len(), 1);
@@ -223,7 +223,7 @@ fn workers_scale_by_what_waits() {
         let series =
             format!("clamp_max(jetstream_backlog_drain_estimate_minutes{{mission=\"{name}\",queue=\"default\"}}, 60)");
         assert!(query.contains(&series), "{query}");
-        // A recording rule makes it: a query of what nobody records would be silent.
+        // A recording rule makes it: a query of an unrecorded metric would be silent.
         assert!(
             crate::manifests::read("monitoring/alerts/jetstream.rules.yml")
                 .contains("record: jetstream_backlog_drain_estimate_minutes")

@@ -1,5 +1,5 @@
 //! The image of every service, built as `scripts/build-images` builds it without a registry: one binary and the
-//! authorities, no shell, not as root, and the service runs from the image's root file system alone.
+//! authorities, no shell, not as root, and the service runs only from the image's root file system.
 //!
 //! The binaries are the development build's, linked statically. With `AGENTFORGE_SOAK=1` they are those of `dist`, as
 //! they are shipped, and held to their size.
@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(60);
-/// Where the service tells the test its ports. A pod has no such folder.
+/// Where the service reports its ports to the test. A pod has no such folder.
 const READY_DIR: &str = "ready";
 /// Every engine gives its containers one; a static libc finds its random bytes there.
 const DEV_DIR: &str = "dev";
@@ -32,8 +32,8 @@ fn run(program: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// Every file below a folder with its size, by its path inside. Everything on the way belongs to root, and nobody else
-/// may write to it.
+/// Every file below a folder with its size, by its path inside. Everything on the way belongs to root, and no other
+/// user may write to it.
 fn files(root: &Path) -> Vec<(String, u64)> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
@@ -63,8 +63,8 @@ fn libraries(deps: &Path, crate_name: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Links the development build of a service anew, statically: a build of its own would take minutes. Works for a service
-/// whose `main` needs its library and the runtime alone.
+/// Links the development build of a service again, statically: a build of its own would take minutes. Works for a
+/// service whose `main` needs only its library and the runtime.
 fn linked_statically(service: &str, to: &Path) {
     let name = format!("agentforge_{}", service.replace('-', "_"));
     let deps = cargo_bin(&format!("agentforge-{service}")).with_file_name("deps");
@@ -170,7 +170,7 @@ async fn is_small_and_runs_alone(service: &str, store: &Path, place: &Place) {
     run("buildah", &["rmi", &image], &engine);
 }
 
-/// User, entry point and labels, as the engine tells them.
+/// User, entry point and labels, as the engine reports them.
 fn says_what_it_is(service: &str, inspected: &str) {
     let inspected: Value = serde_json::from_str(inspected).unwrap();
     let config = &inspected["OCIv1"]["config"];
@@ -187,8 +187,8 @@ fn says_what_it_is(service: &str, inspected: &str) {
     );
 }
 
-/// Starts the binary with the image's root as its only file system, as user 1001 without any right, with what its
-/// Deployment tells it and the folders that its pod mounts; it answers its probes and writes nowhere else.
+/// Starts the binary with the image's root as its only file system, as user 1001 without any right, with the settings
+/// of its Deployment and the folders that its pod mounts; it answers its probes and writes nowhere else.
 async fn runs_alone(service: &str, image: &Path, place: &Place) {
     let before = files(image);
     let container = &containers(find(&place.objects, "Deployment", service))[0];
@@ -203,7 +203,7 @@ async fn runs_alone(service: &str, image: &Path, place: &Place) {
         let mut bytes = std::fs::File::open("/dev/urandom").unwrap().take(RANDOM_BYTES);
         std::io::copy(&mut bytes, &mut std::fs::File::create(image.join(DEV_DIR).join(name)).unwrap()).unwrap();
     }
-    // A worker is ready when its consumer is there, which an orchestrator makes.
+    // A worker is ready when its consumer exists, which an orchestrator creates.
     let folder = tempfile::tempdir().unwrap();
     let _orchestrator = (service == "worker").then(|| {
         let env = environment_at(&place.objects, "orchestrator", &place.nats, folder.path());

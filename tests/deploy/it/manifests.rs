@@ -1,4 +1,4 @@
-//! Rendered manifests as values: what a folder makes, the workloads among it, and what a container is told.
+//! Rendered manifests as values: the output of a folder, the workloads in it, and a container's environment.
 //!
 //! Renders with kubectl, as it is done by hand and by Argo CD. Values of Secrets are those that
 //! `scripts/make-secrets` makes.
@@ -66,7 +66,7 @@ impl Object {
     }
 }
 
-/// The items of a list; none when it is no list.
+/// The items of a list; none when it is not a list.
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
@@ -146,7 +146,7 @@ pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
     equal && among
 }
 
-/// Every Secret of `scripts/make-secrets`, by name and key; made once a process.
+/// Every Secret of `scripts/make-secrets`, by name and key; made once per process.
 pub fn secrets() -> &'static BTreeMap<String, BTreeMap<String, String>> {
     static MADE: OnceLock<BTreeMap<String, BTreeMap<String, String>>> = OnceLock::new();
     MADE.get_or_init(|| {

@@ -126,7 +126,7 @@ fn targets(objects: &[Object], host: &str, port: u16) -> Vec<(String, u16)> {
     }
     let outside: &[&str] = match port {
         5432 => &["database"],
-        // Where a hub is nobody can say beforehand.
+        // The address of a hub cannot be known beforehand.
         7422 => &["public", "node", "database", "site", "private", "private-b", "home", "metadata"],
         _ => panic!("{host}:{port} is no place that this test knows"),
     };
@@ -147,7 +147,7 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
         for container in containers(workload) {
             let args = list(&container["args"]).iter().filter_map(Value::as_str).map(str::to_owned);
             let env = environment(objects, workload, container);
-            // What a server is told about itself is no call.
+            // A server's addresses of its own are not calls.
             let told = env
                 .into_iter()
                 .filter(|(key, _)| !["HUB_LEAF_LISTEN", "HUB_LEAF_ADVERTISE", "WEBHOOK_URL"].contains(&key.as_str()));
@@ -162,7 +162,7 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
             }
         }
     }
-    // Whatever runs in our namespace may ask for names.
+    // Every pod in our namespace may use DNS.
     edges.insert(("a stray".to_owned(), "kube-dns".to_owned(), 53));
     // Agents on the nodes read the exporter, too.
     edges.insert(("node".to_owned(), "nats-exporter".to_owned(), 7777));

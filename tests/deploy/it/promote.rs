@@ -82,7 +82,7 @@ fn an_environment_moves_whole_and_in_one_commit() {
         services.len()
     );
 
-    // Changes that nobody committed are not carried along.
+    // Uncommitted changes are not included.
     std::fs::write(
         dir.path().join("overlays/production/kustomization.yaml"),
         read("overlays/production/kustomization.yaml") + "# mine\n",

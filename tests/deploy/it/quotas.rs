@@ -1,5 +1,5 @@
-//! What an environment may ask for at most fits into its quota: all autoscalers at their highest, one more of each
-//! deployment while it is replaced, and the checks beside them.
+//! The maximum requests of an environment fit into its quota: all autoscalers at their maximum, one more pod of each
+//! deployment during a rollout, and the checks.
 
 use crate::manifests::{OVERLAYS, Object, containers, find, jobs, overlay, seek, texts, workloads};
 use agentforge_harness::require;

@@ -1,7 +1,6 @@
 //! Every rendered object has the shape of its kind: nothing unknown, nothing missing, nothing of another type.
-//!
-//! The shapes are in `schemas.json`, which `scripts/update-schemas` makes of Kubernetes' own definitions and of the
-//! CRDs of KEDA, Gateway API, the Prometheus operator, Argo CD and the secrets-store driver. Asks nobody.
+//! The shapes are in `schemas.json`, which `scripts/update-schemas` derives from Kubernetes' own definitions and from
+//! the CRDs of KEDA, Gateway API, the Prometheus operator, Argo CD and the secrets-store driver. Needs no network.
 
 use crate::manifests::{OVERLAYS, Object, parse, render};
 use agentforge_harness::require;

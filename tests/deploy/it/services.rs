@@ -1,4 +1,4 @@
-//! The services, started with what the manifests tell them: probes, ports and metrics are where the manifests say.
+//! The services, started with the settings of the manifests: probes, ports and metrics are where the manifests say.
 //!
 //! Differs from a pod in the addresses of others, in free ports and in folders of the test's own.
 
@@ -53,7 +53,7 @@ pub fn environment_at(objects: &[Object], name: &str, nats: &NatsServer, dir: &P
     env
 }
 
-/// The address behind a port's name, as the ready file tells it.
+/// The address behind a port's name, from the ready file.
 fn address<'a>(ready: &'a Value, port: &str) -> &'a str {
     let service = ready.as_object().unwrap().values().next().unwrap();
     service[port].as_str().unwrap_or_else(|| panic!("no {port} in {ready}"))

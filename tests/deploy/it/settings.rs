@@ -1,5 +1,5 @@
-//! What the manifests tell a service is what the service reads: each rendered environment goes through the binary's
-//! own `--check-config`, and the ports it names are those of the manifest.
+//! A service reads all settings of its manifests: each rendered environment goes through the binary's own
+//! `--check-config`, and the ports it names are those of the manifest.
 
 use crate::manifests::{OVERLAYS, Object, containers, environment, jobs, list, overlay, workloads};
 use agentforge_harness::{cargo_bin, require};
@@ -100,7 +100,7 @@ fn the_checks_are_commands_that_there_are() {
         let out = command.output().unwrap();
         let told = String::from_utf8_lossy(&out.stderr);
         assert!(!out.status.success() && !told.contains("Usage:"), "{}: {told}", job.name());
-        // Names without a value here are read by the command, as its help tells.
+        // Names without a value here are read by the command, according to its help.
         let words = args.iter().take_while(|arg| !arg.starts_with('-'));
         let help = Command::new(cargo_bin("agentforge")).args(words).arg("--help").output().unwrap();
         let help = String::from_utf8_lossy(&help.stdout).into_owned();

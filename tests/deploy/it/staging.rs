@@ -1,5 +1,5 @@
 //! The staging script as it runs against a cluster: what it applies and clears away, and that it fails when something
-//! there does. No cluster runs here, so a stand-in answers for it; folders are rendered by kubectl itself.
+//! in the cluster does. No cluster runs here, so a substitute answers for it; folders are rendered by kubectl itself.
 
 use crate::manifests::{containers, find, parse, root};
 use agentforge_harness::{Proc, program, require};
@@ -27,7 +27,7 @@ const WELL: Cluster = Cluster {
 };
 
 impl Cluster {
-    /// Runs the script in the namespace `some-staging`; its exit code and output, and the stand-in's folder.
+    /// Runs the script in the namespace `some-staging`; its exit code and output, and the substitute's folder.
     async fn run(&self) -> (i32, String, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let stand_in = format!(

@@ -1,4 +1,4 @@
-//! The Tiltfile and compose.yaml against the tree: paths, images, services and ports that they name are there.
+//! The Tiltfile and compose.yaml against the tree: paths, images, services and ports that they name exist.
 //!
 //! Tilt itself reads the Tiltfile where it is installed.
 

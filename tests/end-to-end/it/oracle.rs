@@ -1,4 +1,4 @@
-//! Judges a history: what was submitted, what REST says, what the database holds, what the events told.
+//! Judges a history: what was submitted, what REST says, what the database holds, what the events reported.
 
 use crate::api::{Api, is_final};
 use crate::stack::Stack;
@@ -116,7 +116,7 @@ async fn rows(url: &str) -> HashMap<String, JobRow> {
         .collect()
 }
 
-/// How often each job was told to have succeeded, read from the stream itself.
+/// How often each job was reported as succeeded, read from the stream itself.
 pub async fn succeeded_events(nats_url: &str) -> HashMap<String, u32> {
     let client = async_nats::connect(nats_url).await.unwrap();
     let js = async_nats::jetstream::new(client);

@@ -1,4 +1,4 @@
-//! One message that JetStream will never take: it leaves the line with its reason, and the rest go on.
+//! One message that JetStream will never accept: it leaves the queue with its reason, and the rest continue.
 
 use crate::api::Api;
 use crate::stack::{Options, Stack};
@@ -16,7 +16,7 @@ async fn too_large_for_the_real_server(store: Option<String>, killed: bool) {
     let mut stack = Stack::start_on(nats, options).await;
     let api = stack.api();
 
-    // Accepted while nobody knows what the server takes.
+    // Accepted while the server's limit is unknown.
     let large = api.job("echo", json!({"fill": "x".repeat(600_000)})).await;
     let mut small = vec![];
     for n in 0..10 {
@@ -73,7 +73,7 @@ async fn a_job_too_large_for_the_real_server_fails_alone_on_postgres_after_a_kil
     too_large_for_the_real_server(Some(store), true).await;
 }
 
-/// Whoever may publish reports chooses the text in them; text becomes a subject, an id and headers.
+/// A client that may publish reports chooses the text in them; text becomes a subject, an id and headers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rubbish_in_reports_stops_no_event_and_no_dead_letter() {
     let Some(()) = require("nats-server") else { return };

@@ -17,7 +17,7 @@ async fn a_full_stream_holds_the_relay_and_a_full_outbox_pushes_back() {
     let mut stack = Stack::start(options).await;
     let api = stack.api();
 
-    // Nobody works: the stream fills, then the outbox.
+    // No worker runs: the stream fills, then the outbox.
     let mut accepted = Submitted::default();
     let refused = loop {
         let n = accepted.0.len();
@@ -56,7 +56,7 @@ async fn a_full_results_stream_holds_the_workers_and_loses_no_result() {
     let stack = Stack::start(options).await;
     let api = stack.api();
     let js = stack.jetstream().await;
-    // Reports of a mission that nobody here reads leave no room in the stream, not even for a small one.
+    // Reports of a mission that is not read here leave no room in the stream, not even for a small one.
     for size in [16_000, 100] {
         fill(&js, size).await;
     }

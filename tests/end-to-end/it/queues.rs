@@ -1,4 +1,4 @@
-//! Queues keep out of each other's way: one that nobody serves, one that is full, many that nobody asked for.
+//! Queues do not affect each other: one without workers, one that is full, many that are not wanted.
 
 use crate::api::Api;
 use crate::stack::{Options, Stack};

@@ -73,7 +73,7 @@ async fn probes_are_answered_while_the_database_is_away_and_callers_are_told() {
     assert_eq!(p.sigterm(SOON).await, 0);
 }
 
-/// Every service: nothing that it needs is there, and the probes are answered all the same.
+/// Every service: nothing that it needs is available, and the probes are answered nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_service_is_live_and_says_what_it_waits_for_while_nats_is_away() {
     let _ = agentforge_runtime::Process::for_tests();
@@ -257,7 +257,7 @@ async fn a_damaged_file_and_another_missions_database_end_the_start_with_what_to
     }
 }
 
-/// Jobs go on over all of it: the same stack answers before and after.
+/// Jobs continue throughout: the same stack answers before and after.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stack_is_ready_with_its_streams_as_planned() {
     let Some(()) = require("nats-server") else { return };

@@ -96,7 +96,7 @@ async fn jobs_that_ended_while_both_orchestrators_were_dead_run_once() {
     finished_while_dead(Some(store), 2).await;
 }
 
-/// Results that nobody can read do not keep accepted jobs for ever, and neither does a NATS that is away.
+/// Results that cannot be read do not hold accepted jobs forever, and neither does an unavailable NATS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_relay_opens_although_results_keep_coming() {
     let Some(()) = require("nats-server") else { return };
@@ -153,7 +153,8 @@ async fn jobs_that_wait_in_the_stream_are_not_published_again() {
     assert_eq!(jobs.info().await.unwrap().state.messages, JOBS as u64, "each stands in the queue once");
 }
 
-/// Reports that a killed process had taken and not acknowledged come again after the ack wait: nobody waits for that.
+/// Reports that a killed process had received and not acknowledged are redelivered after the ack wait: the relay does
+/// not wait for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_does_not_keep_the_relay_from_opening() {
     let Some(()) = require("nats-server") else { return };

@@ -88,8 +88,8 @@ impl Stack {
         stack
     }
 
-    /// JetStream as a plain client of the stack's server sees it, once the orchestrator has made the
-    /// streams: a service is ready to listen before they are there.
+    /// JetStream as a plain client of the stack's server sees it, once the orchestrator has created the streams: a
+    /// service listens before they exist.
     pub async fn jetstream(&self) -> jetstream::Context {
         let js = jetstream::new(async_nats::connect(self.nats.url()).await.unwrap());
         eventually(Duration::from_secs(30), "the orchestrator made its streams", || async {

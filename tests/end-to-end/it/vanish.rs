@@ -1,5 +1,5 @@
-//! Streams, consumers and buckets that go away under a connected system: removed, made anew with other settings,
-//! purged, while jobs are on their way. They are made again, and every job ends right, once.
+//! Streams, consumers and buckets that disappear under a connected system: removed, recreated with other settings,
+//! purged, while jobs are on their way. They are recreated, and every job ends correctly, once.
 
 use crate::api::Api;
 use crate::oracle::Submitted;
@@ -81,7 +81,7 @@ impl Target {
                     durable_name: planned.durable_name,
                     filter_subject: planned.filter_subject,
                     ack_wait: Duration::from_secs(2),
-                    // This one cannot be changed: the consumer must be made anew.
+                    // This one cannot be changed: the consumer must be recreated.
                     max_waiting: 3,
                     max_ack_pending: 5,
                     ..Default::default()
@@ -181,7 +181,7 @@ async fn ready_body(base: &str) -> Value {
     crate::api::Api::new(base).get("/readyz").await.unwrap().body
 }
 
-/// The reader of results is removed once; with nobody to make it again, the job would end expired.
+/// The reader of results is removed once; if it were not recreated, the job would end expired.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_reader_of_results_costs_no_done_work() {
     let Some(()) = require("nats-server") else { return };
@@ -197,7 +197,7 @@ async fn a_removed_reader_of_results_costs_no_done_work() {
     assert_eq!(std::fs::read_to_string(ran).unwrap().lines().count(), 1, "it ran once");
 }
 
-/// Reports that nobody reads for longer than the deadline: the consumer is paused, as an operator may do.
+/// Reports that stay unread for longer than the deadline: the consumer is paused, as an operator may do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_that_was_done_never_ends_expired() {
     let Some(()) = require("nats-server") else { return };
@@ -225,7 +225,8 @@ async fn work_that_was_done_never_ends_expired() {
     assert_eq!(api.finished(&idle).await["state"], "expired");
 }
 
-/// A stream of another kind may hold what nobody else has: it is told by name and left alone, and the rest goes on.
+/// A stream of another kind may hold the only copy of its messages: it is reported by name and left alone, and the rest
+/// continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_of_another_kind_is_told_with_its_name_until_it_is_gone() {
     let Some(()) = require("nats-server") else { return };
@@ -273,7 +274,7 @@ async fn a_worker_names_the_streams_and_buckets_that_are_missing() {
     let base = ready["worker"]["http"].as_str().unwrap().trim_end_matches('/').to_owned();
     eventually(Duration::from_secs(30), "the worker is ready", || async { ready_body(&base).await["ready"] == true })
         .await;
-    // Nobody makes them again.
+    // They are not recreated.
     stack.orchestrators[0].pause();
     for name in ["swarm_results", "OBJ_job_outputs"] {
         js.delete_stream(name).await.unwrap();
@@ -289,7 +290,7 @@ async fn a_worker_names_the_streams_and_buckets_that_are_missing() {
     eventually(MADE_AGAIN, "the worker is ready again", || async { ready_body(&base).await["ready"] == true }).await;
 }
 
-/// A server too small for the plan: what fits is made, and the rest is told with needs and settings.
+/// A server too small for the plan: streams that fit are created, and the rest is reported with needs and settings.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_room_is_told_with_what_is_needed_and_the_settings() {
     let Some(()) = require("nats-server") else { return };

@@ -15,7 +15,7 @@ async fn what_a_waiting_submission_is_told_is_what_is_stored() {
         ("succeeded", json!({"tool": "echo", "args": key, "task": "t", "reuse": true})),
         // The same again: the result of the one before.
         ("succeeded", json!({"tool": "echo", "args": key, "task": "t", "reuse": true})),
-        // Above what stands in the job: the result is a reference.
+        // Too large to be part of the job: the result is a reference.
         ("succeeded", json!({"tool": "echo", "args": {"long": "x".repeat(300_000)}})),
         ("succeeded", json!({"tool": "sleep", "args": {"ms": 300}})),
         ("failed", json!({"tool": "fail", "args": {"class": "validation"}})),

@@ -115,7 +115,7 @@ async fn a_mixed_fleet_runs_every_job_where_its_tool_is() {
     let Some(()) = require("nats-server") else { return };
     let mut stack = Stack::start(Options::new().worker("WORKER_CONCURRENCY", "4")).await;
     let api = stack.api();
-    // Submitted while nobody has the tool, as in an update that adds one: its worker is on its way.
+    // Submitted while no worker has the tool, as in an update that adds one: its worker is on its way.
     let mut ids = vec![api.job("newtool", json!({})).await];
     eventually(Duration::from_secs(20), "the job has met the worker that lacks the tool", || async {
         let n = api.metric("agentforge_tools_missing_total", &[]).await;

@@ -71,10 +71,9 @@ impl Alertmanager {
         }
     }
 
-    /// The alerts that it has, with who inhibits them and who is told.
-    ///
+    /// Its alerts, with what inhibits them and which receivers are notified.
     /// # Errors
-    /// No connection, or an answer that is no list.
+    /// No connection, or an answer that is not a list.
     pub async fn alerts(&self) -> Result<Vec<Value>, String> {
         let url = format!("http://{}/api/v2/alerts", self.address());
         let (_, body) = http_get(&url, &[]).await.map_err(|e| e.to_string())?;

@@ -120,7 +120,7 @@ impl ChildHandle {
         kill_process(pid, signal).unwrap_or_else(|e| panic!("signal {signal:?} to {}: {e}", self.pid()));
     }
 
-    /// SIGSTOP, and waits until no thread runs any more: the signal alone leaves them a moment.
+    /// SIGSTOP, and waits until no thread runs any more: the signal by itself leaves them a moment.
     pub(crate) fn pause(&mut self) {
         const LONGEST: Duration = Duration::from_secs(5);
         self.signal(Signal::STOP);
@@ -160,7 +160,7 @@ impl Drop for ChildHandle {
     }
 }
 
-/// Whether every thread is stopped, where the system tells (Linux).
+/// Whether every thread is stopped, where the system reports it (Linux).
 fn stands_still(pid: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
     threads.flatten().all(|thread| {

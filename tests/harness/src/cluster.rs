@@ -49,8 +49,8 @@ impl NatsCluster {
         self.servers.iter().map(NatsServer::url).collect::<Vec<_>>().join(",")
     }
 
-    /// A server counts as offline for placement until its first statistics came round, which nobody tells:
-    /// so a stream of three replicas is made in memory, and deleted.
+    /// A server counts as offline for placement until its first statistics have arrived, which is not reported: so a
+    /// stream of three replicas is created in memory, and deleted.
     async fn wait_for_places(&self) {
         const PROBE: &str = "harness-probe";
         let client = async_nats::connect(self.servers[0].url()).await.expect("the first server serves");
@@ -97,8 +97,8 @@ async fn meta(server: &NatsServer) -> Result<Value, Vec<Value>> {
     Ok(jsz["meta_cluster"].clone())
 }
 
-/// The leader's name, once all name the same one and it sees all the others: before, a stream finds no place. From
-/// 2.15 on followers tell of the others too, as each sees them; so the leader's own word counts.
+/// The leader's name, once all name the same one and it sees all the others: before, a stream finds no place. From 2.15
+/// on followers report the others too, as each sees them; so only the leader's report counts.
 fn agreed(metas: &[(String, Value)]) -> Option<String> {
     let leader = metas.first()?.1["leader"].as_str().filter(|name| !name.is_empty())?;
     let (_, of_leader) = metas.iter().find(|(name, _)| name == leader)?;

@@ -3,10 +3,10 @@
 use std::{fmt::Debug, future::Future, panic::Location, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Pause between two looks at a condition: short beside any deadline, long enough to leave the CPU alone.
+/// Pause between two checks of a condition: short compared with any deadline, long enough to leave the CPU alone.
 const PAUSE: Duration = Duration::from_millis(15);
 
-/// What one look at a condition can say: there, or not yet and why.
+/// The result of one check of a condition: met, or not yet and why.
 pub trait Outcome {
     /// What a met condition yields.
     type Value;

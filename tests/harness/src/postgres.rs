@@ -114,8 +114,8 @@ impl Postgres {
         server
     }
 
-    /// Creates a database and gives its `postgres://` URL. A number is added to the name, so that
-    /// tests that run beside each other may ask for the same one.
+    /// Creates a database and returns its `postgres://` URL. A number is added to the name, so that tests that run in
+    /// parallel may ask for the same one.
     ///
     /// # Panics
     /// When the database cannot be created.

@@ -1,4 +1,4 @@
-//! Programs that a script of ours finds or provides, asked once a process.
+//! Programs that one of our scripts finds or provides, asked once per process.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ pub fn program(name: &str) -> Result<PathBuf, String> {
     found.entry(name.to_owned()).or_insert_with(|| ask(name)).clone()
 }
 
-/// The path of one version of nats-server, such as `2.14.6`, whatever runs otherwise.
+/// The path of one version of nats-server, such as `2.14.6`, regardless of the version used otherwise.
 ///
 /// # Errors
 /// What `scripts/nats-server` said: where it could not be provided.

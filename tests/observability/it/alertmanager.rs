@@ -1,4 +1,4 @@
-//! Alertmanager's configuration: that it is one, who is told of what, and what silences what.
+//! Alertmanager's configuration: that it is valid, which receivers are notified of what, and what inhibits what.
 
 use crate::files;
 use agentforge_harness::{Alertmanager, amtool, eventually, require};
@@ -85,7 +85,7 @@ fn alert(name: &str, severity: &str, other: bool) -> Value {
 #[tokio::test]
 async fn what_says_more_silences_what_follows_and_nothing_else() {
     let Some(()) = require("alertmanager") else { return };
-    // The real rules; nobody is called.
+    // The real rules; no person is notified.
     let document: Value = yaml_serde::from_str(&shipped()).unwrap();
     let configuration = json!({
         "route": {"receiver": "nobody"},
@@ -96,7 +96,7 @@ async fn what_says_more_silences_what_follows_and_nothing_else() {
     let alerts = files::alerts();
     let all: Vec<Value> =
         alerts.iter().flat_map(|a| [false, true].map(|other| alert(&a.name, &a.labels["severity"], other))).collect();
-    // Only what is asked for by a source that fires may be silent, so each source fires alone first.
+    // Only alerts with a firing source may be inhibited, so each source fires by itself first.
     for (source, expected) in SILENCED {
         let severity = |name: &str| &alerts.iter().find(|a| a.name == name).unwrap().labels["severity"];
         for target in expected {

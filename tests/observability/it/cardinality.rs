@@ -4,8 +4,8 @@ use crate::stack::{DEADLINE, Options, Stack, series};
 use agentforge_harness::{eventually, http_get, require};
 use serde_json::json;
 
-/// Most series that a page of the orchestrator may have, whatever was sent to it: of missions, queues and
-/// tools that come together a thousand are told apart.
+/// Most series that a page of the orchestrator may have, regardless of what was sent to it: a thousand combinations of
+/// missions, queues and tools are distinguished.
 const SERIES_MAX: usize = 15_000;
 
 /// A number that looks random and is the same in every run.
@@ -22,7 +22,7 @@ async fn random_names_labels_ids_and_paths_leave_the_series_bounded() {
     let soak = std::env::var("AGENTFORGE_SOAK").is_ok_and(|v| v == "1");
     let jobs: u64 = if soak { 100_000 } else { 6_000 };
     let mut options = Options::default().set("orchestrator", "OUTBOX_MAX", "1000000").all("LOG_LEVEL", "warn");
-    // Nobody listens there: what is tried is what callers can do, not what the bus does.
+    // No listener there: this tests what callers can do, not what the bus does.
     options = options.set("orchestrator", "NATS_URL", "nats://127.0.0.1:1");
     options.without = vec!["worker", "syncdaemon", "nats-exporter", "broadcaster", "tactical-api"];
     let stack = Stack::start(options).await;

@@ -21,7 +21,7 @@ pub struct Span {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// An attribute's value as text, whatever its type.
+/// An attribute's value as text, regardless of its type.
 fn text(value: Option<any_value::Value>) -> String {
     match value {
         Some(any_value::Value::StringValue(text)) => text,

@@ -1,5 +1,5 @@
-//! Alerts as they are lived: real failures of the real system, the shipped rules with shorter times, a real
-//! Prometheus, a real Alertmanager with the shipped routes, the real broadcaster, and those who are told.
+//! Alerts from end to end: real failures of the real system, the shipped rules with shorter times, a real Prometheus, a
+//! real Alertmanager with the shipped routes, the real broadcaster, and the receivers.
 //!
 //! `scripts/test-alerts.sh` runs this for a person to watch: each step is printed as it happens.
 
@@ -23,7 +23,7 @@ const SCALE: &str = "60";
 const PATIENCE: Duration = Duration::from_secs(150);
 const TOKEN: &str = "token-of-the-alertmanager";
 
-/// Who is told: keeps every body that is posted, with its path.
+/// The receivers: keeps every body that is posted, with its path.
 struct Sink {
     base: String,
     told: Arc<Mutex<Vec<(String, String)>>>,
@@ -270,7 +270,7 @@ async fn failures_page_the_right_people_and_are_over_when_they_are_mended() {
         sink.hears(way, &["SustainedNATSBacklogCritical"]).await;
     }
     watch.say("the pager, Teams and Slack know of the backlog");
-    // Whether the warning was told before depends on which of the two a scrape saw first.
+    // Whether the warning was sent before depends on which of the two a scrape saw first.
     eventually(PATIENCE, "the critical alert silences its warning", async || {
         let alerts = alertmanager.alerts().await?;
         let warning = alerts.iter().find(|a| a["labels"]["alertname"] == "SustainedNATSBacklogWarning");

@@ -1,6 +1,5 @@
 //! Which metrics and labels an expression names. Whether it is an expression at all, promtool says.
-//!
-//! Small on purpose: it tells names of metrics from functions, keywords, labels, strings and numbers.
+//! Small on purpose: it distinguishes names of metrics from functions, keywords, labels, strings and numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,7 +110,7 @@ fn tokens(expression: &str) -> Vec<Token> {
                 }
                 out.push(Token::Text(text));
             }
-            // A range is a duration: its unit is no name.
+            // A range is a duration: its unit is not a name.
             '[' => while rest.next().is_some_and(|c| c != ']') {},
             c if c.is_ascii_digit() => while rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '.').is_some() {},
             c if c.is_ascii_alphabetic() || c == '_' || c == ':' => {

@@ -1,7 +1,6 @@
 //! The registry: what the services declare, and the check that nothing else is named anywhere.
-//!
-//! A rule over a metric that does not exist is silent for ever. So every metric and every label in rules,
-//! dashboards and runbooks must be declared, recorded by a rule, or stand here as somebody else's.
+//! A rule over a metric that does not exist is silent forever. So every metric and every label in rules, dashboards and
+//! runbooks must be declared, recorded by a rule, or listed here as foreign.
 
 use crate::files;
 use crate::promql::{Named, named};
@@ -99,7 +98,7 @@ impl Known {
         }
     }
 
-    /// What an expression names and nobody has, one line each.
+    /// Unknown names in an expression, one per line.
     fn faults(&self, place: &str, found: &Named) -> Vec<String> {
         let mut faults = Vec::new();
         let mut at_hand: BTreeSet<&str> = found.made.iter().map(String::as_str).collect();
@@ -133,7 +132,7 @@ fn mentioned(page: &str) -> BTreeSet<String> {
     for span in page.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n')) {
         let word = span.split(['{', ' ', '=']).next().unwrap_or_default();
         let is_metric = OURS.iter().any(|prefix| word.starts_with(prefix)) && !word.ends_with('*');
-        // Streams, buckets and consumers are named alike, and have no such endings or are no metrics.
+        // Streams, buckets and consumers have similar names, and have no such endings or are not metrics.
         if is_metric && word != "edge_evidence" && word != "broadcaster_dlq" {
             words.insert(word.to_owned());
         }

@@ -73,7 +73,7 @@ fn shell_and_agentforge_take_the_commands_as_they_are_written() {
     assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
 }
 
-/// With `--help` behind it nothing is done; what stands before it must parse all the same.
+/// With `--help` appended nothing is done; the words before it must parse nevertheless.
 fn is_taken(file: &str, command: &str) {
     let words = command.split(' ').skip(1).map(|word| word.trim_matches('"').replace("$JOB_ID", "x"));
     let out = Command::new(cargo_bin("agentforge")).args(words).arg("--help").output().unwrap();

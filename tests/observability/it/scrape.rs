@@ -102,7 +102,7 @@ async fn exercise(stack: &Stack) {
     }
     let (status, refused) = stack.post("/v1/jobs", &[], &json!({"tool": "no such name!", "args": {}})).await;
     assert_eq!(status, 400, "{refused}");
-    // Nobody serves that queue, so it waits.
+    // No worker serves that queue, so it waits.
     stack.job_as(json!({"tool": "echo", "args": {}, "queue": "nobody"})).await;
     for service in stack.pages().into_keys().filter(|service| *service != "nats-exporter") {
         let _ = http_get(&format!("{}/v1/nothing", stack.http(service)), &[]).await;
@@ -158,7 +158,7 @@ async fn a_scrape_of_the_whole_system_has_every_declared_metric() {
     the_api_says_what_the_metrics_say(&stack).await;
 }
 
-/// Labels and types too: nothing is recorded beside the declarations.
+/// Labels and types too: nothing is recorded apart from the declarations.
 async fn every_series_is_declared(stack: &Stack, declared: &[(&str, Vec<agentforge_metrics::Metric>)]) {
     for (service, metrics) in declared.iter().filter(|(service, _)| *service != "nats-exporter") {
         let page = stack.page(service).await;

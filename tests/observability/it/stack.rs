@@ -20,7 +20,7 @@ pub struct Options {
     pub nats: NatsOptions,
     pub common: BTreeMap<String, String>,
     pub of: BTreeMap<(&'static str, String), String>,
-    /// Monitoring endpoints of other servers, which the exporter reads beside the stack's own.
+    /// Monitoring endpoints of other servers, which the exporter reads in addition to the stack's own.
     pub watched: Vec<String>,
     /// Services that are not started.
     pub without: Vec<&'static str>,
@@ -46,7 +46,7 @@ pub struct Stack {
 
 struct Running {
     proc: Proc,
-    /// What it wrote before it was started anew.
+    /// Its output before it was restarted.
     earlier_logs: String,
     ready: Value,
     ports: [u16; 3],

@@ -1,4 +1,4 @@
-//! One trace from a submission to its webhook, and work that goes on without a collector.
+//! One trace from a submission to its webhook, and work that continues without a collector.
 
 use crate::collector::{Collector, Span};
 use crate::stack::{DEADLINE, Options, SERVICES, Stack};
@@ -13,7 +13,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
 const REQUEST: &str = "ticket-4711/2";
 
-/// A receiver of webhooks: tells the head of each request, and answers 204.
+/// A receiver of webhooks: returns the head of each request, and answers 204.
 pub async fn webhooks() -> (String, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());

@@ -1,10 +1,9 @@
 //! SHA-256 of several contents, two at a time.
-//!
-//! One SHA-256 waits for itself: each of its rounds needs the one before, and the processor's instructions
-//! for it have long latencies. The rounds of a second content fit into that waiting, so that two take
-//! hardly longer than one. Contents need not be of one length: whoever is done makes room for the next.
-//! Where the processor has no such instructions, one follows the other. Ours, because no kept library
-//! hashes contents of different lengths side by side; tested against one that hashes them alone.
+//! One SHA-256 waits for itself: each of its rounds needs the previous one, and the processor's instructions for it
+//! have long latencies. The rounds of a second content fit into that waiting, so that two take hardly longer than one.
+//! Contents need not have the same length: a finished one makes room for the next. If the processor has no such
+//! instructions, they are hashed one after the other. Our own code, because no maintained library hashes contents of
+//! different lengths in parallel; tested against one that hashes them one by one.
 
 use ring::digest::{SHA256, digest};
 
@@ -127,7 +126,7 @@ mod x86_64 {
         /// Takes as many blocks of each into its state as the shortest has.
         #[allow(unsafe_code)]
         pub fn compress<const N: usize>(self, states: [&mut [u32; 8]; N], blocks: [&[[u8; BLOCK]]; N]) {
-            // SAFETY: the features are there, or there would be no `self`.
+            // SAFETY: the features exist, or there would be no `self`.
             unsafe { compress(states, blocks) }
         }
     }

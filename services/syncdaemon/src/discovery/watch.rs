@@ -35,14 +35,14 @@ const LATER_MAX: usize = 65_536;
 /// How often the oldest file that rests is looked for.
 const OLDEST_EVERY: Duration = Duration::from_millis(500);
 
-/// What the kernel is asked to tell: a name came, by creation or rename, or a writer closed its file. Not that
-/// we opened, moved and removed one, which would be three more events for each file.
+/// The events that the kernel is asked for: a new name, by creation or rename, or a writer closed its file. Not that we
+/// opened, moved and removed one, which would be three more events for each file.
 const KINDS: EventKindMask = EventKindMask::CREATE.union(EventKindMask::MODIFY_NAME).union(EventKindMask::ACCESS_CLOSE);
 
 /// The watches on directories.
 pub struct Watches {
     watcher: Mutex<Option<INotifyWatcher>>,
-    /// That one is not watched was told.
+    /// An unwatched directory was reported.
     told: AtomicBool,
 }
 
@@ -130,7 +130,7 @@ impl Watches {
         let Some(watcher) = watcher.as_mut() else { return false };
         let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive) else { return true };
         debug!(%error, dir = %dir.display(), "a directory is not watched, scans find its files");
-        // One that was removed since is no loss.
+        // One that was removed since does not matter.
         let is_told = !dir.exists() || self.told.swap(true, Ordering::SeqCst);
         if !is_told {
             let dir = dir.display();
@@ -139,13 +139,13 @@ impl Watches {
         !dir.exists()
     }
 
-    /// Every directory is watched: the next that is not is told again.
+    /// Every directory is watched: the next unwatched one is reported again.
     pub fn all_are_watched(&self) {
         self.told.store(false, Ordering::SeqCst);
     }
 }
 
-/// Looks at what the hints tell of until the queue is stopped.
+/// Handles the hints until the queue is stopped.
 pub fn run(hints: &Hints, settle: Duration) {
     let (mut later, mut looked) = (Waiting::default(), Instant::now());
     // Also the longest time until a stop is noticed.

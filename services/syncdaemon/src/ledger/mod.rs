@@ -1,4 +1,4 @@
-//! The ledger: what became of every file, one JSON object a line, each line bound to the one before it.
+//! The ledger: what happened to every file, one JSON object per line, each line tied to the previous one.
 //!
 //! `entry` is a line, `account` what all lines claim, `chain` reads lines and finds gaps and edits, `files` knows the ledger's files,
 //! `writer` appends with a group commit, `repair` cuts off what a power loss left half written.

@@ -1,8 +1,7 @@
-//! Files that somebody still writes: those that events told of being made and not of being closed, and those
-//! that were found open.
-//!
-//! Pure, with the time given from outside. The first is a stand-in for where the kernel cannot be asked who
-//! has a file open; the second is what people are told. Bounded; with more, nothing is claimed.
+//! Files that are still being written: those with an event of being created and none of being closed, and those that
+//! were found open.
+//! Pure, with the time given from outside. The first is a substitute where the kernel cannot be asked who has a file
+//! open; the second is what people see. Bounded; with more, nothing is claimed.
 
 use std::{
     collections::HashMap,
@@ -34,26 +33,26 @@ struct Open {
 }
 
 impl Writing {
-    /// An event told that a file was made, which is when its writer has it open.
+    /// An event reported that a file was created, which is when its writer has it open.
     pub fn made(&mut self, name: &[u8]) {
         if self.made.len() < NAMES_MAX {
             self.made.insert(self.hasher.hash_one(name), ());
         }
     }
 
-    /// An event told that a writer closed it, or that another file took its name.
+    /// An event reported that a writer closed it, or that another file took its name.
     pub fn closed(&mut self, name: &[u8]) {
         let key = self.hasher.hash_one(name);
         self.made.remove(&key);
         self.open.remove(&key);
     }
 
-    /// Whether a file was made and not closed, as far as events told.
+    /// Whether a file was created and not closed, according to events.
     pub fn is_made(&self, name: &[u8]) -> bool {
         !self.made.is_empty() && self.made.contains_key(&self.hasher.hash_one(name))
     }
 
-    /// Events were lost: one may have told of a file that it was closed.
+    /// Events were lost: one may have reported that a file was closed.
     pub fn events_lost(&mut self) {
         self.made.clear();
     }

@@ -51,13 +51,13 @@ async fn a_long_queue_is_drained_in_flat_memory_and_sending_begins_at_once() {
 async fn a_burst_beyond_the_kernels_queue_of_events_loses_nothing() {
     let Some(()) = require("nats-server") else { return };
     let (hub, site) = (Hub::start().await, Site::new());
-    // The rescan is as far away as it may be: what is missed by events is found by the overflow alone.
+    // The rescan is as far away as possible: what events miss is found only by the overflow.
     let mut daemon = site.daemon(&hub.url(), &[("SYNC_RESCAN", "1d")]).await;
     site.put("before", "the watch is there");
     site.until_drained().await;
     let kept: u32 = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
     let files = (kept + kept / 4).min(40_000);
-    // Nobody reads events meanwhile, so that the queue overflows for certain.
+    // Events are not read meanwhile, so that the queue certainly overflows.
     daemon.process.pause();
     let unfinished = site.queue().parent().unwrap().join("unfinished");
     for n in 0..files {
@@ -117,7 +117,7 @@ async fn the_uplink_carries_no_more_than_it_may_and_the_gauge_falls_to_zero() {
         site.put(format!("f{n}"), vec![n; 50_000]);
     }
     site.until_drained().await;
-    // 1.5 MB at 500,000 bytes a second.
+    // 1.5 MB at 500,000 bytes/s.
     let took = began.elapsed().as_secs_f64();
     assert!((2.7..6.0).contains(&took), "{took} s");
     let shown = daemon.metric("edge_bandwidth_bps", &[SITE]).await.unwrap();

@@ -32,7 +32,7 @@ async fn a_stream_and_a_bucket_that_vanish_are_made_again_and_delivery_goes_on()
     eventually(FOUND, "the large one is delivered", || async { site.files().is_empty() }).await;
     let blobs = Stream { js, name: "OBJ_edge_evidence_blobs" };
     assert!(blobs.count().await >= 2, "its chunks and its description");
-    // With nobody sending: the bucket alone, found by looking.
+    // Without sending: only the bucket, found by a periodic check.
     js.delete_stream("OBJ_edge_evidence_blobs").await.unwrap();
     eventually(FOUND, "it is there again", || async { js.get_stream("OBJ_edge_evidence_blobs").await.is_ok() }).await;
     daemon.stop().await;
@@ -87,7 +87,7 @@ async fn a_stream_that_is_made_with_other_settings_is_put_right_or_told() {
         }
     })
     .await;
-    // One that cannot be made so is told, for as long as it is there.
+    // One that cannot be corrected is reported, for as long as it exists.
     js.delete_stream("edge_evidence").await.unwrap();
     let unfit = Config {
         name: "edge_evidence".into(),

@@ -1,4 +1,4 @@
-//! Names and what else is told of a content: the hub knows all of it.
+//! Names and other metadata of content: the hub knows all of it.
 
 use crate::site::{Daemon, Hub, SITE, SOON, Site, header, sha256};
 use agentforge_harness::{NatsOptions, Proc, eventually, require};
@@ -28,7 +28,7 @@ async fn every_name_of_equal_content_is_known_at_the_hub_once() {
             site.until_drained().await;
         }
     }
-    // A name that was told is told once, also by another daemon.
+    // A name is reported once, even by another daemon.
     daemon.stop().await;
     let daemon = site.daemon(&hub.url(), &[]).await;
     site.put("second-0", "equal");

@@ -1,4 +1,4 @@
-//! Files that are done with and cannot be removed: told, and never sent again.
+//! Delivered files that cannot be removed: reported, and never sent again.
 
 use crate::site::{Hub, SOON, Site};
 use agentforge_harness::{eventually, require};

@@ -42,7 +42,7 @@ impl Site {
         self.dir.path().join("ledger")
     }
 
-    /// Puts a file in place as a writer should: written beside it, then renamed.
+    /// Puts a file in place as a writer should: written elsewhere, then renamed.
     pub fn put(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) {
         let (unfinished, path) = (self.dir.path().join("unfinished"), self.queue().join(name));
         fs::write(&unfinished, content).unwrap();
@@ -61,7 +61,7 @@ impl Site {
         Daemon { process, http }
     }
 
-    /// Starts the daemon as somebody who is not root and owns the replay directory alone. Needs root.
+    /// Starts the daemon as a user other than root that owns only the replay directory. Needs root.
     pub async fn daemon_of_nobody(&self, url: &str, settings: &[(&str, &str)]) -> Daemon {
         for dir in [self.queue(), self.ledger(), self.dir.path().join("run")] {
             fs::create_dir_all(&dir).unwrap();
@@ -87,7 +87,7 @@ impl Site {
         Daemon { process, http }
     }
 
-    /// What the daemon is told, but for what a test adds.
+    /// The daemon's settings, except for what a test adds.
     pub fn settings(&self, url: &str) -> BTreeMap<String, String> {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         [
@@ -108,7 +108,7 @@ impl Site {
         .into()
     }
 
-    /// All files that are there, hidden ones too, but no directories.
+    /// All existing files, including hidden ones, but no directories.
     pub fn files(&self) -> Vec<PathBuf> {
         fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(dir).into_iter().flatten().flatten() {

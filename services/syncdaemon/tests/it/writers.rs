@@ -27,7 +27,7 @@ async fn a_file_that_is_open_for_writing_waits_however_long_its_writer_rests() {
     let Some(()) = require("nats-server") else { return };
     let (hub, site) = (Hub::start().await, Site::new());
     let often = [("SYNC_RESCAN", "100ms")];
-    // One writes in place, one renames its file into place and goes on.
+    // One writes in place, one renames its file into place and keeps writing.
     let mut video = File::create(site.queue().join("video.mp4")).unwrap();
     video.write_all(&[b'a'; 100_000]).unwrap();
     let daemon = site.daemon(&hub.url(), &often).await;
@@ -99,7 +99,7 @@ async fn bytes_put_in_place_with_equal_size_and_the_old_time_are_sent() {
     file.write_all(b"NEW BYTES").unwrap();
     file.set_modified(before).unwrap();
     drop(file);
-    // New rights alone are no new content.
+    // New permissions without other changes are not new content.
     site.put("rights", "the same");
     let _ = fs::set_permissions(site.queue().join("rights"), std::os::unix::fs::PermissionsExt::from_mode(0o640));
     hub.server.resume();
@@ -114,7 +114,7 @@ async fn bytes_put_in_place_with_equal_size_and_the_old_time_are_sent() {
     daemon.stop().await;
 }
 
-/// Where the kernel does not tell who writes: here because the files are somebody else's.
+/// Where the kernel does not know writers: here because the files belong to another user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_writers_cannot_be_known_a_delivered_file_lingers_and_a_made_one_waits_for_its_end() {
     let Some(()) = require("nats-server") else { return };
@@ -128,7 +128,7 @@ async fn where_writers_cannot_be_known_a_delivered_file_lingers_and_a_made_one_w
     // Made under the daemon's eyes: it waits for the end.
     let mut made = File::create(site.queue().join("made")).unwrap();
     made.write_all(b"half ").unwrap();
-    // Came by a rename, and its writer goes on: it is taken, and noticed before it is gone.
+    // Renamed into place while its writer continues: it is sent, and the writer is noticed before the file is removed.
     let unfinished = site.queue().parent().unwrap().join("unfinished");
     let mut moved = File::create(&unfinished).unwrap();
     moved.write_all(b"one ").unwrap();

@@ -99,7 +99,7 @@ impl Server {
     }
 }
 
-/// As one of the users, who listens to its own replies alone.
+/// As one of the users, which subscribes only to its own replies.
 fn login(user: &str) -> async_nats::ConnectOptions {
     let password = secrets()["nats-users"][user].clone();
     async_nats::ConnectOptions::with_user_and_password(user.into(), password)
@@ -117,7 +117,7 @@ fn service(objects: &[Object], name: &str, server: &Server, dir: &TempDir, more:
     Proc::builder(cargo_bin(&format!("agentforge-{name}"))).envs(env).start()
 }
 
-/// Lines of a server's log that tell of something refused.
+/// Lines of a server's log about something refused.
 fn refused(log: &str) -> Vec<&str> {
     log.lines().filter(|line| line.contains("Violation") || line.contains("Authorization")).collect()
 }

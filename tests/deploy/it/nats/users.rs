@@ -1,4 +1,4 @@
-//! Each service does its work with its own user, and nobody does more.
+//! Each service does its work with its own user, and cannot do more.
 
 use super::{Server, WAIT, refused, service};
 use crate::manifests::{overlay, secrets};
@@ -264,7 +264,7 @@ async fn nobody_does_more_than_its_work() {
             client.publish((*subject).to_owned(), "x".into()).await.unwrap();
             expected.push([user.to_owned(), "Publish Violation".to_owned(), format!("Subject \"{subject}\"")]);
         }
-        // Nobody listens to everything, nor to jobs on their way.
+        // No user can subscribe to everything, or to jobs on their way.
         for subject in [">", "swarm.jobs.>", "$JS.API.>", "_INBOX.>", "_INBOX.somebody.>"] {
             let _subscription = client.subscribe(subject).await.unwrap();
             client.flush().await.unwrap();

@@ -1,4 +1,4 @@
-//! Whether the hub answers is told truthfully, and the site works on when it does not.
+//! Whether the hub answers is reported correctly, and the site keeps working when it does not.
 
 use super::{NOTICED, SITE, Site, link_becomes, link_status};
 use crate::api::{Api, metric_of};
@@ -42,7 +42,7 @@ async fn the_link_status_is_0_from_the_first_scrape_and_follows_cuts_and_restart
     link_becomes(&api, 1.0).await;
 }
 
-/// A link that is down is no reason to be unready: jobs are accepted and run.
+/// A link that is down does not make a service unready: jobs are accepted and run.
 async fn connected_and_ready(api: &Api) {
     eventually(NOTICED, "the local connection is up", || async {
         api.metric("agentforge_nats_connected", &[]).await == 1.0
@@ -105,7 +105,7 @@ async fn a_site_is_seen_by_its_hub_until_it_is_cut_off() {
     link.restore();
     seen_after(&api, last).await;
 
-    // Whatever is sent there by others is bounded and counted.
+    // Messages sent there by others are bounded and counted.
     let client = async_nats::connect(at_hub.nats.url()).await.unwrap();
     client.publish("edge.site.no_such_name.seen", "".into()).await.unwrap();
     eventually(NOTICED, "a beat without a site's name is counted", || async {

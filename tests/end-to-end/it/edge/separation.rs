@@ -14,7 +14,7 @@ const AT_SITE: usize = 70;
 const AT_HUB: usize = 40;
 const EVIDENCE: u64 = 15;
 
-/// One event and one report a job, so that streams can be counted.
+/// One event and one report per job, so that streams can be counted.
 fn counted() -> Options {
     Options::new().orchestrator("JOB_EVENTS", "final").worker("STARTED_AFTER", "60s")
 }
