@@ -31,7 +31,7 @@ EXAMPLES = {
     ),
     "rate-of-each": (
         ["One JSON object a line", "two messages a job", "once a process"],
-        ["one of a job's rows", "twice a day", "one has a job", "once a worker serves it", "between two checks a queue waits"],
+        ["one of a job's rows", "twice a day", "one has a job", "once a worker serves it", "between two checks a queue waits", "which of the two a scrape saw"],
     ),
     "goes-on": (["The loop goes on.", "went on without it"], ["It goes on disk and on to the next."]),
     "mend": (["Mend the page."], ["Amend the commit."]),
