@@ -12,7 +12,7 @@ pub const BUILD_INFO: Metric = Metric::gauge(
 pub const TASK_FAILURES: Metric = Metric::counter(
     "agentforge_task_failures_total",
     &["service", "task"],
-    "Supervised tasks that failed, panicked, or ended although they must not.",
+    "Supervised tasks that failed, panicked, or ended unexpectedly.",
 );
 /// Readiness.
 pub const READY: Metric =

@@ -59,27 +59,27 @@ pub const REQUESTS: Metric = Metric::counter(
 pub const ERRORS: Metric = Metric::counter(
     "broadcaster_webhook_errors_total",
     &["endpoint", "reason"],
-    "Attempts that did not deliver, by reason: a class of status, dns, connect, tls, timeout, reset, egress_refused.",
+    "Failed attempts, by reason: a class of status, dns, connect, tls, timeout, reset, egress_refused.",
 )
 .of(&[&[], &REASONS]);
 /// Repeated on a fresh connection.
 pub const RESENT: Metric = Metric::counter(
     "broadcaster_requests_resent_total",
     &["endpoint"],
-    "Requests that were sent once more on a fresh connection, because the endpoint had closed the idle one. No attempt is \
-     counted for it.",
+    "Requests that were sent again on a new connection, because the endpoint had closed the idle one. They do not count \
+     as attempts.",
 );
 /// Held by the operator's own settings.
 pub const HELD: Metric = Metric::gauge(
     "broadcaster_endpoint_held",
     &["endpoint"],
-    "1 while events wait because the egress rules forbid to call the endpoint, else 0.",
+    "1 while events wait because the egress rules forbid calls to the endpoint, else 0.",
 );
 /// Paused by somebody.
 pub const PAUSED: Metric = Metric::gauge(
     "broadcaster_endpoint_paused",
     &["endpoint"],
-    "1 while somebody paused the endpoint and its events wait, else 0.",
+    "1 while the endpoint is paused and its events wait, else 0.",
 );
 /// The connection.
 pub const NATS_CONNECTED: Metric =
@@ -96,7 +96,7 @@ pub const PROCESSING_SECONDS: Metric = Metric::histogram(
     "broadcaster_message_processing_duration_seconds",
     buckets::REQUEST_SECONDS,
     &[],
-    "From taking a message to settling it, the request included.",
+    "From taking a message to settling it, including the request.",
 );
 /// The breaker.
 pub const CIRCUIT: Metric = Metric::gauge(
@@ -108,7 +108,7 @@ pub const CIRCUIT: Metric = Metric::gauge(
 pub const PENDING: Metric = Metric::gauge(
     "broadcaster_pending",
     &["endpoint"],
-    "Events and due retries that wait for this endpoint, those in work included. Parked retries are not.",
+    "Events and due retries that wait for this endpoint, including those in work, but not parked retries.",
 );
 /// Stored retries.
 pub const PARKED: Metric = Metric::gauge(
@@ -120,11 +120,11 @@ pub const PARKED: Metric = Metric::gauge(
 pub const STORED_BYTES: Metric = Metric::gauge(
     "broadcaster_retries_stored_bytes",
     &[],
-    "Bytes in the stream of retries, which hold BROADCASTER_RETRIES_MAX_BYTES at most.",
+    "Bytes in the stream of retries, at most BROADCASTER_RETRIES_MAX_BYTES.",
 );
 /// What may wait, bytes.
 pub const MAX_BYTES: Metric =
-    Metric::gauge("broadcaster_retries_max_bytes", &[], "BROADCASTER_RETRIES_MAX_BYTES, as it is set.");
+    Metric::gauge("broadcaster_retries_max_bytes", &[], "The value of BROADCASTER_RETRIES_MAX_BYTES.");
 /// Given up.
 pub const DEAD: Metric =
     Metric::counter("broadcaster_dead_letters_total", &["endpoint", "reason"], "Messages that became dead letters.")
@@ -137,10 +137,10 @@ pub const LAG_SECONDS: Metric = Metric::histogram(
     "broadcaster_delivery_lag_seconds",
     buckets::END_TO_END_SECONDS,
     &["endpoint"],
-    "From the event's storing to its delivery, retries included.",
+    "From the storage of the event to its delivery, including retries.",
 );
 /// How many.
-pub const CONFIGURED: Metric = Metric::gauge("broadcaster_endpoints", &[], "Endpoints that are configured now.");
+pub const CONFIGURED: Metric = Metric::gauge("broadcaster_endpoints", &[], "Endpoints that are currently configured.");
 /// Of the file.
 pub const RELOADS: Metric = Metric::counter(
     "broadcaster_endpoint_reloads_total",
@@ -152,13 +152,13 @@ pub const RELOADS: Metric = Metric::counter(
 pub const STORE_HELD: Metric = Metric::gauge(
     "broadcaster_store_held",
     &[],
-    "Messages whose retry or dead letter cannot be stored now, because NATS is away or the stream full; each keeps its slot.",
+    "Messages whose retry or dead letter cannot be stored now, because NATS is unavailable or the stream is full; each keeps its slot.",
 );
 /// Overdue.
 pub const RESCUED: Metric = Metric::counter(
     "broadcaster_retries_rescued_total",
     &[],
-    "Parked retries that the server's schedule did not bring in time, and that our own look brought.",
+    "Parked retries that the server's schedule did not make due in time, and that the broadcaster's own sweep did.",
 );
 /// Not written into the history.
 pub const HISTORY_DROPPED: Metric = Metric::counter(

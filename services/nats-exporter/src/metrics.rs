@@ -25,28 +25,28 @@ pub const CONSUMERS: [Metric; 16] = [
     Metric::gauge(
         "nats_jetstream_consumer_num_redelivered",
         CONSUMER,
-        "Messages that are now out for a second or later time; it falls with their acknowledgement.",
+        "Unacknowledged messages that were redelivered; falls with their acknowledgement.",
     ),
     Metric::gauge("nats_jetstream_consumer_num_waiting", CONSUMER, "Pull requests that wait for messages."),
     Metric::gauge(
         "nats_jetstream_consumer_delivered_consumer_seq",
         CONSUMER,
-        "Deliveries so far, redeliveries included.",
+        "Deliveries so far, including redeliveries.",
     ),
     Metric::gauge(
         "nats_jetstream_consumer_delivered_stream_seq",
         CONSUMER,
-        "Place in the stream of the latest message delivered.",
+        "Stream sequence of the latest delivered message.",
     ),
     Metric::gauge(
         "nats_jetstream_consumer_ack_floor_consumer_seq",
         CONSUMER,
-        "Deliveries up to which all are acknowledged.",
+        "Delivery sequence up to which all are acknowledged.",
     ),
     Metric::gauge(
         "nats_jetstream_consumer_ack_floor_stream_seq",
         CONSUMER,
-        "Place in the stream up to which all is acknowledged.",
+        "Stream sequence up to which all are acknowledged.",
     ),
     Metric::gauge(
         "nats_jetstream_consumer_last_delivery_seconds",
@@ -61,14 +61,14 @@ pub const CONSUMERS: [Metric; 16] = [
     Metric::gauge(
         "nats_jetstream_consumer_max_ack_pending",
         CONSUMER,
-        "Configured limit of unacknowledged messages; -1 is none.",
+        "Configured limit of unacknowledged messages; -1 for none.",
     ),
-    Metric::gauge("nats_jetstream_consumer_max_deliver", CONSUMER, "Configured limit of deliveries; -1 is none."),
+    Metric::gauge("nats_jetstream_consumer_max_deliver", CONSUMER, "Configured limit of deliveries; -1 for none."),
     Metric::gauge("nats_jetstream_consumer_max_waiting", CONSUMER, "Configured limit of waiting pull requests."),
     Metric::gauge(
         "nats_jetstream_consumer_ack_wait_seconds",
         CONSUMER,
-        "Configured time after which an unacknowledged message is delivered again.",
+        "Configured time after which an unacknowledged message is redelivered.",
     ),
     Metric::gauge("nats_jetstream_consumer_paused", CONSUMER, "Whether the consumer is paused: 1 or 0."),
     Metric::gauge(
@@ -87,12 +87,12 @@ pub const LEADERS: [Metric; 1] = [Metric::gauge(
 pub const STREAMS: [Metric; 8] = [
     Metric::gauge("nats_jetstream_stream_messages", STREAM, "Messages in the stream."),
     Metric::gauge("nats_jetstream_stream_bytes", STREAM, "Bytes in the stream."),
-    Metric::gauge("nats_jetstream_stream_first_seq", STREAM, "Place of the first message."),
-    Metric::gauge("nats_jetstream_stream_last_seq", STREAM, "Place of the last message."),
-    Metric::gauge("nats_jetstream_stream_consumers", STREAM, "Consumers of the stream, ephemeral ones included."),
+    Metric::gauge("nats_jetstream_stream_first_seq", STREAM, "Sequence of the first message."),
+    Metric::gauge("nats_jetstream_stream_last_seq", STREAM, "Sequence of the last message."),
+    Metric::gauge("nats_jetstream_stream_consumers", STREAM, "Consumers of the stream, including ephemeral ones."),
     Metric::gauge("nats_jetstream_stream_subjects", STREAM, "Different subjects among the messages."),
-    Metric::gauge("nats_jetstream_stream_limit_messages", STREAM, "Configured limit of messages; -1 is none."),
-    Metric::gauge("nats_jetstream_stream_limit_bytes", STREAM, "Configured limit of bytes; -1 is none."),
+    Metric::gauge("nats_jetstream_stream_limit_messages", STREAM, "Configured limit of messages; -1 for none."),
+    Metric::gauge("nats_jetstream_stream_limit_bytes", STREAM, "Configured limit of bytes; -1 for none."),
 ];
 /// The other replicas of a stream, as its leader sees them.
 pub const REPLICAS: [Metric; 3] = [
@@ -140,7 +140,7 @@ pub const SCRAPE_SUCCESS: Metric = Metric::gauge(
 pub const SCRAPE_DURATION: Metric = Metric::gauge(
     "nats_exporter_scrape_duration_seconds",
     &["server_id", "endpoint"],
-    "How long it took in this scrape to read the endpoint, or to give it up.",
+    "How long reading the endpoint took in this scrape, or until it failed.",
 );
 /// Why endpoints could not be read.
 pub const SCRAPE_ERRORS: Metric = Metric::counter(
@@ -158,17 +158,17 @@ pub const SERIES_DROPPED: Metric = Metric::counter(
 /// Which build this is.
 pub const BUILD_INFO: Metric =
     Metric::gauge("nats_exporter_build_info", &["version", "revision"], "1, with the exporter's version.");
-/// Scrapes, under the name that the known exporter has for them.
+/// Scrapes, under prometheus-nats-exporter's name.
 pub const REQUESTS: Metric = Metric::counter(
     "promhttp_metric_handler_requests_total",
     &["code"],
-    "Scrapes by HTTP status code, under the name that the known exporter has for them.",
+    "Scrapes by HTTP status code, under prometheus-nats-exporter's name.",
 );
 /// Scrapes that are being served.
 pub const REQUESTS_IN_FLIGHT: Metric = Metric::gauge(
     "promhttp_metric_handler_requests_in_flight",
     &[],
-    "Scrapes being served, under the name that the known exporter has for them.",
+    "Scrapes being served, under prometheus-nats-exporter's name.",
 );
 
 /// What the exporter says about itself.

@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 pub const JOBS_SUBMITTED: Metric = Metric::counter(
     "agentforge_jobs_submitted_total",
     &["mission", "queue", "tool"],
-    "Jobs accepted and stored, repeats of a submission not counted.",
+    "Jobs accepted and stored; repeated submissions are not counted.",
 );
 /// Jobs that became final.
 pub const JOBS_COMPLETED: Metric = Metric::counter(
@@ -31,7 +31,7 @@ pub const JOB_END_TO_END: Metric = Metric::histogram(
 pub const JOB_RETRIES: Metric = Metric::counter(
     "agentforge_job_retries_total",
     &["tool", "reason"],
-    "Attempts that failed and are tried again, by error class.",
+    "Failed attempts that are retried, by error class.",
 );
 /// Jobs put back.
 pub const JOBS_PUT_BACK: Metric = Metric::counter(
@@ -44,7 +44,7 @@ pub const JOBS_PUT_BACK: Metric = Metric::counter(
 pub const WORKER_DISPUTES: Metric = Metric::counter(
     "agentforge_worker_disputes_total",
     &["about"],
-    "Attempts handed back because a worker's word was wrong: expired (its clock is not ours), cancelled (of an earlier attempt).",
+    "Attempts handed back because a worker's report was wrong: expired (its clock differs from ours), cancelled (of an earlier attempt).",
 )
 .of(&[&["expired", "cancelled"]]);
 /// Dead letters.
@@ -62,22 +62,22 @@ pub const DUPLICATES_SUPPRESSED: Metric = Metric::counter(
 pub const OLDEST_PENDING: Metric = Metric::gauge(
     "agentforge_oldest_pending_seconds",
     &["mission", "queue"],
-    "Age of the oldest job that is due and has not begun; 0 when none waits.",
+    "Age of the oldest job that is due and has not started; 0 when none waits.",
 );
 /// Jobs that wait.
 pub const PENDING: Metric =
-    Metric::gauge("agentforge_pending_jobs", &["mission", "queue"], "Jobs that are due and have not begun.");
+    Metric::gauge("agentforge_pending_jobs", &["mission", "queue"], "Jobs that are due and have not started.");
 /// Accepted, not published.
 pub const OUTBOX: Metric = Metric::gauge(
     "agentforge_outbox_jobs",
     &[],
-    "Jobs accepted, due and not yet published to JetStream; OUTBOX_MAX bounds it.",
+    "Jobs accepted, due and not yet published to JetStream; limited by OUTBOX_MAX.",
 );
 /// For later.
 pub const SCHEDULED: Metric = Metric::gauge(
     "agentforge_scheduled_jobs",
     &[],
-    "Jobs whose time has not come: run_at ahead, or a retry that waits; SCHEDULED_MAX bounds submissions.",
+    "Jobs that are not due yet: a future run_at, or a waiting retry; submissions are limited by SCHEDULED_MAX.",
 );
 /// Consumers taken away.
 pub const CONSUMERS_REMOVED: Metric = Metric::counter(
@@ -104,7 +104,7 @@ pub const SUBMITS_REFUSED: Metric =
 pub const RELAY_HELD: Metric = Metric::gauge(
     "agentforge_relay_held",
     &["lane", "queue", "reason"],
-    "Lines of the relay that cannot leave (lane jobs or outbox; queue * while NATS is away; reason full, unavailable, no_stream or refused), else 0.",
+    "Queues that the relay cannot publish (lane jobs or outbox; queue * while NATS is unavailable; reason full, unavailable, no_stream or refused), else 0.",
 );
 /// Streams, consumers and buckets that are not as planned.
 pub const STREAMS_AMISS: Metric = Metric::gauge(
@@ -120,14 +120,14 @@ pub const RELAY_PUBLISHED: Metric =
 pub const RELAY_REFUSED: Metric = Metric::counter(
     "agentforge_relay_refused_total",
     &["lane", "reason"],
-    "Messages that left the relay because NATS can never take them (reason too_large or refused): jobs end failed, rows of the outbox are put aside.",
+    "Messages that left the relay because NATS can never accept them (reason too_large or refused): jobs end failed, rows of the outbox are parked.",
 )
 .of(&[&["jobs", "outbox"], &["too_large", "refused"]]);
 /// Rows put aside.
 pub const OUTBOX_PARKED: Metric = Metric::gauge(
     "agentforge_outbox_parked",
     &[],
-    "Events and dead letters put aside because NATS can never take them; retried or discarded by an operator.",
+    "Events and dead letters parked because NATS can never accept them; retried or discarded by an operator.",
 );
 /// Jobs whose message was gone.
 pub const REPUBLISHED: Metric = Metric::counter(
@@ -156,13 +156,13 @@ pub const DB_QUERY_DURATION: Metric = Metric::histogram(
 pub const DB_ERRORS: Metric = Metric::counter(
     "agentforge_db_connection_errors_total",
     &[],
-    "Database calls that failed for want of the database.",
+    "Database calls that failed because the database was unavailable.",
 );
 /// Attempts that met a worker without their tool.
 pub const TOOLS_MISSING: Metric = Metric::counter(
     "agentforge_tools_missing_total",
     &[],
-    "Attempts that came to a worker without their tool; they go to another while one announces it, and for TOOL_GRACE.",
+    "Attempts that reached a worker without their tool; they go to another while one announces it, and for TOOL_GRACE.",
 );
 /// Workers by presence.
 pub const AGENTS: Metric =
@@ -171,13 +171,13 @@ pub const AGENTS: Metric =
 pub const AGENT_CERTIFICATE_EXPIRY: Metric = Metric::gauge(
     "agentforge_agent_certificate_expiry_timestamp_seconds",
     &["site"],
-    "When the first client certificate of a site's online workers ends, seconds since 1970.",
+    "When the first client certificate of a site's online workers expires, seconds since 1970.",
 );
 /// Clocks of workers.
 pub const AGENT_CLOCK_SKEW: Metric = Metric::gauge(
     "agentforge_agent_clock_skew_seconds",
     &["site"],
-    "How far the clock of a site's online worker is ahead of the orchestrator's; of all workers the one that is furthest away. Behind is negative.",
+    "How far the clock of a site's online worker is ahead of the orchestrator's, for the worker with the largest difference. Negative if it is behind.",
 );
 /// Seconds seen up.
 pub const SLA_UPTIME: Metric = Metric::counter(
@@ -207,7 +207,7 @@ pub const ERROR_BUDGET_SECONDS: Metric = Metric::gauge(
 pub const ERROR_BUDGET_USED_SECONDS: Metric = Metric::gauge(
     "agentforge_error_budget_used_seconds",
     &["service", "slo"],
-    "Seconds of the last 30 days in which the service was down; what several replicas saw counts once.",
+    "Seconds of the last 30 days in which the service was down; seconds observed by several replicas count once.",
 );
 /// Budget of an objective in events.
 pub const ERROR_BUDGET_EVENTS: Metric = Metric::gauge(
@@ -225,7 +225,7 @@ pub const ERROR_BUDGET_USED_EVENTS: Metric = Metric::gauge(
 pub const SLO_STATUS: Metric = Metric::gauge(
     "agentforge_slo_status",
     &["service", "slo"],
-    "1 healthy, 0 at risk (four fifths of the budget gone, or it burns at a rate that pages), -1 breached; none without data.",
+    "1 healthy, 0 at risk (four fifths of the budget spent, or it burns at a rate that pages), -1 breached; absent without data.",
 );
 /// Schedules fired.
 pub const SCHEDULES_FIRED: Metric =
@@ -244,7 +244,7 @@ pub const JOBS_PRUNED: Metric =
 pub const CLOCK_SET_BACK: Metric = Metric::counter(
     "agentforge_clock_set_back_total",
     &[],
-    "Steps back of the orchestrator's clock by 5 s and more; what was stored on the clock before follows each.",
+    "Steps back of the orchestrator's clock by 5 s and more; stored times are adjusted after each.",
 );
 /// The hub answers.
 pub const EDGE_LINK_STATUS: Metric = Metric::gauge(
@@ -262,7 +262,7 @@ pub const EDGE_SITE_LAST_SEEN: Metric = Metric::gauge(
 pub const EDGE_BEATS_IGNORED: Metric = Metric::counter(
     "edge_site_beats_ignored_total",
     &["reason"],
-    "At the hub: beats of sites not exported: name (names no site) or too_many (512 others are known).",
+    "At the hub: heartbeats of sites that are not exported: name (not a site's name) or too_many (512 others are known).",
 )
 .of(&[&["name", "too_many"]]);
 

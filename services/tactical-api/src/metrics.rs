@@ -31,14 +31,14 @@ pub const CLIENTS: Metric = Metric::gauge("tactical_stream_clients", &["channel"
 pub const REJECTED: Metric = Metric::counter(
     "tactical_events_rejected_total",
     &["reason"],
-    "Messages on the stream that changed nothing, because they could not be made sense of.",
+    "Messages on the stream that were ignored because they are invalid.",
 )
 .of(&[REJECTIONS]);
 /// Clients that were cut off.
 pub const DROPPED: Metric = Metric::counter(
     "tactical_clients_dropped_total",
     &["channel", "reason"],
-    "Clients that the API cut off: slow_consumer, protocol (WebSocket), restart or unavailable (asked to reconnect).",
+    "Clients that the API disconnected: slow_consumer, protocol (WebSocket), restart or unavailable (asked to reconnect).",
 )
 .of(&[CHANNELS, &["slow_consumer", "protocol", "restart", "unavailable"]]);
 /// Clients that were not let in.
@@ -53,14 +53,14 @@ pub const LAG: Metric = Metric::histogram(
     "tactical_delivery_lag_seconds",
     buckets::REQUEST_SECONDS,
     &["channel"],
-    "From the stream's timestamp to the write to a socket; up to 16 clients of each event are looked at.",
+    "From the stream's timestamp to the write to a socket; measured for up to 16 clients of each event.",
 )
 .of(&[CHANNELS]);
 /// Gaps reported to clients.
 pub const GAPS: Metric = Metric::counter(
     "tactical_gaps_total",
     &["reason"],
-    "Notices written to clients: expired (older than the stream keeps), conflated, reset (another stream), source_away and source_back (nothing new comes; it does again).",
+    "Notices written to clients: expired (older than the stream keeps), conflated, reset (another stream), source_away and source_back (the stream is unavailable; available again).",
 )
 .of(&[&["expired", "conflated", "reset", "source_away", "source_back"]]);
 /// States passed over for slow clients.
@@ -73,11 +73,10 @@ pub const CONFLATED: Metric = Metric::counter(
 pub const REPLAYED: Metric = Metric::counter(
     "tactical_events_replayed_total",
     &[],
-    "Events read from the stream for clients that resumed behind what is kept in memory.",
+    "Events read from the stream for clients that resumed from further back than the events in memory.",
 );
 /// The picture's size.
-pub const FEATURES: Metric =
-    Metric::gauge("tactical_features", &["kind"], "Markers and zones that are on the picture now.");
+pub const FEATURES: Metric = Metric::gauge("tactical_features", &["kind"], "Markers and zones in the current picture.");
 /// Evidence asked for.
 pub const EVIDENCE: Metric = Metric::counter(
     "tactical_evidence_requests_total",
