@@ -85,6 +85,9 @@ pub enum Command {
     /// Look at dead letters, put them back, discard them
     #[command(subcommand)]
     Dlq(commands::dlq::Command),
+    /// Retries and redrives that continue without the command that started them
+    #[command(subcommand)]
+    Operation(commands::operation::Command),
     /// Jobs made by the clock
     #[command(subcommand)]
     Schedule(commands::schedule::Command),

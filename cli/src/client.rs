@@ -7,7 +7,10 @@ use crate::{
     args::Global,
     error::{Failure, Result},
 };
-use agentforge_proto::v1::{agents_client::AgentsClient, jobs_client::JobsClient, schedules_client::SchedulesClient};
+use agentforge_proto::v1::{
+    agents_client::AgentsClient, jobs_client::JobsClient, operations_client::OperationsClient,
+    schedules_client::SchedulesClient,
+};
 use std::time::Duration;
 use tonic::{
     Code, Request, Status,
@@ -101,6 +104,11 @@ impl Client {
     /// Schedules.
     pub fn schedules(&self) -> SchedulesClient<Authorized> {
         SchedulesClient::with_interceptor(self.channel.clone(), self.headers.clone())
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+    /// Operations.
+    pub fn operations(&self) -> OperationsClient<Authorized> {
+        OperationsClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
     /// Agents.

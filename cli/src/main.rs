@@ -95,6 +95,7 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::Job(command) => commands::job::run(command, &context()?).await,
             Command::Queue(command) => commands::queue::run(command, &context()?).await,
             Command::Dlq(command) => commands::dlq::run(command, &context()?).await,
+            Command::Operation(command) => commands::operation::run(command, &context()?).await,
             Command::Schedule(command) => commands::schedule::run(command, &context()?).await,
             Command::Agent(command) => commands::agent::run(command, &context()?).await,
             Command::Sync(command) => commands::sync::run(command, out).await,

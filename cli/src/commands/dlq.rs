@@ -99,7 +99,8 @@ pub struct DiscardArgs {
 Examples:
   agentforge dlq redrive 0198c5a2-7d1e-7c3a-9f00-0123456789ab
   agentforge dlq redrive --all --rate 20
-  agentforge dlq redrive --all --queue web --reason attempts_exhausted --limit 100")]
+  agentforge dlq redrive --all --queue web --reason attempts_exhausted --limit 100
+  agentforge dlq redrive --all --detach")]
 pub struct RedriveArgs {
     /// Ids of dead jobs
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "mission", "queue", "reason"])]
@@ -115,6 +116,9 @@ pub struct RedriveArgs {
     /// At most so many [default: 10000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
+    /// Do not wait: print the id of the operation that does it
+    #[arg(long)]
+    detach: bool,
 }
 
 pub(super) fn rate(s: &str) -> Result<f64, String> {
@@ -254,6 +258,7 @@ async fn redrive(args: RedriveArgs, context: &Context) -> Result {
         reason: args.filter.reason.unwrap_or_default(),
         rate: args.rate,
         limit: args.limit.unwrap_or_default(),
+        r#async: args.detach,
     };
     let failure = |e: tonic::Status, done: &Redriven| {
         let mut failure = context.client.failure("putting dead jobs back", &e);
@@ -268,6 +273,10 @@ async fn redrive(args: RedriveArgs, context: &Context) -> Result {
     let progress = Progress::new("jobs put back", total);
     let mut complete = false;
     while let Some(step) = stream.message().await.map_err(|e| failure(e, &done))? {
+        if !step.operation_id.is_empty() {
+            progress.clear();
+            return super::operation::tell_detached(&step.operation_id, context);
+        }
         (done.redriven, done.skipped) = (step.redriven, step.skipped);
         done.not_put_back.extend(reasons(step.not_put_back));
         progress.set(step.redriven);

@@ -9,6 +9,7 @@ pub mod job;
 pub mod ledger;
 pub mod link;
 pub mod marker;
+pub mod operation;
 pub mod queue;
 pub mod rules;
 pub mod schedule;

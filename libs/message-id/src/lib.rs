@@ -66,6 +66,10 @@ uuid_id!(
     /// A schedule that makes jobs.
     ScheduleId
 );
+uuid_id!(
+    /// Work on many jobs that continues without its caller.
+    OperationId
+);
 
 /// One try at a job, numbered from 1 by the orchestrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

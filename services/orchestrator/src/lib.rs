@@ -23,6 +23,7 @@ mod lanes;
 pub mod metrics;
 pub mod model;
 mod opening;
+pub mod operation;
 mod outputs;
 mod presence;
 mod queues;

@@ -6,11 +6,13 @@ use crate::turns::{CatchUp, Overlap};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId, Site, ToolName};
 use agentforge_proto::bus::{ErrorClass, OutputRef};
 use agentforge_proto::time::Micros;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Where a job stands. The numbers are stored: never renumber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(i16)]
 pub enum State {
     /// Stored; waits in SQL to be published: the first time, until `run_at`, or before a retry.

@@ -260,12 +260,18 @@ impl Service for Orchestrator {
         );
         tasks.spawn("clock", OnEnd::Stop, clock::steps_loop(app.clone(), stop.clone()));
         tasks.spawn("outbox-count", OnEnd::Stop, housekeeping::outbox_loop(app.clone(), parts.gauge, stop.clone()));
+        let operations_owner = parts.committer_config.owner.clone();
         let depths = housekeeping::Depths::new(app.clone());
         runtime.on_scrape(move || depths.clone().count());
         tasks.spawn(
             "schedules",
             OnEnd::Stop,
             housekeeping::schedule_loop(app.clone(), Ticking { committer: parts.committer_config }, stop.clone()),
+        );
+        tasks.spawn(
+            "operations",
+            OnEnd::Stop,
+            back.track_future(app::operations_loop(app.clone(), operations_owner, stop.clone())),
         );
         tasks.spawn("replicas", OnEnd::Stop, housekeeping::replica_loop(app, stop.clone()));
 

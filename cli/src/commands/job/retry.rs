@@ -72,6 +72,9 @@ pub struct RetryArgs {
     /// Only count what would be put back
     #[arg(long, requires = "states")]
     dry_run: bool,
+    /// Do not wait: print the id of the operation that does it
+    #[arg(long, requires = "states", conflicts_with = "dry_run")]
+    detach: bool,
     /// How long each may take from now on [default: as long as it had]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     deadline_in: Option<Duration>,
@@ -150,6 +153,7 @@ async fn many(args: RetryArgs, context: &Context) -> Result {
         limit: args.limit.unwrap_or_default(),
         dry_run: args.dry_run,
         deadline_in: args.deadline_in.map(duration_to_proto),
+        r#async: args.detach,
     };
     let failure = |e: tonic::Status, done: &Retried| {
         let mut failure = context.client.failure("retrying", &e);
@@ -164,6 +168,10 @@ async fn many(args: RetryArgs, context: &Context) -> Result {
     let progress = Progress::new(if args.dry_run { "jobs counted" } else { "jobs put back" }, None);
     let mut complete = false;
     while let Some(step) = stream.message().await.map_err(|e| failure(e, &done))? {
+        if !step.operation_id.is_empty() {
+            progress.clear();
+            return super::super::operation::tell_detached(&step.operation_id, context);
+        }
         (done.matched, done.retried, done.skipped) = (step.matched, step.retried, step.skipped);
         done.not_put_back.extend(reasons(step.not_put_back));
         progress.set(if args.dry_run { step.matched } else { step.retried });

@@ -12,6 +12,7 @@ use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -20,7 +21,8 @@ use tracing::debug;
 /// How often a watcher looks for itself, in case a word was missed.
 const POLL_EVERY: Duration = Duration::from_secs(5);
 /// Which jobs to list, as asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct JobQuery {
     /// Mission.
     pub mission: Option<String>,

@@ -9,12 +9,14 @@ mod gauge;
 mod hub;
 mod jobs;
 mod lookup;
+mod operations;
 mod parked;
 mod pressure;
 mod put_back;
 mod queues;
 mod schedules;
 mod turns;
+mod walk;
 
 pub use backlog::Backlog;
 pub(crate) use committer::Outlets;
@@ -23,10 +25,12 @@ pub use gauge::OutboxGauge;
 pub use hub::{Ear, Hub, News};
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery};
 pub use lookup::{DiscardSpec, QueueStats};
-pub use put_back::{NotPutBack, Progress, RedriveSpec, RetrySpec};
+pub(crate) use operations::operations_loop;
+pub use put_back::{RedriveSpec, RetrySpec};
 pub use queues::Queues;
 pub use schedules::{ScheduleChange, ScheduleInput};
 pub use turns::RunNow;
+pub use walk::Progress;
 
 use crate::admission::Limits;
 use crate::error::{Code, Error};

@@ -11,6 +11,7 @@ mod fault;
 mod identity;
 mod migrate;
 mod open;
+mod operations;
 mod plan;
 pub mod postgres;
 mod rows;
@@ -26,12 +27,14 @@ pub use open::{Options, backup, open, restore};
 pub use turn::{Act, Fired, Firing, Slot};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, NewJob, Schedule, State};
+use crate::operation::{Claimed, Operation};
 use crate::slo::{Bucket, Finished, Unit};
 use crate::transition::{Backoff, Change, Current, Ignored, ResultEffect};
-use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId, ToolName};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, OperationId, Queue, ScheduleId, ToolName};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Many writes that are committed together.
@@ -225,7 +228,8 @@ pub struct JobFilter {
 }
 
 /// Bounds in time; what is not set does not bind.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Times {
     /// Accepted at this moment or later.
     pub created_after: Option<Micros>,
@@ -426,6 +430,27 @@ pub trait Store: Send + Sync + 'static {
     /// Stores what callers may change of a schedule that was last changed at `read_at`; with `retime` its next turn
     /// too. `false` when it was changed since, is gone, or another has the name.
     async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error>;
+
+    /// Stores an operation with what was asked for, as JSON; `false` when too many are open. The oldest of very many
+    /// ended ones go.
+    async fn create_operation(&self, operation: &Operation, spec: &str) -> Result<bool, Error>;
+    /// One operation.
+    async fn operation(&self, id: OperationId) -> Result<Option<Operation>, Error>;
+    /// Operations before `before`, newest first.
+    async fn operations(&self, before: Option<OperationId>, limit: u32) -> Result<Vec<Operation>, Error>;
+    /// Claims open operations that no process carries out, oldest first.
+    async fn claim_operations(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<Claimed>, Error>;
+    /// Stores state and progress of an operation of `owner`, and holds its claim until `until`. Whether a stop was
+    /// asked for; `None` when another process has it, or it has ended.
+    async fn save_operation(&self, operation: &Operation, owner: &Owner, until: Micros) -> Result<Option<bool>, Error>;
+    /// Asks an operation to stop, unless it has ended.
+    async fn cancel_operation(&self, id: OperationId) -> Result<(), Error>;
 
     /// Stores what beats told.
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error>;

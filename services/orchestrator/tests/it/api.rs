@@ -4,6 +4,7 @@ mod access;
 mod answers;
 mod contract;
 mod limits;
+mod operations;
 mod refusals;
 mod server;
 mod slo;

@@ -5,6 +5,7 @@ mod api;
 mod clock_steps;
 mod clocks;
 mod logs;
+mod operations;
 mod process;
 mod store_conformance;
 mod turns;

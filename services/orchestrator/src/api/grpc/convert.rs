@@ -2,9 +2,10 @@
 
 use crate::admission::{SubmitInput, Template};
 use crate::api::{job, trace};
-use crate::app::{JobQuery, NotPutBack, QueueStats, RetrySpec};
+use crate::app::{JobQuery, QueueStats, RetrySpec};
 use crate::error::Error;
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, KeyReuse, Presence, RetryPolicy, Schedule, State};
+use crate::operation::{self, NotPutBack, Operation};
 use crate::store::Times;
 use crate::turns::{CatchUp, Overlap};
 use agentforge_proto::bus::{ErrorClass, OutputRef};
@@ -91,6 +92,35 @@ fn key_reuse(n: i32) -> Result<KeyReuse, Error> {
 
 pub(super) fn not_put_back(reasons: Vec<NotPutBack>) -> Vec<pb::NotPutBack> {
     reasons.into_iter().map(|n| pb::NotPutBack { job_id: n.job.to_string(), reason: n.reason }).collect()
+}
+
+pub(super) fn operation(o: Operation) -> pb::Operation {
+    let progress = o.progress;
+    pb::Operation {
+        id: o.id.to_string(),
+        kind: o.kind.as_str().into(),
+        state: operation_state(o.state).into(),
+        cancel_asked: o.cancel_asked,
+        total: progress.total,
+        matched: progress.matched,
+        put_back: progress.put_back,
+        skipped: progress.skipped,
+        not_put_back: not_put_back(progress.reasons),
+        created_at: Some(o.created_at.to_proto()),
+        started_at: progress.started_at.map(Micros::to_proto),
+        ended_at: progress.ended_at.map(Micros::to_proto),
+        error: progress.error.unwrap_or_default(),
+    }
+}
+
+const fn operation_state(state: operation::State) -> pb::OperationState {
+    match state {
+        operation::State::Waiting => pb::OperationState::Waiting,
+        operation::State::Running => pb::OperationState::Running,
+        operation::State::Succeeded => pb::OperationState::Succeeded,
+        operation::State::Failed => pb::OperationState::Failed,
+        operation::State::Cancelled => pb::OperationState::Cancelled,
+    }
 }
 
 pub(super) fn retry_spec(r: pb::RetryJobsRequest) -> Result<RetrySpec, Error> {

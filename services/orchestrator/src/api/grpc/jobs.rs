@@ -141,8 +141,15 @@ impl Jobs for Service {
         request: Request<pb::RetryJobsRequest>,
     ) -> Result<Response<Self::RetryJobsStream>, Status> {
         let call = Call::of("RetryJobs", &request);
-        let progress = convert::retry_spec(request.into_inner()).and_then(|spec| self.app.retry_many(spec));
-        let progress = progress.map_err(|e| call.refuse(&e))?;
+        let request = request.into_inner();
+        let detached = request.r#async;
+        let spec = convert::retry_spec(request).map_err(|e| call.refuse(&e))?;
+        if detached {
+            let operation = self.app.start_retry(spec).await.map_err(|e| call.refuse(&e))?;
+            let named = pb::RetryProgress { operation_id: operation.id.to_string(), ..Default::default() };
+            return Ok(Response::new(futures_util::stream::once(async { Ok(named) }).boxed()));
+        }
+        let progress = self.app.retry_many(spec).map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let told = progress.map(move |p| {
             p.map(|p| pb::RetryProgress {
@@ -151,6 +158,7 @@ impl Jobs for Service {
                 skipped: p.skipped,
                 done: p.done,
                 not_put_back: convert::not_put_back(p.reasons),
+                operation_id: String::new(),
             })
             .map_err(|e| call.refuse(&e))
         });
@@ -239,6 +247,11 @@ impl Jobs for Service {
             rate: r.rate,
             limit: r.limit,
         };
+        if r.r#async {
+            let operation = self.app.start_redrive(spec).await.map_err(|e| call.refuse(&e))?;
+            let named = pb::RedriveProgress { operation_id: operation.id.to_string(), ..Default::default() };
+            return Ok(Response::new(futures_util::stream::once(async { Ok(named) }).boxed()));
+        }
         let progress = self.app.redrive(spec).map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let told = progress.map(move |p| {
@@ -247,6 +260,7 @@ impl Jobs for Service {
                 skipped: p.skipped,
                 done: p.done,
                 not_put_back: convert::not_put_back(p.reasons),
+                operation_id: String::new(),
             })
             .map_err(|e| call.refuse(&e))
         });

@@ -8,6 +8,7 @@ mod convert;
 mod guard;
 mod health;
 mod jobs;
+mod operations;
 mod schedules;
 mod status;
 mod submit;
@@ -19,6 +20,7 @@ use crate::error::Error;
 use agentforge_proto::FILE_DESCRIPTOR_SET;
 use agentforge_proto::v1::agents_server::AgentsServer;
 use agentforge_proto::v1::jobs_server::JobsServer;
+use agentforge_proto::v1::operations_server::OperationsServer;
 use agentforge_proto::v1::schedules_server::SchedulesServer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +73,10 @@ pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<R
             )
             .add_service(
                 AgentsServer::new(agents::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES),
+            )
+            .add_service(
+                OperationsServer::new(operations::Service { app: app.clone() })
+                    .max_decoding_message_size(BODY_MAX_BYTES),
             )
             .add_service(HealthServer::new(health))
             .add_service(reflection)

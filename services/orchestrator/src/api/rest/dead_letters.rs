@@ -2,8 +2,9 @@
 
 use super::batch::NDJSON;
 use super::extract::{JsonBody, OptionalJsonBody, Query};
+use super::operations::{accepted, prefers_async};
 use super::types::{
-    DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, NotPutBackView, RedriveBody, RedriveView,
+    DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, NotPutBackView, OperationView, RedriveBody, RedriveView,
 };
 use super::{Api, Problem, json};
 use crate::api::stream::until_last;
@@ -56,13 +57,15 @@ pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> R
 /// Put dead jobs back
 ///
 /// Back in their queues, with fresh attempts, at a rate. The answer comes when it is done; with
-/// `Accept: application/x-ndjson` progress comes as one line each. Closing the connection stops the rest.
+/// `Accept: application/x-ndjson` progress comes as one line each. Closing the connection stops the rest, unless
+/// `async` or `Prefer: respond-async` asks for an operation.
 /// An empty body puts back all that is dead, up to 10000.
 #[utoipa::path(
     post, path = "/v1/dead-letters/redrive", tag = "Dead letters", operation_id = "RedriveDeadLetters",
     request_body = Option<RedriveBody>,
     responses(
         (status = 200, description = "How many were put back", content((RedriveView = "application/json"), (RedriveView = "application/x-ndjson"))),
+        (status = 202, description = "The operation that does it, when one was asked for", body = OperationView),
     )
 )]
 pub(crate) async fn redrive(
@@ -70,14 +73,18 @@ pub(crate) async fn redrive(
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<RedriveBody>,
 ) -> Result<Response, Problem> {
-    let progress = api.app.redrive(RedriveSpec {
+    let spec = RedriveSpec {
         job_ids: body.job_ids,
         mission: body.mission,
         queue: body.queue,
         reason: body.reason,
         rate: body.rate,
         limit: body.limit,
-    })?;
+    };
+    if body.r#async || prefers_async(&headers) {
+        return accepted(api.app.start_redrive(spec).await?);
+    }
+    let progress = api.app.redrive(spec)?;
     let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done, stopping).boxed();
     if accepts_lines(&headers) {
         return Ok(lines("RedriveDeadLetters", progress.map(|p| p.map(view)).boxed()));

@@ -13,6 +13,7 @@ mod edge;
 mod extract;
 mod jobs;
 mod openapi;
+mod operations;
 mod outbox;
 mod problem;
 mod queues;
@@ -82,6 +83,9 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(dead_letters::read))
         .routes(routes!(queues::list))
         .routes(routes!(queues::find))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::read))
+        .routes(routes!(operations::cancel))
         .routes(routes!(outbox::list))
         .routes(routes!(outbox::retry))
         .routes(routes!(outbox::discard))

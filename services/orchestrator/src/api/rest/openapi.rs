@@ -24,6 +24,7 @@ use utoipa::OpenApi;
     tags(
         (name = "Jobs", description = "A job runs one tool once to a committed result, however often it has to try."),
         (name = "Dead letters", description = "Jobs that used up their attempts or can never succeed."),
+        (name = "Operations", description = "Retries and redrives of many jobs that continue without their caller."),
         (name = "Queues", description = "What waits and runs in each queue, and who serves it."),
         (name = "Outbox", description = "Events and dead letters that NATS can never take, and what to do about them."),
         (name = "Schedules", description = "Jobs made by the clock."),

@@ -2,7 +2,8 @@
 
 use super::dead_letters::{accepts_lines, lines};
 use super::extract::{OptionalJsonBody, Query};
-use super::types::{JobView, NotPutBackView, RetryBody, RetryJobsBody, RetryView, parse_span};
+use super::operations::{accepted, prefers_async};
+use super::types::{JobView, NotPutBackView, OperationView, RetryBody, RetryJobsBody, RetryView, parse_span};
 use super::{Api, Problem, json};
 use crate::api::stopping;
 use crate::api::stream::until_last;
@@ -37,12 +38,14 @@ pub(crate) async fn retry(
 ///
 /// As RetryJob, for `job_ids` or for all that the filters let through (then `states` must be given), newest
 /// first, at a rate. The answer comes when it is done; with `Accept: application/x-ndjson` progress comes as
-/// one line each. Closing the connection stops the rest. With `dry_run` nothing is changed, only counted.
+/// one line each. Closing the connection stops the rest, unless `async` or `Prefer: respond-async` asks for an
+/// operation. With `dry_run` nothing is changed, only counted.
 #[utoipa::path(
     post, path = "/v1/jobs:retry", tag = "Jobs", operation_id = "RetryJobs",
     request_body = RetryJobsBody,
     responses(
         (status = 200, description = "How many were put back", content((RetryView = "application/json"), (RetryView = "application/x-ndjson"))),
+        (status = 202, description = "The operation that does it, when one was asked for", body = OperationView),
     )
 )]
 pub(crate) async fn retry_many(
@@ -50,7 +53,12 @@ pub(crate) async fn retry_many(
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<RetryJobsBody>,
 ) -> Result<Response, Problem> {
-    let progress = api.app.retry_many(body.into_spec()?)?;
+    let detached = body.r#async || prefers_async(&headers);
+    let spec = body.into_spec()?;
+    if detached {
+        return accepted(api.app.start_retry(spec).await?);
+    }
+    let progress = api.app.retry_many(spec)?;
     let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done, stopping).boxed();
     if accepts_lines(&headers) {
         return Ok(lines("RetryJobs", progress.map(|p| p.map(view)).boxed()));

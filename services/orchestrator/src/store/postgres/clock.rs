@@ -22,6 +22,9 @@ const LOOKS: &str = "WITH held AS (SELECT seq FROM jobs WHERE checked_at > $1::b
 const CLAIMS: &str =
     "UPDATE outbox SET claim_until = claim_until - $2::bigint WHERE claim_until > $1::bigint + $2::bigint / 2";
 
+const OPERATIONS: &str = "UPDATE operations SET claim_until = claim_until - $2::bigint \
+     WHERE state <= 2 AND claim_until > $1::bigint + $2::bigint / 2";
+
 pub(super) async fn set_back(pool: &PgPool, now: Micros, back: i64) -> Result<u64, Fault> {
     let mut session = Session::open(pool).await?;
     let done = set_back_in(&mut session, now, back).await;
@@ -31,7 +34,7 @@ pub(super) async fn set_back(pool: &PgPool, now: Micros, back: i64) -> Result<u6
 async fn set_back_in(session: &mut Session, now: Micros, back: i64) -> Result<u64, Fault> {
     let mut tx = session.begin().await?;
     let moved = query(WAITS).bind(now.0).bind(back).execute(&mut *tx).await?.rows_affected();
-    for sql in [DEADLINES, LOOKS, CLAIMS] {
+    for sql in [DEADLINES, LOOKS, CLAIMS, OPERATIONS] {
         query(sql).bind(now.0).bind(back).execute(&mut *tx).await?;
     }
     tx.commit().await?;

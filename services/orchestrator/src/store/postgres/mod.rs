@@ -11,6 +11,7 @@ mod commit;
 mod connection;
 mod installation;
 mod lookup;
+mod operations;
 mod parked;
 mod read;
 mod readers;
@@ -27,10 +28,13 @@ use super::{
     writes::Writes,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
+use crate::operation::{Claimed, Operation};
 use crate::slo::{Bucket, Finished, Unit};
-use agentforge_message_id::{AgentId, JobId, Mission, Queue, ScheduleId};
+use agentforge_message_id::{AgentId, JobId, Mission, OperationId, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -65,6 +69,10 @@ impl PostgresStore {
             }
             f.trying_to(attempted)
         })
+    }
+
+    async fn connection(&self, attempted: &'static str) -> Result<PoolConnection<Postgres>, Error> {
+        self.asked(attempted, self.pool.acquire().await.map_err(Fault::Sql))
     }
 
     /// As [`Self::asked`], of a write that callers wait for.
@@ -236,6 +244,38 @@ impl Store for PostgresStore {
     }
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
         self.asked("fire a schedule", schedules::fire(&self.pool, firing, &ctx).await)
+    }
+
+    async fn create_operation(&self, operation: &Operation, spec: &str) -> Result<bool, Error> {
+        let mut c = self.connection("store an operation").await?;
+        self.asked("store an operation", operations::create(&mut c, operation, spec).await)
+    }
+    async fn operation(&self, id: OperationId) -> Result<Option<Operation>, Error> {
+        self.asked("read an operation", operations::one(&self.pool, id).await)
+    }
+    async fn operations(&self, before: Option<OperationId>, limit: u32) -> Result<Vec<Operation>, Error> {
+        self.asked("list operations", operations::page(&self.pool, before, limit).await)
+    }
+    async fn claim_operations(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<Claimed>, Error> {
+        if !self.asked("find operations", operations::waits(&self.pool, now).await)? {
+            return Ok(vec![]);
+        }
+        let mut c = self.connection("claim operations").await?;
+        self.asked("claim operations", operations::claim(&mut c, owner, now, until, limit).await)
+    }
+    async fn save_operation(&self, operation: &Operation, owner: &Owner, until: Micros) -> Result<Option<bool>, Error> {
+        let mut c = self.connection("store how far an operation is").await?;
+        self.asked("store how far an operation is", operations::save(&mut c, operation, owner, until).await)
+    }
+    async fn cancel_operation(&self, id: OperationId) -> Result<(), Error> {
+        let mut c = self.connection("cancel an operation").await?;
+        self.asked("cancel an operation", operations::cancel(&mut c, id).await)
     }
 
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {

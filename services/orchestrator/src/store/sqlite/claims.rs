@@ -146,6 +146,10 @@ pub(super) async fn release_orphans(w: &mut Writer, owner: &Owner) -> Result<(),
         .bind(&owner.0)
         .execute(&mut *tx)
         .await?;
+    query("UPDATE operations SET claim_until = 0 WHERE state <= 2 AND claim_owner <> ?")
+        .bind(&owner.0)
+        .execute(&mut *tx)
+        .await?;
     Ok(tx.commit().await?)
 }
 

@@ -17,10 +17,13 @@ const LOOKS: &str = "UPDATE jobs SET checked_at = checked_at - ?2 WHERE checked_
 /// Those of before the step alone: later ones end soon by themselves.
 const CLAIMS: &str = "UPDATE outbox SET claim_until = claim_until - ?2 WHERE claim_until > ?1 + ?2 / 2";
 
+const OPERATIONS: &str = "UPDATE operations SET claim_until = claim_until - ?2 \
+     WHERE state <= 2 AND claim_until > ?1 + ?2 / 2";
+
 pub(super) async fn set_back(w: &mut Writer, now: Micros, back: i64) -> Result<u64, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     let moved = query(WAITS).bind(now.0).bind(back).execute(&mut *tx).await?.rows_affected();
-    for sql in [DEADLINES, LOOKS, CLAIMS] {
+    for sql in [DEADLINES, LOOKS, CLAIMS, OPERATIONS] {
         query(sql).bind(now.0).bind(back).execute(&mut *tx).await?;
     }
     tx.commit().await?;

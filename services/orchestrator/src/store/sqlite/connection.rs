@@ -32,6 +32,7 @@ pub(super) const STEPS: &[migrate::Step] = &[
     (7, "installation", include_str!("migrations/0007_installation.sql")),
     (8, "clock_skew", include_str!("migrations/0008_clock_skew.sql")),
     (9, "rewinds", include_str!("migrations/0009_rewinds.sql")),
+    (10, "operations", include_str!("migrations/0010_operations.sql")),
 ];
 
 /// Connections that read at once. More would compete for two cores with the writer.

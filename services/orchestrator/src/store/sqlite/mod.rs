@@ -11,6 +11,7 @@ mod commit;
 mod connection;
 mod installation;
 mod lookup;
+mod operations;
 mod parked;
 mod read;
 mod readers;
@@ -29,8 +30,9 @@ use super::{
     Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault::Fault, rows,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
+use crate::operation::{Claimed, Operation};
 use crate::slo::{Bucket, Finished, Unit};
-use agentforge_message_id::{AgentId, JobId, Mission, Queue, ScheduleId};
+use agentforge_message_id::{AgentId, JobId, Mission, OperationId, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
 use connection::Connections;
@@ -265,6 +267,42 @@ impl Store for SqliteStore {
         let mut w = self.connections.writer().await?;
         let done = schedules::fire(&mut w, firing, &ctx).await;
         w.settle("fire a schedule", done)
+    }
+
+    async fn create_operation(&self, operation: &Operation, spec: &str) -> Result<bool, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = operations::create(&mut w.connection, operation, spec).await;
+        w.settle("store an operation", done)
+    }
+    async fn operation(&self, id: OperationId) -> Result<Option<Operation>, Error> {
+        Self::asked("read an operation", operations::one(&self.connections.readers, id).await)
+    }
+    async fn operations(&self, before: Option<OperationId>, limit: u32) -> Result<Vec<Operation>, Error> {
+        Self::asked("list operations", operations::page(&self.connections.readers, before, limit).await)
+    }
+    async fn claim_operations(
+        &self,
+        owner: &Owner,
+        now: Micros,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<Claimed>, Error> {
+        if !Self::asked("find operations", operations::waits(&self.connections.readers, now).await)? {
+            return Ok(vec![]);
+        }
+        let mut w = self.connections.writer().await?;
+        let done = operations::claim(&mut w.connection, owner, now, until, limit).await;
+        w.settle("claim operations", done)
+    }
+    async fn save_operation(&self, operation: &Operation, owner: &Owner, until: Micros) -> Result<Option<bool>, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = operations::save(&mut w.connection, operation, owner, until).await;
+        w.settle("store how far an operation is", done)
+    }
+    async fn cancel_operation(&self, id: OperationId) -> Result<(), Error> {
+        let mut w = self.connections.writer().await?;
+        let done = operations::cancel(&mut w.connection, id).await;
+        w.settle("cancel an operation", done)
     }
 
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {

@@ -7,6 +7,7 @@ mod claims;
 mod commit;
 mod copies;
 mod lists;
+mod operations;
 mod ownership;
 mod schedules;
 mod slo;
@@ -103,6 +104,10 @@ conformance! {
         counts_of_a_minute_only_rise,
         many_minutes_are_kept_and_old_ones_forgotten,
         finished_jobs_are_counted_by_minute_and_outcome;
+    operations:
+        an_operation_is_carried_out_by_one_and_continued_by_another,
+        operations_of_a_process_that_ended_are_taken_up_at_the_start,
+        operations_are_bounded_and_listed_newest_first;
     ownership:
         preparing_again_changes_nothing,
         a_database_belongs_to_one_mission,

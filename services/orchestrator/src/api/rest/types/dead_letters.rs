@@ -78,6 +78,10 @@ pub struct RedriveBody {
     /// At most so many; the default is 10000.
     #[serde(default)]
     pub limit: u32,
+    /// Continue without this connection: the answer is 202 and names the operation to ask about. `Prefer:
+    /// respond-async` says the same.
+    #[serde(default)]
+    pub r#async: bool,
 }
 
 /// Which dead letters to discard.

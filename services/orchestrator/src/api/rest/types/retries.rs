@@ -1,9 +1,10 @@
 //! Ways back as JSON.
 
 use super::{parse_moment, parse_span};
-use crate::app::{JobQuery, NotPutBack, RetrySpec};
+use crate::app::{JobQuery, RetrySpec};
 use crate::error::Error;
 use crate::model::State;
+use crate::operation::NotPutBack;
 use crate::store::Times;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -70,6 +71,10 @@ pub struct RetryJobsBody {
     /// The same in milliseconds.
     #[schema(minimum = 1, maximum = 31_536_000_000_u64)]
     pub deadline_in_ms: Option<u64>,
+    /// Continue without this connection: the answer is 202 and names the operation to ask about. `Prefer:
+    /// respond-async` says the same.
+    #[serde(default)]
+    pub r#async: bool,
 }
 
 impl RetryJobsBody {

@@ -1,0 +1,3 @@
+//! Operations on SQLite; the statements are in `store::operations`.
+
+crate::store::operations::operations!(sqlx::Sqlite, sqlx::sqlite::SqlitePool, sqlx::sqlite::SqliteConnection);
