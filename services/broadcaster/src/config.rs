@@ -253,15 +253,18 @@ impl Config {
     /// Reads the settings; faults stay in the reader.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let common = Common::read(reader);
-        let subjects = reader.get::<CommaList>(&BROADCASTER_SUBJECTS).into_inner();
-        if let Some(problem) = subjects_problem(&subjects) {
-            reader.fault(BROADCASTER_SUBJECTS.key, problem);
-        }
+        let subjects = subjects(reader);
         let defaults = Defaults {
             subjects,
             timeout: reader.get_in(&BROADCASTER_TIMEOUT, TIMEOUT),
             concurrency: reader.get_in(&BROADCASTER_CONCURRENCY, 1..=CONCURRENCY_MAX),
             retry_4xx: reader.get(&BROADCASTER_RETRY_4XX),
+        };
+        // What is out of range was reported under its own key; endpoints that leave it out are not to blame.
+        let defaults = Defaults {
+            timeout: defaults.timeout.clamp(*TIMEOUT.start(), *TIMEOUT.end()),
+            concurrency: defaults.concurrency.clamp(1, CONCURRENCY_MAX),
+            ..defaults
         };
         let endpoints_file = reader.opt(&BROADCASTER_ENDPOINTS_FILE);
         let probe = reader.get_in(&BROADCASTER_CIRCUIT_PROBE, Duration::from_millis(50)..=HOUR);
@@ -347,20 +350,33 @@ fn fixed_written(reader: &mut Reader<'_>) -> Option<Written> {
     let url: Option<Secret> = reader.opt(&WEBHOOK_URL);
     let secret: Option<Secret> = reader.opt(&WEBHOOK_SECRET);
     let format: Format = reader.get(&WEBHOOK_FORMAT);
-    let Some(url) = url else {
-        if secret.is_some() {
-            reader.fault(WEBHOOK_SECRET.key, "needs WEBHOOK_URL");
-        }
-        return None;
-    };
     let secrets = secret.iter().flat_map(|s| s.expose_secret().split(',').map(|s| s.trim().to_owned()));
-    Some(Written {
-        name: DEFAULT_NAME.to_owned(),
-        url: url.expose_secret().to_owned(),
-        secrets: secrets.filter(|s| !s.is_empty()).collect(),
-        format,
-        ..Written::default()
-    })
+    let secrets: Vec<String> = secrets.filter(|s| !s.is_empty()).collect();
+    if secret.is_some() && secrets.is_empty() {
+        reader.fault(WEBHOOK_SECRET.key, "names no secret; unset it to sign nothing");
+    }
+    if secret.is_some() && url.is_none() {
+        reader.fault(WEBHOOK_SECRET.key, "needs WEBHOOK_URL");
+    }
+    let url = match (url, secrets.is_empty()) {
+        (Some(url), _) => url.expose_secret().to_owned(),
+        (None, true) => return None,
+        // So that the secrets are checked, too; the start ends anyway.
+        (None, false) => "https://webhook.invalid/".to_owned(),
+    };
+    Some(Written { name: DEFAULT_NAME.to_owned(), url, secrets, format, ..Written::default() })
+}
+
+/// What endpoints get that name no subjects. A fault is reported here and nowhere else.
+fn subjects(reader: &mut Reader<'_>) -> Vec<String> {
+    let subjects = reader.get::<CommaList>(&BROADCASTER_SUBJECTS).into_inner();
+    match subjects_problem(&subjects) {
+        None => subjects,
+        Some(problem) => {
+            reader.fault(BROADCASTER_SUBJECTS.key, problem);
+            BROADCASTER_SUBJECTS.default.into_iter().map(str::to_owned).collect()
+        }
+    }
 }
 
 fn fixed(reader: &mut Reader<'_>, written: Option<&Written>, defaults: &Defaults) -> Option<Arc<Endpoint>> {
@@ -368,8 +384,9 @@ fn fixed(reader: &mut Reader<'_>, written: Option<&Written>, defaults: &Defaults
         Ok(mut endpoints) => endpoints.pop(),
         Err(faults) => {
             for fault in faults.0 {
-                let key = if fault.contains("secret") { WEBHOOK_SECRET.key } else { WEBHOOK_URL.key };
-                reader.fault(key, fault.trim_start_matches("endpoint default: "));
+                let fault = fault.trim_start_matches("endpoint default: ");
+                let is_of_secrets = fault.starts_with("secret") || fault.contains(" secrets");
+                reader.fault(if is_of_secrets { WEBHOOK_SECRET.key } else { WEBHOOK_URL.key }, fault);
             }
             None
         }
@@ -428,24 +445,74 @@ mod tests {
         assert!(read(&[]).unwrap().first_endpoints().is_empty());
     }
 
+    /// The keys that faults name.
+    fn keys(pairs: &[(&str, &str)]) -> Vec<String> {
+        let source: BTreeMap<String, String> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut reader = Reader::new(&source);
+        let _ = Config::read(&mut reader);
+        let Err(faults) = reader.finish() else { return Vec::new() };
+        assert!(!faults.to_string().contains("hunter2"), "{pairs:?}: {faults}");
+        faults.iter().map(|fault| fault.key.clone()).collect()
+    }
+
     #[test]
-    fn every_fault_is_told_with_its_key_and_without_secrets() {
+    fn every_fault_is_reported_under_its_own_key_and_without_secrets() {
         let url = ("WEBHOOK_URL", "https://h.example/");
-        let cases: [(&[(&str, &str)], &str); 9] = [
-            (&[("WEBHOOK_URL", "hunter2")], "WEBHOOK_URL"),
-            (&[url, ("WEBHOOK_SECRET", "hunter2")], "WEBHOOK_SECRET"),
-            (&[("WEBHOOK_SECRET", "whsec_hunter2")], "WEBHOOK_URL"),
-            (&[("BROADCASTER_TOKEN", "hunter2")], "BROADCASTER_TOKEN"),
-            (&[("BROADCASTER_SUBJECTS", "a..b")], "BROADCASTER_SUBJECTS"),
-            (&[("BROADCASTER_RETRY_SCHEDULE", "soon")], "BROADCASTER_RETRY_SCHEDULE"),
-            (&[("BROADCASTER_ENDPOINTS_FILE", "/no/such/file")], "BROADCASTER_ENDPOINTS_FILE"),
-            (&[("BROADCASTER_CONCURRENCY", "0")], "BROADCASTER_CONCURRENCY"),
-            (&[("EGRESS_ALLOW", "https://x")], "EGRESS_ALLOW"),
+        let dir = tempfile::tempdir().unwrap();
+        let (file, missing) = (dir.path().join("endpoints.toml"), dir.path().join("none"));
+        std::fs::write(&file, "[[endpoint]]\nname = \"a\"\nurl = \"https://h/\"\n").unwrap();
+        let (file, missing) = (("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()), missing.to_str().unwrap());
+        let cases: &[(&[(&str, &str)], &[&str])] = &[
+            (&[("WEBHOOK_URL", "hunter2")], &["WEBHOOK_URL"]),
+            (&[("WEBHOOK_URL", "hunter2"), ("WEBHOOK_SECRET", "hunter2")], &["WEBHOOK_SECRET", "WEBHOOK_URL"]),
+            (&[url, ("WEBHOOK_SECRET", "hunter2")], &["WEBHOOK_SECRET"]),
+            (&[url, ("WEBHOOK_SECRET", " , ")], &["WEBHOOK_SECRET"]),
+            (&[url, ("WEBHOOK_FORMAT", "xml")], &["WEBHOOK_FORMAT"]),
+            (&[("WEBHOOK_SECRET", "whsec_hunter2")], &["WEBHOOK_SECRET", "WEBHOOK_SECRET"]),
+            (&[("BROADCASTER_TOKEN", "hunter2")], &["BROADCASTER_TOKEN"]),
+            // Endpoints that leave these out have what is wrong with them, and are not to blame.
+            (&[url, file, ("BROADCASTER_SUBJECTS", "a..b")], &["BROADCASTER_SUBJECTS"]),
+            (&[url, file, ("BROADCASTER_SUBJECTS", "a.>,a.b")], &["BROADCASTER_SUBJECTS"]),
+            (&[url, file, ("BROADCASTER_CONCURRENCY", "0")], &["BROADCASTER_CONCURRENCY"]),
+            (&[url, file, ("BROADCASTER_CONCURRENCY", "2000")], &["BROADCASTER_CONCURRENCY"]),
+            (&[url, file, ("BROADCASTER_TIMEOUT", "6m")], &["BROADCASTER_TIMEOUT"]),
+            (&[url, file, ("BROADCASTER_RETRY_4XX", "410")], &["BROADCASTER_RETRY_4XX"]),
+            (&[("BROADCASTER_RETRY_SCHEDULE", "soon")], &["BROADCASTER_RETRY_SCHEDULE"]),
+            (&[("BROADCASTER_RETRY_JITTER", "1.1")], &["BROADCASTER_RETRY_JITTER"]),
+            (&[("BROADCASTER_ENDPOINTS_FILE", missing)], &["BROADCASTER_ENDPOINTS_FILE"]),
+            (&[("BROADCASTER_RELOAD_INTERVAL", "1ms")], &["BROADCASTER_RELOAD_INTERVAL"]),
+            (&[("BROADCASTER_CIRCUIT_FAILURES", "-1")], &["BROADCASTER_CIRCUIT_FAILURES"]),
+            (&[("BROADCASTER_CIRCUIT_PROBE", "2h")], &["BROADCASTER_CIRCUIT_PROBE"]),
+            (
+                &[("BROADCASTER_CIRCUIT_PROBE", "2m"), ("BROADCASTER_CIRCUIT_PROBE_MAX", "1m")],
+                &["BROADCASTER_CIRCUIT_PROBE_MAX"],
+            ),
+            (&[("BROADCASTER_RETRIES_MAX_BYTES", "1KiB")], &["BROADCASTER_RETRIES_MAX_BYTES"]),
+            (&[("BROADCASTER_RETRIES_MAX_AGE", "0s")], &["BROADCASTER_RETRIES_MAX_AGE"]),
+            (&[("BROADCASTER_DLQ_MAX_BYTES", "0")], &["BROADCASTER_DLQ_MAX_BYTES"]),
+            (&[("BROADCASTER_DLQ_MAX_AGE", "1m")], &["BROADCASTER_DLQ_MAX_AGE"]),
+            (&[("BROADCASTER_HISTORY_MAX_BYTES", "0")], &["BROADCASTER_HISTORY_MAX_BYTES"]),
+            (&[("BROADCASTER_HISTORY_MAX_AGE", "1m")], &["BROADCASTER_HISTORY_MAX_AGE"]),
+            (&[("BROADCASTER_CORE_FALLBACK", "maybe")], &["BROADCASTER_CORE_FALLBACK"]),
+            (&[("HTTP_PORT", "9000"), ("METRICS_PORT", "9000")], &["HTTP_PORT"]),
+            (&[("EGRESS_ALLOW", "https://x")], &["EGRESS_ALLOW"]),
         ];
-        for (pairs, key) in cases {
-            let fault = read(pairs).unwrap_err();
-            assert!(fault.contains(key) && !fault.contains("hunter2"), "{pairs:?}: {fault}");
+        for (pairs, expected) in cases {
+            let mut found = keys(pairs);
+            found.sort();
+            assert_eq!(found, *expected, "{pairs:?}: {:?}", read(pairs).err());
         }
+        // All at once, whatever else is wrong: each case's own setting, where no other case has it.
+        let (mut together, mut own): (BTreeMap<&str, &str>, BTreeSet<&str>) = Default::default();
+        for (pairs, expected) in cases {
+            together.extend(pairs.iter().copied());
+            own.extend(expected.iter().copied());
+        }
+        together.extend([("WEBHOOK_URL", "hunter2"), ("BROADCASTER_CIRCUIT_PROBE", "2m")]);
+        own.remove("BROADCASTER_CIRCUIT_PROBE");
+        let pairs: Vec<_> = together.into_iter().collect();
+        let found = keys(&pairs);
+        assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), own, "{:?}", read(&pairs).err());
     }
 
     #[test]
