@@ -41,6 +41,8 @@ pub enum Command {
     Enable(OneArgs),
     /// Make an endpoint
     Create(endpoints::CreateArgs),
+    /// Change an endpoint that was made here
+    Update(endpoints::UpdateArgs),
     /// Show one endpoint
     Show(OneArgs),
     /// Hold an endpoint's events back
@@ -181,6 +183,7 @@ pub async fn run(command: Command, out: Output) -> Result {
         Command::Redeliver(args) => redeliver(args, out).await,
         Command::Test(args) => test(args, out).await,
         Command::Create(args) => endpoints::create(args, out).await,
+        Command::Update(args) => endpoints::update(args, out).await,
         Command::Show(args) => endpoints::show(args, out).await,
         Command::Pause(args) => endpoints::pause(args, true, out).await,
         Command::Resume(args) => endpoints::pause(args, false, out).await,
@@ -384,7 +387,7 @@ async fn list_dead(args: ListArgs, out: Output) -> Result {
 }
 
 async fn redeliver(args: RedeliverArgs, out: Output) -> Result {
-    let (mut redelivered, mut missing, mut after) = (0, 0, 0);
+    let (mut redelivered, mut missing, mut refused, mut after) = (0, 0, Vec::new(), 0);
     loop {
         let left = args.limit.unwrap_or(u64::MAX) - redelivered;
         // A request takes a few seconds at most.
@@ -401,6 +404,7 @@ async fn redeliver(args: RedeliverArgs, out: Output) -> Result {
         let told = args.place.ask("POST", "/v1/dead-letters/redeliver", &wanted.to_string()).await?;
         redelivered += told["redelivered"].as_u64().unwrap_or_default();
         missing += told["missing"].as_u64().unwrap_or_default();
+        refused.extend(told["refused"].as_array().cloned().unwrap_or_default());
         match told["next_after"].as_u64() {
             Some(next) if redelivered < args.limit.unwrap_or(u64::MAX) => after = next,
             _ => break,
@@ -408,7 +412,10 @@ async fn redeliver(args: RedeliverArgs, out: Output) -> Result {
         out.note(format!("{redelivered} sent again"));
     }
     if out.json {
-        return out.document(&json!({ "redelivered": redelivered, "missing": missing }));
+        return out.document(&json!({ "redelivered": redelivered, "missing": missing, "refused": refused }));
+    }
+    for letter in &refused {
+        out.note(format!("{} cannot be sent again: {}", text(letter, "seq", 20), text(letter, "reason", 200)));
     }
     let more = if missing > 0 { format!(", {missing} not there") } else { String::new() };
     out.line(format!("{}{more}", styled(GREEN, format!("{redelivered} sent again"))))

@@ -26,7 +26,9 @@ use agentforge_config::{Common, Reader, Setting};
 use agentforge_egress::{Dialer, Policy};
 use agentforge_jetstream::{Nats, NatsConfig, topology::TopologyConfig};
 use agentforge_metrics::Metric;
-use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
+use agentforge_runtime::{
+    Endpoints, Gate, Heartbeat, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics,
+};
 use async_trait::async_trait;
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use std::{sync::Arc, time::Duration};
@@ -46,6 +48,8 @@ const CLOSE_MIN: Duration = Duration::from_secs(1);
 /// run, and what is published meanwhile is not stored.
 const MAKE_AGAIN: Duration = Duration::from_secs(1);
 const MAKE_EVERY: Duration = Duration::from_secs(5);
+/// A loop that took no turn for so long stands still: twice what one turn's requests take when each times out.
+const LOOP_STALL_MAX: Duration = Duration::from_secs(120);
 /// Between looks at how much is in the stream of retries.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
@@ -139,15 +143,22 @@ impl Service for Broadcaster {
         metrics::STORE_HELD.shift(&[], 0.0);
         metrics::MAX_BYTES.set(&[], fleet.context().room.limit() as f64);
         let gates = (readiness.gate("nats", true), readiness.gate("streams", true));
-        supervisor.spawn("streams", OnEnd::Stop, make_streams(fleet.clone(), made, gates.1, stop.clone()));
+        let heartbeat = |name| readiness.heartbeat(name, LOOP_STALL_MAX);
+        let streams = make_streams(fleet.clone(), made, gates.1, heartbeat("streams"), stop.clone());
+        supervisor.spawn("streams", OnEnd::Stop, streams);
         supervisor.spawn("connection", OnEnd::Stop, watch_connection(fleet.clone(), gates.0, stop.clone()));
-        supervisor.spawn("sweep", OnEnd::Stop, look_after_retries(fleet.clone(), stop.clone()));
+        supervisor.spawn("sweep", OnEnd::Stop, look_after_retries(fleet.clone(), heartbeat("sweep"), stop.clone()));
         let config = &fleet.context().config;
         fleet.apply(config.first_endpoints());
         let (over, written) = (CancellationToken::new(), CancellationToken::new());
-        let history = history::write(fleet.context().clone(), history, over.clone(), written.clone());
+        let history =
+            history::write(fleet.context().clone(), history, heartbeat("history"), over.clone(), written.clone());
         supervisor.spawn("history", OnEnd::Stop, history);
-        supervisor.spawn("made", OnEnd::Stop, made::follow(fleet.clone(), stop.clone()));
+        supervisor.spawn(
+            "made",
+            OnEnd::Stop,
+            made::follow(fleet.clone(), heartbeat("managed-endpoints"), stop.clone()),
+        );
         let path = config.endpoints_file.clone();
         if path.is_some() || !config.referenced("").is_empty() {
             let gate = readiness.gate("endpoints-file", false);
@@ -191,11 +202,13 @@ async fn make_streams(
     fleet: Fleet,
     made: watch::Sender<Option<Made>>,
     gate: Gate,
+    heartbeat: Heartbeat,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let context = fleet.context();
     let mut connected = context.nats.connected();
     loop {
+        heartbeat.beat();
         let looked = Instant::now();
         let pause = match context.nats.is_connected() {
             false => MAKE_EVERY,
@@ -256,13 +269,14 @@ async fn watch_connection(fleet: Fleet, gate: Gate, stop: CancellationToken) -> 
     }
 }
 
-async fn look_after_retries(fleet: Fleet, stop: CancellationToken) -> Result<(), anyhow::Error> {
+async fn look_after_retries(fleet: Fleet, heartbeat: Heartbeat, stop: CancellationToken) -> Result<(), anyhow::Error> {
     let context = fleet.context();
     let max_age = context.config.keeping.retries_max_age;
     let mut measure = interval(MEASURE_EVERY);
     measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = Instant::now();
     loop {
+        heartbeat.beat();
         let made = *context.ready.borrow();
         let every = sweep::every(made.is_none_or(|made| made.schedules), max_age);
         tokio::select! {
@@ -273,10 +287,18 @@ async fn look_after_retries(fleet: Fleet, stop: CancellationToken) -> Result<(),
             () = sleep_until(last + every) => {
                 last = Instant::now();
                 let Some(made) = made.filter(|_| context.nats.is_connected()) else { continue };
-                let (nats, env, now) = (&context.nats, &context.config.common.env, context.clock.now());
-                let brought = sweep::bring_overdue(nats, env, made.schedules, now).await;
-                if let Err(error) = brought.and(sweep::bury_expired(nats, env, max_age, now).await) {
-                    warn!(error = chain(&error), "the sweep over retries was incomplete; continuing with the next one");
+                let sweep = sweep::Sweep {
+                    nats: &context.nats,
+                    env: &context.config.common.env,
+                    dlq_max_bytes: context.config.keeping.dlq_max_bytes,
+                    now: context.clock.now(),
+                    progress: &|| heartbeat.beat(),
+                };
+                // What is overdue must not wait for dead letters that cannot be stored, nor they for it.
+                for swept in [sweep.bring_overdue(made.schedules).await, sweep.bury_expired(max_age).await] {
+                    if let Err(error) = swept {
+                        warn!(error = chain(&error), "the sweep over retries was incomplete; continuing with the next one");
+                    }
                 }
             }
         }

@@ -59,6 +59,54 @@ pub struct CreateArgs {
     unsigned: bool,
 }
 
+/// What changes of an endpoint.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge webhook update billing --endpoint-url https://billing.example.com/v2/events
+  agentforge webhook update billing --subject 'agentforge.events.job.*.succeeded' --subject 'agentforge.events.job.*.dead'
+  agentforge webhook update ops --rate 2 --reset timeout
+  agentforge webhook update archive --header 'X-Team: red' --remove-header X-Old
+
+What is not named stays. What waits for the endpoint, its retries included, goes to the new URL. `webhook rotate`
+changes its secret.")]
+pub struct UpdateArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Its name
+    endpoint: String,
+    /// Where requests go from now on; - reads it from standard input
+    #[arg(long, value_name = "URL")]
+    endpoint_url: Option<String>,
+    /// What it gets from now on; may be given several times
+    #[arg(long = "subject", value_name = "SUBJECT")]
+    subjects: Vec<String>,
+    /// json, raw, cloudevents, slack, teams or discord
+    #[arg(long)]
+    format: Option<String>,
+    /// For a request, such as 10s
+    #[arg(long)]
+    timeout: Option<String>,
+    /// Messages per second, in each replica
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Requests at once, in each replica
+    #[arg(long)]
+    concurrency: Option<u32>,
+    /// Try client errors again: true, false, or statuses with commas
+    #[arg(long = "retry-4xx", value_name = "WHICH", value_parser = retry_4xx)]
+    retry_4xx: Option<Value>,
+    /// A header of each request, such as 'X-Team: blue'; may be given several times
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// A header that requests have no more; may be given several times
+    #[arg(long = "remove-header", value_name = "NAME")]
+    removed_headers: Vec<String>,
+    /// Back to the broadcaster's default; may be given several times
+    #[arg(long = "reset", value_name = "WHAT", value_parser = ["subjects", "format", "timeout", "rate", "concurrency", "retry-4xx"])]
+    resets: Vec<String>,
+}
+
 /// Another secret.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -158,6 +206,40 @@ pub(super) async fn create(args: CreateArgs, out: Output) -> Result {
     show_secret(&told, out)
 }
 
+/// The body of a change: what is named, and null for what goes back to its default.
+fn changes(args: &UpdateArgs, url: Option<String>) -> Map<String, Value> {
+    let mut wanted = Map::new();
+    let mut set =
+        |name: &str, value: Option<Value>| value.into_iter().for_each(|v| drop(wanted.insert(name.into(), v)));
+    set("url", url.map(Value::from));
+    set("subjects", (!args.subjects.is_empty()).then(|| json!(args.subjects)));
+    set("format", args.format.as_deref().map(Value::from));
+    set("timeout", args.timeout.as_deref().map(Value::from));
+    set("rate", args.rate.map(Value::from));
+    set("concurrency", args.concurrency.map(Value::from));
+    set("retry_4xx", args.retry_4xx.clone());
+    let removed = args.removed_headers.iter().map(|name| (name.clone(), Value::Null));
+    let headers: Map<String, Value> =
+        removed.chain(args.headers.iter().map(|(name, value)| (name.clone(), json!(value)))).collect();
+    set("headers", (!headers.is_empty()).then(|| Value::Object(headers)));
+    args.resets.iter().for_each(|name| set(&name.replace('-', "_"), Some(Value::Null)));
+    wanted
+}
+
+pub(super) async fn update(args: UpdateArgs, out: Output) -> Result {
+    let url = match args.endpoint_url.as_deref() {
+        Some("-") => Some(from_stdin("URL")?),
+        url => url.map(str::to_owned),
+    };
+    let wanted = changes(&args, url);
+    if wanted.is_empty() {
+        return Err(Failure::new("nothing to change was named").hint("--help lists what can be changed"));
+    }
+    let path = format!("/v1/endpoints/{}", segment(&args.endpoint));
+    let told = args.place.ask("PATCH", &path, &Value::Object(wanted).to_string()).await?;
+    if out.json { out.document(&told) } else { out.line(format!("{} is changed", clean(&args.endpoint, 63))) }
+}
+
 fn show_secret(told: &Value, out: Output) -> Result {
     match told["secret"].as_str() {
         Some(secret) => out.line(format!("secret, shown this once: {}", clean(secret, 200))),
@@ -245,5 +327,25 @@ mod tests {
         assert!(retry_4xx("4xx").is_err());
         assert_eq!(header("X-Team: a:b").unwrap(), ("X-Team".to_owned(), "a:b".to_owned()));
         assert!(header("X-Team").is_err());
+    }
+
+    #[test]
+    fn a_change_names_what_is_given_and_nulls_what_is_reset() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: UpdateArgs,
+        }
+        let parse = |line: &str| {
+            let line = <Line as clap::Parser>::try_parse_from(line.split(' ')).unwrap();
+            Value::Object(changes(&line.args, line.args.endpoint_url.clone()))
+        };
+        assert_eq!(parse("update a"), json!({}));
+        assert_eq!(
+            parse(
+                "update a --endpoint-url https://b/ --rate 2 --reset timeout --reset retry-4xx --header X-A:1 --remove-header X-B"
+            ),
+            json!({ "url": "https://b/", "rate": 2.0, "timeout": null, "retry_4xx": null, "headers": { "X-A": "1", "X-B": null } })
+        );
     }
 }

@@ -113,17 +113,39 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
         return Err(ChangeError::Refused(Refusal::Taken(name)).into());
     }
     let context = api.fleet.context();
-    // What may not be called would only wait.
-    if let Ok(url) = url::Url::parse(&written.url)
-        && matches!(url.scheme(), "http" | "https")
-    {
-        context.dialer.policy().check_url(&url).map_err(|refusal| Problem::invalid(format!("url: {refusal}")))?;
-    }
+    check_url(&api, &written.url)?;
     let now = Timestamp::now();
     context.made.change(|made| made.create(written.clone(), &context.config.defaults, now)).await?;
     taken_up(|| api.fleet.is_made(&name)).await;
     let shown = json!({ "name": name, "source": "api", "created_at": now, "secret": secret });
     Ok((StatusCode::CREATED, Json(shown)).into_response())
+}
+
+/// What may not be called would only wait. What is no such URL is refused with the rest of the declaration.
+fn check_url(api: &Api, url: &str) -> Result<(), Problem> {
+    match url::Url::parse(url) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => {
+            let policy = api.fleet.context().dialer.policy();
+            policy.check_url(&url).map_err(|refusal| Problem::invalid(format!("url: {refusal}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Changes what the body names. What waits for the endpoint, its retries included, goes where it is now.
+pub(super) async fn update(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Result<Response, Problem> {
+    changeable(&api, &name)?;
+    let patch: serde_json::Map<String, Value> = json_of(&body)?;
+    if let Some(url) = patch.get("url").and_then(Value::as_str) {
+        check_url(&api, url)?;
+    }
+    let (context, now) = (api.fleet.context(), Timestamp::now());
+    let defaults = &context.config.defaults;
+    let made = context.made.change(|made| made.update(&name, &patch, defaults, now)).await?;
+    let wanted = made.get(&name).and_then(|entry| entry.endpoint(defaults, now));
+    let is_taken_up = |running: Arc<Running>| wanted.as_ref().is_none_or(|wanted| running.endpoint == *wanted);
+    taken_up(|| api.fleet.get(&name).is_some_and(is_taken_up)).await;
+    get(State(api), Path(name)).await
 }
 
 /// Waits until this replica works by what was changed; the others follow within seconds. A caller that asks next sees

@@ -69,7 +69,7 @@ pub fn router(fleet: &Fleet) -> Router {
     let api = Api { fleet: fleet.clone(), dead_letters, guard: Arc::new(guard) };
     Router::new()
         .route("/v1/endpoints", get(list).post(endpoints::create))
-        .route("/v1/endpoints/{name}", get(endpoints::get).delete(endpoints::delete))
+        .route("/v1/endpoints/{name}", get(endpoints::get).patch(endpoints::update).delete(endpoints::delete))
         .route("/v1/endpoints/{name}/pause", post(endpoints::pause))
         .route("/v1/endpoints/{name}/resume", post(endpoints::resume))
         .route("/v1/endpoints/{name}/rotate", post(endpoints::rotate))

@@ -12,19 +12,24 @@ use crate::{
     topology::{
         names::{STREAM_DELIVERIES, deliveries},
         reader as walk,
+        streams::{base, one},
     },
 };
-use agentforge_jetstream::{HeaderMap, publish, topology::TopologyConfig};
+use agentforge_jetstream::{
+    HeaderMap, publish,
+    topology::{TopologyConfig, ensure},
+};
 use agentforge_message_id::MsgId;
-use async_nats::jetstream::stream::{self, Compression, DiscardPolicy, StorageType};
+use agentforge_runtime::Heartbeat;
+use async_nats::jetstream::stream::{self, Compression, DiscardPolicy};
 use jiff::Timestamp;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Attempts that wait to be written, at most: some seconds of a busy replica.
 pub const WAITING_MAX: usize = 16_384;
@@ -35,6 +40,8 @@ const TOGETHER_BYTES: usize = 128 << 10;
 const GATHER: Duration = Duration::from_millis(400);
 /// Before another try to write.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Between checks that the stream is as planned.
+const CHECK_INTERVAL: Duration = Duration::from_secs(20);
 /// For writing the last ones at a stop.
 const LAST: Duration = Duration::from_secs(2);
 /// Messages that one search reads, at most: a page says where to continue.
@@ -54,50 +61,46 @@ pub struct Kept {
 /// The stream.
 fn plan(c: &TopologyConfig, kept: Kept) -> stream::Config {
     stream::Config {
-        name: STREAM_DELIVERIES.to_owned(),
         description: Some("what became of each attempt to deliver an event".to_owned()),
-        subjects: vec![deliveries("*")],
-        storage: StorageType::File,
         // Old attempts that are no longer requested are dropped.
         discard: DiscardPolicy::Old,
         max_bytes: i64::try_from(kept.max_bytes).unwrap_or(i64::MAX),
         max_age: kept.max_age,
-        num_replicas: c.replicas,
         compression: Some(Compression::S2),
-        allow_direct: true,
-        ..Default::default()
+        ..base(c, STREAM_DELIVERIES, &[&deliveries("*")])
     }
 }
 
 /// Makes the stream, or puts it right.
 async fn make(context: &Context) -> Result<(), String> {
-    let js = context.nats.jetstream();
     let wanted = plan(&context.config.topology, context.config.history);
-    let found = js.get_or_create_stream(wanted.clone()).await.map_err(|e| chain(&e))?;
-    let config = &found.cached_info().config;
-    if (config.max_bytes, config.max_age, config.num_replicas)
-        != (wanted.max_bytes, wanted.max_age, wanted.num_replicas)
-    {
-        let changed = stream::Config { compression: config.compression.clone(), ..wanted };
-        js.update_stream(changed).await.map_err(|e| chain(&e))?;
-        info!("the limits of {STREAM_DELIVERIES} were changed");
-    }
-    Ok(())
+    ensure(context.nats.jetstream(), &one(wanted)).await.map(drop).map_err(|e| chain(&e))
 }
 
 /// Writes what comes, and after `over` what is left; then says that it was `written`.
 pub async fn write(
     context: Arc<Context>,
     mut attempts: mpsc::Receiver<Attempt>,
+    heartbeat: Heartbeat,
     over: CancellationToken,
     written: CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let _written = written.drop_guard();
+    let mut check = interval(CHECK_INTERVAL);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let subject = deliveries(&context.config.common.env);
     let (mut together, mut is_made, mut told) = (Vec::new(), false, false);
     while !over.is_cancelled() {
+        heartbeat.beat();
         tokio::select! {
             n = attempts.recv_many(&mut together, TOGETHER) => if n == 0 { break },
+            _ = check.tick() => {
+                // An operator may have removed the stream or changed it. Without an attempt there is none to look after.
+                if is_made && context.nats.is_connected() {
+                    is_made = make(&context).await.is_ok();
+                }
+                continue;
+            }
             () = over.cancelled() => break,
         }
         let until = Instant::now() + GATHER;
@@ -110,6 +113,7 @@ pub async fn write(
         }
         // What comes meanwhile waits in the channel, and is left out when that is full.
         while !over.is_cancelled() && !together.is_empty() {
+            heartbeat.beat();
             match send(&context, &subject, &together, &mut is_made).await {
                 Ok(()) => {
                     context.log.is_written(together.last().map_or(0, |last| last.n));

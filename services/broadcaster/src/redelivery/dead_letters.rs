@@ -5,11 +5,11 @@
 
 use crate::{
     delivery::rate_limit::Pace,
+    redelivery::requeue::{self, Refused, Requeue},
     retry::{
         quota::Room,
         record::{DeadLetter, Record},
         server_clock::ServerClock,
-        sweep::{self, NoRoom},
     },
     topology::{
         names::{self, STREAM_DLQ},
@@ -17,10 +17,10 @@ use crate::{
     },
 };
 use agentforge_jetstream::{Nats, publish};
-use agentforge_message_id::MsgId;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 /// Letters in one answer, and sent again in one request, at most.
 pub const PAGE_MAX: usize = 1000;
@@ -64,6 +64,8 @@ pub struct Redelivered {
     pub redelivered: u64,
     /// Not there (any more).
     pub missing: u64,
+    /// Letters that can never be sent again; they stay, and those behind them were sent.
+    pub refused: Vec<Refused>,
     /// Where to continue; absent when there is nothing after it.
     pub next_after: Option<u64>,
 }
@@ -165,31 +167,29 @@ impl DeadLetters {
         if let Some(pace) = pace {
             sleep_until(pace.take(Instant::now())).await;
         }
-        match self.send_again(stored).await {
-            Ok(true) => done.redelivered += 1,
-            Ok(false) => done.missing += 1,
-            Err(source) => return Err(Error::Publish { done: done.redelivered, source }),
+        let record = Record::of_headers(Some(&stored.headers));
+        match (record, names::endpoint_of(&stored.subject)) {
+            (Some(record), Some(endpoint)) => {
+                // Another way of the same event: its attempts are counted from zero.
+                let record = Record { attempts: 0, origin: format!("{STREAM_DLQ}-{}", stored.seq), ..record };
+                let Self { nats, env, clock, room } = self;
+                let sent = Requeue { nats, env, clock, room }.send("again", endpoint, &record, &stored.payload).await;
+                match sent {
+                    Ok(_) => done.redelivered += 1,
+                    Err(requeue::Error::Never(reason)) => {
+                        warn!(endpoint, webhook_id = record.id, reason, "a dead letter cannot be sent again");
+                        done.refused.push(Refused { seq: stored.seq, reason });
+                        return Ok(());
+                    }
+                    Err(requeue::Error::Now(source)) => {
+                        return Err(Error::Publish { done: done.redelivered, source });
+                    }
+                }
+            }
+            _ => done.missing += 1,
         }
         walk::delete(&self.nats, STREAM_DLQ, stored.seq).await?;
         Ok(())
-    }
-
-    async fn send_again(&self, stored: &Stored) -> Result<bool, publish::Error> {
-        let record = Record::of_headers(Some(&stored.headers));
-        let (Some(record), Some(endpoint)) = (record, names::endpoint_of(&stored.subject)) else { return Ok(false) };
-        // Another way of the same event: its attempts are counted from zero.
-        let record = Record { attempts: 0, origin: format!("{STREAM_DLQ}-{}", stored.seq), ..record };
-        let id = MsgId::webhook("again", &self.env, endpoint, &record.origin, 0);
-        let due = names::due(&self.env, endpoint);
-        let place = sweep::room_for(&self.nats, &self.clock, &self.room, stored.payload.len()).await;
-        let _place = place.map_err(|none| publish::Error::Full {
-            subject: due.clone(),
-            reason: match none {
-                NoRoom::Now(reason) => reason,
-                NoRoom::Never => format!("it is larger than all retries may be, {} bytes", self.room.limit()),
-            },
-        })?;
-        publish::publish(&self.nats, due, id, record.headers(), stored.payload.clone()).await.map(|_| true)
     }
 
     /// The wanted ones of the next batch, which may be none; `None` at the end.

@@ -4,22 +4,23 @@
 //! fresh attempts and the `webhook-id` that they had. What is put there twice is known by the run's name, so a
 //! request that is repeated with it sends nothing twice.
 
-use crate::{delivery::rate_limit::Pace, endpoints::declaration::Endpoint};
 use crate::{
+    delivery::rate_limit::Pace,
+    endpoints::declaration::Endpoint,
+    redelivery::requeue::{self, Refused, Requeue},
     registry::Context,
-    retry::{quota::Room, record::Record, sweep},
+    retry::record::Record,
     topology::{
-        names,
         reader::{self as walk, Stored},
         streams::{self as topology, Sources},
     },
 };
 use agentforge_jetstream::{AckInfo, publish};
-use agentforge_message_id::MsgId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
 /// Events that one request sends again, at most.
 pub const LIMIT_MAX: usize = 1000;
@@ -61,6 +62,8 @@ pub struct Replayed {
     pub matched: u64,
     /// Of them put to the due retries.
     pub replayed: u64,
+    /// Events that can never be sent again; those behind them were.
+    pub refused: Vec<Refused>,
     /// Events that were looked at.
     pub scanned: u64,
     /// The name of the run.
@@ -160,7 +163,7 @@ pub async fn replay(context: &Context, endpoint: &Endpoint, wanted: Wanted) -> R
                         if let Some(pace) = &mut pace {
                             sleep_until(pace.take(Instant::now())).await;
                         }
-                        send_again(context, &context.room, endpoint, record, stored, &mut done).await?;
+                        send_again(context, endpoint, record, stored, &mut done).await?;
                     }
                 }
                 let is_full = !wanted.dry_run && done.matched as usize >= limit;
@@ -199,23 +202,24 @@ fn record_of(stream: &str, stored: &Stored) -> Record {
 
 async fn send_again(
     context: &Context,
-    room: &Room,
     endpoint: &Endpoint,
     record: Record,
     stored: &Stored,
     done: &mut Replayed,
 ) -> Result<(), Error> {
-    let place = sweep::room_for(&context.nats, &context.clock, room, stored.payload.len()).await;
-    let _place = place.map_err(|_| Error::Full { done: done.replayed })?;
-    let env = &context.config.common.env;
     // Another way of the same event: its attempts are counted from zero.
     let record = Record { origin: format!("replay-{}-{}", done.run, record.origin), ..record };
-    let id = MsgId::webhook("replay", env, &endpoint.name, &record.origin, 0);
-    let due = names::due(env, &endpoint.name);
-    let sent = publish::publish(&context.nats, due, id, record.headers(), stored.payload.clone()).await;
-    let ack = sent.map_err(|source| Error::Publish { done: done.replayed, source })?;
-    if !ack.duplicate {
-        done.replayed += 1;
+    let (env, room) = (&context.config.common.env, &context.room);
+    let requeue = Requeue { nats: &context.nats, env, clock: &context.clock, room };
+    match requeue.send("replay", &endpoint.name, &record, &stored.payload).await {
+        Ok(ack) if ack.duplicate => {}
+        Ok(_) => done.replayed += 1,
+        Err(requeue::Error::Never(reason)) => {
+            warn!(endpoint = endpoint.name, webhook_id = record.id, reason, "an event cannot be sent again");
+            done.refused.push(Refused { seq: stored.seq, reason });
+        }
+        Err(requeue::Error::Now(publish::Error::Full { .. })) => return Err(Error::Full { done: done.replayed }),
+        Err(requeue::Error::Now(source)) => return Err(Error::Publish { done: done.replayed, source }),
     }
     Ok(())
 }

@@ -10,10 +10,12 @@ use crate::{
     },
     topology::names::made_key,
 };
+use agentforge_runtime::Heartbeat;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -92,6 +94,11 @@ impl Entry {
         self.secrets(now).filter_map(|secret| secret.until).collect()
     }
 
+    /// The endpoint as it is now; `None` when this version cannot read it.
+    pub fn endpoint(&self, defaults: &Defaults, now: Timestamp) -> Option<Arc<Endpoint>> {
+        endpoint_file::check(vec![self.whole(now)], defaults).ok()?.pop()
+    }
+
     fn whole(&self, now: Timestamp) -> Written {
         let secrets = self.secrets(now).map(|dated| dated.secret.clone()).collect();
         Written { secrets, ..self.written.clone() }
@@ -112,10 +119,7 @@ impl Made {
         if self.endpoints.contains_key(&written.name) {
             return Err(Refusal::Taken(written.name));
         }
-        if written.has_references() {
-            let problem = "the API takes values; env: and file: are for the endpoints file".to_owned();
-            return Err(Refusal::Invalid(problem));
-        }
+        has_values(&written)?;
         let secrets = written.secret.iter().chain(&written.secrets);
         let secrets: Vec<_> = secrets.map(|secret| Dated { secret: secret.clone(), until: None }).collect();
         let written = Written { secret: None, secrets: Vec::new(), ..written };
@@ -127,6 +131,31 @@ impl Made {
             return Err(Refusal::Invalid(format!("there are {most} endpoints already, and no more are allowed")));
         }
         self.endpoints.insert(entry.written.name.clone(), entry);
+        Ok(())
+    }
+
+    /// Changes one as a merge patch (RFC 7396) says: what is null is as if it had not been given. Its name, secrets and
+    /// start stay.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn update(
+        &mut self,
+        name: &str,
+        patch: &Map<String, Value>,
+        defaults: &Defaults,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let entry = self.endpoints.get_mut(name).ok_or_else(|| Refusal::Missing(name.to_owned()))?;
+        let written = patched(&entry.written, patch)?;
+        has_values(&written)?;
+        if written == entry.written {
+            return Ok(());
+        }
+        let changed = Entry { written, updated_at: now, ..entry.clone() };
+        endpoint_file::check(vec![changed.whole(now)], defaults)
+            .map_err(|faults| Refusal::Invalid(faults.to_string()))?;
+        *entry = changed;
         Ok(())
     }
 
@@ -174,6 +203,64 @@ impl Made {
         }
         (endpoints, faults)
     }
+}
+
+/// References would read files and variables of the broadcaster for whoever may use the API.
+fn has_values(written: &Written) -> Result<(), Refusal> {
+    match written.has_references() {
+        true => Err(Refusal::Invalid("the API takes values; env: and file: are for the endpoints file".to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// What a patch may speak of.
+const PATCHABLE: [&str; 8] = ["url", "subjects", "format", "timeout", "rate", "concurrency", "retry_4xx", "headers"];
+
+/// Headers are merged one by one, as nobody can read their values back. Faults repeat no value.
+fn patched(written: &Written, patch: &Map<String, Value>) -> Result<Written, Refusal> {
+    let invalid = |problem: String| Refusal::Invalid(problem);
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(written) else {
+        return Err(invalid("the endpoint cannot be read".to_owned()));
+    };
+    for (key, value) in patch {
+        match (key.as_str(), value) {
+            ("secret" | "secrets" | "signed", _) => {
+                return Err(invalid(format!("{key} is not changed here; rotate changes secrets")));
+            }
+            ("headers", Value::Object(changes)) => {
+                let mut headers = fields.get("headers").and_then(Value::as_object).cloned().unwrap_or_default();
+                for (name, value) in changes {
+                    // Names of headers do not differ by case.
+                    headers.retain(|other, _| !other.eq_ignore_ascii_case(name));
+                    if !value.is_null() {
+                        headers.insert(name.clone(), value.clone());
+                    }
+                }
+                fields.insert(key.clone(), Value::Object(headers));
+            }
+            (key, value) if PATCHABLE.contains(&key) => match value {
+                Value::Null => drop(fields.remove(key)),
+                value => drop(fields.insert(key.to_owned(), value.clone())),
+            },
+            _ => {
+                return Err(invalid(format!(
+                    "unknown field `{}`; {} can be changed",
+                    shown(key),
+                    PATCHABLE.join(", ")
+                )));
+            }
+        }
+        let text = Value::Object(fields.clone()).to_string();
+        if serde_json::from_str::<Written>(&text).is_err() {
+            return Err(invalid(format!("{key} is missing, or a value of the wrong type")));
+        }
+    }
+    serde_json::from_value(Value::Object(fields)).map_err(|_| invalid("a value is of the wrong type".to_owned()))
+}
+
+/// A key that somebody sent, short enough for an answer.
+fn shown(key: &str) -> String {
+    key.chars().filter(|c| !c.is_control()).take(40).collect()
 }
 
 /// A new shared secret, as Standard Webhooks has them.
@@ -260,11 +347,12 @@ impl Kept {
 }
 
 /// Follows the document until the stop.
-pub async fn follow(fleet: Fleet, stop: CancellationToken) -> Result<(), anyhow::Error> {
+pub async fn follow(fleet: Fleet, heartbeat: Heartbeat, stop: CancellationToken) -> Result<(), anyhow::Error> {
     let context = fleet.context().clone();
     let kept = &context.made;
     let (mut known, mut at_work, mut told) = (None::<Made>, Vec::new(), Vec::new());
     loop {
+        heartbeat.beat();
         let changed = kept.changed.notified();
         if context.nats.is_connected() && context.ready.borrow().is_some() {
             match kept.read().await {
@@ -341,6 +429,48 @@ mod tests {
         assert_eq!(stored.endpoints(&defaults(), at(2)), made.endpoints(&defaults(), at(1)));
         made.delete("a").unwrap();
         assert_eq!(made.delete("a"), Err(Refusal::Missing("a".into())));
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_nothing_else() {
+        let mut made = Made::default();
+        let first = Written {
+            subjects: Some(vec!["a.b".into()]),
+            rate: Some(2.0),
+            headers: [("X-Key".to_owned(), "hunter2".to_owned()), ("X-Team".to_owned(), "blue".to_owned())].into(),
+            ..written("a", "https://a.example/", Some(&new_secret()))
+        };
+        made.create(first, &defaults(), at(1)).unwrap();
+        let secrets = made.get("a").unwrap().secrets.clone();
+        let patch = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let change =
+            r#"{"url":"https://b.example/","rate":null,"timeout":"2s","headers":{"x-team":"red","X-Key":null}}"#;
+        made.update("a", &patch(change), &defaults(), at(2)).unwrap();
+        let entry = made.get("a").unwrap();
+        assert_eq!((entry.created_at, entry.updated_at), (at(1), at(2)));
+        let Written { url, subjects, rate, timeout, headers, .. } = &entry.written;
+        assert_eq!((url.as_str(), rate, timeout.as_deref()), ("https://b.example/", &None, Some("2s")));
+        assert_eq!(subjects.as_deref(), Some(&["a.b".to_owned()][..]));
+        assert_eq!(headers, &BTreeMap::from([("x-team".to_owned(), "red".to_owned())]));
+        assert!(entry.secrets == secrets, "a patch touches no secret");
+        made.update("a", &patch(r#"{"rate":null}"#), &defaults(), at(3)).unwrap();
+        assert_eq!(made.get("a").unwrap().updated_at, at(2), "nothing changed");
+        for (bad, words) in [
+            (r#"{"url":null}"#, "url is missing"),
+            (r#"{"url":7}"#, "wrong type"),
+            (r#"{"url":"ftp://hunter2/"}"#, "url is not an http"),
+            (r#"{"url":"file:/hunter2"}"#, "the API takes values"),
+            (r#"{"headers":{"X-Key":"env:hunter2"}}"#, "the API takes values"),
+            (r#"{"subjects":[]}"#, "subjects are not"),
+            (r#"{"secret":"hunter2"}"#, "rotate changes secrets"),
+            (r#"{"name":"b"}"#, "unknown field `name`"),
+            (r#"{"format":"hunter2"}"#, "wrong type"),
+        ] {
+            let problem = made.update("a", &patch(bad), &defaults(), at(4)).unwrap_err().to_string();
+            assert!(problem.contains(words) && !problem.contains("hunter2"), "{bad}: {problem}");
+        }
+        assert_eq!(made.get("a").unwrap().updated_at, at(2), "what is refused changes nothing");
+        assert_eq!(made.update("b", &patch("{}"), &defaults(), at(4)), Err(Refusal::Missing("b".into())));
     }
 
     #[test]

@@ -5,6 +5,11 @@ use agentforge_jetstream::Nats;
 use async_nats::jetstream::kv;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tracing::warn;
 
 /// The state of one endpoint; nothing stored is the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,10 +42,15 @@ impl State {
 }
 
 /// The bucket's entries of one environment. Cheap to clone.
+///
+/// Remembers what it read, so that an entry that is lost with its bucket (deleted, purged) is put back: a paused
+/// endpoint must not be called because an operator emptied a stream. An entry that was deleted by its key leaves a
+/// marker in the bucket, and stays deleted.
 #[derive(Clone)]
 pub struct States {
     nats: Nats,
     env: String,
+    known: Arc<Mutex<BTreeMap<String, State>>>,
 }
 
 /// The bucket does not answer.
@@ -58,7 +68,7 @@ impl Error {
 impl States {
     /// Of an environment.
     pub fn new(nats: Nats, env: &str) -> Self {
-        Self { nats, env: env.to_owned() }
+        Self { nats, env: env.to_owned(), known: Arc::default() }
     }
 
     /// The environment.
@@ -79,8 +89,22 @@ impl States {
     /// # Errors
     /// [`Error`].
     pub async fn read(&self, endpoint: &str) -> Result<State, Error> {
-        let found = self.bucket().await?.get(state_key(&self.env, endpoint)).await.map_err(|e| Error(e.to_string()))?;
-        Ok(found.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+        let (bucket, key) = (self.bucket().await?, state_key(&self.env, endpoint));
+        let found = match bucket.entry(key.clone()).await.map_err(|e| Error(e.to_string()))? {
+            Some(entry) => read(&entry),
+            None => match self.known(endpoint) {
+                Some(known) => {
+                    warn!(endpoint, "the bucket lost what was known of the endpoint; it is put back");
+                    // Another replica may be first; then its entry is read the next time.
+                    let bytes = serde_json::to_vec(&known).map_err(|e| Error(e.to_string()))?;
+                    bucket.update(key, bytes.into(), 0).await.map_err(|e| Error(e.to_string()))?;
+                    known
+                }
+                None => State::default(),
+            },
+        };
+        self.remember(endpoint, &found);
+        Ok(found)
     }
 
     /// Changes one.
@@ -94,19 +118,40 @@ impl States {
         let mut last = String::new();
         for _ in 0..ROUNDS {
             let entry = bucket.entry(key.clone()).await.map_err(|e| Error(e.to_string()))?;
-            let before =
-                entry.as_ref().and_then(|e| serde_json::from_slice::<State>(&e.value).ok()).unwrap_or_default();
-            let mut after = before.clone();
+            let stored = entry.as_ref().map(read);
+            let before = stored.clone().or_else(|| self.known(endpoint)).unwrap_or_default();
+            let mut after = before;
             change(&mut after);
-            if after == before {
+            if after == stored.clone().unwrap_or_default() {
+                self.remember(endpoint, &after);
                 return Ok(());
             }
             let bytes = serde_json::to_vec(&after).map_err(|e| Error(e.to_string()))?.into();
             match bucket.update(&key, bytes, entry.map_or(0, |e| e.revision)).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.remember(endpoint, &after);
+                    return Ok(());
+                }
                 Err(e) => last = e.to_string(),
             }
         }
         Err(Error(last))
     }
+
+    fn known(&self, endpoint: &str) -> Option<State> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint).cloned()
+    }
+
+    /// Only what differs from the default is remembered, so the map is bounded by the endpoints.
+    fn remember(&self, endpoint: &str, state: &State) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match *state == State::default() {
+            true => drop(known.remove(endpoint)),
+            false => drop(known.insert(endpoint.to_owned(), state.clone())),
+        }
+    }
+}
+
+fn read(entry: &kv::Entry) -> State {
+    serde_json::from_slice(&entry.value).unwrap_or_default()
 }

@@ -137,7 +137,8 @@ impl Store {
                 }
                 Err(error) => error,
             };
-            if matches!(error, publish::Error::NoStream { .. }) {
+            // Gone, or made otherwise by somebody: either is put right by a look.
+            if matches!(error, publish::Error::NoStream { .. } | publish::Error::Other { .. }) {
                 self.doubt.notify_one();
             }
             if tries == 0 {

@@ -8,7 +8,7 @@
 use crate::{
     metrics::{self, PARKED, RESCUED, STORED_BYTES},
     retry::{
-        quota::{Answer, Place, Room},
+        quota::{Answer, Place, RECORD_BYTES, Room},
         record::{DUE_AT, Record},
         server_clock::ServerClock,
     },
@@ -64,97 +64,131 @@ struct Fate {
     headers: HeaderMap,
 }
 
-/// Brings what is overdue. Returns how many.
-///
-/// # Errors
-/// [`Error`].
-pub async fn bring_overdue(nats: &Nats, env: &str, schedules: bool, now: Timestamp) -> Result<u64, Error> {
-    let patience = if schedules { LATE } else { Duration::ZERO };
-    let overdue = now.checked_sub(patience).unwrap_or(Timestamp::MIN).as_millisecond();
-    let (mut next, mut brought) = (1, 0);
-    loop {
-        let batch = walk::batch(nats, STREAM_RETRIES, &names::parked(env, ">"), next).await?;
-        let Some(last) = batch.last() else { break };
-        next = last.seq + 1;
-        for stored in batch {
-            let due_at = stored.headers.get(DUE_AT).and_then(|value| value.as_str().parse::<i64>().ok());
-            if due_at.is_none_or(|at| at <= overdue) {
-                let fate = |record: &Record, endpoint: &str| Fate {
-                    subject: names::due(env, endpoint),
-                    id: MsgId::webhook("due", env, endpoint, &record.origin, record.attempts),
-                    headers: record.headers(),
-                };
-                if move_on(nats, &stored, fate).await?.is_some() {
-                    RESCUED.inc(&[]);
-                    brought += 1;
+/// One look at all retries.
+pub struct Sweep<'a> {
+    /// The connection.
+    pub nats: &'a Nats,
+    /// The environment's name.
+    pub env: &'a str,
+    /// What the stream of dead letters may hold, bytes.
+    pub dlq_max_bytes: u64,
+    /// By the server's clock.
+    pub now: Timestamp,
+    /// Called at each step: a look at millions of retries takes long.
+    pub progress: &'a (dyn Fn() + Sync),
+}
+
+impl Sweep<'_> {
+    /// Brings what is overdue. Returns how many.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn bring_overdue(&self, schedules: bool) -> Result<u64, Error> {
+        let patience = if schedules { LATE } else { Duration::ZERO };
+        let overdue = self.now.checked_sub(patience).unwrap_or(Timestamp::MIN).as_millisecond();
+        let (env, mut next, mut brought) = (self.env, 1, 0);
+        loop {
+            let batch = walk::batch(self.nats, STREAM_RETRIES, &names::parked(env, ">"), next).await?;
+            (self.progress)();
+            let Some(last) = batch.last() else { break };
+            next = last.seq + 1;
+            for stored in batch {
+                let due_at = stored.headers.get(DUE_AT).and_then(|value| value.as_str().parse::<i64>().ok());
+                if due_at.is_none_or(|at| at <= overdue) {
+                    let fate = |record: &Record, endpoint: &str| Fate {
+                        subject: names::due(env, endpoint),
+                        id: MsgId::webhook("due", env, endpoint, &record.origin, record.attempts),
+                        headers: record.headers(),
+                    };
+                    if self.move_on(&stored, u64::MAX, fate).await?.is_some() {
+                        RESCUED.inc(&[]);
+                        brought += 1;
+                    }
                 }
             }
         }
+        if brought > 0 && schedules {
+            warn!(brought, "retries were overdue: the server did not bring them");
+        }
+        Ok(brought)
     }
-    if brought > 0 && schedules {
-        warn!(brought, "retries were overdue: the server did not bring them");
-    }
-    Ok(brought)
-}
 
-/// Makes dead letters of what has been due for longer than `max_age`. Returns how many.
-///
-/// # Errors
-/// [`Error`].
-pub async fn bury_expired(nats: &Nats, env: &str, max_age: Duration, now: Timestamp) -> Result<u64, Error> {
-    let limit = now.checked_sub(max_age).unwrap_or(Timestamp::MIN);
-    let (mut next, mut buried) = (1, 0);
-    loop {
-        // In order of storing: behind the first that is younger all are.
-        let batch = walk::batch(nats, STREAM_RETRIES, &names::due(env, ">"), next).await?;
-        let old: Vec<Stored> = batch.into_iter().take_while(|stored| stored.at < limit).collect();
-        let Some(last) = old.last() else { break };
-        next = last.seq + 1;
-        for stored in old {
-            let detail = format!("waited for its endpoint since {}", stored.at);
-            let fate = |record: &Record, endpoint: &str| Fate {
-                subject: names::dlq(env, endpoint),
-                id: MsgId::webhook("expired", env, endpoint, &record.origin, record.attempts),
-                headers: record.dead("expired", &detail, now),
-            };
-            if let Some(endpoint) = move_on(nats, &stored, fate).await? {
-                metrics::dead(&endpoint, "expired");
-                buried += 1;
+    /// Makes dead letters of what has been due for longer than `max_age`. Returns how many.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn bury_expired(&self, max_age: Duration) -> Result<u64, Error> {
+        let limit = self.now.checked_sub(max_age).unwrap_or(Timestamp::MIN);
+        let (env, mut next, mut buried) = (self.env, 1, 0);
+        loop {
+            // In order of storing: behind the first that is younger all are.
+            let batch = walk::batch(self.nats, STREAM_RETRIES, &names::due(env, ">"), next).await?;
+            (self.progress)();
+            let old: Vec<Stored> = batch.into_iter().take_while(|stored| stored.at < limit).collect();
+            let Some(last) = old.last() else { break };
+            next = last.seq + 1;
+            for stored in old {
+                let detail = format!("waited for its endpoint since {}", stored.at);
+                let fate = |record: &Record, endpoint: &str| Fate {
+                    subject: names::dlq(env, endpoint),
+                    id: MsgId::webhook("expired", env, endpoint, &record.origin, record.attempts),
+                    headers: record.dead("expired", &detail, self.now),
+                };
+                if let Some(endpoint) = self.move_on(&stored, self.dlq_max_bytes, fate).await? {
+                    metrics::dead(&endpoint, "expired");
+                    buried += 1;
+                }
             }
         }
-    }
-    if buried > 0 {
-        warn!(buried, "retries waited too long for their endpoints and are dead letters now");
-    }
-    Ok(buried)
-}
-
-/// Stores it where it goes, then deletes it: killed in between, it is there twice under one `webhook-id`. The
-/// endpoint, when this replica was the one that stored it.
-async fn move_on(
-    nats: &Nats,
-    stored: &Stored,
-    fate: impl FnOnce(&Record, &str) -> Fate,
-) -> Result<Option<String>, Error> {
-    let (Some(record), Some(endpoint)) =
-        (Record::of_headers(Some(&stored.headers)), names::endpoint_of(&stored.subject))
-    else {
-        // No record: nothing that could be delivered.
-        walk::delete(nats, STREAM_RETRIES, stored.seq).await?;
-        return Ok(None);
-    };
-    let Fate { subject, id, headers } = fate(&record, endpoint);
-    let send = |body: Bytes| publish::publish(nats, subject.clone(), id.clone(), headers.clone(), body);
-    let ack = match send(stored.payload.clone()).await {
-        Err(error @ publish::Error::TooLarge { .. }) if !stored.payload.is_empty() => {
-            error!(endpoint, webhook_id = record.id, %error, "kept without its body");
-            send(Bytes::new()).await?
+        if buried > 0 {
+            warn!(buried, "retries waited too long for their endpoints and are dead letters now");
         }
-        sent => sent?,
-    };
-    // Gone already when the endpoint was quick and failed: another record took its place.
-    walk::delete(nats, STREAM_RETRIES, stored.seq).await?;
-    Ok((!ack.duplicate).then(|| endpoint.to_owned()))
+        Ok(buried)
+    }
+
+    /// Stores it where it goes, in a stream of so many bytes, then deletes it: killed in between, it is there twice
+    /// under one `webhook-id`. The endpoint, when this replica was the one that stored it. What can never be stored
+    /// there stays where it is, is logged at each look, and holds up nothing behind it.
+    async fn move_on(
+        &self,
+        stored: &Stored,
+        stream_max_bytes: u64,
+        fate: impl FnOnce(&Record, &str) -> Fate,
+    ) -> Result<Option<String>, Error> {
+        (self.progress)();
+        let (Some(record), Some(endpoint)) =
+            (Record::of_headers(Some(&stored.headers)), names::endpoint_of(&stored.subject))
+        else {
+            // No record: nothing that could be delivered.
+            walk::delete(self.nats, STREAM_RETRIES, stored.seq).await?;
+            return Ok(None);
+        };
+        let Fate { subject, id, headers } = fate(&record, endpoint);
+        let send = |body: Bytes| publish::publish(self.nats, subject.clone(), id.clone(), headers.clone(), body);
+        let never_fits = |error: &publish::Error| match error {
+            publish::Error::TooLarge { .. } => true,
+            publish::Error::Full { .. } => (stored.payload.len() + RECORD_BYTES) as u64 > stream_max_bytes,
+            _ => false,
+        };
+        let mut sent = send(stored.payload.clone()).await;
+        if let Err(error) = &sent
+            && !stored.payload.is_empty()
+            && never_fits(error)
+        {
+            error!(endpoint, webhook_id = record.id, %error, "kept without its body");
+            sent = send(Bytes::new()).await;
+        }
+        let ack = match sent {
+            Err(error) if error.is_of_the_message() => {
+                error!(endpoint, webhook_id = record.id, %error, "a retry cannot be moved on and stays where it is");
+                return Ok(None);
+            }
+            sent => sent?,
+        };
+        // Gone already when the endpoint was quick and failed: another record took its place.
+        walk::delete(self.nats, STREAM_RETRIES, stored.seq).await?;
+        Ok((!ack.duplicate).then(|| endpoint.to_owned()))
+    }
 }
 
 /// Why nothing may be put to the retries.

@@ -19,7 +19,6 @@ use agentforge_jetstream::{
 use async_nats::jetstream::{
     Context, ErrorCode,
     context::GetStreamErrorKind,
-    kv,
     response::Response,
     stream::{self, DiscardPolicy, RetentionPolicy, StorageType, Stream},
 };
@@ -29,6 +28,8 @@ use tracing::warn;
 
 /// What the state of endpoints may take, bytes.
 const STATE_MAX_BYTES: i64 = 4 << 20;
+/// The server's own default for a bucket.
+const STATE_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// JetStream's word for "no limit".
 const UNLIMITED: i64 = -1;
 /// Where the server insists on a limit of the stream of retries, it is so many times ours.
@@ -40,9 +41,6 @@ pub enum Error {
     /// A stream cannot be as it must be.
     #[error(transparent)]
     Topology(#[from] topology::Error),
-    /// The bucket cannot be made.
-    #[error("make the bucket {BUCKET_STATE}")]
-    Bucket(#[source] async_nats::jetstream::context::CreateKeyValueError),
     /// The server does not answer, or refuses.
     #[error("{attempt}: {reason}")]
     Api {
@@ -51,6 +49,12 @@ pub enum Error {
         /// What the server said.
         reason: String,
     },
+}
+
+impl Error {
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::Topology(error) if error.is_retryable())
+    }
 }
 
 pub(crate) fn api(attempt: impl Into<String>) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Error {
@@ -85,7 +89,7 @@ fn dlq_config(c: &TopologyConfig, keeping: &Keeping) -> stream::Config {
     }
 }
 
-fn base(c: &TopologyConfig, name: &str, subjects: &[&str]) -> stream::Config {
+pub(crate) fn base(c: &TopologyConfig, name: &str, subjects: &[&str]) -> stream::Config {
     stream::Config {
         name: name.to_owned(),
         subjects: subjects.iter().map(|s| (*s).to_owned()).collect(),
@@ -121,7 +125,7 @@ async fn ensure_retries(js: &Context, c: &TopologyConfig, keeping: &Keeping) -> 
     Ok(ensure(js, &one(stream::Config { max_bytes: has.max(enough), ..wanted })).await?)
 }
 
-fn one(config: stream::Config) -> Plan {
+pub(crate) fn one(config: stream::Config) -> Plan {
     Plan { streams: vec![config], consumers: Vec::new() }
 }
 
@@ -144,7 +148,8 @@ pub struct Made {
     pub schedules: bool,
 }
 
-/// Makes streams and bucket, and says which were not there.
+/// Makes streams and bucket, and says which were not there. One that cannot be made does not keep the others from
+/// being made.
 ///
 /// # Errors
 /// The first that could not be made.
@@ -161,21 +166,30 @@ pub async fn make(nats: &Nats, config: &Config) -> Result<(Made, Vec<String>), E
             warn!(error = %chain(&error), "the stream of events is not made; another may have its subjects");
         }),
     }
-    created.extend(ensure_retries(js, &config.topology, &config.keeping).await?.created);
-    created.extend(ensure(js, &one(dlq_config(&config.topology, &config.keeping))).await?.created);
-    let made = Made { schedules: takes_schedules(js).await? };
-    if js.get_key_value(BUCKET_STATE).await.is_err() {
-        let bucket = kv::Config {
-            bucket: BUCKET_STATE.to_owned(),
-            history: 1,
-            max_bytes: STATE_MAX_BYTES,
-            num_replicas: config.topology.replicas,
-            ..Default::default()
-        };
-        js.create_key_value(bucket).await.map_err(Error::Bucket)?;
-        created.push(BUCKET_STATE.to_owned());
+    let retries = match ensure_retries(js, &config.topology, &config.keeping).await {
+        // A server that does not answer this does not answer the rest.
+        Err(error) if error.is_retryable() => return Err(error),
+        retries => retries,
+    };
+    let dead_letters = ensure(js, &one(dlq_config(&config.topology, &config.keeping))).await.map_err(Error::from);
+    let bucket = ensure(js, &one(bucket_config(&config.topology))).await;
+    created.extend(retries?.created);
+    created.extend(dead_letters?.created);
+    created.extend(bucket?.created.into_iter().map(|_| BUCKET_STATE.to_owned()));
+    Ok((Made { schedules: takes_schedules(js).await? }, created))
+}
+
+/// The bucket's stream, as the client makes it for a bucket of one value per key. Without an age: what is paused stays so.
+fn bucket_config(c: &TopologyConfig) -> stream::Config {
+    stream::Config {
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        max_messages_per_subject: 1,
+        max_bytes: STATE_MAX_BYTES,
+        duplicate_window: STATE_DUPLICATE_WINDOW,
+        ..base(c, &format!("KV_{BUCKET_STATE}"), &[&format!("$KV.{BUCKET_STATE}.>")])
     }
-    Ok((made, created))
 }
 
 /// Whether the stream of retries takes schedules. One that somebody made without them is changed, where we may.

@@ -177,3 +177,53 @@ async fn an_event_that_is_larger_than_all_retries_may_be_is_a_dead_letter_and_ho
     assert_eq!((dead[0]["reason"].as_str(), dead[0]["size"].as_u64()), (Some("too_large"), Some(1_047_800)));
     assert!(dead[0]["detail"].as_str().unwrap().contains("BROADCASTER_RETRIES_MAX_BYTES"), "{dead:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_can_never_be_sent_again_is_named_and_those_behind_it_go() {
+    let Some(()) = require("nats-server") else { return };
+    let stage = Stage::new().await;
+    let sink = Sink::start(|_| status(400)).await;
+    let url = sink.url();
+    let envs = [("WEBHOOK_URL", url.as_str()), ("WEBHOOK_FORMAT", "raw"), ("BROADCASTER_CIRCUIT_FAILURES", "0")];
+    let more = [("BROADCASTER_RETRIES_MAX_BYTES", "1MiB")];
+    let broadcaster = stage.broadcaster(&[&envs[..], &more].concat()).await;
+    // The second is larger than all retries may be, and the third does not even fit into a dead letter.
+    stage.publish(0..1).await;
+    stage.publish_padded("todos.events", 1..2, 1_047_800 - todo(1).len()).await;
+    stage.publish_padded("todos.events", 2..3, 1_048_400 - todo(2).len()).await;
+    stage.publish(3..6).await;
+    let dead = eventually(SOON, "all are dead letters", || async {
+        let dead = broadcaster.dead_letters().await;
+        if dead.len() == 6 { Ok(dead) } else { Err(dead) }
+    })
+    .await;
+    let seq_of = |size: u64| dead.iter().find(|l| l["size"] == size).unwrap()["seq"].as_u64().unwrap();
+    let (large, bare) = (seq_of(1_047_800), seq_of(0));
+    sink.answer(|_| OK);
+    let (code, told) = broadcaster.post("/v1/dead-letters/redeliver", "", r#"{"all":true}"#).await;
+    assert_eq!((code, &told["redelivered"], &told["missing"]), (200, &4.into(), &0.into()), "{told}");
+    let refused: Vec<(u64, &str)> = told["refused"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| (r["seq"].as_u64().unwrap(), r["reason"].as_str().unwrap()))
+        .collect();
+    assert_eq!(refused.len(), 2, "{told}");
+    for (seq, words) in [(large, "BROADCASTER_RETRIES_MAX_BYTES"), (bare, "replay")] {
+        assert!(refused.iter().any(|(at, reason)| *at == seq && reason.contains(words)), "{told}");
+    }
+    eventually(SOON, "those behind it arrive", || async { sink.delivered().len() == 4 }).await;
+    let kept: Vec<u64> = broadcaster.dead_letters().await.iter().map(|l| l["seq"].as_u64().unwrap()).collect();
+    assert_eq!(kept.len(), 2, "what cannot be sent again stays");
+    assert!(kept.contains(&large) && kept.contains(&bare));
+    // By their places it is the same.
+    let by_place = format!(r#"{{"seqs":[{large}, {}]}}"#, u32::MAX);
+    let (_, told) = broadcaster.post("/v1/dead-letters/redeliver", "", &by_place).await;
+    assert_eq!((told["refused"].as_array().unwrap().len(), &told["missing"]), (1, &1.into()), "{told}");
+    // A replay goes on past them, too.
+    let wanted = r#"{"endpoint":"default","since":"2020-01-01T00:00:00Z"}"#;
+    let (code, told) = broadcaster.post("/v1/replay", "", wanted).await;
+    assert_eq!((code, &told["matched"], &told["replayed"]), (200, &6.into(), &4.into()), "{told}");
+    assert_eq!(told["refused"].as_array().unwrap().len(), 2, "{told}");
+    eventually(SOON, "the others arrive again", || async { sink.delivered().values().sum::<usize>() == 8 }).await;
+}

@@ -2,7 +2,7 @@
 
 use crate::{
     delivery::verify,
-    sink::{OK, Sink},
+    sink::{OK, Sink, status},
     stage::{Broadcaster, SECRET, SOON, Stage, endpoint},
 };
 use agentforge_harness::{eventually, require};
@@ -68,8 +68,9 @@ async fn an_endpoint_is_made_survives_everything_and_goes() {
         assert!(status == code && detail.contains(words) && is_silent, "{status} {told}");
     }
     // Those of the file are changed there.
-    for (method, path) in [("DELETE", "/v1/endpoints/filed"), ("POST", "/v1/endpoints/filed/rotate")] {
-        let (code, told) = first.call(method, path, "", "").await;
+    let changes = [("DELETE", ""), ("PATCH", ""), ("POST", "/rotate")];
+    for (method, more) in changes {
+        let (code, told) = first.call(method, &format!("/v1/endpoints/filed{more}"), "", "{}").await;
         assert_eq!((code, told["code"].as_str()), (409, Some("read_only")), "{told}");
     }
     assert_eq!(first.endpoint("filed").await["source"], "settings");
@@ -140,6 +141,71 @@ async fn a_secret_rotates_with_an_overlap_in_which_both_sign() {
         assert!(code == 400 && detail.contains(words) && !detail.contains("hunter2"), "{told}");
     }
     assert_eq!(broadcaster.post("/v1/endpoints/nobody/rotate", "", "").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_changed_and_what_waits_for_it_goes_where_it_is_now() {
+    let Some(()) = require("nats-server") else { return };
+    let (stage, old, new) = (Stage::new().await, Sink::start(|_| status(503)).await, Sink::start(|_| OK).await);
+    let envs = [("BROADCASTER_RETRY_SCHEDULE", "5s,5s,5s,5s"), ("BROADCASTER_CIRCUIT_FAILURES", "0")];
+    let first = stage.broadcaster(&envs).await;
+    let second = stage.broadcaster(&envs).await;
+    let wanted = json!({
+        "name": "a", "url": old.url(), "secret": SECRET, "rate": 100.0, "headers": { "X-Key": "hunter2", "X-Team": "blue" }
+    });
+    assert_eq!(create(&first, wanted).await.0, 201);
+    for replica in [&first, &second] {
+        is_active(replica, "a").await;
+    }
+    stage.publish(0..5).await;
+    eventually(SOON, "all wait for their retries", || async { stage.messages("broadcaster_retries").await == 5 }).await;
+
+    let update = async |wanted: Value| first.call("PATCH", "/v1/endpoints/a", "", &wanted.to_string()).await;
+    for (wanted, words) in [
+        (json!({ "url": "http://hunter2.example/" }), "url: http to"),
+        (json!({ "url": "https://10.0.0.1/" }), "url: "),
+        (json!({ "url": "env:HOME" }), "the API takes values"),
+        (json!({ "secret": SECRET }), "rotate"),
+        (json!({ "start": "all" }), "unknown field"),
+        (json!({ "subjects": ["a..b"] }), "not a NATS subject"),
+        (json!([]), "no JSON"),
+    ] {
+        let (code, told) = update(wanted).await;
+        assert!(code == 400 && told["detail"].as_str().unwrap().contains(words), "{words}: {code} {told}");
+    }
+    let subjects = json!(["todos.events", "agentforge.events.x"]);
+    let change = json!({
+        "url": new.url(), "subjects": subjects, "rate": null, "timeout": "3s", "retry_4xx": [404],
+        "headers": { "x-team": "red", "X-Key": null }
+    });
+    let (code, shown) = update(change.clone()).await;
+    assert_eq!((code, &shown["rate"], &shown["subjects"]), (200, &Value::Null, &subjects), "{shown}");
+    assert_eq!(
+        (&shown["timeout"], &shown["retry_4xx"], &shown["headers"]),
+        (&json!("3s"), &json!("404"), &json!(["x-team"]))
+    );
+    assert!(!shown.to_string().contains("red") && !shown.to_string().contains(&new.url()), "{shown}");
+    eventually(SOON, "the other replica follows", || async {
+        second.endpoint("a").await["subjects"] == subjects && second.endpoint("a").await["state"] == "active"
+    })
+    .await;
+    let at_old = old.count();
+    eventually(SOON, "what waited goes to the new place", || async { new.delivered().len() == 5 }).await;
+    stage.publish_to("agentforge.events.x", 5..6).await;
+    stage.publish(6..8).await;
+    eventually(SOON, "what is new goes there, too", || async { new.delivered().len() == 8 }).await;
+    assert_eq!(old.count(), at_old, "nothing goes to the old place any more");
+    for request in new.requests() {
+        verify(SECRET, &request).unwrap();
+        assert_eq!(
+            (request.headers.get("x-team").map(String::as_str), request.headers.get("x-key")),
+            (Some("red"), None)
+        );
+    }
+    // The same again changes nothing, and answers at once.
+    let updated_at = shown["updated_at"].clone();
+    assert_eq!(update(change).await.1["updated_at"], updated_at);
+    assert_eq!(first.call("PATCH", "/v1/endpoints/nobody", "", "{}").await.0, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

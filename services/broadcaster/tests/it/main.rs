@@ -12,6 +12,7 @@ mod keeping;
 mod lifecycle;
 mod made;
 mod outcomes;
+mod purge;
 mod rate;
 mod reload;
 mod sink;
