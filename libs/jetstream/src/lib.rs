@@ -8,6 +8,7 @@ mod api;
 mod backoff;
 mod config;
 pub mod consume;
+mod denied;
 mod hub;
 pub mod metrics;
 mod missing;

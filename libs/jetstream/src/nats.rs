@@ -7,6 +7,7 @@
 use crate::{
     backoff::full_jitter,
     config::{Auth, NatsConfig},
+    denied::Denied,
     metrics::NATS_CONNECTED,
     missing::Missing,
     replies::{self, NoReply, Replies},
@@ -183,6 +184,10 @@ impl Nats {
     pub fn missing(&self) -> &Missing {
         &self.inner.missing
     }
+    /// Subjects on which the server let us not publish.
+    pub fn denied(&self) -> &Denied {
+        &self.inner.shared.denied
+    }
     /// Whether the server that is connected, or was last, will do.
     pub fn support(&self) -> Support {
         Support::of(&self.inner.client.server_info().version)
@@ -356,6 +361,7 @@ struct Shared {
     connected: watch::Sender<bool>,
     /// A requested end is not reported.
     draining: AtomicBool,
+    denied: Denied,
 }
 
 impl Shared {
@@ -367,6 +373,7 @@ impl Shared {
             link: watch::Sender::default(),
             connected: watch::Sender::default(),
             draining: AtomicBool::new(false),
+            denied: Denied::default(),
         }
     }
 
@@ -395,7 +402,10 @@ impl Shared {
                 self.set_connected(false);
             }
             Event::LameDuckMode => info!("the NATS server asks its clients to leave"),
-            Event::ServerError(error) => warn!(%error, "NATS server error"),
+            Event::ServerError(error) => {
+                self.denied.note(&error.to_string());
+                warn!(%error, "NATS server error");
+            }
             // Each failed try to connect ends up here.
             Event::ClientError(async_nats::ClientError::Other(error)) if !self.link.borrow().connected => {
                 self.note_failure(error);

@@ -236,6 +236,10 @@ impl Future for PubAck {
                 }
                 ack
             }
+            Err(NoReply::TimedOut) if self.nats.denied().any_below(&self.subject) => {
+                let reason = "no acknowledgement: the server denies publishing there (permissions of this user)";
+                Err(Error::Unavailable { subject: self.subject.to_string(), reason: reason.to_owned() })
+            }
             Err(no_reply) => Err(not_sent(&self.subject, self.size, 0, SendError::NoReply(no_reply))),
         })
     }

@@ -12,6 +12,7 @@ use agentforge_proto::{
 use async_nats::jetstream::{
     self, kv,
     object_store::{ObjectMetadata, ObjectStore},
+    stream,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,12 +22,19 @@ use tokio::{sync::OnceCell, time::timeout};
 
 /// For one call to a key-value bucket. A job waits for it, so it is short.
 const KV_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a refusal that may come from the settings of a stream or bucket is waited out: the orchestrator, which owns
+/// them, repairs them within this.
+pub(crate) const REFUSAL_PATIENCE: Duration = Duration::from_secs(60);
 /// For storing one output.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(60);
 /// One message of a large output, at most.
 const CHUNK_BYTES: usize = 128 * 1024;
+/// One message, at least: an output in smaller ones would be a flood.
+const CHUNK_MIN_BYTES: usize = 512;
 /// The size of a message besides its part of the output; generous.
 const CHUNK_HEADERS_BYTES: usize = 1024;
+/// What the subjects of outputs begin with.
+pub(crate) const OUTPUT_SUBJECTS: &str = "$O.job_outputs.";
 /// Another worker may count a hand-back of the same attempt at the same moment.
 const UPDATE_TRIES: usize = 3;
 
@@ -57,9 +65,34 @@ pub enum Error {
         /// Its size.
         max_bytes: usize,
     },
+    /// The bucket is made so that it never fits, or nothing does.
+    #[error("the bucket {bucket} {problem}; the orchestrator makes it")]
+    Unfit {
+        /// Which bucket.
+        bucket: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Others changed the entry again and again.
     #[error("the entry in {0} changed at every try")]
     Contended(&'static str),
+}
+
+impl Error {
+    /// Whether it would be the same at the next try, although the orchestrator has had time to put the bucket right.
+    pub fn is_for_good(&self, tried_for: Duration) -> bool {
+        match self {
+            Self::TooLarge { .. } => true,
+            Self::Unfit { .. } => tried_for >= REFUSAL_PATIENCE,
+            _ => false,
+        }
+    }
+
+    /// With its causes, in one line.
+    pub fn chain(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
 }
 
 fn failed<E: Into<async_nats::Error>>(bucket: &'static str) -> impl Fn(E) -> Error {
@@ -188,13 +221,8 @@ impl Buckets {
             let (size, sha256) = (bytes.len() as u64, hex::encode(Sha256::digest(bytes)));
             let stream =
                 self.js.get_stream(format!("OBJ_{BUCKET_JOB_OUTPUTS}")).await.map_err(failed(BUCKET_JOB_OUTPUTS))?;
-            // Not positive: without a limit.
-            let max_bytes = usize::try_from(stream.cached_info().config.max_bytes).unwrap_or_default();
-            if max_bytes > 0 && bytes.len() > max_bytes {
-                return Err(Error::TooLarge { bucket: BUCKET_JOB_OUTPUTS, bytes: bytes.len(), max_bytes });
-            }
-            let meta =
-                ObjectMetadata { name: name.clone(), chunk_size: Some(chunk_bytes(message_max)), ..Default::default() };
+            let chunk_size = Some(chunk_bytes(&stream.cached_info().config, bytes.len(), message_max)?);
+            let meta = ObjectMetadata { name: name.clone(), chunk_size, ..Default::default() };
             store.put(meta, &mut bytes).await.map_err(failed(BUCKET_JOB_OUTPUTS))?;
             Ok(OutputRef { bucket: BUCKET_JOB_OUTPUTS.to_owned(), name, size, sha256 })
         })
@@ -229,9 +257,29 @@ impl Operation {
     }
 }
 
-/// Bytes of one message of an output: as the client's own, or what the server accepts after subtracting the headers.
-fn chunk_bytes(message_max: usize) -> usize {
-    CHUNK_BYTES.min(message_max.saturating_sub(CHUNK_HEADERS_BYTES)).max(1024)
+/// Bytes of one message of an output: as the client's own, or what server and bucket accept after subtracting the
+/// headers. An error where the bucket accepts no such output.
+fn chunk_bytes(bucket: &stream::Config, output_bytes: usize, message_max: usize) -> Result<usize, Error> {
+    // Not positive: without a limit.
+    let limit = |n: i64| usize::try_from(n).ok().filter(|n| *n > 0);
+    let unfit = |problem: String| Error::Unfit { bucket: BUCKET_JOB_OUTPUTS, problem };
+    if let Some(max_bytes) = limit(bucket.max_bytes).filter(|max_bytes| output_bytes > *max_bytes) {
+        return Err(Error::TooLarge { bucket: BUCKET_JOB_OUTPUTS, bytes: output_bytes, max_bytes });
+    }
+    if bucket.sealed {
+        return Err(unfit("is sealed".to_owned()));
+    }
+    let message_max = limit(bucket.max_message_size.into()).map_or(message_max, |max| max.min(message_max));
+    let chunk = CHUNK_BYTES.min(message_max.saturating_sub(CHUNK_HEADERS_BYTES));
+    if chunk < CHUNK_MIN_BYTES {
+        return Err(unfit(format!("takes no message larger than {message_max} bytes")));
+    }
+    // One more says what the object is.
+    let messages = output_bytes.div_ceil(chunk) + 1;
+    match limit(bucket.max_messages) {
+        Some(max) if messages > max => Err(unfit(format!("takes {max} messages, and the output is {messages}"))),
+        _ => Ok(chunk),
+    }
 }
 
 fn handback_key(job: JobId, attempt: Attempt) -> String {
@@ -247,6 +295,26 @@ fn count_in(entry: Option<&kv::Entry>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_output_is_cut_as_server_and_bucket_take_it_or_refused_with_the_reason() {
+        let bucket = stream::Config { max_bytes: 1 << 20, max_messages: -1, ..Default::default() };
+        let chunk = |bucket: &stream::Config, bytes, max| chunk_bytes(bucket, bytes, max).map_err(|e| e.to_string());
+        assert_eq!(chunk(&bucket, 1000, 1 << 20), Ok(CHUNK_BYTES));
+        assert_eq!(chunk(&bucket, 1000, 4096), Ok(4096 - CHUNK_HEADERS_BYTES));
+        let small = stream::Config { max_message_size: 2048, ..bucket.clone() };
+        assert_eq!(chunk(&small, 1000, 1 << 20), Ok(2048 - CHUNK_HEADERS_BYTES));
+        for (unfit, words) in [
+            (stream::Config { sealed: true, ..bucket.clone() }, "is sealed"),
+            (stream::Config { max_message_size: 1000, ..bucket.clone() }, "larger than 1000 bytes"),
+            (stream::Config { max_messages: 2, max_message_size: 2048, ..bucket.clone() }, "takes 2 messages"),
+        ] {
+            let error = chunk_bytes(&unfit, 100_000, 1 << 20).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+            assert!(!error.is_for_good(Duration::ZERO) && error.is_for_good(REFUSAL_PATIENCE), "{error}");
+        }
+        assert!(chunk_bytes(&bucket, 2 << 20, 1 << 20).unwrap_err().is_for_good(Duration::ZERO));
+    }
 
     #[test]
     fn a_success_is_replayed_inside_its_window_only() {

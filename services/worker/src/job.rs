@@ -13,7 +13,7 @@ use crate::{
     metrics::REPLAYS,
     run::{self, STOP_GRACE},
     tools::{Tool, ToolContext, ToolOutput},
-    worker::{Lane, NotStored, SIGN_OF_LIFE_MAX, Worker},
+    worker::{Lane, NotStored, OnRefusal, SIGN_OF_LIFE_MAX, Worker},
 };
 use agentforge_jetstream::{
     Delivery, trace,
@@ -37,15 +37,15 @@ const WAIT_TURN: Duration = Duration::from_secs(10);
 
 /// Takes a delivery to its settlement. Its slot is free again when this ends, however it ends.
 pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery) {
-    struct Slot(Arc<Worker>);
+    struct Slot(Arc<Worker>, usize);
     impl Drop for Slot {
         fn drop(&mut self) {
             self.0.handles.inflight.decrement(1.0);
-            self.0.free_slot();
+            self.0.free_slot(self.1);
         }
     }
     worker.handles.inflight.increment(1.0);
-    let slot = Slot(worker.clone());
+    let slot = Slot(worker.clone(), lane);
     let (worker, lane) = (&worker, &worker.lanes[lane]);
     let kept = worker.keepalive.hold(delivery.reply().into(), SIGN_OF_LIFE_MAX);
     if delivery.info().delivered > 1 {
@@ -146,9 +146,10 @@ async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, 
         })
     };
     let id = MsgId::rejected(&info.stream, info.stream_seq, info.stored_at_ns);
-    let mut stored = worker.store(lane, kept, &id, &rejected(hex::encode(&payload[..kept_bytes]))).await;
-    if matches!(stored, Err(NotStored::TooLarge(_))) {
-        stored = worker.store(lane, kept, &id, &rejected(String::new())).await;
+    let whole = rejected(hex::encode(&payload[..kept_bytes]));
+    let mut stored = worker.store(lane, kept, &id, &whole, OnRefusal::Return).await;
+    if matches!(stored, Err(NotStored::Refused(_))) {
+        stored = worker.store(lane, kept, &id, &rejected(String::new()), OnRefusal::Hold).await;
     }
     let settled = match stored {
         Ok(()) => delivery.term(&reason).await,
@@ -300,7 +301,7 @@ impl Task<'_> {
             Conclusion::Succeeded(output) => match self.place(output).await {
                 Ok(success) => Outcome::Succeeded(success),
                 Err(NotStored::Leaving) => return self.hand_back(None).await,
-                Err(NotStored::TooLarge(error)) => Outcome::Failed(too_large(error.as_ref())),
+                Err(NotStored::Refused(error)) => Outcome::Failed(not_storable(error.as_ref())),
             },
         };
         if let (Some(key), Outcome::Succeeded(success)) = (&key, &outcome) {
@@ -341,7 +342,7 @@ impl Task<'_> {
         if output.get().len() <= inline_max {
             return Ok(Success { output: Some(output), output_ref: None, idempotent_replay: None });
         }
-        let mut held = None;
+        let (begun, mut held) = (Instant::now(), None);
         for attempt in 0.. {
             // Asked at each try: the server that is connected now may take less than the one before.
             let message_max = worker.nats.max_payload();
@@ -349,12 +350,13 @@ impl Task<'_> {
                 Ok(output_ref) => {
                     return Ok(Success { output: None, output_ref: Some(output_ref), idempotent_replay: None });
                 }
-                Err(error @ buckets::Error::TooLarge { .. }) => {
-                    return Err(NotStored::TooLarge(Box::new(error)));
-                }
+                Err(error) if error.is_for_good(begun.elapsed()) => return Err(NotStored::Refused(Box::new(error))),
                 Err(error) if held.is_none() => {
                     warn!(error = &error as &dyn std::error::Error, "an output is held until it can be stored");
-                    held = Some(worker.hold());
+                    let is_denied = worker.nats.denied().any_below(buckets::OUTPUT_SUBJECTS);
+                    let reason = if is_denied { "publishing there is denied".to_owned() } else { error.chain() };
+                    let refused = worker.refusals.note(buckets::OUTPUT_SUBJECTS, &format!("an output: {reason}"));
+                    held = Some((worker.hold(), refused));
                 }
                 Err(_) => {}
             }
@@ -384,10 +386,12 @@ impl Task<'_> {
         };
         let run = self.delivery.header("Nats-Msg-Id").map_or(0, MsgId::run_of);
         let id = MsgId::result_of_run(job.job, job.attempt, run, delivery);
-        let mut stored = worker.store(self.lane, self.kept, &id, &report(outcome)).await;
-        if let Err(NotStored::TooLarge(error)) = &stored {
-            let outcome = Outcome::Failed(too_large(error.as_ref()));
-            stored = worker.store(self.lane, self.kept, &id, &report(outcome)).await;
+        let whole = report(outcome);
+        let mut stored = worker.store(self.lane, self.kept, &id, &whole, OnRefusal::Return).await;
+        if let Err(NotStored::Refused(error)) = &stored {
+            // Without its output it may be taken. If not even that is, the stream refuses everything.
+            let failed = report(Outcome::Failed(not_storable(error.as_ref())));
+            stored = worker.store(self.lane, self.kept, &id, &failed, OnRefusal::Hold).await;
         }
         if stored.is_err() {
             return self.hand_back(None).await;
@@ -403,6 +407,6 @@ impl Task<'_> {
     }
 }
 
-fn too_large(error: &(dyn std::error::Error + Send + Sync)) -> Failure {
+fn not_storable(error: &(dyn std::error::Error + Send + Sync)) -> Failure {
     Failure::new(ErrorClass::Runtime, format!("the result cannot be stored: {error}"))
 }

@@ -21,6 +21,7 @@ mod lifeline;
 mod markers;
 pub mod metrics;
 mod recent;
+mod refusals;
 mod run;
 mod service;
 mod slots;

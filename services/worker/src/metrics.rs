@@ -43,6 +43,13 @@ pub const RESULTS_HELD: Metric = Metric::gauge(
     &[],
     "Results kept in memory because NATS is away or its stream is full; each keeps its slot.",
 );
+/// Reports that the stream does not take.
+pub const REPORTS_REFUSED: Metric = Metric::counter(
+    "agentforge_reports_refused_total",
+    &["code"],
+    "Reports that NATS refuses as they are: too_large, refused (the stream's settings), denied (permissions). Another is sent in place of one, or it is held.",
+)
+.of(&[&["too_large", "refused", "denied"]]);
 /// Messages that are not jobs.
 pub const REJECTED: Metric = Metric::counter(
     "agentforge_messages_rejected_total",
@@ -77,6 +84,7 @@ pub const METRICS: &[Metric] = &[
     DUPLICATES,
     HEARTBEAT_FAILURES,
     RESULTS_HELD,
+    REPORTS_REFUSED,
     REJECTED,
     HANDBACKS,
     ACKS_UNCONFIRMED,

@@ -1,9 +1,9 @@
 //! How the worker's slots are shared between its queues. Pure: events in, grants out.
 //!
 //! A granted slot cannot be taken back, so an idle queue must not sit on many. One queue gets all
-//! slots. Of several, each keeps one slot out, more only for messages that are known to wait, and
-//! never more than its share of slots that nothing came for: a busy queue therefore always has its
-//! share, and what others leave.
+//! slots. Of several, each keeps one slot, also while the jobs of others run for days, or
+//! hold results that NATS refuses. A queue gets more only for messages that are known to wait, and
+//! never more than its share of slots that nothing came for.
 
 /// The slots of one worker.
 #[derive(Debug)]
@@ -18,8 +18,16 @@ pub struct Pool {
 struct Lane {
     /// Granted, and nothing came yet.
     unread: usize,
+    /// Taken by a message that is not settled.
+    taken: usize,
     /// Messages that waited in the queue when the last one came.
     waiting: usize,
+}
+
+impl Lane {
+    fn has_none(&self) -> bool {
+        self.unread + self.taken == 0
+    }
 }
 
 impl Pool {
@@ -42,12 +50,15 @@ impl Pool {
     pub fn arrived(&mut self, lane: usize, waiting: u64, grant: impl FnMut(usize, usize)) {
         let lane = &mut self.lanes[lane];
         lane.unread = lane.unread.saturating_sub(1);
+        lane.taken += 1;
         lane.waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         self.deal(grant);
     }
 
-    /// A message was settled: its slot is free.
-    pub fn settled(&mut self, grant: impl FnMut(usize, usize)) {
+    /// A message of a queue was settled: its slot is free.
+    pub fn settled(&mut self, lane: usize, grant: impl FnMut(usize, usize)) {
+        let lane = &mut self.lanes[lane];
+        lane.taken = lane.taken.saturating_sub(1);
         self.free += 1;
         self.deal(grant);
     }
@@ -67,8 +78,10 @@ impl Pool {
         while self.free > 0 && passed < count {
             let index = self.first % count;
             self.first = (self.first + 1) % count;
+            let without = self.lanes.iter().filter(|lane| lane.has_none()).count();
             let lane = &mut self.lanes[index];
-            if lane.unread < lane.waiting.saturating_add(1).min(self.share) {
+            let may_have_more = self.free > without && lane.unread < lane.waiting.saturating_add(1).min(self.share);
+            if lane.has_none() || may_have_more {
                 lane.unread += 1;
                 self.free -= 1;
                 passed = 0;
@@ -96,7 +109,7 @@ mod tests {
         let mut pool = Pool::new(64, 1);
         assert_eq!(granted(1, |g| pool.begin(g)), [64]);
         assert_eq!(granted(1, |g| pool.arrived(0, 0, g)), [0]);
-        assert_eq!(granted(1, |g| pool.settled(g)), [1]);
+        assert_eq!(granted(1, |g| pool.settled(0, g)), [1]);
     }
 
     #[test]
@@ -121,6 +134,28 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_whose_jobs_never_end_leaves_each_other_queue_its_slot() {
+        let mut pool = Pool::new(4, 2);
+        let mut open = granted(2, |g| pool.begin(g));
+        let add = |open: &mut Vec<usize>, sums: Vec<usize>| (0..2).for_each(|i| open[i] += sums[i]);
+        // Lane 0 has a backlog and settles nothing; lane 1 runs one job after the other.
+        for _ in 0..100 {
+            for lane in [0, 1] {
+                if open[lane] > 0 {
+                    open[lane] -= 1;
+                    let waiting = if lane == 0 { 1000 } else { 0 };
+                    add(&mut open, granted(2, |g| pool.arrived(lane, waiting, g)));
+                    if lane == 1 {
+                        add(&mut open, granted(2, |g| pool.settled(1, g)));
+                    }
+                }
+            }
+            assert_eq!(open[1], 1, "it always has its slot again");
+        }
+        assert_eq!(pool.lanes[0].taken, 3, "the other has all the rest");
+    }
+
+    #[test]
     fn two_busy_queues_share_evenly() {
         let mut pool = Pool::new(8, 2);
         let (mut open, mut running) = ([0; 2], [0usize; 2]);
@@ -137,7 +172,7 @@ mod tests {
             // The queue that has more running finishes first.
             let lane = usize::from(running[1] > running[0]);
             running[lane] -= 1;
-            note(granted(2, |g| pool.settled(g)), &mut open);
+            note(granted(2, |g| pool.settled(lane, g)), &mut open);
             assert!(open[0] + open[1] + running[0] + running[1] <= 8);
         }
         assert!(running.iter().all(|n| *n >= 2), "{running:?}");

@@ -1,7 +1,7 @@
 //! Whether the things that a worker needs besides its consumers exist: the stream of results, and the buckets.
 //!
 //! The orchestrator makes them. Here they are only looked at, now and then and whenever something was not found, so
-//! that a worker that cannot hand in its results says so.
+//! that a worker that cannot hand in its results says so. What is there and refuses them is named, too.
 
 use crate::worker::Worker;
 use agentforge_jetstream::subjects::{
@@ -48,9 +48,10 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
             missing = look => missing,
             () = worker.draining.cancelled() => return Ok(()),
         };
-        match missing.as_slice() {
-            [] => gate.set(true, "there"),
-            missing => gate.set(false, format!("waiting for {}", missing.join(", "))),
+        match (missing.as_slice(), worker.refusals.summary()) {
+            ([], refused) if refused.is_empty() => gate.set(true, "there"),
+            ([], refused) => gate.set(false, format!("results are refused, {refused}")),
+            (missing, _) => gate.set(false, format!("waiting for {}", missing.join(", "))),
         }
         if missing != told {
             match missing.is_empty() {
@@ -69,6 +70,7 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
         tokio::select! {
             () = sleep(rest) => {}
             () = soon => {}
+            () = worker.refusals.changed() => {}
             () = worker.draining.cancelled() => return Ok(()),
         }
     }

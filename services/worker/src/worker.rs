@@ -4,11 +4,12 @@
 //! the ledger, the message id or the orchestrator's fence recognises it.
 
 use crate::{
-    buckets::Buckets,
+    buckets::{Buckets, REFUSAL_PATIENCE},
     clock::Clock,
     keepalive::{KeepAlive, Kept},
     ledger::Ledger,
-    metrics::{Handles, QueueCounters},
+    metrics::{Handles, QueueCounters, REPORTS_REFUSED},
+    refusals::Refusals,
     slots::Pool,
     tools::Toolbox,
 };
@@ -21,7 +22,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -53,6 +57,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Arc<Clock>,
     pub(crate) buckets: Buckets,
     pub(crate) handles: Handles,
+    /// What NATS refuses and is held.
+    pub(crate) refusals: Refusals,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) pool: Mutex<Pool>,
     /// One at a time: see `attempt::SUSPECT_AFTER_LOST`.
@@ -85,14 +91,34 @@ pub(crate) struct Lane {
 pub(crate) enum NotStored {
     /// The worker leaves, and there is no time for another try.
     Leaving,
-    /// No stream or bucket would ever take it.
-    TooLarge(Box<dyn std::error::Error + Send + Sync>),
+    /// No stream or bucket takes it as it is, however often it is sent.
+    Refused(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What becomes of a report that the stream refuses for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnRefusal {
+    /// The caller has something else to report instead.
+    Return,
+    /// There is nothing else: it is held until an operator puts the stream right.
+    Hold,
 }
 
 impl Worker {
-    /// Stores a report: retries forever, keeping it in memory, until the stream has it or the worker leaves. The
-    /// delivery is kept alive meanwhile and its slot stays taken, which is the bound.
-    pub(crate) async fn store(&self, lane: &Lane, kept: &Kept, id: &MsgId, report: &Report) -> Result<(), NotStored> {
+    /// Stores a report: retries forever, keeping it in memory, until the stream has it or the worker
+    /// leaves. The delivery is kept alive meanwhile and its slot stays taken, which is the bound.
+    ///
+    /// A refusal that would meet this very report each time is returned, unless there is nothing else to report. One
+    /// that may come from the stream's settings is waited out first: the stream's owner puts them right within
+    /// [`REFUSAL_PATIENCE`], and a job that was done must not end as failed for that.
+    pub(crate) async fn store(
+        &self,
+        lane: &Lane,
+        kept: &Kept,
+        id: &MsgId,
+        report: &Report,
+        on_refusal: OnRefusal,
+    ) -> Result<(), NotStored> {
         let payload: Bytes = serde_json::to_vec(report).expect("a report of plain values serializes").into();
         let mut headers = HeaderMap::new();
         if let Report::Finished(Finished { traceparent, request_id, .. }) = report {
@@ -103,17 +129,33 @@ impl Worker {
                 headers.insert(trace::REQUEST_ID, id.as_str());
             }
         }
-        let mut held = None;
+        let (mut held, mut refused, mut refused_since) = (None, None, None);
         for attempt in 0.. {
             let subject = lane.results_subject.clone();
-            let error = match publish(&self.nats, subject, id.clone(), headers.clone(), payload.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(error @ publish::Error::TooLarge { .. }) => return Err(NotStored::TooLarge(Box::new(error))),
-                Err(error) => error,
+            let Err(error) = publish(&self.nats, subject, id.clone(), headers.clone(), payload.clone()).await else {
+                return Ok(());
             };
+            let is_for_good = match &error {
+                // It never left: no server has a say in it.
+                publish::Error::TooLarge { .. } | publish::Error::Other { code: 0, .. } => true,
+                error if error.is_of_the_message() => {
+                    refused_since.get_or_insert_with(Instant::now).elapsed() >= REFUSAL_PATIENCE
+                }
+                _ => false,
+            };
+            if is_for_good && on_refusal == OnRefusal::Return {
+                warn!(%error, "a report is refused for good");
+                REPORTS_REFUSED.inc(&[error.code()]);
+                return Err(NotStored::Refused(Box::new(error)));
+            }
             if held.is_none() {
                 warn!(%error, "a report is held until it can be stored");
                 held = Some(self.hold());
+            }
+            let is_denied = || self.nats.denied().any_below(&lane.results_subject);
+            if refused.is_none() && (!error.is_retryable() || is_denied()) {
+                REPORTS_REFUSED.inc(&[if error.is_retryable() { "denied" } else { error.code() }]);
+                refused = Some(self.refusals.note(&lane.results_subject, &error.to_string()));
             }
             if !self.pause(kept, attempt).await {
                 return Err(NotStored::Leaving);
@@ -198,9 +240,9 @@ impl Worker {
     }
 
     /// The slot of a job is free again.
-    pub(crate) fn free_slot(&self) {
+    pub(crate) fn free_slot(&self, lane: usize) {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.settled(|lane, n| self.lanes[lane].slots.grant(n));
+        pool.settled(lane, |lane, n| self.lanes[lane].slots.grant(n));
     }
 
     /// A delivery took a slot.

@@ -121,7 +121,7 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
     Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
-/// What may not be called would only wait. What is no such URL is refused with the rest of the declaration.
+/// What may not be called would only wait. Another URL is refused with the rest of the declaration.
 fn check_url(api: &Api, url: &str) -> Result<(), Problem> {
     match url::Url::parse(url) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {

@@ -205,7 +205,7 @@ impl Made {
     }
 }
 
-/// References would read files and variables of the broadcaster for whoever may use the API.
+/// References would let a caller of the API read files and variables of the broadcaster.
 fn has_values(written: &Written) -> Result<(), Refusal> {
     match written.has_references() {
         true => Err(Refusal::Invalid("the API takes values; env: and file: are for the endpoints file".to_owned())),
@@ -216,7 +216,7 @@ fn has_values(written: &Written) -> Result<(), Refusal> {
 /// What a patch may speak of.
 const PATCHABLE: [&str; 8] = ["url", "subjects", "format", "timeout", "rate", "concurrency", "retry_4xx", "headers"];
 
-/// Headers are merged one by one, as nobody can read their values back. Faults repeat no value.
+/// Headers are merged one by one, as their values cannot be read back. Faults repeat no value.
 fn patched(written: &Written, patch: &Map<String, Value>) -> Result<Written, Refusal> {
     let invalid = |problem: String| Refusal::Invalid(problem);
     let Ok(Value::Object(mut fields)) = serde_json::to_value(written) else {

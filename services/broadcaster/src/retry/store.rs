@@ -137,7 +137,7 @@ impl Store {
                 }
                 Err(error) => error,
             };
-            // Gone, or made otherwise by somebody: either is put right by a look.
+            // The stream is gone or was changed: a check of the topology corrects either.
             if matches!(error, publish::Error::NoStream { .. } | publish::Error::Other { .. }) {
                 self.doubt.notify_one();
             }

@@ -220,7 +220,7 @@ async fn a_dead_letter_that_can_never_be_sent_again_is_named_and_those_behind_it
     let by_place = format!(r#"{{"seqs":[{large}, {}]}}"#, u32::MAX);
     let (_, told) = broadcaster.post("/v1/dead-letters/redeliver", "", &by_place).await;
     assert_eq!((told["refused"].as_array().unwrap().len(), &told["missing"]), (1, &1.into()), "{told}");
-    // A replay goes on past them, too.
+    // A replay continues past them, too.
     let wanted = r#"{"endpoint":"default","since":"2020-01-01T00:00:00Z"}"#;
     let (code, told) = broadcaster.post("/v1/replay", "", wanted).await;
     assert_eq!((code, &told["matched"], &told["replayed"]), (200, &6.into(), &4.into()), "{told}");

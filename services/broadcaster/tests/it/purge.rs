@@ -1,5 +1,5 @@
 //! Every stream, consumer and bucket that the broadcaster uses is purged, deleted or made in another way while events
-//! come: what nobody acknowledged is delivered, what an operator removed is gone, and nothing needs a restart.
+//! come: what was not acknowledged is delivered, what an operator removed is gone, and nothing needs a restart.
 
 use crate::{
     sink::{OK, Sink, status},
@@ -120,7 +120,7 @@ async fn config(js: &jetstream::Context, name: &str) -> Option<stream::Config> {
     Some(js.get_stream(name).await.ok()?.cached_info().config.clone())
 }
 
-/// As the broadcaster plans it, whatever else somebody set.
+/// As the broadcaster plans it, in every field that it plans.
 async fn is_as_planned(js: &jetstream::Context, planned: &stream::Config) {
     let fields = |c: &stream::Config| {
         let flags = (c.allow_message_schedules, c.allow_rollup, c.deny_delete, c.allow_direct);

@@ -7,4 +7,5 @@ mod leftovers;
 mod lifecycle;
 mod losses;
 mod operations;
+mod refusals;
 mod tools;
