@@ -42,6 +42,9 @@ const ALERTS: &[(&str, &str)] = &[
     ("TacticalClientsDropped", "warning"),
     ("BroadcasterDeadLetters", "warning"),
     ("BroadcasterEndpointWaits", "warning"),
+    ("BroadcasterRetriesNearlyFull", "warning"),
+    ("WorkerDisputes", "warning"),
+    ("WorkerResultsHeld", "warning"),
 ];
 
 fn text(path: &Path) -> &str {
