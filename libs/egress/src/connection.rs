@@ -66,7 +66,7 @@ pub enum CallError {
     #[error("the idle connection was closed as the request was sent")]
     Stale(#[source] hyper::Error),
     /// The connection broke or spoke nonsense before the answer was whole.
-    #[error("the connection broke before the answer was whole")]
+    #[error("the connection broke before the answer was complete")]
     Broken(#[source] hyper::Error),
 }
 

@@ -126,7 +126,7 @@ pub enum DialerError {
         source: rustls::pki_types::pem::Error,
     },
     /// It contains something other than a certificate.
-    #[error("take certificates from {}", path.display())]
+    #[error("use certificates from {}", path.display())]
     Unfit {
         /// The file.
         path: PathBuf,

@@ -30,7 +30,7 @@ pub struct PolicyFault {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Neither https nor http.
-    #[error("the scheme {0:?} is not allowed: https is, and http for hosts that EGRESS_ALLOW names")]
+    #[error("the scheme {0:?} is not allowed: use https, or http for hosts in EGRESS_ALLOW")]
     Scheme(String),
     /// http to a host that was not opened.
     #[error("http to {0} is not allowed: use https, or name the host in EGRESS_ALLOW")]

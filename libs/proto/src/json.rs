@@ -36,7 +36,7 @@ pub enum What {
     #[error("must not contain the character NUL (\\u0000)")]
     Nul,
     /// Half of a pair of surrogates: no character, and strict readers refuse the whole text.
-    #[error("has half a surrogate pair (\\ud800 to \\udfff), which is no character")]
+    #[error("has half a surrogate pair (\\ud800 to \\udfff), which is not a character")]
     LoneSurrogate,
     /// Two fields of one object with the same name: readers differ about which one counts.
     #[error("has the same field twice in one object")]

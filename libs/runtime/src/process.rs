@@ -95,7 +95,7 @@ fn raise_open_files() {
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, raised)
     {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "the limit of open files is unchanged");
     }
 }
 
@@ -118,7 +118,7 @@ fn start_upkeep(metrics: Handle) {
         }
     };
     if let Err(error) = std::thread::Builder::new().name("metrics-upkeep".to_owned()).spawn(upkeep) {
-        tracing::error!(%error, "no thread for the upkeep of metrics; their memory will grow between scrapes");
+        tracing::error!(%error, "no thread for the upkeep of metrics; memory grows between scrapes");
     }
 }
 

@@ -69,7 +69,7 @@ impl Refreshers {
         if timeout(REFRESH_MAX, refreshed).await.is_err() {
             tracing::debug!(
                 limit_ms = REFRESH_MAX.as_millis(),
-                "gauges were not counted in time; they stay as they were"
+                "gauges were not counted in time; keeping their last values"
             );
         }
     }

@@ -25,13 +25,13 @@ pub enum Error {
     #[error("a user name cannot have a colon")]
     User,
     /// It looks like a hash and is none.
-    #[error("the password begins as a bcrypt hash and is none")]
+    #[error("the password begins like a bcrypt hash but is not one")]
     Hash,
     /// Each scrape would take seconds.
     #[error("the bcrypt hash has a cost above {COST_MAX}")]
     Cost,
     /// There is no randomness.
-    #[error("the system gives no random numbers")]
+    #[error("the system provides no random numbers")]
     Random,
 }
 

@@ -101,7 +101,7 @@ impl Collector {
         while let Some(done) = tasks.join_next().await {
             match done {
                 Ok(found) => all.push(found),
-                Err(error) => tracing::error!(%error, "asking a server failed; its series are missing"),
+                Err(error) => tracing::error!(%error, "a server could not be asked; its series are missing"),
             }
         }
         all.sort_by_key(|(index, _)| *index);
@@ -163,7 +163,7 @@ impl Collector {
                     metrics::SCRAPE_ERRORS.inc(&[id, endpoint.as_str(), reason.as_str()]);
                     if failing.insert((index, *endpoint), *reason) != Some(*reason) {
                         let (endpoint, reason) = (endpoint.as_str(), reason.as_str());
-                        warn!(server_id = id, endpoint, reason, "the endpoint cannot be read, its series are missing");
+                        warn!(server_id = id, endpoint, reason, "the endpoint cannot be read; its series are missing");
                     }
                 }
             }

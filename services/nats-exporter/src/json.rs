@@ -15,7 +15,7 @@ const VALUE_MAX_BYTES: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error<E: std::error::Error + 'static> {
     /// The bytes did not come.
-    #[error("the answer broke off")]
+    #[error("the answer ended early")]
     Source(#[source] E),
     /// More came than may.
     #[error("the answer is longer than {0} bytes")]

@@ -53,10 +53,7 @@ pub async fn steps_loop(app: App, stop: CancellationToken) -> Result<(), anyhow:
                 Ok(jobs) => {
                     owed = None;
                     metrics::CLOCK_SET_BACK.inc(&[]);
-                    warn!(
-                        seconds = back.as_secs(),
-                        jobs, "the clock was set back; claims, retries and deadlines follow it"
-                    );
+                    warn!(seconds = back.as_secs(), jobs, "clock set back; claims, retries and deadlines follow");
                 }
                 Err(e) => {
                     warn!(error = &e as &dyn std::error::Error, "a step of the clock was not stored; trying again")

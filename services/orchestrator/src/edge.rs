@@ -95,7 +95,7 @@ async fn take_beats(nats: Nats, stop: &CancellationToken) -> Result<(), anyhow::
                 EDGE_BEATS_IGNORED.inc(&[ignored.as_str()]);
                 // Anything may be sent here: the counter says how often, the log what it was first.
                 if told.insert(ignored) {
-                    warn!(reason = ignored.as_str(), subject = %beat.subject, "a site's beat is ignored");
+                    warn!(reason = ignored.as_str(), subject = %beat.subject, "a site's heartbeat is ignored");
                 }
             }
         }

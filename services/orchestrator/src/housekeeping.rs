@@ -179,7 +179,7 @@ pub async fn schedule_loop(app: App, t: Ticking, stop: CancellationToken) -> Res
         };
         match app.tick_schedules(now, ctx).await {
             Ok(fired) => metrics::SCHEDULES_FIRED.add(&[], fired as u64),
-            Err(e) => warn!(error = &e as &dyn std::error::Error, "schedules could not be looked at; trying again"),
+            Err(e) => warn!(error = &e as &dyn std::error::Error, "schedules could not be read; trying again"),
         }
     }
     Ok(())

@@ -35,7 +35,7 @@ impl Lanes {
             return;
         }
         if known.len() >= self.max {
-            warn!(%queue, max = self.max, "too many queues (QUEUES_MAX): this one gets no consumer, and its workers wait");
+            warn!(%queue, max = self.max, "too many queues (QUEUES_MAX); no consumer for this one, its workers wait");
             return;
         }
         known.insert(queue.clone());

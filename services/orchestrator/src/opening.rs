@@ -36,7 +36,7 @@ impl Opening {
             match self.open().await {
                 Ok(()) => {
                     if !told.is_empty() {
-                        info!(place, "the database is there");
+                        info!(place, "database available");
                     }
                     self.app.set_opening(app::Opening::Open);
                     gate.set(true, place);
@@ -46,7 +46,7 @@ impl Opening {
                     metrics::DB_ERRORS.inc(&[]);
                     let why = format!("{place}: {} (DATABASE_URL)", e.chain());
                     if told != why {
-                        warn!(why, "the database is away; waiting for it");
+                        warn!(why, "database unavailable; waiting");
                         told.clone_from(&why);
                     }
                     self.app.set_opening(app::Opening::Away(format!("{place} is away")));

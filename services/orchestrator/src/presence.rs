@@ -74,7 +74,7 @@ pub async fn beat_loop(
         };
         let Some(message) = message else { anyhow::bail!("the subscription to heartbeats has ended") };
         let Ok(beat) = serde_json::from_slice::<Heartbeat>(&message.payload) else {
-            warn!(bytes = message.payload.len(), "a heartbeat cannot be read; ignored");
+            warn!(bytes = message.payload.len(), "heartbeat cannot be read; ignored");
             continue;
         };
         if beat.mission == mission {

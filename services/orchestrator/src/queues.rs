@@ -55,7 +55,7 @@ impl Keeper {
             if Instant::now() >= sweep_at && self.nats.is_connected() {
                 sweep_at = Instant::now() + every;
                 if let Err(problem) = self.sweep().await {
-                    warn!(problem, "idle consumers could not be looked for; trying again");
+                    warn!(problem, "idle consumers could not be listed; trying again");
                 }
             }
             if !pause(&stop, LOOK_EVERY.min(every)).await {

@@ -89,7 +89,7 @@ pub async fn prune_loop(app: App, retention: Duration, stop: CancellationToken) 
             }
         }
         if let Err(e) = app.store().forget_agents(Micros::now().minus(FORGET_AGENTS_AFTER)).await {
-            warn!(error = &e as &dyn std::error::Error, "agents could not be forgotten; trying again");
+            warn!(error = &e as &dyn std::error::Error, "old agents could not be removed; trying again");
         }
     }
     Ok(())

@@ -213,7 +213,7 @@ impl<L: Lane> Relay<L> {
         drop(under_way);
         let rest = self.lines.take_all();
         if let Err(e) = self.lane.release(rest).await {
-            info!(lane = L::NAME, error = %e, "claims are left to run out");
+            info!(lane = L::NAME, error = %e, "claims are left to expire");
         }
     }
 
@@ -474,7 +474,7 @@ impl<L: Lane> Relay<L> {
         }
         let n = back.len();
         if let Err(e) = self.lane.release(back).await {
-            warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "old claims are left to run out");
+            warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "old claims are left to expire");
         }
         self.lane.backlog().let_go(n);
         if n > spilled {

@@ -201,7 +201,7 @@ async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
             }
         }
         Err(e) => {
-            debug!(error = %e, "reports could not be committed; they come again");
+            debug!(error = %e, "reports could not be committed; redelivered later");
             for d in settle.drain(..) {
                 let _ = d.nak(Some(AGAIN_AFTER)).await;
             }

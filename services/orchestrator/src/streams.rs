@@ -141,7 +141,7 @@ impl State {
         }
         if !look.report.created.is_empty() || !look.report.updated.is_empty() {
             let topology::Report { created, updated } = &look.report;
-            info!(?created, ?updated, "streams and consumers are as they should be");
+            info!(?created, ?updated, "streams and consumers are as planned");
         }
         let made = std::mem::take(&mut look.made);
         let is_other = |name: &str| self.made.get(name).zip(made.get(name)).is_some_and(|(was, is)| was != is);
@@ -172,8 +172,8 @@ impl State {
         let is_passing = look.faults.iter().all(|e| self.is_passing(e));
         if self.told != problem {
             match is_passing {
-                true => warn!(problem, "streams and consumers are not there yet; trying again"),
-                false => error!(problem, "streams and consumers cannot be made as planned; trying again"),
+                true => warn!(problem, "streams and consumers do not exist yet; trying again"),
+                false => error!(problem, "streams and consumers cannot be created as planned; trying again"),
             }
             self.told.clone_from(&problem);
         }

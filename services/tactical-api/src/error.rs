@@ -7,7 +7,7 @@ pub enum Error {
     #[error("starting the fan-out")]
     FanOut(#[source] std::io::Error),
     /// The stream is there and is not ours.
-    #[error("making sure of the stream of markers and zones")]
+    #[error("checking the stream of markers and zones")]
     Topology(#[from] agentforge_jetstream::topology::Error),
     /// A defect: a thread of the fan-out ended by a panic.
     #[error("a thread of the fan-out ended although it must run until the stop")]

@@ -40,7 +40,7 @@ pub async fn run(nats: Nats, live: Live, max_age: Duration, stop: CancellationTo
             let id = MsgId::tactical_expired(due.seq, i128::from(due.stored_unix_ms) * 1_000_000);
             if let Err(error) = publish(&nats, subject, id, headers, Bytes::from_static(REMOVED)).await {
                 // A newer state has arrived, or NATS is unavailable and the next check tries again.
-                debug!(%error, "a marker's end was not published");
+                debug!(%error, "a marker's expiry was not published");
                 if error.is_retryable() {
                     break;
                 }

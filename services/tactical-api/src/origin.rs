@@ -28,10 +28,10 @@ pub struct Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
     /// A page of another origin.
-    #[error("web pages of this origin may not: TACTICAL_ALLOWED_ORIGINS names those that may")]
+    #[error("web pages of this origin may not use the API: TACTICAL_ALLOWED_ORIGINS lists those that may")]
     Page,
     /// A name that is not this machine's.
-    #[error("without a token this port is called localhost or by an address, not by this name")]
+    #[error("without a token this port accepts localhost or an address as its name, not this name")]
     Name,
 }
 

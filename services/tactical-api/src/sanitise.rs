@@ -62,7 +62,7 @@ pub enum Rejection {
     #[error("coordinates are not [longitude, latitude] in degrees")]
     Coordinates,
     /// No polygon, or one that makes no zone.
-    #[error("polygon makes no zone: {0}")]
+    #[error("polygon is not a zone: {0}")]
     Polygon(Fault),
     /// Not one of the four words.
     #[error("severity is not low, medium, high or critical")]

@@ -16,7 +16,7 @@ pub async fn expiry(file: Option<&Path>) -> Option<Micros> {
         Err(_) => None,
     };
     if expiry.is_none() {
-        warn!(file = %file.display(), "the end of the client certificate cannot be read");
+        warn!(file = %file.display(), "the expiry of the client certificate cannot be read");
     }
     expiry
 }

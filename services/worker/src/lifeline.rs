@@ -148,7 +148,7 @@ impl Lifeline {
         while let Some(message) = signals.next().await {
             match serde_json::from_slice::<CancelSignal>(&message.payload) {
                 Ok(signal) => self.ledger.cancel(signal.job, signal.attempt),
-                Err(error) => warn!(%error, "a cancel that cannot be read was left alone"),
+                Err(error) => warn!(%error, "cancel cannot be read; ignored"),
             }
         }
         Err(Error::Ended)

@@ -69,7 +69,7 @@ async fn probes_are_answered_while_the_database_is_away_and_callers_are_told() {
     assert!(refused.body["detail"].as_str().unwrap().contains("not open yet"), "{:?}", refused.body);
     assert_eq!(api.get("/v1/jobs").await.unwrap().status, 503);
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(p.full_log().matches("the database is away").count(), 1, "told once, not at each try");
+    assert_eq!(p.full_log().matches("database unavailable; waiting").count(), 1, "told once, not at each try");
     assert_eq!(p.sigterm(SOON).await, 0);
 }
 
@@ -241,7 +241,7 @@ async fn a_damaged_file_and_another_missions_database_end_the_start_with_what_to
         .unwrap();
     let mut p = orchestrator(&dir, &[("NATS_URL", "nats://127.0.0.1:1")]);
     assert_eq!(p.wait(SOON).await, 1);
-    for part in ["agentforge.db", "damaged or no SQLite database", "agentforge restore"] {
+    for part in ["agentforge.db", "damaged or not a SQLite database", "agentforge restore"] {
         assert!(p.full_log().contains(part), "{part} missing in: {}", p.full_log());
     }
 

@@ -309,5 +309,5 @@ async fn a_server_without_room_is_told_with_what_is_needed_and_the_settings() {
     }
     tokio::time::sleep(Duration::from_secs(12)).await;
     let log = stack.orchestrators[0].full_log();
-    assert_eq!(log.matches("cannot be made as planned").count(), 1, "told once, not at each try:\n{log}");
+    assert_eq!(log.matches("cannot be created as planned").count(), 1, "told once, not at each try:\n{log}");
 }

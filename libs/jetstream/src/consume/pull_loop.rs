@@ -195,7 +195,7 @@ impl PullLoop {
             match over {
                 Over::Stopped => return,
                 Over::ConnectionLost => self.set_bound(false, "the connection broke"),
-                Over::ConsumerMoved => debug!(consumer = self.consumer, "the consumer moved or went; looking for it"),
+                Over::ConsumerMoved => debug!(consumer = self.consumer, "consumer moved or deleted; looking for it"),
                 Over::Silent => warn!(
                     loop_name = self.options.loop_name,
                     consumer = self.consumer,
@@ -361,7 +361,7 @@ impl PullLoop {
         };
         debug!(seq = unwanted.info().stream_seq, "an unclaimed message is returned");
         if let Err(error) = unwanted.nak(None).await {
-            debug!(%error, "it could not be sent back; it comes again after the ack wait");
+            debug!(%error, "could not be returned; redelivered after the ack wait");
         }
     }
 

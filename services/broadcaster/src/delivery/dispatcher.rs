@@ -166,7 +166,7 @@ impl Desk {
             }
         };
         if let Err(error) = told {
-            debug!(endpoint = self.endpoint.name, %error, "not settled; it comes again");
+            debug!(endpoint = self.endpoint.name, %error, "not settled; redelivered later");
         }
     }
 
@@ -220,7 +220,7 @@ impl Desk {
         let work = Work { record: Record { attempts: attempt, ..record.clone() }, payload: payload.clone() };
         match verdict {
             Verdict::Delivered => {
-                span.in_scope(|| debug!("the event is delivered"));
+                span.in_scope(|| debug!("event delivered"));
                 let lag = Timestamp::now().duration_since(work.record.at).as_secs_f64();
                 self.meters.lag_seconds.record(lag.max(0.0));
                 self.meters.delivered();
@@ -243,10 +243,7 @@ impl Desk {
             }
             Verdict::Hold => false,
             Verdict::Disable => {
-                warn!(
-                    endpoint = self.endpoint.name,
-                    "the endpoint answered 410 and gets nothing more until it is enabled"
-                );
+                warn!(endpoint = self.endpoint.name, "the endpoint answered 410; no more events until it is enabled");
                 self.disabled.notify_one();
                 self.bury(&work, ended.reason(), &ended.detail(), ended.status(), took, "disabled", settler).await
             }

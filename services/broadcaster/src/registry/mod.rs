@@ -123,7 +123,7 @@ impl Fleet {
         }
         let removed: Vec<&String> = running.keys().collect();
         if !removed.is_empty() {
-            info!(?removed, "endpoints that are no more; their consumers stay, and what waits for them");
+            info!(?removed, "endpoints removed; their consumers and waiting events stay");
         }
         running.values().for_each(|one| one.stop.cancel());
         info!(endpoints = next.len(), changed, "endpoints");

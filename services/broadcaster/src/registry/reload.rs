@@ -60,13 +60,13 @@ pub async fn watch(
                 let is_news = !is_first || endpoints != config.first_endpoints();
                 fleet.apply(endpoints);
                 if is_news {
-                    info!("the endpoints file changed and was taken up");
+                    info!("endpoints file changed and applied");
                     RELOADS.inc(&["applied"]);
                 }
                 gate.set(true, "read");
             }
             Err(problem) => {
-                warn!(problem, "the endpoints file cannot be taken up; the endpoints stay as they were");
+                warn!(problem, "the endpoints file cannot be applied; keeping the current endpoints");
                 RELOADS.inc(&["refused"]);
                 gate.set(false, format!("not taken up, the endpoints stay as they were: {problem}"));
             }

@@ -171,7 +171,7 @@ impl Running {
                             let change =
                                 |state: &mut crate::registry::state::State| state.disabled = Some(disabled.clone());
                             while let Err(error) = context.states.change(name, change).await {
-                                warn!(endpoint = name, %error, "that it is disabled cannot be kept yet");
+                                warn!(endpoint = name, %error, "the disabled state cannot be stored yet");
                                 tokio::select! {
                                     () = self.stop.cancelled() => return,
                                     () = sleep(AGAIN) => {}
@@ -293,7 +293,7 @@ impl Running {
                 () = self.desk.disabled.notified() => break Over::Disabled,
                 ended = lanes.join_next() => match ended {
                     Some(Err(panic)) => {
-                        error!(endpoint = name, error = %panic, "a lane panicked; another one takes its place");
+                        error!(endpoint = name, error = %panic, "a lane panicked; replacing it");
                         begin(&mut lanes);
                     }
                     Some(Ok(())) | None => break Over::Moved,
@@ -410,7 +410,7 @@ async fn keep_circuit(context: Arc<Context>, gate: Arc<Gate>, endpoint: String, 
         if is_open != kept {
             match context.states.change(&endpoint, |state| state.circuit_open = is_open).await {
                 Ok(()) => kept = is_open,
-                Err(error) => warn!(endpoint, %error, "the state of the circuit is not kept"),
+                Err(error) => warn!(endpoint, %error, "the state of the circuit is not stored"),
             }
         }
     }

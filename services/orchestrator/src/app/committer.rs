@@ -166,7 +166,7 @@ impl Committer {
     /// again.
     pub async fn mark(&self, mark: Lazy) {
         if self.lazy.send(mark).await.is_err() {
-            debug!("a mark came after the end of the commits; it is made again when the claim ends");
+            debug!("a mark arrived after the last commit; repeated when the claim expires");
         }
     }
 

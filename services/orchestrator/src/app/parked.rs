@@ -24,7 +24,7 @@ impl App {
     /// `unavailable`.
     pub async fn retry_parked(&self, which: Option<Vec<i64>>) -> Result<u64, Error> {
         let messages = self.store().unpark(which.as_deref()).await?;
-        info!(messages, "messages that were put aside are published once more");
+        info!(messages, "parked messages are published again");
         Ok(messages)
     }
 
@@ -34,7 +34,7 @@ impl App {
     /// `unavailable`.
     pub async fn discard_parked(&self, which: Option<Vec<i64>>) -> Result<u64, Error> {
         let messages = self.store().discard_parked(which.as_deref()).await?;
-        info!(messages, "messages that were put aside are discarded");
+        info!(messages, "parked messages discarded");
         Ok(messages)
     }
 }

@@ -59,7 +59,7 @@ impl App {
     pub async fn rewind_schedules(&self, now: Micros, seen: bool) -> Result<usize, Error> {
         let shown = if seen { None } else { self.0.store.clock().await? };
         if let Some(ahead) = shown.map(|theirs| theirs.since(now)).filter(|ahead| *ahead > SKEW_MAX) {
-            warn!(seconds = ahead.as_secs(), "the clock is behind the database's; schedules stay as they are planned");
+            warn!(seconds = ahead.as_secs(), "the clock is behind the database's; schedules stay as planned");
             return Ok(0);
         }
         let mut rewound = 0;
@@ -84,7 +84,7 @@ impl App {
         let rewound = self.0.store.rewind_schedule(s.id, planned, Some(next)).await?;
         if rewound {
             warn!(schedule = %s.id, name = s.name, planned = %planned.timestamp(), next = %next.timestamp(),
-                "the clock was set back; turns of a schedule come again");
+                "clock set back; turns of a schedule occur again");
         }
         Ok(rewound)
     }
@@ -151,7 +151,7 @@ impl App {
         };
         match self.start(s, slot, turn, job, &skipped, ctx).await? {
             Fired::Busy(open) if s.overlap == Overlap::Queue && s.waiting_turn.is_none() => {
-                info!(schedule = %s.id, name = s.name, turn = %turn.timestamp(), job = %open, "a turn waits for the one before");
+                info!(schedule = %s.id, name = s.name, turn = %turn.timestamp(), job = %open, "a turn waits for the previous one");
                 self.fire(s, Firing { id: s.id, slot, act: Act::Wait(turn), skipped }, ctx).await
             }
             // Another turn may have been started meanwhile, or the cancel did not go through: the next tick sees.
@@ -184,7 +184,7 @@ impl App {
         if s.overlap != Overlap::Replace || open == own {
             return Ok(taken);
         }
-        info!(schedule = %s.id, name = s.name, turn = %turn.timestamp(), job = %open, "a turn replaces the one before");
+        info!(schedule = %s.id, name = s.name, turn = %turn.timestamp(), job = %open, "a turn replaces the previous one");
         match self.cancel(&open.to_string()).await {
             Ok(_) => {}
             // It ended by itself, or was deleted.

@@ -47,8 +47,8 @@ pub async fn results_are_read(
         if Instant::now() >= until {
             warn!(
                 waited = ?begun.elapsed(),
-                "the results of the last run could not be read to the end; jobs are published all the same, and one \
-                 that has ended may run again"
+                "the results of the last run could not be read to the end; publishing jobs anyway, one that has ended may \
+                 run again"
             );
             return;
         }
@@ -65,7 +65,7 @@ pub async fn results_are_read(
                     return;
                 }
                 Ok(false) => {}
-                Err(problem) => debug!(problem, "the results of the last run cannot be asked for yet"),
+                Err(problem) => debug!(problem, "the results of the last run cannot be read yet"),
             }
         }
         if !pause(&stop, ASK_EVERY).await {

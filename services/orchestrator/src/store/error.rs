@@ -45,16 +45,16 @@ pub enum Error {
     /// The file that was opened is not the one at its path any more. What is written goes nowhere.
     #[error(
         "{0} was removed or replaced while the orchestrator has it open: nothing is stored. Stop the orchestrator, put \
-         that very file or a backup (agentforge restore) in its place, and start it again"
+         the original file or a backup (agentforge restore) in its place, and start it again"
     )]
     Gone(std::path::PathBuf),
     /// The file is not a database, or a damaged one.
-    #[error("{0} is damaged or no SQLite database: put a backup in its place (agentforge restore)")]
+    #[error("{0} is damaged or not a SQLite database: replace it by a backup (agentforge restore)")]
     Damaged(std::path::PathBuf, #[source] sqlx::Error),
     /// The database belongs to another mission.
     #[error(
-        "this database holds the jobs of mission {found}, and MISSION is {ours}: two missions on one database take each \
-         other's jobs. Set MISSION={found}, or give {ours} a database of its own (DATABASE_URL); to hand the database \
+        "this database holds the jobs of mission {found}, and MISSION is {ours}: two missions on one database would take \
+         each other's jobs. Set MISSION={found}, or give {ours} a database of its own (DATABASE_URL); to hand the database \
          over for good, stop all orchestrators and run: UPDATE installation SET value = '{ours}' WHERE name = 'mission'"
     )]
     OtherMission {
@@ -66,7 +66,7 @@ pub enum Error {
     /// Statements of one session reach different ones of the server.
     #[error(
         "a connection pooler in transaction mode is in between: {0}. Sessions are needed (prepared statements, SET): \
-         let DATABASE_URL name the server itself or a port of the pooler with pool_mode = session"
+         point DATABASE_URL at the server itself or at a port of the pooler with pool_mode = session"
     )]
     Pooler(String),
     /// A backup or restore did not end well.

@@ -89,7 +89,7 @@ async fn schedules_follow_a_clock_that_is_set_back_and_forward_and_while_nobody_
     clock.set(before(again));
     has(&on, &[first, back, noon, first, again]).await;
     let log = on.process.full_log();
-    assert!(log.contains("turns of a schedule come again"), "{log}");
+    assert!(log.contains("turns of a schedule occur again"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

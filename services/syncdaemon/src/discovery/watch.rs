@@ -89,7 +89,7 @@ pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
     let told = queue.clone();
     let handler = move |event: notify::Result<Event>| match event {
         Ok(event) if event.need_rescan() => {
-            debug!("the kernel's queue of events overflowed, everything is scanned");
+            debug!("the kernel's queue of events overflowed; scanning everything");
             told.writing().events_lost();
             told.want_full_scan();
         }
@@ -103,13 +103,13 @@ pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
             }
         }
         Err(error) => {
-            debug!(%error, "an error of inotify, everything is scanned");
+            debug!(%error, "inotify failed; scanning everything");
             told.want_full_scan();
         }
     };
     let config = Config::default().with_follow_symlinks(false).with_event_kinds(KINDS);
     let watcher = INotifyWatcher::new(handler, config);
-    let watcher = watcher.map_err(|error| warn!(%error, "no inotify: files are found only by scans")).ok();
+    let watcher = watcher.map_err(|error| warn!(%error, "no inotify; files are found only by scans")).ok();
     (Watches { watcher: Mutex::new(watcher), told: AtomicBool::new(false) }, Hints { from, queue: queue.clone() })
 }
 
@@ -129,7 +129,7 @@ impl Watches {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(watcher) = watcher.as_mut() else { return false };
         let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive) else { return true };
-        debug!(%error, dir = %dir.display(), "a directory is not watched, scans find its files");
+        debug!(%error, dir = %dir.display(), "directory not watched; scans find its files");
         // One that was removed since does not matter.
         let is_told = !dir.exists() || self.told.swap(true, Ordering::SeqCst);
         if !is_told {

@@ -39,7 +39,7 @@ impl Aliases {
     pub async fn follow(self, mut tail: Tail, stop: CancellationToken) {
         let told = |outcome: Result<(), String>| {
             if let Err(reason) = outcome {
-                debug!(reason, "there is no evidence to follow");
+                debug!(reason, "no evidence to follow");
             }
         };
         loop {
