@@ -164,7 +164,7 @@ impl Service for Broadcaster {
             let gate = readiness.gate("endpoints-file", false);
             supervisor.spawn("reload", OnEnd::Stop, reload::watch(fleet.clone(), path, gate, stop.clone()));
         } else if config.fixed.is_none() {
-            info!("no endpoints but those of the API: neither WEBHOOK_URL nor BROADCASTER_ENDPOINTS_FILE is set");
+            info!("only endpoints of the API: neither WEBHOOK_URL nor BROADCASTER_ENDPOINTS_FILE is set");
         }
         stop.cancelled().await;
         let settled = drain(&runtime, &fleet).await;
@@ -174,7 +174,7 @@ impl Service for Broadcaster {
         let close_by = runtime.drain_deadline().max(Instant::now() + CLOSE_MIN);
         match timeout_at(close_by, fleet.context().nats.drain()).await {
             Ok(Ok(())) => {}
-            _ => warn!("the NATS connection was closed without the server's word; what it missed comes again"),
+            _ => warn!("the NATS connection was closed without confirmation; missed messages are redelivered"),
         }
         Ok(settled?)
     }
@@ -188,7 +188,7 @@ async fn drain(runtime: &Runtime, fleet: &Fleet) -> Result<(), Error> {
         () = fleet.ended() => return Ok(()),
         () = sleep_until(deadline - LEAVE_MARGIN.min(runtime.grace() / 2)) => {}
     }
-    info!("the grace is nearly over, the rest is handed back");
+    info!("the grace period is nearly over; handing back the rest");
     fleet.context().leaving.cancel();
     match timeout_at(deadline, fleet.ended()).await {
         Ok(()) => Ok(()),
@@ -231,7 +231,7 @@ async fn make_streams(
                     }
                 }
                 Err(error) => {
-                    warn!(error = %chain(&error), "streams are not as they must be");
+                    warn!(error = %chain(&error), "streams are not as planned");
                     gate.set(false, chain(&error));
                     MAKE_AGAIN
                 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Where a job stands. The numbers are stored: never renumber.
+/// The state of a job. The numbers are stored: never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(i16)]
@@ -23,7 +23,7 @@ pub enum State {
     Running = 3,
     /// Has its one committed result.
     Succeeded = 4,
-    /// Failed with an error that no retry can mend.
+    /// Failed with an error that no retry can fix.
     Failed = 5,
     /// Used up its attempts or lost too many workers.
     Dead = 6,
@@ -286,11 +286,11 @@ pub struct AttemptRecord {
 pub enum DeadReason {
     /// Every attempt failed.
     AttemptsExhausted,
-    /// An error that no retry can mend.
+    /// An error that no retry can fix.
     NotRetryable,
     /// Its workers died too often.
     WorkerLost,
-    /// Bytes that were no job.
+    /// A message that was not a job.
     InvalidMessage,
 }
 
@@ -415,7 +415,7 @@ impl Presence {
     }
 }
 
-/// A worker as last heard of.
+/// A worker as last heard from.
 #[derive(Clone, Debug)]
 pub struct Agent {
     /// Id.
@@ -455,7 +455,7 @@ impl Agent {
     /// Beats that may be missed before a worker counts as offline.
     pub const MISSED_BEATS_MAX: u32 = 3;
 
-    /// How the worker stands at `now`.
+    /// The worker's status at `now`.
     pub fn presence(&self, now: Micros) -> Presence {
         if self.left {
             Presence::Left

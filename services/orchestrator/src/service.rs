@@ -1,7 +1,6 @@
 //! Where the orchestrator is wired: the one place that knows all its parts.
-//!
-//! Drain: the listeners first, then what reads results, then relay and committer, then the store:
-//! whatever was accepted is committed, whatever was committed may be published later.
+//! Drain: the listeners first, then the readers of results, then relay and committer, then the store: everything
+//! accepted is committed, everything committed may be published later.
 
 use crate::api::{grpc, rest};
 use crate::app::{self, App, Backlog, Committer, CommitterConfig, Hub, OutboxGauge, Outlets, Queues};
@@ -32,7 +31,7 @@ use tracing::{info, warn};
 
 /// How long a claim holds: longer than any publish takes, short enough to be made up for soon.
 const CLAIM_FOR: Duration = Duration::from_secs(30);
-/// A start is no outage: until it was ready once, or for so long, nobody saw the service.
+/// A start is not an outage: until the service was ready once, or for this long, it counts as not observed.
 const START_MAX: Duration = Duration::from_secs(60);
 /// What of the grace period is kept for the last commits.
 const LAST_COMMITS: Duration = Duration::from_secs(2);
@@ -114,7 +113,7 @@ impl Service for Orchestrator {
         database.set(false, "opening");
         link.set(false, "connecting");
         let tasks = runtime.supervisor();
-        // Before the database: whether the hub answers is told while that is away, too.
+        // Before the database: the hub's state is reported even while the database is unavailable.
         let site = edge::Edge { nats: nats.clone(), hub: config.hub.clone(), site: config.site.clone() };
         tasks.spawn("edge-link", OnEnd::Stop, site.clone().link_loop(stop.clone()));
         tasks.spawn("edge-sites", OnEnd::Stop, site.sites_loop(stop.clone()));
@@ -396,7 +395,7 @@ impl Starts {
             biased;
             () = self.stop.cancelled() => return Ok(()),
             is_ready = async { topology.wait_for(|ready| *ready).await.is_ok() } => if !is_ready {
-                // The task that makes sure of it has ended, in a stop or with an error that it tells itself.
+                // The task that maintains it has ended, in a stop or with an error that it reports itself.
                 self.stop.cancelled().await;
                 return Ok(());
             },

@@ -74,7 +74,7 @@ pub enum Error {
         problem: String,
     },
     /// Others changed the entry again and again.
-    #[error("the entry in {0} changed at every try")]
+    #[error("the entry in {0} changed at every attempt")]
     Contended(&'static str),
 }
 

@@ -157,7 +157,7 @@ async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, 
         Err(_) => delivery.nak(None).await,
     };
     if let Err(error) = settled {
-        debug!(%error, "a rejected message was not settled; it comes again and is reported under the same id");
+        debug!(%error, "a rejected message was not settled; redelivered later and is reported under the same id");
     }
 }
 
@@ -307,7 +307,7 @@ impl Task<'_> {
         if let (Some(key), Outcome::Succeeded(success)) = (&key, &outcome) {
             // Before the result is stored: a caller that saw it may rely on the reuse.
             if let Err(error) = worker.buckets.keep_operation(key, job.job, success, worker.clock.now()).await {
-                debug!(error = &error as &dyn std::error::Error, "the success was not kept for reuse");
+                debug!(error = &error as &dyn std::error::Error, "the success was not stored for reuse");
             }
         }
         self.finish(here, started_at, outcome).await
@@ -317,7 +317,7 @@ impl Task<'_> {
     async fn earlier_success(&self, key: Option<&str>) -> Option<Success> {
         let found = self.worker.buckets.find_operation(key?, self.worker.clock.now()).await;
         let mut success = found.unwrap_or_else(|error| {
-            debug!(error = &error as &dyn std::error::Error, "no earlier success could be looked for");
+            debug!(error = &error as &dyn std::error::Error, "earlier successes could not be read");
             None
         })?;
         // Our own success, whose report got lost with its worker, is not a reuse.

@@ -65,8 +65,8 @@ pub(crate) async fn publish_all(nats: &Nats, site: &Site, job: &JobMessage, outp
             Ok(Ok(_)) => {}
             // This one never will be; the others may.
             Ok(Err(error)) if error.is_of_the_message() => warn!(%error, "a job's marker is not on the picture"),
-            Ok(Err(error)) => return warn!(%error, "a job's markers are not on the picture"),
-            Err(_) => return warn!("a job's markers are not on the picture: no answer in time"),
+            Ok(Err(error)) => return warn!(%error, "a job's markers are not in the picture"),
+            Err(_) => return warn!("a job's markers are not in the picture: no answer in time"),
         }
     }
 }

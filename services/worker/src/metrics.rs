@@ -26,7 +26,7 @@ pub const INFLIGHT: Metric =
     Metric::gauge("agentforge_worker_inflight", &[], "Jobs that this worker has taken and not yet settled.");
 /// How many fit.
 pub const CAPACITY: Metric =
-    Metric::gauge("agentforge_worker_capacity", &[], "Jobs that this worker takes at once, at most.");
+    Metric::gauge("agentforge_worker_capacity", &[], "Maximum number of jobs that this worker runs at once.");
 /// Attempts that came twice. The orchestrator counts here too, so the words are the same in both.
 pub const DUPLICATES: Metric = Metric::counter(
     "agentforge_duplicates_suppressed_total",
@@ -41,7 +41,7 @@ pub const HEARTBEAT_FAILURES: Metric =
 pub const RESULTS_HELD: Metric = Metric::gauge(
     "agentforge_results_held",
     &[],
-    "Results kept in memory because NATS is away or its stream is full; each keeps its slot.",
+    "Results kept in memory because NATS is unavailable or its stream is full; each keeps its slot.",
 );
 /// Reports that the stream does not take.
 pub const REPORTS_REFUSED: Metric = Metric::counter(
@@ -60,13 +60,13 @@ pub const REJECTED: Metric = Metric::counter(
 pub const HANDBACKS: Metric = Metric::counter(
     "agentforge_job_handbacks_total",
     &["mission", "queue"],
-    "Deliveries given back on purpose: by a drain, or because a suspect's place was taken.",
+    "Deliveries handed back on purpose: by a drain, or because another suspect was running.",
 );
 /// Acknowledgements without an answer.
 pub const ACKS_UNCONFIRMED: Metric = Metric::counter(
     "agentforge_acks_unconfirmed_total",
     &["mission", "queue"],
-    "Acknowledgements that the server did not confirm; the message comes again and is recognised.",
+    "Acknowledgements that the server did not confirm; the message is redelivered and recognised.",
 );
 /// Results found instead of made.
 pub const REPLAYS: Metric = Metric::counter(

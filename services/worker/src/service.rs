@@ -152,7 +152,7 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
         let close_by = runtime.drain_deadline().max(Instant::now() + CLOSE_MIN);
         match timeout_at(close_by, worker.nats.drain()).await {
             Ok(Ok(())) => {}
-            _ => warn!("the NATS connection was closed without the server's word; what it missed comes again"),
+            _ => warn!("the NATS connection was closed without confirmation; missed messages are redelivered"),
         }
         Ok(settled?)
     }
@@ -169,8 +169,8 @@ fn toolbox(config: &Config) -> Result<Toolbox, Error> {
     let starter = Starter::default();
     if !config.commands.is_empty() && !is_launcher_enabled() {
         warn!(
-            "commands are started without a launcher: what they send away by setsid outlives them, and what they \
-             start outlives a worker that is killed; call agentforge_worker::enable_launcher() first in main"
+            "commands are started without a launcher: processes that they detach by setsid outlive them, and all their \
+             processes outlive a worker that is killed; call agentforge_worker::enable_launcher() first in main"
         );
     }
     for (name, spec) in &config.commands {
@@ -285,7 +285,7 @@ async fn drain(runtime: &Runtime, worker: &Worker, tasks: &TaskTracker) -> Resul
         () = tasks.wait() => return Ok(()),
         () = sleep_until(leave_at) => {}
     }
-    info!(inflight = worker.ledger.len(), "the grace is nearly over, the rest is handed back");
+    info!(inflight = worker.ledger.len(), "the grace period is nearly over; handing back the rest");
     worker.leaving.cancel();
     worker.ledger.stop_all(Cause::Draining);
     match timeout_at(deadline, tasks.wait()).await {

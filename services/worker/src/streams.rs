@@ -55,9 +55,12 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
         }
         if missing != told {
             match missing.is_empty() {
-                true => info!("the stream of results and all buckets are there"),
+                true => info!("the stream of results and all buckets exist"),
                 false => {
-                    warn!(?missing, "results or outputs cannot be handed in; waiting for the orchestrator to make them")
+                    warn!(
+                        ?missing,
+                        "results or outputs cannot be stored; waiting for the orchestrator to create their streams"
+                    )
                 }
             }
         }

@@ -231,11 +231,11 @@ impl Worker {
         delay: Option<Duration>,
     ) {
         if let Err(error) = self.buckets.count_handback(job, attempt).await {
-            warn!(error = &error as &dyn std::error::Error, %job, "a hand-back could not be counted, it will look like a lost worker");
+            warn!(error = &error as &dyn std::error::Error, %job, "a hand-back could not be counted; it will look like a lost worker");
         }
         lane.counters.handbacks.increment(1);
         if let Err(error) = delivery.nak(delay).await {
-            debug!(%error, "a hand-back was not sent; the message comes again after its ack wait");
+            debug!(%error, "a hand-back was not sent; redelivered after the ack wait");
         }
     }
 

@@ -77,7 +77,7 @@ pub enum Refusal {
     #[error("there is an endpoint {0} already")]
     Taken(String),
     /// None of that name was made by the API.
-    #[error("no endpoint {0} was made by the API")]
+    #[error("no endpoint {0} was created through the API")]
     Missing(String),
     /// As many secrets as may be sign already.
     #[error("{SECRETS_MAX} secrets sign for it already; the oldest ends at {0}")]
@@ -360,11 +360,11 @@ pub async fn follow(fleet: Fleet, heartbeat: Heartbeat, stop: CancellationToken)
                 // The bucket was lost and recreated: what we know is restored, by the first replica to notice.
                 Ok(None) => {
                     if let Some(made) = known.as_ref().filter(|made| !made.endpoints.is_empty()) {
-                        warn!("the bucket lost the endpoints of the API; they are put back");
+                        warn!("the bucket lost the endpoints of the API; restoring them");
                         let _ = kept.write(made, 0).await;
                     }
                 }
-                Err(error) => warn!(%error, "the endpoints of the API cannot be read; they stay as they were"),
+                Err(error) => warn!(%error, "the endpoints of the API cannot be read; keeping the current ones"),
             }
             // Even without a change: the overlap of a secret may be over.
             let (now, faults) = match &known {

@@ -142,7 +142,7 @@ impl Store {
                 self.doubt.notify_one();
             }
             if tries == 0 {
-                warn!(endpoint = self.endpoint, step, code = error.code(), %error, "a message waits to be stored");
+                warn!(endpoint = self.endpoint, step, code = error.code(), %error, "message cannot be stored; waiting");
             }
             held.begin();
             tries += 1;

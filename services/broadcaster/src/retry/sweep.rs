@@ -51,7 +51,7 @@ pub enum Error {
     #[error(transparent)]
     Walk(#[from] walk::Error),
     /// What moves on cannot be stored.
-    #[error("a retry cannot be moved on")]
+    #[error("a retry cannot be made due")]
     Publish(#[from] publish::Error),
 }
 
@@ -108,7 +108,7 @@ impl Sweep<'_> {
             }
         }
         if brought > 0 && schedules {
-            warn!(brought, "retries were overdue: the server did not bring them");
+            warn!(brought, "retries were overdue: the server's schedule did not make them due");
         }
         Ok(brought)
     }
@@ -141,7 +141,7 @@ impl Sweep<'_> {
             }
         }
         if buried > 0 {
-            warn!(buried, "retries waited too long for their endpoints and are dead letters now");
+            warn!(buried, "retries waited too long for their endpoints; now dead letters");
         }
         Ok(buried)
     }
@@ -175,12 +175,12 @@ impl Sweep<'_> {
             && !stored.payload.is_empty()
             && never_fits(error)
         {
-            error!(endpoint, webhook_id = record.id, %error, "kept without its body");
+            error!(endpoint, webhook_id = record.id, %error, "stored without its body");
             sent = send(Bytes::new()).await;
         }
         let ack = match sent {
             Err(error) if error.is_of_the_message() => {
-                error!(endpoint, webhook_id = record.id, %error, "a retry cannot be moved on and stays where it is");
+                error!(endpoint, webhook_id = record.id, %error, "a retry cannot be made due and stays where it is");
                 return Ok(None);
             }
             sent => sent?,

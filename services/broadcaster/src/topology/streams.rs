@@ -163,7 +163,7 @@ pub async fn make(nats: &Nats, config: &Config) -> Result<(Made, Vec<String>), E
         Err(error) if error.is_retryable() => return Err(error.into()),
         // Somebody keeps these subjects in a stream of another name: that one is read.
         Err(error) => SAID.call_once(|| {
-            warn!(error = %chain(&error), "the stream of events is not made; another may have its subjects");
+            warn!(error = %chain(&error), "the stream of events is not created; another stream may have its subjects");
         }),
     }
     let retries = match ensure_retries(js, &config.topology, &config.keeping).await {
@@ -201,7 +201,7 @@ async fn takes_schedules(js: &Context) -> Result<bool, Error> {
     let changed = js.update_stream(stream::Config { allow_message_schedules: true, ..config }).await;
     if let Err(error) = &changed {
         let error = chain(error);
-        warn!(error, "stream {STREAM_RETRIES} takes no schedules; retries are brought by our own look");
+        warn!(error, "stream {STREAM_RETRIES} takes no schedules; retries become due by the broadcaster's own sweep");
     }
     Ok(changed.is_ok_and(|info| info.config.allow_message_schedules))
 }

@@ -138,7 +138,7 @@ mod tests {
     use prost::Message;
     use std::collections::BTreeSet;
 
-    /// Every RPC of the contract stands in the table, and the table names no other.
+    /// Every RPC of the contract is in the table, and the table has no others.
     #[test]
     fn each_rpc_of_the_contract_is_guarded() {
         let files = prost_types::FileDescriptorSet::decode(agentforge_proto::FILE_DESCRIPTOR_SET).unwrap();

@@ -313,7 +313,7 @@ impl App {
         Ok(attempts)
     }
 
-    /// Stops a job. Cancelling a cancelled job again is no error.
+    /// Stops a job. Cancelling a cancelled job again is not an error.
     ///
     /// # Errors
     /// `not_found`, `failed_precondition` when it is final already, `unavailable`.
@@ -350,7 +350,7 @@ impl App {
         self.0.committer.change(changes, rejects).await
     }
 
-    /// Ends jobs whose deadline passed, and has their workers told.
+    /// Ends jobs whose deadline passed, and has their workers notified.
     ///
     /// # Errors
     /// `unavailable`: nothing was stored.
@@ -404,7 +404,7 @@ impl App {
     }
 }
 
-/// What workers are told of a job that was stopped.
+/// The message to workers about a job that was stopped.
 fn stopped(job: &Current) -> crate::control::Cancelled {
     (job.id, job.attempt, job.seq, job.stream_seq)
 }

@@ -182,7 +182,7 @@ impl App {
         &self.0.stopping
     }
 
-    /// How the objectives stand.
+    /// The state of the objectives.
     pub fn board(&self) -> &Board {
         &self.0.board
     }

@@ -43,7 +43,7 @@ pub struct RedriveSpec {
     pub limit: u32,
 }
 
-/// Which jobs to put back, whatever ended them, as asked.
+/// Which jobs to put back, regardless of how they ended, as requested.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RetrySpec {
@@ -83,7 +83,7 @@ impl App {
         }
     }
 
-    /// Puts many jobs back at a rate, and tells how far it is.
+    /// Puts many jobs back at a rate, and reports progress.
     ///
     /// # Errors
     /// `invalid_argument` at once; `unavailable` and `outbox_full` as the last item of the stream.
@@ -112,7 +112,7 @@ impl App {
         self.walk(source, &spec.job_ids, How::Retry(lifetime), (spec.rate, spec.limit), spec.dry_run)
     }
 
-    /// Puts dead jobs back at a rate, and tells how far it is.
+    /// Puts dead jobs back at a rate, and reports progress.
     ///
     /// # Errors
     /// `invalid_argument` at once; `unavailable` and `outbox_full` as the last item of the stream.

@@ -44,7 +44,7 @@ pub struct Group {
     pub submits: Vec<Submit>,
     /// Changes to stored jobs, applied in order.
     pub changes: Vec<(JobId, Change)>,
-    /// Things on queues that were no jobs. Kept once each, as dead letters.
+    /// Messages on queues that were not jobs. Kept once each, as dead letters.
     pub rejects: Vec<Rejected>,
     /// Rows of the outbox whose PubAck came.
     pub outbox_sent: Vec<i64>,
@@ -96,7 +96,7 @@ pub struct CommitContext<'a> {
     pub events: EventMask,
 }
 
-/// Which states are told as events.
+/// Which states are published as events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventMask(pub u16);
 
@@ -107,7 +107,7 @@ impl EventMask {
     pub const FINAL: Self = Self(0b1_1111_0000);
     /// None.
     pub const OFF: Self = Self(0);
-    /// Whether `state` is told.
+    /// Whether `state` is published.
     pub const fn tells(self, state: State) -> bool {
         self.0 & (1 << state as i16) != 0
     }
@@ -195,7 +195,7 @@ pub struct StaleJob {
 pub struct Page<T> {
     /// What was found; may be fewer than asked for, even none, with more to come.
     pub items: Vec<T>,
-    /// Where the next page goes on (`before` of its filter); `None` at the end of the list.
+    /// Where the next page continues (`before` of its filter); `None` at the end of the list.
     pub next: Option<i64>,
 }
 
@@ -326,7 +326,7 @@ pub trait Store: Send + Sync + 'static {
     async fn claim_due(&self, owner: &Owner, now: Micros, until: Micros, limit: u32) -> Result<Vec<Outgoing>, Error> {
         self.claim_due_of(owner, now, until, limit, &Pick::default()).await
     }
-    /// As `claim_due`, of these queues alone. Each queue gets its part of `limit`.
+    /// Like `claim_due`, only of these queues. Each queue gets its part of `limit`.
     async fn claim_due_of(
         &self,
         owner: &Owner,
@@ -339,7 +339,7 @@ pub trait Store: Send + Sync + 'static {
     async fn next_due(&self) -> Result<Option<Micros>, Error> {
         self.next_due_of(&Pick::default()).await
     }
-    /// As `next_due`, of these queues alone.
+    /// Like `next_due`, only of these queues.
     async fn next_due_of(&self, pick: &Pick) -> Result<Option<Micros>, Error>;
     /// Gives claims back, for jobs that were not published.
     async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error>;
@@ -353,7 +353,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<OutboxRow>, Error> {
         self.claim_outbox_of(owner, now, until, limit, &OutboxPick::default()).await
     }
-    /// As `claim_outbox`, of these lines alone.
+    /// Like `claim_outbox`, only of these lines.
     async fn claim_outbox_of(
         &self,
         owner: &Owner,
@@ -424,8 +424,8 @@ pub trait Store: Send + Sync + 'static {
     async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error>;
     /// Takes a turn: moves the schedule on and stores its job, or does nothing.
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error>;
-    /// The clock was set back: a schedule whose next turn is still `planned` goes on with `next`, and its turns come a
-    /// second time. `false` when it was changed since, or is paused.
+    /// The clock was set back: a schedule whose next turn is still `planned` continues with `next`, and its turns occur
+    /// a second time. `false` when it was changed since, or is paused.
     async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error>;
     /// Stores what callers may change of a schedule that was last changed at `read_at`; with `retime` its next turn
     /// too. `false` when it was changed since, is gone, or another has the name.
@@ -452,13 +452,13 @@ pub trait Store: Send + Sync + 'static {
     /// Asks an operation to stop, unless it has ended.
     async fn cancel_operation(&self, id: OperationId) -> Result<(), Error>;
 
-    /// Stores what beats told.
+    /// Stores the content of heartbeats.
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error>;
     /// One agent.
     async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, Error>;
     /// Agents by id after `after`.
     async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error>;
-    /// Forgets agents not heard of since `before`.
+    /// Removes agents last heard from before `before`.
     async fn forget_agents(&self, before: Micros) -> Result<u64, Error>;
 
     /// Merges minutes of objectives of one unit: what several processes say of the same minute, or one

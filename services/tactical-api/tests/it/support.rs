@@ -45,7 +45,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Starts one and waits until the picture is whole.
+    /// Starts one and waits until the picture is complete.
     pub async fn start(nats_url: &str, settings: &[(&str, &str)]) -> Self {
         let api = Self::start_unready(nats_url, settings).await;
         api.until_ready().await;
@@ -71,7 +71,7 @@ impl Api {
     }
 
     pub async fn until_ready(&self) {
-        eventually(SOON, "the picture is whole", || async {
+        eventually(SOON, "the picture is complete", || async {
             matches!(http_get(&format!("{}/readyz", self.base), &[]).await, Ok((200, _)))
         })
         .await;

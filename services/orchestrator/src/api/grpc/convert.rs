@@ -42,7 +42,7 @@ pub(super) fn given(s: String) -> Option<String> {
     Some(s).filter(|s| !s.is_empty())
 }
 
-/// The submission; whoever can wait for its end has taken `wait` out.
+/// The submission; code that can wait for its end has taken `wait` out.
 pub(super) fn submit_input(r: pb::SubmitJobRequest, origin: trace::Origin) -> Result<SubmitInput, Error> {
     if r.wait.is_some() {
         return Err(Error::field("wait", "wait is only for SubmitJob; follow other jobs with GetJob or WatchJob"));

@@ -31,7 +31,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::health_server::HealthServer;
 
-/// Tells whether the service can do its callers' work; asked by health checks.
+/// Reports whether the service can do its callers' work; used by health checks.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A ping goes out after so long a silence, and a peer that does not answer in time is cut off.
@@ -85,8 +85,8 @@ pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<R
     Ok(services.into_axum_router().layer(axum::middleware::from_fn_with_state(guard, guard::guard)).into())
 }
 
-/// Serves until the stop, and then for what is under way, at most for `grace`. `ready` tells whether
-/// the service can do its callers' work; health checks ask it.
+/// Serves until the stop, and then requests in flight, for at most `grace`. `ready` reports whether the service can do
+/// its callers' work; health checks use it.
 ///
 /// # Errors
 /// [`ServeError::Transport`] when the listener fails.
@@ -122,7 +122,7 @@ pub async fn serve(
     }
 }
 
-/// What a handler knows of its call beside the message.
+/// What a handler knows of its call besides the message.
 #[derive(Clone)]
 struct Call {
     operation: &'static str,

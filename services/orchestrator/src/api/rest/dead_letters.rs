@@ -146,7 +146,7 @@ fn view(p: Progress) -> RedriveView {
     }
 }
 
-/// Progress as one JSON object a line; an error is the last.
+/// Progress as one JSON object per line; an error is the last.
 pub(crate) fn lines<T: Serialize + 'static>(
     operation: &'static str,
     progress: BoxStream<'static, Result<T, Error>>,

@@ -79,7 +79,7 @@ pub(crate) fn finish(document: utoipa::openapi::OpenApi) -> String {
     doc.to_string()
 }
 
-/// Answers that leave fields out; all others have every field, null where there is nothing to tell.
+/// Answers that leave fields out; all others have every field, null if there is no value.
 const SPARSE: [&str; 4] = ["Problem", "BatchItem", "Refused", "RedriveProgress"];
 
 /// Adds role and refusals to one operation.

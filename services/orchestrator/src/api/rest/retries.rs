@@ -14,9 +14,8 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 
 /// Retry a job
-///
-/// Puts a job back that failed, died, was cancelled or expired: fresh attempts, a fresh deadline, the same id
-/// and key. What it tried before stays in its attempts, and their numbers go on.
+/// Puts a job back that failed, died, was cancelled or expired: fresh attempts, a fresh deadline, the same id and key.
+/// Earlier attempts stay on record, and numbers keep counting.
 #[utoipa::path(
     post, path = "/v1/jobs/{id}/retry", tag = "Jobs", operation_id = "RetryJob",
     params(("id" = String, Path, description = "The job's id")),

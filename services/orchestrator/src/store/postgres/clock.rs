@@ -18,7 +18,7 @@ const DEADLINES: &str = "WITH held AS (SELECT seq FROM jobs WHERE expires_at > $
      FROM held WHERE jobs.seq = held.seq AND expires_at IS NOT NULL";
 const LOOKS: &str = "WITH held AS (SELECT seq FROM jobs WHERE checked_at > $1::bigint ORDER BY id FOR UPDATE) \
      UPDATE jobs SET checked_at = checked_at - $2::bigint FROM held WHERE jobs.seq = held.seq AND checked_at IS NOT NULL";
-/// Those of before the step alone: later ones end soon by themselves.
+/// Only those from before the step: later ones end soon by themselves.
 const CLAIMS: &str =
     "UPDATE outbox SET claim_until = claim_until - $2::bigint WHERE claim_until > $1::bigint + $2::bigint / 2";
 

@@ -36,9 +36,9 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// Bounds on what one transaction may take. And an answer is sent only after the commit, so the
-/// commit must not return before it is on disk, whatever the server's default; a stricter one stays.
-/// Notices (a table that is there already) are no news.
+/// Limits on one transaction. An answer is sent only after the commit, so the commit must not return before it is on
+/// disk, regardless of the server's default; a stricter one stays. Notices (a table that exists already) are not
+/// logged.
 const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
     SET idle_in_transaction_session_timeout = '30s'; SET client_min_messages = 'warning'; \
     SELECT set_config('synchronous_commit', \
@@ -52,12 +52,12 @@ const SESSION_QUIET: &str = "SET client_min_messages = 'warning'";
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
     let options: PgConnectOptions =
         url.parse().map_err(|e: sqlx::Error| Error::Url(format!("not a Postgres URL: {e}")))?;
-    // Poolers refuse the parameter, and floats travel in binary. A line for each statement is nobody's log, and the
+    // Poolers refuse the parameter, and floats travel in binary. A log line for each statement is useless, and the
     // question whether to write it costs with each.
     Ok(options.application_name(APPLICATION).extra_float_digits(None).disable_statement_logging())
 }
 
-/// When it was last seen that sessions lead to a server that is no primary any more. Older ones are left.
+/// When sessions were last seen to lead to a server that is no longer the primary. Older ones are closed.
 #[derive(Clone, Debug)]
 pub(super) struct Left(Arc<(Instant, AtomicU64)>);
 
@@ -125,10 +125,9 @@ pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
 }
 
 /// A connection for one transaction.
-///
-/// sqlx counts a transaction only once the answer to BEGIN is there: a caller that goes away before
-/// that would give the pool a connection inside a transaction, and what the next one writes on it
-/// would be told and then lost. So a connection whose turn did not end is closed.
+/// sqlx counts a transaction only once the answer to BEGIN has arrived: a caller that goes away before that would give
+/// the pool a connection inside a transaction, and what the next one writes on it would be confirmed and then lost. So
+/// a connection whose turn did not end is closed.
 pub(super) struct Session {
     connection: PoolConnection<Postgres>,
     ended: bool,

@@ -1,4 +1,4 @@
-//! Who publishes what: claims on jobs and on rows of the outbox, and jobs that need a look.
+//! Which process publishes what: claims on jobs and on rows of the outbox, and jobs that need a check.
 //!
 //! A claim moves `claimable_at` to its end, so that due, unclaimed jobs are always at the front of
 //! one index, and a claim that runs out comes back by itself.
@@ -132,7 +132,7 @@ pub(super) async fn release_outbox(w: &mut Writer, owner: &Owner, seqs: &[i64]) 
     Ok(tx.commit().await?)
 }
 
-/// The file belongs to this process alone: what others claimed, they claimed before they ended.
+/// The file belongs only to this process: claims of others are from processes that have ended.
 pub(super) async fn release_orphans(w: &mut Writer, owner: &Owner) -> Result<(), Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     query(

@@ -14,7 +14,7 @@ const WAITS: &str = "UPDATE jobs SET available_at = available_at - ?2, claimable
 const DEADLINES: &str = "UPDATE jobs SET deadline = deadline - ?2, expires_at = expires_at - ?2 \
      WHERE expires_at > ?1 AND created_at > ?1";
 const LOOKS: &str = "UPDATE jobs SET checked_at = checked_at - ?2 WHERE checked_at > ?1";
-/// Those of before the step alone: later ones end soon by themselves.
+/// Only those from before the step: later ones end soon by themselves.
 const CLAIMS: &str = "UPDATE outbox SET claim_until = claim_until - ?2 WHERE claim_until > ?1 + ?2 / 2";
 
 const OPERATIONS: &str = "UPDATE operations SET claim_until = claim_until - ?2 \

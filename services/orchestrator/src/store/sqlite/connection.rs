@@ -1,7 +1,6 @@
 //! Connections to one SQLite file: one that writes, a few that read, one that keeps the log short.
-//!
-//! The file belongs to one process: an advisory lock beside it says so. The writer is reopened after
-//! any error, because SQLite may have rolled back under sqlx's feet then.
+//! The file belongs to one process: an advisory lock next to it ensures that. The writer is reopened after any error,
+//! because SQLite may have rolled back without sqlx's knowledge.
 
 use super::super::{Error, fault, fault::Fault};
 use super::recent::Recent;
@@ -41,20 +40,20 @@ const READERS: u32 = 4;
 const READER_WAIT: Duration = Duration::from_secs(5);
 /// How long SQLite waits for a lock of its own (only a backup or a checkpoint can hold one).
 const BUSY_WAIT: Duration = Duration::from_secs(5);
-/// The log is cut to this length whenever it starts anew, bytes.
+/// The log is cut to this length whenever it restarts, bytes.
 const LOG_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// The writer copies the log back by itself at this length, pages of 4 KiB: only when the keeper is stuck.
 const LOG_PAGES_OF_LAST_RESORT: u32 = 65_536;
 /// How long the keeper waits, the writer in its hands, for those who still read in the log. A long
 /// reader, such as a backup, lets the log grow until it is done.
 const KEEPER_BUSY_WAIT: Duration = Duration::from_millis(20);
-/// From this length on, pages, the keeper holds the writer for the last bit, so that the log starts anew.
+/// From this length on, pages, the keeper holds the writer for the last bit, so that the log restarts.
 const LOG_PAGES_RESTART: i64 = 4_096;
 /// How often the log is copied back into the file.
 const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 
-/// A statement of the writer that finds nothing; comparing the two texts tells whoever waits for
-/// [`Writer::told`]. SQLite has no word of its own for the end of a commit that sqlx lets through.
+/// A statement of the writer that finds nothing; comparing the two texts notifies [`Writer::told`]'s caller. SQLite
+/// itself has no signal for the end of a commit that sqlx passes on.
 pub(super) const TELL: &str = "SELECT 1 WHERE 'a' <> 'b' COLLATE rings";
 
 /// The connection that writes, and the row numbers it gives next. Numbers of a transaction that was
@@ -137,8 +136,8 @@ impl Connections {
         Ok(writer)
     }
 
-    /// Looks whether the file and its log are still what was opened. SQLite goes on writing into a file that
-    /// was removed, and nobody would ever read it.
+    /// Checks whether the file and its log are still those that were opened. SQLite keeps writing into a file that was
+    /// removed, and it would never be read.
     pub(super) async fn look(&self) -> Result<(), Error> {
         let held = self.writer.lock().await;
         let is_open = held.is_some();
@@ -146,8 +145,8 @@ impl Connections {
         drop(held);
         let file = self.file.clone();
         let Ok(found) = tokio::task::spawn_blocking(move || Identity::of(&file)).await else { return Ok(()) };
-        // Once gone it stays so until a start, also when it is put back: connections that were opened meanwhile
-        // read another file. (The log may be made anew while nobody writes.)
+        // Once gone it stays so until a restart, even when it is put back: connections that were opened meanwhile read
+        // another file. (The log may be recreated while there are no writes.)
         let gone = self.gone.load(atomic::Ordering::Relaxed)
             || found.file != opened.file
             || (is_open && found.log != opened.log);
@@ -176,8 +175,8 @@ impl Connections {
         // done before another connection reads the last row numbers.
         let writer = slot.as_mut().expect("opened above");
         if writer.in_use {
-            // The caller before us went away in the middle of its turn. What it had begun and not committed is
-            // undone; that nothing was begun is no error.
+            // The previous caller went away in the middle of its turn. What it had begun and not committed is undone;
+            // that nothing was begun is not an error.
             let _ = sqlx::query("ROLLBACK").execute(&mut writer.connection).await;
             writer.recent.forget();
         }
@@ -195,14 +194,14 @@ impl Connections {
                 _ = ticks.tick() => {}
             }
             if let Err(error) = self.copy_back().await {
-                // The writer copies back by itself when this goes on.
+                // The writer copies back by itself when this continues.
                 tracing::warn!(%error, "the write-ahead log could not be copied back");
                 *self.keeper.lock().await = None;
             }
         }
     }
 
-    /// Copies the log back into the file while commits go on.
+    /// Copies the log back into the file while commits continue.
     pub(super) async fn copy_back(&self) -> Result<(), sqlx::Error> {
         if self.writer.lock().await.is_none() || self.gone.load(atomic::Ordering::Relaxed) {
             return Ok(());
@@ -219,9 +218,9 @@ impl Connections {
         };
         let pages = copy(connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
         if pages > LOG_PAGES_RESTART {
-            // What was committed meanwhile is not copied yet: while commits go on there is always a little
-            // left, and the log would grow for ever. Without the writer the rest takes no time, and its next
-            // commit starts the log anew.
+            // What was committed meanwhile is not copied yet: while commits continue there is always a little left, and
+            // the log would grow forever. Without the writer the rest takes no time, and its next commit restarts the
+            // log.
             let _held = self.writer.lock().await;
             copy(connection, "PRAGMA wal_checkpoint(RESTART)").await?;
         }

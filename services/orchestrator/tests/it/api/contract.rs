@@ -78,7 +78,13 @@ async fn reflection_lists_every_service() {
         panic!("no list");
     };
     let names: Vec<_> = list.service.iter().map(|s| s.name.as_str()).collect();
-    for name in ["agentforge.v1.Jobs", "agentforge.v1.Operations", "agentforge.v1.Schedules", "agentforge.v1.Agents", "grpc.health.v1.Health"] {
+    for name in [
+        "agentforge.v1.Jobs",
+        "agentforge.v1.Operations",
+        "agentforge.v1.Schedules",
+        "agentforge.v1.Agents",
+        "grpc.health.v1.Health",
+    ] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
     }
 }

@@ -1,7 +1,6 @@
 //! What every store promises: one suite, run on SQLite always and on Postgres where there is one.
-//!
-//! Each case is a function over a [`World`]: a fresh, empty store with a clock that the case sets.
-//! Cases speak the `Store` trait alone; a look into a table is only taken to see that nothing is left.
+//! Each case is a function over a [`World`]: a fresh, empty store with a clock that the case sets. Cases use only the
+//! `Store` trait; tables are read only to check that nothing is left.
 
 mod claims;
 mod commit;

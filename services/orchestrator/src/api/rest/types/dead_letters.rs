@@ -5,7 +5,7 @@ use crate::model::DeadLetter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A job, or bytes, that nobody could get done.
+/// A job that could not be completed, or a message that was not a job.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeadLetter)]
 pub struct DeadLetterView {
