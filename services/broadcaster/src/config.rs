@@ -502,7 +502,7 @@ mod tests {
             found.sort();
             assert_eq!(found, *expected, "{pairs:?}: {:?}", read(pairs).err());
         }
-        // All at once, whatever else is wrong: each case's own setting, where no other case has it.
+        // All at once, regardless of other faults: each case's own setting, where no other case has it.
         let (mut together, mut own): (BTreeMap<&str, &str>, BTreeSet<&str>) = Default::default();
         for (pairs, expected) in cases {
             together.extend(pairs.iter().copied());

@@ -27,7 +27,7 @@ pub enum State {
     Running = 2,
     /// It is done.
     Succeeded = 3,
-    /// It cannot go on; the error says why. What was put back stays so.
+    /// It cannot continue; the error says why. Jobs that were put back stay so.
     Failed = 4,
     /// A caller stopped it. What was put back stays so.
     Cancelled = 5,

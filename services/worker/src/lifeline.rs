@@ -117,8 +117,8 @@ impl Lifeline {
         let nats = Nats::connect(&self.nats, &name).await.map_err(Error::Connect)?;
         let ended = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            () = self.keep_alive(&nats) => unreachable!("it goes on for ever"),
-            () = self.beat(&nats) => unreachable!("it goes on for ever"),
+            () = self.keep_alive(&nats) => unreachable!("it repeats forever"),
+            () = self.beat(&nats) => unreachable!("it repeats forever"),
             ended = self.listen(&nats) => ended,
         };
         if nats.is_connected() {

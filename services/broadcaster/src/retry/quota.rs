@@ -61,7 +61,7 @@ pub enum Answer<'a> {
     Look,
     /// There is none now.
     Full,
-    /// There will never be: it alone is larger than the limit.
+    /// There will never be: it is larger than the whole limit.
     Never,
 }
 

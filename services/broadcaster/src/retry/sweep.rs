@@ -74,7 +74,7 @@ pub struct Sweep<'a> {
     pub dlq_max_bytes: u64,
     /// By the server's clock.
     pub now: Timestamp,
-    /// Called at each step: a look at millions of retries takes long.
+    /// Called at each step: a sweep over millions of retries takes long.
     pub progress: &'a (dyn Fn() + Sync),
 }
 

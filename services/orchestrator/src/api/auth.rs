@@ -142,7 +142,7 @@ impl Auth {
         self.0.is_none()
     }
 
-    /// Lets a caller with the `Authorization` header pass, and tells its name.
+    /// Lets a caller with the `Authorization` header pass, and returns its name.
     ///
     /// # Errors
     /// `unauthenticated` without a known token, `permission_denied` when its role is too weak.
@@ -150,7 +150,7 @@ impl Auth {
         let Some(tokens) = &self.0 else { return Ok(ANYONE) };
         let token = bearer(authorization)?;
         let digest: [u8; 32] = Sha256::digest(token).into();
-        // Every token is compared in full, so that time tells nothing about which one was close.
+        // Every token is compared in full, so that timing does not reveal which one was close.
         let (mut found, mut index) = (Choice::from(0), 0u32);
         for (i, t) in (0u32..).zip(tokens.iter()) {
             let equal = t.digest.ct_eq(&digest);

@@ -20,7 +20,7 @@ pub(super) const PAGE: u32 = 100;
 pub(super) const COUNT_PAGE: u32 = 1_000;
 /// Pages that are counted before a walk, at most.
 const COUNT_PAGES_MAX: u32 = 100;
-/// Reasons told in one walk; the rest is counted.
+/// Reasons reported in one walk; the rest is counted.
 const REASONS_MAX: usize = 100;
 
 /// How far a walk is.
@@ -43,7 +43,7 @@ pub struct Progress {
 pub(super) enum How {
     /// Dead and failed ones.
     Redrive,
-    /// Whatever ended without success.
+    /// Every end without success.
     Retry(Option<Duration>),
 }
 
@@ -301,7 +301,7 @@ impl Walk {
         let known = self.app.0.store.versions(&ids).await?;
         for (job, ignored) in tell {
             let state = known.iter().find(|(id, ..)| id == job).map(|(_, state, _)| *state);
-            // Unknown is said whatever the state, which is not known then.
+            // Unknown ids are reported regardless of the state, which is not known then.
             let ignored = if state.is_some() { *ignored } else { Ignored::Unknown };
             let reason = self.how.reason(state.unwrap_or(State::Accepted), ignored);
             self.progress.reasons.push(NotPutBack { job: *job, reason });

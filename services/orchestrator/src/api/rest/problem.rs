@@ -1,4 +1,4 @@
-//! Errors as REST tells them: RFC 9457 `application/problem+json`, one shape for every refusal.
+//! Errors in REST's form: RFC 9457 `application/problem+json`, one shape for every refusal.
 //!
 //! A [`Problem`] travels in the response's extensions and is written out in one place, the edge,
 //! where the request's id is known. Causes are logged there, never sent.

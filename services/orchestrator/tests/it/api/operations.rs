@@ -34,7 +34,7 @@ async fn who_does_not_want_to_wait_gets_an_operation_to_ask_about() {
     assert_eq!((&end["state"], &end["total"], &end["skipped"]), (&json!("succeeded"), &json!(1), &json!(1)), "{end}");
     assert_eq!(end["not_put_back"][0]["job_id"], unknown.to_string());
 
-    // gRPC names and tells the same.
+    // gRPC has the same names and answers.
     let mut jobs = server.jobs().await;
     let request = pb::RetryJobsRequest { job_ids: vec![unknown.to_string()], r#async: true, ..Default::default() };
     let mut stream = jobs.retry_jobs(request).await.unwrap().into_inner();
