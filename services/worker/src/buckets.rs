@@ -66,7 +66,7 @@ pub enum Error {
         max_bytes: usize,
     },
     /// The bucket is made so that it never fits, or nothing does.
-    #[error("the bucket {bucket} {problem}; the orchestrator makes it")]
+    #[error("the bucket {bucket} {problem}; the orchestrator creates it")]
     Unfit {
         /// Which bucket.
         bucket: &'static str,

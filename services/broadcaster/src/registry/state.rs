@@ -94,7 +94,7 @@ impl States {
             Some(entry) => read(&entry),
             None => match self.known(endpoint) {
                 Some(known) => {
-                    warn!(endpoint, "the bucket lost what was known of the endpoint; it is put back");
+                    warn!(endpoint, "the bucket lost the endpoint's state; restoring");
                     // Another replica may be first; then its entry is read the next time.
                     let bytes = serde_json::to_vec(&known).map_err(|e| Error(e.to_string()))?;
                     bucket.update(key, bytes.into(), 0).await.map_err(|e| Error(e.to_string()))?;

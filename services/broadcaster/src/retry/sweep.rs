@@ -180,7 +180,7 @@ impl Sweep<'_> {
         }
         let ack = match sent {
             Err(error) if error.is_of_the_message() => {
-                error!(endpoint, webhook_id = record.id, %error, "a retry cannot be made due and stays where it is");
+                error!(endpoint, webhook_id = record.id, %error, "a retry cannot be made due; staying parked");
                 return Ok(None);
             }
             sent => sent?,

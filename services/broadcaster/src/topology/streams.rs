@@ -136,7 +136,7 @@ async fn tell_what_was_found(js: &Context) {
     if messages > 0 {
         warn!(
             messages,
-            "stream {STREAM_RETRIES} was not loaded by the server; made again, it has what was in its files"
+            "stream {STREAM_RETRIES} was not loaded by the server; recreated with the contents of its files"
         );
     }
 }

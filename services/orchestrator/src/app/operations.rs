@@ -151,7 +151,7 @@ impl App {
                         return;
                     }
                 }
-                Err(e) => warn!(operation = %id, error = &e as &dyn std::error::Error, "how far it is was not stored"),
+                Err(e) => warn!(operation = %id, error = &e as &dyn std::error::Error, "its progress was not stored"),
             }
             if stop.is_cancelled() {
                 return;
