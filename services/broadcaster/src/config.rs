@@ -1,210 +1,32 @@
-//! The broadcaster's configuration: every setting, parsed and checked, all faults at once.
+//! Every setting of the broadcaster, parsed and checked, all faults at once.
 
 use crate::{
     delivery::circuit::Limits,
     endpoints::declaration::{
-        self as endpoint_file, CONCURRENCY_MAX, Defaults, Endpoint, TIMEOUT, Written, subjects_problem,
+        self as endpoint_file, CONCURRENCY_MAX, Declaration, Defaults, Endpoint, TIMEOUT, subjects_problem,
     },
-    history::stream as history,
     payload::render::Format,
     retry::schedule::{Schedule, Steps},
+    settings::{
+        BROADCASTER_CA_FILE, BROADCASTER_CIRCUIT_FAILURES, BROADCASTER_CIRCUIT_PROBE, BROADCASTER_CIRCUIT_PROBE_MAX,
+        BROADCASTER_CONCURRENCY, BROADCASTER_CORE_FALLBACK, BROADCASTER_DLQ_MAX_AGE, BROADCASTER_DLQ_MAX_BYTES,
+        BROADCASTER_ENDPOINTS_FILE, BROADCASTER_HISTORY_MAX_AGE, BROADCASTER_HISTORY_MAX_BYTES,
+        BROADCASTER_RELOAD_INTERVAL, BROADCASTER_RETRIES_MAX_AGE, BROADCASTER_RETRIES_MAX_BYTES, BROADCASTER_RETRY_4XX,
+        BROADCASTER_RETRY_JITTER, BROADCASTER_RETRY_SCHEDULE, BROADCASTER_SUBJECTS, BROADCASTER_TIMEOUT,
+        BROADCASTER_TOKEN, HTTP_PORT, WEBHOOK_FORMAT, WEBHOOK_SECRET, WEBHOOK_URL,
+    },
+    topology::streams::StreamLimits,
 };
-use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
+use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret};
 use agentforge_egress::{Policy, Resolve};
 use agentforge_jetstream::{NatsConfig, topology::TopologyConfig};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
-
-const HTTP_PORT: Setting = Setting::new(
-    "HTTP_PORT",
-    Some("8002"),
-    "port 0-65535; 0 selects a free one",
-    "Port of /health, /healthz, /readyz, /metrics and of the API below /v1.",
-);
-const BROADCASTER_SUBJECTS: Setting = Setting::new(
-    "BROADCASTER_SUBJECTS",
-    Some("todos.events"),
-    "comma-separated subjects; * and > stand for tokens",
-    "Subjects of endpoints that name none. agentforge.events.job.> are the events of jobs.",
-);
-const WEBHOOK_URL: Setting = Setting::new(
-    "WEBHOOK_URL",
-    None,
-    "http or https URL, file:PATH or env:NAME",
-    "An endpoint named default, with or without an endpoints file.",
-)
-.secret();
-const WEBHOOK_SECRET: Setting = Setting::new(
-    "WEBHOOK_SECRET",
-    None,
-    "whsec_…, whsk_…, file:PATH or env:NAME, several with commas",
-    "Signs requests to WEBHOOK_URL. Two during a rotation. Unset: requests are not signed.",
-)
-.secret();
-const WEBHOOK_FORMAT: Setting = Setting::new(
-    "WEBHOOK_FORMAT",
-    Some("json"),
-    "json, raw, cloudevents, slack, teams or discord",
-    "The format of bodies sent to WEBHOOK_URL.",
-);
-const BROADCASTER_ENDPOINTS_FILE: Setting = Setting::new(
-    "BROADCASTER_ENDPOINTS_FILE",
-    None,
-    "path of a TOML file",
-    "Declares endpoints. Changes take effect without a restart, also those of files that its values refer to.",
-);
-const BROADCASTER_RELOAD_INTERVAL: Setting = Setting::new(
-    "BROADCASTER_RELOAD_INTERVAL",
-    Some("2s"),
-    "duration 100ms-1h",
-    "How often the endpoints file and the files that its values refer to are checked.",
-);
-const BROADCASTER_TOKEN: Setting = Setting::new(
-    "BROADCASTER_TOKEN",
-    None,
-    "16-512 characters",
-    "Bearer token of the API below /v1, including alerts. Unset: the API is open in ENV=dev on a \
-     loopback listener, and closed everywhere else.",
-)
-.secret();
-const BROADCASTER_RETRY_SCHEDULE: Setting = Setting::new(
-    "BROADCASTER_RETRY_SCHEDULE",
-    Some("5s,5m,30m,2h,5h,10h,10h"),
-    "durations 100ms-7d with commas, at most 32",
-    "Pauses between attempts. After the last one a message becomes a dead letter.",
-);
-const BROADCASTER_RETRY_JITTER: Setting = Setting::new(
-    "BROADCASTER_RETRY_JITTER",
-    Some("0.2"),
-    "number 0-1",
-    "The share by which a pause may be longer or shorter, so that messages that failed together are spread out.",
-);
-const BROADCASTER_TIMEOUT: Setting = Setting::new(
-    "BROADCASTER_TIMEOUT",
-    Some("10s"),
-    "duration 100ms-5m",
-    "How long a request may take, including the connection. An endpoint may override it.",
-);
-const BROADCASTER_CONCURRENCY: Setting = Setting::new(
-    "BROADCASTER_CONCURRENCY",
-    Some("64"),
-    "number 1-1024",
-    "Concurrent requests to one endpoint, in each replica. An endpoint may override it.",
-);
-const BROADCASTER_RETRY_4XX: Setting = Setting::new(
-    "BROADCASTER_RETRY_4XX",
-    Some("off"),
-    "on, off, or statuses 400-499 with commas, without 410",
-    "Client errors that are retried by the schedule; the others make a dead letter at once, unless the circuit is \
-     open. 408, 425 and 429 are always retried. An endpoint may say otherwise.",
-);
-const BROADCASTER_CIRCUIT_FAILURES: Setting = Setting::new(
-    "BROADCASTER_CIRCUIT_FAILURES",
-    Some("20"),
-    "number 0-100000; 0 never opens",
-    "Failures in a row, including client errors, that open an endpoint's circuit, in each replica.",
-);
-const BROADCASTER_CIRCUIT_PROBE: Setting = Setting::new(
-    "BROADCASTER_CIRCUIT_PROBE",
-    Some("1s"),
-    "duration 50ms-1h",
-    "How long an open circuit waits before its first probe; each failed probe doubles it.",
-);
-const BROADCASTER_CIRCUIT_PROBE_MAX: Setting =
-    Setting::new("BROADCASTER_CIRCUIT_PROBE_MAX", Some("1m"), "duration 50ms-1d", "The longest wait between probes.");
-const BROADCASTER_CORE_FALLBACK: Setting = Setting::new(
-    "BROADCASTER_CORE_FALLBACK",
-    Some("off"),
-    "1, true, yes, on, 0, false, no, off",
-    "Subscribe to subjects without a stream, in queue group broadcaster-workers. Events published while no \
-     broadcaster listens are lost.",
-);
-const BROADCASTER_RETRIES_MAX_BYTES: Setting = Setting::new(
-    "BROADCASTER_RETRIES_MAX_BYTES",
-    Some("1GiB"),
-    "size 1MiB-1PiB",
-    "Size of the stream of retries. When it is full, failing endpoints are not read; nothing is \
-     discarded.",
-);
-const BROADCASTER_RETRIES_MAX_AGE: Setting = Setting::new(
-    "BROADCASTER_RETRIES_MAX_AGE",
-    Some("14d"),
-    "duration 1s-1000d",
-    "How long a due message waits for an endpoint that does not recover, or is no longer configured. Then it \
-     becomes a dead letter.",
-);
-const BROADCASTER_DLQ_MAX_BYTES: Setting = Setting::new(
-    "BROADCASTER_DLQ_MAX_BYTES",
-    Some("256MiB"),
-    "size 1MiB-1PiB",
-    "Size of the stream of dead letters. When it is full, endpoints that need it are not read.",
-);
-const BROADCASTER_DLQ_MAX_AGE: Setting =
-    Setting::new("BROADCASTER_DLQ_MAX_AGE", Some("30d"), "duration 1h-1000d", "How long dead letters are kept.");
-const BROADCASTER_HISTORY_MAX_BYTES: Setting = Setting::new(
-    "BROADCASTER_HISTORY_MAX_BYTES",
-    Some("256MiB"),
-    "size 1MiB-1PiB",
-    "Size of the stream of delivery attempts. When it is full, the oldest are discarded.",
-);
-const BROADCASTER_HISTORY_MAX_AGE: Setting = Setting::new(
-    "BROADCASTER_HISTORY_MAX_AGE",
-    Some("7d"),
-    "duration 1h-1000d",
-    "How long delivery attempts are kept.",
-);
-const BROADCASTER_CA_FILE: Setting = Setting::new(
-    "BROADCASTER_CA_FILE",
-    None,
-    "path of a PEM file",
-    "Authorities trusted for endpoints' certificates, in addition to those of the system.",
-);
-
-/// What is read here, in the order of `--help`.
-pub(crate) const SETTINGS: &[Setting] = &[
-    HTTP_PORT,
-    BROADCASTER_SUBJECTS,
-    WEBHOOK_URL,
-    WEBHOOK_SECRET,
-    WEBHOOK_FORMAT,
-    BROADCASTER_ENDPOINTS_FILE,
-    BROADCASTER_RELOAD_INTERVAL,
-    BROADCASTER_TOKEN,
-    BROADCASTER_RETRY_SCHEDULE,
-    BROADCASTER_RETRY_JITTER,
-    BROADCASTER_TIMEOUT,
-    BROADCASTER_CONCURRENCY,
-    BROADCASTER_RETRY_4XX,
-    BROADCASTER_CIRCUIT_FAILURES,
-    BROADCASTER_CIRCUIT_PROBE,
-    BROADCASTER_CIRCUIT_PROBE_MAX,
-    BROADCASTER_CORE_FALLBACK,
-    BROADCASTER_RETRIES_MAX_BYTES,
-    BROADCASTER_RETRIES_MAX_AGE,
-    BROADCASTER_DLQ_MAX_BYTES,
-    BROADCASTER_DLQ_MAX_AGE,
-    BROADCASTER_HISTORY_MAX_BYTES,
-    BROADCASTER_HISTORY_MAX_AGE,
-    BROADCASTER_CA_FILE,
-];
 
 /// The name of the endpoint that WEBHOOK_URL makes.
 const DEFAULT_NAME: &str = "default";
 const HOUR: Duration = Duration::from_secs(3600);
 const DAYS_1000: Duration = Duration::from_secs(1000 * 24 * 3600);
 const TOKEN_CHARS: std::ops::RangeInclusive<usize> = 16..=512;
-
-/// Sizes and ages of our streams.
-#[derive(Debug, Clone, Copy)]
-pub struct Keeping {
-    /// What retries may take, bytes.
-    pub retries_max_bytes: u64,
-    /// Of retries.
-    pub retries_max_age: Duration,
-    /// Of dead letters, bytes.
-    pub dlq_max_bytes: u64,
-    /// Of dead letters.
-    pub dlq_max_age: Duration,
-}
 
 /// A broadcaster's configuration.
 #[derive(Debug, Clone)]
@@ -213,21 +35,21 @@ pub struct Config {
     pub common: Common,
     /// Where NATS is.
     pub nats: NatsConfig,
-    /// The stream of events, when it has to be made.
+    /// The stream of events, in case it has to be created.
     pub topology: TopologyConfig,
     /// Port of the HTTP endpoints.
     pub http_port: u16,
-    /// The endpoint of WEBHOOK_URL, as it was at the start.
-    pub fixed: Option<Arc<Endpoint>>,
-    /// The same as it was written: what it names may change.
-    pub(crate) fixed_written: Option<Written>,
-    /// Those of the file, as it was at the start.
+    /// The endpoint that WEBHOOK_URL declares, as resolved at the start.
+    pub default_endpoint: Option<Arc<Endpoint>>,
+    /// Its declaration: the files that it refers to may change.
+    pub(crate) default_declaration: Option<Declaration>,
+    /// The endpoints of the file, as read at the start.
     pub from_file: Vec<Arc<Endpoint>>,
     /// The file.
     pub endpoints_file: Option<PathBuf>,
-    /// What endpoints have that do not say otherwise.
+    /// For endpoints that leave a field out.
     pub defaults: Defaults,
-    /// Between looks at the file.
+    /// Between reads of the file.
     pub reload_interval: Duration,
     /// Of the API.
     pub token: Option<Secret>,
@@ -237,15 +59,13 @@ pub struct Config {
     pub circuit: Limits,
     /// Whether subjects without a stream are subscribed to.
     pub core_fallback: bool,
-    /// Our streams.
-    pub keeping: Keeping,
-    /// The history of deliveries.
-    pub history: history::Kept,
-    /// More authorities.
+    /// Of the broadcaster's streams.
+    pub limits: StreamLimits,
+    /// Certificate authorities in addition to those of the system.
     pub ca_file: Option<PathBuf>,
     /// What may be called.
     pub egress: Policy,
-    /// Who knows names; `None`: the system. For tests of what names lead to.
+    /// Resolves names; `None`: the system does. For tests.
     pub resolver: Option<Arc<dyn Resolve>>,
 }
 
@@ -260,7 +80,7 @@ impl Config {
             concurrency: reader.get_in(&BROADCASTER_CONCURRENCY, 1..=CONCURRENCY_MAX),
             retry_4xx: reader.get(&BROADCASTER_RETRY_4XX),
         };
-        // What is out of range was reported under its own key; endpoints that leave it out are not to blame.
+        // A value out of range was reported under its own key. Without this each endpoint would be blamed for it, too.
         let defaults = Defaults {
             timeout: defaults.timeout.clamp(*TIMEOUT.start(), *TIMEOUT.end()),
             concurrency: defaults.concurrency.clamp(1, CONCURRENCY_MAX),
@@ -275,13 +95,13 @@ impl Config {
         let http_port = reader.get(&HTTP_PORT);
         common.check_port(reader, &HTTP_PORT, http_port);
         let steps = reader.get::<Steps>(&BROADCASTER_RETRY_SCHEDULE);
-        let fixed_written = fixed_written(reader);
+        let default_declaration = default_declaration(reader);
         Self {
             nats: NatsConfig::read(reader),
             topology: TopologyConfig::read(reader),
             http_port,
-            fixed: fixed(reader, fixed_written.as_ref(), &defaults),
-            fixed_written,
+            default_endpoint: default_endpoint(reader, default_declaration.as_ref(), &defaults),
+            default_declaration,
             from_file: from_file(reader, endpoints_file.as_ref(), &defaults),
             endpoints_file,
             defaults,
@@ -294,11 +114,7 @@ impl Config {
                 probe_max: probe_max.max(probe),
             },
             core_fallback: reader.get(&BROADCASTER_CORE_FALLBACK),
-            keeping: keeping(reader),
-            history: history::Kept {
-                max_bytes: reader.get_in(&BROADCASTER_HISTORY_MAX_BYTES, ByteSize(1 << 20)..=ByteSize(1 << 50)).bytes(),
-                max_age: reader.get_in(&BROADCASTER_HISTORY_MAX_AGE, HOUR..=DAYS_1000),
-            },
+            limits: limits(reader),
             ca_file: reader.opt(&BROADCASTER_CA_FILE),
             egress: Policy::read(reader),
             resolver: None,
@@ -312,20 +128,21 @@ impl Config {
     /// # Errors
     /// What is wrong with the content.
     pub fn endpoints(&self, text: &str) -> Result<Vec<Arc<Endpoint>>, endpoint_file::Faults> {
-        let fixed = endpoint_file::check(self.fixed_written.iter().cloned().collect(), &self.defaults)?;
-        Ok(with_fixed(fixed.first(), &endpoint_file::parse(text, &self.defaults)?))
+        let default_endpoint =
+            endpoint_file::check(self.default_declaration.iter().cloned().collect(), &self.defaults)?;
+        Ok(with_default(default_endpoint.first(), &endpoint_file::parse(text, &self.defaults)?))
     }
 
     /// The files that values of the endpoints refer to.
     pub fn referenced(&self, text: &str) -> BTreeSet<PathBuf> {
         let mut files = endpoint_file::files(text);
-        files.extend(self.fixed_written.iter().flat_map(Written::files));
+        files.extend(self.default_declaration.iter().flat_map(Declaration::files));
         files
     }
 
     /// The endpoints at the start.
     pub fn first_endpoints(&self) -> Vec<Arc<Endpoint>> {
-        with_fixed(self.fixed.as_ref(), &self.from_file)
+        with_default(self.default_endpoint.as_ref(), &self.from_file)
     }
 
     /// Reports every endpoint that may not be called because of its URL. A start continues with the others, so only a
@@ -333,20 +150,20 @@ impl Config {
     pub fn check_urls(&self, reader: &mut Reader<'_>) {
         for endpoint in self.first_endpoints() {
             let Err(problem) = endpoint.target(&self.egress) else { continue };
-            let is_fixed = self.fixed.as_ref().is_some_and(|fixed| fixed.name == endpoint.name);
-            let key = if is_fixed { WEBHOOK_URL.key } else { BROADCASTER_ENDPOINTS_FILE.key };
+            let is_default = self.default_endpoint.as_ref().is_some_and(|default| default.name == endpoint.name);
+            let key = if is_default { WEBHOOK_URL.key } else { BROADCASTER_ENDPOINTS_FILE.key };
             reader.fault(key, format!("endpoint {}: url: {problem}", endpoint.name));
         }
     }
 }
 
-/// One of the file that is named as the environment's is left out: names are consumers.
-fn with_fixed(fixed: Option<&Arc<Endpoint>>, from_file: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
-    let is_free = |e: &&Arc<Endpoint>| fixed.is_none_or(|fixed| fixed.name != e.name);
-    fixed.into_iter().chain(from_file.iter().filter(is_free)).cloned().collect()
+/// An endpoint of the file with the name of the environment's is left out: a name is a consumer.
+fn with_default(default_endpoint: Option<&Arc<Endpoint>>, from_file: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
+    let is_free = |e: &&Arc<Endpoint>| default_endpoint.is_none_or(|default| default.name != e.name);
+    default_endpoint.into_iter().chain(from_file.iter().filter(is_free)).cloned().collect()
 }
 
-fn fixed_written(reader: &mut Reader<'_>) -> Option<Written> {
+fn default_declaration(reader: &mut Reader<'_>) -> Option<Declaration> {
     let url: Option<Secret> = reader.opt(&WEBHOOK_URL);
     let secret: Option<Secret> = reader.opt(&WEBHOOK_SECRET);
     let format: Format = reader.get(&WEBHOOK_FORMAT);
@@ -361,13 +178,13 @@ fn fixed_written(reader: &mut Reader<'_>) -> Option<Written> {
     let url = match (url, secrets.is_empty()) {
         (Some(url), _) => url.expose_secret().to_owned(),
         (None, true) => return None,
-        // So that the secrets are checked, too; the start ends anyway.
+        // Only for checking the secrets, too: the start ends with the fault above.
         (None, false) => "https://webhook.invalid/".to_owned(),
     };
-    Some(Written { name: DEFAULT_NAME.to_owned(), url, secrets, format, ..Written::default() })
+    Some(Declaration { name: DEFAULT_NAME.to_owned(), url, secrets, format, ..Declaration::default() })
 }
 
-/// What endpoints get that name no subjects. A fault is reported here and nowhere else.
+/// For endpoints that name no subjects. A fault is reported here and not for each of them, too.
 fn subjects(reader: &mut Reader<'_>) -> Vec<String> {
     let subjects = reader.get::<CommaList>(&BROADCASTER_SUBJECTS).into_inner();
     match subjects_problem(&subjects) {
@@ -379,7 +196,11 @@ fn subjects(reader: &mut Reader<'_>) -> Vec<String> {
     }
 }
 
-fn fixed(reader: &mut Reader<'_>, written: Option<&Written>, defaults: &Defaults) -> Option<Arc<Endpoint>> {
+fn default_endpoint(
+    reader: &mut Reader<'_>,
+    written: Option<&Declaration>,
+    defaults: &Defaults,
+) -> Option<Arc<Endpoint>> {
     match endpoint_file::check(vec![written?.clone()], defaults) {
         Ok(mut endpoints) => endpoints.pop(),
         Err(faults) => {
@@ -412,19 +233,22 @@ fn token(reader: &mut Reader<'_>) -> Option<Secret> {
     Some(token)
 }
 
-fn keeping(reader: &mut Reader<'_>) -> Keeping {
+fn limits(reader: &mut Reader<'_>) -> StreamLimits {
     let bytes = |r: &mut Reader<'_>, s| r.get_in(s, ByteSize(1 << 20)..=ByteSize(1 << 50)).bytes();
-    Keeping {
+    StreamLimits {
         retries_max_bytes: bytes(reader, &BROADCASTER_RETRIES_MAX_BYTES),
         retries_max_age: reader.get_in(&BROADCASTER_RETRIES_MAX_AGE, Duration::from_secs(1)..=DAYS_1000),
         dlq_max_bytes: bytes(reader, &BROADCASTER_DLQ_MAX_BYTES),
         dlq_max_age: reader.get_in(&BROADCASTER_DLQ_MAX_AGE, HOUR..=DAYS_1000),
+        history_max_bytes: bytes(reader, &BROADCASTER_HISTORY_MAX_BYTES),
+        history_max_age: reader.get_in(&BROADCASTER_HISTORY_MAX_AGE, HOUR..=DAYS_1000),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::SETTINGS;
     use std::collections::BTreeMap;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, String> {

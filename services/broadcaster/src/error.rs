@@ -1,4 +1,4 @@
-//! Why a broadcaster cannot start or continue.
+//! Why a broadcaster cannot start or continue, and how errors are written out.
 
 /// What ends a broadcaster.
 #[derive(Debug, thiserror::Error)]
@@ -9,4 +9,18 @@ pub enum Error {
     /// Requests did not end; their messages come again.
     #[error("{0} requests were neither finished nor handed back within the grace period")]
     Unsettled(usize),
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -1,6 +1,6 @@
 //! The broadcaster: events on NATS reach HTTP endpoints at least once, signed, even if an endpoint fails.
 //!
-//! Each endpoint has a durable consumer, lanes and connections of its own. What cannot be delivered now is
+//! Each endpoint has a durable consumer, dispatch tasks and connections of its own. What cannot be delivered now is
 //! kept in JetStream and nowhere else: parked until it is due, or dead. Relies on `libs/egress` for what may
 //! be called. Promises: an event is acknowledged after its delivery or after the PubAck of its record, and
 //! `webhook-id` is the same in every attempt.
@@ -18,7 +18,9 @@ mod redelivery;
 mod registry;
 mod retry;
 mod service;
+mod settings;
 mod topology;
+mod upkeep;
 
 pub use config::Config;
 pub use error::Error;

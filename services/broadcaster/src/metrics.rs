@@ -75,7 +75,7 @@ pub const HELD: Metric = Metric::gauge(
     &["endpoint"],
     "1 while events wait because the egress rules forbid calls to the endpoint, else 0.",
 );
-/// Paused by somebody.
+/// Paused by an operator.
 pub const PAUSED: Metric = Metric::gauge(
     "broadcaster_endpoint_paused",
     &["endpoint"],
@@ -220,7 +220,7 @@ pub struct Meters {
     pub circuit: Gauge,
     /// Whether it may not be called.
     pub held: Gauge,
-    /// Whether somebody paused it.
+    /// Whether it is paused.
     pub paused: Gauge,
     /// Repeated requests.
     pub resent: Counter,

@@ -1,12 +1,15 @@
 //! What became of attempts: those that this replica remembers, and those that the stream keeps of all replicas.
 //! And events that were delivered before, sent again.
 
-use super::{Api, LIMIT, Problem, known, name_of_endpoint};
+use super::{
+    app::{Api, PAGE_DEFAULT, known, name_of_endpoint},
+    problem::Problem,
+};
 use crate::{
-    delivery::outcome::chain,
+    error::chain,
     history::{
-        recent::Attempt,
-        stream::{self as history, Filter, Page, Place},
+        attempt::{Attempt, Filter},
+        stream::{self as history, Page, Place},
     },
     redelivery::replay,
 };
@@ -26,7 +29,7 @@ const PAGE_MAX: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct AttemptQuery {
     endpoint: Option<String>,
     #[serde(alias = "id")]
     webhook_id: Option<String>,
@@ -40,9 +43,9 @@ pub(super) struct Wanted {
     limit: Option<usize>,
 }
 
-pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
-    let context = api.fleet.context();
-    let limit = wanted.limit.unwrap_or(LIMIT).clamp(1, PAGE_MAX);
+pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<AttemptQuery>) -> Result<Response, Problem> {
+    let context = api.registry.context();
+    let limit = wanted.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
     let filter = Filter {
         endpoint: wanted.endpoint.filter(|name| !name.is_empty()),
         webhook_id: wanted.webhook_id,
@@ -50,18 +53,18 @@ pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<Wanted>) -
         since: moment("since", wanted.since)?,
         until: moment("until", wanted.until)?,
     };
-    let last_n = context.log.last_n();
+    let last_n = context.recent.last_n();
     if let Some(after) = wanted.after {
-        let found = context.log.after(after, &filter, limit);
+        let found = context.recent.after(after, &filter, limit);
         return Ok(Json(json!({ "deliveries": found, "last_n": last_n })).into_response());
     }
     let before = wanted.before.map(|place| place.parse::<Place>().map_err(Problem::invalid)).transpose()?;
     // What is not written yet is newer than all that is.
-    let mut found = if before.is_none() { context.log.unwritten(&filter, limit) } else { Vec::new() };
+    let mut found = if before.is_none() { context.recent.unwritten(&filter, limit) } else { Vec::new() };
     let (mut next_before, mut problem) = (None, None);
     let page = match limit - found.len() {
-        0 => history::top(context).await.map(|top| Page { next_before: Some(top), ..Page::default() }),
-        room => history::search(context, &filter, before, room).await,
+        0 => history::end(context).await.map(|end| Page { next_before: Some(end), ..Page::default() }),
+        quota => history::search(context, &filter, before, quota).await,
     };
     match page {
         Ok(page) => {
@@ -70,21 +73,21 @@ pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<Wanted>) -
             found.extend(older);
             next_before = page.next_before.map(|place| place.to_string());
             if found.is_empty() && before.is_none() {
-                // Also when somebody deleted the stream: what this replica remembers.
-                found = context.log.newest(&filter, limit);
+                // Also if the stream was deleted: what this replica remembers.
+                found = context.recent.newest(&filter, limit);
             }
         }
         Err(error) => {
             // At least what this replica remembers.
             problem = Some(format!("the history cannot be read: {}", chain(&error)));
             if before.is_none() {
-                found = context.log.newest(&filter, limit);
+                found = context.recent.newest(&filter, limit);
             }
         }
     }
     found.reverse();
-    let told = json!({ "deliveries": found, "next_before": next_before, "last_n": last_n, "problem": problem });
-    Ok(Json(told).into_response())
+    let answer = json!({ "deliveries": found, "next_before": next_before, "last_n": last_n, "problem": problem });
+    Ok(Json(answer).into_response())
 }
 
 fn moment(name: &str, given: Option<String>) -> Result<Option<Timestamp>, Problem> {
@@ -93,11 +96,12 @@ fn moment(name: &str, given: Option<String>) -> Result<Option<Timestamp>, Proble
 }
 
 pub(super) async fn replay(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
-    let mut wanted: replay::Wanted = serde_json::from_slice(&body).map_err(|e| Problem::invalid(e.to_string()))?;
+    let mut wanted: replay::ReplayRequest =
+        serde_json::from_slice(&body).map_err(|e| Problem::invalid(e.to_string()))?;
     let name = name_of_endpoint(Some(std::mem::take(&mut wanted.endpoint)))?.unwrap_or_default();
-    let running = known(&api, &name)?;
-    let told = replay::replay(api.fleet.context(), &running.endpoint, wanted).await?;
-    Ok(Json(told).into_response())
+    let subscription = known(&api, &name)?;
+    let answer = replay::replay(api.registry.context(), &subscription.endpoint, wanted).await?;
+    Ok(Json(answer).into_response())
 }
 
 impl From<replay::Error> for Problem {

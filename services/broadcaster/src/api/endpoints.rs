@@ -3,14 +3,19 @@
 //!
 //! A secret is shown once: in the answer to the call that makes it.
 
-use super::{Api, Problem, Shown, known};
+use super::{
+    app::{Api, known},
+    problem::Problem,
+    view::EndpointView,
+};
 use crate::{
-    endpoints::declaration::Written,
+    endpoints::declaration::Declaration,
     payload::render::Format,
     registry::{
-        Fleet,
-        managed::{ChangeError, Entry, OVERLAP_MAX, Refusal, new_secret},
-        subscription::Running,
+        Registry,
+        managed::{ChangeError, ManagedEndpoint, OVERLAP_MAX, Refusal, new_secret},
+        state::EndpointState,
+        subscription::Subscription,
     },
 };
 use agentforge_config::parse_duration;
@@ -28,8 +33,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// How long an answer waits for this replica to apply a change, and between checks.
-const TAKEN_UP_MAX: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(10);
+const APPLIED_WAIT_MAX: Duration = Duration::from_secs(3);
+const APPLIED_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a replaced secret keeps signing by default.
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);
 
@@ -50,9 +55,9 @@ impl From<ChangeError> for Problem {
 
 /// One endpoint, with what the API knows about it.
 #[derive(Serialize)]
-struct Details {
+struct EndpointDetails {
     #[serde(flatten)]
-    shown: Shown,
+    shown: EndpointView,
     timeout: String,
     retry_4xx: String,
     headers: Vec<String>,
@@ -64,11 +69,11 @@ struct Details {
     secrets_end_at: Vec<Timestamp>,
 }
 
-impl Details {
-    fn of(fleet: &Fleet, running: &Running, entry: Option<&Entry>) -> Self {
-        let endpoint = &running.endpoint;
+impl EndpointDetails {
+    fn of(registry: &Registry, subscription: &Subscription, entry: Option<&ManagedEndpoint>) -> Self {
+        let endpoint = &subscription.endpoint;
         Self {
-            shown: Shown::of(fleet, running),
+            shown: EndpointView::of(registry, subscription),
             timeout: format!("{:?}", endpoint.timeout),
             retry_4xx: endpoint.retry_4xx.to_string(),
             headers: endpoint.headers.iter().map(|(name, _)| name.to_string()).collect(),
@@ -80,13 +85,13 @@ impl Details {
 }
 
 pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let running = known(&api, &name)?;
-    let made = match api.fleet.is_made(&name) {
-        true => api.fleet.context().made.read().await.map_err(|e| Problem::away(e.to_string()))?,
+    let subscription = known(&api, &name)?;
+    let managed = match api.registry.is_managed(&name) {
+        true => api.registry.context().managed.read().await.map_err(|e| Problem::away(e.to_string()))?,
         false => None,
     };
-    let entry = made.as_ref().and_then(|made| made.get(&name));
-    Ok(Json(Details::of(&api.fleet, &running, entry)).into_response())
+    let entry = managed.as_ref().and_then(|managed| managed.get(&name));
+    Ok(Json(EndpointDetails::of(&api.registry, &subscription, entry)).into_response())
 }
 
 /// Options of the request apart from the endpoint itself.
@@ -100,7 +105,7 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
     let mut wanted: serde_json::Map<String, Value> = json_of(&body)?;
     let signed = wanted.remove("signed").unwrap_or_default();
     let Signing { signed } = json_of(json!({ "signed": signed }).to_string().as_bytes())?;
-    let mut written: Written = json_of(Value::Object(wanted).to_string().as_bytes())?;
+    let mut written: Declaration = json_of(Value::Object(wanted).to_string().as_bytes())?;
     let has_secret = written.secret.is_some() || !written.secrets.is_empty();
     if signed == Some(false) && has_secret {
         return Err(Problem::invalid("signed is false and there is a secret"));
@@ -109,14 +114,14 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
     let secret = (!has_secret && signed.unwrap_or(!for_people)).then(new_secret);
     written.secret = written.secret.or_else(|| secret.clone());
     let name = written.name.clone();
-    if api.fleet.is_of_settings(&name) {
+    if api.registry.is_declared(&name) {
         return Err(ChangeError::Refused(Refusal::Taken(name)).into());
     }
-    let context = api.fleet.context();
+    let context = api.registry.context();
     check_url(&api, &written.url)?;
     let now = Timestamp::now();
-    context.made.change(|made| made.create(written.clone(), &context.config.defaults, now)).await?;
-    taken_up(|| api.fleet.is_made(&name)).await;
+    context.managed.change(|managed| managed.create(written.clone(), &context.config.defaults, now)).await?;
+    applied(|| api.registry.is_managed(&name)).await;
     let shown = json!({ "name": name, "source": "api", "created_at": now, "secret": secret });
     Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
@@ -125,7 +130,7 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
 fn check_url(api: &Api, url: &str) -> Result<(), Problem> {
     match url::Url::parse(url) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {
-            let policy = api.fleet.context().dialer.policy();
+            let policy = api.registry.context().dialer.policy();
             policy.check_url(&url).map_err(|refusal| Problem::invalid(format!("url: {refusal}")))
         }
         _ => Ok(()),
@@ -139,27 +144,28 @@ pub(super) async fn update(State(api): State<Api>, Path(name): Path<String>, bod
     if let Some(url) = patch.get("url").and_then(Value::as_str) {
         check_url(&api, url)?;
     }
-    let (context, now) = (api.fleet.context(), Timestamp::now());
+    let (context, now) = (api.registry.context(), Timestamp::now());
     let defaults = &context.config.defaults;
-    let made = context.made.change(|made| made.update(&name, &patch, defaults, now)).await?;
-    let wanted = made.get(&name).and_then(|entry| entry.endpoint(defaults, now));
-    let is_taken_up = |running: Arc<Running>| wanted.as_ref().is_none_or(|wanted| running.endpoint == *wanted);
-    taken_up(|| api.fleet.get(&name).is_some_and(is_taken_up)).await;
+    let managed = context.managed.change(|managed| managed.update(&name, &patch, defaults, now)).await?;
+    let wanted = managed.get(&name).and_then(|entry| entry.endpoint(defaults, now));
+    let is_applied =
+        |subscription: Arc<Subscription>| wanted.as_ref().is_none_or(|wanted| subscription.endpoint == *wanted);
+    applied(|| api.registry.get(&name).is_some_and(is_applied)).await;
     get(State(api), Path(name)).await
 }
 
 /// Waits until this replica works by what was changed; the others follow within seconds. A caller that asks next sees
 /// its change, and what is published next is for the new endpoint.
-async fn taken_up(is_so: impl Fn() -> bool) {
-    let until = Instant::now() + TAKEN_UP_MAX;
+async fn applied(is_so: impl Fn() -> bool) {
+    let until = Instant::now() + APPLIED_WAIT_MAX;
     while !is_so() && Instant::now() < until {
-        sleep(LOOK).await;
+        sleep(APPLIED_CHECK_INTERVAL).await;
     }
 }
 
 /// Refuses what only the settings can change.
 fn changeable(api: &Api, name: &str) -> Result<(), Problem> {
-    match api.fleet.is_of_settings(name) {
+    match api.registry.is_declared(name) {
         true => Err(Problem::new(
             StatusCode::CONFLICT,
             "read_only",
@@ -171,12 +177,12 @@ fn changeable(api: &Api, name: &str) -> Result<(), Problem> {
 
 pub(super) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     changeable(&api, &name)?;
-    let context = api.fleet.context();
-    context.made.change(|made| made.delete(&name)).await?;
+    let context = api.registry.context();
+    context.managed.change(|managed| managed.delete(&name)).await?;
     // A later one of the same name starts from scratch.
-    let cleared = context.states.change(&name, |state| *state = crate::registry::state::State::default()).await;
+    let cleared = context.states.change(&name, |state| *state = EndpointState::default()).await;
     cleared.map_err(|e| Problem::away(e.to_string()))?;
-    taken_up(|| api.fleet.get(&name).is_none()).await;
+    applied(|| api.registry.get(&name).is_none()).await;
     Ok(Json(json!({ "endpoint": name, "deleted": true })).into_response())
 }
 
@@ -199,10 +205,10 @@ pub(super) async fn rotate(State(api): State<Api>, Path(name): Path<String>, bod
     let until = now.checked_add(overlap).map_err(|_| Problem::invalid("overlap is too long"))?;
     let is_given = wanted.secret.is_some();
     let secret = wanted.secret.unwrap_or_else(new_secret);
-    let before = api.fleet.get(&name);
-    api.fleet.context().made.change(|made| made.rotate(&name, secret.trim(), until, now)).await?;
-    let is_same = |now: &Arc<Running>| before.as_ref().is_some_and(|before| Arc::ptr_eq(before, now));
-    taken_up(|| api.fleet.get(&name).is_none_or(|now| !is_same(&now))).await;
+    let before = api.registry.get(&name);
+    api.registry.context().managed.change(|managed| managed.rotate(&name, secret.trim(), until, now)).await?;
+    let is_same = |now: &Arc<Subscription>| before.as_ref().is_some_and(|before| Arc::ptr_eq(before, now));
+    applied(|| api.registry.get(&name).is_none_or(|now| !is_same(&now))).await;
     let shown = (!is_given).then_some(secret);
     Ok(Json(json!({ "endpoint": name, "secret": shown, "old_secrets_end_at": until })).into_response())
 }
@@ -216,12 +222,11 @@ pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> 
 }
 
 async fn set_paused(api: &Api, name: &str, since: Option<Timestamp>) -> Result<Response, Problem> {
-    let running = known(api, name)?;
-    let change =
-        |state: &mut crate::registry::state::State| state.paused = since.map(|since| state.paused.unwrap_or(since));
-    api.fleet.context().states.change(name, change).await.map_err(|e| Problem::away(e.to_string()))?;
-    running.desk.gate.set_paused(since.is_some());
-    running.look.notify_one();
+    let subscription = known(api, name)?;
+    let change = |state: &mut EndpointState| state.paused = since.map(|since| state.paused.unwrap_or(since));
+    api.registry.context().states.change(name, change).await.map_err(|e| Problem::away(e.to_string()))?;
+    subscription.dispatcher.flow.set_paused(since.is_some());
+    subscription.check_now.notify_one();
     Ok(Json(json!({ "endpoint": name, "paused": since.is_some() })).into_response())
 }
 
@@ -236,4 +241,23 @@ fn json_of<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         };
         Problem::invalid(plain)
     })
+}
+
+pub(super) async fn list(State(api): State<Api>) -> Response {
+    let shown: Vec<EndpointView> =
+        api.registry.all().iter().map(|subscription| EndpointView::of(&api.registry, subscription)).collect();
+    Json(json!({ "endpoints": shown })).into_response()
+}
+
+pub(super) async fn test(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let subscription = known(&api, &name)?;
+    Ok(Json(subscription.dispatcher.test().await).into_response())
+}
+
+pub(super) async fn enable(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let subscription = known(&api, &name)?;
+    let changed = api.registry.context().states.change(&name, |state| state.disabled = None).await;
+    changed.map_err(|e| Problem::away(e.to_string()))?;
+    subscription.check_now.notify_one();
+    Ok(Json(json!({ "endpoint": name, "enabled": true })).into_response())
 }

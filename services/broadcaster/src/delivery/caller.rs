@@ -1,10 +1,10 @@
-//! Calls one endpoint: makes the request, signs it, and keeps connections for the next.
+//! Calls one endpoint: builds the request, signs it, and keeps connections for the next.
 //!
-//! Relies on `libs/egress` for what may be called. A call has one bound on its time, connection and whole answer
-//! included, so an endpoint that says a byte now and then is no better than one that says nothing.
+//! Relies on `libs/egress` for what may be called. A call has one bound on its time, connection and whole answer included,
+//! so an endpoint that sends a byte now and then gains no more time than one that sends nothing.
 
 use crate::{
-    delivery::outcome::{Ended, retry_after},
+    delivery::outcome::{AttemptEnd, retry_after},
     endpoints::declaration::Endpoint,
     retry::record::Record,
 };
@@ -93,11 +93,11 @@ impl Caller {
     /// Sends it. A connection that the endpoint closed while it was idle costs nothing: the request is sent once
     /// more on a fresh one. That is harmless even if the first one was read, for the endpoint knows the event by its
     /// `webhook-id`. A fresh connection that breaks is a failed attempt.
-    pub async fn call(&self, record: &Record, body: Bytes, span: &Span, started: Instant) -> Ended {
+    pub async fn call(&self, record: &Record, body: Bytes, span: &Span, started: Instant) -> AttemptEnd {
         let target = match &self.target {
             Ok(target) => target,
-            Err(TargetError::Refused(refusal)) => return Ended::Target(TargetError::Refused(refusal.clone())),
-            Err(TargetError::Unusable) => return Ended::Target(TargetError::Unusable),
+            Err(TargetError::Refused(refusal)) => return AttemptEnd::Target(TargetError::Refused(refusal.clone())),
+            Err(TargetError::Unusable) => return AttemptEnd::Target(TargetError::Unusable),
         };
         let until = started + self.endpoint.timeout;
         let exchange = async {
@@ -126,11 +126,11 @@ impl Caller {
                     true => None,
                     false => retry_after(&answer.headers, Timestamp::now()),
                 };
-                Ended::Answered { status: answer.status, retry_after }
+                AttemptEnd::Answered { status: answer.status, retry_after }
             }
-            Ok(Err(Failed::Dial(error))) => Ended::Dial(error),
-            Ok(Err(Failed::Call(error))) => Ended::Call(error),
-            Err(_) => Ended::TimedOut,
+            Ok(Err(Failed::Dial(error))) => AttemptEnd::Dial(error),
+            Ok(Err(Failed::Call(error))) => AttemptEnd::Call(error),
+            Err(_) => AttemptEnd::TimedOut,
         }
     }
 

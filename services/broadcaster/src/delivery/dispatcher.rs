@@ -1,28 +1,26 @@
-//! One lane: takes a message, delivers it, settles it, takes the next.
+//! A dispatch task takes a message, delivers it, settles it, and takes the next. An endpoint has as many tasks as its
+//! concurrency; they share one dispatcher.
 //!
-//! Relies on `outcome` and `schedule` for what follows an attempt. A redelivery is harmless: the receiver
-//! knows the message by its `webhook-id`, and our records by the place that the event came from.
+//! Relies on `outcome` and `schedule` for what follows an attempt. A redelivery is harmless: the receiver recognises the
+//! message by its `webhook-id`, and our streams recognise our records by the event's origin.
 
 use crate::{
     delivery::{
         caller::Caller,
         circuit::{Limits, Phase},
-        flow::Gate,
-        outcome::{Ended, Verdict},
-        rate_limit::Pace,
-        source::{From, How, Message, Returns, Source, Taken},
+        flow::FlowControl,
+        outcome::{AttemptEnd, Verdict},
+        rate_limit::RateLimiter,
+        source::{Assignment, FeedId, Message, Mode, SlotReturns, Source},
     },
     endpoints::declaration::Endpoint,
-    history::recent::{Attempt, DeliveryLog},
+    history::{attempt::Attempt, recent::RecentAttempts},
     metrics::{Meters, PROCESSED},
-    payload::{
-        event,
-        render::{About, render},
-    },
+    payload::{event, metadata::EventMetadata, render::render},
     retry::{
         record::Record,
         schedule::Schedule,
-        store::{Store, Why},
+        store::{FailureReason, RetryStore},
     },
 };
 use agentforge_egress::Dialer;
@@ -42,101 +40,93 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
-/// What all lanes of an endpoint share.
-pub struct Desk {
+/// What all dispatch tasks of an endpoint share.
+pub struct Dispatcher {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// Calls it.
+    /// Sends the requests.
     pub caller: Caller,
-    /// Keeps what was not delivered.
-    pub store: Store,
-    /// Pauses.
+    /// Stores what was not delivered.
+    pub store: RetryStore,
     schedule: Schedule,
-    /// The circuit.
-    pub gate: Arc<Gate>,
-    /// Counters.
+    /// Whether messages may go out now.
+    pub flow: Arc<FlowControl>,
     pub meters: Arc<Meters>,
-    /// For people.
-    log: Arc<DeliveryLog>,
-    pace: Option<Mutex<Pace>>,
-    /// Fires when the endpoint answered 410.
+    recent: Arc<RecentAttempts>,
+    limiter: Option<Mutex<RateLimiter>>,
+    /// Notified when the endpoint answers 410.
     pub disabled: Notify,
 }
 
-/// The parts of a desk besides its endpoint.
-pub struct Parts {
-    /// Opens connections.
+/// What a dispatcher needs in addition to its endpoint.
+pub struct DispatcherParts {
     pub dialer: Dialer,
-    /// Keeps what was not delivered.
-    pub store: Store,
-    /// Pauses.
+    pub store: RetryStore,
     pub schedule: Schedule,
-    /// When the circuit opens.
     pub circuit: Limits,
-    /// Counters.
     pub meters: Arc<Meters>,
-    /// For people.
-    pub log: Arc<DeliveryLog>,
+    pub recent: Arc<RecentAttempts>,
 }
 
-impl Desk {
+impl Dispatcher {
     /// Of an endpoint.
-    pub fn new(endpoint: Arc<Endpoint>, parts: Parts) -> Self {
-        let Parts { dialer, store, schedule, circuit, meters, log } = parts;
+    pub fn new(endpoint: Arc<Endpoint>, parts: DispatcherParts) -> Self {
+        let DispatcherParts { dialer, store, schedule, circuit, meters, recent } = parts;
         let caller = Caller::new(endpoint.clone(), dialer, meters.resent.clone());
-        let gate = Arc::new(Gate::new(&endpoint.name, circuit, &meters));
+        let flow = Arc::new(FlowControl::new(&endpoint.name, circuit, &meters));
         if let Some(why) = caller.fault() {
-            gate.hold(why, false);
+            flow.hold(why, false);
         }
-        let pace = endpoint.rate.map(|rate| Mutex::new(Pace::new(rate)));
-        Self { endpoint, caller, store, schedule, gate, meters, log, pace, disabled: Notify::new() }
+        let limiter = endpoint.rate.map(|rate| Mutex::new(RateLimiter::new(rate)));
+        Self { endpoint, caller, store, schedule, flow, meters, recent, limiter, disabled: Notify::new() }
     }
 
-    /// Works until the stop.
-    pub async fn lane(
+    /// One dispatch task: works until the stop.
+    pub async fn run(
         self: Arc<Self>,
         source: Arc<tokio::sync::Mutex<Source>>,
-        returns: Arc<Returns>,
+        returns: Arc<SlotReturns>,
         stop: CancellationToken,
     ) {
         loop {
-            let Some(taken) = self.next(&mut *source.lock().await, &stop).await else { return };
-            let from = taken.from;
+            let Some(assignment) = self.next(&mut *source.lock().await, &stop).await else { return };
+            let feed = assignment.feed;
             self.meters.inflight.increment(1.0);
             let started = Instant::now();
-            self.work(taken).await;
+            self.process(assignment).await;
             self.meters.processing_seconds.record(started.elapsed().as_secs_f64());
             self.meters.inflight.decrement(1.0);
-            returns.release(from);
+            returns.release(feed);
         }
     }
 
-    /// The next message, when it may go. One lane at a time is here, so the moment that it waits for is still free
-    /// when a message comes; it is taken then and not before, however long there was none.
-    async fn next(&self, source: &mut Source, stop: &CancellationToken) -> Option<Taken> {
-        let Some(pace) = &self.pace else { return source.next().await };
-        let lock = || pace.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The next message, when the rate allows it. The source is locked, so that only one task is here: the moment that it
+    /// waits for is still free when a message comes. It is reserved only then; a moment that a task reserved before there
+    /// is a message would let a burst out after a quiet time.
+    async fn next(&self, source: &mut Source, stop: &CancellationToken) -> Option<Assignment> {
+        let Some(limiter) = &self.limiter else { return source.next().await };
+        let lock = || limiter.lock().unwrap_or_else(PoisonError::into_inner);
         let at = lock().next(Instant::now());
         tokio::select! {
             () = sleep_until(at) => {}
             () = stop.cancelled() => return None,
         }
-        let taken = source.next().await?;
-        if taken.how != How::SetAside {
-            lock().take(Instant::now());
+        let assignment = source.next().await?;
+        if assignment.mode != Mode::SetAside {
+            lock().reserve(Instant::now());
         }
-        Some(taken)
+        Some(assignment)
     }
 
-    async fn work(&self, taken: Taken) {
-        let Taken { message, from, how } = taken;
-        let probe = (how == How::Probe).then(|| Probe(&self.gate));
+    async fn process(&self, assignment: Assignment) {
+        let Assignment { message, feed, mode } = assignment;
+        let probe = (mode == Mode::Probe).then(|| Probe(&self.flow));
         let settler = match &message {
             Message::Stream(delivery) => Some(delivery.settler()),
             Message::Core(_) => None,
         };
         let settler = settler.as_ref();
-        let Some(work) = Work::read(&message, from) else {
+        let Some(item) = WorkItem::read(&message, feed) else {
             // Only we publish there; a foreign message would be redelivered forever.
             warn!(endpoint = self.endpoint.name, "a message among the retries is not a record; removed");
             if let Some(settler) = settler {
@@ -144,43 +134,45 @@ impl Desk {
             }
             return;
         };
-        let ended = match how {
-            How::SetAside => {
+        let end = match mode {
+            Mode::SetAside => {
                 PROCESSED.inc(&["set_aside"]);
-                self.store.set_aside(&work.record, &work.payload, settler).await
+                self.store.set_aside(&item.record, &item.payload, settler).await
             }
-            How::Try | How::Probe => {
+            Mode::Attempt | Mode::Probe => {
                 tokio::select! {
-                    settled = self.deliver(&work, settler, probe) => settled,
+                    settled = self.attempt_delivery(&item, settler, probe) => settled,
                     () = self.store.leaving.cancelled() => false,
                 }
             }
         };
         let Some(settler) = settler else { return };
-        // An acknowledgement that is lost brings the message again, which is harmless.
-        let told = match ended {
+        // If the acknowledgement is lost the message comes again, which is harmless.
+        let settled = match end {
             true => settler.ack().await,
             false => {
                 PROCESSED.inc(&["handed_back"]);
                 settler.nak(None).await
             }
         };
-        if let Err(error) = told {
+        if let Err(error) = settled {
             debug!(endpoint = self.endpoint.name, %error, "not settled; redelivered later");
         }
     }
 
-    /// One attempt and what follows. `false`: nothing was stored, the message goes back.
-    async fn deliver(&self, work: &Work, settler: Option<&Settler>, probe: Option<Probe<'_>>) -> bool {
-        let Work { record, payload } = work;
+    /// One attempt and what follows from it. `false`: nothing was stored, and the message is handed back.
+    async fn attempt_delivery(&self, item: &WorkItem, settler: Option<&Settler>, probe: Option<Probe<'_>>) -> bool {
+        let WorkItem { record, payload } = item;
         let event = match event::parse(payload) {
             Ok(event) => event,
             Err(error) => {
                 drop(probe);
-                return self.bury(work, "invalid", &error.to_string(), None, Duration::ZERO, "dead", settler).await;
+                return self
+                    .dead_letter(item, "invalid", &error.to_string(), None, Duration::ZERO, "dead", settler)
+                    .await;
             }
         };
-        let about = About { id: &record.id, subject: &record.subject, at: record.at };
+        let about = EventMetadata { id: &record.id, subject: &record.subject, at: record.at };
         let body = render(self.endpoint.format, &event, about, payload);
         let attempt = record.attempts + 1;
         let span = match &record.trace {
@@ -201,43 +193,43 @@ impl Desk {
             None => Span::none(),
         };
         let started = Instant::now();
-        let ended = self.caller.call(record, body, &span, started).instrument(span.clone()).await;
+        let end = self.caller.call(record, body, &span, started).instrument(span.clone()).await;
         let took = started.elapsed();
-        let verdict = ended.verdict(&self.endpoint.retry_4xx);
-        match ended.status() {
+        let verdict = end.verdict(&self.endpoint.retry_4xx);
+        match end.status() {
             Some(status) => trace::describe(&span, [("http.response.status_code", i64::from(status).into())]),
-            None => trace::describe(&span, [("error.type", ended.reason().into())]),
+            None => trace::describe(&span, [("error.type", end.reason().into())]),
         }
-        self.count(&ended, &verdict, took, probe.is_some());
+        self.count(&end, &verdict, took, probe.is_some());
         drop(probe);
         if verdict == Verdict::Hold {
-            // Nothing was tried, so there is no attempt to count. What no stream keeps is kept by us.
+            // Nothing was sent, so no attempt is counted. An event that no stream keeps is stored here.
             return match settler {
                 Some(_) => false,
                 None => self.store.set_aside(record, payload, None).await,
             };
         }
-        let work = Work { record: Record { attempts: attempt, ..record.clone() }, payload: payload.clone() };
+        let item = WorkItem { record: Record { attempts: attempt, ..record.clone() }, payload: payload.clone() };
         match verdict {
             Verdict::Delivered => {
                 span.in_scope(|| debug!("event delivered"));
-                let lag = Timestamp::now().duration_since(work.record.at).as_secs_f64();
+                let lag = Timestamp::now().duration_since(item.record.at).as_secs_f64();
                 self.meters.lag_seconds.record(lag.max(0.0));
                 self.meters.delivered();
-                self.log.add(self.attempt(work.record, "delivered", &ended, took, None));
+                self.recent.add(self.attempt(item.record, "delivered", &end, took, None));
                 true
             }
-            // While the circuit is open it is the endpoint that is doubted, and not the event.
-            Verdict::Refused { .. } if self.gate.phase() == Phase::Closed => {
-                self.bury(&work, ended.reason(), &ended.detail(), ended.status(), took, "dead", settler).await
+            // With an open circuit the endpoint is at fault and not the event: such an event is retried.
+            Verdict::Refused { .. } if self.flow.phase() == Phase::Closed => {
+                self.dead_letter(&item, end.reason(), &end.detail(), end.status(), took, "dead", settler).await
             }
             Verdict::Retry { after } | Verdict::Refused { after } => {
                 let random = rand::rng().random();
                 match self.schedule.pause(attempt, after, random) {
-                    Some(pause) => self.park(work, &ended, pause, took, settler).await,
+                    Some(pause) => self.park(item, &end, pause, took, settler).await,
                     None => {
-                        let detail = format!("{attempt} attempts, the last: {}", ended.detail());
-                        self.bury(&work, ended.reason(), &detail, ended.status(), took, "dead", settler).await
+                        let detail = format!("{attempt} attempts, the last: {}", end.detail());
+                        self.dead_letter(&item, end.reason(), &detail, end.status(), took, "dead", settler).await
                     }
                 }
             }
@@ -245,50 +237,50 @@ impl Desk {
             Verdict::Disable => {
                 warn!(endpoint = self.endpoint.name, "the endpoint answered 410; no more events until it is enabled");
                 self.disabled.notify_one();
-                self.bury(&work, ended.reason(), &ended.detail(), ended.status(), took, "disabled", settler).await
+                self.dead_letter(&item, end.reason(), &end.detail(), end.status(), took, "disabled", settler).await
             }
         }
     }
 
-    fn count(&self, ended: &Ended, verdict: &Verdict, took: Duration, is_probe: bool) {
+    fn count(&self, end: &AttemptEnd, verdict: &Verdict, took: Duration, is_probe: bool) {
         self.meters.request_seconds.record(took.as_secs_f64());
-        if let Some(status) = ended.status() {
+        if let Some(status) = end.status() {
             self.meters.answered(status);
         }
         if *verdict != Verdict::Delivered {
-            self.meters.failed(ended.reason());
+            self.meters.failed(end.reason());
         }
         match verdict {
-            Verdict::Delivered | Verdict::Disable => self.gate.succeeded(),
-            // Many refusals in a row say more of the endpoint than of the events.
-            Verdict::Retry { .. } | Verdict::Refused { .. } => self.gate.failed(is_probe),
-            Verdict::Hold => self.gate.hold(ended.detail(), is_probe),
+            Verdict::Delivered | Verdict::Disable => self.flow.succeeded(),
+            // Many refusals in a row say more about the endpoint than about the events.
+            Verdict::Retry { .. } | Verdict::Refused { .. } => self.flow.failed(is_probe),
+            Verdict::Hold => self.flow.hold(end.detail(), is_probe),
         }
     }
 
     async fn park(
         &self,
-        work: Work,
-        ended: &Ended,
+        item: WorkItem,
+        end: &AttemptEnd,
         pause: Duration,
         took: Duration,
         settler: Option<&Settler>,
     ) -> bool {
         let due = self.store.clock.now().checked_add(pause).unwrap_or(Timestamp::MAX);
-        let detail = ended.detail();
-        let why = Why { reason: ended.reason(), detail: &detail };
-        let stored = self.store.park(&work.record, why, due, &work.payload, settler).await;
+        let detail = end.detail();
+        let why = FailureReason { reason: end.reason(), detail: &detail };
+        let stored = self.store.park(&item.record, why, due, &item.payload, settler).await;
         if stored {
             PROCESSED.inc(&["retried"]);
-            self.log.add(self.attempt(work.record, "retried", ended, took, Some(due)));
+            self.recent.add(self.attempt(item.record, "retried", end, took, Some(due)));
         }
         stored
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a dead letter; a struct would only rename them")]
-    async fn bury(
+    async fn dead_letter(
         &self,
-        work: &Work,
+        item: &WorkItem,
         reason: &'static str,
         detail: &str,
         status: Option<u16>,
@@ -296,16 +288,17 @@ impl Desk {
         outcome: &'static str,
         settler: Option<&Settler>,
     ) -> bool {
-        let stored = self.store.bury(&work.record, Why { reason, detail }, &work.payload, settler).await;
+        let stored =
+            self.store.dead_letter(&item.record, FailureReason { reason, detail }, &item.payload, settler).await;
         if stored {
-            debug!(endpoint = self.endpoint.name, webhook_id = work.record.id, reason, detail, "dead letter");
+            debug!(endpoint = self.endpoint.name, webhook_id = item.record.id, reason, detail, "dead letter");
             self.meters.dead(reason);
-            let Record { id, subject, attempts, .. } = work.record.clone();
+            let Record { id, subject, attempts, .. } = item.record.clone();
             let took_ms = took.as_secs_f64() * 1e3;
             let (endpoint, detail) = (self.endpoint.name.clone(), detail.to_owned());
             let at = Timestamp::now();
-            #[rustfmt::skip] // one line a fact would be a page
-            self.log.add(Attempt { n: 0, replica: String::new(), at, endpoint, webhook_id: id, subject, attempt: attempts, outcome: outcome.into(), status, took_ms, reason: reason.into(), detail, next_at: None });
+            #[rustfmt::skip] // a line for each field would be a page
+            self.recent.add(Attempt { n: 0, replica: String::new(), at, endpoint, webhook_id: id, subject, attempt: attempts, outcome: outcome.into(), status, took_ms, reason: reason.into(), detail, next_at: None });
         }
         stored
     }
@@ -314,7 +307,7 @@ impl Desk {
         &self,
         record: Record,
         outcome: &'static str,
-        ended: &Ended,
+        end: &AttemptEnd,
         took: Duration,
         next_at: Option<Timestamp>,
     ) -> Attempt {
@@ -328,17 +321,17 @@ impl Desk {
             subject: record.subject,
             attempt: record.attempts,
             outcome: outcome.into(),
-            status: ended.status(),
+            status: end.status(),
             took_ms: took.as_secs_f64() * 1e3,
-            reason: if is_good { "".into() } else { ended.reason().into() },
-            detail: if is_good { String::new() } else { ended.detail() },
+            reason: if is_good { "".into() } else { end.reason().into() },
+            detail: if is_good { String::new() } else { end.detail() },
             next_at,
         }
     }
 }
 
-/// A probe that ends without a word of the endpoint lets the next one go.
-struct Probe<'a>(&'a Gate);
+/// A probe that ends without an answer of the endpoint lets the next one go.
+struct Probe<'a>(&'a FlowControl);
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
@@ -346,34 +339,36 @@ impl Drop for Probe<'_> {
     }
 }
 
-/// A message as it is worked on.
-struct Work {
+/// A message with its record.
+struct WorkItem {
     record: Record,
     payload: Bytes,
 }
 
-impl Work {
+impl WorkItem {
     /// `None` for a message in the stream of retries that is not a record.
-    fn read(message: &Message, from: From) -> Option<Self> {
-        let (record, payload) = match (message, from) {
+    fn read(message: &Message, feed: FeedId) -> Option<Self> {
+        let (record, payload) = match (message, feed) {
             (Message::Core(m), _) => (Record::of_core(&m.subject, m.headers.as_ref(), Timestamp::now()), &m.payload),
-            (Message::Stream(d), From::Event(_)) => (Record::of_event(d.info(), d.subject(), d.headers()), d.payload()),
-            (Message::Stream(d), From::Due) => (Record::of_headers(d.headers())?, d.payload()),
+            (Message::Stream(d), FeedId::Events(_)) => {
+                (Record::of_event(d.info(), d.subject(), d.headers()), d.payload())
+            }
+            (Message::Stream(d), FeedId::Retries) => (Record::of_headers(d.headers())?, d.payload()),
         };
         Some(Self { record, payload: payload.clone() })
     }
 }
 
-/// What a test of an endpoint found.
+/// The outcome of a test of an endpoint.
 #[derive(Debug, Serialize)]
-pub struct Tested {
-    /// Whether the endpoint took it.
+pub struct TestOutcome {
+    /// Whether the endpoint answered 2xx.
     pub delivered: bool,
-    /// What it answered.
+    /// Its status.
     pub status: Option<u16>,
-    /// Short name of what went wrong, or `delivered`.
+    /// The reason for labels, or `delivered`.
     pub reason: &'static str,
-    /// In words.
+    /// For people.
     pub detail: String,
     /// Milliseconds.
     pub took_ms: f64,
@@ -381,9 +376,9 @@ pub struct Tested {
     pub webhook_id: String,
 }
 
-impl Desk {
-    /// Sends one event of our own now, signed as any other, and keeps nothing of it.
-    pub async fn test(&self) -> Tested {
+impl Dispatcher {
+    /// Sends a test event now, signed like any other, and stores nothing of it.
+    pub async fn test(&self) -> TestOutcome {
         let now = Timestamp::now();
         let id = format!("test-{}", uuid::Uuid::now_v7());
         let payload = Bytes::from(format!(
@@ -393,15 +388,15 @@ impl Desk {
         let subject = "agentforge.events.test".to_owned();
         let record = Record { id: id.clone(), origin: id, subject, attempts: 1, at: now, trace: None };
         let event = event::parse(&payload).unwrap_or_default();
-        let about = About { id: &record.id, subject: &record.subject, at: now };
+        let about = EventMetadata { id: &record.id, subject: &record.subject, at: now };
         let body = render(self.endpoint.format, &event, about, &payload);
         let started = Instant::now();
-        let ended = self.caller.call(&record, body, &Span::none(), started).await;
+        let end = self.caller.call(&record, body, &Span::none(), started).await;
         let took = started.elapsed();
-        let delivered = ended.verdict(&self.endpoint.retry_4xx) == Verdict::Delivered;
+        let delivered = end.verdict(&self.endpoint.retry_4xx) == Verdict::Delivered;
         let webhook_id = record.id.clone();
-        self.log.add(self.attempt(record, if delivered { "delivered" } else { "test_failed" }, &ended, took, None));
-        let (status, reason, detail) = (ended.status(), ended.reason(), ended.detail());
-        Tested { delivered, status, reason, detail, took_ms: took.as_secs_f64() * 1e3, webhook_id }
+        self.recent.add(self.attempt(record, if delivered { "delivered" } else { "test_failed" }, &end, took, None));
+        let (status, reason, detail) = (end.status(), end.reason(), end.detail());
+        TestOutcome { delivered, status, reason, detail, took_ms: took.as_secs_f64() * 1e3, webhook_id }
     }
 }

@@ -1,4 +1,6 @@
-//! An endpoint's circuit as its lanes share it, and the sign that it changed.
+//! Whether an endpoint's messages may go out now: its circuit, a pause, and our own egress rules.
+//!
+//! Shared by its dispatch tasks and its source, which are notified of each change.
 
 use crate::{
     delivery::circuit::{Change, Circuit, Limits, Phase},
@@ -15,43 +17,43 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
-/// Between checks while an endpoint is paused; its end is signalled.
-const PAUSED: Duration = Duration::from_secs(60);
+/// Between checks while an endpoint is paused; the end of a pause is also notified.
+const PAUSE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The circuit, its gauge and its news.
-pub struct Gate {
+/// The circuit and what else holds messages back, with their gauges.
+pub struct FlowControl {
     endpoint: String,
     circuit: Mutex<Circuit>,
     gauge: Gauge,
-    /// Why our own rules forbid to call the endpoint, and the gauge that says that they do.
+    /// Why the egress rules forbid calling the endpoint, if they do.
     held: Mutex<Option<String>>,
     held_gauge: Gauge,
-    /// Somebody paused the endpoint.
+    /// An operator paused the endpoint.
     paused: AtomicBool,
     paused_gauge: Gauge,
-    /// Whether it is open; sent at each change of phase.
-    news: watch::Sender<bool>,
+    /// Whether the circuit is open; sent at each change.
+    changes: watch::Sender<bool>,
     /// Whether events may stay in their streams while it is open.
     events_may_wait: AtomicBool,
 }
 
-impl Gate {
+impl FlowControl {
     /// Closed.
     pub fn new(endpoint: &str, limits: Limits, meters: &Meters) -> Self {
         let (gauge, held_gauge, paused_gauge) = (meters.circuit.clone(), meters.held.clone(), meters.paused.clone());
         [&gauge, &held_gauge, &paused_gauge].into_iter().for_each(|gauge| gauge.set(0.0));
         let circuit = Mutex::new(Circuit::new(limits));
-        let (news, events_may_wait) = (watch::Sender::new(false), AtomicBool::new(true));
+        let (changes, events_may_wait) = (watch::Sender::new(false), AtomicBool::new(true));
         let (held, paused) = (Mutex::default(), AtomicBool::new(false));
         let endpoint = endpoint.to_owned();
-        Self { endpoint, circuit, gauge, held, held_gauge, paused, paused_gauge, news, events_may_wait }
+        Self { endpoint, circuit, gauge, held, held_gauge, paused, paused_gauge, changes, events_may_wait }
     }
 
-    /// Open with a probe due: as it was when the last process ended.
+    /// Opens it with a probe due: it was open when the last process ended.
     pub fn reopen(&self) {
         self.lock().reopen(Instant::now());
         self.gauge.set(1.0);
-        self.news.send_replace(true);
+        self.changes.send_replace(true);
     }
 
     /// The endpoint is disabled, or enabled with a closed circuit.
@@ -59,18 +61,18 @@ impl Gate {
         self.lock().succeeded();
         self.set_held(None);
         self.gauge.set(if is_disabled { 3.0 } else { 0.0 });
-        self.news.send_replace(false);
+        self.changes.send_replace(false);
     }
 
-    /// What may be done now. While it is paused nothing is, and no probe either.
+    /// What may go out now. While it is paused nothing may, not even a probe.
     pub fn phase(&self) -> Phase {
         match self.is_paused() {
-            true => Phase::Open { until: Instant::now() + PAUSED },
+            true => Phase::Open { until: Instant::now() + PAUSE_CHECK_INTERVAL },
             false => self.lock().phase(Instant::now()),
         }
     }
 
-    /// Whether somebody paused it.
+    /// Whether it is paused.
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
     }
@@ -80,13 +82,13 @@ impl Gate {
         if self.paused.swap(is_paused, Ordering::SeqCst) != is_paused {
             info!(endpoint = self.endpoint, is_paused, "paused or resumed");
             self.paused_gauge.set(if is_paused { 1.0 } else { 0.0 });
-            self.news.send_modify(|_| {});
+            self.changes.send_modify(|_| {});
         }
     }
 
-    /// Notifies of changes; the value says whether it is open.
-    pub fn news(&self) -> watch::Receiver<bool> {
-        self.news.subscribe()
+    /// Notifies of changes; the value says whether the circuit is open.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.changes.subscribe()
     }
 
     /// Whether events may stay in their streams while it is open.
@@ -94,34 +96,33 @@ impl Gate {
         self.events_may_wait.load(Ordering::SeqCst)
     }
 
-    /// What was found out about the streams.
+    /// Sets it, as a check of the streams decided.
     pub fn set_events_may_wait(&self, may: bool) {
         if self.events_may_wait.swap(may, Ordering::SeqCst) != may {
             info!(endpoint = self.endpoint, may, "events may wait in their streams while the circuit is open");
-            self.news.send_modify(|_| {});
+            self.changes.send_modify(|_| {});
         }
     }
 
-    /// Takes the place of the probe.
+    /// A message goes out as the probe.
     pub fn begin_probe(&self) {
         self.lock().begin_probe();
         self.gauge.set(2.0);
     }
 
-    /// The probe came to no end.
+    /// The probe ended without an answer.
     pub fn abandon_probe(&self) {
         self.lock().abandon_probe(Instant::now());
-        self.news.send_replace(true);
+        self.changes.send_replace(true);
     }
 
-    /// Our own rules forbid to call the endpoint: its events wait, and a probe now and then finds out whether they
-    /// still do.
+    /// The egress rules forbid calling the endpoint: its events wait, and probes find out whether they still do.
     pub fn hold(&self, why: String, was_probe: bool) {
         let change = self.lock().held(was_probe, Instant::now());
         self.set_held(Some(why));
         if change.is_some() {
             self.gauge.set(1.0);
-            self.news.send_replace(true);
+            self.changes.send_replace(true);
         }
     }
 
@@ -143,18 +144,18 @@ impl Gate {
         *held = why;
     }
 
-    /// The endpoint works.
+    /// The endpoint accepted a message.
     pub fn succeeded(&self) {
         self.set_held(None);
         let change = self.lock().succeeded();
         if change == Some(Change::Closed) {
             info!(endpoint = self.endpoint, "the circuit closed");
             self.gauge.set(0.0);
-            self.news.send_replace(false);
+            self.changes.send_replace(false);
         }
     }
 
-    /// It does not.
+    /// An attempt failed.
     pub fn failed(&self, was_probe: bool) {
         self.set_held(None);
         let change = self.lock().failed(was_probe, Instant::now());
@@ -162,7 +163,7 @@ impl Gate {
             let probe_in_seconds = pause.as_secs_f64();
             warn!(endpoint = self.endpoint, was_probe, probe_in_seconds, "the circuit is open");
             self.gauge.set(1.0);
-            self.news.send_replace(true);
+            self.changes.send_replace(true);
         }
     }
 

@@ -1,79 +1,15 @@
 //! What an attempt's end means for the message and for the endpoint. Pure.
 
-use agentforge_config::Parse;
+use crate::endpoints::retry_4xx::Retry4xx;
+use crate::error::chain;
 use agentforge_egress::{CallError, DialError, TargetError};
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt, time::Duration};
-
-/// Which client errors are retried by the schedule, in addition to 408, 425 and 429, which always are. 410 never is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Retry4xx {
-    /// All, or none: the endpoint says that the event is wrong, and would say so again.
-    All(bool),
-    /// These.
-    These(BTreeSet<u16>),
-}
-
-impl Retry4xx {
-    /// None of them.
-    pub const NONE: Self = Self::All(false);
-
-    fn takes(&self, status: u16) -> bool {
-        match self {
-            Self::All(all) => *all,
-            Self::These(these) => these.contains(&status),
-        }
-    }
-
-    /// What is wrong with it.
-    pub fn problem(&self) -> Option<&'static str> {
-        match self {
-            Self::These(these) if these.iter().any(|s| !(400..=499).contains(s) || *s == 410) => {
-                Some("is neither true, false, nor a list of statuses from 400 to 499 without 410")
-            }
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Retry4xx {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All(false) => f.write_str("off"),
-            Self::All(true) => f.write_str("on"),
-            Self::These(these) => {
-                let words: Vec<String> = these.iter().map(u16::to_string).collect();
-                f.write_str(&words.join(","))
-            }
-        }
-    }
-}
-
-impl Parse for Retry4xx {
-    fn parse(s: &str) -> Result<Self, String> {
-        let wrong = || "is neither on, off, nor statuses from 400 to 499 without 410, with commas".to_owned();
-        let all = match s.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" | "on" => Some(true),
-            "0" | "false" | "no" | "off" => Some(false),
-            _ => None,
-        };
-        if let Some(all) = all {
-            return Ok(Self::All(all));
-        }
-        let these = s.split(',').map(|s| s.trim().parse::<u16>()).collect::<Result<_, _>>().map_err(|_| wrong())?;
-        Some(Self::These(these)).filter(|these| these.problem().is_none()).ok_or_else(wrong)
-    }
-    fn placeholder() -> Self {
-        Self::NONE
-    }
-}
+use std::time::Duration;
 
 /// How an attempt ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum AttemptEnd {
     /// An answer came, whole.
     Answered {
         /// Its status.
@@ -113,7 +49,7 @@ pub enum Verdict {
     Hold,
 }
 
-impl Ended {
+impl AttemptEnd {
     /// What follows from it.
     pub fn verdict(&self, retry_4xx: &Retry4xx) -> Verdict {
         match self {
@@ -175,20 +111,6 @@ impl Ended {
     }
 }
 
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 /// What the answer says about the next try, at most a day.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     agentforge_egress::retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, now)
@@ -199,8 +121,11 @@ mod tests {
     use super::*;
     use agentforge_egress::Refusal;
 
-    fn answered(status: u16) -> Ended {
-        Ended::Answered { status: StatusCode::from_u16(status).unwrap(), retry_after: Some(Duration::from_secs(7)) }
+    fn answered(status: u16) -> AttemptEnd {
+        AttemptEnd::Answered {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: Some(Duration::from_secs(7)),
+        }
     }
 
     #[test]
@@ -228,31 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn client_errors_to_try_again_are_a_word_or_a_list() {
-        for (text, expected) in [
-            ("on", Some("on")),
-            ("off", Some("off")),
-            ("404, 401", Some("401,404")),
-            ("410", None),
-            ("500", None),
-            ("4xx", None),
-            ("", None),
-        ] {
-            assert_eq!(Retry4xx::parse(text).ok().map(|r| r.to_string()).as_deref(), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn network_errors_are_tried_again_and_forbidden_urls_are_not() {
         let refusal = || Refusal::PlainHttp("a.example".into());
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let again = Verdict::Retry { after: None };
         for (ended, verdict, reason) in [
-            (Ended::TimedOut, again.clone(), "timeout"),
-            (Ended::Dial(DialError::Connect(refused)), again.clone(), "connect"),
-            (Ended::Dial(DialError::Refused(refusal())), Verdict::Hold, "egress_refused"),
-            (Ended::Target(TargetError::Refused(refusal())), Verdict::Hold, "egress_refused"),
-            (Ended::Target(TargetError::Unusable), Verdict::Hold, "bad_url"),
+            (AttemptEnd::TimedOut, again.clone(), "timeout"),
+            (AttemptEnd::Dial(DialError::Connect(refused)), again.clone(), "connect"),
+            (AttemptEnd::Dial(DialError::Refused(refusal())), Verdict::Hold, "egress_refused"),
+            (AttemptEnd::Target(TargetError::Refused(refusal())), Verdict::Hold, "egress_refused"),
+            (AttemptEnd::Target(TargetError::Unusable), Verdict::Hold, "bad_url"),
         ] {
             assert_eq!((ended.verdict(&Retry4xx::NONE), ended.reason()), (verdict, reason), "{ended:?}");
         }

@@ -1,11 +1,13 @@
-//! What an endpoint's lanes work on: its events, and its retries that are due.
+//! The messages of one endpoint: its events, and its due retries. One dispatch task at a time asks for the next.
 //!
-//! One lane at a time asks. While the circuit is open, retries and events stay where they are; events that
-//! their stream may soon discard, or that no stream keeps, are handed out to be set aside. One message at a
-//! time is handed out as the probe. What was pulled and is not wanted now goes back at once, so that nothing
-//! waits here until its ack wait is over.
+//! Closed circuit: each feed has all its slots, that is, as many messages as slots may be pulled and not settled.
+//! Open circuit: settled messages give their slots back here and not to their feed (they are withheld), so that retries
+//! and events stay in their streams. Requests that are still open at the server deliver a few more; those are handed back
+//! at once, so that none waits here until its ack wait is over. Exceptions are events that their stream may soon discard
+//! or that no stream keeps: they are handed out to be set aside among the retries.
+//! Probe due: each feed gets one slot, and the first message is the probe. Its end closes the circuit or opens it again.
 
-use crate::delivery::{circuit::Phase, flow::Gate};
+use crate::delivery::{circuit::Phase, flow::FlowControl};
 use agentforge_jetstream::{Delivery, Puller, Slots};
 use futures_util::{FutureExt, StreamExt, future::select_all};
 use std::{
@@ -21,10 +23,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Between looks at a probe that is out.
-const PROBING: Duration = Duration::from_secs(60);
+/// Between checks while a probe is out; its end is also notified.
+const PROBE_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Where events come from.
+/// A source of events.
 pub enum Feed {
     /// A durable consumer.
     Stream(Puller),
@@ -34,88 +36,87 @@ pub enum Feed {
 
 /// An event or a retry.
 pub enum Message {
-    /// Comes again unless it is settled.
+    /// Delivered again unless it is settled.
     Stream(Delivery),
-    /// Comes once.
+    /// Delivered once.
     Core(async_nats::Message),
 }
 
-/// Where a message came from.
+/// The feed of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
-    /// A feed, by its number.
-    Event(usize),
+pub enum FeedId {
+    /// A feed of events, by its number.
+    Events(usize),
     /// The stream of retries.
-    Due,
+    Retries,
 }
 
-/// What is to be done with it.
+/// What to do with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum Mode {
     /// Deliver.
-    Try,
+    Attempt,
     /// Deliver, and inform the circuit.
     Probe,
-    /// Put it to the due retries: the circuit is open.
+    /// Store it among the due retries: the circuit is open.
     SetAside,
 }
 
-/// A message for a lane.
-pub struct Taken {
-    /// The message.
+/// A message for a dispatch task.
+pub struct Assignment {
     pub message: Message,
-    /// Where it came from.
-    pub from: From,
-    /// What to do.
-    pub how: How,
+    pub feed: FeedId,
+    pub mode: Mode,
 }
 
-/// Slots of one place, and those that are kept back while its messages are not wanted.
-struct Kept {
+/// The slots of one feed, and how many of them are withheld from it.
+struct FeedSlots {
     slots: Slots,
-    owed: AtomicUsize,
+    withheld: AtomicUsize,
 }
 
-impl Kept {
+impl FeedSlots {
     fn release(&self, is_wanted: bool) {
         match is_wanted {
             true => self.slots.grant(1),
-            false => drop(self.owed.fetch_add(1, Ordering::SeqCst)),
+            false => drop(self.withheld.fetch_add(1, Ordering::SeqCst)),
         }
     }
 
-    fn pay(&self, most: usize) {
-        let taken = self.owed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |owed| Some(owed - owed.min(most)));
-        let n = taken.unwrap_or_default().min(most);
+    fn grant_withheld(&self, most: usize) {
+        let before = self
+            .withheld
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |withheld| Some(withheld - withheld.min(most)));
+        let n = before.unwrap_or_default().min(most);
         if n > 0 {
             self.slots.grant(n);
         }
     }
 }
 
-/// Gives slots back when a message is settled.
-pub struct Returns {
-    events: Vec<Option<Kept>>,
-    due: Kept,
-    gate: Arc<Gate>,
+/// Takes back the slot of a settled message.
+pub struct SlotReturns {
+    events: Vec<Option<FeedSlots>>,
+    due: FeedSlots,
+    flow: Arc<FlowControl>,
 }
 
-impl Returns {
+impl SlotReturns {
     /// One slot is free again.
-    pub fn release(&self, from: From) {
-        let is_closed = self.gate.phase() == Phase::Closed;
-        match from {
-            From::Event(at) => {
-                if let Some(Some(kept)) = self.events.get(at) {
-                    kept.release(is_closed || !self.gate.events_may_wait());
+    pub fn release(&self, feed: FeedId) {
+        let is_closed = self.flow.phase() == Phase::Closed;
+        match feed {
+            FeedId::Events(at) => {
+                if let Some(Some(slots)) = self.events.get(at) {
+                    slots.release(is_closed || !self.flow.events_may_wait());
                 }
             }
-            From::Due => self.due.release(is_closed),
+            FeedId::Retries => self.due.release(is_closed),
         }
     }
 
-    fn pay_events(&self, most: usize) {
-        self.events.iter().flatten().for_each(|kept| kept.pay(most));
+    fn grant_events(&self, most: usize) {
+        self.events.iter().flatten().for_each(|slots| slots.grant_withheld(most));
     }
 }
 
@@ -123,12 +124,12 @@ impl Returns {
 pub struct Source {
     feeds: Vec<Feed>,
     due: Puller,
-    returns: Arc<Returns>,
-    gate: Arc<Gate>,
-    news: watch::Receiver<bool>,
+    returns: Arc<SlotReturns>,
+    flow: Arc<FlowControl>,
+    changes: watch::Receiver<bool>,
     stop: CancellationToken,
     due_next: bool,
-    probe_paid: bool,
+    probe_granted: bool,
 }
 
 impl Source {
@@ -136,122 +137,122 @@ impl Source {
     pub fn new(
         feeds: Vec<Feed>,
         due: Puller,
-        gate: Arc<Gate>,
+        flow: Arc<FlowControl>,
         slots: usize,
         stop: CancellationToken,
-    ) -> (Self, Arc<Returns>) {
-        let kept = |puller: &Puller| Kept { slots: puller.slots(), owed: AtomicUsize::new(slots) };
+    ) -> (Self, Arc<SlotReturns>) {
+        let feed_slots = |puller: &Puller| FeedSlots { slots: puller.slots(), withheld: AtomicUsize::new(slots) };
         let events = feeds.iter().map(|feed| match feed {
-            Feed::Stream(puller) => Some(kept(puller)),
+            Feed::Stream(puller) => Some(feed_slots(puller)),
             Feed::Core(_) => None,
         });
-        let returns = Arc::new(Returns { events: events.collect(), due: kept(&due), gate: gate.clone() });
-        let news = gate.news();
-        let this = Self { feeds, due, returns: returns.clone(), gate, news, stop, due_next: false, probe_paid: false };
+        let returns = Arc::new(SlotReturns { events: events.collect(), due: feed_slots(&due), flow: flow.clone() });
+        let changes = flow.changes();
+        let this =
+            Self { feeds, due, returns: returns.clone(), flow, changes, stop, due_next: false, probe_granted: false };
         (this, returns)
     }
 
     /// The next message; `None` after the stop.
-    pub async fn next(&mut self) -> Option<Taken> {
+    pub async fn next(&mut self) -> Option<Assignment> {
         loop {
             if self.stop.is_cancelled() {
                 return None;
             }
-            self.news.mark_unchanged();
-            let taken = match self.gate.phase() {
-                Phase::Closed => self.when_closed().await,
-                Phase::Open { until } => self.when_shut(until).await,
+            self.changes.mark_unchanged();
+            let assignment = match self.flow.phase() {
+                Phase::Closed => self.next_when_closed().await,
+                Phase::Open { until } => self.next_when_open(until).await,
                 // Its end is signalled.
-                Phase::Probing => self.when_shut(Instant::now() + PROBING).await,
+                Phase::Probing => self.next_when_open(Instant::now() + PROBE_CHECK_INTERVAL).await,
                 Phase::ProbeDue => self.probe().await,
             };
-            if taken.is_some() {
-                return taken;
+            if assignment.is_some() {
+                return assignment;
             }
         }
     }
 
-    async fn when_closed(&mut self) -> Option<Taken> {
-        self.probe_paid = false;
-        self.returns.due.pay(usize::MAX);
-        self.returns.pay_events(usize::MAX);
-        // What is here already is taken in turns, so that neither side starves the other.
+    async fn next_when_closed(&mut self) -> Option<Assignment> {
+        self.probe_granted = false;
+        self.returns.due.grant_withheld(usize::MAX);
+        self.returns.grant_events(usize::MAX);
+        // Pulled messages are taken in turns, so that events and retries do not starve each other.
         self.due_next = !self.due_next;
         if self.due_next
             && let Some(delivery) = self.due.try_next()
         {
-            return Some(due(delivery, How::Try));
+            return Some(due(delivery, Mode::Attempt));
         }
         if let Some((at, message)) = ready_event(&mut self.feeds) {
-            return Some(Taken { message, from: From::Event(at), how: How::Try });
+            return Some(Assignment { message, feed: FeedId::Events(at), mode: Mode::Attempt });
         }
-        let Self { feeds, due: puller, stop, news, .. } = self;
+        let Self { feeds, due: puller, stop, changes, .. } = self;
         tokio::select! {
-            Some(delivery) = puller.next() => Some(due(delivery, How::Try)),
-            (at, message) = any_event(feeds) => Some(Taken { message, from: From::Event(at), how: How::Try }),
-            _ = news.changed() => None,
+            Some(delivery) = puller.next() => Some(due(delivery, Mode::Attempt)),
+            (at, message) = any_event(feeds) => Some(Assignment { message, feed: FeedId::Events(at), mode: Mode::Attempt }),
+            _ = changes.changed() => None,
             () = stop.cancelled() => None,
         }
     }
 
-    /// Only events that may not wait come out, to be set aside. Requests that are still open at the server bring
-    /// what goes back.
-    async fn when_shut(&mut self, until: Instant) -> Option<Taken> {
-        self.probe_paid = false;
-        let may_wait = self.gate.events_may_wait();
+    /// Only events that may not wait come out, to be set aside. What open requests still deliver is handed back.
+    async fn next_when_open(&mut self, until: Instant) -> Option<Assignment> {
+        self.probe_granted = false;
+        let may_wait = self.flow.events_may_wait();
         if !may_wait {
-            self.returns.pay_events(usize::MAX);
+            self.returns.grant_events(usize::MAX);
         }
         while let Some(delivery) = self.due.try_next() {
-            put_back(&self.returns, &delivery, From::Due).await;
+            hand_back(&self.returns, &delivery, FeedId::Retries).await;
         }
-        let Self { feeds, due: puller, returns, stop, news, .. } = self;
+        let Self { feeds, due: puller, returns, stop, changes, .. } = self;
         tokio::select! {
             Some(delivery) = puller.next() => {
-                put_back(returns, &delivery, From::Due).await;
+                hand_back(returns, &delivery, FeedId::Retries).await;
                 None
             }
             (at, message) = any_event(feeds) => match message {
                 Message::Stream(delivery) if may_wait => {
-                    put_back(returns, &delivery, From::Event(at)).await;
+                    hand_back(returns, &delivery, FeedId::Events(at)).await;
                     None
                 }
-                message => Some(Taken { message, from: From::Event(at), how: How::SetAside }),
+                message => Some(Assignment { message, feed: FeedId::Events(at), mode: Mode::SetAside }),
             },
             () = sleep_until(until) => None,
-            _ = news.changed() => None,
+            _ = changes.changed() => None,
             () = stop.cancelled() => None,
         }
     }
 
     /// The first message that comes is the probe.
-    async fn probe(&mut self) -> Option<Taken> {
-        if !self.probe_paid {
-            self.returns.due.pay(1);
-            self.returns.pay_events(1);
-            self.probe_paid = true;
+    async fn probe(&mut self) -> Option<Assignment> {
+        if !self.probe_granted {
+            self.returns.due.grant_withheld(1);
+            self.returns.grant_events(1);
+            self.probe_granted = true;
         }
-        let Self { feeds, due: puller, stop, news, .. } = self;
-        let taken = tokio::select! {
+        let Self { feeds, due: puller, stop, changes, .. } = self;
+        let assignment = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            Some(delivery) = puller.next() => due(delivery, How::Probe),
-            (at, message) = any_event(feeds) => Taken { message, from: From::Event(at), how: How::Probe },
-            _ = news.changed() => return None,
+            Some(delivery) = puller.next() => due(delivery, Mode::Probe),
+            (at, message) = any_event(feeds) => Assignment { message, feed: FeedId::Events(at), mode: Mode::Probe },
+            _ = changes.changed() => return None,
         };
-        self.gate.begin_probe();
-        Some(taken)
+        self.flow.begin_probe();
+        Some(assignment)
     }
 }
 
-async fn put_back(returns: &Returns, delivery: &Delivery, from: From) {
-    // Unsaid, it comes again after the ack wait.
+async fn hand_back(returns: &SlotReturns, delivery: &Delivery, feed: FeedId) {
+    // If this is lost, the message comes again after the ack wait.
     let _ = delivery.nak(None).await;
-    returns.release(from);
+    returns.release(feed);
 }
 
-fn due(delivery: Delivery, how: How) -> Taken {
-    Taken { message: Message::Stream(delivery), from: From::Due, how }
+fn due(delivery: Delivery, mode: Mode) -> Assignment {
+    Assignment { message: Message::Stream(delivery), feed: FeedId::Retries, mode }
 }
 
 fn ready_event(feeds: &mut [Feed]) -> Option<(usize, Message)> {
@@ -264,7 +265,7 @@ fn ready_event(feeds: &mut [Feed]) -> Option<(usize, Message)> {
     })
 }
 
-/// The next event of any feed; never when all have ended, which they do only at a stop.
+/// The next event of any feed; pends forever when all have ended, which only a stop does.
 async fn any_event(feeds: &mut [Feed]) -> (usize, Message) {
     if let [Feed::Stream(puller)] = feeds {
         // The usual case, without a box for each wait.

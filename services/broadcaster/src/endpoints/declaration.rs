@@ -4,8 +4,8 @@
 //! Every fault names its endpoint and key, never a URL, a secret or a header's value.
 
 use crate::{
-    delivery::outcome::Retry4xx,
     endpoints::reference::{self, resolve},
+    endpoints::retry_4xx::Retry4xx,
     payload::{render::Format, signature::Signer},
 };
 use agentforge_config::parse_duration;
@@ -26,7 +26,7 @@ use url::Url;
 pub const ENDPOINTS_MAX: usize = 256;
 /// Most subjects of an endpoint.
 const SUBJECTS_MAX: usize = 64;
-/// Most secrets of an endpoint: two during a rotation, of both kinds, and room.
+/// Most secrets of an endpoint: two during a rotation, of both kinds, twice.
 const SECRETS_MAX: usize = 8;
 /// Most headers of an endpoint.
 const HEADERS_MAX: usize = 32;
@@ -35,7 +35,7 @@ pub const CONCURRENCY_MAX: usize = 1024;
 /// How long a request may take.
 pub const TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
 /// Headers that are ours, or that would break the request.
-const OWN_HEADERS: [&str; 9] =
+const RESERVED_HEADERS: [&str; 9] =
     ["host", "content-length", "content-type", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"];
 
 /// What an endpoint has that does not say otherwise.
@@ -127,13 +127,13 @@ pub struct Faults(pub Vec<String>);
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default, alias = "endpoints")]
-    endpoint: Vec<Written>,
+    endpoint: Vec<Declaration>,
 }
 
 /// As written in the file.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Written {
+pub(crate) struct Declaration {
     pub name: String,
     pub url: String,
     pub subjects: Option<Vec<String>>,
@@ -152,13 +152,13 @@ pub(crate) struct Written {
     pub start: Start,
 }
 
-impl fmt::Debug for Written {
+impl fmt::Debug for Declaration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Written").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Written {
+impl Declaration {
     /// Whether one of its values names a variable or a file.
     pub fn has_references(&self) -> bool {
         let values = [&self.url].into_iter().chain(&self.secret).chain(&self.secrets).chain(self.headers.values());
@@ -176,7 +176,7 @@ impl Written {
 /// The files that a content refers to; none when it cannot be read.
 pub fn files(text: &str) -> BTreeSet<PathBuf> {
     let file = toml::from_str::<File>(text).unwrap_or_else(|_| File { endpoint: Vec::new() });
-    file.endpoint.iter().flat_map(Written::files).collect()
+    file.endpoint.iter().flat_map(Declaration::files).collect()
 }
 
 /// Reads `endpoints.toml`.
@@ -202,7 +202,7 @@ fn plain(message: &str) -> String {
     }
 }
 
-pub(crate) fn check(written: Vec<Written>, defaults: &Defaults) -> Result<Vec<Arc<Endpoint>>, Faults> {
+pub(crate) fn check(written: Vec<Declaration>, defaults: &Defaults) -> Result<Vec<Arc<Endpoint>>, Faults> {
     let (mut endpoints, mut faults) = (Vec::<Arc<Endpoint>>::new(), Vec::new());
     if written.len() > ENDPOINTS_MAX {
         faults.push(format!("{} endpoints; at most {ENDPOINTS_MAX} are allowed", written.len()));
@@ -228,7 +228,7 @@ fn is_name(name: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
 }
 
-fn endpoint(written: Written, defaults: &Defaults) -> Result<Endpoint, Vec<String>> {
+fn endpoint(written: Declaration, defaults: &Defaults) -> Result<Endpoint, Vec<String>> {
     let mut problems = Vec::new();
     if !is_name(&written.name) {
         problems.push("name is not 1 to 63 letters, digits or hyphens, starting with a letter or digit".to_owned());
@@ -275,7 +275,7 @@ fn endpoint(written: Written, defaults: &Defaults) -> Result<Endpoint, Vec<Strin
         }
     };
     let Some(url) = url.filter(|_| problems.is_empty()) else { return Err(problems) };
-    let Written { name, format, rate, start, .. } = written;
+    let Declaration { name, format, rate, start, .. } = written;
     let shown = format!(
         "{name}\n{url}\n{subjects:?}\n{secrets:?}\n{format}\n{timeout:?}\n{rate:?}\n{concurrency}\n{:?}\n{start:?}\n{retry_4xx}",
         headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect::<Vec<_>>()
@@ -302,7 +302,7 @@ fn headers(written: &BTreeMap<String, String>, problems: &mut Vec<String>) -> Ve
             }
         };
         match (HeaderName::try_from(name), HeaderValue::from_str(&value)) {
-            (Ok(name), _) if OWN_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("webhook-") => {
+            (Ok(name), _) if RESERVED_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("webhook-") => {
                 problems.push(format!("header {name} is set by the broadcaster"));
             }
             (Ok(name), Ok(mut value)) => {
@@ -318,7 +318,7 @@ fn headers(written: &BTreeMap<String, String>, problems: &mut Vec<String>) -> Ve
 
 /// Secrets as they are written, or from where they say. What a variable or a file holds may be several, with blanks
 /// or line breaks between.
-fn secrets(written: &Written, problems: &mut Vec<String>) -> Vec<String> {
+fn secrets(written: &Declaration, problems: &mut Vec<String>) -> Vec<String> {
     let all: Vec<&String> = written.secret.iter().chain(&written.secrets).collect();
     let mut secrets = Vec::new();
     for (at, secret) in all.into_iter().take(SECRETS_MAX).enumerate() {

@@ -2,3 +2,4 @@
 
 pub mod declaration;
 pub mod reference;
+pub mod retry_4xx;

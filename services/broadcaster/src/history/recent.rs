@@ -1,11 +1,11 @@
-//! The last attempts of this replica, for people who look: a ring in memory, bounded, without bodies or URLs. What
-//! goes in here goes on to the history, which is kept.
+//! The last attempts of this replica: a bounded ring in memory, without bodies or URLs. Each attempt is handed on to the
+//! history, which keeps it.
 
-use crate::{history::stream::Filter, metrics::HISTORY_DROPPED};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use crate::{
+    history::attempt::{Attempt, Filter},
+    metrics::HISTORY_DROPPED,
+};
 use std::{
-    borrow::Cow,
     collections::VecDeque,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -14,51 +14,11 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Attempts that are remembered.
-const KEPT: usize = 2_000;
+/// Attempts in memory.
+const ATTEMPTS_MAX: usize = 2_000;
 
-/// One attempt.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Counts attempts of this process, from 1.
-    pub n: u64,
-    /// Of which process.
-    #[serde(default)]
-    pub replica: String,
-    /// When it ended.
-    pub at: Timestamp,
-    /// The endpoint's name.
-    pub endpoint: String,
-    /// `webhook-id`.
-    pub webhook_id: String,
-    /// Where the event was published.
-    pub subject: String,
-    /// Which attempt, from 1; 0 for one that was none (set aside, or no JSON).
-    pub attempt: u32,
-    /// delivered, retried, dead, disabled or set_aside.
-    pub outcome: Cow<'static, str>,
-    /// What the endpoint answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// Of the request, milliseconds.
-    pub took_ms: f64,
-    /// Short name of what went wrong.
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    pub reason: Cow<'static, str>,
-    /// In words.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-    /// When it is tried again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_at: Option<Timestamp>,
-}
-
-fn is_nothing(text: &str) -> bool {
-    text.is_empty()
-}
-
-/// The ring, and the way to the history.
-pub struct DeliveryLog {
+/// The ring, and the channel to the history.
+pub struct RecentAttempts {
     ring: Mutex<Ring>,
     replica: String,
     history: mpsc::Sender<Attempt>,
@@ -71,8 +31,8 @@ struct Ring {
     last: VecDeque<Attempt>,
 }
 
-impl DeliveryLog {
-    /// Nothing yet. The writer of the history has the other end.
+impl RecentAttempts {
+    /// An empty ring. The task that writes the history has the other end of the channel.
     pub fn new(history: mpsc::Sender<Attempt>) -> Self {
         let replica = uuid::Uuid::now_v7().simple().to_string().split_off(20);
         Self { ring: Mutex::default(), replica, history, written: AtomicU64::new(0) }
@@ -83,11 +43,11 @@ impl DeliveryLog {
         let mut ring = self.lock();
         ring.count += 1;
         (attempt.n, attempt.replica) = (ring.count, self.replica.clone());
-        // In order, so that what is written is everything up to a number.
+        // Sent in order under the lock: then one number says what the history has.
         if self.history.try_send(attempt.clone()).is_err() {
             HISTORY_DROPPED.inc(&[]);
         }
-        if ring.last.len() == KEPT {
+        if ring.last.len() == ATTEMPTS_MAX {
             ring.last.pop_front();
         }
         ring.last.push_back(attempt);
@@ -129,6 +89,7 @@ impl DeliveryLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
 
     fn attempt(endpoint: &str) -> Attempt {
         Attempt {
@@ -150,9 +111,9 @@ mod tests {
 
     #[test]
     fn the_last_are_kept_read_from_a_place_and_handed_on() {
-        let (history, mut handed) = mpsc::channel(KEPT);
-        let log = DeliveryLog::new(history);
-        (0..KEPT + 10).for_each(|n| log.add(attempt(if n % 2 == 0 { "a" } else { "b" })));
+        let (history, mut handed) = mpsc::channel(ATTEMPTS_MAX);
+        let log = RecentAttempts::new(history);
+        (0..ATTEMPTS_MAX + 10).for_each(|n| log.add(attempt(if n % 2 == 0 { "a" } else { "b" })));
         let numbers = |found: Vec<Attempt>| found.iter().map(|a| a.n).collect::<Vec<_>>();
         let (all, a) = (Filter::default(), Filter { endpoint: Some("a".into()), ..Filter::default() });
         assert_eq!(numbers(log.after(0, &all, 1)), [11], "the first ones are gone");

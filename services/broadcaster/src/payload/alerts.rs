@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// Alerts of one call, at most.
 pub const ALERTS_MAX: usize = 1000;
 
-/// The body of a call, as far as it is looked at.
+/// The body of a call, as far as it is read.
 #[derive(Debug, Deserialize)]
 pub struct Call<'a> {
     /// The alerts.
@@ -19,7 +19,7 @@ pub struct Call<'a> {
     pub alerts: Vec<&'a RawValue>,
 }
 
-/// One alert, as far as it is looked at; the event holds it as it came.
+/// One alert, as far as it is read; the event holds it as it came.
 #[derive(Debug, Deserialize)]
 struct Alert {
     #[serde(default)]

@@ -2,7 +2,7 @@
 //! An event is any JSON. Two forms are understood further: CloudEvents, and the flat objects of `todos.events`. Only
 //! bytes that are not JSON are refused.
 
-use crate::payload::notice::clean;
+use crate::payload::text::clean;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;

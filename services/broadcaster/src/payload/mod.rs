@@ -3,6 +3,8 @@
 pub mod alerts;
 pub mod cards;
 pub mod event;
+pub mod metadata;
 pub mod notice;
 pub mod render;
 pub mod signature;
+pub mod text;

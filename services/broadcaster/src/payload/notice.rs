@@ -4,7 +4,7 @@
 //! its type and the scalars of its data. Texts come from strangers: line breaks stay, other characters that steer
 //! a display do not, and each kind of card writes them so that they mean nothing but themselves.
 
-use crate::payload::event::Event;
+use crate::payload::{event::Event, text::clean};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use url::Url;
@@ -42,7 +42,7 @@ const LINKS: [(&str, &str); 8] = [
 pub enum Tone {
     /// Somebody must act.
     Critical,
-    /// Somebody should look.
+    /// Worth a check soon.
     Warning,
     /// Worth knowing.
     Info,
@@ -199,19 +199,6 @@ fn paragraph(text: &str) -> String {
 
 fn line(text: &str, chars: usize) -> String {
     cut(&clean(text).replace('\n', " "), chars)
-}
-
-/// Line breaks stay. Other control characters become spaces, so that no words run together; those that turn the
-/// direction of writing or show nothing go.
-pub fn clean(text: &str) -> String {
-    let text = text.replace("\r\n", "\n");
-    let keep = |c: char| match c {
-        '\n' | '\r' | '\u{2028}' | '\u{2029}' | '\u{85}' => Some('\n'),
-        '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}' => None,
-        c if c.is_control() => Some(' '),
-        c => Some(c),
-    };
-    text.chars().filter_map(keep).collect()
 }
 
 /// At most so many characters, with a sign when there were more.

@@ -3,6 +3,7 @@
 use crate::payload::{
     cards::{discord, slack, teams},
     event::Event,
+    metadata::EventMetadata,
     notice::notice,
 };
 use agentforge_config::Parse;
@@ -71,19 +72,8 @@ impl Parse for Format {
     }
 }
 
-/// What is known of an event besides its bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct About<'a> {
-    /// `webhook-id`.
-    pub id: &'a str,
-    /// Where it was published.
-    pub subject: &'a str,
-    /// When its stream stored it; the same in every attempt.
-    pub at: Timestamp,
-}
-
 /// Makes the body. `bytes` is what `event` was read from.
-pub fn render(format: Format, event: &Event<'_>, about: About<'_>, bytes: &Bytes) -> Bytes {
+pub fn render(format: Format, event: &Event<'_>, about: EventMetadata<'_>, bytes: &Bytes) -> Bytes {
     match format {
         Format::Raw => bytes.clone(),
         Format::CloudEvents if event.is_cloud_event => bytes.clone(),
@@ -95,11 +85,11 @@ pub fn render(format: Format, event: &Event<'_>, about: About<'_>, bytes: &Bytes
     }
 }
 
-fn kind<'a>(event: &'a Event<'_>, about: About<'a>) -> &'a str {
+fn kind<'a>(event: &'a Event<'_>, about: EventMetadata<'a>) -> &'a str {
     event.kind.as_deref().unwrap_or(about.subject)
 }
 
-fn envelope(event: &Event<'_>, about: About<'_>, bytes: &[u8]) -> Bytes {
+fn envelope(event: &Event<'_>, about: EventMetadata<'_>, bytes: &[u8]) -> Bytes {
     #[derive(Serialize)]
     struct Envelope<'a> {
         id: &'a str,
@@ -109,11 +99,11 @@ fn envelope(event: &Event<'_>, about: About<'_>, bytes: &[u8]) -> Bytes {
         subject: &'a str,
         data: Option<&'a RawValue>,
     }
-    let About { id, subject, at } = about;
+    let EventMetadata { id, subject, at } = about;
     written(&Envelope { id, kind: kind(event, about), timestamp: at, subject, data: raw(bytes) })
 }
 
-fn cloud_event(event: &Event<'_>, about: About<'_>, bytes: &[u8]) -> Bytes {
+fn cloud_event(event: &Event<'_>, about: EventMetadata<'_>, bytes: &[u8]) -> Bytes {
     #[derive(Serialize)]
     struct CloudEvent<'a> {
         specversion: &'a str,
@@ -126,7 +116,7 @@ fn cloud_event(event: &Event<'_>, about: About<'_>, bytes: &[u8]) -> Bytes {
         datacontenttype: &'a str,
         data: Option<&'a RawValue>,
     }
-    let About { id, subject, at } = about;
+    let EventMetadata { id, subject, at } = about;
     written(&CloudEvent {
         specversion: "1.0",
         id,
@@ -160,7 +150,7 @@ mod tests {
     fn body(format: Format, event: &'static str) -> (Value, String) {
         let bytes = Bytes::from_static(event.as_bytes());
         let at = "2026-01-02T03:04:05Z".parse().unwrap();
-        let about = About { id: "msg_1", subject: "todos.events", at };
+        let about = EventMetadata { id: "msg_1", subject: "todos.events", at };
         let made = render(format, &parse(&bytes).unwrap(), about, &bytes);
         let text = String::from_utf8(made.to_vec()).unwrap();
         (serde_json::from_str(&text).unwrap(), text)

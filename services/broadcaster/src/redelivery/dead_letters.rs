@@ -1,19 +1,19 @@
-//! Dead letters: listed, looked at, and sent again.
+//! Dead letters: listed, read, and redelivered.
 //!
-//! A letter is sent again by putting it to the due retries of its endpoint, with fresh attempts and the same
-//! `webhook-id`; then it is deleted. Killed in between, it is sent again twice under one id.
+//! A dead letter is redelivered by storing it among the due retries of its endpoint, with fresh attempts and the same
+//! `webhook-id`; then it is deleted. A process killed in between leaves both, under one id.
 
 use crate::{
-    delivery::rate_limit::Pace,
+    delivery::rate_limit::RateLimiter,
     redelivery::requeue::{self, Refused, Requeue},
     retry::{
-        quota::Room,
+        quota::RetryQuota,
         record::{DeadLetter, Record},
         server_clock::ServerClock,
     },
     topology::{
         names::{self, STREAM_DLQ},
-        reader::{self as walk, Stored},
+        reader::{self, StoredMessage},
     },
 };
 use agentforge_jetstream::{Nats, publish};
@@ -40,8 +40,8 @@ pub struct Filter {
 /// What is to be sent again.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Redeliver {
-    /// These; then the filter is not looked at.
+pub struct RedeliverRequest {
+    /// These; then the filter is ignored.
     pub seqs: Vec<u64>,
     /// Those of this endpoint.
     pub endpoint: Option<String>,
@@ -75,7 +75,7 @@ pub struct Redelivered {
 pub enum Error {
     /// The stream does not answer.
     #[error(transparent)]
-    Walk(#[from] walk::Error),
+    Walk(#[from] reader::Error),
     /// A letter could not be put to the retries; those before it were.
     #[error("after {done} letters")]
     Publish {
@@ -92,13 +92,13 @@ pub struct DeadLetters {
     nats: Nats,
     env: String,
     clock: Arc<ServerClock>,
-    room: Arc<Room>,
+    quota: Arc<RetryQuota>,
 }
 
 impl DeadLetters {
-    /// Of an environment. What is sent again needs room among the retries.
-    pub fn new(nats: Nats, env: &str, clock: Arc<ServerClock>, room: Arc<Room>) -> Self {
-        Self { nats, env: env.to_owned(), clock, room }
+    /// Of an environment. What is sent again needs a part of the retries' quota.
+    pub fn new(nats: Nats, env: &str, clock: Arc<ServerClock>, quota: Arc<RetryQuota>) -> Self {
+        Self { nats, env: env.to_owned(), clock, quota }
     }
 
     /// Letters after place `after`, the oldest first.
@@ -122,7 +122,7 @@ impl DeadLetters {
     /// # Errors
     /// [`Error::Walk`].
     pub async fn read(&self, seq: u64) -> Result<Option<DeadLetter>, Error> {
-        let stored = walk::one(&self.nats, STREAM_DLQ, &self.subjects(None), seq).await?;
+        let stored = reader::one(&self.nats, STREAM_DLQ, &self.subjects(None), seq).await?;
         Ok(stored.and_then(|s| DeadLetter::read(s.seq, &s.subject, &s.headers, &s.payload, true)))
     }
 
@@ -130,13 +130,13 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`Error`]; what was sent before it stays sent.
-    pub async fn redeliver(&self, wanted: Redeliver) -> Result<Redelivered, Error> {
+    pub async fn redeliver(&self, wanted: RedeliverRequest) -> Result<Redelivered, Error> {
         let limit = wanted.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
-        let mut pace = wanted.rate.map(|rate| Pace::new(rate.clamp(0.01, RATE_MAX)));
+        let mut limiter = wanted.rate.map(|rate| RateLimiter::new(rate.clamp(0.01, RATE_MAX)));
         let mut done = Redelivered::default();
         for seq in wanted.seqs.iter().take(limit) {
-            match walk::one(&self.nats, STREAM_DLQ, &self.subjects(None), *seq).await? {
-                Some(stored) => self.move_back(&stored, &mut pace, &mut done).await?,
+            match reader::one(&self.nats, STREAM_DLQ, &self.subjects(None), *seq).await? {
+                Some(stored) => self.move_back(&stored, &mut limiter, &mut done).await?,
                 None => done.missing += 1,
             }
         }
@@ -146,12 +146,12 @@ impl DeadLetters {
         let filter = Filter { endpoint: wanted.endpoint, reason: wanted.reason };
         let (mut left, mut next) = (limit, wanted.after + 1);
         // One that dies again is behind the end, and is not sent a second time.
-        let end = walk::end(&self.nats, STREAM_DLQ).await?;
+        let end = reader::end(&self.nats, STREAM_DLQ).await?;
         while next <= end
             && let Some(page) = self.page(&filter, &mut next).await?
         {
             for (_, stored) in page.iter().filter(|(_, stored)| stored.seq <= end) {
-                self.move_back(stored, &mut pace, &mut done).await?;
+                self.move_back(stored, &mut limiter, &mut done).await?;
                 left -= 1;
                 if left == 0 {
                     done.next_after = Some(stored.seq);
@@ -163,17 +163,22 @@ impl DeadLetters {
     }
 
     /// Sends one again, then deletes it.
-    async fn move_back(&self, stored: &Stored, pace: &mut Option<Pace>, done: &mut Redelivered) -> Result<(), Error> {
-        if let Some(pace) = pace {
-            sleep_until(pace.take(Instant::now())).await;
+    async fn move_back(
+        &self,
+        stored: &StoredMessage,
+        limiter: &mut Option<RateLimiter>,
+        done: &mut Redelivered,
+    ) -> Result<(), Error> {
+        if let Some(limiter) = limiter {
+            sleep_until(limiter.reserve(Instant::now())).await;
         }
         let record = Record::of_headers(Some(&stored.headers));
         match (record, names::endpoint_of(&stored.subject)) {
             (Some(record), Some(endpoint)) => {
                 // Another way of the same event: its attempts are counted from zero.
                 let record = Record { attempts: 0, origin: format!("{STREAM_DLQ}-{}", stored.seq), ..record };
-                let Self { nats, env, clock, room } = self;
-                let sent = Requeue { nats, env, clock, room }.send("again", endpoint, &record, &stored.payload).await;
+                let Self { nats, env, clock, quota } = self;
+                let sent = Requeue { nats, env, clock, quota }.send("again", endpoint, &record, &stored.payload).await;
                 match sent {
                     Ok(_) => done.redelivered += 1,
                     Err(requeue::Error::Never(reason)) => {
@@ -188,13 +193,13 @@ impl DeadLetters {
             }
             _ => done.missing += 1,
         }
-        walk::delete(&self.nats, STREAM_DLQ, stored.seq).await?;
+        reader::delete(&self.nats, STREAM_DLQ, stored.seq).await?;
         Ok(())
     }
 
     /// The wanted ones of the next batch, which may be none; `None` at the end.
-    async fn page(&self, filter: &Filter, next: &mut u64) -> Result<Option<Vec<(DeadLetter, Stored)>>, Error> {
-        let batch = walk::batch(&self.nats, STREAM_DLQ, &self.subjects(filter.endpoint.as_deref()), *next).await?;
+    async fn page(&self, filter: &Filter, next: &mut u64) -> Result<Option<Vec<(DeadLetter, StoredMessage)>>, Error> {
+        let batch = reader::batch(&self.nats, STREAM_DLQ, &self.subjects(filter.endpoint.as_deref()), *next).await?;
         let Some(last) = batch.last() else { return Ok(None) };
         *next = last.seq + 1;
         let wanted = batch.into_iter().filter_map(|stored| {

@@ -1,18 +1,18 @@
-//! Events that were delivered before, sent again: by time, by id, to one endpoint.
+//! Replays: events that were delivered before are sent again, by time or by id, to one endpoint.
 //!
-//! Events are read from their streams as long as those keep them, and put to the due retries of the endpoint, with
-//! fresh attempts and the `webhook-id` that they had. What is put there twice is known by the run's name, so a
-//! request that is repeated with it sends nothing twice.
+//! Events are read from their streams as long as those keep them, and stored among the due retries of the endpoint, with
+//! fresh attempts and their `webhook-id`. The name of the run is part of each record's id, so a request that is repeated
+//! with it sends nothing twice.
 
 use crate::{
-    delivery::rate_limit::Pace,
+    delivery::rate_limit::RateLimiter,
     endpoints::declaration::Endpoint,
     redelivery::requeue::{self, Refused, Requeue},
-    registry::Context,
+    registry::context::Context,
     retry::record::Record,
     topology::{
-        reader::{self as walk, Stored},
-        streams::{self as topology, Sources},
+        reader::{self, StoredMessage},
+        sources::{self, EventSources},
     },
 };
 use agentforge_jetstream::{AckInfo, publish};
@@ -28,13 +28,13 @@ pub const LIMIT_MAX: usize = 1000;
 pub const IDS_MAX: usize = 1000;
 /// Events a second, at most.
 pub const RATE_MAX: f64 = 1000.0;
-/// Events that one request looks at, at most.
+/// Events that one request reads, at most.
 const SCANNED_MAX: usize = 20_000;
 
 /// What is to be sent again.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Wanted {
+pub struct ReplayRequest {
     /// To this endpoint: those of its subjects.
     pub endpoint: String,
     /// Stored not before.
@@ -64,7 +64,7 @@ pub struct Replayed {
     pub replayed: u64,
     /// Events that can never be sent again; those behind them were.
     pub refused: Vec<Refused>,
-    /// Events that were looked at.
+    /// Events that were read.
     pub scanned: u64,
     /// The name of the run.
     pub run: String,
@@ -80,10 +80,10 @@ pub enum Error {
     Invalid(&'static str),
     /// A stream does not answer.
     #[error(transparent)]
-    Walk(#[from] walk::Error),
+    Walk(#[from] reader::Error),
     /// Its streams cannot be found.
     #[error(transparent)]
-    Topology(#[from] topology::Error),
+    Topology(#[from] crate::topology::error::Error),
     /// The part of the retries' stream that is for what waits is used up.
     #[error("after {done} events: the stream of retries has no room; continue when some have been delivered")]
     Full {
@@ -119,7 +119,7 @@ impl Place {
 ///
 /// # Errors
 /// [`Error`]; what was sent before it stays sent.
-pub async fn replay(context: &Context, endpoint: &Endpoint, wanted: Wanted) -> Result<Replayed, Error> {
+pub async fn replay(context: &Context, endpoint: &Endpoint, wanted: ReplayRequest) -> Result<Replayed, Error> {
     if wanted.since.is_none() && wanted.ids.is_empty() {
         return Err(Error::Invalid("say since when, or name ids"));
     }
@@ -133,21 +133,21 @@ pub async fn replay(context: &Context, endpoint: &Endpoint, wanted: Wanted) -> R
         Some(run) => run,
         None => uuid::Uuid::now_v7().to_string(),
     };
-    let place = wanted.after.as_deref().map(Place::read).transpose().map_err(Error::Invalid)?;
-    let place = place.unwrap_or(Place { part: 0, seq: 0 });
+    let reservation = wanted.after.as_deref().map(Place::read).transpose().map_err(Error::Invalid)?;
+    let reservation = reservation.unwrap_or(Place { part: 0, seq: 0 });
     let limit = wanted.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX);
     let until = wanted.until.unwrap_or_else(|| context.clock.now());
-    let mut pace = wanted.rate.map(|rate| Pace::new(rate.clamp(0.01, RATE_MAX)));
+    let mut limiter = wanted.rate.map(|rate| RateLimiter::new(rate.clamp(0.01, RATE_MAX)));
     let mut done = Replayed { run, ..Replayed::default() };
-    let sources = topology::sources(context.nats.jetstream(), endpoint).await?;
-    for (part, (stream, subject)) in parts(&sources).enumerate().skip(place.part) {
-        let mut next = if part == place.part { place.seq + 1 } else { 1 };
+    let sources = sources::sources(context.nats.jetstream(), endpoint).await?;
+    for (part, (stream, subject)) in parts(&sources).enumerate().skip(reservation.part) {
+        let mut next = if part == reservation.part { reservation.seq + 1 } else { 1 };
         // Its messages are in order of storing: the first page begins at the time, the others behind each other.
         let mut since = wanted.since.filter(|_| next == 1);
         'part: loop {
             let batch = match since.take() {
-                Some(since) => walk::batch_since(&context.nats, stream, subject, since).await?,
-                None => walk::batch(&context.nats, stream, subject, next).await?,
+                Some(since) => reader::batch_since(&context.nats, stream, subject, since).await?,
+                None => reader::batch(&context.nats, stream, subject, next).await?,
             };
             let Some(last) = batch.last() else { break };
             next = last.seq + 1;
@@ -160,8 +160,8 @@ pub async fn replay(context: &Context, endpoint: &Endpoint, wanted: Wanted) -> R
                 if wanted.ids.is_empty() || wanted.ids.contains(&record.id) {
                     done.matched += 1;
                     if !wanted.dry_run {
-                        if let Some(pace) = &mut pace {
-                            sleep_until(pace.take(Instant::now())).await;
+                        if let Some(limiter) = &mut limiter {
+                            sleep_until(limiter.reserve(Instant::now())).await;
                         }
                         send_again(context, endpoint, record, stored, &mut done).await?;
                     }
@@ -178,7 +178,7 @@ pub async fn replay(context: &Context, endpoint: &Endpoint, wanted: Wanted) -> R
 }
 
 /// The streams and subjects of an endpoint, in the same order each time.
-fn parts(sources: &Sources) -> impl Iterator<Item = (&str, &str)> {
+fn parts(sources: &EventSources) -> impl Iterator<Item = (&str, &str)> {
     sources
         .streams
         .iter()
@@ -186,7 +186,7 @@ fn parts(sources: &Sources) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// As the event's delivery had it: the same `webhook-id`.
-fn record_of(stream: &str, stored: &Stored) -> Record {
+fn record_of(stream: &str, stored: &StoredMessage) -> Record {
     let info = AckInfo {
         domain: None,
         stream: stream.to_owned(),
@@ -204,13 +204,13 @@ async fn send_again(
     context: &Context,
     endpoint: &Endpoint,
     record: Record,
-    stored: &Stored,
+    stored: &StoredMessage,
     done: &mut Replayed,
 ) -> Result<(), Error> {
     // Another way of the same event: its attempts are counted from zero.
     let record = Record { origin: format!("replay-{}-{}", done.run, record.origin), ..record };
-    let (env, room) = (&context.config.common.env, &context.room);
-    let requeue = Requeue { nats: &context.nats, env, clock: &context.clock, room };
+    let (env, quota) = (&context.config.common.env, &context.quota);
+    let requeue = Requeue { nats: &context.nats, env, clock: &context.clock, quota };
     match requeue.send("replay", &endpoint.name, &record, &stored.payload).await {
         Ok(ack) if ack.duplicate => {}
         Ok(_) => done.replayed += 1,

@@ -1,11 +1,13 @@
-//! Puts one message to the due retries of its endpoint: the step that every way of sending again ends with.
+//! Stores one message among the due retries of its endpoint: the last step of a redelivery and of a replay.
+//!
+//! Decides which failures concern only this message, so that a run continues with the next, and which end the run.
 
 use crate::{
     retry::{
-        quota::Room,
+        quota::RetryQuota,
         record::Record,
+        reserve::{self, NoQuota},
         server_clock::ServerClock,
-        sweep::{self, NoRoom},
     },
     topology::names,
 };
@@ -19,7 +21,7 @@ pub struct Requeue<'a> {
     pub nats: &'a Nats,
     pub env: &'a str,
     pub clock: &'a ServerClock,
-    pub room: &'a Room,
+    pub quota: &'a RetryQuota,
 }
 
 /// Why one was not.
@@ -54,17 +56,17 @@ impl Requeue<'_> {
             return Err(Error::Never(reason.to_owned()));
         }
         let due = names::due(self.env, endpoint);
-        let place = match sweep::room_for(self.nats, self.clock, self.room, payload.len()).await {
-            Ok(place) => place,
-            Err(NoRoom::Now(reason)) => return Err(Error::Now(publish::Error::Full { subject: due, reason })),
-            Err(NoRoom::Never) => {
-                let limit = self.room.limit();
+        let reservation = match reserve::reserve(self.nats, self.clock, self.quota, payload.len()).await {
+            Ok(reservation) => reservation,
+            Err(NoQuota::Now(reason)) => return Err(Error::Now(publish::Error::Full { subject: due, reason })),
+            Err(NoQuota::Never) => {
+                let limit = self.quota.limit();
                 return Err(Error::Never(format!("larger than BROADCASTER_RETRIES_MAX_BYTES, {limit} bytes")));
             }
         };
         let id = MsgId::webhook(way, self.env, endpoint, &record.origin, 0);
         let sent = publish::publish(self.nats, due, id, record.headers(), payload.clone()).await;
-        drop(place);
+        drop(reservation);
         sent.map_err(|error| match error.is_of_the_message() {
             true => Error::Never(error.to_string()),
             false => Error::Now(error),

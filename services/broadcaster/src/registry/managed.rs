@@ -1,52 +1,46 @@
-//! Endpoints that were made by the API: one document in the bucket, which every replica follows.
-//! The document is changed by compare and set, so two callers cannot lose each other's change. It contains secrets,
-//! like the endpoints file; they are never shown again. A secret that was replaced signs until its overlap is over.
+//! Managed endpoints: those that the API created. They are one document in the bucket, which every replica follows.
+//!
+//! The document is changed by compare and set, so that two callers cannot overwrite each other's change. It contains
+//! secrets, as the endpoints file does; they are never shown again. A secret that was replaced signs until its overlap is
+//! over.
 
 use crate::{
-    endpoints::declaration::{self as endpoint_file, Defaults, Endpoint, Written},
-    registry::{
-        Fleet,
-        state::{Error, States},
-    },
-    topology::names::made_key,
+    endpoints::declaration::{self as endpoint_file, Declaration, Defaults, Endpoint},
+    registry::state::{Error, StateStore},
+    topology::names::managed_key,
 };
-use agentforge_runtime::Heartbeat;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::{sync::Notify, time::sleep};
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tokio::sync::{Notify, futures::Notified};
 
-/// Between looks at the document; a change by this replica is looked at once.
-const LOOK: Duration = Duration::from_secs(2);
 /// Bytes of the document, at most: half of what a server takes in one message.
-const DOCUMENT_MAX_BYTES: usize = 512 << 10;
+const DOCUMENT_BYTES_MAX: usize = 512 << 10;
 /// Secrets of an endpoint at once: the new one, and those that it replaces.
 const SECRETS_MAX: usize = 4;
 /// How long a replaced secret keeps signing, at most.
 pub const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Of a secret that is made here.
 const SECRET_BYTES: usize = 32;
-/// Writers are few; each loser looks again.
-const ROUNDS: usize = 8;
+/// Writers are few; one that loses reads again.
+const UPDATE_ROUNDS_MAX: usize = 8;
 
-/// All endpoints that were made by the API, by name.
+/// All managed endpoints, by name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Made {
+pub struct ManagedEndpoints {
     #[serde(default)]
-    endpoints: BTreeMap<String, Entry>,
+    endpoints: BTreeMap<String, ManagedEndpoint>,
 }
 
-/// One of them.
+/// A managed endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct ManagedEndpoint {
     /// As it was written, without secrets.
-    pub(crate) written: Written,
-    secrets: Vec<Dated>,
+    pub(crate) written: Declaration,
+    secrets: Vec<DatedSecret>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was changed last.
@@ -55,13 +49,13 @@ pub struct Entry {
 
 /// A secret and its end.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
-struct Dated {
+struct DatedSecret {
     secret: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
 }
 
-impl std::fmt::Debug for Dated {
+impl std::fmt::Debug for DatedSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Dated(until {:?})", self.until)
     }
@@ -84,8 +78,8 @@ pub enum Refusal {
     Overlapping(Timestamp),
 }
 
-impl Entry {
-    fn secrets(&self, now: Timestamp) -> impl Iterator<Item = &Dated> {
+impl ManagedEndpoint {
+    fn secrets(&self, now: Timestamp) -> impl Iterator<Item = &DatedSecret> {
         self.secrets.iter().filter(move |secret| secret.until.is_none_or(|until| until > now))
     }
 
@@ -96,18 +90,23 @@ impl Entry {
 
     /// The endpoint as it is now; `None` when this version cannot read it.
     pub fn endpoint(&self, defaults: &Defaults, now: Timestamp) -> Option<Arc<Endpoint>> {
-        endpoint_file::check(vec![self.whole(now)], defaults).ok()?.pop()
+        endpoint_file::check(vec![self.declaration(now)], defaults).ok()?.pop()
     }
 
-    fn whole(&self, now: Timestamp) -> Written {
+    fn declaration(&self, now: Timestamp) -> Declaration {
         let secrets = self.secrets(now).map(|dated| dated.secret.clone()).collect();
-        Written { secrets, ..self.written.clone() }
+        Declaration { secrets, ..self.written.clone() }
     }
 }
 
-impl Made {
+impl ManagedEndpoints {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
     /// One of them.
-    pub fn get(&self, name: &str) -> Option<&Entry> {
+    pub fn get(&self, name: &str) -> Option<&ManagedEndpoint> {
         self.endpoints.get(name)
     }
 
@@ -115,16 +114,16 @@ impl Made {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(crate) fn create(&mut self, written: Written, defaults: &Defaults, now: Timestamp) -> Result<(), Refusal> {
+    pub(crate) fn create(&mut self, written: Declaration, defaults: &Defaults, now: Timestamp) -> Result<(), Refusal> {
         if self.endpoints.contains_key(&written.name) {
             return Err(Refusal::Taken(written.name));
         }
         has_values(&written)?;
         let secrets = written.secret.iter().chain(&written.secrets);
-        let secrets: Vec<_> = secrets.map(|secret| Dated { secret: secret.clone(), until: None }).collect();
-        let written = Written { secret: None, secrets: Vec::new(), ..written };
-        let entry = Entry { written, secrets, created_at: now, updated_at: now };
-        endpoint_file::check(vec![entry.whole(now)], defaults)
+        let secrets: Vec<_> = secrets.map(|secret| DatedSecret { secret: secret.clone(), until: None }).collect();
+        let written = Declaration { secret: None, secrets: Vec::new(), ..written };
+        let entry = ManagedEndpoint { written, secrets, created_at: now, updated_at: now };
+        endpoint_file::check(vec![entry.declaration(now)], defaults)
             .map_err(|faults| Refusal::Invalid(faults.to_string()))?;
         if self.endpoints.len() >= endpoint_file::ENDPOINTS_MAX {
             let most = endpoint_file::ENDPOINTS_MAX;
@@ -152,8 +151,8 @@ impl Made {
         if written == entry.written {
             return Ok(());
         }
-        let changed = Entry { written, updated_at: now, ..entry.clone() };
-        endpoint_file::check(vec![changed.whole(now)], defaults)
+        let changed = ManagedEndpoint { written, updated_at: now, ..entry.clone() };
+        endpoint_file::check(vec![changed.declaration(now)], defaults)
             .map_err(|faults| Refusal::Invalid(faults.to_string()))?;
         *entry = changed;
         Ok(())
@@ -166,7 +165,7 @@ impl Made {
     pub fn rotate(&mut self, name: &str, secret: &str, until: Timestamp, now: Timestamp) -> Result<(), Refusal> {
         crate::payload::signature::Signer::new([secret]).map_err(|(_, e)| Refusal::Invalid(format!("secret {e}")))?;
         let entry = self.endpoints.get_mut(name).ok_or_else(|| Refusal::Missing(name.to_owned()))?;
-        let mut before: Vec<Dated> = entry.secrets(now).cloned().collect();
+        let mut before: Vec<DatedSecret> = entry.secrets(now).cloned().collect();
         for dated in &mut before {
             dated.until = Some(dated.until.map_or(until, |end| end.min(until)));
         }
@@ -175,7 +174,7 @@ impl Made {
             let oldest = before.iter().filter_map(|dated| dated.until).min().unwrap_or(now);
             return Err(Refusal::Overlapping(oldest));
         }
-        before.insert(0, Dated { secret: secret.to_owned(), until: None });
+        before.insert(0, DatedSecret { secret: secret.to_owned(), until: None });
         (entry.secrets, entry.updated_at) = (before, now);
         Ok(())
     }
@@ -189,14 +188,14 @@ impl Made {
     }
 
     /// The endpoints as they are now, and what is wrong with those that are left out.
-    fn endpoints(&self, defaults: &Defaults, now: Timestamp) -> (Vec<Arc<Endpoint>>, Vec<String>) {
+    pub(super) fn endpoints(&self, defaults: &Defaults, now: Timestamp) -> (Vec<Arc<Endpoint>>, Vec<String>) {
         let (mut endpoints, mut faults) = (Vec::new(), Vec::new());
         for (name, entry) in &self.endpoints {
             if entry.written.has_references() {
                 faults.push(format!("endpoint {name}: it names files or variables"));
                 continue;
             }
-            match endpoint_file::check(vec![entry.whole(now)], defaults) {
+            match endpoint_file::check(vec![entry.declaration(now)], defaults) {
                 Ok(read) => endpoints.extend(read),
                 Err(problem) => faults.push(problem.to_string()),
             }
@@ -206,7 +205,7 @@ impl Made {
 }
 
 /// References would let a caller of the API read files and variables of the broadcaster.
-fn has_values(written: &Written) -> Result<(), Refusal> {
+fn has_values(written: &Declaration) -> Result<(), Refusal> {
     match written.has_references() {
         true => Err(Refusal::Invalid("the API takes values; env: and file: are for the endpoints file".to_owned())),
         false => Ok(()),
@@ -217,7 +216,7 @@ fn has_values(written: &Written) -> Result<(), Refusal> {
 const PATCHABLE: [&str; 8] = ["url", "subjects", "format", "timeout", "rate", "concurrency", "retry_4xx", "headers"];
 
 /// Headers are merged one by one, as their values cannot be read back. Faults repeat no value.
-fn patched(written: &Written, patch: &Map<String, Value>) -> Result<Written, Refusal> {
+fn patched(written: &Declaration, patch: &Map<String, Value>) -> Result<Declaration, Refusal> {
     let invalid = |problem: String| Refusal::Invalid(problem);
     let Ok(Value::Object(mut fields)) = serde_json::to_value(written) else {
         return Err(invalid("the endpoint cannot be read".to_owned()));
@@ -245,21 +244,21 @@ fn patched(written: &Written, patch: &Map<String, Value>) -> Result<Written, Ref
             _ => {
                 return Err(invalid(format!(
                     "unknown field `{}`; {} can be changed",
-                    shown(key),
+                    printable(key),
                     PATCHABLE.join(", ")
                 )));
             }
         }
         let text = Value::Object(fields.clone()).to_string();
-        if serde_json::from_str::<Written>(&text).is_err() {
+        if serde_json::from_str::<Declaration>(&text).is_err() {
             return Err(invalid(format!("{key} is missing, or a value of the wrong type")));
         }
     }
     serde_json::from_value(Value::Object(fields)).map_err(|_| invalid("a value is of the wrong type".to_owned()))
 }
 
-/// A key that somebody sent, short enough for an answer.
-fn shown(key: &str) -> String {
+/// A key of a request, short enough for an answer.
+fn printable(key: &str) -> String {
     key.chars().filter(|c| !c.is_control()).take(40).collect()
 }
 
@@ -275,8 +274,8 @@ pub fn new_secret() -> String {
 
 /// The document of one environment. Cheap to clone.
 #[derive(Clone)]
-pub struct Kept {
-    states: States,
+pub struct ManagedStore {
+    states: StateStore,
     changed: Arc<Notify>,
 }
 
@@ -291,9 +290,9 @@ pub enum ChangeError {
     Away(#[from] Error),
 }
 
-impl Kept {
+impl ManagedStore {
     /// In the bucket of states.
-    pub fn new(states: States) -> Self {
+    pub fn new(states: StateStore) -> Self {
         Self { states, changed: Arc::default() }
     }
 
@@ -301,31 +300,39 @@ impl Kept {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn read(&self) -> Result<Option<Made>, Error> {
-        Ok(self.entry().await?.map(|(made, _)| made))
+    pub async fn read(&self) -> Result<Option<ManagedEndpoints>, Error> {
+        Ok(self.entry().await?.map(|(managed, _)| managed))
     }
 
-    async fn entry(&self) -> Result<Option<(Made, u64)>, Error> {
+    async fn entry(&self) -> Result<Option<(ManagedEndpoints, u64)>, Error> {
         let bucket = self.states.bucket().await?;
-        let entry = bucket.entry(made_key(self.states.env())).await.map_err(|e| Error::new(&e))?;
+        let entry = bucket.entry(managed_key(self.states.env())).await.map_err(|e| Error::new(&e))?;
         let Some(entry) = entry.filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
-        let made = serde_json::from_slice(&entry.value).map_err(|e| Error::new(&e))?;
-        Ok(Some((made, entry.revision)))
+        let managed = serde_json::from_slice(&entry.value).map_err(|e| Error::new(&e))?;
+        Ok(Some((managed, entry.revision)))
+    }
+
+    /// Completes at the next change through this replica.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Changes it.
     ///
     /// # Errors
     /// [`ChangeError`]; then nothing was changed.
-    pub async fn change(&self, change: impl Fn(&mut Made) -> Result<(), Refusal>) -> Result<Made, ChangeError> {
+    pub async fn change(
+        &self,
+        change: impl Fn(&mut ManagedEndpoints) -> Result<(), Refusal>,
+    ) -> Result<ManagedEndpoints, ChangeError> {
         let mut last = None;
-        for _ in 0..ROUNDS {
-            let (mut made, revision) = self.entry().await?.unwrap_or_default();
-            change(&mut made)?;
-            match self.write(&made, revision).await {
+        for _ in 0..UPDATE_ROUNDS_MAX {
+            let (mut managed, revision) = self.entry().await?.unwrap_or_default();
+            change(&mut managed)?;
+            match self.write(&managed, revision).await {
                 Ok(()) => {
                     self.changed.notify_waiters();
-                    return Ok(made);
+                    return Ok(managed);
                 }
                 Err(ChangeError::Away(error)) => last = Some(error),
                 Err(refused) => return Err(refused),
@@ -334,72 +341,30 @@ impl Kept {
         Err(last.map_or_else(|| ChangeError::Away(Error::new(&"no round was made")), ChangeError::Away))
     }
 
-    async fn write(&self, made: &Made, revision: u64) -> Result<(), ChangeError> {
-        let bytes = serde_json::to_vec(made).map_err(|e| Error::new(&e))?;
-        if bytes.len() > DOCUMENT_MAX_BYTES {
+    pub(super) async fn write(&self, managed: &ManagedEndpoints, revision: u64) -> Result<(), ChangeError> {
+        let bytes = serde_json::to_vec(managed).map_err(|e| Error::new(&e))?;
+        if bytes.len() > DOCUMENT_BYTES_MAX {
             let problem =
-                format!("all endpoints together take {} bytes; {DOCUMENT_MAX_BYTES} are allowed", bytes.len());
+                format!("all endpoints together take {} bytes; {DOCUMENT_BYTES_MAX} are allowed", bytes.len());
             return Err(Refusal::Invalid(problem).into());
         }
-        let (bucket, key) = (self.states.bucket().await?, made_key(self.states.env()));
+        let (bucket, key) = (self.states.bucket().await?, managed_key(self.states.env()));
         bucket.update(key, bytes.into(), revision).await.map(drop).map_err(|e| Error::new(&e).into())
-    }
-}
-
-/// Follows the document until the stop.
-pub async fn follow(fleet: Fleet, heartbeat: Heartbeat, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    let context = fleet.context().clone();
-    let kept = &context.made;
-    let (mut known, mut at_work, mut told) = (None::<Made>, Vec::new(), Vec::new());
-    loop {
-        heartbeat.beat();
-        let changed = kept.changed.notified();
-        if context.nats.is_connected() && context.ready.borrow().is_some() {
-            match kept.read().await {
-                Ok(Some(made)) => known = Some(made),
-                // The bucket was lost and recreated: what we know is restored, by the first replica to notice.
-                Ok(None) => {
-                    if let Some(made) = known.as_ref().filter(|made| !made.endpoints.is_empty()) {
-                        warn!("the bucket lost the endpoints of the API; restoring them");
-                        let _ = kept.write(made, 0).await;
-                    }
-                }
-                Err(error) => warn!(%error, "the endpoints of the API cannot be read; keeping the current ones"),
-            }
-            // Even without a change: the overlap of a secret may be over.
-            let (now, faults) = match &known {
-                Some(made) => made.endpoints(&context.config.defaults, Timestamp::now()),
-                None => (Vec::new(), Vec::new()),
-            };
-            if now != at_work {
-                fleet.apply_made(now.clone());
-                at_work = now;
-            }
-            if faults != told {
-                faults.iter().for_each(|problem| warn!(problem, "an endpoint of the API is left out"));
-                told = faults;
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = changed => {}
-            () = sleep(LOOK) => {}
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::outcome::Retry4xx;
+    use crate::endpoints::retry_4xx::Retry4xx;
 
     fn defaults() -> Defaults {
         let (timeout, retry_4xx) = (Duration::from_secs(10), Retry4xx::NONE);
         Defaults { subjects: vec!["todos.events".into()], timeout, concurrency: 64, retry_4xx }
     }
 
-    fn written(name: &str, url: &str, secret: Option<&str>) -> Written {
-        Written { name: name.into(), url: url.into(), secret: secret.map(str::to_owned), ..Written::default() }
+    fn written(name: &str, url: &str, secret: Option<&str>) -> Declaration {
+        Declaration { name: name.into(), url: url.into(), secret: secret.map(str::to_owned), ..Declaration::default() }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -408,10 +373,10 @@ mod tests {
 
     #[test]
     fn endpoints_are_made_once_and_what_is_wrong_is_told_without_secrets() {
-        let mut made = Made::default();
+        let mut managed = ManagedEndpoints::default();
         let secret = new_secret();
-        made.create(written("a", "https://a.example/", Some(&secret)), &defaults(), at(1)).unwrap();
-        let again = made.create(written("a", "https://b.example/", None), &defaults(), at(1));
+        managed.create(written("a", "https://a.example/", Some(&secret)), &defaults(), at(1)).unwrap();
+        let again = managed.create(written("a", "https://b.example/", None), &defaults(), at(1));
         assert_eq!(again, Err(Refusal::Taken("a".into())));
         for (bad, words) in [
             (written("b", "file:/etc/passwd", None), "the API takes values"),
@@ -420,41 +385,41 @@ mod tests {
             (written("b c", "https://b.example/", None), "name is not"),
             (written("b", "https://b.example/", Some("hunter2")), "secret 1 is neither"),
         ] {
-            let problem = made.create(bad, &defaults(), at(1)).unwrap_err().to_string();
+            let problem = managed.create(bad, &defaults(), at(1)).unwrap_err().to_string();
             assert!(problem.contains(words) && !problem.contains("hunter2"), "{problem}");
         }
-        assert!(!format!("{made:?}").contains(&secret));
-        let stored: Made = serde_json::from_slice(&serde_json::to_vec(&made).unwrap()).unwrap();
-        assert_eq!(stored, made);
-        assert_eq!(stored.endpoints(&defaults(), at(2)), made.endpoints(&defaults(), at(1)));
-        made.delete("a").unwrap();
-        assert_eq!(made.delete("a"), Err(Refusal::Missing("a".into())));
+        assert!(!format!("{managed:?}").contains(&secret));
+        let stored: ManagedEndpoints = serde_json::from_slice(&serde_json::to_vec(&managed).unwrap()).unwrap();
+        assert_eq!(stored, managed);
+        assert_eq!(stored.endpoints(&defaults(), at(2)), managed.endpoints(&defaults(), at(1)));
+        managed.delete("a").unwrap();
+        assert_eq!(managed.delete("a"), Err(Refusal::Missing("a".into())));
     }
 
     #[test]
     fn a_patch_changes_what_it_names_and_nothing_else() {
-        let mut made = Made::default();
-        let first = Written {
+        let mut managed = ManagedEndpoints::default();
+        let first = Declaration {
             subjects: Some(vec!["a.b".into()]),
             rate: Some(2.0),
             headers: [("X-Key".to_owned(), "hunter2".to_owned()), ("X-Team".to_owned(), "blue".to_owned())].into(),
             ..written("a", "https://a.example/", Some(&new_secret()))
         };
-        made.create(first, &defaults(), at(1)).unwrap();
-        let secrets = made.get("a").unwrap().secrets.clone();
+        managed.create(first, &defaults(), at(1)).unwrap();
+        let secrets = managed.get("a").unwrap().secrets.clone();
         let patch = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
         let change =
             r#"{"url":"https://b.example/","rate":null,"timeout":"2s","headers":{"x-team":"red","X-Key":null}}"#;
-        made.update("a", &patch(change), &defaults(), at(2)).unwrap();
-        let entry = made.get("a").unwrap();
+        managed.update("a", &patch(change), &defaults(), at(2)).unwrap();
+        let entry = managed.get("a").unwrap();
         assert_eq!((entry.created_at, entry.updated_at), (at(1), at(2)));
-        let Written { url, subjects, rate, timeout, headers, .. } = &entry.written;
+        let Declaration { url, subjects, rate, timeout, headers, .. } = &entry.written;
         assert_eq!((url.as_str(), rate, timeout.as_deref()), ("https://b.example/", &None, Some("2s")));
         assert_eq!(subjects.as_deref(), Some(&["a.b".to_owned()][..]));
         assert_eq!(headers, &BTreeMap::from([("x-team".to_owned(), "red".to_owned())]));
         assert!(entry.secrets == secrets, "a patch touches no secret");
-        made.update("a", &patch(r#"{"rate":null}"#), &defaults(), at(3)).unwrap();
-        assert_eq!(made.get("a").unwrap().updated_at, at(2), "nothing changed");
+        managed.update("a", &patch(r#"{"rate":null}"#), &defaults(), at(3)).unwrap();
+        assert_eq!(managed.get("a").unwrap().updated_at, at(2), "nothing changed");
         for (bad, words) in [
             (r#"{"url":null}"#, "url is missing"),
             (r#"{"url":7}"#, "wrong type"),
@@ -466,33 +431,34 @@ mod tests {
             (r#"{"name":"b"}"#, "unknown field `name`"),
             (r#"{"format":"hunter2"}"#, "wrong type"),
         ] {
-            let problem = made.update("a", &patch(bad), &defaults(), at(4)).unwrap_err().to_string();
+            let problem = managed.update("a", &patch(bad), &defaults(), at(4)).unwrap_err().to_string();
             assert!(problem.contains(words) && !problem.contains("hunter2"), "{bad}: {problem}");
         }
-        assert_eq!(made.get("a").unwrap().updated_at, at(2), "what is refused changes nothing");
-        assert_eq!(made.update("b", &patch("{}"), &defaults(), at(4)), Err(Refusal::Missing("b".into())));
+        assert_eq!(managed.get("a").unwrap().updated_at, at(2), "what is refused changes nothing");
+        assert_eq!(managed.update("b", &patch("{}"), &defaults(), at(4)), Err(Refusal::Missing("b".into())));
     }
 
     #[test]
     fn secrets_overlap_until_their_end_and_not_without_bound() {
-        let mut made = Made::default();
-        made.create(written("a", "https://a.example/", Some(&new_secret())), &defaults(), at(0)).unwrap();
-        let signs = |made: &Made, second| made.get("a").unwrap().whole(at(second)).secrets.len();
+        let mut managed = ManagedEndpoints::default();
+        managed.create(written("a", "https://a.example/", Some(&new_secret())), &defaults(), at(0)).unwrap();
+        let signs =
+            |managed: &ManagedEndpoints, second| managed.get("a").unwrap().declaration(at(second)).secrets.len();
         let next = new_secret();
-        made.rotate("a", &next, at(100), at(1)).unwrap();
-        assert_eq!((signs(&made, 99), signs(&made, 100)), (2, 1));
-        assert_eq!(made.get("a").unwrap().whole(at(99)).secrets[0], next, "the new one signs first");
+        managed.rotate("a", &next, at(100), at(1)).unwrap();
+        assert_eq!((signs(&managed, 99), signs(&managed, 100)), (2, 1));
+        assert_eq!(managed.get("a").unwrap().declaration(at(99)).secrets[0], next, "the new one signs first");
         // Without an overlap the one before ends at once; it does not make the end of an older one later.
-        made.rotate("a", &new_secret(), at(50), at(2)).unwrap();
-        assert_eq!((signs(&made, 49), signs(&made, 50)), (3, 1));
-        made.rotate("a", &new_secret(), at(10), at(10)).unwrap();
-        assert_eq!(signs(&made, 10), 1);
+        managed.rotate("a", &new_secret(), at(50), at(2)).unwrap();
+        assert_eq!((signs(&managed, 49), signs(&managed, 50)), (3, 1));
+        managed.rotate("a", &new_secret(), at(10), at(10)).unwrap();
+        assert_eq!(signs(&managed, 10), 1);
         for _ in 0..SECRETS_MAX - 1 {
-            made.rotate("a", &new_secret(), at(1000), at(11)).unwrap();
+            managed.rotate("a", &new_secret(), at(1000), at(11)).unwrap();
         }
-        assert_eq!(made.rotate("a", &new_secret(), at(1000), at(12)), Err(Refusal::Overlapping(at(1000))));
-        assert_eq!(made.rotate("b", &new_secret(), at(1), at(0)), Err(Refusal::Missing("b".into())));
-        let bad = made.rotate("a", "hunter2", at(1), at(0)).unwrap_err().to_string();
+        assert_eq!(managed.rotate("a", &new_secret(), at(1000), at(12)), Err(Refusal::Overlapping(at(1000))));
+        assert_eq!(managed.rotate("b", &new_secret(), at(1), at(0)), Err(Refusal::Missing("b".into())));
+        let bad = managed.rotate("a", "hunter2", at(1), at(0)).unwrap_err().to_string();
         assert!(bad.contains("secret is neither") && !bad.contains("hunter2"), "{bad}");
     }
 }

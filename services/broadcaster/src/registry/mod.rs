@@ -1,156 +1,126 @@
-//! All endpoints: started, stopped and changed as their declaration says.
+//! The endpoint registry: a subscription for each endpoint that is declared in the settings or managed by the API.
+//!
+//! Settings and API each replace their own list; `reconcile` starts, restarts and stops subscriptions until they match
+//! both lists. A subscription whose endpoint did not change is not touched, so that a reload costs no connection.
 
+pub mod context;
 pub mod managed;
+pub mod managed_sync;
 pub mod reload;
 pub mod state;
 pub mod subscription;
 
 use crate::{
-    config::Config,
     endpoints::declaration::Endpoint,
-    history::recent::DeliveryLog,
     metrics::CONFIGURED,
-    registry::{managed::Kept, state::States, subscription::Running},
-    retry::{quota::Room, server_clock::ServerClock},
-    topology::streams::Made,
+    registry::{context::Context, subscription::Subscription},
 };
-use agentforge_egress::Dialer;
-use agentforge_jetstream::Nats;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
-use tokio::sync::{Notify, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
-/// What all endpoints share.
-pub struct Context {
-    /// As it was read.
-    pub config: Config,
-    /// The connection.
-    pub nats: Nats,
-    /// Opens connections to endpoints.
-    pub dialer: Dialer,
-    /// The last attempts.
-    pub log: Arc<DeliveryLog>,
-    /// What replicas share.
-    pub states: States,
-    /// The endpoints that the API made.
-    pub made: Kept,
-    /// Fires when no more is taken.
-    pub stop: CancellationToken,
-    /// Fires when what is in flight is handed back.
-    pub leaving: CancellationToken,
-    /// The server's clock.
-    pub clock: Arc<ServerClock>,
-    /// Of the stream of retries.
-    pub room: Arc<Room>,
-    /// Set once streams and bucket exist.
-    pub ready: watch::Receiver<Option<Made>>,
-    /// Somebody missed a stream, a consumer or the bucket: they are looked at now.
-    pub doubt: Arc<Notify>,
-}
-
-/// What is declared, and what is at work for it.
+/// Both lists of endpoints, and the subscriptions that match them.
 #[derive(Default)]
 struct Endpoints {
-    of_settings: Vec<Arc<Endpoint>>,
-    made: Vec<Arc<Endpoint>>,
-    running: BTreeMap<String, Arc<Running>>,
+    declared: Vec<Arc<Endpoint>>,
+    managed: Vec<Arc<Endpoint>>,
+    subscriptions: BTreeMap<String, Arc<Subscription>>,
 }
 
-/// The endpoints at work. Cheap to clone.
+/// The endpoint registry. Cheap to clone.
 #[derive(Clone)]
-pub struct Fleet {
+pub struct Registry {
     context: Arc<Context>,
     endpoints: Arc<Mutex<Endpoints>>,
     tasks: TaskTracker,
 }
 
-impl Fleet {
-    /// None yet.
+impl Registry {
+    /// A registry without endpoints.
     pub fn new(context: Context) -> Self {
         Self { context: Arc::new(context), endpoints: Arc::default(), tasks: TaskTracker::new() }
     }
 
-    /// What they share.
+    /// What its subscriptions share.
     pub fn context(&self) -> &Arc<Context> {
         &self.context
     }
 
-    /// Makes it so that these, those of the API, and no others, are at work. One that did not change is not touched.
-    pub fn apply(&self, of_settings: Vec<Arc<Endpoint>>) {
+    /// Replaces the endpoints of the settings.
+    pub fn apply(&self, declared: Vec<Arc<Endpoint>>) {
         let mut endpoints = self.lock();
-        endpoints.of_settings = of_settings;
-        self.follow(&mut endpoints);
+        endpoints.declared = declared;
+        self.reconcile(&mut endpoints);
     }
 
-    /// The same for those that the API made.
-    pub fn apply_made(&self, made: Vec<Arc<Endpoint>>) {
+    /// Replaces the managed endpoints. The consumers of one that was deleted are deleted with it.
+    pub fn apply_managed(&self, managed: Vec<Arc<Endpoint>>) {
         let mut endpoints = self.lock();
-        let gone = endpoints.made.iter().filter(|one| made.iter().all(|other| other.name != one.name));
-        let gone: Vec<String> = gone.map(|one| one.name.clone()).collect();
-        for one in gone.iter().filter(|name| endpoints.of_settings.iter().all(|other| other.name != **name)) {
-            if let Some(running) = endpoints.running.get(one) {
-                running.forget.store(true, Ordering::SeqCst);
+        let is_deleted = |endpoint: &&Arc<Endpoint>| managed.iter().all(|other| other.name != endpoint.name);
+        let is_undeclared =
+            |endpoint: &&Arc<Endpoint>| endpoints.declared.iter().all(|other| other.name != endpoint.name);
+        for endpoint in endpoints.managed.iter().filter(is_deleted).filter(is_undeclared) {
+            if let Some(subscription) = endpoints.subscriptions.get(&endpoint.name) {
+                subscription.delete_consumers.store(true, Ordering::SeqCst);
             }
         }
-        endpoints.made = made;
-        self.follow(&mut endpoints);
+        endpoints.managed = managed;
+        self.reconcile(&mut endpoints);
     }
 
-    /// A name of the settings is theirs, also when the API has one such.
-    fn follow(&self, endpoints: &mut Endpoints) {
-        let Endpoints { of_settings, made, running } = endpoints;
-        let is_free = |one: &&Arc<Endpoint>| of_settings.iter().all(|other| other.name != one.name);
+    /// Makes the subscriptions match the lists. A name in the settings wins over the same name in the API.
+    fn reconcile(&self, endpoints: &mut Endpoints) {
+        let Endpoints { declared, managed, subscriptions } = endpoints;
+        let is_free = |endpoint: &&Arc<Endpoint>| declared.iter().all(|other| other.name != endpoint.name);
         let (mut next, mut changed) = (BTreeMap::new(), 0);
-        for endpoint in of_settings.iter().chain(made.iter().filter(is_free)) {
+        for endpoint in declared.iter().chain(managed.iter().filter(is_free)) {
             let endpoint = endpoint.clone();
-            let kept = running.remove(&endpoint.name);
-            let one = match kept {
-                Some(one) if one.endpoint == endpoint => one,
+            let subscription = match subscriptions.remove(&endpoint.name) {
+                Some(subscription) if subscription.endpoint == endpoint => subscription,
                 before => {
                     // Its requests end by themselves; what it held goes back.
-                    before.iter().for_each(|one| one.stop.cancel());
+                    before.iter().for_each(|subscription| subscription.stop.cancel());
                     changed += 1;
-                    let one = Arc::new(Running::new(&self.context, endpoint));
-                    self.tasks.spawn(one.clone().run(self.context.clone()));
-                    one
+                    let subscription = Arc::new(Subscription::new(&self.context, endpoint));
+                    self.tasks.spawn(subscription.clone().run(self.context.clone()));
+                    subscription
                 }
             };
-            next.insert(one.endpoint.name.clone(), one);
+            next.insert(subscription.endpoint.name.clone(), subscription);
         }
-        let removed: Vec<&String> = running.keys().collect();
+        let removed: Vec<&String> = subscriptions.keys().collect();
         if !removed.is_empty() {
             info!(?removed, "endpoints removed; their consumers and waiting events stay");
         }
-        running.values().for_each(|one| one.stop.cancel());
+        subscriptions.values().for_each(|subscription| subscription.stop.cancel());
         info!(endpoints = next.len(), changed, "endpoints");
         CONFIGURED.set(&[], next.len() as f64);
-        *running = next;
+        *subscriptions = next;
     }
 
-    /// One of them.
-    pub fn get(&self, name: &str) -> Option<Arc<Running>> {
-        self.lock().running.get(name).cloned()
+    /// The subscription of an endpoint.
+    pub fn get(&self, name: &str) -> Option<Arc<Subscription>> {
+        self.lock().subscriptions.get(name).cloned()
     }
 
-    /// Whether one of that name is of the settings.
-    pub fn is_of_settings(&self, name: &str) -> bool {
-        self.lock().of_settings.iter().any(|one| one.name == name)
+    /// Whether the settings declare an endpoint of that name.
+    pub fn is_declared(&self, name: &str) -> bool {
+        self.lock().declared.iter().any(|endpoint| endpoint.name == name)
     }
 
-    /// Whether one of that name is at work for the API.
-    pub fn is_made(&self, name: &str) -> bool {
+    /// Whether the endpoint of that name is a managed one.
+    pub fn is_managed(&self, name: &str) -> bool {
         let endpoints = self.lock();
-        let is = |one: &Arc<Endpoint>| one.name == name;
-        endpoints.made.iter().any(is) && !endpoints.of_settings.iter().any(is)
+        let is_of_name = |endpoint: &Arc<Endpoint>| endpoint.name == name;
+        endpoints.managed.iter().any(is_of_name) && !endpoints.declared.iter().any(is_of_name)
     }
 
-    /// All of them, by name.
-    pub fn all(&self) -> Vec<Arc<Running>> {
-        self.lock().running.values().cloned().collect()
+    /// All subscriptions, by name.
+    pub fn all(&self) -> Vec<Arc<Subscription>> {
+        self.lock().subscriptions.values().cloned().collect()
     }
 
     /// Waits until all have ended, after the stop.
@@ -159,7 +129,7 @@ impl Fleet {
         self.tasks.wait().await;
     }
 
-    /// Those that have not.
+    /// Tasks that have not ended.
     pub fn still_running(&self) -> usize {
         self.tasks.len()
     }

@@ -3,7 +3,7 @@
 //! a second check finds it unchanged: the first part of a file that is being written may well be a valid file with
 //! fewer endpoints. Files that `file:` refers to are part of the content: a secret is rotated in its own file.
 
-use crate::{endpoints::reference, metrics::RELOADS, registry::Fleet};
+use crate::{endpoints::reference, metrics::RELOADS, registry::Registry};
 use agentforge_runtime::Gate;
 use ring::digest::{SHA256, digest};
 use std::{path::PathBuf, time::Duration};
@@ -12,20 +12,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// A larger file is none.
-const FILE_MAX_BYTES: u64 = 4 << 20;
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Between two checks that must agree, at most.
-const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Looks until the stop. Without a file the endpoint of the environment may have values in files.
 pub async fn watch(
-    fleet: Fleet,
+    registry: Registry,
     path: Option<PathBuf>,
     gate: Gate,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
-    let config = &fleet.context().config;
-    let mut looks = Looks::default();
+    let config = &registry.context().config;
+    let mut contents = Contents::default();
     let mut pause = Duration::ZERO;
     // The first content was read with the settings; it is read once more, as it may have changed since.
     let mut is_first = true;
@@ -47,18 +47,18 @@ pub async fn watch(
             }
             Err(problem) => problem.clone(),
         };
-        let look = looks.saw(seen);
-        pause = match look {
-            Look::Settling => config.reload_interval.min(SETTLE),
-            Look::Same | Look::Changed => config.reload_interval,
+        let finding = contents.found(seen);
+        pause = match finding {
+            Finding::Settling => config.reload_interval.min(SETTLE_INTERVAL),
+            Finding::Same | Finding::Changed => config.reload_interval,
         };
-        if look != Look::Changed {
+        if finding != Finding::Changed {
             continue;
         }
         match read.and_then(|text| config.endpoints(&text).map_err(|faults| faults.to_string())) {
             Ok(endpoints) => {
                 let is_news = !is_first || endpoints != config.first_endpoints();
-                fleet.apply(endpoints);
+                registry.apply(endpoints);
                 if is_news {
                     info!("endpoints file changed and applied");
                     RELOADS.inc(&["applied"]);
@@ -77,43 +77,43 @@ pub async fn watch(
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum Finding {
     /// What was taken up last.
     Same,
-    /// Something else than the look before.
+    /// Something else than the check before.
     Settling,
     /// Something new, for the second time.
     Changed,
 }
 
-/// What the looks found, by their sums.
+/// What the checks found, by their digests.
 #[derive(Debug, Default)]
-struct Looks {
+struct Contents {
     taken: Option<String>,
     before: Option<String>,
 }
 
-impl Looks {
-    fn saw(&mut self, seen: String) -> Look {
+impl Contents {
+    fn found(&mut self, seen: String) -> Finding {
         let is_settled = self.before.as_ref() == Some(&seen);
         if self.taken.as_ref() == Some(&seen) {
             self.before = Some(seen);
-            return Look::Same;
+            return Finding::Same;
         }
         if is_settled {
             self.taken = Some(seen);
-            return Look::Changed;
+            return Finding::Changed;
         }
         self.before = Some(seen);
-        Look::Settling
+        Finding::Settling
     }
 }
 
 async fn read(path: &PathBuf) -> Result<String, String> {
     let failed = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
     let size = tokio::fs::metadata(path).await.map_err(failed)?.len();
-    if size > FILE_MAX_BYTES {
-        return Err(format!("{} has {size} bytes; at most {FILE_MAX_BYTES} are read", path.display()));
+    if size > FILE_BYTES_MAX {
+        return Err(format!("{} has {size} bytes; at most {FILE_BYTES_MAX} are read", path.display()));
     }
     let text = tokio::fs::read_to_string(path).await.map_err(failed)?;
     match text.trim().is_empty() {
@@ -129,13 +129,13 @@ mod tests {
 
     #[test]
     fn a_content_is_taken_when_two_looks_agree_and_once() {
-        use Look::{Changed, Same, Settling};
-        let mut looks = Looks::default();
+        use Finding::{Changed, Same, Settling};
+        let mut contents = Contents::default();
         let seen = ["a", "a", "a", "ab", "abc", "abc", "abc", "", "abc", "abc", "a", "ab", "a", "a"];
         let expected = [
             Settling, Changed, Same, Settling, Settling, Changed, Same, Settling, Same, Same, Settling, Settling,
             Settling, Changed,
         ];
-        assert_eq!(seen.map(|seen| looks.saw(seen.to_owned())), expected);
+        assert_eq!(seen.map(|seen| contents.found(seen.to_owned())), expected);
     }
 }

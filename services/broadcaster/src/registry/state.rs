@@ -1,4 +1,4 @@
-//! What is known of endpoints beyond this process: disabled and paused ones, open circuits. A key-value bucket.
+//! What replicas share about endpoints, in a key-value bucket: disabled and paused ones, open circuits.
 
 use crate::topology::names::{BUCKET_STATE, state_key};
 use agentforge_jetstream::Nats;
@@ -13,7 +13,7 @@ use tracing::warn;
 
 /// The state of one endpoint; nothing stored is the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct EndpointState {
     /// The endpoint answered 410: since when, and at which URL (a digest; another URL is another endpoint).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
@@ -34,7 +34,7 @@ pub struct Disabled {
     pub url_digest: String,
 }
 
-impl State {
+impl EndpointState {
     /// Whether an endpoint at this URL is disabled.
     pub fn is_disabled(&self, url_digest: &str) -> bool {
         self.disabled.as_ref().is_some_and(|d| d.url_digest == url_digest)
@@ -47,10 +47,10 @@ impl State {
 /// endpoint must not be called because an operator emptied a stream. An entry that was deleted by its key leaves a
 /// marker in the bucket, and stays deleted.
 #[derive(Clone)]
-pub struct States {
+pub struct StateStore {
     nats: Nats,
     env: String,
-    known: Arc<Mutex<BTreeMap<String, State>>>,
+    known: Arc<Mutex<BTreeMap<String, EndpointState>>>,
 }
 
 /// The bucket does not answer.
@@ -65,7 +65,7 @@ impl Error {
     }
 }
 
-impl States {
+impl StateStore {
     /// Of an environment.
     pub fn new(nats: Nats, env: &str) -> Self {
         Self { nats, env: env.to_owned(), known: Arc::default() }
@@ -88,7 +88,7 @@ impl States {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn read(&self, endpoint: &str) -> Result<State, Error> {
+    pub async fn read(&self, endpoint: &str) -> Result<EndpointState, Error> {
         let (bucket, key) = (self.bucket().await?, state_key(&self.env, endpoint));
         let found = match bucket.entry(key.clone()).await.map_err(|e| Error(e.to_string()))? {
             Some(entry) => read(&entry),
@@ -100,7 +100,7 @@ impl States {
                     bucket.update(key, bytes.into(), 0).await.map_err(|e| Error(e.to_string()))?;
                     known
                 }
-                None => State::default(),
+                None => EndpointState::default(),
             },
         };
         self.remember(endpoint, &found);
@@ -111,12 +111,12 @@ impl States {
     ///
     /// # Errors
     /// [`Error`]; then nothing was changed.
-    pub async fn change(&self, endpoint: &str, change: impl Fn(&mut State)) -> Result<(), Error> {
-        /// Writers are few; each loser looks again.
-        const ROUNDS: usize = 8;
+    pub async fn change(&self, endpoint: &str, change: impl Fn(&mut EndpointState)) -> Result<(), Error> {
+        /// Writers are few; one that loses reads again.
+        const UPDATE_ROUNDS_MAX: usize = 8;
         let (bucket, key) = (self.bucket().await?, state_key(&self.env, endpoint));
         let mut last = String::new();
-        for _ in 0..ROUNDS {
+        for _ in 0..UPDATE_ROUNDS_MAX {
             let entry = bucket.entry(key.clone()).await.map_err(|e| Error(e.to_string()))?;
             let stored = entry.as_ref().map(read);
             let before = stored.clone().or_else(|| self.known(endpoint)).unwrap_or_default();
@@ -138,20 +138,20 @@ impl States {
         Err(Error(last))
     }
 
-    fn known(&self, endpoint: &str) -> Option<State> {
+    fn known(&self, endpoint: &str) -> Option<EndpointState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(endpoint).cloned()
     }
 
     /// Only what differs from the default is remembered, so the map is bounded by the endpoints.
-    fn remember(&self, endpoint: &str, state: &State) {
+    fn remember(&self, endpoint: &str, state: &EndpointState) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match *state == State::default() {
+        match *state == EndpointState::default() {
             true => drop(known.remove(endpoint)),
             false => drop(known.insert(endpoint.to_owned(), state.clone())),
         }
     }
 }
 
-fn read(entry: &kv::Entry) -> State {
+fn read(entry: &kv::Entry) -> EndpointState {
     serde_json::from_slice(&entry.value).unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 pub mod quota;
 pub mod record;
+pub mod reserve;
 pub mod schedule;
 pub mod server_clock;
 pub mod store;

@@ -1,8 +1,12 @@
-//! How much of the stream of retries may be filled. Values only: who looks, and when, is decided elsewhere.
-//! The stream itself has no limit: one that takes schedules may not refuse new messages, and discarding old ones would
-//! lose events. So the limit is enforced here, before each store. Replicas see each other's records only through the
-//! stream; so of the room that a check found, each uses a sixteenth at most, and soon, before it checks again. The
-//! limit may be exceeded by what the others stored since their last check.
+//! How far the stream of retries may be filled. Values only: `reserve` measures the stream and asks here.
+//!
+//! The stream itself has no limit: one that takes schedules may not refuse new messages, and discarding old ones
+//! would lose events. So the limit is enforced here, before each store.
+//!
+//! Replicas know of each other only through the stream. Suppose three of them measure it at the same moment and find
+//! 16 MB free: if each used all of it, the limit would be exceeded by 32 MB. So a replica uses at most a sixteenth of what
+//! it found free, and only for a moment, before it measures again. The limit can still be exceeded, but only by what the
+//! others reserved from the same measurement.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,122 +14,126 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Approximate size of a record besides its event: headers, subject, and the store's own.
+/// What a record takes in addition to its event, roughly: headers, subject, and the overhead of the store.
 pub const RECORD_BYTES: usize = 800;
-/// Of the room that a check found, one of this many parts is used before the next check.
-const SHARES: u64 = 16;
-/// The result of a check is used no longer than this: others use the room too.
-const STALE: Duration = Duration::from_millis(250);
-/// A stream that was found full is not looked at again before this.
-const FRESH: Duration = Duration::from_millis(100);
+/// One of this many parts of the free quota is used before the next measurement.
+const SHARES_PER_MEASUREMENT: u64 = 16;
+/// A measurement is used no longer than this: other replicas store as well.
+const MEASUREMENT_AGE_MAX: Duration = Duration::from_millis(250);
+/// A stream that was found full is not measured again before this.
+const REMEASURE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Room for retries, and looks at them one at a time.
+/// The quota of all retries, and the right to measure them.
 #[derive(Debug)]
-pub struct Room {
+pub struct RetryQuota {
     limit: u64,
-    seen: Mutex<Seen>,
-    /// Held by the task that checks.
-    pub looking: tokio::sync::Mutex<()>,
+    usage: Mutex<Usage>,
+    /// Held during a measurement; the tasks that wait for it use its result.
+    pub measuring: tokio::sync::Mutex<()>,
 }
 
-/// What is known: the last check, and what was stored since, in bytes. The sums only grow.
+/// The last measurement, and the bytes that were reserved since. The sums only grow.
 #[derive(Debug, Default)]
-struct Seen {
-    last: Option<Look>,
-    /// Given out.
-    taken: u64,
-    /// Of that, what was stored or given up.
+struct Usage {
+    last: Option<Measurement>,
+    /// Reserved so far.
+    reserved: u64,
+    /// Of that, stored or given up: in the next measurement, if it is in the stream at all.
     settled: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Look {
-    /// In the stream.
+struct Measurement {
+    /// Bytes in the stream.
     bytes: u64,
     at: Instant,
-    /// The sums: what was settled before it began is in `bytes`.
+    /// The sum when it began: what was settled before is in `bytes`. What was on its way may be, and counts twice.
     settled_before: u64,
-    taken_after: u64,
+    reserved_after: u64,
 }
 
-/// The sums when a check began.
+/// The sum of settled bytes when a measurement began.
 #[derive(Debug, Clone, Copy)]
-pub struct Mark(u64);
+pub struct MeasurementStart(u64);
 
-/// What comes of asking for room.
+/// The answer to a request for a part of the quota.
 #[derive(Debug)]
-pub enum Answer<'a> {
-    /// Taken; it is known to be stored when this is dropped.
-    Taken(Place<'a>),
-    /// What is known is too old: look at the stream, and ask again.
-    Look,
-    /// There is none now.
+pub enum QuotaAnswer<'a> {
+    /// Reserved; drop it when the record is stored or given up.
+    Reserved(Reservation<'a>),
+    /// The last measurement is too old, or its share is used: measure, and ask again.
+    MeasureFirst,
+    /// Nothing is free now.
     Full,
-    /// There will never be: it is larger than the whole limit.
-    Never,
+    /// The event is larger than the whole quota.
+    TooLarge,
 }
 
-/// Room for one record on its way into the stream.
+/// The part of one record that is on its way into the stream.
 #[derive(Debug)]
-pub struct Place<'a> {
-    room: &'a Room,
+pub struct Reservation<'a> {
+    quota: &'a RetryQuota,
     bytes: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.room.lock().settled += self.bytes;
+        self.quota.lock().settled += self.bytes;
     }
 }
 
-impl Room {
-    /// Of a stream that may hold so many bytes.
+impl RetryQuota {
+    /// Of so many bytes.
     pub fn new(limit: u64) -> Self {
-        Self { limit, seen: Mutex::default(), looking: tokio::sync::Mutex::default() }
+        Self { limit, usage: Mutex::default(), measuring: tokio::sync::Mutex::default() }
     }
 
-    /// The bytes that the stream may hold.
+    /// The whole quota, in bytes.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// A look begins.
-    pub fn begin_look(&self) -> Mark {
-        Mark(self.lock().settled)
+    /// A measurement begins.
+    pub fn begin_measurement(&self) -> MeasurementStart {
+        MeasurementStart(self.lock().settled)
     }
 
-    /// It found so many bytes.
-    pub fn end_look(&self, began: Mark, bytes: u64, now: Instant) {
-        let mut seen = self.lock();
-        seen.last = Some(Look { bytes, at: now, settled_before: began.0, taken_after: seen.taken });
+    /// It found so many bytes in the stream.
+    pub fn end_measurement(&self, began: MeasurementStart, bytes: u64, now: Instant) {
+        let mut usage = self.lock();
+        usage.last = Some(Measurement { bytes, at: now, settled_before: began.0, reserved_after: usage.reserved });
     }
 
-    /// Room for an event of so many bytes and its record.
-    pub fn take(&self, event_bytes: usize, now: Instant) -> Answer<'_> {
+    /// Reserves the part of an event of so many bytes and its record.
+    pub fn reserve(&self, event_bytes: usize, now: Instant) -> QuotaAnswer<'_> {
         let bytes = (event_bytes + RECORD_BYTES) as u64;
         if bytes > self.limit {
-            return Answer::Never;
+            return QuotaAnswer::TooLarge;
         }
-        let mut seen = self.lock();
-        let Some(look) = seen.last else { return Answer::Look };
-        let free = |taken: u64| self.limit.saturating_sub(look.bytes + (taken - look.settled_before));
-        if bytes > free(seen.taken) {
-            return if now.duration_since(look.at) < FRESH { Answer::Full } else { Answer::Look };
+        let mut usage = self.lock();
+        let Some(measured) = usage.last else { return QuotaAnswer::MeasureFirst };
+        let free = |reserved: u64| self.limit.saturating_sub(measured.bytes + (reserved - measured.settled_before));
+        if bytes > free(usage.reserved) {
+            return if now.duration_since(measured.at) < REMEASURE_INTERVAL {
+                QuotaAnswer::Full
+            } else {
+                QuotaAnswer::MeasureFirst
+            };
         }
-        if now.duration_since(look.at) >= STALE {
-            return Answer::Look;
+        if now.duration_since(measured.at) >= MEASUREMENT_AGE_MAX {
+            return QuotaAnswer::MeasureFirst;
         }
-        let since = seen.taken - look.taken_after;
+        let since = usage.reserved - measured.reserved_after;
         // One that is larger than the share is stored right after a check, otherwise it would wait forever.
-        if since > 0 && since + bytes > free(look.taken_after) / SHARES {
-            return Answer::Look;
+        if since > 0 && since + bytes > free(measured.reserved_after) / SHARES_PER_MEASUREMENT {
+            return QuotaAnswer::MeasureFirst;
         }
-        seen.taken += bytes;
-        Answer::Taken(Place { room: self, bytes })
+        usage.reserved += bytes;
+        QuotaAnswer::Reserved(Reservation { quota: self, bytes })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Usage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,39 +142,42 @@ mod tests {
     use super::*;
 
     /// The stream, and what a replica does that stores as much as it may.
-    fn fill(room: &Room, stored: &mut u64, event: usize, now: Instant) -> Option<u64> {
-        let mut looks = 0;
+    fn fill(quota: &RetryQuota, stored: &mut u64, event: usize, now: Instant) -> Option<u64> {
+        let mut measurements = 0;
         loop {
-            match room.take(event, now) {
-                Answer::Taken(_) => *stored += (event + RECORD_BYTES) as u64,
-                Answer::Look => {
-                    looks += 1;
-                    room.end_look(room.begin_look(), *stored, now);
+            match quota.reserve(event, now) {
+                QuotaAnswer::Reserved(_) => *stored += (event + RECORD_BYTES) as u64,
+                QuotaAnswer::MeasureFirst => {
+                    measurements += 1;
+                    quota.end_measurement(quota.begin_measurement(), *stored, now);
                 }
-                Answer::Full => return Some(looks),
-                Answer::Never => return None,
+                QuotaAnswer::Full => return Some(measurements),
+                QuotaAnswer::TooLarge => return None,
             }
         }
     }
 
     #[test]
     fn the_limit_is_reached_and_not_passed_and_few_looks_are_needed() {
-        let (room, now, mut stored) = (Room::new(10_000_000), Instant::now(), 0);
-        let looks = fill(&room, &mut stored, 200, now).unwrap();
+        let (quota, now, mut stored) = (RetryQuota::new(10_000_000), Instant::now(), 0);
+        let measurements = fill(&quota, &mut stored, 200, now).unwrap();
         assert_eq!(stored, 10_000_000, "of a thousand bytes each");
-        assert!(looks < 150, "{looks} looks");
-        assert!(matches!(room.take(200, now), Answer::Full));
-        assert!(matches!(room.take(200, now + FRESH), Answer::Look), "somebody may have made room");
+        assert!(measurements < 150, "{measurements} looks");
+        assert!(matches!(quota.reserve(200, now), QuotaAnswer::Full));
+        assert!(
+            matches!(quota.reserve(200, now + REMEASURE_INTERVAL), QuotaAnswer::MeasureFirst),
+            "somebody may have made room"
+        );
     }
 
     #[test]
     fn replicas_that_do_not_know_of_each_other_keep_the_limit_together() {
-        let (rooms, now, mut stored) = ([0; 3].map(|_| Room::new(1_000_000)), Instant::now(), 0);
-        // All look at the same moment, then each stores what it may.
+        let (quotas, now, mut stored) = ([0; 3].map(|_| RetryQuota::new(1_000_000)), Instant::now(), 0);
+        // All measure at the same moment, then each stores what it may.
         for _ in 0..200 {
-            rooms.iter().for_each(|room| room.end_look(room.begin_look(), stored, now));
-            for room in &rooms {
-                while let Answer::Taken(_) = room.take(200, now) {
+            quotas.iter().for_each(|quota| quota.end_measurement(quota.begin_measurement(), stored, now));
+            for quota in &quotas {
+                while let QuotaAnswer::Reserved(_) = quota.reserve(200, now) {
                     stored += 1000;
                 }
             }
@@ -176,27 +187,30 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_during_a_look_counts() {
-        let (room, now) = (Room::new(8000), Instant::now());
-        room.end_look(room.begin_look(), 0, now);
-        let Answer::Taken(on_its_way) = room.take(3200, now) else { panic!("a half is free") };
-        let began = room.begin_look();
+        let (quota, now) = (RetryQuota::new(8000), Instant::now());
+        quota.end_measurement(quota.begin_measurement(), 0, now);
+        let QuotaAnswer::Reserved(on_its_way) = quota.reserve(3200, now) else { panic!("a half is free") };
+        let began = quota.begin_measurement();
         drop(on_its_way);
-        room.end_look(began, 0, now);
-        assert!(matches!(room.take(3201, now), Answer::Full), "the look may not have seen it");
-        room.end_look(room.begin_look(), 4000, now);
-        assert!(matches!(room.take(3200, now), Answer::Taken(_)), "now it has");
+        quota.end_measurement(began, 0, now);
+        assert!(matches!(quota.reserve(3201, now), QuotaAnswer::Full), "the look may not have seen it");
+        quota.end_measurement(quota.begin_measurement(), 4000, now);
+        assert!(matches!(quota.reserve(3200, now), QuotaAnswer::Reserved(_)), "now it has");
     }
 
     #[test]
     fn what_is_larger_than_a_share_goes_after_a_look_and_what_is_larger_than_all_never() {
-        let (room, now) = (Room::new(10_000), Instant::now());
-        assert!(matches!(room.take(0, now), Answer::Look), "nothing is known");
-        room.end_look(room.begin_look(), 0, now);
-        assert!(matches!(room.take(9200, now), Answer::Taken(_)));
-        assert!(matches!(room.take(9201, now), Answer::Never));
-        room.end_look(room.begin_look(), u64::from(u32::MAX), now);
-        assert!(matches!(room.take(0, now), Answer::Full), "somebody stored more than the limit");
-        room.end_look(room.begin_look(), 0, now);
-        assert!(matches!(room.take(0, now + STALE), Answer::Look), "others may have used it");
+        let (quota, now) = (RetryQuota::new(10_000), Instant::now());
+        assert!(matches!(quota.reserve(0, now), QuotaAnswer::MeasureFirst), "nothing is known");
+        quota.end_measurement(quota.begin_measurement(), 0, now);
+        assert!(matches!(quota.reserve(9200, now), QuotaAnswer::Reserved(_)));
+        assert!(matches!(quota.reserve(9201, now), QuotaAnswer::TooLarge));
+        quota.end_measurement(quota.begin_measurement(), u64::from(u32::MAX), now);
+        assert!(matches!(quota.reserve(0, now), QuotaAnswer::Full), "somebody stored more than the limit");
+        quota.end_measurement(quota.begin_measurement(), 0, now);
+        assert!(
+            matches!(quota.reserve(0, now + MEASUREMENT_AGE_MAX), QuotaAnswer::MeasureFirst),
+            "others may have used it"
+        );
     }
 }

@@ -105,7 +105,7 @@ impl Record {
         headers
     }
 
-    /// The headers of one that is parked until `due`. A schedule brings it to `target`; without one our own look
+    /// The headers of one that is parked until `due`. A schedule moves it to `target`; without one the sweep
     /// does. Either takes the place of what was parked for the event before.
     pub fn parked(&self, reason: &str, detail: &str, due: Timestamp, target: Option<&str>) -> HeaderMap {
         let mut headers = self.headers_with_reason(reason, detail);
@@ -209,7 +209,7 @@ impl DeadLetter {
 
 /// Where the messages of one endpoint are kept.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct RetrySubjects {
     /// Due retries.
     pub due: String,
     /// Dead letters.
@@ -218,7 +218,7 @@ pub struct Places {
     pub parked: String,
 }
 
-impl Places {
+impl RetrySubjects {
     /// Of an endpoint in an environment.
     pub fn new(env: &str, endpoint: &Endpoint) -> Self {
         let name = &endpoint.name;

@@ -6,16 +6,16 @@
 use jiff::{SignedDuration, Timestamp};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// What the server's clock is ahead of ours, milliseconds; 0 until it was looked at.
+/// How far the server's clock is ahead of ours, in milliseconds; 0 until it was measured.
 #[derive(Debug, Default)]
 pub struct ServerClock(AtomicI64);
 
 impl ServerClock {
-    /// The server reported `told` between two of our times. A value between them is not a difference.
-    pub fn set(&self, told: Timestamp, asked: Timestamp, answered: Timestamp) {
-        let ahead = match told {
-            told if told < asked => told.duration_since(asked),
-            told if told > answered => told.duration_since(answered),
+    /// The server reported `server_time` between two of our times. A value between them is not a difference.
+    pub fn set(&self, server_time: Timestamp, asked: Timestamp, answered: Timestamp) {
+        let ahead = match server_time {
+            server_time if server_time < asked => server_time.duration_since(asked),
+            server_time if server_time > answered => server_time.duration_since(answered),
             _ => SignedDuration::ZERO,
         };
         self.0.store(i64::try_from(ahead.as_millis()).unwrap_or_default(), Ordering::Relaxed);

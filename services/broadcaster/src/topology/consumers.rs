@@ -1,82 +1,48 @@
-//! An endpoint's consumers: made if missing, put right, and made again where they were when somebody deleted them.
-//!
-//! What is known of how far one had come is kept by the endpoint while it runs, so that a consumer that went away
-//! neither skips what was not delivered nor begins with what was.
+//! An endpoint's consumers: created if missing, corrected if changed, and created again where they were if deleted.
 
 use crate::{
     endpoints::declaration::{Endpoint, Start},
     topology::{
+        backlog::AckFloors,
+        error::{Error, api},
         names::{self, STREAM_RETRIES},
-        streams::{Error, Sources, api, stream_handle},
+        sources::{EventSources, stream_handle},
     },
 };
 use async_nats::jetstream::{
     Context,
     consumer::{self, AckPolicy, DeliverPolicy, ReplayPolicy, pull},
     context::ConsumerInfoErrorKind,
-    response::Response,
     stream::{RetentionPolicy, Stream},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 use tracing::{info, warn};
 
-/// Unacknowledged messages of one endpoint in all replicas: far more than they work on.
+/// Unacknowledged messages of one endpoint in all replicas, at most: far more than they process at once.
 const MAX_ACK_PENDING: i64 = 8192;
-/// JetStream's word for "no limit".
+/// What JetStream's API takes for "no limit".
 const UNLIMITED: i64 = -1;
 
-/// How far consumers had come when they were last seen, by stream.
-#[derive(Debug, Default)]
-pub struct Floors(Mutex<BTreeMap<String, Floor>>);
-
-/// How far one had come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Floor {
-    /// When the consumer was made, nanoseconds since 1970: a stream that is younger is another stream.
-    consumer_made: i128,
-    /// Everything up to this place is acknowledged.
-    seq: u64,
-}
-
-impl Floors {
-    /// It was seen. One that was recreated may start before where ours had come: that is remembered.
-    fn saw(&self, stream: &str, waiting: &Waiting) {
-        let floor = Floor { consumer_made: waiting.made, seq: waiting.ack_floor };
-        let mut floors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_behind = |known: &Floor| known.consumer_made < floor.consumer_made && known.seq > floor.seq;
-        if !floors.get(stream).is_some_and(is_behind) {
-            floors.insert(stream.to_owned(), floor);
-        }
-    }
-
-    /// Where a lost consumer would continue in a stream that existed then; `None` when that is not known.
-    fn next(&self, stream: &str, stream_made: i128) -> Option<u64> {
-        let floor = *self.0.lock().unwrap_or_else(PoisonError::into_inner).get(stream)?;
-        (stream_made <= floor.consumer_made).then_some(floor.seq + 1)
-    }
-}
-
-/// Makes an endpoint's consumers: one on each stream of its events, one for its due retries.
+/// Creates or corrects an endpoint's consumers: one on each stream of its events, one for its due retries.
+///
+/// A consumer that is missing starts behind the last message that is known to be acknowledged. Where nothing is known,
+/// it starts with the events since the broadcaster has known the endpoint (`known_since`), unless the endpoint wants all.
 ///
 /// # Errors
-/// The first that could not be made.
-pub async fn consumers(
+/// The first that could not be created or corrected.
+pub async fn ensure_consumers(
     js: &Context,
     env: &str,
     endpoint: &Endpoint,
-    sources: &Sources,
+    sources: &EventSources,
     ack_wait: Duration,
     known_since: SystemTime,
-    floors: &Floors,
+    floors: &AckFloors,
 ) -> Result<(), Error> {
     let name = names::durable(env, &endpoint.name);
     for (stream, subjects) in &sources.streams {
         let stream = stream_handle(js, stream).await?;
-        // A work queue hands out everything or nothing.
+        // On a work queue the server allows no other start.
         let everything = stream.cached_info().config.retention == RetentionPolicy::WorkQueue;
         let info = stream.cached_info();
         let deliver_policy = match (floors.next(&info.config.name, info.created.unix_timestamp_nanos()), endpoint.start)
@@ -107,14 +73,14 @@ fn wanted(name: &str, mut subjects: Vec<String>, ack_wait: Duration, deliver_pol
         filter_subjects,
         deliver_policy,
         max_ack_pending: MAX_ACK_PENDING,
-        // Who gives up on a message is decided here, and written into its record.
+        // When to give up on a message is decided by the retry schedule, and written into its record.
         max_deliver: UNLIMITED,
         ..Default::default()
     }
 }
 
-/// An existing one continues where it is: only differences are changed. One that cannot be changed like this (because
-/// it was created differently) is recreated.
+/// A consumer that exists keeps its position: only fields that differ are changed. One that cannot be changed so (another
+/// tool created it) is recreated.
 async fn consumer(stream: &Stream, wanted: pull::Config) -> Result<(), Error> {
     let name = wanted.name.clone().unwrap_or_default();
     let place = format!("consumer {name} of stream {}", stream.cached_info().config.name);
@@ -144,7 +110,7 @@ async fn consumer(stream: &Stream, wanted: pull::Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether what cannot be changed is as it must be.
+/// Whether the fields that cannot be changed are as needed.
 fn is_of_our_kind(found: &consumer::Config) -> bool {
     found.deliver_subject.is_none()
         && found.ack_policy == AckPolicy::Explicit
@@ -152,7 +118,7 @@ fn is_of_our_kind(found: &consumer::Config) -> bool {
         && found.durable_name.is_some()
 }
 
-/// As it must be, where it is not. Each of these fields would lose messages, hold them back or break requests.
+/// The corrected configuration, if one of these fields differs: each would lose messages, delay them or break requests.
 fn changed(found: &consumer::Config, wanted: &pull::Config) -> Option<consumer::Config> {
     let changed = consumer::Config {
         filter_subject: wanted.filter_subject.clone(),
@@ -171,57 +137,9 @@ fn changed(found: &consumer::Config, wanted: &pull::Config) -> Option<consumer::
     (changed != *found).then_some(changed)
 }
 
-/// What a consumer has before it.
-#[derive(Debug, Clone, Copy)]
-pub struct Waiting {
-    /// Messages, those included that are out without an acknowledgement.
-    pub messages: u64,
-    /// Everything up to this place is acknowledged.
-    pub ack_floor: u64,
-    /// When the consumer was made, nanoseconds since 1970.
-    made: i128,
-}
-
-/// What a consumer has before it; how far it had come is remembered.
-///
-/// # Errors
-/// The server does not answer, or there is no such consumer.
-pub async fn waiting(js: &Context, stream: &str, durable: &str, floors: &Floors) -> Result<Waiting, Error> {
-    let waiting = read_waiting(js, stream, durable).await?;
-    floors.saw(stream, &waiting);
-    Ok(waiting)
-}
-
-async fn read_waiting(js: &Context, stream: &str, durable: &str) -> Result<Waiting, Error> {
-    let attempt = || format!("read consumer {durable} of stream {stream}");
-    let found = js.request(format!("CONSUMER.INFO.{stream}.{durable}"), &serde_json::json!({})).await;
-    match found.map_err(|e| api(attempt())(e.into()))? {
-        Response::<consumer::Info>::Ok(info) => Ok(Waiting {
-            messages: info.num_pending + info.num_ack_pending as u64,
-            ack_floor: info.ack_floor.stream_sequence,
-            made: info.created.unix_timestamp_nanos(),
-        }),
-        Response::Err { error } => Err(api(attempt())(error.to_string().into())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_consumer_goes_on_where_it_was_in_the_same_stream_alone() {
-        let floors = Floors::default();
-        assert_eq!(floors.next("events", 10), None, "nothing is known");
-        floors.saw("events", &Waiting { messages: 3, ack_floor: 41, made: 20 });
-        assert_eq!(floors.next("events", 10), Some(42));
-        assert_eq!(floors.next("events", 21), None, "the stream is younger than the consumer was");
-        assert_eq!(floors.next("others", 10), None);
-        floors.saw("events", &Waiting { messages: 41, ack_floor: 0, made: 25 });
-        assert_eq!(floors.next("events", 10), Some(42), "somebody made it anew, and it begins at the beginning");
-        floors.saw("events", &Waiting { messages: 0, ack_floor: 50, made: 25 });
-        assert_eq!(floors.next("events", 10), Some(51));
-    }
 
     #[test]
     fn what_somebody_set_otherwise_is_put_right_and_the_rest_left() {

@@ -44,7 +44,7 @@ pub fn deliveries(env: &str) -> String {
     format!("broadcaster.deliveries.{env}")
 }
 /// The key of the endpoints that the API made. No environment begins so.
-pub fn made_key(env: &str) -> String {
+pub fn managed_key(env: &str) -> String {
     format!("_made.{env}")
 }
 /// The endpoint in one of our subjects.

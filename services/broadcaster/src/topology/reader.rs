@@ -1,4 +1,4 @@
-//! Reading a stream's messages in order of storing, by subject, without a consumer: many in one request.
+//! Reads a stream's messages in order of storing, by subject and without a consumer, many with one request.
 //!
 //! Relies on direct gets in batches (server 2.11). Holds one batch, which is bounded in messages and bytes.
 
@@ -19,7 +19,7 @@ const WAIT: Duration = Duration::from_secs(5);
 
 /// One stored message.
 #[derive(Debug)]
-pub struct Stored {
+pub struct StoredMessage {
     /// Its place.
     pub seq: u64,
     /// Where it was published.
@@ -44,7 +44,7 @@ pub struct Error {
 ///
 /// # Errors
 /// [`Error`].
-pub async fn batch(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<Vec<Stored>, Error> {
+pub async fn batch(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<Vec<StoredMessage>, Error> {
     ask(nats, stream, serde_json::json!({ "seq": seq.max(1), "next_by_subj": filter })).await
 }
 
@@ -52,11 +52,16 @@ pub async fn batch(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<
 ///
 /// # Errors
 /// [`Error`].
-pub async fn batch_since(nats: &Nats, stream: &str, filter: &str, since: Timestamp) -> Result<Vec<Stored>, Error> {
+pub async fn batch_since(
+    nats: &Nats,
+    stream: &str,
+    filter: &str,
+    since: Timestamp,
+) -> Result<Vec<StoredMessage>, Error> {
     ask(nats, stream, serde_json::json!({ "start_time": since, "next_by_subj": filter })).await
 }
 
-async fn ask(nats: &Nats, stream: &str, mut request: serde_json::Value) -> Result<Vec<Stored>, Error> {
+async fn ask(nats: &Nats, stream: &str, mut request: serde_json::Value) -> Result<Vec<StoredMessage>, Error> {
     let failed = |reason: String| Error { stream: stream.to_owned(), reason };
     if !nats.is_connected() {
         return Err(failed("not connected to NATS".to_owned()));
@@ -91,7 +96,7 @@ async fn ask(nats: &Nats, stream: &str, mut request: serde_json::Value) -> Resul
         ) else {
             return Err(failed("an answer that is none".to_owned()));
         };
-        found.push(Stored { seq, subject, headers, payload: message.payload, at });
+        found.push(StoredMessage { seq, subject, headers, payload: message.payload, at });
     }
 }
 
@@ -99,7 +104,7 @@ async fn ask(nats: &Nats, stream: &str, mut request: serde_json::Value) -> Resul
 ///
 /// # Errors
 /// [`Error`].
-pub async fn one(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<Option<Stored>, Error> {
+pub async fn one(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<Option<StoredMessage>, Error> {
     let found = batch(nats, stream, filter, seq).await?;
     Ok(found.into_iter().next().filter(|stored| stored.seq == seq))
 }

@@ -1,7 +1,7 @@
-//! Whether what an endpoint has not had may stay in its stream while the endpoint is not called. Pure.
+//! Whether events may stay in their stream while their endpoint is not called. Pure.
 //!
-//! A stream discards its oldest at its limits. Events may stay as long as at least half of each limit lies
-//! between them and that; then they must be set aside. Where a stream discards otherwise, they may never stay.
+//! A stream discards its oldest messages at its limits. An event may stay as long as at least half of each limit is
+//! between it and that; then it must be set aside. In a stream that discards in another order no event may stay.
 
 use async_nats::jetstream::stream::{Config, RetentionPolicy, State};
 use jiff::Timestamp;

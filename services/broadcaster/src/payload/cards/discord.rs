@@ -4,8 +4,8 @@
 
 use super::{fit, foot, plain};
 use crate::payload::{
+    metadata::EventMetadata,
     notice::{Notice, Tone},
-    render::About,
 };
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const TOTAL: usize = 6000;
 const TEXTS: usize = 2500;
 
 /// Makes the message.
-pub fn message(notice: &Notice, about: About<'_>) -> Value {
+pub fn message(notice: &Notice, about: EventMetadata<'_>) -> Value {
     let title = fit(&notice.title, TITLE, escaped);
     let footer = fit(&foot(about), FOOTER, plain);
     let links: Vec<String> = notice.links.iter().map(|link| format!("[{}](<{}>)", link.label, link.url)).collect();

@@ -10,11 +10,11 @@ pub mod teams;
 use std::fmt::Write as _;
 
 /// The text below a card: where the event was published, and when.
-pub fn foot(about: crate::payload::render::About<'_>) -> String {
-    format!("{} · {}", crate::payload::notice::clean(about.subject), about.at.strftime("%Y-%m-%d %H:%M:%S UTC"))
+pub fn foot(about: crate::payload::metadata::EventMetadata<'_>) -> String {
+    format!("{} · {}", crate::payload::text::clean(about.subject), about.at.strftime("%Y-%m-%d %H:%M:%S UTC"))
 }
 
-/// Writes each character, escaped, as long as there is room; services count in units of UTF-16.
+/// Writes each character, escaped, as long as it fits; services count in units of UTF-16.
 fn fit(text: &str, units_max: usize, escape: impl Fn(char, &mut String)) -> String {
     let (mut out, mut piece, mut units) = (String::with_capacity(text.len()), String::new(), 0);
     for c in text.chars() {
@@ -41,7 +41,8 @@ fn plain(c: char, out: &mut String) {
 pub(super) mod testing {
     use crate::payload::{
         event::parse,
-        render::{About, Format, render},
+        metadata::EventMetadata,
+        render::{Format, render},
     };
     use bytes::Bytes;
     use serde_json::{Value, json};
@@ -57,7 +58,7 @@ pub(super) mod testing {
         "annotations":{"summary":"5% of requests fail"},
         "startsAt":"2026-01-02T03:04:05.678Z","endsAt":"2026-01-02T04:04:05Z","generatorURL":"http://prom:9090/graph?g0.expr=x","fingerprint":"b2c4d7"}]}"#;
 
-    /// What somebody might write who means harm, in every place, and far too much of it.
+    /// What an attacker might write, in every place, and far too much of it.
     pub fn hostile() -> Value {
         let evil = "*b* _i_ ~s~ `c` **x** [click](https://evil.example/a) <https://evil.example|ok> <!channel> <@U1> @everyone \
                     ||spoiler||\n# head\n> quote\n- item\n1. one\n```\ncode\n```\n![i](https://evil.example/i.png) &lt;b&gt; \\ \u{202E}gnp.exe\u{1b}[31m";
@@ -89,22 +90,22 @@ pub(super) mod testing {
     pub fn body(format: Format, subject: &str, event: Vec<u8>) -> Value {
         let bytes = Bytes::from(event);
         let at = "2026-01-02T03:04:05Z".parse().unwrap();
-        let made = render(format, &parse(&bytes).unwrap(), About { id: "msg_1", subject, at }, &bytes);
+        let made = render(format, &parse(&bytes).unwrap(), EventMetadata { id: "msg_1", subject, at }, &bytes);
         serde_json::from_slice(&made).unwrap()
     }
 
     /// Every text in it, with the key that it belongs to.
     pub fn texts(value: &Value) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        walk("", value, &mut found);
+        reader("", value, &mut found);
         found
     }
 
-    fn walk(key: &str, value: &Value, found: &mut Vec<(String, String)>) {
+    fn reader(key: &str, value: &Value, found: &mut Vec<(String, String)>) {
         match value {
             Value::String(text) => found.push((key.to_owned(), text.clone())),
-            Value::Array(items) => items.iter().for_each(|item| walk(key, item, found)),
-            Value::Object(fields) => fields.iter().for_each(|(name, value)| walk(name, value, found)),
+            Value::Array(items) => items.iter().for_each(|item| reader(key, item, found)),
+            Value::Object(fields) => fields.iter().for_each(|(name, value)| reader(name, value, found)),
             _ => {}
         }
     }

@@ -4,8 +4,8 @@
 
 use super::{fit, foot, plain};
 use crate::payload::{
+    metadata::EventMetadata,
     notice::{Notice, Tone},
-    render::About,
 };
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ const FIELD: usize = 2000;
 const TEXT: usize = 3000;
 
 /// Makes the message.
-pub fn message(notice: &Notice, about: About<'_>) -> Value {
+pub fn message(notice: &Notice, about: EventMetadata<'_>) -> Value {
     let mut blocks: Vec<Value> =
         notice.texts.iter().map(|text| json!({ "type": "section", "text": words(text, SECTION) })).collect();
     if !notice.facts.is_empty() {

@@ -4,8 +4,8 @@
 
 use super::{fit, foot, plain};
 use crate::payload::{
+    metadata::EventMetadata,
     notice::{Notice, Tone},
-    render::About,
 };
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const LINE: usize = 1600;
 
 /// Makes the message.
-pub fn message(notice: &Notice, about: About<'_>) -> Value {
+pub fn message(notice: &Notice, about: EventMetadata<'_>) -> Value {
     let title = run(&notice.title, json!({ "size": "Large", "weight": "Bolder" }));
     let mut body = vec![json!({
         "type": "Container", "style": style(notice.tone), "bleed": true, "items": [rich(vec![title], "Default")],

@@ -1,0 +1,176 @@
+//! The broadcaster's settings, as `--help` and docs/configuration.md show them. `config` reads them.
+
+use agentforge_config::Setting;
+
+pub const HTTP_PORT: Setting = Setting::new(
+    "HTTP_PORT",
+    Some("8002"),
+    "port 0-65535; 0 selects a free one",
+    "Port of /health, /healthz, /readyz, /metrics and of the API below /v1.",
+);
+pub const BROADCASTER_SUBJECTS: Setting = Setting::new(
+    "BROADCASTER_SUBJECTS",
+    Some("todos.events"),
+    "comma-separated subjects; * and > stand for tokens",
+    "Subjects of endpoints that name none. agentforge.events.job.> are the events of jobs.",
+);
+pub const WEBHOOK_URL: Setting = Setting::new(
+    "WEBHOOK_URL",
+    None,
+    "http or https URL, file:PATH or env:NAME",
+    "An endpoint named default, with or without an endpoints file.",
+)
+.secret();
+pub const WEBHOOK_SECRET: Setting = Setting::new(
+    "WEBHOOK_SECRET",
+    None,
+    "whsec_…, whsk_…, file:PATH or env:NAME, several with commas",
+    "Signs requests to WEBHOOK_URL. Two during a rotation. Unset: requests are not signed.",
+)
+.secret();
+pub const WEBHOOK_FORMAT: Setting = Setting::new(
+    "WEBHOOK_FORMAT",
+    Some("json"),
+    "json, raw, cloudevents, slack, teams or discord",
+    "The format of bodies sent to WEBHOOK_URL.",
+);
+pub const BROADCASTER_ENDPOINTS_FILE: Setting = Setting::new(
+    "BROADCASTER_ENDPOINTS_FILE",
+    None,
+    "path of a TOML file",
+    "Declares endpoints. Changes take effect without a restart, also those of files that its values refer to.",
+);
+pub const BROADCASTER_RELOAD_INTERVAL: Setting = Setting::new(
+    "BROADCASTER_RELOAD_INTERVAL",
+    Some("2s"),
+    "duration 100ms-1h",
+    "How often the endpoints file and the files that its values refer to are checked.",
+);
+pub const BROADCASTER_TOKEN: Setting = Setting::new(
+    "BROADCASTER_TOKEN",
+    None,
+    "16-512 characters",
+    "Bearer token of the API below /v1, including alerts. Unset: the API is open in ENV=dev on a \
+     loopback listener, and closed everywhere else.",
+)
+.secret();
+pub const BROADCASTER_RETRY_SCHEDULE: Setting = Setting::new(
+    "BROADCASTER_RETRY_SCHEDULE",
+    Some("5s,5m,30m,2h,5h,10h,10h"),
+    "durations 100ms-7d with commas, at most 32",
+    "Pauses between attempts. After the last one a message becomes a dead letter.",
+);
+pub const BROADCASTER_RETRY_JITTER: Setting = Setting::new(
+    "BROADCASTER_RETRY_JITTER",
+    Some("0.2"),
+    "number 0-1",
+    "The share by which a pause may be longer or shorter, so that messages that failed together are spread out.",
+);
+pub const BROADCASTER_TIMEOUT: Setting = Setting::new(
+    "BROADCASTER_TIMEOUT",
+    Some("10s"),
+    "duration 100ms-5m",
+    "How long a request may take, including the connection. An endpoint may override it.",
+);
+pub const BROADCASTER_CONCURRENCY: Setting = Setting::new(
+    "BROADCASTER_CONCURRENCY",
+    Some("64"),
+    "number 1-1024",
+    "Concurrent requests to one endpoint, in each replica. An endpoint may override it.",
+);
+pub const BROADCASTER_RETRY_4XX: Setting = Setting::new(
+    "BROADCASTER_RETRY_4XX",
+    Some("off"),
+    "on, off, or statuses 400-499 with commas, without 410",
+    "Client errors that are retried by the schedule; the others make a dead letter at once, unless the circuit is \
+     open. 408, 425 and 429 are always retried. An endpoint may say otherwise.",
+);
+pub const BROADCASTER_CIRCUIT_FAILURES: Setting = Setting::new(
+    "BROADCASTER_CIRCUIT_FAILURES",
+    Some("20"),
+    "number 0-100000; 0 never opens",
+    "Failures in a row, including client errors, that open an endpoint's circuit, in each replica.",
+);
+pub const BROADCASTER_CIRCUIT_PROBE: Setting = Setting::new(
+    "BROADCASTER_CIRCUIT_PROBE",
+    Some("1s"),
+    "duration 50ms-1h",
+    "How long an open circuit waits before its first probe; each failed probe doubles it.",
+);
+pub const BROADCASTER_CIRCUIT_PROBE_MAX: Setting =
+    Setting::new("BROADCASTER_CIRCUIT_PROBE_MAX", Some("1m"), "duration 50ms-1d", "The longest wait between probes.");
+pub const BROADCASTER_CORE_FALLBACK: Setting = Setting::new(
+    "BROADCASTER_CORE_FALLBACK",
+    Some("off"),
+    "1, true, yes, on, 0, false, no, off",
+    "Subscribe to subjects without a stream, in queue group broadcaster-workers. Events published while no \
+     broadcaster listens are lost.",
+);
+pub const BROADCASTER_RETRIES_MAX_BYTES: Setting = Setting::new(
+    "BROADCASTER_RETRIES_MAX_BYTES",
+    Some("1GiB"),
+    "size 1MiB-1PiB",
+    "Size of the stream of retries. When it is full, failing endpoints are not read; nothing is \
+     discarded.",
+);
+pub const BROADCASTER_RETRIES_MAX_AGE: Setting = Setting::new(
+    "BROADCASTER_RETRIES_MAX_AGE",
+    Some("14d"),
+    "duration 1s-1000d",
+    "How long a due message waits for an endpoint that does not recover, or is no longer configured. Then it \
+     becomes a dead letter.",
+);
+pub const BROADCASTER_DLQ_MAX_BYTES: Setting = Setting::new(
+    "BROADCASTER_DLQ_MAX_BYTES",
+    Some("256MiB"),
+    "size 1MiB-1PiB",
+    "Size of the stream of dead letters. When it is full, endpoints that need it are not read.",
+);
+pub const BROADCASTER_DLQ_MAX_AGE: Setting =
+    Setting::new("BROADCASTER_DLQ_MAX_AGE", Some("30d"), "duration 1h-1000d", "How long dead letters are kept.");
+pub const BROADCASTER_HISTORY_MAX_BYTES: Setting = Setting::new(
+    "BROADCASTER_HISTORY_MAX_BYTES",
+    Some("256MiB"),
+    "size 1MiB-1PiB",
+    "Size of the stream of delivery attempts. When it is full, the oldest are discarded.",
+);
+pub const BROADCASTER_HISTORY_MAX_AGE: Setting = Setting::new(
+    "BROADCASTER_HISTORY_MAX_AGE",
+    Some("7d"),
+    "duration 1h-1000d",
+    "How long delivery attempts are kept.",
+);
+pub const BROADCASTER_CA_FILE: Setting = Setting::new(
+    "BROADCASTER_CA_FILE",
+    None,
+    "path of a PEM file",
+    "Authorities trusted for endpoints' certificates, in addition to those of the system.",
+);
+
+/// The settings, in the order of `--help`.
+pub(crate) const SETTINGS: &[Setting] = &[
+    HTTP_PORT,
+    BROADCASTER_SUBJECTS,
+    WEBHOOK_URL,
+    WEBHOOK_SECRET,
+    WEBHOOK_FORMAT,
+    BROADCASTER_ENDPOINTS_FILE,
+    BROADCASTER_RELOAD_INTERVAL,
+    BROADCASTER_TOKEN,
+    BROADCASTER_RETRY_SCHEDULE,
+    BROADCASTER_RETRY_JITTER,
+    BROADCASTER_TIMEOUT,
+    BROADCASTER_CONCURRENCY,
+    BROADCASTER_RETRY_4XX,
+    BROADCASTER_CIRCUIT_FAILURES,
+    BROADCASTER_CIRCUIT_PROBE,
+    BROADCASTER_CIRCUIT_PROBE_MAX,
+    BROADCASTER_CORE_FALLBACK,
+    BROADCASTER_RETRIES_MAX_BYTES,
+    BROADCASTER_RETRIES_MAX_AGE,
+    BROADCASTER_DLQ_MAX_BYTES,
+    BROADCASTER_DLQ_MAX_AGE,
+    BROADCASTER_HISTORY_MAX_BYTES,
+    BROADCASTER_HISTORY_MAX_AGE,
+    BROADCASTER_CA_FILE,
+];
