@@ -24,8 +24,8 @@ struct Heard {
 impl Clock {
     /// Takes the orchestrator's time out of an answer that took `round_trip` and came at `received`. Half of the way
     /// counts as the way back, which is wrong by half of the round trip at most.
-    pub fn hear(&self, told: Micros, round_trip: Duration, received: Instant) {
-        let heard = Heard { at: received, time: told.plus(round_trip / 2) };
+    pub fn hear(&self, orchestrator_time: Micros, round_trip: Duration, received: Instant) {
+        let heard = Heard { at: received, time: orchestrator_time.plus(round_trip / 2) };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
     }
 

@@ -25,7 +25,7 @@ pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
 /// How often a loop shows that it lives.
 const TICK: Duration = Duration::from_secs(1);
 /// Before another try to read a consumer's settings.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Starts pulling for a queue. Nothing comes before the first slot is granted.
 pub(crate) fn puller(nats: &Nats, mission: &Mission, queue: &Queue, name: &'static str, slots: usize) -> Puller {
@@ -37,7 +37,7 @@ pub(crate) fn puller(nats: &Nats, mission: &Mission, queue: &Queue, name: &'stat
 /// are being ended gets one too, and is handed back by it.
 pub(crate) async fn serve(
     worker: Arc<Worker>,
-    lane: usize,
+    queue: usize,
     mut puller: Puller,
     tasks: TaskTracker,
     heart: Heartbeat,
@@ -47,8 +47,8 @@ pub(crate) async fn serve(
     let (mut tick, mut stopping) = (interval(TICK), false);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let hand_out = |delivery: Delivery| {
-        worker.slot_taken(lane, delivery.info().pending);
-        tasks.spawn(job::settle(worker.clone(), lane, delivery));
+        worker.slot_taken(queue, delivery.info().pending);
+        tasks.spawn(job::settle(worker.clone(), queue, delivery));
     };
     loop {
         tokio::select! {
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
                     }
                 }
                 None if stopping => return Ok(()),
-                None => return Err(Error::LoopEnded(worker.lanes[lane].queue.to_string()).into()),
+                None => return Err(Error::LoopEnded(worker.queues[queue].name.to_string()).into()),
             },
             () = worker.draining.cancelled(), if !stopping => {
                 puller.stop();
@@ -76,7 +76,7 @@ pub(crate) async fn serve(
 /// What is known of the consumers of all queues.
 pub(crate) struct Bindings {
     gate: Gate,
-    lanes: Mutex<BTreeMap<usize, Binding>>,
+    queues: Mutex<BTreeMap<usize, Binding>>,
 }
 
 struct Binding {
@@ -89,53 +89,53 @@ impl Bindings {
     pub(crate) fn new(gate: Gate, worker: &Worker) -> Self {
         let binding =
             |queue| Binding { name: subjects::worker_durable(&worker.mission, queue), bound: false, ack_wait: None };
-        let lanes = worker.lanes.iter().enumerate().map(|(index, lane)| (index, binding(&lane.queue)));
-        Self { gate, lanes: Mutex::new(lanes.collect()) }
+        let queues = worker.queues.iter().enumerate().map(|(index, queue)| (index, binding(&queue.name)));
+        Self { gate, queues: Mutex::new(queues.collect()) }
     }
 
-    fn set_bound(&self, lane: usize, bound: bool) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(binding) = lanes.get_mut(&lane) {
+    fn set_bound(&self, queue: usize, bound: bool) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(binding) = queues.get_mut(&queue) {
             binding.bound = bound;
         }
-        let missing: Vec<&str> = lanes.values().filter(|b| !b.bound).map(|b| b.name.as_str()).collect();
+        let missing: Vec<&str> = queues.values().filter(|b| !b.bound).map(|b| b.name.as_str()).collect();
         match missing.as_slice() {
             [] => self.gate.set(true, "bound"),
             missing => self.gate.set(false, format!("waiting for {}", missing.join(", "))),
         }
     }
 
-    fn set_ack_wait(&self, lane: usize, ack_wait: Duration, worker: &Worker) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(binding) = lanes.get_mut(&lane) {
+    fn set_ack_wait(&self, queue: usize, ack_wait: Duration, worker: &Worker) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(binding) = queues.get_mut(&queue) {
             binding.ack_wait = Some(ack_wait);
         }
-        worker.keepalive.set_ack_wait(lanes.values().filter_map(|b| b.ack_wait));
+        worker.keepalive.set_ack_wait(queues.values().filter_map(|b| b.ack_wait));
     }
 }
 
 /// Watches whether a queue's consumer is bound, and reads its ack_wait when it is.
 pub(crate) async fn watch_binding(
     worker: Arc<Worker>,
-    lane: usize,
+    queue: usize,
     mut bound: watch::Receiver<bool>,
     bindings: Arc<Bindings>,
 ) -> Result<(), anyhow::Error> {
     loop {
         let is_bound = *bound.borrow_and_update();
-        bindings.set_bound(lane, is_bound);
+        bindings.set_bound(queue, is_bound);
         let mut asked = !is_bound;
         while !asked {
-            match ack_wait(&worker, lane).await {
+            match ack_wait(&worker, queue).await {
                 Ok(ack_wait) => {
-                    info!(queue = %worker.lanes[lane].queue, ack_wait_seconds = ack_wait.as_secs_f64(), "serving");
-                    bindings.set_ack_wait(lane, ack_wait, &worker);
+                    info!(queue = %worker.queues[queue].name, ack_wait_seconds = ack_wait.as_secs_f64(), "serving");
+                    bindings.set_ack_wait(queue, ack_wait, &worker);
                     asked = true;
                 }
                 Err(error) => {
-                    warn!(error, queue = %worker.lanes[lane].queue, "the consumer's settings could not be read");
+                    warn!(error, queue = %worker.queues[queue].name, "the consumer's settings could not be read");
                     tokio::select! {
-                        () = sleep(ASK_AGAIN) => {}
+                        () = sleep(RETRY_INTERVAL) => {}
                         () = worker.draining.cancelled() => return Ok(()),
                     }
                 }
@@ -152,15 +152,15 @@ pub(crate) async fn watch_binding(
     }
 }
 
-async fn ack_wait(worker: &Worker, lane: usize) -> Result<Duration, String> {
-    let durable = subjects::worker_durable(&worker.mission, &worker.lanes[lane].queue);
+async fn ack_wait(worker: &Worker, queue: usize) -> Result<Duration, String> {
+    let durable = subjects::worker_durable(&worker.mission, &worker.queues[queue].name);
     let js = worker.nats.jetstream();
     let consumer = js.get_consumer_from_stream::<pull::Config, _, _>(&durable, subjects::STREAM_JOBS).await;
     consumer.map(|consumer| consumer.cached_info().config.ack_wait).map_err(|e| e.to_string())
 }
 
 /// Between two checks of which server it is: another one may answer after a short break.
-const LOOK_AT_SERVER: Duration = Duration::from_secs(5);
+const SERVER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Keeps the gate of the connection, and says why there is none.
 pub(crate) async fn watch_connection(nats: Nats, gate: Gate, worker: Arc<Worker>) -> Result<(), anyhow::Error> {
@@ -177,7 +177,7 @@ pub(crate) async fn watch_connection(nats: Nats, gate: Gate, worker: Arc<Worker>
             },
             // The reason may change while the connection does not.
             () = sleep(TICK), if trouble.is_some() => {}
-            () = sleep(LOOK_AT_SERVER) => {}
+            () = sleep(SERVER_CHECK_INTERVAL) => {}
             () = worker.draining.cancelled() => return Ok(()),
         }
     }

@@ -7,13 +7,13 @@ use crate::{
     attempt::{Admission, Conclusion, Facts, admit, conclude, handbacks_matter},
     buckets,
     canonical::operation_key,
-    keepalive::Kept,
-    ledger::{Arrival, Here, Running},
+    keepalive::KeepAliveHold,
+    ledger::{Arrival, Registration, Running},
     markers,
     metrics::REPLAYS,
     run::{self, STOP_GRACE},
     tools::{Tool, ToolContext, ToolOutput},
-    worker::{Lane, NotStored, OnRefusal, SIGN_OF_LIFE_MAX, Worker},
+    worker::{NotStored, OnRefusal, SIGN_OF_LIFE_MAX, ServedQueue, Worker},
 };
 use agentforge_jetstream::{
     Delivery, trace,
@@ -36,7 +36,7 @@ const SUSPECT_PAUSE: Duration = Duration::from_millis(500);
 const WAIT_TURN: Duration = Duration::from_secs(10);
 
 /// Takes a delivery to its settlement. Its slot is free again when this ends, however it ends.
-pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery) {
+pub(crate) async fn settle(worker: Arc<Worker>, queue: usize, delivery: Delivery) {
     struct Slot(Arc<Worker>, usize);
     impl Drop for Slot {
         fn drop(&mut self) {
@@ -45,27 +45,27 @@ pub(crate) async fn settle(worker: Arc<Worker>, lane: usize, delivery: Delivery)
         }
     }
     worker.handles.inflight.increment(1.0);
-    let slot = Slot(worker.clone(), lane);
-    let (worker, lane) = (&worker, &worker.lanes[lane]);
-    let kept = worker.keepalive.hold(delivery.reply().into(), SIGN_OF_LIFE_MAX);
+    let slot = Slot(worker.clone(), queue);
+    let (worker, queue) = (&worker, &worker.queues[queue]);
+    let keep_alive = worker.keepalive.hold(delivery.reply().into(), SIGN_OF_LIFE_MAX);
     if delivery.info().delivered > 1 {
-        lane.counters.redeliveries.increment(1);
+        queue.counters.redeliveries.increment(1);
     }
-    let job = match read(worker, lane, &delivery) {
+    let job = match read(worker, queue, &delivery) {
         Ok(job) => job,
-        Err(reason) => return reject(worker, lane, &delivery, &kept, reason).await,
+        Err(reason) => return reject(worker, queue, &delivery, &keep_alive, reason).await,
     };
     let (span, parent) = span_of(&delivery, &job);
-    let task = Task { worker, lane, delivery: &delivery, kept: &kept, job: &job, parent };
+    let task = Task { worker, queue, delivery: &delivery, keep_alive: &keep_alive, job: &job, parent };
     async {
         if task.settle().await == Next::Acknowledge {
             // The job is done, so another may come while the server is asked for its word.
             let room = worker.acks.try_acquire();
             let _slot = (room.is_err()).then_some(slot);
             if room.is_ok() {
-                worker.company().await;
+                worker.wait_for_traffic().await;
             }
-            worker.acknowledge(lane, &delivery).await;
+            worker.acknowledge(queue, &delivery).await;
         }
     }
     .instrument(span)
@@ -106,10 +106,10 @@ enum Next {
     Nothing,
 }
 
-/// The message as a job of this lane, or why it is none.
-fn read(worker: &Worker, lane: &Lane, delivery: &Delivery) -> Result<JobMessage, String> {
+/// The message as a job of this queue, or why it is none.
+fn read(worker: &Worker, queue: &ServedQueue, delivery: &Delivery) -> Result<JobMessage, String> {
     let job: JobMessage = serde_json::from_slice(delivery.payload()).map_err(|e| format!("it does not decode: {e}"))?;
-    if delivery.subject() != lane.jobs_subject || job.mission != worker.mission || job.queue != lane.queue {
+    if delivery.subject() != queue.jobs_subject || job.mission != worker.mission || job.queue != queue.name {
         return Err(format!(
             "it says mission {} and queue {}, but came on {}",
             job.mission,
@@ -121,7 +121,7 @@ fn read(worker: &Worker, lane: &Lane, delivery: &Delivery) -> Result<JobMessage,
 }
 
 /// Reports a message that is not a job, once, and terminates it.
-async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, reason: String) {
+async fn reject(worker: &Worker, queue: &ServedQueue, delivery: &Delivery, keep_alive: &KeepAliveHold, reason: String) {
     let (info, payload) = (delivery.info(), delivery.payload());
     warn!(
         stream = info.stream,
@@ -130,7 +130,7 @@ async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, 
         reason,
         "a message that is not a job"
     );
-    lane.counters.rejected.increment(1);
+    queue.counters.rejected.increment(1);
     let kept_bytes = payload.len().min(Rejected::PAYLOAD_MAX_BYTES);
     let rejected = |payload_hex| {
         Report::Rejected(Rejected {
@@ -147,9 +147,9 @@ async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, 
     };
     let id = MsgId::rejected(&info.stream, info.stream_seq, info.stored_at_ns);
     let whole = rejected(hex::encode(&payload[..kept_bytes]));
-    let mut stored = worker.store(lane, kept, &id, &whole, OnRefusal::Return).await;
+    let mut stored = worker.store(queue, keep_alive, &id, &whole, OnRefusal::Return).await;
     if matches!(stored, Err(NotStored::Refused(_))) {
-        stored = worker.store(lane, kept, &id, &rejected(String::new()), OnRefusal::Hold).await;
+        stored = worker.store(queue, keep_alive, &id, &rejected(String::new()), OnRefusal::Hold).await;
     }
     let settled = match stored {
         Ok(()) => delivery.term(&reason).await,
@@ -164,9 +164,9 @@ async fn reject(worker: &Worker, lane: &Lane, delivery: &Delivery, kept: &Kept, 
 /// A job that came, with all that its task needs.
 struct Task<'a> {
     worker: &'a Arc<Worker>,
-    lane: &'a Lane,
+    queue: &'a ServedQueue,
     delivery: &'a Delivery,
-    kept: &'a Kept,
+    keep_alive: &'a KeepAliveHold,
     job: &'a JobMessage,
     /// The trace that it runs in.
     parent: Parent,
@@ -181,7 +181,7 @@ impl Task<'_> {
                 worker.handles.duplicates.increment(1);
                 Next::Acknowledge
             }
-            Arrival::Here(first) => {
+            Arrival::Running(first) => {
                 worker.handles.duplicates.increment(1);
                 match self.wait_for(&first).await {
                     true => Next::Acknowledge,
@@ -196,14 +196,14 @@ impl Task<'_> {
     /// Waits for an earlier delivery of the same attempt; whether its result was stored.
     async fn wait_for(&self, first: &Running) -> bool {
         loop {
-            self.kept.extend(SIGN_OF_LIFE_MAX);
+            self.keep_alive.extend(SIGN_OF_LIFE_MAX);
             if let Ok(stored) = tokio::time::timeout(WAIT_TURN, first.settled()).await {
                 return stored;
             }
         }
     }
 
-    async fn attempt(&self, here: Here) -> Next {
+    async fn attempt(&self, here: Registration) -> Next {
         let (worker, job) = (self.worker, self.job);
         let (now, delivered) = (worker.clock.now(), self.delivery.info().delivered);
         let tool = worker.tools.get(&job.tool);
@@ -260,7 +260,7 @@ impl Task<'_> {
         }
     }
 
-    async fn run(&self, here: Here, tool: &dyn Tool) -> Next {
+    async fn run(&self, here: Registration, tool: &dyn Tool) -> Next {
         let (worker, job) = (self.worker, self.job);
         let wants_reuse = job.reuse && !worker.reuse_window.is_zero();
         let key = wants_reuse.then(|| operation_key(&job.tool, &job.args, job.task.as_deref())).flatten();
@@ -270,7 +270,7 @@ impl Task<'_> {
             return self.finish(here, started_at, Outcome::Succeeded(replay)).await;
         }
         let timeout = Duration::from_millis(job.timeout_ms);
-        self.kept
+        self.keep_alive
             .extend(timeout.saturating_add(STOP_GRACE + SIGN_OF_LIFE_MAX).min(Duration::from_secs(30 * 24 * 3600)));
         let ctx = ToolContext {
             job: job.job,
@@ -281,15 +281,17 @@ impl Task<'_> {
             scheduled_at: job.scheduled_at,
         };
         let begun = Instant::now();
-        let tell = async || self.tell_started(started_at).await;
+        let report_unconfirmed = async || self.report_started(started_at).await;
         let span = match self.parent.is_sampled {
             true => info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool)),
             false => Span::none(),
         };
         let tool_span = span.clone();
-        let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, tell).instrument(span).await;
+        let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, report_unconfirmed)
+            .instrument(span)
+            .await;
         worker.handles.ran(&job.tool, begun.elapsed());
-        self.kept.extend(SIGN_OF_LIFE_MAX);
+        self.keep_alive.extend(SIGN_OF_LIFE_MAX);
         let outcome = match conclude(end, job.timeout_ms) {
             Conclusion::HandBack => return self.hand_back(None).await,
             Conclusion::Cancelled => Outcome::Cancelled,
@@ -325,11 +327,11 @@ impl Task<'_> {
         Some(success)
     }
 
-    async fn tell_started(&self, at: Micros) {
+    async fn report_started(&self, at: Micros) {
         let (job, delivery, worker) = (self.job, self.delivery.info().delivered, &self.worker.id);
         let started = Started { job: job.job, attempt: job.attempt, delivery, worker: worker.clone(), at };
         let id = MsgId::started(job.job, job.attempt, delivery);
-        self.worker.tell(self.lane, &id, &Report::Started(started), &self.parent).await;
+        self.worker.report_unconfirmed(self.queue, &id, &Report::Started(started), &self.parent).await;
     }
 
     /// Puts an output where it belongs: into the result, or into the object store.
@@ -360,7 +362,7 @@ impl Task<'_> {
                 }
                 Err(_) => {}
             }
-            if !worker.pause(self.kept, attempt).await {
+            if !worker.pause(self.keep_alive, attempt).await {
                 return Err(NotStored::Leaving);
             }
         }
@@ -368,7 +370,7 @@ impl Task<'_> {
     }
 
     /// Stores the result; only then may the delivery be acknowledged.
-    async fn finish(&self, here: Here, started_at: Micros, outcome: Outcome) -> Next {
+    async fn finish(&self, here: Registration, started_at: Micros, outcome: Outcome) -> Next {
         let (worker, job, delivery) = (self.worker, self.job, self.delivery.info().delivered);
         let request_id = trace::request_id(self.delivery.headers()).map(str::to_owned);
         let report = |outcome| {
@@ -387,11 +389,11 @@ impl Task<'_> {
         let run = self.delivery.header("Nats-Msg-Id").map_or(0, MsgId::run_of);
         let id = MsgId::result_of_run(job.job, job.attempt, run, delivery);
         let whole = report(outcome);
-        let mut stored = worker.store(self.lane, self.kept, &id, &whole, OnRefusal::Return).await;
+        let mut stored = worker.store(self.queue, self.keep_alive, &id, &whole, OnRefusal::Return).await;
         if let Err(NotStored::Refused(error)) = &stored {
             // Without its output it may be taken. If not even that is, the stream refuses everything.
             let failed = report(Outcome::Failed(not_storable(error.as_ref())));
-            stored = worker.store(self.lane, self.kept, &id, &failed, OnRefusal::Hold).await;
+            stored = worker.store(self.queue, self.keep_alive, &id, &failed, OnRefusal::Hold).await;
         }
         if stored.is_err() {
             return self.hand_back(None).await;
@@ -402,7 +404,7 @@ impl Task<'_> {
     }
 
     async fn hand_back(&self, delay: Option<Duration>) -> Next {
-        self.worker.hand_back(self.lane, self.delivery, self.job.job, self.job.attempt, delay).await;
+        self.worker.hand_back(self.queue, self.delivery, self.job.job, self.job.attempt, delay).await;
         Next::Nothing
     }
 }

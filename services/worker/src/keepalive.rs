@@ -22,21 +22,21 @@ const ACK_WAIT_MIN: Duration = Duration::from_millis(300);
 /// The deliveries that are held. Shared by the loops, which add, and the lifeline, which sends.
 #[derive(Debug)]
 pub struct KeepAlive {
-    held: Mutex<HashMap<u64, Held>>,
+    held: Mutex<HashMap<u64, HeldDelivery>>,
     next: AtomicU64,
     ack_wait_ms: AtomicU64,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldDelivery {
     reply: Subject,
     until: Instant,
 }
 
 /// A delivery's place on the list; dropping it takes it off.
 #[derive(Debug)]
-pub struct Kept {
+pub struct KeepAliveHold {
     id: u64,
     list: Arc<KeepAlive>,
 }
@@ -54,10 +54,10 @@ fn as_ms(d: Duration) -> u64 {
 
 impl KeepAlive {
     /// Puts a delivery on the list for at most `limit`; `reply` is where its acknowledgement goes.
-    pub fn hold(self: &Arc<Self>, reply: Subject, limit: Duration) -> Kept {
+    pub fn hold(self: &Arc<Self>, reply: Subject, limit: Duration) -> KeepAliveHold {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.held().insert(id, Held { reply, until: Instant::now() + limit });
-        Kept { id, list: self.clone() }
+        self.held().insert(id, HeldDelivery { reply, until: Instant::now() + limit });
+        KeepAliveHold { id, list: self.clone() }
     }
 
     /// Where to send keep-alives now; deliveries past their limit are left out.
@@ -83,12 +83,12 @@ impl KeepAlive {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<u64, Held>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<u64, HeldDelivery>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl KeepAliveHold {
     /// From now on for at most `limit`.
     pub fn extend(&self, limit: Duration) {
         if let Some(held) = self.list.held().get_mut(&self.id) {
@@ -97,7 +97,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for KeepAliveHold {
     fn drop(&mut self) {
         self.list.held().remove(&self.id);
     }

@@ -52,29 +52,29 @@ impl Running {
 #[derive(Debug)]
 pub enum Arrival {
     /// New here, and entered; it leaves the ledger when the guard is settled or dropped.
-    New(Here),
+    New(Registration),
     /// Another delivery of it is here.
-    Here(Arc<Running>),
+    Running(Arc<Running>),
     /// Its result was stored by this worker a short while ago.
     Finished,
 }
 
 /// An attempt's place in the ledger.
 #[derive(Debug)]
-pub struct Here {
+pub struct Registration {
     running: Arc<Running>,
     stored_at: i128,
     ledger: Arc<Ledger>,
 }
 
-impl std::ops::Deref for Here {
+impl std::ops::Deref for Registration {
     type Target = Running;
     fn deref(&self) -> &Running {
         &self.running
     }
 }
 
-impl Here {
+impl Registration {
     /// The attempt's result is stored: later deliveries of it need no run.
     pub fn finished(self) {
         self.ledger.inner().finished.insert((self.running.job, self.running.attempt, self.stored_at), Instant::now());
@@ -82,7 +82,7 @@ impl Here {
     }
 }
 
-impl Drop for Here {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.ledger.inner().running.remove(&(self.running.job, self.running.attempt));
         self.running.settled.cancel();
@@ -121,12 +121,12 @@ impl Ledger {
             return Arrival::Finished;
         }
         match inner.running.entry((job, attempt)) {
-            Entry::Occupied(entry) => Arrival::Here(entry.get().clone()),
+            Entry::Occupied(entry) => Arrival::Running(entry.get().clone()),
             Entry::Vacant(place) => {
                 let (stop, settled, acknowledged) = (Stop::default(), CancellationToken::new(), AtomicBool::new(false));
                 let running = Arc::new(Running { job, attempt, stop, since: now, settled, acknowledged });
                 place.insert(running.clone());
-                Arrival::New(Here { running, stored_at, ledger: self.clone() })
+                Arrival::New(Registration { running, stored_at, ledger: self.clone() })
             }
         }
     }
@@ -195,7 +195,7 @@ mod tests {
         let ledger = Arc::new(Ledger::default());
         let job = JobId::generate();
         let Arrival::New(first) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not new") };
-        let Arrival::Here(running) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not here") };
+        let Arrival::Running(running) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not here") };
         assert!(
             matches!(ledger.arrive(job, Attempt::FIRST.next(), 8), Arrival::New(_)),
             "another attempt is another thing"
@@ -211,7 +211,7 @@ mod tests {
         let ledger = Arc::new(Ledger::default());
         let job = JobId::generate();
         let Arrival::New(first) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not new") };
-        let Arrival::Here(running) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not here") };
+        let Arrival::Running(running) = ledger.arrive(job, Attempt::FIRST, 7) else { panic!("not here") };
         drop(first);
         assert!(!running.settled().await);
         assert!(matches!(ledger.arrive(job, Attempt::FIRST, 7), Arrival::New(_)));

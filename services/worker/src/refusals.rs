@@ -1,5 +1,6 @@
 //! Reports and outputs that NATS refuses and that are held until an operator puts that right: where, and why.
-//! Readiness reports it. A worker whose results are refused holds them in memory, takes no new job in those slots, and
+//!
+//! Readiness says so. A worker whose results are refused holds them in memory, takes no new job in those slots, and
 //! looks healthy otherwise.
 
 use std::{

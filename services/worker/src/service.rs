@@ -25,7 +25,7 @@ use crate::{
         http::Http,
         sleep::Sleep,
     },
-    worker::{Lane, Worker},
+    worker::{ServedQueue, Worker},
 };
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_egress::{Policy, Timeouts};
@@ -141,7 +141,7 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
         );
         {
             let mut pool = worker.pool.lock().unwrap_or_else(PoisonError::into_inner);
-            pool.begin(|lane, n| worker.lanes[lane].slots.grant(n));
+            pool.begin(|queue, n| worker.queues[queue].slots.grant(n));
         }
         info!(id = %worker.id, mission = %worker.mission, capacity = config.concurrency, tools = ?worker.tools, "taking jobs");
 
@@ -192,8 +192,8 @@ fn assemble(
     tools: Toolbox,
     pullers: &[(&'static str, Puller)],
 ) -> Worker {
-    let lane = |(queue, (_, puller)): (&agentforge_message_id::Queue, &(&'static str, Puller))| Lane {
-        queue: queue.clone(),
+    let queue = |(queue, (_, puller)): (&agentforge_message_id::Queue, &(&'static str, Puller))| ServedQueue {
+        name: queue.clone(),
         jobs_subject: subjects::job(&config.mission, queue),
         results_subject: subjects::results(&config.mission, queue),
         counters: QueueCounters::new(&config.mission, queue),
@@ -211,7 +211,7 @@ fn assemble(
         refusals: Refusals::default(),
         buckets: Buckets::new(nats.jetstream().clone(), config.mission.clone(), config.reuse_window),
         nats,
-        lanes: config.queues.iter().zip(pullers).map(lane).collect(),
+        queues: config.queues.iter().zip(pullers).map(queue).collect(),
         pool: Mutex::new(Pool::new(config.concurrency, config.queues.len())),
         suspects: Semaphore::new(1),
         acks: Semaphore::new(ACKS_PER_SLOT * config.concurrency),
@@ -245,9 +245,9 @@ fn start_lifeline(
     let (ledger, keepalive, clock) = (worker.ledger.clone(), worker.keepalive.clone(), worker.clock.clone());
     let outcome = Lifeline { identity, nats: config.nats.clone(), ledger, keepalive, clock }.start(farewell)?;
     let ended = CancellationToken::new();
-    let tell = ended.clone().drop_guard();
+    let report_unconfirmed = ended.clone().drop_guard();
     runtime.supervisor().spawn("lifeline", OnEnd::Stop, async move {
-        let _tell = tell;
+        let _tell = report_unconfirmed;
         let outcome = outcome.await.unwrap_or(Err(crate::lifeline::Error::Panicked));
         Ok(outcome.map_err(Error::Lifeline)?)
     });
@@ -264,14 +264,14 @@ fn spawn_loops(runtime: &Runtime, worker: &Arc<Worker>, pullers: Vec<(&'static s
         consume::watch_connection(worker.nats.clone(), nats_gate, worker.clone()),
     );
     supervisor.spawn("streams", OnEnd::Stop, streams::watch(worker.clone(), readiness.gate("streams", true)));
-    for (lane, (name, puller)) in pullers.into_iter().enumerate() {
+    for (queue, (name, puller)) in pullers.into_iter().enumerate() {
         let heart = readiness.heartbeat(name, 2 * STALL_MAX);
         supervisor.spawn(
             "binding",
             OnEnd::Stop,
-            consume::watch_binding(worker.clone(), lane, puller.bound(), bindings.clone()),
+            consume::watch_binding(worker.clone(), queue, puller.bound(), bindings.clone()),
         );
-        supervisor.spawn(name, OnEnd::Stop, consume::serve(worker.clone(), lane, puller, tasks.clone(), heart));
+        supervisor.spawn(name, OnEnd::Stop, consume::serve(worker.clone(), queue, puller, tasks.clone(), heart));
     }
 }
 

@@ -10,12 +10,12 @@
 pub struct Pool {
     free: usize,
     share: usize,
-    lanes: Vec<Lane>,
+    queues: Vec<QueueSlots>,
     first: usize,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct QueueSlots {
     /// Granted, and nothing came yet.
     unread: usize,
     /// Taken by a message that is not settled.
@@ -24,19 +24,19 @@ struct Lane {
     waiting: usize,
 }
 
-impl Lane {
+impl QueueSlots {
     fn has_none(&self) -> bool {
         self.unread + self.taken == 0
     }
 }
 
 impl Pool {
-    /// `slots` for `lanes` queues; at least one each, as the configuration checks.
-    pub fn new(slots: usize, lanes: usize) -> Self {
+    /// `slots` for `queues` queues; at least one each, as the configuration checks.
+    pub fn new(slots: usize, queues: usize) -> Self {
         Self {
             free: slots,
-            share: (slots / lanes.max(1)).max(1),
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            share: (slots / queues.max(1)).max(1),
+            queues: (0..queues).map(|_| QueueSlots::default()).collect(),
             first: 0,
         }
     }
@@ -47,28 +47,28 @@ impl Pool {
     }
 
     /// A message came on a queue, with so many waiting behind it.
-    pub fn arrived(&mut self, lane: usize, waiting: u64, grant: impl FnMut(usize, usize)) {
-        let lane = &mut self.lanes[lane];
-        lane.unread = lane.unread.saturating_sub(1);
-        lane.taken += 1;
-        lane.waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
+    pub fn arrived(&mut self, queue: usize, waiting: u64, grant: impl FnMut(usize, usize)) {
+        let queue = &mut self.queues[queue];
+        queue.unread = queue.unread.saturating_sub(1);
+        queue.taken += 1;
+        queue.waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         self.deal(grant);
     }
 
     /// A message of a queue was settled: its slot is free.
-    pub fn settled(&mut self, lane: usize, grant: impl FnMut(usize, usize)) {
-        let lane = &mut self.lanes[lane];
-        lane.taken = lane.taken.saturating_sub(1);
+    pub fn settled(&mut self, queue: usize, grant: impl FnMut(usize, usize)) {
+        let queue = &mut self.queues[queue];
+        queue.taken = queue.taken.saturating_sub(1);
         self.free += 1;
         self.deal(grant);
     }
 
     /// Deals free slots in turn, so that no queue is always first.
     fn deal(&mut self, mut grant: impl FnMut(usize, usize)) {
-        let count = self.lanes.len();
+        let count = self.queues.len();
         if count == 1 {
             let all = std::mem::take(&mut self.free);
-            self.lanes[0].unread += all;
+            self.queues[0].unread += all;
             if all > 0 {
                 grant(0, all);
             }
@@ -78,11 +78,11 @@ impl Pool {
         while self.free > 0 && passed < count {
             let index = self.first % count;
             self.first = (self.first + 1) % count;
-            let without = self.lanes.iter().filter(|lane| lane.has_none()).count();
-            let lane = &mut self.lanes[index];
-            let may_have_more = self.free > without && lane.unread < lane.waiting.saturating_add(1).min(self.share);
-            if lane.has_none() || may_have_more {
-                lane.unread += 1;
+            let without = self.queues.iter().filter(|queue| queue.has_none()).count();
+            let queue = &mut self.queues[index];
+            let may_have_more = self.free > without && queue.unread < queue.waiting.saturating_add(1).min(self.share);
+            if queue.has_none() || may_have_more {
+                queue.unread += 1;
                 self.free -= 1;
                 passed = 0;
                 grant(index, 1);
@@ -97,10 +97,10 @@ impl Pool {
 mod tests {
     use super::*;
 
-    /// What each lane was granted by one call.
-    fn granted(lanes: usize, call: impl FnOnce(&mut dyn FnMut(usize, usize))) -> Vec<usize> {
-        let mut sums = vec![0; lanes];
-        call(&mut |lane, n| sums[lane] += n);
+    /// What each queue was granted by one call.
+    fn granted(queues: usize, call: impl FnOnce(&mut dyn FnMut(usize, usize))) -> Vec<usize> {
+        let mut sums = vec![0; queues];
+        call(&mut |queue, n| sums[queue] += n);
         sums
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let mut pool = Pool::new(9, 3);
         pool.begin(|_, _| {});
         let mut running = 0;
-        // Lane 0 has a long backlog and nothing finishes.
+        // Queue 0 has a long backlog and nothing finishes.
         let mut open = 1;
         while open > 0 {
             open -= 1;
@@ -138,21 +138,21 @@ mod tests {
         let mut pool = Pool::new(4, 2);
         let mut open = granted(2, |g| pool.begin(g));
         let add = |open: &mut Vec<usize>, sums: Vec<usize>| (0..2).for_each(|i| open[i] += sums[i]);
-        // Lane 0 has a backlog and settles nothing; lane 1 runs one job after the other.
+        // Queue 0 has a backlog and settles nothing; queue 1 runs one job after the other.
         for _ in 0..100 {
-            for lane in [0, 1] {
-                if open[lane] > 0 {
-                    open[lane] -= 1;
-                    let waiting = if lane == 0 { 1000 } else { 0 };
-                    add(&mut open, granted(2, |g| pool.arrived(lane, waiting, g)));
-                    if lane == 1 {
+            for queue in [0, 1] {
+                if open[queue] > 0 {
+                    open[queue] -= 1;
+                    let waiting = if queue == 0 { 1000 } else { 0 };
+                    add(&mut open, granted(2, |g| pool.arrived(queue, waiting, g)));
+                    if queue == 1 {
                         add(&mut open, granted(2, |g| pool.settled(1, g)));
                     }
                 }
             }
             assert_eq!(open[1], 1, "it always has its slot again");
         }
-        assert_eq!(pool.lanes[0].taken, 3, "the other has all the rest");
+        assert_eq!(pool.queues[0].taken, 3, "the other has all the rest");
     }
 
     #[test]
@@ -162,17 +162,17 @@ mod tests {
         let note = |sums: Vec<usize>, open: &mut [usize; 2]| (0..2).for_each(|i| open[i] += sums[i]);
         note(granted(2, |g| pool.begin(g)), &mut open);
         for _ in 0..1000 {
-            for lane in 0..2 {
-                if open[lane] > 0 {
-                    open[lane] -= 1;
-                    running[lane] += 1;
-                    note(granted(2, |g| pool.arrived(lane, 1000, g)), &mut open);
+            for queue in 0..2 {
+                if open[queue] > 0 {
+                    open[queue] -= 1;
+                    running[queue] += 1;
+                    note(granted(2, |g| pool.arrived(queue, 1000, g)), &mut open);
                 }
             }
             // The queue that has more running finishes first.
-            let lane = usize::from(running[1] > running[0]);
-            running[lane] -= 1;
-            note(granted(2, |g| pool.settled(lane, g)), &mut open);
+            let queue = usize::from(running[1] > running[0]);
+            running[queue] -= 1;
+            note(granted(2, |g| pool.settled(queue, g)), &mut open);
             assert!(open[0] + open[1] + running[0] + running[1] <= 8);
         }
         assert!(running.iter().all(|n| *n >= 2), "{running:?}");

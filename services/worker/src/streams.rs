@@ -14,9 +14,9 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 /// Between two periodic checks.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// While something is missing, and between complaints.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// For one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
@@ -29,7 +29,7 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
         format!("KV_{BUCKET_HANDBACKS}"),
     ];
     let (mut connected, mut complaints) = (worker.nats.connected(), worker.nats.missing().told());
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     loop {
         let look = async {
             if connected.wait_for(|c| *c).await.is_err() {
@@ -53,7 +53,7 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
             ([], refused) => gate.set(false, format!("results are refused, {refused}")),
             (missing, _) => gate.set(false, format!("waiting for {}", missing.join(", "))),
         }
-        if missing != told {
+        if missing != reported {
             match missing.is_empty() {
                 true => info!("the stream of results and all buckets exist"),
                 false => {
@@ -64,11 +64,11 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
                 }
             }
         }
-        let rest = if missing.is_empty() { LOOK_EVERY } else { LOOK_AGAIN };
-        told = missing;
+        let rest = if missing.is_empty() { CHECK_INTERVAL } else { RECHECK_INTERVAL };
+        reported = missing;
         let soon = async {
             let _ = complaints.changed().await;
-            sleep(LOOK_AGAIN).await;
+            sleep(RECHECK_INTERVAL).await;
         };
         tokio::select! {
             () = sleep(rest) => {}

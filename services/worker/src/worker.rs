@@ -6,7 +6,7 @@
 use crate::{
     buckets::{Buckets, REFUSAL_PATIENCE},
     clock::Clock,
-    keepalive::{KeepAlive, Kept},
+    keepalive::{KeepAlive, KeepAliveHold},
     ledger::Ledger,
     metrics::{Handles, QueueCounters, REPORTS_REFUSED},
     refusals::Refusals,
@@ -59,7 +59,7 @@ pub(crate) struct Worker {
     pub(crate) handles: Handles,
     /// What NATS refuses and is held.
     pub(crate) refusals: Refusals,
-    pub(crate) lanes: Vec<Lane>,
+    pub(crate) queues: Vec<ServedQueue>,
     pub(crate) pool: Mutex<Pool>,
     /// One at a time: see `attempt::SUSPECT_AFTER_LOST`.
     pub(crate) suspects: Semaphore,
@@ -78,8 +78,8 @@ pub(crate) struct Worker {
 }
 
 /// One queue that is served.
-pub(crate) struct Lane {
-    pub(crate) queue: Queue,
+pub(crate) struct ServedQueue {
+    pub(crate) name: Queue,
     pub(crate) jobs_subject: String,
     pub(crate) results_subject: String,
     pub(crate) counters: QueueCounters,
@@ -113,8 +113,8 @@ impl Worker {
     /// [`REFUSAL_PATIENCE`], and a job that was done must not end as failed for that.
     pub(crate) async fn store(
         &self,
-        lane: &Lane,
-        kept: &Kept,
+        queue: &ServedQueue,
+        keep_alive: &KeepAliveHold,
         id: &MsgId,
         report: &Report,
         on_refusal: OnRefusal,
@@ -131,7 +131,7 @@ impl Worker {
         }
         let (mut held, mut refused, mut refused_since) = (None, None, None);
         for attempt in 0.. {
-            let subject = lane.results_subject.clone();
+            let subject = queue.results_subject.clone();
             let Err(error) = publish(&self.nats, subject, id.clone(), headers.clone(), payload.clone()).await else {
                 return Ok(());
             };
@@ -152,12 +152,12 @@ impl Worker {
                 warn!(%error, "a report is held until it can be stored");
                 held = Some(self.hold());
             }
-            let is_denied = || self.nats.denied().any_below(&lane.results_subject);
+            let is_denied = || self.nats.denied().any_below(&queue.results_subject);
             if refused.is_none() && (!error.is_retryable() || is_denied()) {
                 REPORTS_REFUSED.inc(&[if error.is_retryable() { "denied" } else { error.code() }]);
-                refused = Some(self.refusals.note(&lane.results_subject, &error.to_string()));
+                refused = Some(self.refusals.note(&queue.results_subject, &error.to_string()));
             }
-            if !self.pause(kept, attempt).await {
+            if !self.pause(keep_alive, attempt).await {
                 return Err(NotStored::Leaving);
             }
         }
@@ -177,8 +177,8 @@ impl Worker {
     }
 
     /// Waits before another try, with full jitter; `false` when the worker leaves instead.
-    pub(crate) async fn pause(&self, kept: &Kept, attempt: u32) -> bool {
-        kept.extend(SIGN_OF_LIFE_MAX);
+    pub(crate) async fn pause(&self, keep_alive: &KeepAliveHold, attempt: u32) -> bool {
+        keep_alive.extend(SIGN_OF_LIFE_MAX);
         let ceiling = STORE_PAUSE.saturating_mul(1 << attempt.min(10)).min(STORE_PAUSE_MAX);
         let pause = rand::rng().random_range(STORE_PAUSE / 2..=ceiling);
         tokio::select! {
@@ -188,7 +188,13 @@ impl Worker {
     }
 
     /// Publishes a report without waiting for the PubAck; lost when NATS is unavailable.
-    pub(crate) async fn tell(&self, lane: &Lane, id: &MsgId, report: &Report, parent: &trace::Parent) {
+    pub(crate) async fn report_unconfirmed(
+        &self,
+        queue: &ServedQueue,
+        id: &MsgId,
+        report: &Report,
+        parent: &trace::Parent,
+    ) {
         if !self.nats.is_connected() {
             return;
         }
@@ -198,12 +204,12 @@ impl Worker {
         if let Some(traceparent) = &parent.traceparent {
             headers.insert(trace::TRACEPARENT, traceparent.as_str());
         }
-        let sent = self.nats.client().publish_with_headers(lane.results_subject.clone(), headers, payload.into());
+        let sent = self.nats.client().publish_with_headers(queue.results_subject.clone(), headers, payload.into());
         let _ = tokio::time::timeout(STARTED_TIMEOUT, sent).await;
     }
 
-    /// Waits for company on the way to the server.
-    pub(crate) async fn company(&self) {
+    /// Waits for the next arrival, so that an acknowledgement travels with what that sends; at most [`ACK_AFTER`].
+    pub(crate) async fn wait_for_traffic(&self) {
         tokio::select! {
             () = self.arrivals.notified() => {}
             () = tokio::time::sleep(ACK_AFTER) => {}
@@ -213,18 +219,18 @@ impl Worker {
 
     /// Acknowledges a delivery whose result is stored. If that fails the message comes again, which
     /// is harmless: the ledger knows it here, the message id in the stream, the fencing in SQL.
-    pub(crate) async fn acknowledge(&self, lane: &Lane, delivery: &Delivery) {
+    pub(crate) async fn acknowledge(&self, queue: &ServedQueue, delivery: &Delivery) {
         if let Err(error) = delivery.ack_confirmed(ACK_TIMEOUT).await {
-            lane.counters.acks_unconfirmed.increment(1);
+            queue.counters.acks_unconfirmed.increment(1);
             debug!(%error, "an acknowledgement was not confirmed");
         }
     }
 
-    /// Gives a delivery back on purpose. It is counted first, so that the next worker does not take
-    /// us for lost; when the count fails, the message goes back all the same.
+    /// Hands a delivery back on purpose. The hand-back is counted first, so that the next worker does not take it for a lost
+    /// worker; if the count fails, the delivery is handed back all the same.
     pub(crate) async fn hand_back(
         &self,
-        lane: &Lane,
+        queue: &ServedQueue,
         delivery: &Delivery,
         job: JobId,
         attempt: Attempt,
@@ -233,22 +239,22 @@ impl Worker {
         if let Err(error) = self.buckets.count_handback(job, attempt).await {
             warn!(error = &error as &dyn std::error::Error, %job, "a hand-back could not be counted; it will look like a lost worker");
         }
-        lane.counters.handbacks.increment(1);
+        queue.counters.handbacks.increment(1);
         if let Err(error) = delivery.nak(delay).await {
             debug!(%error, "a hand-back was not sent; redelivered after the ack wait");
         }
     }
 
     /// The slot of a job is free again.
-    pub(crate) fn free_slot(&self, lane: usize) {
+    pub(crate) fn free_slot(&self, queue: usize) {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.settled(lane, |lane, n| self.lanes[lane].slots.grant(n));
+        pool.settled(queue, |queue, n| self.queues[queue].slots.grant(n));
     }
 
     /// A delivery took a slot.
-    pub(crate) fn slot_taken(&self, lane: usize, waiting: u64) {
+    pub(crate) fn slot_taken(&self, queue: usize, waiting: u64) {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.arrived(lane, waiting, |lane, n| self.lanes[lane].slots.grant(n));
+        pool.arrived(queue, waiting, |queue, n| self.queues[queue].slots.grant(n));
         self.arrivals.notify_waiters();
     }
 }

@@ -127,7 +127,7 @@ struct Round {
 enum Over {
     Stopped,
     ConnectionLost,
-    /// According to the server.
+    /// The server says so.
     ConsumerMoved,
     /// The server says nothing.
     Silent,

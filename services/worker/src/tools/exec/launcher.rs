@@ -5,7 +5,7 @@
 //! then. It holds no pipe of the command and ends as the command ended. A command that kills its launcher with SIGKILL
 //! is killed with it, but processes that it had detached by `setsid` are not.
 
-use super::Spec;
+use super::spec::Spec;
 use nix::sys::signal::{SigHandler, SigSet, Signal as Blocked};
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process};
 use std::{
@@ -23,7 +23,7 @@ pub(super) const ASK_TO_END: Signal = Signal::USR1;
 /// How long processes that are killed may take to be gone. Only what sleeps in the kernel takes longer.
 pub(super) const END_MAX: Duration = Duration::from_secs(5);
 /// Between two checks of what is left.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The first argument of a program that is started as launcher.
 const ARGUMENT: &str = "__launch-tool";
 /// The program, regardless of what happened to its file since it was started.
@@ -159,7 +159,7 @@ impl Family {
                 // ESRCH: it has ended meanwhile, and its id is not given away before it is reaped, by us.
                 let _ = kill_process(pid, Signal::KILL);
             }
-            std::thread::sleep(LOOK_INTERVAL);
+            std::thread::sleep(CHECK_INTERVAL);
         }
     }
 }
@@ -233,9 +233,9 @@ mod tests {
     #[test]
     fn a_reason_is_taken_from_a_launcher_that_says_so_alone() {
         use std::os::unix::process::ExitStatusExt;
-        let (told, other) = (ExitStatus::from_raw(NOT_STARTED << 8), ExitStatus::from_raw(1 << 8));
+        let (not_started_status, other) = (ExitStatus::from_raw(NOT_STARTED << 8), ExitStatus::from_raw(1 << 8));
         let text = format!("{NOT_STARTED_TEXT}13\n");
-        assert_eq!(not_started(told, &text).map(|e| e.kind()), Some(io::ErrorKind::PermissionDenied));
-        assert!(not_started(other, &text).is_none() && not_started(told, "x 13").is_none());
+        assert_eq!(not_started(not_started_status, &text).map(|e| e.kind()), Some(io::ErrorKind::PermissionDenied));
+        assert!(not_started(other, &text).is_none() && not_started(not_started_status, "x 13").is_none());
     }
 }

@@ -6,6 +6,7 @@
 mod launcher;
 mod process;
 mod pump;
+mod spec;
 
 use super::{Tool, ToolContext, ToolError, ToolOutput};
 use agentforge_proto::bus::ErrorClass;
@@ -15,10 +16,9 @@ pub(crate) use launcher::is_enabled as is_launcher_enabled;
 use process::{Group, Spawner};
 use pump::{Pump, Pumped};
 use serde_json::value::RawValue;
+pub use spec::Spec;
 use std::{
-    ffi::OsString,
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
     process::ExitStatus,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -30,25 +30,6 @@ const TERM_GRACE: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// `EX_TEMPFAIL` of sysexits.h: the command asks for another attempt.
 const EXIT_TRY_AGAIN: i32 = 75;
-
-/// A declared command, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
-    /// Absolute path of the program.
-    pub program: PathBuf,
-    /// The command's `argv[0]` and arguments.
-    pub argv: Vec<String>,
-    /// Where it runs; the worker's own directory when absent.
-    pub working_dir: Option<PathBuf>,
-    /// Its whole environment, apart from the job's own variables.
-    pub env: Vec<(OsString, OsString)>,
-    /// Its own limit, in addition to the job's.
-    pub timeout: Option<Duration>,
-    /// Address space of each of its processes, bytes.
-    pub memory_max_bytes: Option<u64>,
-    /// Longest output, bytes.
-    pub output_max_bytes: usize,
-}
 
 /// A declared command as a tool.
 #[derive(Debug)]
