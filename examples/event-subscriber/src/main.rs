@@ -12,7 +12,7 @@ use std::{env, time::Duration};
 
 /// The name under which the server keeps the place. Replicas that share it share the events.
 const CONSUMER: &str = "example-event-subscriber";
-/// An event that is not acknowledged for this long comes again.
+/// An event that is not acknowledged for this long is redelivered.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// What may be under way: the server sends no more before some are acknowledged.
 const MAX_ACK_PENDING: i64 = 256;
@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
         match serde_json::from_slice::<Value>(&message.payload) {
             Ok(event) => {
                 println!("{} {} {}", text(&event["time"]), text(&event["type"]), text(&event["subject"]));
-                // After the effect, never before: what is not acknowledged comes again.
+                // After the effect, never before: an unacknowledged event is redelivered.
                 message.ack().await.map_err(|e| anyhow!(e))?;
             }
             // It would be the same each time.

@@ -11,7 +11,7 @@ use std::{
 
 /// Subjects kept at once; a user is denied a few or all of them.
 const SUBJECTS_MAX: usize = 256;
-/// A denial is believed for so long: an operator may have changed the permissions, and each publish renews it.
+/// How long a denial is believed: an operator may have changed the permissions, and each publish renews it.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// What the server says, before the subject in quotes.
 const WORDS: &str = "permissions violation for publish to ";

@@ -27,7 +27,7 @@ pub trait Service: Sized + Send + 'static {
     fn common(config: &Self::Config) -> &Common;
     /// Every metric it records; those of the chassis are added.
     fn metrics() -> Vec<&'static [Metric]>;
-    /// Connects and binds; ports may be 0. What is away is connected to later; a port in use or a
+    /// Connects and binds; ports may be 0. A server that is unavailable is connected to later; a port in use or a
     /// topology that does not fit is an error.
     async fn build(config: Self::Config, runtime: Runtime) -> Result<Self, anyhow::Error>;
     /// Where it listens, with the ports that were taken.

@@ -6,7 +6,7 @@ pub enum Error {
     /// No client for webhooks.
     #[error("making the client for webhooks")]
     Egress(#[from] agentforge_egress::DialerError),
-    /// Requests did not end; their messages come again.
+    /// Requests did not end; their messages are redelivered.
     #[error("{0} requests were neither finished nor handed back within the grace period")]
     Unsettled(usize),
 }

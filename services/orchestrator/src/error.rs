@@ -42,7 +42,7 @@ pub enum Code {
     OutboxFull,
     /// Too many requests or streams at once.
     TooManyRequests,
-    /// The database or NATS is away.
+    /// The database or NATS is unavailable.
     Unavailable,
     /// A defect.
     Internal,

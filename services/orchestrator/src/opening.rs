@@ -1,4 +1,4 @@
-//! Opening the database: the schema, whose it is, what a dead process had claimed. Waits for one that is away.
+//! Opening the database: the schema, its owner, what a dead process had claimed. Waits while it is unavailable.
 
 use crate::app::{self, App};
 use crate::metrics;

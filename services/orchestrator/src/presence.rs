@@ -1,8 +1,7 @@
 //! Workers as they announce themselves: heartbeats in, their presence stored and exported.
-//!
-//! A beat is a core NATS request on `swarm.agents.<mission>.heartbeat`; the answer names the
-//! jobs that the worker runs although they are final, so that a lost cancel is made good, and the time, so that
-//! the worker judges deadlines by this clock; its next beat says how far its own is away.
+//! A heartbeat is a core NATS request on `swarm.agents.<mission>.heartbeat`; the answer names the jobs that the worker
+//! runs although they are final, which makes up for a lost cancel, and the time, so that the worker judges deadlines by
+//! this clock; its next heartbeat reports how far its own differs.
 
 use crate::app::App;
 use crate::lanes::Lanes;

@@ -10,7 +10,7 @@ use agentforge_proto::time::Micros;
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
 use std::time::Duration;
 
-/// A job whose reports cannot be read is waited for so long after its deadline, and no longer.
+/// A job whose reports cannot be read is waited for this long after its deadline, and no longer.
 const UNREAD_MAX: Duration = Duration::from_secs(600);
 /// Between two checks while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Without a word for so long the source is away: longer than it takes to notice a lost consumer and to make
-/// another.
+/// After this long without a sign of life the source is unavailable: longer than it takes to notice a lost consumer and
+/// to create another.
 const AWAY_AFTER: Duration = Duration::from_secs(6);
 
 /// When the stream was last heard. Clones share it.

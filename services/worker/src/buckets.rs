@@ -1,7 +1,6 @@
 //! The worker's use of JetStream buckets: hand-backs, finished operations, large outputs.
-//!
-//! The orchestrator makes the buckets; here they are only opened, on first use. Every call is
-//! bounded, because NATS may be away: what that means for a job is the caller's decision.
+//! The orchestrator creates the buckets; here they are only opened, on first use. Every call is bounded, because NATS
+//! may be unavailable: what that means for a job is the caller's decision.
 
 use agentforge_jetstream::subjects::{BUCKET_HANDBACKS, BUCKET_JOB_OUTPUTS, BUCKET_OPERATIONS};
 use agentforge_message_id::{Attempt, JobId, Mission};
@@ -41,7 +40,7 @@ const UPDATE_TRIES: usize = 3;
 /// Why a bucket gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It took too long; NATS may be away.
+    /// It took too long; NATS may be unavailable.
     #[error("the bucket {0} did not answer in time")]
     TimedOut(&'static str),
     /// It answered with an error, or does not exist.

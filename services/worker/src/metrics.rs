@@ -99,7 +99,7 @@ pub struct Handles {
     pub inflight: Gauge,
     /// Results that wait.
     pub held: Gauge,
-    /// Attempts that came again after they were finished here.
+    /// Attempts that were redelivered after they were finished here.
     pub duplicates: Counter,
 }
 

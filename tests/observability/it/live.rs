@@ -134,7 +134,7 @@ fn prometheus_configuration(dir: &TempDir, stack: &Stack, alertmanager: &str) ->
     .to_string()
 }
 
-/// Everything that is watched, and what it said so far.
+/// Everything that is watched, and its output so far.
 struct Watch {
     prometheus: Prometheus,
     begun: Instant,

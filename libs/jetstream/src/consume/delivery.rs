@@ -13,8 +13,8 @@ use tokio::time::timeout;
 /// How long an unconfirmed settlement may wait for room in the client while the connection is down.
 const SEND: Duration = Duration::from_secs(5);
 
-/// Why a delivery could not be settled. It comes again after the ack wait unless the server has the
-/// settlement all the same.
+/// Why a delivery could not be settled. It is redelivered after the ack wait unless the server has the settlement
+/// nevertheless.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing takes the acknowledgement: the consumer or its stream is gone, or has no leader now.

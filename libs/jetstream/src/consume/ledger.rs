@@ -32,7 +32,7 @@ pub(super) struct Ledger {
 /// What to do about free slots.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Ask for so many now.
+    /// Ask for this many now.
     Pull(usize),
     /// Look again then.
     At(Instant),

@@ -25,7 +25,7 @@ const TACTICAL_REPLICAS: Setting =
 
 const SETTINGS: [Setting; 3] = [TACTICAL_MAX_BYTES, TACTICAL_MAX_AGE, TACTICAL_REPLICAS];
 
-/// States kept of one marker. A client that was away for longer gets a gap.
+/// States kept of one marker. A client that was disconnected for longer gets a gap.
 const STATES_PER_SUBJECT: i64 = 100;
 /// A retry of a publish comes within it.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);

@@ -6,7 +6,7 @@ use agentforge_harness::{NatsOptions, NatsServer, require};
 #[tokio::test]
 async fn a_server_may_start_after_the_exporter_and_restart_with_another_id() {
     let Some(()) = require("nats-server") else { return };
-    // Its ports are the same over restarts, so it can be away first.
+    // Its ports are the same over restarts, so it can be down first.
     let mut server = NatsServer::start(NatsOptions::default().extra("server_name: late")).await;
     let first_id = monitor(&server, "varz").await["server_id"].as_str().unwrap().to_owned();
     server.stop_gracefully().await;

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 const RUNNING_MAX: usize = 4;
 /// How often it is checked whether one waits.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// A claim holds for so long, and is renewed long before.
+/// How long a claim is valid; it is renewed long before.
 const CLAIM_FOR: Duration = Duration::from_secs(30);
 /// A pause is slept in parts, so that the claim is renewed and a cancel is noticed.
 const NAP_MAX: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use crate::model::NewJob;
 use agentforge_proto::time::Micros;
 use std::time::Duration;
 
-/// When to come again.
+/// When to try again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// The same where nothing changes soon.
 const MUCH_LATER: Duration = Duration::from_secs(60);

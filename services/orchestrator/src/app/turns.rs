@@ -277,7 +277,7 @@ fn run_id(s: &Schedule, key: &str) -> JobId {
     JobId::from_uuid(uuid::Builder::from_custom_bytes(*half).into_uuid())
 }
 
-/// A schedule that cannot be served does not stop the others; a database that is away stops all.
+/// A schedule that cannot be served does not stop the others; an unavailable database stops all.
 fn or_next(s: &Schedule, taken: Result<usize, Error>) -> Result<usize, Error> {
     match taken {
         Err(e) if e.code != Code::Unavailable => {

@@ -91,7 +91,7 @@ async fn read_to(app: &App, nats: &Nats, mission: &Mission, last: &mut Option<u6
     if info.num_pending == 0 && info.num_ack_pending == 0 || floor >= last {
         return Ok(true);
     }
-    // What was delivered to a process that is gone comes again after its ack wait only: it is read here.
+    // Reports delivered to a process that is gone are redelivered only after its ack wait: they are read here.
     if last - floor > DIRECT_MAX {
         return Ok(false);
     }

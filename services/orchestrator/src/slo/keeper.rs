@@ -158,7 +158,7 @@ impl Keeper {
         for kept in &mut self.kept {
             let Some((observer, _)) = &kept.observed else { continue };
             for (minute, seen, good) in observer.pending() {
-                // The own window knows it at once, also while the database is away.
+                // The local window has it at once, even while the database is unavailable.
                 kept.window.merge(minute, seen, good);
                 rows.push(Bucket { slo: kept.key.clone(), minute, seen, good });
             }

@@ -17,7 +17,7 @@ use agentforge_proto::time::Micros;
 
 /// The window over which a budget is spent, in minutes: 30 days.
 pub const WINDOW_MINUTES: i64 = 30 * 24 * 60;
-/// A job is fast when it ends within so much, microseconds.
+/// A job is fast when it ends within this time, microseconds.
 pub const FAST_US: i64 = 600 * 1_000_000;
 /// No job may take longer, microseconds.
 pub const CAP_US: i64 = 1_200 * 1_000_000;

@@ -47,7 +47,7 @@ impl Observer {
         }
     }
 
-    /// Drops what is older than `minute`, so that a database that is away for good fills no memory.
+    /// Drops what is older than `minute`, so that a database that stays unavailable fills no memory.
     pub fn forget_before(&mut self, minute: i64) {
         self.pending = self.pending.split_off(&minute);
     }

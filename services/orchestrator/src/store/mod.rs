@@ -305,7 +305,7 @@ pub trait Store: Send + Sync + 'static {
     async fn prepare(&self) -> Result<(), Error>;
     /// Where the database is, for people: kind, and path or server.
     fn place(&self) -> String;
-    /// Says whose database it is: the first to say so has it for good.
+    /// Records the owner of the database: the first to do so has it for good.
     async fn claim_mission(&self, mission: &Mission) -> Result<(), Error>;
     /// Whether work can be stored: writes, unless something was written a moment ago.
     async fn ping(&self) -> Result<(), Error>;

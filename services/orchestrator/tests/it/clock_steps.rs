@@ -1,5 +1,5 @@
-//! Schedules of the shipped process while its wall clock is set: back by an hour, forward by an hour, and while it
-//! does not run. NATS is away: what counts is which turns have a job.
+//! Schedules of the shipped process while its wall clock is set: back by an hour, forward by an hour, and while it does
+//! not run. NATS is down: what counts is which turns have a job.
 
 use crate::process::Orchestrator;
 use agentforge_harness::{Postgres, WallClock, eventually, require};

@@ -1,5 +1,5 @@
-//! Operations of the shipped process: they continue without their caller, and after kill -9. NATS is away, so that
-//! what was put back stays accepted.
+//! Operations of the shipped process: they continue without their caller, and after kill -9. NATS is down, so that jobs
+//! that were put back stay accepted.
 
 use crate::process::Orchestrator;
 use agentforge_harness::{Postgres, eventually, require};

@@ -1,5 +1,5 @@
-//! Turns of schedules in the shipped process: overlapping, missed, wanted now; with two orchestrators that are
-//! killed. NATS is away, so that a job is over only when it is cancelled.
+//! Turns of schedules in the shipped process: overlapping, missed, requested now; with two orchestrators that are
+//! killed. NATS is down, so that a job is over only when it is cancelled.
 
 use crate::process::Orchestrator;
 use agentforge_harness::{Postgres, eventually, require};

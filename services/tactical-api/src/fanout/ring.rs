@@ -26,7 +26,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// An empty one that keeps at most so many bytes of frames.
+    /// An empty one that keeps at most this many bytes of frames.
     pub fn new(bytes_max: usize) -> Self {
         let bytes_max = bytes_max as u64;
         Self { first: 0, events: VecDeque::new(), total: 0, bytes_max, covered_from: 1, head: Mark::default() }

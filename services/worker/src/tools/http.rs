@@ -25,7 +25,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// `body_max_bytes` bounds what is read of a response; the rest is left and `truncated` says so.
+    /// `body_max_bytes` limits what is read of a response; the rest is left and `truncated` is set.
     pub fn new(client: Client, body_max_bytes: usize) -> Self {
         Self { client, body_max_bytes }
     }

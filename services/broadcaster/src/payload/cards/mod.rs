@@ -1,7 +1,6 @@
 //! A notice as Slack, Teams and Discord take it. Pure.
-//!
-//! Each keeps to the limits that its service documents, and writes what an event says so that it can be no link,
-//! no mention and no markup.
+//! Each keeps to the limits that its service documents, and writes an event's text so that it cannot become a link, a
+//! mention or markup.
 
 pub mod discord;
 pub mod slack;

@@ -34,7 +34,7 @@ use tonic_health::pb::health_server::HealthServer;
 /// Reports whether the service can do its callers' work; used by health checks.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// A ping goes out after so long a silence, and a peer that does not answer in time is cut off.
+/// A ping is sent after this long a silence, and a peer that does not answer in time is disconnected.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes a peer may send ahead, of one stream and of a connection: submissions arrive by the thousand.

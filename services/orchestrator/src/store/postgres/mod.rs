@@ -64,7 +64,7 @@ impl PostgresStore {
             if let Fault::Sql(e) = &f
                 && fault::is_left_behind(e)
             {
-                // One session that says so speaks for all that were opened before: a failover.
+                // One session with this error speaks for all that were opened before: a failover.
                 self.left.note();
             }
             f.trying_to(attempted)

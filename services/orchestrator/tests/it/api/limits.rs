@@ -82,7 +82,7 @@ async fn the_one_request_too_many_is_turned_away() {
     let job = server.submit(r#"{"tool":"echo"}"#).await;
     let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
     let (client, url) = (server.client.clone(), server.url(&format!("{path}?wait=15s")));
-    // The looks below take the only place too, for a moment: the waiter may have to come again.
+    // The checks below take the only place too, for a moment: the waiter may have to try again.
     let waiting = tokio::spawn(async move {
         eventually(DEADLINE, "the waiter got the place", async || {
             let status = client.get(&url).send().await.unwrap().status();

@@ -165,7 +165,7 @@ pub async fn a_schedule_goes_on_where_a_clock_that_was_set_back_is(w: &World) {
     assert!(!w.store.rewind_schedule(paused.id, Micros(900), Some(Micros(100))).await.unwrap());
     let stored = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((stored.next_run_at, stored.rewinds), (Some(Micros(100)), 1));
-    // The turn was taken the first time round; now it comes again, and has a job of its own.
+    // The turn was taken the first time; now it occurs again, and has a job of its own.
     let of = |key: String| NewJob { scheduled_at: Some(Micros(100)), idempotency_key: Some(key), ..job(100) };
     w.submit(50, of(turns::key(s.id, Micros(100), 0, false))).await;
     let act = Act::Start { turn: Micros(100), job: of(turns::key(s.id, Micros(100), 1, false)), alone: false };

@@ -246,7 +246,7 @@ pub async fn jobs_are_listed_by_when_they_came_and_ended(w: &World) {
     assert_eq!(list(window).await, ids[..2]);
 }
 
-/// An hour, as it is lost when a wrong clock is put right.
+/// An hour, as when a wrong clock is corrected.
 pub async fn a_clock_that_goes_back_holds_nothing_up(w: &World) {
     let hour = 3_600_000_000;
     let before = 2 * hour;
