@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod argo;
+mod checks;
 mod english;
 mod environments;
 mod images;
