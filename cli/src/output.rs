@@ -153,10 +153,7 @@ pub fn clean_lines(text: &str) -> String {
 pub fn age(at: Timestamp, now: Timestamp) -> String {
     let span = now.duration_since(at);
     let shown = short_duration(span.unsigned_abs());
-    match span < SignedDuration::from_millis(-500) {
-        true => format!("in {shown}"),
-        false => shown,
-    }
+    if span < SignedDuration::from_millis(-500) { format!("in {shown}") } else { shown }
 }
 
 /// A duration in at most two units; milliseconds below ten seconds.

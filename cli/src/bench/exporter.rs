@@ -291,10 +291,7 @@ async fn fetch(address: &str, path: &str, header: &str) -> Result<(Duration, u64
         bytes += n as u64;
     }
     let took = begun.elapsed();
-    match is_good {
-        true => Ok((took, bytes)),
-        false => Err(Failure::new(format!("http://{address}{path} does not answer 200"))),
-    }
+    if is_good { Ok((took, bytes)) } else { Err(Failure::new(format!("http://{address}{path} does not answer 200"))) }
 }
 
 impl std::fmt::Display for Measured {

@@ -24,11 +24,10 @@ pub fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
 pub fn sibling(name: &str) -> Result<Command> {
     let here = std::env::current_exe().map_err(|e| Failure::new(format!("cannot find this program: {e}")))?;
     let program = here.with_file_name(name);
-    match program.is_file() {
-        true => Ok(Command::new(program)),
-        false => {
-            Err(Failure::new(format!("there is no {}", program.display())).hint("build it: cargo build --release"))
-        }
+    if program.is_file() {
+        Ok(Command::new(program))
+    } else {
+        Err(Failure::new(format!("there is no {}", program.display())).hint("build it: cargo build --release"))
     }
 }
 

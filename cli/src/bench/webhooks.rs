@@ -391,9 +391,10 @@ impl Stage {
         self.fast.until(sent).await?;
         let delays = self.fast.stats("GET", "/delays").await?.delays_ms;
         let at = |q: f64| delays[((delays.len().max(1) - 1) as f64 * q).round() as usize];
-        match delays.is_empty() {
-            true => Err(Failure::new("no event arrived")),
-            false => Ok(Latency { events: delays.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }),
+        if delays.is_empty() {
+            Err(Failure::new("no event arrived"))
+        } else {
+            Ok(Latency { events: delays.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) })
         }
     }
 

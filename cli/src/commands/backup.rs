@@ -92,9 +92,10 @@ pub async fn restore(args: RestoreArgs, out: Output) -> Result {
 
 fn done(word: &str, file: &Path, out: Output) -> Result {
     let size = std::fs::metadata(file).map(|m| m.len()).unwrap_or_default();
-    match out.json {
-        true => out.document(&Done { file, bytes: size }),
-        false => out.line(format!("{} {} ({})", styled(GREEN, word), file.display(), bytes(size))),
+    if out.json {
+        out.document(&Done { file, bytes: size })
+    } else {
+        out.line(format!("{} {} ({})", styled(GREEN, word), file.display(), bytes(size)))
     }
 }
 

@@ -59,7 +59,7 @@ pub struct VerifyArgs {
     /// The hub's JetStream domain, when the server is a leaf node of it
     #[arg(long, value_name = "NAME", env = "SYNC_JS_DOMAIN")]
     domain: Option<String>,
-    /// Where the site publishes (SYNC_SUBJECT) [default: edge.evidence.<site>]
+    /// Where the site publishes (SYNC_SUBJECT) [default: edge.evidence.SITE]
     #[arg(long, value_name = "SUBJECT", env = "SYNC_SUBJECT")]
     subject: Option<String>,
     /// Read every message back and compare its content

@@ -403,9 +403,10 @@ fn deleted(id: String, context: &Context) -> Result {
     struct Deleted {
         deleted: String,
     }
-    match context.out.json {
-        true => context.out.document(&Deleted { deleted: id }),
-        false => context.out.line(format!("{} {id}", styled(GREEN, "deleted"))),
+    if context.out.json {
+        context.out.document(&Deleted { deleted: id })
+    } else {
+        context.out.line(format!("{} {id}", styled(GREEN, "deleted")))
     }
 }
 

@@ -192,9 +192,10 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
         egress_allow: std::env::var("EGRESS_ALLOW").unwrap_or_default(),
         is_set,
     };
-    let services = match args.processes {
-        true => Processes::start(&settings, &changed).await.map(Services::Processes),
-        false => InProcess::start(&settings).await.map(Services::InProcess),
+    let services = if args.processes {
+        Processes::start(&settings, &changed).await.map(Services::Processes)
+    } else {
+        InProcess::start(&settings).await.map(Services::InProcess)
     };
     match services {
         Ok(services) => Ok(Stack { settings, servers, services, changed }),

@@ -136,10 +136,11 @@ fn beside(name: &str) -> Result<PathBuf> {
     let here =
         std::env::current_exe().map_err(|e| Failure::new(format!("this program's own path is not known: {e}")))?;
     let path = here.with_file_name(name);
-    match path.is_file() {
-        true => Ok(path),
-        false => Err(Failure::new(format!("{} is not there", path.display()))
-            .hint("build all binaries with `cargo build`, or leave out --processes")),
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Failure::new(format!("{} is not there", path.display()))
+            .hint("build all binaries with `cargo build`, or leave out --processes"))
     }
 }
 

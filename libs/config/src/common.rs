@@ -232,10 +232,7 @@ impl Parse for Token {
         let fits = (1..=63).contains(&bytes.len())
             && bytes[0].is_ascii_alphanumeric()
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-        match fits {
-            true => Ok(Self(s.to_owned())),
-            false => Err("is not a name".to_owned()),
-        }
+        if fits { Ok(Self(s.to_owned())) } else { Err("is not a name".to_owned()) }
     }
     fn placeholder() -> Self {
         Self("dev".to_owned())
@@ -255,10 +252,7 @@ impl Parse for Filter {
             Some((target, name)) => !target.is_empty() && level(name),
             None => level(part),
         });
-        match good {
-            true => Ok(Self(s.to_owned())),
-            false => Err("is not a log level".to_owned()),
-        }
+        if good { Ok(Self(s.to_owned())) } else { Err("is not a log level".to_owned()) }
     }
     fn placeholder() -> Self {
         Self("info".to_owned())
@@ -270,9 +264,10 @@ struct HttpUrl(Url);
 impl Parse for HttpUrl {
     fn parse(s: &str) -> Result<Self, String> {
         let url = <Url as Parse>::parse(s)?;
-        match matches!(url.scheme(), "http" | "https") {
-            true => Ok(Self(url)),
-            false => Err("is not an http or https URL".to_owned()),
+        if matches!(url.scheme(), "http" | "https") {
+            Ok(Self(url))
+        } else {
+            Err("is not an http or https URL".to_owned())
         }
     }
     fn placeholder() -> Self {

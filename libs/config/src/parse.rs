@@ -39,10 +39,7 @@ impl Parse for bool {
 
 impl Parse for String {
     fn parse(s: &str) -> Result<Self, String> {
-        match s.chars().any(char::is_control) {
-            true => Err("contains a control character".to_owned()),
-            false => Ok(s.to_owned()),
-        }
+        if s.chars().any(char::is_control) { Err("contains a control character".to_owned()) } else { Ok(s.to_owned()) }
     }
     fn placeholder() -> Self {
         Self::new()
@@ -140,10 +137,7 @@ impl Parse for SocketAddr {
 
 impl Parse for PathBuf {
     fn parse(s: &str) -> Result<Self, String> {
-        match s.contains('\0') {
-            true => Err("is not a path".to_owned()),
-            false => Ok(PathBuf::from(s)),
-        }
+        if s.contains('\0') { Err("is not a path".to_owned()) } else { Ok(PathBuf::from(s)) }
     }
     fn placeholder() -> Self {
         PathBuf::from(".")

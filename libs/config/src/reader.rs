@@ -85,10 +85,7 @@ impl<'a> Reader<'a> {
 
     /// Ends the reading: the effective settings, or every fault found.
     pub fn finish(self) -> Result<Effective, Faults> {
-        match self.faults.is_empty() {
-            true => Ok(self.effective),
-            false => Err(Faults::new(self.faults)),
-        }
+        if self.faults.is_empty() { Ok(self.effective) } else { Err(Faults::new(self.faults)) }
     }
 
     fn read<T: Parse>(&mut self, setting: &Setting, default: Option<&str>) -> T {

@@ -26,10 +26,7 @@ pub(crate) fn shown(value: &str) -> String {
             out.push('…');
             break;
         }
-        match c.is_control() {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }

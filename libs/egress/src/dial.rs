@@ -75,12 +75,13 @@ impl Target {
         };
         let has_login = !url.username().is_empty() || url.password().is_some();
         let login = || format!("{}:{}", unescaped(url.username()), unescaped(url.password().unwrap_or_default()));
-        let authorization = match has_login {
-            true => Some(
+        let authorization = if has_login {
+            Some(
                 HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(login())))
                     .map_err(|_| TargetError::Unusable)?,
-            ),
-            false => None,
+            )
+        } else {
+            None
         };
         Ok(Self {
             host,

@@ -56,9 +56,10 @@ pub(crate) async fn allowed_addresses(
     let failed = |source| ResolveError::Failed { host: host.to_owned(), source };
     let found = resolver.resolve(host).await.map_err(failed)?;
     let good = allowed(policy, host, found)?;
-    match good.is_empty() {
-        true => Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))),
-        false => Ok(good),
+    if good.is_empty() {
+        Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
+    } else {
+        Ok(good)
     }
 }
 

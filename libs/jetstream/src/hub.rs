@@ -58,9 +58,10 @@ impl fmt::Display for Domain {
 impl Parse for Domain {
     fn parse(s: &str) -> Result<Self, String> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        match (1..=DOMAIN_MAX).contains(&s.len()) && s.chars().all(fits) {
-            true => Ok(Self(s.to_owned())),
-            false => Err(format!("is not 1 to {DOMAIN_MAX} letters, digits, hyphens or underscores")),
+        if (1..=DOMAIN_MAX).contains(&s.len()) && s.chars().all(fits) {
+            Ok(Self(s.to_owned()))
+        } else {
+            Err(format!("is not 1 to {DOMAIN_MAX} letters, digits, hyphens or underscores"))
         }
     }
     fn placeholder() -> Self {
@@ -118,17 +119,12 @@ async fn ask(nats: Nats, config: HubConfig, up: watch::Sender<bool>) {
         let began = Instant::now();
         let is_connected = *connected.borrow_and_update();
         // Without a connection no server can answer, so there is no need to wait for an answer.
-        let answer = match is_connected {
-            true => Some(nats.request(question.clone().into(), Bytes::new(), ANSWER).await),
-            false => None,
-        };
+        let answer =
+            if is_connected { Some(nats.request(question.clone().into(), Bytes::new(), ANSWER).await) } else { None };
         let is_up = matches!(answer, Some(Ok(message)) if answers(&message));
         if up.send_replace(is_up) != is_up {
             let domain = config.domain.as_ref().map(Domain::as_str);
-            match is_up {
-                true => info!(domain, "the hub answers"),
-                false => warn!(domain, "the hub does not answer"),
-            }
+            if is_up { info!(domain, "the hub answers") } else { warn!(domain, "the hub does not answer") }
         }
         tokio::select! {
             () = sleep_until(began + pause(is_up)) => {}

@@ -127,9 +127,12 @@ impl Nats {
             .max_reconnects(None)
             .connection_timeout(CONNECT)
             .ping_interval(PING)
-            .reconnect_delay_callback(move |attempt| match first.swap(false, Ordering::Relaxed) {
-                true => Duration::ZERO,
-                false => full_jitter(attempt, RECONNECT_BASE, cap),
+            .reconnect_delay_callback(move |attempt| {
+                if first.swap(false, Ordering::Relaxed) {
+                    Duration::ZERO
+                } else {
+                    full_jitter(attempt, RECONNECT_BASE, cap)
+                }
             })
             .event_callback(move |event| {
                 events.on_event(&event);

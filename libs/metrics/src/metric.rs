@@ -195,10 +195,7 @@ const fn ends_with(text: &[u8], end: &[u8]) -> bool {
 }
 
 const fn strip_suffix<'a>(text: &'a [u8], end: &[u8]) -> &'a [u8] {
-    match ends_with(text, end) {
-        true => text.split_at(text.len() - end.len()).0,
-        false => text,
-    }
+    if ends_with(text, end) { text.split_at(text.len() - end.len()).0 } else { text }
 }
 
 #[cfg(test)]

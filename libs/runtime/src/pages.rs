@@ -34,9 +34,10 @@ impl Declared {
     }
 
     fn heading(&self, group: &str) -> String {
-        match group.eq_ignore_ascii_case(&self.name) {
-            true => self.name.clone(),
-            false => format!("{}: {}", self.name, capitalised(group)),
+        if group.eq_ignore_ascii_case(&self.name) {
+            self.name.clone()
+        } else {
+            format!("{}: {}", self.name, capitalised(group))
         }
     }
 }

@@ -37,10 +37,8 @@ impl Process {
     pub fn init_as(name: &'static str, common: &Common, catalogues: &[&[Metric]]) -> Self {
         let mut all = catalogues.to_vec();
         all.push(metrics::METRICS);
-        let handle = match common.metrics {
-            true => agentforge_metrics::install(&all),
-            false => agentforge_metrics::record_nothing(),
-        };
+        let handle =
+            if common.metrics { agentforge_metrics::install(&all) } else { agentforge_metrics::record_nothing() };
         PROCESS
             .get_or_init(|| {
                 install_tls_provider();

@@ -74,9 +74,10 @@ impl Runtime {
     /// When the drain must be over. Before the stop: a grace period from now; after it: fixed by
     /// the first call, so that every part of the drain has the same deadline.
     pub fn drain_deadline(&self) -> Instant {
-        match self.stop.is_cancelled() {
-            true => *self.deadline.get_or_init(|| Instant::now() + self.grace),
-            false => Instant::now() + self.grace,
+        if self.stop.is_cancelled() {
+            *self.deadline.get_or_init(|| Instant::now() + self.grace)
+        } else {
+            Instant::now() + self.grace
         }
     }
 

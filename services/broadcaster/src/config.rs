@@ -286,7 +286,8 @@ mod tests {
         let (file, missing) = (dir.path().join("endpoints.toml"), dir.path().join("none"));
         std::fs::write(&file, "[[endpoint]]\nname = \"a\"\nurl = \"https://h/\"\n").unwrap();
         let (file, missing) = (("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()), missing.to_str().unwrap());
-        let cases: &[(&[(&str, &str)], &[&str])] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+        let cases: &[Case<'_>] = &[
             (&[("WEBHOOK_URL", "hunter2")], &["WEBHOOK_URL"]),
             (&[("WEBHOOK_URL", "hunter2"), ("WEBHOOK_SECRET", "hunter2")], &["WEBHOOK_SECRET", "WEBHOOK_URL"]),
             (&[url, ("WEBHOOK_SECRET", "hunter2")], &["WEBHOOK_SECRET"]),

@@ -39,24 +39,22 @@ pub async fn keep_streams(
     loop {
         heartbeat.beat();
         let checked_at = Instant::now();
-        let pause = match context.nats.is_connected() {
-            false => ENSURE_INTERVAL,
-            true => match streams::ensure_all(&context.nats, &context.config.topology, &context.config.limits).await {
+        let pause = if !context.nats.is_connected() {
+            ENSURE_INTERVAL
+        } else {
+            match streams::ensure_all(&context.nats, &context.config.topology, &context.config.limits).await {
                 Ok((now, created)) => {
                     let had_all = capabilities.borrow().is_some();
                     capabilities.send_if_modified(|was| was.replace(now) != Some(now));
-                    match had_all && !created.is_empty() {
-                        true => {
-                            // Readers and writers find it in a moment; the next check confirms that it stayed.
-                            let created = created.join(", ");
-                            warn!(created, "was gone, and is made again");
-                            gate.set(false, format!("was gone, and is made again: {created}"));
-                            ENSURE_RETRY_INTERVAL
-                        }
-                        false => {
-                            gate.set(true, "made");
-                            ENSURE_INTERVAL
-                        }
+                    if had_all && !created.is_empty() {
+                        // Readers and writers find it in a moment; the next check confirms that it stayed.
+                        let created = created.join(", ");
+                        warn!(created, "was gone, and is made again");
+                        gate.set(false, format!("was gone, and is made again: {created}"));
+                        ENSURE_RETRY_INTERVAL
+                    } else {
+                        gate.set(true, "made");
+                        ENSURE_INTERVAL
                     }
                 }
                 Err(error) => {
@@ -64,7 +62,7 @@ pub async fn keep_streams(
                     gate.set(false, chain(&error));
                     ENSURE_RETRY_INTERVAL
                 }
-            },
+            }
         };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -130,10 +130,7 @@ impl Client {
         let response = request.send().await.map_err(|error| reason(&error))?;
         let is_answer = response.status() == StatusCode::OK
             || (is_health && matches!(response.status().as_u16(), 400 | 404 | 500 | 503));
-        match is_answer {
-            true => Ok(response.bytes_stream()),
-            false => Err(Reason::Status),
-        }
+        if is_answer { Ok(response.bytes_stream()) } else { Err(Reason::Status) }
     }
 
     /// A short answer, read whole.

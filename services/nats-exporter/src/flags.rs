@@ -141,9 +141,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLin
             Not(setting) => line.set(setting, (!truth(name, value.as_deref())?).to_string()),
             Word(setting, word) => {
                 if truth(name, value.as_deref())? {
-                    match setting.key == config::ENDPOINTS.key {
-                        true => line.add(setting, word),
-                        false => line.set(setting, (*word).to_owned()),
+                    if setting.key == config::ENDPOINTS.key {
+                        line.add(setting, word)
+                    } else {
+                        line.set(setting, (*word).to_owned())
                     }
                 }
             }

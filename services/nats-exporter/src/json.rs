@@ -174,10 +174,7 @@ where
     pub async fn end(&mut self) -> Result<(), Error<E>> {
         loop {
             while let Some(byte) = self.buffer.get(self.at) {
-                match byte.is_ascii_whitespace() {
-                    true => self.at += 1,
-                    false => return Err(self.syntax()),
-                }
+                if byte.is_ascii_whitespace() { self.at += 1 } else { return Err(self.syntax()) }
             }
             if !self.more().await? {
                 return Ok(());
@@ -288,10 +285,7 @@ impl Scan {
                 self.in_string = false;
                 return at;
             }
-            match at < input.len() {
-                true => at += 1,
-                false => self.is_escaped = true,
-            }
+            if at < input.len() { at += 1 } else { self.is_escaped = true }
         }
         input.len()
     }

@@ -90,9 +90,10 @@ fn parse(id: Option<&str>, text: &str) -> Result<Target, String> {
     }
     let port = base.port().map(|port| format!(":{port}")).unwrap_or_default();
     let id = id.map_or_else(|| format!("{}://{host}{port}", base.scheme()), str::to_owned);
-    match id.chars().count() <= ID_MAX_CHARS && !id.chars().any(char::is_control) {
-        true => Ok(Target { id, base, credentials }),
-        false => Err(format!("an id has at most {ID_MAX_CHARS} characters and no control characters")),
+    if id.chars().count() <= ID_MAX_CHARS && !id.chars().any(char::is_control) {
+        Ok(Target { id, base, credentials })
+    } else {
+        Err(format!("an id has at most {ID_MAX_CHARS} characters and no control characters"))
     }
 }
 

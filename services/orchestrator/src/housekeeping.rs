@@ -49,9 +49,10 @@ pub async fn health_loop(
             database.set(false, problem.clone());
         }
         if problem != told {
-            match problem.is_empty() {
-                true => info!(place, "the database takes writes again"),
-                false => error!(problem, "the database takes no writes; submissions are refused"),
+            if problem.is_empty() {
+                info!(place, "the database takes writes again")
+            } else {
+                error!(problem, "the database takes no writes; submissions are refused")
             }
             told = problem;
         }

@@ -171,9 +171,10 @@ impl State {
         }
         let is_passing = look.faults.iter().all(|e| self.is_passing(e));
         if self.told != problem {
-            match is_passing {
-                true => warn!(problem, "streams and consumers do not exist yet; trying again"),
-                false => error!(problem, "streams and consumers cannot be created as planned; trying again"),
+            if is_passing {
+                warn!(problem, "streams and consumers do not exist yet; trying again")
+            } else {
+                error!(problem, "streams and consumers cannot be created as planned; trying again")
             }
             self.told.clone_from(&problem);
         }

@@ -189,14 +189,12 @@ struct Older {
 fn missed(clock: &Clockwork, due: Micros, now: Micros, keep: usize) -> (Option<Older>, VecDeque<Micros>) {
     let mut kept = VecDeque::from([due]);
     let mut older: Option<Older> = None;
-    let mut count = 1;
-    for turn in clock.runs(due).take_while(|turn| *turn <= now) {
+    for (count, turn) in (1..).zip(clock.runs(due).take_while(|turn| *turn <= now)) {
         if count == COUNTED_MAX {
             // Very many: those between are left out of the count.
             kept = latest(clock, turn, now, keep);
             break;
         }
-        count += 1;
         kept.push_back(turn);
         if kept.len() > keep
             && let Some(last) = kept.pop_front()

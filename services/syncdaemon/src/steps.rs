@@ -1,5 +1,5 @@
 //! The steps from finding a file to its end, named, and a place at each where a test can kill the process.
-//! Every step is passed through [`reached`], so that the list is complete by use. The switch exists only in debug
+//! Every step is passed through `reached`, so that the list is complete by use. The switch exists only in debug
 //! builds and is armed only in `ENV=dev`; a release build has neither it nor its cost.
 
 /// One step; the order is the order of a delivery.

@@ -39,7 +39,7 @@ impl Access {
     /// of it.
     ///
     /// # Errors
-    /// [`Foreign::Page`].
+    /// `Foreign::Page`.
     pub fn page<'a>(&self, peer: SocketAddr, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, Foreign> {
         let way = Way { is_tls: self.is_tls, is_proxied: self.trusts(peer.ip()) };
         origin::page(headers, way, &self.allowed_origins)
@@ -48,7 +48,7 @@ impl Access {
     /// Where reading asks for nothing, the name by which this port is called must be one of its own.
     ///
     /// # Errors
-    /// [`Foreign::Name`].
+    /// `Foreign::Name`.
     pub fn is_named_for_reading(&self, headers: &HeaderMap) -> Result<(), Foreign> {
         self.is_named(self.read_tokens.is_none() && !self.needs_certificate, headers)
     }
@@ -56,15 +56,16 @@ impl Access {
     /// The same for publishing.
     ///
     /// # Errors
-    /// [`Foreign::Name`].
+    /// `Foreign::Name`.
     pub fn is_named_for_publishing(&self, headers: &HeaderMap) -> Result<(), Foreign> {
         self.is_named(self.publish_is_open, headers)
     }
 
     fn is_named(&self, is_open: bool, headers: &HeaderMap) -> Result<(), Foreign> {
-        match is_open && self.is_local && !origin::is_own_name(headers, &self.allowed_origins) {
-            true => Err(Foreign::Name),
-            false => Ok(()),
+        if is_open && self.is_local && !origin::is_own_name(headers, &self.allowed_origins) {
+            Err(Foreign::Name)
+        } else {
+            Ok(())
         }
     }
 

@@ -283,10 +283,7 @@ impl Event {
 
     /// Reports whether the stream is heard. Carries no id either.
     pub fn source(source: State, unix_ms: i64) -> Self {
-        let (name, notice) = match source.is_away {
-            true => ("stale", Notice::SourceAway),
-            false => ("fresh", Notice::SourceBack),
-        };
+        let (name, notice) = if source.is_away { ("stale", Notice::SourceAway) } else { ("fresh", Notice::SourceBack) };
         let data = format!(r#"{{"reason":"{}","age_seconds":{:.1}}}"#, notice.as_str(), source.age.as_secs_f64());
         Self::notice_of(name, notice, 0, &data, unix_ms)
     }

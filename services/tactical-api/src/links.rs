@@ -71,10 +71,13 @@ impl Signer {
         let is_ours =
             self.keys.iter().fold(false, |ours, key| ours | hmac::verify(key, signed.as_bytes(), &signature).is_ok());
         match expiry.parse::<i64>() {
-            Ok(expiry) if is_ours && is_number => match expiry > now {
-                true => Checked::Valid(id.to_owned()),
-                false => Checked::Expired,
-            },
+            Ok(expiry) if is_ours && is_number => {
+                if expiry > now {
+                    Checked::Valid(id.to_owned())
+                } else {
+                    Checked::Expired
+                }
+            }
             _ => Checked::Forged,
         }
     }

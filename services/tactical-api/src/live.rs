@@ -209,12 +209,11 @@ impl Live {
     fn begin(&self, state: &mut State, loading: &mut Loading) {
         loading.is_done = true;
         let (epoch, head) = (&loading.epoch, loading.head);
-        match loading.is_reset {
-            false => self.0.hub.begin(epoch, head),
-            true => {
-                let notice = Event::reset(epoch, Timestamp::now().as_millisecond());
-                self.0.hub.reset(epoch, head, &Arc::new(notice));
-            }
+        if !loading.is_reset {
+            self.0.hub.begin(epoch, head)
+        } else {
+            let notice = Event::reset(epoch, Timestamp::now().as_millisecond());
+            self.0.hub.reset(epoch, head, &Arc::new(notice));
         }
         state.epoch = Some(epoch.clone());
         info!(%epoch, head = head.seq, "the picture is whole");

@@ -102,9 +102,10 @@ pub fn page<'a>(headers: &'a HeaderMap, way: Way, allowed: &[Origin]) -> Result<
     let Some(given) = origins.next() else {
         let text = |name| headers.get(name).map(HeaderValue::as_bytes);
         let is_of_another_site = text(FETCH_SITE).is_some_and(|site| site != b"same-origin" && site != b"none");
-        return match is_of_another_site && text(FETCH_MODE).is_some_and(|mode| mode == b"no-cors") {
-            true => Err(Foreign::Page),
-            false => Ok(None),
+        return if is_of_another_site && text(FETCH_MODE).is_some_and(|mode| mode == b"no-cors") {
+            Err(Foreign::Page)
+        } else {
+            Ok(None)
         };
     };
     let origin = given.to_str().ok().and_then(Origin::parse).filter(|_| origins.next().is_none());

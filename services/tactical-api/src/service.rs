@@ -112,6 +112,7 @@ impl Service for TacticalApi {
             signer: config.signer.clone(),
             source: source.clone(),
         };
+        #[expect(clippy::disallowed_methods, reason = "a client that waits has one entry, and clients are bounded")]
         let (want, wanted) = mpsc::unbounded_channel();
         let (hub, ends) = Hub::start(&settings, &want).map_err(Error::FanOut)?;
         info!(%address, is_tls = tls.is_some(), clients_max = config.limits.clients, "listening");

@@ -278,9 +278,10 @@ fn handshake(headers: &HeaderMap) -> Result<String, &'static str> {
     if key.len() != 24 {
         return Err("Sec-WebSocket-Key is missing or wrong");
     }
-    let protocol = match access::offers_subprotocol(headers) {
-        true => format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"),
-        false => String::new(),
+    let protocol = if access::offers_subprotocol(headers) {
+        format!("Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n")
+    } else {
+        String::new()
     };
     Ok(format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n{protocol}\r\n",

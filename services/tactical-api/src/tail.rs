@@ -202,19 +202,18 @@ impl Tail {
         let mut bytes = 0;
         loop {
             let bound = self.bound.as_mut()?;
-            let message = match batch.is_empty() {
-                true => {
-                    let deadline = bound.heard_at + SILENCE_MAX;
-                    tokio::select! {
-                        message = timeout_at(deadline, bound.subscription.next()) => message.ok()??,
-                        // A consumer may not have survived what broke the connection.
-                        _ = self.connected.changed() => return None,
-                    }
+            let message = if batch.is_empty() {
+                let deadline = bound.heard_at + SILENCE_MAX;
+                tokio::select! {
+                    message = timeout_at(deadline, bound.subscription.next()) => message.ok()??,
+                    // A consumer may not have survived what broke the connection.
+                    _ = self.connected.changed() => return None,
                 }
-                false => match bound.subscription.next().now_or_never() {
+            } else {
+                match bound.subscription.next().now_or_never() {
                     Some(Some(message)) => message,
                     _ => return Some(batch),
-                },
+                }
             };
             bound.heard_at = Instant::now();
             self.source.heard();

@@ -183,10 +183,7 @@ impl Task<'_> {
             }
             Arrival::Running(first) => {
                 worker.handles.duplicates.increment(1);
-                match self.wait_for(&first).await {
-                    true => Next::Acknowledge,
-                    false => self.hand_back(None).await,
-                }
+                if self.wait_for(&first).await { Next::Acknowledge } else { self.hand_back(None).await }
             }
             Arrival::New(_) if worker.draining.is_cancelled() => self.hand_back(None).await,
             Arrival::New(here) => self.attempt(here).await,
@@ -282,9 +279,10 @@ impl Task<'_> {
         };
         let begun = Instant::now();
         let report_unconfirmed = async || self.report_started(started_at).await;
-        let span = match self.parent.is_sampled {
-            true => info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool)),
-            false => Span::none(),
+        let span = if self.parent.is_sampled {
+            info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool))
+        } else {
+            Span::none()
         };
         let tool_span = span.clone();
         let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, report_unconfirmed)

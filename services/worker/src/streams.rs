@@ -54,14 +54,13 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
             (missing, _) => gate.set(false, format!("waiting for {}", missing.join(", "))),
         }
         if missing != reported {
-            match missing.is_empty() {
-                true => info!("the stream of results and all buckets exist"),
-                false => {
-                    warn!(
-                        ?missing,
-                        "results or outputs cannot be stored; waiting for the orchestrator to create their streams"
-                    )
-                }
+            if missing.is_empty() {
+                info!("the stream of results and all buckets exist")
+            } else {
+                warn!(
+                    ?missing,
+                    "results or outputs cannot be stored; waiting for the orchestrator to create their streams"
+                )
             }
         }
         let rest = if missing.is_empty() { CHECK_INTERVAL } else { RECHECK_INTERVAL };

@@ -41,9 +41,10 @@ fn files(root: &Path) -> Vec<(String, u64)> {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             let (path, data) = (entry.path(), entry.metadata().unwrap());
             assert!(data.uid() == 0 && data.mode() & 0o022 == 0, "{}: {:o}", path.display(), data.mode());
-            match data.is_dir() {
-                true => folders.push(path),
-                false => found.push((path.strip_prefix(root).unwrap().display().to_string(), data.len())),
+            if data.is_dir() {
+                folders.push(path)
+            } else {
+                found.push((path.strip_prefix(root).unwrap().display().to_string(), data.len()))
             }
         }
     }

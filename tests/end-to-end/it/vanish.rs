@@ -130,9 +130,10 @@ async fn what_vanishes_under_load_is_made_again_and_all_jobs_end_once() {
     let (api, js) = (stack.api(), stack.jetstream().await);
     eventually(MADE_AGAIN, "the first look is over", || is_as_planned(&js)).await;
     let attacks = [Attack::Removed, Attack::MadeOtherwise, Attack::Purged];
-    let cases: Vec<(Vec<Target>, Attack)> = match soak() {
-        true => attacks.iter().flat_map(|a| Target::all().into_iter().map(|t| (vec![t], *a))).collect(),
-        false => attacks.iter().map(|a| (Target::all(), *a)).collect(),
+    let cases: Vec<(Vec<Target>, Attack)> = if soak() {
+        attacks.iter().flat_map(|a| Target::all().into_iter().map(|t| (vec![t], *a))).collect()
+    } else {
+        attacks.iter().map(|a| (Target::all(), *a)).collect()
     };
     let count = if soak() { 600 } else { 150 };
     let mut total = 0;

@@ -200,12 +200,15 @@ fn setpriv() -> Option<&'static PathBuf> {
         .as_ref()
 }
 
-type Order = (Command, mpsc::Sender<io::Result<std::process::Child>>);
+type Order = (Command, mpsc::SyncSender<io::Result<std::process::Child>>);
+
+/// Tests that start a process at the same moment; one more waits for its turn.
+const ORDERS_MAX: usize = 64;
 
 fn on_starter_thread(command: Command) -> io::Result<std::process::Child> {
-    static STARTER: OnceLock<std::sync::Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    static STARTER: OnceLock<std::sync::Mutex<mpsc::SyncSender<Order>>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
-        let (orders, inbox) = mpsc::channel::<Order>();
+        let (orders, inbox) = mpsc::sync_channel::<Order>(ORDERS_MAX);
         let work = move || {
             for (mut command, answer) in inbox {
                 let _ = answer.send(command.spawn());
@@ -214,7 +217,7 @@ fn on_starter_thread(command: Command) -> io::Result<std::process::Child> {
         std::thread::Builder::new().name("starter".into()).spawn(work).expect("a thread can be started");
         std::sync::Mutex::new(orders)
     });
-    let (answer, result) = mpsc::channel();
+    let (answer, result) = mpsc::sync_channel(1);
     starter.lock().expect("nothing panics under this lock").send((command, answer)).expect("the starter never ends");
     result.recv().expect("the starter answers each order")
 }

@@ -164,9 +164,10 @@ async fn an_alert_about_something_else_is_not_silenced() {
             .filter(|a| a["status"]["state"] == "suppressed")
             .map(|a| format!("{} {}", a["labels"]["alertname"], a["labels"]["site"]))
             .collect();
-        match silent.len() == 2 && silent.iter().all(|s| s.ends_with("\"north\"")) {
-            true => Ok(()),
-            false => Err(format!("{silent:?}")),
+        if silent.len() == 2 && silent.iter().all(|s| s.ends_with("\"north\"")) {
+            Ok(())
+        } else {
+            Err(format!("{silent:?}"))
         }
     })
     .await;

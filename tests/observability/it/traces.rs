@@ -11,13 +11,15 @@ use tokio::sync::mpsc;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
+/// More requests than a test causes.
+const HEADS_MAX: usize = 4096;
 const REQUEST: &str = "ticket-4711/2";
 
 /// A receiver of webhooks: returns the head of each request, and answers 204.
-pub async fn webhooks() -> (String, mpsc::UnboundedReceiver<String>) {
+pub async fn webhooks() -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let (heads, heard) = mpsc::unbounded_channel();
+    let (heads, heard) = mpsc::channel(HEADS_MAX);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let heads = heads.clone();
@@ -29,7 +31,7 @@ pub async fn webhooks() -> (String, mpsc::UnboundedReceiver<String>) {
                         _ => return,
                     }
                 }
-                let _ = heads.send(String::from_utf8_lossy(&request).into_owned());
+                let _ = heads.send(String::from_utf8_lossy(&request).into_owned()).await;
                 let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
             });
         }

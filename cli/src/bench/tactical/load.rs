@@ -146,20 +146,22 @@ async fn connect(address: std::net::SocketAddr, ws: bool, n: usize) -> std::io::
         head.push(stream.read_u8().await?);
     }
     let status = head.get(9..12).unwrap_or_default();
-    match status == b"200" || status == b"101" {
-        true => Ok(stream),
-        false => Err(std::io::Error::other(String::from_utf8_lossy(status).into_owned())),
+    if status == b"200" || status == b"101" {
+        Ok(stream)
+    } else {
+        Err(std::io::Error::other(String::from_utf8_lossy(status).into_owned()))
     }
 }
 
 /// What opens a stream.
 pub fn request(address: &str, ws: bool) -> String {
-    let (path, upgrade) = match ws {
-        false => ("/events/stream", ""),
-        true => (
+    let (path, upgrade) = if !ws {
+        ("/events/stream", "")
+    } else {
+        (
             "/events/ws",
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-        ),
+        )
     };
     format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{upgrade}\r\n")
 }

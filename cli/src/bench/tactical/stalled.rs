@@ -62,9 +62,10 @@ pub async fn measure(bench: &Bench, channel: &str, stalled: usize, pairs: u32, s
     for pair in 0..pairs {
         // Each goes first as often as the other.
         for is_first in [true, false] {
-            match is_first == (pair % 2 == 0) {
-                true => alone.push(round(&bench, &api, channel, 0, seconds).await?),
-                false => beside.push(round(&bench, &api, channel, stalled, seconds).await?),
+            if is_first == (pair % 2 == 0) {
+                alone.push(round(&bench, &api, channel, 0, seconds).await?)
+            } else {
+                beside.push(round(&bench, &api, channel, stalled, seconds).await?)
             }
         }
     }

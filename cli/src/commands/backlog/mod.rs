@@ -151,9 +151,10 @@ async fn measure(args: MeasureArgs, context: &Context) -> Result {
         timestamp: Timestamp::now(),
         commit: args.commit,
     };
-    match context.out.json {
-        true => context.out.document(&report)?,
-        false => print(&report, context)?,
+    if context.out.json {
+        context.out.document(&report)?
+    } else {
+        print(&report, context)?
     }
     match report.verdict.exit() {
         0 => Ok(()),

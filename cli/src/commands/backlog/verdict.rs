@@ -80,10 +80,13 @@ impl Verdict {
 pub fn judge(runs: &[Outcome], objective: Duration, cap: Duration) -> Verdict {
     let is_within = |run: &Outcome| run.seconds().is_some_and(|seconds| seconds <= cap.as_secs_f64());
     match p95(runs) {
-        Some(p95) if runs.iter().all(is_within) => match p95 <= objective.as_secs_f64() {
-            true => Verdict::Passed,
-            false => Verdict::P95Missed,
-        },
+        Some(p95) if runs.iter().all(is_within) => {
+            if p95 <= objective.as_secs_f64() {
+                Verdict::Passed
+            } else {
+                Verdict::P95Missed
+            }
+        }
         _ => Verdict::CapBroken,
     }
 }

@@ -195,9 +195,10 @@ impl Batch {
                     return None;
                 }
                 self.summary.read += 1;
-                let parsed = match text.len() as u64 > LINE_MAX_BYTES {
-                    true => Err(format!("the line is longer than {} MiB", LINE_MAX_BYTES >> 20)),
-                    false => batch_line::parse(&text, &self.defaults),
+                let parsed = if text.len() as u64 > LINE_MAX_BYTES {
+                    Err(format!("the line is longer than {} MiB", LINE_MAX_BYTES >> 20))
+                } else {
+                    batch_line::parse(&text, &self.defaults)
                 };
                 match parsed {
                     Ok(request) => Some(Item { line, request: with_identity(request), resent: false }),
@@ -240,9 +241,10 @@ impl Batch {
         if self.told.is_err() {
             return;
         }
-        self.told = match out.json {
-            true => out.document(&Stored { line: item.line, id: &accepted.id, created: accepted.created }),
-            false => out.line(format!("{}\t{}", item.line, accepted.id)),
+        self.told = if out.json {
+            out.document(&Stored { line: item.line, id: &accepted.id, created: accepted.created })
+        } else {
+            out.line(format!("{}\t{}", item.line, accepted.id))
         };
         if let Some(stored) = &mut self.stored {
             stored.push(accepted.id.clone());

@@ -221,7 +221,7 @@ fn changes(args: &UpdateArgs, url: Option<String>) -> Map<String, Value> {
     let removed = args.removed_headers.iter().map(|name| (name.clone(), Value::Null));
     let headers: Map<String, Value> =
         removed.chain(args.headers.iter().map(|(name, value)| (name.clone(), json!(value)))).collect();
-    set("headers", (!headers.is_empty()).then(|| Value::Object(headers)));
+    set("headers", (!headers.is_empty()).then_some(Value::Object(headers)));
     args.resets.iter().for_each(|name| set(&name.replace('-', "_"), Some(Value::Null)));
     wanted
 }

@@ -136,15 +136,17 @@ pub(super) async fn replay(args: ReplayArgs, out: Output) -> Result {
     let counted = go(&args, until, true, out).await?;
     let meant = args.limit.unwrap_or(u64::MAX).min(counted.matched);
     if args.dry_run {
-        return match out.json {
-            true => out.document(&json!({ "matched": counted.matched, "would_replay": meant })),
-            false => out.line(format!("{meant} would be sent again to {}", args.endpoint)),
+        return if out.json {
+            out.document(&json!({ "matched": counted.matched, "would_replay": meant }))
+        } else {
+            out.line(format!("{meant} would be sent again to {}", args.endpoint))
         };
     }
     if meant == 0 {
-        return match out.json {
-            true => out.document(&json!({ "matched": 0, "replayed": 0 })),
-            false => out.line("there is nothing to send again"),
+        return if out.json {
+            out.document(&json!({ "matched": 0, "replayed": 0 }))
+        } else {
+            out.line("there is nothing to send again")
         };
     }
     if !args.yes && !confirmed(&format!("send {meant} events again to {}? [y/N] ", args.endpoint))? {

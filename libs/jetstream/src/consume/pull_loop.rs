@@ -349,15 +349,16 @@ impl PullLoop {
     async fn hand_out(&mut self, message: Message) {
         // Not from a consumer: somebody knows our inbox. It uses no slot.
         let Some(delivery) = Delivery::new(self.nats.clone(), message) else { return };
-        let unwanted = match self.ledger.delivered() {
-            true => match self.deliveries.try_send(delivery) {
+        let unwanted = if self.ledger.delivered() {
+            match self.deliveries.try_send(delivery) {
                 Ok(()) => return,
                 Err(refused) => {
                     self.ledger.give_back();
                     refused.into_inner()
                 }
-            },
-            false => delivery,
+            }
+        } else {
+            delivery
         };
         debug!(seq = unwanted.info().stream_seq, "an unclaimed message is returned");
         if let Err(error) = unwanted.nak(None).await {

@@ -9,10 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 /// Lets pass what names its host as it must.
 pub(super) async fn named(request: Request, next: Next) -> Response {
-    match has_host(request.version(), request.headers()) {
-        true => next.run(request).await,
-        false => refusal(),
-    }
+    if has_host(request.version(), request.headers()) { next.run(request).await } else { refusal() }
 }
 
 /// Whether the Host is present exactly once. HTTP/1.0 needs none, HTTP/2 has its own way.

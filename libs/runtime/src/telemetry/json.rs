@@ -110,10 +110,7 @@ where
 }
 
 fn free_name(name: &str) -> String {
-    match RESERVED.contains(&name) {
-        true => format!("{name}_"),
-        false => name.to_owned(),
-    }
+    if RESERVED.contains(&name) { format!("{name}_") } else { name.to_owned() }
 }
 
 /// Collects an event's fields as JSON values.

@@ -121,7 +121,7 @@ fn a_check_and_a_start_agree_on_variables_that_are_no_settings() {
     let output = start("--check-config", &foreign).end();
     let (_, stderr) = text(&output);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert!(stderr.contains("METRICS_HOST is no setting of this service"), "{stderr}");
+    assert!(stderr.contains("METRICS_HOST is not a setting of this service"), "{stderr}");
     assert!(!stderr.contains("PROBE_"), "Kubernetes' own are no news: {stderr}");
     let output = start("", &[foreign.as_slice(), &[("PROBE_TRICKS", "end-early")]].concat()).end();
     let (_, stderr) = text(&output);

@@ -86,9 +86,10 @@ impl EndpointDetails {
 
 pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     let subscription = known(&api, &name)?;
-    let managed = match api.registry.is_managed(&name) {
-        true => api.registry.context().managed.read().await.map_err(|e| Problem::away(e.to_string()))?,
-        false => None,
+    let managed = if api.registry.is_managed(&name) {
+        api.registry.context().managed.read().await.map_err(|e| Problem::away(e.to_string()))?
+    } else {
+        None
     };
     let entry = managed.as_ref().and_then(|managed| managed.get(&name));
     Ok(Json(EndpointDetails::of(&api.registry, &subscription, entry)).into_response())
@@ -165,13 +166,14 @@ async fn applied(is_so: impl Fn() -> bool) {
 
 /// Refuses what only the settings can change.
 fn changeable(api: &Api, name: &str) -> Result<(), Problem> {
-    match api.registry.is_declared(name) {
-        true => Err(Problem::new(
+    if api.registry.is_declared(name) {
+        Err(Problem::new(
             StatusCode::CONFLICT,
             "read_only",
             format!("endpoint {name} is of WEBHOOK_URL or the endpoints file; change it there"),
-        )),
-        false => Ok(()),
+        ))
+    } else {
+        Ok(())
     }
 }
 

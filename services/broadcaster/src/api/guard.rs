@@ -58,9 +58,10 @@ fn same_machine(headers: &HeaderMap) -> Result<(), &'static str> {
     }
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    match origin.is_some() && origin == host {
-        true => Ok(()),
-        false => Err("without BROADCASTER_TOKEN requests from web pages of other origins are refused"),
+    if origin.is_some() && origin == host {
+        Ok(())
+    } else {
+        Err("without BROADCASTER_TOKEN requests from web pages of other origins are refused")
     }
 }
 

@@ -122,10 +122,8 @@ impl Caller {
         };
         match timeout_at(until, exchange).await {
             Ok(Ok(answer)) => {
-                let retry_after = match answer.status.is_success() {
-                    true => None,
-                    false => retry_after(&answer.headers, Timestamp::now()),
-                };
+                let retry_after =
+                    if answer.status.is_success() { None } else { retry_after(&answer.headers, Timestamp::now()) };
                 AttemptEnd::Answered { status: answer.status, retry_after }
             }
             Ok(Err(Failed::Dial(error))) => AttemptEnd::Dial(error),

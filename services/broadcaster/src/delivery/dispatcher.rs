@@ -148,12 +148,11 @@ impl Dispatcher {
         };
         let Some(settler) = settler else { return };
         // If the acknowledgement is lost the message comes again, which is harmless.
-        let settled = match end {
-            true => settler.ack().await,
-            false => {
-                PROCESSED.inc(&["handed_back"]);
-                settler.nak(None).await
-            }
+        let settled = if end {
+            settler.ack().await
+        } else {
+            PROCESSED.inc(&["handed_back"]);
+            settler.nak(None).await
         };
         if let Err(error) = settled {
             debug!(endpoint = self.endpoint.name, %error, "not settled; redelivered later");

@@ -66,9 +66,10 @@ impl FlowControl {
 
     /// What may go out now. While it is paused nothing may, not even a probe.
     pub fn phase(&self) -> Phase {
-        match self.is_paused() {
-            true => Phase::Open { until: Instant::now() + PAUSE_CHECK_INTERVAL },
-            false => self.lock().phase(Instant::now()),
+        if self.is_paused() {
+            Phase::Open { until: Instant::now() + PAUSE_CHECK_INTERVAL }
+        } else {
+            self.lock().phase(Instant::now())
         }
     }
 

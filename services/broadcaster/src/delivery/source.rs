@@ -77,9 +77,10 @@ struct FeedSlots {
 
 impl FeedSlots {
     fn release(&self, is_wanted: bool) {
-        match is_wanted {
-            true => self.slots.grant(1),
-            false => drop(self.withheld.fetch_add(1, Ordering::SeqCst)),
+        if is_wanted {
+            self.slots.grant(1);
+        } else {
+            self.withheld.fetch_add(1, Ordering::SeqCst);
         }
     }
 

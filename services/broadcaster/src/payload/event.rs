@@ -65,9 +65,10 @@ fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     let raw = raw?.get();
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     // Without an escape the text is in the bytes unchanged.
-    match inner.contains('\\') {
-        false => Some(Cow::Borrowed(inner)),
-        true => serde_json::from_str::<String>(raw).ok().map(Cow::Owned),
+    if !inner.contains('\\') {
+        Some(Cow::Borrowed(inner))
+    } else {
+        serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
     }
 }
 

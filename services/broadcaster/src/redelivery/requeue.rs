@@ -67,9 +67,8 @@ impl Requeue<'_> {
         let id = MsgId::webhook(way, self.env, endpoint, &record.origin, 0);
         let sent = publish::publish(self.nats, due, id, record.headers(), payload.clone()).await;
         drop(reservation);
-        sent.map_err(|error| match error.is_of_the_message() {
-            true => Error::Never(error.to_string()),
-            false => Error::Now(error),
-        })
+        sent.map_err(
+            |error| if error.is_of_the_message() { Error::Never(error.to_string()) } else { Error::Now(error) },
+        )
     }
 }

@@ -206,9 +206,10 @@ impl ManagedEndpoints {
 
 /// References would let a caller of the API read files and variables of the broadcaster.
 fn has_values(written: &Declaration) -> Result<(), Refusal> {
-    match written.has_references() {
-        true => Err(Refusal::Invalid("the API takes values; env: and file: are for the endpoints file".to_owned())),
-        false => Ok(()),
+    if written.has_references() {
+        Err(Refusal::Invalid("the API takes values; env: and file: are for the endpoints file".to_owned()))
+    } else {
+        Ok(())
     }
 }
 

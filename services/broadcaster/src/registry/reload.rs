@@ -116,10 +116,10 @@ async fn read(path: &PathBuf) -> Result<String, String> {
         return Err(format!("{} has {size} bytes; at most {FILE_BYTES_MAX} are read", path.display()));
     }
     let text = tokio::fs::read_to_string(path).await.map_err(failed)?;
-    match text.trim().is_empty() {
-        // What a write that was broken off leaves behind.
-        true => Err(format!("{} is empty; to have no endpoints, write `endpoint = []`", path.display())),
-        false => Ok(text),
+    if text.trim().is_empty() {
+        Err(format!("{} is empty; to have no endpoints, write `endpoint = []`", path.display()))
+    } else {
+        Ok(text)
     }
 }
 

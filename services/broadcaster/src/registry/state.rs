@@ -145,9 +145,10 @@ impl StateStore {
     /// Only what differs from the default is remembered, so the map is bounded by the endpoints.
     fn remember(&self, endpoint: &str, state: &EndpointState) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match *state == EndpointState::default() {
-            true => drop(known.remove(endpoint)),
-            false => drop(known.insert(endpoint.to_owned(), state.clone())),
+        if *state == EndpointState::default() {
+            drop(known.remove(endpoint))
+        } else {
+            drop(known.insert(endpoint.to_owned(), state.clone()))
         }
     }
 }

@@ -137,9 +137,10 @@ fn id(headers: Option<&HeaderMap>, origin: &str) -> String {
 /// An id that fits into a header and into the text that is signed: printable, without dots, not too long.
 fn safe(id: &str) -> Cow<'_, str> {
     let fits = id.len() <= ID_MAX_BYTES && id.bytes().all(|b| b.is_ascii_graphic() && b != b'.');
-    match fits {
-        true => Cow::Borrowed(id),
-        false => Cow::Owned(format!("sha256-{}", hex::encode(digest::digest(&digest::SHA256, id.as_bytes())))),
+    if fits {
+        Cow::Borrowed(id)
+    } else {
+        Cow::Owned(format!("sha256-{}", hex::encode(digest::digest(&digest::SHA256, id.as_bytes()))))
     }
 }
 

@@ -45,9 +45,10 @@ impl Parse for Steps {
         if steps.len() > STEPS_MAX {
             return Err(format!("has more than {STEPS_MAX} pauses"));
         }
-        match steps.iter().all(|step| STEP.contains(step)) {
-            true => Ok(Self(steps)),
-            false => Err("has a pause outside 100ms-7d".to_owned()),
+        if steps.iter().all(|step| STEP.contains(step)) {
+            Ok(Self(steps))
+        } else {
+            Err("has a pause outside 100ms-7d".to_owned())
         }
     }
     fn placeholder() -> Self {

@@ -33,10 +33,7 @@ const SWEEPS_PER_MAX_AGE: u32 = 10;
 
 /// The time between sweeps.
 pub fn interval(schedules: bool, max_age: Duration) -> Duration {
-    match schedules {
-        false => INTERVAL_MIN,
-        true => (max_age / SWEEPS_PER_MAX_AGE).clamp(INTERVAL_MIN, INTERVAL_MAX),
-    }
+    if !schedules { INTERVAL_MIN } else { (max_age / SWEEPS_PER_MAX_AGE).clamp(INTERVAL_MIN, INTERVAL_MAX) }
 }
 
 /// Why a sweep ended early; the next one continues.

@@ -92,10 +92,8 @@ pub async fn may_wait(js: &Context, stream: &str, backlog: Backlog, now: Timesta
     let seq = backlog.ack_floor + 1;
     let stream = stream_handle(js, stream).await?;
     let info = stream.cached_info();
-    let stored = match retention::asks_for_age(&info.config) {
-        true => stored_at(js, &info.config.name, seq).await?,
-        false => None,
-    };
+    let stored =
+        if retention::asks_for_age(&info.config) { stored_at(js, &info.config.name, seq).await? } else { None };
     Ok(retention::may_wait(&info.config, &info.state, Oldest { seq, stored }, now))
 }
 

@@ -108,9 +108,10 @@ async fn is_well(broadcaster: &Broadcaster) {
         let loops = ["streams", "sweep", "history", "managed-endpoints"];
         let all_beat = loops.iter().all(|name| live.1["loops"][name]["ok"] == true);
         let endpoint = broadcaster.endpoint("default").await;
-        match ready.0 == 200 && live.0 == 200 && all_beat && endpoint["state"] == "active" {
-            true => Ok(()),
-            false => Err(format!("{ready:?} {live:?} {endpoint}")),
+        if ready.0 == 200 && live.0 == 200 && all_beat && endpoint["state"] == "active" {
+            Ok(())
+        } else {
+            Err(format!("{ready:?} {live:?} {endpoint}"))
         }
     })
     .await;
@@ -267,9 +268,10 @@ async fn what_is_made_in_another_way_under_load_is_put_right_and_no_later_event_
         let (code, body) = broadcaster.get("/readyz").await;
         let detail = body["checks"]["streams"]["detail"].as_str().unwrap_or_default().to_owned();
         let is_made = js.get_key_value("broadcaster_state").await.is_ok();
-        match code == 503 && detail.contains(DEAD_LETTERS) && detail.contains("storage") && is_made {
-            true => Ok(()),
-            false => Err(format!("{code} {body} {is_made}")),
+        if code == 503 && detail.contains(DEAD_LETTERS) && detail.contains("storage") && is_made {
+            Ok(())
+        } else {
+            Err(format!("{code} {body} {is_made}"))
         }
     })
     .await;

@@ -212,7 +212,8 @@ impl Sink {
 }
 
 async fn read<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> Option<Request> {
-    let mut chunk = [0; 16 << 10];
+    // On the heap: it would make every future that awaits this one as large.
+    let mut chunk = vec![0; 16 << 10];
     let end = loop {
         if let Some(at) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break at;

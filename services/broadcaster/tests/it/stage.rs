@@ -151,10 +151,7 @@ impl Broadcaster {
         eventually(SOON, "the broadcaster is ready", || async { self.get("/readyz").await.0 == 200 }).await;
         eventually(SOON, "every endpoint delivers", || async {
             let all = self.endpoints().await;
-            match all.iter().all(|e| e["state"] == "active") {
-                true => Ok(()),
-                false => Err(format!("{all:?}")),
-            }
+            if all.iter().all(|e| e["state"] == "active") { Ok(()) } else { Err(format!("{all:?}")) }
         })
         .await;
     }

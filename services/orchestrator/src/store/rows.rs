@@ -123,7 +123,9 @@ pub(super) fn agent_id(id: &str) -> Result<AgentId, Fault> {
 }
 
 /// Mission, queue, accepted, delayed, queued, running, and since when the oldest waits.
-pub(super) fn queue_counts(row: (String, String, i64, i64, i64, i64, Option<i64>)) -> Result<QueueCounts, Fault> {
+pub(super) type QueueRow = (String, String, i64, i64, i64, i64, Option<i64>);
+
+pub(super) fn queue_counts(row: QueueRow) -> Result<QueueCounts, Fault> {
     let (mission, queue, accepted, delayed, queued, running, oldest) = row;
     Ok(QueueCounts {
         mission: name("job", Mission::new(mission))?,

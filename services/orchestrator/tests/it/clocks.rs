@@ -81,10 +81,7 @@ impl Expression {
     fn by_chance(rng: &mut StdRng) -> Self {
         let minute = field(rng, 0, 59, 0.15);
         // Clocks change at night: half of the expressions are about the hours where it matters.
-        let hour = match rng.random_bool(0.5) {
-            true => field(rng, 0, 4, 0.0),
-            false => field(rng, 0, 23, 0.2),
-        };
+        let hour = if rng.random_bool(0.5) { field(rng, 0, 4, 0.0) } else { field(rng, 0, 23, 0.2) };
         let every = |low, high| Field { text: "*".into(), values: (low..=high).collect(), star: true };
         let days = if rng.random_bool(0.7) { every(1, 31) } else { field(rng, 1, 31, 0.0) };
         let months = if rng.random_bool(0.7) { every(1, 12) } else { field(rng, 1, 12, 0.0) };

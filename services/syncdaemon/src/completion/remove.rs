@@ -84,12 +84,11 @@ impl Remover {
     pub fn run(self) {
         let (mut waiting, mut exit) = (Waiting::default(), Exit::default());
         loop {
-            let received = match waiting.files().max(exit.len()) < WAITING_MAX {
-                true => self.written.recv_timeout(wait(&waiting, &exit)),
-                false => {
-                    std::thread::sleep(LOOKS_EVERY);
-                    Err(RecvTimeoutError::Timeout)
-                }
+            let received = if waiting.files().max(exit.len()) < WAITING_MAX {
+                self.written.recv_timeout(wait(&waiting, &exit))
+            } else {
+                std::thread::sleep(LOOKS_EVERY);
+                Err(RecvTimeoutError::Timeout)
             };
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             if let Ok(batch) = received {

@@ -44,12 +44,11 @@ impl Buffers {
             }
         }
         memory.truncate(size);
-        match memory.capacity() < KEPT_MIN_BYTES {
-            true => Ok(memory.into()),
-            false => {
-                self.in_use.fetch_add(memory.capacity(), Relaxed);
-                Ok(Bytes::from_owner(Lent { memory, home: self.clone() }))
-            }
+        if memory.capacity() < KEPT_MIN_BYTES {
+            Ok(memory.into())
+        } else {
+            self.in_use.fetch_add(memory.capacity(), Relaxed);
+            Ok(Bytes::from_owner(Lent { memory, home: self.clone() }))
         }
     }
 

@@ -219,9 +219,10 @@ fn text_of(file: &File) -> Sidecar {
     let stamp = directory::stamp_of(file)?;
     let mut bytes = Vec::new();
     file.take(SIDECAR_MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    let text = match bytes.len() as u64 > SIDECAR_MAX_BYTES {
-        true => Err(format!("it is longer than {SIDECAR_MAX_BYTES} bytes")),
-        false => serde_json::from_slice(&bytes).map_err(|e| e.to_string()),
+    let text = if bytes.len() as u64 > SIDECAR_MAX_BYTES {
+        Err(format!("it is longer than {SIDECAR_MAX_BYTES} bytes"))
+    } else {
+        serde_json::from_slice(&bytes).map_err(|e| e.to_string())
     };
     Ok((text, stamp))
 }

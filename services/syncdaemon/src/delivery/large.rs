@@ -227,13 +227,11 @@ impl Large {
             stored.chunks += 1;
             reached(Step::ChunkStored);
         }
-        match hex::encode(stored.prefix.finish().as_ref()) == upload.label.sha256 {
-            true => Ok(stored.chunks),
-            // The file was changed between being hashed and being sent; what is stored is of no content.
-            false => {
-                self.purge(upload).await?;
-                Err(Broken::File(Fault::Changing(self.rules.settle)))
-            }
+        if hex::encode(stored.prefix.finish().as_ref()) == upload.label.sha256 {
+            Ok(stored.chunks)
+        } else {
+            self.purge(upload).await?;
+            Err(Broken::File(Fault::Changing(self.rules.settle)))
         }
     }
 

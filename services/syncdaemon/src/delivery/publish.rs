@@ -371,8 +371,9 @@ pub async fn stored(nats: &Nats, domain: Option<&str>, subject: &str, sha256: &s
 
 /// Whether a stored message is of this content: its bytes have the hash, or its manifest names it.
 pub fn holds(message: &Message, sha256: &str) -> bool {
-    match header(message, HEADER_MANIFEST).is_some() {
-        true => serde_json::from_slice::<Manifest>(&message.payload).is_ok_and(|manifest| manifest.sha256 == sha256),
-        false => hex::encode(digest(&SHA256, &message.payload)) == sha256,
+    if header(message, HEADER_MANIFEST).is_some() {
+        serde_json::from_slice::<Manifest>(&message.payload).is_ok_and(|manifest| manifest.sha256 == sha256)
+    } else {
+        hex::encode(digest(&SHA256, &message.payload)) == sha256
     }
 }

@@ -60,12 +60,15 @@ pub struct Summary {
     pub reason: String,
 }
 
+/// A file's device and inode.
+type Key = (u64, u64);
+
 /// The files.
 #[derive(Debug, Default)]
 pub struct Stuck {
-    by_file: HashMap<(u64, u64), Entry>,
+    by_file: HashMap<Key, Entry>,
     /// The first of them, by file.
-    names: Vec<((u64, u64), Box<[u8]>)>,
+    names: Vec<(Key, Box<[u8]>)>,
     reason: String,
 }
 
@@ -92,7 +95,8 @@ impl Stuck {
     pub fn look(&mut self, stamp: &Stamp, now: Instant) -> Known {
         let Some(entry) = self.by_file.get_mut(&key(stamp)) else { return Known::No };
         let is_same = entry.stamp == *stamp;
-        if !is_same && !(stamp.is_still(&entry.stamp) && entry.done != Done::Never) {
+        let is_still = entry.done != Done::Never && stamp.is_still(&entry.stamp);
+        if !is_same && !is_still {
             self.forget(stamp);
             return Known::No;
         }

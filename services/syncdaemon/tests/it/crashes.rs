@@ -13,9 +13,10 @@ async fn a_kill_at_any_step_loses_nothing_and_leaves_one_copy() {
     let hub = Hub::with(NatsOptions::default().extra(&format!("max_payload: {MAX_PAYLOAD}"))).await;
     for (n, step) in Step::ALL.into_iter().enumerate() {
         let site = Site::new();
-        let content = match step.is_of_large_files() {
-            true => vec![u8::try_from(n).unwrap(); 3 * MAX_PAYLOAD],
-            false => format!("content of {step:?}").into_bytes(),
+        let content = if step.is_of_large_files() {
+            vec![u8::try_from(n).unwrap(); 3 * MAX_PAYLOAD]
+        } else {
+            format!("content of {step:?}").into_bytes()
         };
         site.put("evidence.bin", &content);
         let before = hub.stream().count().await;

@@ -161,11 +161,12 @@ async fn a_file_that_may_not_be_read_goes_to_quarantine() {
     // The build's folder may not be open to everybody.
     let copy = site.queue().parent().unwrap().join("syncdaemon");
     fs::copy(program, &copy).unwrap();
-    let builder = match is_root {
-        true => Proc::builder("setpriv")
+    let builder = if is_root {
+        Proc::builder("setpriv")
             .args(["--reuid", nobody, "--regid", nobody, "--clear-groups"])
-            .arg(copy.to_str().unwrap()),
-        false => Proc::builder(&copy),
+            .arg(copy.to_str().unwrap())
+    } else {
+        Proc::builder(&copy)
     };
     let mut process = builder.envs(site.settings(&hub.url())).env("READY_FILE", "").start();
     let moved = site.queue().join("quarantine/secret");

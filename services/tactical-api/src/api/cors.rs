@@ -65,10 +65,7 @@ pub async fn pages(
 }
 
 fn guard(api: &Api, headers: &HeaderMap, page: Option<Foreign>) -> Option<Foreign> {
-    match api.access.publish_is_open {
-        true => page.or(api.access.is_named_for_publishing(headers).err()),
-        false => None,
-    }
+    if api.access.publish_is_open { page.or(api.access.is_named_for_publishing(headers).err()) } else { None }
 }
 
 fn preflight() -> Response {

@@ -98,9 +98,10 @@ async fn open(
         }
     };
     let part = span.unwrap_or(Span { start: 0, len: evidence.size });
-    let body = match *method == Method::HEAD {
-        true => Body::empty(),
-        false => Body::from_stream(api.evidence.read(&evidence, part, place).await.map_err(unavailable)?),
+    let body = if *method == Method::HEAD {
+        Body::empty()
+    } else {
+        Body::from_stream(api.evidence.read(&evidence, part, place).await.map_err(unavailable)?)
     };
     Ok(private(answer(&evidence, &etag, span, part, body)))
 }

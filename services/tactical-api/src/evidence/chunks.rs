@@ -158,9 +158,10 @@ impl Chunks {
             return Ok(());
         }
         let Some((hash, wanted)) = self.hash.take() else { return Ok(()) };
-        match hex::encode(hash.finish()) == wanted {
-            true => Ok(()),
-            false => Err(io::Error::other("the file is not the one that was delivered")),
+        if hex::encode(hash.finish()) == wanted {
+            Ok(())
+        } else {
+            Err(io::Error::other("the file is not the one that was delivered"))
         }
     }
 

@@ -37,10 +37,13 @@ pub fn asked(range: Option<&str>, size: u64) -> Asked {
         (first, last) => {
             let end = if last.is_empty() { Some(u64::MAX) } else { number(last) };
             match (number(first), end) {
-                (Some(start), Some(end)) if start <= end => match start < size {
-                    true => Asked::Part(Span { start, len: end.min(size - 1) - start + 1 }),
-                    false => Asked::Nothing,
-                },
+                (Some(start), Some(end)) if start <= end => {
+                    if start < size {
+                        Asked::Part(Span { start, len: end.min(size - 1) - start + 1 })
+                    } else {
+                        Asked::Nothing
+                    }
+                }
                 _ => Asked::Whole,
             }
         }

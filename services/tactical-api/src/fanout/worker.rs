@@ -106,9 +106,10 @@ impl Worker {
         let tick = (*self.settings.heartbeats.iter().min().unwrap_or(&TICK_MAX) / 4).clamp(TICK_MIN, TICK_MAX);
         let mut next_tick = Instant::now() + tick;
         while !(self.is_stopping && self.clients.is_empty()) {
-            let wait = match self.unfinished.is_empty() {
-                true => next_tick.saturating_duration_since(Instant::now()),
-                false => Duration::ZERO,
+            let wait = if self.unfinished.is_empty() {
+                next_tick.saturating_duration_since(Instant::now())
+            } else {
+                Duration::ZERO
             };
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
                 && error.kind() != io::ErrorKind::Interrupted

@@ -126,8 +126,9 @@ fn join(mut chains: Vec<Chain>, is_west: bool) -> Result<Vec<Ring>, Fault> {
 /// inside is left of somebody who goes north, and south of it in the east.
 fn next(chains: &[Chain], end: i64, is_west: bool) -> Option<usize> {
     let starts = chains.iter().enumerate().filter_map(|(n, chain)| Some((chain.points.first()?.y, n)));
-    match is_west {
-        true => starts.filter(|(y, _)| *y >= end).min().map(|(_, n)| n),
-        false => starts.filter(|(y, _)| *y <= end).max_by_key(|(y, n)| (*y, std::cmp::Reverse(*n))).map(|(_, n)| n),
+    if is_west {
+        starts.filter(|(y, _)| *y >= end).min().map(|(_, n)| n)
+    } else {
+        starts.filter(|(y, _)| *y <= end).max_by_key(|(y, n)| (*y, std::cmp::Reverse(*n))).map(|(_, n)| n)
     }
 }

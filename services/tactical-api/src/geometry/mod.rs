@@ -130,9 +130,10 @@ impl Geometry {
         let (south, north) = rings[0].0.iter().fold((i64::MAX, i64::MIN), |(s, n), p| (s.min(p.y), n.max(p.y)));
         let corner = |x, y| Point { x, y }.position();
         let (low, high) = (corner(west, south), corner(east - TURN, north));
-        let bounds = match high.lon < low.lon {
-            true => Bounds { west: low.lon, south: low.lat, east: high.lon, north: high.lat },
-            false => Bounds { west: -180.0, south: low.lat, east: 180.0, north: high.lat },
+        let bounds = if high.lon < low.lon {
+            Bounds { west: low.lon, south: low.lat, east: high.lon, north: high.lat }
+        } else {
+            Bounds { west: -180.0, south: low.lat, east: 180.0, north: high.lat }
         };
         match &parts[..] {
             [] => Err(Fault::Antimeridian),
@@ -203,9 +204,12 @@ impl Bounds {
         // 180 and -180 are the same meridian.
         let meet = |a: &Self, b: &Self| a.west <= -180.0 && b.east >= 180.0;
         let lon = |a: &Self, b: &Self| a.west <= b.east && b.west <= a.east || meet(a, b) || meet(b, a);
-        let split = |b: &Self| match b.west <= b.east {
-            true => [Some(*b), None],
-            false => [Some(Self { east: 180.0, ..*b }), Some(Self { west: -180.0, ..*b })],
+        let split = |b: &Self| {
+            if b.west <= b.east {
+                [Some(*b), None]
+            } else {
+                [Some(Self { east: 180.0, ..*b }), Some(Self { west: -180.0, ..*b })]
+            }
         };
         let others = split(other);
         lat && split(self).iter().flatten().any(|a| others.iter().flatten().any(|b| lon(a, b)))
@@ -221,9 +225,10 @@ fn rounded(degrees: f64) -> f64 {
 
 fn checked([lon, lat]: [f64; 2]) -> Result<Position, Fault> {
     let fine = |v: f64| v.is_finite() && v.abs() <= DEGREES_MAX;
-    match fine(lon) && fine(lat) {
-        true => Ok(Position { lon: rounded(lon), lat: rounded(lat.clamp(-90.0, 90.0)) }),
-        false => Err(Fault::Coordinate),
+    if fine(lon) && fine(lat) {
+        Ok(Position { lon: rounded(lon), lat: rounded(lat.clamp(-90.0, 90.0)) })
+    } else {
+        Err(Fault::Coordinate)
     }
 }
 

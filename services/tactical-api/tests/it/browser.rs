@@ -14,10 +14,13 @@ use tokio::{
     time::timeout,
 };
 
+/// More than a page sends before a test reads.
+const REPORTS_MAX: usize = 64;
+
 /// Serves `page` at `/`, takes reports at `/report`, passes all else to `api`; cuts streams on request.
 struct Origin {
     address: String,
-    reports: mpsc::UnboundedReceiver<Value>,
+    reports: mpsc::Receiver<Value>,
     cut: Arc<Notify>,
 }
 
@@ -29,7 +32,7 @@ impl Origin {
 
     fn serve(listener: TcpListener, page: String, api: &Api) -> Self {
         let address = listener.local_addr().unwrap().to_string();
-        let (report, reports) = mpsc::unbounded_channel();
+        let (report, reports) = mpsc::channel(REPORTS_MAX);
         let (cut, api, page) = (Arc::new(Notify::new()), api.address().to_owned(), Arc::<str>::from(page));
         let cutting = cut.clone();
         tokio::spawn(async move {
@@ -45,13 +48,7 @@ impl Origin {
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    page: Arc<str>,
-    api: String,
-    report: mpsc::UnboundedSender<Value>,
-    cut: Arc<Notify>,
-) {
+async fn serve(mut stream: TcpStream, page: Arc<str>, api: String, report: mpsc::Sender<Value>, cut: Arc<Notify>) {
     let mut head = Vec::new();
     while !head.windows(4).any(|w| w == b"\r\n\r\n") {
         match stream.read_buf(&mut head).await {
@@ -69,7 +66,7 @@ async fn serve(
             let n = stream.read(&mut more).await.unwrap();
             body += std::str::from_utf8(&more[..n]).unwrap();
         }
-        let _ = report.send(serde_json::from_str(&body).unwrap());
+        let _ = report.send(serde_json::from_str(&body).unwrap()).await;
         let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
     } else if text.starts_with("GET / ") {
         let answer = format!(

@@ -138,7 +138,7 @@ impl Program {
         let mut edges: BTreeMap<usize, BTreeMap<usize, String>> = BTreeMap::new();
         for (from, module) in self.files.iter().enumerate() {
             let of_globs = module.globs.iter().flat_map(|glob| {
-                let paths = module.names.iter().map(|name| [glob.as_slice(), &[name.clone()]].concat());
+                let paths = module.names.iter().map(|name| [glob.as_slice(), std::slice::from_ref(name)].concat());
                 paths.filter(|path| self.is_defined(path))
             });
             for path in module.uses.iter().cloned().chain(of_globs) {

@@ -1,6 +1,6 @@
 //! REST `/v1`: routes, their OpenAPI document and the docs page.
 //!
-//! Routes and document come from the same macros and cannot differ. Every answer passes the [`edge`],
+//! Routes and document come from the same macros and cannot differ. Every answer passes the `edge`,
 //! where roles are checked and problems are written.
 
 pub mod types;

@@ -111,9 +111,12 @@ pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
     let late = || sqlx::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
     let connect = tokio::time::timeout(CONNECTION_WAIT, PgConnection::connect_with(options)).await;
     let connected = connect.unwrap_or_else(|_| Err(late()));
-    let mut connection = connected.map_err(|e| match installation::is_of_a_pooler(&e) {
-        true => Error::Pooler(e.to_string()),
-        false => Fault::Sql(e).trying_to("connect to the database"),
+    let mut connection = connected.map_err(|e| {
+        if installation::is_of_a_pooler(&e) {
+            Error::Pooler(e.to_string())
+        } else {
+            Fault::Sql(e).trying_to("connect to the database")
+        }
     })?;
     installation::refuse_shared_sessions(options).await?;
     connection.execute(SESSION_QUIET).await.map_err(|e| Fault::Sql(e).trying_to("connect to the database"))?;

@@ -11,7 +11,7 @@ use sqlx::postgres::PgPool;
 use sqlx::{query, query_as, query_scalar};
 
 pub(super) async fn queue_counts(pool: &PgPool, now: Micros) -> Result<Vec<QueueCounts>, Fault> {
-    let rows: Vec<(String, String, i64, i64, i64, i64, Option<i64>)> = query_as(
+    let rows: Vec<rows::QueueRow> = query_as(
         "SELECT mission, queue, count(*) FILTER (WHERE state = 1 AND due), count(*) FILTER (WHERE state = 1 AND NOT due), \
            count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3), \
            min(since) FILTER (WHERE state = 2 OR (state = 1 AND due)) FROM ( \

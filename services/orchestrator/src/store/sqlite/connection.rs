@@ -114,9 +114,8 @@ impl Connections {
             // Closing waits for what was sent; it has nothing of its own that could be lost.
             let _ = w.connection.close().await;
         }
-        let failed = |e: sqlx::Error| match fault::is_damage(&e) {
-            true => Error::Damaged(self.file.clone(), e),
-            false => Fault::Sql(e).trying_to(WHAT),
+        let failed = |e: sqlx::Error| {
+            if fault::is_damage(&e) { Error::Damaged(self.file.clone(), e) } else { Fault::Sql(e).trying_to(WHAT) }
         };
         // Only here: later, a file that is not there was taken away.
         let mut connection = self.options.clone().create_if_missing(true).connect().await.map_err(failed)?;

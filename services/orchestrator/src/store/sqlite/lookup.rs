@@ -21,8 +21,7 @@ pub(super) const QUEUES: &str = "SELECT mission, queue, sum(state = 1 AND due), 
      GROUP BY mission, queue ORDER BY mission, queue LIMIT 1000";
 
 pub(super) async fn queue_counts(pool: &SqlitePool, now: Micros) -> Result<Vec<QueueCounts>, Fault> {
-    let rows: Vec<(String, String, i64, i64, i64, i64, Option<i64>)> =
-        query_as(QUEUES).bind(now.0).fetch_all(pool).await?;
+    let rows: Vec<rows::QueueRow> = query_as(QUEUES).bind(now.0).fetch_all(pool).await?;
     rows.into_iter().map(rows::queue_counts).collect()
 }
 

@@ -28,10 +28,7 @@ impl Recent {
     /// Remembers jobs.
     pub(super) fn keep(&mut self, jobs: Vec<Current>) {
         for job in jobs {
-            match job.state.is_final() {
-                true => self.ended.keep(job, ENDED),
-                false => self.open.keep(job, OPEN),
-            }
+            if job.state.is_final() { self.ended.keep(job, ENDED) } else { self.open.keep(job, OPEN) }
         }
     }
 

@@ -72,12 +72,11 @@ impl Worker {
                 }
             } else if idle >= self.settings.heartbeats[client.queue.channel as usize] && client.queue.is_drained() {
                 let channel = client.queue.channel;
-                let whispered = match client.queue.is_up_to_date(&self.ring) {
-                    true => client.whisper(shared.of(channel), &self.ring, &mut self.tally, now),
-                    false => {
-                        let own = client.queue.own_heartbeat(&epoch, source, unix_ms);
-                        client.whisper(&own, &self.ring, &mut self.tally, now)
-                    }
+                let whispered = if client.queue.is_up_to_date(&self.ring) {
+                    client.whisper(shared.of(channel), &self.ring, &mut self.tally, now)
+                } else {
+                    let own = client.queue.own_heartbeat(&epoch, source, unix_ms);
+                    client.whisper(&own, &self.ring, &mut self.tally, now)
                 };
                 if whispered.is_err() {
                     gone.push(key);

@@ -38,7 +38,10 @@ struct Order {
 
 impl Spawner {
     pub(super) fn start() -> Self {
-        // Bounded by the worker's concurrency: every run waits for its own order.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded by the worker's concurrency: each run waits for its order"
+        )]
         let (orders, queue) = mpsc::channel::<Order>();
         let serve = move || {
             for order in queue {
