@@ -17,7 +17,7 @@ fn the_versions_that_are_tested_are_those_of_code_compose_and_documents() {
     assert_eq!((newest.major, newest.minor), NEWEST_TRIED);
     for (file, text) in [
         ("compose.yaml", format!("docker.io/library/nats:{pinned}")),
-        ("docs/deploy/upgrade-nats.md", format!("pinned to, {pinned},")),
+        ("docs/deploy/upgrade-nats.md", format!("version, {pinned},")),
         ("docs/deploy/upgrade-nats.md", format!("nats-server **{OLDEST} and newer**")),
     ] {
         let path = format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"));

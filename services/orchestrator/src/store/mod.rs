@@ -14,6 +14,7 @@ mod open;
 mod operations;
 mod plan;
 pub mod postgres;
+mod queues;
 mod rows;
 pub mod sqlite;
 mod turn;

@@ -3,12 +3,11 @@
 //! driver's row by `readers!`. A column list and its reader are next to each other: their order is the contract. What
 //! cannot be read is an error, never a default.
 
-use super::QueueCounts;
+use super::OutboxPick;
 use super::fault::Fault;
-use super::{OutboxPick, Pick, Waiting};
 use crate::model::{JobError, SkippedTurn, State};
 use crate::turns::{CatchUp, Overlap};
-use agentforge_message_id::{AgentId, Attempt, JobId, Mission, NameError, Queue, ScheduleId};
+use agentforge_message_id::{AgentId, Attempt, JobId, NameError, ScheduleId};
 use agentforge_proto::bus::ErrorClass;
 use agentforge_proto::time::Micros;
 use std::collections::BTreeMap;
@@ -122,22 +121,6 @@ pub(super) fn agent_id(id: &str) -> Result<AgentId, Fault> {
     name("agent", AgentId::new(id))
 }
 
-/// Mission, queue, accepted, delayed, queued, running, and since when the oldest waits.
-pub(super) type QueueRow = (String, String, i64, i64, i64, i64, Option<i64>);
-
-pub(super) fn queue_counts(row: QueueRow) -> Result<QueueCounts, Fault> {
-    let (mission, queue, accepted, delayed, queued, running, oldest) = row;
-    Ok(QueueCounts {
-        mission: name("job", Mission::new(mission))?,
-        queue: name("job", Queue::new(queue))?,
-        accepted: accepted.unsigned_abs(),
-        delayed: delayed.unsigned_abs(),
-        queued: queued.unsigned_abs(),
-        running: running.unsigned_abs(),
-        oldest: oldest.map(Micros),
-    })
-}
-
 pub(super) fn duration(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
@@ -170,43 +153,6 @@ pub(super) fn labels(text: Option<&str>) -> Result<BTreeMap<String, String>, Fau
     text.map_or_else(|| Ok(BTreeMap::new()), |t| json("job", t))
 }
 
-/// Stamps out the readers for one driver.
-/// A queue with accepted jobs, and when the first may be claimed.
-pub(super) type Line = (String, Option<i64>);
-
-/// When the first job of the queues that are picked may be claimed.
-pub(super) fn first_of(lines: Vec<Line>, pick: &Pick) -> Option<Micros> {
-    let mine = lines.into_iter().filter(|(queue, _)| Queue::new(queue).is_ok_and(|q| pick.takes(&q)));
-    mine.filter_map(|(_, at)| at).min().map(Micros)
-}
-
-/// The queues that are picked and have a job that is due, in an order that differs each time: with many of them one
-/// claim may not reach the last.
-pub(super) fn due_lines(lines: Vec<Line>, now: Micros, pick: &Pick) -> Vec<Queue> {
-    let due = lines.into_iter().filter(|(_, at)| at.is_some_and(|at| at <= now.0));
-    let mut queues: Vec<Queue> = due.filter_map(|(q, _)| Queue::new(q).ok()).filter(|q| pick.takes(q)).collect();
-    if queues.len() > 1 {
-        let first = rand::random_range(0..queues.len());
-        queues.rotate_left(first);
-    }
-    queues
-}
-
-/// Only the queues.
-pub(super) fn queues_of(lines: Vec<Line>) -> Vec<Queue> {
-    lines.into_iter().filter_map(|(queue, _)| Queue::new(queue).ok()).collect()
-}
-
-/// Counts by queue: due, claimed, and claimable later (claimed ones included).
-pub(super) fn waiting(counts: Vec<(String, i64, i64, i64)>) -> Result<Waiting, Fault> {
-    let mut waiting = Waiting::default();
-    for (queue, due, claimed, later) in counts {
-        waiting.later += later.saturating_sub(claimed).unsigned_abs();
-        waiting.due.push((name("job", Queue::new(queue))?, (due + claimed).unsigned_abs()));
-    }
-    Ok(waiting)
-}
-
 /// Lines left out, as a JSON array, and the one that is meant; each `None` where there is none.
 pub(super) fn outbox_lines(pick: &OutboxPick) -> (Option<String>, Option<&str>) {
     match pick {
@@ -216,6 +162,7 @@ pub(super) fn outbox_lines(pick: &OutboxPick) -> (Option<String>, Option<&str>) 
     }
 }
 
+/// Stamps out the readers for one driver.
 macro_rules! readers {
     ($database:ty, $row:ty) => {
         use agentforge_message_id::{Mission, Queue, Site, ToolName};

@@ -7,6 +7,7 @@ use super::commit::bytes;
 use super::connection::Session;
 use super::{read, readers};
 use crate::store::fault::Fault;
+use crate::store::queues;
 use crate::store::rows::{self, outgoing_columns};
 use crate::store::{OutboxPick, OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX, Pick};
 use agentforge_message_id::{JobId, Queue};
@@ -26,7 +27,7 @@ pub(super) async fn claim_due(
     // Outside of the transaction: most looks find nothing.
     let lines = match pick {
         Pick::Only(queue) => vec![queue.clone()],
-        Pick::AllBut(_) => rows::due_lines(read::lines(pool).await?, now, pick),
+        Pick::AllBut(_) => queues::due_lines(read::lines(pool).await?, now, pick),
     };
     if lines.is_empty() {
         return Ok(vec![]);

@@ -4,6 +4,7 @@ use super::readers;
 use crate::model::DeadLetter;
 use crate::store::QueueCounts;
 use crate::store::fault::Fault;
+use crate::store::queues;
 use crate::store::rows::{self, letter_columns};
 use agentforge_message_id::JobId;
 use agentforge_proto::time::Micros;
@@ -11,7 +12,7 @@ use sqlx::postgres::PgPool;
 use sqlx::{query, query_as, query_scalar};
 
 pub(super) async fn queue_counts(pool: &PgPool, now: Micros) -> Result<Vec<QueueCounts>, Fault> {
-    let rows: Vec<rows::QueueRow> = query_as(
+    let rows: Vec<queues::CountsRow> = query_as(
         "SELECT mission, queue, count(*) FILTER (WHERE state = 1 AND due), count(*) FILTER (WHERE state = 1 AND NOT due), \
            count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3), \
            min(since) FILTER (WHERE state = 2 OR (state = 1 AND due)) FROM ( \
@@ -25,7 +26,7 @@ pub(super) async fn queue_counts(pool: &PgPool, now: Micros) -> Result<Vec<Queue
     .bind(now.0)
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(rows::queue_counts).collect()
+    rows.into_iter().map(queues::counts).collect()
 }
 
 pub(super) async fn ids_between(pool: &PgPool, from: JobId, to: JobId, limit: u32) -> Result<Vec<JobId>, Fault> {

@@ -24,7 +24,7 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault, fault::Fault, rows,
+    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault, fault::Fault, queues, rows,
     writes::Writes,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
@@ -189,7 +189,7 @@ impl Store for PostgresStore {
         self.asked("discard dead letters", lookup::discard_letters(&self.pool, seqs).await)
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
-        self.asked("find queues with jobs", read::lines(&self.pool).await.map(rows::queues_of))
+        self.asked("find queues with jobs", read::lines(&self.pool).await.map(queues::queues_of))
     }
     async fn waiting(&self, now: Micros) -> Result<Waiting, Error> {
         self.asked("count accepted jobs", read::waiting(&self.pool, now).await)

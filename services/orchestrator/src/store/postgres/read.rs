@@ -4,6 +4,7 @@ use super::commit::bytes;
 use super::readers::{self, Columns};
 use crate::model::{AttemptRecord, DeadLetter, Job, State};
 use crate::store::fault::Fault;
+use crate::store::queues;
 use crate::store::rows::{self, attempt_columns, job_columns, letter_columns};
 use crate::store::{
     CLAIMS_END_WITHIN_US, DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, Pick, SCAN_ROWS_MAX, StaleJob,
@@ -110,7 +111,7 @@ pub(super) async fn versions(pool: &PgPool, ids: &[JobId]) -> Result<Vec<(JobId,
 pub(super) const PLAN_KEPT: bool = false;
 
 /// The queues with accepted jobs, and when the first of each may be claimed.
-pub(super) async fn lines(pool: &PgPool) -> Result<Vec<rows::Line>, Fault> {
+pub(super) async fn lines(pool: &PgPool) -> Result<Vec<queues::Line>, Fault> {
     let sql = concat!(
         lines_of_jobs!(),
         "SELECT queue, (SELECT min(claimable_at) FROM jobs WHERE claimable_at IS NOT NULL AND jobs.queue = lines.queue) \
@@ -120,7 +121,7 @@ pub(super) async fn lines(pool: &PgPool) -> Result<Vec<rows::Line>, Fault> {
 }
 
 pub(super) async fn next_due(pool: &PgPool, pick: &Pick) -> Result<Option<Micros>, Fault> {
-    Ok(rows::first_of(lines(pool).await?, pick))
+    Ok(queues::first_of(lines(pool).await?, pick))
 }
 
 /// Counts only in the index, except for what is claimed.
@@ -135,7 +136,7 @@ pub(super) async fn waiting(pool: &PgPool, now: Micros) -> Result<Waiting, Fault
          FROM lines WHERE queue IS NOT NULL"
     );
     let until = now.0.saturating_add(CLAIMS_END_WITHIN_US);
-    rows::waiting(query_as(sql).persistent(PLAN_KEPT).bind(now.0).bind(until).fetch_all(pool).await?)
+    queues::waiting(query_as(sql).persistent(PLAN_KEPT).bind(now.0).bind(until).fetch_all(pool).await?)
 }
 
 /// Looks at every job that is due, queued or running: about 1 µs each.

@@ -8,6 +8,7 @@ use super::connection::Writer;
 use super::sql::{Args, Batch};
 use super::{read, readers};
 use crate::store::fault::Fault;
+use crate::store::queues;
 use crate::store::rows::{self, outgoing_columns};
 use crate::store::{OutboxPick, OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX, Pick};
 use agentforge_message_id::{JobId, Queue};
@@ -50,7 +51,7 @@ pub(super) async fn claim_due(
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     let lines = match pick {
         Pick::Only(queue) => vec![queue.clone()],
-        Pick::AllBut(_) => rows::due_lines(read::lines(&mut *tx).await?, now, pick),
+        Pick::AllBut(_) => queues::due_lines(read::lines(&mut *tx).await?, now, pick),
     };
     // Each queue has its part, so that a long one keeps no other waiting.
     let (mut due, mut left) = (Vec::new(), lines.len());

@@ -5,6 +5,7 @@ use super::readers;
 use crate::model::DeadLetter;
 use crate::store::QueueCounts;
 use crate::store::fault::Fault;
+use crate::store::queues;
 use crate::store::rows::{self, letter_columns};
 use agentforge_message_id::JobId;
 use agentforge_proto::time::Micros;
@@ -21,8 +22,8 @@ pub(super) const QUEUES: &str = "SELECT mission, queue, sum(state = 1 AND due), 
      GROUP BY mission, queue ORDER BY mission, queue LIMIT 1000";
 
 pub(super) async fn queue_counts(pool: &SqlitePool, now: Micros) -> Result<Vec<QueueCounts>, Fault> {
-    let rows: Vec<rows::QueueRow> = query_as(QUEUES).bind(now.0).fetch_all(pool).await?;
-    rows.into_iter().map(rows::queue_counts).collect()
+    let rows: Vec<queues::CountsRow> = query_as(QUEUES).bind(now.0).fetch_all(pool).await?;
+    rows.into_iter().map(queues::counts).collect()
 }
 
 pub(super) const IDS: &str = "SELECT id FROM jobs WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?";

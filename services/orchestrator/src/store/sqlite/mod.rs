@@ -26,7 +26,7 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault::Fault, rows,
+    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault::Fault, queues, rows,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
@@ -196,7 +196,7 @@ impl Store for SqliteStore {
         w.settle("discard dead letters", done)
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
-        let lines = read::lines(&self.connections.readers).await.map(rows::queues_of);
+        let lines = read::lines(&self.connections.readers).await.map(queues::queues_of);
         Self::asked("find queues with jobs", lines)
     }
     async fn waiting(&self, now: Micros) -> Result<Waiting, Error> {

@@ -5,6 +5,7 @@ use super::readers::{self, Columns};
 use super::sql::Batch;
 use crate::model::{AttemptRecord, DeadLetter, Job, State};
 use crate::store::fault::Fault;
+use crate::store::queues;
 use crate::store::rows::{self, attempt_columns, job_columns, letter_columns};
 use crate::store::{
     CLAIMS_END_WITHIN_US, DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, Pick, SCAN_ROWS_MAX, StaleJob,
@@ -119,12 +120,12 @@ pub(super) const LINES: &str = concat!(
 );
 
 /// The queues with accepted jobs, and when the first of each may be claimed.
-pub(super) async fn lines(c: impl SqliteExecutor<'_>) -> Result<Vec<rows::Line>, Fault> {
+pub(super) async fn lines(c: impl SqliteExecutor<'_>) -> Result<Vec<queues::Line>, Fault> {
     Ok(query_as(LINES).fetch_all(c).await?)
 }
 
 pub(super) async fn next_due(pool: &SqlitePool, pick: &Pick) -> Result<Option<Micros>, Fault> {
-    Ok(rows::first_of(lines(pool).await?, pick))
+    Ok(queues::first_of(lines(pool).await?, pick))
 }
 
 pub(super) const WAITING: &str = concat!(
@@ -140,7 +141,7 @@ pub(super) const WAITING: &str = concat!(
 /// Counts only in the index, except for what is claimed: a million jobs take some 30 ms.
 pub(super) async fn waiting(pool: &SqlitePool, now: Micros) -> Result<Waiting, Fault> {
     let until = now.0.saturating_add(CLAIMS_END_WITHIN_US);
-    rows::waiting(query_as(WAITING).bind(now.0).bind(until).fetch_all(pool).await?)
+    queues::waiting(query_as(WAITING).bind(now.0).bind(until).fetch_all(pool).await?)
 }
 
 pub(super) const DEPTHS: &str = concat!(
