@@ -42,7 +42,8 @@ soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...)
 
 bench: ## Jobs a second and latency beside the raw JetStream floor, built as in the images (PROFILE=release: built sooner)
 	@scripts/nats-server --path >/dev/null
-	$(CARGO) build --profile $(PROFILE) -p agentforge-cli -p agentforge-orchestrator -p agentforge-worker --bins
+	$(CARGO) build --profile $(PROFILE) -p agentforge-cli -p agentforge-bench -p agentforge-stack -p agentforge-orchestrator \
+		-p agentforge-worker --bins
 	target/$(PROFILE)/agentforge bench jobs
 
 docs: build ## Write docs/configuration.md, docs/METRICS.md and docs/openapi.json anew

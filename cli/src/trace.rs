@@ -2,9 +2,11 @@
 //!
 //! Tracing holds up no command: a setting that is wrong and a collector that is away cost a note.
 
-use crate::{client::Client, commands::Context, error::Result, output::Output};
+use crate::context::Context;
+use agentforge_client::Client;
 use agentforge_config::{Common, Env, Reader, common};
 use agentforge_runtime::CommandTrace;
+use agentforge_terminal::{Output, Result};
 use std::time::Duration;
 
 /// The name of the command in traces.

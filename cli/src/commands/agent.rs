@@ -1,12 +1,9 @@
 //! `agentforge agent`: the workers that announced themselves.
 
-use super::{Context, pages};
-use crate::{
-    error::Result,
-    output::{Table, clean},
-    view::{AgentView, ago},
-};
+use crate::{context::Context, words::ago};
+use agentforge_client::{pages, view::AgentView};
 use agentforge_proto::v1;
+use agentforge_terminal::{Explain, Result, Table, clean};
 use clap::builder::PossibleValuesParser;
 
 /// What to do with agents.
@@ -131,7 +128,7 @@ async fn get(args: GetArgs, context: &Context) -> Result {
         if !value.is_empty() {
             text += &format!(
                 "{} {}\n",
-                crate::output::styled(crate::output::BOLD, format!("{name:<12}")),
+                agentforge_terminal::styled(agentforge_terminal::BOLD, format!("{name:<12}")),
                 clean(&value, 400)
             );
         }

@@ -1,13 +1,16 @@
 //! `agentforge dlq`: dead letters, and putting them back.
 
-use super::job::retry::{Reason, reasons, tell_reasons};
-use super::{Context, pages};
+use super::job::retry::{Reason, rate, reasons, tell_reasons};
 use crate::{
-    error::{FAILED, Failure, Result},
-    output::{BOLD, GREEN, Progress, Table, clean, styled},
-    view::{AttemptView, DeadLetterView, ago},
+    context::Context,
+    words::{ago, short},
+};
+use agentforge_client::{
+    pages,
+    view::{AttemptView, DeadLetterView},
 };
 use agentforge_proto::v1;
+use agentforge_terminal::{BOLD, Explain, FAILED, Failure, GREEN, Progress, Result, Table, clean, styled};
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
@@ -121,13 +124,6 @@ pub struct RedriveArgs {
     detach: bool,
 }
 
-pub(super) fn rate(s: &str) -> Result<f64, String> {
-    match s.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate <= 1000.0 => Ok(rate),
-        _ => Err("is not a number above 0 and up to 1000".to_owned()),
-    }
-}
-
 /// Runs it.
 ///
 /// # Errors
@@ -160,7 +156,7 @@ async fn get(id: &str, context: &Context) -> Result {
         return context.out.document(&value);
     }
     let mut text = String::new();
-    let error = view.error.as_ref().map(|e| e.short()).unwrap_or_default();
+    let error = view.error.as_ref().map(short).unwrap_or_default();
     for (name, value) in [
         ("id", view.id.clone()),
         ("job", view.job_id.clone().unwrap_or_else(|| "(no job)".to_owned())),
@@ -176,7 +172,7 @@ async fn get(id: &str, context: &Context) -> Result {
         }
     }
     for a in &attempts {
-        let error = a.error.as_ref().map(|e| e.short()).unwrap_or_default();
+        let error = a.error.as_ref().map(short).unwrap_or_default();
         text += &format!("{} {} {error}\n", styled(BOLD, format!("try {:<8}", a.attempt)), a.outcome);
     }
     context.out.text(&text)
@@ -225,7 +221,7 @@ async fn list(args: ListArgs, context: &Context) -> Result {
     let add = |page: Vec<DeadLetterView>| {
         for d in page {
             let job = d.job_id.unwrap_or_else(|| "(no job)".to_owned());
-            let error = d.error.map(|e| e.short()).unwrap_or_default();
+            let error = d.error.map(|e| short(&e)).unwrap_or_default();
             let queue = format!("{}/{}", d.mission, d.queue);
             table.row([job, d.reason, d.tool, queue, ago(d.created_at), ago(d.redriven_at), error], None);
         }

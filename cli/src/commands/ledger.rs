@@ -1,9 +1,5 @@
 //! `agentforge ledger`: reads a site's ledger, and holds it against the hub's stream.
 
-use crate::{
-    error::{FAILED, Failure, Result},
-    output::{GREEN, Output, RED, Table, YELLOW, bytes, clean, styled},
-};
 use agentforge_config::{Env, Reader};
 use agentforge_jetstream::{Nats, NatsConfig, subjects::STREAM_EVIDENCE};
 use agentforge_proto::evidence::{HEADER_LEDGER, SIGHTINGS};
@@ -16,6 +12,7 @@ use agentforge_syncdaemon::{
     },
     stored,
 };
+use agentforge_terminal::{FAILED, Failure, GREEN, Output, RED, Result, Table, YELLOW, bytes, clean, styled};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use clap::ValueEnum;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -437,7 +434,7 @@ fn show(args: &ShowArgs, out: Output) -> Result {
     })
     .map_err(|e| unreadable(&args.dir, &e))?;
     if faults > 0 {
-        crate::output::warn(format!(
+        agentforge_terminal::warn(format!(
             "{faults} lines are broken or out of the chain: `agentforge ledger verify` says which"
         ));
     }

@@ -1,12 +1,12 @@
 //! `agentforge operation`: retries and redrives that continue without the command that started them.
 
-use super::{Context, pages};
-use crate::{
-    error::Result,
-    output::{Table, clean},
-    view::{Moment, ago, at},
+use crate::{context::Context, words::ago};
+use agentforge_client::{
+    pages,
+    view::{Moment, at},
 };
 use agentforge_proto::v1;
+use agentforge_terminal::{Explain, Failure, Result, Table, clean};
 use serde::Serialize;
 
 /// What to do with operations.
@@ -130,7 +130,7 @@ async fn list(args: ListArgs, context: &Context) -> Result {
         let request = context.client.request(v1::ListOperationsRequest { limit, cursor });
         let answer = context.client.operations().list_operations(request).await;
         let page = answer.map_err(|e| context.client.failure("listing operations", &e))?.into_inner();
-        Ok((page.operations, page.next_cursor))
+        Ok::<_, Failure>((page.operations, page.next_cursor))
     };
     let add = |page: Vec<v1::Operation>| {
         found.extend(page.into_iter().map(OperationView::new));

@@ -1,12 +1,9 @@
 //! `agentforge queue`: what waits and runs in each queue, and who serves it.
 
-use super::Context;
-use crate::{
-    error::{Failure, Result},
-    output::{Table, YELLOW, styled},
-    view::{Moment, ago, at},
-};
+use crate::{context::Context, words::ago};
+use agentforge_client::view::{Moment, at};
 use agentforge_proto::v1;
+use agentforge_terminal::{Explain, Failure, Result, Table, YELLOW, styled};
 use serde::Serialize;
 
 /// What to do with queues.

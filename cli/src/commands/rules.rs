@@ -3,10 +3,7 @@
 //! The files are built in. Rendering changes the text of durations (`for:` and ranges in brackets) and not a
 //! byte beside: what is tried with short times is what runs with long ones.
 
-use crate::{
-    error::{Failure, Result},
-    output::Output,
-};
+use agentforge_terminal::{Failure, Output, Result};
 use std::path::PathBuf;
 
 /// The files, as they stand in `monitoring/alerts`.

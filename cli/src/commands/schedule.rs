@@ -1,17 +1,16 @@
 //! `agentforge schedule`: jobs made by the clock. A schedule may be named by its name or its id.
 
-use super::{
-    Context,
-    job::{Template, read_args},
-    pages,
-};
+use super::job::{Template, read_args};
 use crate::{
-    args::duration,
-    error::{Failure, Result},
-    output::{BOLD, GREEN, Table, clean, short_duration, styled},
-    view::{Moment, ScheduleView, ago, at},
+    context::Context,
+    words::{ago, skipped, what},
+};
+use agentforge_client::{
+    pages,
+    view::{Moment, ScheduleView, at},
 };
 use agentforge_proto::{time::duration_to_proto, v1};
+use agentforge_terminal::{BOLD, Explain, Failure, GREEN, Result, Table, clean, duration, short_duration, styled};
 use serde::Serialize;
 use std::time::Duration;
 use uuid::Uuid;
@@ -210,6 +209,11 @@ pub struct NextArgs {
     limit: u32,
 }
 
+/// The state as a word.
+fn state(schedule: &ScheduleView) -> &'static str {
+    if schedule.paused { "paused" } else { "active" }
+}
+
 /// Runs it.
 ///
 /// # Errors
@@ -349,7 +353,7 @@ async fn list(context: &Context) -> Result {
     let mut table = Table::new(["NAME", "STATE", "CRON", "ZONE", "NEXT", "LAST", "JOB", "ID"]);
     let add = |page: Vec<v1::Schedule>| {
         for s in page.iter().map(ScheduleView::new) {
-            let (state, what) = (s.state(), s.what());
+            let (state, what) = (state(&s), what(&s));
             let next = if s.paused { String::new() } else { ago(s.next_run_at) };
             table.row(
                 [s.name, state.to_owned(), s.cron, s.time_zone, next, ago(s.last_run_at), what, s.id],
@@ -369,13 +373,13 @@ fn show(schedule: &v1::Schedule, context: &Context) -> Result {
     }
     let next = s.next_run_at.filter(|_| !s.paused).map(|t| format!("{} ({})", t.0, ago(Some(t)))).unwrap_or_default();
     let last = s.last_run_at.map(|t| format!("{} ({} ago)", t.0, ago(Some(t)))).unwrap_or_default();
-    let (state, what) = (s.state().to_owned(), s.what());
+    let (state, what) = (state(&s).to_owned(), what(&s));
     let when = format!("{} {}", s.cron, s.time_zone);
     let last_job = s.last_job_id.unwrap_or_default();
     let policies = format!("overlap {}, catch-up {}", s.overlap, s.catch_up);
     let deadline = s.deadline_ms.map(|ms| short_duration(Duration::from_millis(ms))).unwrap_or_default();
     let waiting = s.waiting_scheduled_at.map(|t| t.0.to_string()).unwrap_or_default();
-    let skipped = s.last_skipped.map(|skip| skip.told(s.turns_skipped)).unwrap_or_default();
+    let skipped = s.last_skipped.map(|skip| skipped(&skip, s.turns_skipped)).unwrap_or_default();
     let mut text = String::new();
     for (name, value) in [
         ("name", s.name),

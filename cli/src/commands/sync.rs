@@ -1,12 +1,10 @@
 //! `agentforge sync`: how a running syncdaemon gets on.
 
-use crate::{
-    dev::probe,
-    error::{Failure, Result},
-    output::{BOLD, GREEN, Output, RED, YELLOW, bytes, clean, short_duration, styled},
-};
-use agentforge_syncdaemon::{Held, LeftAlone, Named, Status};
+use agentforge_client::rest;
+use agentforge_terminal::{BOLD, Failure, GREEN, Output, RED, Result, YELLOW, bytes, clean, short_duration, styled};
 use anstyle::Style;
+use serde::Deserialize;
+use serde_json::Value;
 use std::time::Duration;
 
 /// What to ask.
@@ -29,6 +27,58 @@ pub struct StatusArgs {
     url: String,
 }
 
+/// What `/status` answers, as far as it is shown.
+#[derive(Deserialize)]
+struct Status {
+    site: String,
+    queue_dir: String,
+    ledger_dir: String,
+    subject: String,
+    domain: Option<String>,
+    link_up: bool,
+    #[serde(default)]
+    left_alone: LeftAlone,
+    held: Option<Held>,
+    large_held: Option<Held>,
+    queue_depth: u64,
+    #[serde(default)]
+    counted: bool,
+    #[serde(default)]
+    stuck: Named,
+    #[serde(default)]
+    open: Named,
+    in_flight: u64,
+    oldest_file_age_s: f64,
+    bandwidth_bps: f64,
+    replayed: u64,
+    duplicates: u64,
+    #[serde(default)]
+    recovered: u64,
+    quarantined: u64,
+    retried: u64,
+    bytes: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct LeftAlone {
+    files: u64,
+    oldest_age_s: f64,
+    quarantined: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct Named {
+    files: u64,
+    names: Vec<String>,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct Held {
+    reason: String,
+    detail: String,
+}
+
 /// Asks it.
 ///
 /// # Errors
@@ -39,10 +89,11 @@ pub async fn run(command: Command, out: Output) -> Result {
         Failure::new(format!("no status from {}: {why}", args.url))
             .hint("--url names the daemon's HTTP port (HTTP_PORT, 8081 if not set)")
     };
-    let body = probe::page(&args.url, "/status").await.map_err(failed)?;
-    let status: Status = serde_json::from_str(&body).map_err(|e| failed(e.to_string()))?;
+    let body = rest::page(&args.url, "/status").await.map_err(failed)?;
+    let answer: Value = serde_json::from_str(&body).map_err(|e| failed(e.to_string()))?;
+    let status = Status::deserialize(&answer).map_err(|e| failed(e.to_string()))?;
     if out.json {
-        return out.document(&status);
+        return out.document(&answer);
     }
     let link = if status.link_up { styled(GREEN, "up") } else { styled(RED, "down") };
     let domain = status.domain.map(|domain| format!(" (hub domain {domain})")).unwrap_or_default();

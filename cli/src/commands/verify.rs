@@ -2,19 +2,13 @@
 //!
 //! Every check is made, whatever the ones before said, and each tells what it saw. Leaves one small job behind.
 
-use super::{
-    Context,
-    backlog::{Outcome, Workload, submit_and_drain},
-    job::until_final,
-};
-use crate::{
-    args::duration,
-    dev::probe,
-    error::{FAILED, Failure, Result},
-    output::{GREEN, RED, clean, short_duration, styled},
-    view::state_word,
-};
+use super::backlog::{Outcome, Workload, submit_and_drain};
+use crate::context::Context;
+use agentforge_client::{rest, view::state_word};
 use agentforge_proto::v1::{self, AgentStatus, JobState};
+use agentforge_terminal::{
+    Explain, FAILED, Failure, GREEN, RED, Result, clean, duration, short_duration, styled, until_final,
+};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -73,7 +67,7 @@ impl Check {
 /// Exit code 1 when one of them failed.
 pub async fn run(args: Args, context: &Context) -> Result {
     let mut checks =
-        vec![Check::new("orchestrator is ready", probe::is_ready(&args.http).await.map(|()| args.http.clone()))];
+        vec![Check::new("orchestrator is ready", rest::is_ready(&args.http).await.map(|()| args.http.clone()))];
     checks.push(Check::new("NATS will do", nats(&args.http).await));
     let job = echo(context, args.wait).await;
     let mission = job.as_ref().map(|job| job.mission.clone()).unwrap_or_default();
@@ -107,7 +101,7 @@ pub async fn run(args: Args, context: &Context) -> Result {
 
 /// What the orchestrator says of its NATS: that it is too old fails, that it is newer than what was tried is told.
 async fn nats(http: &str) -> Result<String, String> {
-    let body = probe::page(http, "/readyz").await?;
+    let body = rest::page(http, "/readyz").await?;
     let body: serde_json::Value = serde_json::from_str(&body).map_err(|e| format!("/readyz is not JSON: {e}"))?;
     let nats = &body["checks"]["nats"];
     let words = nats["detail"].as_str().unwrap_or("nothing is said of it").to_owned();
@@ -122,7 +116,7 @@ async fn echo(context: &Context, wait: Duration) -> Result<v1::Job, String> {
     let submitted = client.jobs().submit_job(client.request(request)).await;
     let submitted = submitted.map_err(|status| client.failure("submitting a job", &status).message)?;
     let id = submitted.into_inner().job.ok_or("the answer to a submission is empty")?.id;
-    let job = until_final(client, &id, began, Some(wait)).await.map_err(|failure| failure.message)?;
+    let job = until_final(client, &id, began, Some(wait), false).await.map_err(|failure| failure.message)?;
     let echoed = job.result.as_deref().and_then(|result| serde_json::from_str::<serde_json::Value>(result).ok());
     let is_right = echoed == Some(serde_json::json!({"verify": true}));
     match job.state() {
@@ -148,7 +142,7 @@ async fn online(context: &Context, wait: Duration) -> Result<String, String> {
 }
 
 async fn exported(url: &str, mission: &str) -> Result<String, String> {
-    let page = probe::page(url, "/metrics").await?;
+    let page = rest::page(url, "/metrics").await?;
     let consumer = format!("consumer=\"worker-{mission}\"");
     let found = page.lines().find(|l| l.starts_with("nats_jetstream_consumer_num_pending{") && l.contains(&consumer));
     found.map(str::to_owned).ok_or_else(|| format!("no series of {consumer}"))

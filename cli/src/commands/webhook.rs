@@ -2,30 +2,22 @@
 
 mod endpoints;
 mod history;
+mod place;
 
-use crate::{
-    args::Token,
-    dev::probe,
-    error::{Failure, Result},
-    output::{GREEN, Output, RED, Table, YELLOW, age, clean, styled},
-};
+use agentforge_terminal::{Failure, GREEN, Output, RED, Result, Table, age, clean, styled};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
+use place::{CHUNK, DETAIL_CHARS, OneArgs, Place, line, query, rate, segment, text};
+use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The broadcaster of `agentforge dev`.
-pub const DEFAULT_URL: &str = "http://127.0.0.1:8002";
+/// Bytes of a secret; receivers take 24 to 64.
+const SECRET_BYTES: usize = 32;
 /// Between looks of `tail`.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
-/// One answer; a redelivery with a rate takes as long as it says.
-const ANSWER_MAX: Duration = Duration::from_secs(120);
-/// Letters sent again in one request, so that progress shows.
-const CHUNK: u64 = 200;
-/// Characters of a detail in a table.
-const DETAIL_CHARS: usize = 80;
-
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -60,17 +52,6 @@ pub enum Command {
     Deliveries(history::DeliveriesArgs),
     /// Send events again that were delivered before
     Replay(history::ReplayArgs),
-}
-
-/// Which broadcaster.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Place {
-    /// The broadcaster's HTTP address
-    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
-    url: String,
-    /// Its token; better given by the environment, where other users cannot see it
-    #[arg(long = "broadcaster-token", env = "BROADCASTER_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = crate::args::token)]
-    token: Option<Token>,
 }
 
 /// What to follow.
@@ -151,26 +132,6 @@ pub struct RedeliverArgs {
     limit: Option<u64>,
 }
 
-/// Which endpoint.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  agentforge webhook test default
-  agentforge webhook show billing
-  agentforge webhook pause billing
-  agentforge webhook resume billing
-  agentforge webhook enable billing --url http://broadcaster:8002")]
-pub struct OneArgs {
-    #[command(flatten)]
-    place: Place,
-    /// Its name
-    endpoint: String,
-}
-
-fn rate(s: &str) -> std::result::Result<f64, String> {
-    s.parse().ok().filter(|r| (0.01..=1000.0).contains(r)).ok_or_else(|| "is not between 0.01 and 1000".to_owned())
-}
-
 /// Runs it.
 ///
 /// # Errors
@@ -190,7 +151,7 @@ pub async fn run(command: Command, out: Output) -> Result {
         Command::Rotate(args) => endpoints::rotate(args, out).await,
         Command::Delete(args) => endpoints::delete(args, out).await,
         Command::Secret => {
-            let secret = agentforge_broadcaster::new_secret();
+            let secret = new_secret()?;
             if out.json { out.document(&json!({ "secret": secret })) } else { out.line(secret) }
         }
         Command::Deliveries(args) => history::deliveries(args, out).await,
@@ -202,46 +163,11 @@ pub async fn run(command: Command, out: Output) -> Result {
     }
 }
 
-impl Place {
-    async fn ask(&self, method: &str, path: &str, body: &str) -> Result<Value> {
-        let token = self.token.as_ref().map(|token| token.0.as_str());
-        let failed = |why: String| {
-            Failure::new(format!("no answer from {}: {why}", self.url))
-                .hint("--url names the broadcaster's HTTP port (HTTP_PORT, 8002 if not set)")
-        };
-        let (status, text) = probe::call(&self.url, method, path, token, body, ANSWER_MAX).await.map_err(failed)?;
-        let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        match status {
-            200 | 201 => Ok(value),
-            _ => {
-                let detail = value["detail"].as_str().unwrap_or(text.as_str());
-                let failure = Failure::new(format!("the broadcaster answers {status}: {}", clean(detail, 300)));
-                Err(match value["code"].as_str() {
-                    Some(code) => failure.code(code),
-                    None => failure,
-                })
-            }
-        }
-    }
-}
-
-/// A name as one segment of a path.
-fn segment(name: &str) -> String {
-    name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect()
-}
-
-/// Filters as a query.
-fn query(pairs: &[(&str, Option<String>)]) -> String {
-    let given = pairs.iter().filter_map(|(name, value)| Some(format!("{name}={}", word(value.as_deref()?))));
-    given.collect::<Vec<_>>().join("&")
-}
-
-fn word(text: &str) -> String {
-    let escaped = |b: u8| match b {
-        b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => char::from(b).to_string(),
-        b => format!("%{b:02X}"),
-    };
-    text.bytes().map(escaped).collect()
+/// Random bytes as Standard Webhooks writes a secret.
+fn new_secret() -> Result<String> {
+    let mut bytes = [0; SECRET_BYTES];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::new("the system gives no random bytes"))?;
+    Ok(format!("whsec_{}", STANDARD.encode(bytes)))
 }
 
 async fn tail(args: TailArgs, out: Output) -> Result {
@@ -268,46 +194,6 @@ async fn tail(args: TailArgs, out: Output) -> Result {
         }
         sleep(LOOK_EVERY).await;
     }
-}
-
-fn text(value: &Value, name: &str, max: usize) -> String {
-    match &value[name] {
-        Value::Null => String::new(),
-        Value::String(text) => clean(text, max),
-        other => other.to_string(),
-    }
-}
-
-/// To the second.
-fn moment(value: &Value) -> String {
-    value.as_str().unwrap_or_default().chars().filter(|c| c.is_ascii_graphic()).take(19).collect()
-}
-
-fn line(attempt: &Value) -> String {
-    let outcome = text(attempt, "outcome", 20);
-    let style = match outcome.as_str() {
-        "delivered" => GREEN,
-        "retried" | "set_aside" => YELLOW,
-        _ => RED,
-    };
-    let took = attempt["took_ms"].as_f64().unwrap_or_default();
-    let mut line = format!(
-        "{}  {:<16} {}  attempt {} {:>4} {took:>8.1} ms  {}",
-        moment(&attempt["at"]),
-        text(attempt, "endpoint", 63),
-        styled(style, format!("{outcome:<9}")),
-        text(attempt, "attempt", 4),
-        text(attempt, "status", 4),
-        text(attempt, "webhook_id", 128),
-    );
-    let detail = text(attempt, "detail", DETAIL_CHARS);
-    if !detail.is_empty() {
-        line += &format!("  {detail}");
-    }
-    if attempt["next_at"].is_string() {
-        line += &format!("  again at {}", moment(&attempt["next_at"]));
-    }
-    line
 }
 
 async fn list(place: &Place, out: Output) -> Result {
@@ -431,27 +317,5 @@ async fn test(args: OneArgs, out: Output) -> Result {
         let style = if delivered { GREEN } else { RED };
         out.line(format!("{} in {took:.1} ms", styled(style, text(&told, "detail", 300))))?;
     }
-    if delivered { Ok(()) } else { Err(Failure::quiet(crate::error::FAILED)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_people_type_cannot_leave_its_place_in_a_url() {
-        assert_eq!(segment("a/../b?x"), "abx");
-        assert_eq!(query(&[("endpoint", Some("a&b=c".into())), ("reason", None)]), "endpoint=a%26b%3Dc");
-    }
-
-    #[test]
-    fn an_attempt_is_one_line() {
-        let attempt = json!({"n":1,"at":"2026-01-01T00:00:00Z","endpoint":"a","webhook_id":"w","attempt":2,
-            "outcome":"retried","status":503,"took_ms":1.25,"detail":"answered\n503","next_at":"2026-01-01T00:00:05Z"});
-        let line = line(&attempt);
-        assert!(
-            !line.contains('\n') && line.contains("503") && line.contains("again at 2026-01-01T00:00:05"),
-            "{line}"
-        );
-    }
+    if delivered { Ok(()) } else { Err(Failure::quiet(agentforge_terminal::FAILED)) }
 }

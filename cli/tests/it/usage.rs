@@ -166,7 +166,8 @@ fn the_example_tool_speaks_json() {
 
 #[test]
 fn a_child_without_its_parent_does_not_start() {
-    let said = agentforge(["run-child", "--parent", "1", "--", "/bin/echo", "alive"]);
+    let mut stack = std::process::Command::new(agentforge_harness::cargo_bin("agentforge-stack"));
+    let said = said(stack.args(["run-child", "--parent", "1", "--", "/bin/echo", "alive"]).output().unwrap());
     assert_eq!((said.code, said.out.as_str()), (1, ""));
 }
 

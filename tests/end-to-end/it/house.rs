@@ -26,19 +26,23 @@ const LAYERS: &[(&str, u8)] = &[
     ("agentforge-runtime", 2),
     ("agentforge-jetstream", 2),
     ("agentforge-egress", 2),
+    ("agentforge-client", 2),
     ("agentforge-orchestrator", SERVICE),
     ("agentforge-worker", SERVICE),
     ("agentforge-nats-exporter", SERVICE),
     ("agentforge-syncdaemon", SERVICE),
     ("agentforge-broadcaster", SERVICE),
     ("agentforge-tactical-api", SERVICE),
-    ("agentforge-cli", 4),
-    ("agentforge-end-to-end", 4),
-    ("agentforge-deploy", 4),
-    ("agentforge-observability", 4),
-    ("agentforge-example-custom-tool", 4),
-    ("agentforge-example-event-subscriber", 4),
-    ("agentforge-example-grpc-client", 4),
+    ("agentforge-terminal", 4),
+    ("agentforge-stack", 5),
+    ("agentforge-cli", 5),
+    ("agentforge-bench", 6),
+    ("agentforge-end-to-end", 6),
+    ("agentforge-deploy", 6),
+    ("agentforge-observability", 6),
+    ("agentforge-example-custom-tool", 6),
+    ("agentforge-example-event-subscriber", 6),
+    ("agentforge-example-grpc-client", 6),
     // Used by tests alone, and itself a user of nothing.
     (HARNESS, 0),
 ];
@@ -49,23 +53,23 @@ const HARNESS: &str = "agentforge-harness";
 /// that needs it, and say why there.
 const EDGES: &[(&str, &[&str])] = &[
     (
-        "cli",
+        "bench",
         &[
-            "broadcaster",
-            "config",
+            "client",
             // The floor of `bench webhooks` is the same HTTP client without the rest.
             "egress",
             "jetstream",
             "message-id",
-            "nats-exporter",
-            "orchestrator",
             "proto",
-            "runtime",
+            "stack",
             "syncdaemon",
-            "tactical-api",
-            "worker",
+            "terminal",
         ],
     ),
+    // It speaks to an installation; those that start one or measure one are programs of their own. The format of a
+    // site's ledger is the syncdaemon's.
+    ("cli", &["client", "config", "jetstream", "message-id", "proto", "runtime", "syncdaemon", "terminal"]),
+    ("client", &["proto"]),
     ("broadcaster", &["config", "egress", "jetstream", "message-id", "metrics", "runtime"]),
     ("config", &[]),
     ("egress", &["config"]),
@@ -84,9 +88,30 @@ const EDGES: &[(&str, &[&str])] = &[
     ("observability", &[]),
     ("proto", &["message-id"]),
     ("runtime", &["config", "metrics"]),
+    // Every service: it starts them, in one process or each as its own, and prints what they declare.
+    (
+        "stack",
+        &[
+            "broadcaster",
+            "client",
+            "config",
+            "jetstream",
+            "message-id",
+            "nats-exporter",
+            "orchestrator",
+            "proto",
+            "runtime",
+            "syncdaemon",
+            "tactical-api",
+            "terminal",
+            "worker",
+        ],
+    ),
     ("syncdaemon", &["config", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     // egress for its ranges of addresses alone: trusted proxies are written as webhooks' targets are.
     ("tactical-api", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
+    // What goes wrong with a call is put into words in one place.
+    ("terminal", &["client", "config", "proto"]),
     ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
 ];
 

@@ -2,9 +2,9 @@
 //!
 //! Only looks. Without an address nothing is asked, and the backlog is not told.
 
-use crate::error::{Failure, Result};
 use agentforge_jetstream::subjects::{STREAM_JOBS, worker_durable};
 use agentforge_message_id::{Mission, Queue};
+use agentforge_terminal::{Failure, Result};
 use async_nats::jetstream::{self, consumer};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -22,8 +22,8 @@ pub struct NatsArgs {
     #[arg(long, env = "AGENTFORGE_NATS_USER", value_name = "NAME", requires = "nats_password")]
     nats_user: Option<String>,
     /// The user's password; better given by the environment
-    #[arg(long, env = "AGENTFORGE_NATS_PASSWORD", value_name = "TEXT", hide_env_values = true, value_parser = crate::args::token)]
-    nats_password: Option<crate::args::Token>,
+    #[arg(long, env = "AGENTFORGE_NATS_PASSWORD", value_name = "TEXT", hide_env_values = true, value_parser = agentforge_terminal::token)]
+    nats_password: Option<agentforge_terminal::Token>,
 }
 
 /// A connection that looks.

@@ -10,12 +10,8 @@ mod verdict;
 pub use run::{Workload, submit_and_drain};
 pub use verdict::Outcome;
 
-use super::Context;
-use crate::{
-    args::duration,
-    error::{Failure, Result},
-    output::{BOLD, GREEN, Progress, RED, Table, short_duration, styled},
-};
+use crate::context::Context;
+use agentforge_terminal::{BOLD, Failure, GREEN, Progress, RED, Result, Table, duration, short_duration, styled};
 use jiff::Timestamp;
 use lag::Lag;
 use serde::Serialize;

@@ -3,13 +3,9 @@
 //! Follows its jobs by a label of their own, so that other work on the same system neither helps nor hurts.
 
 use super::{lag::Lag, verdict::Outcome};
-use crate::{
-    bench::throughput::submit_all,
-    client::{Client, is_away},
-    commands::PAGE,
-    error::{Failure, Result},
-};
+use agentforge_client::{Client, PAGE, is_away, submit_all};
 use agentforge_proto::v1::{self, JobState};
+use agentforge_terminal::{Explain, Failure, Result};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
@@ -48,7 +44,7 @@ pub async fn submit(client: &Client, workload: &Workload, label: &str) -> Result
         labels: [(key.to_owned(), value.to_owned())].into(),
         ..Default::default()
     };
-    submit_all(client.jobs(), request, workload.count).await
+    Ok(submit_all(client.jobs(), request, workload.count).await?)
 }
 
 /// Submits and waits until all is done, at most for `cap`; `told` is called with how many are done.

@@ -3,12 +3,9 @@
 //! Every submission has an id or a key, so what was sent over a connection that broke is sent again
 //! over the next one and is stored once. Lines are read as they are needed; a file of any size fits.
 
-use super::{Context, batch_line, follow::Patience, submit::with_identity};
-use crate::{
-    client::retry_after,
-    error::{FAILED, Failure, Result},
-    output::{Output, Progress, Table, short_duration},
-};
+use super::{batch_line, request::with_identity};
+use crate::context::Context;
+use agentforge_client::{Patience, retry_after};
 use agentforge_proto::{
     time::duration_from_proto,
     v1::{
@@ -16,6 +13,7 @@ use agentforge_proto::{
         submit_jobs_response::{Accepted, Outcome},
     },
 };
+use agentforge_terminal::{Explain, FAILED, Failure, Output, Progress, Result, Table, short_duration};
 use serde::Serialize;
 use std::{
     collections::VecDeque,

@@ -1,9 +1,8 @@
 //! One line of a batch: JSON with the fields of the REST API, on top of the options as defaults.
 
-use super::submit::set_times;
-use super::template::check_object;
-use crate::args::{duration, when};
+use super::{request::set_times, template::check_object};
 use agentforge_proto::{time::duration_to_proto, v1};
+use agentforge_terminal::{duration, when};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{collections::HashMap, time::Duration};

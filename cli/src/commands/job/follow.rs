@@ -1,98 +1,16 @@
-//! Following a job to its end: waiting and watching, over restarts of the orchestrator.
+//! Watching a job, over restarts of the orchestrator: a line for each change.
 
-use super::{Context, JobView};
-use crate::{
-    client::{Client, is_away},
-    error::{Failure, Result},
-    output::{DIM, clean, short_duration, state_style, styled},
-    view::is_final,
+use crate::{context::Context, words::short};
+use agentforge_client::{
+    Patience,
+    view::{JobView, is_final},
 };
-use agentforge_proto::{time::duration_to_proto, v1};
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use agentforge_proto::v1;
+use agentforge_terminal::{DIM, Explain, Result, clean, state_style, styled};
 use tonic::Status;
 
-/// The server holds one request at most 60 s; less keeps proxies in between content.
-const WAIT_STEP: Duration = Duration::from_secs(30);
-/// A server that is away for longer than this is not waited for.
-const AWAY_MAX: Duration = Duration::from_secs(60);
-
-/// Forgives a server that is away for a while, with growing pauses.
-#[derive(Default)]
-pub struct Patience {
-    since: Option<Instant>,
-    pause: Duration,
-}
-
-impl Patience {
-    /// The server answered.
-    pub fn reset(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Pauses when the error may pass; gives it back when it may not, or when it lasted too long.
-    ///
-    /// # Errors
-    /// The status it was given.
-    pub async fn bear(&mut self, status: Status) -> Result<(), Status> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if !is_away(&status) || since.elapsed() > AWAY_MAX {
-            return Err(status);
-        }
-        self.pause = (self.pause * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
-        sleep(self.pause).await;
-        Ok(())
-    }
-}
-
-/// Waits until the job is final and gives it; `limit` bounds the wait.
-///
-/// # Errors
-/// No such job, a server that stays away, or a job that is not final when the time is up.
-pub async fn until_final(client: &Client, id: &str, began: Instant, limit: Option<Duration>) -> Result<v1::Job> {
-    wait_for(client, id, began, limit, false).await
-}
-
-/// As [`until_final`]; `is_known` when the server was reached before, so that one that is away now is waited for.
-pub(super) async fn wait_for(
-    client: &Client,
-    id: &str,
-    began: Instant,
-    limit: Option<Duration>,
-    is_known: bool,
-) -> Result<v1::Job> {
-    let end = limit.map(|limit| began + limit);
-    let mut patience = Patience::default();
-    let mut seen = is_known;
-    loop {
-        let step = end.map_or(WAIT_STEP, |end| end.saturating_duration_since(Instant::now()).min(WAIT_STEP));
-        let request = v1::GetJobRequest { id: id.to_owned(), wait: Some(duration_to_proto(step)) };
-        match client.jobs().get_job(client.request_within(request, step)).await {
-            Ok(job) => {
-                let job = job.into_inner();
-                (seen, _) = (true, patience.reset());
-                if is_final(job.state()) {
-                    return Ok(job);
-                }
-                if end.is_some_and(|end| Instant::now() >= end) {
-                    let state = crate::view::state_word(job.state());
-                    return Err(Failure::new(format!(
-                        "job {id} is still {state} after {}",
-                        short_duration(limit.unwrap_or_default())
-                    ))
-                    .code("still_running")
-                    .hint(format!("it is still open; follow it with `agentforge job watch {id}`")));
-                }
-            }
-            // The first request shows whether the server is there at all; only later ones are patient.
-            Err(e) if !seen => return Err(client.failure("waiting for the job", &e)),
-            Err(e) => patience.bear(e).await.map_err(|e| client.failure("waiting for the job", &e))?,
-        }
-    }
-}
-
 /// Prints each change until the job is final.
-pub(super) async fn watch(id: &str, context: &Context) -> Result {
+pub async fn watch(id: &str, context: &Context) -> Result {
     let client = &context.client;
     let mut patience = Patience::default();
     let mut version = None;
@@ -144,7 +62,7 @@ fn show_change(job: &v1::Job, context: &Context) -> Result {
         line += &format!("  on {}", clean(worker, 60));
     }
     if let Some(error) = &view.error {
-        line += &format!("  {}", error.short());
+        line += &format!("  {}", short(error));
     }
     if let Some(result) = &view.result {
         line += &format!("  {}", clean(result.get(), 400));

@@ -1,13 +1,15 @@
 //! `agentforge job list`: which jobs there are, as a table of chosen columns, as JSON, and again and again.
 
-use crate::commands::{Context, pages};
 use crate::{
-    args::{label_text, since},
-    error::{Failure, Result},
-    output::{Table, short_duration},
-    view::{self, JobView, ago},
+    context::Context,
+    words::{ago, short},
+};
+use agentforge_client::{
+    pages,
+    view::{self, JobView},
 };
 use agentforge_proto::{time::Micros, v1};
+use agentforge_terminal::{Explain, Failure, Result, Table, label_text, short_duration, since};
 use clap::{ValueEnum, builder::PossibleValuesParser};
 use jiff::Timestamp;
 use std::{io::IsTerminal, time::Duration};
@@ -111,13 +113,13 @@ impl Column {
             Self::Age => ago(job.created_at),
             Self::Took => took(job).map(short_duration).unwrap_or_default(),
             Self::Worker => job.worker.clone().unwrap_or_default(),
-            Self::Key => job.key().unwrap_or_default().to_owned(),
-            Self::Labels => job.labels().iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "),
+            Self::Key => job.idempotency_key.as_deref().unwrap_or_default().to_owned(),
+            Self::Labels => job.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "),
             Self::Created => job.created_at.map(|t| format!("{:.3}", t.0)).unwrap_or_default(),
             Self::Finished => job.finished_at.map(|t| format!("{:.3}", t.0)).unwrap_or_default(),
-            Self::Args => job.args().to_owned(),
+            Self::Args => job.args.get().to_owned(),
             Self::Result => job.result.as_ref().map(|r| r.get().to_owned()).unwrap_or_default(),
-            Self::Error => job.error.as_ref().map(|e| e.short()).unwrap_or_default(),
+            Self::Error => job.error.as_ref().map(short).unwrap_or_default(),
         }
     }
 }

@@ -4,23 +4,25 @@ mod batch;
 mod batch_line;
 mod follow;
 mod list;
+mod one;
 mod output;
-pub(crate) mod retry;
+mod request;
+pub(super) mod retry;
 mod submit;
 mod template;
 mod wait;
 
-pub use follow::until_final;
 pub use submit::SubmitArgs;
 pub use template::{Template, read_args};
 
-use super::Context;
 use crate::{
-    error::{FAILED, Failure, NOT_SUCCEEDED, Result},
-    output::{Table, clean, state_style, styled},
-    view::{self, AttemptView, JobView, ago},
+    context::Context,
+    words::{ago, short},
 };
+use agentforge_client::view::{self, AttemptView, JobView};
 use agentforge_proto::v1;
+use agentforge_terminal::{Explain, FAILED, Failure, Result, Table, clean, state_style, styled, until_final};
+use one::{full_id, show, show_ended};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -57,7 +59,7 @@ pub struct GetArgs {
     /// The job's id, or its first digits where they are enough
     id: String,
     /// Wait until it is final (exit code 3 when it did not succeed), at most so long
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = crate::args::duration)]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = agentforge_terminal::duration)]
     wait: Option<Option<Duration>>,
 }
 
@@ -112,48 +114,10 @@ pub async fn run(command: Command, context: &Context) -> Result {
     }
 }
 
-/// Digits of a whole id, hyphens left out.
-const ID_DIGITS: usize = 32;
-
-/// The id that `given` is, or is the beginning of. What is neither goes to the server as it is, which says so.
-pub(super) async fn full_id(given: &str, context: &Context) -> Result<String> {
-    let digits = given.chars().filter(|c| *c != '-').count();
-    let is_prefix = (4..ID_DIGITS).contains(&digits) && given.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
-    if !is_prefix {
-        return Ok(given.to_owned());
-    }
-    let request = context.client.request(v1::FindJobsRequest { prefix: given.to_owned() });
-    let found = context.client.jobs().find_jobs(request).await;
-    let ids = found.map_err(|e| context.client.failure("finding the job", &e))?.into_inner().ids;
-    match ids.as_slice() {
-        [id] => Ok(id.clone()),
-        [] => Err(Failure::new(format!("no job has an id that begins with {given}"))
-            .code("not_found")
-            .hint("`agentforge job list` shows whole ids")),
-        _ => Err(Failure::new(format!("more than one job has an id that begins with {given}: {}", ids.join(" ")))
-            .code("ambiguous")
-            .hint("give more digits of it")),
-    }
-}
-
-/// Prints a job and tells its end as an exit code.
-fn show_ended(job: &v1::Job, context: &Context) -> Result {
-    show(job, context)?;
-    match job.state() {
-        v1::JobState::Succeeded => Ok(()),
-        _ => Err(Failure::quiet(NOT_SUCCEEDED)),
-    }
-}
-
-pub(super) fn show(job: &v1::Job, context: &Context) -> Result {
-    let view = JobView::new(job);
-    if context.out.json { context.out.document(&view) } else { context.out.text(&view.describe()) }
-}
-
 async fn get(args: GetArgs, context: &Context) -> Result {
     if let Some(limit) = args.wait {
         let id = full_id(&args.id, context).await?;
-        return show_ended(&until_final(&context.client, &id, Instant::now(), limit).await?, context);
+        return show_ended(&until_final(&context.client, &id, Instant::now(), limit, false).await?, context);
     }
     let request = v1::GetJobRequest { id: full_id(&args.id, context).await?, wait: None };
     let job = context.client.jobs().get_job(context.client.request(request)).await;
@@ -167,7 +131,7 @@ async fn cancel(args: CancelArgs, context: &Context) -> Result {
             Ok(id) => id,
             Err(failure) => {
                 failures += 1;
-                crate::report(&failure, context.out);
+                agentforge_terminal::report(&failure, context.out);
                 continue;
             }
         };
@@ -181,7 +145,10 @@ async fn cancel(args: CancelArgs, context: &Context) -> Result {
             }
             Err(e) => {
                 failures += 1;
-                crate::report(&context.client.failure(&format!("cancelling {}", clean(&id, 64)), &e), context.out);
+                agentforge_terminal::report(
+                    &context.client.failure(&format!("cancelling {}", clean(&id, 64)), &e),
+                    context.out,
+                );
             }
         }
     }
@@ -205,9 +172,9 @@ async fn attempts(id: &str, context: &Context) -> Result {
             outcome.clone(),
             a.worker.unwrap_or_default(),
             ago(a.started_at),
-            ran.map(crate::output::short_duration).unwrap_or_default(),
+            ran.map(agentforge_terminal::short_duration).unwrap_or_default(),
             ago(a.retry_at),
-            a.error.map(|e| e.short()).unwrap_or_default(),
+            a.error.map(|e| short(&e)).unwrap_or_default(),
         ];
         table.row(cells, Some(&outcome));
     }

@@ -1,11 +1,10 @@
 //! `agentforge job output`: a job's result as the tool gave it, whatever its size.
 
-use super::Context;
-use crate::{
-    client::is_away,
-    error::{Failure, Result},
-};
+use super::one::full_id;
+use crate::context::Context;
+use agentforge_client::is_away;
 use agentforge_proto::v1;
+use agentforge_terminal::{Explain, Failure, Result};
 use std::{
     io::{self, Write},
     path::PathBuf,
@@ -29,7 +28,7 @@ pub struct OutputArgs {
 const TRIES: u32 = 5;
 
 pub(super) async fn run(args: OutputArgs, context: &Context) -> Result {
-    let id = super::full_id(&args.id, context).await?;
+    let id = full_id(&args.id, context).await?;
     let Some(path) = args.to else { return copy(&id, context, &mut stdout()).await };
     let unwritable = |e: io::Error| Failure::new(format!("{} cannot be written: {e}", path.display()));
     // Beside the file and then renamed: a result that breaks off never looks like a whole one.

@@ -1,15 +1,13 @@
 //! `agentforge job retry`: jobs that ended without success run again, by their ids or by a filter.
 
-use super::Context;
-use crate::{
-    args::{duration, label_text, since},
-    error::{FAILED, Failure, Result},
-    output::{GREEN, Progress, clean, state_style, styled},
-    view::{self, JobView},
-};
+use crate::context::Context;
+use agentforge_client::view::{self, JobView};
 use agentforge_proto::{
     time::{Micros, duration_to_proto},
     v1,
+};
+use agentforge_terminal::{
+    Explain, FAILED, Failure, GREEN, Progress, Result, clean, duration, label_text, since, state_style, styled,
 };
 use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
@@ -64,7 +62,7 @@ pub struct RetryArgs {
     #[arg(long, value_name = "WHEN", value_parser = since, requires = "states")]
     finished_before: Option<Timestamp>,
     /// Jobs a second, at most 1000
-    #[arg(long, default_value_t = 50.0, value_parser = super::super::dlq::rate, requires = "states")]
+    #[arg(long, default_value_t = 50.0, value_parser = rate, requires = "states")]
     rate: f64,
     /// At most so many [default: 10000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), requires = "states")]
@@ -78,6 +76,14 @@ pub struct RetryArgs {
     /// How long each may take from now on [default: as long as it had]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     deadline_in: Option<Duration>,
+}
+
+/// Jobs per second.
+pub(crate) fn rate(s: &str) -> Result<f64, String> {
+    match s.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= 1000.0 => Ok(rate),
+        _ => Err("is not a number above 0 and up to 1000".to_owned()),
+    }
 }
 
 pub(super) async fn run(args: RetryArgs, context: &Context) -> Result {
@@ -98,7 +104,10 @@ async fn each(args: RetryArgs, context: &Context) -> Result {
             }
             Err(e) => {
                 failures += 1;
-                crate::report(&context.client.failure(&format!("retrying {}", clean(&id, 64)), &e), context.out);
+                agentforge_terminal::report(
+                    &context.client.failure(&format!("retrying {}", clean(&id, 64)), &e),
+                    context.out,
+                );
             }
         }
     }

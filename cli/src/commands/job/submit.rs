@@ -1,23 +1,19 @@
 //! `agentforge job submit`: one job, or with `--batch` many.
 
 use super::{
-    Context, Template, batch,
-    follow::{Patience, wait_for},
-    output, read_args, show, show_ended,
+    Template, batch,
+    one::{show, show_ended},
+    output, read_args,
+    request::{key_reuse, set_times, with_identity},
 };
-use crate::{
-    args::{When, duration, when},
-    client::{is_away, was_refused},
-    error::{Failure, Result},
-    output::{GREEN, clean_lines, styled},
-    trace::Trace,
+use crate::{context::Context, trace::Trace};
+use agentforge_client::{
+    Patience, is_away,
     view::{at, between, is_final},
+    was_refused,
 };
-use agentforge_proto::{
-    time::{Micros, duration_to_proto},
-    v1,
-};
-use jiff::Timestamp;
+use agentforge_proto::{time::duration_to_proto, v1};
+use agentforge_terminal::{Explain, Failure, GREEN, Result, When, clean_lines, duration, styled, until_final, when};
 use std::{path::PathBuf, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -116,7 +112,7 @@ async fn one(args: SubmitArgs, mut request: v1::SubmitJobRequest, context: &Cont
 /// Nobody serves its queue, for example: told at once, whatever is waited for.
 fn tell_warning(job: &v1::Job) {
     if let Some(warning) = &job.warning {
-        crate::output::warn(clean_lines(warning));
+        agentforge_terminal::warn(clean_lines(warning));
     }
 }
 
@@ -146,7 +142,7 @@ async fn submit_and_wait(
     if is_final(job.state()) {
         return Ok(job);
     }
-    wait_for(&context.client, &job.id, began, limit, true).await
+    until_final(&context.client, &job.id, began, limit, true).await
 }
 
 /// What a caller who waited wants: the result alone on stdout, whatever its size. Without one, everything about the job.
@@ -168,46 +164,6 @@ async fn show_result(job: &v1::Job, context: &Context) -> Result {
         job.id
     ));
     Ok(())
-}
-
-/// What counts from now goes out as it is: the orchestrator counts, and knows the submission again.
-pub(super) fn set_times(request: &mut v1::SubmitJobRequest, run_at: Option<When>, deadline: Option<When>) {
-    let stamp = |t: Timestamp| Micros::from(t).to_proto();
-    match run_at {
-        Some(When::At(t)) => (request.run_at, request.run_in) = (Some(stamp(t)), None),
-        Some(When::In(d)) => (request.run_at, request.run_in) = (None, Some(duration_to_proto(d))),
-        None => {}
-    }
-    match (deadline, run_at) {
-        (None, _) => {}
-        (Some(When::At(t)), _) => (request.deadline, request.deadline_in) = (Some(stamp(t)), None),
-        // The orchestrator counts a deadline from when the job may run.
-        (Some(When::In(d)), None) => (request.deadline, request.deadline_in) = (None, Some(duration_to_proto(d))),
-        (Some(When::In(d)), Some(When::In(r))) if d > r => {
-            (request.deadline, request.deadline_in) = (None, Some(duration_to_proto(d - r)));
-        }
-        (Some(When::In(d)), Some(_)) => {
-            let at = Timestamp::now().checked_add(d).unwrap_or(Timestamp::MAX);
-            (request.deadline, request.deadline_in) = (Some(stamp(at)), None);
-        }
-    }
-}
-
-/// The word as the contract has it; with hyphens, as on the command line, or with underscores, as in JSON.
-pub(super) fn key_reuse(word: &str) -> v1::KeyReuse {
-    match word.replace('-', "_").as_str() {
-        "after_stop" => v1::KeyReuse::AfterStop,
-        "after_failure" => v1::KeyReuse::AfterFailure,
-        _ => v1::KeyReuse::Unspecified,
-    }
-}
-
-/// A submission must be safe to send twice: without an id or a key of the caller it gets an id here.
-pub(super) fn with_identity(mut request: v1::SubmitJobRequest) -> v1::SubmitJobRequest {
-    if request.id.is_empty() && request.idempotency_key.is_empty() {
-        request.id = Uuid::now_v7().to_string();
-    }
-    request
 }
 
 /// Sends it, and again when the connection broke: the id or the key makes the second harmless. A server that was

@@ -1,10 +1,7 @@
 //! What a job shall be, from options: shared by submit, batch (as defaults) and schedules.
 
-use crate::{
-    args::{duration, label},
-    error::{Failure, Result},
-};
 use agentforge_proto::{time::duration_to_proto, v1};
+use agentforge_terminal::{Failure, Result, duration, label};
 use serde_json::value::RawValue;
 use std::{collections::HashMap, io::Read, path::Path, time::Duration};
 
@@ -122,7 +119,7 @@ mod tests {
         assert_eq!(read_args(Some(" {\"a\": 1} ")).unwrap(), "{\"a\": 1}");
         for bad in ["", "[1]", "1", "{\"a\":1", "{} {}", "@/nonexistent/file"] {
             let failure = read_args(Some(bad)).unwrap_err();
-            assert_eq!(failure.exit, crate::error::USAGE, "{bad}");
+            assert_eq!(failure.exit, agentforge_terminal::USAGE, "{bad}");
         }
     }
 

@@ -1,12 +1,10 @@
 //! `agentforge job wait`: waits until jobs are final, over restarts of the orchestrator.
 
-use super::{Context, until_final};
-use crate::{
-    error::{FAILED, Failure, NOT_SUCCEEDED, Result},
-    output::{Progress, state_style, styled},
-    view::{self, JobView},
-};
+use super::one::full_id;
+use crate::{context::Context, words::short};
+use agentforge_client::view::{self, JobView};
 use agentforge_proto::v1;
+use agentforge_terminal::{FAILED, Failure, NOT_SUCCEEDED, Progress, Result, state_style, styled, until_final};
 use futures_util::{StreamExt, stream};
 use std::{io::Read, time::Duration};
 use tokio::time::Instant;
@@ -27,7 +25,7 @@ pub struct WaitArgs {
     #[arg(required = true, num_args = 1..)]
     ids: Vec<String>,
     /// At most so long
-    #[arg(long, value_name = "DURATION", value_parser = crate::args::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = agentforge_terminal::duration)]
     timeout: Option<Duration>,
 }
 
@@ -36,7 +34,7 @@ pub(super) async fn run(args: WaitArgs, context: &Context) -> Result {
     for id in args.ids {
         match id.as_str() {
             "-" => ids.extend(from_stdin()?),
-            _ => ids.push(super::full_id(&id, context).await?),
+            _ => ids.push(full_id(&id, context).await?),
         }
     }
     all(ids, args.timeout, context).await
@@ -49,7 +47,7 @@ pub(super) async fn all(ids: Vec<String>, timeout: Option<Duration>, context: &C
     let (mut ended, mut failed, mut unsuccessful) = (0, false, false);
     let mut waits = stream::iter(ids)
         .map(|id| async move {
-            let job = until_final(&context.client, &id, began, timeout).await;
+            let job = until_final(&context.client, &id, began, timeout, false).await;
             (id, job)
         })
         .buffer_unordered(AT_ONCE);
@@ -61,7 +59,7 @@ pub(super) async fn all(ids: Vec<String>, timeout: Option<Duration>, context: &C
             }
             Err(failure) => {
                 failed = true;
-                crate::report(&failure, context.out);
+                agentforge_terminal::report(&failure, context.out);
             }
         }
         ended += 1;
@@ -81,7 +79,7 @@ fn tell(id: &str, job: &v1::Job, context: &Context) -> Result {
         return context.out.document(&view);
     }
     let word = view::state_word(job.state());
-    let error = view.error.map(|e| format!("  {}", e.short())).unwrap_or_default();
+    let error = view.error.map(|e| format!("  {}", short(&e))).unwrap_or_default();
     context.out.line(format!("{id}  {}{error}", styled(state_style(word), word)))
 }
 

@@ -1,10 +1,7 @@
 //! Endpoints made, changed and taken out by the broadcaster's API.
 
-use super::{OneArgs, Place, segment, text};
-use crate::{
-    error::{Failure, Result},
-    output::{GREEN, Output, clean, styled},
-};
+use super::place::{OneArgs, Place, moment, segment, text};
+use agentforge_terminal::{Failure, GREEN, Output, Result, clean, styled};
 use serde_json::{Map, Value, json};
 use std::io::{IsTerminal, Read, Write};
 
@@ -289,7 +286,7 @@ pub(super) async fn rotate(args: RotateArgs, out: Output) -> Result {
     if out.json {
         return out.document(&told);
     }
-    let until = super::moment(&told["old_secrets_end_at"]);
+    let until = moment(&told["old_secrets_end_at"]);
     out.line(format!("{} signs with another secret; the old one until {until}", clean(&args.endpoint, 63)))?;
     show_secret(&told, out)
 }

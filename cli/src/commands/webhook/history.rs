@@ -1,10 +1,10 @@
 //! The history of deliveries, and events that are sent again.
 
-use super::{CHUNK, Place, endpoints::confirmed, line, query, word};
-use crate::{
-    error::{Failure, Result},
-    output::{GREEN, Output, styled},
+use super::{
+    endpoints::confirmed,
+    place::{CHUNK, Place, line, query, rate, word},
 };
+use agentforge_terminal::{Failure, GREEN, Output, Result, styled};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ pub struct ReplayArgs {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Events a second, at most 1000
-    #[arg(long, default_value_t = 50.0, value_parser = super::rate)]
+    #[arg(long, default_value_t = 50.0, value_parser = rate)]
     rate: f64,
     /// Count, and send nothing
     #[arg(long)]
@@ -104,7 +104,7 @@ pub(super) async fn deliveries(args: DeliveriesArgs, out: Output) -> Result {
         let path = format!("/v1/deliveries?limit={}{place}&{filter}", left.min(PAGE));
         let told = args.place.ask("GET", &path, "").await?;
         if let Some(problem) = told["problem"].as_str() {
-            crate::output::warn(crate::output::clean(problem, 300));
+            agentforge_terminal::warn(agentforge_terminal::clean(problem, 300));
         }
         let page = told["deliveries"].as_array().cloned().unwrap_or_default();
         // Each page is the oldest first, and older than the one before.

@@ -1,0 +1,12 @@
+//! What a command that talks to the orchestrator needs.
+
+use agentforge_client::Client;
+use agentforge_terminal::Output;
+
+/// What a command that talks to the orchestrator needs.
+pub struct Context {
+    /// The orchestrator.
+    pub client: Client,
+    /// Where the answer goes.
+    pub out: Output,
+}

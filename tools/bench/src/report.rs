@@ -1,0 +1,122 @@
+//! What was measured, for people and for scripts.
+
+use crate::{check::Delivery, latency::Latency, machine::Machine, stack::Memory};
+use agentforge_terminal::{Failure, Result};
+use serde::Serialize;
+use std::fmt;
+
+/// Floor and product, one after the other.
+#[derive(Clone, Debug, Serialize)]
+pub struct Round {
+    /// Four raw hops.
+    pub floor_per_s: f64,
+    /// Jobs end to end.
+    pub jobs_per_s: f64,
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { floor_per_s, jobs_per_s } = self;
+        write!(f, "floor {floor_per_s:.0}/s, jobs {jobs_per_s:.0}/s, ratio {:.2}", jobs_per_s / floor_per_s)
+    }
+}
+
+/// A backlog and how fast it went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Drain {
+    /// Jobs queued.
+    pub queued: u64,
+    /// Jobs a second, one figure a round.
+    pub per_s: Vec<f64>,
+}
+
+/// Everything of a run.
+pub struct Report {
+    /// Where.
+    pub machine: Machine,
+    /// Jobs of a round.
+    pub count: u64,
+    /// All rounds.
+    pub rounds: Vec<Round>,
+    /// At a steady rate.
+    pub latency: Option<Latency>,
+    /// Backlogs.
+    pub drains: Vec<Drain>,
+    /// Over all.
+    pub delivery: Delivery,
+    /// Resident memory at the start and after each step.
+    pub memory: Vec<Memory>,
+    /// JOB_EVENTS.
+    pub events: String,
+}
+
+/// The middle of them; 0 of none.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut v: Vec<f64> = values.collect();
+    v.sort_by(f64::total_cmp);
+    match v.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => v[n / 2],
+        n => f64::midpoint(v[n / 2 - 1], v[n / 2]),
+    }
+}
+
+impl Report {
+    /// Prints it.
+    pub fn print(&self, json: bool) -> Result {
+        let jobs_per_s = median(self.rounds.iter().map(|r| r.jobs_per_s));
+        let floor_per_s = median(self.rounds.iter().map(|r| r.floor_per_s));
+        let ratio = median(self.rounds.iter().map(|r| r.jobs_per_s / r.floor_per_s));
+        if json {
+            let document = serde_json::json!({
+                "jobs_per_s": jobs_per_s,
+                "floor_per_s": floor_per_s,
+                "ratio_to_floor": ratio,
+                "p50_ms": self.latency.as_ref().map(|l| l.p50_ms),
+                "p99_ms": self.latency.as_ref().map(|l| l.p99_ms),
+                "lost": self.delivery.lost,
+                "duplicated": self.delivery.duplicated,
+                "count": self.count,
+                "events": self.events,
+                "machine": self.machine,
+                "rounds": self.rounds,
+                "latency": self.latency,
+                "drains": self.drains,
+                "delivery": self.delivery,
+                "memory_mib": self.memory,
+            });
+            let text = serde_json::to_string(&document).map_err(|e| Failure::new(e.to_string()))?;
+            anstream::println!("{text}");
+            return Ok(());
+        }
+        anstream::println!("{}", self.machine);
+        anstream::println!("{} jobs a round, {} rounds, events {}", self.count, self.rounds.len(), self.events);
+        anstream::println!("jobs   {jobs_per_s:>9.0}/s   floor {floor_per_s:>9.0}/s   ratio {ratio:.2} (medians)");
+        if let Some(l) = &self.latency {
+            anstream::println!("{l}");
+        }
+        for d in &self.drains {
+            let rate = median(d.per_s.iter().copied());
+            anstream::println!("drain of {:>9}: {rate:.0}/s (median of {})", d.queued, d.per_s.len());
+        }
+        let Delivery { accepted, succeeded, lost, duplicated } = self.delivery;
+        anstream::println!("accepted {accepted}, succeeded {succeeded}, lost {lost}, duplicated {duplicated}");
+        if let (Some(first), Some(last)) = (self.memory.first(), self.memory.last()) {
+            let line: Vec<_> =
+                last.0.iter().map(|(n, m)| format!("{n} {} → {m} MiB", first.0.get(n).unwrap_or(&0))).collect();
+            anstream::println!("resident memory, start → end: {}", line.join(", "));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+    }
+}

@@ -1,0 +1,246 @@
+//! The NATS servers of `dev`: JetStream in the data directory, kept running on the same ports.
+//!
+//! One, or with `--edge` two: a hub, and a site's server that is a leaf node of it. Their accounts and
+//! what crosses the link are those of `k8s/components/edge`, which sites are deployed with.
+
+use crate::{
+    child::Spec,
+    keeper::Keeper,
+    locate,
+    patience::{Patience, ports_file},
+    ready::NatsReady,
+    settings::HUB_DOMAIN,
+};
+use agentforge_terminal::{Failure, Result};
+use serde::Deserialize;
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// Recovery of a large store takes a while.
+const START_MAX: Duration = Duration::from_secs(60);
+/// For a SIGTERM to be obeyed.
+const STOP_MAX: Duration = Duration::from_secs(20);
+/// Between looks for the ports file.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What a hub adds to its configuration, and what a site does.
+const HUB: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-hub.conf"));
+const SITE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-leaf.conf"));
+
+/// What a server is for.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// The only one.
+    Alone,
+    /// The hub of an edge site.
+    Hub {
+        /// Takes leaf nodes.
+        leaf_nodes: SocketAddr,
+        /// Where they find it: the site's end of the link.
+        advertised: SocketAddr,
+    },
+    /// The server of an edge site.
+    Site {
+        /// Its JetStream domain.
+        site: String,
+        /// Its end of the link.
+        link: SocketAddr,
+    },
+}
+
+impl Role {
+    /// The name in messages and of the log.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Alone => "nats-server",
+            Self::Hub { .. } => "nats-hub",
+            Self::Site { .. } => "nats-site",
+        }
+    }
+
+    /// The folder in the data directory. Streams of other accounts and domains are kept apart.
+    fn folder(&self) -> &'static str {
+        match self {
+            Self::Alone => "nats",
+            Self::Hub { .. } | Self::Site { .. } => self.name(),
+        }
+    }
+
+    fn domain(&self) -> Option<&str> {
+        match self {
+            Self::Alone => None,
+            Self::Hub { .. } => Some(HUB_DOMAIN),
+            Self::Site { site, .. } => Some(site),
+        }
+    }
+
+    fn more(&self) -> String {
+        match self {
+            Self::Alone => String::new(),
+            Self::Hub { leaf_nodes, advertised } => {
+                format!(
+                    "HUB_LEAF_LISTEN: \"{leaf_nodes}\"\nHUB_LEAF_ADVERTISE: \"{advertised}\"\nleafnodes {{\n{HUB}}}\n"
+                )
+            }
+            Self::Site { link, .. } => format!("HUB_LEAF_URL: \"nats-leaf://{link}\"\n{SITE}"),
+        }
+    }
+}
+
+/// The server: ours, or one that runs elsewhere.
+pub enum Nats {
+    /// Started here.
+    Own {
+        /// Keeps it running.
+        keeper: Keeper,
+        /// For clients.
+        url: String,
+        /// Monitoring.
+        monitor: String,
+    },
+    /// Of somebody else.
+    External(String),
+}
+
+impl Nats {
+    /// Starts a server and waits until it listens; `ports` are for clients and for monitoring, 0 takes
+    /// a free one.
+    ///
+    /// # Errors
+    /// There is no binary, or it does not come up.
+    pub async fn start(role: Role, data: &Path, ports: [u16; 2], changed: Arc<Notify>) -> Result<Self> {
+        let program = tokio::task::spawn_blocking(locate::nats_server).await.map_err(anyhow::Error::from)??;
+        let folder = data.join(role.folder());
+        let unwritable = |e| Failure::new(format!("{} cannot be written: {e}", folder.display()));
+        std::fs::create_dir_all(&folder).map_err(unwritable)?;
+        forget_ports_files(&folder);
+        let config = folder.join("nats-server.conf");
+        std::fs::write(&config, configuration(&role, &folder, ports)).map_err(unwritable)?;
+        let log = data.join(format!("logs/{}.log", role.name()));
+        let spec = Spec {
+            name: role.name(),
+            program,
+            args: ["-c".into(), config.clone().into(), "--ports_file_dir".into(), folder.clone().into()].into(),
+            env: Default::default(),
+            log: log.clone(),
+        };
+        let keeper = Keeper::start(spec, STOP_MAX, changed);
+        let found = tokio::select! {
+            found = listening(&keeper, &folder, &log) => found,
+            failure = keeper.failed() => Err(failure),
+        };
+        let (port, monitor) = match found {
+            Ok(found) => found,
+            Err(failure) => {
+                keeper.stop().await;
+                return Err(failure);
+            }
+        };
+        // A restart must come back where the clients look for it.
+        std::fs::write(&config, configuration(&role, &folder, [port, monitor])).map_err(unwritable)?;
+        keeper.established(|_| {});
+        Ok(Self::Own {
+            keeper,
+            url: format!("nats://127.0.0.1:{port}"),
+            monitor: format!("http://127.0.0.1:{monitor}"),
+        })
+    }
+
+    /// For clients.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Own { url, .. } | Self::External(url) => url,
+        }
+    }
+
+    /// For the ready file.
+    pub fn ready(&self) -> NatsReady {
+        match self {
+            Self::Own { keeper, url, monitor } => {
+                NatsReady { url: url.clone(), monitor: Some(monitor.clone()), pid: keeper.pid() }
+            }
+            Self::External(url) => {
+                NatsReady { url: agentforge_config::without_credentials(url), monitor: None, pid: None }
+            }
+        }
+    }
+
+    /// Stops it if it is ours.
+    pub async fn stop(self) {
+        if let Self::Own { keeper, .. } = self {
+            keeper.stop().await;
+        }
+    }
+}
+
+/// Waits for the ports file, which the server writes when it listens.
+async fn listening(keeper: &Keeper, folder: &Path, log: &Path) -> Result<(u16, u16)> {
+    #[derive(Deserialize)]
+    struct PortsFile {
+        nats: Vec<String>,
+        monitoring: Vec<String>,
+    }
+    let pid = keeper.up().await?;
+    let mut patience = Patience::new(keeper.name, Some(log), START_MAX);
+    loop {
+        let seen = ports_file(folder, pid).and_then(|file| std::fs::read(file).ok());
+        let seen = seen.and_then(|text| serde_json::from_slice::<PortsFile>(&text).ok());
+        let ports = seen.and_then(|p| Some((port_of(p.nats.first()?)?, port_of(p.monitoring.first()?)?)));
+        if let Some(ports) = ports {
+            return Ok(ports);
+        }
+        patience.wait(LOOK_EVERY, "it does not listen yet").await?;
+    }
+}
+
+fn port_of(url: &str) -> Option<u16> {
+    url.rsplit_once(':')?.1.trim_end_matches('/').parse().ok()
+}
+
+/// Those of earlier runs: a process id may come again.
+fn forget_ports_files(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    for path in entries.filter(|p| p.extension().is_some_and(|e| e == "ports")) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn configuration(role: &Role, folder: &Path, [port, monitor]: [u16; 2]) -> String {
+    let free = |port: u16| if port == 0 { -1 } else { i32::from(port) };
+    // A JSON string is a valid string of the server's configuration too.
+    let store = serde_json::Value::from(folder.to_string_lossy().as_ref());
+    let domain = role.domain().map(|domain| format!("  domain: \"{domain}\"\n")).unwrap_or_default();
+    format!(
+        "# Written by `agentforge dev` at each start.\n\
+         server_name: agentforge-dev{}\n\
+         listen: \"127.0.0.1:{}\"\n\
+         http: \"127.0.0.1:{}\"\n\
+         jetstream {{\n  store_dir: {store}\n{domain}}}\n{}",
+        role.folder().trim_start_matches("nats"),
+        free(port),
+        free(monitor),
+        role.more(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_are_asked_for_and_known_ones_kept() {
+        let text = configuration(&Role::Alone, Path::new("/a b"), [0, 8222]);
+        assert!(text.contains("listen: \"127.0.0.1:-1\"") && text.contains("http: \"127.0.0.1:8222\""), "{text}");
+        assert!(text.contains("store_dir: \"/a b\"") && !text.contains("domain"), "{text}");
+        assert_eq!(port_of("nats://127.0.0.1:4222"), Some(4222));
+    }
+
+    #[test]
+    fn hub_and_site_have_their_domains_and_meet_at_the_link() {
+        let (leaf_nodes, link) = ("127.0.0.1:7422".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+        let hub = configuration(&Role::Hub { leaf_nodes, advertised: link }, Path::new("/h"), [0, 0]);
+        assert!(hub.contains("domain: \"hub\"") && hub.contains("HUB_LEAF_ADVERTISE: \"127.0.0.1:1\""), "{hub}");
+        let site = configuration(&Role::Site { site: "pier".into(), link }, Path::new("/s"), [0, 0]);
+        assert!(site.contains("domain: \"pier\"") && site.contains("nats-leaf://127.0.0.1:1"), "{site}");
+    }
+}

@@ -1,0 +1,127 @@
+//! `agentforge settings` and the catalogue of metrics: from the declarations, so they cannot be stale.
+
+use agentforge_broadcaster::Broadcaster;
+use agentforge_config::Setting;
+use agentforge_nats_exporter::NatsExporter;
+use agentforge_orchestrator::Orchestrator;
+use agentforge_runtime::pages::{Declared, configuration_page, metrics_page, settings_by_group};
+use agentforge_syncdaemon::Syncdaemon;
+use agentforge_tactical_api::TacticalApi;
+use agentforge_terminal::{Output, Result};
+use agentforge_worker::WorkerService;
+use serde::Serialize;
+
+/// How settings are shown.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge settings
+  agentforge settings --markdown > docs/configuration.md
+  agentforge settings --json | jq -r '.groups[].settings[].key'")]
+pub struct SettingsArgs {
+    /// As tables in Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
+}
+
+/// How metrics are shown.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge metrics-catalogue --markdown > docs/METRICS.md")]
+pub struct MetricsArgs {
+    /// As tables in Markdown (the only form)
+    #[arg(long)]
+    markdown: bool,
+}
+
+type Groups = Vec<(String, Vec<Setting>)>;
+
+fn services() -> [Declared; 6] {
+    [
+        Declared::of::<Orchestrator>(),
+        Declared::of::<WorkerService>(),
+        Declared::of::<Syncdaemon>(),
+        Declared::of::<NatsExporter>(),
+        Declared::of::<Broadcaster>(),
+        Declared::of::<TacticalApi>(),
+    ]
+}
+
+/// Prints every setting.
+///
+/// # Errors
+/// Output that cannot be written.
+pub fn run(args: &SettingsArgs, out: Output) -> Result {
+    if args.markdown {
+        return out.text(&configuration_page(&services()));
+    }
+    let groups = settings_by_group(&services());
+    if out.json {
+        return out.document(&json(&groups));
+    }
+    let borrowed: Vec<(&str, &[Setting])> =
+        groups.iter().map(|(name, list)| (name.as_str(), list.as_slice())).collect();
+    out.text(&agentforge_config::help(&borrowed))
+}
+
+/// Prints every metric.
+///
+/// # Errors
+/// Output that cannot be written.
+pub fn run_metrics(_args: &MetricsArgs, out: Output) -> Result {
+    out.text(&metrics_page(&services()))
+}
+
+/// Prints the OpenAPI document of the REST API, indented.
+///
+/// # Errors
+/// Output that cannot be written.
+pub fn run_openapi(out: Output) -> Result {
+    let document: serde_json::Value =
+        serde_json::from_str(&agentforge_orchestrator::api::rest::openapi_json()).map_err(std::io::Error::from)?;
+    out.text(&format!("{document:#}\n"))
+}
+
+fn json(groups: &Groups) -> impl Serialize {
+    let shown = |s: &Setting| {
+        serde_json::json!({
+            "key": s.key,
+            "values": s.values,
+            "default": if s.secret { None } else { s.default },
+            "default_note": s.default_note,
+            "help": s.help,
+            "secret": s.secret,
+        })
+    };
+    let groups: Vec<_> = groups
+        .iter()
+        .map(|(name, list)| serde_json::json!({ "name": name, "settings": list.iter().map(shown).collect::<Vec<_>>() }))
+        .collect();
+    serde_json::json!({ "groups": groups })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentforge_runtime::Service;
+
+    #[test]
+    fn every_setting_of_every_service_stands_once_per_meaning() {
+        let groups = settings_by_group(&services());
+        let all: Vec<Setting> = groups.iter().flat_map(|(_, list)| list.iter().copied()).collect();
+        for lists in [
+            Orchestrator::settings(),
+            WorkerService::settings(),
+            Syncdaemon::settings(),
+            NatsExporter::settings(),
+            TacticalApi::settings(),
+            Broadcaster::settings(),
+        ] {
+            for setting in lists.iter().flat_map(|(_, l)| l) {
+                assert_eq!(all.iter().filter(|s| *s == setting).count(), 1, "{}", setting.key);
+            }
+        }
+        assert!(groups.iter().all(|(_, list)| !list.is_empty()));
+    }
+}
