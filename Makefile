@@ -37,8 +37,8 @@ fmt: ## Format
 	$(CARGO) fmt --all
 
 soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...), optimised; takes long
-	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-orchestrator -p agentforge-syncdaemon \
-		-p agentforge-broadcaster -p agentforge-tactical-api -p agentforge-observability -p agentforge-deploy
+	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-observability -p agentforge-deploy \
+		$(addprefix -p agentforge-,$(notdir $(wildcard services/*)))
 
 bench: ## Jobs a second and latency beside the raw JetStream floor, built as in the images (PROFILE=release: built sooner)
 	@scripts/nats-server --path >/dev/null

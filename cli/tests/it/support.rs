@@ -15,6 +15,9 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_agentforge");
 /// Everything here is local; a loaded machine needs some patience.
 pub const SOON: Duration = Duration::from_secs(60);
 
+/// What jobs do not need, for `--without`.
+pub const EXTRAS: &str = "syncdaemon,broadcaster,tactical-api,nats-exporter";
+
 /// What a run said.
 pub struct Said {
     pub code: i32,

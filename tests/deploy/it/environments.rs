@@ -3,20 +3,22 @@
 use crate::manifests::{BRANCH, Object, containers, environment, find, list, overlay, render, seek, texts};
 use crate::quotas::quantity;
 use agentforge_harness::require;
+use agentforge_stack::roster::SERVICES;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What runs in a cluster environment.
-const SERVICES: [&str; 5] = ["orchestrator", "worker", "broadcaster", "tactical-api", "nats-exporter"];
-/// At a site.
-const SITE_SERVICES: [&str; 4] = ["orchestrator", "worker", "syncdaemon", "nats-exporter"];
+/// What runs at sites only.
+const NOT_IN_CLUSTERS: &[&str] = &["syncdaemon"];
+/// What runs in clusters only.
+const NOT_AT_SITES: &[&str] = &["broadcaster", "tactical-api"];
 
 struct Facts {
     overlay: &'static str,
     namespace: &'static str,
     gateway_label: Option<&'static str>,
     hosts: &'static [&'static str],
-    services: &'static [&'static str],
+    /// All others of the roster run.
+    without: &'static [&'static str],
     /// Of each autoscaler; `None` where there is none.
     replicas: Option<(u64, u64)>,
     workers: Option<(u64, u64)>,
@@ -28,13 +30,20 @@ struct Facts {
     database: &'static str,
 }
 
+impl Facts {
+    fn services(&self) -> impl Iterator<Item = &'static str> {
+        let without = self.without;
+        SERVICES.iter().map(|service| service.name).filter(move |name| !without.contains(name))
+    }
+}
+
 const FACTS: [Facts; 4] = [
     Facts {
         overlay: "feature",
         namespace: "feature-BRANCH_NAME",
         gateway_label: Some("dev-gateway-access"),
         hosts: &["feature-BRANCH_NAME.dev.agentforge.internal"],
-        services: &SERVICES,
+        without: NOT_IN_CLUSTERS,
         replicas: None,
         workers: None,
         nats: (1, "50m", "128Mi", None),
@@ -47,7 +56,7 @@ const FACTS: [Facts; 4] = [
         namespace: "agentforge-staging",
         gateway_label: Some("dev-gateway-access"),
         hosts: &["staging.agentforge.internal"],
-        services: &SERVICES,
+        without: NOT_IN_CLUSTERS,
         replicas: Some((1, 2)),
         workers: Some((0, 5)),
         nats: (1, "250m", "256Mi", Some("1Gi")),
@@ -60,7 +69,7 @@ const FACTS: [Facts; 4] = [
         namespace: "agentforge",
         gateway_label: Some("gateway-access"),
         hosts: &[],
-        services: &SERVICES,
+        without: NOT_IN_CLUSTERS,
         replicas: Some((2, 5)),
         workers: Some((2, 10)),
         nats: (3, "500m", "512Mi", Some("10Gi")),
@@ -73,7 +82,7 @@ const FACTS: [Facts; 4] = [
         namespace: "agentforge-edge",
         gateway_label: None,
         hosts: &[],
-        services: &SITE_SERVICES,
+        without: NOT_AT_SITES,
         replicas: None,
         workers: None,
         nats: (1, "100m", "128Mi", Some("12Gi")),
@@ -120,12 +129,12 @@ fn each_environment_is_as_the_table_says() {
         }
 
         let deployments: BTreeSet<_> = objects.iter().filter(|o| o.kind() == "Deployment").map(Object::name).collect();
-        let mut wanted: BTreeSet<_> = facts.services.iter().copied().collect();
+        let mut wanted: BTreeSet<_> = facts.services().collect();
         wanted.extend((facts.overlay == "feature").then_some("postgres"));
         assert_eq!(deployments, wanted, "{}", facts.overlay);
         sizes(&objects, &facts);
 
-        for name in facts.services {
+        for name in facts.services() {
             let env = first_environment(&objects, "Deployment", name);
             assert_eq!((env["LOG_LEVEL"].as_str(), env["ENV"].as_str()), (facts.log_level, facts.overlay), "{name}");
         }

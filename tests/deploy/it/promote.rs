@@ -1,6 +1,7 @@
 //! `scripts/promote` in a clone of the overlays: moves all images of an environment in one commit, or nothing.
 
 use crate::manifests::root;
+use agentforge_stack::roster::SERVICES;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -67,7 +68,8 @@ fn an_environment_moves_whole_and_in_one_commit() {
 
     // By digest: all of them or none.
     let digest = format!("sha256:{}", "ab".repeat(32));
-    let services = ["orchestrator", "worker", "broadcaster", "tactical-api", "nats-exporter", "nats-server"];
+    let names = SERVICES.iter().map(|service| service.name).filter(|name| *name != "syncdaemon");
+    let services: Vec<&str> = names.chain(["nats-server"]).collect();
     let lines = |services: &[&str]| services.iter().map(|s| format!("{s} {digest}\n")).collect::<String>();
     let file =
         dir.path().parent().unwrap().join(format!("{}.digests", dir.path().file_name().unwrap().to_string_lossy()));

@@ -2,10 +2,11 @@
 //!
 //! Differs from a pod in the addresses of others, in free ports and in folders of the test's own.
 
-use crate::manifests::{Object, containers, environment, find, list, overlay, secrets};
+use crate::manifests::{Object, containers, environment, find, list, overlay, secrets, seek};
 use agentforge_harness::{
     NatsOptions, NatsServer, Postgres, PostgresOptions, Proc, cargo_bin, eventually, http_get, require,
 };
+use agentforge_stack::roster::{SERVICES, Service};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,18 +82,20 @@ pub async fn probes_answer(name: &str, container: &Value, ready: &Value) {
     assert!(status == 200 && String::from_utf8_lossy(&body).contains("# TYPE "), "{name}: {metrics} {status}");
 }
 
-async fn runs_as_in(overlay_name: &str, names: &[&str], change: impl Fn(&mut BTreeMap<String, String>)) {
+async fn runs_as_in(overlay_name: &str, change: impl Fn(&mut BTreeMap<String, String>)) {
     let objects = overlay(overlay_name);
     // A hub and a site in one: the domain that the manifests name is this server's.
     let nats = NatsServer::start(NatsOptions::default().jetstream("domain: hub")).await;
     let dir = tempfile::tempdir().unwrap();
     let mut running = Vec::new();
-    for name in names {
+    let has = |service: &&Service| seek(&objects, "Deployment", service.name).is_some();
+    for service in SERVICES.iter().filter(has) {
+        let name = service.name;
         let folder = dir.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         let mut env = environment_at(&objects, name, &nats, &folder);
         change(&mut env);
-        running.push((*name, Proc::builder(cargo_bin(&format!("agentforge-{name}"))).envs(env).start()));
+        running.push((name, Proc::builder(cargo_bin(&service.binary())).envs(env).start()));
     }
     for (name, proc) in &mut running {
         let ready = proc.ready(READY).await;
@@ -115,8 +118,7 @@ async fn services_of_a_branch_run_on_its_postgres_and_answer_their_probes() {
     let role = &secrets()["orchestrator-database"];
     postgres.sql("postgres", &format!("CREATE ROLE {} LOGIN PASSWORD '{}'", role["user"], role["password"])).await;
     postgres.sql("postgres", &format!("CREATE DATABASE agentforge OWNER {}", role["user"])).await;
-    let names = ["orchestrator", "worker", "broadcaster", "tactical-api", "nats-exporter"];
-    runs_as_in("feature", &names, |env| {
+    runs_as_in("feature", |env| {
         if let Some(url) = env.get("DATABASE_URL").cloned() {
             // The very URL of the manifest, at the test's server.
             let here = url.replace("@postgres:5432/", &format!("@{}/", postgres.address()));
@@ -130,5 +132,5 @@ async fn services_of_a_branch_run_on_its_postgres_and_answer_their_probes() {
 #[tokio::test]
 async fn services_of_a_site_run_on_sqlite_and_answer_their_probes() {
     let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
-    runs_as_in("edge", &["orchestrator", "worker", "syncdaemon", "nats-exporter"], |_| ()).await;
+    runs_as_in("edge", |_| ()).await;
 }

@@ -4,20 +4,17 @@
 //! settings, metrics and error codes; never builds or changes anything.
 
 mod circles;
+mod roster;
 
-use agentforge_broadcaster::Broadcaster;
-use agentforge_nats_exporter::NatsExporter;
-use agentforge_orchestrator::{Orchestrator, api::rest::openapi_json, error::Code};
-use agentforge_runtime::{Service, pages};
-use agentforge_syncdaemon::Syncdaemon;
-use agentforge_tactical_api::TacticalApi;
-use agentforge_worker::WorkerService;
+use agentforge_orchestrator::{api::rest::openapi_json, error::Code};
+use agentforge_runtime::pages;
+use agentforge_stack::{pages::declared, roster::SERVICES};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every crate and its layer. An edge must lead to a lower one.
+/// Every crate and its layer; services are in one of their own. An edge must lead to a lower one.
 const LAYERS: &[(&str, u8)] = &[
     ("agentforge-message-id", 0),
     ("agentforge-config", 1),
@@ -27,12 +24,6 @@ const LAYERS: &[(&str, u8)] = &[
     ("agentforge-jetstream", 2),
     ("agentforge-egress", 2),
     ("agentforge-client", 2),
-    ("agentforge-orchestrator", SERVICE),
-    ("agentforge-worker", SERVICE),
-    ("agentforge-nats-exporter", SERVICE),
-    ("agentforge-syncdaemon", SERVICE),
-    ("agentforge-broadcaster", SERVICE),
-    ("agentforge-tactical-api", SERVICE),
     ("agentforge-terminal", 4),
     ("agentforge-stack", 5),
     ("agentforge-cli", 5),
@@ -97,6 +88,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "config",
             "jetstream",
             "message-id",
+            "metrics",
             "nats-exporter",
             "orchestrator",
             "proto",
@@ -158,13 +150,14 @@ struct Edge {
 #[test]
 fn dependencies_lead_downwards_and_every_edge_is_known() {
     let (crates, edges) = workspace();
-    let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
-    let unknown: Vec<_> = crates.iter().filter(|name| !layers.contains_key(name.as_str())).collect();
+    let mut layers: BTreeMap<String, u8> = LAYERS.iter().map(|(name, layer)| ((*name).to_owned(), *layer)).collect();
+    layers.extend(SERVICES.iter().map(|service| (service.binary(), SERVICE)));
+    let unknown: Vec<_> = crates.iter().filter(|name| !layers.contains_key(*name)).collect();
     assert!(unknown.is_empty(), "crates without a layer: give each one in LAYERS: {unknown:?}");
 
     let upwards: Vec<_> = edges
         .iter()
-        .filter(|e| !e.is_dev && e.to != HARNESS && layers[e.from.as_str()] <= layers[e.to.as_str()])
+        .filter(|e| !e.is_dev && e.to != HARNESS && layers[&e.from] <= layers[&e.to])
         .map(|e| format!("{} -> {}", e.from, e.to))
         .collect();
     assert!(upwards.is_empty(), "edges against the direction (ARCHITECTURE.md): {upwards:?}");
@@ -181,10 +174,9 @@ fn dependencies_lead_downwards_and_every_edge_is_known() {
 #[test]
 fn services_never_depend_on_each_other_and_the_harness_is_for_tests() {
     let (_, edges) = workspace();
-    let services: BTreeSet<&str> =
-        LAYERS.iter().filter(|(_, layer)| *layer == SERVICE).map(|(name, _)| *name).collect();
+    let services: BTreeSet<String> = SERVICES.iter().map(|service| service.binary()).collect();
     for e in &edges {
-        let both = services.contains(e.from.as_str()) && services.contains(e.to.as_str());
+        let both = services.contains(&e.from) && services.contains(&e.to);
         assert!(!both, "{} -> {}: services meet on the bus or on a proto, also in tests", e.from, e.to);
         assert!(e.to != HARNESS || e.is_dev, "{} -> {}: the harness is a test dependency only", e.from, e.to);
         assert!(e.from != HARNESS, "{} -> {}: the harness depends on nothing of ours", e.from, e.to);
@@ -337,18 +329,11 @@ fn upper_snake(name: &str) -> String {
 
 #[test]
 fn every_setting_that_a_document_names_exists() {
-    let mut known: BTreeSet<String> = [
-        Orchestrator::settings(),
-        WorkerService::settings(),
-        Syncdaemon::settings(),
-        NatsExporter::settings(),
-        TacticalApi::settings(),
-        Broadcaster::settings(),
-    ]
-    .iter()
-    .flatten()
-    .flat_map(|(_, list)| list.iter().map(|s| s.key.to_owned()))
-    .collect();
+    let mut known: BTreeSet<String> = SERVICES
+        .iter()
+        .flat_map(|service| (service.program.settings)())
+        .flat_map(|(_, list)| list.into_iter().map(|s| s.key.to_owned()))
+        .collect();
     known.extend(OTHER_VARIABLES.iter().map(|s| (*s).to_owned()));
     known.extend(Code::ALL.iter().map(|code| upper_snake(&format!("{:?}", code.grpc()))));
     let mut unknown = BTreeSet::new();
@@ -387,14 +372,7 @@ fn code_spans(text: &str) -> Vec<&str> {
 
 #[test]
 fn pages_made_from_the_code_are_up_to_date() {
-    let services = [
-        pages::Declared::of::<Orchestrator>(),
-        pages::Declared::of::<WorkerService>(),
-        pages::Declared::of::<Syncdaemon>(),
-        pages::Declared::of::<NatsExporter>(),
-        pages::Declared::of::<Broadcaster>(),
-        pages::Declared::of::<TacticalApi>(),
-    ];
+    let services = declared();
     let hint = "run scripts/generate-docs and commit what it wrote";
     assert!(
         read("docs/configuration.md") == pages::configuration_page(&services),

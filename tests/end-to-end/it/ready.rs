@@ -3,6 +3,7 @@
 use crate::api::Api;
 use crate::stack::{Options, Stack};
 use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually, free_port, require};
+use agentforge_stack::roster::SERVICES;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -83,7 +84,7 @@ async fn every_service_is_live_and_says_what_it_waits_for_while_nats_is_away() {
     std::fs::create_dir(&queue).unwrap();
     let (queue, ledger) = (queue.display().to_string(), dir.path().join("ledger").display().to_string());
     let data = dir.path().display().to_string();
-    for service in ["orchestrator", "worker", "broadcaster", "tactical-api", "syncdaemon", "nats-exporter"] {
+    for service in SERVICES.iter().map(|service| service.name) {
         let mut p = Proc::builder(cargo_bin(&format!("agentforge-{service}")))
             .envs([
                 ("ENV", "dev"),

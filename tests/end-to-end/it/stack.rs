@@ -1,7 +1,8 @@
 //! NATS, orchestrator and worker as real processes, each of which can be killed and started again.
 
 use crate::api::Api;
-use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually};
+use agentforge_harness::{NatsOptions, NatsServer, Proc, ProcBuilder, cargo_bin, eventually};
+use agentforge_stack::{roster, settings::Settings};
 use async_nats::jetstream;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -118,37 +119,34 @@ impl Stack {
         self.options.store.clone().unwrap_or_else(|| format!("sqlite://{}/agentforge.db", self.dir.path().display()))
     }
 
-    fn common(&self) -> Vec<(String, String)> {
-        [
-            ("ENV", "dev".to_owned()),
-            ("NATS_URL", self.nats_url()),
-            ("METRICS_PORT", "0".into()),
-            ("LOG_LEVEL", "info".into()),
-            ("LOG_FORMAT", "text".into()),
-            ("NATS_MAX_RECONNECT_WAIT", "1s".into()),
-            ("DATA_DIR", self.dir.path().display().to_string()),
-        ]
-        .map(|(k, v)| (k.to_owned(), v))
-        .to_vec()
+    /// A service as it is started on one machine, with what differs in tests.
+    fn process(&self, service: &str) -> ProcBuilder {
+        let place = Settings {
+            store: Some(self.database_url()),
+            tools: self.options.tools.as_ref().map(|_| self.dir.path().join("tools.toml")),
+            // Streams have the sizes that they have without settings.
+            is_set: |_| true,
+            ..Settings::new(self.dir.path(), &self.nats_url())
+        };
+        let row = roster::find(service).unwrap();
+        let mut env = row.env(&place).unwrap();
+        // The process has a file of its own.
+        env.remove("READY_FILE");
+        Proc::builder(cargo_bin(&row.binary()))
+            .envs(env)
+            .env("LOG_LEVEL", "info")
+            .env("LOG_FORMAT", "text")
+            .env("NATS_MAX_RECONNECT_WAIT", "1s")
     }
 
-    /// `port` 0 selects a free one.
+    /// `port` 0 takes a free one.
     fn spawn_orchestrator(&self, port: u16) -> Proc {
-        Proc::builder(cargo_bin("agentforge-orchestrator"))
-            .envs(self.common())
-            .env("HTTP_PORT", port.to_string())
-            .env("GRPC_PORT", "0")
-            .env("DATABASE_URL", self.database_url())
-            .envs(self.options.orchestrator.clone())
-            .start()
+        let orchestrator = self.process(roster::ORCHESTRATOR).env("HTTP_PORT", port.to_string());
+        orchestrator.envs(self.options.orchestrator.clone()).start()
     }
 
     pub fn spawn_worker(&self) -> Proc {
-        let mut worker = Proc::builder(cargo_bin("agentforge-worker")).envs(self.common()).env("HTTP_PORT", "0");
-        if self.options.tools.is_some() {
-            worker = worker.env("WORKER_TOOLS_FILE", self.dir.path().join("tools.toml").display().to_string());
-        }
-        worker.envs(self.options.worker.clone()).start()
+        self.process(roster::WORKER).envs(self.options.worker.clone()).start()
     }
 
     /// SIGKILL, then a new process on the same port and database.

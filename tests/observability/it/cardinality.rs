@@ -1,6 +1,6 @@
 //! The number of series does not follow what callers send.
 
-use crate::stack::{DEADLINE, Options, Stack, series};
+use crate::stack::{DEADLINE, Options, Stack, all_but, series};
 use agentforge_harness::{eventually, http_get, require};
 use serde_json::json;
 
@@ -24,7 +24,7 @@ async fn random_names_labels_ids_and_paths_leave_the_series_bounded() {
     let mut options = Options::default().set("orchestrator", "OUTBOX_MAX", "1000000").all("LOG_LEVEL", "warn");
     // No listener there: this tests what callers can do, not what the bus does.
     options = options.set("orchestrator", "NATS_URL", "nats://127.0.0.1:1");
-    options.without = vec!["worker", "syncdaemon", "nats-exporter", "broadcaster", "tactical-api"];
+    options.without = all_but(&["orchestrator"]);
     let stack = Stack::start(options).await;
     let base = stack.http("orchestrator");
     let mut halfway = 0;

@@ -4,14 +4,8 @@
 
 use crate::files;
 use crate::promql::{Named, named};
-use agentforge_broadcaster::Broadcaster;
 use agentforge_metrics::{Kind, Metric};
-use agentforge_nats_exporter::NatsExporter;
-use agentforge_orchestrator::Orchestrator;
-use agentforge_runtime::Service;
-use agentforge_syncdaemon::Syncdaemon;
-use agentforge_tactical_api::TacticalApi;
-use agentforge_worker::WorkerService;
+use agentforge_stack::roster::{SERVICES, Service};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels that the scrape adds, not the service.
@@ -43,18 +37,11 @@ pub fn stock_names() -> impl Iterator<Item = &'static str> {
 
 /// Everything that each service declares, the chassis's own among it.
 pub fn declared() -> Vec<(&'static str, Vec<Metric>)> {
-    fn of<S: Service>() -> (&'static str, Vec<Metric>) {
-        let lists = S::metrics();
-        (S::NAME, lists.into_iter().chain([agentforge_runtime::METRICS]).flatten().copied().collect())
-    }
-    vec![
-        of::<Orchestrator>(),
-        of::<WorkerService>(),
-        of::<Syncdaemon>(),
-        of::<NatsExporter>(),
-        of::<Broadcaster>(),
-        of::<TacticalApi>(),
-    ]
+    let of = |service: &'static Service| {
+        let lists = (service.program.metrics)();
+        (service.name, lists.into_iter().chain([agentforge_runtime::METRICS]).flatten().copied().collect())
+    };
+    SERVICES.iter().map(of).collect()
 }
 
 /// Every series name that may be asked for, with its labels. Histograms have three.

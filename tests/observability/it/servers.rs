@@ -3,7 +3,7 @@
 //! A scaled set of what every service does: jobs with a retry and a dead letter, webhooks with the same, a file of a
 //! site, a marker of the live picture, a scrape.
 
-use crate::stack::{DEADLINE, Options, SERVICES, Stack};
+use crate::stack::{DEADLINE, Options, Stack, services};
 use agentforge_harness::{NatsOptions, eventually, http_get, nats_versions, require_nats};
 use async_nats::jetstream;
 use serde_json::{Value, json};
@@ -174,7 +174,7 @@ async fn dead_jobs(stack: &Stack) -> usize {
 
 /// Each service that connects is ready, and has nothing to say about the server.
 async fn all_are_ready(stack: &Stack) {
-    for service in SERVICES.into_iter().filter(|service| *service != "nats-exporter") {
+    for service in services().filter(|service| *service != "nats-exporter") {
         eventually(DEADLINE, &format!("{service} is ready"), async || {
             let (status, body) =
                 http_get(&format!("{}/readyz", stack.http(service)), &[]).await.map_err(|e| e.to_string())?;

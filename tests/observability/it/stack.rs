@@ -1,6 +1,10 @@
 //! The whole system as it runs: NATS and every service as a process of its own, on free ports.
 
 use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually, free_port, http_get, http_post_with};
+use agentforge_stack::{
+    roster::{self, SERVICES},
+    settings::Settings,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,9 +14,15 @@ use tempfile::TempDir;
 /// How long anything may take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The services with their programs, in the order of their start.
-pub const SERVICES: [&str; 6] =
-    ["orchestrator", "worker", "syncdaemon", "nats-exporter", "broadcaster", "tactical-api"];
+/// Every service, in the order of their start.
+pub fn services() -> impl Iterator<Item = &'static str> {
+    SERVICES.iter().map(|service| service.name)
+}
+
+/// All services but these.
+pub fn all_but(kept: &[&str]) -> Vec<&'static str> {
+    services().filter(|service| !kept.contains(service)).collect()
+}
 
 /// What differs from a plain stack: settings for all services, and for one.
 #[derive(Clone, Default)]
@@ -22,7 +32,7 @@ pub struct Options {
     pub of: BTreeMap<(&'static str, String), String>,
     /// Monitoring endpoints of other servers, which the exporter reads in addition to the stack's own.
     pub watched: Vec<String>,
-    /// Services that are not started.
+    /// Services that are not started; of the [`roster`].
     pub without: Vec<&'static str>,
 }
 
@@ -61,7 +71,7 @@ impl Stack {
         }
         let mut stack = Self { nats, running: BTreeMap::new(), options, dir };
         let without = stack.options.without.clone();
-        for service in SERVICES.into_iter().filter(|service| !without.contains(service)) {
+        for service in services().filter(|service| !without.contains(service)) {
             stack.bring_up(service).await;
         }
         stack
@@ -72,30 +82,37 @@ impl Stack {
         let before = self.running.remove(service);
         let ports = before.as_ref().map_or_else(|| [free_port(), free_port(), free_port()], |running| running.ports);
         let [http, grpc, metrics] = ports.map(|port| port.to_string());
-        let folder = |name: &str| self.dir.path().join(name).display().to_string();
         let monitor = self.nats.monitor_url();
-        let mut builder = Proc::builder(cargo_bin(&format!("agentforge-{service}")))
-            .env("ENV", "dev")
-            .env("NATS_URL", self.nats.url())
+        let place = Settings {
+            nats_monitor: Some(monitor.clone()),
+            // Streams have the sizes that they have without settings.
+            is_set: |_| true,
+            ..Settings::new(self.dir.path(), &self.nats.url())
+        };
+        let row = roster::find(service).unwrap();
+        let mut env = row.env(&place).unwrap();
+        for (key, port) in [("HTTP_PORT", &http), ("GRPC_PORT", &grpc), ("METRICS_PORT", &metrics)] {
+            env.entry(key.to_owned()).and_modify(|value| value.clone_from(port));
+        }
+        // The process has a file of its own.
+        env.remove("READY_FILE");
+        let mut builder = Proc::builder(cargo_bin(&row.binary()));
+        if service == "nats-exporter" {
+            // As the known exporter is started: by flags.
+            env.retain(|key, _| !["METRICS_PORT", "NATS_EXPORTER_TARGETS"].contains(&key.as_str()));
+            builder = builder
+                .args(["-varz", "-jsz=streams,consumers,accounts", "-port", &metrics, &monitor])
+                .args(&self.options.watched);
+        }
+        builder = builder
+            .envs(env)
             .env("NATS_MAX_RECONNECT_WAIT", "1s")
-            .env("DATA_DIR", self.dir.path().display().to_string())
             .env("LOG_FORMAT", "json")
             .env("LOG_LEVEL", "info")
             .env("SHUTDOWN_PAUSE", "0s");
-        builder = match service {
-            "nats-exporter" => builder
-                .args(["-varz", "-jsz=streams,consumers,accounts", "-port", &metrics, &monitor])
-                .args(&self.options.watched),
-            _ => builder.env("HTTP_PORT", http).env("METRICS_PORT", metrics),
-        };
-        builder = match service {
-            "orchestrator" => builder.env("GRPC_PORT", grpc),
-            "syncdaemon" => builder
-                .env("SYNC_QUEUE_DIR", folder("replay"))
-                .env("SYNC_LEDGER_DIR", folder("ledger"))
-                .env("SYNC_SETTLE", "200ms"),
-            _ => builder,
-        };
+        if service == roster::SYNCDAEMON {
+            builder = builder.env("SYNC_SETTLE", "200ms");
+        }
         let own = self.options.of.iter().filter(|((of, _), _)| *of == service);
         let mut proc = builder
             .envs(self.options.common.clone())

@@ -1,7 +1,7 @@
 //! One trace from a submission to its webhook, and work that continues without a collector.
 
 use crate::collector::{Collector, Span};
-use crate::stack::{DEADLINE, Options, SERVICES, Stack};
+use crate::stack::{DEADLINE, Options, Stack, all_but, services};
 use agentforge_harness::{cargo_bin, eventually, require};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -44,7 +44,7 @@ fn traced(endpoint: &str) -> Options {
         .all("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         .all("OTEL_BSP_SCHEDULE_DELAY", "200")
         .all("LOG_LEVEL", "info,agentforge_orchestrator=debug,agentforge_worker=debug,agentforge_broadcaster=debug");
-    options.without = vec!["syncdaemon", "nats-exporter", "tactical-api"];
+    options.without = all_but(&["orchestrator", "worker", "broadcaster"]);
     options
 }
 
@@ -234,7 +234,7 @@ async fn a_command_without_a_collector_begins_a_trace_and_one_that_is_silent_hol
 async fn without_a_collector_job_and_log_lines_name_one_trace() {
     let Some(()) = require("nats-server") else { return };
     let mut options = Options::default().all("LOG_LEVEL", "info,agentforge_orchestrator=debug,agentforge_worker=debug");
-    options.without = vec!["syncdaemon", "nats-exporter", "tactical-api", "broadcaster"];
+    options.without = all_but(&["orchestrator", "worker"]);
     let stack = Stack::start(options).await;
     let mut traces = Vec::new();
     for _ in 0..2 {
@@ -288,7 +288,7 @@ async fn without_a_collector_that_answers_nothing_slows_or_fills_up() {
     }
     let grown = memory(stack.proc("worker").pid()).saturating_sub(after_first);
     assert!(grown < 48 * 1024 * 1024, "the worker grew by {grown} bytes");
-    for service in SERVICES.into_iter().take(2) {
+    for service in services().take(2) {
         assert_eq!(stack.proc(service).sigterm(DEADLINE).await, 0, "{service} ends well, and in time");
     }
 }

@@ -4,7 +4,10 @@ use crate::{
     check::{self, Delivery},
     process::sibling,
 };
-use agentforge_stack::patience::{Patience, last_line};
+use agentforge_stack::{
+    patience::{Patience, last_line},
+    roster::SERVICES,
+};
 use agentforge_terminal::{Failure, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -77,11 +80,13 @@ impl Stack {
         let _ = std::fs::remove_file(&ready_file);
         let log = std::fs::File::create(dir.join("stack.log"))
             .map_err(|e| Failure::new(format!("cannot write a log: {e}")))?;
+        let extras: Vec<&str> =
+            SERVICES.iter().filter(|service| service.optional.is_some()).map(|service| service.name).collect();
         let mut command = sibling("agentforge-stack")?;
         command
             .args(["dev", "--processes", "--no-demo", "--port-base", "0"])
             // On a machine with few cores they would be measured, too: each of a job's events is a webhook to them.
-            .args(["--without", "broadcaster,tactical-api,syncdaemon,nats-exporter"])
+            .args(["--without", &extras.join(",")])
             .arg("--data-dir")
             .arg(&dir)
             .arg("--ready-file")

@@ -2,7 +2,7 @@
 
 use crate::{
     ready::{NatsReady, Ready},
-    roster::{BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, TACTICAL_API, WORKER},
+    roster::{ORCHESTRATOR, SERVICES, SYNCDAEMON},
     settings::Settings,
 };
 use agentforge_terminal::{BOLD, CYAN, DIM, GREEN, Output, Result, styled};
@@ -13,11 +13,6 @@ const DEFAULT_DATA_DIR: &str = ".agentforge";
 /// The default of `--server`.
 const DEFAULT_GRPC: &str = "http://127.0.0.1:50051";
 
-/// The default of `--url` of `marker`.
-const DEFAULT_TACTICAL: &str = "http://127.0.0.1:8010";
-/// The default of `--url` of `webhook`.
-const DEFAULT_BROADCASTER: &str = "http://127.0.0.1:8002";
-
 /// Where everything is. With `--json` the ready file's content.
 ///
 /// # Errors
@@ -26,10 +21,7 @@ pub fn ready(ready: &Ready, settings: &Settings, took: Duration, out: Output) ->
     if out.json {
         return out.document(ready);
     }
-    let http = ready.http(ORCHESTRATOR).unwrap_or_default();
-    let service = ready.services.get(ORCHESTRATOR);
-    let grpc = service.and_then(|s| s.grpc.as_deref()).unwrap_or_default();
-    let metrics = service.and_then(|s| s.metrics.as_deref()).unwrap_or_default();
+    let metrics = ready.services.get(ORCHESTRATOR).and_then(|s| s.metrics.clone()).unwrap_or_default();
     let mut text = format!(
         "{} in {:.1} s. Ctrl-C stops everything.\n\n",
         styled(GREEN, "AgentForge is ready"),
@@ -43,29 +35,18 @@ pub fn ready(ready: &Ready, settings: &Settings, took: Duration, out: Output) ->
         );
     }
     let data = &settings.data;
-    let mut lines = vec![
-        ("REST", format!("{http}/v1   docs {http}/docs")),
-        ("gRPC", grpc.to_owned()),
-        ("worker", format!("{}/readyz", ready.http(WORKER).unwrap_or_default())),
-    ];
-    let replay = settings.replay();
-    lines.extend(ready.http(SYNCDAEMON).map(|url| ("replay", format!("{}   status {url}/status", replay.display()))));
-    lines.extend(ready.http(TACTICAL_API).map(|url| ("tactical", format!("{url}/events/stream"))));
-    lines.extend(ready.http(BROADCASTER).map(|url| ("webhooks", webhooks(url, settings))));
-    lines.extend([("metrics", metrics.to_owned()), ("NATS", place_of(&ready.nats))]);
-    let exporter = ready.services.get(NATS_EXPORTER).and_then(|s| s.metrics.clone());
-    lines.extend(exporter.map(|page| ("", format!("as metrics {page}"))));
+    let of_services =
+        SERVICES.iter().filter_map(|service| Some((service.lines)(ready.services.get(service.name)?, settings)));
+    // Without a label they continue the line of NATS.
+    let (more, mut lines): (Vec<_>, Vec<_>) = of_services.flatten().partition(|(label, _)| label.is_empty());
+    lines.extend([("metrics", metrics), ("NATS", place_of(&ready.nats))]);
+    lines.extend(more);
     lines.extend(ready.hub.as_ref().map(|hub| ("hub", place_of(hub))));
     lines.push(("data", format!("{}   logs {}", data.display(), data.join("logs").display())));
     for (name, value) in lines {
         text += &format!("  {} {value}\n", styled(BOLD, format!("{name:<8}")));
     }
     out.line(text)
-}
-
-fn webhooks(url: &str, settings: &Settings) -> String {
-    let sink = settings.webhook_sink.as_ref().map(|sink| format!("   to a sink at {sink}")).unwrap_or_default();
-    format!("{url}/v1/endpoints{sink}")
 }
 
 fn place_of(nats: &NatsReady) -> String {
@@ -91,18 +72,8 @@ pub fn next_steps(ready: &Ready, settings: &Settings, has_digest: bool, out: Out
     if has_digest {
         lines.push(format!("{program} job submit digest '{{\"path\":\"README.md\"}}' --wait"));
     }
-    lines.push(format!("{program} job submit fail '{{}}' --max-attempts 1; {program} dlq list"));
-    lines.push(format!("{program} job list"));
-    lines.push(format!("{program} schedule create every-minute --cron '* * * * *' echo '{{\"tick\":true}}'"));
-    lines.push(format!("{program} agent list"));
-    if let Some(tactical) = ready.http(TACTICAL_API) {
-        let at = if tactical == DEFAULT_TACTICAL { String::new() } else { format!(" --url {tactical}") };
-        lines.push(format!("{program} marker watch --snapshot{at}"));
-        lines.push(format!("curl -N {tactical}/events/stream"));
-    }
-    if let Some(broadcaster) = ready.http(BROADCASTER) {
-        let at = if broadcaster == DEFAULT_BROADCASTER { String::new() } else { format!(" --url {broadcaster}") };
-        lines.push(format!("{program} webhook tail{at}"));
+    for service in SERVICES {
+        lines.extend(ready.services.get(service.name).into_iter().flat_map(|ready| (service.tries)(&program, ready)));
     }
     if let Some(hub) = ready.hub.as_ref().filter(|_| ready.http(SYNCDAEMON).is_some()) {
         lines.extend(edge_steps(&program, settings, &hub.url));

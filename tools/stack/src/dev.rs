@@ -10,10 +10,10 @@ use crate::{
     demo, evidence, feed,
     in_process::InProcess,
     patience::Patience,
-    ports::{Ports, Used},
+    ports::{Ports, WEBHOOK_SINK},
     processes::Processes,
     ready::{self, Ready},
-    roster::Extra,
+    roster::{self, SERVICES, Service},
     servers::{Servers, Wanted},
     settings::{self, Settings},
     sink::Sink,
@@ -21,6 +21,7 @@ use crate::{
 use agentforge_client::rest;
 use agentforge_runtime::Signals;
 use agentforge_terminal::{Failure, Global, Output, Result};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -35,23 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// How the backbone is run here.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  agentforge dev
-  agentforge dev --port-base 0 --no-demo --ready-file ready.json
-  agentforge dev --processes --concurrency 64
-  agentforge dev --without broadcaster,tactical-api
-  agentforge dev --edge                 # a site with a hub; then, elsewhere: agentforge link down
-  agentforge dev --store postgres://forge:secret@localhost/forge --nats-url nats://localhost:4222
-
-Ports: NATS 4222, its monitoring 8222, orchestrator HTTP 8080 and gRPC 50051, worker HTTP 8082, metrics
-7777 (with --processes of the orchestrator, and of the worker 7778), syncdaemon HTTP 8081 (and metrics
-7779), with --edge the hub's NATS 4223, its monitoring 8223 and its leaf nodes 7422, NATS exporter 7780, and
-tactical API 8010 (and metrics 7781), broadcaster 8002 (and metrics 7782), and a sink for its webhooks 8003.
-With --port-base N they are, in this order, N, N+1 and so on to N+17; with --port-base 0 any free ones.
-
-Ctrl-C drains: the worker finishes what it runs, then orchestrator and NATS stop. A second Ctrl-C
-exits at once; accepted jobs are on disk and continue at the next start.")]
+#[command(after_help = after_help())]
 pub struct Args {
     /// Where everything is kept
     #[arg(long, value_name = "DIR", default_value = "./.agentforge")]
@@ -81,11 +66,38 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "site-a", requires = "edge", value_parser = site)]
     site: String,
     /// Leave services out: jobs need orchestrator and worker alone
-    #[arg(long, value_name = "SERVICE,...", value_enum, value_delimiter = ',')]
-    without: Vec<Extra>,
+    #[arg(long, value_name = "SERVICE,...", value_parser = optional(), value_delimiter = ',')]
+    without: Vec<String>,
     /// Jobs the worker runs at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     concurrency: Option<u32>,
+}
+
+fn after_help() -> String {
+    format!(
+        "\
+Examples:
+  agentforge dev
+  agentforge dev --port-base 0 --no-demo --ready-file ready.json
+  agentforge dev --processes --concurrency 64
+  agentforge dev --without broadcaster,tactical-api
+  agentforge dev --edge                 # a site with a hub; then, elsewhere: agentforge link down
+  agentforge dev --store postgres://forge:secret@localhost/forge --nats-url nats://localhost:4222
+
+Ports: {}. In one process the orchestrator's page of metrics is that of all services. With --port-base N the ports \
+are, in this order, N to N+{}; with --port-base 0 any free ones.
+
+Ctrl-C drains: the worker finishes what it runs, then orchestrator and NATS stop. A second Ctrl-C exits at once; \
+accepted jobs are on disk and continue at the next start.",
+        roster::ports_in_words(),
+        roster::last_place()
+    )
+}
+
+/// The services that jobs run without.
+fn optional() -> PossibleValuesParser {
+    let named = |service: &Service| Some(PossibleValue::new(service.name).help(service.optional?));
+    PossibleValuesParser::new(SERVICES.iter().filter_map(named))
 }
 
 fn store_url(s: &str) -> Result<String, String> {
@@ -103,6 +115,10 @@ fn site(s: &str) -> Result<String, String> {
 }
 
 impl Args {
+    fn without(&self) -> Vec<&'static str> {
+        self.without.iter().filter_map(|name| Some(roster::find(name)?.name)).collect()
+    }
+
     fn servers(&self) -> Wanted<'_> {
         match &self.nats_url {
             Some(url) => Wanted::External(url),
@@ -135,10 +151,10 @@ pub async fn run(args: Args, global: &Global, out: Output) -> Result {
     if let Some(path) = &args.ready_file {
         ready::remove(path);
     }
-    let ports = Ports::plan(args.port_base)?;
+    let ports = Ports::plan(args.port_base, roster::last_place())?;
     let data = DataDir::open(&args.data_dir)?;
     let own_nats = args.nats_url.is_none();
-    ports.check(Used { own_nats, processes: args.processes, edge: args.edge, without: &args.without })?;
+    ports.check(roster::ports(&args.without(), own_nats, args.processes, args.edge))?;
     let place = demo::Place::here()?;
     let stack = tokio::select! {
         stack = start(&args, ports, &data, &place) => stack?,
@@ -158,6 +174,7 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
     let changed = Arc::new(Notify::new());
     let servers = Servers::start(args.servers(), data.path(), ports, &changed).await?;
     let has_tools_file = std::env::var_os("WORKER_TOOLS_FILE").is_some_and(|v| !v.is_empty());
+    let has_sink = roster::ports(&args.without(), false, false, false).any(|port| port == WEBHOOK_SINK);
     let settings = Settings {
         data: data.path().to_owned(),
         nats_url: servers.url().to_owned(),
@@ -169,8 +186,8 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
         concurrency: args.concurrency.map(|n| n as usize),
         tools: if has_tools_file { None } else { Some(place.write_tools_file(data.path())?) },
         site: args.edge.then(|| args.site.clone()),
-        webhook_sink: if args.without.contains(&Extra::Broadcaster) { None } else { webhook_sink(ports).await? },
-        without: args.without.clone(),
+        webhook_sink: if has_sink { webhook_sink(ports).await? } else { None },
+        without: args.without(),
         egress_allow: std::env::var("EGRESS_ALLOW").unwrap_or_default(),
         is_set,
     };
@@ -197,7 +214,7 @@ async fn webhook_sink(ports: Ports) -> Result<Option<String>> {
     if is_set("WEBHOOK_URL") || is_set("BROADCASTER_ENDPOINTS_FILE") {
         return Ok(None);
     }
-    let (address, serve) = Sink::open(ports.webhook_sink).await?;
+    let (address, serve) = Sink::open(ports.of(WEBHOOK_SINK)).await?;
     // It ends with this process.
     tokio::spawn(serve);
     Ok(Some(format!("http://{address}/")))

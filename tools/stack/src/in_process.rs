@@ -1,19 +1,13 @@
 //! The services inside this process: one pid, one page of metrics, stopped one after the other.
 
 use crate::{
+    program::Configured,
     ready::ServiceReady,
-    roster::{BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, TACTICAL_API, WORKER},
+    roster::{SERVICES, Service},
     settings::Settings,
 };
-use agentforge_broadcaster::Broadcaster;
-use agentforge_config::{EXIT_CODE, Env, Reader};
-use agentforge_nats_exporter::NatsExporter;
-use agentforge_orchestrator::Orchestrator;
-use agentforge_runtime::{Endpoints, Host, Member, Process, Runtime, Service, Signals};
-use agentforge_syncdaemon::Syncdaemon;
-use agentforge_tactical_api::TacticalApi;
+use agentforge_runtime::{Endpoints, Host, Process, Runtime, Signals};
 use agentforge_terminal::{Failure, Result};
-use agentforge_worker::WorkerService;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -42,30 +36,19 @@ impl InProcess {
     /// # Errors
     /// A wrong setting (exit code 64), or a service that cannot be built.
     pub async fn start(settings: &Settings) -> Result<Self> {
-        let orchestrator = read::<Orchestrator>(settings.quiet(settings.orchestrator()))?;
-        let worker = read::<WorkerService>(settings.quiet(settings.worker()))?;
-        let syncdaemon = settings.syncdaemon().map(|map| read::<Syncdaemon>(settings.quiet(map))).transpose()?;
-        let exporter = settings.nats_exporter().map(|map| read::<NatsExporter>(settings.quiet(map))).transpose()?;
-        let tactical = settings.tactical_api().map(|map| read::<TacticalApi>(settings.quiet(map))).transpose()?;
-        let broadcaster = settings.broadcaster().map(|map| read::<Broadcaster>(settings.quiet(map))).transpose()?;
-        let catalogues = [
-            Orchestrator::metrics(),
-            WorkerService::metrics(),
-            Syncdaemon::metrics(),
-            NatsExporter::metrics(),
-            Broadcaster::metrics(),
-            TacticalApi::metrics(),
-        ]
-        .concat();
-        let process = Process::init(Orchestrator::common(&orchestrator), &catalogues);
+        let wanted = SERVICES.iter().filter_map(|service| Some((service, service.env(settings)?)));
+        let read = wanted.map(|(service, env)| Ok((service, (service.program.read)(settings.quiet(env))?)));
+        let configured = read.collect::<Result<Vec<_>>>()?;
+        // Those of services that are left out, too: every page of metrics explains the same names.
+        let catalogues: Vec<_> = SERVICES.iter().flat_map(|service| (service.program.metrics)()).collect();
+        let (_, first) = configured.first().ok_or_else(|| Failure::usage("every service is left out"))?;
+        let process = Process::init(first.common(), &catalogues);
         let mut this = Self { process, running: Vec::new(), metrics: None };
         let built = async {
-            this.build::<Orchestrator>(ORCHESTRATOR, orchestrator, true).await?;
-            this.build::<WorkerService>(WORKER, worker, false).await?;
-            this.build_some::<Syncdaemon>(SYNCDAEMON, syncdaemon).await?;
-            this.build_some::<Broadcaster>(BROADCASTER, broadcaster).await?;
-            this.build_some::<TacticalApi>(TACTICAL_API, tactical).await?;
-            this.build_some::<NatsExporter>(NATS_EXPORTER, exporter).await
+            for (n, (service, configured)) in configured.into_iter().enumerate() {
+                this.build(service, configured, n == 0).await?;
+            }
+            Ok::<_, Failure>(())
         };
         match built.await {
             Ok(()) => Ok(this),
@@ -76,23 +59,16 @@ impl InProcess {
         }
     }
 
-    async fn build_some<S: Service>(&mut self, name: &'static str, config: Option<S::Config>) -> Result {
-        match config {
-            Some(config) => self.build::<S>(name, config, false).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn build<S: Service>(&mut self, name: &'static str, config: S::Config, serves_metrics: bool) -> Result {
-        let common = S::common(&config).clone();
+    /// The first one's page of metrics is that of the process.
+    async fn build(&mut self, service: &'static Service, configured: Box<dyn Configured>, is_first: bool) -> Result {
+        let (name, grace) = (service.name, configured.common().shutdown_grace);
         let stop = CancellationToken::new();
-        let mut runtime = Runtime::new(S::NAME, stop.clone(), common.shutdown_grace, &self.process);
-        if !serves_metrics {
+        let mut runtime = Runtime::new(name, stop.clone(), grace, &self.process);
+        if !is_first {
             runtime = runtime.without_metrics_listener();
         }
-        let member = Member::build::<S>(config, runtime)
-            .await
-            .map_err(|e| Failure::new(format!("{name} cannot start: {e:#}")))?;
+        let member =
+            configured.build(runtime).await.map_err(|e| Failure::new(format!("{name} cannot start: {e:#}")))?;
         let endpoints = member.endpoints();
         self.metrics = self.metrics.take().or(endpoints.metrics_url());
         let host = Host { stop: stop.clone(), signals: Signals::never(), pause: Duration::ZERO, ready_file: None };
@@ -150,18 +126,4 @@ impl InProcess {
         self.process.flush(FLUSH).await;
         outcome
     }
-}
-
-fn read<S: Service>(map: BTreeMap<String, String>) -> Result<S::Config> {
-    let source = (map, Env);
-    let mut reader = Reader::new(&source);
-    let config = S::read_config(&mut reader);
-    if let Err(problem) = agentforge_runtime::check_log_level(&S::common(&config).log_level) {
-        reader.fault("LOG_LEVEL", problem);
-    }
-    reader.finish().map(|_| config).map_err(|faults| {
-        let failure =
-            Failure::new(format!("the settings of the {} are not right, nothing was started\n{faults}", S::NAME));
-        Failure { exit: EXIT_CODE, ..failure.hint("`agentforge settings` lists every setting") }
-    })
 }

@@ -1,14 +1,9 @@
 //! `agentforge settings` and the catalogue of metrics: from the declarations, so they cannot be stale.
 
-use agentforge_broadcaster::Broadcaster;
+use crate::roster::{ORCHESTRATOR, SERVICES, find};
 use agentforge_config::Setting;
-use agentforge_nats_exporter::NatsExporter;
-use agentforge_orchestrator::Orchestrator;
 use agentforge_runtime::pages::{Declared, configuration_page, metrics_page, settings_by_group};
-use agentforge_syncdaemon::Syncdaemon;
-use agentforge_tactical_api::TacticalApi;
 use agentforge_terminal::{Output, Result};
-use agentforge_worker::WorkerService;
 use serde::Serialize;
 
 /// How settings are shown.
@@ -37,15 +32,9 @@ pub struct MetricsArgs {
 
 type Groups = Vec<(String, Vec<Setting>)>;
 
-fn services() -> [Declared; 6] {
-    [
-        Declared::of::<Orchestrator>(),
-        Declared::of::<WorkerService>(),
-        Declared::of::<Syncdaemon>(),
-        Declared::of::<NatsExporter>(),
-        Declared::of::<Broadcaster>(),
-        Declared::of::<TacticalApi>(),
-    ]
+/// What each service declares.
+pub fn declared() -> Vec<Declared> {
+    SERVICES.iter().map(|service| (service.program.declared)()).collect()
 }
 
 /// Prints every setting.
@@ -54,9 +43,9 @@ fn services() -> [Declared; 6] {
 /// Output that cannot be written.
 pub fn run(args: &SettingsArgs, out: Output) -> Result {
     if args.markdown {
-        return out.text(&configuration_page(&services()));
+        return out.text(&configuration_page(&declared()));
     }
-    let groups = settings_by_group(&services());
+    let groups = settings_by_group(&declared());
     if out.json {
         return out.document(&json(&groups));
     }
@@ -70,7 +59,7 @@ pub fn run(args: &SettingsArgs, out: Output) -> Result {
 /// # Errors
 /// Output that cannot be written.
 pub fn run_metrics(_args: &MetricsArgs, out: Output) -> Result {
-    out.text(&metrics_page(&services()))
+    out.text(&metrics_page(&declared()))
 }
 
 /// Prints the OpenAPI document of the REST API, indented.
@@ -78,8 +67,9 @@ pub fn run_metrics(_args: &MetricsArgs, out: Output) -> Result {
 /// # Errors
 /// Output that cannot be written.
 pub fn run_openapi(out: Output) -> Result {
-    let document: serde_json::Value =
-        serde_json::from_str(&agentforge_orchestrator::api::rest::openapi_json()).map_err(std::io::Error::from)?;
+    let document =
+        find(ORCHESTRATOR).and_then(|service| service.openapi).map(|document| document()).unwrap_or_default();
+    let document: serde_json::Value = serde_json::from_str(&document).map_err(std::io::Error::from)?;
     out.text(&format!("{document:#}\n"))
 }
 
@@ -104,20 +94,13 @@ fn json(groups: &Groups) -> impl Serialize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agentforge_runtime::Service;
 
     #[test]
     fn every_setting_of_every_service_stands_once_per_meaning() {
-        let groups = settings_by_group(&services());
+        let groups = settings_by_group(&declared());
         let all: Vec<Setting> = groups.iter().flat_map(|(_, list)| list.iter().copied()).collect();
-        for lists in [
-            Orchestrator::settings(),
-            WorkerService::settings(),
-            Syncdaemon::settings(),
-            NatsExporter::settings(),
-            TacticalApi::settings(),
-            Broadcaster::settings(),
-        ] {
+        for service in SERVICES {
+            let lists = (service.program.settings)();
             for setting in lists.iter().flat_map(|(_, l)| l) {
                 assert_eq!(all.iter().filter(|s| *s == setting).count(), 1, "{}", setting.key);
             }

@@ -1,161 +1,99 @@
-//! Which ports `dev` uses, and a clear word when one is taken.
+//! Which ports `dev` uses. Each is a place in a row, so that a base moves all of them.
 
-use crate::roster::Extra;
 use agentforge_terminal::{Failure, Result};
 use std::net::{Ipv4Addr, TcpListener};
 
-/// The ports; 0 selects a free one.
+/// A port: where it is unless asked otherwise, and its place behind a base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ports {
-    /// NATS clients.
-    pub nats: u16,
-    /// NATS monitoring.
-    pub monitor: u16,
-    /// Orchestrator REST.
-    pub http: u16,
-    /// Orchestrator gRPC.
-    pub grpc: u16,
-    /// Worker health.
-    pub worker_http: u16,
-    /// Metrics: of all services, or with `--processes` of the orchestrator.
-    pub metrics: u16,
-    /// Metrics of the worker with `--processes`.
-    pub worker_metrics: u16,
-    /// Syncdaemon health and status.
-    pub sync_http: u16,
-    /// Metrics of the syncdaemon with `--processes`.
-    pub sync_metrics: u16,
-    /// NATS clients of the hub, with `--edge`.
-    pub hub: u16,
-    /// NATS monitoring of the hub, with `--edge`.
-    pub hub_monitor: u16,
-    /// Leaf nodes of the hub, with `--edge`.
-    pub leaf_nodes: u16,
-    /// The page of the NATS exporter.
-    pub nats_exporter: u16,
-    /// Streams and evidence of the tactical API.
-    pub tactical_http: u16,
-    /// Metrics of the tactical API with `--processes`.
-    pub tactical_metrics: u16,
-    /// API and health of the broadcaster.
-    pub broadcaster_http: u16,
-    /// Metrics of the broadcaster with `--processes`.
-    pub broadcaster_metrics: u16,
-    /// Where webhooks go that nobody sends elsewhere.
-    pub webhook_sink: u16,
+pub struct Port {
+    /// The setting that takes it; empty for what is not one of our services.
+    pub key: &'static str,
+    /// The port.
+    pub standard: u16,
+    /// How far behind `--port-base N`. Taken places stay: scripts count on them.
+    pub place: u16,
+    /// What listens there, for messages.
+    pub what: &'static str,
+    /// When it is used.
+    pub used: Used,
 }
 
-/// How many there are; with a base they follow each other.
-const COUNT: u16 = 18;
-/// Where they are unless asked otherwise, in the order of the offsets.
-const STANDARD: [u16; COUNT as usize] =
-    [4222, 8222, 8080, 50051, 8082, 7777, 7778, 8081, 7779, 4223, 8223, 7422, 7780, 8010, 7781, 8002, 7782, 8003];
+/// When a port is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Used {
+    /// Whenever its owner runs.
+    Always,
+    /// Only where each service is a process: in one process there is one page of metrics.
+    InProcesses,
+    /// Only where the NATS server is ours.
+    WithOwnNats,
+    /// Only with a hub.
+    WithHub,
+}
 
-/// Which of the ports are used.
-#[derive(Clone, Copy, Debug)]
-pub struct Used<'a> {
-    /// NATS is ours.
-    pub own_nats: bool,
-    /// `--processes`.
-    pub processes: bool,
-    /// `--edge`.
-    pub edge: bool,
-    /// `--without`.
-    pub without: &'a [Extra],
+/// NATS clients.
+pub const NATS: Port = backing(4222, 0, "NATS", Used::WithOwnNats);
+/// NATS monitoring.
+pub const NATS_MONITOR: Port = backing(8222, 1, "NATS monitoring", Used::WithOwnNats);
+/// NATS clients of the hub.
+pub const HUB: Port = backing(4223, 9, "NATS of the hub", Used::WithHub);
+/// NATS monitoring of the hub.
+pub const HUB_MONITOR: Port = backing(8223, 10, "NATS monitoring of the hub", Used::WithHub);
+/// Leaf nodes of the hub.
+pub const LEAF_NODES: Port = backing(7422, 11, "leaf nodes of the hub", Used::WithHub);
+/// Where webhooks go that the environment sends nowhere else.
+pub const WEBHOOK_SINK: Port = backing(8003, 17, "webhook sink", Used::Always);
+/// What is not one of our services.
+pub const BACKING: [Port; 5] = [NATS, NATS_MONITOR, HUB, HUB_MONITOR, LEAF_NODES];
+
+const fn backing(standard: u16, place: u16, what: &'static str, used: Used) -> Port {
+    Port { key: "", standard, place, what, used }
+}
+
+/// Where the ports are: the standard ones, behind a base, or free ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    base: Option<u16>,
 }
 
 impl Ports {
-    /// The standard ports, all free ones (base 0), or the base and those after it.
+    /// The standard ports, all free ones (base 0), or the base and those after it; `last` is the last place that is taken.
     ///
     /// # Errors
     /// The base leaves no room for all of them.
-    pub fn plan(base: Option<u16>) -> Result<Self> {
+    pub fn plan(base: Option<u16>, last: u16) -> Result<Self> {
         match base {
-            None => Ok(Self::of(STANDARD)),
-            Some(0) => Ok(Self::of([0; COUNT as usize])),
-            Some(base) if base <= u16::MAX - (COUNT - 1) => {
-                let mut offsets = 0..COUNT;
-                Ok(Self::of(std::array::from_fn(|_| base + offsets.next().unwrap_or_default())))
+            Some(base) if base > u16::MAX - last => {
+                Err(Failure::usage(format!("--port-base {base} is too high: {last} ports follow it")))
             }
-            Some(base) => Err(Failure::usage(format!("--port-base {base} is too high: {} ports follow it", COUNT - 1))),
+            base => Ok(Self { base }),
         }
     }
 
-    fn of(ports: [u16; COUNT as usize]) -> Self {
-        let [
-            nats,
-            monitor,
-            http,
-            grpc,
-            worker_http,
-            metrics,
-            worker_metrics,
-            sync_http,
-            sync_metrics,
-            hub,
-            hub_monitor,
-            leaf_nodes,
-            nats_exporter,
-            tactical_http,
-            tactical_metrics,
-            broadcaster_http,
-            broadcaster_metrics,
-            webhook_sink,
-        ] = ports;
-        Self {
-            nats,
-            monitor,
-            http,
-            grpc,
-            worker_http,
-            metrics,
-            worker_metrics,
-            sync_http,
-            sync_metrics,
-            hub,
-            hub_monitor,
-            leaf_nodes,
-            nats_exporter,
-            tactical_http,
-            tactical_metrics,
-            broadcaster_http,
-            broadcaster_metrics,
-            webhook_sink,
+    /// Free ones.
+    pub fn free() -> Self {
+        Self { base: Some(0) }
+    }
+
+    /// Where one is; 0 selects a free one.
+    pub fn of(self, port: Port) -> u16 {
+        match self.base {
+            None => port.standard,
+            Some(0) => 0,
+            Some(base) => base + port.place,
         }
     }
 
-    /// Tells every port that is taken, before anything is started.
+    /// Names every one of these that is taken, before anything is started.
     ///
     /// # Errors
     /// Which ports of what are taken.
-    pub fn check(&self, Used { own_nats, processes, edge, without }: Used<'_>) -> Result {
-        let runs = |extra| !without.contains(&extra);
-        let (sync, tactical) = (runs(Extra::Syncdaemon), runs(Extra::TacticalApi));
-        let broadcaster = runs(Extra::Broadcaster);
-        let wanted = [
-            (self.nats, "NATS", own_nats),
-            (self.monitor, "NATS monitoring", own_nats),
-            (self.http, "orchestrator HTTP", true),
-            (self.grpc, "orchestrator gRPC", true),
-            (self.worker_http, "worker HTTP", true),
-            (self.metrics, "metrics", true),
-            (self.worker_metrics, "worker metrics", processes),
-            (self.sync_http, "syncdaemon HTTP", sync),
-            (self.sync_metrics, "syncdaemon metrics", sync && processes),
-            (self.hub, "NATS of the hub", edge),
-            (self.hub_monitor, "NATS monitoring of the hub", edge),
-            (self.leaf_nodes, "leaf nodes of the hub", edge),
-            (self.nats_exporter, "NATS exporter", own_nats && runs(Extra::NatsExporter)),
-            (self.tactical_http, "tactical API", tactical),
-            (self.tactical_metrics, "tactical API metrics", tactical && processes),
-            (self.broadcaster_http, "broadcaster", broadcaster),
-            (self.broadcaster_metrics, "broadcaster metrics", broadcaster && processes),
-            (self.webhook_sink, "webhook sink", broadcaster),
-        ];
+    pub fn check(self, wanted: impl IntoIterator<Item = Port>) -> Result {
         let taken: Vec<String> = wanted
-            .iter()
-            .filter(|(port, _, needed)| *needed && *port != 0 && is_taken(*port))
-            .map(|(port, name, _)| format!("{port} ({name})"))
+            .into_iter()
+            .map(|port| (self.of(port), port.what))
+            .filter(|(port, _)| *port != 0 && is_taken(*port))
+            .map(|(port, what)| format!("{port} ({what})"))
             .collect();
         match taken.as_slice() {
             [] => Ok(()),
@@ -179,7 +117,7 @@ fn in_use(what: &str) -> Failure {
         .hint("use free ports with --port-base 0, or others with --port-base N; perhaps `agentforge dev` runs already")
 }
 
-/// Asks by binding: nothing is sent to whoever has the port.
+/// Asks by binding: nothing is sent to what has the port.
 fn is_taken(port: u16) -> bool {
     matches!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)), Err(e) if e.kind() == std::io::ErrorKind::AddrInUse)
 }
@@ -190,28 +128,22 @@ mod tests {
 
     #[test]
     fn a_base_gives_ports_in_a_row_and_zero_gives_free_ones() {
-        let ports = Ports::plan(Some(20_000)).unwrap();
-        assert_eq!((ports.nats, ports.grpc, ports.leaf_nodes), (20_000, 20_003, 20_011));
-        assert_eq!(Ports::plan(Some(0)).unwrap().http, 0);
-        assert_eq!(Ports::plan(None).unwrap().grpc, 50051);
-        assert!(Ports::plan(Some(65_518)).is_ok());
-        assert_eq!(Ports::plan(Some(65_519)).unwrap_err().exit, agentforge_terminal::USAGE);
+        let ports = Ports::plan(Some(20_000), 17).unwrap();
+        assert_eq!((ports.of(NATS), ports.of(LEAF_NODES)), (20_000, 20_011));
+        assert_eq!(Ports::plan(Some(0), 17).unwrap().of(HUB), 0);
+        assert_eq!(Ports::plan(None, 17).unwrap().of(WEBHOOK_SINK), 8003);
+        assert!(Ports::plan(Some(65_518), 17).is_ok());
+        assert_eq!(Ports::plan(Some(65_519), 17).unwrap_err().exit, agentforge_terminal::USAGE);
     }
-
-    const ALONE: Used<'_> = Used { own_nats: true, processes: false, edge: false, without: &[] };
 
     #[test]
     fn a_taken_port_is_named_with_its_use() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = held.local_addr().unwrap().port();
-        let ports = Ports { grpc: port, ..Ports::plan(Some(0)).unwrap() };
-        let failure = ports.check(ALONE).unwrap_err();
-        assert!(failure.message.contains(&format!("port {port} (orchestrator gRPC) is taken")), "{failure}");
+        let standard = held.local_addr().unwrap().port();
+        let taken = Port { standard, ..NATS };
+        let failure = Ports::plan(None, 17).unwrap().check([taken]).unwrap_err();
+        assert!(failure.message.contains(&format!("port {standard} (NATS) is taken")), "{failure}");
         assert!(failure.hint.unwrap().contains("--port-base 0"));
-        let unused = Ports { nats: port, ..Ports::plan(Some(0)).unwrap() };
-        assert!(unused.check(Used { own_nats: false, ..ALONE }).is_ok(), "NATS is elsewhere");
-        let left_out = Ports { tactical_http: port, ..Ports::plan(Some(0)).unwrap() };
-        assert!(left_out.check(ALONE).is_err());
-        assert!(left_out.check(Used { without: &[Extra::TacticalApi], ..ALONE }).is_ok(), "it does not run");
+        assert!(Ports::free().check([taken]).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     keeper::Keeper,
     patience::Patience,
     ready::ServiceReady,
-    roster::{BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, TACTICAL_API, WORKER},
+    roster::{Env, SERVICES, Service},
     settings::Settings,
 };
 use agentforge_terminal::{Failure, Result};
@@ -41,19 +41,10 @@ impl Processes {
     /// # Errors
     /// A binary is missing, or a service does not come up.
     pub async fn start(settings: &Settings, changed: &Arc<Notify>) -> Result<Self> {
-        let wanted = [
-            (NATS_EXPORTER, settings.nats_exporter()),
-            (TACTICAL_API, settings.tactical_api()),
-            (BROADCASTER, settings.broadcaster()),
-            (SYNCDAEMON, settings.syncdaemon()),
-            (WORKER, Some(settings.worker())),
-            (ORCHESTRATOR, Some(settings.orchestrator())),
-        ];
-        let started = wanted
-            .into_iter()
-            .filter_map(|(name, env)| Some((name, env?)))
-            .map(|(name, env)| Ok((name, spec(name, env, &settings.data)?)))
-            .collect::<Result<Vec<_>>>()?;
+        // The orchestrator is stopped last.
+        let wanted = SERVICES.iter().rev().filter_map(|service| Some((service, service.env(settings)?)));
+        let started = wanted.map(|(service, env)| Ok((service.name, spec(service, env, &settings.data)?)));
+        let started = started.collect::<Result<Vec<_>>>()?;
         // All at once: each waits by itself for what it needs.
         let keepers: Vec<(PathBuf, Keeper)> = started
             .into_iter()
@@ -125,11 +116,12 @@ fn log_file(data: &Path, name: &str) -> PathBuf {
     data.join(format!("logs/{name}.log"))
 }
 
-fn spec(name: &'static str, mut env: BTreeMap<String, String>, data: &Path) -> Result<Spec> {
+fn spec(service: &'static Service, mut env: Env, data: &Path) -> Result<Spec> {
+    let name = service.name;
     let file = ready_file(data, name);
     crate::ready::remove(&file);
     env.insert("READY_FILE".to_owned(), file.to_string_lossy().into_owned());
-    Ok(Spec { name, program: beside(&format!("agentforge-{name}"))?, args: Vec::new(), env, log: log_file(data, name) })
+    Ok(Spec { name, program: beside(&service.binary())?, args: Vec::new(), env, log: log_file(data, name) })
 }
 
 /// A binary in the folder of this one.

@@ -6,7 +6,7 @@
 use crate::{
     link::Link,
     nats::{Nats, Role},
-    ports::{self, Ports},
+    ports::{self, HUB, HUB_MONITOR, LEAF_NODES, NATS, NATS_MONITOR, Ports},
     ready::NatsReady,
 };
 use agentforge_terminal::{Failure, Result};
@@ -47,7 +47,7 @@ impl Servers {
     /// # Errors
     /// A server or the link cannot be started; what was started before is stopped.
     pub async fn start(wanted: Wanted<'_>, data: &Path, ports: Ports, changed: &Arc<Notify>) -> Result<Self> {
-        let own = |role| Nats::start(role, data, [ports.nats, ports.monitor], changed.clone());
+        let own = |role| Nats::start(role, data, [ports.of(NATS), ports.of(NATS_MONITOR)], changed.clone());
         match wanted {
             Wanted::External(url) => Ok(Self { nats: Nats::External(url.to_owned()), hub: None }),
             Wanted::Own => Ok(Self { nats: own(Role::Alone).await?, hub: None }),
@@ -58,7 +58,7 @@ impl Servers {
                     Role::Hub { leaf_nodes, advertised: link.address() },
                     Role::Site { site: site.to_owned(), link: link.address() },
                 );
-                let hub = Nats::start(of_hub, data, [ports.hub, ports.hub_monitor], changed.clone()).await?;
+                let hub = Nats::start(of_hub, data, [ports.of(HUB), ports.of(HUB_MONITOR)], changed.clone()).await?;
                 match own(of_site).await {
                     Ok(nats) => Ok(Self { nats, hub: Some(Hub { nats: hub, _link: link }) }),
                     Err(failure) => {
@@ -95,7 +95,7 @@ impl Servers {
 
 /// The server does not tell which port for leaf nodes it took, so that one is chosen here.
 fn leaf_port(ports: Ports) -> Result<u16> {
-    match ports.leaf_nodes {
+    match ports.of(LEAF_NODES) {
         0 => ports::free().map_err(|e| Failure::new(format!("there is no free port: {e}"))),
         port => Ok(port),
     }

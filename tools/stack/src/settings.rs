@@ -3,8 +3,11 @@
 //! Settings that would send jobs or credentials elsewhere (DATABASE_URL, NATS_URL and its
 //! credentials) are never taken from the environment here: `--store` and `--nats-url` name servers.
 
-use crate::{ports::Ports, roster::Extra};
-use std::{collections::BTreeMap, path::PathBuf};
+use crate::ports::Ports;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// An empty value counts as not set: what the environment says about NATS is meant for other servers.
 const NOT_FROM_ENVIRONMENT: [&str; 9] = [
@@ -30,8 +33,6 @@ const SIZES: [(&str, &str); 7] = [
     ("BROADCASTER_DLQ_MAX_BYTES", "64MiB"),
     ("BROADCASTER_HISTORY_MAX_BYTES", "32MiB"),
 ];
-/// Signs what the local sink gets: known to everybody, for a place that nobody else reaches.
-const DEV_WEBHOOK_SECRET: &str = "whsec_YWdlbnRmb3JnZSBkZXYgc2luayBzZWNyZXQ=";
 /// The JetStream domain of the hub, with `--edge`.
 pub const HUB_DOMAIN: &str = "hub";
 
@@ -53,7 +54,7 @@ pub struct Settings {
     /// Where they listen.
     pub ports: Ports,
     /// `--without`.
-    pub without: Vec<Extra>,
+    pub without: Vec<&'static str>,
     /// `--concurrency`.
     pub concurrency: Option<usize>,
     /// The tools file, unless the environment names one.
@@ -69,7 +70,28 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn common(&self) -> BTreeMap<String, String> {
+    /// Everything plain: a NATS server of our own, free ports, all services.
+    pub fn new(data: &Path, nats_url: &str) -> Self {
+        Self {
+            data: data.to_owned(),
+            nats_url: nats_url.to_owned(),
+            hub_url: None,
+            nats_monitor: None,
+            nats_is_external: false,
+            store: None,
+            ports: Ports::free(),
+            without: Vec::new(),
+            concurrency: None,
+            tools: None,
+            site: None,
+            webhook_sink: None,
+            egress_allow: String::new(),
+            is_set: |_| false,
+        }
+    }
+
+    /// What every service is given.
+    pub fn common(&self) -> BTreeMap<String, String> {
         let mut map = BTreeMap::new();
         let mut set = |key: &str, value: String| {
             map.insert(key.to_owned(), value);
@@ -103,92 +125,6 @@ impl Settings {
         self.data.join("ledger")
     }
 
-    /// For the orchestrator.
-    pub fn orchestrator(&self) -> BTreeMap<String, String> {
-        let mut map = self.common();
-        map.insert("HTTP_PORT".to_owned(), self.ports.http.to_string());
-        map.insert("GRPC_PORT".to_owned(), self.ports.grpc.to_string());
-        map.insert("METRICS_PORT".to_owned(), self.ports.metrics.to_string());
-        map.insert(
-            "DATABASE_URL".to_owned(),
-            self.store.clone().unwrap_or_else(|| "sqlite://agentforge.db".to_owned()),
-        );
-        map
-    }
-
-    /// For the worker.
-    pub fn worker(&self) -> BTreeMap<String, String> {
-        let mut map = self.common();
-        map.insert("HTTP_PORT".to_owned(), self.ports.worker_http.to_string());
-        map.insert("METRICS_PORT".to_owned(), self.ports.worker_metrics.to_string());
-        if let Some(n) = self.concurrency {
-            map.insert("WORKER_CONCURRENCY".to_owned(), n.to_string());
-        }
-        if let Some(tools) = &self.tools {
-            map.insert("WORKER_TOOLS_FILE".to_owned(), tools.to_string_lossy().into_owned());
-        }
-        map
-    }
-
-    /// The common settings for a service that may be left out; `None` if it is.
-    fn unless_left_out(&self, extra: Extra) -> Option<BTreeMap<String, String>> {
-        (!self.without.contains(&extra)).then(|| self.common())
-    }
-
-    /// For the syncdaemon; `None` without it.
-    pub fn syncdaemon(&self) -> Option<BTreeMap<String, String>> {
-        let mut map = self.unless_left_out(Extra::Syncdaemon)?;
-        let domain = self.site.as_ref().map_or("", |_| HUB_DOMAIN);
-        for (key, value) in [
-            ("HTTP_PORT", self.ports.sync_http.to_string()),
-            ("METRICS_PORT", self.ports.sync_metrics.to_string()),
-            ("SYNC_QUEUE_DIR", self.replay().to_string_lossy().into_owned()),
-            ("SYNC_LEDGER_DIR", self.ledger().to_string_lossy().into_owned()),
-            ("SYNC_SUBJECT", String::new()),
-            ("SYNC_JS_DOMAIN", domain.to_owned()),
-        ] {
-            map.insert(key.to_owned(), value);
-        }
-        Some(map)
-    }
-
-    /// For the tactical API; `None` without it. It belongs to the hub, where evidence arrives.
-    pub fn tactical_api(&self) -> Option<BTreeMap<String, String>> {
-        let mut map = self.unless_left_out(Extra::TacticalApi)?;
-        map.insert("HTTP_PORT".to_owned(), self.ports.tactical_http.to_string());
-        map.insert("METRICS_PORT".to_owned(), self.ports.tactical_metrics.to_string());
-        if let Some(hub) = &self.hub_url {
-            map.insert("NATS_URL".to_owned(), hub.clone());
-        }
-        Some(map)
-    }
-
-    /// For the broadcaster: every event to the sink of this process, unless the environment names endpoints. `None`
-    /// without it.
-    pub fn broadcaster(&self) -> Option<BTreeMap<String, String>> {
-        let mut map = self.unless_left_out(Extra::Broadcaster)?;
-        map.insert("HTTP_PORT".to_owned(), self.ports.broadcaster_http.to_string());
-        map.insert("METRICS_PORT".to_owned(), self.ports.broadcaster_metrics.to_string());
-        if let Some(sink) = &self.webhook_sink {
-            map.insert("WEBHOOK_URL".to_owned(), sink.clone());
-            map.insert("WEBHOOK_SECRET".to_owned(), DEV_WEBHOOK_SECRET.to_owned());
-            let allow = ["127.0.0.1", self.egress_allow.as_str()].join(",");
-            map.insert("EGRESS_ALLOW".to_owned(), allow.trim_end_matches(',').to_owned());
-            if !(self.is_set)("BROADCASTER_SUBJECTS") {
-                map.insert("BROADCASTER_SUBJECTS".to_owned(), "todos.events,agentforge.events.>".to_owned());
-            }
-        }
-        Some(map)
-    }
-
-    /// For the NATS exporter; `None` without it, and where nobody knows the monitoring endpoint.
-    pub fn nats_exporter(&self) -> Option<BTreeMap<String, String>> {
-        let mut map = self.unless_left_out(Extra::NatsExporter)?;
-        map.insert("NATS_EXPORTER_TARGETS".to_owned(), self.nats_monitor.clone()?);
-        map.insert("METRICS_PORT".to_owned(), self.ports.nats_exporter.to_string());
-        Some(map)
-    }
-
     /// In one process the terminal belongs to `dev`: quiet logs as text, unless asked otherwise.
     pub fn quiet(&self, mut map: BTreeMap<String, String>) -> BTreeMap<String, String> {
         for (key, value) in [("LOG_LEVEL", "warn"), ("LOG_FORMAT", "text")] {
@@ -197,91 +133,5 @@ impl Settings {
             }
         }
         map
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use agentforge_broadcaster::Broadcaster;
-    use agentforge_config::{Reader, Source};
-    use agentforge_orchestrator::Orchestrator;
-    use agentforge_runtime::Service;
-    use agentforge_syncdaemon::Syncdaemon;
-    use agentforge_worker::WorkerService;
-
-    fn settings() -> Settings {
-        Settings {
-            data: "/data".into(),
-            nats_url: "nats://127.0.0.1:1".into(),
-            hub_url: None,
-            nats_monitor: Some("http://127.0.0.1:2".into()),
-            nats_is_external: false,
-            store: None,
-            ports: Ports::plan(Some(0)).unwrap(),
-            without: Vec::new(),
-            concurrency: Some(16),
-            tools: None,
-            site: None,
-            webhook_sink: Some("http://127.0.0.1:9/".into()),
-            egress_allow: String::new(),
-            is_set: |_| false,
-        }
-    }
-
-    fn hostile() -> BTreeMap<String, String> {
-        [
-            ("DATABASE_URL", "postgres://elsewhere/prod"),
-            ("NATS_URL", "nats://elsewhere"),
-            ("NATS_TLS_CA", "/no/such"),
-            ("ENV", "production"),
-            ("SYNC_SUBJECT", "edge.evidence.elsewhere"),
-            ("SYNC_JS_DOMAIN", "elsewhere"),
-        ]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into()
-    }
-
-    #[test]
-    fn services_accept_what_they_are_told_whatever_the_environment_says() {
-        let source = (settings().orchestrator(), hostile());
-        let mut reader = Reader::new(&source);
-        let config = Orchestrator::read_config(&mut reader);
-        reader.finish().unwrap();
-        assert!(Orchestrator::common(&config).is_dev());
-        assert_eq!(source.get("DATABASE_URL").unwrap(), "sqlite://agentforge.db");
-
-        let source = (settings().worker(), hostile());
-        let mut reader = Reader::new(&source);
-        let config = WorkerService::read_config(&mut reader);
-        reader.finish().unwrap();
-        assert_eq!(config.concurrency, 16);
-
-        let source = (settings().broadcaster().unwrap(), hostile());
-        let mut reader = Reader::new(&source);
-        let config = Broadcaster::read_config(&mut reader);
-        reader.finish().unwrap();
-        assert_eq!(config.first_endpoints()[0].subjects, ["todos.events", "agentforge.events.>"]);
-
-        for site in [None, Some("pier".to_owned())] {
-            let settings = Settings { site, ..settings() };
-            let source = (settings.syncdaemon().unwrap(), hostile());
-            let mut reader = Reader::new(&source);
-            let config = Syncdaemon::read_config(&mut reader);
-            reader.finish().unwrap();
-            let name = settings.site.as_deref().unwrap_or("dev");
-            assert_eq!((config.subject, config.queue_dir), (format!("edge.evidence.{name}"), "/data/replay".into()));
-            assert_eq!(config.domain.is_some(), settings.site.is_some());
-            assert_eq!(config.evidence.max_bytes, 1 << 30);
-        }
-    }
-
-    #[test]
-    fn credentials_of_the_environment_go_to_an_external_server_only() {
-        let own = settings().worker();
-        assert_eq!(own.get("NATS_USER").map(String::as_str), Some(""));
-        let external = Settings { nats_is_external: true, ..settings() }.worker();
-        assert_eq!(external.get("NATS_USER"), None);
-        assert_eq!(external.get("READY_FILE").map(String::as_str), Some(""));
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 const KNOWN: &[(&str, usize)] = &[
     ("jetstream", 4),
     ("nats-exporter", 7),
-    ("orchestrator", 33),
+    ("orchestrator", 35),
     ("runtime", 4),
     ("syncdaemon", 10),
     ("tactical-api", 14),

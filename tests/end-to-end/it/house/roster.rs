@@ -1,0 +1,53 @@
+//! The services are listed once, in the roster of `agentforge-stack`, and where a build or a cluster must name each.
+
+use super::{files, shown};
+use agentforge_stack::roster::SERVICES;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// Files that list the services besides the roster, manifests and documents, and why each must.
+const LISTS: [(&str, &str); 5] = [
+    ("Cargo.toml", "members of the workspace"),
+    ("Tiltfile", "ports to forward; Tilt reads no Rust"),
+    ("tests/deploy/it/nats/users.rs", "what each may do with its own user"),
+    ("tests/end-to-end/it/house.rs", "what each crate may depend on"),
+    ("tools/stack/Cargo.toml", "dependencies of the roster"),
+];
+/// So many names so near to each other are a list.
+const NAMES: usize = 5;
+const LINES: usize = 25;
+
+#[test]
+fn services_are_listed_in_the_roster_only() {
+    let mut found = BTreeSet::new();
+    for file in files() {
+        let name = shown(&file);
+        // Manifests name what they deploy; documents and lock files are prose and generated.
+        let is_left_out = ["k8s/", "overlays/", "monitoring/", "docs/"].iter().any(|top| name.starts_with(top))
+            || [".md", ".lock", ".baseline"].iter().any(|end| name.ends_with(end));
+        let is_roster = name == "tools/stack/src/roster.rs";
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        if !is_left_out && !is_roster && is_list(&text) {
+            found.insert(name);
+        }
+    }
+    let known: BTreeSet<String> = LISTS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let new: Vec<_> = found.difference(&known).collect();
+    let gone: Vec<_> = known.difference(&found).collect();
+    assert!(new.is_empty(), "read the roster instead of listing services: {new:?}");
+    assert!(gone.is_empty(), "these list no services any more, take them out: {gone:?}");
+}
+
+/// Whether the names of [`NAMES`] services appear within [`LINES`] lines, as words of their own.
+fn is_list(text: &str) -> bool {
+    let lines: Vec<BTreeSet<&str>> = text.lines().map(names).collect();
+    lines
+        .windows(LINES.min(lines.len().max(1)))
+        .any(|part| part.iter().flatten().collect::<BTreeSet<_>>().len() >= NAMES)
+}
+
+fn names(line: &str) -> BTreeSet<&'static str> {
+    let words: BTreeSet<&str> = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
+    let is_named = |name: &str| words.contains(name) || words.contains(format!("agentforge-{name}").as_str());
+    SERVICES.iter().map(|service| service.name).filter(|name| is_named(name)).collect()
+}
