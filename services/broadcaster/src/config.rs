@@ -2,9 +2,7 @@
 
 use crate::{
     delivery::circuit::Limits,
-    endpoints::declaration::{
-        self as endpoint_file, CONCURRENCY_MAX, Declaration, Defaults, Endpoint, TIMEOUT, subjects_problem,
-    },
+    endpoints::declaration::{self, CONCURRENCY_MAX, Declaration, Defaults, Endpoint, TIMEOUT, subjects_problem},
     payload::render::Format,
     retry::schedule::{Schedule, Steps},
     settings::{
@@ -127,15 +125,14 @@ impl Config {
     ///
     /// # Errors
     /// What is wrong with the content.
-    pub fn endpoints(&self, text: &str) -> Result<Vec<Arc<Endpoint>>, endpoint_file::Faults> {
-        let default_endpoint =
-            endpoint_file::check(self.default_declaration.iter().cloned().collect(), &self.defaults)?;
-        Ok(with_default(default_endpoint.first(), &endpoint_file::parse(text, &self.defaults)?))
+    pub fn endpoints(&self, text: &str) -> Result<Vec<Arc<Endpoint>>, declaration::Faults> {
+        let default_endpoint = declaration::check(self.default_declaration.iter().cloned().collect(), &self.defaults)?;
+        Ok(with_default(default_endpoint.first(), &declaration::parse(text, &self.defaults)?))
     }
 
     /// The files that values of the endpoints refer to.
     pub fn referenced(&self, text: &str) -> BTreeSet<PathBuf> {
-        let mut files = endpoint_file::files(text);
+        let mut files = declaration::files(text);
         files.extend(self.default_declaration.iter().flat_map(Declaration::files));
         files
     }
@@ -201,7 +198,7 @@ fn default_endpoint(
     written: Option<&Declaration>,
     defaults: &Defaults,
 ) -> Option<Arc<Endpoint>> {
-    match endpoint_file::check(vec![written?.clone()], defaults) {
+    match declaration::check(vec![written?.clone()], defaults) {
         Ok(mut endpoints) => endpoints.pop(),
         Err(faults) => {
             for fault in faults.0 {
@@ -217,7 +214,7 @@ fn default_endpoint(
 fn from_file(reader: &mut Reader<'_>, path: Option<&PathBuf>, defaults: &Defaults) -> Vec<Arc<Endpoint>> {
     let Some(path) = path else { return Vec::new() };
     let read = std::fs::read_to_string(path).map_err(|e| vec![format!("{} cannot be read: {e}", path.display())]);
-    let parsed = read.and_then(|text| endpoint_file::parse(&text, defaults).map_err(|faults| faults.0));
+    let parsed = read.and_then(|text| declaration::parse(&text, defaults).map_err(|faults| faults.0));
     parsed.unwrap_or_else(|problems| {
         problems.into_iter().for_each(|problem| reader.fault(BROADCASTER_ENDPOINTS_FILE.key, problem));
         Vec::new()

@@ -19,7 +19,7 @@ pub const SUSPECT_AFTER_LOST: u64 = 2;
 pub struct Facts {
     /// Now.
     pub now: Micros,
-    /// Past it the attempt is not begun.
+    /// Past it the attempt is not started.
     pub deadline: Option<Micros>,
     /// How often JetStream handed the message over, this time included.
     pub delivered: u64,

@@ -277,7 +277,7 @@ impl Task<'_> {
             timeout,
             scheduled_at: job.scheduled_at,
         };
-        let begun = Instant::now();
+        let started = Instant::now();
         let report_unconfirmed = async || self.report_started(started_at).await;
         let span = if self.parent.is_sampled {
             info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool))
@@ -288,7 +288,7 @@ impl Task<'_> {
         let end = run::run(tool, &ctx, &job.args, &here.stop, worker.started_after, report_unconfirmed)
             .instrument(span)
             .await;
-        worker.handles.ran(&job.tool, begun.elapsed());
+        worker.handles.ran(&job.tool, started.elapsed());
         self.keep_alive.extend(SIGN_OF_LIFE_MAX);
         let outcome = match conclude(end, job.timeout_ms) {
             Conclusion::HandBack => return self.hand_back(None).await,
@@ -342,7 +342,7 @@ impl Task<'_> {
         if output.get().len() <= inline_max {
             return Ok(Success { output: Some(output), output_ref: None, idempotent_replay: None });
         }
-        let (begun, mut held) = (Instant::now(), None);
+        let (started, mut held) = (Instant::now(), None);
         for attempt in 0.. {
             // Asked at each try: the server that is connected now may take less than the one before.
             let message_max = worker.nats.max_payload();
@@ -350,7 +350,7 @@ impl Task<'_> {
                 Ok(output_ref) => {
                     return Ok(Success { output: None, output_ref: Some(output_ref), idempotent_replay: None });
                 }
-                Err(error) if error.is_for_good(begun.elapsed()) => return Err(NotStored::Refused(Box::new(error))),
+                Err(error) if error.is_for_good(started.elapsed()) => return Err(NotStored::Refused(Box::new(error))),
                 Err(error) if held.is_none() => {
                     warn!(error = &error as &dyn std::error::Error, "an output is held until it can be stored");
                     let is_denied = worker.nats.denied().any_below(buckets::OUTPUT_SUBJECTS);

@@ -29,9 +29,7 @@ const NAMED_MAX: usize = 512;
 /// An attempt that is here: from its admission to its settlement.
 #[derive(Debug)]
 pub struct Running {
-    /// The job.
     pub job: JobId,
-    /// The attempt.
     pub attempt: Attempt,
     /// Stops its run.
     pub stop: Stop,
@@ -100,7 +98,7 @@ struct Inner {
     running: HashMap<(JobId, Attempt), Arc<Running>>,
     /// With the time the message was stored: an attempt that was published again is to be run again.
     finished: Recent<(JobId, Attempt, i128)>,
-    /// With the attempt that was stopped; `None` stands for all.
+    /// With the attempt that was stopped; `None` means all.
     cancelled: Recent<(JobId, Option<Attempt>)>,
 }
 
@@ -203,7 +201,7 @@ mod tests {
         first.finished();
         assert!(running.settled().await);
         assert!(matches!(ledger.arrive(job, Attempt::FIRST, 7), Arrival::Finished));
-        assert!(matches!(ledger.arrive(job, Attempt::FIRST, 9), Arrival::New(_)), "published anew, so run anew");
+        assert!(matches!(ledger.arrive(job, Attempt::FIRST, 9), Arrival::New(_)), "published again, so run again");
     }
 
     #[tokio::test]

@@ -90,7 +90,7 @@ pub struct Lifeline {
     pub ledger: Arc<Ledger>,
     /// The deliveries to keep alive.
     pub keepalive: Arc<KeepAlive>,
-    /// Told the orchestrator's time.
+    /// Set by the answers to heartbeats.
     pub clock: Arc<Clock>,
 }
 

@@ -29,20 +29,20 @@ pub async fn run(
     }
     let work = AssertUnwindSafe(async { tool.run(ctx, args).await }).catch_unwind();
     tokio::pin!(work);
-    let begun = Instant::now();
+    let started = Instant::now();
     // A tool that is done at its first poll costs no timer.
     tokio::select! {
         biased;
         done = &mut work => return ended(stop, done),
         () = stop.token().cancelled() => return stopped(stop, timeout(STOP_GRACE, work).await.ok()),
-        () = sleep_until(begun + started_after.min(ctx.timeout)) => {}
+        () = sleep_until(started + started_after.min(ctx.timeout)) => {}
     }
     on_started().await;
     tokio::select! {
         biased;
         done = &mut work => ended(stop, done),
         () = stop.token().cancelled() => stopped(stop, timeout(STOP_GRACE, work).await.ok()),
-        () = sleep_until(begun + ctx.timeout) => {
+        () = sleep_until(started + ctx.timeout) => {
             stop.stop(Cause::TimedOut);
             stopped(stop, timeout(STOP_GRACE, work).await.ok())
         }
@@ -51,7 +51,7 @@ pub async fn run(
 
 type Done = Result<Result<ToolOutput, ToolError>, Box<dyn Any + Send>>;
 
-/// A tool may see its stop before we do: what it returns then is a stopped tool's word.
+/// A tool may see its stop before we do: what it returns then is the result of a stopped tool.
 fn ended(stop: &Stop, done: Done) -> RunEnd {
     if stop.cause().is_some() {
         return stopped(stop, Some(done));
@@ -107,13 +107,13 @@ mod tests {
     }
 
     async fn ends(tool: Behaviour, timeout_ms: u64, stop: &Stop) -> (RunEnd, usize, Duration) {
-        let (started, begun) = (AtomicUsize::new(0), Instant::now());
+        let (reports, started) = (AtomicUsize::new(0), Instant::now());
         let ctx = ToolContext { cancel: stop.token().clone(), timeout: Duration::from_millis(timeout_ms), ..context() };
         let note = async || {
-            started.fetch_add(1, Ordering::Relaxed);
+            reports.fetch_add(1, Ordering::Relaxed);
         };
         let end = run(&tool, &ctx, &args("{}"), stop, Duration::from_millis(5), note).await;
-        (end, started.load(Ordering::Relaxed), begun.elapsed())
+        (end, reports.load(Ordering::Relaxed), started.elapsed())
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! The worker at work: what every job's task shares, and the steps that all of them take.
+//! The running worker: what every job's task shares, and the steps that all of them take.
 //! Owns storing a report until the stream has it, handing a delivery back, and acknowledging it. The order is fixed:
 //! result first, then the acknowledgement. Whenever something fails in between, the message is redelivered, and then
 //! the ledger, the message id or the orchestrator's fence recognises it.
@@ -33,7 +33,7 @@ use tracing::{debug, warn};
 /// is not empty in between: the server deletes the file of a stream that runs empty, and recreates it, which costs as
 /// much as the message did. No longer than this: if the worker is killed meanwhile, the job runs twice.
 const ACK_AFTER: Duration = Duration::from_millis(10);
-/// For the server's word that it took an acknowledgement.
+/// How long to wait until the server confirms an acknowledgement.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a delivery is kept alive without a sign of its task.
 pub(crate) const SIGN_OF_LIFE_MAX: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ pub(crate) struct Worker {
     pub(crate) started_after: Duration,
     pub(crate) reuse_window: Duration,
     pub(crate) output_inline_max_bytes: usize,
-    /// No further job is begun.
+    /// No further job is started.
     pub(crate) draining: CancellationToken,
     /// The grace is over: results that cannot be stored are given up.
     pub(crate) leaving: CancellationToken,

@@ -17,7 +17,7 @@ pub(super) struct Api {
     pub(super) dead_letters: DeadLetters,
 }
 
-/// An endpoint at work.
+/// An endpoint that is served.
 pub(super) fn known(api: &Api, name: &str) -> Result<Arc<Subscription>, Problem> {
     api.registry.get(name).ok_or_else(|| Problem::missing("such endpoint"))
 }

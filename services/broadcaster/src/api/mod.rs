@@ -26,7 +26,6 @@ use guard::Guard;
 /// Larger bodies are refused: Alertmanager's are some tens of kilobytes.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
-/// All routes.
 pub fn router(registry: &Registry) -> Router {
     let config = &registry.context().config;
     let guard = match &config.token {

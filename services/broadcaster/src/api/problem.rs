@@ -6,7 +6,6 @@ use axum::{
 };
 use serde_json::json;
 
-/// A refusal.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,

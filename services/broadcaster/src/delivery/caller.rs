@@ -26,7 +26,7 @@ use tokio::{
 use tracing::{Span, warn};
 
 /// Of an answer's body so much is read; more ends the connection.
-const ANSWER_MAX_BYTES: usize = 64 * 1024;
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// A connection is given up after this, so that a name that moved is followed.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// A connection that was idle for this long is closed. Servers close theirs after 5 s (node, uvicorn) or more, and a
@@ -102,7 +102,7 @@ impl Caller {
         let until = started + self.endpoint.timeout;
         let exchange = async {
             if let Some(mut open) = self.usable().await {
-                let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_MAX_BYTES).await;
+                let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_BYTES_MAX).await;
                 match answer {
                     Ok(answer) if is_farewell(&answer) => {}
                     Ok(answer) => {
@@ -115,7 +115,7 @@ impl Caller {
                 self.resent.increment(1);
             }
             let mut open = self.dial(target).await.map_err(Failed::Dial)?;
-            let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_MAX_BYTES).await;
+            let answer = open.send(self.build(target, record, body.clone(), span), ANSWER_BYTES_MAX).await;
             let answer = answer.map_err(Failed::Call)?;
             self.idle().push((open, Instant::now()));
             Ok(answer)

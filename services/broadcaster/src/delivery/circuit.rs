@@ -20,7 +20,6 @@ pub struct Limits {
 /// What may be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Everything.
     Closed,
     /// Nothing until then.
     Open {
@@ -41,7 +40,6 @@ pub enum Change {
         /// Until the next probe.
         pause: Duration,
     },
-    /// It closed.
     Closed,
 }
 
@@ -52,7 +50,6 @@ enum State {
     Probing,
 }
 
-/// The breaker.
 #[derive(Debug)]
 pub struct Circuit {
     limits: Limits,
@@ -62,7 +59,7 @@ pub struct Circuit {
 }
 
 impl Circuit {
-    /// Closed.
+    /// A closed circuit.
     pub fn new(limits: Limits) -> Self {
         Self { limits, state: State::Closed, failures: 0, pause: limits.probe }
     }
@@ -142,7 +139,7 @@ mod tests {
     fn it_opens_after_failures_in_a_row_probes_and_closes() {
         let (mut c, now) = (Circuit::new(LIMITS), Instant::now());
         assert_eq!((c.failed(false, now), c.failed(false, now), c.succeeded()), (None, None, None));
-        assert_eq!((c.failed(false, now), c.failed(false, now)), (None, None), "a success begins the count anew");
+        assert_eq!((c.failed(false, now), c.failed(false, now)), (None, None), "a success restarts the count");
         assert_eq!(c.failed(false, now), Some(Change::Opened { pause: LIMITS.probe }));
         assert_eq!(c.phase(now), Phase::Open { until: now + LIMITS.probe });
         assert_eq!(c.failed(false, now), None, "what was on its way changes nothing");
@@ -158,7 +155,7 @@ mod tests {
         assert_eq!(c.succeeded(), Some(Change::Closed));
         assert_eq!(c.phase(later), Phase::Closed);
         (0..2).for_each(|_| assert_eq!(c.failed(false, later), None));
-        assert_eq!(c.failed(false, later), Some(Change::Opened { pause: LIMITS.probe }), "the pause begins anew");
+        assert_eq!(c.failed(false, later), Some(Change::Opened { pause: LIMITS.probe }), "the pause restarts");
     }
 
     #[test]

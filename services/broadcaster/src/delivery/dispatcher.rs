@@ -42,7 +42,6 @@ use tracing::{Instrument, Span, debug, info_span, warn};
 
 /// What all dispatch tasks of an endpoint share.
 pub struct Dispatcher {
-    /// The endpoint.
     pub endpoint: Arc<Endpoint>,
     /// Sends the requests.
     pub caller: Caller,
@@ -363,7 +362,6 @@ impl WorkItem {
 pub struct TestOutcome {
     /// Whether the endpoint answered 2xx.
     pub delivered: bool,
-    /// Its status.
     pub status: Option<u16>,
     /// The reason for labels, or `delivered`.
     pub reason: &'static str,

@@ -38,7 +38,6 @@ pub struct FlowControl {
 }
 
 impl FlowControl {
-    /// Closed.
     pub fn new(endpoint: &str, limits: Limits, meters: &Meters) -> Self {
         let (gauge, held_gauge, paused_gauge) = (meters.circuit.clone(), meters.held.clone(), meters.paused.clone());
         [&gauge, &held_gauge, &paused_gauge].into_iter().for_each(|gauge| gauge.set(0.0));

@@ -12,7 +12,6 @@ use std::time::Duration;
 pub enum AttemptEnd {
     /// An answer came, whole.
     Answered {
-        /// Its status.
         status: StatusCode,
         /// What it says about the next try.
         retry_after: Option<Duration>,
@@ -30,7 +29,6 @@ pub enum AttemptEnd {
 /// What follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done.
     Delivered,
     /// Again by the schedule, and not before `after`.
     Retry {

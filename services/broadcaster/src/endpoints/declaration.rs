@@ -41,7 +41,6 @@ const RESERVED_HEADERS: [&str; 9] =
 /// What an endpoint has that does not say otherwise.
 #[derive(Debug, Clone)]
 pub struct Defaults {
-    /// Subjects.
     pub subjects: Vec<String>,
     /// For a request.
     pub timeout: Duration,

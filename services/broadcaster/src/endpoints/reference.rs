@@ -10,7 +10,7 @@ use std::{
 };
 
 /// A larger file holds no URL, secret or header.
-const FILE_MAX_BYTES: u64 = 64 << 10;
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The referenced content, without surrounding white space; the text itself when it is not a reference.
 ///
@@ -49,8 +49,8 @@ pub fn fingerprint(files: &BTreeSet<PathBuf>) -> String {
 fn read(path: &Path) -> Result<String, String> {
     let cannot = |e: io::Error| format!("names a file that cannot be read: {}", e.kind());
     let about = std::fs::metadata(path).map_err(cannot)?;
-    if !about.is_file() || about.len() > FILE_MAX_BYTES {
-        return Err(format!("does not name a file of at most {FILE_MAX_BYTES} bytes"));
+    if !about.is_file() || about.len() > FILE_BYTES_MAX {
+        return Err(format!("does not name a file of at most {FILE_BYTES_MAX} bytes"));
     }
     std::fs::read_to_string(path).map_err(cannot)
 }

@@ -14,7 +14,6 @@ pub struct Attempt {
     pub replica: String,
     /// When it ended.
     pub at: Timestamp,
-    /// The endpoint's name.
     pub endpoint: String,
     /// `webhook-id`.
     pub webhook_id: String,

@@ -48,7 +48,6 @@ const SCANNED_MAX: u64 = 4096;
 /// Messages of one read: a search reads backwards, block by block.
 const READ_STEP: u64 = 128;
 
-/// The stream.
 fn plan(c: &TopologyConfig, limits: &StreamLimits) -> stream::Config {
     stream::Config {
         description: Some("what became of each attempt to deliver an event".to_owned()),
@@ -203,7 +202,6 @@ impl std::str::FromStr for Place {
 /// What a search found, the newest first.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// The attempts.
     pub attempts: Vec<Attempt>,
     /// Where to continue; `None` when there is nothing older.
     pub next_before: Option<Place>,

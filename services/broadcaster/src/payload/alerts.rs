@@ -14,7 +14,6 @@ pub const ALERTS_MAX: usize = 1000;
 /// The body of a call, as far as it is read.
 #[derive(Debug, Deserialize)]
 pub struct Call<'a> {
-    /// The alerts.
     #[serde(borrow)]
     pub alerts: Vec<&'a RawValue>,
 }

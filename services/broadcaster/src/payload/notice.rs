@@ -40,7 +40,7 @@ const LINKS: [(&str, &str); 8] = [
 /// How it is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// Somebody must act.
+    /// An operator must act.
     Critical,
     /// Worth a check soon.
     Warning,

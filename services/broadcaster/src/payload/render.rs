@@ -129,7 +129,7 @@ fn cloud_event(event: &Event<'_>, about: EventMetadata<'_>, bytes: &[u8]) -> Byt
     })
 }
 
-/// The bytes were read as JSON before; null stands for what cannot be.
+/// The bytes were read as JSON before; null replaces what cannot be.
 fn raw(bytes: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(bytes).ok()
 }

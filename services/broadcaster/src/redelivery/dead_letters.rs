@@ -27,7 +27,6 @@ pub const PAGE_MAX: usize = 1000;
 /// Letters sent again in a second, at most.
 pub const RATE_MAX: f64 = 1000.0;
 
-/// Which letters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {

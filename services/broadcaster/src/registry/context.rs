@@ -17,9 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What all endpoints share.
 pub struct Context {
-    /// The settings.
     pub config: Config,
-    /// The connection.
     pub nats: Nats,
     /// Opens connections to endpoints.
     pub dialer: Dialer,

@@ -5,7 +5,7 @@
 //! over.
 
 use crate::{
-    endpoints::declaration::{self as endpoint_file, Declaration, Defaults, Endpoint},
+    endpoints::declaration::{self, Declaration, Defaults, Endpoint},
     registry::state::{Error, StateStore},
     topology::names::managed_key,
 };
@@ -90,7 +90,7 @@ impl ManagedEndpoint {
 
     /// The endpoint as it is now; `None` when this version cannot read it.
     pub fn endpoint(&self, defaults: &Defaults, now: Timestamp) -> Option<Arc<Endpoint>> {
-        endpoint_file::check(vec![self.declaration(now)], defaults).ok()?.pop()
+        declaration::check(vec![self.declaration(now)], defaults).ok()?.pop()
     }
 
     fn declaration(&self, now: Timestamp) -> Declaration {
@@ -123,10 +123,10 @@ impl ManagedEndpoints {
         let secrets: Vec<_> = secrets.map(|secret| DatedSecret { secret: secret.clone(), until: None }).collect();
         let written = Declaration { secret: None, secrets: Vec::new(), ..written };
         let entry = ManagedEndpoint { written, secrets, created_at: now, updated_at: now };
-        endpoint_file::check(vec![entry.declaration(now)], defaults)
+        declaration::check(vec![entry.declaration(now)], defaults)
             .map_err(|faults| Refusal::Invalid(faults.to_string()))?;
-        if self.endpoints.len() >= endpoint_file::ENDPOINTS_MAX {
-            let most = endpoint_file::ENDPOINTS_MAX;
+        if self.endpoints.len() >= declaration::ENDPOINTS_MAX {
+            let most = declaration::ENDPOINTS_MAX;
             return Err(Refusal::Invalid(format!("there are {most} endpoints already, and no more are allowed")));
         }
         self.endpoints.insert(entry.written.name.clone(), entry);
@@ -152,7 +152,7 @@ impl ManagedEndpoints {
             return Ok(());
         }
         let changed = ManagedEndpoint { written, updated_at: now, ..entry.clone() };
-        endpoint_file::check(vec![changed.declaration(now)], defaults)
+        declaration::check(vec![changed.declaration(now)], defaults)
             .map_err(|faults| Refusal::Invalid(faults.to_string()))?;
         *entry = changed;
         Ok(())
@@ -195,7 +195,7 @@ impl ManagedEndpoints {
                 faults.push(format!("endpoint {name}: it names files or variables"));
                 continue;
             }
-            match endpoint_file::check(vec![entry.declaration(now)], defaults) {
+            match declaration::check(vec![entry.declaration(now)], defaults) {
                 Ok(read) => endpoints.extend(read),
                 Err(problem) => faults.push(problem.to_string()),
             }
@@ -213,7 +213,7 @@ fn has_values(written: &Declaration) -> Result<(), Refusal> {
     }
 }
 
-/// What a patch may speak of.
+/// What a patch may change.
 const PATCHABLE: [&str; 8] = ["url", "subjects", "format", "timeout", "rate", "concurrency", "retry_4xx", "headers"];
 
 /// Headers are merged one by one, as their values cannot be read back. Faults repeat no value.
@@ -280,7 +280,7 @@ pub struct ManagedStore {
     changed: Arc<Notify>,
 }
 
-/// Why a change did not come about.
+/// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// It is refused.

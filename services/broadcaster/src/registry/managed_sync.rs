@@ -1,4 +1,4 @@
-//! Keeps the endpoints at work in step with the document of those that the API made.
+//! Keeps the served endpoints in step with the document of those that the API made.
 //!
 //! Each replica polls the document, so that a change through one of them takes effect in all. A document that was lost
 //! with its bucket is written again from memory by the first replica that misses it.

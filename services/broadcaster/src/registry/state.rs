@@ -17,10 +17,10 @@ pub struct EndpointState {
     /// The endpoint answered 410: since when, and at which URL (a digest; another URL is another endpoint).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
-    /// Somebody paused it: since when.
+    /// Since when it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Timestamp>,
-    /// Whether the circuit was open when this was written; the last replica's word.
+    /// Whether the circuit was open when this was written; the last replica to write decides.
     #[serde(default)]
     pub circuit_open: bool,
 }
@@ -71,7 +71,6 @@ impl StateStore {
         Self { nats, env: env.to_owned(), known: Arc::default() }
     }
 
-    /// The environment.
     pub fn env(&self) -> &str {
         &self.env
     }

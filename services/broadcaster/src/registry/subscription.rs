@@ -1,4 +1,4 @@
-//! One endpoint at work: its consumers, its dispatch tasks, and its status.
+//! One served endpoint: its consumers, its dispatch tasks, and its status.
 //!
 //! Owns everything of the endpoint, so that an endpoint that hangs or fails affects no other. Waits while NATS is
 //! unavailable, while the endpoint is disabled and while its consumers cannot be created, and continues by itself.
@@ -55,25 +55,23 @@ const ACK_WAIT_MARGIN: Duration = Duration::from_secs(10);
 /// With a rate, no more messages are pulled ahead than go out in this time.
 const HOLD_MAX: Duration = Duration::from_secs(10);
 
-/// Whether an endpoint is at work.
+/// Whether an endpoint is served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Not yet, for this reason.
     Waiting(String),
-    /// At work.
+    /// Served.
     Active,
     /// It answered 410.
     Disabled,
 }
 
-/// One endpoint.
 pub struct Subscription {
     /// As it is configured.
     pub endpoint: Arc<Endpoint>,
     /// What its dispatch tasks share.
     pub dispatcher: Arc<Dispatcher>,
-    /// Stops it.
     pub stop: CancellationToken,
     /// Makes it check its state now.
     pub check_now: Notify,

@@ -166,7 +166,7 @@ mod tests {
         assert!(matches!(quota.reserve(200, now), QuotaAnswer::Full));
         assert!(
             matches!(quota.reserve(200, now + REMEASURE_INTERVAL), QuotaAnswer::MeasureFirst),
-            "somebody may have made room"
+            "an operator may have freed space"
         );
     }
 
@@ -206,7 +206,7 @@ mod tests {
         assert!(matches!(quota.reserve(9200, now), QuotaAnswer::Reserved(_)));
         assert!(matches!(quota.reserve(9201, now), QuotaAnswer::TooLarge));
         quota.end_measurement(quota.begin_measurement(), u64::from(u32::MAX), now);
-        assert!(matches!(quota.reserve(0, now), QuotaAnswer::Full), "somebody stored more than the limit");
+        assert!(matches!(quota.reserve(0, now), QuotaAnswer::Full), "another replica stored more than the limit");
         quota.end_measurement(quota.begin_measurement(), 0, now);
         assert!(
             matches!(quota.reserve(0, now + MEASUREMENT_AGE_MAX), QuotaAnswer::MeasureFirst),

@@ -25,7 +25,7 @@ const TRACE: [&str; 3] = ["traceparent", "tracestate", REQUEST_ID];
 /// Characters of a detail that are kept.
 const DETAIL_CHARS: usize = 300;
 /// Longest id that is taken as it is.
-const ID_MAX_BYTES: usize = 128;
+const ID_BYTES_MAX: usize = 128;
 
 /// What is known of an event on its way to one endpoint.
 #[derive(Debug, Clone)]
@@ -136,7 +136,7 @@ fn id(headers: Option<&HeaderMap>, origin: &str) -> String {
 
 /// An id that fits into a header and into the text that is signed: printable, without dots, not too long.
 fn safe(id: &str) -> Cow<'_, str> {
-    let fits = id.len() <= ID_MAX_BYTES && id.bytes().all(|b| b.is_ascii_graphic() && b != b'.');
+    let fits = id.len() <= ID_BYTES_MAX && id.bytes().all(|b| b.is_ascii_graphic() && b != b'.');
     if fits {
         Cow::Borrowed(id)
     } else {
@@ -211,9 +211,7 @@ impl DeadLetter {
 /// Where the messages of one endpoint are kept.
 #[derive(Debug, Clone)]
 pub struct RetrySubjects {
-    /// Due retries.
     pub due: String,
-    /// Dead letters.
     pub dlq: String,
     /// Parked retries; a token for the id follows.
     pub parked: String,

@@ -38,11 +38,8 @@ const TOO_LARGE: &str = "too_large";
 
 /// Stores the records of one endpoint.
 pub struct RetryStore {
-    /// The connection.
     pub nats: Nats,
-    /// The environment's name.
     pub env: String,
-    /// The endpoint's name.
     pub endpoint: String,
     /// Where its records go.
     pub subjects: RetrySubjects,

@@ -49,7 +49,6 @@ pub enum Error {
 
 /// Where a retry goes.
 struct Destination {
-    /// The subject.
     subject: String,
     /// The same in every replica.
     id: MsgId,
@@ -58,9 +57,7 @@ struct Destination {
 
 /// One sweep over all retries.
 pub struct Sweep<'a> {
-    /// The connection.
     pub nats: &'a Nats,
-    /// The environment's name.
     pub env: &'a str,
     /// What the stream of dead letters may hold, bytes.
     pub dlq_max_bytes: u64,

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(floors.next("events", 21), None, "the stream is younger than the consumer was");
         assert_eq!(floors.next("others", 10), None);
         floors.saw("events", &Backlog { messages: 41, ack_floor: 0, created_ns: 25 });
-        assert_eq!(floors.next("events", 10), Some(42), "somebody made it anew, and it begins at the beginning");
+        assert_eq!(floors.next("events", 10), Some(42), "it was recreated, and begins at the beginning");
         floors.saw("events", &Backlog { messages: 0, ack_floor: 50, created_ns: 25 });
         assert_eq!(floors.next("events", 10), Some(51));
     }

@@ -4,7 +4,6 @@
 
 /// Retries: parked until they are due, and due.
 pub const STREAM_RETRIES: &str = "broadcaster_retries";
-/// Dead letters.
 pub const STREAM_DLQ: &str = "broadcaster_dlq";
 /// What became of each attempt.
 pub const STREAM_DELIVERIES: &str = "broadcaster_deliveries";

@@ -20,13 +20,12 @@ const WAIT: Duration = Duration::from_secs(5);
 /// One stored message.
 #[derive(Debug)]
 pub struct StoredMessage {
-    /// Its place.
+    /// Its sequence in the stream.
     pub seq: u64,
     /// Where it was published.
     pub subject: String,
     /// Its headers, and those of the server.
     pub headers: HeaderMap,
-    /// Its body.
     pub payload: Bytes,
     /// When it was stored, by the server's clock.
     pub at: Timestamp,

@@ -71,7 +71,7 @@ mod tests {
             ("full, with half of it to go before", &limits, state(1001, 1100, 1000), at(1051, 0), true),
             ("full, with less to go before", &limits, state(1001, 1100, 1000), at(1050, 0), false),
             ("gone already", &limits, state(1001, 1100, 1000), at(7, 0), false),
-            ("nothing stands there", &limits, state(1, 100, 10), Oldest { seq: 101, stored: None }, true),
+            ("nothing is stored", &limits, state(1, 100, 10), Oldest { seq: 101, stored: None }, true),
             ("no limits", &Config::default(), state(1, 100, u64::MAX), at(1, 9000), true),
             ("many messages", &Config { max_messages: 100, ..Config::default() }, state(1, 50, 10), at(1, 0), false),
             (

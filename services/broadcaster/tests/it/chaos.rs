@@ -51,7 +51,7 @@ async fn every_event_reaches_an_endpoint_that_fails_at_random_while_all_are_kill
     broadcaster.proc.kill9();
     stage.publish(third..2 * third).await;
     broadcaster = stage.broadcaster(&envs).await;
-    eventually(deadline, "it goes on", || async { sink.delivered().len() > third + third / 4 }).await;
+    eventually(deadline, "it continues", || async { sink.delivered().len() > third + third / 4 }).await;
     stage.nats.kill9();
     stage.nats.restart().await;
     stage.publish(2 * third..events).await;

@@ -90,13 +90,13 @@ async fn each_endpoint_gets_what_it_asked_for_in_its_format() {
     assert_eq!(body["id"].as_str(), Some(todo_request.id()));
     assert_eq!(todo_request.headers["x-team"], "blue");
     assert_eq!(todo_request.headers["content-type"], "application/json");
-    assert!(!todo_request.headers.contains_key("webhook-signature"), "there is no secret");
+    assert!(!todo_request.headers.contains_key("webhook-signature"), "without a secret");
 
     let raw = jobs.requests();
     let dead = raw.iter().find(|r| r.id() == "j:dead:1").expect("the publisher's id is the webhook's");
     assert_eq!(dead.body, job.as_bytes());
-    let told = dead.headers["traceparent"].split('-').nth(1).unwrap().to_owned();
-    assert_eq!(told, "4bf92f3577b34da6a3ce929d0e0e4736", "the trace goes on");
+    let trace = dead.headers["traceparent"].split('-').nth(1).unwrap().to_owned();
+    assert_eq!(trace, "4bf92f3577b34da6a3ce929d0e0e4736", "the trace continues");
     assert!(chat.requests()[0].json()["text"].as_str().unwrap().contains("queue: web"));
     let answered = "broadcaster_webhook_requests_total{status_code=\"200\",endpoint=\"jobs\"}";
     eventually(SOON, "both answers are counted", || async { broadcaster.metric(answered).await == 2.0 }).await;
@@ -142,22 +142,22 @@ async fn dead_letters_are_looked_at_and_sent_again_by_filter_with_a_rate() {
     let ids: std::collections::HashSet<String> = sink.requests().iter().map(|r| r.id().to_owned()).collect();
     sink.answer(|_| OK);
     assert_eq!(broadcaster.post("/v1/dead-letters/redeliver", "", "{}").await.0, 400, "nothing is asked for");
-    let (code, told) = broadcaster.post("/v1/dead-letters/redeliver", "", r#"{"endpoint":"a","rate":50}"#).await;
-    assert_eq!((code, told["redelivered"].as_u64()), (200, Some(10)), "{told}");
+    let (code, answer) = broadcaster.post("/v1/dead-letters/redeliver", "", r#"{"endpoint":"a","rate":50}"#).await;
+    assert_eq!((code, answer["redelivered"].as_u64()), (200, Some(10)), "{answer}");
     eventually(SOON, "those of a arrive", || async { sink.delivered().len() == 10 }).await;
     assert!(sink.delivered().keys().all(|id| ids.contains(id)), "the ids are the same");
     let left = broadcaster.dead_letters().await;
     assert!(left.len() == 10 && left.iter().all(|l| l["endpoint"] == "b"), "{left:?}");
     let seqs: Vec<u64> = left.iter().take(2).map(|l| l["seq"].as_u64().unwrap()).collect();
-    let (_, told) = broadcaster
+    let (_, answer) = broadcaster
         .post("/v1/dead-letters/redeliver", "", &format!("{{\"seqs\":[{},{},999999]}}", seqs[0], seqs[1]))
         .await;
-    assert_eq!((told["redelivered"].as_u64(), told["missing"].as_u64()), (Some(2), Some(1)), "{told}");
+    assert_eq!((answer["redelivered"].as_u64(), answer["missing"].as_u64()), (Some(2), Some(1)), "{answer}");
 
     // One that dies again within the duplicate window is kept again.
     sink.answer(|_| status(400));
-    let (_, told) = broadcaster.post("/v1/dead-letters/redeliver", "", r#"{"all":true}"#).await;
-    assert_eq!(told["redelivered"], 8, "{told}");
+    let (_, answer) = broadcaster.post("/v1/dead-letters/redeliver", "", r#"{"all":true}"#).await;
+    assert_eq!(answer["redelivered"], 8, "{answer}");
     eventually(SOON, "they are dead again", || async { broadcaster.dead_letters().await.len() == 8 }).await;
 
     // With a token, requests without it are refused.
@@ -177,8 +177,8 @@ async fn an_alert_goes_out_as_any_event() {
     let broadcaster = stage.broadcaster(&[("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap())]).await;
     let call = r#"{"version":"4","status":"firing","alerts":[{"status":"firing","labels":{"alertname":"Late","severity":"critical"},"annotations":{"summary":"jobs wait"},"startsAt":"2026-01-01T00:00:00Z","fingerprint":"ab12"}]}"#;
     for _ in 0..2 {
-        let (code, told) = broadcaster.post("/v1/alerts", "", call).await;
-        assert_eq!((code, told["published"].as_u64()), (200, Some(1)));
+        let (code, answer) = broadcaster.post("/v1/alerts", "", call).await;
+        assert_eq!((code, answer["published"].as_u64()), (200, Some(1)));
     }
     eventually(SOON, "the card arrives", || async { sink.count() == 1 }).await;
     let card = sink.requests()[0].json();
@@ -195,12 +195,12 @@ async fn a_test_of_an_endpoint_says_what_it_answered() {
     let Some(()) = require("nats-server") else { return };
     let (stage, sink) = (Stage::new().await, Sink::start(|_| OK).await);
     let broadcaster = stage.broadcaster(&[("WEBHOOK_URL", &sink.url()), ("WEBHOOK_SECRET", SECRET)]).await;
-    let (code, told) = broadcaster.post("/v1/endpoints/default/test", "", "").await;
-    assert_eq!((code, told["delivered"].as_bool(), told["status"].as_u64()), (200, Some(true), Some(200)));
+    let (code, answer) = broadcaster.post("/v1/endpoints/default/test", "", "").await;
+    assert_eq!((code, answer["delivered"].as_bool(), answer["status"].as_u64()), (200, Some(true), Some(200)));
     verify(SECRET, &sink.requests()[0]).unwrap();
     sink.answer(|_| crate::sink::Answer::Status(503, "", Duration::ZERO));
-    let (_, told) = broadcaster.post("/v1/endpoints/default/test", "", "").await;
-    assert_eq!((told["delivered"].as_bool(), told["reason"].as_str()), (Some(false), Some("service_unavailable")));
+    let (_, answer) = broadcaster.post("/v1/endpoints/default/test", "", "").await;
+    assert_eq!((answer["delivered"].as_bool(), answer["reason"].as_str()), (Some(false), Some("service_unavailable")));
     assert_eq!(broadcaster.post("/v1/endpoints/nobody/test", "", "").await.0, 404);
     assert_eq!(stage.messages("broadcaster_retries").await, 0, "a test is not kept");
 }

@@ -96,7 +96,7 @@ async fn places_inside_are_refused_with_a_clear_reason_and_the_list_opens_what_i
     assert_eq!(broadcaster.proc.sigterm(SOON).await, 0);
     let broadcaster = stage.broadcaster_only(&[envs[0], ("EGRESS_ALLOW", "127.0.0.1")]).await;
     eventually(SOON, "it arrives", || async { sink.delivered().len() == 1 }).await;
-    let plain = eventually(SOON, "it is told", || async {
+    let plain = eventually(SOON, "it is reported", || async {
         broadcaster.deliveries().await.into_iter().find(|a| a["endpoint"] == "plain")
     })
     .await;

@@ -10,9 +10,9 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time::sleep;
 
 async fn search(broadcaster: &Broadcaster, query: &str) -> Vec<Value> {
-    let (code, told) = broadcaster.get(&format!("/v1/deliveries?{query}")).await;
-    assert_eq!((code, &told["problem"]), (200, &Value::Null), "{told}");
-    told["deliveries"].as_array().unwrap().clone()
+    let (code, answer) = broadcaster.get(&format!("/v1/deliveries?{query}")).await;
+    assert_eq!((code, &answer["problem"]), (200, &Value::Null), "{answer}");
+    answer["deliveries"].as_array().unwrap().clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,7 +29,7 @@ async fn deliveries_survive_restarts_and_are_found_by_id_endpoint_outcome_and_ti
     stage.publish(0..300).await;
     stage.publish_with("agentforge.events.x", &[("Nats-Msg-Id", "job:x:1")], r#"{"a":1}"#).await;
     eventually(SOON, "all were tried", || async { (good.count(), bad.count()) == (300, 1) }).await;
-    eventually(SOON, "all are told", || async { search(&broadcaster, "limit=1000").await.len() == 301 }).await;
+    eventually(SOON, "all are listed", || async { search(&broadcaster, "limit=1000").await.len() == 301 }).await;
     let between = jiff::Timestamp::now();
     // The last ones are written at the stop.
     assert_eq!(broadcaster.proc.sigterm(SOON).await, 0);
@@ -59,10 +59,10 @@ async fn deliveries_survive_restarts_and_are_found_by_id_endpoint_outcome_and_ti
     // Page by page backwards: each once.
     let (mut seen, mut before, mut pages) = (Vec::new(), String::new(), 0);
     loop {
-        let (_, told) = broadcaster.get(&format!("/v1/deliveries?limit=50{before}")).await;
-        seen.extend(told["deliveries"].as_array().unwrap().clone());
+        let (_, answer) = broadcaster.get(&format!("/v1/deliveries?limit=50{before}")).await;
+        seen.extend(answer["deliveries"].as_array().unwrap().clone());
         pages += 1;
-        match told["next_before"].as_str() {
+        match answer["next_before"].as_str() {
             Some(place) => before = format!("&before={place}"),
             None => break,
         }
@@ -103,33 +103,33 @@ async fn delivered_events_are_sent_again_by_time_and_id_to_one_endpoint_under_th
     let ids: HashSet<String> = a.delivered().into_keys().collect();
 
     // Counting sends nothing.
-    let (code, told) = replay(&broadcaster, json!({ "endpoint": "a", "since": since, "dry_run": true })).await;
-    assert_eq!((code, &told["matched"], &told["replayed"]), (200, &json!(10), &json!(0)), "{told}");
+    let (code, answer) = replay(&broadcaster, json!({ "endpoint": "a", "since": since, "dry_run": true })).await;
+    assert_eq!((code, &answer["matched"], &answer["replayed"]), (200, &json!(10), &json!(0)), "{answer}");
     // By time, in two requests of one run.
     let wanted = json!({ "endpoint": "a", "since": since, "limit": 6 });
-    let (_, told) = replay(&broadcaster, wanted).await;
-    assert_eq!(told["replayed"], 6, "{told}");
-    let rest = json!({ "endpoint": "a", "since": since, "after": told["next_after"], "run": told["run"] });
+    let (_, answer) = replay(&broadcaster, wanted).await;
+    assert_eq!(answer["replayed"], 6, "{answer}");
+    let rest = json!({ "endpoint": "a", "since": since, "after": answer["next_after"], "run": answer["run"] });
     for expected in [4, 0] {
-        let (_, told) = replay(&broadcaster, rest.clone()).await;
+        let (_, answer) = replay(&broadcaster, rest.clone()).await;
         assert_eq!(
-            (&told["replayed"], &told["next_after"]),
+            (&answer["replayed"], &answer["next_after"]),
             (&json!(expected), &Value::Null),
-            "the same twice is sent once: {told}"
+            "the same twice is sent once: {answer}"
         );
     }
     eventually(SOON, "the ten arrive again", || async { a.count() == 51 }).await;
     // By id.
-    let (_, told) = replay(&broadcaster, json!({ "endpoint": "a", "ids": ["job:x:1", "nobody"] })).await;
-    assert_eq!(told["replayed"], 1, "{told}");
+    let (_, answer) = replay(&broadcaster, json!({ "endpoint": "a", "ids": ["job:x:1", "nobody"] })).await;
+    assert_eq!(answer["replayed"], 1, "{answer}");
     eventually(SOON, "it arrives again", || async { a.count() == 52 }).await;
     // The first ten seconds before, and until.
-    let (_, told) = replay(
+    let (_, answer) = replay(
         &broadcaster,
         json!({ "endpoint": "a", "since": "2020-01-01T00:00:00Z", "until": since, "dry_run": true }),
     )
     .await;
-    assert_eq!(told["matched"], 31, "{told}");
+    assert_eq!(answer["matched"], 31, "{answer}");
 
     let again = a.delivered();
     assert_eq!(again.keys().cloned().collect::<HashSet<_>>(), ids, "under the ids that they had");

@@ -70,13 +70,14 @@ async fn a_fresh_connection_that_breaks_is_an_attempt() {
     eventually(SOON, "the second is there", || async { sink.delivered().len() == 2 }).await;
     let requests = sink.requests().iter().filter(|r| r.json()["data"]["id"] == "1").count();
     assert_eq!(requests, 3, "kept, fresh, and the retry");
-    let log = eventually(SOON, "its attempts are told", || async {
+    let log = eventually(SOON, "its attempts are listed", || async {
         let log = broadcaster.deliveries().await;
         if log.len() == 3 { Ok(log) } else { Err(log) }
     })
     .await;
-    let told: Vec<_> = log.iter().map(|a| (a["outcome"].as_str().unwrap(), a["attempt"].as_u64().unwrap())).collect();
-    assert_eq!(told, [("delivered", 1), ("retried", 1), ("delivered", 2)]);
+    let outcomes: Vec<_> =
+        log.iter().map(|a| (a["outcome"].as_str().unwrap(), a["attempt"].as_u64().unwrap())).collect();
+    assert_eq!(outcomes, [("delivered", 1), ("retried", 1), ("delivered", 2)]);
     assert_eq!(log[1]["reason"], "reset");
     assert_eq!(broadcaster.metric("broadcaster_requests_resent_total{endpoint=\"default\"}").await, 1.0);
 }

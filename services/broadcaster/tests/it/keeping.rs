@@ -200,17 +200,17 @@ async fn a_dead_letter_that_can_never_be_sent_again_is_named_and_those_behind_it
     let seq_of = |size: u64| dead.iter().find(|l| l["size"] == size).unwrap()["seq"].as_u64().unwrap();
     let (large, bare) = (seq_of(1_047_800), seq_of(0));
     sink.answer(|_| OK);
-    let (code, told) = broadcaster.post("/v1/dead-letters/redeliver", "", r#"{"all":true}"#).await;
-    assert_eq!((code, &told["redelivered"], &told["missing"]), (200, &4.into(), &0.into()), "{told}");
-    let refused: Vec<(u64, &str)> = told["refused"]
+    let (code, answer) = broadcaster.post("/v1/dead-letters/redeliver", "", r#"{"all":true}"#).await;
+    assert_eq!((code, &answer["redelivered"], &answer["missing"]), (200, &4.into(), &0.into()), "{answer}");
+    let refused: Vec<(u64, &str)> = answer["refused"]
         .as_array()
         .unwrap()
         .iter()
         .map(|r| (r["seq"].as_u64().unwrap(), r["reason"].as_str().unwrap()))
         .collect();
-    assert_eq!(refused.len(), 2, "{told}");
+    assert_eq!(refused.len(), 2, "{answer}");
     for (seq, words) in [(large, "BROADCASTER_RETRIES_MAX_BYTES"), (bare, "replay")] {
-        assert!(refused.iter().any(|(at, reason)| *at == seq && reason.contains(words)), "{told}");
+        assert!(refused.iter().any(|(at, reason)| *at == seq && reason.contains(words)), "{answer}");
     }
     eventually(SOON, "those behind it arrive", || async { sink.delivered().len() == 4 }).await;
     let kept: Vec<u64> = broadcaster.dead_letters().await.iter().map(|l| l["seq"].as_u64().unwrap()).collect();
@@ -218,12 +218,12 @@ async fn a_dead_letter_that_can_never_be_sent_again_is_named_and_those_behind_it
     assert!(kept.contains(&large) && kept.contains(&bare));
     // By their places it is the same.
     let by_place = format!(r#"{{"seqs":[{large}, {}]}}"#, u32::MAX);
-    let (_, told) = broadcaster.post("/v1/dead-letters/redeliver", "", &by_place).await;
-    assert_eq!((told["refused"].as_array().unwrap().len(), &told["missing"]), (1, &1.into()), "{told}");
+    let (_, answer) = broadcaster.post("/v1/dead-letters/redeliver", "", &by_place).await;
+    assert_eq!((answer["refused"].as_array().unwrap().len(), &answer["missing"]), (1, &1.into()), "{answer}");
     // A replay continues past them, too.
     let wanted = r#"{"endpoint":"default","since":"2020-01-01T00:00:00Z"}"#;
-    let (code, told) = broadcaster.post("/v1/replay", "", wanted).await;
-    assert_eq!((code, &told["matched"], &told["replayed"]), (200, &6.into(), &4.into()), "{told}");
-    assert_eq!(told["refused"].as_array().unwrap().len(), 2, "{told}");
+    let (code, answer) = broadcaster.post("/v1/replay", "", wanted).await;
+    assert_eq!((code, &answer["matched"], &answer["replayed"]), (200, &6.into(), &4.into()), "{answer}");
+    assert_eq!(answer["refused"].as_array().unwrap().len(), 2, "{answer}");
     eventually(SOON, "the others arrive again", || async { sink.delivered().values().sum::<usize>() == 8 }).await;
 }

@@ -110,7 +110,7 @@ async fn no_secret_and_no_url_stands_in_logs_metrics_or_pages() {
     ];
     let broadcaster = stage.broadcaster(&[&envs[..], &[("BROADCASTER_TOKEN", "")]].concat()).await;
     stage.publish(0..20).await;
-    stage.publish_with("todos.events", &[], "bodysecr3t is no json").await;
+    stage.publish_with("todos.events", &[], "bodysecr3t is not json").await;
     eventually(SOON, "something died", || async { !broadcaster.dead_letters().await.is_empty() }).await;
     // A file that is broken, with a secret on the line.
     stage.endpoints("[[endpoint]]\nname = \"a\"\nurl = \"https://h/T0KEN\nsecret = \"whsec_querysecr3t\"\n");
@@ -127,7 +127,7 @@ async fn no_secret_and_no_url_stands_in_logs_metrics_or_pages() {
         ["usern4me", "passw0rd", "T0KEN", "querysecr3t", "headersecr3t", SECRET, &SECRET[6..], token, "bodysecr3t"];
     for secret in secrets {
         let lines: Vec<&str> = seen.lines().filter(|line| line.contains(secret)).collect();
-        assert!(lines.is_empty(), "{secret} stands in {lines:?}");
+        assert!(lines.is_empty(), "{secret} appears in {lines:?}");
     }
     assert!(seen.contains("\"endpoint\":\"a\""), "names of endpoints do");
     assert_eq!(sink.requests()[0].headers["authorization"], "Bearer headersecr3t", "but the endpoint gets them");
@@ -139,12 +139,12 @@ async fn without_a_stream_it_subscribes_only_where_it_is_told_to() {
     let (stage, sink) = (Stage::new().await, Sink::start(|r| if r.attempt == 1 { status(500) } else { OK }).await);
     let file = stage.endpoints(&endpoint("core", &sink.url(), "subjects = [\"plain.events\"]\nformat = \"raw\""));
     let envs = [("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap()), ("BROADCASTER_RETRY_SCHEDULE", "1s,1s")];
-    let told = stage.broadcaster_only(&envs).await;
+    let restarted = stage.broadcaster_only(&envs).await;
     eventually(SOON, "it says that no stream keeps the subject", || async {
-        told.endpoint("core").await["detail"].as_str().is_some_and(|d| d.contains("no stream keeps plain.events"))
+        restarted.endpoint("core").await["detail"].as_str().is_some_and(|d| d.contains("no stream keeps plain.events"))
     })
     .await;
-    drop(told);
+    drop(restarted);
     let _broadcaster = stage.broadcaster(&[&envs[..], &[("BROADCASTER_CORE_FALLBACK", "on")]].concat()).await;
     let client = stage.client().await;
     client.publish("plain.events", "{\"n\":1}".into()).await.unwrap();

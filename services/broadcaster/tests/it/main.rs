@@ -10,7 +10,7 @@ mod isolation;
 mod keep_alive;
 mod keeping;
 mod lifecycle;
-mod made;
+mod managed;
 mod outcomes;
 mod purge;
 mod rate;

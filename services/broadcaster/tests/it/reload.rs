@@ -40,12 +40,12 @@ async fn a_change_takes_effect_without_a_restart_and_a_broken_file_keeps_the_old
         stage.endpoints(broken);
         eventually(SOON, "it says why", || async {
             let check = broadcaster.get("/readyz").await.1["checks"]["endpoints-file"].clone();
-            let told = check["detail"].as_str().unwrap_or_default().contains(why);
-            if told && check["ok"] == false { Ok(()) } else { Err(check) }
+            let is_named = check["detail"].as_str().unwrap_or_default().contains(why);
+            if is_named && check["ok"] == false { Ok(()) } else { Err(check) }
         })
         .await;
     }
-    assert_eq!(broadcaster.get("/readyz").await.0, 200, "it goes on");
+    assert_eq!(broadcaster.get("/readyz").await.0, 200, "it continues");
     stage.publish(20..30).await;
     eventually(SOON, "the old endpoints go on", || async { c.count() == 40 }).await;
     assert!(broadcaster.metric("broadcaster_endpoint_reloads_total{outcome=\"refused\"}").await >= 2.0);
@@ -122,7 +122,7 @@ async fn what_values_name_is_read_again_when_it_changes() {
         assert_eq!(
             crate::delivery::verify(SECRET, &request).is_ok(),
             version == "2",
-            "the old secret signs while it stands there"
+            "the old secret signs while it is listed"
         );
     }
     assert_eq!(old.count(), 1);
@@ -131,12 +131,12 @@ async fn what_values_name_is_read_again_when_it_changes() {
     mount(&mounted, "4", &[("secret", "hunter2"), ("url", &new.url()), ("auth", "Bearer two")]);
     eventually(SOON, "it says why", || async {
         let check = broadcaster.get("/readyz").await.1["checks"]["endpoints-file"].clone();
-        let told = check["detail"].as_str().unwrap_or_default().contains("secret 1 is neither");
-        if told && check["ok"] == false { Ok(()) } else { Err(check) }
+        let is_named = check["detail"].as_str().unwrap_or_default().contains("secret 1 is neither");
+        if is_named && check["ok"] == false { Ok(()) } else { Err(check) }
     })
     .await;
     stage.publish(9..10).await;
-    eventually(SOON, "it goes on with the old one", || async { new.count() == 3 }).await;
+    eventually(SOON, "it continues with the old one", || async { new.count() == 3 }).await;
     verify(NEXT, &new, 2);
     assert!(!broadcaster.get("/readyz").await.1.to_string().contains("hunter2"));
 }

@@ -29,8 +29,9 @@ async fn the_stream_of_events_is_made_again_and_readiness_tells_while_events_go_
     js.delete_stream("events").await.unwrap();
     eventually(AGAIN, "the stream is there again", || async {
         let (code, body) = broadcaster.get("/readyz").await;
-        let told = code == 503 && body["checks"]["streams"]["detail"].as_str().is_some_and(|d| d.contains("events"));
-        was_unready.fetch_or(told, Ordering::SeqCst);
+        let is_named =
+            code == 503 && body["checks"]["streams"]["detail"].as_str().is_some_and(|d| d.contains("events"));
+        was_unready.fetch_or(is_named, Ordering::SeqCst);
         let is_there = js.get_stream("events").await.is_ok();
         if is_there && was_unready.load(Ordering::SeqCst) { Ok(()) } else { Err(format!("{is_there} {code} {body}")) }
     })

@@ -45,7 +45,7 @@ pub struct ToolContext {
     pub cancel: CancellationToken,
     /// How long the run may take from its start.
     pub timeout: Duration,
-    /// The time that the job stands for, where a schedule made it: its turn, however late it runs.
+    /// The time of the job in its schedule, however late it runs.
     pub scheduled_at: Option<Micros>,
 }
 

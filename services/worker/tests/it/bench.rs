@@ -29,7 +29,7 @@ pub const SOON: Duration = Duration::from_secs(20);
 
 /// What was reported to the orchestrator.
 #[derive(Default)]
-pub struct Told {
+pub struct Received {
     pub started: Vec<Started>,
     pub finished: Vec<Finished>,
     pub rejected: Vec<Rejected>,
@@ -44,7 +44,7 @@ pub struct Bench {
     pub server: NatsServer,
     pub nats: Nats,
     pub mission: Mission,
-    pub told: Arc<Mutex<Told>>,
+    pub received: Arc<Mutex<Received>>,
     /// Where workers connect; possibly a proxy.
     pub url: String,
     _reader: JoinHandle<()>,
@@ -82,11 +82,11 @@ impl Bench {
         reader.finish().unwrap();
         let queues = [Queue::default(), queue("other")];
         topology::ensure(nats.jetstream(), &topology::plan(&config, &mission, &queues)).await.unwrap();
-        let told = Arc::new(Mutex::new(Told::default()));
-        let bench_reader = tokio::spawn(read_reports(nats.clone(), mission.clone(), told.clone()));
-        let heartbeats = tokio::spawn(answer_heartbeats(nats.clone(), mission.clone(), told.clone()));
+        let received = Arc::new(Mutex::new(Received::default()));
+        let bench_reader = tokio::spawn(read_reports(nats.clone(), mission.clone(), received.clone()));
+        let heartbeats = tokio::spawn(answer_heartbeats(nats.clone(), mission.clone(), received.clone()));
         let url = server.url();
-        Self { server, nats, mission, told, url, _reader: bench_reader, _heartbeats: heartbeats }
+        Self { server, nats, mission, received, url, _reader: bench_reader, _heartbeats: heartbeats }
     }
 
     pub fn job(&self, tool: &str, args: &str) -> JobMessage {
@@ -122,23 +122,23 @@ impl Bench {
     }
 
     pub async fn finished(&self, job: JobId) -> Finished {
-        self.until("the job is finished", |told| told.finished.iter().find(|f| f.job == job).cloned()).await
+        self.until("the job is finished", |received| received.finished.iter().find(|f| f.job == job).cloned()).await
     }
 
     pub async fn started(&self, job: JobId) -> Started {
-        self.until("the job is started", |told| told.started.iter().find(|s| s.job == job).cloned()).await
+        self.until("the job is started", |received| received.started.iter().find(|s| s.job == job).cloned()).await
     }
 
-    pub async fn until<T>(&self, what: &str, mut look: impl FnMut(&Told) -> Option<T>) -> T {
+    pub async fn until<T>(&self, what: &str, mut find: impl FnMut(&Received) -> Option<T>) -> T {
         eventually(SOON, what, || {
-            let found = look(&self.told.lock().unwrap());
+            let found = find(&self.received.lock().unwrap());
             async move { found }
         })
         .await
     }
 
     pub fn finishes_of(&self, job: JobId) -> usize {
-        self.told.lock().unwrap().finished.iter().filter(|f| f.job == job).count()
+        self.received.lock().unwrap().finished.iter().filter(|f| f.job == job).count()
     }
 
     /// Waits until no message is left on the queue, delivered or not.
@@ -160,18 +160,18 @@ impl Bench {
     }
 }
 
-async fn read_reports(nats: Nats, mission: Mission, told: Arc<Mutex<Told>>) {
+async fn read_reports(nats: Nats, mission: Mission, received: Arc<Mutex<Received>>) {
     let durable = subjects::orchestrator_durable(&mission);
     let mut puller = Puller::start(nats, subjects::STREAM_RESULTS, durable, PullOptions::new("test", 256));
     puller.grant(256);
     while let Some(delivery) = puller.next().await {
         let delivery: Delivery = delivery;
         {
-            let mut told = told.lock().unwrap();
+            let mut received = received.lock().unwrap();
             match serde_json::from_slice(delivery.payload()).unwrap() {
-                Report::Started(s) => told.started.push(s),
-                Report::Finished(f) => told.finished.push(f),
-                Report::Rejected(r) => told.rejected.push(r),
+                Report::Started(s) => received.started.push(s),
+                Report::Finished(f) => received.finished.push(f),
+                Report::Rejected(r) => received.rejected.push(r),
             }
         }
         delivery.ack().await.unwrap();
@@ -179,15 +179,15 @@ async fn read_reports(nats: Nats, mission: Mission, told: Arc<Mutex<Told>>) {
     }
 }
 
-async fn answer_heartbeats(nats: Nats, mission: Mission, told: Arc<Mutex<Told>>) {
+async fn answer_heartbeats(nats: Nats, mission: Mission, received: Arc<Mutex<Received>>) {
     let mut beats = nats.client().subscribe(subjects::agent_heartbeat(&mission)).await.unwrap();
     while let Some(message) = beats.next().await {
         let beat: Heartbeat = serde_json::from_slice(&message.payload).unwrap();
         let reply = {
-            let mut told = told.lock().unwrap();
-            told.heartbeats.push(beat);
-            let at = Micros::now().0 + told.clock_ahead_us;
-            HeartbeatReply { stop: told.stop.clone(), at: Some(Micros(at)) }
+            let mut received = received.lock().unwrap();
+            received.heartbeats.push(beat);
+            let at = Micros::now().0 + received.clock_ahead_us;
+            HeartbeatReply { stop: received.stop.clone(), at: Some(Micros(at)) }
         };
         if let Some(to) = message.reply {
             let _ = nats.client().publish(to, serde_json::to_vec(&reply).unwrap().into()).await;

@@ -67,7 +67,9 @@ async fn bytes_that_are_no_job_are_reported_once_and_hold_nobody_up() {
     bench.run(&bench.job("echo", "{}")).await;
 
     let rejected = bench
-        .until("all rubbish is reported", |told| (told.rejected.len() >= rubbish.len()).then(|| told.rejected.clone()))
+        .until("all rubbish is reported", |received| {
+            (received.rejected.len() >= rubbish.len()).then(|| received.rejected.clone())
+        })
         .await;
     bench.queue_is_empty().await;
     let sequences: std::collections::BTreeSet<_> = rejected.iter().map(|r| r.sequence).collect();
@@ -88,10 +90,10 @@ async fn only_a_run_that_takes_long_is_told_as_started() {
     bench.run(&short).await;
     bench.submit(&long).await;
     let started = bench.started(long.job).await;
-    assert_eq!(bench.finishes_of(long.job), 0, "told before the end");
+    assert_eq!(bench.finishes_of(long.job), 0, "reported before the end");
     assert_eq!((started.delivery, &started.worker), (1, &worker.id));
     assert_eq!(bench.finished(long.job).await.started_at, started.at);
-    assert!(bench.told.lock().unwrap().started.iter().all(|s| s.job != short.job));
+    assert!(bench.received.lock().unwrap().started.iter().all(|s| s.job != short.job));
     worker.drain().await;
 }
 
@@ -103,19 +105,19 @@ async fn jobs_overlap_and_a_busy_queue_does_not_starve_another() {
         bench.submit(&bench.job("sleep", r#"{"ms":150}"#)).await;
     }
     let worker = bench.worker(&[("WORKER_CONCURRENCY", "8"), ("WORKER_QUEUES", "default,other")]).await;
-    bench.until("some jobs are done", |told| (told.finished.len() >= 4).then_some(())).await;
+    bench.until("some jobs are done", |received| (received.finished.len() >= 4).then_some(())).await;
     let mut quick = bench.job("echo", "{}");
     quick.queue = queue("other");
     bench.run(&quick).await;
-    let done = bench.told.lock().unwrap().finished.len();
+    let done = bench.received.lock().unwrap().finished.len();
     assert!(done < 40, "the other queue waited for the whole backlog");
-    bench.until("all jobs are done", |told| (told.finished.len() == 41).then_some(())).await;
+    bench.until("all jobs are done", |received| (received.finished.len() == 41).then_some(())).await;
     let most = {
-        let told = bench.told.lock().unwrap();
-        let beside = |a: &Finished| {
-            told.finished.iter().filter(|b| b.started_at < a.finished_at && a.started_at < b.finished_at).count()
+        let received = bench.received.lock().unwrap();
+        let alongside = |a: &Finished| {
+            received.finished.iter().filter(|b| b.started_at < a.finished_at && a.started_at < b.finished_at).count()
         };
-        told.finished.iter().map(beside).max().unwrap()
+        received.finished.iter().map(alongside).max().unwrap()
     };
     assert!(most > 4, "at most {most} at once");
     worker.drain().await;
@@ -128,9 +130,11 @@ async fn deadlines_are_judged_by_the_orchestrators_clock_and_the_skew_is_told() 
     const TEN_MINUTES: i64 = 600_000_000;
     let bench = Bench::start().await;
     // The worker's clock is half an hour ahead of the orchestrator's …
-    bench.told.lock().unwrap().clock_ahead_us = -HALF_AN_HOUR;
+    bench.received.lock().unwrap().clock_ahead_us = -HALF_AN_HOUR;
     let worker = bench.worker(&[]).await;
-    let skew = bench.until("the skew is told", |told| told.heartbeats.iter().rev().find_map(|b| b.clock_skew_us)).await;
+    let skew = bench
+        .until("the skew is reported", |received| received.heartbeats.iter().rev().find_map(|b| b.clock_skew_us))
+        .await;
     assert!((skew - HALF_AN_HOUR).abs() < 10_000_000, "{skew}");
     let mut job = bench.job("echo", "{}");
     job.deadline = Some(Micros(Micros::now().0 - TEN_MINUTES));
@@ -140,9 +144,11 @@ async fn deadlines_are_judged_by_the_orchestrators_clock_and_the_skew_is_told() 
     assert!((finished.finished_at.0 - told_at).abs() < 60_000_000, "what is reported is in the orchestrator's time");
 
     // … and half an hour behind.
-    bench.told.lock().unwrap().clock_ahead_us = HALF_AN_HOUR;
+    bench.received.lock().unwrap().clock_ahead_us = HALF_AN_HOUR;
     bench
-        .until("the new skew is told", |told| told.heartbeats.last()?.clock_skew_us.filter(|skew| *skew < 0).map(drop))
+        .until("the new skew is reported", |received| {
+            received.heartbeats.last()?.clock_skew_us.filter(|skew| *skew < 0).map(drop)
+        })
         .await;
     let mut job = bench.job("echo", "{}");
     job.deadline = Some(Micros(Micros::now().0 + TEN_MINUTES));

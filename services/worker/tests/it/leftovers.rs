@@ -68,7 +68,7 @@ async fn what_a_command_sends_away_ends_with_its_success_its_timeout_and_its_can
     let job = bench.job("waits", "{}");
     bench.submit(&job).await;
     all_run("7443").await;
-    bench.told.lock().unwrap().stop.push(job.job);
+    bench.received.lock().unwrap().stop.push(job.job);
     bench
         .nats
         .client()

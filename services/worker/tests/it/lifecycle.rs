@@ -15,7 +15,7 @@ pub async fn cancel(bench: &Bench, job: JobId) {
 
 /// A first heartbeat means that the lifeline is connected, and so listens for cancels.
 async fn lifeline_is_up(bench: &Bench) {
-    bench.until("a heartbeat", |told| told.heartbeats.first().map(drop)).await;
+    bench.until("a heartbeat", |received| received.heartbeats.first().map(drop)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,15 +71,19 @@ async fn heartbeats_tell_who_is_there_and_stop_what_is_final_already() {
     let job = bench.job("sleep", r#"{"seconds":600}"#);
     bench.submit(&job).await;
     let beat = bench
-        .until("a heartbeat names the job", |told| told.heartbeats.iter().find(|b| b.running == [job.job]).cloned())
+        .until("a heartbeat names the job", |received| {
+            received.heartbeats.iter().find(|b| b.running == [job.job]).cloned()
+        })
         .await;
     assert_eq!((beat.agent, beat.capacity, beat.inflight, beat.site.as_str()), (worker.id.clone(), 7, 1, "pier"));
     assert!(beat.tools.contains(&"echo".to_owned()) && !beat.leaving && beat.interval_ms == 200);
-    bench.told.lock().unwrap().stop.push(job.job);
+    bench.received.lock().unwrap().stop.push(job.job);
     assert!(matches!(bench.finished(job.job).await.outcome, Outcome::Cancelled));
     let id = worker.id.clone();
     worker.drain().await;
-    bench.until("the farewell", |told| told.heartbeats.iter().find(|b| b.leaving && b.agent == id).map(drop)).await;
+    bench
+        .until("the farewell", |received| received.heartbeats.iter().find(|b| b.leaving && b.agent == id).map(drop))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,12 +92,12 @@ async fn a_drain_finishes_what_it_can_and_hands_back_the_rest_without_a_trace() 
     let bench = Bench::start().await;
     let (quick, slow) = (bench.job("sleep", r#"{"ms":600}"#), bench.job("sleep", r#"{"seconds":4}"#));
     bench.submit(&slow).await;
-    // The slow job is begun and handed back by more workers than it may lose.
+    // The slow job is started and handed back by more workers than it may lose.
     for round in 1..=4 {
         let worker = RunningWorker::start(&bench.url, &[("WORKER_MAX_DELIVERIES", "2")], Duration::from_secs(2)).await;
         bench
-            .until("the job is begun again", |told| {
-                (told.started.iter().filter(|s| s.job == slow.job).count() >= round).then_some(())
+            .until("the job is started again", |received| {
+                (received.started.iter().filter(|s| s.job == slow.job).count() >= round).then_some(())
             })
             .await;
         if round == 1 {
@@ -101,7 +105,7 @@ async fn a_drain_finishes_what_it_can_and_hands_back_the_rest_without_a_trace() 
             bench.started(quick.job).await;
         }
         worker.drain().await;
-        assert_eq!(bench.finishes_of(slow.job), 0, "a hand-back is no failure");
+        assert_eq!(bench.finishes_of(slow.job), 0, "a hand-back is not a failure");
     }
     output_of(&bench.finished(quick.job).await);
     let worker = bench.worker(&[("WORKER_MAX_DELIVERIES", "2")]).await;

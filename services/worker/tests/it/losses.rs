@@ -79,13 +79,15 @@ async fn a_tool_that_starves_the_whole_runtime_keeps_its_delivery() {
             worker.drain().await;
         });
     });
-    bench.until("the lifeline and the consumer are up", |told| (told.heartbeats.len() >= 3).then_some(())).await;
+    bench
+        .until("the lifeline and the consumer are up", |received| (received.heartbeats.len() >= 3).then_some(()))
+        .await;
     bench.run(&bench.job("echo", "{}")).await;
     let job = bench.job("blocks", r#"{"ms":3500}"#);
-    let before = bench.told.lock().unwrap().heartbeats.len();
+    let before = bench.received.lock().unwrap().heartbeats.len();
     let finished = bench.run(&job).await;
     assert_eq!(finished.delivery, 1, "the message was not taken for abandoned");
-    assert!(bench.told.lock().unwrap().heartbeats.len() >= before + 5, "heartbeats went on");
+    assert!(bench.received.lock().unwrap().heartbeats.len() >= before + 5, "heartbeats went on");
     bench.queue_is_empty().await;
     assert_eq!(bench.finishes_of(job.job), 1);
     stop.send(()).unwrap();
@@ -116,10 +118,10 @@ async fn results_survive_an_outage_of_nats_and_are_told_once() {
     }
     bench.queue_is_empty().await;
     for job in &jobs {
-        let told = bench.told.lock().unwrap();
-        let begun = told.started.iter().filter(|s| s.job == job.job).count();
-        let ended = told.finished.iter().filter(|f| f.job == job.job).count();
-        assert_eq!((begun, ended), (1, 1), "run once and told once, although the message came again");
+        let received = bench.received.lock().unwrap();
+        let started = received.started.iter().filter(|s| s.job == job.job).count();
+        let ended = received.finished.iter().filter(|f| f.job == job.job).count();
+        assert_eq!((started, ended), (1, 1), "run once and reported once, although the message came again");
     }
     worker.drain().await;
 }

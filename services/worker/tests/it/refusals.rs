@@ -144,7 +144,7 @@ async fn an_output_that_its_bucket_never_takes_ends_its_job_with_the_reason_and_
         bench.run(&bench.job("echo", "{}")).await;
     }
     let finished = eventually(Duration::from_secs(90), "the job ends", || {
-        let found = bench.told.lock().unwrap().finished.iter().find(|f| f.job == large.job).cloned();
+        let found = bench.received.lock().unwrap().finished.iter().find(|f| f.job == large.job).cloned();
         async move { found }
     })
     .await;

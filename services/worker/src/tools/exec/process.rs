@@ -121,7 +121,7 @@ pub(super) struct Group {
     ended: Option<AsyncFd<OwnedFd>>,
     /// The leader is a launcher: it kills the others, wherever they went, and ends by itself.
     by_launcher: bool,
-    /// The whole group was killed; its id may belong to somebody else from now on.
+    /// The whole group was killed; its id may belong to another process from now on.
     settled: bool,
     child: Child,
 }

@@ -113,21 +113,21 @@ async fn a_command_is_told_the_time_that_its_job_stands_for() {
 
 #[tokio::test]
 async fn a_printer_without_end_is_killed_at_the_cap() {
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = run(sh("head -c 104857600 /dev/zero; sleep 600"), "{}").await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Runtime);
     assert!(error.message.contains("1048576") && error.message.contains("output_max"), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < Duration::from_secs(20));
 }
 
 #[tokio::test]
 async fn a_child_left_behind_with_the_output_open_neither_hangs_the_run_nor_survives_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pid");
-    let begun = Instant::now();
+    let started = Instant::now();
     let output = run(sh(&format!("sleep 600 & echo $! > {}; echo '{{}}'", file.display())), "{}").await.unwrap();
     assert_eq!(output, "{}");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(10));
     eventually_dead(pid_in(&file).await).await;
 }
 
@@ -185,8 +185,8 @@ async fn memory_is_limited() {
 
 #[tokio::test]
 async fn an_escaped_process_that_holds_the_output_does_not_hang_the_run() {
-    let begun = Instant::now();
+    let started = Instant::now();
     let output = run(sh("setsid sleep 3 & echo 7"), "{}").await.unwrap();
     assert_eq!(output, "7");
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(started.elapsed() < Duration::from_secs(3));
 }

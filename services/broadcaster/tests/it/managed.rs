@@ -30,11 +30,11 @@ async fn an_endpoint_is_made_survives_everything_and_goes() {
     // A second replica takes it up by itself.
     let second = stage.broadcaster(&envs).await;
 
-    let (code, told) =
+    let (code, answer) =
         create(&first, json!({ "name": "made", "url": sink.url(), "headers": { "X-Key": "hunter2" } })).await;
-    assert_eq!(code, 201, "{told}");
-    let secret = told["secret"].as_str().expect("it is signed, and the secret is shown once").to_owned();
-    assert_eq!(first.get("/v1/endpoints/made").await.0, 200, "whoever made it finds it");
+    assert_eq!(code, 201, "{answer}");
+    let secret = answer["secret"].as_str().expect("it is signed, and the secret is shown once").to_owned();
+    assert_eq!(first.get("/v1/endpoints/made").await.0, 200, "its creator finds it at once");
     for replica in [&first, &second] {
         is_active(replica, "made").await;
         let (code, shown) = replica.get("/v1/endpoints/made").await;
@@ -62,16 +62,16 @@ async fn an_endpoint_is_made_survives_everything_and_goes() {
         (json!({ "name": "b", "url": sink.url(), "secrt": "hunter2" }), 400, "unknown field `secrt`"),
         (json!({ "name": "b", "url": 7 }), 400, "wrong type"),
     ] {
-        let (status, told) = create(&first, wanted).await;
-        let detail = told["detail"].as_str().unwrap_or_default();
+        let (status, answer) = create(&first, wanted).await;
+        let detail = answer["detail"].as_str().unwrap_or_default();
         let is_silent = !detail.contains("hunter2") || words == "url: http to";
-        assert!(status == code && detail.contains(words) && is_silent, "{status} {told}");
+        assert!(status == code && detail.contains(words) && is_silent, "{status} {answer}");
     }
     // Those of the file are changed there.
     let changes = [("DELETE", ""), ("PATCH", ""), ("POST", "/rotate")];
     for (method, more) in changes {
-        let (code, told) = first.call(method, &format!("/v1/endpoints/filed{more}"), "", "{}").await;
-        assert_eq!((code, told["code"].as_str()), (409, Some("read_only")), "{told}");
+        let (code, answer) = first.call(method, &format!("/v1/endpoints/filed{more}"), "", "{}").await;
+        assert_eq!((code, answer["code"].as_str()), (409, Some("read_only")), "{answer}");
     }
     assert_eq!(first.endpoint("filed").await["source"], "settings");
 
@@ -82,7 +82,7 @@ async fn an_endpoint_is_made_survives_everything_and_goes() {
     let broadcaster = stage.broadcaster(&envs).await;
     is_active(&broadcaster, "made").await;
     stage.publish(1..2).await;
-    eventually(SOON, "it goes on", || async { sink.delivered().len() == 2 }).await;
+    eventually(SOON, "it continues", || async { sink.delivered().len() == 2 }).await;
 
     assert_eq!(broadcaster.call("DELETE", "/v1/endpoints/made", "", "").await.0, 200);
     assert_eq!(broadcaster.get("/v1/endpoints/made").await.0, 404, "it is gone");
@@ -108,16 +108,16 @@ async fn a_secret_rotates_with_an_overlap_in_which_both_sign() {
     let Some(()) = require("nats-server") else { return };
     let (stage, sink) = (Stage::new().await, Sink::start(|_| OK).await);
     let broadcaster = stage.broadcaster(&[]).await;
-    let (code, told) = create(&broadcaster, json!({ "name": "a", "url": sink.url(), "secret": SECRET })).await;
-    assert_eq!((code, &told["secret"]), (201, &Value::Null), "one that was given is not shown");
+    let (code, answer) = create(&broadcaster, json!({ "name": "a", "url": sink.url(), "secret": SECRET })).await;
+    assert_eq!((code, &answer["secret"]), (201, &Value::Null), "one that was given is not shown");
     is_active(&broadcaster, "a").await;
     stage.publish(0..1).await;
     eventually(SOON, "it arrives", || async { sink.count() == 1 }).await;
     verify(SECRET, &sink.requests()[0]).unwrap();
 
-    let (code, told) = broadcaster.post("/v1/endpoints/a/rotate", "", r#"{"overlap":"20s"}"#).await;
-    assert_eq!(code, 200, "{told}");
-    let next = told["secret"].as_str().unwrap().to_owned();
+    let (code, answer) = broadcaster.post("/v1/endpoints/a/rotate", "", r#"{"overlap":"20s"}"#).await;
+    assert_eq!(code, 200, "{answer}");
+    let next = answer["secret"].as_str().unwrap().to_owned();
     // Each event is signed with the secrets of its time: first both, then only the new one.
     let mut published = 1;
     for (both, overlaps) in [(true, 1), (false, 0)] {
@@ -136,9 +136,9 @@ async fn a_secret_rotates_with_an_overlap_in_which_both_sign() {
         assert_eq!(shown["secrets_end_at"].as_array().unwrap().len(), overlaps, "{shown}");
     }
     for (body, words) in [(r#"{"overlap":"31d"}"#, "overlap"), (r#"{"secret":"hunter2"}"#, "secret is neither")] {
-        let (code, told) = broadcaster.post("/v1/endpoints/a/rotate", "", body).await;
-        let detail = told["detail"].as_str().unwrap();
-        assert!(code == 400 && detail.contains(words) && !detail.contains("hunter2"), "{told}");
+        let (code, answer) = broadcaster.post("/v1/endpoints/a/rotate", "", body).await;
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(code == 400 && detail.contains(words) && !detail.contains("hunter2"), "{answer}");
     }
     assert_eq!(broadcaster.post("/v1/endpoints/nobody/rotate", "", "").await.0, 404);
 }
@@ -170,8 +170,8 @@ async fn an_endpoint_is_changed_and_what_waits_for_it_goes_where_it_is_now() {
         (json!({ "subjects": ["a..b"] }), "not a NATS subject"),
         (json!([]), "no JSON"),
     ] {
-        let (code, told) = update(wanted).await;
-        assert!(code == 400 && told["detail"].as_str().unwrap().contains(words), "{words}: {code} {told}");
+        let (code, answer) = update(wanted).await;
+        assert!(code == 400 && answer["detail"].as_str().unwrap().contains(words), "{words}: {code} {answer}");
     }
     let subjects = json!(["todos.events", "agentforge.events.x"]);
     let change = json!({
@@ -266,8 +266,8 @@ async fn a_web_page_cannot_use_the_api_that_is_open_on_this_machine() {
     let broadcaster = stage.broadcaster(&[]).await;
     let alert = r#"{"alerts":[{"labels":{"alertname":"Forged"}}]}"#;
     for origin in ["http://evil.example", "null", "http://127.0.0.1:1"] {
-        let (code, told) = broadcaster.post("/v1/alerts", &format!("Origin: {origin}\r\n"), alert).await;
-        assert_eq!((code, told["code"].as_str()), (403, Some("permission_denied")), "{origin}: {told}");
+        let (code, answer) = broadcaster.post("/v1/alerts", &format!("Origin: {origin}\r\n"), alert).await;
+        assert_eq!((code, answer["code"].as_str()), (403, Some("permission_denied")), "{origin}: {answer}");
     }
     // A name that its owner points to this machine.
     let address = broadcaster.http.trim_start_matches("http://").to_owned();
