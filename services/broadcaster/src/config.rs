@@ -4,14 +4,15 @@ use crate::{
     delivery::circuit::Limits,
     endpoints::declaration::{self, CONCURRENCY_MAX, Declaration, Defaults, Endpoint, TIMEOUT, subjects_problem},
     payload::render::Format,
+    registry::sealing::StateKeys,
     retry::schedule::{Schedule, Steps},
     settings::{
         BROADCASTER_CA_FILE, BROADCASTER_CIRCUIT_FAILURES, BROADCASTER_CIRCUIT_PROBE, BROADCASTER_CIRCUIT_PROBE_MAX,
         BROADCASTER_CONCURRENCY, BROADCASTER_CORE_FALLBACK, BROADCASTER_DLQ_MAX_AGE, BROADCASTER_DLQ_MAX_BYTES,
         BROADCASTER_ENDPOINTS_FILE, BROADCASTER_HISTORY_MAX_AGE, BROADCASTER_HISTORY_MAX_BYTES,
         BROADCASTER_RELOAD_INTERVAL, BROADCASTER_RETRIES_MAX_AGE, BROADCASTER_RETRIES_MAX_BYTES, BROADCASTER_RETRY_4XX,
-        BROADCASTER_RETRY_JITTER, BROADCASTER_RETRY_SCHEDULE, BROADCASTER_SUBJECTS, BROADCASTER_TIMEOUT,
-        BROADCASTER_TOKEN, HTTP_PORT, WEBHOOK_FORMAT, WEBHOOK_SECRET, WEBHOOK_URL,
+        BROADCASTER_RETRY_JITTER, BROADCASTER_RETRY_SCHEDULE, BROADCASTER_STATE_KEY, BROADCASTER_SUBJECTS,
+        BROADCASTER_TIMEOUT, BROADCASTER_TOKEN, HTTP_PORT, WEBHOOK_FORMAT, WEBHOOK_SECRET, WEBHOOK_URL,
     },
     topology::streams::StreamLimits,
 };
@@ -51,6 +52,8 @@ pub struct Config {
     pub reload_interval: Duration,
     /// Of the API.
     pub token: Option<Secret>,
+    /// Encrypt the endpoints of the API in their bucket.
+    pub state_keys: StateKeys,
     /// Pauses between attempts.
     pub schedule: Schedule,
     /// Of each endpoint.
@@ -105,6 +108,7 @@ impl Config {
             defaults,
             reload_interval: reader.get_in(&BROADCASTER_RELOAD_INTERVAL, Duration::from_millis(100)..=HOUR),
             token: token(reader),
+            state_keys: state_keys(reader),
             schedule: Schedule::new(steps, reader.get_in(&BROADCASTER_RETRY_JITTER, 0.0..=1.0)),
             circuit: Limits {
                 failures: reader.get_in(&BROADCASTER_CIRCUIT_FAILURES, 0..=100_000),
@@ -230,6 +234,14 @@ fn token(reader: &mut Reader<'_>) -> Option<Secret> {
     Some(token)
 }
 
+fn state_keys(reader: &mut Reader<'_>) -> StateKeys {
+    let Some(keys) = reader.opt::<Secret>(&BROADCASTER_STATE_KEY) else { return StateKeys::default() };
+    StateKeys::parse(keys.expose_secret()).unwrap_or_else(|problem| {
+        reader.fault(BROADCASTER_STATE_KEY.key, problem);
+        StateKeys::default()
+    })
+}
+
 fn limits(reader: &mut Reader<'_>) -> StreamLimits {
     let bytes = |r: &mut Reader<'_>, s| r.get_in(s, ByteSize(1 << 20)..=ByteSize(1 << 50)).bytes();
     StreamLimits {
@@ -292,6 +304,7 @@ mod tests {
             (&[url, ("WEBHOOK_FORMAT", "xml")], &["WEBHOOK_FORMAT"]),
             (&[("WEBHOOK_SECRET", "whsec_hunter2")], &["WEBHOOK_SECRET", "WEBHOOK_SECRET"]),
             (&[("BROADCASTER_TOKEN", "hunter2")], &["BROADCASTER_TOKEN"]),
+            (&[("BROADCASTER_STATE_KEY", "hunter2")], &["BROADCASTER_STATE_KEY"]),
             // Endpoints that leave these out have what is wrong with them, and are not to blame.
             (&[url, file, ("BROADCASTER_SUBJECTS", "a..b")], &["BROADCASTER_SUBJECTS"]),
             (&[url, file, ("BROADCASTER_SUBJECTS", "a.>,a.b")], &["BROADCASTER_SUBJECTS"]),

@@ -97,7 +97,7 @@ impl Service for Broadcaster {
         let (attempts, history) = mpsc::channel(history::WAITING_MAX);
         let states = StateStore::new(nats.clone(), &config.common.env);
         let context = Context {
-            managed: ManagedStore::new(states.clone()),
+            managed: ManagedStore::new(states.clone(), config.state_keys.clone()),
             states,
             clock: Arc::default(),
             quota: Arc::new(RetryQuota::new(config.limits.retries_max_bytes)),
@@ -147,7 +147,8 @@ impl Service for Broadcaster {
         let (over, written) = (CancellationToken::new(), CancellationToken::new());
         let history = history::write(context.clone(), history, heartbeat("history"), over.clone(), written.clone());
         supervisor.spawn("history", OnEnd::Stop, history);
-        let managed = managed_sync::follow(registry.clone(), heartbeat("managed-endpoints"), stop.clone());
+        let gate = readiness.gate("managed-endpoints", false);
+        let managed = managed_sync::follow(registry.clone(), gate, heartbeat("managed-endpoints"), stop.clone());
         supervisor.spawn("managed-endpoints", OnEnd::Stop, managed);
         let path = config.endpoints_file.clone();
         if path.is_some() || !config.referenced("").is_empty() {

@@ -54,6 +54,14 @@ pub const BROADCASTER_TOKEN: Setting = Setting::new(
      loopback listener, and closed everywhere else.",
 )
 .secret();
+pub const BROADCASTER_STATE_KEY: Setting = Setting::new(
+    "BROADCASTER_STATE_KEY",
+    None,
+    "base64 of 32 bytes, at most 4 with commas",
+    "Encrypts endpoints created through the API in their bucket. The first key encrypts, all decrypt. Unset: they are \
+     stored in plain text, secrets included.",
+)
+.secret();
 pub const BROADCASTER_RETRY_SCHEDULE: Setting = Setting::new(
     "BROADCASTER_RETRY_SCHEDULE",
     Some("5s,5m,30m,2h,5h,10h,10h"),
@@ -157,6 +165,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     BROADCASTER_ENDPOINTS_FILE,
     BROADCASTER_RELOAD_INTERVAL,
     BROADCASTER_TOKEN,
+    BROADCASTER_STATE_KEY,
     BROADCASTER_RETRY_SCHEDULE,
     BROADCASTER_RETRY_JITTER,
     BROADCASTER_TIMEOUT,

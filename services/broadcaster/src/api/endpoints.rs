@@ -42,7 +42,7 @@ impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let detail = error.to_string();
         match error {
-            ChangeError::Away(_) => Self::away(detail),
+            ChangeError::Away(_) | ChangeError::Sealed(_) => Self::away(detail),
             ChangeError::Refused(Refusal::Invalid(_)) => Self::invalid(detail),
             ChangeError::Refused(Refusal::Taken(_)) => Self::new(StatusCode::CONFLICT, "already_exists", detail),
             ChangeError::Refused(Refusal::Missing(_)) => Self::new(StatusCode::NOT_FOUND, "not_found", detail),

@@ -1,12 +1,15 @@
 //! Managed endpoints: those that the API created. They are one document in the bucket, which every replica follows.
 //!
 //! The document is changed by compare and set, so that two callers cannot overwrite each other's change. It contains
-//! secrets, as the endpoints file does; they are never shown again. A secret that was replaced signs until its overlap is
-//! over.
+//! secrets, as the endpoints file does; they are never shown again, and with a key the document is encrypted. A secret
+//! that was replaced signs until its overlap is over.
 
 use crate::{
     endpoints::declaration::{self, Declaration, Defaults, Endpoint},
-    registry::state::{Error, StateStore},
+    registry::{
+        sealing::{SealError, StateKeys},
+        state::{Error, StateStore},
+    },
     topology::names::managed_key,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -277,6 +280,7 @@ pub fn new_secret() -> String {
 #[derive(Clone)]
 pub struct ManagedStore {
     states: StateStore,
+    keys: StateKeys,
     changed: Arc<Notify>,
 }
 
@@ -289,28 +293,42 @@ pub enum ChangeError {
     /// The bucket does not answer.
     #[error(transparent)]
     Away(#[from] Error),
+    /// The document does not open.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
+}
+
+/// The document, as read.
+#[derive(Default)]
+pub(super) struct Document {
+    pub endpoints: ManagedEndpoints,
+    revision: u64,
+    /// Whether it is encrypted as it would be now.
+    pub is_current: bool,
 }
 
 impl ManagedStore {
-    /// In the bucket of states.
-    pub fn new(states: StateStore) -> Self {
-        Self { states, changed: Arc::default() }
+    /// In the bucket of states, encrypted with the first of these keys.
+    pub fn new(states: StateStore, keys: StateKeys) -> Self {
+        Self { states, keys, changed: Arc::default() }
     }
 
     /// Reads it; `None` where nothing was ever made.
     ///
     /// # Errors
-    /// [`Error`].
-    pub async fn read(&self) -> Result<Option<ManagedEndpoints>, Error> {
-        Ok(self.entry().await?.map(|(managed, _)| managed))
+    /// [`ChangeError`], never refused.
+    pub async fn read(&self) -> Result<Option<ManagedEndpoints>, ChangeError> {
+        Ok(self.document().await?.map(|document| document.endpoints))
     }
 
-    async fn entry(&self) -> Result<Option<(ManagedEndpoints, u64)>, Error> {
+    pub(super) async fn document(&self) -> Result<Option<Document>, ChangeError> {
         let bucket = self.states.bucket().await?;
-        let entry = bucket.entry(managed_key(self.states.env())).await.map_err(|e| Error::new(&e))?;
+        let key = managed_key(self.states.env());
+        let entry = bucket.entry(key.clone()).await.map_err(|e| Error::new(&e))?;
         let Some(entry) = entry.filter(|entry| !entry.value.is_empty()) else { return Ok(None) };
-        let managed = serde_json::from_slice(&entry.value).map_err(|e| Error::new(&e))?;
-        Ok(Some((managed, entry.revision)))
+        let opened = self.keys.open(&entry.value, &key)?;
+        let endpoints = serde_json::from_slice(&opened.bytes).map_err(|e| Error::new(&e))?;
+        Ok(Some(Document { endpoints, revision: entry.revision, is_current: opened.is_current }))
     }
 
     /// Completes at the next change through this replica.
@@ -328,7 +346,7 @@ impl ManagedStore {
     ) -> Result<ManagedEndpoints, ChangeError> {
         let mut last = None;
         for _ in 0..UPDATE_ROUNDS_MAX {
-            let (mut managed, revision) = self.entry().await?.unwrap_or_default();
+            let Document { endpoints: mut managed, revision, .. } = self.document().await?.unwrap_or_default();
             change(&mut managed)?;
             match self.write(&managed, revision).await {
                 Ok(()) => {
@@ -336,7 +354,7 @@ impl ManagedStore {
                     return Ok(managed);
                 }
                 Err(ChangeError::Away(error)) => last = Some(error),
-                Err(refused) => return Err(refused),
+                Err(other) => return Err(other),
             }
         }
         Err(last.map_or_else(|| ChangeError::Away(Error::new(&"no round was made")), ChangeError::Away))
@@ -350,7 +368,8 @@ impl ManagedStore {
             return Err(Refusal::Invalid(problem).into());
         }
         let (bucket, key) = (self.states.bucket().await?, managed_key(self.states.env()));
-        bucket.update(key, bytes.into(), revision).await.map(drop).map_err(|e| Error::new(&e).into())
+        let stored = self.keys.seal(bytes, &key);
+        bucket.update(key, stored.into(), revision).await.map(drop).map_err(|e| Error::new(&e).into())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod context;
 pub mod managed;
 pub mod managed_sync;
 pub mod reload;
+pub mod sealing;
 pub mod state;
 pub mod subscription;
 

@@ -6,6 +6,7 @@ use crate::{
     stage::{Broadcaster, SECRET, SOON, Stage, endpoint},
 };
 use agentforge_harness::{eventually, require};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 async fn create(broadcaster: &Broadcaster, wanted: Value) -> (u16, Value) {
@@ -257,6 +258,59 @@ async fn endpoints_of_the_api_are_put_back_when_their_bucket_is_lost() {
     is_active(&broadcaster, "a").await;
     stage.publish(0..1).await;
     eventually(SOON, "it delivers", || async { sink.count() == 1 }).await;
+}
+
+/// The document of managed endpoints, as the bucket contains it.
+async fn stored(stage: &Stage) -> String {
+    let bucket = async_nats::jetstream::new(stage.client().await).get_key_value("broadcaster_state").await.unwrap();
+    let bytes = bucket.get("_made.dev").await.unwrap().unwrap_or_default();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_of_the_api_are_encrypted_in_their_bucket_and_keys_rotate() {
+    let Some(()) = require("nats-server") else { return };
+    let (stage, sink) = (Stage::new().await, Sink::start(|_| OK).await);
+    let (old, new) = (STANDARD.encode([1; 32]), STANDARD.encode([2; 32]));
+    // Made before a key was set, encrypted once there is one, and again at each step of a rotation.
+    let mut broadcaster = stage.broadcaster(&[]).await;
+    let wanted = json!({ "name": "a", "url": sink.url(), "secret": SECRET, "headers": { "X-Key": "hunter2" } });
+    assert_eq!(create(&broadcaster, wanted).await.0, 201);
+    is_active(&broadcaster, "a").await;
+    let mut before = stored(&stage).await;
+    assert!(before.contains(SECRET) && before.contains("hunter2"), "{before}");
+    for (round, keys) in [old.clone(), format!("{new},{old}"), new].into_iter().enumerate() {
+        assert_eq!(broadcaster.proc.sigterm(SOON).await, 0);
+        broadcaster = stage.broadcaster_only(&[("BROADCASTER_STATE_KEY", &*keys)]).await;
+        is_active(&broadcaster, "a").await;
+        if round < 2 {
+            eventually(SOON, "it is encrypted with the first key", || async { stored(&stage).await != before }).await;
+        }
+        before = stored(&stage).await;
+        let is_hidden = !before.contains(SECRET) && !before.contains("hunter2") && !before.contains("/hook");
+        assert!(is_hidden, "{before}");
+        stage.publish(round..round + 1).await;
+        eventually(SOON, "it is delivered", || async { sink.delivered().len() == round + 1 }).await;
+        verify(SECRET, sink.requests().last().unwrap()).unwrap();
+    }
+
+    // Without its key it is not served, nothing is overwritten, and the reason is visible.
+    assert_eq!(broadcaster.proc.sigterm(SOON).await, 0);
+    for (envs, words) in
+        [(&[][..], "BROADCASTER_STATE_KEY is not set"), (&[("BROADCASTER_STATE_KEY", &*old)][..], "no key of")]
+    {
+        let mut without = stage.broadcaster_only(envs).await;
+        eventually(SOON, "readiness names the reason", || async {
+            let check = without.get("/readyz").await.1["checks"]["managed-endpoints"].clone();
+            let is_named = check["detail"].as_str().is_some_and(|detail| detail.contains(words));
+            if is_named && check["ok"] == false { Ok(()) } else { Err(check) }
+        })
+        .await;
+        let (code, answer) = create(&without, json!({ "name": "b", "url": sink.url() })).await;
+        assert!(code == 503 && answer["detail"].as_str().unwrap().contains(words), "{code} {answer}");
+        assert_eq!(without.proc.sigterm(SOON).await, 0);
+    }
+    assert_eq!(stored(&stage).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
