@@ -44,28 +44,28 @@ pub enum Command {
     /// Submit, list, follow and cancel jobs
     #[command(subcommand)]
     Job(commands::job::Command),
-    /// What waits and runs in each queue, and who serves it
+    /// Show waiting and running jobs of each queue, and its workers
     #[command(subcommand)]
     Queue(commands::queue::Command),
-    /// Look at dead letters, put them back, discard them
+    /// List, redrive and discard dead letters
     #[command(subcommand)]
     Dlq(commands::dlq::Command),
     /// Retries and redrives that continue without the command that started them
     #[command(subcommand)]
     Operation(commands::operation::Command),
-    /// Jobs made by the clock
+    /// Create and manage schedules
     #[command(subcommand)]
     Schedule(commands::schedule::Command),
-    /// The workers that announced themselves
+    /// List workers
     #[command(subcommand)]
     Agent(commands::agent::Command),
-    /// How a running syncdaemon gets on
+    /// Show the state of a running syncdaemon
     #[command(subcommand)]
     Sync(commands::sync::Command),
-    /// Read a site's ledger, and hold it against the hub's stream
+    /// Read a site's ledger, and verify it against the hub's stream
     #[command(subcommand)]
     Ledger(commands::ledger::Command),
-    /// Webhooks: endpoints, attempts, dead letters
+    /// Manage webhooks: endpoints, attempts, dead letters
     #[command(subcommand)]
     Webhook(commands::webhook::Command),
     /// Measure this installation against its floor
@@ -73,27 +73,27 @@ pub enum Command {
     /// Answers webhooks and counts them
     #[command(hide = true)]
     WebhookSink,
-    /// Make a backlog of jobs, and measure how it drains
+    /// Create a backlog of jobs, and measure how it drains
     #[command(subcommand)]
     Backlog(commands::backlog::Command),
-    /// Put markers and zones on the live picture, and follow it
+    /// Publish markers and zones to the live picture, and follow it
     #[command(subcommand)]
     Marker(commands::marker::Command),
-    /// Ask an installation whether it does its work
+    /// Check whether an installation works
     Verify(commands::verify::Args),
-    /// Save the orchestrator's database to a file
+    /// Back up the orchestrator's database to a file
     Backup,
-    /// Bring a saved database back
+    /// Restore a database from a backup
     Restore,
-    /// The recording rules and alerts of this version
+    /// Print the recording rules and alerts of this version
     #[command(subcommand)]
     Rules(commands::rules::Command),
-    /// Every setting of every service
+    /// Print every setting of every service
     Settings,
-    /// Every metric of every service
+    /// Print every metric of every service
     #[command(hide = true)]
     MetricsCatalogue,
-    /// The REST API as an OpenAPI document
+    /// Print the REST API as an OpenAPI document
     #[command(hide = true)]
     Openapi,
     /// Print a completion script for your shell

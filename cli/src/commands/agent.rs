@@ -25,7 +25,7 @@ pub struct ListArgs {
     /// Only this mission
     #[arg(long)]
     mission: Option<String>,
-    /// Only with this status; `all` lists those too that are gone [default: online]
+    /// Only with this status; `all` includes those that are gone [default: online]
     #[arg(long, value_parser = PossibleValuesParser::new(["online", "offline", "left", "all"]), default_value = "online", hide_default_value = true)]
     status: String,
 }
@@ -53,7 +53,7 @@ pub async fn run(command: Command, context: &Context) -> Result {
 
 async fn list(args: ListArgs, context: &Context) -> Result {
     let name = format!("AGENT_STATUS_{}", args.status.to_ascii_uppercase());
-    // `all` is no name of the contract: no filter.
+    // `all` is not a value of the contract: no filter.
     let status = v1::AgentStatus::from_str_name(&name).unwrap_or_default();
     let fetch = |limit, cursor| {
         let request = v1::ListAgentsRequest {
@@ -94,7 +94,7 @@ async fn list(args: ListArgs, context: &Context) -> Result {
     table.print(context.out, empty)
 }
 
-/// Where its clock stands beside the orchestrator's; what a round trip explains is no difference.
+/// Its clock compared with the orchestrator's; a difference that a round trip explains does not count.
 fn skew(seconds: f64) -> String {
     match seconds {
         s if s.abs() < 0.5 => "as the orchestrator's".to_owned(),

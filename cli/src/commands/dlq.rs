@@ -21,9 +21,9 @@ const REASONS: [&str; 4] = ["attempts_exhausted", "not_retryable", "worker_lost"
 pub enum Command {
     /// List dead letters, newest first
     List(ListArgs),
-    /// Show one dead letter, with its job's tries
+    /// Show one dead letter, with its job's attempts
     Get(GetArgs),
-    /// Delete dead letters; their jobs stay as they are
+    /// Delete dead letters; their jobs are unchanged
     Discard(DiscardArgs),
     /// Put dead jobs back in their queues with fresh attempts
     Redrive(RedriveArgs),
@@ -53,10 +53,10 @@ Examples:
 pub struct ListArgs {
     #[command(flatten)]
     filter: Filter,
-    /// Those that were put back, too
+    /// Include those that were put back
     #[arg(long)]
     include_redriven: bool,
-    /// At most so many
+    /// Maximum number
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// All of them, page by page
@@ -83,15 +83,15 @@ Examples:
   agentforge dlq discard --all --reason invalid_message
   agentforge dlq discard --all --queue web --limit 100 --json")]
 pub struct DiscardArgs {
-    /// Ids of letters, or of their jobs
+    /// Ids of dead letters, or of their jobs
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "mission", "queue", "reason"])]
     ids: Vec<String>,
-    /// Every letter that the filters let through
+    /// Every dead letter that matches the filters
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     filter: Filter,
-    /// At most so many [default: 10000]
+    /// Maximum number [default: 10000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 }
@@ -108,15 +108,15 @@ pub struct RedriveArgs {
     /// Ids of dead jobs
     #[arg(required_unless_present = "all", conflicts_with_all = ["all", "mission", "queue", "reason"])]
     ids: Vec<String>,
-    /// Every dead job that the filters let through
+    /// Every dead job that matches the filters
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Jobs a second, at most 1000
+    /// Jobs per second, at most 1000
     #[arg(long, default_value_t = 50.0, value_parser = rate)]
     rate: f64,
-    /// At most so many [default: 10000]
+    /// Maximum number [default: 10000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Do not wait: print the id of the operation that does it
@@ -290,6 +290,6 @@ async fn redrive(args: RedriveArgs, context: &Context) -> Result {
         let skipped = if done.skipped > 0 { format!(", {} skipped", done.skipped) } else { String::new() };
         context.out.line(format!("{}{skipped}", styled(GREEN, format!("{} put back", done.redriven))))?;
     }
-    // An empty list of dead letters is no failure; jobs that were meant and stay as they are is one.
+    // An empty list of dead letters is not a failure; jobs that were meant but not put back are one.
     if done.redriven == 0 && done.skipped > 0 { Err(Failure::quiet(FAILED)) } else { Ok(()) }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Where a tactical API listens unless it was told otherwise.
+/// The default address of a tactical API.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8010";
 /// Between two tries to connect.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -16,9 +16,9 @@ const TRIES_MAX: u32 = 60;
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Put a marker or a zone on the picture, or move it
+    /// Publish a marker or a zone, or move it
     Post(PostArgs),
-    /// Take a marker or a zone off the picture
+    /// Remove a marker or a zone
     Remove(RemoveArgs),
     /// Follow the picture
     Watch(WatchArgs),
@@ -48,7 +48,7 @@ Examples:
 pub struct PostArgs {
     /// What is shown; one line
     title: String,
-    /// Its name; one is made if there is none
+    /// Its id [default: a generated one]
     #[arg(long)]
     id: Option<String>,
     /// Where it was reported [default: the site of the tactical API]
@@ -57,19 +57,19 @@ pub struct PostArgs {
     /// A marker's place: longitude,latitude in degrees
     #[arg(long, value_name = "LON,LAT", value_parser = place, required_unless_present = "zone", allow_hyphen_values = true)]
     at: Option<[f64; 2]>,
-    /// A zone's corners, with spaces between them
+    /// A zone's corners, separated by spaces
     #[arg(long, value_name = "LON,LAT LON,LAT LON,LAT ...", value_parser = corners, conflicts_with = "at", allow_hyphen_values = true)]
     zone: Option<Corners>,
-    /// More words
+    /// A description
     #[arg(long)]
     description: Option<String>,
-    /// How grave it is
+    /// Its severity
     #[arg(long, default_value = "low", value_parser = ["low", "medium", "high", "critical"])]
     severity: String,
     /// Evidence that belongs to it: site/sha256, or its alias
     #[arg(long, value_name = "ID")]
     evidence_id: Option<String>,
-    /// After this it goes by itself, such as 90s or 2h
+    /// It is removed after this time, such as 90s or 2h
     #[arg(long, value_name = "DURATION", value_parser = agentforge_terminal::duration)]
     expires_in: Option<Duration>,
     #[command(flatten)]
@@ -108,25 +108,25 @@ Examples:
   agentforge marker watch --bbox 13.0,52.3,13.8,52.7 --json | jq -c .properties
   agentforge marker watch --since 2026-01-01T00:00:00Z --count 100")]
 pub struct WatchArgs {
-    /// Begin with what is on the picture now
+    /// Begin with the current picture
     #[arg(long)]
     snapshot: bool,
-    /// Begin behind an id or a sequence, or at a time (RFC 3339)
+    /// Begin after an id or a sequence, or at a time (RFC 3339)
     #[arg(long, value_name = "ID|TIME", conflicts_with = "snapshot")]
     since: Option<String>,
-    /// Only inside of a box: west,south,east,north in degrees
+    /// Only inside a box: west,south,east,north in degrees
     #[arg(long, allow_hyphen_values = true)]
     bbox: Option<String>,
-    /// Only these, with commas
+    /// Only these severities, comma-separated
     #[arg(long)]
     severity: Option<String>,
-    /// Only of these sites, with commas
+    /// Only of these sites, comma-separated
     #[arg(long)]
     site: Option<String>,
     /// Only markers or only zones
     #[arg(long, value_parser = ["marker", "zone"])]
     kind: Option<String>,
-    /// End after so many events
+    /// End after this many events
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]
@@ -246,7 +246,7 @@ async fn watch(args: WatchArgs, global: &Global, out: Output) -> Result {
     Ok(())
 }
 
-/// One line an event; with `--json` what came.
+/// One line per event; with `--json` the event itself.
 fn show(event: &Event, out: Output) -> Result {
     let Event { kind, data } = event;
     if out.json {

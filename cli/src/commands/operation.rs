@@ -27,7 +27,7 @@ Examples:
   agentforge operation list
   agentforge operation list --json | jq '.operations[] | select(.state == \"running\")'")]
 pub struct ListArgs {
-    /// At most so many
+    /// Maximum number
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 /// What to do with queues.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// List queues: those with open jobs, and those that a worker serves
+    /// List queues with open jobs or workers
     #[command(visible_alias = "stats")]
     List(ListArgs),
     /// Show one queue
@@ -37,7 +37,7 @@ Examples:
 pub struct GetArgs {
     /// Its name
     name: String,
-    /// Its mission; needed where several have a queue of this name
+    /// Its mission; required if several have a queue of this name
     #[arg(long)]
     mission: Option<String>,
 }

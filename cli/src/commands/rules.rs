@@ -1,12 +1,11 @@
 //! `agentforge rules`: the recording rules and alerts that this version ships, and the same with shorter times.
-//!
-//! The files are built in. Rendering changes the text of durations (`for:` and ranges in brackets) and not a
-//! byte beside: what is tried with short times is what runs with long ones.
+//! The files are built in. Rendering changes only the text of durations (`for:` and ranges in brackets): what is tested
+//! with short times is what runs with long ones.
 
 use agentforge_terminal::{Failure, Output, Result};
 use std::path::PathBuf;
 
-/// The files, as they stand in `monitoring/alerts`.
+/// The files, as in `monitoring/alerts`.
 const FILES: [(&str, &str); 4] = [
     ("jetstream.rules.yml", include_str!("../../../monitoring/alerts/jetstream.rules.yml")),
     ("services.rules.yml", include_str!("../../../monitoring/alerts/services.rules.yml")),
@@ -110,7 +109,7 @@ fn ranges(line: &str, scale: u32, out: &mut String) {
     out.push_str(rest);
 }
 
-/// The milliseconds of `90s`, `1h30m`; `None` for what is no duration.
+/// The milliseconds of `90s`, `1h30m`; `None` for text that is not a duration.
 fn duration(text: &str) -> Option<u64> {
     let (mut rest, mut sum) = (text, 0_u64);
     while !rest.is_empty() {

@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// What to do with schedules.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a schedule
+    /// Create a schedule
     Create(Box<CreateArgs>),
     /// List schedules
     List(ListArgs),
@@ -26,13 +26,13 @@ pub enum Command {
     Get(GetArgs),
     /// Change what it does and when; it keeps its id and its history
     Update(Box<UpdateArgs>),
-    /// Run it now, whether its turn has come or not
+    /// Run it now, regardless of its turns
     Run(RunArgs),
-    /// Make no jobs for now
+    /// Pause a schedule
     Pause(PauseArgs),
-    /// Make jobs again
+    /// Resume a schedule
     Resume(ResumeArgs),
-    /// Remove a schedule; its jobs stay
+    /// Delete a schedule; its jobs stay
     Delete(DeleteArgs),
     /// Show when it will run
     Next(NextArgs),
@@ -65,7 +65,7 @@ pub struct CreateArgs {
     template: Template,
     #[command(flatten)]
     policies: Policies,
-    /// Make it paused
+    /// Create it paused
     #[arg(long)]
     paused: bool,
 }
@@ -73,13 +73,13 @@ pub struct CreateArgs {
 /// What becomes of turns that do not go as the clock has it.
 #[derive(Debug, clap::Args)]
 struct Policies {
-    /// What becomes of a turn while the job of an earlier one is not over [default: allow]
+    /// What happens to a turn while an earlier job is open [default: allow]
     #[arg(long, value_name = "POLICY", value_parser = ["allow", "skip", "queue", "replace"])]
     overlap: Option<String>,
-    /// What becomes of turns that nobody took in time [default: latest]
+    /// What happens to turns missed while no orchestrator ran [default: latest]
     #[arg(long, value_name = "POLICY", value_parser = ["latest", "all", "none"])]
     catch_up: Option<String>,
-    /// How long after its time a turn's job may end; 0s takes it away
+    /// How long after its scheduled time a turn's job may end; 0s removes the deadline
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     deadline: Option<Duration>,
 }
@@ -151,7 +151,7 @@ pub struct RunArgs {
     /// Its name or id
     #[arg(value_name = "NAME|ID")]
     schedule: String,
-    /// Asked again under the same key, the run is the first one
+    /// A repeated request with the same key returns the first run
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 }
@@ -166,7 +166,7 @@ pub struct ResumeArgs {
     /// Its name or id
     #[arg(value_name = "NAME|ID")]
     schedule: String,
-    /// Make up for turns missed in the pause, as its catch-up policy has it
+    /// Apply the catch-up policy to turns missed during the pause
     #[arg(long)]
     catch_up: bool,
 }
@@ -204,7 +204,7 @@ pub struct NextArgs {
     /// Its name or id
     #[arg(value_name = "NAME|ID")]
     schedule: String,
-    /// So many runs
+    /// Number of runs
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
 }

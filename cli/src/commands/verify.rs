@@ -1,6 +1,5 @@
 //! `agentforge verify`: whether an installation does its work, asked from outside as a user would.
-//!
-//! Every check is made, whatever the ones before said, and each tells what it saw. Leaves one small job behind.
+//! Every check is made, regardless of the earlier ones, and each reports what it saw. Leaves one small job behind.
 
 use super::backlog::{Outcome, Workload, submit_and_drain};
 use crate::context::Context;
@@ -15,9 +14,9 @@ use tokio::time::Instant;
 
 /// Agents looked through.
 const AGENTS: u32 = 200;
-/// Between two looks for a worker.
+/// Between two checks for a worker.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
-/// What a told detail is cut to.
+/// The maximum length of a detail.
 const DETAIL_CHARS: usize = 200;
 
 /// What to ask.
@@ -33,13 +32,13 @@ pub struct Args {
     /// The orchestrator's HTTP address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     http: String,
-    /// The NATS exporter's address: whether it tells about the workers' queue
+    /// The NATS exporter's address: whether it reports the workers' queue
     #[arg(long, value_name = "URL")]
     exporter: Option<String>,
-    /// How long a job may take; a fleet that was scaled to nothing has to start first
+    /// How long a job may take; workers that were scaled to zero have to start first
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     wait: Duration,
-    /// Also drain a backlog of so many jobs
+    /// Also drain a backlog of this many jobs
     #[arg(long, value_name = "N")]
     backlog: Option<u64>,
     /// How long the backlog may take
@@ -99,7 +98,8 @@ pub async fn run(args: Args, context: &Context) -> Result {
     if ok { Ok(()) } else { Err(Failure::quiet(FAILED)) }
 }
 
-/// What the orchestrator says of its NATS: that it is too old fails, that it is newer than what was tried is told.
+/// What the orchestrator reports about its NATS server: one that is too old fails, one newer than those tested is
+/// reported.
 async fn nats(http: &str) -> Result<String, String> {
     let body = rest::page(http, "/readyz").await?;
     let body: serde_json::Value = serde_json::from_str(&body).map_err(|e| format!("/readyz is not JSON: {e}"))?;

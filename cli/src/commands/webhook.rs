@@ -29,28 +29,28 @@ pub enum Command {
     Redeliver(RedeliverArgs),
     /// Send an event to an endpoint now and show what it answers
     Test(OneArgs),
-    /// Let an endpoint that answered 410 have events again
+    /// Enable an endpoint that answered 410
     Enable(OneArgs),
-    /// Make an endpoint
+    /// Create an endpoint
     Create(endpoints::CreateArgs),
     /// Change an endpoint that was made here
     Update(endpoints::UpdateArgs),
     /// Show one endpoint
     Show(OneArgs),
-    /// Hold an endpoint's events back
+    /// Pause an endpoint; its events wait
     Pause(OneArgs),
-    /// Let a paused endpoint have its events
+    /// Resume a paused endpoint
     Resume(OneArgs),
-    /// Give an endpoint another secret; for a while both sign
+    /// Rotate an endpoint's secret; for a while requests are signed with both
     Rotate(endpoints::RotateArgs),
-    /// Take an endpoint out that was made here
+    /// Delete an endpoint that was created through the API
     Delete(endpoints::DeleteArgs),
-    /// Make a secret and print it
+    /// Generate a secret and print it
     #[command(after_help = "Examples:\n  agentforge webhook secret > billing-secret")]
     Secret,
-    /// Search what became of attempts
+    /// Search past attempts
     Deliveries(history::DeliveriesArgs),
-    /// Send events again that were delivered before
+    /// Send past events again
     Replay(history::ReplayArgs),
 }
 
@@ -67,7 +67,7 @@ pub struct TailArgs {
     /// Only this endpoint
     #[arg(long)]
     endpoint: Option<String>,
-    /// Begin with so many of the past
+    /// Begin with this many past attempts
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
     last: u32,
     /// End after these
@@ -94,10 +94,10 @@ pub struct ListArgs {
     /// Only with this reason
     #[arg(long, requires = "dead")]
     reason: Option<String>,
-    /// From this place on
+    /// Start from this number
     #[arg(long, requires = "dead", default_value_t = 0)]
     after: u64,
-    /// At most so many
+    /// Maximum number
     #[arg(long, requires = "dead", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
     limit: u64,
 }
@@ -112,7 +112,7 @@ Examples:
 pub struct RedeliverArgs {
     #[command(flatten)]
     place: Place,
-    /// Places of dead letters, as `list --dead` shows them
+    /// Numbers of dead letters, as shown by `list --dead`
     #[arg(required_unless_present_any = ["endpoint", "reason", "all"], conflicts_with_all = ["endpoint", "reason", "all"])]
     seqs: Vec<u64>,
     /// Those of this endpoint
@@ -121,13 +121,13 @@ pub struct RedeliverArgs {
     /// Those with this reason
     #[arg(long)]
     reason: Option<String>,
-    /// Every one that the filters let through
+    /// Every dead letter that matches the filters
     #[arg(long)]
     all: bool,
-    /// Letters a second, at most 1000
+    /// Dead letters per second, at most 1000
     #[arg(long, default_value_t = 50.0, value_parser = rate)]
     rate: f64,
-    /// At most so many
+    /// Maximum number
     #[arg(long)]
     limit: Option<u64>,
 }

@@ -46,7 +46,7 @@ async fn a_killed_orchestrator_costs_no_job_and_doubles_none() {
         let mut command = dev.command();
         move || feed(command.args(["job", "submit", "--batch", "-", "--label", "kind=batch"]), &lines(COUNT))
     });
-    // In the middle of it: some are stored, and the batch is still going on.
+    // In the middle of it: some are stored, and the batch is still running.
     eventually(SOON, "the first jobs are stored", || {
         let said = dev.run(["job", "list", "--label", "kind=batch", "--limit", "1"]);
         let some = said.code == 0 && said.json()["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty());

@@ -51,7 +51,7 @@ async fn a_first_day_from_start_to_drain() {
     assert_eq!(services, ["orchestrator", "worker"]);
 }
 
-/// The exporter's page is about NATS alone; the process has its own page.
+/// The exporter's page is only about NATS; the process has its own page.
 async fn nats_as_metrics(url: &str) {
     let (status, body) = http_get(url, &[]).await.unwrap();
     let page = String::from_utf8(body).unwrap();
@@ -100,7 +100,7 @@ fn submit_and_read(dev: &Dev) {
     let last: Value = serde_json::from_str(watched.out.lines().last().unwrap()).unwrap();
     assert_eq!((watched.code, last["state"].as_str()), (0, Some("succeeded")));
 
-    // Without --json the result alone is on stdout.
+    // Without --json only the result is on stdout.
     let mut plain = super::support::command();
     plain.env("AGENTFORGE_SERVER", dev.ready["services"]["orchestrator"]["grpc"].as_str().unwrap());
     let said = feed(plain.args(["job", "submit", "echo", "-", "--wait"]), r#"{"n": 12345678901234567890123}"#);

@@ -170,7 +170,7 @@ async fn a_server_of_another_name_is_used_and_one_that_does_nothing_is_named_wit
     assert_eq!(dev.run(["job", "submit", "echo", "--wait"]).ok()["state"], "succeeded");
     assert_eq!(dev.process.sigterm(SOON).await, 0, "{}", dev.process.full_log());
 
-    // It tells a version, then says something and never listens.
+    // It prints a version, then some text, and never listens.
     let idle = home.path().join("idle-server");
     let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'nats-server: v2.15.1' && exit\necho waiting for the moon\nexec sleep 600\n";
     std::fs::write(&idle, script).unwrap();

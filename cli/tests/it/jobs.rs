@@ -201,7 +201,7 @@ async fn the_rest_port_is_recognised() {
         assert_eq!(said.code, 1, "{args:?}");
         assert!(said.err.contains("not with gRPC") && said.err.contains("50051"), "{args:?}: {}", said.err);
     }
-    // A server that speaks HTTP/1 alone, as many proxies do.
+    // A server that speaks only HTTP/1, as many proxies do.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {

@@ -39,7 +39,7 @@ async fn an_endpoint_is_made_watched_replayed_rotated_and_deleted_by_commands() 
         |args: &[&str]| -> Said { dev.run(["webhook"].iter().chain(args).copied().chain(["--url", at.as_str()])) };
     let (url, seen) = receiver().await;
 
-    // The URL comes from standard input, where nobody sees it.
+    // The URL comes from standard input, where other users cannot see it.
     let mut command = dev.command();
     command.args(["webhook", "create", "mine", "-", "--subject", "agentforge.events.job.*.succeeded", "--url", &at]);
     let made = feed(&mut command, &format!("{url}\n"));

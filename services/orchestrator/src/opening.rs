@@ -49,7 +49,7 @@ impl Opening {
                         warn!(why, "database unavailable; waiting");
                         told.clone_from(&why);
                     }
-                    self.app.set_opening(app::Opening::Away(format!("{place} is away")));
+                    self.app.set_opening(app::Opening::Away(format!("{place} is unavailable")));
                     gate.set(false, why);
                 }
                 Err(e) => {

@@ -1,7 +1,6 @@
 //! What being watched costs: processor time a job with metrics and sampled traces, and without both.
-//!
-//! Two stacks stand side by side and work in turn, so that both see the same minutes of the machine. Each job is
-//! a call of its own, because whether a trace is sampled is decided for each call.
+//! Two stacks run and work in turn, so that both see the same minutes of the machine. Each job is a call of its own,
+//! because whether a trace is sampled is decided for each call.
 
 use crate::{
     jobs::EVENTS,
@@ -51,10 +50,10 @@ pub struct Args {
     /// Pairs of rounds, one watched and one not
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub pairs: u32,
-    /// Share of traces that is sampled
+    /// Share of sampled traces
     #[arg(long, default_value_t = 0.01)]
     pub sample: f64,
-    /// What one side has and the other has not
+    /// The difference between the two sides
     #[arg(long, value_enum, default_value = "both")]
     pub part: Part,
     /// Jobs the worker runs at once
@@ -74,9 +73,9 @@ pub struct Args {
 pub enum Part {
     /// Metrics and traces
     Both,
-    /// Metrics alone; no traces on either side
+    /// Only metrics; no traces on either side
     Metrics,
-    /// Traces alone; no metrics on either side
+    /// Only traces; no metrics on either side
     Traces,
 }
 
@@ -129,7 +128,7 @@ pub async fn run(args: Args, json: bool) -> Result {
     }
     let mut pairs = Vec::new();
     for n in 0..args.pairs {
-        // Whoever comes first finds another machine than who comes second.
+        // The first side finds another machine than the second.
         let pair = if n % 2 == 0 {
             let first = on.round(&args, args.count).await?;
             Pair { on: first, off: off.round(&args, args.count).await? }
@@ -224,7 +223,7 @@ async fn side(args: &Args, name: &str, collector: &Collector) -> Result<Side> {
 }
 
 impl Side {
-    /// Submits `count` jobs, waits for their ends, and tells what each took.
+    /// Submits `count` jobs, waits for their ends, and reports what each took.
     async fn round(&self, args: &Args, count: u64) -> Result<Round> {
         let ends = self.ends(count).await?;
         let before = self.times()?;
@@ -251,7 +250,7 @@ impl Side {
         })
     }
 
-    /// Counts successes as they are told on the bus: neither side is asked about its metrics.
+    /// Counts successes as reported on the bus: neither side is asked about its metrics.
     async fn ends(&self, count: u64) -> Result<tokio::task::JoinHandle<Result>> {
         let failed = |e: &dyn std::fmt::Display| Failure::new(format!("cannot follow the jobs' events: {e}"));
         let nats = async_nats::connect(self.stack.nats_url()).await.map_err(|e| failed(&e))?;

@@ -1,5 +1,5 @@
-//! `agentforge bench exporter`: a scrape of the NATS exporter beside fetching the same bytes and throwing
-//! them away.
+//! `agentforge bench exporter`: a scrape of the NATS exporter, compared with fetching the same bytes and discarding
+//! them.
 //!
 //! Starts a NATS server with streams and consumers, and the exporter as a process of its own. Floor and
 //! scrape take turns in the same run; the processor time is what the kernel accounts to the exporter.
@@ -33,16 +33,16 @@ const MESSAGES: usize = 10;
 /// How to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Consumers in all, shared out among the streams
+    /// Total number of consumers, distributed over the streams
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub consumers: u32,
     /// Streams
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub streams: u32,
-    /// Scrapes of each kind that are measured, each beside its floor
+    /// Measured scrapes of each kind, each with its floor
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,
-    /// Scrapes of the compact family after which memory is looked at again; 0 leaves it out
+    /// Scrapes of the compact family before memory is read again; 0 skips this
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub memory_scrapes: u32,
     /// Where the NATS server keeps its data; removed afterwards unless it existed

@@ -15,7 +15,7 @@ use futures_util::stream::{self, StreamExt};
 use std::time::{Duration, Instant};
 
 const STREAMS: [&str; 2] = ["bench_floor_a", "bench_floor_b"];
-/// What a job message holds beside its args, bytes.
+/// Size of a job message without its args, bytes.
 const ENVELOPE_BYTES: usize = 260;
 /// Messages under way.
 const WINDOW: usize = 1_024;

@@ -29,10 +29,10 @@ pub struct Args {
     /// Bytes of each job's args
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub args_bytes: u32,
-    /// Jobs a second while latency is measured
+    /// Jobs per second while latency is measured
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
-    /// Seconds of measuring latency; 0 leaves it out
+    /// Seconds of measuring latency; 0 skips this
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub rate_seconds: u32,
     /// Backlogs to queue and drain, in turn, comma separated
@@ -93,7 +93,7 @@ pub async fn run(args: Args, json: bool) -> Result {
         let label = format!("{run}-{n}");
         let product = async || throughput::measure(&stack, args.count, args.args_bytes, &label).await;
         let floor = async || floor::measure(stack.nats_url(), args.count, args.args_bytes).await;
-        // Whoever goes second finds the machine more tired: they take turns.
+        // The second side finds the machine more tired: they take turns.
         let (floor_per_s, jobs_per_s) = match n % 2 {
             1 => (floor().await?, product().await?),
             _ => {

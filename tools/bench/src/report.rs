@@ -26,7 +26,7 @@ impl fmt::Display for Round {
 pub struct Drain {
     /// Jobs queued.
     pub queued: u64,
-    /// Jobs a second, one figure a round.
+    /// Jobs per second, one figure per round.
     pub per_s: Vec<f64>,
 }
 

@@ -147,7 +147,7 @@ impl Stack {
         Ok(self.service("orchestrator")?.http.clone())
     }
 
-    /// Stops the worker in its tracks, or lets it go on.
+    /// Freezes the worker, or lets it continue.
     pub fn freeze_worker(&self, freeze: bool) -> Result {
         let pid = Pid::from_raw(self.service("worker")?.pid).ok_or_else(|| Failure::new("the worker has no pid"))?;
         let signal = if freeze { Signal::STOP } else { Signal::CONT };

@@ -11,7 +11,7 @@ use std::{
 /// Which database.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Database {
-    /// sqlite://FILE (under the data directory) or postgres://…; better given by the environment
+    /// sqlite://FILE (under the data directory) or postgres://…; prefer the environment
     #[arg(
         long = "store",
         env = "DATABASE_URL",
@@ -54,7 +54,7 @@ pub struct RestoreArgs {
     /// A file that `agentforge backup` wrote
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Replace a database that exists
+    /// Replace an existing database
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -1,10 +1,8 @@
 //! Child processes that die with this one, even when it is killed with SIGKILL.
-//!
-//! The kernel's death signal is set by the child itself: this program starts itself as the hidden
-//! `run-child`, which sets the signal and then becomes the real program under the same process id.
-//! The signal fires when the *thread* that started the child ends, so each child has a thread that
-//! starts it and waits for it. Children lead process groups of their own: Ctrl-C in a terminal
-//! reaches this process alone, which then stops them in order.
+//! The kernel's death signal is set by the child itself: this program starts itself as the hidden `run-child`, which
+//! sets the signal and then becomes the real program under the same process id. The signal fires when the *thread* that
+//! started the child ends, so each child has a thread that starts it and waits for it. Children lead process groups of
+//! their own: Ctrl-C in a terminal reaches only this process, which then stops them in order.
 
 use agentforge_terminal::{Failure, Result};
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
@@ -103,7 +101,7 @@ impl Child {
         (&mut self.exit).await.map_err(|_| io::Error::other("the waiting thread ended"))?
     }
 
-    /// Sends a signal; one that has ended already is no error.
+    /// Sends a signal; a process that has ended already is not an error.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);

@@ -22,8 +22,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Jobs submitted and not finished: enough to keep every slot of a worker on a small machine busy, and
-/// few enough that the latency told is not all waiting.
+/// Jobs submitted and not finished: enough to keep every slot of a worker on a small machine busy, and few enough that
+/// the reported latency is not all waiting.
 const IN_FLIGHT: usize = 16;
 /// A demo that takes longer is given up.
 const DEMO_MAX: Duration = Duration::from_secs(120);
@@ -56,7 +56,7 @@ impl Place {
         self.own_tools
     }
 
-    /// Declares `digest` in `tools.toml` of the data directory; written anew at each start.
+    /// Declares `digest` in `tools.toml` of the data directory; rewritten at each start.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -38,25 +38,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 #[derive(Debug, clap::Args)]
 #[command(after_help = after_help())]
 pub struct Args {
-    /// Where everything is kept
+    /// Where all data is stored
     #[arg(long, value_name = "DIR", default_value = "./.agentforge")]
     data_dir: PathBuf,
     /// First of the ports; 0 takes free ones [default: the standard ports]
     #[arg(long, value_name = "N")]
     port_base: Option<u16>,
-    /// Write a JSON file with addresses and process ids when all is ready
+    /// Write a JSON file with addresses and process ids when everything is ready
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Do not run the demo workload
     #[arg(long)]
     no_demo: bool,
-    /// Run the services as processes of their own
+    /// Run the services as separate processes
     #[arg(long)]
     processes: bool,
-    /// A Postgres that exists, instead of SQLite in the data directory
+    /// An existing Postgres, instead of SQLite in the data directory
     #[arg(long, value_name = "URL", value_parser = store_url)]
     store: Option<String>,
-    /// A NATS server that exists, instead of one of our own
+    /// An existing NATS server, instead of starting one
     #[arg(long, value_name = "URL")]
     nats_url: Option<String>,
     /// An edge site with a hub: two NATS servers and a link that `agentforge link` cuts and restores
@@ -65,7 +65,7 @@ pub struct Args {
     /// The site's name
     #[arg(long, value_name = "NAME", default_value = "site-a", requires = "edge", value_parser = site)]
     site: String,
-    /// Leave services out: jobs need orchestrator and worker alone
+    /// Leave services out: jobs need only orchestrator and worker
     #[arg(long, value_name = "SERVICE,...", value_parser = optional(), value_delimiter = ',')]
     without: Vec<String>,
     /// Jobs the worker runs at once
@@ -141,7 +141,7 @@ struct Stack {
     changed: Arc<Notify>,
 }
 
-/// Runs until it is told to stop.
+/// Runs until it is asked to stop.
 ///
 /// # Errors
 /// Something could not start, failed while running, or did not drain.
@@ -229,7 +229,7 @@ fn stack_ready(stack: &Stack) -> Ready {
     Ready { nats, hub, services }
 }
 
-/// From "listens" to "stopped". Whatever happens in between, everything is stopped in order.
+/// From "listens" to "stopped". Regardless of what happens in between, everything is stopped in order.
 #[expect(clippy::too_many_arguments, reason = "called once; a struct would only rename them")]
 async fn serve(
     args: &Args,
@@ -268,7 +268,7 @@ async fn serve(
             Err(failure) = &mut work => break Err(failure),
             failure = failed(&mut stack.services) => break Err(failure),
             () = stack.changed.notified() => {
-                // Before the first writing nobody may think that all is ready.
+                // Before the first write no reader may think that all is ready.
                 if let Some(path) = args.ready_file.as_deref().filter(|p| p.exists())
                     && let Err(failure) = stack_ready(&stack).write(path)
                 {

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 const FILES: usize = 5;
 /// The link is up, so that this takes milliseconds.
 const DEMO_MAX: Duration = Duration::from_secs(30);
-/// Between two looks at the hub.
+/// Between two checks of the hub.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A file that was put into the replay directory.
@@ -102,7 +102,7 @@ async fn stream_of(hub: jetstream::Context) -> Stream {
     }
 }
 
-/// Where in the stream the message of a subject is, once it is there.
+/// The stream sequence of a subject's message, once it exists.
 async fn sequence(stream: &Stream, subject: &str) -> u64 {
     loop {
         match stream.get_last_raw_message_by_subject(subject).await {

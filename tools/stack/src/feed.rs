@@ -1,7 +1,6 @@
 //! The demo feed of `dev`: a few vehicles that move around a city, and a zone. Ends with `dev`.
-//!
-//! Publishes through the API as anybody would. A feed that cannot publish tries again with the next step
-//! and says nothing: the picture is empty then, and everything else is there.
+//! Publishes through the API like any client. A feed that cannot publish tries again with the next step and reports
+//! nothing: the picture is empty then, and everything else works.
 
 use crate::{ready::Ready, roster::TACTICAL_API};
 use agentforge_client::tactical::Endpoint;

@@ -11,7 +11,7 @@ pub const FILES_MAX: usize = 300;
 const FILE_MAX_BYTES: u64 = 16 << 20;
 /// Folders looked into without git.
 const FOLDERS_MAX: usize = 2_000;
-/// Folders nobody wants to see hashed.
+/// Folders that are not worth hashing.
 const SKIPPED: [&str; 4] = ["target", "node_modules", "__pycache__", "venv"];
 
 /// Regular files under `root`, relative to it, sorted, at most [`FILES_MAX`]; nothing of the folder

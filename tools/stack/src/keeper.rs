@@ -1,7 +1,6 @@
 //! Keeps a child process running: starts it again with growing pauses when it ends unasked.
-//!
-//! Until it is `established` an end is a failure of the start, told with the last lines of its log;
-//! only after that is it restarted. `stop` asks with SIGTERM and insists with SIGKILL.
+//! Until it is `established` an end is a failure of the start, reported with the last lines of its log; only after that
+//! is it restarted. `stop` asks with SIGTERM and insists with SIGKILL.
 
 use crate::child::{Spec, log_tail};
 use agentforge_terminal::{Failure, Result, short_duration, warn};
@@ -118,7 +117,7 @@ enum Verdict {
     Fail,
 }
 
-/// Pure: whether to go on and after which pause.
+/// Pure: whether to continue and after which pause.
 fn verdict(established: bool, ran: Duration, last_pause: Duration) -> Verdict {
     match (established, ran >= HEALTHY_AFTER) {
         (false, _) => Verdict::Fail,

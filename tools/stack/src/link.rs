@@ -164,7 +164,7 @@ async fn forward(listener: TcpListener, shared: Arc<Shared>) {
         let shared = shared.clone();
         tokio::spawn(async move {
             let mut state = shared.state.subscribe();
-            // Asked here, too: a cut before the subscription is no change after it.
+            // Asked here too: a cut before the subscription is not a change after it.
             if state.borrow_and_update().0 {
                 tokio::select! {
                     () = pass(site, shared.backend) => {}

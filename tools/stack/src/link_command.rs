@@ -21,7 +21,7 @@ pub enum Command {
     /// Restore it
     #[command(after_help = "Examples:\n  agentforge link up --data-dir ./.agentforge")]
     Up(At),
-    /// Say how it is
+    /// Show its state
     #[command(after_help = "Examples:\n  agentforge link status --json")]
     Status(At),
 }

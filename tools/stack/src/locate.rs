@@ -74,7 +74,7 @@ fn cached() -> Vec<PathBuf> {
     found
 }
 
-/// The script of the repository that this program or the shell stands in.
+/// The script of the repository that this program or the shell is in.
 fn script() -> Option<PathBuf> {
     let starts = [env::current_dir().ok(), env::current_exe().ok()];
     let folders = starts.iter().flatten().flat_map(|p| p.ancestors());

@@ -44,7 +44,7 @@ impl<'a> Patience<'a> {
         self
     }
 
-    /// Waits between two looks; `why` says what the last one saw.
+    /// Waits between two checks; `why` says what the last one saw.
     ///
     /// # Errors
     /// It has taken too long.

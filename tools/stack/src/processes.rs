@@ -1,4 +1,4 @@
-//! The services as the separate binaries beside this one, kept running on the same ports.
+//! The services as the separate binaries next to this one, kept running on the same ports.
 
 use crate::{
     child::Spec,

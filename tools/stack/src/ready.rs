@@ -66,7 +66,7 @@ impl Ready {
     }
 }
 
-/// Removes a ready file, so that nobody trusts its addresses.
+/// Removes a ready file, so that its addresses are not used.
 pub fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
 }

@@ -1,7 +1,6 @@
 //! The NATS servers of `dev`: one, or with `--edge` a site's, a hub's and the link between them.
-//!
-//! Starts the hub before the site and stops it after. Restarts are the keepers' work, and the link is
-//! cut and restored by whoever asks it to be.
+//! Starts the hub before the site and stops it after. Restarts are the keepers' work, and the link is cut and restored
+//! on request.
 
 use crate::{
     link::Link,
@@ -93,7 +92,7 @@ impl Servers {
     }
 }
 
-/// The server does not tell which port for leaf nodes it took, so that one is chosen here.
+/// The server does not report which port for leaf nodes it took, so that one is chosen here.
 fn leaf_port(ports: Ports) -> Result<u16> {
     match ports.of(LEAF_NODES) {
         0 => ports::free().map_err(|e| Failure::new(format!("there is no free port: {e}"))),

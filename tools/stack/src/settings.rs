@@ -1,4 +1,4 @@
-//! What `dev` tells each service: a few settings on top of the environment.
+//! The settings that `dev` gives each service: a few on top of the environment.
 //!
 //! Settings that would send jobs or credentials elsewhere (DATABASE_URL, NATS_URL and its
 //! credentials) are never taken from the environment here: `--store` and `--nats-url` name servers.
@@ -36,7 +36,7 @@ const SIZES: [(&str, &str); 7] = [
 /// The JetStream domain of the hub, with `--edge`.
 pub const HUB_DOMAIN: &str = "hub";
 
-/// What the services are told.
+/// The services' settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Absolute.

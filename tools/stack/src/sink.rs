@@ -30,7 +30,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// How it answers.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Wait so long before each answer
+    /// Wait this long before each answer
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = agentforge_terminal::duration)]
     delay: Duration,
     /// Never answer
@@ -111,7 +111,7 @@ impl Sink {
                 Ok((stream, _)) => {
                     let sink = self.clone();
                     tokio::spawn(async move {
-                        // A caller that went away is no failure.
+                        // A caller that went away is not a failure.
                         let _ = sink.connection(stream).await;
                     });
                 }

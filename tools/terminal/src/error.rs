@@ -29,7 +29,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Something failed; tell what.
+    /// Something failed; print what.
     pub fn new(message: impl Into<String>) -> Self {
         Self { exit: FAILED, message: message.into(), hint: None, code: None }
     }
@@ -61,7 +61,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Writing to stdout failed. A reader that went away (`| head`) is no failure.
+/// Writing to stdout failed. A reader that went away (`| head`) is not a failure.
 impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
         match e.kind() {

@@ -13,10 +13,10 @@ pub struct Global {
     /// The orchestrator's gRPC address
     #[arg(long, global = true, env = "AGENTFORGE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:50051", value_parser = server, help_heading = "Global options")]
     pub server: String,
-    /// Bearer token; better given by the environment, where other users cannot see it
+    /// Bearer token; prefer the environment, where other users cannot see it
     #[arg(long, global = true, env = "AGENTFORGE_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token, help_heading = "Global options")]
     pub token: Option<Token>,
-    /// Print JSON, one document a line
+    /// Print JSON, one document per line
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// How long one request may take; waiting for jobs is not counted

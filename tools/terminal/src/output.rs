@@ -1,8 +1,7 @@
 //! How things are shown: JSON for programs, tables and plain lines for people, progress on stderr.
-//!
-//! Owns every byte that goes to stdout. What comes from outside (arguments, errors of tools) is
-//! stripped of control characters before it reaches a terminal. Colours go through anstream, which
-//! honours NO_COLOR and drops them when stdout is no terminal.
+//! Owns every byte that goes to stdout. Foreign text (arguments, errors of tools) is stripped of control characters
+//! before it reaches a terminal. Colours go through anstream, which honours NO_COLOR and drops them when stdout is not
+//! a terminal.
 
 mod progress;
 mod table;
@@ -16,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use std::{fmt::Display, io::Write, time::Duration};
 
-/// Something went on without something; always told, on stderr.
+/// The command continued without something; always printed, on stderr.
 pub fn warn(text: impl Display) {
     let _ = writeln!(anstream::stderr(), "{} {text}", styled(YELLOW, "warning:"));
 }
@@ -24,7 +23,7 @@ pub fn warn(text: impl Display) {
 /// Where a command writes its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
-    /// `--json`: one JSON document a line, and nothing else on stdout.
+    /// `--json`: one JSON document per line, and nothing else on stdout.
     pub json: bool,
 }
 
@@ -58,7 +57,7 @@ impl Output {
         }
     }
 
-    /// What must be told whatever becomes of the command, on stderr also with `--json`.
+    /// What must be printed regardless of the command's outcome, on stderr also with `--json`.
     pub fn remark(self, text: impl Display) {
         let _ = writeln!(anstream::stderr(), "{text}");
     }
@@ -122,7 +121,7 @@ pub fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// The colour of a word that tells a state or an outcome.
+/// The colour of a word that names a state or an outcome.
 pub fn state_style(word: &str) -> Style {
     match word {
         "succeeded" | "online" | "active" => GREEN,
@@ -149,7 +148,7 @@ pub fn clean_lines(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
-/// How long ago, in the two most telling units: `3s`, `4m10s`, `2h5m`, `3d4h`; `in 5m` for the future.
+/// How long ago, in the two largest units: `3s`, `4m10s`, `2h5m`, `3d4h`; `in 5m` for the future.
 pub fn age(at: Timestamp, now: Timestamp) -> String {
     let span = now.duration_since(at);
     let shown = short_duration(span.unsigned_abs());

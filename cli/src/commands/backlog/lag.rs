@@ -1,6 +1,5 @@
 //! How much waits on a queue's consumer, as JetStream counts it: the figure that workers are scaled by.
-//!
-//! Only looks. Without an address nothing is asked, and the backlog is not told.
+//! Only reads. Without an address no server is asked, and the backlog is not shown.
 
 use agentforge_jetstream::subjects::{STREAM_JOBS, worker_durable};
 use agentforge_message_id::{Mission, Queue};
@@ -15,13 +14,13 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 /// Where NATS is.
 #[derive(Debug, clap::Args)]
 pub struct NatsArgs {
-    /// Look at NATS, too, and tell how much waited
+    /// Also ask NATS, and show how many messages waited
     #[arg(long, env = "AGENTFORGE_NATS_URL", value_name = "URL")]
     nats_url: Option<String>,
     /// Its user
     #[arg(long, env = "AGENTFORGE_NATS_USER", value_name = "NAME", requires = "nats_password")]
     nats_user: Option<String>,
-    /// The user's password; better given by the environment
+    /// The user's password; prefer the environment
     #[arg(long, env = "AGENTFORGE_NATS_PASSWORD", value_name = "TEXT", hide_env_values = true, value_parser = agentforge_terminal::token)]
     nats_password: Option<agentforge_terminal::Token>,
 }
@@ -38,7 +37,7 @@ impl Lag {
         let Some(url) = &args.nats_url else { return Ok(None) };
         let mut options = async_nats::ConnectOptions::new().name("agentforge-backlog");
         if let (Some(user), Some(password)) = (&args.nats_user, &args.nats_password) {
-            // As the services do: a user may listen to its own replies alone.
+            // Like the services: a user may subscribe only to its own replies.
             options = options
                 .user_and_password(user.clone(), password.0.clone())
                 .custom_inbox_prefix(format!("_INBOX.{user}"));
@@ -51,7 +50,7 @@ impl Lag {
         }
     }
 
-    /// Waiting and in work on the queue's consumer; `None` when that is not told in time.
+    /// Waiting and in work on the queue's consumer; `None` without an answer in time.
     pub async fn of(&self, mission: &str, queue: &str) -> Option<u64> {
         let name = worker_durable(&Mission::new(mission).ok()?, &Queue::new(queue).ok()?);
         let nothing = serde_json::json!({});

@@ -1,7 +1,6 @@
 //! `agentforge backlog`: makes a backlog of small jobs, and measures how long it takes to drain.
-//!
-//! Works against whatever orchestrator the command line names, a cluster's or the one of `agentforge dev`. Counts a
-//! run only when every job of it succeeded; what did not come to its end is a failure and never a figure.
+//! Works with any orchestrator that the command line names, a cluster's or the one of `agentforge dev`. Counts a run
+//! only when every job of it succeeded; a run that did not finish is a failure and never a figure.
 
 mod lag;
 mod run;
@@ -21,9 +20,9 @@ use verdict::Verdict;
 /// What to do with a backlog.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Submit many small jobs at once, and leave them
+    /// Submit many small jobs at once, without waiting
     Create(CreateArgs),
-    /// Submit, wait until all are done, and hold the times against the objective
+    /// Submit, wait until all are done, and compare the times with the objective
     Measure(MeasureArgs),
 }
 
@@ -68,13 +67,13 @@ pub struct MeasureArgs {
     /// Runs, one after the other
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     runs: u32,
-    /// What 95 of 100 runs must be within
+    /// The objective for 95 of 100 runs
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     objective: Duration,
-    /// What no run may be above; then it is given up
+    /// The time limit of every run; a longer one is aborted
     #[arg(long, value_name = "DURATION", default_value = "20m", value_parser = duration)]
     cap: Duration,
-    /// Noted beside the figures
+    /// A note stored with the figures
     #[arg(long, value_name = "HASH")]
     commit: Option<String>,
     #[command(flatten)]

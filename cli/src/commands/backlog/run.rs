@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
-/// Between two looks; small beside what is measured.
+/// Between two checks; small compared with what is measured.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const OPEN: [JobState; 3] = [JobState::Accepted, JobState::Queued, JobState::Running];
 

@@ -76,7 +76,7 @@ impl Verdict {
     }
 }
 
-/// The verdict; no runs are no success.
+/// The verdict; no runs do not pass.
 pub fn judge(runs: &[Outcome], objective: Duration, cap: Duration) -> Verdict {
     let is_within = |run: &Outcome| run.seconds().is_some_and(|seconds| seconds <= cap.as_secs_f64());
     match p95(runs) {

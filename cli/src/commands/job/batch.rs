@@ -32,7 +32,7 @@ use tonic::{Code, Status};
 const WINDOW: usize = 1_024;
 /// A longer line is refused, not read into memory.
 const LINE_MAX_BYTES: u64 = 8 << 20;
-/// Refusals told one by one; the rest is counted.
+/// Refusals reported one by one; the rest is counted.
 const REFUSALS_SHOWN: usize = 1_000;
 
 struct Item {
@@ -63,7 +63,7 @@ struct Summary {
     refusals: Vec<Refusal>,
 }
 
-/// A line that was stored, as it is told with `--json`.
+/// A stored line, as shown with `--json`.
 #[derive(Serialize)]
 struct Stored<'a> {
     line: u64,
@@ -118,7 +118,7 @@ struct Batch {
     patience: Patience,
     /// Ids to wait for afterwards.
     stored: Option<Vec<String>>,
-    /// Whether stdout took what was told.
+    /// Whether stdout accepted the output.
     told: Result,
     summary: Summary,
     progress: Progress,

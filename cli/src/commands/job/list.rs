@@ -14,7 +14,7 @@ use clap::{ValueEnum, builder::PossibleValuesParser};
 use jiff::Timestamp;
 use std::{io::IsTerminal, time::Duration};
 
-/// Between two looks of `--watch`.
+/// Between two updates of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Jobs that are fetched to be sorted, at most.
 const SORTED_MAX: u64 = 10_000;
@@ -50,16 +50,16 @@ pub struct ListArgs {
     /// Only those submitted before: 2h (ago), or RFC 3339
     #[arg(long, value_name = "WHEN", value_parser = since)]
     until: Option<Timestamp>,
-    /// At most so many
+    /// Maximum number
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// All of them, page by page
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// The columns of the table, with commas
+    /// The columns of the table, comma-separated
     #[arg(short = 'o', long, value_enum, value_name = "COLUMN", value_delimiter = ',', conflicts_with = "json", default_values_t = DEFAULT)]
     columns: Vec<Column>,
-    /// Sort what is listed by this column, largest first [default: newest first]
+    /// Sort by this column, largest first [default: newest first]
     #[arg(long, value_enum, value_name = "COLUMN")]
     sort: Option<Sort>,
     /// Show the list again every two seconds, until Ctrl-C

@@ -35,7 +35,7 @@ pub enum Command {
     List(Box<list::ListArgs>),
     /// Show one job
     Get(GetArgs),
-    /// Print a job's result as the tool gave it, whatever its size
+    /// Print a job's result as the tool returned it, regardless of its size
     Output(output::OutputArgs),
     /// Wait until jobs are final
     Wait(wait::WaitArgs),
@@ -43,9 +43,9 @@ pub enum Command {
     Watch(IdArg),
     /// Stop jobs: before the start they never run, while running the tool is stopped
     Cancel(CancelArgs),
-    /// Run jobs again that failed, died, were cancelled or expired
+    /// Put back jobs that ended without success: failed, dead, cancelled or expired
     Retry(Box<retry::RetryArgs>),
-    /// Show the tries at a job
+    /// Show the attempts of a job
     Attempts(AttemptsArgs),
 }
 
@@ -58,7 +58,7 @@ Examples:
 pub struct GetArgs {
     /// The job's id, or its first digits where they are enough
     id: String,
-    /// Wait until it is final (exit code 3 when it did not succeed), at most so long
+    /// Wait until it is final (exit code 3 if it did not succeed), for at most this long
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = agentforge_terminal::duration)]
     wait: Option<Option<Duration>>,
 }

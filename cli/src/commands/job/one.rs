@@ -29,7 +29,7 @@ pub(super) async fn full_id(given: &str, context: &Context) -> Result<String> {
     }
 }
 
-/// Prints a job and tells its end as an exit code.
+/// Prints a job and returns its outcome as an exit code.
 pub(super) fn show_ended(job: &v1::Job, context: &Context) -> Result {
     show(job, context)?;
     match job.state() {

@@ -1,4 +1,4 @@
-//! `agentforge job output`: a job's result as the tool gave it, whatever its size.
+//! `agentforge job output`: a job's result as the tool returned it, regardless of its size.
 
 use super::one::full_id;
 use crate::context::Context;
@@ -31,7 +31,7 @@ pub(super) async fn run(args: OutputArgs, context: &Context) -> Result {
     let id = full_id(&args.id, context).await?;
     let Some(path) = args.to else { return copy(&id, context, &mut stdout()).await };
     let unwritable = |e: io::Error| Failure::new(format!("{} cannot be written: {e}", path.display()));
-    // Beside the file and then renamed: a result that breaks off never looks like a whole one.
+    // Written to another file and then renamed: an incomplete result never looks like a complete one.
     let mut partial = path.clone().into_os_string();
     partial.push(".partial");
     let mut file = std::fs::File::create(&partial).map_err(unwritable)?;

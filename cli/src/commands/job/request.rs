@@ -1,4 +1,4 @@
-//! What a submission says beside tool and arguments: times, keys and an identity. Pure.
+//! What a submission contains besides tool and arguments: times, keys and an identity. Pure.
 
 use agentforge_proto::{
     time::{Micros, duration_to_proto},

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// States that a retry undoes.
 const STATES: [&str; 4] = ["failed", "dead", "cancelled", "expired"];
-/// Reasons shown for people; JSON has all that the server tells.
+/// Reasons shown for people; JSON has all that the server sends.
 const REASONS_SHOWN: usize = 10;
 
 /// Which jobs to run again.
@@ -34,7 +34,7 @@ pub struct RetryArgs {
     /// Ids of jobs
     #[arg(required_unless_present = "states", conflicts_with = "states")]
     ids: Vec<String>,
-    /// Every job in these states that the filters let through; may be given several times
+    /// Every job in these states that matches the filters; may be given several times
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = PossibleValuesParser::new(STATES))]
     states: Vec<String>,
     /// Only this mission
@@ -61,10 +61,10 @@ pub struct RetryArgs {
     /// Only those that ended before: 2h (ago), or RFC 3339
     #[arg(long, value_name = "WHEN", value_parser = since, requires = "states")]
     finished_before: Option<Timestamp>,
-    /// Jobs a second, at most 1000
+    /// Jobs per second, at most 1000
     #[arg(long, default_value_t = 50.0, value_parser = rate, requires = "states")]
     rate: f64,
-    /// At most so many [default: 10000]
+    /// Maximum number [default: 10000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), requires = "states")]
     limit: Option<u32>,
     /// Only count what would be put back
@@ -73,7 +73,7 @@ pub struct RetryArgs {
     /// Do not wait: print the id of the operation that does it
     #[arg(long, requires = "states", conflicts_with = "dry_run")]
     detach: bool,
-    /// How long each may take from now on [default: as long as it had]
+    /// How long each may take from now on [default: the same time as before]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     deadline_in: Option<Duration>,
 }
@@ -90,7 +90,7 @@ pub(super) async fn run(args: RetryArgs, context: &Context) -> Result {
     if args.states.is_empty() { each(args, context).await } else { many(args, context).await }
 }
 
-/// One answer a job: what could not be put back is told with its reason, and the others go on.
+/// One answer per job: a job that could not be put back is listed with its reason, and the others continue.
 async fn each(args: RetryArgs, context: &Context) -> Result {
     let deadline_in = args.deadline_in.map(duration_to_proto);
     let mut failures = 0;

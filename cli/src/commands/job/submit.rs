@@ -18,8 +18,8 @@ use std::{path::PathBuf, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// What ends sooner is answered by the call that stored it. Whatever the server has to say of the rest, that nobody
-/// serves its queue for example, is said after it.
+/// A job that ends sooner is answered by the call that stored it. Warnings of the server, for example that no worker
+/// serves its queue, are printed after it.
 const FIRST_STEP: Duration = Duration::from_millis(250);
 /// Times that a submission is sent again to a server that was never reached.
 const RESENDS: u32 = 3;
@@ -57,17 +57,17 @@ pub struct SubmitArgs {
     /// Not before: RFC 3339, or +10m from now
     #[arg(long, value_name = "WHEN", value_parser = when)]
     run_at: Option<When>,
-    /// Past it the job ends expired: RFC 3339, or +1h from now [default: 20m after it may run]
+    /// After this the job ends expired: RFC 3339, or +1h from now [default: 20m after it may run]
     #[arg(long, value_name = "WHEN", value_parser = when)]
     deadline: Option<When>,
-    /// Take the key from an earlier job that was cancelled or expired (after-stop), or that ended in any way but
-    /// success (after-failure)
+    /// Take the key from an earlier job that was cancelled or expired (after-stop), or that ended without success
+    /// (after-failure)
     #[arg(long, value_name = "ENDS", value_parser = ["never", "after-stop", "after-failure"], requires = "idempotency_key")]
     key_reuse: Option<String>,
-    /// Wait until it is final (exit code 3 when it did not succeed), at most so long
+    /// Wait until it is final (exit code 3 if it did not succeed), for at most this long
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = duration)]
     wait: Option<Option<Duration>>,
-    /// One JSON object a line from this file; - is stdin. Prints the line's number and the job's id for each
+    /// One JSON object per line from this file; - is stdin. Prints the line's number and the job's id for each
     #[arg(long, value_name = "FILE")]
     batch: Option<PathBuf>,
 }
@@ -79,7 +79,7 @@ pub(super) async fn run(args: SubmitArgs, context: &Context) -> Result {
     if let Some(path) = &args.batch {
         return batch::run(path, request, args.wait, context).await;
     }
-    // Not of a batch: a trace of a million jobs helps nobody, and the orchestrator samples each call.
+    // Not for a batch: a trace of a million jobs is of no use, and the orchestrator samples each call.
     let trace = Trace::begin("agentforge job submit", context.out);
     let outcome = one(args, request, &trace.carried_by(context)).await;
     trace.end(&outcome).await;
@@ -109,7 +109,7 @@ async fn one(args: SubmitArgs, mut request: v1::SubmitJobRequest, context: &Cont
     Ok(())
 }
 
-/// Nobody serves its queue, for example: told at once, whatever is waited for.
+/// No worker serves its queue, for example: printed at once, before any wait.
 fn tell_warning(job: &v1::Job) {
     if let Some(warning) = &job.warning {
         agentforge_terminal::warn(clean_lines(warning));
@@ -120,8 +120,8 @@ fn no_job() -> Failure {
     Failure::new("submitting failed: the server's answer has no job")
 }
 
-/// Submits and waits for the end. The id is told before the wait, so that whoever is cut off can look for the job
-/// instead of submitting it again. A key may belong to an earlier job, so its id is known by the answer alone.
+/// Submits and waits for the end. The id is printed before the wait, so that a caller that is cut off can look for the
+/// job instead of submitting it again. A key may belong to an earlier job, so its id is known only from the answer.
 async fn submit_and_wait(
     context: &Context,
     mut request: v1::SubmitJobRequest,
@@ -145,7 +145,8 @@ async fn submit_and_wait(
     until_final(&context.client, &job.id, began, limit, true).await
 }
 
-/// What a caller who waited wants: the result alone on stdout, whatever its size. Without one, everything about the job.
+/// What a waiting caller wants: only the result on stdout, regardless of its size. Without one, everything about the
+/// job.
 async fn show_result(job: &v1::Job, context: &Context) -> Result {
     if job.state() != v1::JobState::Succeeded || context.out.json {
         return show_ended(job, context);

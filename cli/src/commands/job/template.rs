@@ -1,4 +1,4 @@
-//! What a job shall be, from options: shared by submit, batch (as defaults) and schedules.
+//! The description of a job, from options: shared by submit, batch (as defaults) and schedules.
 
 use agentforge_proto::{time::duration_to_proto, v1};
 use agentforge_terminal::{Failure, Result, duration, label};
@@ -11,7 +11,7 @@ const ARGS_MAX_BYTES: u64 = 64 << 20;
 /// Options of a job that a schedule may set too.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Template {
-    /// The lane inside the mission [default: default]
+    /// The queue in the mission [default: default]
     #[arg(long, value_name = "NAME")]
     pub queue: Option<String>,
     /// The environment or shard [default: the server's]
@@ -20,7 +20,7 @@ pub struct Template {
     /// A label; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Tries before it is a dead letter, 1 to 100 [default: the server's, 12]
+    /// Attempts before it becomes a dead letter, 1 to 100 [default: the server's, 12]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub max_attempts: Option<u32>,
     /// Wait before the first retry; doubles from there [default: the server's, 200ms]
@@ -29,10 +29,10 @@ pub struct Template {
     /// Longest wait before a retry [default: the server's, 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub retry_cap: Option<Duration>,
-    /// How long one try may run [default: 5m]
+    /// How long one attempt may run [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Part of the operation key: what this run is for
+    /// Part of the operation key: the purpose of this run
     #[arg(long, value_name = "TEXT")]
     pub task: Option<String>,
     /// Return an equal earlier success instead of running again
@@ -64,9 +64,8 @@ impl Template {
 
 /// The arguments of a tool: JSON text, `@file`, or `-` for stdin. Checked to be a JSON object, since
 /// the mistake is cheaper to see here.
-///
 /// # Errors
-/// A file that cannot be read, or text that is no JSON object; both are usage errors.
+/// A file that cannot be read, or text that is not a JSON object; both are usage errors.
 pub fn read_args(given: Option<&str>) -> Result<String> {
     let (text, from) = match given {
         None => return Ok("{}".to_owned()),

@@ -21,10 +21,10 @@ Examples:
 
 Exit codes: 0 all succeeded, 3 one did not succeed, 1 one is still open or is not known.")]
 pub struct WaitArgs {
-    /// The jobs' ids; - reads them from stdin, one a line
+    /// The jobs' ids; - reads them from stdin, one per line
     #[arg(required = true, num_args = 1..)]
     ids: Vec<String>,
-    /// At most so long
+    /// Maximum time
     #[arg(long, value_name = "DURATION", value_parser = agentforge_terminal::duration)]
     timeout: Option<Duration>,
 }
@@ -40,7 +40,7 @@ pub(super) async fn run(args: WaitArgs, context: &Context) -> Result {
     all(ids, args.timeout, context).await
 }
 
-/// Waits for all of them, and tells each as it ends.
+/// Waits for all of them, and prints each as it ends.
 pub(super) async fn all(ids: Vec<String>, timeout: Option<Duration>, context: &Context) -> Result {
     let began = Instant::now();
     let progress = Progress::new("jobs are final", Some(ids.len() as u64));

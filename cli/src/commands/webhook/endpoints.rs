@@ -24,34 +24,34 @@ pub struct CreateArgs {
     name: String,
     /// Where requests go; - reads it from standard input
     endpoint_url: String,
-    /// What it gets; may be given several times
+    /// Its subjects; may be given several times
     #[arg(long = "subject", value_name = "SUBJECT")]
     subjects: Vec<String>,
     /// json, raw, cloudevents, slack, teams or discord
     #[arg(long)]
     format: Option<String>,
-    /// For a request, such as 10s
+    /// Timeout of a request, such as 10s
     #[arg(long)]
     timeout: Option<String>,
-    /// Messages a second, in each replica
+    /// Messages per second, in each replica
     #[arg(long)]
     rate: Option<f64>,
-    /// Requests at once, in each replica
+    /// Concurrent requests, in each replica
     #[arg(long)]
     concurrency: Option<u32>,
-    /// Try client errors again: true, false, or statuses with commas
+    /// Retry client errors: true, false, or comma-separated statuses
     #[arg(long = "retry-4xx", value_name = "WHICH", value_parser = retry_4xx)]
     retry_4xx: Option<Value>,
     /// A header of each request, such as 'X-Team: blue'; may be given several times
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// Begin with all that the stream still has
+    /// Begin with all events that the stream still has
     #[arg(long)]
     all: bool,
-    /// Read the secret from standard input instead of making one
+    /// Read the secret from standard input instead of generating one
     #[arg(long, conflicts_with = "unsigned")]
     secret_stdin: bool,
-    /// Sign nothing
+    /// Do not sign requests
     #[arg(long)]
     unsigned: bool,
 }
@@ -81,16 +81,16 @@ pub struct UpdateArgs {
     /// json, raw, cloudevents, slack, teams or discord
     #[arg(long)]
     format: Option<String>,
-    /// For a request, such as 10s
+    /// Timeout of a request, such as 10s
     #[arg(long)]
     timeout: Option<String>,
     /// Messages per second, in each replica
     #[arg(long)]
     rate: Option<f64>,
-    /// Requests at once, in each replica
+    /// Concurrent requests, in each replica
     #[arg(long)]
     concurrency: Option<u32>,
-    /// Try client errors again: true, false, or statuses with commas
+    /// Retry client errors: true, false, or comma-separated statuses
     #[arg(long = "retry-4xx", value_name = "WHICH", value_parser = retry_4xx)]
     retry_4xx: Option<Value>,
     /// A header of each request, such as 'X-Team: blue'; may be given several times
@@ -118,10 +118,10 @@ pub struct RotateArgs {
     place: Place,
     /// Its name
     endpoint: String,
-    /// How long the old secret goes on signing, at most 30d
+    /// How long the old secret keeps signing, at most 30d
     #[arg(long, default_value = "24h")]
     overlap: String,
-    /// Read the new secret from standard input instead of making one
+    /// Read the new secret from standard input instead of generating one
     #[arg(long)]
     secret_stdin: bool,
 }
@@ -157,7 +157,7 @@ fn header(s: &str) -> std::result::Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// What stands on standard input, without the blanks around it.
+/// Standard input, without surrounding white space.
 fn from_stdin(what: &str) -> Result<String> {
     let mut text = String::new();
     std::io::stdin().lock().take(INPUT_MAX_BYTES).read_to_string(&mut text)?;
@@ -265,7 +265,7 @@ pub(super) async fn show(args: OneArgs, out: Output) -> Result {
     Ok(())
 }
 
-/// Pauses, or lets go on.
+/// Pauses or resumes.
 pub(super) async fn pause(args: OneArgs, pauses: bool, out: Output) -> Result {
     let verb = if pauses { "pause" } else { "resume" };
     let told = args.place.ask("POST", &format!("/v1/endpoints/{}/{verb}", segment(&args.endpoint)), "").await?;
@@ -300,7 +300,7 @@ pub(super) async fn delete(args: DeleteArgs, out: Output) -> Result {
     if out.json { out.document(&told) } else { out.line(format!("{name} is deleted")) }
 }
 
-/// Asks on a terminal; elsewhere the answer is no.
+/// Asks on a terminal; elsewhere it answers no.
 pub(super) fn confirmed(question: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);

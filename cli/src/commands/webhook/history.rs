@@ -36,7 +36,7 @@ pub struct DeliveriesArgs {
     /// Not after: a time, or how long ago
     #[arg(long, value_parser = moment)]
     until: Option<Timestamp>,
-    /// The newest so many
+    /// Maximum number, the newest
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     limit: u64,
 }
@@ -64,10 +64,10 @@ pub struct ReplayArgs {
     /// Only this webhook-id; may be given several times
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<String>,
-    /// At most so many
+    /// Maximum number
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Events a second, at most 1000
+    /// Events per second, at most 1000
     #[arg(long, default_value_t = 50.0, value_parser = rate)]
     rate: f64,
     /// Count, and send nothing
@@ -123,7 +123,7 @@ pub(super) async fn deliveries(args: DeliveriesArgs, out: Output) -> Result {
     Ok(())
 }
 
-/// What a replay told in all.
+/// The totals of a replay.
 #[derive(Debug, Default)]
 struct Sum {
     matched: u64,

@@ -20,7 +20,7 @@ pub struct Place {
     /// The broadcaster's HTTP address
     #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
     pub(super) url: String,
-    /// Its token; better given by the environment, where other users cannot see it
+    /// Its token; prefer the environment, where other users cannot see it
     #[arg(long = "broadcaster-token", env = "BROADCASTER_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = agentforge_terminal::token)]
     token: Option<Token>,
 }

@@ -137,7 +137,7 @@ pub async fn write(
 
 async fn send(context: &Context, subject: &str, batch: &[Attempt], is_ensured: &mut bool) -> Result<(), String> {
     if !context.nats.is_connected() {
-        return Err("NATS is away".to_owned());
+        return Err("NATS is unavailable".to_owned());
     }
     if !*is_ensured {
         ensure_stream(context).await?;

@@ -24,7 +24,7 @@ pub struct Args {
     /// Sockets
     #[arg(long)]
     clients: usize,
-    /// Events a second
+    /// Events per second
     #[arg(long)]
     rate: u32,
     /// Events in all
@@ -33,7 +33,7 @@ pub struct Args {
     /// Written with the address when it listens
     #[arg(long)]
     listening: PathBuf,
-    /// Read: when this file is there, writing begins
+    /// Read: when this file exists, writing begins
     #[arg(long)]
     begin: PathBuf,
     /// Written when all is out

@@ -1,4 +1,4 @@
-//! `agentforge bench tactical`: events to many clients beside writing the same frames to as many sockets.
+//! `agentforge bench tactical`: events to many clients, compared with writing the same frames to as many sockets.
 //!
 //! Starts a NATS server, the tactical API and the clients as processes of their own. Floor and product take
 //! turns in the same run; processor time is what the kernel accounts to each process.
@@ -23,7 +23,7 @@ pub struct Args {
     /// Clients, one run for each
     #[arg(long, value_delimiter = ',', default_values_t = [500, 2000], value_name = "N,N")]
     pub clients: Vec<usize>,
-    /// Events a second, one run for each
+    /// Events per second, one run for each
     #[arg(long, value_delimiter = ',', default_values_t = [5, 50, 100], value_name = "N,N")]
     pub rates: Vec<u32>,
     /// Streams
@@ -38,13 +38,13 @@ pub struct Args {
     /// Bytes of a published event
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(128..=65_536))]
     pub bytes: u32,
-    /// Idle clients whose memory is looked at; 0 leaves it out
+    /// Idle clients whose memory is measured; 0 skips this
     #[arg(long, default_value_t = 10_000)]
     pub idle: usize,
-    /// Clients that read nothing, beside which others are measured; 0 leaves it out
+    /// Clients that read nothing while others are measured; 0 skips this
     #[arg(long, default_value_t = 20)]
     pub stalled: usize,
-    /// Times that others are measured without and with them, in turns
+    /// Number of measurements without and with them, in turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub pairs: u32,
     /// Where the NATS server keeps its data; removed afterwards unless it existed

@@ -17,7 +17,7 @@ pub struct Report {
     pub rounds: u32,
     /// As published.
     pub event_bytes: u32,
-    /// Floor beside product.
+    /// Floor and product.
     pub runs: Vec<Run>,
     /// Memory of those who only get heartbeats.
     pub idle: Vec<Idle>,

@@ -27,7 +27,7 @@ pub const TAIL: Duration = Duration::from_secs(20);
 /// Before memory is looked at, so that connecting is over.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// A NATS server, and a folder for what runs beside it.
+/// A NATS server, and a folder for the other processes.
 #[derive(Clone)]
 pub struct Bench {
     /// Where everything writes.
@@ -79,7 +79,7 @@ impl Bench {
         async_nats::connect(&self.url).await.map_err(|e| Failure::new(format!("cannot reach NATS: {e}")))
     }
 
-    /// Publishes so many events a second, in turn for so many markers.
+    /// Publishes this many events per second, in turn for this many markers.
     pub async fn publish(&self, events: u64, rate: u32, markers: u64) -> Result {
         let client = self.nats().await?;
         let begun = Instant::now();

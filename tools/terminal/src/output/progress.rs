@@ -51,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Tells what it is doing beside the count.
+    /// Shows what it is doing besides the count.
     pub fn message(&self, text: String) {
         self.bar.set_message(text);
     }

@@ -1,7 +1,6 @@
-//! Tables for people: plain columns without frames, one line a row, one coloured word where it helps.
-//!
-//! Colours are put in after the layout, because escape codes would count as width. Where stdout is no terminal nothing
-//! is cut: who reads a file or a pipe has no window to fit.
+//! Tables for people: plain columns without frames, one line per row, one coloured word where it helps.
+//! Colours are put in after the layout, because escape codes would count as width. If stdout is not a terminal nothing
+//! is cut: a file or a pipe has no window to fit.
 
 use crate::{
     error::Result,
