@@ -76,6 +76,7 @@ fn everything(args: &Args) -> std::io::Result<()> {
     let mut threads = Vec::new();
     let mut writers = Vec::new();
     for share in shares {
+        #[expect(clippy::disallowed_methods, reason = "a run has a fixed number of frames, which share their bytes")]
         let (send, frames) = mpsc::channel::<Arc<Vec<u8>>>();
         writers.push(send);
         threads.push(std::thread::spawn(move || {
