@@ -13,6 +13,11 @@ use tokio::process::{Child, Command};
 /// How long anything may take to come up.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// What failed, and why.
+pub fn failed(what: &str, e: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("{what}: {e}"))
+}
+
 /// Starts a program; what it says goes to `log`.
 pub fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     let program = command.as_std().get_program().to_owned();

@@ -4,33 +4,31 @@
 //! NATS, broadcaster and sinks are processes of their own. For a round the broadcaster is frozen while events
 //! are published; then the floor drains them, then the broadcaster. The sink counts and keeps the time.
 
+mod floor;
+mod sink;
+
 use crate::{
     machine::{self, Machine},
-    process::{nats_server, sibling, spawn, until_written},
+    process::{failed, nats_server, sibling, spawn, until_written},
     report::median,
     stack::resident_mib,
 };
 use agentforge_client::rest;
-use agentforge_egress::{Connection, Dialer, Policy, Target};
-use agentforge_jetstream::{HeaderMap, Nats, NatsConfig, Publisher, PullOptions, Puller};
+use agentforge_jetstream::{HeaderMap, Nats, NatsConfig, Publisher};
 use agentforge_message_id::MsgId;
-use agentforge_stack::sink::Stats;
 use agentforge_terminal as output;
 use agentforge_terminal::{Failure, Result};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use http::{HeaderValue, Request, header};
-use http_body_util::Full;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
+use sink::SinkProcess;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::process::Child;
-use tokio::sync::Mutex;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{interval, sleep};
 
 /// Longest standstill before a run is given up.
 const STALL_MAX: Duration = Duration::from_secs(60);
@@ -176,56 +174,6 @@ async fn everything(args: &Args, dir: &Path, json: bool) -> Result<Report> {
     })
 }
 
-/// A sink as a process.
-struct SinkProcess {
-    _child: Child,
-    url: String,
-}
-
-impl SinkProcess {
-    async fn start(dir: &Path, name: &str, more: &[&str]) -> Result<Self> {
-        let ready = dir.join(format!("{name}.json"));
-        let _ = std::fs::remove_file(&ready);
-        let mut command = sibling("agentforge-stack")?;
-        command.arg("webhook-sink").arg("--ready-file").arg(&ready).args(more);
-        let log = dir.join(format!("{name}.log"));
-        let child = spawn(&mut command, &log)?;
-        let url = until_written(&ready, name, &log).await?["url"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { _child: child, url })
-    }
-
-    async fn stats(&self, method: &str, path: &str) -> Result<Stats> {
-        let failed = |why: String| Failure::new(format!("the sink does not answer: {why}"));
-        let (_, text) = rest::call(&self.url, method, path, None, "", STALL_MAX).await.map_err(failed)?;
-        serde_json::from_str(&text).map_err(|e| failed(e.to_string()))
-    }
-
-    async fn reset(&self) -> Result {
-        self.stats("DELETE", "/").await.map(drop)
-    }
-
-    /// Waits for so many different events.
-    async fn until(&self, count: u64) -> Result<Stats> {
-        let (mut last, mut moved) = (0, Instant::now());
-        loop {
-            let stats = self.stats("GET", "/").await?;
-            if stats.ids >= count {
-                return Ok(stats);
-            }
-            if stats.ids != last {
-                (last, moved) = (stats.ids, Instant::now());
-            }
-            if moved.elapsed() > STALL_MAX {
-                return Err(Failure::new(format!(
-                    "{} of {count} events arrived, then none for {STALL_MAX:?}",
-                    stats.ids
-                )));
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
 struct Stage {
     dir: PathBuf,
     _server: Child,
@@ -239,10 +187,6 @@ struct Stage {
     inflight: u32,
     published: AtomicU64,
     lost: AtomicU64,
-}
-
-fn failed(what: &str, e: &dyn std::fmt::Display) -> Failure {
-    Failure::new(format!("{what}: {e}"))
 }
 
 fn now() -> Duration {
@@ -362,7 +306,8 @@ impl Stage {
         self.signal(Signal::STOP)?;
         self.publish(FAST, args.count).await?;
         self.fast.reset().await?;
-        let floor_per_s = floor(self.nats_url.clone(), self.fast.url.clone(), args.inflight as usize, count).await?;
+        let floor_per_s =
+            floor::measure(self.nats_url.clone(), self.fast.url.clone(), args.inflight as usize, count).await?;
         self.fast.reset().await?;
         let begun = now();
         self.signal(Signal::CONT)?;
@@ -463,83 +408,6 @@ fn event(n: u64) -> Bytes {
         r#"{{"id":"{n}","text":"an event of the benchmark, about as long as people write","status":"open","created_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:00:00Z","action":"created","at":{at}}}"#
     )
     .into()
-}
-
-/// The bare way, on threads of its own, as many as the broadcaster has.
-async fn floor(nats_url: String, url: String, inflight: usize, count: u64) -> Result<f64> {
-    let run = move || -> Result<f64> {
-        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(threads).build();
-        runtime.map_err(|e| failed("floor", &e))?.block_on(async move {
-            let work = tokio::spawn(forward(nats_url, url, inflight, count));
-            work.await.map_err(|e| failed("floor", &e))?
-        })
-    };
-    tokio::task::spawn_blocking(run).await.map_err(|e| failed("floor", &e))?
-}
-
-async fn forward(nats_url: String, url: String, inflight: usize, count: u64) -> Result<f64> {
-    let config = NatsConfig::for_url(&nats_url).map_err(|e| failed("floor", &e))?;
-    let nats = Nats::connect(&config, "floor").await.map_err(|e| failed("floor", &e))?;
-    let dialer = Dialer::new(Policy::from_entries(["127.0.0.1"]).0, None).map_err(|e| failed("floor", &e))?;
-    let url = url.parse().map_err(|_| Failure::new("floor: no URL"))?;
-    let target = Arc::new(Target::new(&url).map_err(|e| failed("floor", &e))?);
-    let mut connections = Vec::new();
-    for _ in 0..inflight {
-        connections.push(dialer.connect(&target).await.map_err(|e| failed("floor", &e))?);
-    }
-    let puller = Puller::start(nats.clone(), "events", "floor", PullOptions::new("floor", 2 * inflight));
-    puller.grant(2 * inflight);
-    let (slots, puller) = (puller.slots(), Arc::new(Mutex::new(puller)));
-    let (begun, done) = (Instant::now(), Arc::new(AtomicU64::new(0)));
-    let lanes: Vec<_> = connections
-        .into_iter()
-        .map(|connection| {
-            tokio::spawn(lane(puller.clone(), slots.clone(), target.clone(), connection, done.clone(), count))
-        })
-        .collect();
-    for lane in lanes {
-        timeout(STALL_MAX, lane)
-            .await
-            .map_err(|_| Failure::new("floor: stands still"))?
-            .map_err(|e| failed("floor", &e))??;
-    }
-    let took = begun.elapsed();
-    let _ = nats.drain().await;
-    Ok(count as f64 / took.as_secs_f64())
-}
-
-async fn lane(
-    puller: Arc<Mutex<Puller>>,
-    slots: agentforge_jetstream::Slots,
-    target: Arc<Target>,
-    mut connection: Connection,
-    done: Arc<AtomicU64>,
-    count: u64,
-) -> Result {
-    loop {
-        let delivery = {
-            let mut puller = puller.lock().await;
-            // Taken under the lock: nobody waits for a message that will not come.
-            if done.fetch_add(1, Ordering::Relaxed) >= count {
-                return Ok(());
-            }
-            puller.next().await
-        };
-        let Some(delivery) = delivery else { return Err(Failure::new("floor: the consumer ended")) };
-        let mut request = Request::new(Full::new(delivery.payload().clone()));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = target.path().clone();
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, target.host_header().clone());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(id) = delivery.header("Nats-Msg-Id").and_then(|id| HeaderValue::from_str(id).ok()) {
-            headers.insert("webhook-id", id);
-        }
-        connection.send(request, 1024).await.map_err(|e| failed("floor: post", &e))?;
-        delivery.ack().await.map_err(|e| failed("floor: ack", &e))?;
-        slots.grant(1);
-    }
 }
 
 impl Report {
