@@ -62,7 +62,7 @@ pub struct VerifyArgs {
     /// Read every message back and compare its content
     #[arg(long)]
     contents: bool,
-    /// Files of earlier days were taken away on purpose: the chain may begin with the first line of a later file
+    /// Files of earlier days were archived: the chain may begin with the first line of a later file
     #[arg(long)]
     archived: bool,
     /// Do not ask the hub
@@ -83,10 +83,10 @@ pub struct ShowArgs {
     /// Only this event
     #[arg(long, value_enum)]
     event: Option<Kind>,
-    /// Only files whose encoded name has this in it
+    /// Only files whose encoded name contains this
     #[arg(long, value_name = "TEXT")]
     file: Option<String>,
-    /// How many lines, the newest
+    /// Maximum number of lines, the newest
     #[arg(long, value_name = "N", default_value_t = 20)]
     last: usize,
 }

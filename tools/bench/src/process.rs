@@ -49,7 +49,7 @@ pub fn processor_time(pid: i32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1_000 / TICKS))
 }
 
-/// The JSON of a file, once it is there: `part`, which logs to `log`, writes it when it is ready.
+/// The JSON of a file, once it exists: `part`, which logs to `log`, writes it when it is ready.
 pub async fn until_written(path: &Path, part: &str, log: &Path) -> Result<serde_json::Value> {
     until(part, log, || std::fs::read(path).ok()).await
 }

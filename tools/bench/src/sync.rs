@@ -1,9 +1,8 @@
-//! `agentforge bench sync`: files a second through the syncdaemon beside raw publishing of the same files.
-//!
-//! Starts a NATS server and the syncdaemon as processes of their own. The files appear all at once, by the
-//! rename of a directory, and the clock stops when the last one is in the synced ledger; the removal of
-//! the files, which goes on behind it, is timed as well. The floor reads files of the same bytes and
-//! publishes them with acknowledgements to a stream of the same configuration, in the same run.
+//! `agentforge bench sync`: files per second through the syncdaemon, compared with raw publishing of the same files.
+//! Starts a NATS server and the syncdaemon as separate processes. The files appear all at once, by the rename of a
+//! directory, and the clock stops when the last one is in the synced ledger; the removal of the files, which continues
+//! afterwards, is timed as well. The floor reads files of the same bytes and publishes them with acknowledgements to a
+//! stream of the same configuration, in the same run.
 
 mod made;
 
@@ -59,7 +58,7 @@ pub struct Args {
     /// Rounds; each measures the floor and the product, the medians are reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub rounds: u32,
-    /// Single files whose way into the stream is timed
+    /// Single files whose delivery is timed
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     pub singles: u32,
     /// Messages in flight, of the product and of the floor
@@ -235,9 +234,9 @@ impl Site {
         Ok(Round { floor_per_s, files_per_s, drained_per_s })
     }
 
-    /// Lets what came before end: files are taken after their rest, and what was written is on the disk.
-    /// Then makes both find the system's free memory alike, used lately by a file as large as their stream:
-    /// whoever came second was faster by a fifth, in memory that the first had left.
+    /// Lets earlier work end: files are sent after they have settled, and writes are on the disk. Then makes both find
+    /// the system's free memory alike, lately used by a file as large as their stream: the second side was faster by a
+    /// fifth, in memory that the first had left.
     async fn rest(&self, bytes: usize, count: u32) -> Result {
         sleep(SETTLE).await;
         let path = self.dir.join("used-and-freed");
@@ -379,7 +378,7 @@ impl Site {
         Ok(delivered.saturating_sub(there))
     }
 
-    /// Deliveries that the ledger tells of.
+    /// Deliveries in the ledger.
     async fn ledger_lines(&self) -> Result<u64> {
         let dir = self.dir.join("ledger");
         blocking(move || {

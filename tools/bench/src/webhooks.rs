@@ -1,5 +1,5 @@
-//! `agentforge bench webhooks`: events a second through the broadcaster, beside a floor that pulls the same
-//! messages and posts them with the same HTTP client, acknowledges, and does nothing else.
+//! `agentforge bench webhooks`: events per second through the broadcaster, compared with a floor that pulls the same
+//! messages, posts them with the same HTTP client, acknowledges, and does nothing else.
 //!
 //! NATS, broadcaster and sinks are processes of their own. For a round the broadcaster is frozen while events
 //! are published; then the floor drains them, then the broadcaster. The sink counts and keeps the time.
@@ -55,7 +55,7 @@ pub struct Args {
     /// Seconds for each measurement of latency
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: u32,
-    /// Pairs of measurements beside a dead and a hanging endpoint and without them
+    /// Pairs of measurements with and without a dead and a hanging endpoint
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=20))]
     pub pairs: u32,
     /// Where files and streams are kept; removed afterwards unless it existed
@@ -79,7 +79,7 @@ struct Latency {
     max_ms: f64,
 }
 
-/// The same beside a dead and a hanging endpoint.
+/// The same with a dead and a hanging endpoint.
 #[derive(Debug, Serialize)]
 struct Isolation {
     alone_p99_ms: Vec<f64>,
@@ -395,13 +395,13 @@ fn endpoints(fast: &SinkProcess, slow: &SinkProcess, hanging: Option<&SinkProces
     let mut text = one("fast", &fast.url, FAST) + &one("slow", &slow.url, SLOW);
     if let Some(hanging) = hanging {
         text += &one("hanging", &hanging.url, FAST);
-        // Nobody listens on port 1.
+        // Port 1 has no listener.
         text += &one("dead", "http://127.0.0.1:1", FAST);
     }
     text
 }
 
-/// A flat event of a usual size that tells when it was published.
+/// A flat event of a usual size that contains its time of publishing.
 fn event(n: u64) -> Bytes {
     let at = now().as_nanos();
     format!(

@@ -32,16 +32,16 @@ enum Command {
     /// Cut and restore the link of `agentforge dev --edge`
     #[command(subcommand)]
     Link(link_command::Command),
-    /// Save the orchestrator's database to a file
+    /// Back up the orchestrator's database to a file
     Backup(backup::BackupArgs),
-    /// Bring a saved database back
+    /// Restore a database from a backup
     Restore(backup::RestoreArgs),
-    /// Every setting of every service
+    /// Print every setting of every service
     Settings(pages::SettingsArgs),
-    /// Every metric of every service
+    /// Print every metric of every service
     #[command(hide = true)]
     MetricsCatalogue(pages::MetricsArgs),
-    /// The REST API as an OpenAPI document
+    /// Print the REST API as an OpenAPI document
     #[command(hide = true)]
     Openapi,
     /// Answers webhooks and counts them

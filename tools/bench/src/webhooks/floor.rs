@@ -73,7 +73,7 @@ async fn lane(
     loop {
         let delivery = {
             let mut puller = puller.lock().await;
-            // Taken under the lock: nobody waits for a message that will not come.
+            // Taken under the lock: no task waits for a message that will not come.
             if done.fetch_add(1, Ordering::Relaxed) >= count {
                 return Ok(());
             }
