@@ -2,12 +2,12 @@
 
 use agentforge_config::{Env, Reader};
 use agentforge_jetstream::{Nats, NatsConfig, subjects::STREAM_EVIDENCE};
-use agentforge_proto::evidence::{HEADER_LEDGER, SIGHTINGS};
+use agentforge_proto::evidence::{ALIASES_TOKEN, HEADER_LEDGER};
 use agentforge_syncdaemon::{
     jetstream,
     ledger::{
         Account, Chain, Entry, Event,
-        account::{Claim, Found},
+        account::{Claim, LocatedFault},
         files,
     },
     stored,
@@ -131,7 +131,7 @@ struct Report {
     contents: usize,
     /// The first line names one before it that is not here.
     starts_late: bool,
-    faults: Vec<Found>,
+    faults: Vec<LocatedFault>,
     fault_count: u64,
     /// What is wrong with the ledger's beginning or end.
     cut: Vec<String>,
@@ -328,7 +328,7 @@ impl Connection {
         let mut newest: Option<(u64, Newest)> = None;
         let roots = account.subjects();
         let filters =
-            roots.iter().flat_map(|root| [(root, format!("{root}.*")), (root, format!("{root}.{SIGHTINGS}.*.*"))]);
+            roots.iter().flat_map(|root| [(root, format!("{root}.*")), (root, format!("{root}.{ALIASES_TOKEN}.*.*"))]);
         for (root, filter) in filters {
             let message = match stream.get_last_raw_message_by_subject(&filter).await {
                 Ok(message) => message,
@@ -381,7 +381,7 @@ impl Report {
         if self.starts_late && self.cut.is_empty() {
             out.line(styled(YELLOW, "         files of earlier days are not here"))?;
         }
-        for Found { file, line, problem } in &self.faults {
+        for LocatedFault { file, line, problem } in &self.faults {
             out.line(format!("         {file}:{line}: {}", clean(problem, 200)))?;
         }
         if !self.checked {

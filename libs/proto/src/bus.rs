@@ -281,11 +281,11 @@ impl Rejected {
 /// A worker's sign of life on `swarm.agents.<mission>.heartbeat` (core NATS, a request).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Who.
+    /// The agent that reports.
     pub agent: AgentId,
     /// Which mission's queues it serves.
     pub mission: Mission,
-    /// Where.
+    /// The site at which it runs.
     pub site: Site,
     /// Host name.
     pub host: String,

@@ -26,19 +26,19 @@ pub const HEADER_CREATED: &str = "Agentforge-Created";
 pub const HEADER_MODIFIED: &str = "Agentforge-Modified";
 /// Header: SHA-256, in hex, of the newest line of the site's ledger when the message was sent.
 pub const HEADER_LEDGER: &str = "Agentforge-Ledger";
-/// Header of a [`Sighting`]: the subject of the message that has the content.
+/// Header of a [`ContentAlias`]: the subject of the message that has the content.
 pub const HEADER_SAME_AS: &str = "Agentforge-Same-As";
 /// Header of a chunk: its number, from 0.
 pub const HEADER_CHUNK: &str = "Agentforge-Chunk";
 /// Header of a chunk: SHA-256, in hex, of the file's bytes from its start to the end of this chunk.
 pub const HEADER_PREFIX_SHA256: &str = "Agentforge-Prefix-Sha256";
 
-/// The token between the site's subject and what tells sightings apart.
-pub const SIGHTINGS: &str = "names";
+/// The token between the site's subject and what tells aliases apart.
+pub const ALIASES_TOKEN: &str = "names";
 
 /// That a content which the stream has was delivered under another name, too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sighting {
+pub struct ContentAlias {
     /// The name, percent-encoded.
     pub file: String,
     /// Size of the file in bytes.
@@ -76,7 +76,7 @@ mod tests {
         let manifest: Manifest = serde_json::from_str(text).unwrap();
         assert_eq!((manifest.size, manifest.object.as_str()), (7, "o"));
         let text = r#"{"file":"a%20b","size":7,"sha256":"ab","mtime":"2026-11-30T00:00:00Z","seq":3,"later":1}"#;
-        let sighting: Sighting = serde_json::from_str(text).unwrap();
-        assert_eq!((sighting.seq, sighting.file.as_str()), (3, "a%20b"));
+        let alias: ContentAlias = serde_json::from_str(text).unwrap();
+        assert_eq!((alias.seq, alias.file.as_str()), (3, "a%20b"));
     }
 }

@@ -1,10 +1,10 @@
-//! What the syncdaemon is told: every setting, parsed and checked, all faults at once.
+//! The settings of the syncdaemon: every one, parsed and checked, all faults at once.
 
 use crate::directory::separation;
 use agentforge_config::{ByteSize, Common, Reader, Setting};
 use agentforge_jetstream::{Domain, NatsConfig, subjects, topology::EvidenceConfig};
 use agentforge_message_id::Site;
-use std::{path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 const HTTP_PORT: Setting = Setting::new(
     "HTTP_PORT",
@@ -42,7 +42,7 @@ const SYNC_JS_DOMAIN: Setting = Setting::new(
 const SYNC_MAX_BANDWIDTH_BPS: Setting = Setting::new(
     "SYNC_MAX_BANDWIDTH_BPS",
     None,
-    "bits per second, 1000 or more",
+    "number 1000-1000000000000, bits per second",
     "Bandwidth limit for evidence on the uplink, including headers.",
 )
 .default_note("unlimited");
@@ -93,15 +93,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
     SYNC_MAX_FILE_BYTES,
 ];
 
-/// Slower than this nothing would ever arrive before its acknowledgement is due.
-const BANDWIDTH_MIN_BPS: u64 = 1_000;
+/// Below it nothing would ever arrive before its acknowledgement is due.
+const BANDWIDTH_RANGE_BPS: RangeInclusive<u64> = 1_000..=1_000_000_000_000;
 /// What the stream of evidence takes.
 const SUBJECT_ROOT: &str = "edge.evidence.";
 
 /// A syncdaemon's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What every service is told.
+    /// What all services share.
     pub common: Common,
     /// Where NATS is.
     pub nats: NatsConfig,
@@ -127,7 +127,7 @@ pub struct Config {
     pub settle: Duration,
     /// Between two full scans.
     pub rescan: Duration,
-    /// From the move of a delivered file to its end, where nobody knows of writers.
+    /// From the move of a delivered file to its end, where writers cannot be known.
     pub linger: Duration,
     /// Age at which empty directories go; zero keeps them.
     pub empty_dirs_after: Duration,
@@ -150,8 +150,11 @@ impl Config {
             reader.fault(SYNC_LEDGER_DIR.key, problem);
         }
         let max_bandwidth_bps = reader.opt(&SYNC_MAX_BANDWIDTH_BPS);
-        if max_bandwidth_bps.is_some_and(|bps| bps < BANDWIDTH_MIN_BPS) {
-            reader.fault(SYNC_MAX_BANDWIDTH_BPS.key, format!("must be {BANDWIDTH_MIN_BPS} or more"));
+        if max_bandwidth_bps.is_some_and(|bps| !BANDWIDTH_RANGE_BPS.contains(&bps)) {
+            reader.fault(
+                SYNC_MAX_BANDWIDTH_BPS.key,
+                format!("is out of range; allowed: {}", SYNC_MAX_BANDWIDTH_BPS.values),
+            );
         }
         let http_port = reader.get(&HTTP_PORT);
         common.check_port(reader, &HTTP_PORT, http_port);

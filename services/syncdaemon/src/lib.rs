@@ -27,5 +27,6 @@ pub mod steps;
 pub use config::Config;
 pub use delivery::publish::{jetstream, stored};
 pub use error::Error;
-pub use progress::{Held, LeftAlone, Named, Status};
+pub use progress::{FileSample, Held, Status};
+pub use queue::LeftAlone;
 pub use service::Syncdaemon;

@@ -60,7 +60,7 @@ pub const LEFT_ALONE_AGE: Metric = Metric::gauge(
 /// What waits for a person.
 pub const IN_QUARANTINE: Metric =
     Metric::gauge("replay_quarantine_files", &["site"], "Files in quarantine/, which can never be sent as they are.");
-/// What events do not tell of.
+/// What events do not report.
 pub const UNWATCHED: Metric = Metric::gauge(
     "replay_unwatched_directories",
     &["site"],
@@ -89,7 +89,7 @@ pub struct Handles {
     pub stuck: Gauge,
     /// Open for writing.
     pub open: Gauge,
-    /// Not taken.
+    /// Names that are not taken.
     pub left_alone: Gauge,
     /// The oldest of them.
     pub left_alone_age: Gauge,
@@ -101,13 +101,13 @@ pub struct Handles {
     pub bandwidth: Gauge,
     /// Oldest file.
     pub oldest_age: Gauge,
-    /// Stored.
+    /// Files that were new to the stream.
     pub replayed: Counter,
-    /// Known already.
+    /// Files whose content the stream had.
     pub duplicate: Counter,
     /// Sent by us before a crash.
     pub recovered: Counter,
-    /// Given up.
+    /// Files that can never be sent.
     pub quarantined: Counter,
     /// Publishes that failed.
     pub retried: Counter,

@@ -58,8 +58,19 @@ pub enum Verdict {
     Hold(Hold),
 }
 
+/// Whether a content is new to the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Novelty {
+    /// The stream did not have it.
+    New,
+    /// It was there, sent by this daemon for this very file before it was stopped.
+    Recovered,
+    /// The stream had it before.
+    Duplicate,
+}
+
 /// Judges the answer to a publish. `domain` is the hub's JetStream domain where one is set: then an
-/// acknowledgement of any other is no success, because only the hub's copy counts.
+/// acknowledgement of any other is not success, because only the hub's copy counts.
 pub fn judge(answer: &Result<Ack, Error>, domain: Option<&str>) -> Verdict {
     match answer {
         Ok(ack) if domain.is_some() && ack.domain.as_deref() != domain => Verdict::Hold(Hold::WrongDomain),

@@ -1,6 +1,12 @@
 //! How the work goes: what metrics, /readyz and /status show. Written by all parts, decided by none.
 
-use crate::{delivery::publish::News, metrics::Handles, names, outcome::Hold, pace::Meter, queue::Queue};
+use crate::{
+    metrics::Handles,
+    names,
+    outcome::{Hold, Novelty},
+    pace::RateMeter,
+    queue::{LeftAlone, Queue},
+};
 use agentforge_message_id::Site;
 use agentforge_runtime::Gate;
 use serde::{Deserialize, Serialize};
@@ -33,7 +39,7 @@ pub struct Status {
     pub left_alone: LeftAlone,
     /// Why nothing is sent now.
     pub held: Option<Held>,
-    /// The same for large files, which go on their own.
+    /// The same for large files, which are sent separately.
     pub large_held: Option<Held>,
     /// Files not removed yet.
     pub queue_depth: u64,
@@ -42,10 +48,10 @@ pub struct Status {
     pub counted: bool,
     /// Files that are done with and cannot be removed, and why the last of them cannot.
     #[serde(default)]
-    pub stuck: Named,
-    /// Files that wait because somebody has them open for writing.
+    pub stuck: FileSample,
+    /// Files that wait because a process has them open for writing.
     #[serde(default)]
-    pub open: Named,
+    pub open: FileSample,
     /// Messages without an acknowledgement.
     pub in_flight: u64,
     /// Time since the file was seen first that waits for longest, seconds.
@@ -67,21 +73,10 @@ pub struct Status {
     pub bytes: u64,
 }
 
-/// What is left where it is, at the last count.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct LeftAlone {
-    /// Hidden and unfinished names, symlinks, devices and the like. A directory among them counts as one.
-    pub files: u64,
-    /// Time since the last change of the oldest, seconds.
-    pub oldest_age_s: f64,
-    /// Files in `quarantine/`.
-    pub quarantined: u64,
-}
-
 /// How many files, and which.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Named {
-    /// How many.
+pub struct FileSample {
+    /// How many files.
     pub files: u64,
     /// The names of the first twenty, percent-encoded.
     pub names: Vec<String>,
@@ -94,15 +89,15 @@ pub struct Named {
 pub struct Held {
     /// `unavailable`, `full`, `refused`, `wrong_domain` or `ledger`.
     pub reason: String,
-    /// In words.
+    /// The reason in words, for people.
     pub detail: String,
 }
 
-/// The lanes that are held each for itself.
+/// What is held each for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub enum Pipeline {
     /// Files that fit a message.
-    Whole,
+    Small,
     /// Files that go in chunks.
     Large,
     /// Both, by the ledger.
@@ -116,7 +111,7 @@ pub struct Progress {
     /// Shows whether delivered files can be removed.
     removal: Gate,
     held: Mutex<[Option<(Hold, String)>; 3]>,
-    meter: Mutex<Meter>,
+    meter: Mutex<RateMeter>,
     bandwidth_bits: AtomicU64,
     sent_bytes: AtomicU64,
     replayed: AtomicU64,
@@ -144,7 +139,7 @@ impl Progress {
     /// removed; both hold no readiness.
     pub fn new(site: &Site, gate: Gate, removal: Gate) -> Self {
         gate.set(true, "delivering");
-        removal.set(true, REMOVES);
+        removal.set(true, REMOVAL_WORKS);
         Self {
             handles: Handles::new(site),
             gate,
@@ -184,11 +179,11 @@ impl Progress {
     }
 
     /// A file is delivered and in the ledger.
-    pub fn delivered(&self, news: News, bytes: u64) {
-        let (total, counter) = match news {
-            News::Stored => (&self.replayed, &self.handles.replayed),
-            News::Recovered => (&self.recovered, &self.handles.recovered),
-            News::Duplicate => (&self.duplicates, &self.handles.duplicate),
+    pub fn delivered(&self, novelty: Novelty, bytes: u64) {
+        let (total, counter) = match novelty {
+            Novelty::New => (&self.replayed, &self.handles.replayed),
+            Novelty::Recovered => (&self.recovered, &self.handles.recovered),
+            Novelty::Duplicate => (&self.duplicates, &self.handles.duplicate),
         };
         total.fetch_add(1, Relaxed);
         counter.increment(1);
@@ -208,23 +203,23 @@ impl Progress {
         self.handles.retried.increment(1);
     }
 
-    /// A lane is held, or free. Says whether that is news.
-    pub fn hold(&self, lane: Lane, by: Option<(Hold, String)>) -> bool {
-        let (is_news, shown) = {
+    /// A pipeline is held, or free. Says whether that is a change.
+    pub fn hold(&self, lane: Pipeline, by: Option<(Hold, String)>) -> bool {
+        let (is_new, shown) = {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             let kind = |h: &Option<(Hold, String)>| h.as_ref().map(|(hold, _)| *hold);
-            let is_news = kind(&held[lane as usize]) != kind(&by);
+            let is_new = kind(&held[lane as usize]) != kind(&by);
             held[lane as usize] = by;
-            (is_news, held.iter().rev().flatten().next().cloned())
+            (is_new, held.iter().rev().flatten().next().cloned())
         };
-        if is_news {
+        if is_new {
             self.handles.held(shown.as_ref().map(|(hold, _)| *hold));
             match shown {
                 Some((hold, detail)) => self.gate.set(false, format!("back-pressure ({}): {detail}", hold.as_str())),
                 None => self.gate.set(true, "delivering"),
             }
         }
-        is_news
+        is_new
     }
 
     /// Brings the gauges up to date; called at a steady pace.
@@ -236,7 +231,7 @@ impl Progress {
         if queue.is_counted() {
             self.handles.depth(queue.depth());
         }
-        // It looks at every known file, which is too much for each question.
+        // It reads every known file, which is too much for each question.
         let age = queue.oldest().map_or(0, |seen| u64::try_from(seen.elapsed().as_millis()).unwrap_or(u64::MAX));
         self.oldest_ms.store(age, Relaxed);
         self.handles.oldest_age.set(self.oldest_age_s());
@@ -245,11 +240,11 @@ impl Progress {
         self.handles.left_alone_age.set(left.oldest_age_s);
         self.handles.in_quarantine.set(left.quarantined as f64);
         self.handles.unwatched.set(queue.unwatched.load(Relaxed) as f64);
-        self.handles.open.set(queue.writing().open(Instant::now()).0 as f64);
+        self.handles.open.set(queue.open_files().open(Instant::now()).0 as f64);
         let stuck = stuck(queue);
         self.handles.stuck.set(stuck.files as f64);
         match stuck.files {
-            0 => self.removal.set(true, REMOVES),
+            0 => self.removal.set(true, REMOVAL_WORKS),
             n => {
                 let (names, reason) = (stuck.names.join(", "), stuck.reason);
                 let text = format!(
@@ -270,16 +265,16 @@ impl Progress {
             held.as_ref().map(|(hold, detail)| Held { reason: hold.as_str().to_owned(), detail: detail.clone() })
         };
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ledger = &held[Lane::Ledger as usize];
-        status.held = shown(if ledger.is_some() { ledger } else { &held[Lane::Whole as usize] });
-        status.large_held = shown(&held[Lane::Large as usize]);
+        let ledger = &held[Pipeline::Ledger as usize];
+        status.held = shown(if ledger.is_some() { ledger } else { &held[Pipeline::Small as usize] });
+        status.large_held = shown(&held[Pipeline::Large as usize]);
         status.link_up = self.link_up.load(Relaxed);
         status.queue_depth = queue.depth();
         status.counted = queue.is_counted();
         status.stuck = stuck(queue);
-        let (files, names) = queue.writing().open(Instant::now());
+        let (files, names) = queue.open_files().open(Instant::now());
         status.open =
-            Named { files, names: names.iter().map(|name| names::encode(name)).collect(), reason: String::new() };
+            FileSample { files, names: names.iter().map(|name| names::encode(name)).collect(), reason: String::new() };
         status.in_flight = self.in_flight.load(Relaxed);
         status.oldest_file_age_s = self.oldest_age_s();
         status.bandwidth_bps = f64::from_bits(self.bandwidth_bits.load(Relaxed));
@@ -294,11 +289,11 @@ impl Progress {
 }
 
 /// What the gate says while every delivered file goes.
-const REMOVES: &str = "delivered files are removed";
+const REMOVAL_WORKS: &str = "delivered files are removed";
 
-fn stuck(queue: &Queue) -> Named {
+fn stuck(queue: &Queue) -> FileSample {
     let found = queue.stuck();
-    Named {
+    FileSample {
         files: found.files,
         names: found.names.iter().map(|name| names::encode(name)).collect(),
         reason: found.reason,

@@ -5,17 +5,15 @@
 //! site; it shows in the body of /readyz and holds nothing up there.
 
 use crate::{
-    completion::commit::{self, Desk, Work},
-    completion::recover::recover,
+    completion::{
+        commit::{self, CommitHandle, Record},
+        recover::recover,
+    },
     config::{self, Config},
     content::read::Rules,
-    delivery::large::Large,
-    delivery::publish::Hub,
-    delivery::small::Sender,
-    delivery::streams::Ensurer,
-    directory::Root,
-    directory::separation,
-    discovery::{scan, watch},
+    delivery::{large::LargeSender, publish::HubClient, small::SmallSender, streams::StreamKeeper},
+    directory::{Root, separation},
+    discovery::{events, scan},
     error::Error,
     ledger::{Entry, Event, writer},
     metrics,
@@ -35,16 +33,16 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot, watch as told},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// Between two looks at gauges, and at whether the replay directory is still there.
-const TICK: Duration = Duration::from_millis(500);
+/// Between two updates of gauges, and at whether the replay directory is still there.
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// What is kept of the grace for writing the ledger and removing what was acknowledged.
-const LAST_LINES: Duration = Duration::from_secs(3);
+const LEDGER_DRAIN_MAX: Duration = Duration::from_secs(3);
 /// For emptying the connection, however late it is.
 const CLOSE_MIN: Duration = Duration::from_secs(1);
 
@@ -134,26 +132,27 @@ impl Service for Syncdaemon {
         runtime.supervisor().spawn("http", OnEnd::Stop, http);
 
         let ledger_gate = runtime.readiness().gate("ledger", true);
-        let (desk, scribe, remover) = commit::start(writer, &parts.progress, &parts.queue, ledger_gate, config.linger);
-        let scribe_ended = thread(&runtime, "ledger", move || scribe.run())?;
+        let (commits, committer, remover) =
+            commit::start(writer, &parts.progress, &parts.queue, ledger_gate, config.linger);
+        let committer_ended = thread(&runtime, "ledger", move || committer.run())?;
         let remover_ended = thread(&runtime, "remover", move || remover.run())?;
-        begin_ledger(&config, &desk, &parts.queue, torn_bytes, &root).await?;
+        begin_ledger(&config, &commits, &parts.queue, torn_bytes, &root).await?;
         parts.queue.set_root(Some(root));
-        find_files(&config, &runtime, &parts)?;
+        spawn_finders(&config, &runtime, &parts)?;
 
         let hub = HubConfig { domain: config.domain.clone() };
         let link = HubLink::start(parts.nats.clone(), &hub);
-        let bucket = spawn_watchers(&config, &runtime, &parts, &desk, &link);
-        let lanes = spawn_lanes(&config, &runtime, &parts, desk, link.up(), bucket);
+        let bucket = spawn_watchers(&config, &runtime, &parts, &commits, &link);
+        let senders = spawn_senders(&config, &runtime, &parts, commits, link.up(), bucket);
         info!(site = %config.site, dir = %config.queue_dir.display(), subject = config.subject, "delivering evidence");
 
         stop.cancelled().await;
-        for ended in lanes {
+        for ended in senders {
             let _ = ended.await;
         }
-        // The lanes' desks are gone with them: the ledger writes what it has, then the remover ends.
+        // The senders' handles are gone with them: the ledger writes what it has, then the remover ends.
         let deadline = runtime.drain_deadline();
-        let drained = timeout_at(deadline, async { (scribe_ended.await, remover_ended.await) }).await.is_ok();
+        let drained = timeout_at(deadline, async { (committer_ended.await, remover_ended.await) }).await.is_ok();
         parts.queue.stop();
         drop(link);
         let close_by = deadline.max(Instant::now() + CLOSE_MIN);
@@ -163,97 +162,106 @@ impl Service for Syncdaemon {
     }
 }
 
-/// The first lines, and what a crash left in `.sent`. Before any file is looked for.
+/// The first lines, and what a crash left in `.sent`. Before any file is searched for.
 async fn begin_ledger(
     config: &Config,
-    desk: &Desk,
+    commits: &CommitHandle,
     queue: &Queue,
     torn_bytes: u64,
     root: &Arc<Root>,
 ) -> Result<(), anyhow::Error> {
     let version = env!("CARGO_PKG_VERSION");
     let detail = format!("syncdaemon {version}, site {}, subject {}", config.site, config.subject);
-    desk.deliver(Work::Note(Entry::note(Event::Startup, detail))).await;
+    commits.record(Record::Note(Entry::note(Event::Startup, detail))).await;
     if torn_bytes > 0 {
         warn!(torn_bytes, "the ledger's last line was torn and is cut off");
-        desk.deliver(Work::Note(writer::torn_note(torn_bytes))).await;
+        commits.record(Record::Note(writer::torn_note(torn_bytes))).await;
     }
     let (root, dir, linger) = (root.clone(), config.ledger_dir.clone(), config.linger);
     let recovered = tokio::task::spawn_blocking(move || recover(&root, &dir, linger)).await?;
     let found = recovered.map_err(|source| Error::QueueDir { path: config.queue_dir.clone(), source })?;
-    queue.leave(found.lingering);
+    queue.adopt_sent(found.lingering);
     if let Some(note) = found.note {
         info!(detail = note.detail, "recovered");
-        desk.deliver(Work::Note(note)).await;
+        commits.record(Record::Note(note)).await;
     }
     Ok(())
 }
 
 /// The threads that find files.
-fn find_files(config: &Config, runtime: &Runtime, parts: &Parts) -> Result<(), Error> {
-    let (watches, hints) = watch::start(&parts.queue);
+fn spawn_finders(config: &Config, runtime: &Runtime, parts: &Parts) -> Result<(), Error> {
+    let (watches, hints) = events::start(&parts.queue);
     let (settle, every, empty_after) = (config.settle, config.rescan, config.empty_dirs_after);
     let queue = parts.queue.clone();
     thread(runtime, "scanner", move || scan::run(&queue, &watches, settle, every, empty_after))?;
-    thread(runtime, "hints", move || watch::run(&hints, settle))?;
+    thread(runtime, "hints", move || events::run(&hints, settle))?;
     let queue = parts.queue.clone();
     thread(runtime, "census", move || scan::count(&queue))?;
     Ok(())
 }
 
-/// The tasks that look after directory, gauges, link and stream. Tells when the stream was made sure of.
+/// The tasks that watch directory, gauges, link and stream. Reports when the stream exists.
 fn spawn_watchers(
     config: &Config,
     runtime: &Runtime,
     parts: &Parts,
-    desk: &Desk,
+    commits: &CommitHandle,
     link: &HubLink,
-) -> told::Receiver<bool> {
+) -> watch::Receiver<bool> {
     let (supervisor, readiness, stop) = (runtime.supervisor(), runtime.readiness(), runtime.stopping());
     let gate = readiness.gate("queue_dir", true);
     gate.set(true, "usable");
-    supervisor.spawn("keeper", OnEnd::Stop, keep(parts.clone(), config.clone(), gate, stop.clone()));
+    supervisor.spawn("keeper", OnEnd::Stop, supervise_directory(parts.clone(), config.clone(), gate, stop.clone()));
     let gate = readiness.gate("link", false);
     let (link_parts, up) = (parts.clone(), link.up());
-    supervisor.spawn("link", OnEnd::Stop, tell_link(link_parts, desk.clone(), up, gate, stop.clone()));
-    let (tells, bucket) = told::channel(false);
-    let ensurer = Ensurer {
+    supervisor.spawn("link", OnEnd::Stop, report_link(link_parts, commits.clone(), up, gate, stop.clone()));
+    let (is_ready, bucket) = watch::channel(false);
+    let ensurer = StreamKeeper {
         config: config.clone(),
         nats: parts.nats.clone(),
         gate: readiness.gate("stream", false),
         progress: parts.progress.clone(),
-        tells,
+        is_ready,
     };
     supervisor.spawn("evidence-stream", OnEnd::Stop, ensurer.run(link.up(), stop));
     bucket
 }
 
-/// The lanes; each future resolves when its lane has ended.
-fn spawn_lanes(
+/// The senders; each future resolves when its sender has ended.
+fn spawn_senders(
     config: &Config,
     runtime: &Runtime,
     parts: &Parts,
-    desk: Desk,
-    link: told::Receiver<bool>,
-    bucket: told::Receiver<bool>,
+    commits: CommitHandle,
+    link: watch::Receiver<bool>,
+    bucket: watch::Receiver<bool>,
 ) -> [oneshot::Receiver<()>; 2] {
-    let hub = Arc::new(Hub::new(parts.nats.clone(), config, parts.progress.clone()));
+    let hub = Arc::new(HubClient::new(parts.nats.clone(), config, parts.progress.clone()));
     let rules = Rules { whole_max_bytes: 0, file_max_bytes: config.max_file_bytes, settle: config.settle };
     let (to_large, large_files) = mpsc::channel(1);
     let (queue, progress) = (parts.queue.clone(), parts.progress.clone());
-    let large = Large {
+    let large = LargeSender {
         hub: hub.clone(),
         queue: queue.clone(),
-        desk: desk.clone(),
+        commits: commits.clone(),
         progress: progress.clone(),
         rules,
         bucket: bucket.clone(),
         stop: runtime.stopping(),
     };
-    let sender =
-        Sender { hub, queue, desk, progress, large: to_large, link, bucket, max_inflight: config.max_inflight, rules };
+    let sender = SmallSender {
+        hub,
+        queue,
+        commits,
+        progress,
+        large: to_large,
+        link,
+        bucket,
+        max_inflight: config.max_inflight,
+        rules,
+    };
     let (stop, until) = (runtime.stopping(), runtime.clone());
-    let landed = move || until.drain_deadline() - LAST_LINES.min(until.grace() / 2);
+    let landed = move || until.drain_deadline() - LEDGER_DRAIN_MAX.min(until.grace() / 2);
     let (sender_ends, sender_ended) = oneshot::channel();
     runtime.supervisor().spawn("sender", OnEnd::Stop, async move {
         sender.run(stop, landed).await;
@@ -276,7 +284,7 @@ fn thread(
     work: impl FnOnce() + Send + 'static,
 ) -> Result<oneshot::Receiver<()>, Error> {
     let (ends, ended) = oneshot::channel();
-    let (tells, told) = oneshot::channel();
+    let (confirm, confirmed) = oneshot::channel();
     let scope = runtime.scope();
     let work = move || {
         let _in_scope = scope.enter();
@@ -286,16 +294,21 @@ fn thread(
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| Error::Thread { name, source })?;
     runtime.supervisor().spawn(name, OnEnd::Stop, async move {
         let ended = ended.await;
-        let _ = tells.send(());
+        let _ = confirm.send(());
         Ok(ended.map_err(|_| Error::Panicked(name))?)
     });
-    Ok(told)
+    Ok(confirmed)
 }
 
-/// Keeps the gauges up to date and looks after the replay directory: taken away, it is waited for; made
+/// Keeps the gauges up to date and supervises the replay directory: taken away, it is waited for; made
 /// again, it is taken up.
-async fn keep(parts: Parts, config: Config, gate: Gate, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    let mut tick = interval(TICK);
+async fn supervise_directory(
+    parts: Parts,
+    config: Config,
+    gate: Gate,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    let mut tick = interval(TICK_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -307,7 +320,7 @@ async fn keep(parts: Parts, config: Config, gate: Gate, stop: CancellationToken)
         }
         parts.progress.tick(&parts.queue);
         let (queue, config) = (parts.queue.clone(), config.clone());
-        let usable = tokio::task::spawn_blocking(move || look_after(&queue, &config)).await?;
+        let usable = tokio::task::spawn_blocking(move || check_directory(&queue, &config)).await?;
         match usable {
             Ok(()) => gate.set(true, "usable"),
             Err(error) => gate.set(false, format!("it cannot be used: {error}")),
@@ -315,7 +328,7 @@ async fn keep(parts: Parts, config: Config, gate: Gate, stop: CancellationToken)
     }
 }
 
-fn look_after(queue: &Queue, config: &Config) -> std::io::Result<()> {
+fn check_directory(queue: &Queue, config: &Config) -> std::io::Result<()> {
     match queue.root().map(|root| root.check()) {
         Some(Ok(())) => return Ok(()),
         Some(Err(error)) => {
@@ -327,17 +340,17 @@ fn look_after(queue: &Queue, config: &Config) -> std::io::Result<()> {
     let root = Arc::new(Root::open(&config.queue_dir, false)?);
     info!("the replay directory is there again");
     let found = recover(&root, &config.ledger_dir, config.linger)?;
-    queue.leave(found.lingering);
+    queue.adopt_sent(found.lingering);
     queue.set_root(Some(root));
     queue.want_full_scan();
     Ok(())
 }
 
-/// Tells of the link in the ledger and on /readyz.
-async fn tell_link(
+/// Reports the link in the ledger and on /readyz.
+async fn report_link(
     parts: Parts,
-    desk: Desk,
-    mut up: told::Receiver<bool>,
+    commits: CommitHandle,
+    mut up: watch::Receiver<bool>,
     gate: Gate,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
@@ -359,7 +372,7 @@ async fn tell_link(
         if let Some(event) = event {
             let detail = if is_up { "the hub answers" } else { "the hub does not answer" };
             tokio::select! {
-                () = desk.deliver(Work::Note(Entry::note(event, detail))) => {}
+                () = commits.record(Record::Note(Entry::note(event, detail))) => {}
                 () = stop.cancelled() => return Ok(()),
             }
         }

@@ -1,17 +1,16 @@
 //! From the PubAck to the end of a file: the ledger first, then the file.
 //!
 //! A thread, so that the disk is never waited for by what sends. It gathers what was acknowledged, writes
-//! it as one batch and syncs it once; only then is it told and handed to the removal.
+//! it as one batch and syncs it once; only then is it counted and handed to the removal.
 
 use crate::{
     completion::remove::Remover,
-    content::metadata::Told,
-    delivery::publish::News,
+    content::metadata::FileMetadata,
     directory::stamp::Stamp,
     ledger::{Entry, Event, writer::Writer},
     names,
-    outcome::{Hold, pause},
-    progress::{Lane, Progress},
+    outcome::{Hold, Novelty, pause},
+    progress::{Pipeline, Progress},
     queue::{Queue, removals::Removal, window::Candidate},
 };
 use agentforge_runtime::Gate;
@@ -27,24 +26,24 @@ use tokio::sync::Notify;
 use tracing::error;
 
 /// How long a batch gathers, at least. Sending does not wait for it, and two syncs are the price of each batch.
-const GATHER: Duration = Duration::from_millis(10);
+const BATCH_DELAY_MIN: Duration = Duration::from_millis(10);
 /// How long it gathers, at most: as long as the sync before it took, because a disk that is slow to sync is
 /// busy with what is sent, and each sync makes it write that at once.
-const GATHER_MAX: Duration = Duration::from_millis(50);
+const BATCH_DELAY_MAX: Duration = Duration::from_millis(50);
 /// Lines of a batch.
 const BATCH_MAX: usize = 2048;
 /// What may wait for the ledger.
 const WAITING_MAX: usize = 4096;
 /// Batches on their way to the removal, which takes them up as they come while it has room.
-const BATCHES_WAITING: usize = 4;
+const BATCHES_WAITING_MAX: usize = 4;
 
 /// What is to be written down and then done.
 #[derive(Debug)]
-pub enum Work {
+pub enum Record {
     /// A file that the stream has: written down, then removed.
     Delivered(Delivered),
     /// A file that can never be sent: written down with the reason, then moved away.
-    Never(Candidate, String),
+    Rejected(Candidate, String),
     /// A line about no file.
     Note(Entry),
 }
@@ -67,32 +66,32 @@ pub struct Delivered {
     /// The stream's domain.
     pub domain: Option<String>,
     /// Whether the stream had it already.
-    pub news: News,
-    /// What its writer told of it.
-    pub told: Option<Arc<Told>>,
+    pub novelty: Novelty,
+    /// What its writer says about it.
+    pub metadata: Option<Arc<FileMetadata>>,
     /// How often it was published.
     pub attempts: u32,
 }
 
-/// Where work is handed in.
+/// Where records are handed to the committer.
 #[derive(Clone)]
-pub struct Desk {
-    work: SyncSender<Work>,
+pub struct CommitHandle {
+    records: SyncSender<Record>,
     /// Rings when there is room again.
     room: Arc<Notify>,
 }
 
-impl Desk {
-    /// Hands work in; gives it back when there is no room now.
+impl CommitHandle {
+    /// Hands a record in; gives it back when there is no room now.
     ///
     /// # Errors
-    /// The work, to be handed in later.
+    /// The record, to be handed in later.
     #[expect(clippy::result_large_err, reason = "the work itself comes back, and nothing is copied on success")]
-    pub fn hand_in(&self, work: Work) -> Result<(), Work> {
-        match self.work.try_send(work) {
+    pub fn try_record(&self, record: Record) -> Result<(), Record> {
+        match self.records.try_send(record) {
             Ok(()) => Ok(()),
             // Disconnected: the ledger's thread has failed, which stops the service.
-            Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) => Err(work),
+            Err(TrySendError::Full(record) | TrySendError::Disconnected(record)) => Err(record),
         }
     }
 
@@ -101,21 +100,21 @@ impl Desk {
         self.room.notified().await;
     }
 
-    /// Hands work in, waiting for room.
-    pub async fn deliver(&self, mut work: Work) {
+    /// Hands a record in, waiting for room.
+    pub async fn record(&self, mut record: Record) {
         loop {
-            match self.hand_in(work) {
+            match self.try_record(record) {
                 Ok(()) => return,
-                Err(back) => work = back,
+                Err(back) => record = back,
             }
-            let _ = tokio::time::timeout(GATHER, self.room()).await;
+            let _ = tokio::time::timeout(BATCH_DELAY_MIN, self.room()).await;
         }
     }
 }
 
 /// The thread of the ledger, to be [`run`](Self::run).
-pub struct Scribe {
-    work: Receiver<Work>,
+pub struct Committer {
+    records: Receiver<Record>,
     room: Arc<Notify>,
     written: SyncSender<Vec<Removal>>,
     writer: Writer,
@@ -126,26 +125,26 @@ pub struct Scribe {
     took: Duration,
 }
 
-/// Makes desk, scribe and remover. They end, in this order, when the last desk is dropped.
+/// Makes handle, committer and remover. They end, in this order, when the last handle is dropped.
 pub fn start(
     writer: Writer,
     progress: &Arc<Progress>,
     queue: &Arc<Queue>,
     gate: Gate,
     linger: Duration,
-) -> (Desk, Scribe, Remover) {
-    let (work_in, work) = sync_channel(WAITING_MAX);
-    let (written, to_remove) = sync_channel(BATCHES_WAITING);
+) -> (CommitHandle, Committer, Remover) {
+    let (records_in, records) = sync_channel(WAITING_MAX);
+    let (written, to_remove) = sync_channel(BATCHES_WAITING_MAX);
     let room = Arc::new(Notify::new());
     gate.set(true, "writable");
     let (progress, queue) = (progress.clone(), queue.clone());
     let remover = Remover::new(to_remove, progress.clone(), queue.clone(), linger);
-    let desk = Desk { work: work_in, room: room.clone() };
-    (desk, Scribe { work, room, written, writer, progress, queue, gate, took: GATHER }, remover)
+    let commits = CommitHandle { records: records_in, room: room.clone() };
+    (commits, Committer { records, room, written, writer, progress, queue, gate, took: BATCH_DELAY_MIN }, remover)
 }
 
-impl Scribe {
-    /// Writes until the last desk is dropped. A ledger that cannot be written is tried again until the
+impl Committer {
+    /// Writes until the last handle is dropped. A ledger that cannot be written is tried again until the
     /// service stops; what is not written then stays in the replay directory.
     pub fn run(mut self) {
         while let Some(batch) = self.gather() {
@@ -153,25 +152,25 @@ impl Scribe {
             if !self.write(&entries) {
                 return;
             }
-            for work in &batch {
-                match work {
-                    Work::Delivered(d) => self.progress.delivered(d.news, d.stamp.size),
-                    Work::Never(..) => self.progress.quarantined(),
-                    Work::Note(_) => {}
+            for record in &batch {
+                match record {
+                    Record::Delivered(d) => self.progress.delivered(d.novelty, d.stamp.size),
+                    Record::Rejected(..) => self.progress.quarantined(),
+                    Record::Note(_) => {}
                 }
             }
-            let removals: Vec<_> = batch.into_iter().filter_map(Removal::of).collect();
+            let removals: Vec<_> = batch.into_iter().filter_map(removal).collect();
             if !removals.is_empty() && self.written.send(removals).is_err() {
                 return;
             }
         }
     }
 
-    fn gather(&self) -> Option<Vec<Work>> {
-        let mut batch = vec![self.work.recv().ok()?];
+    fn gather(&self) -> Option<Vec<Record>> {
+        let mut batch = vec![self.records.recv().ok()?];
         // Asleep, and not woken by every line that comes meanwhile.
-        std::thread::sleep(self.took.clamp(GATHER, GATHER_MAX));
-        batch.extend(self.work.try_iter().take(BATCH_MAX - 1));
+        std::thread::sleep(self.took.clamp(BATCH_DELAY_MIN, BATCH_DELAY_MAX));
+        batch.extend(self.records.try_iter().take(BATCH_MAX - 1));
         self.room.notify_waiters();
         Some(batch)
     }
@@ -189,7 +188,7 @@ impl Scribe {
                 Err(error) => {
                     self.progress.ledger_works.store(false, Relaxed);
                     self.gate.set(false, format!("it cannot be written: {error}"));
-                    self.progress.hold(Lane::Ledger, Some((Hold::Ledger, error.to_string())));
+                    self.progress.hold(Pipeline::Ledger, Some((Hold::Ledger, error.to_string())));
                     if failures == 1 {
                         error!(%error, "the ledger cannot be written; nothing is sent or removed until it can");
                     }
@@ -202,20 +201,20 @@ impl Scribe {
         }
         self.progress.ledger_works.store(true, Relaxed);
         self.gate.set(true, "writable");
-        self.progress.hold(Lane::Ledger, None);
+        self.progress.hold(Pipeline::Ledger, None);
         true
     }
 }
 
-fn entry(work: &Work) -> Entry {
-    match work {
-        Work::Note(entry) => entry.clone(),
-        Work::Never(candidate, why) => Entry {
+fn entry(record: &Record) -> Entry {
+    match record {
+        Record::Note(entry) => entry.clone(),
+        Record::Rejected(candidate, why) => Entry {
             file: Some(names::encode(&candidate.name)),
             attempts: Some(candidate.attempts),
             ..Entry::note(Event::Quarantined, why.as_str())
         },
-        Work::Delivered(d) => Entry {
+        Record::Delivered(d) => Entry {
             file: Some(names::encode(&d.name)),
             bytes: Some(d.stamp.size),
             sha256: Some(d.sha256.clone()),
@@ -224,16 +223,30 @@ fn entry(work: &Work) -> Entry {
             seq: Some(d.seq),
             domain: d.domain.clone(),
             attempts: Some(d.attempts),
-            detail: d.told.as_ref().and_then(|told| told.problem.clone()),
-            ..Entry::note(event(d.news), "")
+            detail: d.metadata.as_ref().and_then(|metadata| metadata.problem.clone()),
+            ..Entry::note(event(d.novelty), "")
         },
     }
 }
 
-const fn event(news: News) -> Event {
-    match news {
-        News::Stored => Event::Replayed,
-        News::Recovered => Event::Recovered,
-        News::Duplicate => Event::Duplicate,
+const fn event(novelty: Novelty) -> Event {
+    match novelty {
+        Novelty::New => Event::Replayed,
+        Novelty::Recovered => Event::Recovered,
+        Novelty::Duplicate => Event::Duplicate,
+    }
+}
+
+/// What a record leaves to do once it is written down.
+fn removal(record: Record) -> Option<Removal> {
+    match record {
+        Record::Delivered(d) => {
+            let mut hash = [0; 32];
+            hex::decode_to_slice(&d.sha256, &mut hash).expect("it was made of 32 bytes");
+            let sidecar = d.metadata.and_then(|metadata| metadata.sidecar).map(Box::new);
+            Some(Removal::Sent(d.name, d.stamp, hash, sidecar))
+        }
+        Record::Rejected(candidate, why) => Some(Removal::Quarantine(candidate, why)),
+        Record::Note(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 //! `.sent/` at the start: what a crash left between "in the ledger" and "unlinked".
 //!
 //! A name in it begins with the hash of what was sent. A file with that content is in the ledger and in
-//! the stream, and is unlinked, or lingers first where nobody knows whether a writer has it open. Any other was
+//! the stream, and is unlinked, or lingers first where it is unknown whether a writer has it open. Any other was
 //! put under the name by a writer in between, or is written to now, and goes back.
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
     ledger::{Entry, Event, files},
     names,
-    queue::removals::Leaving,
+    queue::removals::SentFile,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, fsync, openat, unlinkat};
 use std::{
@@ -29,21 +29,21 @@ use tracing::warn;
 
 /// What was found in `.sent`.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct Recovered {
     /// A line for the ledger, when there was something.
     pub note: Option<Entry>,
-    /// Files that were delivered, to be looked at once more and unlinked.
-    pub lingering: Vec<Leaving>,
+    /// Files that were delivered, to be checked once more and unlinked.
+    pub lingering: Vec<SentFile>,
 }
 
 /// Puts everything in `.sent` right.
 ///
 /// # Errors
 /// `.sent` or the ledger cannot be read.
-pub fn recover(root: &Arc<Root>, ledger_dir: &Path, linger: Duration) -> io::Result<Found> {
+pub fn recover(root: &Arc<Root>, ledger_dir: &Path, linger: Duration) -> io::Result<Recovered> {
     let left = list(root)?;
     if left.is_empty() {
-        return Ok(Found::default());
+        return Ok(Recovered::default());
     }
     let (mut removed, mut back, mut unsure) = (0, Vec::new(), Vec::new());
     for name in left {
@@ -74,13 +74,13 @@ pub fn recover(root: &Arc<Root>, ledger_dir: &Path, linger: Duration) -> io::Res
         .filter_map(|(name, sent, stamp)| {
             let (original, root) = (original(&name, &sent).into(), Arc::downgrade(root));
             let sent_name = String::from_utf8(name).ok()?;
-            Some(Leaving { name: original, sent_name, stamp, sidecar: None, due, lingers: true, tries: 0, root })
+            Some(SentFile { name: original, sent_name, stamp, sidecar: None, due, lingers: true, tries: 0, root })
         })
         .collect();
     removed += lingering.len();
     let detail =
         format!(".sent: {removed} files that were delivered are unlinked, {returned} others are back in place");
-    Ok(Found { note: Some(Entry::note(Event::Recovered, detail)), lingering })
+    Ok(Recovered { note: Some(Entry::note(Event::Recovered, detail)), lingering })
 }
 
 fn list(root: &Root) -> io::Result<Vec<Vec<u8>>> {
@@ -104,13 +104,13 @@ fn sent_hash(name: &[u8]) -> Option<String> {
 
 /// The hash of a file's content, whether it is written to, and how it is then.
 fn content_of(root: &Root, name: &[u8]) -> io::Result<Option<(String, Writers, Stamp)>> {
-    if !matches!(directory::look_in(root.sent(), name), Ok((Kind::File, _))) {
+    if !matches!(directory::stat_in(root.sent(), name), Ok((Kind::File, _))) {
         return Ok(None);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(root.sent(), name, flags, Mode::empty())?);
     // In this order: what a writer did that is gone by now shows in the content.
-    let writers = if root.tells_writers() { lease::writers(&file) } else { Writers::Unknown };
+    let writers = if root.reports_writers() { lease::writers(&file) } else { Writers::Unknown };
     let stamp = directory::stamp_of(&file)?;
     Ok(Some((hash_large(&file, stamp.size, || true)?, writers, stamp)))
 }

@@ -18,9 +18,9 @@ use std::{
 };
 
 /// Smaller contents are the allocator's, which keeps such memory itself.
-const KEPT_MIN_BYTES: usize = 64 << 10;
+const POOLED_MIN_BYTES: usize = 64 << 10;
 /// What may lie idle: as much as was in use, so that memory is not given up and asked for in turns.
-const KEPT_MAX_BYTES: usize = 20 << 20;
+const POOL_MAX_BYTES: usize = 20 << 20;
 
 /// Idle memory, what was used last at the end.
 #[derive(Debug, Default)]
@@ -44,12 +44,11 @@ impl Buffers {
             }
         }
         memory.truncate(size);
-        if memory.capacity() < KEPT_MIN_BYTES {
-            Ok(memory.into())
-        } else {
-            self.in_use.fetch_add(memory.capacity(), Relaxed);
-            Ok(Bytes::from_owner(Lent { memory, home: self.clone() }))
+        if memory.capacity() < POOLED_MIN_BYTES {
+            return Ok(memory.into());
         }
+        self.in_use.fetch_add(memory.capacity(), Relaxed);
+        Ok(Bytes::from_owner(Lent { memory, home: self.clone() }))
     }
 
     /// Bytes of contents that were read and are not written to the connection yet, small ones left out.
@@ -59,7 +58,7 @@ impl Buffers {
 
     /// Empty memory for so many bytes, and for not more than twice as many.
     fn lend(&self, size: usize) -> Vec<u8> {
-        if size < KEPT_MIN_BYTES {
+        if size < POOLED_MIN_BYTES {
             return Vec::with_capacity(size);
         }
         let fits = |memory: &Vec<u8>| (size..=2 * size).contains(&memory.capacity());
@@ -76,8 +75,8 @@ impl Buffers {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push(memory);
         let mut kept = idle.iter().map(Vec::capacity).sum::<usize>();
-        // What was used longest ago goes: sizes that do not come any more are not kept for ever.
-        while kept > KEPT_MAX_BYTES {
+        // What was used longest ago goes: sizes that do not come any more are not kept forever.
+        while kept > POOL_MAX_BYTES {
             kept -= idle.remove(0).capacity();
         }
     }
@@ -141,7 +140,7 @@ mod tests {
         let mebibyte = file(&[5; 1 << 20]);
         let all: Vec<Bytes> = (0..40).map(|_| buffers.read(&mebibyte, 1 << 20).unwrap()).collect();
         drop(all);
-        assert_eq!(idle(&buffers).iter().sum::<usize>(), KEPT_MAX_BYTES);
+        assert_eq!(idle(&buffers).iter().sum::<usize>(), POOL_MAX_BYTES);
         let huge = file(&vec![6; 21 << 20]);
         drop(buffers.read(&huge, 21 << 20).unwrap());
         assert!(idle(&buffers).is_empty(), "larger than all that may be kept");

@@ -38,6 +38,8 @@ struct Lane<'c> {
 
 fn in_two_lanes(processor: Processor, contents: &[&[u8]]) -> Vec<[u8; 32]> {
     let mut hashes = vec![[0; 32]; contents.len()];
+    // Each lane takes the whole blocks of its content from where they lie; only the last one or two blocks, with the
+    // padding, are copied. `end` hashes these separately: they are few, and pairing them would need the lanes to wait.
     let mut waiting = contents.iter().enumerate().map(|(number, content)| Lane {
         number,
         state: INITIAL,
@@ -52,6 +54,8 @@ fn in_two_lanes(processor: Processor, contents: &[&[u8]]) -> Vec<[u8; 32]> {
     };
     let mut lanes: Vec<Lane<'_>> = waiting.by_ref().take(2).collect();
     while !lanes.is_empty() {
+        // Both go as far as the shorter one has blocks; then that one ends and the next content takes its lane, while
+        // the other keeps its state. So contents of any lengths keep both lanes busy until only one content is left.
         let taken = lanes.iter().map(|lane| lane.blocks.len()).min().unwrap_or(0);
         match &mut lanes[..] {
             [a, b] => processor.compress([&mut a.state, &mut b.state], [&a.blocks[..taken], &b.blocks[..taken]]),
@@ -156,6 +160,8 @@ mod x86_64 {
                     w[i][n] = _mm_shuffle_epi8(_mm_set_epi64x(high, low), big_endian);
                 }
             }
+            // Four rounds at a time, written out: `i` has to be a constant for the compiler to keep `w` in registers. From
+            // the fifth group on, the schedule makes the next four words in place of those that are used no more.
             macro_rules! rounds {
                 ($($i:literal)*) => {$({
                     if $i >= 4 {

@@ -1,4 +1,4 @@
-//! What a writer tells about its file beside its bytes: in a sidecar, `NAME.meta.json` beside `NAME`, or in
+//! What a writer says about its file: in a sidecar, `NAME.meta.json` next to `NAME`, or in
 //! extended attributes of the file.
 //!
 //! All of it is checked before it is believed: it goes into headers that others read. What cannot be believed
@@ -31,9 +31,9 @@ const EVIDENCE_ID_MAX: usize = 128;
 /// What the names of the attributes begin with.
 const ATTRIBUTES: &str = "user.agentforge.";
 
-/// What is told of a file, all of it checked.
+/// What a writer says about a file, all of it checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Meta {
+pub struct Metadata {
     /// Its media type.
     pub media_type: Option<String>,
     /// Another name, by which markers speak of it.
@@ -44,11 +44,11 @@ pub struct Meta {
     pub modified: Option<Timestamp>,
 }
 
-/// What was found beside a file.
+/// What was found with a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Told {
-    /// What is told of it.
-    pub meta: Meta,
+pub struct FileMetadata {
+    /// What its writer says about it.
+    pub values: Metadata,
     /// The sidecar as it was read: it goes with its file.
     pub sidecar: Option<Stamp>,
     /// Why some of it is not believed.
@@ -58,7 +58,7 @@ pub struct Told {
 /// Both forms, as they are written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Text {
+struct RawMetadata {
     media_type: Option<String>,
     evidence_id: Option<String>,
     created: Option<String>,
@@ -69,53 +69,58 @@ struct Text {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unfinished;
 
-/// Reads what is told of an open file of a directory; `None` when that is nothing, which is usual.
+/// Reads what the writer says about an open file of a directory; `None` when that is nothing, which is usual.
 ///
 /// # Errors
 /// The sidecar is being written: the file waits.
-pub fn read(parent: &Parent<'_>, last: &[u8], file: &File, tells_writers: bool) -> Result<Option<Told>, Unfinished> {
-    let (mut told, mut is_told) = (Told::default(), false);
+pub fn read(
+    parent: &Parent<'_>,
+    last: &[u8],
+    file: &File,
+    reports_writers: bool,
+) -> Result<Option<FileMetadata>, Unfinished> {
+    let (mut found, mut is_present) = (FileMetadata::default(), false);
     match attributes(file) {
         Ok(None) => {}
-        Ok(Some(text)) => {
-            is_told = true;
-            told.take(text.checked());
+        Ok(Some(raw)) => {
+            is_present = true;
+            found.take(raw.checked());
         }
         Err(e) => {
-            is_told = true;
-            told.problem = Some(format!("its attributes cannot be read: {e}"));
+            is_present = true;
+            found.problem = Some(format!("its attributes cannot be read: {e}"));
         }
     }
-    match sidecar(parent, last, tells_writers)? {
+    match sidecar(parent, last, reports_writers)? {
         None => {}
-        Some(Ok((text, stamp))) => {
-            is_told = true;
-            match text.and_then(Text::checked) {
-                Ok(meta) => {
-                    told.meta = meta.or(told.meta);
-                    told.sidecar = Some(stamp);
+        Some(Ok((raw, stamp))) => {
+            is_present = true;
+            match raw.and_then(RawMetadata::checked) {
+                Ok(values) => {
+                    found.values = values.or(found.values);
+                    found.sidecar = Some(stamp);
                 }
-                Err(why) => told.problem = Some(format!("its sidecar is not believed: {why}")),
+                Err(why) => found.problem = Some(format!("its sidecar is not believed: {why}")),
             }
         }
         Some(Err(e)) => {
-            is_told = true;
-            told.problem = Some(format!("its sidecar cannot be read: {e}"));
+            is_present = true;
+            found.problem = Some(format!("its sidecar cannot be read: {e}"));
         }
     }
-    Ok(is_told.then_some(told))
+    Ok(is_present.then_some(found))
 }
 
-impl Told {
-    fn take(&mut self, meta: Result<Meta, String>) {
-        match meta {
-            Ok(meta) => self.meta = meta,
+impl FileMetadata {
+    fn take(&mut self, values: Result<Metadata, String>) {
+        match values {
+            Ok(values) => self.values = values,
             Err(why) => self.problem = Some(format!("its attributes are not believed: {why}")),
         }
     }
 }
 
-impl Meta {
+impl Metadata {
     fn or(self, other: Self) -> Self {
         Self {
             media_type: self.media_type.or(other.media_type),
@@ -126,12 +131,12 @@ impl Meta {
     }
 }
 
-impl Text {
-    fn checked(self) -> Result<Meta, String> {
-        let time = |field: &str, text: Option<String>| match text {
+impl RawMetadata {
+    fn checked(self) -> Result<Metadata, String> {
+        let time = |field: &str, raw: Option<String>| match raw {
             None => Ok(None),
-            Some(text) => {
-                text.parse::<Timestamp>().map(Some).map_err(|e| format!("{field} is not an RFC 3339 time: {e}"))
+            Some(raw) => {
+                raw.parse::<Timestamp>().map(Some).map_err(|e| format!("{field} is not an RFC 3339 time: {e}"))
             }
         };
         if let Some(kind) = &self.media_type
@@ -144,7 +149,7 @@ impl Text {
         {
             return Err(format!("evidence_id is not 1 to {EVIDENCE_ID_MAX} characters without control characters"));
         }
-        Ok(Meta {
+        Ok(Metadata {
             created: time("created", self.created)?,
             modified: time("modified", self.modified)?,
             media_type: self.media_type,
@@ -167,11 +172,11 @@ fn is_evidence_id(text: &str) -> bool {
 }
 
 /// The attributes of a file that are for us.
-fn attributes(file: &File) -> io::Result<Option<Text>> {
+fn attributes(file: &File) -> io::Result<Option<RawMetadata>> {
     let mut names = [0u8; 4096];
     let names = match flistxattr(file, &mut names[..]) {
         Ok(len) => &names[..len],
-        // More of them than anybody needs; or the file system has none.
+        // More of them than are needed; or the file system has none.
         Err(Errno::RANGE | Errno::NOTSUP) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
@@ -187,7 +192,7 @@ fn attributes(file: &File) -> io::Result<Option<Text>> {
             Err(e) => Err(e.into()),
         }
     };
-    Ok(Some(Text {
+    Ok(Some(RawMetadata {
         media_type: value("media_type")?,
         evidence_id: value("evidence_id")?,
         created: value("created")?,
@@ -195,10 +200,10 @@ fn attributes(file: &File) -> io::Result<Option<Text>> {
     }))
 }
 
-type Sidecar = io::Result<(Result<Text, String>, Stamp)>;
+type Sidecar = io::Result<(Result<RawMetadata, String>, Stamp)>;
 
-fn sidecar(parent: &Parent<'_>, last: &[u8], tells_writers: bool) -> Result<Option<Sidecar>, Unfinished> {
-    // What stands alone for long enough to be sent has no sidecar of its own.
+fn sidecar(parent: &Parent<'_>, last: &[u8], reports_writers: bool) -> Result<Option<Sidecar>, Unfinished> {
+    // What is by itself for long enough to be sent has no sidecar of its own.
     if names::is_sidecar(last) {
         return Ok(None);
     }
@@ -209,40 +214,40 @@ fn sidecar(parent: &Parent<'_>, last: &[u8], tells_writers: bool) -> Result<Opti
             return Ok(if none { None } else { Some(Err(e)) });
         }
     };
-    if tells_writers && lease::writers(&file) == Writers::Some {
+    if reports_writers && lease::writers(&file) == Writers::Some {
         return Err(Unfinished);
     }
-    Ok(Some(text_of(&file)))
+    Ok(Some(raw_of(&file)))
 }
 
-fn text_of(file: &File) -> Sidecar {
+fn raw_of(file: &File) -> Sidecar {
     let stamp = directory::stamp_of(file)?;
     let mut bytes = Vec::new();
     file.take(SIDECAR_MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    let text = if bytes.len() as u64 > SIDECAR_MAX_BYTES {
+    let raw = if bytes.len() as u64 > SIDECAR_MAX_BYTES {
         Err(format!("it is longer than {SIDECAR_MAX_BYTES} bytes"))
     } else {
         serde_json::from_slice(&bytes).map_err(|e| e.to_string())
     };
-    Ok((text, stamp))
+    Ok((raw, stamp))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn checked(json: &str) -> Result<Meta, String> {
-        serde_json::from_str::<Text>(json).map_err(|e| e.to_string()).and_then(Text::checked)
+    fn checked(json: &str) -> Result<Metadata, String> {
+        serde_json::from_str::<RawMetadata>(json).map_err(|e| e.to_string()).and_then(RawMetadata::checked)
     }
 
     #[test]
     fn what_is_told_is_checked() {
         let all = r#"{"media_type":"video/mp4; codecs=\"avc1\"","evidence_id":"cam-7/Ä 1",
                       "created":"2026-11-30T04:05:06.789Z","modified":"2026-11-30T05:05:06+01:00"}"#;
-        let meta = checked(all).unwrap();
-        assert_eq!(meta.evidence_id.as_deref(), Some("cam-7/Ä 1"));
-        assert_eq!(meta.modified.unwrap().to_string(), "2026-11-30T04:05:06Z");
-        assert_eq!(checked("{}"), Ok(Meta::default()));
+        let values = checked(all).unwrap();
+        assert_eq!(values.evidence_id.as_deref(), Some("cam-7/Ä 1"));
+        assert_eq!(values.modified.unwrap().to_string(), "2026-11-30T04:05:06Z");
+        assert_eq!(checked("{}"), Ok(Metadata::default()));
         for wrong in [
             r#"{"media_type":"video"}"#,
             r#"{"media_type":"a/b\r\nX: y"}"#,
@@ -262,8 +267,8 @@ mod tests {
 
     #[test]
     fn a_sidecar_goes_before_attributes_and_what_it_leaves_out_is_theirs() {
-        let one = Meta { evidence_id: Some("a".into()), ..Meta::default() };
-        let other = Meta { evidence_id: Some("b".into()), media_type: Some("a/b".into()), ..Meta::default() };
+        let one = Metadata { evidence_id: Some("a".into()), ..Metadata::default() };
+        let other = Metadata { evidence_id: Some("b".into()), media_type: Some("a/b".into()), ..Metadata::default() };
         let both = one.or(other);
         assert_eq!((both.evidence_id.as_deref(), both.media_type.as_deref()), (Some("a"), Some("a/b")));
     }

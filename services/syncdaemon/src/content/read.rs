@@ -6,14 +6,14 @@ use crate::{
     content::{
         buffers::Buffers,
         hash::sha256_of_each,
-        metadata::{self, Told},
+        metadata::{self, FileMetadata},
     },
     directory::{
         self, Parent, Root,
         lease::{self, Writers},
+        now_ns,
         stamp::{Settled, Stamp, settled},
     },
-    discovery::scan::now_ns,
     names,
     queue::{Queue, window::Candidate},
     steps::{Step, reached},
@@ -25,9 +25,9 @@ use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 /// Pieces in which large files are read.
 const PIECE_BYTES: usize = 256 << 10;
-/// A file that was made and, as far as events told, never closed is taken when it has not changed for this
+/// A file that was made and, as far as events reported, never closed is taken when it has not changed for this
 /// long: one that came by a link is never closed.
-const MADE_MAX: Duration = Duration::from_secs(3600);
+const UNCLOSED_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// What reading is bound by.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +42,8 @@ pub struct Rules {
 
 /// A file as it is to be sent.
 #[derive(Debug)]
-pub struct Whole {
-    /// Which.
+pub struct LoadedFile {
+    /// The file as it was found.
     pub candidate: Candidate,
     /// As it was when it was read.
     pub stamp: Stamp,
@@ -51,20 +51,20 @@ pub struct Whole {
     pub sha256: String,
     /// Its content.
     pub content: Bytes,
-    /// What its writer told of it.
-    pub told: Option<Arc<Told>>,
+    /// What its writer says about it.
+    pub metadata: Option<Arc<FileMetadata>>,
 }
 
 /// Why a file is not sent now.
 #[derive(Debug)]
 pub enum Fault {
     /// It can never be sent, and why.
-    Never(String),
+    Rejected(String),
     /// It cannot be read now.
     Failed(io::Error),
-    /// It is still being written; look again after this time.
+    /// It is still being written; check again after this time.
     Changing(Duration),
-    /// Somebody has it open for writing.
+    /// A process has it open for writing.
     Open,
     /// There is no such file any more.
     Gone,
@@ -74,14 +74,14 @@ pub enum Fault {
 #[derive(Debug)]
 pub enum Outcome {
     /// Ready to be sent.
-    Whole(Whole),
+    Loaded(LoadedFile),
     /// Too large for a message.
     Large(Candidate),
     /// Not to be sent now.
     Not(Candidate, Fault),
 }
 
-/// Reads files until `enough` bytes are there, then hashes them together; gives what was not read any more.
+/// Reads files until `enough` bytes are read, then hashes them together; gives what was not read any more.
 /// Files of one directory are opened through one descriptor.
 pub fn read_batch(
     root: &Root,
@@ -103,11 +103,11 @@ pub fn read_batch(
             at = Some((dir.into(), root.parent(dir)));
         }
         let outcome = match &at {
-            Some((_, Ok(parent))) => read(&At { root, parent, queue }, candidate, rules, buffers),
+            Some((_, Ok(parent))) => read(&ReadContext { root, parent, queue }, candidate, rules, buffers),
             _ => Outcome::Not(candidate, Fault::Gone),
         };
-        if let Outcome::Whole(whole) = &outcome {
-            bytes += whole.content.len();
+        if let Outcome::Loaded(loaded) = &outcome {
+            bytes += loaded.content.len();
         }
         outcomes.push(outcome);
     }
@@ -116,34 +116,34 @@ pub fn read_batch(
 }
 
 fn name_by_content(outcomes: &mut [Outcome]) {
-    let mut read: Vec<&mut Whole> = outcomes.iter_mut().filter_map(Outcome::whole).collect();
-    let contents: Vec<&[u8]> = read.iter().map(|whole| &*whole.content).collect();
+    let mut read: Vec<&mut LoadedFile> = outcomes.iter_mut().filter_map(Outcome::loaded).collect();
+    let contents: Vec<&[u8]> = read.iter().map(|loaded| &*loaded.content).collect();
     let hashes = sha256_of_each(&contents);
-    for (whole, hash) in read.iter_mut().zip(&hashes) {
-        whole.sha256 = names::hex(hash);
+    for (loaded, hash) in read.iter_mut().zip(&hashes) {
+        loaded.sha256 = names::hex(hash);
         reached(Step::Read);
     }
 }
 
 impl Outcome {
-    fn whole(&mut self) -> Option<&mut Whole> {
+    fn loaded(&mut self) -> Option<&mut LoadedFile> {
         match self {
-            Self::Whole(whole) => Some(whole),
+            Self::Loaded(loaded) => Some(loaded),
             Self::Large(_) | Self::Not(..) => None,
         }
     }
 }
 
 /// Where a file is read.
-struct At<'a> {
+struct ReadContext<'a> {
     root: &'a Root,
     parent: &'a Parent<'a>,
     queue: &'a Queue,
 }
 
 /// Reads one file of a directory, which is not hashed yet.
-fn read(at: &At<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>) -> Outcome {
-    let (file, stamp, told) = match open_in(at, &candidate, rules) {
+fn read(at: &ReadContext<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>) -> Outcome {
+    let (file, stamp, metadata) = match open_in(at, &candidate, rules) {
         Ok(opened) => opened,
         Err(fault) => return Outcome::Not(candidate, fault),
     };
@@ -158,22 +158,22 @@ fn read(at: &At<'_>, candidate: Candidate, rules: &Rules, buffers: &Arc<Buffers>
     if !directory::stamp_of(&file).is_ok_and(|now| now == stamp) {
         return Outcome::Not(candidate, Fault::Changing(rules.settle));
     }
-    Outcome::Whole(Whole { candidate, stamp, sha256: String::new(), content, told })
+    Outcome::Loaded(LoadedFile { candidate, stamp, sha256: String::new(), content, metadata })
 }
 
-/// A file that may be sent: open, as it is, and what its writer told of it.
-pub type Opened = (File, Stamp, Option<Arc<Told>>);
+/// A file that may be sent: open, as it is, and what its writer says about it.
+pub type OpenedFile = (File, Stamp, Option<Arc<FileMetadata>>);
 
 /// Opens a file that may be sent.
 ///
 /// # Errors
 /// Why it may not, now or ever.
-pub fn open(root: &Root, candidate: &Candidate, rules: &Rules, queue: &Queue) -> Result<Opened, Fault> {
+pub fn open(root: &Root, candidate: &Candidate, rules: &Rules, queue: &Queue) -> Result<OpenedFile, Fault> {
     let parent = root.parent(names::split(&candidate.name).0).map_err(fault_of)?;
-    open_in(&At { root, parent: &parent, queue }, candidate, rules)
+    open_in(&ReadContext { root, parent: &parent, queue }, candidate, rules)
 }
 
-fn open_in(at: &At<'_>, candidate: &Candidate, rules: &Rules) -> Result<Opened, Fault> {
+fn open_in(at: &ReadContext<'_>, candidate: &Candidate, rules: &Rules) -> Result<OpenedFile, Fault> {
     let last = names::split(&candidate.name).1;
     let file = File::from(directory::open_in(at.parent, last).map_err(fault_of)?);
     let stamp = directory::stamp_of(&file).map_err(fault_of)?;
@@ -187,24 +187,24 @@ fn open_in(at: &At<'_>, candidate: &Candidate, rules: &Rules) -> Result<Opened, 
     }
     if stamp.size > rules.file_max_bytes {
         let max = rules.file_max_bytes;
-        return Err(Fault::Never(format!("{} bytes are more than SYNC_MAX_FILE_BYTES allows ({max})", stamp.size)));
+        return Err(Fault::Rejected(format!("{} bytes are more than SYNC_MAX_FILE_BYTES allows ({max})", stamp.size)));
     }
-    let told =
-        metadata::read(at.parent, last, &file, at.root.tells_writers()).map_err(|metadata::Unfinished| Fault::Open)?;
-    Ok((file, stamp, told.map(Arc::new)))
+    let metadata = metadata::read(at.parent, last, &file, at.root.reports_writers())
+        .map_err(|metadata::Unfinished| Fault::Open)?;
+    Ok((file, stamp, metadata.map(Arc::new)))
 }
 
-impl At<'_> {
-    /// Whether somebody has the file open for writing: by the word of the kernel, or, where that does not know, by
-    /// what events told of a file that was made and changed lately.
+impl ReadContext<'_> {
+    /// Whether a process has the file open for writing: according to the kernel, or, where that does not know, by
+    /// what events reported about a file that was made and changed lately.
     fn is_written(&self, file: &File, candidate: &Candidate, stamp: &Stamp) -> bool {
-        let writers = if self.root.tells_writers() { lease::writers(file) } else { Writers::Unknown };
+        let writers = if self.root.reports_writers() { lease::writers(file) } else { Writers::Unknown };
         match writers {
             Writers::None => false,
             Writers::Some => true,
             Writers::Unknown => {
                 let age = Duration::from_nanos(u64::try_from(now_ns().saturating_sub(stamp.ctime_ns)).unwrap_or(0));
-                age < MADE_MAX && self.queue.writing().is_made(&candidate.name)
+                age < UNCLOSED_AGE_MAX && self.queue.open_files().is_made(&candidate.name)
             }
         }
     }
@@ -213,13 +213,13 @@ impl At<'_> {
 /// Whether the open file is as it was, and still has its name.
 pub fn is_unchanged(root: &Root, name: &[u8], file: &File, before: &Stamp) -> bool {
     let now = directory::stamp_of(file).is_ok_and(|now| now == *before);
-    now && root.look(name).is_ok_and(|(_, here)| here == *before)
+    now && root.stat(name).is_ok_and(|(_, here)| here == *before)
 }
 
 /// SHA-256 of a large file, in hex, read in pieces. `go_on` is asked before each: a stop must not wait.
 ///
 /// # Errors
-/// It cannot be read, or was told to stop.
+/// It cannot be read, or was stopped.
 pub fn hash_large(file: &File, size: u64, mut go_on: impl FnMut() -> bool) -> io::Result<String> {
     let (mut context, mut at) = (Context::new(&SHA256), 0);
     let mut piece = vec![0; PIECE_BYTES];
@@ -239,7 +239,7 @@ pub fn hash_large(file: &File, size: u64, mut go_on: impl FnMut() -> bool) -> io
 pub fn fault_of(e: io::Error) -> Fault {
     match Errno::from_io_error(&e) {
         Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Fault::Gone,
-        Some(Errno::ACCESS | Errno::PERM) => Fault::Never(format!("it cannot be read: {e}")),
+        Some(Errno::ACCESS | Errno::PERM) => Fault::Rejected(format!("it cannot be read: {e}")),
         _ if e.kind() == io::ErrorKind::NotFound => Fault::Gone,
         // It became shorter while it was read.
         _ if e.kind() == io::ErrorKind::UnexpectedEof => Fault::Changing(Duration::ZERO),
@@ -250,13 +250,13 @@ pub fn fault_of(e: io::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::stamp::Found;
+    use crate::directory::stamp::Arrival;
     use ring::digest::digest;
     use std::fs;
 
     const RULES: Rules = Rules { whole_max_bytes: 100, file_max_bytes: 1000, settle: Duration::from_secs(3600) };
 
-    fn outcome(root: &Root, name: &str, found: Found) -> Outcome {
+    fn outcome(root: &Root, name: &str, found: Arrival) -> Outcome {
         let candidate = Candidate::new(name.as_bytes().into(), 0, found);
         let (mut outcomes, left) = read_batch(root, vec![candidate], &RULES, 1, &Arc::default(), &Queue::default());
         assert!(left.is_empty());
@@ -271,16 +271,16 @@ mod tests {
             fs::write(dir.path().join(name), vec![7; size]).unwrap();
         }
         std::os::unix::fs::symlink("small", dir.path().join("link")).unwrap();
-        let Outcome::Whole(empty) = outcome(&root, "empty", Found::Renamed) else { panic!() };
+        let Outcome::Loaded(empty) = outcome(&root, "empty", Arrival::Renamed) else { panic!() };
         assert_eq!(empty.sha256, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-        let Outcome::Whole(small) = outcome(&root, "small", Found::Renamed) else { panic!() };
+        let Outcome::Loaded(small) = outcome(&root, "small", Arrival::Renamed) else { panic!() };
         assert_eq!((small.content.len(), small.stamp.size), (100, 100));
-        assert!(matches!(outcome(&root, "large", Found::Renamed), Outcome::Large(_)));
-        assert!(matches!(outcome(&root, "huge", Found::Renamed), Outcome::Not(_, Fault::Never(_))));
+        assert!(matches!(outcome(&root, "large", Arrival::Renamed), Outcome::Large(_)));
+        assert!(matches!(outcome(&root, "huge", Arrival::Renamed), Outcome::Not(_, Fault::Rejected(_))));
         for gone in ["link", "missing", "small/x"] {
-            assert!(matches!(outcome(&root, gone, Found::Renamed), Outcome::Not(_, Fault::Gone)), "{gone}");
+            assert!(matches!(outcome(&root, gone, Arrival::Renamed), Outcome::Not(_, Fault::Gone)), "{gone}");
         }
-        assert!(matches!(outcome(&root, "small", Found::Seen), Outcome::Not(_, Fault::Changing(_))), "it is new");
+        assert!(matches!(outcome(&root, "small", Arrival::Seen), Outcome::Not(_, Fault::Changing(_))), "it is new");
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path(), true).unwrap();
         fs::write(dir.path().join("a"), "one").unwrap();
-        let candidate = Candidate::new(b"a"[..].into(), 0, Found::Renamed);
+        let candidate = Candidate::new(b"a"[..].into(), 0, Arrival::Renamed);
         let (file, stamp, _) = open(&root, &candidate, &RULES, &Queue::default()).unwrap();
         assert!(is_unchanged(&root, b"a", &file, &stamp));
         fs::write(dir.path().join("b"), "two").unwrap();

@@ -1,15 +1,15 @@
-//! The lane of files that are too large for a message: one at a time, in chunks, beside the other lane.
+//! Files that are too large for a message: one at a time, in chunks, alongside the small ones.
 //!
 //! Each chunk names the sequence of the chunk before it, so the server itself refuses a gap, a repetition
-//! and a second writer; and each carries the hash of all bytes so far, so that an upload goes on where it
+//! and a second writer; and each carries the hash of all bytes so far, so that an upload resumes where it
 //! stopped, after a cut or a restart, and only if what is there is a beginning of this very file. The
 //! object's chunks are named by site and content: equal content is one object.
 
 use crate::{
-    completion::commit::{Desk, Work},
+    completion::commit::{CommitHandle, Record},
     content::read::{self, Fault, Rules, hash_large, is_unchanged},
     delivery::{
-        publish::{End, HEADERS_MAX_BYTES, Hub, Label, header},
+        publish::{FileIdentity, HEADERS_MAX_BYTES, HubClient, PublishOutcome, header},
         small::{delivered, set_aside},
     },
     directory::Root,
@@ -17,7 +17,7 @@ use crate::{
     names,
     outcome::{Hold, Verdict, judge, pause},
     pace::ack_limit,
-    progress::{Lane, Progress},
+    progress::{Pipeline, Progress},
     queue::{Queue, window::Candidate},
     steps::{Step, reached},
 };
@@ -51,50 +51,50 @@ const CHUNK_MAX_BYTES: usize = 1 << 20;
 const CHUNK_STEP_BYTES: usize = 64 << 10;
 /// The server's code for "another sequence was last".
 const WRONG_LAST_SEQUENCE: u64 = 10_071;
-/// Uploads begun anew because what was stored was no beginning of the file.
+/// Uploads restarted because what was stored was not a beginning of the file.
 const RESTARTS_MAX: u32 = 3;
 
-/// The lane.
-pub struct Large {
-    /// The way to the hub.
-    pub hub: Arc<Hub>,
+/// Sends large files, one after the other.
+pub struct LargeSender {
+    /// The client of the hub.
+    pub hub: Arc<HubClient>,
     /// Where files come from.
     pub queue: Arc<Queue>,
     /// Where what was stored goes.
-    pub desk: Desk,
+    pub commits: CommitHandle,
     /// For what others see.
     pub progress: Arc<Progress>,
     /// Largest file, and rest.
     pub rules: Rules,
-    /// Whether stream and bucket were made sure of: before that nobody may answer for them.
+    /// Whether stream and bucket were made sure of: before that they may be missing.
     pub bucket: watch::Receiver<bool>,
     /// The service stops.
     pub stop: CancellationToken,
 }
 
 /// An upload that has ended without being complete.
-enum Broken {
-    /// The service stops; what is stored stays and is gone on with.
+enum UploadError {
+    /// The service stops; what is stored stays and is resumed.
     Stopped,
     /// The file is not what it was.
     File(Fault),
-    /// What is stored is no beginning of this file.
-    Foreign,
+    /// What is stored is not a beginning of this file.
+    Conflict,
 }
 
 /// A file that is being uploaded.
 struct Upload {
     file: Arc<File>,
-    label: Label,
+    identity: FileIdentity,
     /// The object's name for its content.
     nuid: String,
     chunk_bytes: usize,
-    /// Tells this run's messages from those of a run before it.
+    /// Distinguishes the messages of this run from those of an earlier run.
     run: String,
 }
 
 /// What is stored of it.
-struct Stored {
+struct UploadState {
     chunks: u64,
     /// Sequence of the last one; 0 before the first.
     last_seq: u64,
@@ -102,7 +102,7 @@ struct Stored {
     prefix: Context,
 }
 
-impl Large {
+impl LargeSender {
     /// Sends one file after the other until the stop, or until no more can come.
     pub async fn run(mut self, mut files: mpsc::Receiver<Candidate>) {
         tokio::select! {
@@ -119,52 +119,52 @@ impl Large {
                 },
             };
             match self.send(candidate.clone()).await {
-                Ok(work) => self.desk.deliver(work).await,
-                Err(Broken::Stopped) => return,
-                Err(Broken::Foreign) => {
+                Ok(record) => self.commits.record(record).await,
+                Err(UploadError::Stopped) => return,
+                Err(UploadError::Conflict) => {
                     warn!(
                         file = names::encode(&candidate.name),
                         "another writer uploads the same content; this one tries later"
                     );
-                    self.queue.let_go([&*candidate.name]);
-                    self.queue.look_again(candidate, pause(8));
+                    self.queue.release([&*candidate.name]);
+                    self.queue.recheck_after(candidate, pause(8));
                 }
-                Err(Broken::File(fault)) => {
-                    if let Some(work) = set_aside(&self.queue, candidate, fault) {
-                        self.desk.deliver(work).await;
+                Err(UploadError::File(fault)) => {
+                    if let Some(record) = set_aside(&self.queue, candidate, fault) {
+                        self.commits.record(record).await;
                     }
                 }
             }
         }
     }
 
-    async fn send(&self, candidate: Candidate) -> Result<Work, Broken> {
-        let Some(root) = self.queue.root() else { return Err(Broken::File(Fault::Gone)) };
+    async fn send(&self, candidate: Candidate) -> Result<Record, UploadError> {
+        let Some(root) = self.queue.root() else { return Err(UploadError::File(Fault::Gone)) };
         let upload = self.begin(&root, &candidate).await?;
         let mut restarts = 0;
         let chunks = loop {
             match self.upload(&upload).await {
                 Ok(chunks) => break chunks,
-                Err(Broken::Foreign) if restarts < RESTARTS_MAX => {
+                Err(UploadError::Conflict) if restarts < RESTARTS_MAX => {
                     restarts += 1;
                     self.purge(&upload).await?;
                 }
-                Err(broken) => return Err(broken),
+                Err(error) => return Err(error),
             }
         };
         reached(Step::ChunksComplete);
-        let (file, name, stamp) = (upload.file.clone(), candidate.name.clone(), upload.label.stamp);
+        let (file, name, stamp) = (upload.file.clone(), candidate.name.clone(), upload.identity.stamp);
         let unchanged = spawn_blocking(move || is_unchanged(&root, &name, &file, &stamp)).await.unwrap_or(false);
         if !unchanged {
-            return Err(Broken::File(Fault::Changing(self.rules.settle)));
+            return Err(UploadError::File(Fault::Changing(self.rules.settle)));
         }
         let object = self.describe(&upload, chunks).await?;
         reached(Step::ObjectStored);
         let manifest = Manifest {
             bucket: BUCKET_EVIDENCE_BLOBS.to_owned(),
             object,
-            size: upload.label.stamp.size,
-            sha256: upload.label.sha256.clone(),
+            size: upload.identity.stamp.size,
+            sha256: upload.identity.sha256.clone(),
             chunks,
         };
         let payload = Bytes::from(serde_json::to_vec(&manifest).expect("a manifest of plain values serializes"));
@@ -172,93 +172,93 @@ impl Large {
         loop {
             self.bandwidth(payload.len()).await?;
             let limit = ack_limit(payload.len() + CHUNK_MAX_BYTES);
-            match self.hub.deliver(&upload.label, payload.clone(), true, limit).await {
-                End::Stored(place) => {
+            match self.hub.deliver(&upload.identity, payload.clone(), true, limit).await {
+                PublishOutcome::Stored(stored) => {
                     // The bucket may have been removed since its last chunk was stored.
-                    if !matches!(self.last_chunk(&upload).await, Ok(Some((_, _, found))) if found == upload.label.sha256)
+                    if !matches!(self.last_chunk(&upload).await, Ok(Some((_, _, found))) if found == upload.identity.sha256)
                     {
-                        return Err(Broken::File(Fault::Changing(self.rules.settle)));
+                        return Err(UploadError::File(Fault::Changing(self.rules.settle)));
                     }
                     reached(Step::Acknowledged);
                     self.free();
-                    return Ok(Work::Delivered(delivered(&self.hub, upload.label, candidate, place)));
+                    return Ok(Record::Delivered(delivered(&self.hub, upload.identity, candidate, stored)));
                 }
-                End::TooLarge => {
+                PublishOutcome::TooLarge => {
                     let why = "not even its manifest fits a message of this server".to_owned();
-                    return Err(Broken::File(Fault::Never(why)));
+                    return Err(UploadError::File(Fault::Rejected(why)));
                 }
-                End::Hold(hold, detail) => self.pause(&mut failures, hold, detail).await?,
+                PublishOutcome::Hold(hold, detail) => self.pause(&mut failures, hold, detail).await?,
             }
         }
     }
 
-    async fn begin(&self, root: &Arc<Root>, candidate: &Candidate) -> Result<Upload, Broken> {
+    async fn begin(&self, root: &Arc<Root>, candidate: &Candidate) -> Result<Upload, UploadError> {
         let (root, candidate, rules, stop) = (root.clone(), candidate.clone(), self.rules, self.stop.clone());
         let queue = self.queue.clone();
         let hashed = spawn_blocking(move || {
             reached(Step::Taken);
-            let (file, stamp, told) = read::open(&root, &candidate, &rules, &queue)?;
+            let (file, stamp, metadata) = read::open(&root, &candidate, &rules, &queue)?;
             let sha256 = hash_large(&file, stamp.size, || !stop.is_cancelled()).map_err(read::fault_of)?;
             if !is_unchanged(&root, &candidate.name, &file, &stamp) {
                 return Err(Fault::Changing(rules.settle));
             }
             reached(Step::Read);
-            Ok((file, Label { name: candidate.name, stamp, sha256, told }))
+            Ok((file, FileIdentity { name: candidate.name, stamp, sha256, metadata }))
         });
         let hashed = hashed.await.unwrap_or_else(|e| Err(Fault::Failed(io::Error::other(e))));
         if self.stop.is_cancelled() {
-            return Err(Broken::Stopped);
+            return Err(UploadError::Stopped);
         }
-        let (file, label) = hashed.map_err(Broken::File)?;
+        let (file, identity) = hashed.map_err(UploadError::File)?;
         let whole = self.hub.whole_max_bytes().min(CHUNK_MAX_BYTES);
         let chunk_bytes = if whole < CHUNK_STEP_BYTES { whole } else { whole - whole % CHUNK_STEP_BYTES };
-        let nuid = format!("{}-{}", self.hub.site(), label.sha256);
-        Ok(Upload { file: Arc::new(file), label, nuid, chunk_bytes, run: format!("{:016x}", rand::random::<u64>()) })
+        let nuid = format!("{}-{}", self.hub.site(), identity.sha256);
+        Ok(Upload { file: Arc::new(file), identity, nuid, chunk_bytes, run: format!("{:016x}", rand::random::<u64>()) })
     }
 
     /// Stores what is not stored yet. Gives the number of chunks.
-    async fn upload(&self, upload: &Upload) -> Result<u64, Broken> {
-        let size = upload.label.stamp.size;
+    async fn upload(&self, upload: &Upload) -> Result<u64, UploadError> {
+        let size = upload.identity.stamp.size;
         let mut stored = self.find(upload).await?;
         while stored.chunks * (upload.chunk_bytes as u64) < size {
-            let chunk = upload.read(stored.chunks).await.map_err(|e| Broken::File(read::fault_of(e)))?;
+            let chunk = upload.read(stored.chunks).await.map_err(|e| UploadError::File(read::fault_of(e)))?;
             stored.prefix.update(&chunk);
             stored.last_seq = self.store(upload, &stored, chunk).await?;
             stored.chunks += 1;
             reached(Step::ChunkStored);
         }
-        if hex::encode(stored.prefix.finish().as_ref()) == upload.label.sha256 {
-            Ok(stored.chunks)
-        } else {
-            self.purge(upload).await?;
-            Err(Broken::File(Fault::Changing(self.rules.settle)))
+        if hex::encode(stored.prefix.finish().as_ref()) == upload.identity.sha256 {
+            return Ok(stored.chunks);
         }
+        // The file was changed between being hashed and being sent; what is stored is of no content.
+        self.purge(upload).await?;
+        Err(UploadError::File(Fault::Changing(self.rules.settle)))
     }
 
     /// What the bucket has of this content already.
-    async fn find(&self, upload: &Upload) -> Result<Stored, Broken> {
-        let mut stored = Stored { chunks: 0, last_seq: 0, prefix: Context::new(&SHA256) };
+    async fn find(&self, upload: &Upload) -> Result<UploadState, UploadError> {
+        let mut stored = UploadState { chunks: 0, last_seq: 0, prefix: Context::new(&SHA256) };
         let Some((seq, number, prefix)) = self.last_chunk(upload).await? else { return Ok(stored) };
         for n in 0..=number {
             let chunk = upload.read(n).await.map_err(|e| match e.kind() {
-                io::ErrorKind::UnexpectedEof => Broken::Foreign,
-                _ => Broken::File(read::fault_of(e)),
+                io::ErrorKind::UnexpectedEof => UploadError::Conflict,
+                _ => UploadError::File(read::fault_of(e)),
             })?;
             if chunk.is_empty() {
-                return Err(Broken::Foreign);
+                return Err(UploadError::Conflict);
             }
             stored.prefix.update(&chunk);
         }
         if hex::encode(stored.prefix.clone().finish().as_ref()) != prefix {
-            return Err(Broken::Foreign);
+            return Err(UploadError::Conflict);
         }
-        info!(file = names::encode(&upload.label.name), chunks = number + 1, "resuming an upload");
+        info!(file = names::encode(&upload.identity.name), chunks = number + 1, "resuming an upload");
         (stored.chunks, stored.last_seq) = (number + 1, seq);
         Ok(stored)
     }
 
     /// Sequence, number and hash so far of the last chunk that is stored.
-    async fn last_chunk(&self, upload: &Upload) -> Result<Option<(u64, u64, String)>, Broken> {
+    async fn last_chunk(&self, upload: &Upload) -> Result<Option<(u64, u64, String)>, UploadError> {
         let mut failures = 0;
         loop {
             match self.hub.last(&bucket_stream(BUCKET_EVIDENCE_BLOBS), &upload.subject()).await {
@@ -267,7 +267,7 @@ impl Large {
                     let number = header(&message, HEADER_CHUNK).and_then(|n| n.parse().ok());
                     return match (number, header(&message, HEADER_PREFIX_SHA256)) {
                         (Some(number), Some(prefix)) => Ok(Some((seq, number, prefix.to_owned()))),
-                        _ => Err(Broken::Foreign),
+                        _ => Err(UploadError::Conflict),
                     };
                 }
                 Err(detail) => self.pause(&mut failures, Hold::Unavailable, detail).await?,
@@ -276,14 +276,14 @@ impl Large {
     }
 
     /// Stores one chunk; tries until it is stored. Gives its sequence.
-    async fn store(&self, upload: &Upload, stored: &Stored, chunk: Bytes) -> Result<u64, Broken> {
+    async fn store(&self, upload: &Upload, stored: &UploadState, chunk: Bytes) -> Result<u64, UploadError> {
         let prefix = hex::encode(stored.prefix.clone().finish().as_ref());
         let mut headers = HeaderMap::new();
         headers.insert(HEADER_SITE, self.hub.site().as_str());
         headers.insert(HEADER_CHUNK, stored.chunks.to_string());
         headers.insert(HEADER_PREFIX_SHA256, prefix.as_str());
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, stored.last_seq.to_string());
-        let id = MsgId::evidence_chunk(self.hub.site(), &upload.label.sha256, &upload.run, stored.chunks);
+        let id = MsgId::evidence_chunk(self.hub.site(), &upload.identity.sha256, &upload.run, stored.chunks);
         let mut failures = 0;
         loop {
             self.bandwidth(chunk.len()).await?;
@@ -299,10 +299,10 @@ impl Large {
             .await;
             self.progress.sent(chunk.len());
             if matches!(answer, Err(publish::Error::Other { code: WRONG_LAST_SEQUENCE, .. })) {
-                // Stored by a try whose acknowledgement was lost, or another writer is there.
+                // Stored by a try whose acknowledgement was lost, or there is another writer.
                 return match self.last_chunk(upload).await? {
                     Some((seq, number, found)) if number == stored.chunks && found == prefix => Ok(seq),
-                    _ => Err(Broken::Foreign),
+                    _ => Err(UploadError::Conflict),
                 };
             }
             match self.judged(answer) {
@@ -326,8 +326,8 @@ impl Large {
     }
 
     /// Describes the object, so that every client of object stores can read it. Gives its name.
-    async fn describe(&self, upload: &Upload, chunks: u64) -> Result<String, Broken> {
-        let Label { sha256, stamp, .. } = &upload.label;
+    async fn describe(&self, upload: &Upload, chunks: u64) -> Result<String, UploadError> {
+        let FileIdentity { sha256, stamp, .. } = &upload.identity;
         let name = format!("{}/{sha256}", self.hub.site());
         let digest = URL_SAFE.encode(hex::decode(sha256).unwrap_or_default());
         let mtime = jiff::Timestamp::from_nanosecond(i128::from(stamp.mtime_ns)).unwrap_or_default();
@@ -366,7 +366,7 @@ impl Large {
     }
 
     /// Removes the chunks of an object that is not to be.
-    async fn purge(&self, upload: &Upload) -> Result<(), Broken> {
+    async fn purge(&self, upload: &Upload) -> Result<(), UploadError> {
         let mut failures = 0;
         loop {
             let stream = self.hub.js.get_stream(bucket_stream(BUCKET_EVIDENCE_BLOBS)).await;
@@ -381,46 +381,48 @@ impl Large {
         }
     }
 
-    async fn bandwidth(&self, bytes: usize) -> Result<(), Broken> {
+    async fn bandwidth(&self, bytes: usize) -> Result<(), UploadError> {
         while let Err(wait) = self.hub.take_bandwidth(bytes) {
             self.sleep(wait).await?;
         }
         Ok(())
     }
 
-    async fn pause(&self, failures: &mut u32, hold: Hold, detail: String) -> Result<(), Broken> {
+    async fn pause(&self, failures: &mut u32, hold: Hold, detail: String) -> Result<(), UploadError> {
         *failures += 1;
         self.progress.retried();
-        // What does not answer may not be there any more, and is looked for.
+        // What does not answer may not be there any more, and is searched for.
         if hold == Hold::Unavailable {
             self.progress.stream_missed.notify_one();
         }
-        if self.progress.hold(Lane::Large, Some((hold, detail.clone()))) {
+        if self.progress.hold(Pipeline::Large, Some((hold, detail.clone()))) {
             warn!(reason = hold.as_str(), detail, "sending large files pauses; they stay");
             if hold != Hold::Unavailable {
-                self.desk.deliver(Work::Note(Entry::note(Event::Error, format!("{}: {detail}", hold.as_str())))).await;
+                self.commits
+                    .record(Record::Note(Entry::note(Event::Error, format!("{}: {detail}", hold.as_str()))))
+                    .await;
             }
         }
         self.sleep(pause(*failures)).await
     }
 
-    async fn sleep(&self, time: Duration) -> Result<(), Broken> {
+    async fn sleep(&self, time: Duration) -> Result<(), UploadError> {
         tokio::select! {
             () = sleep(time) => {}
-            () = self.stop.cancelled() => return Err(Broken::Stopped),
+            () = self.stop.cancelled() => return Err(UploadError::Stopped),
         }
         // Without a ledger nothing could be removed, so nothing more is sent.
         while !self.progress.ledger_works.load(Relaxed) {
             tokio::select! {
                 () = sleep(Duration::from_millis(100)) => {}
-                () = self.stop.cancelled() => return Err(Broken::Stopped),
+                () = self.stop.cancelled() => return Err(UploadError::Stopped),
             }
         }
         Ok(())
     }
 
     fn free(&self) {
-        if self.progress.hold(Lane::Large, None) {
+        if self.progress.hold(Pipeline::Large, None) {
             info!("sending large files again");
         }
     }
@@ -434,7 +436,7 @@ impl Upload {
     /// The bytes of a chunk, by its number; the last one is shorter.
     async fn read(&self, number: u64) -> io::Result<Bytes> {
         let (file, at) = (self.file.clone(), number * self.chunk_bytes as u64);
-        let left = self.label.stamp.size.saturating_sub(at);
+        let left = self.identity.stamp.size.saturating_sub(at);
         let len = usize::try_from(left).unwrap_or(self.chunk_bytes).min(self.chunk_bytes);
         let read = spawn_blocking(move || {
             let mut chunk = vec![0; len];

@@ -1,15 +1,16 @@
 //! One message to the hub: published, judged, and looked up when the stream refuses to store it.
 //!
-//! Shared by the lanes of small and of large files. Success is the acknowledgement of the right stream,
+//! Shared by the senders of small and of large files. Success is the acknowledgement of the right stream,
 //! or that stream's own copy read back with the same hash; never less.
 
 use crate::{
-    content::metadata::Told,
-    delivery::aliases::{self, Sightings},
+    config::Config,
+    content::metadata::FileMetadata,
+    delivery::aliases::{Alias, AliasLimits},
     directory::stamp::Stamp,
     names,
-    outcome::{Hold, Verdict, judge},
-    pace::Bucket,
+    outcome::{Hold, Novelty, Verdict, judge},
+    pace::{TokenBucket, ack_limit},
     progress::Progress,
     steps::{Step, reached},
 };
@@ -20,7 +21,7 @@ use agentforge_jetstream::{
 use agentforge_message_id::{MsgId, Site};
 use agentforge_proto::evidence::{
     HEADER_CONTENT_TYPE, HEADER_CREATED, HEADER_EVIDENCE_ID, HEADER_FILE, HEADER_LEDGER, HEADER_MANIFEST,
-    HEADER_MODIFIED, HEADER_MTIME, HEADER_PREFIX_SHA256, HEADER_SITE, HEADER_SIZE, Manifest,
+    HEADER_MODIFIED, HEADER_MTIME, HEADER_PREFIX_SHA256, HEADER_SAME_AS, HEADER_SITE, HEADER_SIZE, Manifest,
 };
 use async_nats::{Message, StatusCode, client::Request, jetstream};
 use bytes::Bytes;
@@ -32,48 +33,48 @@ use std::{
 };
 
 /// For one answer of the hub's API; it may come over a slow link.
-const API: Duration = Duration::from_secs(30);
+const API_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a message's headers and subject take, at most: a path of 4096 bytes is three times as long encoded.
 pub const HEADERS_MAX_BYTES: usize = 16 << 10;
-/// Larger messages are not made, whatever the server allows: memory stays flat.
+/// Larger messages are not made, regardless of what the server allows: memory stays flat.
 const MESSAGE_MAX_BYTES: usize = 8 << 20;
 /// A message that the stream had before is read back up to this size, to know whose it is; of a larger one it is
-/// only made sure that it is there.
+/// only made sure that it has it.
 const READ_BACK_MAX_BYTES: usize = 256 << 10;
 
-/// The way to the hub.
-pub struct Hub {
+/// The client of the hub.
+pub struct HubClient {
     /// The connection.
     pub nats: Nats,
     /// The hub's JetStream.
     pub js: jetstream::Context,
-    pub(crate) publisher: Publisher,
+    publisher: Publisher,
     site: Site,
-    pub(crate) subject: String,
+    subject: String,
     domain: Option<String>,
-    bucket: Option<Mutex<Bucket>>,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) sightings: Sightings,
+    bucket: Option<Mutex<TokenBucket>>,
+    progress: Arc<Progress>,
+    aliases: AliasLimits,
 }
 
-/// How a message is told apart from others.
+/// What distinguishes a file from others.
 #[derive(Debug, Clone)]
-pub struct Label {
+pub struct FileIdentity {
     /// The file's name.
     pub name: Box<[u8]>,
     /// As it was read.
     pub stamp: Stamp,
     /// SHA-256 of its content, in hex.
     pub sha256: String,
-    /// What its writer told of it.
-    pub told: Option<Arc<Told>>,
+    /// What its writer says about it.
+    pub metadata: Option<Arc<FileMetadata>>,
 }
 
 /// What became of a message.
 #[derive(Debug)]
-pub enum End {
+pub enum PublishOutcome {
     /// The stream has it.
-    Stored(Place),
+    Stored(StoredMessage),
     /// It is too large for this server or stream.
     TooLarge,
     /// The file stays, and why.
@@ -82,7 +83,7 @@ pub enum End {
 
 /// Where a message is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct StoredMessage {
     /// The stream.
     pub stream: String,
     /// Its place there.
@@ -90,31 +91,20 @@ pub struct Place {
     /// The stream's domain.
     pub domain: Option<String>,
     /// Whether it was there before.
-    pub news: News,
+    pub novelty: Novelty,
 }
 
-/// Whether a content is new to the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
-    /// It is.
-    Stored,
-    /// It was there, sent by this daemon for this very file before it was stopped.
-    Recovered,
-    /// It was there.
-    Duplicate,
-}
-
-impl Hub {
-    /// A way to the hub; nothing is sent yet.
-    pub fn new(nats: Nats, config: &crate::Config, progress: Arc<Progress>) -> Self {
+impl HubClient {
+    /// A client of the hub; nothing is sent yet.
+    pub fn new(nats: Nats, config: &Config, progress: Arc<Progress>) -> Self {
         let domain = config.domain().map(str::to_owned);
         let js = jetstream(&nats, config.domain());
-        // Room for the lane of large files beside that of small ones.
-        let publisher = Publisher::with_limits(nats.clone(), config.max_inflight + 1, API);
-        let bucket = config.max_bandwidth_bps.map(|bps| Mutex::new(Bucket::new(bps, Instant::now())));
+        // Room for the sender of large files in addition to that of small ones.
+        let publisher = Publisher::with_limits(nats.clone(), config.max_inflight + 1, API_TIMEOUT);
+        let bucket = config.max_bandwidth_bps.map(|bps| Mutex::new(TokenBucket::new(bps, Instant::now())));
         let (site, subject) = (config.site.clone(), config.subject.clone());
-        let sightings = Sightings::default();
-        Self { nats, js, publisher, site, subject, domain, bucket, progress, sightings }
+        let aliases = AliasLimits::default();
+        Self { nats, js, publisher, site, subject, domain, bucket, progress, aliases }
     }
 
     /// The site.
@@ -150,23 +140,29 @@ impl Hub {
     }
 
     /// What a message of this size costs on the link, about.
-    pub fn cost(&self, label: &Label, payload: usize) -> usize {
-        payload + self.subject.len() + 3 * label.name.len() + 500
+    pub fn cost(&self, identity: &FileIdentity, payload: usize) -> usize {
+        payload + self.subject.len() + 3 * identity.name.len() + 500
     }
 
     /// Publishes a file, or the manifest of one, and finds out what became of it.
-    pub async fn deliver(&self, label: &Label, payload: Bytes, is_manifest: bool, limit: Duration) -> End {
-        let subject = self.subject_of(label);
-        let id = self.msg_id(&label.sha256);
-        match self.publish(&subject, id, label, payload.clone(), is_manifest, limit).await {
+    pub async fn deliver(
+        &self,
+        identity: &FileIdentity,
+        payload: Bytes,
+        is_manifest: bool,
+        limit: Duration,
+    ) -> PublishOutcome {
+        let subject = self.subject_of(identity);
+        let id = self.msg_id(&identity.sha256);
+        match self.publish(&subject, id, identity, payload.clone(), is_manifest, limit).await {
             // Its id is remembered, and the message may have been removed since.
-            End::Stored(place) if place.news == News::Duplicate => {
-                match self.known(&subject, label, place, payload.len()).await {
+            PublishOutcome::Stored(stored) if stored.novelty == Novelty::Duplicate => {
+                match self.known(&subject, identity, stored, payload.len()).await {
                     Some(end) => end,
                     None => {
                         let run = format!("{:016x}", rand::random::<u64>());
-                        let id = MsgId::evidence_again(&self.site, &label.sha256, &run);
-                        self.publish(&subject, id, label, payload, is_manifest, limit).await
+                        let id = MsgId::evidence_again(&self.site, &identity.sha256, &run);
+                        self.publish(&subject, id, identity, payload, is_manifest, limit).await
                     }
                 }
             }
@@ -175,21 +171,21 @@ impl Hub {
     }
 
     /// Where a file's message goes.
-    pub fn subject_of(&self, label: &Label) -> String {
-        format!("{}.{}", self.subject, label.sha256)
+    pub fn subject_of(&self, identity: &FileIdentity) -> String {
+        format!("{}.{}", self.subject, identity.sha256)
     }
 
     async fn publish(
         &self,
         subject: &str,
         id: MsgId,
-        label: &Label,
+        identity: &FileIdentity,
         payload: Bytes,
         is_manifest: bool,
         limit: Duration,
-    ) -> End {
-        let headers = self.headers(label, is_manifest);
-        let cost = self.cost(label, payload.len());
+    ) -> PublishOutcome {
+        let headers = self.headers(identity, is_manifest);
+        let cost = self.cost(identity, payload.len());
         let sent = self.publisher.send_within(subject.to_owned(), id, headers, payload, limit).await;
         let answer = match sent {
             Ok(ack) => {
@@ -204,41 +200,44 @@ impl Hub {
         }
         let verdict = judge(&answer, self.domain.as_deref());
         match (verdict, answer) {
-            (Verdict::Stored | Verdict::Duplicate, Ok(ack)) => End::Stored(Place {
+            (Verdict::Stored | Verdict::Duplicate, Ok(ack)) => PublishOutcome::Stored(StoredMessage {
                 stream: ack.stream,
                 seq: ack.seq,
                 domain: ack.domain,
-                news: if verdict == Verdict::Duplicate { News::Duplicate } else { News::Stored },
+                novelty: if verdict == Verdict::Duplicate { Novelty::Duplicate } else { Novelty::New },
             }),
             (Verdict::Hold(hold), Ok(ack)) => {
                 let (wanted, found) =
                     (self.domain.as_deref().unwrap_or_default(), ack.domain.as_deref().unwrap_or("none"));
                 let stream = &ack.stream;
-                End::Hold(hold, format!("stream {stream} of domain {found} took the message, the hub's is {wanted}"))
+                PublishOutcome::Hold(
+                    hold,
+                    format!("stream {stream} of domain {found} took the message, the hub's is {wanted}"),
+                )
             }
-            (Verdict::LookUp, Err(refused)) => self.look_up(subject, label, &refused).await,
-            (Verdict::Chunk, Err(_)) => End::TooLarge,
-            (Verdict::Hold(hold), Err(error)) => End::Hold(hold, error.to_string()),
-            (verdict, answer) => End::Hold(Hold::Refused, format!("{verdict:?} of {answer:?}")),
+            (Verdict::LookUp, Err(refused)) => self.look_up(subject, identity, &refused).await,
+            (Verdict::Chunk, Err(_)) => PublishOutcome::TooLarge,
+            (Verdict::Hold(hold), Err(error)) => PublishOutcome::Hold(hold, error.to_string()),
+            (verdict, answer) => PublishOutcome::Hold(Hold::Refused, format!("{verdict:?} of {answer:?}")),
         }
     }
 
     /// The headers of a file's message.
-    pub fn headers(&self, label: &Label, is_manifest: bool) -> HeaderMap {
+    pub fn headers(&self, identity: &FileIdentity, is_manifest: bool) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        let told = label.told.as_deref().map(|told| &told.meta);
-        let mtime = jiff::Timestamp::from_nanosecond(i128::from(label.stamp.mtime_ns)).unwrap_or_default();
-        headers.insert(HEADER_FILE, names::encode(&label.name));
-        headers.insert(HEADER_SIZE, label.stamp.size.to_string());
+        let metadata = identity.metadata.as_deref().map(|metadata| &metadata.values);
+        let mtime = jiff::Timestamp::from_nanosecond(i128::from(identity.stamp.mtime_ns)).unwrap_or_default();
+        headers.insert(HEADER_FILE, names::encode(&identity.name));
+        headers.insert(HEADER_SIZE, identity.stamp.size.to_string());
         headers.insert(HEADER_MTIME, mtime.to_string());
         headers.insert(HEADER_SITE, self.site.as_str());
-        let media_type = told.and_then(|told| told.media_type.as_deref());
-        headers.insert(HEADER_CONTENT_TYPE, media_type.unwrap_or_else(|| names::content_type(&label.name)));
-        if let Some(told) = told {
-            if let Some(id) = &told.evidence_id {
+        let media_type = metadata.and_then(|metadata| metadata.media_type.as_deref());
+        headers.insert(HEADER_CONTENT_TYPE, media_type.unwrap_or_else(|| names::content_type(&identity.name)));
+        if let Some(metadata) = metadata {
+            if let Some(id) = &metadata.evidence_id {
                 headers.insert(HEADER_EVIDENCE_ID, id.as_str());
             }
-            for (name, time) in [(HEADER_CREATED, told.created), (HEADER_MODIFIED, told.modified)] {
+            for (name, time) in [(HEADER_CREATED, metadata.created), (HEADER_MODIFIED, metadata.modified)] {
                 if let Some(time) = time {
                     headers.insert(name, time.to_string());
                 }
@@ -252,52 +251,92 @@ impl Hub {
     }
 
     /// The stream did not store the message. If it has one of this content, that is why, and success.
-    async fn look_up(&self, subject: &str, label: &Label, refused: &publish::Error) -> End {
+    async fn look_up(&self, subject: &str, identity: &FileIdentity, refused: &publish::Error) -> PublishOutcome {
         match self.last(STREAM_EVIDENCE, subject).await {
-            Ok(Some((seq, message))) if holds(&message, &label.sha256) => {
+            Ok(Some((seq, message))) if holds(&message, &identity.sha256) => {
                 let (stream, domain) = (STREAM_EVIDENCE.to_owned(), self.domain.clone());
-                let place = Place { stream, seq, domain, news: News::Duplicate };
-                self.compared(label, place, &message).await
+                let stored = StoredMessage { stream, seq, domain, novelty: Novelty::Duplicate };
+                self.compared(identity, stored, &message).await
             }
-            Ok(_) => End::Hold(Hold::Full, refused.to_string()),
-            Err(error) => End::Hold(Hold::Unavailable, format!("{refused}; and it cannot be read back: {error}")),
+            Ok(_) => PublishOutcome::Hold(Hold::Full, refused.to_string()),
+            Err(error) => {
+                PublishOutcome::Hold(Hold::Unavailable, format!("{refused}; and it cannot be read back: {error}"))
+            }
         }
     }
 
     /// The stream says that it has this content. Makes sure of that, and finds out whether it knows the name;
     /// `None` when it does not have the content.
-    async fn known(&self, subject: &str, label: &Label, place: Place, size: usize) -> Option<End> {
+    async fn known(
+        &self,
+        subject: &str,
+        identity: &FileIdentity,
+        stored: StoredMessage,
+        size: usize,
+    ) -> Option<PublishOutcome> {
         if size > READ_BACK_MAX_BYTES {
             return match self.is_there(subject).await {
-                Ok(true) => Some(self.tell_name(label, place).await),
+                Ok(true) => Some(self.with_alias(identity, stored).await),
                 Ok(false) => None,
-                Err(error) => Some(End::Hold(Hold::Unavailable, format!("a duplicate cannot be looked up: {error}"))),
+                Err(error) => {
+                    Some(PublishOutcome::Hold(Hold::Unavailable, format!("a duplicate cannot be looked up: {error}")))
+                }
             };
         }
         match self.last(STREAM_EVIDENCE, subject).await {
-            Ok(Some((seq, message))) if holds(&message, &label.sha256) => {
-                Some(self.compared(label, Place { seq, ..place }, &message).await)
+            Ok(Some((seq, message))) if holds(&message, &identity.sha256) => {
+                Some(self.compared(identity, StoredMessage { seq, ..stored }, &message).await)
             }
             Ok(_) => None,
-            Err(error) => Some(End::Hold(Hold::Unavailable, format!("a duplicate cannot be read back: {error}"))),
+            Err(error) => {
+                Some(PublishOutcome::Hold(Hold::Unavailable, format!("a duplicate cannot be read back: {error}")))
+            }
         }
     }
 
     /// Compares a file with the message that has its content.
-    async fn compared(&self, label: &Label, place: Place, message: &Message) -> End {
-        let ours = self.headers(label, false);
+    async fn compared(&self, identity: &FileIdentity, stored: StoredMessage, message: &Message) -> PublishOutcome {
+        let ours = self.headers(identity, false);
         let is_same = |name| header(message, name) == ours.get(name).map(|value| value.as_str());
         match (is_same(HEADER_FILE), is_same(HEADER_MTIME)) {
-            (true, true) => End::Stored(Place { news: News::Recovered, ..place }),
-            (true, false) => End::Stored(place),
-            (false, _) => self.tell_name(label, place).await,
+            (true, true) => PublishOutcome::Stored(StoredMessage { novelty: Novelty::Recovered, ..stored }),
+            (true, false) => PublishOutcome::Stored(stored),
+            (false, _) => self.with_alias(identity, stored).await,
         }
     }
 
-    async fn tell_name(&self, label: &Label, place: Place) -> End {
-        match aliases::tell(self, label, place.seq).await {
-            Ok(()) => End::Stored(place),
-            Err((hold, detail)) => End::Hold(hold, detail),
+    async fn with_alias(&self, identity: &FileIdentity, stored: StoredMessage) -> PublishOutcome {
+        match self.report_alias(identity, stored.seq).await {
+            Ok(()) => PublishOutcome::Stored(stored),
+            Err((hold, detail)) => PublishOutcome::Hold(hold, detail),
+        }
+    }
+
+    /// Reports that a content, which the stream has at `seq`, was delivered under this name, too.
+    async fn report_alias(&self, identity: &FileIdentity, seq: u64) -> Result<(), (Hold, String)> {
+        if !self.aliases.admit(&identity.sha256) {
+            return Ok(());
+        }
+        let alias = Alias::of(&self.subject, &identity.name, &identity.stamp, &identity.sha256, seq);
+        let mut headers = self.headers(identity, false);
+        headers.insert(HEADER_SAME_AS, self.subject_of(identity));
+        let id = MsgId::evidence_name(&self.site, &identity.sha256, &alias.token);
+        let limit = ack_limit(alias.payload.len() + 65_536);
+        self.progress.sent(self.cost(identity, alias.payload.len()));
+        let answer = match self.publisher.send_within(alias.subject.clone(), id, headers, alias.payload, limit).await {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        match (judge(&answer, self.domain()), answer) {
+            (Verdict::Stored | Verdict::Duplicate, _) => Ok(()),
+            (Verdict::LookUp, Err(refused)) => match self.last(STREAM_EVIDENCE, &alias.subject).await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err((Hold::Full, refused.to_string())),
+                Err(error) => Err((Hold::Unavailable, format!("{refused}; and it cannot be read back: {error}"))),
+            },
+            (Verdict::Hold(hold), Err(error)) => Err((hold, error.to_string())),
+            (Verdict::Hold(hold), Ok(ack)) => Err((hold, format!("stream {} is not the hub's", ack.stream))),
+            (_, answer) => Err((Hold::Refused, format!("{answer:?}"))),
         }
     }
 
@@ -322,7 +361,7 @@ impl Hub {
 
 /// The JetStream API of the hub, through the connected server.
 pub fn jetstream(nats: &Nats, domain: Option<&str>) -> jetstream::Context {
-    let builder = jetstream::ContextBuilder::new().timeout(API);
+    let builder = jetstream::ContextBuilder::new().timeout(API_TIMEOUT);
     match domain {
         Some(domain) => builder.domain(domain).build(nats.client().clone()),
         None => builder.build(nats.client().clone()),
@@ -337,7 +376,7 @@ async fn last(
 ) -> Result<Option<(u64, Message)>, String> {
     let prefix = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
     let question = format!("{prefix}.DIRECT.GET.{stream}.{subject}");
-    let request = Request::new().payload(Bytes::new()).timeout(Some(API));
+    let request = Request::new().payload(Bytes::new()).timeout(Some(API_TIMEOUT));
     let message = nats.client().send_request(question, request).await.map_err(|e| e.to_string())?;
     match message.status {
         None => {}

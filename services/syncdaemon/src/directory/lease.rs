@@ -1,8 +1,8 @@
-//! Whether anybody has a file open for writing: the kernel is asked with a read lease.
+//! Whether any process has a file open for writing: the kernel is asked with a read lease.
 //!
 //! A lease is refused while a writer has the file open or mapped. It is given back at once, so no writer waits
 //! for it longer than for a system call. Relies on a local file system, and on the file being ours or on
-//! CAP_LEASE; everywhere else the answer is that nobody knows.
+//! CAP_LEASE; everywhere else the answer is `Unknown`.
 
 use libc::{F_RDLCK, F_SETLEASE, F_UNLCK, SIGURG, c_int};
 use rustix::{fs::fstatfs, io::Errno};
@@ -14,9 +14,9 @@ use std::{
 /// Whether a file is open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// By nobody.
+    /// By no process.
     None,
-    /// By somebody.
+    /// By at least one.
     Some,
     /// It cannot be known.
     Unknown,
@@ -24,7 +24,7 @@ pub enum Writers {
 
 /// File systems whose kernel knows every writer, by the number of their kind: ext, XFS, Btrfs, tmpfs, F2FS,
 /// overlay, FAT, exFAT, ZFS, JFS, NTFS, bcachefs. On those of a network a refused lease means other things.
-const LOCAL: [u32; 12] = [
+const LOCAL_FILE_SYSTEMS: [u32; 12] = [
     0xEF53,
     0x5846_5342,
     0x9123_683E,
@@ -39,20 +39,20 @@ const LOCAL: [u32; 12] = [
     0xCA45_1A4E,
 ];
 
-/// Which signal tells of a file; libc does not name it.
+/// Which signal reports a file; libc does not name it.
 const F_SETSIG: c_int = 10;
 
 /// Whether leases mean what is said here on the file system of this file.
-pub fn are_known(file: impl AsFd) -> bool {
-    // The kind is a number of 32 bits, whatever type a platform has for it.
-    fstatfs(file).is_ok_and(|about| LOCAL.contains(&(about.f_type as u32)))
+pub fn reports_writers_of(file: impl AsFd) -> bool {
+    // The kind is a number of 32 bits, regardless of the type a platform has for it.
+    fstatfs(file).is_ok_and(|about| LOCAL_FILE_SYSTEMS.contains(&(about.f_type as u32)))
 }
 
-/// Asks. `file` is open for reading alone, on a file system of which [`are_known`] says yes.
+/// Asks. `file` is open only for reading, on a file system of which [`reports_writers_of`] says yes.
 pub fn writers(file: impl AsFd) -> Writers {
     let file = file.as_fd();
-    // A writer that comes in this very moment makes the kernel tell us, by a signal that would end the process
-    // if it were not one that nobody needs to handle.
+    // A writer that comes in this very moment makes the kernel signal us, by one that would end the process
+    // if it were not one that needs no handler.
     let asked = fcntl(file, F_SETSIG, SIGURG).and_then(|()| fcntl(file, F_SETLEASE, F_RDLCK));
     match asked {
         Ok(()) => {
@@ -82,7 +82,7 @@ mod tests {
         let path = dir.path().join("a");
         let mut writer = fs::File::create(&path).unwrap();
         let reader = fs::File::open(&path).unwrap();
-        if !are_known(&reader) {
+        if !reports_writers_of(&reader) {
             return;
         }
         assert_eq!(writers(&reader), Writers::Some);
@@ -100,6 +100,6 @@ mod tests {
 
     #[test]
     fn the_kernels_own_files_tell_nothing() {
-        assert!(!are_known(fs::File::open("/proc/self/status").unwrap()));
+        assert!(!reports_writers_of(fs::File::open("/proc/self/status").unwrap()));
     }
 }

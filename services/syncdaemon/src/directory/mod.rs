@@ -1,6 +1,6 @@
 //! The replay directory on disk: opened once, walked, and changed only through its own descriptor.
 //!
-//! No symlink is followed anywhere below it, whatever a writer swaps in between: every part of a path is
+//! No symlink is followed anywhere below it, regardless of what a writer swaps in between: every part of a path is
 //! opened on its own. Nothing is ever overwritten. Relies on one file system for the whole tree, so that a
 //! rename is atomic; mounts below it are not entered.
 
@@ -42,16 +42,16 @@ pub struct Root {
     sent: OwnedFd,
     dev: u64,
     ino: u64,
-    /// The kernel tells here who has a file open for writing.
-    tells_writers: bool,
+    /// The kernel knows here who has a file open for writing.
+    reports_writers: bool,
 }
 
 /// A directory below the root: the root itself, or one that was opened for this.
 #[derive(Debug)]
 pub enum Parent<'a> {
-    /// The root.
+    /// The replay directory itself.
     Root(BorrowedFd<'a>),
-    /// Another.
+    /// A directory inside.
     Below(OwnedFd),
 }
 
@@ -98,13 +98,13 @@ impl Root {
         }
         let sent = openat(&fd, names::SENT_DIR, DIRECTORY, Mode::empty())?;
         let stat = fstat(&fd)?;
-        let tells_writers = lease::are_known(&fd);
-        Ok(Self { path: path.to_owned(), dev: stat.st_dev, ino: stat.st_ino, fd, sent, tells_writers })
+        let reports_writers = lease::reports_writers_of(&fd);
+        Ok(Self { path: path.to_owned(), dev: stat.st_dev, ino: stat.st_ino, fd, sent, reports_writers })
     }
 
     /// Whether [`lease::writers`] may be asked about files here.
-    pub const fn tells_writers(&self) -> bool {
-        self.tells_writers
+    pub const fn reports_writers(&self) -> bool {
+        self.reports_writers
     }
 
     /// Whether files may be moved out of a directory.
@@ -162,12 +162,12 @@ impl Root {
     ///
     /// # Errors
     /// It is gone, or its directory cannot be entered.
-    pub fn look(&self, name: &[u8]) -> io::Result<(Kind, Stamp)> {
+    pub fn stat(&self, name: &[u8]) -> io::Result<(Kind, Stamp)> {
         let (dir, last) = names::split(name);
-        look_in(&self.parent(dir)?, last)
+        stat_in(&self.parent(dir)?, last)
     }
 
-    /// `.sent`.
+    /// The directory of files that were sent and not unlinked yet.
     pub fn sent(&self) -> BorrowedFd<'_> {
         self.sent.as_fd()
     }
@@ -250,15 +250,15 @@ pub fn open_in(dir: impl AsFd, part: &[u8]) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// It is gone.
-pub fn look_in(dir: impl AsFd, part: impl rustix::path::Arg) -> io::Result<(Kind, Stamp)> {
+pub fn stat_in(dir: impl AsFd, part: impl rustix::path::Arg) -> io::Result<(Kind, Stamp)> {
     let stat = statat(dir, part, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok((kind(FileType::from_raw_mode(stat.st_mode)), stamp(&stat)))
 }
 
-/// The stamp of an open file; an error when it is no regular file.
+/// The stamp of an open file; an error when it is not a regular file.
 ///
 /// # Errors
-/// The system's, or that it is no file.
+/// The system's, or that it is not a file.
 pub fn stamp_of(file: impl AsFd) -> io::Result<Stamp> {
     let stat = fstat(file)?;
     match kind(FileType::from_raw_mode(stat.st_mode)) {
@@ -278,6 +278,11 @@ fn stamp(stat: &Stat) -> Stamp {
     }
 }
 
+/// Now, in nanoseconds since 1970.
+pub fn now_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
 const fn kind(file_type: FileType) -> Kind {
     match file_type {
         FileType::RegularFile => Kind::File,
@@ -286,11 +291,11 @@ const fn kind(file_type: FileType) -> Kind {
     }
 }
 
-/// What a directory's entry is; some file systems do not tell the type with the name.
-pub(crate) fn kind_of(dir: &Parent<'_>, part: &CStr, told: FileType) -> Kind {
-    match told {
-        FileType::Unknown => look_in(dir, part).map_or(Kind::Other, |(kind, _)| kind),
-        told => kind(told),
+/// What a directory's entry is; some file systems do not give the type with the name.
+pub(crate) fn kind_of(dir: &Parent<'_>, part: &CStr, reported: FileType) -> Kind {
+    match reported {
+        FileType::Unknown => stat_in(dir, part).map_or(Kind::Other, |(kind, _)| kind),
+        reported => kind(reported),
     }
 }
 

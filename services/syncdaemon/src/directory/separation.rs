@@ -56,7 +56,7 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Kinds of file systems whose mounts do not say where in them they lead.
-const ELSEWHERE: [&[u8]; 6] = [b"nfs", b"cifs", b"smb", b"ceph", b"fuse", b"9p"];
+const REMOTE_FILE_SYSTEMS: [&[u8]; 6] = [b"nfs", b"cifs", b"smb", b"ceph", b"fuse", b"9p"];
 
 /// Where a path lies: its file system, and the path in that. `None` where that cannot be known.
 fn place(path: &Path, mounts: &[u8]) -> Option<(Vec<u8>, PathBuf)> {
@@ -65,7 +65,7 @@ fn place(path: &Path, mounts: &[u8]) -> Option<(Vec<u8>, PathBuf)> {
         let mut fields = line.split(|b| *b == b' ').skip(2);
         let (Some(device), Some(root), Some(point)) = (fields.next(), fields.next(), fields.next()) else { continue };
         let kind = fields.skip_while(|field| *field != b"-").nth(1).unwrap_or_default();
-        let device = (!ELSEWHERE.iter().any(|name| kind.starts_with(name))).then(|| device.to_vec());
+        let device = (!REMOTE_FILE_SYSTEMS.iter().any(|name| kind.starts_with(name))).then(|| device.to_vec());
         let (root, point) = (unescaped(root), unescaped(point));
         let Ok(rest) = path.strip_prefix(&point) else { continue };
         let depth = point.components().count();

@@ -1,18 +1,18 @@
 //! Whether a file has stopped changing. Pure.
 //!
-//! A file's change time cannot be set by its writer, so it is what tells of the last write, rename or
+//! A file's change time cannot be set by its writer, so it shows the last write, rename or
 //! link; the modification time orders files and shows in the message.
 
 use std::time::Duration;
 
-/// What identifies a file's content as far as the file system tells.
+/// What identifies a file's content as far as the file system shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// The file system.
     pub dev: u64,
     /// The file in it.
     pub ino: u64,
-    /// Bytes.
+    /// Its size in bytes.
     pub size: u64,
     /// Last modification, nanoseconds since 1970.
     pub mtime_ns: i64,
@@ -30,7 +30,7 @@ impl Stamp {
 
 /// How a file was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum Arrival {
     /// It was renamed to its name, and is complete by that.
     Renamed,
     /// It was there when the directory was read, or was written in place.
@@ -40,7 +40,7 @@ pub enum Found {
 /// Whether to take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// Now.
+    /// It is at rest.
     Yes,
     /// Not before this time has passed.
     In(Duration),
@@ -48,11 +48,11 @@ pub enum Settled {
 
 /// Decides by the last change. A change time that lies ahead is from before the clock was set back: since
 /// then nothing has changed, or the change would have the new clock's time.
-pub fn settled(found: Found, ctime_ns: i64, now_ns: i64, settle: Duration) -> Settled {
+pub fn settled(found: Arrival, ctime_ns: i64, now_ns: i64, settle: Duration) -> Settled {
     let age = now_ns.saturating_sub(ctime_ns);
     let Ok(age) = u64::try_from(age) else { return Settled::Yes };
     match settle.checked_sub(Duration::from_nanos(age)) {
-        Some(left) if found == Found::Seen && !left.is_zero() => Settled::In(left),
+        Some(left) if found == Arrival::Seen && !left.is_zero() => Settled::In(left),
         _ => Settled::Yes,
     }
 }
@@ -66,19 +66,19 @@ mod tests {
         const SETTLE: Duration = Duration::from_secs(2);
         const S: i64 = 1_000_000_000;
         let cases = [
-            (Found::Renamed, 100 * S, 100 * S, Settled::Yes),
-            (Found::Seen, 100 * S, 100 * S, Settled::In(SETTLE)),
-            (Found::Seen, 100 * S, 101 * S, Settled::In(Duration::from_secs(1))),
-            (Found::Seen, 100 * S, 102 * S - 1, Settled::In(Duration::from_nanos(1))),
-            (Found::Seen, 100 * S, 102 * S, Settled::Yes),
-            (Found::Seen, 100 * S, 999 * S, Settled::Yes),
-            (Found::Seen, 100 * S, 50 * S, Settled::Yes),
-            (Found::Seen, i64::MIN, i64::MAX, Settled::Yes),
+            (Arrival::Renamed, 100 * S, 100 * S, Settled::Yes),
+            (Arrival::Seen, 100 * S, 100 * S, Settled::In(SETTLE)),
+            (Arrival::Seen, 100 * S, 101 * S, Settled::In(Duration::from_secs(1))),
+            (Arrival::Seen, 100 * S, 102 * S - 1, Settled::In(Duration::from_nanos(1))),
+            (Arrival::Seen, 100 * S, 102 * S, Settled::Yes),
+            (Arrival::Seen, 100 * S, 999 * S, Settled::Yes),
+            (Arrival::Seen, 100 * S, 50 * S, Settled::Yes),
+            (Arrival::Seen, i64::MIN, i64::MAX, Settled::Yes),
         ];
         for (found, ctime, now, expected) in cases {
             assert_eq!(settled(found, ctime, now, SETTLE), expected, "{found:?} {ctime} {now}");
         }
-        assert_eq!(settled(Found::Seen, S, S, Duration::ZERO), Settled::Yes);
+        assert_eq!(settled(Arrival::Seen, S, S, Duration::ZERO), Settled::Yes);
     }
 
     #[test]

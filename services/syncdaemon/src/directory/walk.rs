@@ -12,7 +12,7 @@ use std::{ffi::CStr, io, mem::MaybeUninit, ops::ControlFlow, os::fd::AsFd};
 /// Directory entries read at once.
 const ENTRIES_BYTES: usize = 32 << 10;
 
-/// Who is told of what a walk meets.
+/// The receiver of what a walk meets.
 pub trait Visit {
     /// A directory, before it is read.
     fn enter(&mut self, _dir: &[u8]) {}
@@ -29,7 +29,7 @@ pub trait Visit {
 pub struct Walked {
     /// Directories that could not be read to their end.
     pub unread: u64,
-    /// It was told to end early.
+    /// It was ended early.
     pub broken_off: bool,
 }
 

@@ -5,14 +5,16 @@
 
 use crate::{
     directory::{
-        self, Kind, Parent, Root,
-        stamp::{Found, Settled, settled},
+        self, Parent, Root, now_ns,
+        stamp::Arrival,
         walk::{Visit, walk},
     },
-    discovery::watch::Watches,
+    discovery::{
+        events::Watches,
+        inspect::{Inspection, inspect},
+    },
     names,
-    progress::LeftAlone,
-    queue::{Queue, Scan, window::Candidate},
+    queue::{LeftAlone, Queue, Scan},
 };
 use std::{
     ffi::CStr,
@@ -23,18 +25,11 @@ use std::{
 use tracing::{debug, warn};
 
 /// Between two counts, at least: a fraction of what a person notices.
-const CENSUS_EVERY: Duration = Duration::from_secs(2);
+const COUNT_INTERVAL_MIN: Duration = Duration::from_secs(2);
 /// A count may take this share of the time: a large tree is counted less often.
-const CENSUS_SHARE: u32 = 20;
-/// A sidecar whose file does not come is a file like any other after this.
-const ALONE: Duration = Duration::from_secs(3600);
+const COUNT_TIME_SHARE: u32 = 20;
 /// Empty directories that are removed after one scan.
-const EMPTY_AT_ONCE: usize = 1000;
-
-/// Now, in nanoseconds since 1970.
-pub fn now_ns() -> i64 {
-    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
-}
+const EMPTY_DIRS_MAX: usize = 1000;
 
 /// Reads directories as long as the queue is not stopped. Directories that are empty for so long are removed.
 pub fn run(queue: &Arc<Queue>, watches: &Watches, settle: Duration, every: Duration, empty_after: Duration) {
@@ -92,7 +87,7 @@ struct Finder<'a> {
 impl Finder<'_> {
     fn end(self, is_full: bool) {
         for name in self.empty {
-            // Whoever puts something in now keeps it: the system removes no directory that is not empty.
+            // What is put in now is kept: the system removes no directory that is not empty.
             if self.root.remove_dir(&name).is_ok() {
                 debug!(dir = names::encode(&name), "an empty directory is removed");
             }
@@ -115,10 +110,10 @@ impl Visit for Finder<'_> {
 
     fn file(&mut self, parent: &Parent<'_>, dir: &[u8], part: &CStr) -> ControlFlow<()> {
         let name = directory::join(dir, part.to_bytes());
-        match look(self.queue, parent, part.to_bytes(), name, Found::Seen, self.settle) {
-            Look::Take(candidate) if !self.queue.offer(&candidate, self.root) => ControlFlow::Break(()),
-            Look::Wait(candidate, time) => {
-                self.queue.look_again(candidate, time);
+        match inspect(self.queue, parent, part.to_bytes(), name, Arrival::Seen, self.settle) {
+            Inspection::Ready(candidate) if !self.queue.offer(&candidate, self.root) => ControlFlow::Break(()),
+            Inspection::Wait(candidate, time) => {
+                self.queue.recheck_after(candidate, time);
                 ControlFlow::Continue(())
             }
             _ => ControlFlow::Continue(()),
@@ -129,57 +124,11 @@ impl Visit for Finder<'_> {
         let Some(since) = self.empty_since else { return };
         let is_kept = dir.is_empty() || dir == names::PRIORITY_DIR.as_bytes() || entries > 0;
         if !is_kept
-            && self.empty.len() < EMPTY_AT_ONCE
-            && directory::look_in(parent, ".").is_ok_and(|(_, stamp)| stamp.ctime_ns.max(stamp.mtime_ns) <= since)
+            && self.empty.len() < EMPTY_DIRS_MAX
+            && directory::stat_in(parent, ".").is_ok_and(|(_, stamp)| stamp.ctime_ns.max(stamp.mtime_ns) <= since)
         {
             self.empty.push(dir.into());
         }
-    }
-}
-
-/// What a look at a name gives.
-pub enum Look {
-    /// A file to be sent.
-    Take(Candidate),
-    /// A file that may still be written.
-    Wait(Candidate, Duration),
-    /// A directory.
-    Directory,
-    /// Nothing for us.
-    Nothing,
-}
-
-/// Looks at a name in a directory.
-pub fn look(queue: &Queue, parent: &Parent<'_>, part: &[u8], name: Box<[u8]>, found: Found, settle: Duration) -> Look {
-    match directory::look_in(parent, part) {
-        Ok((Kind::Directory, _)) => Look::Directory,
-        Ok((Kind::File, stamp)) => {
-            let candidate = Candidate::new(name, stamp.mtime_ns, found);
-            if queue.is_done_with(&candidate, &stamp) {
-                return Look::Nothing;
-            }
-            if let Some(file) = names::file_of(part) {
-                match directory::look_in(parent, file) {
-                    // It goes with its file.
-                    Ok((Kind::File, _)) => return Look::Nothing,
-                    _ if queue.is_departing(&stamp) => return Look::Nothing,
-                    _ => {
-                        if let Settled::In(time) = settled(Found::Seen, stamp.ctime_ns, now_ns(), ALONE) {
-                            return Look::Wait(candidate, time);
-                        }
-                    }
-                }
-            }
-            // What could not be remembered as sent is not sent.
-            if queue.is_full_of_stuck() && !Root::lets_remove(parent) {
-                return Look::Nothing;
-            }
-            match settled(found, stamp.ctime_ns, now_ns(), settle) {
-                Settled::Yes => Look::Take(candidate),
-                Settled::In(time) => Look::Wait(candidate, time),
-            }
-        }
-        Ok((Kind::Other, _)) | Err(_) => Look::Nothing,
     }
 }
 
@@ -192,7 +141,7 @@ pub fn count(queue: &Arc<Queue>) {
         } else {
             queue.census_ends(0, queue.census_begins());
         }
-        queue.pause(CENSUS_EVERY.max(began.elapsed() * CENSUS_SHARE));
+        queue.pause(COUNT_INTERVAL_MIN.max(began.elapsed() * COUNT_TIME_SHARE));
     }
 }
 
@@ -223,7 +172,7 @@ impl Visit for Count<'_> {
 
     fn left_alone(&mut self, parent: &Parent<'_>, part: &CStr) {
         self.left.files += 1;
-        if let Ok((_, stamp)) = directory::look_in(parent, part) {
+        if let Ok((_, stamp)) = directory::stat_in(parent, part) {
             let age = now_ns().saturating_sub(stamp.ctime_ns).max(0) as f64 / 1e9;
             self.left.oldest_age_s = self.left.oldest_age_s.max(age);
         }

@@ -24,7 +24,7 @@ pub struct Account {
     /// Lines by their event.
     pub events: BTreeMap<Event, u64>,
     /// What is wrong with the chain: the first hundred.
-    pub faults: Vec<Found>,
+    pub faults: Vec<LocatedFault>,
     /// What is wrong with the chain: all of it.
     pub fault_count: u64,
     /// Contents that must be in the stream, by the subject of their message.
@@ -34,7 +34,7 @@ pub struct Account {
 
 /// A fault and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Found {
+pub struct LocatedFault {
     /// The ledger's file.
     pub file: String,
     /// The line in it, from 1.
@@ -104,7 +104,7 @@ impl Account {
         self.fault_count += 1;
         if self.faults.len() < FAULTS_MAX {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            self.faults.push(Found { file, line, problem });
+            self.faults.push(LocatedFault { file, line, problem });
         }
     }
 
@@ -118,7 +118,7 @@ impl Account {
         self.contents.len()
     }
 
-    /// Whether a line tells of the content that has this subject.
+    /// Whether a line claims the content that has this subject.
     pub fn claims_content_of(&self, subject: &str) -> bool {
         self.contents.contains_key(subject)
     }

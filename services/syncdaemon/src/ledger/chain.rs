@@ -19,10 +19,10 @@ pub fn hash(line: &[u8]) -> [u8; 32] {
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// It is no line of a ledger.
+    /// It is not a line of a ledger.
     Unreadable(String),
     /// It does not follow the line before: one of the two was changed, or lines are gone between them.
-    Broken {
+    UploadError {
         /// The hash of the line before.
         expected: String,
         /// What the line says.
@@ -34,7 +34,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(why) => write!(f, "no line of a ledger: {why}"),
-            Self::Broken { expected, found } => {
+            Self::UploadError { expected, found } => {
                 write!(f, "does not follow the line before: that has the hash {expected}, this one names {found}")
             }
         }
@@ -57,7 +57,7 @@ impl Chain {
         self.before
     }
 
-    /// Takes the next line, without its end. After a fault the chain goes on from this line.
+    /// Takes the next line, without its end. After a fault the chain continues from this line.
     ///
     /// # Errors
     /// What is wrong with it; the entry, where it could be read, is lost on purpose: it proves nothing.
@@ -70,7 +70,7 @@ impl Chain {
                 self.starts_a_file = entry.after.is_some();
             }
             Some(before) if entry.prev != hex::encode(before) => {
-                return Err(Fault::Broken { expected: hex::encode(before), found: entry.prev });
+                return Err(Fault::UploadError { expected: hex::encode(before), found: entry.prev });
             }
             Some(_) => {}
         }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What happened.
+/// The kinds of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -45,9 +45,9 @@ impl Event {
 /// One line. What an event has no use for is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// When.
+    /// When the line was written.
     pub ts: Timestamp,
-    /// What.
+    /// What happened.
     pub event: Event,
     /// The file's name below the replay directory, percent-encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -41,7 +41,7 @@ fn is_name(name: &str) -> bool {
     day.is_some_and(|day| day.len() == 8 && day.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Reads every line of every file in order and follows the chain through all of them; `line` is told
+/// Reads every line of every file in order and follows the chain through all of them; `line` is called
 /// of each with its file and its number there, from 1.
 ///
 /// # Errors
@@ -53,7 +53,7 @@ pub fn read<E: From<io::Error>>(
     read_lines(dir, |path, number, _, read| line(path, number, read))
 }
 
-/// As [`read`]; `line` is told of the hash of each line, too.
+/// As [`read`]; `line` is called of the hash of each line, too.
 ///
 /// # Errors
 /// As [`read`].

@@ -1,4 +1,4 @@
-//! Appends batches to the ledger: written, synced, and only then told.
+//! Appends batches to the ledger: written, synced, and only then acknowledged.
 //!
 //! Owns the ledger's newest file and the end of the chain. A batch that could not be written leaves the
 //! file as it was before, so that the next try, with the same lines, finds no half of it.
@@ -27,7 +27,7 @@ const TAIL_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Writer {
     dir: PathBuf,
-    /// Held for the lock alone: one ledger has one writer.
+    /// Held only for the lock: one ledger has one writer.
     _lock: File,
     file: File,
     name: String,
@@ -40,7 +40,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens the ledger of a directory, which is made if need be, and puts its end right. Tells what was
+    /// Opens the ledger of a directory, which is made if need be, and puts its end right. Returns what was
     /// cut off, in bytes.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Writer {
     ///
     /// # Errors
     /// The system's: no room, a broken disk. The file is as it was, and the same call may be tried again;
-    /// of several batches the first may have been written, and then stands twice, which is harmless.
+    /// of several batches the first may have been written, and then is written twice, which is harmless.
     pub fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         let mut entries = entries.iter().peekable();
         while entries.peek().is_some() {
@@ -121,7 +121,7 @@ impl Writer {
         let _ = self.file.sync_data();
     }
 
-    /// A new day has a new file, and so has a file that somebody took away.
+    /// A new day has a new file, and so has a file that was taken away.
     fn follow_the_day(&mut self, now: Timestamp) -> io::Result<()> {
         let name = files::name_of(now);
         let here = self.file.metadata()?;
@@ -132,7 +132,7 @@ impl Writer {
             }
             (self.file, self.len, self.name) = (file, len, name);
         } else if here.len() != self.len && here.is_file() {
-            // A batch that could not be taken back, or somebody's edit: nothing of ours stands on it.
+            // A batch that could not be taken back, or a foreign edit: nothing of ours is based on it.
             self.file.set_len(self.len.min(here.len()))?;
             self.len = self.len.min(here.len());
         }

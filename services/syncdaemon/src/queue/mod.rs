@@ -1,26 +1,27 @@
 //! The queue: the window and the directory behind it, shared by those who find files and those who send
 //! them.
 //!
-//! Finders are threads and wait for room; the sender is a task and is told of arrivals. Nothing here
+//! Finders are threads and wait for room; the sender is a task and is notified of arrivals. Nothing here
 //! decides; the window's rules are in `window`.
 
+pub mod hints;
+pub mod open_files;
 pub mod removals;
 pub mod stuck;
 pub mod window;
-pub mod writers;
 
 use crate::{
     directory::{Root, stamp::Stamp},
-    discovery::watch::Hint,
     names,
-    progress::LeftAlone,
     queue::{
-        removals::{Leaving, Removal},
-        stuck::{Done, Known, Stuck, Summary},
+        hints::Hint,
+        open_files::OpenFiles,
+        removals::{Removal, SentFile},
+        stuck::{Disposition, Known, Stuck, Summary},
         window::{Candidate, Offer, Window},
-        writers::Writing,
     },
 };
+use serde::{Deserialize, Serialize};
 use std::{
     collections::HashSet,
     io,
@@ -49,22 +50,22 @@ pub struct Queue {
     opened: AtomicBool,
     /// Files that left the replay directory through us.
     removed: AtomicU64,
-    /// Files that are known and rest until they are looked at again.
+    /// Files that are known and rest until they are checked again.
     pub resting: AtomicU64,
     /// When the file among them was seen first that is known for longest.
     pub oldest_resting: Mutex<Option<Instant>>,
     /// Files in `.sent`.
-    pub leaving: AtomicU64,
+    pub in_sent: AtomicU64,
     /// Those among them that could not be unlinked.
     pub stuck_in_sent: AtomicU64,
     /// Directories that inotify does not watch.
     pub unwatched: AtomicU64,
     left_alone: Mutex<LeftAlone>,
     stuck: Mutex<Stuck>,
-    writing: Mutex<Writing>,
+    open_files: Mutex<OpenFiles>,
     /// Sidecars whose files are in `.sent`, by file.
-    departing: Mutex<HashSet<(u64, u64)>>,
-    removals: Mutex<(Vec<Removal>, Vec<Leaving>)>,
+    held_sidecars: Mutex<HashSet<(u64, u64)>>,
+    removals: Mutex<(Vec<Removal>, Vec<SentFile>)>,
     depth: Mutex<Option<Census>>,
     stopping: AtomicBool,
 }
@@ -85,7 +86,7 @@ pub enum Scan {
     Full,
     /// Read these directories.
     Below(Vec<Box<[u8]>>),
-    /// End.
+    /// The daemon stops.
     Stop,
 }
 
@@ -97,8 +98,19 @@ struct Census {
     removed: u64,
 }
 
+/// What is left where it is, at the last count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct LeftAlone {
+    /// Hidden and unfinished names, symlinks, devices and the like. A directory among them counts as one.
+    pub files: u64,
+    /// Time since the last change of the oldest, seconds.
+    pub oldest_age_s: f64,
+    /// Files in `quarantine/`.
+    pub quarantined: u64,
+}
+
 /// Directories that wait to be read; with more, everything is read.
-const BELOW_MAX: usize = 256;
+const DIRECTORIES_MAX: usize = 256;
 
 impl Queue {
     /// The directory, while there is one.
@@ -112,7 +124,7 @@ impl Queue {
         self.room.notify_all();
     }
 
-    /// Offers a file that a scan found, waiting for room. `false` when the scan shall end: the directory
+    /// Offers a file that a scan found, waiting for room. `false` when the scan has to end: the directory
     /// was replaced, or the daemon stops.
     pub fn offer(&self, candidate: &Candidate, root: &Arc<Root>) -> bool {
         let mut window = self.window();
@@ -135,7 +147,7 @@ impl Queue {
         }
     }
 
-    /// Offers a file that an event told of. Without room it is left to a scan.
+    /// Offers a file that an event reported. Without room it is left to a scan.
     pub fn hint(&self, candidate: Candidate) {
         let offer = self.window().hint(candidate);
         match offer {
@@ -164,26 +176,26 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Is done with files, removed or not; a later scan may find them again. A name that an event told of
-    /// meanwhile is looked at once more.
-    pub fn let_go<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) {
+    /// Is done with files, removed or not; a later scan may find them again. A name that an event reported
+    /// meanwhile is checked once more.
+    pub fn release<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) {
         let mut window = self.window();
-        let told: Vec<_> = names.into_iter().filter_map(|name| Some((name, window.let_go(name)?))).collect();
+        let hinted: Vec<_> = names.into_iter().filter_map(|name| Some((name, window.release(name)?))).collect();
         drop(window);
-        for (name, found) in told {
-            self.look_again(Candidate::new(name.into(), 0, found), Duration::ZERO);
+        for (name, found) in hinted {
+            self.recheck_after(Candidate::new(name.into(), 0, found), Duration::ZERO);
         }
     }
 
-    /// Looks at a file again after a time.
-    pub fn look_again(&self, candidate: Candidate, time: Duration) {
+    /// Checks a file again after a time.
+    pub fn recheck_after(&self, candidate: Candidate, time: Duration) {
         let hint = Hint::Again(candidate, Instant::now() + time);
         if self.hints.get().is_none_or(|hints| hints.try_send(hint).is_err()) {
             self.want_full_scan_in(time);
         }
     }
 
-    /// Where files go that have to be looked at again; set once.
+    /// Where files go that have to be checked again; set once.
     pub fn set_hints(&self, hints: SyncSender<Hint>) {
         let _ = self.hints.set(hints);
     }
@@ -205,8 +217,8 @@ impl Queue {
         [self.window().oldest(), resting].into_iter().flatten().min()
     }
 
-    /// A file that is done with could not be removed: it is remembered, told once, and tried again later.
-    pub fn is_stuck(&self, name: &[u8], stamp: Stamp, done: Done, error: &io::Error) {
+    /// A file that is done with could not be removed: it is remembered, logged once, and tried again later.
+    pub fn mark_stuck(&self, name: &[u8], stamp: Stamp, done: Disposition, error: &io::Error) {
         if lock(&self.stuck).add(name, stamp, done, error.to_string(), Instant::now()) {
             let file = names::encode(name);
             warn!(%error, file, "a file that is done with cannot be removed; it is not sent again, and its removal is tried later and later");
@@ -214,7 +226,7 @@ impl Queue {
     }
 
     /// A file is gone, perhaps one that could not be removed before.
-    pub fn is_not_stuck(&self, stamp: &Stamp) {
+    pub fn clear_stuck(&self, stamp: &Stamp) {
         let mut stuck = lock(&self.stuck);
         if !stuck.is_empty() && stuck.forget(stamp) {
             info!("every file that is done with is removed");
@@ -225,13 +237,15 @@ impl Queue {
     pub fn is_done_with(&self, candidate: &Candidate, stamp: &Stamp) -> bool {
         let known = {
             let mut stuck = lock(&self.stuck);
-            if stuck.is_empty() { Known::No } else { stuck.look(stamp, Instant::now()) }
+            if stuck.is_empty() { Known::No } else { stuck.check(stamp, Instant::now()) }
         };
         let removal = match known {
             Known::No => return false,
             Known::Wait => return true,
-            Known::Try(Done::Sent(hash), sent) => Removal::Sent(candidate.name.clone(), sent, hash, None),
-            Known::Try(Done::Never, _) => Removal::Never(candidate.clone(), "as it was written down".to_owned()),
+            Known::Try(Disposition::Sent(hash), sent) => Removal::Sent(candidate.name.clone(), sent, hash, None),
+            Known::Try(Disposition::Rejected, _) => {
+                Removal::Quarantine(candidate.clone(), "as it was written down".to_owned())
+            }
         };
         lock(&self.removals).0.push(removal);
         true
@@ -256,28 +270,28 @@ impl Queue {
     }
 
     /// A sidecar's file is in `.sent`: it is alone, and still not a file like others.
-    pub fn departs(&self, sidecar: &Stamp) {
-        lock(&self.departing).insert((sidecar.dev, sidecar.ino));
+    pub fn hold_sidecar(&self, sidecar: &Stamp) {
+        lock(&self.held_sidecars).insert((sidecar.dev, sidecar.ino));
     }
 
     /// The sidecar's file is gone, or back.
-    pub fn departed(&self, sidecar: &Stamp) {
-        lock(&self.departing).remove(&(sidecar.dev, sidecar.ino));
+    pub fn release_sidecar(&self, sidecar: &Stamp) {
+        lock(&self.held_sidecars).remove(&(sidecar.dev, sidecar.ino));
     }
 
-    /// Whether [`Self::departs`] was called for this sidecar.
-    pub fn is_departing(&self, sidecar: &Stamp) -> bool {
-        lock(&self.departing).contains(&(sidecar.dev, sidecar.ino))
+    /// Whether [`Self::hold_sidecar`] was called for this sidecar.
+    pub fn is_sidecar_held(&self, sidecar: &Stamp) -> bool {
+        lock(&self.held_sidecars).contains(&(sidecar.dev, sidecar.ino))
     }
 
     /// Leaves files of `.sent` to the remover.
-    pub fn leave(&self, left: Vec<Leaving>) {
-        self.leaving.fetch_add(left.len() as u64, SeqCst);
+    pub fn adopt_sent(&self, left: Vec<SentFile>) {
+        self.in_sent.fetch_add(left.len() as u64, SeqCst);
         lock(&self.removals).1.extend(left);
     }
 
-    /// What the remover is to do beside what comes from the ledger.
-    pub fn take_removals(&self) -> (Vec<Removal>, Vec<Leaving>) {
+    /// What the remover is to do in addition to what comes from the ledger.
+    pub fn take_removals(&self) -> (Vec<Removal>, Vec<SentFile>) {
         std::mem::take(&mut *lock(&self.removals))
     }
 
@@ -286,19 +300,19 @@ impl Queue {
         *lock(&self.left_alone)
     }
 
-    /// Sets it.
+    /// Sets what is left where it is, after a count.
     pub fn set_left_alone(&self, left: LeftAlone) {
         *lock(&self.left_alone) = left;
     }
 
     /// What is known of writers.
-    pub fn writing(&self) -> MutexGuard<'_, Writing> {
-        lock(&self.writing)
+    pub fn open_files(&self) -> MutexGuard<'_, OpenFiles> {
+        lock(&self.open_files)
     }
 
     /// A file is open for writing.
     pub fn found_open(&self, name: &[u8]) {
-        self.writing().found_open(name, Instant::now());
+        self.open_files().found_open(name, Instant::now());
     }
 
     /// Begins a count of all files.
@@ -317,7 +331,7 @@ impl Queue {
         let census = lock(&self.depth).unwrap_or_default();
         let since = self.removed.load(SeqCst).saturating_sub(census.removed);
         let known = self.known().1 as u64 + self.resting.load(SeqCst);
-        census.files.saturating_sub(since).max(known) + self.leaving.load(SeqCst)
+        census.files.saturating_sub(since).max(known) + self.in_sent.load(SeqCst)
     }
 
     /// Whether all files were counted at least once.
@@ -342,7 +356,7 @@ impl Queue {
     pub fn want_scan_below(&self, dir: &[u8]) {
         let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
         match scan.below.len() {
-            BELOW_MAX.. => scan.full = Some(Instant::now()),
+            DIRECTORIES_MAX.. => scan.full = Some(Instant::now()),
             _ => scan.below.push(dir.into()),
         }
         self.scan_wanted.notify_all();

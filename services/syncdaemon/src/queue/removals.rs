@@ -1,8 +1,7 @@
-//! Files on their way out: those that wait to be moved to `.sent`, and those in `.sent` that are looked at once
+//! Files on their way out: those that wait to be moved to `.sent`, and those in `.sent` that are checked once
 //! more before they are unlinked. Pure, with the time given from outside.
 
 use crate::{
-    completion::commit::Work,
     directory::{Root, stamp::Stamp},
     queue::window::Candidate,
 };
@@ -17,7 +16,7 @@ use std::{
 pub const WAITING_MAX: usize = 32_768;
 /// The removal gives way to sending for this long, at most. After a crash what waited is sent again, to be
 /// known as duplicates.
-const GIVES_WAY: Duration = Duration::from_secs(5);
+const DEFERRAL_MAX: Duration = Duration::from_secs(5);
 
 /// What is left to do when it is written down; many of these may wait.
 #[derive(Debug)]
@@ -25,41 +24,27 @@ pub enum Removal {
     /// A file that was sent: its name, as it was sent, the hash of its content, and its sidecar as it was read.
     Sent(Box<[u8]>, Stamp, [u8; 32], Option<Box<Stamp>>),
     /// A file that goes to quarantine, and why.
-    Never(Candidate, String),
+    Quarantine(Candidate, String),
 }
 
 impl Removal {
-    /// What a piece of work leaves to do.
-    pub fn of(work: Work) -> Option<Self> {
-        match work {
-            Work::Delivered(d) => {
-                let mut hash = [0; 32];
-                hex::decode_to_slice(&d.sha256, &mut hash).expect("it was made of 32 bytes");
-                let sidecar = d.told.and_then(|told| told.sidecar).map(Box::new);
-                Some(Self::Sent(d.name, d.stamp, hash, sidecar))
-            }
-            Work::Never(candidate, why) => Some(Self::Never(candidate, why)),
-            Work::Note(_) => None,
-        }
-    }
-
     /// The file's name.
     pub fn name(&self) -> &[u8] {
         match self {
             Self::Sent(name, ..) => name,
-            Self::Never(candidate, _) => &candidate.name,
+            Self::Quarantine(candidate, _) => &candidate.name,
         }
     }
 }
 
 /// Written down and not removed yet, oldest first.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub struct PendingRemovals {
     batches: VecDeque<(Instant, VecDeque<Removal>)>,
     files: usize,
 }
 
-impl Waiting {
+impl PendingRemovals {
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
@@ -80,7 +65,7 @@ impl Waiting {
 
     /// Whether the oldest are to be removed now, although files are being sent.
     pub fn is_due(&self, is_sending: bool, now: Instant) -> bool {
-        let oldest = self.batches.front().is_some_and(|(since, _)| now.duration_since(*since) >= GIVES_WAY);
+        let oldest = self.batches.front().is_some_and(|(since, _)| now.duration_since(*since) >= DEFERRAL_MAX);
         !is_sending || oldest || self.files >= WAITING_MAX
     }
 
@@ -102,7 +87,7 @@ impl Waiting {
 
 /// A file in `.sent`.
 #[derive(Debug)]
-pub struct Leaving {
+pub struct SentFile {
     /// The name that it had.
     pub name: Box<[u8]>,
     /// The name that it has.
@@ -111,9 +96,9 @@ pub struct Leaving {
     pub stamp: Stamp,
     /// Its sidecar as it was read.
     pub sidecar: Option<Box<Stamp>>,
-    /// When it is looked at again.
+    /// When it is checked again.
     pub due: Instant,
-    /// Whether it is looked at late, because nobody knows of writers here.
+    /// Whether it is checked late, because writers cannot be known here.
     pub lingers: bool,
     /// Tries to unlink it that failed.
     pub tries: u32,
@@ -121,18 +106,18 @@ pub struct Leaving {
     pub root: Weak<Root>,
 }
 
-impl PartialEq for Leaving {
+impl PartialEq for SentFile {
     fn eq(&self, other: &Self) -> bool {
         self.due == other.due
     }
 }
-impl Eq for Leaving {}
-impl Ord for Leaving {
+impl Eq for SentFile {}
+impl Ord for SentFile {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.due.cmp(&other.due)
     }
 }
-impl PartialOrd for Leaving {
+impl PartialOrd for SentFile {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
@@ -140,31 +125,31 @@ impl PartialOrd for Leaving {
 
 /// The files in `.sent`, those that are due first before the others.
 #[derive(Debug, Default)]
-pub struct Exit {
-    files: BinaryHeap<Reverse<Leaving>>,
-    at_once: usize,
+pub struct SentFiles {
+    files: BinaryHeap<Reverse<SentFile>>,
+    prompt: usize,
 }
 
-impl Exit {
+impl SentFiles {
     /// Adds one.
-    pub fn push(&mut self, leaving: Leaving) {
-        self.at_once += usize::from(!leaving.lingers);
-        self.files.push(Reverse(leaving));
+    pub fn push(&mut self, file: SentFile) {
+        self.prompt += usize::from(!file.lingers);
+        self.files.push(Reverse(file));
     }
 
     /// The next one that is due.
-    pub fn take(&mut self, now: Instant) -> Option<Leaving> {
+    pub fn take(&mut self, now: Instant) -> Option<SentFile> {
         if self.next_due()? > now {
             return None;
         }
-        let Reverse(leaving) = self.files.pop()?;
-        self.at_once -= usize::from(!leaving.lingers);
-        Some(leaving)
+        let Reverse(file) = self.files.pop()?;
+        self.prompt -= usize::from(!file.lingers);
+        Some(file)
     }
 
     /// When the next one is due.
     pub fn next_due(&self) -> Option<Instant> {
-        self.files.peek().map(|Reverse(leaving)| leaving.due)
+        self.files.peek().map(|Reverse(file)| file.due)
     }
 
     /// How many there are.
@@ -174,7 +159,7 @@ impl Exit {
 
     /// Whether some are there whose end is worth waiting for.
     pub fn ends_soon(&self) -> bool {
-        self.at_once > 0
+        self.prompt > 0
     }
 }
 
@@ -190,33 +175,33 @@ mod tests {
 
     #[test]
     fn the_removal_gives_way_to_sending_within_bounds() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (mut waiting, now) = (PendingRemovals::default(), Instant::now());
         waiting.push(batch(&[1, 2, 3]), now);
         assert!(waiting.is_due(false, now), "nothing is sent");
-        assert!(!waiting.is_due(true, now + GIVES_WAY - Duration::from_millis(1)));
-        assert!(waiting.is_due(true, now + GIVES_WAY), "not for ever");
+        assert!(!waiting.is_due(true, now + DEFERRAL_MAX - Duration::from_millis(1)));
+        assert!(waiting.is_due(true, now + DEFERRAL_MAX), "not for ever");
         waiting.push(batch(&(0..WAITING_MAX - 3).collect::<Vec<_>>()), now);
         assert!(waiting.is_due(true, now), "not for any number");
     }
 
     #[test]
     fn the_oldest_are_removed_first_across_batches() {
-        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let (mut waiting, now) = (PendingRemovals::default(), Instant::now());
         waiting.push(batch(&[1, 2, 3]), now);
         waiting.push(batch(&[4]), now + Duration::from_secs(1));
         waiting.push(batch(&[5, 6]), now + Duration::from_secs(2));
         let names = |taken: Vec<Removal>| taken.iter().map(|r| r.name().to_vec()).collect::<Vec<_>>();
         assert_eq!(names(waiting.take(2)), [b"1", b"2"]);
-        assert!(waiting.is_due(true, now + GIVES_WAY), "the rest of the first batch is as old as it");
+        assert!(waiting.is_due(true, now + DEFERRAL_MAX), "the rest of the first batch is as old as it");
         assert_eq!(names(waiting.take(3)), [b"3", b"4", b"5"]);
         assert_eq!((waiting.files, names(waiting.take(9)).len(), waiting.is_empty()), (1, 1, true));
     }
 
     #[test]
     fn files_leave_when_they_are_due() {
-        let (mut exit, now) = (Exit::default(), Instant::now());
+        let (mut exit, now) = (SentFiles::default(), Instant::now());
         for (seconds, lingers) in [(9, true), (1, false), (5, true)] {
-            exit.push(Leaving {
+            exit.push(SentFile {
                 name: seconds.to_string().into_bytes().into(),
                 sent_name: String::new(),
                 stamp: STAMP,
@@ -229,7 +214,7 @@ mod tests {
         }
         assert!(exit.take(now).is_none() && exit.ends_soon());
         let later = now + Duration::from_secs(5);
-        let names: Vec<_> = std::iter::from_fn(|| exit.take(later)).map(|leaving| leaving.name).collect();
+        let names: Vec<_> = std::iter::from_fn(|| exit.take(later)).map(|file| file.name).collect();
         assert_eq!(names, [b"1"[..].into(), Box::<[u8]>::from(&b"5"[..])]);
         assert!(!exit.ends_soon() && exit.len() == 1);
     }

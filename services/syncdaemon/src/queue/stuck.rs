@@ -1,5 +1,5 @@
 //! Files that are done with and cannot be removed: remembered as they were, so that none is read, sent or
-//! written down again, and looked at later and later.
+//! written down again, and checked less and less often.
 //!
 //! Pure, with the time given from outside. Bounded: with more, a file whose directory does not let us remove
 //! it is left unsent (see `scan`).
@@ -21,14 +21,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(600);
 
 /// What is done about a file but for its removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Done {
+pub enum Disposition {
     /// It was sent, and this is the hash of its content.
     Sent([u8; 32]),
     /// It can never be sent, which is written down.
-    Never,
+    Rejected,
 }
 
-/// What is known of a file at a look.
+/// What is known of a file when it is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     /// Nothing: it is new, or was changed since.
@@ -36,13 +36,13 @@ pub enum Known {
     /// It is not yet time to try again.
     Wait,
     /// Its removal is to be tried again, if it is still as it was then.
-    Try(Done, Stamp),
+    Try(Disposition, Stamp),
 }
 
 #[derive(Debug)]
 struct Entry {
     stamp: Stamp,
-    done: Done,
+    done: Disposition,
     tries: u32,
     next: Instant,
     /// When a scan or a try met it last.
@@ -74,7 +74,7 @@ pub struct Stuck {
 
 impl Stuck {
     /// Remembers a file that could not be removed. Says whether it is the first one.
-    pub fn add(&mut self, name: &[u8], stamp: Stamp, done: Done, reason: String, now: Instant) -> bool {
+    pub fn add(&mut self, name: &[u8], stamp: Stamp, done: Disposition, reason: String, now: Instant) -> bool {
         self.reason = reason;
         let (key, is_first) = (key(&stamp), self.by_file.is_empty());
         let tries = match self.by_file.get(&key) {
@@ -91,12 +91,11 @@ impl Stuck {
     }
 
     /// What is known of a file. One that has changed is forgotten; of one that was sent, new rights or attributes
-    /// are a reason to try again, and the content tells whether it has changed.
-    pub fn look(&mut self, stamp: &Stamp, now: Instant) -> Known {
+    /// are a reason to try again, and the content shows whether it has changed.
+    pub fn check(&mut self, stamp: &Stamp, now: Instant) -> Known {
         let Some(entry) = self.by_file.get_mut(&key(stamp)) else { return Known::No };
         let is_same = entry.stamp == *stamp;
-        let is_still = entry.done != Done::Never && stamp.is_still(&entry.stamp);
-        if !is_same && !is_still {
+        if !is_same && !(stamp.is_still(&entry.stamp) && entry.done != Disposition::Rejected) {
             self.forget(stamp);
             return Known::No;
         }
@@ -104,7 +103,7 @@ impl Stuck {
         if is_same && entry.next > now {
             return Known::Wait;
         }
-        // Whoever asked tries now; should that come to nothing, the next scan after the pause does.
+        // The caller tries now; should that come to nothing, the next scan after the pause does.
         entry.next = now + PAUSE_MAX;
         Known::Try(entry.done, entry.stamp)
     }
@@ -156,7 +155,7 @@ mod tests {
     }
 
     fn add(stuck: &mut Stuck, ino: u64, now: Instant) -> bool {
-        stuck.add(format!("f{ino}").as_bytes(), stamp(ino, 1), Done::Sent([0; 32]), "no".to_owned(), now)
+        stuck.add(format!("f{ino}").as_bytes(), stamp(ino, 1), Disposition::Sent([0; 32]), "no".to_owned(), now)
     }
 
     #[test]
@@ -166,19 +165,19 @@ mod tests {
         let (mut now, mut pauses) = (start, Vec::new());
         for _ in 0..14 {
             let began = now;
-            while stuck.look(&stamp(1, 1), now) == Known::Wait {
+            while stuck.check(&stamp(1, 1), now) == Known::Wait {
                 now += Duration::from_millis(500);
             }
             pauses.push((now - began).as_secs());
             add(&mut stuck, 1, now);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600, 600]);
-        let sent = Done::Sent([0; 32]);
-        assert_eq!(stuck.look(&stamp(1, 2), now), Known::Try(sent, stamp(1, 1)), "new rights, perhaps");
-        stuck.add(b"f3", stamp(3, 1), Done::Never, "no".to_owned(), now);
-        assert_eq!(stuck.look(&stamp(3, 2), now), Known::No, "perhaps it can be read now");
-        assert_eq!(stuck.look(&Stamp { size: 8, ..stamp(1, 2) }, now), Known::No, "it was changed");
-        assert_eq!(stuck.look(&stamp(1, 1), now), Known::No, "and is another one since");
+        let sent = Disposition::Sent([0; 32]);
+        assert_eq!(stuck.check(&stamp(1, 2), now), Known::Try(sent, stamp(1, 1)), "new rights, perhaps");
+        stuck.add(b"f3", stamp(3, 1), Disposition::Rejected, "no".to_owned(), now);
+        assert_eq!(stuck.check(&stamp(3, 2), now), Known::No, "perhaps it can be read now");
+        assert_eq!(stuck.check(&Stamp { size: 8, ..stamp(1, 2) }, now), Known::No, "it was changed");
+        assert_eq!(stuck.check(&stamp(1, 1), now), Known::No, "and is another one since");
         assert!(stuck.forget(&stamp(2, 1)) && stuck.is_empty());
     }
 
@@ -192,7 +191,7 @@ mod tests {
         let summary = stuck.summary();
         assert_eq!((summary.files, summary.names.len(), &*summary.reason), (FILES_MAX as u64, NAMES_MAX, "no"));
         let scan = start + Duration::from_millis(1);
-        stuck.look(&stamp(3, 1), scan);
+        stuck.check(&stamp(3, 1), scan);
         assert!(!stuck.forget_unmet(scan));
         assert_eq!((stuck.summary().files, stuck.summary().names), (1, vec![b"f3"[..].into()]));
         assert!(stuck.forget_unmet(scan + Duration::from_millis(1)));

@@ -4,7 +4,7 @@
 //! files need no list of a million; what does not fit is found again by a scan. A file is in it, or on
 //! its way out, at most once.
 
-use crate::{directory::stamp::Found, names};
+use crate::{directory::stamp::Arrival, names};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -25,7 +25,7 @@ pub struct Candidate {
     /// Last modification, nanoseconds since 1970: the order.
     pub mtime_ns: i64,
     /// How it was found, for the rule of rest.
-    pub found: Found,
+    pub found: Arrival,
     /// Tries that failed.
     pub attempts: u32,
     /// When it was seen first.
@@ -34,7 +34,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// A file that is seen now.
-    pub fn new(name: Box<[u8]>, mtime_ns: i64, found: Found) -> Self {
+    pub fn new(name: Box<[u8]>, mtime_ns: i64, found: Arrival) -> Self {
         Self { name, mtime_ns, found, attempts: 0, seen: Instant::now() }
     }
 }
@@ -53,7 +53,7 @@ impl From<Candidate> for Ranked {
 }
 
 impl Ranked {
-    /// What was written at the same moment goes by name: a clock ticks seldom beside a burst of files.
+    /// What was written at the same moment goes by name: a clock ticks seldom compared with a burst of files.
     fn rank(&self) -> (bool, Reverse<i64>, Reverse<&[u8]>) {
         (self.is_priority, Reverse(self.candidate.mtime_ns), Reverse(&self.candidate.name))
     }
@@ -97,8 +97,8 @@ pub struct Window {
 #[derive(Debug)]
 struct Known {
     seen: Instant,
-    /// An event told of the name meanwhile: another file may have taken it.
-    again: Option<Found>,
+    /// An event reported the name meanwhile: another file may have taken it.
+    hinted_again: Option<Arrival>,
 }
 
 impl Default for Window {
@@ -120,11 +120,11 @@ impl Window {
         if self.known.contains_key(&key) { Offer::Known } else { self.add(key, candidate, 0) }
     }
 
-    /// Offers a file that an event told of. One that is known is looked at again when it is let go.
+    /// Offers a file that an event reported. One that is known is checked again when it is let go.
     pub fn hint(&mut self, candidate: Candidate) -> Offer {
         let key = self.hasher.hash_one(&candidate.name);
         if let Some(known) = self.known.get_mut(&key) {
-            known.again = Some(candidate.found);
+            known.hinted_again = Some(candidate.found);
             return Offer::Known;
         }
         self.add(key, candidate, HINTS_OVER)
@@ -134,13 +134,13 @@ impl Window {
         if self.waiting.len() >= self.files_max + over || self.name_bytes + candidate.name.len() > NAME_BYTES_MAX {
             return Offer::Full;
         }
-        self.known.insert(key, Known { seen: candidate.seen, again: None });
+        self.known.insert(key, Known { seen: candidate.seen, hinted_again: None });
         self.name_bytes += candidate.name.len();
         self.waiting.push(candidate.into());
         Offer::Added
     }
 
-    /// The file to send next. It stays known until [`Self::let_go`].
+    /// The file to send next. It stays known until [`Self::release`].
     pub fn take(&mut self) -> Option<Candidate> {
         let Ranked { candidate, .. } = self.waiting.pop()?;
         self.name_bytes -= candidate.name.len();
@@ -154,10 +154,10 @@ impl Window {
     }
 
     /// The file is done with: removed, gone, or left to a later scan. Gives how its name was found again
-    /// in between, if it was: then it has to be looked at.
-    pub fn let_go(&mut self, name: &[u8]) -> Option<Found> {
+    /// in between, if it was: then it has to be checked.
+    pub fn release(&mut self, name: &[u8]) -> Option<Arrival> {
         let key = self.hasher.hash_one(name);
-        self.known.remove(&key)?.again
+        self.known.remove(&key)?.hinted_again
     }
 
     /// Files that may be sent next.
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     fn file(name: &str, mtime_ns: i64) -> Candidate {
-        Candidate::new(name.as_bytes().into(), mtime_ns, Found::Seen)
+        Candidate::new(name.as_bytes().into(), mtime_ns, Arrival::Seen)
     }
 
     fn drained(window: &mut Window) -> Vec<String> {
@@ -210,7 +210,7 @@ mod tests {
         window.put_back(taken);
         assert_eq!((window.waiting(), window.known(), window.oldest()), (1, 1, Some(seen)));
         window.take().unwrap();
-        assert_eq!(window.let_go(b"a"), Some(Found::Seen), "an event told of the name meanwhile");
+        assert_eq!(window.release(b"a"), Some(Arrival::Seen), "an event told of the name meanwhile");
         assert_eq!((window.known(), window.oldest()), (0, None));
         assert_eq!(window.offer(file("a", 2)), Offer::Added);
     }

@@ -7,7 +7,7 @@ use async_nats::Message;
 use std::{collections::BTreeSet, fs, time::Duration};
 use tokio::time::sleep;
 
-fn sightings(messages: &[Message]) -> Vec<&Message> {
+fn aliases(messages: &[Message]) -> Vec<&Message> {
     messages.iter().filter(|m| !header(m, "Agentforge-Same-As").is_empty()).collect()
 }
 
@@ -35,7 +35,7 @@ async fn every_name_of_equal_content_is_known_at_the_hub_once() {
     site.until_drained().await;
 
     let messages = hub.stream().messages().await;
-    let told = sightings(&messages);
+    let told = aliases(&messages);
     assert_eq!((messages.len(), told.len()), (12, 8));
     for (n, content) in contents.iter().enumerate() {
         let hash = sha256(content);

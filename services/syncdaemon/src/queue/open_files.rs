@@ -1,7 +1,8 @@
-//! Files that are still being written: those with an event of being created and none of being closed, and those that
-//! were found open.
-//! Pure, with the time given from outside. The first is a substitute where the kernel cannot be asked who has a file
-//! open; the second is what people see. Bounded; with more, nothing is claimed.
+//! Files that are still being written: those that events reported as created and not as closed, and those
+//! that were found open.
+//!
+//! Pure, with the time given from outside. The first replaces the kernel where the kernel cannot be asked who
+//! has a file open; the second is what is shown to people. Bounded; with more, nothing is claimed.
 
 use std::{
     collections::HashMap,
@@ -13,14 +14,14 @@ use std::{
 const NAMES_MAX: usize = 65_536;
 /// Open files whose names are shown.
 const SHOWN_MAX: usize = 20;
-/// An open file is looked at again after this.
-pub const AGAIN: Duration = Duration::from_secs(2);
+/// An open file is checked again after this.
+pub const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// One that was not found open for this long is not any more.
-const FORGOTTEN: Duration = Duration::from_secs(10);
+const OPEN_EXPIRY: Duration = Duration::from_secs(10);
 
 /// What is known of writers.
 #[derive(Debug, Default)]
-pub struct Writing {
+pub struct OpenFiles {
     made: HashMap<u64, ()>,
     open: HashMap<u64, Open>,
     hasher: RandomState,
@@ -32,8 +33,8 @@ struct Open {
     last: Instant,
 }
 
-impl Writing {
-    /// An event reported that a file was created, which is when its writer has it open.
+impl OpenFiles {
+    /// An event reported that a file was made, which is when its writer has it open.
     pub fn made(&mut self, name: &[u8]) {
         if self.made.len() < NAMES_MAX {
             self.made.insert(self.hasher.hash_one(name), ());
@@ -47,7 +48,7 @@ impl Writing {
         self.open.remove(&key);
     }
 
-    /// Whether a file was created and not closed, according to events.
+    /// Whether a file was made and not closed, as far as events reported.
     pub fn is_made(&self, name: &[u8]) -> bool {
         !self.made.is_empty() && self.made.contains_key(&self.hasher.hash_one(name))
     }
@@ -67,7 +68,7 @@ impl Writing {
 
     /// How many files are open, and the names of some.
     pub fn open(&mut self, now: Instant) -> (u64, Vec<Box<[u8]>>) {
-        self.open.retain(|_, open| now.saturating_duration_since(open.last) < FORGOTTEN);
+        self.open.retain(|_, open| now.saturating_duration_since(open.last) < OPEN_EXPIRY);
         (self.open.len() as u64, self.open.values().take(SHOWN_MAX).map(|open| open.name.clone()).collect())
     }
 }
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_is_made_is_written_until_it_is_closed() {
-        let mut writing = Writing::default();
+        let mut writing = OpenFiles::default();
         writing.made(b"a");
         writing.made(b"b");
         assert!(writing.is_made(b"a") && !writing.is_made(b"c"));
@@ -90,12 +91,12 @@ mod tests {
 
     #[test]
     fn an_open_file_is_told_of_until_it_is_not_found_open_any_more() {
-        let (mut writing, start) = (Writing::default(), Instant::now());
+        let (mut writing, start) = (OpenFiles::default(), Instant::now());
         writing.found_open(b"a", start);
-        writing.found_open(b"b", start + FORGOTTEN / 2);
-        assert_eq!(writing.open(start + FORGOTTEN / 2).0, 2);
-        assert_eq!(writing.open(start + FORGOTTEN), (1, vec![b"b"[..].into()]));
+        writing.found_open(b"b", start + OPEN_EXPIRY / 2);
+        assert_eq!(writing.open(start + OPEN_EXPIRY / 2).0, 2);
+        assert_eq!(writing.open(start + OPEN_EXPIRY), (1, vec![b"b"[..].into()]));
         writing.closed(b"b");
-        assert_eq!(writing.open(start + FORGOTTEN).0, 0);
+        assert_eq!(writing.open(start + OPEN_EXPIRY).0, 0);
     }
 }

@@ -1,14 +1,17 @@
 //! Finding files by events: hints, so that a new file is sent at once and not at the next scan.
 //!
 //! Relies on notify for inotify. Each directory is watched on its own and before it is read, so that no
-//! file falls between the two; `.sent` and `quarantine` are not watched. What events cannot tell, because
+//! file falls between the two; `.sent` and `quarantine` are not watched. What events cannot report, because
 //! the kernel's queue or ours was full, is found by the scan that is asked for then.
 
 use crate::{
-    directory::stamp::Found,
-    discovery::scan::{Look, look},
+    discovery::inspect::{Inspection, inspect},
     names,
-    queue::{Queue, window::Candidate},
+    queue::{
+        Queue,
+        hints::{Cause, Hint},
+        window::Candidate,
+    },
 };
 use notify::{
     Config, Event, EventKind, EventKindMask, INotifyWatcher, RecursiveMode, Watcher,
@@ -18,7 +21,7 @@ use std::{
     collections::{BinaryHeap, HashSet},
     hash::{BuildHasher, RandomState},
     os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -28,89 +31,62 @@ use std::{
 };
 use tracing::{debug, warn};
 
-/// Hints that wait to be looked at; with more, everything is scanned.
-const HINTS: usize = 8192;
-/// Files that are looked at again when they may have settled; with more, everything is scanned then.
-const LATER_MAX: usize = 65_536;
-/// How often the oldest file that rests is looked for.
-const OLDEST_EVERY: Duration = Duration::from_millis(500);
+/// Hints that wait to be inspected; with more, everything is scanned.
+const HINTS_MAX: usize = 8192;
+/// Files that are checked again when they may have settled; with more, everything is scanned then.
+const RESTING_MAX: usize = 65_536;
+/// How often the oldest file that rests is searched for.
+const OLDEST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The events that the kernel is asked for: a new name, by creation or rename, or a writer closed its file. Not that we
-/// opened, moved and removed one, which would be three more events for each file.
+/// What the kernel is asked to report: a name came, by creation or rename, or a writer closed its file. Not that
+/// we opened, moved and removed one, which would be three more events for each file.
 const KINDS: EventKindMask = EventKindMask::CREATE.union(EventKindMask::MODIFY_NAME).union(EventKindMask::ACCESS_CLOSE);
 
 /// The watches on directories.
 pub struct Watches {
     watcher: Mutex<Option<INotifyWatcher>>,
-    /// An unwatched directory was reported.
-    told: AtomicBool,
+    /// That one is not watched was reported.
+    was_reported: AtomicBool,
 }
 
-/// The hints, to be looked at by [`run`].
+/// The hints, to be inspected by [`run`].
 pub struct Hints {
     from: Receiver<Hint>,
     queue: Arc<Queue>,
 }
 
-/// A reason to look at a file.
-#[derive(Debug)]
-pub enum Hint {
-    /// Something happened at this path.
-    At(PathBuf, Cause),
-    /// Look at this again at that time.
-    Again(Candidate, Instant),
-}
-
-/// What happened to a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// A file or directory was made.
-    Made,
-    /// A writer closed it.
-    Closed,
-    /// It was renamed to this.
-    Renamed,
-}
-
-impl Cause {
-    /// What that says about a file. One whose writer has closed it may be opened again.
-    const fn found(self) -> Found {
-        match self {
-            Self::Made | Self::Closed => Found::Seen,
-            Self::Renamed => Found::Renamed,
-        }
-    }
-}
-
 /// Starts to watch; no directory yet. Without inotify (its instances may be used up) scans do all.
 pub fn start(queue: &Arc<Queue>) -> (Watches, Hints) {
-    let (hints, from) = sync_channel(HINTS);
+    let (hints, from) = sync_channel(HINTS_MAX);
     queue.set_hints(hints.clone());
-    let told = queue.clone();
+    let was_reported = queue.clone();
     let handler = move |event: notify::Result<Event>| match event {
         Ok(event) if event.need_rescan() => {
             debug!("the kernel's queue of events overflowed; scanning everything");
-            told.writing().events_lost();
-            told.want_full_scan();
+            was_reported.open_files().events_lost();
+            was_reported.want_full_scan();
         }
         Ok(event) => {
             let Some(cause) = caused_by(event.kind) else { return };
             for path in event.paths {
                 if hints.try_send(Hint::At(path, cause)).is_err() {
-                    told.writing().events_lost();
-                    told.want_full_scan();
+                    was_reported.open_files().events_lost();
+                    was_reported.want_full_scan();
                 }
             }
         }
         Err(error) => {
             debug!(%error, "inotify failed; scanning everything");
-            told.want_full_scan();
+            was_reported.want_full_scan();
         }
     };
     let config = Config::default().with_follow_symlinks(false).with_event_kinds(KINDS);
     let watcher = INotifyWatcher::new(handler, config);
     let watcher = watcher.map_err(|error| warn!(%error, "no inotify; files are found only by scans")).ok();
-    (Watches { watcher: Mutex::new(watcher), told: AtomicBool::new(false) }, Hints { from, queue: queue.clone() })
+    (
+        Watches { watcher: Mutex::new(watcher), was_reported: AtomicBool::new(false) },
+        Hints { from, queue: queue.clone() },
+    )
 }
 
 /// What an event says about a file; `None` for events that bring none.
@@ -130,48 +106,50 @@ impl Watches {
         let Some(watcher) = watcher.as_mut() else { return false };
         let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive) else { return true };
         debug!(%error, dir = %dir.display(), "directory not watched; scans find its files");
-        // One that was removed since does not matter.
-        let is_told = !dir.exists() || self.told.swap(true, Ordering::SeqCst);
-        if !is_told {
+        // One that was removed since is not a loss.
+        let is_reported = !dir.exists() || self.was_reported.swap(true, Ordering::SeqCst);
+        if !is_reported {
             let dir = dir.display();
             warn!(%error, %dir, "directories are not watched; their files are found only by scans, see SYNC_RESCAN and fs.inotify.max_user_watches");
         }
         !dir.exists()
     }
 
-    /// Every directory is watched: the next unwatched one is reported again.
+    /// Every directory is watched: the next that is not is reported again.
     pub fn all_are_watched(&self) {
-        self.told.store(false, Ordering::SeqCst);
+        self.was_reported.store(false, Ordering::SeqCst);
     }
 }
 
-/// Handles the hints until the queue is stopped.
+/// Inspects what the hints name until the queue is stopped.
 pub fn run(hints: &Hints, settle: Duration) {
-    let (mut later, mut looked) = (Waiting::default(), Instant::now());
+    let (mut later, mut checked) = (RestingFiles::default(), Instant::now());
     // Also the longest time until a stop is noticed.
-    const IDLE: Duration = Duration::from_millis(250);
+    const IDLE_WAIT_MAX: Duration = Duration::from_millis(250);
     while !hints.queue.is_stopping() {
-        let wait = later.next_due().map_or(IDLE, |due| due.saturating_duration_since(Instant::now()).min(IDLE));
+        let wait = later
+            .next_due()
+            .map_or(IDLE_WAIT_MAX, |due| due.saturating_duration_since(Instant::now()).min(IDLE_WAIT_MAX));
         match hints.from.recv_timeout(wait) {
-            Ok(Hint::At(path, cause)) => look_at(hints, &mut later, &path, cause, settle),
-            Ok(Hint::Again(candidate, due)) => hold(hints, &mut later, candidate, due),
+            Ok(Hint::At(path, cause)) => inspect_path(hints, &mut later, &path, cause, settle),
+            Ok(Hint::Again(candidate, due)) => rest(hints, &mut later, candidate, due),
             Err(RecvTimeoutError::Timeout) => {}
             // The queue has a sender, so this cannot be; ending is right all the same.
             Err(RecvTimeoutError::Disconnected) => return,
         }
         while let Some(candidate) = later.due(Instant::now()) {
-            again(hints, &mut later, candidate, settle);
+            inspect_rested(hints, &mut later, candidate, settle);
         }
         hints.queue.resting.store(later.by_due.len() as u64, Ordering::SeqCst);
-        // It looks at every file that rests, which is too much for each event.
-        if looked.elapsed() >= OLDEST_EVERY {
-            looked = Instant::now();
+        // It reads every file that rests, which is too much for each event.
+        if checked.elapsed() >= OLDEST_INTERVAL {
+            checked = Instant::now();
             *hints.queue.oldest_resting.lock().unwrap_or_else(PoisonError::into_inner) = later.oldest();
         }
     }
 }
 
-fn look_at(hints: &Hints, later: &mut Waiting, path: &Path, cause: Cause, settle: Duration) {
+fn inspect_path(hints: &Hints, later: &mut RestingFiles, path: &Path, cause: Cause, settle: Duration) {
     let Some(root) = hints.queue.root() else { return };
     let Ok(below) = path.strip_prefix(root.path()) else { return };
     let name: Box<[u8]> = below.as_os_str().as_bytes().into();
@@ -181,37 +159,37 @@ fn look_at(hints: &Hints, later: &mut Waiting, path: &Path, cause: Cause, settle
     let (dir, last) = names::split(&name);
     let Ok(parent) = root.parent(dir) else { return };
     match cause {
-        Cause::Made => hints.queue.writing().made(&name),
-        Cause::Closed | Cause::Renamed => hints.queue.writing().closed(&name),
+        Cause::Made => hints.queue.open_files().made(&name),
+        Cause::Closed | Cause::Renamed => hints.queue.open_files().closed(&name),
     }
-    match look(&hints.queue, &parent, last, name.clone(), cause.found(), settle) {
-        Look::Take(candidate) => hints.queue.hint(candidate),
-        Look::Wait(candidate, time) => hold(hints, later, candidate, Instant::now() + time),
-        Look::Directory => {
-            hints.queue.writing().closed(&name);
+    match inspect(&hints.queue, &parent, last, name.clone(), cause.found(), settle) {
+        Inspection::Ready(candidate) => hints.queue.hint(candidate),
+        Inspection::Wait(candidate, time) => rest(hints, later, candidate, Instant::now() + time),
+        Inspection::Directory => {
+            hints.queue.open_files().closed(&name);
             if names::is_entered(&name) {
                 hints.queue.want_scan_below(&name);
             }
         }
-        Look::Nothing => {}
+        Inspection::Ignored => {}
     }
 }
 
-fn again(hints: &Hints, later: &mut Waiting, waited: Candidate, settle: Duration) {
+fn inspect_rested(hints: &Hints, later: &mut RestingFiles, waited: Candidate, settle: Duration) {
     let Some(root) = hints.queue.root() else { return };
     let (dir, last) = names::split(&waited.name);
     let Ok(parent) = root.parent(dir) else { return };
     let (attempts, seen) = (waited.attempts, waited.seen);
-    match look(&hints.queue, &parent, last, waited.name.clone(), waited.found, settle) {
-        Look::Take(candidate) => hints.queue.hint(Candidate { attempts, seen, ..candidate }),
-        Look::Wait(candidate, time) => {
-            hold(hints, later, Candidate { attempts, seen, ..candidate }, Instant::now() + time);
+    match inspect(&hints.queue, &parent, last, waited.name.clone(), waited.found, settle) {
+        Inspection::Ready(candidate) => hints.queue.hint(Candidate { attempts, seen, ..candidate }),
+        Inspection::Wait(candidate, time) => {
+            rest(hints, later, Candidate { attempts, seen, ..candidate }, Instant::now() + time);
         }
-        Look::Directory | Look::Nothing => {}
+        Inspection::Directory | Inspection::Ignored => {}
     }
 }
 
-fn hold(hints: &Hints, later: &mut Waiting, candidate: Candidate, due: Instant) {
+fn rest(hints: &Hints, later: &mut RestingFiles, candidate: Candidate, due: Instant) {
     if !later.add(candidate, due) {
         hints.queue.want_full_scan_in(due.saturating_duration_since(Instant::now()));
     }
@@ -219,7 +197,7 @@ fn hold(hints: &Hints, later: &mut Waiting, candidate: Candidate, due: Instant) 
 
 /// Files that have to rest first, each once, soonest first.
 #[derive(Default)]
-struct Waiting {
+struct RestingFiles {
     by_due: BinaryHeap<Due>,
     known: HashSet<u64>,
     hasher: RandomState,
@@ -244,13 +222,13 @@ impl PartialOrd for Due {
     }
 }
 
-impl Waiting {
+impl RestingFiles {
     /// `false` when there is no room.
     fn add(&mut self, candidate: Candidate, due: Instant) -> bool {
         if !self.known.insert(self.hasher.hash_one(&candidate.name)) {
             return true;
         }
-        if self.by_due.len() >= LATER_MAX {
+        if self.by_due.len() >= RESTING_MAX {
             self.known.remove(&self.hasher.hash_one(&candidate.name));
             return false;
         }
@@ -280,6 +258,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::stamp::Arrival;
 
     #[test]
     fn only_a_rename_is_complete_by_itself() {
@@ -301,14 +280,14 @@ mod tests {
             assert_eq!(caused_by(kind), expected, "{kind:?}");
         }
         let complete = [Cause::Made, Cause::Closed, Cause::Renamed].map(Cause::found);
-        assert_eq!(complete, [Found::Seen, Found::Seen, Found::Renamed]);
+        assert_eq!(complete, [Arrival::Seen, Arrival::Seen, Arrival::Renamed]);
     }
 
     #[test]
     fn files_rest_once_each_and_the_soonest_comes_first() {
-        let file = |name: &str| Candidate::new(name.as_bytes().into(), 0, Found::Seen);
+        let file = |name: &str| Candidate::new(name.as_bytes().into(), 0, Arrival::Seen);
         let now = Instant::now();
-        let mut waiting = Waiting::default();
+        let mut waiting = RestingFiles::default();
         assert!(waiting.add(file("b"), now + Duration::from_secs(2)));
         assert!(waiting.add(file("a"), now + Duration::from_secs(1)));
         assert!(waiting.add(file("a"), now + Duration::from_secs(9)));
