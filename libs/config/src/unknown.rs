@@ -3,6 +3,7 @@
 //! each service of a namespace, are not faults. Only a typing error is: a name one or two letters away from a setting
 //! that is not set itself. Other names that begin like our settings are only reported.
 
+use crate::nearest;
 use std::collections::BTreeSet;
 
 /// A declared name that is shorter has too many neighbours by chance.
@@ -28,7 +29,7 @@ pub fn unknown(keys: &[String], declared: &[&str]) -> Unknown {
     let mut found = Unknown::default();
     for key in keys.iter().filter(|key| !declared.contains(&key.as_str()) && !is_foreign(key)) {
         // Where the right one is set as well, this is somebody else's.
-        if let Some(near) = nearest(key, declared).filter(|near| !set.contains(near)) {
+        if let Some(near) = misspelt(key, declared).filter(|near| !set.contains(near)) {
             found.misspelt.push((key.clone(), format!("is not a setting of this service; did you mean {near}?")));
         } else if family(key).is_some_and(|family| families.contains(family)) && !is_common(key) {
             found.unread.push(key.clone());
@@ -46,13 +47,10 @@ fn is_common(key: &str) -> bool {
     COMMON_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
-fn nearest<'a>(key: &str, declared: &[&'a str]) -> Option<&'a str> {
-    let near = declared.iter().filter(|known| known.len() >= NEAR_FROM_CHARS).filter_map(|known| {
-        let slips = if known.len() >= LONG_FROM_CHARS { 2 } else { 1 };
-        let edits = edits(key, known);
-        (edits <= slips).then_some((edits, *known))
-    });
-    near.min().map(|(_, known)| known)
+fn misspelt<'a>(key: &str, declared: &[&'a str]) -> Option<&'a str> {
+    let long_enough = declared.iter().copied().filter(|known| known.len() >= NEAR_FROM_CHARS);
+    let (long, short): (Vec<_>, Vec<_>) = long_enough.partition(|known| known.len() >= LONG_FROM_CHARS);
+    nearest::nearest(key, short, 1).or_else(|| nearest::nearest(key, long, 2))
 }
 
 /// What Kubernetes sets for each service of a namespace: `NATS_SERVICE_HOST`, `NATS_PORT`,
@@ -64,26 +62,6 @@ fn is_foreign(key: &str) -> bool {
         !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
     });
     is_link || is_port || key.starts_with("KUBERNETES_")
-}
-
-/// How many slips lie between two names: a letter left out, added, replaced, or two that changed places.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    // The row before the last one, the last one, and the one that is made.
-    let (mut earlier, mut last) = (vec![], (0..=b.len()).collect::<Vec<usize>>());
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(earlier[j - 2] + 1);
-            }
-            row.push(least);
-        }
-        earlier = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]
@@ -173,20 +151,6 @@ mod tests {
             "RUST_LOG",
         ] {
             assert_eq!(found(&[key]), Unknown::default(), "{key}");
-        }
-    }
-
-    #[test]
-    fn distances() {
-        for (a, b, wanted) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("NATS_URL", "NATS_UR", 1),
-            ("kitten", "sitting", 3),
-            ("ab", "ba", 1),
-            ("NAST_URL", "NATS_URL", 1),
-        ] {
-            assert_eq!(edits(a, b), wanted, "{a} {b}");
         }
     }
 }

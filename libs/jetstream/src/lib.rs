@@ -10,6 +10,7 @@ mod config;
 pub mod consume;
 mod denied;
 mod hub;
+mod link;
 pub mod metrics;
 mod missing;
 mod nats;

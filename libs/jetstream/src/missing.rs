@@ -52,7 +52,7 @@ impl Missing {
     }
 
     /// Changes with each complaint.
-    pub fn told(&self) -> watch::Receiver<u64> {
+    pub fn reports(&self) -> watch::Receiver<u64> {
         self.told.subscribe()
     }
 }
@@ -64,11 +64,11 @@ mod tests {
     #[test]
     fn complaints_are_bounded_and_end_when_the_thing_is_found() {
         let missing = Missing::default();
-        let told = missing.told();
+        let reports = missing.reports();
         for n in 0..NAMES_MAX + 10 {
             missing.note(&format!("stream{n}"));
         }
-        assert!(told.has_changed().unwrap());
+        assert!(reports.has_changed().unwrap());
         assert_eq!(missing.names(Duration::from_secs(60)).len(), NAMES_MAX);
         missing.found("stream0");
         assert_eq!(missing.names(Duration::from_secs(60)).len(), NAMES_MAX - 1);

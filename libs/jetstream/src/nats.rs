@@ -8,6 +8,7 @@ use crate::{
     backoff::full_jitter,
     config::{Auth, NatsConfig},
     denied::Denied,
+    link::Link,
     metrics::NATS_CONNECTED,
     missing::Missing,
     replies::{self, NoReply, Replies},
@@ -68,22 +69,6 @@ pub enum Error {
     /// What was sent last may not have reached the server.
     #[error("drain the NATS connection within {0:?}")]
     Drain(Duration),
-}
-
-/// The state of the connection. The epoch counts connections, so that a reader who missed a short
-/// break still sees that there was one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Link {
-    pub(crate) connected: bool,
-    pub(crate) epoch: u64,
-    pub(crate) closed: bool,
-}
-
-impl Link {
-    /// Whether what went out on connection `epoch` can no longer be answered.
-    pub(crate) fn has_lost(&self, epoch: u64) -> bool {
-        epoch < self.epoch || (epoch == self.epoch && !self.connected)
-    }
 }
 
 /// A connection to NATS. Clones share it; it ends with [`Nats::drain`] or with its last clone.
@@ -196,7 +181,7 @@ impl Nats {
         Support::of(&self.inner.client.server_info().version)
     }
     /// What readiness reports about the connection: whether it can be used, and in words.
-    pub fn told(&self) -> (bool, String) {
+    pub fn readiness(&self) -> (bool, String) {
         match self.trouble() {
             None => (self.support().is_usable(), self.support().to_string()),
             Some(trouble) => (false, trouble.reason),
@@ -492,24 +477,5 @@ async fn recheck(client: Client, shared: Arc<Shared>) {
             shared.set_connected(connected);
         }
         differed = differs && !differed;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_sent_on_an_earlier_or_broken_connection_is_lost() {
-        let link = |connected, epoch| Link { connected, epoch, closed: false };
-        let cases = [
-            (link(true, 3), 3, false),
-            (link(true, 3), 2, true),
-            (link(false, 3), 3, true),
-            (link(false, 3), 4, false),
-        ];
-        for (link, epoch, lost) in cases {
-            assert_eq!(link.has_lost(epoch), lost, "{link:?} {epoch}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! Unlike the client's own requests, a waiter here ends when the connection breaks (the reply can no
 //! longer come), leaves nothing behind when it times out, and needs no timer of its own.
 
-use crate::nats::Link;
+use crate::link::Link;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt;
 use std::{

@@ -3,8 +3,8 @@
 //! Settings are read and checked before anything is opened. Exit codes: 0 after a clean drain, 1
 //! for a failure, 64 for wrong settings or arguments, 130 after a second signal.
 
+use crate::error_text::chain;
 use crate::ready_file::remove_ready_file;
-use crate::supervisor::chain;
 use crate::{Host, Member, Process, Runtime, Service, Signals, check_log_level, run};
 use agentforge_config::{Effective, Env, Faults, Reader, Setting, Source, common};
 use agentforge_metrics::Metric;

@@ -1,6 +1,5 @@
 //! What can go wrong in the chassis itself. Each text says what was attempted; causes are sources.
 
-use crate::TaskFailure;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,5 +57,33 @@ pub enum Error {
     Unfinished {
         /// The tasks' names.
         tasks: Vec<&'static str>,
+    },
+}
+
+/// Why the service must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskFailure {
+    /// The task returned an error.
+    #[error("task {task} failed")]
+    Failed {
+        /// The task's name.
+        task: &'static str,
+        /// What it returned.
+        #[source]
+        source: anyhow::Error,
+    },
+    /// The task panicked.
+    #[error("task {task} panicked: {message}")]
+    Panicked {
+        /// The task's name.
+        task: &'static str,
+        /// The panic's message.
+        message: String,
+    },
+    /// The task ended without an error, before the stop.
+    #[error("task {task} ended although it must run until the stop")]
+    EndedEarly {
+        /// The task's name.
+        task: &'static str,
     },
 }

@@ -5,8 +5,8 @@
 //! pause, the token, and every service drains within the grace period. The first thing that went
 //! wrong is what `run` returns.
 
+use crate::error_text::chain;
 use crate::ready_file::remove_ready_file;
-use crate::supervisor::chain;
 use crate::{Endpoints, Error, Runtime, Service, Signals, write_ready_file};
 use agentforge_config::Common;
 use std::future::Future;

@@ -9,6 +9,7 @@
 mod admin;
 mod entry;
 mod error;
+mod error_text;
 mod host;
 pub mod http;
 mod metrics;
@@ -25,7 +26,7 @@ mod telemetry;
 
 pub use admin::{admin_router, health_router, serve_metrics};
 pub use entry::{main, main_from};
-pub use error::Error;
+pub use error::{Error, TaskFailure};
 pub use host::{Host, Member, run};
 pub use http::{bind, serve_http, serve_https};
 pub use metrics::METRICS;
@@ -35,5 +36,5 @@ pub use ready_file::write_ready_file;
 pub use runtime::Runtime;
 pub use service::{Endpoints, Service};
 pub use signals::Signals;
-pub use supervisor::{OnEnd, Supervisor, TaskFailure};
+pub use supervisor::{OnEnd, Supervisor};
 pub use telemetry::{CommandTrace, check_log_level};

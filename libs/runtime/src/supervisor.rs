@@ -5,7 +5,8 @@
 //! the service's run fail. Tasks are expected to watch the stop themselves; those that do not are
 //! dropped at the deadline and named.
 
-use crate::{Error, metrics};
+use crate::error_text::{chain, panic_message};
+use crate::{Error, TaskFailure, metrics};
 use futures_util::FutureExt;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -30,34 +31,6 @@ pub enum OnEnd {
     Stop,
     /// It may end when it likes; a failure is logged and counted.
     Finish,
-}
-
-/// Why the service must stop.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskFailure {
-    /// The task returned an error.
-    #[error("task {task} failed")]
-    Failed {
-        /// The task's name.
-        task: &'static str,
-        /// What it returned.
-        #[source]
-        source: anyhow::Error,
-    },
-    /// The task panicked.
-    #[error("task {task} panicked: {message}")]
-    Panicked {
-        /// The task's name.
-        task: &'static str,
-        /// The panic's message.
-        message: String,
-    },
-    /// The task ended without an error, before the stop.
-    #[error("task {task} ended although it must run until the stop")]
-    EndedEarly {
-        /// The task's name.
-        task: &'static str,
-    },
 }
 
 /// Spawns and watches the tasks of one service. Cheap to clone.
@@ -197,31 +170,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
-}
-
-pub(crate) fn panic_message_of(info: &std::panic::PanicHookInfo<'_>) -> String {
-    info.payload_as_str().unwrap_or("no message").to_owned()
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !out.ends_with(&text) {
-            out.push_str(": ");
-            out.push_str(&text);
-        }
-        cause = error.source();
-    }
-    out
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub async fn watch_connection(context: Arc<Context>, gate: Gate, stop: Cancellat
     loop {
         let is_connected = *connected.borrow_and_update();
         NATS_CONNECTED.set(&[], if is_connected { 1.0 } else { 0.0 });
-        let (usable, words) = context.nats.told();
+        let (usable, words) = context.nats.readiness();
         gate.set(usable, words);
         tokio::select! {
             changed = connected.changed() => if changed.is_err() {

@@ -8,7 +8,7 @@ use crate::{
     table::{as_name, is_name},
     target::{self, Target},
 };
-use agentforge_config::{ByteSize, CommaList, Common, Reader, Secret, Setting};
+use agentforge_config::{ByteSize, CommaList, Common, Reader, Secret, Setting, nearest};
 use agentforge_runtime::http::{ClientCertificates, ServerTls, TlsSettings};
 use regex::Regex;
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
@@ -219,7 +219,8 @@ fn selection(reader: &mut Reader<'_>) -> (BTreeSet<Endpoint>, Level) {
                     }
                     None => {
                         let names = Endpoint::ALL.map(Endpoint::as_str);
-                        let hint = crate::flags::nearest(word, names).map(|n| format!("; did you mean {n}?"));
+                        let hint =
+                            nearest(word, names, (word.len() / 3).max(1)).map(|n| format!("; did you mean {n}?"));
                         reader.fault(ENDPOINTS.key, format!("{word:?} is not an endpoint{}", hint.unwrap_or_default()));
                     }
                 }

@@ -4,7 +4,7 @@
 //! settings; `config` checks their values.
 
 use crate::config;
-use agentforge_config::Setting;
+use agentforge_config::{Setting, nearest};
 use std::{collections::BTreeMap, ffi::OsString};
 
 /// What the command line says.
@@ -211,20 +211,13 @@ fn unknown(name: &str, table: &[(&'static [&'static str], Kind, &'static str)]) 
         return format!("-{name} is gone: NATS Streaming and its replicator are no more");
     }
     let known = table.iter().flat_map(|(names, ..)| names.iter().copied());
-    let hint = nearest(&name.replace('-', "_"), known).map(|near| format!(": did you mean -{near}?"));
+    let hint = nearest(&name.replace('-', "_"), known, slips_max(name)).map(|near| format!(": did you mean -{near}?"));
     format!("unknown flag -{name}{}", hint.unwrap_or_default())
 }
 
-/// The known word that is most like a wrong one.
-pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// Below this a proposal is a riddle.
-    const ALIKE_MIN: f64 = 0.75;
-    known
-        .into_iter()
-        .map(|word| (strsim::jaro_winkler(wrong, word), word))
-        .filter(|(alike, _)| *alike >= ALIKE_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, word)| word)
+/// A third of the letters may be wrong: with more a proposal is a riddle.
+pub fn slips_max(word: &str) -> usize {
+    (word.len() / 3).max(1)
 }
 
 /// The flags for --help.

@@ -26,7 +26,7 @@ pub enum Error<E: std::error::Error + 'static> {
     /// A value does not have the expected shape.
     #[error("the answer has a value of another shape near byte {at}")]
     Shape {
-        /// Where.
+        /// The offset of the value in the document.
         at: u64,
         /// What was expected.
         #[source]
@@ -106,6 +106,8 @@ where
     /// Passes a comma, or the closing bracket: then it is the end.
     async fn next_in(&mut self, close: u8) -> Result<bool, Error<E>> {
         let mut found = self.peek().await?;
+        // The first member has no comma before it. One that is missing later is not noticed: the next member is read all
+        // the same, and a value of another shape is an error then.
         if found == b',' {
             self.at += 1;
             found = self.peek().await?;
@@ -143,7 +145,8 @@ where
             if !self.more().await? {
                 return Err(self.syntax());
             }
-            // What was consumed before has left the buffer.
+            // What was consumed before has left the buffer, so the value begins at its start now, and its end so far
+            // moved by as much. The value stays in one piece: serde may borrow from it.
             end -= start - self.at;
         }
         let at = self.position();
@@ -162,6 +165,7 @@ where
                     self.at += length;
                     return Ok(());
                 }
+                // Consumed piece by piece, so that skipping a large value holds none of it.
                 None => self.at = self.buffer.len(),
             }
             if !self.more().await? {
@@ -231,6 +235,10 @@ where
 }
 
 /// Finds the end of a value over any number of pieces.
+///
+/// Counts brackets of both kinds together, and knows strings, since a bracket in one does not count. Its state is all
+/// that is kept between two pieces: a piece may end anywhere, also between a backslash and what it escapes. It accepts
+/// more than JSON (`[}`): a value that is used goes through serde afterwards, and one that is skipped does not matter.
 #[derive(Debug, Default)]
 struct Scan {
     depth: u32,
@@ -257,6 +265,7 @@ impl Scan {
             match input[at] {
                 b'"' => self.in_string = true,
                 b'{' | b'[' => self.depth += 1,
+                // The bracket of what is around a number or word ends it, and does not belong to it.
                 b'}' | b']' if self.depth == 0 => return self.in_scalar.then_some(at),
                 b'}' | b']' => {
                     self.depth -= 1;

@@ -25,7 +25,7 @@ const PAGES_MAX: u64 = 1_000;
 /// What came of one endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
-    /// Which.
+    /// The endpoint that was asked.
     pub endpoint: Endpoint,
     /// How long it took, or until it was given up.
     pub took: Duration,

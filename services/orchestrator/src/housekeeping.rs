@@ -58,7 +58,7 @@ pub async fn health_loop(
         }
         match nats.trouble() {
             None => {
-                let (usable, words) = nats.told();
+                let (usable, words) = nats.readiness();
                 link.set(usable, words);
             }
             Some(trouble) => link.set(false, format!("{}; accepted jobs wait in the database", trouble.reason)),

@@ -59,7 +59,7 @@ pub async fn run(
         let online = agents.iter().filter(|a| a.presence(Micros::now()) == Presence::Online);
         online.flat_map(|a| &a.queues).filter_map(|q| Queue::new(q).ok()).for_each(|q| lanes.note(&q));
     }
-    let (mut queues, mut complaints) = (lanes.changes(), nats.missing().told());
+    let (mut queues, mut complaints) = (lanes.changes(), nats.missing().reports());
     let mut connected = nats.connected();
     let mut state = State::default();
     loop {
@@ -128,7 +128,7 @@ impl State {
     /// Reports the result of a check. Returns an unfit stream when it is the first check.
     async fn take_in(
         &mut self,
-        mut look: topology::Look,
+        mut look: topology::Inspection,
         plan: &topology::Plan,
         nats: &Nats,
         tell: &Tellers,

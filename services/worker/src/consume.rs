@@ -168,7 +168,7 @@ pub(crate) async fn watch_connection(nats: Nats, gate: Gate, worker: Arc<Worker>
     loop {
         connected.borrow_and_update();
         let trouble = nats.trouble();
-        let (usable, words) = nats.told();
+        let (usable, words) = nats.readiness();
         gate.set(usable, words);
         tokio::select! {
             changed = connected.changed() => if changed.is_err() {

@@ -28,7 +28,7 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
         format!("KV_{BUCKET_OPERATIONS}"),
         format!("KV_{BUCKET_HANDBACKS}"),
     ];
-    let (mut connected, mut complaints) = (worker.nats.connected(), worker.nats.missing().told());
+    let (mut connected, mut complaints) = (worker.nats.connected(), worker.nats.missing().reports());
     let mut reported = Vec::new();
     loop {
         let look = async {

@@ -7,11 +7,13 @@
 mod ack_info;
 mod delivery;
 mod ledger;
+mod options;
 mod pull_loop;
 mod status;
 
 pub use ack_info::AckInfo;
 pub use delivery::{Delivery, Error, Settler};
+pub use options::PullOptions;
 
 use crate::nats::Nats;
 use pull_loop::Shared;
@@ -20,35 +22,6 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-
-/// How a [`Puller`] asks for messages.
-#[derive(Debug, Clone)]
-pub struct PullOptions {
-    /// The most messages that are asked for or wait in the puller's own queue at any time, 1 or more.
-    /// Slots granted beyond it are kept and used as room comes.
-    pub max_outstanding: usize,
-    /// How long the server keeps a request: 1 s to 5 min.
-    pub expires: Duration,
-    /// How often the server confirms that it still knows a request; at most a third of `expires`. After twice this
-    /// without a message the subscription is recreated.
-    pub heartbeat: Duration,
-    /// The loop's name in metrics and logs.
-    pub loop_name: &'static str,
-}
-
-impl PullOptions {
-    /// 30 s requests with a heartbeat of 5 s.
-    pub fn new(loop_name: &'static str, max_outstanding: usize) -> Self {
-        Self { max_outstanding, expires: Duration::from_secs(30), heartbeat: Duration::from_secs(5), loop_name }
-    }
-
-    fn within_limits(mut self) -> Self {
-        self.max_outstanding = self.max_outstanding.max(1);
-        self.expires = self.expires.clamp(Duration::from_secs(1), Duration::from_secs(300));
-        self.heartbeat = self.heartbeat.clamp(Duration::from_millis(200), self.expires / 3);
-        self
-    }
-}
 
 /// A consumer's messages, pulled as slots are granted.
 /// [`next`](Self::next) uses one granted slot per delivery; grant it again when the work is done. Dropping the puller

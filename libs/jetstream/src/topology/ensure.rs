@@ -117,7 +117,7 @@ pub struct Report {
 
 /// What a check of everything found and did.
 #[derive(Debug, Default)]
-pub struct Look {
+pub struct Inspection {
     /// What was done.
     pub report: Report,
     /// What is not as planned, and why. Consumers of a stream that is among them are left out.
@@ -129,29 +129,29 @@ pub struct Look {
 /// Like [`ensure`], for the owner of the plan, which checks periodically: one thing that cannot be made so does not
 /// keep it from the others, and a consumer of another kind is recreated. (Its unacknowledged messages are redelivered;
 /// a stream is never removed, since it may hold the only copy of its messages.)
-pub async fn keep(js: &Context, plan: &Plan) -> Look {
-    let mut look = Look::default();
+pub async fn keep(js: &Context, plan: &Plan) -> Inspection {
+    let mut inspection = Inspection::default();
     for config in &plan.streams {
-        match agree(&Stream { js, config }, &mut look.report).await {
+        match agree(&Stream { js, config }, &mut inspection.report).await {
             Ok(found) => {
-                look.made.insert(config.name.clone(), found.created.unix_timestamp_nanos());
+                inspection.made.insert(config.name.clone(), found.created.unix_timestamp_nanos());
             }
             Err(e) => {
                 let is_silence = e.is_silence();
-                look.faults.push(e);
+                inspection.faults.push(e);
                 if is_silence {
-                    return look;
+                    return inspection;
                 }
             }
         }
     }
-    for planned in plan.consumers.iter().filter(|planned| look.made.contains_key(&planned.stream)) {
+    for planned in plan.consumers.iter().filter(|planned| inspection.made.contains_key(&planned.stream)) {
         let thing = Consumer { js, planned };
-        let mut agreed = agree(&thing, &mut look.report).await;
+        let mut agreed = agree(&thing, &mut inspection.report).await;
         if let Err(e @ Error::Incompatible { .. }) = &agreed {
             warn!(error = e as &dyn std::error::Error, "recreating the consumer");
             agreed = match thing.delete().await {
-                Ok(()) => agree(&thing, &mut look.report).await,
+                Ok(()) => agree(&thing, &mut inspection.report).await,
                 Err(source) => {
                     Err(Error::Api { attempt: "delete", kind: "consumer", name: thing.name().to_owned(), source })
                 }
@@ -159,13 +159,13 @@ pub async fn keep(js: &Context, plan: &Plan) -> Look {
         }
         if let Err(e) = agreed {
             let is_silence = e.is_silence();
-            look.faults.push(e);
+            inspection.faults.push(e);
             if is_silence {
-                return look;
+                return inspection;
             }
         }
     }
-    look
+    inspection
 }
 
 /// Creates or updates everything in the plan and makes sure that the server has it so.

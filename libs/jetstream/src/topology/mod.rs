@@ -13,7 +13,7 @@ mod tactical;
 
 pub use compare::Difference;
 pub use config::{EDGE_MODE, Edge, TopologyConfig};
-pub use ensure::{Error, Look, Report, ensure, keep};
+pub use ensure::{Error, Inspection, Report, ensure, keep};
 pub use evidence::{EvidenceConfig, ensure_evidence, ensure_keeping_limits, evidence_plan};
 pub use plan::{Plan, PlannedConsumer, events_plan, plan};
 pub use room::room;

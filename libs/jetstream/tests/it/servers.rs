@@ -33,12 +33,12 @@ async fn a_server_that_is_too_old_is_named_and_its_successor_is_taken() {
     let mut server = NatsServer::start(NatsOptions::default().version(TOO_OLD)).await;
     let nats = connect(&server.url()).await;
     assert!(matches!(nats.support(), Support::TooOld(_)));
-    let (usable, words) = nats.told();
+    let (usable, words) = nats.readiness();
     assert!(!usable && words.contains("2.11.11 is too old: 2.12.0 or newer is needed"), "{words}");
     server.stop_gracefully().await;
     server.restart_as(&oldest).await;
     eventually(SOON, "the newer one is taken", || async {
-        let told = nats.told();
+        let told = nats.readiness();
         if told == (true, "connected".to_owned()) { Ok(()) } else { Err(told) }
     })
     .await;

@@ -140,7 +140,7 @@ impl Visit for Collect<'_> {
         self.put(field, value.into());
     }
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.put(field, cut(crate::supervisor::chain(value)).into());
+        self.put(field, cut(crate::error_text::chain(value)).into());
     }
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field, cut(format!("{value:?}")).into());

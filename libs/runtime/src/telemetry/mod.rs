@@ -102,7 +102,7 @@ pub(crate) fn task_scope(service: &'static str, task: &'static str) -> Span {
 
 /// A panic as one log line.
 pub(crate) fn log_panic(info: &PanicHookInfo<'_>) {
-    let message = crate::supervisor::panic_message_of(info);
+    let message = crate::error_text::panic_message_of(info);
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(location, panic = message, "panic");
 }

@@ -3,7 +3,12 @@
 //! Only a leader knows how much is pending; a follower's figures can be hours old. A sum over the family
 //! therefore counts each consumer once, in a cluster of any size.
 
-use super::{Account, Claims, Head, Plan, StreamDetail, age, leaders::Claimed, leadership, wire::Consumer};
+use super::{
+    detail::{Account, Head, StreamDetail, age, leadership},
+    leaders::{Claimed, Claims},
+    plan::Plan,
+    wire::Consumer,
+};
 use crate::{
     duration::{moment, unix_seconds},
     endpoint::{Endpoint, float},

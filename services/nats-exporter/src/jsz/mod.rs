@@ -6,128 +6,28 @@
 //! answer in another order is an error, not a guess.
 
 mod compact;
+mod detail;
 mod leaders;
+mod plan;
 mod stock;
 pub mod wire;
 
 pub use leaders::{Claims, settle};
+pub use plan::{Level, MetaKey, PAGE, Plan};
 
 use crate::{
     duration::moment,
-    endpoint::Namespace,
     filter::Filter,
     json::{Document, Error},
     table::Table,
 };
 use bytes::Bytes;
 use compact::Compact;
+use detail::{Account, Head, StreamDetail};
 use futures_util::Stream;
 use jiff::Timestamp;
-use serde_json::value::RawValue;
-use std::{collections::BTreeMap, fmt::Write};
 use stock::Stock;
-use wire::{Api, Consumer, Meta, Origin, ServerConfig, State, StreamCluster, StreamConfig};
-
-/// Accounts of a page; more is cut down by the server.
-pub const PAGE: u64 = 1024;
-
-/// How deep to look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Only accounts.
-    #[default]
-    Accounts,
-    /// Streams too.
-    Streams,
-    /// Consumers too.
-    Consumers,
-}
-
-/// A key of the metadata of streams or consumers, and the label that it becomes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetaKey {
-    /// As users write it.
-    pub key: String,
-    /// As a label.
-    pub label: String,
-}
-
-/// What to make of the answers.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// How deep to look.
-    pub level: Level,
-    /// The names of the stock family, if it is wanted.
-    pub stock: Option<Namespace>,
-    /// Whether the compact family is wanted.
-    pub is_compact: bool,
-    /// Whether the compact family has consumers that are not durable.
-    pub has_ephemeral: bool,
-    /// Labels of streams in the stock family.
-    pub stream_meta: Vec<MetaKey>,
-    /// Labels of consumers in the stock family.
-    pub consumer_meta: Vec<MetaKey>,
-    /// Rows of one table.
-    pub rows_max: usize,
-}
-
-impl Plan {
-    /// Path and query of a page, by its first account.
-    pub fn path(&self, offset: u64) -> String {
-        let mut path = match self.level {
-            Level::Accounts => "jsz?accounts=true".to_owned(),
-            Level::Streams => "jsz?streams=true&config=true".to_owned(),
-            Level::Consumers => "jsz?consumers=true&config=true".to_owned(),
-        };
-        if self.level == Level::Consumers && self.stock.is_some() {
-            path.push_str("&raft=true");
-        }
-        if offset > 0 {
-            // Cannot fail: a String takes everything.
-            let _ = write!(path, "&offset={offset}&limit={PAGE}");
-        }
-        path
-    }
-}
-
-/// The top-level fields of an answer.
-#[derive(Debug, Default)]
-struct Head {
-    is_disabled: bool,
-    config: ServerConfig,
-    meta: Option<Meta>,
-    memory: f64,
-    storage: f64,
-    reserved_memory: f64,
-    reserved_storage: f64,
-    streams: f64,
-    consumers: f64,
-    messages: f64,
-    bytes: f64,
-    api: Api,
-    now: Option<Timestamp>,
-}
-
-#[derive(Debug, Default)]
-struct Account {
-    name: String,
-    id: String,
-    memory: f64,
-    storage: f64,
-    reserved_memory: f64,
-    reserved_storage: f64,
-}
-
-#[derive(Debug, Default)]
-struct StreamDetail {
-    name: String,
-    cluster: Option<StreamCluster>,
-    config: Option<StreamConfig>,
-    state: State,
-    mirror: Option<Origin>,
-    sources: Option<Vec<Origin>>,
-    raft_group: String,
-}
+use wire::Consumer;
 
 /// How a page ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -345,29 +245,6 @@ impl<'a> Reader<'a> {
         let cluster = self.head.meta.as_ref().map(|meta| meta.name.clone()).unwrap_or_default();
         let claims = self.compact.map(|compact| compact.finish(&self.head, &self.server_name, cluster));
         (tables, claims)
-    }
-}
-
-/// Leader as a label, and whether it is this server. What has no cluster is led by its only server.
-fn leadership<'a>(leader: Option<&'a str>, server_name: &str) -> (&'a str, bool) {
-    leader.map_or(("", true), |leader| (leader, leader == server_name))
-}
-
-/// The values of the chosen keys, in their order; a missing one is empty.
-fn meta_values(keys: &[MetaKey], metadata: Option<&RawValue>) -> Vec<String> {
-    if keys.is_empty() {
-        return Vec::new();
-    }
-    let all: BTreeMap<String, String> =
-        metadata.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
-    keys.iter().map(|key| all.get(&key.key).cloned().unwrap_or_default()).collect()
-}
-
-/// Seconds from `then` to `now`; NaN without `then`. Never negative, even if clocks step back.
-fn age(now: Option<Timestamp>, then: Option<&str>) -> f64 {
-    match (now, then.and_then(moment)) {
-        (Some(now), Some(then)) => now.duration_since(then).as_secs_f64().max(0.0),
-        _ => f64::NAN,
     }
 }
 

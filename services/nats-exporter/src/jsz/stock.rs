@@ -2,7 +2,11 @@
 //!
 //! Absent fields give empty labels: nothing of the stream or consumer before is left in them.
 
-use super::{Account, Head, Plan, StreamDetail, age, leadership, meta_values, wire::Consumer};
+use super::{
+    detail::{Account, Head, StreamDetail, age, leadership, meta_values},
+    plan::{Level, Plan},
+    wire::Consumer,
+};
 use crate::{
     endpoint::{Endpoint, Namespace, float},
     table::{Column, Table},
@@ -79,7 +83,7 @@ impl Stock {
             mirrors: table(columns("stream", &MIRROR)),
             consumers: table(columns("consumer", &CONSUMER)),
             server: columns("server", &SERVER),
-            has_limits: plan.level == super::Level::Consumers,
+            has_limits: plan.level == Level::Consumers,
         }
     }
 

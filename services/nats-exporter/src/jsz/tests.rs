@@ -1,6 +1,7 @@
 //! Answers in, series out: what rows there are, whose they are, and what is not made up.
 
 use super::*;
+use crate::endpoint::Namespace;
 use crate::{
     filter::{Rule, expression},
     snapshot::{Pages, Snapshot},
