@@ -46,7 +46,7 @@ bench: ## Jobs a second and latency beside the raw JetStream floor, built as in 
 		-p agentforge-worker --bins
 	target/$(PROFILE)/agentforge bench jobs
 
-docs: build ## Write docs/configuration.md, docs/METRICS.md and docs/openapi.json anew
+docs: build ## Write docs/configuration.md, docs/METRICS.md and the OpenAPI documents anew
 	@scripts/generate-docs
 
 clean-data: ## Remove what `make dev` and `make bench` stored

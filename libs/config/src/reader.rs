@@ -111,7 +111,12 @@ impl<'a> Reader<'a> {
             self.refuse(setting, "is required and not set".to_owned(), None);
             return T::placeholder();
         };
-        self.note(setting, shown(default), Origin::Default);
+        let is_declared = setting.default == Some(default);
+        self.effective.push(Entry {
+            key: setting.key,
+            shown: if is_declared || !setting.secret { shown(default) } else { HIDDEN.to_owned() },
+            origin: Origin::Default,
+        });
         T::parse(default).unwrap_or_else(|problem| {
             self.refuse(setting, format!("the default {problem}"), Some(default));
             T::placeholder()

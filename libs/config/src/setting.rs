@@ -40,11 +40,11 @@ impl Setting {
         Self { default_note: Some(note), ..self }
     }
 
-    /// The default as `--help` and the documentation show it.
+    /// The default as `--help` and the documentation show it. What is declared here is public, also where the value
+    /// that a user sets is a secret.
     pub fn shown_default(&self) -> Option<&'static str> {
         match (self.default_note, self.default) {
             (Some(note), _) => Some(note),
-            (None, Some(_)) if self.secret => Some(crate::HIDDEN),
             (None, default) => default,
         }
     }

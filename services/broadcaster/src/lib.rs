@@ -22,6 +22,7 @@ mod settings;
 mod topology;
 mod upkeep;
 
+pub use api::openapi::openapi_json;
 pub use config::Config;
 pub use error::Error;
 pub use registry::managed::new_secret;

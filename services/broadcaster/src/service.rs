@@ -121,7 +121,8 @@ impl Service for Broadcaster {
     async fn run(self) -> Result<(), anyhow::Error> {
         let Self { runtime, registry, capabilities, history, listener, .. } = self;
         let (supervisor, readiness, stop) = (runtime.supervisor(), runtime.readiness(), runtime.stopping());
-        let router = admin_router(&runtime).merge(health(&runtime)).merge(api::router(&registry));
+        let router =
+            admin_router(&runtime).merge(health(&runtime)).merge(api::router(&registry)).merge(api::openapi::router());
         let router = agentforge_runtime::http::instrument(router, &runtime);
         let grace = runtime.grace();
         let http = {

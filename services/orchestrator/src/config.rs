@@ -13,10 +13,14 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-const HTTP_PORT: Setting =
-    Setting::new("HTTP_PORT", Some("8080"), "port, 0 selects a free one", "Where REST, health and docs listen.");
+const HTTP_PORT: Setting = Setting::new(
+    "HTTP_PORT",
+    Some("8080"),
+    "port 0-65535; 0 selects a free one",
+    "Where REST, health and docs listen.",
+);
 const GRPC_PORT: Setting =
-    Setting::new("GRPC_PORT", Some("50051"), "port, 0 selects a free one", "Where gRPC listens.");
+    Setting::new("GRPC_PORT", Some("50051"), "port 0-65535; 0 selects a free one", "Where gRPC listens.");
 const DATABASE_URL: Setting = Setting::new(
     "DATABASE_URL",
     Some("sqlite://agentforge.db"),
@@ -33,16 +37,18 @@ const API_TOKENS: Setting = Setting::new(
     "Who may call. Required unless BIND_ADDR is loopback.",
 )
 .secret();
+/// More jobs than this are in no database that one orchestrator serves.
+const JOBS_WAITING_MAX: u64 = 1_000_000_000;
 const OUTBOX_MAX: Setting = Setting::new(
     "OUTBOX_MAX",
     None,
-    "jobs",
+    "jobs 1-1000000000",
     "Jobs accepted and not yet published; beyond it submitters get back-pressure. Default 100000, in edge mode 1000000.",
 );
 const SCHEDULED_MAX: Setting = Setting::new(
     "SCHEDULED_MAX",
     Some("1000000"),
-    "jobs",
+    "jobs 0-1000000000",
     "Jobs with a future run_at and waiting retries; beyond it submissions with run_at get back-pressure.",
 );
 const QUEUES: Setting = Setting::new(
@@ -257,8 +263,8 @@ impl Config {
             }
         };
         let outbox_max = r.opt::<u64>(&OUTBOX_MAX).unwrap_or(if edge { 1_000_000 } else { 100_000 });
-        if outbox_max == 0 {
-            r.fault(OUTBOX_MAX.key, "must be 1 or more");
+        if !(1..=JOBS_WAITING_MAX).contains(&outbox_max) {
+            r.fault(OUTBOX_MAX.key, format!("is out of range; allowed: {}", OUTBOX_MAX.values));
         }
         let queues = r.opt::<String>(&QUEUES).unwrap_or_default();
         let names = queues.split(',').map(str::trim).filter(|name| !name.is_empty());
@@ -322,7 +328,7 @@ impl Config {
             db_pool: NonZeroU32::new(r.get_in(&DB_POOL, 1..=200)).unwrap_or(NonZeroU32::MIN),
             auth,
             outbox_max,
-            scheduled_max: r.get(&SCHEDULED_MAX),
+            scheduled_max: r.get_in(&SCHEDULED_MAX, ..=JOBS_WAITING_MAX),
             queues,
             queues_max,
             queue_idle_after: r.get_in(&QUEUE_IDLE_AFTER, Duration::from_secs(1)..=Duration::from_secs(365 * 86_400)),

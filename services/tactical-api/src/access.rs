@@ -4,14 +4,13 @@
 //! proxy that the settings name; anybody else may write them as they like.
 
 use crate::{
-    config::Access,
     forwarded,
-    origin::{self, Foreign, Way},
+    origin::{self, Foreign, Ingress, Origin},
 };
-use agentforge_config::{ExposeSecret, Secret};
+use agentforge_access::{Guard, Role, Tokens, bearer};
+use agentforge_egress::Net;
 use axum::http::{HeaderMap, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
-use subtle::ConstantTimeEq;
 
 /// The cookie that carries a token for browsers. It must be HttpOnly, which is up to who sets it.
 pub const COOKIE: &str = "agentforge_token";
@@ -23,6 +22,27 @@ const SUBPROTOCOL_TOKEN: &str = "bearer.";
 pub const CERTIFICATE_HEADERS: [&str; 3] = ["ssl-client-verify", "x-ssl-client-verify", "x-client-verify"];
 /// What they say then.
 const VERIFIED: &[u8] = b"SUCCESS";
+
+/// Who may read and publish.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Tokens for the streams; `None` asks for none.
+    pub read_tokens: Option<Tokens>,
+    /// What publishing asks for.
+    pub publish: Guard,
+    /// Streams need a client certificate.
+    pub needs_certificate: bool,
+    /// The one header in which proxies report a verified certificate; `None` for the usual names.
+    pub certificate_header: Option<String>,
+    /// Whose headers are believed.
+    pub trusted_proxies: Vec<Net>,
+    /// Pages of other origins that may come.
+    pub allowed_origins: Vec<Origin>,
+    /// It is somebody's own machine: ENV=dev on loopback.
+    pub is_local: bool,
+    /// The port has TLS.
+    pub is_tls: bool,
+}
 
 impl Access {
     fn trusts(&self, peer: IpAddr) -> bool {
@@ -41,7 +61,7 @@ impl Access {
     /// # Errors
     /// `Foreign::Page`.
     pub fn page<'a>(&self, peer: SocketAddr, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, Foreign> {
-        let way = Way { is_tls: self.is_tls, is_proxied: self.trusts(peer.ip()) };
+        let way = Ingress { is_tls: self.is_tls, is_proxied: self.trusts(peer.ip()) };
         origin::page(headers, way, &self.allowed_origins)
     }
 
@@ -58,7 +78,7 @@ impl Access {
     /// # Errors
     /// `Foreign::Name`.
     pub fn is_named_for_publishing(&self, headers: &HeaderMap) -> Result<(), Foreign> {
-        self.is_named(self.publish_is_open, headers)
+        self.is_named(self.publish.is_open(), headers)
     }
 
     fn is_named(&self, is_open: bool, headers: &HeaderMap) -> Result<(), Foreign> {
@@ -88,36 +108,22 @@ impl Access {
     /// Whether a stream's caller has a token, where one is asked for. `is_foreign` is a page that may not come.
     pub fn may_read(&self, headers: &HeaderMap, is_foreign: bool) -> bool {
         let Some(tokens) = &self.read_tokens else { return true };
-        let is_one = |given: &str| is_one_of(given, tokens);
-        bearer(headers).is_some_and(is_one)
-            || subprotocols(headers).filter_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN)).any(is_one)
+        let is_one = |given: &[u8]| tokens.find(given).is_some();
+        bearer(headers.get(header::AUTHORIZATION)).is_some_and(is_one)
+            || subprotocols(headers).filter_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN)).any(|t| is_one(t.as_bytes()))
             // A cookie is sent by pages of any origin.
-            || (!is_foreign && cookies(headers).any(is_one))
+            || (!is_foreign && cookies(headers).any(|token| is_one(token.as_bytes())))
     }
 
     /// Whether a caller may publish.
     pub fn may_publish(&self, headers: &HeaderMap) -> bool {
-        match &self.publish_token {
-            None => self.publish_is_open,
-            Some(token) => bearer(headers).is_some_and(|given| is_one_of(given, std::slice::from_ref(token))),
-        }
+        self.publish.check(headers.get(header::AUTHORIZATION), Role::Submit).is_ok()
     }
 }
 
 /// Whether a WebSocket's caller offers our subprotocol, which is then chosen.
 pub fn offers_subprotocol(headers: &HeaderMap) -> bool {
     subprotocols(headers).any(|p| p == SUBPROTOCOL)
-}
-
-/// Compares with each, in a time that does not depend on what is given.
-fn is_one_of(given: &str, tokens: &[Secret]) -> bool {
-    let equal = |token: &Secret| bool::from(given.as_bytes().ct_eq(token.expose_secret().as_bytes()));
-    tokens.iter().fold(false, |found, token| found | equal(token))
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -134,13 +140,18 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentforge_config::Secret;
     use axum::http::HeaderName;
+
+    fn tokens(role: Role, texts: &[&str]) -> Tokens {
+        let secrets: Vec<Secret> = texts.iter().map(|text| Secret::from((*text).to_owned())).collect();
+        Tokens::sharing("test", role, &secrets)
+    }
 
     fn access() -> Access {
         Access {
-            read_tokens: Some(vec!["one".to_owned().into(), "two".to_owned().into()]),
-            publish_token: Some("three".to_owned().into()),
-            publish_is_open: false,
+            read_tokens: Some(tokens(Role::Read, &["one", "two"])),
+            publish: Guard::Tokens(tokens(Role::Submit, &["three"])),
             needs_certificate: true,
             certificate_header: None,
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
@@ -208,6 +219,6 @@ mod tests {
         assert!(access().may_read(&headers(&[("authorization", "Bearer one")]), true));
         assert!(access().may_publish(&headers(&[("authorization", "Bearer three")])));
         assert!(!access().may_publish(&headers(&[("authorization", "Bearer one")])));
-        assert!(!Access { publish_token: None, ..access() }.may_publish(&headers(&[])));
+        assert!(!Access { publish: Guard::Closed, ..access() }.may_publish(&headers(&[])));
     }
 }

@@ -1,8 +1,12 @@
 //! The configuration of the tactical API: every setting, parsed and checked, all faults at once.
 
-use crate::{access::CERTIFICATE_HEADERS, links::Signer, origin::Origin};
+use crate::{
+    access::{Access, CERTIFICATE_HEADERS},
+    links::Signer,
+    origin::Origin,
+};
+use agentforge_access::{Guard, Role, Tokens};
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
-use agentforge_egress::Net;
 use agentforge_jetstream::{NatsConfig, topology::TacticalConfig};
 use agentforge_runtime::http::{ClientCertificates, ServerTls, TlsSettings};
 use axum::http::HeaderName;
@@ -135,29 +139,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     SIGNING_TTL,
 ];
 
-/// Who may read and publish.
-#[derive(Clone, Debug)]
-pub struct Access {
-    /// Tokens for the streams; `None` asks for none.
-    pub read_tokens: Option<Vec<Secret>>,
-    /// Token for publishing.
-    pub publish_token: Option<Secret>,
-    /// Publishing needs no token.
-    pub publish_is_open: bool,
-    /// Streams need a client certificate.
-    pub needs_certificate: bool,
-    /// The one header in which proxies report a verified certificate; `None` for the usual names.
-    pub certificate_header: Option<String>,
-    /// Whose headers are believed.
-    pub trusted_proxies: Vec<Net>,
-    /// Pages of other origins that may come.
-    pub allowed_origins: Vec<Origin>,
-    /// It is somebody's own machine: ENV=dev on loopback.
-    pub is_local: bool,
-    /// The port has TLS.
-    pub is_tls: bool,
-}
-
 /// Bounds of the streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -255,9 +236,12 @@ fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Acces
         allowed_origins: read_origins(reader),
         is_local: is_lenient,
         is_tls: false,
-        read_tokens: needs_bearer.then_some(tokens),
-        publish_is_open: publish_token.is_none() && is_lenient,
-        publish_token,
+        read_tokens: needs_bearer.then(|| Tokens::sharing("reader", Role::Read, &tokens)),
+        publish: match &publish_token {
+            Some(token) => Guard::Tokens(Tokens::sharing("publisher", Role::Submit, [token])),
+            None if is_lenient => Guard::Open,
+            None => Guard::Closed,
+        },
         needs_certificate: reader.get(&REQUIRE_CLIENT_CERT),
         trusted_proxies,
     }
@@ -337,7 +321,7 @@ mod tests {
         assert_eq!((config.http_port, limits.clients, limits.clients_per_address), (8010, 50, 0));
         assert_eq!(limits.sse_heartbeat, Duration::from_secs(10));
         assert_eq!(config.signer.ttl(), Duration::from_secs(300));
-        assert!(config.access.publish_is_open && config.access.read_tokens.is_none() && config.tls.is_none());
+        assert!(config.access.publish.is_open() && config.access.read_tokens.is_none() && config.tls.is_none());
         assert_eq!(read(&[("TACTICAL_WS_HEARTBEAT_SECS", "0.25")]).unwrap().limits.ws_heartbeat.as_millis(), 250);
     }
 
@@ -352,7 +336,7 @@ mod tests {
             assert!(read(open).unwrap_err().contains("EVIDENCE_SIGNING_SECRET"), "{open:?}");
             let with_own = [open, &[own]].concat();
             let config = read(&with_own).unwrap();
-            assert!(!config.access.publish_is_open, "{open:?}");
+            assert!(!config.access.publish.is_open(), "{open:?}");
             let rotated = [open, &[("EVIDENCE_SIGNING_SECRET", "new,dev-secret")]].concat();
             assert!(read(&rotated).unwrap_err().contains("default"), "{open:?}");
         }

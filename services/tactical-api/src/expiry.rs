@@ -14,20 +14,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// How late an end may be.
-const EVERY: Duration = Duration::from_millis(500);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Looks between two at what is older than the stream keeps.
-const AGE_EVERY: u32 = 120;
+const AGE_CHECK_SWEEPS: u32 = 120;
 
 /// Looks until the stop.
 pub async fn run(nats: Nats, live: Live, max_age: Duration, stop: CancellationToken) {
-    let mut ticks = interval(EVERY);
+    let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for n in 0_u32.. {
         tokio::select! {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        if n % AGE_EVERY == 0 {
+        if n % AGE_CHECK_SWEEPS == 0 {
             live.age(max_age);
         }
         for due in live.due() {

@@ -77,15 +77,15 @@ pub struct Key {
 /// One state of a marker or a zone, everything checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feature {
-    /// Which.
+    /// Which marker or zone.
     pub key: Key,
-    /// Where.
+    /// Its point or area.
     pub geometry: Geometry,
     /// Shown; at least one character.
     pub title: String,
-    /// Shown.
+    /// Text for people, cleaned.
     pub description: Option<String>,
-    /// How grave.
+    /// How grave it is.
     pub severity: Severity,
     /// RFC 3339 in UTC.
     pub observed_at: jiff::Timestamp,

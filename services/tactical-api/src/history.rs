@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Approximate bytes of a read of one message; one is returned regardless of its size.
-const LOOK_BYTES: usize = 64 << 10;
+const LOOKUP_BYTES: usize = 64 << 10;
 
 /// Why the stream could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +116,7 @@ pub async fn last(nats: &Nats, stream: &str, subject: &str) -> Result<Option<Sto
 /// # Errors
 /// [`Error::Unavailable`].
 pub async fn mark(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<Mark, Error> {
-    let found = read(nats, stream, filter, Begin::Seq(seq), 1, LOOK_BYTES).await?.messages;
+    let found = read(nats, stream, filter, Begin::Seq(seq), 1, LOOKUP_BYTES).await?.messages;
     let found = found.first().filter(|found| found.seq == seq);
     Ok(found.map_or(Mark::bare(seq), |found| Mark::of(seq, found.stored_unix_ms())))
 }
@@ -128,7 +128,7 @@ pub async fn mark(nats: &Nats, stream: &str, filter: &str, seq: u64) -> Result<M
 /// [`Error::Unavailable`].
 pub async fn knows(nats: &Nats, stream: &str, filter: &str, mark: Mark) -> Result<bool, Error> {
     let Some(stored_unix_ms) = mark.stored_unix_ms.filter(|_| mark.seq > 0) else { return Ok(true) };
-    let look = |begin| read(nats, stream, filter, begin, 1, LOOK_BYTES);
+    let look = |begin| read(nats, stream, filter, begin, 1, LOOKUP_BYTES);
     let there = look(Begin::Seq(mark.seq)).await?.messages;
     if let Some(there) = there.first().filter(|there| there.seq == mark.seq) {
         return Ok(there.stored_unix_ms() == stored_unix_ms);

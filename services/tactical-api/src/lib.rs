@@ -33,6 +33,8 @@ mod tail;
 mod text;
 mod ws;
 
-pub use config::{Access, Config, Limits};
+pub use access::Access;
+pub use api::openapi::openapi_json;
+pub use config::{Config, Limits};
 pub use error::Error;
 pub use service::TacticalApi;

@@ -6,13 +6,13 @@
 
 use crate::{
     event::{Epoch, Event, EventId, Mark},
-    fanout::{Hub, Start},
+    fanout::{Fanout, Start},
     history,
     links::Signer,
     metrics,
     picture::{Due, Picture},
     sanitise::{Rejection, sanitise},
-    tail::{News, Tail, Tailed},
+    tail::{Tail, TailEvent, Tailed},
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -23,6 +23,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use utoipa::ToSchema;
 
 /// Refused messages that can be looked at.
 const RECENT_MAX: usize = 100;
@@ -30,7 +31,7 @@ const RECENT_MAX: usize = 100;
 const SUBJECT_SHOWN: usize = 200;
 
 /// A message that changed nothing.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Refused {
     /// When it was stored.
     pub stored_at: Timestamp,
@@ -46,7 +47,7 @@ pub struct Refused {
 
 /// What a client asks to begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum StartRequest {
     /// What comes from now on.
     Live,
     /// The picture, and what comes.
@@ -68,7 +69,7 @@ pub struct Live(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     state: Mutex<State>,
-    hub: Hub,
+    hub: Fanout,
     signer: Signer,
 }
 
@@ -82,7 +83,7 @@ struct State {
 
 impl Live {
     /// An empty picture that is not ready.
-    pub fn new(hub: Hub, signer: Signer) -> Self {
+    pub fn new(hub: Fanout, signer: Signer) -> Self {
         Self(Arc::new(Inner { state: Mutex::default(), hub, signer }))
     }
 
@@ -116,17 +117,19 @@ impl Live {
     }
 
     /// How a client starts, and a notice before everything else. `None` while the picture is not whole.
-    pub fn start(&self, asked: Asked) -> Option<(Start, Option<Arc<Event>>)> {
+    pub fn start(&self, asked: StartRequest) -> Option<(Start, Option<Arc<Event>>)> {
         let state = self.state();
         let epoch = state.epoch.as_ref()?;
         let now = Timestamp::now().as_millisecond();
         Some(match asked {
-            Asked::Live => (Start::Now, None),
-            Asked::Seq(seq) => (Start::After(Mark::bare(seq)), None),
-            Asked::Since(moment) => (Start::Since(moment), None),
-            Asked::Id(id) if id.epoch == *epoch => (Start::After(id.mark), None),
-            Asked::Id(_) | Asked::Unknown => (Start::After(Mark::default()), Some(Arc::new(Event::reset(epoch, now)))),
-            Asked::Snapshot => {
+            StartRequest::Live => (Start::Now, None),
+            StartRequest::Seq(seq) => (Start::After(Mark::bare(seq)), None),
+            StartRequest::Since(moment) => (Start::Since(moment), None),
+            StartRequest::Id(id) if id.epoch == *epoch => (Start::After(id.mark), None),
+            StartRequest::Id(_) | StartRequest::Unknown => {
+                (Start::After(Mark::default()), Some(Arc::new(Event::reset(epoch, now))))
+            }
+            StartRequest::Snapshot => {
                 let (events, seq) = state.picture.snapshot(&self.0.signer, now);
                 (Start::Snapshot(events, seq), None)
             }
@@ -149,16 +152,16 @@ impl Live {
                 () = stop.cancelled() => return,
             };
             match (news, &mut loading) {
-                (News::Began { epoch, head, is_empty }, _) => {
+                (TailEvent::Began { epoch, head, is_empty }, _) => {
                     loading = Some(self.load(epoch, head, is_empty, false));
                 }
-                (News::Reset { epoch, head, is_empty }, _) => {
+                (TailEvent::Reset { epoch, head, is_empty }, _) => {
                     warn!(%epoch, "the stream is another one; clients get a gap and everything in it");
                     loading = Some(self.load(epoch, head, is_empty, true));
                 }
-                (News::Messages(messages), Some(loading)) => self.take(messages, loading).await,
+                (TailEvent::Messages(messages), Some(loading)) => self.take(messages, loading).await,
                 // A tail begins before it gives messages.
-                (News::Messages(_), None) => {}
+                (TailEvent::Messages(_), None) => {}
             }
             if !is_whole && loading.as_ref().is_some_and(|loading| loading.is_done) {
                 told(Ok(()));
@@ -195,7 +198,7 @@ impl Live {
                 events.extend(self.event(&mut state, message, &loading.epoch));
             }
             state.picture.seen(loading.head.seq);
-            state.picture.tell();
+            state.picture.report();
             if loading.is_done {
                 self.0.hub.publish(&events, loading.head);
             } else if is_newest {

@@ -85,7 +85,7 @@ fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
 
 /// What is known of a request's way here.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
+pub struct Ingress {
     /// It came over TLS of this port.
     pub is_tls: bool,
     /// A proxy that is believed sent it.
@@ -97,7 +97,7 @@ pub struct Way {
 ///
 /// # Errors
 /// [`Foreign::Page`].
-pub fn page<'a>(headers: &'a HeaderMap, way: Way, allowed: &[Origin]) -> Result<Option<&'a HeaderValue>, Foreign> {
+pub fn page<'a>(headers: &'a HeaderMap, way: Ingress, allowed: &[Origin]) -> Result<Option<&'a HeaderValue>, Foreign> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(given) = origins.next() else {
         let text = |name| headers.get(name).map(HeaderValue::as_bytes);
@@ -138,7 +138,7 @@ pub fn is_own_name(headers: &HeaderMap, allowed: &[Origin]) -> bool {
 mod tests {
     use super::*;
 
-    const DIRECT: Way = Way { is_tls: false, is_proxied: false };
+    const DIRECT: Ingress = Ingress { is_tls: false, is_proxied: false };
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -148,7 +148,7 @@ mod tests {
         map
     }
 
-    fn may(pairs: &[(&str, &str)], way: Way) -> bool {
+    fn may(pairs: &[(&str, &str)], way: Ingress) -> bool {
         let allowed = [Origin::parse("https://maps.example").unwrap(), Origin::parse("app://map").unwrap()];
         page(&headers(pairs), way, &allowed).is_ok()
     }
@@ -208,14 +208,14 @@ mod tests {
     #[test]
     fn what_proxies_say_counts_from_those_that_are_believed() {
         let given = [("host", "tactical:8010"), ("x-forwarded-host", "us.example"), ("origin", "https://us.example")];
-        let proxied = Way { is_proxied: true, ..DIRECT };
+        let proxied = Ingress { is_proxied: true, ..DIRECT };
         assert!(!may(&given, DIRECT) && may(&given, proxied));
         for (proto, is_allowed) in [("https", true), ("http", false), ("http, https", true)] {
             assert_eq!(may(&[&given[..], &[("x-forwarded-proto", proto)]].concat(), proxied), is_allowed, "{proto}");
         }
         // Over TLS of our own a page without it is another one, which anybody on the way could have made.
         let plain = [("host", "us.example"), ("origin", "http://us.example")];
-        assert!(may(&plain, DIRECT) && !may(&plain, Way { is_tls: true, is_proxied: false }));
+        assert!(may(&plain, DIRECT) && !may(&plain, Ingress { is_tls: true, is_proxied: false }));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const DUE_AT_ONCE: usize = 256;
 /// A state whose time is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// Which.
+    /// Which marker or zone.
     pub key: Key,
     /// The sequence of the state that ends; a newer one lives on.
     pub seq: u64,
@@ -78,7 +78,7 @@ impl Picture {
         let gone: Vec<Key> = self.features.iter().filter(|(_, e)| e.seq < first).map(|(key, _)| key.clone()).collect();
         gone.iter().for_each(|key| self.forget(key));
         if !gone.is_empty() {
-            self.tell();
+            self.report();
         }
     }
 
@@ -100,11 +100,11 @@ impl Picture {
         for key in old {
             self.forget(&key);
         }
-        self.tell();
+        self.report();
     }
 
     /// To the gauges.
-    pub fn tell(&self) {
+    pub fn report(&self) {
         for kind in [Kind::Marker, Kind::Zone] {
             FEATURES.set(&[kind.as_str()], self.counts[index(kind)] as f64);
         }

@@ -5,7 +5,7 @@
 
 use crate::{
     event::{Before, Epoch, Event, EventId, Mark, Notice},
-    fanout::{Found, From, Hub, Wanted},
+    fanout::{Fanout, ReplayBatch, ReplayRequest, ReplayStart},
     history::{self, Batch, Begin, Error, holes},
     links::Signer,
     live::Live,
@@ -33,7 +33,7 @@ const BYTES: usize = 256 << 10;
 /// How long a client waits for a stream that cannot be read.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a read needs.
 #[derive(Clone)]
@@ -45,12 +45,12 @@ pub struct Replay {
     /// Makes links.
     pub signer: Signer,
     /// Gets the answers.
-    pub hub: Hub,
+    pub hub: Fanout,
 }
 
 impl Replay {
     /// Answers until the stop.
-    pub async fn run(self, mut wanted: mpsc::UnboundedReceiver<Wanted>, stop: CancellationToken) {
+    pub async fn run(self, mut wanted: mpsc::UnboundedReceiver<ReplayRequest>, stop: CancellationToken) {
         let (permits, tasks) = (Arc::new(Semaphore::new(READS_AT_ONCE)), TaskTracker::new());
         loop {
             let one = tokio::select! {
@@ -73,7 +73,7 @@ impl Replay {
         }
     }
 
-    async fn answer(&self, from: From) -> Option<Found> {
+    async fn answer(&self, from: ReplayStart) -> Option<ReplayBatch> {
         let end = Instant::now() + PATIENCE;
         loop {
             // While the stream is being read again its sequences mean nothing.
@@ -86,41 +86,41 @@ impl Replay {
             if Instant::now() >= end {
                 return None;
             }
-            sleep(AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
-    async fn look(&self, from: From, count: usize) -> Result<Batch, Error> {
+    async fn lookup(&self, from: ReplayStart, count: usize) -> Result<Batch, Error> {
         let begin = match from {
-            From::After(Mark { seq, .. }) => Begin::Seq(seq + 1),
-            From::Since(moment) => Begin::Time(moment),
+            ReplayStart::After(Mark { seq, .. }) => Begin::Seq(seq + 1),
+            ReplayStart::Since(moment) => Begin::Time(moment),
         };
         history::read(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, begin, count, BYTES).await
     }
 
-    async fn read(&self, from: From, epoch: &Epoch) -> Result<Found, Error> {
+    async fn read(&self, from: ReplayStart, epoch: &Epoch) -> Result<ReplayBatch, Error> {
         let now = jiff::Timestamp::now().as_millisecond();
-        if let From::After(mark) = from
+        if let ReplayStart::After(mark) = from
             && !history::knows(&self.nats, STREAM_TACTICAL, TACTICAL_FILTER, mark).await?
         {
             // What the client saw there is not what the stream has there.
-            return Ok(Found { events: vec![Arc::new(Event::reset(epoch, now))], after: 0, is_at_end: false });
+            return Ok(ReplayBatch { events: vec![Arc::new(Event::reset(epoch, now))], after: 0, is_at_end: false });
         }
-        let batch = self.look(from, MESSAGES).await?;
+        let batch = self.lookup(from, MESSAGES).await?;
         let Some(first) = batch.messages.first().map(|message| message.seq) else {
             return self.at_end(from, epoch, now).await;
         };
         let mut after = match from {
-            From::After(Mark { seq, .. }) => seq,
+            ReplayStart::After(Mark { seq, .. }) => seq,
             // What lies before the moment is not missing, unless the stream begins later than that.
-            From::Since(_) => first - 1,
+            ReplayStart::Since(_) => first - 1,
         };
         let kept_from = match from {
-            From::After(Mark { seq, .. }) if first == seq + 1 => first,
+            ReplayStart::After(Mark { seq, .. }) if first == seq + 1 => first,
             _ => self.bounds().await?.0,
         };
         let mut events: Vec<Arc<Event>> = Vec::with_capacity(batch.messages.len());
-        if matches!(from, From::Since(_)) && kept_from == first && first > 1 {
+        if matches!(from, ReplayStart::Since(_)) && kept_from == first && first > 1 {
             let id = |seq| EventId::bare(epoch, seq);
             events.push(Arc::new(Event::gap(Notice::Expired, &id(1), &id(first - 1), first - 1, now)));
         }
@@ -136,38 +136,38 @@ impl Replay {
                 REPLAYED.inc(&[]);
             }
         }
-        Ok(Found { events, after, is_at_end: batch.is_at_end })
+        Ok(ReplayBatch { events, after, is_at_end: batch.is_at_end })
     }
 
     /// The stream has nothing behind where the client is.
-    async fn at_end(&self, from: From, epoch: &Epoch, now: i64) -> Result<Found, Error> {
+    async fn at_end(&self, from: ReplayStart, epoch: &Epoch, now: i64) -> Result<ReplayBatch, Error> {
         let (first, last) = self.bounds().await?;
         let is_behind = match from {
-            From::After(Mark { seq, .. }) => seq < last,
-            From::Since(_) => true,
+            ReplayStart::After(Mark { seq, .. }) => seq < last,
+            ReplayStart::Since(_) => true,
         };
-        if is_behind && let Some(message) = self.look(from, 1).await?.messages.first() {
+        if is_behind && let Some(message) = self.lookup(from, 1).await?.messages.first() {
             // Something came in between; what is missing after that is really gone.
             let after = match from {
-                From::After(Mark { seq, .. }) => seq,
-                From::Since(_) => message.seq - 1,
+                ReplayStart::After(Mark { seq, .. }) => seq,
+                ReplayStart::Since(_) => message.seq - 1,
             };
-            return Ok(Found { events: Vec::new(), after, is_at_end: false });
+            return Ok(ReplayBatch { events: Vec::new(), after, is_at_end: false });
         }
         let id = |seq| EventId::bare(epoch, seq);
         let events = match from {
-            // If the stream is empty, it is unknown whether its former messages were of that time.
-            From::Since(moment) if first > last && last > 0 && moment < now => {
+            // Of a stream that has nothing any more it is unknown whether what it had was of that time.
+            ReplayStart::Since(moment) if first > last && last > 0 && moment < now => {
                 vec![Event::gap(Notice::Expired, &id(1), &id(last), last, now)]
             }
-            From::Since(_) => Vec::new(),
-            From::After(Mark { seq, .. }) if seq > last => {
+            ReplayStart::Since(_) => Vec::new(),
+            ReplayStart::After(Mark { seq, .. }) if seq > last => {
                 // It saw what this stream never had: a server came back without its newest messages.
                 vec![Event::gap(Notice::Reset, &id(last + 1), &id(seq), seq - last, now)]
             }
-            From::After(Mark { seq, .. }) => holes(seq, last + 1, first, epoch, now),
+            ReplayStart::After(Mark { seq, .. }) => holes(seq, last + 1, first, epoch, now),
         };
-        Ok(Found { events: events.into_iter().map(Arc::new).collect(), after: last, is_at_end: true })
+        Ok(ReplayBatch { events: events.into_iter().map(Arc::new).collect(), after: last, is_at_end: true })
     }
 
     /// The first and the last sequence that the stream has.

@@ -6,7 +6,7 @@ use crate::{
     error::Error,
     evidence::{Aliases, Store},
     expiry,
-    fanout::{Ended, Hub, Settings, Wanted},
+    fanout::{Ended, Fanout, ReplayRequest, Settings},
     live::Live,
     metrics,
     replay::Replay,
@@ -39,19 +39,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Between two tries to make the stream.
-const ENSURE_AGAIN: Duration = Duration::from_secs(1);
+const ENSURE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two checks of whether it is as planned: it may have been changed or recreated.
-const ENSURE_EVERY: Duration = Duration::from_secs(20);
+const ENSURE_INTERVAL: Duration = Duration::from_secs(20);
 /// Between two checks of whether there is evidence to follow.
-const EVIDENCE_AGAIN: Duration = Duration::from_secs(5);
+const EVIDENCE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two tries to follow the stream.
-const FOLLOW_AGAIN: Duration = Duration::from_millis(250);
+const FOLLOW_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// What the kernel keeps of an answer that its caller has not taken, bytes; it doubles the number for itself.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// What of the grace is left to clients for reading their last words.
 const FAREWELL: Duration = Duration::from_secs(6);
 /// Between two checks of which server it is: another one may answer after a short break.
-const LOOK_AT_SERVER: Duration = Duration::from_secs(5);
+const SERVER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Closing the connection to NATS.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
@@ -62,9 +62,9 @@ pub struct TacticalApi {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     nats: Nats,
-    hub: Hub,
+    hub: Fanout,
     ends: Vec<Ended>,
-    wanted: mpsc::UnboundedReceiver<Wanted>,
+    wanted: mpsc::UnboundedReceiver<ReplayRequest>,
     source: Source,
     endpoints: Endpoints,
 }
@@ -114,7 +114,7 @@ impl Service for TacticalApi {
         };
         #[expect(clippy::disallowed_methods, reason = "a client that waits has one entry, and clients are bounded")]
         let (want, wanted) = mpsc::unbounded_channel();
-        let (hub, ends) = Hub::start(&settings, &want).map_err(Error::FanOut)?;
+        let (hub, ends) = Fanout::start(&settings, &want).map_err(Error::FanOut)?;
         info!(%address, is_tls = tls.is_some(), clients_max = config.limits.clients, "listening");
         let endpoints = Endpoints { http, grpc: None, metrics };
         Ok(Self { config, runtime, listener, tls, nats, hub, ends, wanted, source, endpoints })
@@ -132,8 +132,12 @@ impl Service for TacticalApi {
         follow(&config, &runtime, &nats, &live, source, &farewell);
         let replay = Replay { nats: nats.clone(), live: live.clone(), signer: config.signer.clone(), hub: hub.clone() };
         let aliases = Aliases::default();
-        let evidence =
-            Target { stream: STREAM_EVIDENCE, filter: EVIDENCE_FILTER, headers_only: true, again: EVIDENCE_AGAIN };
+        let evidence = Target {
+            stream: STREAM_EVIDENCE,
+            filter: EVIDENCE_FILTER,
+            headers_only: true,
+            again: EVIDENCE_RETRY_INTERVAL,
+        };
         let supervisor = runtime.supervisor();
         let stop = farewell.clone();
         supervisor.spawn("replay", OnEnd::Stop, async move {
@@ -199,11 +203,11 @@ fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, source: 
         let mut connected = connected;
         loop {
             connected.borrow_and_update();
-            let (usable, words) = connection_of.told();
+            let (usable, words) = connection_of.readiness();
             connection.set(usable, words);
             tokio::select! {
                 changed = connected.changed() => if changed.is_err() { break },
-                () = sleep(LOOK_AT_SERVER) => {}
+                () = sleep(SERVER_CHECK_INTERVAL) => {}
                 () = until.cancelled() => break,
             }
         }
@@ -232,7 +236,7 @@ fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, source: 
                         warn!(error = &error as &dyn std::error::Error, "the stream cannot be made sure of");
                         told = reason;
                     }
-                    ENSURE_AGAIN
+                    ENSURE_RETRY_INTERVAL
                 }
                 Ok(_) => {
                     was_made = true;
@@ -241,17 +245,18 @@ fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, source: 
                     if let Ok(stream) = js.get_stream(STREAM_TACTICAL).await {
                         shown.forget_before(stream.cached_info().state.first_sequence);
                     }
-                    ENSURE_EVERY
+                    ENSURE_INTERVAL
                 }
             };
             tokio::select! {
                 () = sleep(wait) => {}
-                () = async { sleep(ENSURE_AGAIN).await; wake.notified().await } => {}
+                () = async { sleep(ENSURE_RETRY_INTERVAL).await; wake.notified().await } => {}
                 () = until.cancelled() => return Ok(()),
             }
         }
     });
-    let target = Target { stream: STREAM_TACTICAL, filter: TACTICAL_FILTER, headers_only: false, again: FOLLOW_AGAIN };
+    let target =
+        Target { stream: STREAM_TACTICAL, filter: TACTICAL_FILTER, headers_only: false, again: FOLLOW_RETRY_INTERVAL };
     let (tail, following, until) = (Tail::new(nats.clone(), target, source), live.clone(), stop.clone());
     supervisor.spawn("picture", OnEnd::Stop, async move {
         let told = |outcome: Result<(), String>| match outcome {

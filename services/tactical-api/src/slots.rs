@@ -12,7 +12,7 @@ use std::{
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum LimitReached {
     /// All are taken.
     All,
     /// Those of this address are taken.
@@ -46,17 +46,17 @@ impl Slots {
     /// Takes a place.
     ///
     /// # Errors
-    /// [`Full`].
-    pub fn take(&self, address: IpAddr, channel: Channel) -> Result<Slot, Full> {
+    /// [`LimitReached`].
+    pub fn take(&self, address: IpAddr, channel: Channel) -> Result<Slot, LimitReached> {
         let inner = &self.0;
         let mut taken = inner.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all >= inner.max {
-            return Err(Full::All);
+            return Err(LimitReached::All);
         }
         if inner.max_per_address > 0 {
             let here = taken.by_address.entry(address).or_default();
             if *here >= inner.max_per_address {
-                return Err(Full::Address);
+                return Err(LimitReached::Address);
             }
             *here += 1;
         }
@@ -107,14 +107,14 @@ mod tests {
         let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let take = |address| slots.take(address, Channel::Sse);
         let (one, _two) = (take(a).unwrap(), take(a).unwrap());
-        assert_eq!(take(a).unwrap_err(), Full::Address);
+        assert_eq!(take(a).unwrap_err(), LimitReached::Address);
         let three = take(b).unwrap();
-        assert_eq!(take(b).unwrap_err(), Full::All);
+        assert_eq!(take(b).unwrap_err(), LimitReached::All);
         drop(one);
         drop(three);
         assert_eq!(slots.taken(), 1);
         let _again = take(a).unwrap();
-        assert_eq!(take(a).unwrap_err(), Full::Address);
+        assert_eq!(take(a).unwrap_err(), LimitReached::Address);
     }
 
     #[test]

@@ -4,19 +4,18 @@
 //! of a WebSocket comes behind the upgrade, because browsers show a close code and no status.
 
 use crate::{
-    access::{self, SUBPROTOCOL},
+    access::{self, Access, SUBPROTOCOL},
     api::cors,
-    config::Access,
     event::{Channel, EventId, sequence},
-    fanout::{Hub, Join, Role},
+    fanout::{Fanout, Join, Role},
     filter::Filter,
-    live::{Asked, Live},
+    live::{Live, StartRequest},
     metrics::REFUSED,
     origin::Foreign,
-    slots::{Full, Slots},
+    slots::{LimitReached, Slots},
     ws::{self, code},
 };
-use agentforge_runtime::http::{Socket, Taken, Takeover};
+use agentforge_runtime::http::{PROBLEM_MEDIA_TYPE, Problem, Socket, Taken, Takeover};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
 use bytes::{Bytes, BytesMut};
 use std::{borrow::Cow, sync::Arc};
@@ -45,7 +44,7 @@ pub enum Refusal {
     /// A parameter makes no sense.
     Parameter(String),
     /// All places are taken.
-    Full(Full),
+    LimitReached(LimitReached),
     /// The picture is not whole: the stream cannot be read.
     Unavailable,
     /// It asked for a WebSocket in a way that is none.
@@ -61,8 +60,8 @@ impl Refusal {
             Self::Certificate => "client_cert_required",
             Self::Token => "unauthorized",
             Self::Parameter(_) => "invalid_argument",
-            Self::Full(Full::All) => "too_many_clients",
-            Self::Full(Full::Address) => "too_many_clients_ip",
+            Self::LimitReached(LimitReached::All) => "too_many_clients",
+            Self::LimitReached(LimitReached::Address) => "too_many_clients_ip",
             Self::Unavailable => "unavailable",
             Self::Handshake(_) => "upgrade_required",
             Self::Foreign(foreign) => foreign.code(),
@@ -74,7 +73,7 @@ impl Refusal {
             Self::Certificate | Self::Foreign(_) => StatusCode::FORBIDDEN,
             Self::Token => StatusCode::UNAUTHORIZED,
             Self::Parameter(_) => StatusCode::BAD_REQUEST,
-            Self::Full(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::LimitReached(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Handshake(_) => StatusCode::UPGRADE_REQUIRED,
         }
@@ -85,7 +84,7 @@ impl Refusal {
             Self::Certificate | Self::Foreign(_) => code::FORBIDDEN,
             Self::Token => code::UNAUTHORIZED,
             Self::Parameter(_) => code::BAD_REQUEST,
-            Self::Full(_) => code::TOO_MANY,
+            Self::LimitReached(_) => code::TOO_MANY,
             Self::Unavailable => code::TRY_LATER,
             Self::Handshake(_) => code::PROTOCOL,
         }
@@ -96,8 +95,8 @@ impl Refusal {
             Self::Certificate => "a client certificate is needed".into(),
             Self::Token => "a valid token is needed: Authorization header, cookie or subprotocol".into(),
             Self::Parameter(problem) => problem.clone().into(),
-            Self::Full(Full::All) => "all places are taken".into(),
-            Self::Full(Full::Address) => "all places of this address are taken".into(),
+            Self::LimitReached(LimitReached::All) => "all places are taken".into(),
+            Self::LimitReached(LimitReached::Address) => "all places of this address are taken".into(),
             Self::Unavailable => "the stream cannot be read now".into(),
             Self::Handshake(problem) => (*problem).into(),
             Self::Foreign(foreign) => foreign.to_string().into(),
@@ -107,7 +106,7 @@ impl Refusal {
     fn headers(&self) -> String {
         match self {
             Self::Token => "WWW-Authenticate: Bearer\r\n".to_owned(),
-            Self::Full(_) | Self::Unavailable => format!("Retry-After: {RETRY_AFTER}\r\n"),
+            Self::LimitReached(_) | Self::Unavailable => format!("Retry-After: {RETRY_AFTER}\r\n"),
             Self::Handshake(_) => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned(),
             Self::Certificate | Self::Parameter(_) | Self::Foreign(_) => String::new(),
         }
@@ -115,7 +114,7 @@ impl Refusal {
 
     /// Whether it may be over in a while, so that asking again makes sense.
     fn passes(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Unavailable)
+        matches!(self, Self::LimitReached(_) | Self::Unavailable)
     }
 
     /// For a browser's EventSource, which takes every status but 200 for the end of all: a stream that says
@@ -132,12 +131,9 @@ impl Refusal {
     fn answer(&self, cors: &str) -> Bytes {
         let status = self.status();
         let title = status.canonical_reason().unwrap_or_default();
-        let body = serde_json::json!({
-            "type": "about:blank", "title": title, "status": status.as_u16(), "code": self.code(), "detail": self.detail(),
-        });
-        let body = body.to_string();
+        let body = Problem::new(status, self.code(), self.detail()).to_json();
         format!(
-            "HTTP/1.1 {} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n{COMMON_HEADERS}{cors}{}\r\n{body}",
+            "HTTP/1.1 {} {title}\r\nContent-Type: {PROBLEM_MEDIA_TYPE}\r\nContent-Length: {}\r\n{COMMON_HEADERS}{cors}{}\r\n{body}",
             status.as_u16(),
             body.len(),
             self.headers(),
@@ -157,12 +153,12 @@ struct Inner {
     access: Access,
     slots: Slots,
     live: Live,
-    hub: Hub,
+    hub: Fanout,
 }
 
 impl Streams {
     /// Over these parts.
-    pub fn new(access: Access, slots: Slots, live: Live, hub: Hub) -> Self {
+    pub fn new(access: Access, slots: Slots, live: Live, hub: Fanout) -> Self {
         Self(Arc::new(Inner { access, slots, live, hub }))
     }
 
@@ -179,7 +175,7 @@ impl Streams {
         }
         page.and(access.is_named_for_reading(headers)).map_err(Refusal::Foreign)?;
         let (asked, filter) = asked(&taken.head).map_err(Refusal::Parameter)?;
-        let slot = slots.take(access.address(peer, headers), channel).map_err(Refusal::Full)?;
+        let slot = slots.take(access.address(peer, headers), channel).map_err(Refusal::LimitReached)?;
         let (start, notice) = live.start(asked).ok_or(Refusal::Unavailable)?;
         Ok(Role::Client { slot, filter, start, notice, unread: taken.unread.clone() })
     }
@@ -290,7 +286,7 @@ fn handshake(headers: &HeaderMap) -> Result<String, &'static str> {
 }
 
 /// What a client wants to see, and from where.
-fn asked(head: &Parts) -> Result<(Asked, Filter), String> {
+fn asked(head: &Parts) -> Result<(StartRequest, Filter), String> {
     let query = head.uri.query().unwrap_or_default();
     let parameters: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
     let filter = Filter::parse(parameters.iter().map(|(k, v)| (&**k, &**v))).map_err(|fault| fault.to_string())?;
@@ -298,25 +294,25 @@ fn asked(head: &Parts) -> Result<(Asked, Filter), String> {
     let last_id = head.headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty());
     let asked = match (last_id, find("since")) {
         // An id of somebody else's: this client has nothing of ours, and a browser cannot forget it.
-        (Some(id), _) => id.to_str().ok().and_then(EventId::parse).map_or(Asked::Unknown, Asked::Id),
+        (Some(id), _) => id.to_str().ok().and_then(EventId::parse).map_or(StartRequest::Unknown, StartRequest::Id),
         (None, Some(since)) => since_of(since).ok_or("since: takes an id, a sequence or an RFC 3339 time")?,
         (None, None) => match find("snapshot").map(agentforge_config::truth) {
-            None | Some(Ok(false)) => Asked::Live,
-            Some(Ok(true)) => Asked::Snapshot,
+            None | Some(Ok(false)) => StartRequest::Live,
+            Some(Ok(true)) => StartRequest::Snapshot,
             Some(Err(_)) => return Err("snapshot: takes true or false".to_owned()),
         },
     };
     Ok((asked, filter))
 }
 
-fn since_of(since: &str) -> Option<Asked> {
+fn since_of(since: &str) -> Option<StartRequest> {
     if let Some(seq) = sequence(since) {
-        return Some(Asked::Seq(seq));
+        return Some(StartRequest::Seq(seq));
     }
     if let Some(id) = EventId::parse(since) {
-        return Some(Asked::Id(id));
+        return Some(StartRequest::Id(id));
     }
-    since.parse::<jiff::Timestamp>().ok().map(|moment| Asked::Since(moment.as_millisecond()))
+    since.parse::<jiff::Timestamp>().ok().map(|moment| StartRequest::Since(moment.as_millisecond()))
 }
 
 #[cfg(test)]
@@ -332,24 +328,24 @@ mod tests {
 
     #[test]
     fn where_a_client_begins() {
-        let id = |seq| Asked::Id(EventId::bare(&Epoch::of(1_000), seq));
+        let id = |seq| StartRequest::Id(EventId::bare(&Epoch::of(1_000), seq));
         for (uri, last, expected) in [
-            ("/events/stream", None, Asked::Live),
-            ("/events/stream?snapshot=true", None, Asked::Snapshot),
-            ("/events/stream?snapshot=0", None, Asked::Live),
+            ("/events/stream", None, StartRequest::Live),
+            ("/events/stream?snapshot=true", None, StartRequest::Snapshot),
+            ("/events/stream?snapshot=0", None, StartRequest::Live),
             ("/events/stream?snapshot=true", Some("1-7"), id(7)),
             ("/events/stream?since=1-7", None, id(7)),
             ("/events/stream?since=5", Some("1-7"), id(7)),
-            ("/events/stream?snapshot=true", Some("nonsense"), Asked::Unknown),
-            ("/events/stream", Some("5"), Asked::Unknown),
-            ("/events/stream", Some("2026-01-01T00:00:00Z"), Asked::Unknown),
-            ("/events/stream", Some("1-7\u{e9}"), Asked::Unknown),
-            ("/events/stream", Some("1-99999999999999999999999"), Asked::Unknown),
+            ("/events/stream?snapshot=true", Some("nonsense"), StartRequest::Unknown),
+            ("/events/stream", Some("5"), StartRequest::Unknown),
+            ("/events/stream", Some("2026-01-01T00:00:00Z"), StartRequest::Unknown),
+            ("/events/stream", Some("1-7\u{e9}"), StartRequest::Unknown),
+            ("/events/stream", Some("1-99999999999999999999999"), StartRequest::Unknown),
             // There is no sequence behind it.
-            ("/events/stream", Some("1-18446744073709551615"), Asked::Unknown),
-            ("/events/stream?since=42", None, Asked::Seq(42)),
-            ("/events/stream?since=2026-01-01T00:00:00Z", None, Asked::Since(1_767_225_600_000)),
-            ("/events/stream?since=2026-01-01T01:00:00%2B01:00", None, Asked::Since(1_767_225_600_000)),
+            ("/events/stream", Some("1-18446744073709551615"), StartRequest::Unknown),
+            ("/events/stream?since=42", None, StartRequest::Seq(42)),
+            ("/events/stream?since=2026-01-01T00:00:00Z", None, StartRequest::Since(1_767_225_600_000)),
+            ("/events/stream?since=2026-01-01T01:00:00%2B01:00", None, StartRequest::Since(1_767_225_600_000)),
         ] {
             let headers: Vec<_> = last.map(|id| ("last-event-id", id)).into_iter().collect();
             assert_eq!(asked(&head(uri, &headers)).unwrap().0, expected, "{uri} {last:?}");

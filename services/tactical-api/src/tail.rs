@@ -70,7 +70,7 @@ impl Tailed {
 
 /// What happened, in order.
 #[derive(Debug)]
-pub enum News {
+pub enum TailEvent {
     /// Following begins. The newest state of every subject comes first, as messages up to `head`.
     Began {
         /// The stream's incarnation.
@@ -95,7 +95,7 @@ pub enum News {
 
 /// The stream and where in it we are.
 #[derive(Clone, Debug)]
-struct Place {
+struct Position {
     epoch: Epoch,
     mark: Mark,
 }
@@ -106,7 +106,7 @@ pub struct Tail {
     target: Target,
     source: Source,
     connected: watch::Receiver<bool>,
-    place: Option<Place>,
+    place: Option<Position>,
     bound: Option<Bound>,
 }
 
@@ -125,7 +125,7 @@ impl Tail {
 
     /// The next news. Waits for as long as it takes; `told` receives what keeps it from following. Can be dropped at
     /// any await: nothing that was taken is lost without being reported.
-    pub async fn next(&mut self, told: impl Fn(Result<(), String>)) -> News {
+    pub async fn next(&mut self, told: impl Fn(Result<(), String>)) -> TailEvent {
         loop {
             if self.bound.is_none() {
                 match self.bind().await {
@@ -142,14 +142,14 @@ impl Tail {
                 }
             }
             match self.messages().await {
-                Some(messages) => return News::Messages(messages),
+                Some(messages) => return TailEvent::Messages(messages),
                 None => self.bound = None,
             }
         }
     }
 
     /// Creates a consumer that continues where we are. Returns the news if we are nowhere, or elsewhere.
-    async fn bind(&mut self) -> Result<Option<News>, String> {
+    async fn bind(&mut self) -> Result<Option<TailEvent>, String> {
         let js = self.nats.jetstream();
         let stream = js.get_stream(self.target.stream).await.map_err(|e| e.to_string())?;
         let info = stream.cached_info();
@@ -162,8 +162,8 @@ impl Tail {
             _ => {
                 let is_empty = info.state.messages == 0;
                 let news = match self.place {
-                    None => News::Began { epoch: epoch.clone(), head, is_empty },
-                    Some(_) => News::Reset { epoch: epoch.clone(), head, is_empty },
+                    None => TailEvent::Began { epoch: epoch.clone(), head, is_empty },
+                    Some(_) => TailEvent::Reset { epoch: epoch.clone(), head, is_empty },
                 };
                 (DeliverPolicy::LastPerSubject, Some(news))
             }
@@ -188,7 +188,7 @@ impl Tail {
         js.create_consumer_on_stream(config, self.target.stream).await.map_err(|e| e.to_string())?;
         if news.is_some() {
             // What the newest states of all subjects leave out was never to come.
-            self.place = Some(Place { epoch, mark: Mark::default() });
+            self.place = Some(Position { epoch, mark: Mark::default() });
         }
         self.connected.mark_unchanged();
         self.source.heard();
@@ -263,7 +263,7 @@ impl Tail {
 }
 
 /// Whether the stream continues where we are. A server that lost its newest messages gives their sequences to others.
-async fn is_there(nats: &Nats, target: &Target, place: &Place, epoch: &Epoch, head: u64) -> Result<bool, String> {
+async fn is_there(nats: &Nats, target: &Target, place: &Position, epoch: &Epoch, head: u64) -> Result<bool, String> {
     if place.epoch != *epoch || place.mark.seq > head {
         return Ok(false);
     }

@@ -80,7 +80,7 @@ pub fn accept_of(key: &str) -> String {
 
 /// What a client said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum Incoming {
     /// A whole text message.
     Text(String),
     /// A ping, to be answered with its payload.
@@ -102,13 +102,13 @@ pub struct Decoder {
 }
 
 /// How long a frame is, and what it completes.
-type Frame = (usize, Option<Said>);
+type Frame = (usize, Option<Incoming>);
 /// The code to close with, and why.
 type Refusal = (u16, &'static str);
 
 impl Decoder {
-    /// Takes what was read and gives what it completes. Nothing may be asked after a [`Said::Fault`].
-    pub fn feed(&mut self, read: &[u8]) -> Vec<Said> {
+    /// Takes what was read and gives what it completes. Nothing may be asked after a [`Incoming::Fault`].
+    pub fn feed(&mut self, read: &[u8]) -> Vec<Incoming> {
         if self.pending.is_empty() {
             return self.frames(read);
         }
@@ -117,13 +117,13 @@ impl Decoder {
         self.frames(&joined)
     }
 
-    fn frames(&mut self, mut read: &[u8]) -> Vec<Said> {
+    fn frames(&mut self, mut read: &[u8]) -> Vec<Incoming> {
         let mut said = Vec::new();
         loop {
             match self.next(read) {
                 Ok(Some((used, one))) => {
                     read = &read[used..];
-                    let is_end = matches!(one, Some(Said::Fault(..) | Said::Close(_)));
+                    let is_end = matches!(one, Some(Incoming::Fault(..) | Incoming::Close(_)));
                     said.extend(one);
                     if is_end {
                         return said;
@@ -131,7 +131,7 @@ impl Decoder {
                 }
                 Ok(None) => break,
                 Err((code, reason)) => {
-                    said.push(Said::Fault(code, reason));
+                    said.push(Incoming::Fault(code, reason));
                     return said;
                 }
             }
@@ -177,16 +177,16 @@ impl Decoder {
                 if payload.len() == 1 {
                     return protocol("a close of one byte");
                 }
-                Some(Said::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code))))
+                Some(Incoming::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code))))
             }
-            PING => Some(Said::Ping(payload)),
-            PONG => Some(Said::Pong),
+            PING => Some(Incoming::Ping(payload)),
+            PONG => Some(Incoming::Pong),
             _ => return protocol("an unknown opcode"),
         };
         Ok(Some((used, said)))
     }
 
-    fn text(&mut self, opcode: u8, is_final: bool, payload: Vec<u8>) -> Result<Option<Said>, Refusal> {
+    fn text(&mut self, opcode: u8, is_final: bool, payload: Vec<u8>) -> Result<Option<Incoming>, Refusal> {
         let message = match (opcode, self.message.take()) {
             (TEXT, None) => payload,
             (0, Some(mut message)) => {
@@ -200,7 +200,7 @@ impl Decoder {
             return Ok(None);
         }
         let text = String::from_utf8(message).map_err(|_| (1007, "text that is not UTF-8"))?;
-        Ok(Some(Said::Text(text)))
+        Ok(Some(Incoming::Text(text)))
     }
 }
 
@@ -246,15 +246,15 @@ mod tests {
         stream.extend(masked(0x80, &[b'c'; 300]));
         stream.extend(masked(0x88, &4000u16.to_be_bytes()));
         let expected = [
-            Said::Text("{\"filter\":{}}".into()),
-            Said::Ping(b"hi".to_vec()),
-            Said::Pong,
-            Said::Text(format!("ab{}", "c".repeat(300))),
-            Said::Close(Some(4000)),
+            Incoming::Text("{\"filter\":{}}".into()),
+            Incoming::Ping(b"hi".to_vec()),
+            Incoming::Pong,
+            Incoming::Text(format!("ab{}", "c".repeat(300))),
+            Incoming::Close(Some(4000)),
         ];
         for step in [1, 3, 7, stream.len()] {
             let mut decoder = Decoder::default();
-            let said: Vec<Said> = stream.chunks(step).flat_map(|chunk| decoder.feed(chunk)).collect();
+            let said: Vec<Incoming> = stream.chunks(step).flat_map(|chunk| decoder.feed(chunk)).collect();
             assert_eq!(said, expected, "in steps of {step}");
             assert!(decoder.pending.is_empty());
         }
@@ -277,7 +277,7 @@ mod tests {
             (masked(0x81, b"\xff"), 1007),
         ] {
             let said = Decoder::default().feed(&bytes);
-            assert!(matches!(said[..], [Said::Fault(given, _)] if given == code), "{bytes:?}: {said:?}");
+            assert!(matches!(said[..], [Incoming::Fault(given, _)] if given == code), "{bytes:?}: {said:?}");
         }
     }
 }

@@ -41,9 +41,9 @@ enum Command {
     /// Print every metric of every service
     #[command(hide = true)]
     MetricsCatalogue(pages::MetricsArgs),
-    /// Print the REST API as an OpenAPI document
+    /// Print an HTTP API as an OpenAPI document
     #[command(hide = true)]
-    Openapi,
+    Openapi(pages::OpenapiArgs),
     /// Answers webhooks and counts them
     #[command(hide = true)]
     WebhookSink(sink::Args),
@@ -120,7 +120,7 @@ fn run(cli: Cli, out: Output) -> Result {
         Command::Inner(command) => inner(command),
         Command::Settings(args) => pages::run(&args, out),
         Command::MetricsCatalogue(args) => pages::run_metrics(&args, out),
-        Command::Openapi => pages::run_openapi(out),
+        Command::Openapi(args) => pages::run_openapi(&args, out),
         Command::Describe => out.document(&describe(&Cli::command())),
         Command::Dev(args) => on_runtime(Box::pin(async move { dev::run(args, &global, out).await })),
         Command::Link(command) => on_runtime(Box::pin(link_command::run(command, out))),

@@ -62,13 +62,26 @@ pub fn run_metrics(_args: &MetricsArgs, out: Output) -> Result {
     out.text(&metrics_page(&declared()))
 }
 
-/// Prints the OpenAPI document of the REST API, indented.
+/// Whose OpenAPI document is printed.
+#[derive(Debug, clap::Args)]
+pub struct OpenapiArgs {
+    /// A service with an HTTP API
+    #[arg(long, default_value = ORCHESTRATOR, value_parser = clap::builder::PossibleValuesParser::new(documented()))]
+    service: String,
+}
+
+/// Names of services that have a document.
+fn documented() -> Vec<&'static str> {
+    SERVICES.iter().filter(|service| service.openapi.is_some()).map(|service| service.name).collect()
+}
+
+/// Prints the OpenAPI document of an HTTP API, indented.
 ///
 /// # Errors
 /// Output that cannot be written.
-pub fn run_openapi(out: Output) -> Result {
+pub fn run_openapi(args: &OpenapiArgs, out: Output) -> Result {
     let document =
-        find(ORCHESTRATOR).and_then(|service| service.openapi).map(|document| document()).unwrap_or_default();
+        find(&args.service).and_then(|service| service.openapi).map(|document| document()).unwrap_or_default();
     let document: serde_json::Value = serde_json::from_str(&document).map_err(std::io::Error::from)?;
     out.text(&format!("{document:#}\n"))
 }
@@ -78,7 +91,7 @@ fn json(groups: &Groups) -> impl Serialize {
         serde_json::json!({
             "key": s.key,
             "values": s.values,
-            "default": if s.secret { None } else { s.default },
+            "default": s.default,
             "default_note": s.default_note,
             "help": s.help,
             "secret": s.secret,

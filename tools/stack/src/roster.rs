@@ -155,7 +155,7 @@ pub const SERVICES: &[Service] = &[
             vec![("webhooks", format!("{url}/v1/endpoints{sink}"))]
         },
         tries: |program, ready| vec![format!("{program} webhook tail{}", elsewhere(ready, "http://127.0.0.1:8002"))],
-        openapi: None,
+        openapi: Some(agentforge_broadcaster::openapi_json),
     },
     Service {
         name: TACTICAL_API,
@@ -171,7 +171,7 @@ pub const SERVICES: &[Service] = &[
                 format!("curl -N {}/events/stream", ready.http.as_deref().unwrap_or_default()),
             ]
         },
-        openapi: None,
+        openapi: Some(agentforge_tactical_api::openapi_json),
     },
 ];
 

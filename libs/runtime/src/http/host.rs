@@ -1,9 +1,10 @@
 //! Every request of HTTP/1.1 says once which host it means (RFC 9112, 3.2); others are answered with 400.
 //! Components that route by Host, before us or in us, and those that compare it with an Origin, must not see two.
 
+use super::problem::Problem;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -28,21 +29,14 @@ pub(super) fn has_host(version: Version, headers: &HeaderMap) -> bool {
 
 /// The answer to a request without it.
 pub(super) fn refusal() -> Response<Body> {
-    let body = serde_json::json!({
-        "type": "about:blank",
-        "title": "Bad Request",
-        "status": 400,
-        "code": "invalid_argument",
-        "detail": "the request must have one Host header",
-    });
-    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CONNECTION, "close")];
-    (StatusCode::BAD_REQUEST, headers, body.to_string()).into_response()
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_argument", "the request must have one Host header")
+        .with(header::CONNECTION, HeaderValue::from_static("close"))
+        .into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
 
     #[test]
     fn one_host_and_no_other_number_of_them() {

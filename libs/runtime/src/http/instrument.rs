@@ -3,6 +3,7 @@
 //! A caller's X-Request-ID is kept if it is short and printable, else a new one is made; it is in
 //! the response, in the request's extensions and on every log line of the request.
 
+use super::problem::Problem;
 use crate::{Runtime, metrics};
 use agentforge_metrics::Bounded;
 use axum::Router;
@@ -147,16 +148,8 @@ fn span(service: &'static str, id: &RequestId, method: &str, route: &str, header
 }
 
 fn after_panic(id: &RequestId) -> Response {
-    let body = serde_json::json!({
-        "type": "about:blank",
-        "title": "Internal Server Error",
-        "status": 500,
-        "code": "internal",
-        "detail": "the request could not be handled; the log has more under its request id",
-        "request_id": id.as_str(),
-    });
-    let json = [(header::CONTENT_TYPE, "application/problem+json")];
-    (StatusCode::INTERNAL_SERVER_ERROR, json, body.to_string()).into_response()
+    let detail = "the request could not be handled; the log has more under its request id";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail).for_request(id.as_str()).into_response()
 }
 
 fn method_label(method: &Method) -> &'static str {

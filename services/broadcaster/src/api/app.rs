@@ -1,6 +1,6 @@
 //! What the handlers work with.
 
-use super::problem::Problem;
+use super::problem::{Problem, invalid, missing};
 use crate::{
     redelivery::dead_letters::DeadLetters,
     registry::{Registry, subscription::Subscription},
@@ -19,14 +19,14 @@ pub(super) struct Api {
 
 /// An endpoint that is served.
 pub(super) fn known(api: &Api, name: &str) -> Result<Arc<Subscription>, Problem> {
-    api.registry.get(name).ok_or_else(|| Problem::missing("such endpoint"))
+    api.registry.get(name).ok_or_else(|| missing("such endpoint"))
 }
 
 /// It becomes a token of a subject.
 pub(super) fn name_of_endpoint(given: Option<String>) -> Result<Option<String>, Problem> {
     match given {
         Some(name) if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') => {
-            Err(Problem::invalid("endpoint is not the name of an endpoint"))
+            Err(invalid("endpoint is not the name of an endpoint"))
         }
         given => Ok(given),
     }

@@ -3,7 +3,7 @@
 
 use super::{
     app::{Api, PAGE_DEFAULT, known, name_of_endpoint},
-    problem::Problem,
+    problem::{Problem, invalid, unavailable},
 };
 use crate::{
     error::chain,
@@ -23,26 +23,42 @@ use axum::{
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::IntoParams;
 
 /// Attempts in one answer, at most.
 const PAGE_MAX: usize = 1000;
 
-#[derive(Deserialize)]
+/// Which attempts.
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AttemptQuery {
+    /// Those of this endpoint.
     endpoint: Option<String>,
+    /// Those of this event.
     #[serde(alias = "id")]
     webhook_id: Option<String>,
+    /// delivered, retried, dead, disabled or set_aside.
     outcome: Option<String>,
+    /// RFC 3339; not before.
     since: Option<String>,
+    /// RFC 3339; not after.
     until: Option<String>,
     /// Attempts of this replica after that number, as they are made.
     after: Option<u64>,
     /// Attempts older than that place.
     before: Option<String>,
+    /// At most so many; 1000 at most.
     limit: Option<usize>,
 }
 
+/// List attempts
+///
+/// Those that this replica remembers, and those that the stream keeps of all replicas.
+#[utoipa::path(
+    get, path = "/v1/deliveries", tag = "Deliveries",
+    params(AttemptQuery),
+    responses((status = 200, description = "The attempts, oldest first", body = Object))
+)]
 pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<AttemptQuery>) -> Result<Response, Problem> {
     let context = api.registry.context();
     let limit = wanted.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
@@ -58,7 +74,7 @@ pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<AttemptQue
         let found = context.recent.after(after, &filter, limit);
         return Ok(Json(json!({ "deliveries": found, "last_n": last_n })).into_response());
     }
-    let before = wanted.before.map(|place| place.parse::<Place>().map_err(Problem::invalid)).transpose()?;
+    let before = wanted.before.map(|place| place.parse::<Place>().map_err(invalid)).transpose()?;
     // What is not written yet is newer than all that is.
     let mut found = if before.is_none() { context.recent.unwritten(&filter, limit) } else { Vec::new() };
     let (mut next_before, mut problem) = (None, None);
@@ -91,13 +107,20 @@ pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<AttemptQue
 }
 
 fn moment(name: &str, given: Option<String>) -> Result<Option<Timestamp>, Problem> {
-    let wrong = |_| Problem::invalid(format!("{name} is not a time such as 2026-01-31T12:00:00Z"));
+    let wrong = |_| invalid(format!("{name} is not a time such as 2026-01-31T12:00:00Z"));
     given.map(|text| text.parse().map_err(wrong)).transpose()
 }
 
+/// Send events again
+///
+/// Events of a time or by id, to one endpoint.
+#[utoipa::path(
+    post, path = "/v1/replay", tag = "Deliveries",
+    request_body = Object,
+    responses((status = 200, description = "How many", body = Object))
+)]
 pub(super) async fn replay(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
-    let mut wanted: replay::ReplayRequest =
-        serde_json::from_slice(&body).map_err(|e| Problem::invalid(e.to_string()))?;
+    let mut wanted: replay::ReplayRequest = serde_json::from_slice(&body).map_err(|e| invalid(e.to_string()))?;
     let name = name_of_endpoint(Some(std::mem::take(&mut wanted.endpoint)))?.unwrap_or_default();
     let subscription = known(&api, &name)?;
     let answer = replay::replay(api.registry.context(), &subscription.endpoint, wanted).await?;
@@ -107,11 +130,11 @@ pub(super) async fn replay(State(api): State<Api>, body: Bytes) -> Result<Respon
 impl From<replay::Error> for Problem {
     fn from(error: replay::Error) -> Self {
         match &error {
-            replay::Error::Invalid(detail) => Self::invalid(*detail),
+            replay::Error::Invalid(detail) => invalid(*detail),
             replay::Error::Full { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "resource_exhausted", error.to_string())
             }
-            _ => Self::away(chain(&error)),
+            _ => unavailable(chain(&error)),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{
     app::{Api, known},
-    problem::Problem,
+    problem::{Problem, invalid, unavailable},
     view::EndpointView,
 };
 use crate::{
@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
+use utoipa::ToSchema;
 
 /// How long an answer waits for this replica to apply a change, and between checks.
 const APPLIED_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -42,8 +43,8 @@ impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let detail = error.to_string();
         match error {
-            ChangeError::Away(_) | ChangeError::Sealed(_) => Self::away(detail),
-            ChangeError::Refused(Refusal::Invalid(_)) => Self::invalid(detail),
+            ChangeError::Away(_) | ChangeError::Sealed(_) => unavailable(detail),
+            ChangeError::Refused(Refusal::Invalid(_)) => invalid(detail),
             ChangeError::Refused(Refusal::Taken(_)) => Self::new(StatusCode::CONFLICT, "already_exists", detail),
             ChangeError::Refused(Refusal::Missing(_)) => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
             ChangeError::Refused(Refusal::Overlapping(_)) => {
@@ -54,8 +55,8 @@ impl From<ChangeError> for Problem {
 }
 
 /// One endpoint, with what the API knows about it.
-#[derive(Serialize)]
-struct EndpointDetails {
+#[derive(Serialize, ToSchema)]
+pub(super) struct EndpointDetails {
     #[serde(flatten)]
     shown: EndpointView,
     timeout: String,
@@ -84,10 +85,16 @@ impl EndpointDetails {
     }
 }
 
+/// Show an endpoint
+#[utoipa::path(
+    get, path = "/v1/endpoints/{name}", tag = "Endpoints",
+    params(("name" = String, Path, description = "The endpoint's name")),
+    responses((status = 200, description = "The endpoint", body = EndpointDetails))
+)]
 pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     let subscription = known(&api, &name)?;
     let managed = if api.registry.is_managed(&name) {
-        api.registry.context().managed.read().await.map_err(|e| Problem::away(e.to_string()))?
+        api.registry.context().managed.read().await.map_err(|e| unavailable(e.to_string()))?
     } else {
         None
     };
@@ -102,6 +109,14 @@ struct Signing {
     signed: Option<bool>,
 }
 
+/// Create an endpoint
+///
+/// The answer has the secret, once, where none was given.
+#[utoipa::path(
+    post, path = "/v1/endpoints", tag = "Endpoints",
+    request_body = Object,
+    responses((status = 201, description = "Created", body = Created))
+)]
 pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
     let mut wanted: serde_json::Map<String, Value> = json_of(&body)?;
     let signed = wanted.remove("signed").unwrap_or_default();
@@ -109,7 +124,7 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
     let mut written: Declaration = json_of(Value::Object(wanted).to_string().as_bytes())?;
     let has_secret = written.secret.is_some() || !written.secrets.is_empty();
     if signed == Some(false) && has_secret {
-        return Err(Problem::invalid("signed is false and there is a secret"));
+        return Err(invalid("signed is false and there is a secret"));
     }
     let for_people = matches!(written.format, Format::Slack | Format::Teams | Format::Discord);
     let secret = (!has_secret && signed.unwrap_or(!for_people)).then(new_secret);
@@ -123,7 +138,7 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
     let now = Timestamp::now();
     context.managed.change(|managed| managed.create(written.clone(), &context.config.defaults, now)).await?;
     applied(|| api.registry.is_managed(&name)).await;
-    let shown = json!({ "name": name, "source": "api", "created_at": now, "secret": secret });
+    let shown = Created { name, source: "api", created_at: now, secret };
     Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
@@ -132,13 +147,21 @@ fn check_url(api: &Api, url: &str) -> Result<(), Problem> {
     match url::Url::parse(url) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {
             let policy = api.registry.context().dialer.policy();
-            policy.check_url(&url).map_err(|refusal| Problem::invalid(format!("url: {refusal}")))
+            policy.check_url(&url).map_err(|refusal| invalid(format!("url: {refusal}")))
         }
         _ => Ok(()),
     }
 }
 
-/// Changes what the body names. What waits for the endpoint, its retries included, goes where it is now.
+/// Change an endpoint
+///
+/// Changes what the body names. What waits for the endpoint, its retries included, is sent to its new place.
+#[utoipa::path(
+    patch, path = "/v1/endpoints/{name}", tag = "Endpoints",
+    params(("name" = String, Path, description = "The endpoint's name")),
+    request_body = Object,
+    responses((status = 200, description = "The endpoint", body = EndpointDetails))
+)]
 pub(super) async fn update(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Result<Response, Problem> {
     changeable(&api, &name)?;
     let patch: serde_json::Map<String, Value> = json_of(&body)?;
@@ -177,34 +200,80 @@ fn changeable(api: &Api, name: &str) -> Result<(), Problem> {
     }
 }
 
+/// Delete an endpoint
+///
+/// Only one that the API created.
+#[utoipa::path(
+    delete, path = "/v1/endpoints/{name}", tag = "Endpoints",
+    params(("name" = String, Path, description = "The endpoint's name")),
+    responses((status = 200, description = "Deleted", body = Object))
+)]
 pub(super) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     changeable(&api, &name)?;
     let context = api.registry.context();
     context.managed.change(|managed| managed.delete(&name)).await?;
     // A later one of the same name starts from scratch.
     let cleared = context.states.change(&name, |state| *state = EndpointState::default()).await;
-    cleared.map_err(|e| Problem::away(e.to_string()))?;
+    cleared.map_err(|e| unavailable(e.to_string()))?;
     applied(|| api.registry.get(&name).is_none()).await;
     Ok(Json(json!({ "endpoint": name, "deleted": true })).into_response())
 }
 
-#[derive(Deserialize, Default)]
+/// How a secret is rotated.
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-struct Rotation {
+pub(super) struct Rotation {
+    /// The new one; without it, one is made.
     secret: Option<String>,
+    /// How long the old ones sign too, such as 24h; 0s to 30d.
     overlap: Option<String>,
 }
 
+/// Endpoints, as they are listed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct EndpointList {
+    endpoints: Vec<EndpointView>,
+}
+
+/// An endpoint that was created.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Created {
+    name: String,
+    source: &'static str,
+    created_at: Timestamp,
+    /// The secret, where one was made; it is shown once.
+    secret: Option<String>,
+}
+
+/// A secret that was rotated.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Rotated {
+    endpoint: String,
+    /// The secret, where one was made; it is shown once.
+    secret: Option<String>,
+    /// Until then the old ones sign too.
+    old_secrets_end_at: Timestamp,
+}
+
+/// Rotate the secret
+///
+/// The old one signs too, for the overlap.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{name}/rotate", tag = "Endpoints",
+    params(("name" = String, Path, description = "The endpoint's name")),
+    request_body = Rotation,
+    responses((status = 200, description = "The new secret, where none was given", body = Rotated))
+)]
 pub(super) async fn rotate(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Result<Response, Problem> {
     changeable(&api, &name)?;
     let wanted: Rotation = if body.is_empty() { Rotation::default() } else { json_of(&body)? };
     let overlap = match wanted.overlap.as_deref().map(parse_duration) {
         None => OVERLAP,
         Some(Ok(overlap)) if overlap <= OVERLAP_MAX => overlap,
-        Some(_) => return Err(Problem::invalid("overlap is not a duration from 0s to 30d")),
+        Some(_) => return Err(invalid("overlap is not a duration from 0s to 30d")),
     };
     let now = Timestamp::now();
-    let until = now.checked_add(overlap).map_err(|_| Problem::invalid("overlap is too long"))?;
+    let until = now.checked_add(overlap).map_err(|_| invalid("overlap is too long"))?;
     let is_given = wanted.secret.is_some();
     let secret = wanted.secret.unwrap_or_else(new_secret);
     let before = api.registry.get(&name);
@@ -212,13 +281,27 @@ pub(super) async fn rotate(State(api): State<Api>, Path(name): Path<String>, bod
     let is_same = |now: &Arc<Subscription>| before.as_ref().is_some_and(|before| Arc::ptr_eq(before, now));
     applied(|| api.registry.get(&name).is_none_or(|now| !is_same(&now))).await;
     let shown = (!is_given).then_some(secret);
-    Ok(Json(json!({ "endpoint": name, "secret": shown, "old_secrets_end_at": until })).into_response())
+    Ok(Json(Rotated { endpoint: name, secret: shown, old_secrets_end_at: until }).into_response())
 }
 
+/// Pause an endpoint
+///
+/// Its events wait.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{name}/pause", tag = "Endpoints",
+    params(("name" = String, Path, description = "The endpoint's name")),
+    responses((status = 200, description = "Paused", body = Object))
+)]
 pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     set_paused(&api, &name, Some(Timestamp::now())).await
 }
 
+/// Resume an endpoint
+#[utoipa::path(
+    post, path = "/v1/endpoints/{name}/resume", tag = "Endpoints",
+    params(("name" = String, Path, description = "The endpoint's name")),
+    responses((status = 200, description = "Resumed", body = Object))
+)]
 pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     set_paused(&api, &name, None).await
 }
@@ -226,7 +309,7 @@ pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> 
 async fn set_paused(api: &Api, name: &str, since: Option<Timestamp>) -> Result<Response, Problem> {
     let subscription = known(api, name)?;
     let change = |state: &mut EndpointState| state.paused = since.map(|since| state.paused.unwrap_or(since));
-    api.registry.context().states.change(name, change).await.map_err(|e| Problem::away(e.to_string()))?;
+    api.registry.context().states.change(name, change).await.map_err(|e| unavailable(e.to_string()))?;
     subscription.dispatcher.flow.set_paused(since.is_some());
     subscription.check_now.notify_one();
     Ok(Json(json!({ "endpoint": name, "paused": since.is_some() })).into_response())
@@ -241,25 +324,46 @@ fn json_of<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
             Some(_) => text.split(" at line").next().unwrap_or_default().to_owned(),
             None => format!("line {}, column {}: no JSON, or a value of the wrong type", e.line(), e.column()),
         };
-        Problem::invalid(plain)
+        invalid(plain)
     })
 }
 
+/// List endpoints
+///
+/// Names and states; never URLs, secrets or headers.
+#[utoipa::path(
+    get, path = "/v1/endpoints", tag = "Endpoints",
+    responses((status = 200, description = "All of them", body = EndpointList))
+)]
 pub(super) async fn list(State(api): State<Api>) -> Response {
     let shown: Vec<EndpointView> =
         api.registry.all().iter().map(|subscription| EndpointView::of(&api.registry, subscription)).collect();
-    Json(json!({ "endpoints": shown })).into_response()
+    Json(EndpointList { endpoints: shown }).into_response()
 }
 
+/// Send a test event
+///
+/// Once, now, signed as events are. It is not kept.
+#[utoipa::path(
+    post, path = "/v1/endpoints/{name}/test", tag = "Endpoints",
+    params(("name" = String, Path, description = "The endpoint's name")),
+    responses((status = 200, description = "What the endpoint answered", body = Object))
+)]
 pub(super) async fn test(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     let subscription = known(&api, &name)?;
     Ok(Json(subscription.dispatcher.test().await).into_response())
 }
 
+/// Enable an endpoint that answered 410
+#[utoipa::path(
+    post, path = "/v1/endpoints/{name}/enable", tag = "Endpoints",
+    params(("name" = String, Path, description = "The endpoint's name")),
+    responses((status = 200, description = "Enabled", body = Object))
+)]
 pub(super) async fn enable(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     let subscription = known(&api, &name)?;
     let changed = api.registry.context().states.change(&name, |state| state.disabled = None).await;
-    changed.map_err(|e| Problem::away(e.to_string()))?;
+    changed.map_err(|e| unavailable(e.to_string()))?;
     subscription.check_now.notify_one();
     Ok(Json(json!({ "endpoint": name, "enabled": true })).into_response())
 }

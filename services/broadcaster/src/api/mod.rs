@@ -3,13 +3,14 @@
 //! Answers contain names of endpoints, never URLs, secrets or headers. Refusals are problems with a stable code.
 
 use crate::{redelivery::dead_letters::DeadLetters, registry::Registry};
+use agentforge_access::{Guard, Role, Tokens};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::from_fn_with_state,
     routing::{get, post},
 };
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 mod alerts;
 mod app;
@@ -17,11 +18,11 @@ mod dead_letters;
 mod deliveries;
 mod endpoints;
 mod guard;
+pub mod openapi;
 mod problem;
 mod view;
 
 use app::Api;
-use guard::Guard;
 
 /// Larger bodies are refused: Alertmanager's are some tens of kilobytes.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -29,7 +30,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 pub fn router(registry: &Registry) -> Router {
     let config = &registry.context().config;
     let guard = match &config.token {
-        Some(token) => Guard::Token(token.clone()),
+        Some(token) => Guard::Tokens(Tokens::sharing("admin", Role::Admin, [token])),
         None if config.common.is_dev() && is_loopback(config.common.bind_addr) => Guard::Open,
         None => Guard::Closed,
     };
@@ -51,7 +52,7 @@ pub fn router(registry: &Registry) -> Router {
         .route("/v1/dead-letters/{seq}", get(dead_letters::read))
         .route("/v1/dead-letters/redeliver", post(dead_letters::redeliver))
         .route("/v1/alerts", post(alerts::take))
-        .layer(from_fn_with_state(Arc::new(guard), guard::guarded))
+        .layer(from_fn_with_state(guard, guard::guarded))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(api)
 }

@@ -1,44 +1,24 @@
-//! Refusals as `application/problem+json`, each with a stable code.
+//! The refusals that several handlers give.
 
-use axum::{
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
-use serde_json::json;
+pub(super) use agentforge_runtime::http::Problem;
 
-#[derive(Debug)]
-pub struct Problem {
-    status: StatusCode,
-    code: &'static str,
-    detail: String,
+use axum::http::StatusCode;
+use std::{borrow::Cow, time::Duration};
+
+/// How long to wait before trying again, where something is away.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The request breaks a rule.
+pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_argument", detail)
 }
 
-impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
-    }
-    pub(super) fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_argument", detail)
-    }
-    pub(super) fn missing(what: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {what}"))
-    }
-    pub(super) fn away(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
-    }
+/// What is asked for does not exist.
+pub(super) fn missing(what: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {what}"))
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let Self { status, code, detail } = self;
-        let title = status.canonical_reason().unwrap_or_default();
-        let body =
-            json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "detail": detail });
-        let mut response =
-            (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, 5.into());
-        }
-        response
-    }
+/// Something is away; trying again helps.
+pub(super) fn unavailable(detail: impl Into<Cow<'static, str>>) -> Problem {
+    Problem::unavailable(detail, RETRY_AFTER)
 }

@@ -8,9 +8,11 @@ use crate::{
     },
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// An endpoint as it is listed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Endpoint)]
 pub(super) struct EndpointView {
     name: String,
     source: &'static str,

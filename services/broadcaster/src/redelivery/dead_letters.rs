@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
+use utoipa::ToSchema;
 
 /// Letters in one answer, and sent again in one request, at most.
 pub const PAGE_MAX: usize = 1000;
@@ -37,7 +38,7 @@ pub struct Filter {
 }
 
 /// What is to be sent again.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedeliverRequest {
     /// These; then the filter is ignored.
@@ -57,7 +58,7 @@ pub struct RedeliverRequest {
 }
 
 /// What was sent again.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Redelivered {
     /// Put to the due retries.
     pub redelivered: u64,

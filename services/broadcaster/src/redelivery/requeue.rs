@@ -34,7 +34,7 @@ pub enum Error {
 }
 
 /// A message that can never be sent again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Refused {
     /// Its place in its stream.
     pub seq: u64,

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use ring::digest;
 use serde::Serialize;
 use std::borrow::Cow;
+use utoipa::ToSchema;
 
 const WEBHOOK_ID: &str = "Af-Webhook-Id";
 const SUBJECT: &str = "Af-Subject";
@@ -156,7 +157,7 @@ fn trace(headers: Option<&HeaderMap>) -> Option<HeaderMap> {
 }
 
 /// A dead letter, as it is listed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DeadLetter {
     /// Its place in the stream: what it is redelivered by.
     pub seq: u64,
@@ -180,6 +181,7 @@ pub struct DeadLetter {
     pub size: usize,
     /// The event, when one letter is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub event: Option<serde_json::Value>,
 }
 

@@ -2,7 +2,7 @@
 //! A browser lets a page read an answer only if the answer names the page's origin. Allowed origins come only from the
 //! settings and are returned one at a time, never as `*`, so that credentials may be sent.
 
-use super::{Api, problem::Problem};
+use super::{problem::problem, state::Api};
 use crate::{links, origin::Foreign};
 use axum::{
     body::Body,
@@ -56,16 +56,16 @@ pub async fn pages(
         false => guard(&api, headers, page.as_ref().err().copied()),
     };
     let mut response = match refused {
-        Some(foreign) => Problem::new(StatusCode::FORBIDDEN, foreign.code(), foreign.to_string()).into_response(),
+        Some(foreign) => problem(StatusCode::FORBIDDEN, foreign.code(), foreign.to_string()).into_response(),
         None if is_preflight && matches!(page, Ok(Some(_))) => preflight(),
         None => next.run(request).await,
     };
-    tell(response.headers_mut(), page.ok().flatten(), api.access.allowed_origins.is_empty());
+    add_headers(response.headers_mut(), page.ok().flatten(), api.access.allowed_origins.is_empty());
     response
 }
 
 fn guard(api: &Api, headers: &HeaderMap, page: Option<Foreign>) -> Option<Foreign> {
-    if api.access.publish_is_open { page.or(api.access.is_named_for_publishing(headers).err()) } else { None }
+    if api.access.publish.is_open() { page.or(api.access.is_named_for_publishing(headers).err()) } else { None }
 }
 
 fn preflight() -> Response {
@@ -78,7 +78,7 @@ fn preflight() -> Response {
     response
 }
 
-fn tell(headers: &mut HeaderMap, page: Option<HeaderValue>, is_closed: bool) {
+fn add_headers(headers: &mut HeaderMap, page: Option<HeaderValue>, is_closed: bool) {
     if let Some(origin) = page {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));

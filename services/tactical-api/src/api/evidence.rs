@@ -1,15 +1,19 @@
 //! A signed link opened: checked first, then looked up, then streamed, whole or in part.
 
-use super::{Api, problem::Problem};
+use super::{
+    problem::{problem, unavailable},
+    state::Api,
+};
 use crate::{
     evidence::{
         Error, Evidence,
         conditions::{Verdict, decide},
-        span::{Asked, Span},
+        span::{RequestedRange, Span},
     },
     links::Checked,
     metrics::EVIDENCE,
 };
+use agentforge_runtime::http::Problem;
 use axum::{
     body::Body,
     extract::{ConnectInfo, Path, State, rejection::PathRejection},
@@ -25,7 +29,22 @@ const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy")
 /// RFC 9530.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// `GET /v1/evidence/{token}`; `HEAD` too.
+/// Open a signed link
+///
+/// Whole, in part (`Range`) or not at all (`If-None-Match`, `HEAD`). The link itself is the permission.
+#[utoipa::path(
+    get, path = "/v1/evidence/{token}", tag = "Evidence",
+    params(
+        ("token" = String, Path, description = "What follows the prefix of a link"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of what is there already"),
+    ),
+    responses(
+        (status = 200, description = "The file", content_type = "application/octet-stream"),
+        (status = 206, description = "A part of it", content_type = "application/octet-stream"),
+        (status = 304, description = "It is what the caller has"),
+    )
+)]
 pub async fn get(
     State(api): State<Arc<Api>>,
     token: Result<Path<String>, PathRejection>,
@@ -53,46 +72,43 @@ async fn open(
     let id = match api.signer.check(token, jiff::Timestamp::now().as_second()) {
         Checked::Valid(id) => id,
         Checked::Expired => {
-            return Err(("expired", Problem::new(StatusCode::GONE, "link_expired", "this link is over")));
+            return Err(("expired", problem(StatusCode::GONE, "link_expired", "this link is over")));
         }
         Checked::Forged => {
-            return Err((
-                "forged",
-                Problem::new(StatusCode::FORBIDDEN, "link_invalid", "this link is not one of ours"),
-            ));
+            return Err(("forged", problem(StatusCode::FORBIDDEN, "link_invalid", "this link is not one of ours")));
         }
     };
     let unavailable = |error: Error| {
         if matches!(error, Error::Busy) {
-            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_reads", error.to_string());
-            return ("busy", problem.with("retry-after", "5"));
+            let refusal = problem(StatusCode::TOO_MANY_REQUESTS, "too_many_reads", error.to_string());
+            return ("busy", refusal.with(header::RETRY_AFTER, HeaderValue::from_static("5")));
         }
         tracing::warn!(error = &error as &dyn std::error::Error, "evidence cannot be read");
-        ("unavailable", Problem::unavailable("the evidence cannot be read now"))
+        ("unavailable", unavailable("the evidence cannot be read now"))
     };
     let place = api.evidence.place(api.access.address(peer, headers)).map_err(unavailable)?;
     let found = api.evidence.find(&id).await.map_err(unavailable)?;
     let Some(evidence) = found else {
-        return Err(("unknown", Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such evidence")));
+        return Err(("unknown", problem(StatusCode::NOT_FOUND, "not_found", "there is no such evidence")));
     };
     let etag = format!("\"{}\"", evidence.sha256);
     let span = match decide(method, headers, &etag, evidence.size) {
-        Verdict::Send(Asked::Whole) => None,
-        Verdict::Send(Asked::Part(span)) => Some(span),
+        Verdict::Send(RequestedRange::Whole) => None,
+        Verdict::Send(RequestedRange::Part(span)) => Some(span),
         Verdict::NotModified => {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             insert(&mut response, header::ETAG, etag);
             return Ok(private(response));
         }
         Verdict::Failed => {
-            let problem = Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "it is not the file that was meant");
-            let mut response = problem.into_response();
+            let refusal = problem(StatusCode::PRECONDITION_FAILED, "changed", "it is not the file that was meant");
+            let mut response = refusal.into_response();
             insert(&mut response, header::ETAG, etag);
             return Ok(private(response));
         }
-        Verdict::Send(Asked::Nothing) => {
+        Verdict::Send(RequestedRange::Nothing) => {
             let mut response =
-                Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", "outside of the file").into_response();
+                problem(StatusCode::RANGE_NOT_SATISFIABLE, "range", "outside of the file").into_response();
             insert(&mut response, header::CONTENT_RANGE, format!("bytes */{}", evidence.size));
             return Ok(private(response));
         }

@@ -2,51 +2,36 @@
 
 pub mod cors;
 mod evidence;
+pub mod openapi;
 mod problem;
 mod publish;
+mod shapes;
+mod state;
 
 pub use publish::REMOVED;
+pub use state::Api;
 
 use crate::{
-    config::Access,
-    evidence::Store,
-    links::{self, Signer},
-    live::Live,
+    links,
     sanitise::PAYLOAD_MAX_BYTES,
     stream::{SSE_PATH, WS_PATH},
 };
-use agentforge_jetstream::Nats;
+use agentforge_runtime::http::{OPENAPI_PATH, Problem, serve_openapi};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     middleware::from_fn_with_state,
-    response::Response,
     routing::{delete, get, post},
 };
-use problem::Problem;
+use bytes::Bytes;
+use problem::problem;
 use std::sync::Arc;
-
-/// What handlers need.
-pub struct Api {
-    /// Who may publish.
-    pub access: Access,
-    /// Where messages go.
-    pub nats: Nats,
-    /// The site of markers that name none.
-    pub site: String,
-    /// What was refused.
-    pub live: Live,
-    /// Checks links.
-    pub signer: Signer,
-    /// Where evidence is.
-    pub evidence: Store,
-}
 
 /// The routes.
 pub fn router(api: Api) -> Router {
     let links = format!("{}{{token}}", links::PREFIX);
-    let api = Arc::new(api);
+    let (api, document) = (Arc::new(api), Bytes::from(openapi::openapi_json()));
     Router::new()
         .route("/v1/markers", post(publish::marker))
         .route("/v1/zones", post(publish::zone))
@@ -54,6 +39,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/zones/{id}", delete(publish::remove_zone))
         .route("/v1/rejected", get(publish::rejected))
         .route(&links, get(evidence::get))
+        .route(OPENAPI_PATH, get(move || async move { serve_openapi(document) }))
         // A GET never comes here: its connection was taken.
         .route(SSE_PATH, axum::routing::any(not_a_stream))
         .route(WS_PATH, axum::routing::any(not_a_stream))
@@ -63,11 +49,11 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn not_a_stream() -> Response {
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "streams are read with GET");
-    problem.with("allow", "GET").into()
+async fn not_a_stream() -> Problem {
+    let refusal = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "streams are read with GET");
+    refusal.with(header::ALLOW, HeaderValue::from_static("GET"))
 }
 
 async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
+    problem(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
 }

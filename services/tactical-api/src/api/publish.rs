@@ -1,14 +1,20 @@
 //! Publishing markers and zones, removing them, and what was refused lately.
 
-use super::{Api, problem::Problem};
+use super::{
+    problem::{problem, unauthorized, unavailable},
+    shapes::{MarkerRequest, ZoneRequest},
+    state::Api,
+};
 use crate::{
     event::{EventId, Mark},
     feature::Kind,
     history,
+    live::Refused,
     sanitise::{Rejection, is_name, sanitise},
 };
 use agentforge_jetstream::{HeaderMap as NatsHeaders, publish, subjects};
 use agentforge_message_id::MsgId;
+use agentforge_runtime::http::Problem;
 use axum::{
     Json,
     extract::{
@@ -22,10 +28,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::timeout;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 /// How long a publisher waits for the moment of storage.
-const LOOK_MAX: Duration = Duration::from_secs(1);
+const LOOKUP_MAX: Duration = Duration::from_secs(1);
 /// Longest Idempotency-Key.
 const KEY_MAX: usize = 128;
 /// A message that removes.
@@ -45,58 +52,95 @@ struct Named {
 }
 
 /// The site of what is removed.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub struct At {
+    /// Its site; the server's own, when it is not said.
     site: Option<String>,
 }
 
-/// `POST /v1/markers`
+/// Publish a marker
+///
+/// Replaces the state of the marker with this id and site.
+#[utoipa::path(
+    post, path = "/v1/markers", tag = "Publishing",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 characters: the same key is published once")),
+    request_body = MarkerRequest,
+    responses((status = 201, description = "Stored, and under which id the stream sends it", body = Answer))
+)]
 pub async fn marker(State(api): State<Arc<Api>>, headers: HeaderMap, body: GivenBody) -> Published {
     state(&api, Kind::Marker, &headers, body).await
 }
 
-/// `POST /v1/zones`
+/// Publish a zone
+///
+/// Replaces the state of the zone with this id and site. It is closed, wound and cut at the antimeridian.
+#[utoipa::path(
+    post, path = "/v1/zones", tag = "Publishing",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 characters: the same key is published once")),
+    request_body = ZoneRequest,
+    responses((status = 201, description = "Stored, and under which id the stream sends it", body = Answer))
+)]
 pub async fn zone(State(api): State<Arc<Api>>, headers: HeaderMap, body: GivenBody) -> Published {
     state(&api, Kind::Zone, &headers, body).await
 }
 
-/// `DELETE /v1/markers/{id}?site=`
+/// Remove a marker
+///
+/// Clients get `remove`; a later state brings it back.
+#[utoipa::path(
+    delete, path = "/v1/markers/{id}", tag = "Publishing",
+    params(("id" = String, Path, description = "Its id"), At),
+    responses((status = 200, description = "Stored", body = Answer))
+)]
 pub async fn remove_marker(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt, headers: HeaderMap) -> Published {
     remove(&api, Kind::Marker, id, at, &headers).await
 }
 
-/// `DELETE /v1/zones/{id}?site=`
+/// Remove a zone
+///
+/// Clients get `remove`; a later state brings it back.
+#[utoipa::path(
+    delete, path = "/v1/zones/{id}", tag = "Publishing",
+    params(("id" = String, Path, description = "Its id"), At),
+    responses((status = 200, description = "Stored", body = Answer))
+)]
 pub async fn remove_zone(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt, headers: HeaderMap) -> Published {
     remove(&api, Kind::Zone, id, at, &headers).await
 }
 
-/// `GET /v1/rejected`
+/// What was refused lately
+///
+/// Messages of the stream that changed nothing, and why.
+#[utoipa::path(
+    get, path = "/v1/rejected", tag = "Publishing",
+    responses((status = 200, description = "The last of them", body = Rejected))
+)]
 pub async fn rejected(
     State(api): State<Arc<Api>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Rejected>, Problem> {
     let is_foreign = api.access.page(peer, &headers).is_err();
     let may_read = api.access.read_tokens.is_some() && api.access.may_read(&headers, is_foreign);
     if !may_read && !api.access.may_publish(&headers) {
-        return Err(Problem::unauthorized());
+        return Err(unauthorized());
     }
-    Ok(Json(json!({ "rejected": api.live.refused() })))
+    Ok(Json(Rejected { rejected: api.live.refused() }))
 }
 
 async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> Published {
     if !api.access.may_publish(headers) {
-        return Err(Problem::unauthorized());
+        return Err(unauthorized());
     }
     let body = body.map_err(|rejection| match rejection.status() {
-        status @ StatusCode::PAYLOAD_TOO_LARGE => Problem::new(status, "too_large", Rejection::TooLarge.to_string()),
+        status @ StatusCode::PAYLOAD_TOO_LARGE => problem(status, "too_large", Rejection::TooLarge.to_string()),
         _ => invalid(rejection.body_text()),
     })?;
     // A page of another origin can send text, but not JSON, without asking first.
     let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().is_some_and(|m| m.trim().eq_ignore_ascii_case("application/json")) {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(Problem::new(status, "unsupported_media_type", "the body is sent as application/json"));
+        return Err(problem(status, "unsupported_media_type", "the body is sent as application/json"));
     }
     let named: Named = serde_json::from_slice(&body)
         .map_err(|e| invalid(format!("the body is not an object with strings as id and site: {e}")))?;
@@ -104,7 +148,7 @@ async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> P
     let site = named.site.unwrap_or_else(|| api.site.clone());
     let subject = subject(kind, &site, &id)?;
     sanitise(&subject, &body, jiff::Timestamp::now()).map_err(|reason| match reason {
-        Rejection::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason.to_string()),
+        Rejection::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason.to_string()),
         reason => invalid(reason.to_string()),
     })?;
     send(api, kind, &site, &id, subject, headers, body, StatusCode::CREATED).await
@@ -112,7 +156,7 @@ async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> P
 
 async fn remove(api: &Api, kind: Kind, id: GivenId, at: GivenAt, headers: &HeaderMap) -> Published {
     if !api.access.may_publish(headers) {
-        return Err(Problem::unauthorized());
+        return Err(unauthorized());
     }
     let Path(id) = id.map_err(|rejection| invalid(rejection.body_text()))?;
     let Query(at) = at.map_err(|rejection| invalid(rejection.body_text()))?;
@@ -131,14 +175,26 @@ fn subject(kind: Kind, site: &str, id: &str) -> Result<String, Problem> {
     })
 }
 
-/// The answer to a publisher.
-#[derive(Serialize)]
-struct Answer<'a> {
+/// What a publisher gets.
+#[derive(Serialize, ToSchema)]
+pub struct Answer<'a> {
+    /// The id, made where none was given.
     id: &'a str,
+    /// The site.
     site: &'a str,
+    /// marker or zone.
     kind: &'static str,
+    /// The id of the event in the streams.
     event_id: String,
+    /// The same Idempotency-Key was published before; nothing changed.
     duplicate: bool,
+}
+
+/// Messages that were refused.
+#[derive(Serialize, ToSchema)]
+pub struct Rejected {
+    /// The last of them.
+    rejected: Vec<Refused>,
 }
 
 #[expect(clippy::too_many_arguments, reason = "one step of two callers; a struct would only rename them")]
@@ -160,11 +216,11 @@ async fn send(
     };
     let ack = publish(&api.nats, subject, msg_id, NatsHeaders::new(), body).await.map_err(|error| match error {
         publish::Error::TooLarge { .. } => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "more than a message of this server may have")
+            problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "more than a message of this server may have")
         }
         error => {
             tracing::warn!(%error, "a marker or zone was not published");
-            Problem::unavailable("the stream did not take it; it is safe to try again")
+            unavailable("the stream did not take it; it is safe to try again")
         }
     })?;
     let event_id = event_id(api, ack.seq).await;
@@ -176,11 +232,11 @@ async fn send(
 /// looked up; without it the id is valid too.
 async fn event_id(api: &Api, seq: u64) -> String {
     let Some(epoch) = api.live.epoch() else { return seq.to_string() };
-    let look = history::mark(&api.nats, subjects::STREAM_TACTICAL, subjects::TACTICAL_FILTER, seq);
-    let mark = timeout(LOOK_MAX, look).await.ok().and_then(Result::ok).unwrap_or(Mark::bare(seq));
+    let lookup = history::mark(&api.nats, subjects::STREAM_TACTICAL, subjects::TACTICAL_FILTER, seq);
+    let mark = timeout(LOOKUP_MAX, lookup).await.ok().and_then(Result::ok).unwrap_or(Mark::bare(seq));
     EventId { epoch, mark }.to_string()
 }
 
 fn invalid(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_argument", detail)
+    problem(StatusCode::BAD_REQUEST, "invalid_argument", detail)
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     links,
-    tail::{News, Tail, Tailed},
+    tail::{Tail, TailEvent, Tailed},
 };
 use agentforge_proto::evidence::{HEADER_EVIDENCE_ID, HEADER_SAME_AS};
 use std::{
@@ -48,9 +48,9 @@ impl Aliases {
                 () = stop.cancelled() => return,
             };
             match news {
-                News::Began { .. } => {}
-                News::Reset { .. } => *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Known::default(),
-                News::Messages(messages) => messages.into_iter().for_each(|message| self.learn(message)),
+                TailEvent::Began { .. } => {}
+                TailEvent::Reset { .. } => *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Known::default(),
+                TailEvent::Messages(messages) => messages.into_iter().for_each(|message| self.learn(message)),
             }
         }
     }

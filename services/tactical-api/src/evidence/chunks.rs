@@ -3,7 +3,7 @@
 //! Chunks are messages of one subject among others. The syncdaemon numbers them, so a chunk is found in a
 //! few steps; an object that another client stored is read from its start.
 
-use super::{Error, places::Place, span::Span};
+use super::{error::Error, slots::ReadSlot, span::Span};
 use crate::history::{self, Begin, Stored};
 use agentforge_jetstream::{
     Nats,
@@ -166,7 +166,7 @@ impl Chunks {
     }
 
     /// As a stream that holds its place until it ends.
-    pub fn stream(self, place: Place) -> BoxStream<'static, io::Result<Bytes>> {
+    pub fn stream(self, place: ReadSlot) -> BoxStream<'static, io::Result<Bytes>> {
         stream::unfold(Some((self, place)), |state| async {
             let (mut chunks, place) = state?;
             match chunks.next().await {

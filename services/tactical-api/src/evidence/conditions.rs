@@ -1,14 +1,14 @@
 //! What a request makes its answer depend on (RFC 9110, 13): whether it has the file already, whether the
 //! file is still the one it began to read, and which part of it is asked for. Pure.
 
-use super::span::{self, Asked};
+use super::span::{self, RequestedRange};
 use axum::http::{HeaderMap, HeaderName, Method, header};
 
 /// What to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The file, or a part of it.
-    Send(Asked),
+    Send(RequestedRange),
     /// The caller has it: 304.
     NotModified,
     /// The file is not the one that was meant: 412.
@@ -47,15 +47,15 @@ mod tests {
 
     #[test]
     fn conditions_are_those_of_the_rfc() {
-        let part = Verdict::Send(Asked::Part(Span { start: 2, len: 3 }));
-        let whole = Verdict::Send(Asked::Whole);
+        let part = Verdict::Send(RequestedRange::Part(Span { start: 2, len: 3 }));
+        let whole = Verdict::Send(RequestedRange::Whole);
         let range = ("range", "bytes=2-4");
         for (method, given, verdict) in [
             ("GET", &[][..], whole),
             ("GET", &[range], part),
             ("HEAD", &[range], whole),
             ("GET", &[range, range], whole),
-            ("GET", &[("range", "bytes=10-")], Verdict::Send(Asked::Nothing)),
+            ("GET", &[("range", "bytes=10-")], Verdict::Send(RequestedRange::Nothing)),
             ("HEAD", &[("range", "bytes=10-")], whole),
             ("GET", &[("if-none-match", "\"a\"")], Verdict::NotModified),
             ("HEAD", &[("if-none-match", "\"a\"")], Verdict::NotModified),

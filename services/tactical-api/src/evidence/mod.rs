@@ -6,11 +6,13 @@
 mod aliases;
 mod chunks;
 pub mod conditions;
-mod places;
+mod error;
+mod slots;
 pub mod span;
 
 pub use aliases::Aliases;
-use places::{Place, Places};
+pub use error::Error;
+use slots::{ReadSlot, ReadSlots};
 
 use crate::history::{self, Stored};
 use agentforge_jetstream::{
@@ -33,21 +35,7 @@ const PIECE_BYTES: usize = 32 << 10;
 /// The media type of a file without a description.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 
-/// Why evidence cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The stream or the bucket does not answer.
-    #[error("looking evidence up")]
-    Stream(#[from] history::Error),
-    /// What is stored is not what its description says.
-    #[error("the evidence is damaged: {0}")]
-    Damaged(String),
-    /// The caller's address has its share.
-    #[error("too much evidence is being read from this address already")]
-    Busy,
-}
-
-/// An existing file.
+/// A file of evidence.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// Its media type.
@@ -72,22 +60,22 @@ enum Content {
 pub struct Store {
     nats: Nats,
     aliases: Aliases,
-    places: Places,
+    slots: ReadSlots,
     fetches: Arc<Semaphore>,
 }
 
 impl Store {
     /// Over this connection.
     pub fn new(nats: Nats, aliases: Aliases) -> Self {
-        Self { nats, aliases, places: Places::default(), fetches: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) }
+        Self { nats, aliases, slots: ReadSlots::default(), fetches: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) }
     }
 
     /// A place for one answer to this address, for as long as it is read.
     ///
     /// # Errors
     /// [`Error::Busy`].
-    pub fn place(&self, address: IpAddr) -> Result<Place, Error> {
-        self.places.take(address).ok_or(Error::Busy)
+    pub fn place(&self, address: IpAddr) -> Result<ReadSlot, Error> {
+        self.slots.take(address).ok_or(Error::Busy)
     }
 
     /// The evidence of an id: `<site>/<sha256>`, or the alias that its message carried.
@@ -108,7 +96,7 @@ impl Store {
         &self,
         evidence: &Evidence,
         span: Span,
-        place: Place,
+        place: ReadSlot,
     ) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
         match &evidence.content {
             Content::Here(bytes) => {

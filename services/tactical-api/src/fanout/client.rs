@@ -1,7 +1,7 @@
 //! One client of a worker: its socket, its place among the slots, and what waits for it.
 
 use super::{
-    queue::{FRAMES_AT_ONCE, Phase, Queue, Tally},
+    queue::{FRAMES_AT_ONCE, Phase, Queue, WriteStats},
     ring::Ring,
     transport::Transport,
 };
@@ -25,7 +25,7 @@ const FAREWELL_SLOW_MAX: Duration = Duration::from_secs(60);
 
 /// Why a client is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
+pub enum CloseReason {
     /// It does not keep up.
     Slow,
     /// The service stops.
@@ -36,7 +36,7 @@ pub enum Farewell {
     Closed(u16, &'static str),
 }
 
-impl Farewell {
+impl CloseReason {
     /// The label, where it is the API that cuts.
     pub fn label(self) -> Option<&'static str> {
         match self {
@@ -64,7 +64,7 @@ impl Farewell {
 
 /// The client's connection ended or failed.
 #[derive(Debug)]
-pub struct Gone;
+pub struct Disconnected;
 
 /// One client.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub struct Client {
     /// Nothing more fits into its socket.
     pub is_blocked: bool,
     /// Unexpected bytes that it sent.
-    pub junk_bytes: usize,
+    pub ignored_bytes: usize,
     /// It was not let in.
     pub is_refused: bool,
 }
@@ -95,22 +95,22 @@ impl Client {
     /// Writes what fits and is available. `true` when there is more that would fit.
     ///
     /// # Errors
-    /// [`Gone`].
-    pub fn flush(&mut self, ring: &Ring, tally: &mut Tally, now: Instant) -> Result<bool, Gone> {
+    /// [`Disconnected`].
+    pub fn flush(&mut self, ring: &Ring, tally: &mut WriteStats, now: Instant) -> Result<bool, Disconnected> {
         for _ in 0..WRITES_AT_ONCE {
             let mut parts = [IoSlice::new(&[]); FRAMES_AT_ONCE];
             let (count, bytes) = self.queue.gather(ring, &mut parts);
             if count == 0 {
                 // Events that the filter leaves out are passed by without a write.
                 self.queue.consume(0, ring, tally);
-                self.is_blocked = !self.transport.is_flushed().map_err(|_| Gone)?;
+                self.is_blocked = !self.transport.is_flushed().map_err(|_| Disconnected)?;
                 return Ok(false);
             }
             match self.transport.write(&parts[..count]) {
                 Ok(written) => {
                     self.wrote_at = now;
                     self.queue.consume(written, ring, tally);
-                    if written < bytes && !self.transport.takes_more().map_err(|_| Gone)? {
+                    if written < bytes && !self.transport.takes_more().map_err(|_| Disconnected)? {
                         self.is_blocked = true;
                         return Ok(false);
                     }
@@ -119,7 +119,7 @@ impl Client {
                         && self.queue.is_drained()
                         && (!self.queue.is_live() || self.queue.next >= ring.end())
                     {
-                        self.is_blocked = !self.transport.is_flushed().map_err(|_| Gone)?;
+                        self.is_blocked = !self.transport.is_flushed().map_err(|_| Disconnected)?;
                         return Ok(false);
                     }
                 }
@@ -128,23 +128,29 @@ impl Client {
                     return Ok(false);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Gone),
+                Err(_) => return Err(Disconnected),
             }
         }
         Ok(true)
     }
 
     /// Writes something to a client that has nothing else to get.
-    pub fn whisper(&mut self, bytes: &Bytes, ring: &Ring, tally: &mut Tally, now: Instant) -> Result<(), Gone> {
+    pub fn write_now(
+        &mut self,
+        bytes: &Bytes,
+        ring: &Ring,
+        tally: &mut WriteStats,
+        now: Instant,
+    ) -> Result<(), Disconnected> {
         self.queue.interject(bytes);
         self.flush(ring, tally, now).map(drop)
     }
 
     /// Gives its place back and leaves it its last words.
-    pub fn leave(&mut self, farewell: Farewell, now: Instant) {
+    pub fn leave(&mut self, reason: CloseReason, now: Instant) {
         self.slot = None;
-        self.queue.end_with(&farewell.words(self.queue.channel));
-        let time = if farewell == Farewell::Slow { FAREWELL_SLOW_MAX } else { FAREWELL_MAX };
+        self.queue.end_with(&reason.words(self.queue.channel));
+        let time = if reason == CloseReason::Slow { FAREWELL_SLOW_MAX } else { FAREWELL_MAX };
         self.queue.phase = Phase::Leaving { by: now + time, is_told: false };
     }
 

@@ -48,7 +48,7 @@ pub enum Phase {
 
 /// What was written, for the counters.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct WriteStats {
     /// Events, by channel.
     pub events: [u64; 2],
     /// Notices, by kind.
@@ -61,7 +61,7 @@ pub struct Tally {
     pub conflated: u64,
 }
 
-impl Tally {
+impl WriteStats {
     fn count(&mut self, channel: Channel, event: &Event) {
         match event.notice() {
             Some(notice) => self.notices[notice as usize] += 1,
@@ -191,7 +191,7 @@ impl Queue {
     }
 
     /// Takes note of bytes that were written, in the order in which they were gathered.
-    pub fn consume(&mut self, mut written: usize, ring: &Ring, tally: &mut Tally) {
+    pub fn consume(&mut self, mut written: usize, ring: &Ring, tally: &mut WriteStats) {
         for held in [&mut self.partial, &mut self.urgent] {
             let n = written.min(held.len());
             *held = if n == held.len() { Bytes::new() } else { held.slice(n..) };
@@ -224,7 +224,7 @@ impl Queue {
 
     /// Whether an event was written, at least in part, or is not for this client. What is left of it becomes
     /// the partial frame, so it is counted now.
-    fn passes(&mut self, event: &Event, written: &mut usize, tally: &mut Tally) -> bool {
+    fn passes(&mut self, event: &Event, written: &mut usize, tally: &mut WriteStats) -> bool {
         if let Some(frame) = self.frame(event) {
             if *written == 0 {
                 return false;
@@ -241,7 +241,7 @@ impl Queue {
     }
 
     /// Keeps of every marker only the newest state that waits, and says so. Gives the bytes that are left.
-    pub fn conflate(&mut self, ring: &Ring, epoch: &Epoch, tally: &mut Tally, unix_ms: i64) -> usize {
+    pub fn conflate(&mut self, ring: &Ring, epoch: &Epoch, tally: &mut WriteStats, unix_ms: i64) -> usize {
         let mut waiting: Vec<Arc<Event>> = std::mem::take(&mut self.backlog).into();
         self.backlog_bytes = 0;
         while let Some(event) = ring.get(self.next) {

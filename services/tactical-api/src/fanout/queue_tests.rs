@@ -30,7 +30,7 @@ fn ring(events: impl IntoIterator<Item = Arc<Event>>) -> Ring {
 }
 
 /// Writes in steps until nothing is left; gives all that was written.
-fn drain(queue: &mut Queue, ring: &Ring, step: usize, tally: &mut Tally) -> Vec<u8> {
+fn drain(queue: &mut Queue, ring: &Ring, step: usize, tally: &mut WriteStats) -> Vec<u8> {
     let mut out = Vec::new();
     loop {
         let mut parts = [IoSlice::new(&[]); FRAMES_AT_ONCE];
@@ -61,7 +61,7 @@ fn frames_arrive_whole_and_in_order_in_steps_of_any_size() {
         queue.give([event(0, 0)]);
         // Sequence 0 would be taken for one that is old.
         queue.skip_to = 0;
-        let mut tally = Tally::default();
+        let mut tally = WriteStats::default();
         let written = drain(&mut queue, &ring, step, &mut tally);
         let without_first: Vec<u8> = expected.clone();
         let is_first_skipped = tally.events[0] == 100;
@@ -78,7 +78,7 @@ fn what_a_filter_leaves_out_is_passed_by() {
     let ring = ring((1..=10).map(|seq| event(seq, seq)));
     let mut queue = Queue::new(Channel::Ws, Bytes::new(), Phase::Live);
     queue.filter = Some(Box::new(Filter::parse([("bbox", "3,0,4,2")]).unwrap()));
-    let mut tally = Tally::default();
+    let mut tally = WriteStats::default();
     drain(&mut queue, &ring, 50, &mut tally);
     assert_eq!((tally.events, queue.written), ([0, 2], 10));
     queue.filter = Some(Box::new(Filter::parse([("site", "elsewhere")]).unwrap()));
@@ -92,7 +92,7 @@ fn what_a_filter_leaves_out_is_passed_by() {
 fn a_slow_client_keeps_the_newest_of_each_marker_and_is_told() {
     let ring = ring((1..=100).map(|seq| event(seq, seq % 3)));
     let mut queue = Queue::new(Channel::Sse, Bytes::new(), Phase::Live);
-    let mut tally = Tally::default();
+    let mut tally = WriteStats::default();
     queue.consume(0, &ring, &mut tally);
     // The first frame is half out.
     let first = ring.get(0).unwrap().frame(Channel::Sse, None).unwrap().clone();

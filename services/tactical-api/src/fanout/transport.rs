@@ -20,7 +20,7 @@ const TLS_BUFFER_BYTES: usize = 64 << 10;
 /// The socket of a client.
 #[derive(Debug)]
 pub enum Transport {
-    /// Bare.
+    /// Without TLS.
     Plain(TcpStream),
     /// With TLS. Boxed: the others need not pay for its size.
     Tls(Box<(TcpStream, ServerConnection)>),

@@ -1,22 +1,32 @@
 //! A thread that writes events to its share of the clients. It never waits for one of them.
 //!
+//! A client is either live or catching up. A live one has a position in the ring, which the thread fills with events
+//! that all its clients share; writing is copying from that position to the end. One that is catching up is fed from
+//! the stream, batch by batch, and joins the ring at the first event that it has not got. It falls back when the ring
+//! has dropped events that it still needs. So memory does not grow with slow clients: what they miss is in the stream.
+//!
+//! Sockets are watched edge-triggered: after a write that would block, nothing is written until the poll reports room
+//! (`is_blocked`). A client with more to write than one turn allows is in `unfinished`, and while there is one, the poll
+//! does not wait. A key of the slab is used again for later clients, so answers to requests carry the generation of the
+//! client that asked, and are dropped when it is another one now.
+//!
 //! The loop: wait for sockets or commands, take them, write to everybody who has something to get, look
 //! after the idle. What a client sends is read here too, so that its end is noticed.
 
-mod care;
+mod upkeep;
 
 use super::{
-    ClientRef, Command, Found, From, Inbox, Join, Role, Settings, Start, Wanted,
-    client::{Client, Farewell, Gone},
-    queue::{Phase, Queue, Tally},
+    client::{Client, CloseReason, Disconnected},
+    command::{ClientRef, Command, Inbox, Join, ReplayBatch, ReplayRequest, ReplayStart, Role, Settings, Start},
+    queue::{Phase, Queue, WriteStats},
+    request::filter_of,
     ring::Ring,
     transport::Transport,
 };
 use crate::{
     event::{Channel, Epoch, Event, Mark},
-    filter::Filter,
     metrics,
-    ws::{self, Said},
+    ws::{self, Incoming},
 };
 use mio::{Events, Poll, Token};
 use slab::Slab;
@@ -37,7 +47,7 @@ const TICK_MIN: Duration = Duration::from_millis(10);
 /// A client that takes nothing for so long is cut off even if little waits for it.
 const STALLED_MAX: Duration = Duration::from_secs(30);
 /// How much a client may send without being asked.
-const JUNK_MAX_BYTES: usize = 64 << 10;
+const IGNORED_MAX_BYTES: usize = 64 << 10;
 /// What is read at once.
 const READ_BYTES: usize = 16 << 10;
 /// Clients whose lag is looked at, in each pass over all.
@@ -55,7 +65,7 @@ pub struct Worker {
     poll: Poll,
     inbox: Arc<Inbox>,
     settings: Settings,
-    wanted: mpsc::UnboundedSender<Wanted>,
+    wanted: mpsc::UnboundedSender<ReplayRequest>,
     clients: Slab<Client>,
     ring: Ring,
     epoch: Option<Epoch>,
@@ -66,7 +76,7 @@ pub struct Worker {
     is_away: bool,
     /// Clients with more to write than is written in one go.
     unfinished: Vec<usize>,
-    tally: Tally,
+    tally: WriteStats,
     handles: metrics::Handles,
     buffer: Vec<u8>,
 }
@@ -77,7 +87,7 @@ impl Worker {
         poll: Poll,
         inbox: Arc<Inbox>,
         settings: Settings,
-        wanted: mpsc::UnboundedSender<Wanted>,
+        wanted: mpsc::UnboundedSender<ReplayRequest>,
     ) -> Self {
         let ring = Ring::new(settings.client_buffer_bytes * RING_BUFFERS);
         Self {
@@ -94,7 +104,7 @@ impl Worker {
             is_stopping: false,
             is_away: false,
             unfinished: Vec::new(),
-            tally: Tally::default(),
+            tally: WriteStats::default(),
             handles: metrics::Handles::new(),
             buffer: vec![0; READ_BYTES],
         }
@@ -118,8 +128,10 @@ impl Worker {
                 return;
             }
             let now = Instant::now();
+            // Sockets before commands: a client that has closed is gone before events are written to it.
             for event in &events {
                 if event.token() == WAKER {
+                    // The commands are taken below, in every turn.
                     continue;
                 }
                 let key = event.token().0;
@@ -133,18 +145,19 @@ impl Worker {
             for key in std::mem::take(&mut self.unfinished) {
                 self.advance(key, now);
             }
-            self.obey(now);
+            self.run_commands(now);
             let now = Instant::now();
             if now >= next_tick {
-                self.look_after_all(now);
+                self.tick(now);
                 next_tick = now + if self.is_stopping { TICK_MIN } else { tick };
             }
             self.report();
         }
     }
 
-    fn obey(&mut self, now: Instant) {
+    fn run_commands(&mut self, now: Instant) {
         let mut is_news = false;
+        // All commands first, then one pass over the clients: many events cost one write for each client.
         for command in self.inbox.take() {
             match command {
                 Command::Begin { epoch, head } => {
@@ -186,17 +199,19 @@ impl Worker {
                 self.unfinished.push(key);
                 continue;
             }
+            // Lag is measured on a few clients, spread over all: a clock reading for each would cost more than the write.
             self.tally.is_sampling = n % stride == 0;
             if !client.is_blocked {
                 match client.flush(&self.ring, &mut self.tally, now) {
                     Ok(false) => {}
                     Ok(true) => self.unfinished.push(key),
-                    Err(Gone) => {
+                    Err(Disconnected) => {
                         gone.push(key);
                         continue;
                     }
                 }
             }
+            // Only what is still waiting after the write counts, so a fast client is never conflated.
             if client.queue.pending_bytes(&self.ring) > buffer
                 && let Some(epoch) = &self.epoch
             {
@@ -209,7 +224,7 @@ impl Worker {
         }
         self.tally.is_sampling = false;
         for key in slow {
-            self.dismiss(key, Farewell::Slow, now);
+            self.dismiss(key, CloseReason::Slow, now);
         }
         for key in gone {
             self.remove(key);
@@ -228,7 +243,7 @@ impl Worker {
         match client.flush(&self.ring, &mut self.tally, now) {
             Ok(false) => {}
             Ok(true) => return self.unfinished.push(key),
-            Err(Gone) => return self.remove(key),
+            Err(Disconnected) => return self.remove(key),
         }
         if client.is_blocked || !client.queue.is_drained() {
             return;
@@ -246,6 +261,8 @@ impl Worker {
             Phase::CatchingUp { is_waiting: true, .. } => {}
             Phase::CatchingUp { after, is_at_end, is_waiting } => {
                 let (after, is_ahead) = (*after, *is_at_end && *after > self.ring.head().seq);
+                // The ring has the next event, or the client is ahead of the ring because the stream was read later than
+                // the ring was filled: then it waits at the end of the ring, and skips what it has already.
                 let place = self.ring.place_after(after).or(is_ahead.then(|| self.ring.end()));
                 match place {
                     Some(place) => {
@@ -257,7 +274,7 @@ impl Worker {
                     None => {
                         *is_waiting = true;
                         let client = ClientRef { worker: self.index, key, generation };
-                        let _ = self.wanted.send(Wanted { client, from: From::After(Mark::bare(after)) });
+                        let _ = self.wanted.send(ReplayRequest { client, from: ReplayStart::After(Mark::bare(after)) });
                     }
                 }
             }
@@ -280,7 +297,7 @@ impl Worker {
             leave_at: None,
             generation: self.generation,
             is_blocked: false,
-            junk_bytes: 0,
+            ignored_bytes: 0,
             is_refused: is_refusal,
         };
         let mut wanted = None;
@@ -309,12 +326,12 @@ impl Worker {
                         catching_up(0)
                     }
                     None => {
-                        wanted = Some(From::After(mark));
+                        wanted = Some(ReplayStart::After(mark));
                         waiting
                     }
                 },
                 Start::Since(moment) => {
-                    wanted = Some(From::Since(moment));
+                    wanted = Some(ReplayStart::Since(moment));
                     waiting
                 }
             };
@@ -330,18 +347,18 @@ impl Worker {
         self.refused += usize::from(is_refusal);
         if let Some(from) = wanted {
             let client = ClientRef { worker: self.index, key, generation };
-            let _ = self.wanted.send(Wanted { client, from });
+            let _ = self.wanted.send(ReplayRequest { client, from });
         }
         if self.is_stopping && !is_refusal {
-            return self.dismiss(key, Farewell::Restart, now);
+            return self.dismiss(key, CloseReason::Restart, now);
         }
         if !said.is_empty() {
-            self.hear(key, &said, now);
+            self.receive(key, &said, now);
         }
         self.advance(key, now);
     }
 
-    fn feed(&mut self, key: usize, generation: u64, found: Option<Found>, now: Instant) {
+    fn feed(&mut self, key: usize, generation: u64, found: Option<ReplayBatch>, now: Instant) {
         let Some(client) = self.clients.get_mut(key).filter(|client| client.generation == generation) else { return };
         let Phase::CatchingUp { after, is_at_end, is_waiting } = &mut client.queue.phase else { return };
         match found {
@@ -350,7 +367,7 @@ impl Worker {
                 client.queue.give(found.events);
                 self.advance(key, now);
             }
-            None => self.dismiss(key, Farewell::Unavailable, now),
+            None => self.dismiss(key, CloseReason::Unavailable, now),
         }
     }
 
@@ -382,7 +399,7 @@ impl Worker {
             let read = client.transport.read(&mut buffer);
             match &read {
                 Ok(0) => self.remove(key),
-                Ok(n) => self.hear(key, &buffer[..*n], now),
+                Ok(n) => self.receive(key, &buffer[..*n], now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => self.remove(key),
@@ -398,43 +415,44 @@ impl Worker {
         }
     }
 
-    fn hear(&mut self, key: usize, bytes: &[u8], now: Instant) {
+    fn receive(&mut self, key: usize, bytes: &[u8], now: Instant) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let is_leaving = matches!(client.queue.phase, Phase::Leaving { .. });
         let Some(decoder) = client.decoder.as_mut().filter(|_| !is_leaving) else {
-            client.junk_bytes += bytes.len();
-            if client.junk_bytes > JUNK_MAX_BYTES {
+            client.ignored_bytes += bytes.len();
+            if client.ignored_bytes > IGNORED_MAX_BYTES {
                 self.remove(key);
             }
             return;
         };
+        // The client is found again for each message: handling one may remove it.
         for said in decoder.feed(bytes) {
             let Some(client) = self.clients.get_mut(key) else { return };
             match said {
-                Said::Text(text) => match filter_of(&text) {
+                Incoming::Text(text) => match filter_of(&text) {
                     Some(filter) => client.queue.filter = (!filter.is_empty()).then(|| Box::new(filter)),
                     None => {
-                        let farewell = Farewell::Closed(ws::code::UNSUPPORTED, "only {\"filter\":{…}} is understood");
-                        return self.dismiss(key, farewell, now);
+                        let reason = CloseReason::Closed(ws::code::UNSUPPORTED, "only {\"filter\":{…}} is understood");
+                        return self.dismiss(key, reason, now);
                     }
                 },
-                Said::Ping(payload) => client.queue.interject(&ws::frame(ws::PONG, &payload)),
-                Said::Pong => {}
-                Said::Close(_) => {
-                    return self.dismiss(key, Farewell::Closed(ws::code::NORMAL, ""), now);
+                Incoming::Ping(payload) => client.queue.interject(&ws::frame(ws::PONG, &payload)),
+                Incoming::Pong => {}
+                Incoming::Close(_) => {
+                    return self.dismiss(key, CloseReason::Closed(ws::code::NORMAL, ""), now);
                 }
-                Said::Fault(code, reason) => return self.dismiss(key, Farewell::Closed(code, reason), now),
+                Incoming::Fault(code, reason) => return self.dismiss(key, CloseReason::Closed(code, reason), now),
             }
         }
         self.advance(key, now);
     }
 
-    fn dismiss(&mut self, key: usize, farewell: Farewell, now: Instant) {
+    fn dismiss(&mut self, key: usize, reason: CloseReason, now: Instant) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if let Some(label) = farewell.label() {
+        if let Some(label) = reason.label() {
             metrics::DROPPED.inc(&[client.queue.channel.as_str(), label]);
         }
-        client.leave(farewell, now);
+        client.leave(reason, now);
         if !client.is_blocked {
             self.advance(key, now);
         }
@@ -455,43 +473,6 @@ impl Worker {
     }
 }
 
-/// The one thing that a client may say: `{"filter":{"bbox":"…","severity":"…","site":"…","kind":"…"}}`.
-fn filter_of(text: &str) -> Option<Filter> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Asked {
-        filter: std::collections::BTreeMap<String, String>,
-    }
-    let asked: Asked = serde_json::from_str(text).ok()?;
-    let is_known = |name: &String| ["bbox", "severity", "site", "kind"].contains(&name.as_str());
-    if !asked.filter.keys().all(is_known) {
-        return None;
-    }
-    Filter::parse(asked.filter.iter().map(|(k, v)| (k.as_str(), v.as_str()))).ok()
-}
-
 fn unix_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_filters_are_understood() {
-        assert!(filter_of(r#"{"filter":{"site":"a"}}"#).is_some());
-        assert!(filter_of(r#"{"filter":{}}"#).unwrap().is_empty());
-        for other in [
-            "",
-            "x",
-            "{}",
-            r#"{"filter":null}"#,
-            r#"{"filter":{"x":"1"}}"#,
-            r#"{"filter":{"bbox":"1"}}"#,
-            r#"{"filter":{},"x":1}"#,
-        ] {
-            assert!(filter_of(other).is_none(), "{other}");
-        }
-    }
 }

@@ -6,7 +6,7 @@
 //! times falls into as many parts.
 
 use super::{
-    Fault,
+    fault::Fault,
     rings::{HALF, Point, Ring, TURN},
 };
 use std::cmp::Ordering;

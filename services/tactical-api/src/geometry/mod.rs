@@ -5,66 +5,15 @@
 //! encloses nothing, crosses itself, or can be read as a zone or as the rest of the world.
 
 mod cut;
+mod fault;
 mod rings;
 
+pub use fault::{Fault, POINTS_MAX};
+pub use rings::Position;
+
+use fault::{DEGREES_MAX, RING_POINTS_MIN};
 use rings::{DEGREE, HALF, Point, Ring, TURN};
 use std::fmt::Write;
-
-/// Most points of a polygon, all rings together.
-pub const POINTS_MAX: usize = 10_000;
-/// Points of a ring, the closing one included.
-const RING_POINTS_MIN: usize = 4;
-/// Degrees beyond which a coordinate is not a plausible overflow: ten turns.
-const DEGREES_MAX: f64 = 3600.0;
-
-/// Why coordinates were refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// Not a finite number, or absurd.
-    #[error("a coordinate is no number or is more than {DEGREES_MAX} degrees")]
-    Coordinate,
-    /// Not of the form.
-    #[error("it is neither a ring of [longitude, latitude] nor a list of rings")]
-    Shape,
-    /// A ring with too few different points.
-    #[error("a ring needs {RING_POINTS_MIN} points, the closing one included, and three different ones")]
-    Ring,
-    /// Too many.
-    #[error("a polygon has at most {POINTS_MAX} points")]
-    TooManyPoints,
-    /// A ring whose points lie on one line.
-    #[error("a ring encloses nothing")]
-    Area,
-    /// A bow-tie.
-    #[error("a ring crosses or touches itself")]
-    Crossing,
-    /// A hole that is none.
-    #[error("a hole is not inside the outer ring, or meets another one")]
-    Hole,
-    /// An edge that can be read in two ways.
-    #[error(
-        "an edge spans more than half of the world: write longitudes beyond 180 across the antimeridian, or points between"
-    )]
-    Edge,
-    /// A ring around the world that overlaps itself.
-    #[error("a ring is wider than the world")]
-    Width,
-    /// Too much work.
-    #[error("too many edges lie side by side")]
-    TooComplex,
-    /// The cut failed: rings touch on the line.
-    #[error("it cannot be cut at the antimeridian: publish it as two")]
-    Antimeridian,
-}
-
-/// A place: longitude and latitude in degrees.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Position {
-    /// Longitude, -180 to 180.
-    pub lon: f64,
-    /// Latitude, -90 to 90.
-    pub lat: f64,
-}
 
 /// Where something is.
 #[derive(Clone, Debug, PartialEq)]

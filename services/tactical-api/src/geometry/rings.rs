@@ -1,7 +1,7 @@
 //! A ring of exact whole numbers: seven decimals of a degree are units, so that every question about it has
 //! one answer. Pure.
 
-use super::{Fault, Position};
+use super::fault::Fault;
 use std::cmp::Ordering;
 
 /// Units of a degree: seven decimals are a centimetre.
@@ -14,6 +14,15 @@ pub const HALF: i64 = 180 * DEGREE;
 const COMPARISONS_MAX: usize = 4_000_000;
 /// Cells of the grid along one axis.
 const CELLS_MAX: usize = 128;
+
+/// A place: longitude and latitude in degrees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Position {
+    /// Longitude, -180 to 180.
+    pub lon: f64,
+    /// Latitude, -90 to 90.
+    pub lat: f64,
+}
 
 /// A place in units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

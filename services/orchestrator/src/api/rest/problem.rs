@@ -5,52 +5,22 @@
 
 use crate::api::shown;
 use crate::error::{Code, Error};
+use agentforge_runtime::http as writer;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
 use std::sync::Arc;
-use utoipa::ToSchema;
 
-/// The media type of problems.
-pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
+pub(crate) use agentforge_runtime::http::{PROBLEM_MEDIA_TYPE as MEDIA_TYPE, ProblemBody as Body};
 
 /// Why a request was refused or failed. Travels by pointer: results that hold it stay small.
 #[derive(Clone, Debug)]
-pub struct Problem(Box<Body>);
+pub struct Problem(Box<Refusal>);
 
-/// Why a request was refused or failed (RFC 9457).
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub(crate) struct Body {
-    /// Where the kind of problem is described.
-    #[serde(rename = "type")]
-    #[schema(example = "/docs#invalid_argument")]
-    kind: String,
-    /// The kind of problem in a few words.
-    #[schema(example = "A field breaks a rule")]
-    title: &'static str,
-    /// The HTTP status again.
-    #[schema(example = 400)]
-    status: u16,
-    /// What is wrong with this request: the limit, and the setting that changes it.
-    detail: String,
-    /// The stable code; gRPC has the same.
-    #[schema(example = "invalid_argument")]
-    code: &'static str,
-    /// The field at fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "tool")]
-    field: Option<String>,
-    /// The value of the X-Request-ID header.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    /// Wait so long before trying again, milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
-    #[serde(skip)]
+#[derive(Clone, Debug)]
+struct Refusal {
+    body: Body,
     cause: Option<Arc<Error>>,
     /// The `Allow` header.
-    #[serde(skip)]
     allow: Option<HeaderValue>,
 }
 
@@ -96,8 +66,9 @@ pub(crate) const fn title(code: Code) -> &'static str {
 impl Problem {
     pub(crate) fn http(kind: HttpOnly, detail: impl Into<String>) -> Self {
         let (status, code, title) = kind.parts();
-        Self(Box::new(Body {
-            kind: format!("/docs#{code}"),
+        let detail: String = detail.into();
+        let body = Body {
+            kind: format!("/docs#{code}").into(),
             title,
             status,
             detail: detail.into(),
@@ -105,9 +76,8 @@ impl Problem {
             field: None,
             request_id: None,
             retry_after_ms: None,
-            cause: None,
-            allow: None,
-        }))
+        };
+        Self(Box::new(Refusal { body, cause: None, allow: None }))
     }
 
     /// A method that the route does not have; `allow` lists those that it has.
@@ -120,28 +90,28 @@ impl Problem {
     /// A field of the body or query that breaks a rule; its name may come from the caller.
     pub(crate) fn field(field: impl Into<String>, detail: impl AsRef<str>) -> Self {
         let mut problem = Self::from(Error::new(Code::InvalidArgument, detail.as_ref()));
-        problem.0.field = Some(shown(&field.into())).filter(|f| !f.is_empty());
+        problem.0.body.field = Some(shown(&field.into())).filter(|f| !f.is_empty());
         problem
     }
 
     pub(crate) fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.body.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     pub(crate) fn code(&self) -> &'static str {
-        self.0.code
+        self.0.body.code
     }
 
     pub(crate) fn detail(&self) -> &str {
-        &self.0.detail
+        &self.0.body.detail
     }
 
     pub(crate) fn field_name(&self) -> Option<&str> {
-        self.0.field.as_deref()
+        self.0.body.field.as_deref()
     }
 
     pub(crate) fn retry_after_ms(&self) -> Option<u64> {
-        self.0.retry_after_ms
+        self.0.body.retry_after_ms
     }
 
     pub(crate) fn cause(&self) -> Option<&Error> {
@@ -149,40 +119,33 @@ impl Problem {
     }
 
     /// The response with its body, for the caller that made the request `request_id`.
-    pub(crate) fn render(mut self, mut response: Response, request_id: &str) -> Response {
-        self.0.request_id = Some(request_id.to_owned());
-        let body = serde_json::to_vec(&self.0).expect("strings and numbers are JSON");
-        let headers = response.headers_mut();
-        headers.remove(header::CONTENT_LENGTH);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if let Some(ms) = self.0.retry_after_ms {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+    pub(crate) fn render(self, mut response: Response, request_id: &str) -> Response {
+        let Refusal { body, allow, .. } = *self.0;
+        let mut written = writer::Problem::of(body).for_request(request_id);
+        if written.status() == StatusCode::UNAUTHORIZED {
+            written = written.with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"agentforge\""));
         }
-        if self.0.status == 401 {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"agentforge\""));
+        if let Some(allow) = allow {
+            written = written.with(header::ALLOW, allow);
         }
-        if let Some(allow) = self.0.allow {
-            headers.insert(header::ALLOW, allow);
-        }
-        *response.body_mut() = body.into();
+        written.write_into(&mut response);
         response
     }
 }
 
 impl From<Error> for Problem {
     fn from(e: Error) -> Self {
-        Self(Box::new(Body {
-            kind: format!("/docs#{}", e.code.as_str()),
+        let body = Body {
+            kind: format!("/docs#{}", e.code.as_str()).into(),
             title: title(e.code),
             status: e.code.http_status(),
-            detail: shown(&e.message),
+            detail: shown(&e.message).into(),
             code: e.code.as_str(),
             field: e.field.map(str::to_owned),
             request_id: None,
             retry_after_ms: e.retry_after.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-            cause: Some(Arc::new(e)),
-            allow: None,
-        }))
+        };
+        Self(Box::new(Refusal { body, cause: Some(Arc::new(e)), allow: None }))
     }
 }
 
@@ -211,7 +174,7 @@ mod tests {
     #[test]
     fn causes_are_never_sent() {
         let source = crate::store::Error::Corrupt { what: "job", problem: "secret detail".into() };
-        let body = serde_json::to_string(&Problem::from(Error::from(source)).0).unwrap();
+        let body = serde_json::to_string(&Problem::from(Error::from(source)).0.body).unwrap();
         assert!(body.contains("internal") && !body.contains("secret detail"), "{body}");
     }
 }

@@ -1,5 +1,5 @@
 //! Who may read evidence at once: so many in all, and no address more than its share of what is free.
-//! A [`Place`] is freed when it is dropped. An address gets one as long as it holds fewer than are free, so that a
+//! A [`ReadSlot`] is freed when it is dropped. An address gets one as long as it holds fewer than are free, so that a
 //! single address can have half of them, and another always finds some.
 
 use std::{
@@ -13,7 +13,7 @@ const PLACES: usize = 256;
 
 /// The places of a process. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Places(Arc<Mutex<Taken>>);
+pub struct ReadSlots(Arc<Mutex<Taken>>);
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -21,9 +21,9 @@ struct Taken {
     by_address: HashMap<IpAddr, usize>,
 }
 
-impl Places {
+impl ReadSlots {
     /// Takes a place; `None` when this address has its share.
-    pub fn take(&self, address: IpAddr) -> Option<Place> {
+    pub fn take(&self, address: IpAddr) -> Option<ReadSlot> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let free = PLACES - taken.all;
         if taken.by_address.get(&address).copied().unwrap_or_default() >= free {
@@ -32,20 +32,20 @@ impl Places {
         *taken.by_address.entry(address).or_default() += 1;
         taken.all += 1;
         drop(taken);
-        Some(Place { places: self.clone(), address })
+        Some(ReadSlot { slots: self.clone(), address })
     }
 }
 
 /// A place that is taken until this is dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Places,
+pub struct ReadSlot {
+    slots: ReadSlots,
     address: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for ReadSlot {
     fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
         taken.all -= 1;
         if let Some(here) = taken.by_address.get_mut(&self.address) {
             *here -= 1;
@@ -62,8 +62,8 @@ mod tests {
 
     #[test]
     fn one_address_leaves_half_to_the_others_and_all_come_back() {
-        let places = Places::default();
-        let fill = |last: u8| -> Vec<Place> {
+        let places = ReadSlots::default();
+        let fill = |last: u8| -> Vec<ReadSlot> {
             let address = IpAddr::from([10, 0, 0, last]);
             std::iter::from_fn(|| places.take(address)).collect()
         };

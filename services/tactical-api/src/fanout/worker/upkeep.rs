@@ -5,7 +5,7 @@ use super::{LEAVE_PER_SECOND, STALLED_MAX, Worker, unix_ms};
 use crate::{
     event::{Event, EventId, Frames},
     fanout::{
-        client::{Client, FAREWELL_MAX, Farewell},
+        client::{Client, CloseReason, FAREWELL_MAX},
         queue::Phase,
     },
 };
@@ -29,7 +29,7 @@ impl Worker {
     }
 
     /// Notifies all clients once when the source goes, and once when it is back.
-    fn tell_of_source(&mut self, now: Instant) {
+    fn notify_source(&mut self, now: Instant) {
         let source = self.settings.source.state();
         if source.is_away == self.is_away {
             return;
@@ -49,10 +49,10 @@ impl Worker {
     }
 
     /// Heartbeats for the idle, ends for those who had their time, fresh links for those who are late.
-    pub(super) fn look_after_all(&mut self, now: Instant) {
+    pub(super) fn tick(&mut self, now: Instant) {
         self.ring.refresh(&self.settings.signer, now);
-        self.tell_of_source(now);
-        let Some(epoch) = self.epoch.clone() else { return self.end_those_told(now) };
+        self.notify_source(now);
+        let Some(epoch) = self.epoch.clone() else { return self.end_expired(now) };
         let unix_ms = unix_ms();
         let head = EventId { epoch: epoch.clone(), mark: self.ring.head() };
         let source = self.settings.source.state();
@@ -65,20 +65,20 @@ impl Worker {
                 continue;
             }
             if client.leave_at.is_some_and(|at| at <= now) {
-                ends.push((key, Farewell::Restart));
+                ends.push((key, CloseReason::Restart));
             } else if client.is_blocked {
                 if idle >= STALLED_MAX {
-                    ends.push((key, Farewell::Slow));
+                    ends.push((key, CloseReason::Slow));
                 }
             } else if idle >= self.settings.heartbeats[client.queue.channel as usize] && client.queue.is_drained() {
                 let channel = client.queue.channel;
-                let whispered = if client.queue.is_up_to_date(&self.ring) {
-                    client.whisper(shared.of(channel), &self.ring, &mut self.tally, now)
+                let written = if client.queue.is_up_to_date(&self.ring) {
+                    client.write_now(shared.of(channel), &self.ring, &mut self.tally, now)
                 } else {
                     let own = client.queue.own_heartbeat(&epoch, source, unix_ms);
-                    client.whisper(&own, &self.ring, &mut self.tally, now)
+                    client.write_now(&own, &self.ring, &mut self.tally, now)
                 };
-                if whispered.is_err() {
+                if written.is_err() {
                     gone.push(key);
                 }
             }
@@ -86,13 +86,13 @@ impl Worker {
         for key in gone {
             self.remove(key);
         }
-        for (key, farewell) in ends {
-            self.dismiss(key, farewell, now);
+        for (key, reason) in ends {
+            self.dismiss(key, reason, now);
         }
-        self.end_those_told(now);
+        self.end_expired(now);
     }
 
-    fn end_those_told(&mut self, now: Instant) {
+    fn end_expired(&mut self, now: Instant) {
         let is_over = |client: &Client| match client.queue.phase {
             Phase::Leaving { by, .. } => by <= now,
             _ => self.epoch.is_none() && client.leave_at.is_some_and(|at| at <= now),

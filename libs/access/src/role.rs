@@ -1,0 +1,26 @@
+//! What a caller may do.
+
+/// What a caller may do. Each role includes the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Reads only.
+    Read,
+    /// Submits and cancels too.
+    Submit,
+    /// Does everything.
+    Admin,
+}
+
+impl Role {
+    /// All of them, the weakest first.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Submit, Self::Admin];
+
+    /// The word used in settings and in errors.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Submit => "submit",
+            Self::Admin => "admin",
+        }
+    }
+}
