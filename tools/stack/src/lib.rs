@@ -30,3 +30,6 @@ pub mod roster;
 mod servers;
 pub mod settings;
 pub mod sink;
+
+#[cfg(test)]
+mod settings_tests;
