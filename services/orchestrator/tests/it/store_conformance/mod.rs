@@ -11,6 +11,7 @@ mod ownership;
 mod schedules;
 mod slo;
 mod upkeep;
+mod version_before;
 mod ways_back;
 mod world;
 
@@ -112,6 +113,9 @@ conformance! {
         a_database_belongs_to_one_mission,
         a_changed_migration_is_refused,
         a_migration_of_a_later_version_is_tolerated;
+    version_before:
+        statements_of_the_version_before_run_on_this_schema,
+        the_version_before_finds_due_jobs_without_reading_finished_ones;
     ways_back:
         every_end_without_success_can_be_retried,
         a_retry_grants_the_same_time_again_however_often,

@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    async fn sqlite_connection(&self) -> sqlx::SqliteConnection {
+    pub async fn sqlite_connection(&self) -> sqlx::SqliteConnection {
         use sqlx::ConnectOptions;
         let file = self.path().join(self.url.trim_start_matches("sqlite://"));
         sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap()
