@@ -171,6 +171,37 @@ async fn what_vanishes_under_load_is_made_again_and_all_jobs_end_once() {
     assert_eq!(api.metric("agentforge_dead_letters_total", &[]).await, 0.0);
 }
 
+/// Accepted jobs that nobody works off yet, in a stream that an operator purges while more come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_that_is_purged_under_load_loses_no_accepted_job() {
+    let Some(()) = require("nats-server") else { return };
+    let options = Options::new().worker("WORKER_CONCURRENCY", "4").orchestrator("RECONCILE_AFTER", "3m");
+    let mut stack = Stack::start(options).await;
+    let (api, js) = (stack.api(), stack.jetstream().await);
+    eventually(MADE_AGAIN, "the first look is over", || is_as_planned(&js)).await;
+    let planned = js.get_stream("swarm_jobs").await.unwrap().cached_info().config.clone();
+    // The worker stands still: what comes now is a backlog.
+    stack.workers[0].pause();
+    let count = if soak() { 2_000 } else { 200 };
+    let before = Submitted::submit(&api, count, "before", "echo").await;
+    let purged = async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let stream = js.get_stream("swarm_jobs").await.unwrap();
+        let gone = stream.purge().await.unwrap().purged;
+        assert!(gone > 0, "there was a backlog");
+    };
+    let (during, ()) = tokio::join!(Submitted::submit(&api, count, "during", "echo"), purged);
+    stack.workers[0].resume();
+    for jobs in [&before, &during] {
+        all_succeeded(&api, jobs).await;
+    }
+    // Made anew, it takes messages of the size that was declared.
+    js.delete_stream("swarm_jobs").await.unwrap();
+    eventually(MADE_AGAIN, "the stream is there again", || is_as_planned(&js)).await;
+    let again = js.get_stream("swarm_jobs").await.unwrap().cached_info().config.clone();
+    assert_eq!((again.max_message_size, again.max_bytes), (planned.max_message_size, planned.max_bytes));
+}
+
 fn tool(dir: &tempfile::TempDir) -> (std::path::PathBuf, String) {
     let ran = dir.path().join("ran");
     let tools =
