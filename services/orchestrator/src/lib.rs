@@ -12,10 +12,13 @@
 pub mod admission;
 pub mod api;
 pub mod app;
+mod assembly;
 mod clock;
 pub mod config;
 mod control;
 pub mod cron;
+mod deletions;
+mod drain;
 mod edge;
 pub mod error;
 mod housekeeping;

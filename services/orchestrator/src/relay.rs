@@ -5,6 +5,7 @@
 //! memory from the committer, or by scanning the store. A claim says which process publishes; one that grew old is
 //! returned. Publishing twice is harmless: `Nats-Msg-Id` first, the fence in `transition` in the end.
 
+mod forgets;
 mod lanes;
 mod lines;
 mod marks;
@@ -12,11 +13,12 @@ mod opening;
 mod room;
 mod tail;
 
+pub use forgets::Forgets;
 pub use lanes::{JobLane, OutboxLane};
 pub use opening::results_are_read;
 pub use room::{Room, look_loop};
 
-use crate::app::{Backlog, Handoff};
+use crate::app::{Backlog, Handed};
 use crate::metrics;
 use crate::store::{self, Owner, Store};
 use agentforge_jetstream::{Nats, publish, trace, trace::Operation};
@@ -82,8 +84,6 @@ pub trait Lane: Send + Sync + 'static {
     fn may_try(&self, line: &str) -> bool;
     /// It was not published after all.
     fn give_room(&self, item: &Self::Item);
-    /// Takes what the committer hands over; `None` when there is only a reason to look into the store.
-    fn accept(&self, handoff: Handoff) -> (Vec<Self::Item>, Option<Micros>);
     /// Claims from the store, in order, of all lines but those held. None: there is no more.
     async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<Self::Item>, store::Error>;
     /// Claims the first of a line.
@@ -126,8 +126,8 @@ pub struct Shared {
 pub struct Relay<L: Lane> {
     lane: Arc<L>,
     nats: Nats,
-    handoffs: mpsc::UnboundedReceiver<Handoff>,
-    forgets: mpsc::UnboundedReceiver<i64>,
+    handed: Handed<L::Item>,
+    forgotten: mpsc::Receiver<i64>,
     lines: Lines<L::Item>,
     scan_at: Instant,
     /// NATS is away, and nothing leaves.
@@ -145,25 +145,22 @@ type Outcome<T> = (T, bool, Result<publish::Ack, publish::Error>);
 type UnderWay<T> = FuturesUnordered<BoxFuture<'static, Outcome<T>>>;
 
 impl<L: Lane> Relay<L> {
-    /// A relay that takes work from `handoffs` and drops what `forgets` names (cancelled before its publish).
-    pub fn new(
-        lane: Arc<L>,
-        nats: Nats,
-        handoffs: mpsc::UnboundedReceiver<Handoff>,
-        forgets: mpsc::UnboundedReceiver<i64>,
-    ) -> Self {
+    /// A relay that takes work from `handed`, and its handle for what is cancelled before its publish.
+    pub(crate) fn new(lane: Arc<L>, nats: Nats, handed: Handed<L::Item>) -> (Self, Forgets) {
+        let (forgets, forgotten) = forgets::forgets();
         // An alert cannot tell a gauge that is not there from one that was never raised.
         ["full", AWAY].iter().for_each(|reason| metrics::RELAY_HELD.set(&[L::NAME, ALL_LINES, reason], 0.0));
-        Self {
+        let relay = Self {
             lane,
             nats,
-            handoffs,
-            forgets,
+            handed,
+            forgotten,
             lines: Lines::new(L::line),
             scan_at: Instant::now(),
             is_away: false,
             told: HashMap::new(),
-        }
+        };
+        (relay, forgets)
     }
 
     /// Waits for `opening`, then runs until `stop` fires; then publishes nothing new, takes the PubAcks that are
@@ -193,8 +190,9 @@ impl<L: Lane> Relay<L> {
                         self.settle(outcome).await;
                     }
                 }
-                Some(seq) = self.forgets.recv() => self.forget(seq),
-                Some(handoff) = self.handoffs.recv() => self.accept(handoff),
+                Some(seq) = self.forgotten.recv() => self.forget(seq),
+                Some(items) = self.handed.next() => self.accept(items),
+                at = woken(&*self.lane) => self.scan_at = self.scan_at.min(Instant::now() + at.since(Micros::now())),
                 () = tokio::time::sleep_until(self.scan_at), if has_room && !self.is_away => self.scan().await,
                 () = sleep_until(linger_until), if linger_until.is_some() => {}
                 () = sleep_until(try_at), if try_at.is_some() => self.try_line(&mut under_way).await,
@@ -402,8 +400,7 @@ impl<L: Lane> Relay<L> {
         warn!(lane = L::NAME, line, reason, error = %e, "the relay is held; accepted work waits in the database");
     }
 
-    fn accept(&mut self, handoff: Handoff) {
-        let (items, look_at) = self.lane.accept(handoff);
+    fn accept(&mut self, items: Vec<L::Item>) {
         let since = Instant::now();
         if self.lines.len() < QUEUE_MAX {
             let (came, mut new) = (items.len(), 0);
@@ -414,9 +411,6 @@ impl<L: Lane> Relay<L> {
         } else {
             // They lie in the store; their claims run out and a scan finds them.
             self.lane.backlog().let_go(items.len());
-        }
-        if let Some(at) = look_at {
-            self.scan_at = self.scan_at.min(since + at.since(Micros::now()));
         }
     }
 
@@ -481,6 +475,11 @@ impl<L: Lane> Relay<L> {
             self.scan_at = Instant::now();
         }
     }
+}
+
+/// When the store is to be asked, once that is news.
+async fn woken<L: Lane>(lane: &L) -> Micros {
+    lane.backlog().woken().await
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -6,8 +6,8 @@
 use crate::app::App;
 use crate::metrics;
 use crate::transition::{Change, Ignored};
-use agentforge_jetstream::consume::{Delivery, Puller};
-use agentforge_jetstream::{trace, trace::Operation};
+use agentforge_jetstream::consume::{Delivery, PullOptions, Puller};
+use agentforge_jetstream::{Nats, subjects, trace, trace::Operation};
 use agentforge_message_id::{JobId, Queue};
 use agentforge_proto::bus::{ErrorClass, Finished, Outcome, Rejected, Report};
 use agentforge_proto::time::Micros;
@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info_span, warn};
@@ -54,10 +55,33 @@ pub fn read(payload: &[u8]) -> Result<Meaning, serde_json::Error> {
     })
 }
 
+/// Takes results once their consumer is known to be there, until `stop` fires.
+/// # Errors
+/// When the puller ends without a stop.
+pub async fn results_loop(
+    app: App,
+    nats: Nats,
+    mut topology: watch::Receiver<bool>,
+    stop: CancellationToken,
+) -> Result<(), anyhow::Error> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        is_ready = async { topology.wait_for(|ready| *ready).await.is_ok() } => if !is_ready {
+            // The task that makes sure of it has ended, in a stop or with an error that it reports itself.
+            stop.cancelled().await;
+            return Ok(());
+        },
+    }
+    let durable = subjects::orchestrator_durable(app.mission());
+    let puller = Puller::start(nats, subjects::STREAM_RESULTS, durable, PullOptions::new("results", IN_FLIGHT_MAX));
+    run(app, puller, stop).await
+}
+
 /// Runs until `stop` fires: then takes nothing new and settles what it holds.
 /// # Errors
 /// When the puller ends without a stop.
-pub async fn run(app: App, mut puller: Puller, stop: CancellationToken) -> Result<(), anyhow::Error> {
+async fn run(app: App, mut puller: Puller, stop: CancellationToken) -> Result<(), anyhow::Error> {
     puller.grant(IN_FLIGHT_MAX);
     let mut commits = FuturesUnordered::new();
     let mut acks = Acks::default();

@@ -1,9 +1,11 @@
 //! What the relay and the committer share: whether a new item may be handed over in memory, or must not overtake items
 //! in SQL; and which queues are held.
 
+use agentforge_proto::time::Micros;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::Notify;
 
 /// What one lane of the relay and the committer share about the lane's backlog in SQL.
 #[derive(Debug, Default)]
@@ -18,6 +20,21 @@ pub struct Backlog {
     open: AtomicBool,
     /// Lines that cannot leave, with the reason.
     closed: RwLock<HashMap<Box<str>, &'static str>>,
+    /// When the store is to be asked, microseconds since 1970.
+    wake: Wake,
+}
+
+/// A moment that only comes nearer until it is taken.
+#[derive(Debug)]
+struct Wake {
+    at: AtomicI64,
+    told: Notify,
+}
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self { at: AtomicI64::new(i64::MAX), told: Notify::new() }
+    }
 }
 
 impl Backlog {
@@ -87,6 +104,24 @@ impl Backlog {
     /// A scan that began at `generation` found nothing more.
     pub(crate) fn note_scanned(&self, generation: u64) {
         self.scanned.store(generation, Ordering::Release);
+    }
+
+    /// Something is due at `at`, such as a retry: the store is to be asked then. Of several moments the earliest
+    /// counts; each look at the store finds the next.
+    pub(crate) fn wake_at(&self, at: Micros) {
+        self.wake.at.fetch_min(at.0, Ordering::AcqRel);
+        self.wake.told.notify_one();
+    }
+
+    /// Waits until something is due at a moment that was not known before, and says when.
+    pub(crate) async fn woken(&self) -> Micros {
+        loop {
+            let at = self.wake.at.swap(i64::MAX, Ordering::AcqRel);
+            if at != i64::MAX {
+                return Micros(at);
+            }
+            self.wake.told.notified().await;
+        }
     }
 
     /// `n` items are in memory.

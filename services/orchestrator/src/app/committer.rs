@@ -4,7 +4,8 @@
 //! committed with others or separately. While a commit runs, the next group gathers. Senders of marks wait when there
 //! are too many: a lost mark means a repeated publish.
 
-use super::{Backlog, Handoff, Hub, OutboxGauge};
+use super::{Handoffs, Hub, OutboxGauge};
+use crate::deletions::Deletions;
 use crate::error::Error;
 use crate::metrics;
 use crate::model::{JobError, NewJob, State};
@@ -90,48 +91,30 @@ pub struct CommitLoop {
     config: CommitterConfig,
     hub: Hub,
     gauge: OutboxGauge,
-    backlog: Arc<Backlog>,
-    outbox_backlog: Arc<Backlog>,
-    jobs: mpsc::UnboundedSender<Handoff>,
-    outbox: mpsc::UnboundedSender<Handoff>,
-    orphans: mpsc::UnboundedSender<(JobId, i64)>,
+    jobs: Handoffs<Outgoing>,
+    outbox: Handoffs<OutboxRow>,
+    orphans: Deletions,
 }
 
 /// Where the loop hands work on.
 pub(crate) struct Outlets {
     pub(crate) hub: Hub,
     pub(crate) gauge: OutboxGauge,
-    /// Of the lane of jobs.
-    pub(crate) backlog: Arc<Backlog>,
-    /// Of the lane of the outbox.
-    pub(crate) outbox_backlog: Arc<Backlog>,
-    /// Claimed jobs and wake-ups, to the relay.
-    pub(crate) jobs: mpsc::UnboundedSender<Handoff>,
+    /// Claimed jobs, to the relay.
+    pub(crate) jobs: Handoffs<Outgoing>,
     /// Claimed outbox rows, to the relay.
-    pub(crate) outbox: mpsc::UnboundedSender<Handoff>,
+    pub(crate) outbox: Handoffs<OutboxRow>,
     /// Messages on `swarm_jobs` whose job is final: to be deleted.
-    pub(crate) orphans: mpsc::UnboundedSender<(JobId, i64)>,
+    pub(crate) orphans: Deletions,
 }
 
 impl Committer {
     pub(crate) fn new(store: Arc<dyn Store>, config: CommitterConfig, outlets: Outlets) -> (Self, CommitLoop) {
         let (urgent, urgent_rx) = mpsc::channel(URGENT_QUEUE);
         let (lazy, lazy_rx) = mpsc::channel(LAZY_QUEUE);
-        let Outlets { hub, gauge, backlog, outbox_backlog, jobs, outbox, orphans } = outlets;
+        let Outlets { hub, gauge, jobs, outbox, orphans } = outlets;
         let own = Arc::new(config.clone());
-        let run = CommitLoop {
-            urgent: urgent_rx,
-            lazy: lazy_rx,
-            store,
-            config,
-            hub,
-            gauge,
-            backlog,
-            outbox_backlog,
-            jobs,
-            outbox,
-            orphans,
-        };
+        let run = CommitLoop { urgent: urgent_rx, lazy: lazy_rx, store, config, hub, gauge, jobs, outbox, orphans };
         (Self { urgent, lazy, config: own }, run)
     }
 
@@ -262,7 +245,8 @@ impl CommitLoop {
     fn gather(&self, g: &mut Gathered, request: Request) {
         match request {
             Request::Submit(job, answer) => {
-                let claim = self.backlog.may_claim() && self.backlog.reason(job.queue.as_str()).is_none();
+                let backlog = self.jobs.backlog();
+                let claim = backlog.may_claim() && backlog.reason(job.queue.as_str()).is_none();
                 g.group.submits.push(Submit { job: *job, claim });
                 g.submit_answers.push(answer);
             }
@@ -293,7 +277,7 @@ impl CommitLoop {
     async fn commit(&mut self, g: Gathered) -> Outcome {
         let now = Micros::now();
         let Gathered { mut group, submit_answers, change_answers, lazy_from } = g;
-        let claim_outbox = self.outbox_backlog.may_claim();
+        let claim_outbox = self.outbox.backlog().may_claim();
         group.claim_outbox = claim_outbox;
         let lazy_ids: Vec<JobId> = group.changes[lazy_from..].iter().map(|(id, _)| *id).collect();
         let lazy_seqs: Vec<i64> = group.changes[lazy_from..]
@@ -360,7 +344,7 @@ impl CommitLoop {
         for ((mark, id), stream_seq) in marks.iter().zip(lazy_ids).zip(lazy_seqs) {
             // A number of 0: it was refused, and the stream has nothing of it.
             if matches!(mark, Err(Ignored::Stopped)) && *stream_seq != 0 {
-                let _ = self.orphans.send((*id, *stream_seq));
+                self.orphans.delete(*id, *stream_seq);
             }
         }
         let mut rest = changes.into_iter();
@@ -370,15 +354,13 @@ impl CommitLoop {
     }
 
     fn hand_on_outbox(&self, rows: Vec<OutboxRow>, claimed: bool) {
-        let rows = if claimed {
-            self.outbox_backlog.hold(rows.len());
-            rows
+        if claimed {
+            self.outbox.hand_over(rows);
         } else {
             // More than is kept in memory: they are found in the store.
-            self.outbox_backlog.note_unclaimed();
-            vec![]
-        };
-        let _ = self.outbox.send(Handoff::Outbox(rows));
+            self.outbox.backlog().note_unclaimed();
+            self.outbox.backlog().wake_at(Micros::now());
+        }
     }
 
     fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<Answer<Submitted>>, now: Micros) {
@@ -394,20 +376,17 @@ impl CommitLoop {
                     wake_at = wake_at.map_or(Some(later), |at: Micros| Some(at.min(later)));
                 } else {
                     self.gauge.add(&job.queue);
-                    unclaimed |= self.backlog.note_unclaimed_of(job.queue.as_str());
+                    unclaimed |= self.jobs.backlog().note_unclaimed_of(job.queue.as_str());
                 }
             }
         }
         if let Some(at) = wake_at {
-            let _ = self.jobs.send(Handoff::WakeAt(at));
+            self.jobs.backlog().wake_at(at);
         }
         if unclaimed {
-            let _ = self.jobs.send(Handoff::Jobs(vec![]));
+            self.jobs.backlog().wake_at(Micros::now());
         }
-        if !outgoing.is_empty() {
-            self.backlog.hold(outgoing.len());
-            let _ = self.jobs.send(Handoff::Jobs(outgoing));
-        }
+        self.jobs.hand_over(outgoing);
         for (s, a) in submits.into_iter().zip(answers) {
             let _ = a.send(Ok(s));
         }
@@ -422,7 +401,7 @@ impl CommitLoop {
             if c.job.available_at > now { self.gauge.add_later() } else { self.gauge.add(&c.job.queue) }
         }
         if is && (c.failed.is_some() || !was) {
-            let _ = self.jobs.send(Handoff::WakeAt(c.job.available_at));
+            self.jobs.backlog().wake_at(c.job.available_at);
         }
         metrics::note_change(c);
         let result = || results.iter().find(|(seq, _)| *seq == c.job.seq).map(|(_, r)| r.clone());

@@ -322,7 +322,7 @@ impl App {
         let mut outcome = self.0.committer.change(vec![(id, Change::Cancel { at: Micros::now() })], vec![]).await?;
         let outcome = outcome.pop().unwrap_or(Err(Ignored::Unknown));
         if let Ok(changed) = &outcome {
-            let _ = self.0.cancels.send(stopped(&changed.job));
+            self.0.cancels.tell(stopped(&changed.job));
         }
         let job = self.stored(id).await?;
         match outcome {
@@ -357,7 +357,7 @@ impl App {
     pub async fn expire(&self, ids: Vec<JobId>, at: Micros) -> Result<(), Error> {
         let changes = ids.into_iter().map(|id| (id, Change::Expire { at })).collect();
         for changed in self.apply_reports(changes, vec![]).await?.into_iter().flatten() {
-            let _ = self.0.cancels.send(stopped(&changed.job));
+            self.0.cancels.tell(stopped(&changed.job));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 mod backlog;
 mod committer;
 mod gauge;
+mod handoff;
 mod hub;
 mod jobs;
 mod lookup;
@@ -22,6 +23,7 @@ pub use backlog::Backlog;
 pub(crate) use committer::Outlets;
 pub use committer::{CommitLoop, Committer, CommitterConfig, Lazy};
 pub use gauge::OutboxGauge;
+pub(crate) use handoff::{Handed, Handoffs, handoffs};
 pub use hub::{Ear, Hub, News};
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery};
 pub use lookup::{DiscardSpec, QueueStats};
@@ -36,9 +38,8 @@ use crate::admission::Limits;
 use crate::error::{Code, Error};
 use crate::model::{Agent, Job};
 use crate::slo::Board;
-use crate::store::{OutboxRow, Outgoing, Store};
+use crate::store::Store;
 use agentforge_message_id::{AgentId, Mission};
-use agentforge_proto::time::Micros;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -73,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) args_max_bytes: AtomicUsize,
     /// Size of the stream of jobs: none larger ever leaves.
     pub(crate) stream_max_bytes: usize,
-    pub(crate) cancels: tokio::sync::mpsc::UnboundedSender<crate::control::Cancelled>,
+    pub(crate) cancels: crate::control::Cancels,
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) watches: Arc<Semaphore>,
     pub(crate) board: Board,
@@ -117,17 +118,6 @@ pub trait Outputs: Send + Sync + 'static {
 
 /// Chunks of an output.
 pub type OutputStream = std::pin::Pin<Box<dyn futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Send>>;
-
-/// Work that a commit hands to the relay without a second read.
-#[derive(Debug)]
-pub enum Handoff {
-    /// Jobs claimed for publishing, in order of acceptance; empty: there is a backlog in the store.
-    Jobs(Vec<Outgoing>),
-    /// Rows of the outbox, in order of writing; empty: there is a backlog in the store.
-    Outbox(Vec<OutboxRow>),
-    /// Look into the store at this moment: a retry is due then.
-    WakeAt(Micros),
-}
 
 impl App {
     pub(crate) fn new(inner: Inner) -> Self {

@@ -5,7 +5,7 @@
 
 use super::room::{Room, Verdict};
 use super::{Lane, Message, Shared};
-use crate::app::{Backlog, Committer, Handoff, Lazy};
+use crate::app::{Backlog, Committer, Lazy};
 use crate::model::JobError;
 use crate::store::{self, OutboxPick, OutboxRow, Outgoing, Park, Pick};
 use agentforge_jetstream::{publish, subjects, trace};
@@ -127,15 +127,6 @@ impl Lane for JobLane {
 
     fn give_room(&self, o: &Outgoing) {
         self.room.give(o.queue.as_str(), bytes_of(o));
-    }
-
-    fn accept(&self, handoff: Handoff) -> (Vec<Outgoing>, Option<Micros>) {
-        match handoff {
-            Handoff::Jobs(jobs) if jobs.is_empty() => (vec![], Some(Micros::now())),
-            Handoff::Jobs(jobs) => (jobs, None),
-            Handoff::WakeAt(at) => (vec![], Some(at)),
-            Handoff::Outbox(..) => (vec![], None),
-        }
     }
 
     async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<Outgoing>, store::Error> {
@@ -265,15 +256,6 @@ impl Lane for OutboxLane {
     }
 
     fn give_room(&self, _: &OutboxRow) {}
-
-    fn accept(&self, handoff: Handoff) -> (Vec<OutboxRow>, Option<Micros>) {
-        match handoff {
-            Handoff::Outbox(rows) if rows.is_empty() => (vec![], Some(Micros::now())),
-            Handoff::Outbox(rows) => (rows, None),
-            Handoff::WakeAt(at) => (vec![], Some(at)),
-            Handoff::Jobs(..) => (vec![], None),
-        }
-    }
 
     async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<OutboxRow>, store::Error> {
         let (now, pick) = (Micros::now(), OutboxPick::AllBut(held));

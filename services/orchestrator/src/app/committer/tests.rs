@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admission::{Limits, SubmitInput, admit, args_max_bytes};
+use crate::app::{Backlog, Handed, handoffs};
 use crate::store::sqlite::SqliteStore;
 use agentforge_message_id::{AgentId, Mission};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,7 @@ struct World {
     committer: Committer,
     store: Arc<dyn Store>,
     owner: Owner,
-    outbox: mpsc::UnboundedReceiver<Handoff>,
+    outbox: Handed<OutboxRow>,
     hub: Hub,
     _dir: tempfile::TempDir,
 }
@@ -28,21 +29,13 @@ async fn world() -> World {
         claim_for: CLAIM_FOR,
         events: EventMask::ALL,
     };
-    let (jobs, _) = mpsc::unbounded_channel();
-    let (outbox_tx, outbox) = mpsc::unbounded_channel();
-    let (orphans, _) = mpsc::unbounded_channel();
-    let (hub, outbox_backlog) = (Hub::default(), Arc::new(Backlog::default()));
-    outbox_backlog.set_open(true);
-    outbox_backlog.note_scanned(outbox_backlog.generation());
-    let outlets = Outlets {
-        hub: hub.clone(),
-        gauge: OutboxGauge::new(u64::MAX, u64::MAX),
-        backlog: Arc::default(),
-        outbox_backlog: outbox_backlog.clone(),
-        jobs,
-        outbox: outbox_tx,
-        orphans,
-    };
+    let ((jobs, _), (to_outbox, outbox)) = (handoffs(), handoffs());
+    let (orphans, _) = crate::deletions::deletions();
+    let hub = Hub::default();
+    outbox.backlog().set_open(true);
+    outbox.backlog().note_scanned(outbox.backlog().generation());
+    let outlets =
+        Outlets { hub: hub.clone(), gauge: OutboxGauge::new(u64::MAX, u64::MAX), jobs, outbox: to_outbox, orphans };
     let (committer, commits) = Committer::new(store.clone(), config, outlets);
     tokio::spawn(commits.run(CancellationToken::new()));
     World { committer, store, owner, outbox, hub, _dir: dir }
@@ -75,7 +68,7 @@ async fn no_mark_is_lost_however_many_come_at_once() {
         stored.unwrap();
     }
     let mut rows = Vec::new();
-    while let Ok(Handoff::Outbox(some)) = w.outbox.try_recv() {
+    while let Some(some) = w.outbox.try_next() {
         rows.extend(some);
     }
     // What is handed over in memory is bounded; the rest is in the store.
