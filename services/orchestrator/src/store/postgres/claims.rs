@@ -3,8 +3,8 @@
 //! Replicas pass over each other's locked rows, so that a row is claimed once. A claim moves
 //! `claimable_at` to its end: one that runs out, its replica being gone, comes back by itself.
 
-use super::commit::bytes;
 use super::connection::Session;
+use super::text::bytes;
 use super::{read, readers};
 use crate::store::fault::Fault;
 use crate::store::queues;

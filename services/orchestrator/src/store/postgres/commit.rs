@@ -5,7 +5,7 @@
 
 use super::connection::Session;
 use super::readers::{self, Columns};
-use super::text::clean;
+use super::text::{bytes, clean};
 use crate::model::Job;
 use crate::store::fault::Fault;
 use crate::store::plan::{self, Found, LetterDetails, Plan};
@@ -164,9 +164,4 @@ async fn whole_jobs(c: &mut PgConnection, ids: &[JobId]) -> Result<HashMap<JobId
     );
     let rows = query(sql).bind(bytes(ids)).fetch_all(c).await?;
     rows.iter().map(|row| readers::job(row).map(|job| (job.id, job))).collect()
-}
-
-/// Ids as Postgres takes them.
-pub(super) fn bytes(ids: &[JobId]) -> Vec<&[u8]> {
-    ids.iter().map(|id| id.as_bytes().as_slice()).collect()
 }

@@ -1,7 +1,7 @@
 //! Questions: one statement each, outside of transactions.
 
-use super::commit::bytes;
 use super::readers::{self, Columns};
+use super::text::bytes;
 use crate::model::{AttemptRecord, DeadLetter, Job, State};
 use crate::store::fault::Fault;
 use crate::store::queues;

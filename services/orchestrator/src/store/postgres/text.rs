@@ -1,7 +1,13 @@
-//! Text that Postgres can hold: it knows no NUL character, and one in an error message must not
-//! make a whole group fail.
+//! Values as Postgres takes them. It knows no NUL character in text, and one in an error message must not make a whole
+//! group fail.
 
+use agentforge_message_id::JobId;
 use std::borrow::Cow;
+
+/// Ids as bytes.
+pub(super) fn bytes(ids: &[JobId]) -> Vec<&[u8]> {
+    ids.iter().map(|id| id.as_bytes().as_slice()).collect()
+}
 
 /// `text` with each NUL replaced by U+FFFD.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {

@@ -1,7 +1,6 @@
 //! What a plan says, written to Postgres: each statement takes its rows as one array a column.
 
-use super::commit::bytes;
-use super::text::{clean, maybe_clean};
+use super::text::{bytes, clean, maybe_clean};
 use crate::model::{JobError, NewJob};
 use crate::store::fault::Fault;
 use crate::store::plan::{Plan, Touched, Write};

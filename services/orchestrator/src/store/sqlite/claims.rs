@@ -3,9 +3,8 @@
 //! A claim moves `claimable_at` to its end, so that due, unclaimed jobs are always at the front of
 //! one index, and a claim that runs out comes back by itself.
 
-use super::commit::push_id;
 use super::connection::Writer;
-use super::sql::{Args, Batch};
+use super::sql::{Args, Batch, push_id};
 use super::{read, readers};
 use crate::store::fault::Fault;
 use crate::store::queues;

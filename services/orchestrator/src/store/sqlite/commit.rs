@@ -3,7 +3,7 @@
 use super::connection::Writer;
 use super::parked::{PARK, SHORTEN};
 use super::readers::{self, Columns};
-use super::sql::{Args, Script};
+use super::sql::{Args, Script, push_id};
 use super::statements::{
     ATTEMPTS, CURRENTS, DELETE_OUTBOX, INSERT_ATTEMPTS, INSERT_JOBS, INSERT_LETTERS, INSERT_OUTBOX, INSERT_PAYLOADS,
     INSERT_RESULTS, KNOWN_LETTERS, MARK_REDRIVEN, PAYLOADS, RELEASE_KEYS, TAKEN_IDS, TAKEN_KEYS, UPDATE_PROGRESS,
@@ -247,10 +247,6 @@ fn write_outbox(script: &mut Script, new: &[OutboxRow], group: &Group, ctx: &Com
     if !group.outbox_parked.is_empty() {
         SHORTEN.add(script, &[PARKED_MAX], |a, kept| _ = a.push(*kept));
     }
-}
-
-pub(super) fn push_id(a: &mut Args, id: &JobId) {
-    a.push(id.as_bytes().to_vec());
 }
 
 fn push_error(a: &mut Args, error: Option<&JobError>) {

@@ -1,8 +1,7 @@
 //! Questions: they run on the reading connections and never wait for a commit.
 
-use super::commit::push_id;
 use super::readers::{self, Columns};
-use super::sql::Batch;
+use super::sql::{Batch, push_id};
 use crate::model::{AttemptRecord, DeadLetter, Job, State};
 use crate::store::fault::Fault;
 use crate::store::queues;

@@ -7,6 +7,7 @@
 
 use super::connection::TELL;
 use crate::store::Group;
+use agentforge_message_id::JobId;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Executor as _, Sqlite, Type, query_with};
@@ -246,6 +247,11 @@ impl Args {
     pub(super) fn maybe_text(&mut self, text: Option<&str>) -> &mut Self {
         self.push(text.map(Arc::<str>::from))
     }
+}
+
+/// Adds an id, as it is stored.
+pub(super) fn push_id(a: &mut Args, id: &JobId) {
+    a.push(id.as_bytes().to_vec());
 }
 
 #[cfg(test)]
