@@ -1,6 +1,8 @@
 //! The parts of the service and how they hang together: who hands what to whom, each over a bounded queue of its own.
 
-use crate::app::{self, App, CommitLoop, Committer, CommitterConfig, Hub, OutboxGauge, Outlets, Queues, handoffs};
+use crate::app::{
+    self, App, CommitLoop, Committer, CommitterConfig, JobWatchers, OutboxGauge, Outlets, Queues, handoffs,
+};
 use crate::config::Config;
 use crate::control::{CancelLoop, cancels};
 use crate::deletions::{DeletionLoop, Deletions, deletions};
@@ -41,7 +43,7 @@ pub(crate) struct Parts {
 pub(crate) fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Nats) -> (App, Parts) {
     let topology = &config.topology;
     let stream_max_bytes = topology.edge.as_ref().map_or(topology.jobs_max_bytes, |edge| edge.max_bytes);
-    let (hub, gauge) = (Hub::default(), OutboxGauge::new(config.outbox_max, config.scheduled_max));
+    let (watchers, gauge) = (JobWatchers::default(), OutboxGauge::new(config.outbox_max, config.scheduled_max));
     let ((to_jobs, jobs), (to_outbox, outbox)) = (handoffs(), handoffs());
     let (deletions, deletion_loop) = deletions();
     let (cancels, cancel_loop) = cancels();
@@ -52,7 +54,7 @@ pub(crate) fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>
         events: config.events,
     };
     let outlets = Outlets {
-        hub: hub.clone(),
+        watchers: watchers.clone(),
         gauge: gauge.clone(),
         jobs: to_jobs,
         outbox: to_outbox,
@@ -63,7 +65,7 @@ pub(crate) fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>
     let app = App::new(app::Inner {
         store,
         committer: committer.clone(),
-        hub,
+        watchers,
         outbox: gauge.clone(),
         backlog: jobs.backlog().clone(),
         queues: Queues::new(config.queues_max, config.queues.iter().cloned(), config.tool_grace),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// How often the clocks are compared.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// A step back that is reported; a smaller one holds nothing up for long, and may be the clock being slewed.
 const STEP_MIN: Duration = Duration::from_secs(5);
 /// The same for a step made while no process ran, which only the newest job reveals.
@@ -60,7 +60,7 @@ pub async fn steps_loop(app: App, stop: CancellationToken) -> Result<(), anyhow:
                 }
             }
         }
-        if !pause(&stop, LOOK_EVERY).await {
+        if !pause(&stop, CHECK_INTERVAL).await {
             return Ok(());
         }
         if let Some(back) = steps.look(Micros::now(), Instant::now()) {

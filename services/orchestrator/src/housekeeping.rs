@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// How often the database is asked whether it is there and takes writes.
-const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// An answer that takes longer is none.
 const PING_MAX: Duration = Duration::from_secs(3);
 /// How often schedules are looked at.
-const TICK_EVERY: Duration = Duration::from_millis(500);
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often jobs that are watched here are compared with what other replicas committed.
-const REPLICA_EVERY: Duration = Duration::from_millis(250);
+const REPLICA_INTERVAL: Duration = Duration::from_millis(250);
 /// Watched jobs compared in one query.
 const REPLICA_CHUNK: usize = 1_000;
 
@@ -66,7 +66,7 @@ pub async fn health_loop(
         if nats.is_connected() {
             app.set_max_payload(nats.client().server_info().max_payload);
         }
-        if !pause(&stop, PING_EVERY).await {
+        if !pause(&stop, PING_INTERVAL).await {
             return Ok(());
         }
     }
@@ -158,7 +158,7 @@ pub async fn schedule_loop(app: App, t: Ticking, stop: CancellationToken) -> Res
     let mut steps = Steps::begin();
     // A step made while no process ran was not seen.
     let (mut rewind, mut seen) = (true, false);
-    while pause(&stop, TICK_EVERY).await {
+    while pause(&stop, TICK_INTERVAL).await {
         let now = Micros::now();
         if steps.look(now, Instant::now()).is_some() {
             (rewind, seen) = (true, true);
@@ -192,12 +192,12 @@ pub async fn replica_loop(app: App, stop: CancellationToken) -> Result<(), anyho
         stop.cancelled().await;
         return Ok(());
     }
-    while pause(&stop, REPLICA_EVERY).await {
-        let watched = app.hub().watched(crate::app::WATCHES_MAX_DEFAULT);
+    while pause(&stop, REPLICA_INTERVAL).await {
+        let watched = app.watchers().watched(crate::app::WATCHES_MAX_DEFAULT);
         for ids in watched.chunks(REPLICA_CHUNK) {
             let Ok(known) = app.store().versions(ids).await else { continue };
             for (id, _, version) in known {
-                app.hub().changed(id, version);
+                app.watchers().changed(id, version);
             }
         }
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Between two tries.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is opened, and for whom.
 pub struct Opening {
@@ -56,7 +56,7 @@ impl Opening {
                     return Err(anyhow::Error::from(e)).with_context(|| format!("cannot use the database, {place}"));
                 }
             }
-            if !pause(stop, AGAIN).await {
+            if !pause(stop, RETRY_INTERVAL).await {
                 return Ok(false);
             }
         }

@@ -28,7 +28,7 @@ const LIST_MAX: usize = 256;
 /// Jobs of one beat that are looked up.
 const RUNNING_MAX: usize = 512;
 /// How often presence is counted.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Workers looked at for the gauges.
 const EXPORT_MAX: u32 = 1_000;
 
@@ -149,7 +149,7 @@ impl Attendance {
 
 /// Counts presence and certificates every few seconds until `stop` fires: objectives ask who is there.
 pub async fn look_loop(roll: Arc<Roll>, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    while pause(&stop, LOOK_EVERY).await {
+    while pause(&stop, CHECK_INTERVAL).await {
         roll.clone().call().await;
     }
     Ok(())

@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 /// How often workers and jobs are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// Pages of workers read, at most.
 const PAGES_MAX: usize = 50;
 /// How often consumers are looked at, at most and at least.
-const SWEEP_EVERY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+const SWEEP_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
 /// What the keeper works with.
 pub struct Keeper {
@@ -48,7 +48,7 @@ impl Keeper {
     /// # Errors
     /// Never; the type is the supervisor's.
     pub async fn run(self, stop: CancellationToken) -> Result<(), anyhow::Error> {
-        let every = (self.idle_after / 4).clamp(SWEEP_EVERY.0, SWEEP_EVERY.1);
+        let every = (self.idle_after / 4).clamp(SWEEP_INTERVAL.0, SWEEP_INTERVAL.1);
         let mut sweep_at = Instant::now() + every;
         loop {
             self.look().await;
@@ -58,7 +58,7 @@ impl Keeper {
                     warn!(problem, "idle consumers could not be listed; trying again");
                 }
             }
-            if !pause(&stop, LOOK_EVERY.min(every)).await {
+            if !pause(&stop, CHECK_INTERVAL.min(every)).await {
                 return Ok(());
             }
         }

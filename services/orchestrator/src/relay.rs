@@ -47,9 +47,9 @@ const COMPANY: usize = 64;
 /// Rows of one scan.
 const SCAN_LIMIT: u32 = 1_024;
 /// How often the store is asked when nothing else calls for it.
-const SCAN_EVERY: Duration = Duration::from_secs(1);
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// A line that is held again and again for one reason says so no more often than this.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Lines whose last word is remembered.
 const TOLD_MAX: usize = 512;
 
@@ -387,12 +387,12 @@ impl<L: Lane> Relay<L> {
 
     /// A reason that took the place of another is news; the same again is, after a while.
     fn tell(&mut self, line: &str, reason: &'static str, e: &dyn std::fmt::Display) {
-        let is_old = |(of, at): &(&'static str, Instant)| *of != reason || at.elapsed() >= TELL_EVERY;
+        let is_old = |(of, at): &(&'static str, Instant)| *of != reason || at.elapsed() >= LOG_INTERVAL;
         if !self.told.get(line).is_none_or(is_old) {
             return;
         }
         if self.told.len() >= TOLD_MAX {
-            self.told.retain(|_, (_, at)| at.elapsed() < TELL_EVERY);
+            self.told.retain(|_, (_, at)| at.elapsed() < LOG_INTERVAL);
         }
         if self.told.len() < TOLD_MAX {
             self.told.insert(line.into(), (reason, Instant::now()));
@@ -425,7 +425,7 @@ impl<L: Lane> Relay<L> {
     }
 
     async fn scan(&mut self) {
-        self.scan_at = Instant::now() + SCAN_EVERY;
+        self.scan_at = Instant::now() + SCAN_INTERVAL;
         let generation = self.lane.backlog().generation();
         match self.lane.claim(SCAN_LIMIT, self.held()).await {
             Ok(items) => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A job whose reports cannot be read is waited for this long after its deadline, and no longer.
 const UNREAD_MAX: Duration = Duration::from_secs(600);
 /// Between two checks while waiting.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How far the reader of results has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub async fn caught_up(nats: &Nats, mission: &Mission, limit: Duration) -> Resul
             if read(nats, mission).await?.has_passed(fence) {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     };
     let late = |_| Err(format!("reports in {} are not read to their end yet", subjects::STREAM_RESULTS));

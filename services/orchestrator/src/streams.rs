@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// Between two periodic checks.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two tries at what is not as planned: about this, doubled each time …
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// … up to this.
-const AGAIN_MAX: Duration = Duration::from_secs(8);
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(8);
 /// A server that starts has no JetStream for a moment; after so many looks in a row it is off.
 const OFF_AFTER: u32 = 3;
 /// This many seconds of refused credentials are not temporary, such as a login service that restarts.
@@ -191,8 +191,8 @@ impl State {
 
     fn rest(&self) -> Duration {
         match self.failures {
-            0 => LOOK_EVERY,
-            n => AGAIN.saturating_mul(1 << (n - 1).min(8)).min(AGAIN_MAX),
+            0 => CHECK_INTERVAL,
+            n => RETRY_INTERVAL.saturating_mul(1 << (n - 1).min(8)).min(RETRY_INTERVAL_MAX),
         }
     }
 }
@@ -213,6 +213,6 @@ mod tests {
     fn tries_are_made_less_often_and_never_seldom() {
         let rests: Vec<u64> = (0..6).map(|failures| State { failures, ..State::default() }.rest().as_secs()).collect();
         assert_eq!(rests, [10, 1, 2, 4, 8, 8]);
-        assert_eq!(State { failures: u32::MAX, ..State::default() }.rest(), AGAIN_MAX);
+        assert_eq!(State { failures: u32::MAX, ..State::default() }.rest(), RETRY_INTERVAL_MAX);
     }
 }

@@ -4,7 +4,7 @@
 //! committed with others or separately. While a commit runs, the next group gathers. Senders of marks wait when there
 //! are too many: a lost mark means a repeated publish.
 
-use super::{Handoffs, Hub, OutboxGauge};
+use super::{Handoffs, JobWatchers, OutboxGauge};
 use crate::deletions::Deletions;
 use crate::error::Error;
 use crate::metrics;
@@ -38,7 +38,7 @@ const LINGER: Duration = Duration::from_millis(100);
 /// Marks that may wait in addition to those; beyond it their senders wait.
 const LAZY_QUEUE: usize = 2 * MARKS_MAX;
 /// Until marks that could not be stored are tried again.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the committer needs to know.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ pub struct CommitLoop {
     lazy: mpsc::Receiver<Lazy>,
     store: Arc<dyn Store>,
     config: CommitterConfig,
-    hub: Hub,
+    watchers: JobWatchers,
     gauge: OutboxGauge,
     jobs: Handoffs<Outgoing>,
     outbox: Handoffs<OutboxRow>,
@@ -98,7 +98,7 @@ pub struct CommitLoop {
 
 /// Where the loop hands work on.
 pub(crate) struct Outlets {
-    pub(crate) hub: Hub,
+    pub(crate) watchers: JobWatchers,
     pub(crate) gauge: OutboxGauge,
     /// Claimed jobs, to the relay.
     pub(crate) jobs: Handoffs<Outgoing>,
@@ -112,9 +112,10 @@ impl Committer {
     pub(crate) fn new(store: Arc<dyn Store>, config: CommitterConfig, outlets: Outlets) -> (Self, CommitLoop) {
         let (urgent, urgent_rx) = mpsc::channel(URGENT_QUEUE);
         let (lazy, lazy_rx) = mpsc::channel(LAZY_QUEUE);
-        let Outlets { hub, gauge, jobs, outbox, orphans } = outlets;
+        let Outlets { watchers, gauge, jobs, outbox, orphans } = outlets;
         let own = Arc::new(config.clone());
-        let run = CommitLoop { urgent: urgent_rx, lazy: lazy_rx, store, config, hub, gauge, jobs, outbox, orphans };
+        let run =
+            CommitLoop { urgent: urgent_rx, lazy: lazy_rx, store, config, watchers, gauge, jobs, outbox, orphans };
         (Self { urgent, lazy, config: own }, run)
     }
 
@@ -231,7 +232,7 @@ impl CommitLoop {
                 _ if !rode => {}
                 Outcome::Unavailable if !stop.is_cancelled() => {
                     failing = true;
-                    linger_until = Some(Instant::now() + AGAIN);
+                    linger_until = Some(Instant::now() + RETRY_INTERVAL);
                 }
                 // Refused: a commit without them may do. Claims end, and the marks are made again.
                 Outcome::Written | Outcome::Refused | Outcome::Unavailable => {
@@ -405,7 +406,7 @@ impl CommitLoop {
         }
         metrics::note_change(c);
         let result = || results.iter().find(|(seq, _)| *seq == c.job.seq).map(|(_, r)| r.clone());
-        self.hub.committed(&c.job, result);
+        self.watchers.committed(&c.job, result);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Jobs as callers use them: submit, read, wait, watch, cancel, redrive.
 
-use super::{App, Ear, OutputStream, Page, SubmitAnswer, WAIT_MAX, page_limit};
+use super::{App, OutputStream, Page, SubmitAnswer, Subscription, WAIT_MAX, page_limit};
 use crate::admission::{SubmitInput, admit};
 use crate::error::{Code, Error};
 use crate::metrics;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 /// How often a watcher looks for itself, in case a word was missed.
-const POLL_EVERY: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Which jobs to list, as asked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -152,13 +152,13 @@ impl App {
         let job = self.admitted(input)?;
         let _permit = self.watch_permit()?;
         // Before the commit, so that no word of it is missed.
-        let mut ear = self.0.hub.listen(job.id);
+        let mut subscription = self.0.watchers.listen(job.id);
         let mut answer = self.store_new(job).await?;
-        if ear.id() != answer.job.id {
+        if subscription.id() != answer.job.id {
             // An earlier submission under the same key.
-            ear = self.0.hub.listen(answer.job.id);
+            subscription = self.0.watchers.listen(answer.job.id);
         }
-        if let Err(e) = self.until_final(&mut answer.job, ear, until).await {
+        if let Err(e) = self.until_final(&mut answer.job, subscription, until).await {
             debug!(error = &e as &dyn std::error::Error, "the wait for a stored job ended early");
         }
         Ok(answer)
@@ -212,9 +212,9 @@ impl App {
         let until = wait_until(wait)?;
         let id = job_id(id)?;
         let _permit = self.watch_permit()?;
-        let ear = self.0.hub.listen(id);
+        let subscription = self.0.watchers.listen(id);
         let mut job = self.stored(id).await?;
-        self.until_final(&mut job, ear, until).await?;
+        self.until_final(&mut job, subscription, until).await?;
         Ok(job)
     }
 
@@ -227,18 +227,18 @@ impl App {
         Job { warning: self.0.queues.warning(&job), ..job }
     }
 
-    /// Keeps `job` as it is known to be, until it is final, `until`, or the service stops. `ear` began to
+    /// Keeps `job` as it is known to be, until it is final, `until`, or the service stops. `subscription` began to
     /// listen before `job` was read.
-    async fn until_final(&self, job: &mut Job, mut ear: Ear, until: Instant) -> Result<(), Error> {
+    async fn until_final(&self, job: &mut Job, mut subscription: Subscription, until: Instant) -> Result<(), Error> {
         while !job.state.is_final() && Instant::now() < until && !self.0.stopping.is_cancelled() {
-            let news = tokio::select! {
-                news = ear.heard() => news,
+            let update = tokio::select! {
+                update = subscription.heard() => update,
                 () = tokio::time::sleep_until(until) => None,
-                () = tokio::time::sleep(POLL_EVERY) => None,
+                () = tokio::time::sleep(POLL_INTERVAL) => None,
                 () = self.0.stopping.cancelled() => None,
             };
-            match news {
-                Some(news) => news.job.bring_up(job, news.result.as_ref()),
+            match update {
+                Some(update) => update.job.bring_up(job, update.result.as_ref()),
                 None => *job = self.stored(job.id).await?,
             }
         }
@@ -253,10 +253,10 @@ impl App {
     pub async fn watch(&self, id: &str) -> Result<BoxStream<'static, Result<Job, Error>>, Error> {
         let permit = self.watch_permit()?;
         let id = job_id(id)?;
-        let ear = self.0.hub.listen(id);
+        let subscription = self.0.watchers.listen(id);
         let first = self.stored(id).await?;
-        let state = (self.clone(), ear, permit, Some(first), i64::MIN, false);
-        let jobs = stream::unfold(state, move |(app, mut ear, permit, next, mut version, over)| async move {
+        let state = (self.clone(), subscription, permit, Some(first), i64::MIN, false);
+        let jobs = stream::unfold(state, move |(app, mut subscription, permit, next, mut version, over)| async move {
             if over {
                 return None;
             }
@@ -274,14 +274,14 @@ impl App {
                     Ok(job) if job.version > version => {
                         version = job.version;
                         let over = job.state.is_final();
-                        return Some((Ok(job), (app, ear, permit, None, version, over)));
+                        return Some((Ok(job), (app, subscription, permit, None, version, over)));
                     }
                     Ok(_) => {}
-                    Err(e) => return Some((Err(e), (app, ear, permit, None, version, true))),
+                    Err(e) => return Some((Err(e), (app, subscription, permit, None, version, true))),
                 }
                 tokio::select! {
-                    _ = ear.heard() => {}
-                    () = tokio::time::sleep(POLL_EVERY) => {}
+                    _ = subscription.heard() => {}
+                    () = tokio::time::sleep(POLL_INTERVAL) => {}
                     () = app.0.stopping.cancelled() => return None,
                 }
             }

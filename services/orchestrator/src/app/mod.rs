@@ -7,7 +7,6 @@ mod backlog;
 mod committer;
 mod gauge;
 mod handoff;
-mod hub;
 mod jobs;
 mod lookup;
 mod operations;
@@ -18,13 +17,13 @@ mod queues;
 mod schedules;
 mod turns;
 mod walk;
+mod watchers;
 
 pub use backlog::Backlog;
 pub(crate) use committer::Outlets;
 pub use committer::{CommitLoop, Committer, CommitterConfig, Lazy};
 pub use gauge::OutboxGauge;
 pub(crate) use handoff::{Handed, Handoffs, handoffs};
-pub use hub::{Ear, Hub, News};
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery};
 pub use lookup::{DiscardSpec, QueueStats};
 pub(crate) use operations::operations_loop;
@@ -33,6 +32,7 @@ pub use queues::Queues;
 pub use schedules::{ScheduleChange, ScheduleInput};
 pub use turns::RunNow;
 pub use walk::Progress;
+pub use watchers::{JobWatchers, Subscription, Update};
 
 use crate::admission::Limits;
 use crate::error::{Code, Error};
@@ -66,7 +66,7 @@ pub struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) committer: Committer,
-    pub(crate) hub: Hub,
+    pub(crate) watchers: JobWatchers,
     pub(crate) outbox: OutboxGauge,
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) queues: Queues,
@@ -163,8 +163,8 @@ impl App {
         self.0.opening.send_replace(opening);
     }
 
-    pub(crate) fn hub(&self) -> &Hub {
-        &self.0.hub
+    pub(crate) fn watchers(&self) -> &JobWatchers {
+        &self.0.watchers
     }
 
     /// Fires when the service is stopping: long answers end then.

@@ -7,7 +7,7 @@ use agentforge_proto::time::Micros;
 use std::time::Duration;
 
 /// When to try again.
-const AGAIN: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The same where nothing changes soon.
 const MUCH_LATER: Duration = Duration::from_secs(60);
 
@@ -42,7 +42,7 @@ impl App {
              try again later",
             words(reason)
         );
-        Err(Error::new(Code::OutboxFull, message).retry_after(AGAIN))
+        Err(Error::new(Code::OutboxFull, message).retry_after(RETRY_INTERVAL))
     }
 
     /// Refuses all due jobs, as long as too many of them wait.
@@ -58,7 +58,7 @@ impl App {
             gauge.max(),
             self.why_held()
         );
-        Err(Error::new(Code::OutboxFull, message).retry_after(AGAIN))
+        Err(Error::new(Code::OutboxFull, message).retry_after(RETRY_INTERVAL))
     }
 
     fn why_held(&self) -> String {

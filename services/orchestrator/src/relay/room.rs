@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// How often the server is asked while a queue waits or the stream is used by more than an eighth.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is asked else.
-const LOOK_SELDOM: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL_IDLE: Duration = Duration::from_secs(2);
 /// Between two checks a queue sends at most this part of what was left, and all of them together that: other replicas
 /// and missions send at the same time, unseen.
 const LINE_SHARE: u64 = 8;
@@ -209,7 +209,7 @@ impl Room {
     fn pause(&self) -> Duration {
         let known = self.known();
         let is_used = known.max.is_some_and(|max| known.used > max / 8);
-        if known.is_wanted || is_used { LOOK_EVERY } else { LOOK_SELDOM }
+        if known.is_wanted || is_used { CHECK_INTERVAL } else { CHECK_INTERVAL_IDLE }
     }
 }
 
@@ -243,7 +243,7 @@ pub async fn look_loop(nats: Nats, room: Room, mission: Mission, stop: Cancellat
                 }
             }
         }
-        if !crate::reconcile::pause(&stop, LOOK_EVERY).await {
+        if !crate::reconcile::pause(&stop, CHECK_INTERVAL).await {
             return Ok(());
         }
     }

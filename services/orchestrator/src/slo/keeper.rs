@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 /// Between two checks.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks between two stores and judgements.
 const STORE_AFTER: u32 = 10;
 /// Between two counts of finished jobs: a count reads every job of the last two minutes.
@@ -99,7 +99,7 @@ impl Keeper {
     /// # Errors
     /// None; the type is that of tasks.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), anyhow::Error> {
-        let mut ticks = interval(LOOK_EVERY);
+        let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // The first turn comes soon, so that a start is judged soon.
         let mut looks = STORE_AFTER - 2;

@@ -14,7 +14,7 @@ struct World {
     store: Arc<dyn Store>,
     owner: Owner,
     outbox: Handed<OutboxRow>,
-    hub: Hub,
+    watchers: JobWatchers,
     _dir: tempfile::TempDir,
 }
 
@@ -31,14 +31,19 @@ async fn world() -> World {
     };
     let ((jobs, _), (to_outbox, outbox)) = (handoffs(), handoffs());
     let (orphans, _) = crate::deletions::deletions();
-    let hub = Hub::default();
+    let watchers = JobWatchers::default();
     outbox.backlog().set_open(true);
     outbox.backlog().note_scanned(outbox.backlog().generation());
-    let outlets =
-        Outlets { hub: hub.clone(), gauge: OutboxGauge::new(u64::MAX, u64::MAX), jobs, outbox: to_outbox, orphans };
+    let outlets = Outlets {
+        watchers: watchers.clone(),
+        gauge: OutboxGauge::new(u64::MAX, u64::MAX),
+        jobs,
+        outbox: to_outbox,
+        orphans,
+    };
     let (committer, commits) = Committer::new(store.clone(), config, outlets);
     tokio::spawn(commits.run(CancellationToken::new()));
-    World { committer, store, owner, outbox, hub, _dir: dir }
+    World { committer, store, owner, outbox, watchers, _dir: dir }
 }
 
 fn job() -> NewJob {
@@ -101,7 +106,7 @@ async fn a_commit_tells_the_job_and_its_result_to_those_who_listen() {
     use agentforge_proto::bus::{Finished, Outcome as Reported, Success};
     let w = world().await;
     let (heard, unheard) = (job(), job());
-    let mut ear = w.hub.listen(heard.id);
+    let mut subscription = w.watchers.listen(heard.id);
     let finished = |id| {
         let finished = Finished {
             job: id,
@@ -122,8 +127,8 @@ async fn a_commit_tells_the_job_and_its_result_to_those_who_listen() {
     for changed in w.committer.change(changes, vec![]).await.unwrap() {
         changed.unwrap();
     }
-    let news = ear.heard().await.expect("this process made the change");
-    assert_eq!((news.job.id, news.job.state), (ear.id(), State::Succeeded));
-    assert!(news.result.is_some());
-    assert_eq!(w.hub.len(), 1);
+    let update = subscription.heard().await.expect("this process made the change");
+    assert_eq!((update.job.id, update.job.state), (subscription.id(), State::Succeeded));
+    assert!(update.result.is_some());
+    assert_eq!(w.watchers.len(), 1);
 }

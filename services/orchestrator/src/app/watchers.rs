@@ -8,48 +8,48 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// Cheap to clone; all clones are the same hub.
+/// Cheap to clone; all clones are the same watchers.
 #[derive(Clone, Debug, Default)]
-pub struct Hub(Arc<Mutex<HashMap<JobId, watch::Sender<Word>>>>);
+pub struct JobWatchers(Arc<Mutex<HashMap<JobId, watch::Sender<LastUpdate>>>>);
 
 /// A job as a commit of this process left it.
 #[derive(Debug)]
-pub struct News {
+pub struct Update {
     /// What changes of a job.
     pub job: Current,
     /// Its result, where this commit stored one.
     pub result: Option<ResultEffect>,
 }
 
-/// The last update of a job; `news` is missing when another process made the change.
+/// The last update of a job; `update` is missing when another process made the change.
 #[derive(Clone, Debug, Default)]
-struct Word {
+struct LastUpdate {
     version: i64,
-    news: Option<Arc<News>>,
+    update: Option<Arc<Update>>,
 }
 
-/// One watcher's ear. Dropping it leaves nothing behind.
+/// One watcher's subscription. Dropping it leaves nothing behind.
 #[derive(Debug)]
-pub struct Ear {
+pub struct Subscription {
     id: JobId,
-    hub: Hub,
-    rx: watch::Receiver<Word>,
+    watchers: JobWatchers,
+    rx: watch::Receiver<LastUpdate>,
 }
 
-impl Hub {
-    fn map(&self) -> MutexGuard<'_, HashMap<JobId, watch::Sender<Word>>> {
+impl JobWatchers {
+    fn map(&self) -> MutexGuard<'_, HashMap<JobId, watch::Sender<LastUpdate>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens for changes of `id` from now on.
-    pub fn listen(&self, id: JobId) -> Ear {
-        let rx = self.map().entry(id).or_insert_with(|| watch::channel(Word::default()).0).subscribe();
-        Ear { id, hub: self.clone(), rx }
+    pub fn listen(&self, id: JobId) -> Subscription {
+        let rx = self.map().entry(id).or_insert_with(|| watch::channel(LastUpdate::default()).0).subscribe();
+        Subscription { id, watchers: self.clone(), rx }
     }
 
     /// Reports what a commit made of a job; `result` is evaluated only if there is a watcher.
     pub fn committed(&self, job: &Current, result: impl FnOnce() -> Option<ResultEffect>) {
-        self.tell(job.id, job.version, || Some(Arc::new(News { job: job.clone(), result: result() })));
+        self.tell(job.id, job.version, || Some(Arc::new(Update { job: job.clone(), result: result() })));
     }
 
     /// Says that `id` is at `version` now, and no more.
@@ -58,12 +58,12 @@ impl Hub {
     }
 
     /// Older updates are ignored.
-    fn tell(&self, id: JobId, version: i64, news: impl FnOnce() -> Option<Arc<News>>) {
+    fn tell(&self, id: JobId, version: i64, update: impl FnOnce() -> Option<Arc<Update>>) {
         if let Some(tx) = self.map().get(&id) {
             tx.send_if_modified(|known| {
                 let newer = version > known.version;
                 if newer {
-                    *known = Word { version, news: news() };
+                    *known = LastUpdate { version, update: update() };
                 }
                 newer
             });
@@ -86,25 +86,25 @@ impl Hub {
     }
 }
 
-impl Ear {
+impl Subscription {
     /// The job it listens for.
     pub fn id(&self) -> JobId {
         self.id
     }
 
     /// Waits for the next change. Changes in between may be folded into one. `None`: look for yourself.
-    pub async fn heard(&mut self) -> Option<Arc<News>> {
+    pub async fn heard(&mut self) -> Option<Arc<Update>> {
         if self.rx.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        self.rx.borrow_and_update().news.clone()
+        self.rx.borrow_and_update().update.clone()
     }
 }
 
-impl Drop for Ear {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut map = self.hub.map();
-        // This ear still counts as a receiver.
+        let mut map = self.watchers.map();
+        // This subscription still counts as a receiver.
         if map.get(&self.id).is_some_and(|tx| tx.receiver_count() <= 1) {
             map.remove(&self.id);
         }
@@ -117,15 +117,15 @@ mod tests {
 
     #[tokio::test]
     async fn ears_hear_their_job_and_leave_nothing_behind() {
-        let (hub, id) = (Hub::default(), JobId::generate());
-        let mut a = hub.listen(id);
-        let b = hub.listen(id);
-        hub.changed(JobId::generate(), 1);
-        hub.changed(id, 2);
+        let (watchers, id) = (JobWatchers::default(), JobId::generate());
+        let mut a = watchers.listen(id);
+        let b = watchers.listen(id);
+        watchers.changed(JobId::generate(), 1);
+        watchers.changed(id, 2);
         assert!(a.heard().await.is_none(), "who hears only of a version looks for itself");
         drop(a);
-        assert_eq!(hub.len(), 1);
+        assert_eq!(watchers.len(), 1);
         drop(b);
-        assert!(hub.is_empty());
+        assert!(watchers.is_empty());
     }
 }
