@@ -453,7 +453,7 @@ fn tell_version(client: &Client, last: &mut String) {
     }
     match Support::of(&version) {
         Support::Tried => info!(version, "NATS server"),
-        Support::Newer(_) => warn!(version, "the NATS server is newer than those that were tried"),
+        Support::Newer(_) => warn!(version, "the NATS server is newer than the tested versions"),
         Support::TooOld(_) => error!(version, "the NATS server is too old: {OLDEST} or newer is needed"),
     }
     *last = version;

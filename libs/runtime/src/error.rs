@@ -50,7 +50,7 @@ pub enum Error {
     #[error("cannot listen for signals")]
     Signals(#[source] std::io::Error),
     /// A task whose end is fatal ended.
-    #[error("a task ended that must not end")]
+    #[error("a task ended that must keep running")]
     Task(#[source] Arc<TaskFailure>),
     /// Tasks were still running at the deadline of the stop; they were ended.
     #[error("still running when the grace period ended: {}", tasks.join(", "))]

@@ -193,7 +193,7 @@ mod tests {
         stop.cancelled().await;
         assert_eq!(supervisor.wait_first_failure().await.to_string(), "task relay failed");
         let error = supervisor.drain(soon()).await.unwrap_err();
-        assert_eq!(chain(&error), "a task ended that must not end: task relay failed: writing: disk full");
+        assert_eq!(chain(&error), "a task ended that must keep running: task relay failed: writing: disk full");
     }
 
     #[tokio::test]

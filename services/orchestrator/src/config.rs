@@ -215,7 +215,7 @@ pub struct Config {
     pub retention: Duration,
     /// Which states are published.
     pub events: EventMask,
-    /// Queued and running jobs are looked at after so long.
+    /// When queued and running jobs are checked.
     pub reconcile_after: Duration,
     /// Waits and watches at once.
     pub watches_max: usize,

@@ -13,8 +13,8 @@ pub const CATCH_UP_MAX: usize = 100;
 /// A turn that is taken later than this was missed. Longer than a gap without orchestrators during a rolling update.
 pub const MISSED_AFTER: Duration = Duration::from_secs(60);
 
-/// How far the clocks of two orchestrators on one database may be apart: longer than time synchronisation leaves
-/// them, shorter than a clock that was wrong and is put right.
+/// How far the clocks of two orchestrators on one database may differ: more than time synchronisation leaves, less than
+/// a wrong clock that is corrected.
 pub const SKEW_MAX: Duration = Duration::from_secs(60);
 
 /// Missed turns that are counted one by one: a week of minutes. Beyond it only the newest are looked for.

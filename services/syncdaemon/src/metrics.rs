@@ -8,7 +8,7 @@ use agentforge_metrics::{Counter, Gauge, Metric};
 pub const QUEUE_DEPTH: Metric = Metric::gauge(
     "replay_queue_depth",
     &["site"],
-    "Files in the replay directory that are not removed yet, those in flight included; 0 means drained. Absent until they were counted once.",
+    "Files in the replay directory that are not removed yet, including those in flight; 0 means drained. Absent until the first count.",
 );
 /// The uplink.
 pub const BANDWIDTH: Metric =
@@ -17,17 +17,17 @@ pub const BANDWIDTH: Metric =
 pub const OLDEST_AGE: Metric = Metric::gauge(
     "replay_oldest_file_age_seconds",
     &["site"],
-    "Time since the file was seen first that waits for longest among those that are known; 0 without any.",
+    "Time since the longest waiting known file was first seen; 0 without any.",
 );
 /// What became of files.
 pub const FILES: Metric = Metric::counter(
     "replay_files_total",
     &["site", "outcome"],
-    "Files by what became of them: replayed, duplicate, recovered (sent before a crash), quarantined; and publishes that failed: retried.",
+    "Files by outcome: replayed, duplicate, recovered (sent before a crash), quarantined; and publishes that failed: retried.",
 );
 /// How much was delivered.
 pub const BYTES: Metric =
-    Metric::counter("replay_bytes_total", &["site"], "Bytes of the files that were delivered, duplicates included.");
+    Metric::counter("replay_bytes_total", &["site"], "Bytes of delivered files, including duplicates.");
 /// Why nothing is sent.
 pub const HELD: Metric = Metric::gauge(
     "replay_held",
@@ -39,23 +39,23 @@ pub const HELD: Metric = Metric::gauge(
 pub const STUCK: Metric = Metric::gauge(
     "replay_stuck_files",
     &["site"],
-    "Files that were delivered, or can never be, and that cannot be removed. They are not sent again.",
+    "Files that were delivered, or never can be, and cannot be removed. They are not sent again.",
 );
 /// Who is not done yet.
 pub const OPEN: Metric =
-    Metric::gauge("replay_open_files", &["site"], "Files that wait because somebody has them open for writing.");
+    Metric::gauge("replay_open_files", &["site"], "Files that wait because a process has them open for writing.");
 
 /// What is not taken.
 pub const LEFT_ALONE: Metric = Metric::gauge(
     "replay_left_alone_files",
     &["site"],
-    "Names in the replay directory that are not taken: hidden, unfinished (.tmp, .part, .partial), no regular files.",
+    "Names in the replay directory that are ignored: hidden, unfinished (.tmp, .part, .partial), not regular files.",
 );
 /// For how long.
 pub const LEFT_ALONE_AGE: Metric = Metric::gauge(
     "replay_left_alone_oldest_age_seconds",
     &["site"],
-    "Time since the last change of the oldest name that is not taken; 0 without any. A writer that died leaves one.",
+    "Time since the last change of the oldest ignored name; 0 without any. A writer that died leaves one.",
 );
 /// What waits for a person.
 pub const IN_QUARANTINE: Metric =

@@ -157,7 +157,7 @@ impl Service for Syncdaemon {
         drop(link);
         let close_by = deadline.max(Instant::now() + CLOSE_MIN);
         let closed = matches!(timeout_at(close_by, parts.nats.drain()).await, Ok(Ok(())));
-        info!(drained, closed, left = parts.queue.depth(), "what was not delivered stays in the replay directory");
+        info!(drained, closed, left = parts.queue.depth(), "undelivered files stay in the replay directory");
         Ok(())
     }
 }
@@ -174,7 +174,7 @@ async fn begin_ledger(
     let detail = format!("syncdaemon {version}, site {}, subject {}", config.site, config.subject);
     commits.record(Record::Note(Entry::note(Event::Startup, detail))).await;
     if torn_bytes > 0 {
-        warn!(torn_bytes, "the ledger's last line was torn and is cut off");
+        warn!(torn_bytes, "the ledger's last line was incomplete; cut off");
         commits.record(Record::Note(writer::torn_note(torn_bytes))).await;
     }
     let (root, dir, linger) = (root.clone(), config.ledger_dir.clone(), config.linger);
@@ -332,13 +332,13 @@ fn check_directory(queue: &Queue, config: &Config) -> std::io::Result<()> {
     match queue.root().map(|root| root.check()) {
         Some(Ok(())) => return Ok(()),
         Some(Err(error)) => {
-            error!(%error, "the replay directory cannot be used; its return is waited for");
+            error!(%error, "replay directory unavailable; retrying");
             queue.set_root(None);
         }
         None => {}
     }
     let root = Arc::new(Root::open(&config.queue_dir, false)?);
-    info!("the replay directory is there again");
+    info!("replay directory available again");
     let found = recover(&root, &config.ledger_dir, config.linger)?;
     queue.adopt_sent(found.lingering);
     queue.set_root(Some(root));

@@ -189,7 +189,7 @@ impl Live {
             let mut state = self.state();
             let mut events = Vec::with_capacity(messages.len());
             for message in messages {
-                // Before the picture is whole, only the newest state of each marker was asked for.
+                // Before the picture is complete, only the newest state of each marker was asked for.
                 if loading.is_done {
                     let missing = history::holes(loading.head.seq, message.seq, 1, &loading.epoch, now);
                     events.extend(missing.into_iter().map(Arc::new));
@@ -219,7 +219,7 @@ impl Live {
             self.0.hub.reset(epoch, head, &Arc::new(notice));
         }
         state.epoch = Some(epoch.clone());
-        info!(%epoch, head = head.seq, "the picture is whole");
+        info!(%epoch, head = head.seq, "the picture is complete");
     }
 
     fn event(&self, state: &mut State, message: Tailed, epoch: &Epoch) -> Option<Arc<Event>> {

@@ -185,7 +185,7 @@ impl Service for TacticalApi {
         let ended = timeout_at(runtime.drain_deadline(), threads).await;
         farewell.cancel();
         if timeout(CLOSE_MAX, nats.drain()).await.is_err() {
-            warn!("the NATS connection was closed without the server's word");
+            warn!("the NATS connection was closed without confirmation");
         }
         // Clients that were still here at the deadline are cut with the process.
         Ok(ended.unwrap_or(Ok(()))?)
@@ -228,12 +228,12 @@ fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, source: 
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    // While NATS is away the gates of the connection and of the stream say so.
+                    // While NATS is unavailable the gates of the connection and of the stream show it.
                     if *up.borrow() {
                         planned.set(false, reason.clone());
                     }
                     if reason != told {
-                        warn!(error = &error as &dyn std::error::Error, "the stream cannot be made sure of");
+                        warn!(error = &error as &dyn std::error::Error, "the stream cannot be checked");
                         told = reason;
                     }
                     ENSURE_RETRY_INTERVAL

@@ -117,8 +117,8 @@ impl Refusal {
         matches!(self, Self::LimitReached(_) | Self::Unavailable)
     }
 
-    /// For a browser's EventSource, which takes every status but 200 for the end of all: a stream that says
-    /// why and ends, after which it comes again by itself.
+    /// For a browser's EventSource, which takes every status but 200 as permanent: a stream that reports the reason and
+    /// ends, after which it reconnects by itself.
     fn stream(&self, cors: &str) -> Bytes {
         let retry = rand::random_range(REFUSED_RETRY_MS);
         let data = serde_json::json!({"reason": self.code(), "detail": self.detail(), "retry_ms": retry});

@@ -24,7 +24,7 @@ use tokio::{
 
 /// The interval of the server's idle heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Without a word for so long recreating the consumer.
+/// After this long without a sign of life the consumer is recreated.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// Messages given at once.
 const BATCH_MAX: usize = 256;

@@ -1,7 +1,6 @@
 //! One delivery from its arrival to its settlement: read, admit, run, report, acknowledge.
-//!
-//! Relies on `attempt` for every decision and on `worker` for every effect. Each path settles the
-//! delivery exactly one way; a panic here leaves it unsettled, and it comes again.
+//! Relies on `attempt` for every decision and on `worker` for every effect. Each path settles the delivery exactly one
+//! way; a panic here leaves it unsettled, and it is redelivered.
 
 use crate::{
     attempt::{Admission, Conclusion, Facts, admit, conclude, handbacks_matter},

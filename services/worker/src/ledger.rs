@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 const CANCELS_MAX: usize = 10_000;
 /// As long as the orchestrator's queue may hold a cancelled job, give or take.
 const CANCELS_AGE_MAX: Duration = Duration::from_secs(600);
-/// Finished attempts that are remembered: what can come again after an acknowledgement got lost.
+/// Finished attempts that are remembered: those that may be redelivered after an acknowledgement got lost.
 const FINISHED_MAX: usize = 20_000;
 /// Longer than any sensible ack_wait.
 const FINISHED_AGE_MAX: Duration = Duration::from_secs(600);

@@ -1,7 +1,6 @@
 //! Whether the things that a worker needs besides its consumers exist: the stream of results, and the buckets.
-//!
-//! The orchestrator makes them. Here they are only looked at, now and then and whenever something was not found, so
-//! that a worker that cannot hand in its results says so. What is there and refuses them is named, too.
+//! The orchestrator creates them. Here they are only checked, now and then and whenever something was not found, so
+//! that a worker that cannot store its results reports it. Existing ones that refuse them are named too.
 
 use crate::worker::Worker;
 use agentforge_jetstream::subjects::{
@@ -78,7 +77,7 @@ pub(crate) async fn watch(worker: Arc<Worker>, gate: Gate) -> Result<(), anyhow:
     }
 }
 
-/// Only a server that says so makes it missing: one that is silent, or does not let us ask, says nothing.
+/// Only an explicit answer of the server makes it missing: a server that is silent, or does not let us ask, does not.
 async fn is_missing(worker: &Worker, name: &str) -> bool {
     match timeout(ANSWER_MAX, worker.nats.jetstream().get_stream(name)).await {
         Ok(Err(e)) => {

@@ -217,8 +217,8 @@ impl Worker {
         }
     }
 
-    /// Acknowledges a delivery whose result is stored. If that fails the message comes again, which
-    /// is harmless: the ledger knows it here, the message id in the stream, the fencing in SQL.
+    /// Acknowledges a delivery whose result is stored. If that fails the message is redelivered, which is harmless: the
+    /// ledger recognises it here, the message id in the stream, the fence in SQL.
     pub(crate) async fn acknowledge(&self, queue: &ServedQueue, delivery: &Delivery) {
         if let Err(error) = delivery.ack_confirmed(ACK_TIMEOUT).await {
             queue.counters.acks_unconfirmed.increment(1);

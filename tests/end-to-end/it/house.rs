@@ -38,7 +38,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("agentforge-example-custom-tool", 6),
     ("agentforge-example-event-subscriber", 6),
     ("agentforge-example-grpc-client", 6),
-    // Used by tests alone, and itself a user of nothing.
+    // Used only by tests, and itself uses no other.
     (HARNESS, 0),
 ];
 const SERVICE: u8 = 3;
@@ -105,7 +105,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("syncdaemon", &["config", "jetstream", "message-id", "metrics", "proto", "runtime"]),
-    // egress for its ranges of addresses alone: trusted proxies are written as webhooks' targets are.
+    // Uses egress only for its address ranges: trusted proxies are written as webhooks' targets are.
     ("tactical-api", &["access", "config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     // What goes wrong with a call is put into words in one place.
     ("terminal", &["client", "config", "proto"]),
@@ -354,7 +354,7 @@ fn every_setting_that_a_document_names_exists() {
     assert!(unknown.is_empty(), "no service declares these:\n{}", unknown.into_iter().collect::<Vec<_>>().join("\n"));
 }
 
-/// Words with an underscore: `GET` or `INT` are no settings, and a wrong `ENV` would be noticed.
+/// Words with an underscore: `GET` or `INT` are not settings, and a wrong `ENV` would be noticed.
 fn is_upper_snake(word: &str) -> bool {
     word.contains('_')
         && word.starts_with(|c: char| c.is_ascii_uppercase())
@@ -459,7 +459,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// Every file of the repository: what is built or stored beside it stands in `target` or in hidden folders.
+/// Every file of the repository: build outputs and data are in `target` or in hidden folders.
 fn files() -> Vec<PathBuf> {
     let (mut files, mut folders) = (Vec::new(), vec![root()]);
     while let Some(folder) = folders.pop() {

@@ -81,7 +81,7 @@ fn alert(name: &str, severity: &str, other: bool) -> Value {
     json!({"labels": labels, "annotations": {"summary": "s", "runbook_url": "r"}})
 }
 
-/// Every pair of alerts: one is silenced by another if, and only if, the table says so.
+/// Every pair of alerts: one inhibits another if, and only if, the table lists it.
 #[tokio::test]
 async fn what_says_more_silences_what_follows_and_nothing_else() {
     let Some(()) = require("alertmanager") else { return };

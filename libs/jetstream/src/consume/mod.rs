@@ -119,7 +119,7 @@ impl Drop for Puller {
         if left.is_empty() {
             return;
         }
-        // Without a runtime there is no connection either; the messages come again after the ack wait.
+        // Without a runtime there is no connection either; the messages are redelivered after the ack wait.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 for delivery in left {

@@ -127,7 +127,7 @@ struct Round {
 enum Over {
     Stopped,
     ConnectionLost,
-    /// The server says so.
+    /// According to the server.
     ConsumerMoved,
     /// The server says nothing.
     Silent,

@@ -35,15 +35,15 @@ pub enum Verdict {
         /// The endpoint's wish.
         after: Option<Duration>,
     },
-    /// The endpoint says that the event is wrong: a dead letter. When it says so of one after the other, it is the
-    /// endpoint that is wrong, and the event is tried again as any other.
+    /// The endpoint rejects the event: a dead letter. If it rejects one after the other, the endpoint is at fault, and
+    /// the event is retried like any other.
     Refused {
         /// The endpoint's wish.
         after: Option<Duration>,
     },
     /// Never again, and the endpoint takes nothing more.
     Disable,
-    /// Our own rules forbid to call the endpoint: nothing was tried, and the event waits until that is put right.
+    /// Our own rules forbid calls to the endpoint: nothing was tried, and the event waits until that is corrected.
     Hold,
 }
 
@@ -56,10 +56,11 @@ impl AttemptEnd {
                 410 => Verdict::Disable,
                 408 | 425 | 429 => Verdict::Retry { after: *retry_after },
                 status @ 400..=499 if !retry_4xx.takes(status) => Verdict::Refused { after: *retry_after },
-                // Redirects are not followed; they may be put right, as all else may.
+                // Redirects are not followed; they may be corrected, like everything else.
                 _ => Verdict::Retry { after: *retry_after },
             },
-            // A name that leads inside is as a URL that does: the operator's to put right, and no event's fault.
+            // A name that resolves to an internal address is like a URL with one: the operator has to correct it, and
+            // no event is at fault.
             Self::Target(_) | Self::Dial(DialError::Refused(_)) => Verdict::Hold,
             Self::Dial(_) | Self::Call(_) | Self::TimedOut => Verdict::Retry { after: None },
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Retry4xx {
-    /// All, or none: the endpoint says that the event is wrong, and would say so again.
+    /// All, or none: the endpoint rejects the event, and would reject it again.
     All(bool),
     /// These.
     These(BTreeSet<u16>),

@@ -26,8 +26,8 @@ impl Schedule {
         self.steps.len() + 1
     }
 
-    /// The pause after so many attempts; `None` when there are no more. `wish` is the endpoint's own: the
-    /// pause is not shorter. `random` is in 0..1.
+    /// The pause after this many attempts; `None` when there are no more. `wish` is the endpoint's own: the pause is
+    /// not shorter. `random` is in 0..1.
     pub fn pause(&self, attempts: u32, wish: Option<Duration>, random: f64) -> Option<Duration> {
         let step = self.steps.get(usize::try_from(attempts).ok()?.checked_sub(1)?)?;
         let jittered = step.mul_f64(1.0 + self.jitter * (2.0 * random - 1.0));

@@ -167,7 +167,7 @@ impl Remover {
             }
             Current::Changed => {
                 self.queue.clear_stuck(sent);
-                info!(file = names::encode(name), "a file was changed after it was sent; what it is now is sent too");
+                info!(file = names::encode(name), "a file was changed after it was sent; sending the new version too");
                 self.recheck_after(name, Duration::from_millis(1));
                 return Err(());
             }
@@ -243,7 +243,7 @@ impl Remover {
         if let Err(error) = unlinked {
             if sent.tries == 0 {
                 let file = names::encode(&sent.name);
-                warn!(%error, file, "a sent file cannot be unlinked; it waits in .sent and is tried again");
+                warn!(%error, file, "a sent file cannot be unlinked; it stays in .sent, trying again later");
             }
             self.queue.stuck_in_sent.fetch_add(1, Relaxed);
             let tries = sent.tries.saturating_add(1);
@@ -267,7 +267,7 @@ impl Remover {
             Ok(name) => {
                 info!(
                     file = names::encode(&name),
-                    "a file was written to after it was sent; what it is now is sent too"
+                    "a file was written to after it was sent; sending the new version too"
                 );
                 self.recheck_after(&name, Duration::from_millis(1));
             }
@@ -286,7 +286,7 @@ impl Remover {
         let stamp = root.stat(&candidate.name).map(|(_, stamp)| stamp);
         match (root.quarantine(&candidate.name), stamp) {
             (Ok(()), stamp) => {
-                warn!(file, why, "a file can never be sent and is in quarantine");
+                warn!(file, why, "a file can never be sent; moved to quarantine");
                 if let Ok(stamp) = stamp {
                     self.queue.clear_stuck(&stamp);
                 }
@@ -297,7 +297,7 @@ impl Remover {
                 false
             }
             (Err(error), Err(_)) => {
-                warn!(%error, file, why, "a file can never be sent and is gone before it was moved to quarantine");
+                warn!(%error, file, why, "a file can never be sent; gone before it was moved to quarantine");
                 false
             }
         }

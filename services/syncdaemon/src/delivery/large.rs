@@ -124,7 +124,7 @@ impl LargeSender {
                 Err(UploadError::Conflict) => {
                     warn!(
                         file = names::encode(&candidate.name),
-                        "another writer uploads the same content; this one tries later"
+                        "another writer uploads the same content; trying later"
                     );
                     self.queue.release([&*candidate.name]);
                     self.queue.recheck_after(candidate, pause(8));
@@ -396,7 +396,7 @@ impl LargeSender {
             self.progress.stream_missed.notify_one();
         }
         if self.progress.hold(Pipeline::Large, Some((hold, detail.clone()))) {
-            warn!(reason = hold.as_str(), detail, "sending large files pauses; they stay");
+            warn!(reason = hold.as_str(), detail, "sending of large files paused; the files stay");
             if hold != Hold::Unavailable {
                 self.commits
                     .record(Record::Note(Entry::note(Event::Error, format!("{}: {detail}", hold.as_str()))))

@@ -259,7 +259,7 @@ impl SmallSender {
 
     fn take_read(&self, state: &mut State, read: Result<(Vec<Outcome>, Vec<Candidate>), JoinError>) {
         let Ok((outcomes, left)) = read else {
-            error!("a reader panicked; its files are found again by the next scan");
+            error!("a reader panicked; the next scan finds its files again");
             return;
         };
         if !left.is_empty() {
@@ -322,7 +322,7 @@ impl SmallSender {
         };
         state.held = Some(Pause { failures, until: now + pause(failures) });
         if self.progress.hold(Pipeline::Small, Some((hold, detail.clone()))) {
-            warn!(reason = hold.as_str(), detail, "sending pauses; the files stay");
+            warn!(reason = hold.as_str(), detail, "sending paused; the files stay");
             // A link that is down has its own lines.
             if hold != Hold::Unavailable {
                 let note = Entry::note(Event::Error, format!("{}: {detail}", hold.as_str()));

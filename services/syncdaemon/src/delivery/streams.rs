@@ -83,7 +83,7 @@ impl StreamKeeper {
         // The same problem is logged once.
         let text = error.to_string();
         if reported.as_ref() != Some(&text) {
-            warn!(error = &error as &dyn std::error::Error, "stream and bucket of evidence are not as they should be");
+            warn!(error = &error as &dyn std::error::Error, "stream and bucket of evidence are not as planned");
             *reported = Some(text.clone());
         }
         self.gate.set(false, text);

@@ -89,7 +89,7 @@ impl Finder<'_> {
         for name in self.empty {
             // What is put in now is kept: the system removes no directory that is not empty.
             if self.root.remove_dir(&name).is_ok() {
-                debug!(dir = names::encode(&name), "an empty directory is removed");
+                debug!(dir = names::encode(&name), "empty directory removed");
             }
         }
         if is_full {

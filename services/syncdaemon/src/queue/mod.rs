@@ -221,7 +221,7 @@ impl Queue {
     pub fn mark_stuck(&self, name: &[u8], stamp: Stamp, done: Disposition, error: &io::Error) {
         if lock(&self.stuck).add(name, stamp, done, error.to_string(), Instant::now()) {
             let file = names::encode(name);
-            warn!(%error, file, "a file that is done with cannot be removed; it is not sent again, and its removal is tried later and later");
+            warn!(%error, file, "a delivered file cannot be removed; not sent again, removal is retried at growing intervals");
         }
     }
 
@@ -229,7 +229,7 @@ impl Queue {
     pub fn clear_stuck(&self, stamp: &Stamp) {
         let mut stuck = lock(&self.stuck);
         if !stuck.is_empty() && stuck.forget(stamp) {
-            info!("every file that is done with is removed");
+            info!("all delivered files are removed");
         }
     }
 
@@ -259,7 +259,7 @@ impl Queue {
     /// A scan that began then has read everything.
     pub fn scanned_all(&self, since: Instant) {
         if lock(&self.stuck).forget_unmet(since) {
-            info!("every file that is done with is gone");
+            info!("all delivered files are gone");
         }
     }
 

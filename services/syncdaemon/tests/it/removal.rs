@@ -45,7 +45,7 @@ async fn a_delivered_file_that_cannot_be_removed_is_told_and_not_sent_again() {
     let (code, body) = daemon.ready().await;
     let told = body["checks"]["removal"]["detail"].as_str().unwrap().to_owned();
     assert!(code == 200 && told.contains("cannot be removed") && told.contains("roots/delivered"), "{body}");
-    let warnings = daemon.process.full_log().matches("cannot be removed; it is not sent again").count();
+    let warnings = daemon.process.full_log().matches("cannot be removed; not sent again").count();
     assert_eq!(warnings, 1);
     // Others go, and bytes that are new are sent.
     site.put("other", "beside them");

@@ -17,7 +17,7 @@ pub fn unauthorized() -> Problem {
     uncached(Problem::unauthorized("unauthorized", "a valid bearer token is needed"))
 }
 
-/// Something is away; trying again helps.
+/// Something is unavailable; trying again helps.
 pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Problem {
     uncached(Problem::unavailable(detail, RETRY_AFTER))
 }

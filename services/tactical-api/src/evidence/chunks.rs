@@ -173,7 +173,7 @@ impl Chunks {
                 Ok(Some(bytes)) => Some((Ok(bytes), Some((chunks, place)))),
                 Ok(None) => None,
                 Err(error) => {
-                    tracing::warn!(%error, subject = chunks.subject, "evidence could not be read to its end");
+                    tracing::warn!(%error, subject = chunks.subject, "evidence could not be read to the end");
                     Some((Err(error), None))
                 }
             }

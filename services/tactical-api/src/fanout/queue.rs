@@ -240,7 +240,7 @@ impl Queue {
         true
     }
 
-    /// Keeps of every marker only the newest state that waits, and says so. Gives the bytes that are left.
+    /// Keeps only the newest waiting state of every marker, and records that. Returns the remaining bytes.
     pub fn conflate(&mut self, ring: &Ring, epoch: &Epoch, tally: &mut WriteStats, unix_ms: i64) -> usize {
         let mut waiting: Vec<Arc<Event>> = std::mem::take(&mut self.backlog).into();
         self.backlog_bytes = 0;

@@ -12,7 +12,7 @@ use std::{
 
 /// What the kernel keeps of what was not yet taken by the client, bytes; it doubles the number for itself.
 const SEND_BUFFER_BYTES: usize = 128 << 10;
-/// After so long without an answer to what was sent the client is gone: its machine went, or its link.
+/// After this long without an answer to what was sent the client is gone: its machine or its link failed.
 const UNANSWERED_MAX: Duration = Duration::from_secs(60);
 /// What TLS keeps of what the kernel did not take.
 const TLS_BUFFER_BYTES: usize = 64 << 10;

@@ -44,7 +44,7 @@ const EVENTS_AT_ONCE: usize = 1024;
 /// Between two checks of idle clients; shorter where heartbeats are.
 const TICK_MAX: Duration = Duration::from_millis(250);
 const TICK_MIN: Duration = Duration::from_millis(10);
-/// A client that takes nothing for so long is cut off even if little waits for it.
+/// A client that takes nothing for this long is disconnected even if little waits for it.
 const STALLED_MAX: Duration = Duration::from_secs(30);
 /// How much a client may send without being asked.
 const IGNORED_MAX_BYTES: usize = 64 << 10;
@@ -56,7 +56,7 @@ const SAMPLES: usize = 16;
 const RING_BUFFERS: usize = 16;
 /// Sockets of refused clients that may linger; beyond it they are closed without waiting.
 const REFUSED_MAX: usize = 1024;
-/// When the service stops, at most so many clients are sent away a second by one worker.
+/// When the service stops, one worker asks at most this many clients per second to leave.
 const LEAVE_PER_SECOND: u32 = 50;
 
 /// A worker's state.

@@ -17,7 +17,7 @@ pub enum Fault {
     #[error("it is neither a ring of [longitude, latitude] nor a list of rings")]
     Shape,
     /// A ring with too few different points.
-    #[error("a ring needs {RING_POINTS_MIN} points, the closing one included, and three different ones")]
+    #[error("a ring needs {RING_POINTS_MIN} points, including the closing one, and three different ones")]
     Ring,
     /// Too many.
     #[error("a polygon has at most {POINTS_MAX} points")]
@@ -40,7 +40,7 @@ pub enum Fault {
     #[error("a ring is wider than the world")]
     Width,
     /// Too much work.
-    #[error("too many edges lie side by side")]
+    #[error("too many edges are side by side")]
     TooComplex,
     /// The cut failed: rings touch on the line.
     #[error("it cannot be cut at the antimeridian: publish it as two")]

@@ -246,7 +246,7 @@ async fn an_eventsource_outlives_a_full_service_and_one_without_its_stream() {
     crate::support::Bus::connect(&url).await.marker("a", "there").await;
     drop(seeded);
     nats.kill9();
-    // The service starts while its stream is away, and has room for one.
+    // The service starts while its stream is unavailable, and has room for one.
     let api = Api::start_unready(&url, &[("TACTICAL_STREAM_MAX_CLIENTS", "1")]).await;
     let mut origin = Origin::start(PATIENT, &api).await;
     let profile = tempfile::tempdir().unwrap();

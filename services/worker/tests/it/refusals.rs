@@ -151,7 +151,7 @@ async fn an_output_that_its_bucket_never_takes_ends_its_job_with_the_reason_and_
     let failure = failure_of(&finished);
     assert_eq!(failure.class, ErrorClass::Runtime);
     assert!(failure.message.contains("job_outputs") && failure.message.contains("1000 bytes"), "{failure:?}");
-    // One that waits when the bucket is put right is stored.
+    // One that waits when the bucket is corrected is stored.
     bench.submit(&repaired).await;
     says(&worker, &["an output"]).await;
     js.update_stream(stream::Config { max_message_size: -1, ..planned }).await.unwrap();
