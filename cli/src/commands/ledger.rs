@@ -140,7 +140,7 @@ struct Report {
     missing: Vec<Claim>,
     /// Contents whose message has other bytes.
     altered: Vec<Claim>,
-    /// Messages of the site that no line tells of.
+    /// Messages of the site without a line.
     not_in_ledger: u64,
 }
 

@@ -34,7 +34,7 @@ impl Cancels {
     /// Has a committed cancel made true elsewhere, unless too many wait. Never waits.
     pub fn tell(&self, cancelled: Cancelled) {
         if self.0.try_send(cancelled).is_err() {
-            debug!(job = %cancelled.0, "too many cancels wait; the next heartbeat's answer tells the worker");
+            debug!(job = %cancelled.0, "too many waiting cancels; the next heartbeat's answer repeats this one");
         }
     }
 }

@@ -48,7 +48,7 @@ const COMPANY: usize = 64;
 const SCAN_LIMIT: u32 = 1_024;
 /// How often the store is asked when nothing else calls for it.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
-/// A line that is held again and again for one reason says so no more often than this.
+/// A line that is held again and again for one reason is logged no more often than this.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Lines whose last word is remembered.
 const TOLD_MAX: usize = 512;
@@ -130,14 +130,14 @@ pub struct Relay<L: Lane> {
     forgotten: mpsc::Receiver<i64>,
     lines: Lines<L::Item>,
     scan_at: Instant,
-    /// NATS is away, and nothing leaves.
+    /// NATS is unavailable, and nothing is published.
     is_away: bool,
     told: HashMap<Box<str>, (&'static str, Instant)>,
 }
 
-/// Every line of a lane, where NATS is away: no name that a queue can have.
+/// Every line of a lane, if NATS is unavailable: not a name that a queue can have.
 const ALL_LINES: &str = "*";
-/// Why nothing leaves while NATS is away.
+/// Why nothing is published while NATS is unavailable.
 const AWAY: &str = "unavailable";
 
 /// An item, whether it was a held line's try, and what came of it.
@@ -215,8 +215,8 @@ impl<L: Lane> Relay<L> {
         }
     }
 
-    /// Nothing is sent while NATS is away: messages that wait side by side for a connection would leave
-    /// in any order.
+    /// Nothing is sent while NATS is unavailable: messages that wait for a connection in parallel would be sent in any
+    /// order.
     fn look_at_link(&mut self) {
         let is_away = !self.nats.is_connected();
         if is_away == self.is_away || is_away && self.lines.len() == 0 {
@@ -226,7 +226,7 @@ impl<L: Lane> Relay<L> {
         self.lane.backlog().set_open(!is_away);
         metrics::RELAY_HELD.set(&[L::NAME, ALL_LINES, AWAY], f64::from(u8::from(is_away)));
         if is_away {
-            self.tell(ALL_LINES, AWAY, &"NATS is away");
+            self.tell(ALL_LINES, AWAY, &"NATS is unavailable");
         } else {
             debug!(lane = L::NAME, reason = AWAY, "the relay continues");
             self.scan_at = Instant::now();
@@ -345,7 +345,7 @@ impl<L: Lane> Relay<L> {
             self.lane.refused(item, &e).await;
             return;
         }
-        // While NATS is away the lane waits as a whole; a line that was held before is held on.
+        // While NATS is unavailable the lane waits as a whole; a line that was held before stays held.
         if self.nats.is_connected() {
             self.hold(L::line(&item), e.code(), &e);
         } else if is_try {

@@ -126,7 +126,7 @@ struct Settled {
 struct Acks {
     waiting: Vec<Delivery>,
     due: Option<Instant>,
-    /// Those that the client takes; it may have no room while NATS is away.
+    /// Those that the client accepts; it may have no room while NATS is unavailable.
     sending: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
@@ -149,7 +149,7 @@ impl Acks {
         let deliveries = std::mem::take(&mut self.waiting);
         let send = async move {
             for d in deliveries {
-                // What is not acknowledged comes again and is ignored.
+                // Unacknowledged reports are redelivered and ignored.
                 let _ = d.ack().await;
             }
         };

@@ -25,7 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// … up to this.
 const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(8);
-/// A server that starts has no JetStream for a moment; after so many looks in a row it is off.
+/// A server that starts has no JetStream for a moment; after this many checks in a row it is off.
 const OFF_AFTER: u32 = 3;
 /// This many seconds of refused credentials are not temporary, such as a login service that restarts.
 const REFUSED_AFTER: u32 = 5;
@@ -90,14 +90,14 @@ pub async fn run(
     }
 }
 
-/// Waits for the connection; `false` when the stop comes first. A NATS that is away passes, and accepted jobs wait
-/// in the database: that shuts no gate. One that refuses who we are needs a person.
+/// Waits for the connection; `false` when the stop comes first. An outage of NATS passes, and accepted jobs wait in the
+/// database: that shuts no gate. A server that refuses our credentials needs a person.
 async fn wait_connected(nats: &Nats, gate: &Gate, stop: &CancellationToken) -> bool {
     let mut refused = 0;
     while !nats.is_connected() {
         refused = if nats.trouble().is_some_and(|t| t.is_refusal) { refused + 1 } else { 0 };
         if refused < REFUSED_AFTER {
-            gate.set(true, "NATS is away; they are looked at when it is back");
+            gate.set(true, "NATS is unavailable; they are checked when it is back");
         } else if let Some(trouble) = nats.trouble() {
             gate.set(false, trouble.reason);
         }

@@ -171,7 +171,7 @@ async fn what_vanishes_under_load_is_made_again_and_all_jobs_end_once() {
     assert_eq!(api.metric("agentforge_dead_letters_total", &[]).await, 0.0);
 }
 
-/// Accepted jobs that nobody works off yet, in a stream that an operator purges while more come.
+/// Accepted jobs that no worker has taken yet, in a stream that an operator purges while more arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_that_is_purged_under_load_loses_no_accepted_job() {
     let Some(()) = require("nats-server") else { return };
@@ -195,7 +195,7 @@ async fn a_backlog_that_is_purged_under_load_loses_no_accepted_job() {
     for jobs in [&before, &during] {
         all_succeeded(&api, jobs).await;
     }
-    // Made anew, it takes messages of the size that was declared.
+    // Recreated, it takes messages of the declared size.
     js.delete_stream("swarm_jobs").await.unwrap();
     eventually(MADE_AGAIN, "the stream is there again", || is_as_planned(&js)).await;
     let again = js.get_stream("swarm_jobs").await.unwrap().cached_info().config.clone();

@@ -34,7 +34,7 @@ pub(super) async fn take(State(api): State<Api>, body: Bytes) -> Result<Response
     let events = alerts::events(&body, jiff::Timestamp::now()).map_err(invalid)?;
     let nats = &api.registry.context().nats;
     if !nats.is_connected() {
-        return Err(unavailable("NATS is away; nothing was published"));
+        return Err(unavailable("NATS is unavailable; nothing was published"));
     }
     let mut published = 0;
     for event in events {

@@ -18,7 +18,7 @@ pub(super) fn missing(what: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {what}"))
 }
 
-/// Something is away; trying again helps.
+/// Something is unavailable; trying again helps.
 pub(super) fn unavailable(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::unavailable(detail, RETRY_AFTER)
 }

@@ -139,7 +139,7 @@ impl App {
         &self.0.queues
     }
 
-    /// Waits a little while the database is being opened, and refuses while it is away.
+    /// Waits a little while the database is being opened, and refuses while it is unavailable.
     ///
     /// # Errors
     /// `unavailable`, with what keeps it.

@@ -63,7 +63,7 @@ impl App {
 
     fn why_held(&self) -> String {
         if !self.0.backlog.is_open() {
-            return "NATS is away, or was until now".to_owned();
+            return "NATS is unavailable, or was until now".to_owned();
         }
         match self.0.backlog.any_closed() {
             Some((1, queue, reason)) => format!("queue {queue} cannot leave ({})", words(reason)),

@@ -5,7 +5,8 @@ use tokio::sync::mpsc;
 /// Cancelled jobs that wait to be forgotten.
 const WAITING_MAX: usize = 8_192;
 
-/// Tells a lane what was cancelled. A job that finds no room is published: its worker is told, or its result ignored.
+/// Notifies a lane of cancelled jobs. A job that finds no room is published: its worker is asked to stop, or its result
+/// ignored.
 #[derive(Clone)]
 pub struct Forgets(mpsc::Sender<i64>);
 

@@ -138,5 +138,5 @@ async fn jobs_for_later_are_bounded_apart_from_those_that_are_due() {
     }
     let body = problem(server.post("/v1/jobs", r#"{"tool":"echo"}"#).await).await;
     let detail = body["detail"].as_str().unwrap();
-    assert!(detail.contains("OUTBOX_MAX") && detail.contains("NATS is away"), "{detail}");
+    assert!(detail.contains("OUTBOX_MAX") && detail.contains("NATS is unavailable"), "{detail}");
 }
