@@ -95,7 +95,8 @@ impl Stuck {
     pub fn check(&mut self, stamp: &Stamp, now: Instant) -> Known {
         let Some(entry) = self.by_file.get_mut(&key(stamp)) else { return Known::No };
         let is_same = entry.stamp == *stamp;
-        if !is_same && !(stamp.is_still(&entry.stamp) && entry.done != Disposition::Rejected) {
+        let is_still = entry.done != Disposition::Rejected && stamp.is_still(&entry.stamp);
+        if !is_same && !is_still {
             self.forget(stamp);
             return Known::No;
         }
