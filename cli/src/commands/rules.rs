@@ -1,4 +1,5 @@
 //! `agentforge rules`: the recording rules and alerts that this version ships, and the same with shorter times.
+//!
 //! The files are built in. Rendering changes only the text of durations (`for:` and ranges in brackets): what is tested
 //! with short times is what runs with long ones.
 

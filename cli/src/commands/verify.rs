@@ -1,4 +1,5 @@
 //! `agentforge verify`: whether an installation does its work, asked from outside as a user would.
+//!
 //! Every check is made, regardless of the earlier ones, and each reports what it saw. Leaves one small job behind.
 
 use super::backlog::{Outcome, Workload, submit_and_drain};

@@ -1,4 +1,5 @@
 //! Durations and sizes as people write them: `30s`, `1h30m`, `512MiB`.
+//!
 //! Pure text in, value out. Errors name the limits.
 
 use std::fmt;

@@ -1,4 +1,5 @@
 //! Variables that look like settings of a service and are none: a misspelt one would silently do nothing.
+//!
 //! Decides only by names. An environment is shared: variables of other programs, and those that Kubernetes sets for
 //! each service of a namespace, are not faults. Only a typing error is: a name one or two letters away from a setting
 //! that is not set itself. Other names that begin like our settings are only reported.

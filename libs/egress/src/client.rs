@@ -1,4 +1,5 @@
 //! The HTTP client that keeps the policy, and the resolver inside it.
+//!
 //! Relies on `Policy` for every decision. The wrapped client is not handed out: a request can only be made through
 //! [`Client::request`], which checks the URL, because a resolver is never asked about an address in the URL.
 

@@ -1,4 +1,5 @@
 //! One HTTP/1.1 connection and the requests on it, one after the other.
+//!
 //! The connection is driven by the task that awaits an answer: no task of its own, so a request costs no switch between
 //! tasks, and a dropped [`Connection`] is closed. What an answer claims about its size is not trusted; a connection
 //! that carried one over the limit is not used again.

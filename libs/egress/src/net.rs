@@ -1,4 +1,5 @@
 //! A range of addresses: CIDR notation, or one address.
+//!
 //! Values only. IPv4 and IPv6 never match each other; callers extract embedded IPv4 first.
 
 use std::{fmt, net::IpAddr, str::FromStr};

@@ -1,4 +1,5 @@
 //! What kind of address an address is, after IPv4 hidden inside IPv6 was brought out.
+//!
 //! Values only, from the IANA special-purpose registries. An address that is not known to be public is not: in IPv6
 //! only 2000::/3 is, less its own special ranges.
 

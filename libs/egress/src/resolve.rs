@@ -1,4 +1,5 @@
 //! From a name to the addresses that may be called.
+//!
 //! The one place where names are resolved, for every client of this crate. Its results are checked, and callers connect
 //! to exactly those: there is no second lookup between the check and the connection, so a name cannot lead elsewhere in
 //! between.

@@ -1,4 +1,5 @@
 //! The hub of an edge site: its JetStream domain, and whether it answers now.
+//!
 //! Relies on the connection for everything local. A leaf's server answers its clients while its link is cut, so only a
 //! request to the hub shows its state. Reads one answer at a time, keeps no history, and never holds anything back:
 //! what a link that is down means is its reader's decision.

@@ -1,4 +1,5 @@
 //! NATS JetStream as this product uses it: connecting, subjects, topology, publishing, consuming.
+//!
 //! Relies on async-nats for the protocol. What async-nats leaves open is owned here: reconnects with full jitter,
 //! replies that end when the connection does, a pull loop that never requests more than it was granted and cannot go
 //! silent, and reliable acknowledgements. Independent of jobs.

@@ -1,4 +1,5 @@
 //! Objects that were needed on the server and not found, as reported by their users.
+//!
 //! Streams, consumers and buckets disappear under a connected client: an operator removes one, a tool recreates it.
 //! Code that finds one missing notes it here, which wakes the owner of the topology to check.
 

@@ -1,4 +1,5 @@
 //! Which servers this runs on, and what is said of one outside of that. Pure.
+//!
 //! One older than the oldest is refused: it lacks required features. One newer than those tested is used and reported:
 //! it may refuse what earlier ones accepted.
 

@@ -1,4 +1,5 @@
 //! SIGTERM, SIGINT and SIGHUP: the first asks for a stop, a second SIGTERM or SIGINT ends the process at once.
+//!
 //! A hang-up is a polite stop: a terminal that closes and its shell may both send one, so it is never taken for
 //! impatience. A process that was started with SIGHUP ignored (`nohup`) keeps ignoring it.
 

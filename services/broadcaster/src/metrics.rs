@@ -1,4 +1,5 @@
 //! What the broadcaster counts. Names and labels are an interface: `docs/METRICS.md` is made from here.
+//!
 //! An endpoint's label is its name, at most 1,024 of them in a process's life, then `other`. URLs are not labels: they
 //! hold secrets. Handles that are used per message are created once.
 

@@ -1,4 +1,5 @@
 //! The broadcaster as a service: built, run, drained.
+//!
 //! The only place that wires the parts together. Ready means that events can be processed: NATS is connected and our
 //! streams exist. An endpoint that is unavailable, disabled or wrong shows in the list of endpoints and holds nothing
 //! up.

@@ -1,4 +1,5 @@
 //! One collection of all servers, shared by the scrapes that ask while it runs.
+//!
 //! A scrape gets the result of a collection that began when it arrived, or up to a second before and was still running;
 //! a finished one is never used again. Servers are asked in parallel and fail separately: what one does not report by
 //! the deadline is missing, and its own series show that.

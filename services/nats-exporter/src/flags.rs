@@ -1,4 +1,5 @@
 //! The command line of the known exporter, turned into settings.
+//!
 //! Go's syntax: `-x` and `--x`, `-x=v` and `-x v`, switches without a value or with `=false`. Unlike there, flags that
 //! are lists may be repeated and take commas, and an unknown flag is refused with a suggestion. Only turns words into
 //! settings; `config` checks their values.

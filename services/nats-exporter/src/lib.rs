@@ -1,4 +1,5 @@
 //! The NATS exporter: the monitoring endpoints of NATS servers as a page for Prometheus.
+//!
 //! Replaces prometheus-nats-exporter: same flags, names, labels and values. In addition it has a compact family with
 //! one row for each stream and consumer, which the product's rules use. Promises: nothing on the page is older than the
 //! scrape that asked for it, a server that fails affects no other's series, and no credential is shown.

@@ -1,4 +1,5 @@
 //! The page: who may read it, how long it may take, and how it is sent.
+//!
 //! Written piece by piece as the reader takes it; compressed only for clients that accept it. In addition to the
 //! servers' series it has those of the exporter's own process.
 

@@ -1,4 +1,5 @@
 //! The wiring: settings in, one listener out.
+//!
 //! There is no loop: the servers are asked when the page is read, so a server that starts late or disappears is noticed
 //! at the next scrape. Ready means that the page can be read, regardless of NATS.
 

@@ -1,4 +1,5 @@
 //! One collection's result: the tables of all servers, and the text that is written from them in pieces.
+//!
 //! A family is kept together although its rows come from several servers, as the text format requires. A page of many
 //! megabytes is never in memory: [`Pages`] writes the next piece when it is asked for.
 

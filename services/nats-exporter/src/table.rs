@@ -1,4 +1,5 @@
 //! Rows of numbers under shared columns: what a scrape keeps of the servers' answers until it is written.
+//!
 //! Ten thousand consumers are kept in a few large allocations: labels are stored once in one string, numbers in one
 //! list. What all rows of a table share (its server) and what several share (a stream) is stored once. Independent of
 //! NATS; does no I/O.

@@ -1,4 +1,5 @@
 //! Whether the wall clock went back, seen against one that cannot.
+//!
 //! Stored times are on the wall clock: the ends of claims, waits for retries, deadlines. A clock that is set back by an
 //! hour would hold all of it up for an hour. So its step is measured and reported to the store, once.
 

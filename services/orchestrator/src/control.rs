@@ -1,4 +1,5 @@
 //! Makes a cancel true outside the database: in the relay, at the workers, in the stream.
+//!
 //! The commit has happened by then, and the fence stops late reports. This only saves work: the relay forgets the job,
 //! workers are notified, the queued message is deleted. No step waits for the one after it, and the queue is bounded:
 //! a cancel that finds no room reaches its worker with the answer to the next heartbeat.

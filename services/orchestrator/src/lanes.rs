@@ -1,4 +1,5 @@
 //! Which queues have a consumer: the default one and those configured always, others once a worker announces them.
+//!
 //! The orchestrator, never a worker, creates consumers: a scaler that finds none reads nonsense, and two workers would
 //! race. Submitters do not: a name without workers would use one up.
 

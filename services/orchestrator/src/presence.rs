@@ -1,4 +1,5 @@
 //! Workers as they announce themselves: heartbeats in, their presence stored and exported.
+//!
 //! A heartbeat is a core NATS request on `swarm.agents.<mission>.heartbeat`; the answer names the jobs that the worker
 //! runs although they are final, which makes up for a lost cancel, and the time, so that the worker judges deadlines by
 //! this clock; its next heartbeat reports how far its own differs.

@@ -1,4 +1,5 @@
 //! Gives every open state a timer: deadlines, lost messages, retention.
+//!
 //! A job that is queued or running for long is compared with the stream. While its message exists, JetStream's ack wait
 //! is the timer. When it is gone, a result may be on its way; only when everything that `swarm_results` held is
 //! committed, the attempt is published again. The fence makes a wrong guess harmless. A deadline waits for the same.

@@ -1,4 +1,5 @@
 //! The relay: moves what SQL accepted to JetStream, in order, until a PubAck confirms it.
+//!
 //! Two lanes share one loop: attempts of jobs, and the outbox (events, dead letters). Each consists of lines (a queue;
 //! events; one queue's dead letters): a line that cannot be published is held by itself and tried with one message at a
 //! time, the others continue. A message that can never be published is taken out, with its reason. Work arrives in

@@ -1,4 +1,5 @@
 //! Where the orchestrator is wired: the table of its tasks. `assembly` has their queues, `drain` the order of their ends:
+//!
 //! the listeners first, then the readers of results, then relay and committer, then the store: everything accepted is
 //! committed, everything committed may be published later.
 

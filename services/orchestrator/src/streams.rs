@@ -1,4 +1,5 @@
 //! Keeps streams, consumers and buckets as planned, for as long as the orchestrator runs.
+//!
 //! Checks when it starts, when the connection is back, when a queue is new, whenever an object was reported missing
 //! (`Nats::missing`), and every few seconds anyway: what an operator or a tool removes under a connected system would
 //! otherwise go unnoticed while nothing is in transit. What cannot be created as planned shuts the gate, and is tried

@@ -1,4 +1,5 @@
 //! The steps from finding a file to its end, named, and a place at each where a test can kill the process.
+//!
 //! Every step is passed through `reached`, so that the list is complete by use. The switch exists only in debug
 //! builds and is armed only in `ENV=dev`; a release build has neither it nor its cost.
 

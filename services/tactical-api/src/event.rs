@@ -1,4 +1,5 @@
 //! One change of the picture as every client gets it: encoded once for both transports, shared by all.
+//!
 //! Owns ids and frames. A frame with a link to evidence ages with its link and is encoded again for later clients;
 //! everything else is the same bytes for all clients.
 

@@ -1,4 +1,5 @@
 //! The tactical API: a live, sanitised GeoJSON picture over SSE and WebSocket, and signed links to evidence.
+//!
 //! Promises: output is RFC 7946 regardless of the input; a client sees every state or gets a gap; a slow client slows
 //! no other; a slot is freed however a client leaves. The stream `tactical` is the truth, and evidence is what the
 //! syncdaemon delivered. Independent of jobs.

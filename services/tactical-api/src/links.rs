@@ -1,4 +1,5 @@
 //! Signed links to evidence: made, and told apart from any other text.
+//!
 //! A link says which evidence and until when; anyone who has it may open it. The signature covers the decoded id and
 //! the literal digits of the expiry, so that changing any character makes another text.
 

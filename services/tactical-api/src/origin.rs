@@ -1,4 +1,5 @@
 //! Which web pages may use this port, and by which name it may be called. Pure.
+//!
 //! A browser sends cookies and client certificates automatically, and a WebSocket has no preflight, so every page that
 //! sends its origin is checked, regardless of how its caller is known. Pages of the same origin are allowed, and those
 //! in the settings. Where nothing else guards the port, a name that another party's DNS may point to this machine is

@@ -1,4 +1,5 @@
 //! The newest state of every marker and zone, for snapshots, for what filters need to know, and for due expiries.
+//!
 //! Bounded; states beyond that are still sent live.
 
 use crate::{

@@ -1,4 +1,5 @@
 //! Whether the stream is heard, which distinguishes "nothing happens" from "nothing arrives".
+//!
 //! The server of the stream sends a sign of life every second. Tasks that wait for events ask here how long ago the
 //! last one was.
 

@@ -1,4 +1,5 @@
 //! The worker's use of JetStream buckets: hand-backs, finished operations, large outputs.
+//!
 //! The orchestrator creates the buckets; here they are only opened, on first use. Every call is bounded, because NATS
 //! may be unavailable: what that means for a job is the caller's decision.
 

@@ -1,4 +1,5 @@
 //! One delivery from its arrival to its settlement: read, admit, run, report, acknowledge.
+//!
 //! Relies on `attempt` for every decision and on `worker` for every effect. Each path settles the delivery exactly one
 //! way; a panic here leaves it unsettled, and it is redelivered.
 

@@ -1,4 +1,5 @@
 //! The deliveries held here, so that JetStream is notified in time that they are being worked on.
+//!
 //! Only a list: the lifeline's thread reads it and sends. A delivery is on it from its arrival to its settlement, but
 //! never longer than its work may take: a tool that blocks its thread for good loses its delivery to another worker
 //! instead of keeping it forever.

@@ -1,4 +1,5 @@
 //! What this worker runs now, what it finished lately and what was cancelled lately.
+//!
 //! The one place that knows whether an attempt is here already: a second delivery of it waits for the first instead of
 //! running in parallel. In memory, bounded, only for this process.
 

@@ -1,4 +1,5 @@
 //! The worker: takes jobs from their queues, runs tools, reports what became of each attempt.
+//!
 //! Relies on the orchestrator for the streams, consumers and buckets, and for every decision about retries. Promises: a
 //! job that was delivered here is either reported before it is acknowledged, or redelivered; a hand-back uses up no
 //! attempt. To compile your own tools in, implement [`tools::Tool`] and [`CompiledIn`], and run [`WorkerWith`];

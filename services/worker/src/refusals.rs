@@ -1,4 +1,5 @@
 //! Reports and outputs that NATS refuses and that are held until an operator puts that right: where, and why.
+//!
 //! Readiness reports it. A worker whose results are refused holds them in memory, takes no new job in those slots, and
 //! looks healthy otherwise.
 

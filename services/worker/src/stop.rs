@@ -1,4 +1,5 @@
 //! Stopping one run: a token that fires, and why. The first cause is kept.
+//!
 //! Values only; the code that runs the tool watches the token, the code that stops it gives the cause.
 
 use std::sync::atomic::{AtomicU8, Ordering};

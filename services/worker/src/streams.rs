@@ -1,4 +1,5 @@
 //! Whether the things that a worker needs besides its consumers exist: the stream of results, and the buckets.
+//!
 //! The orchestrator creates them. Here they are only checked, now and then and whenever something was not found, so
 //! that a worker that cannot store its results reports it. Existing ones that refuse them are named too.
 

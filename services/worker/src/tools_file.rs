@@ -1,4 +1,5 @@
 //! The tools file: commands declared as tools, in TOML.
+//!
 //! Owns the file's format (`docs/samples/tools.toml` shows all of it) and reports every fault in it at once. Commands
 //! are looked up when the file is read, so that a missing program stops the start and not the first job. Relies on the
 //! worker's environment only for the variables that the file names.

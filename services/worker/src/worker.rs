@@ -1,4 +1,5 @@
 //! The running worker: what every job's task shares, and the steps that all of them take.
+//!
 //! Owns storing a report until the stream has it, handing a delivery back, and acknowledging it. The order is fixed:
 //! result first, then the acknowledgement. Whenever something fails in between, the message is redelivered, and then
 //! the ledger, the message id or the orchestrator's fence recognises it.

@@ -1,4 +1,5 @@
 //! Every rendered object has the shape of its kind: nothing unknown, nothing missing, nothing of another type.
+//!
 //! The shapes are in `schemas.json`, which `scripts/update-schemas` derives from Kubernetes' own definitions and from
 //! the CRDs of KEDA, Gateway API, the Prometheus operator, Argo CD and the secrets-store driver. Needs no network.
 

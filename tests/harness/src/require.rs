@@ -1,4 +1,5 @@
 //! What happens when a server that a test needs is not on this machine.
+//!
 //! On a user's machine the test is skipped with a message; with `CI=true` it fails, so that a pipeline can never be
 //! green by skipping.
 

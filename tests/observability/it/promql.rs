@@ -1,4 +1,5 @@
 //! Which metrics and labels an expression names. Whether it is an expression at all, promtool says.
+//!
 //! Small on purpose: it distinguishes names of metrics from functions, keywords, labels, strings and numbers.
 
 use std::collections::{BTreeMap, BTreeSet};

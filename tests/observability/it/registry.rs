@@ -1,4 +1,5 @@
 //! The registry: what the services declare, and the check that nothing else is named anywhere.
+//!
 //! A rule over a metric that does not exist is silent forever. So every metric and every label in rules, dashboards and
 //! runbooks must be declared, recorded by a rule, or listed here as foreign.
 

@@ -1,4 +1,5 @@
 //! What being watched costs: processor time a job with metrics and sampled traces, and without both.
+//!
 //! Two stacks run and work in turn, so that both see the same minutes of the machine. Each job is a call of its own,
 //! because whether a trace is sampled is decided for each call.
 

@@ -1,4 +1,5 @@
 //! `agentforge bench sync`: files per second through the syncdaemon, compared with raw publishing of the same files.
+//!
 //! Starts a NATS server and the syncdaemon as separate processes. The files appear all at once, by the rename of a
 //! directory, and the clock stops when the last one is in the synced ledger; the removal of the files, which continues
 //! afterwards, is timed as well. The floor reads files of the same bytes and publishes them with acknowledgements to a

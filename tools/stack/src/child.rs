@@ -1,4 +1,5 @@
 //! Child processes that die with this one, even when it is killed with SIGKILL.
+//!
 //! The kernel's death signal is set by the child itself: this program starts itself as the hidden `run-child`, which
 //! sets the signal and then becomes the real program under the same process id. The signal fires when the *thread* that
 //! started the child ends, so each child has a thread that starts it and waits for it. Children lead process groups of

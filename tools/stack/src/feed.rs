@@ -1,4 +1,5 @@
 //! The demo feed of `dev`: a few vehicles that move around a city, and a zone. Ends with `dev`.
+//!
 //! Publishes through the API like any client. A feed that cannot publish tries again with the next step and reports
 //! nothing: the picture is empty then, and everything else works.
 

@@ -1,4 +1,5 @@
 //! Keeps a child process running: starts it again with growing pauses when it ends unasked.
+//!
 //! Until it is `established` an end is a failure of the start, reported with the last lines of its log; only after that
 //! is it restarted. `stop` asks with SIGTERM and insists with SIGKILL.
 

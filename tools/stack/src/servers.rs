@@ -1,4 +1,5 @@
 //! The NATS servers of `dev`: one, or with `--edge` a site's, a hub's and the link between them.
+//!
 //! Starts the hub before the site and stops it after. Restarts are the keepers' work, and the link is cut and restored
 //! on request.
 

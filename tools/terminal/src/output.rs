@@ -1,4 +1,5 @@
 //! How things are shown: JSON for programs, tables and plain lines for people, progress on stderr.
+//!
 //! Owns every byte that goes to stdout. Foreign text (arguments, errors of tools) is stripped of control characters
 //! before it reaches a terminal. Colours go through anstream, which honours NO_COLOR and drops them when stdout is not
 //! a terminal.

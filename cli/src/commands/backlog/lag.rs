@@ -1,4 +1,5 @@
 //! How much waits on a queue's consumer, as JetStream counts it: the figure that workers are scaled by.
+//!
 //! Only reads. Without an address no server is asked, and the backlog is not shown.
 
 use agentforge_jetstream::subjects::{STREAM_JOBS, worker_durable};

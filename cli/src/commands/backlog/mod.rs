@@ -1,4 +1,5 @@
 //! `agentforge backlog`: makes a backlog of small jobs, and measures how long it takes to drain.
+//!
 //! Works with any orchestrator that the command line names, a cluster's or the one of `agentforge dev`. Counts a run
 //! only when every job of it succeeded; a run that did not finish is a failure and never a figure.
 

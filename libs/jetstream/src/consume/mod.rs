@@ -1,4 +1,5 @@
 //! Consuming at one's own pace: pull what there is room for, hold no more, and never go silent.
+//!
 //! Owns the pull loop over `$JS.API.CONSUMER.MSG.NEXT`. The caller grants slots; requested and delivered messages never
 //! add up to more than the slots granted, whichever part fails in between. A missed heartbeat, a reconnect or a deleted
 //! consumer ends in a new subscription, never in silence. Settling is the caller's: a delivery that is dropped
@@ -24,6 +25,7 @@ use tokio::{
 };
 
 /// A consumer's messages, pulled as slots are granted.
+///
 /// [`next`](Self::next) uses one granted slot per delivery; grant it again when the work is done. Dropping the puller
 /// hands back deliveries that were not taken.
 pub struct Puller {

@@ -1,4 +1,5 @@
 //! Makes the server agree with the plan: create, update, read back, compare.
+//!
 //! Safe to run at any time and concurrently. [`ensure`] stops at the first thing that cannot be made so; [`keep`]
 //! continues with the others, and is for an owner that checks periodically.
 

@@ -1,4 +1,5 @@
 //! The streams, consumers and buckets of the product: one definition, created or updated, read back.
+//!
 //! [`plan`] is the definition (pure), [`ensure`] makes the server agree with it. What the server cannot change is
 //! refused, with expected and found values. No stream is ever deleted here, and what the plan does not mention
 //! (placement, mirrors, an operator's metadata) is left unchanged. [`keep`] is for the owner that checks periodically.

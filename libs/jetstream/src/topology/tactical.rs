@@ -1,4 +1,5 @@
 //! The stream of the live picture: its settings and its definition.
+//!
 //! A separate plan, because the tactical API maintains it and is independent of jobs. The picture is for now: old
 //! states are discarded by age, by number per marker and by size, and publishers are never refused.
 

@@ -1,4 +1,5 @@
 //! Every request of HTTP/1.1 says once which host it means (RFC 9112, 3.2); others are answered with 400.
+//!
 //! Components that route by Host, before us or in us, and those that compare it with an Origin, must not see two.
 
 use super::problem::Problem;

@@ -1,4 +1,5 @@
 //! Connections with TLS: handshakes run in parallel, so that a client that stalls in its own does not delay others.
+//!
 //! Limits and the cut are those of the connections below.
 
 use super::connection::{Bounded, Connection};

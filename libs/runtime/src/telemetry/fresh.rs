@@ -1,4 +1,5 @@
 //! A layer that has every event and span judged when it happens, and never by a judgement kept from before.
+//!
 //! Filters of single layers leave their verdicts in the thread. If a library asks whether something would be logged
 //! (`enabled!`) and logs nothing, the verdict "no" stays there, and the next event whose callsite was found to be
 //! always wanted is not judged again: it meets that "no" and is lost

@@ -1,4 +1,5 @@
 //! The exporter of traces: OTLP over gRPC, in batches, to the configured collector.
+//!
 //! An unavailable collector costs spans, never work: the queue is bounded and drops.
 
 use agentforge_config::{Common, Url};

@@ -1,4 +1,5 @@
 //! What became of attempts: those that this replica remembers, and those that the stream keeps of all replicas.
+//!
 //! And events that were delivered before, sent again.
 
 use super::{

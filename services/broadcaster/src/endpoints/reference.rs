@@ -1,4 +1,5 @@
 //! Values stored elsewhere: `env:NAME` is a variable, `file:/path` the content of a file.
+//!
 //! URLs, secrets and headers may be written like this, as each of them may be a secret. Faults are reported without
 //! repeating the text: it may be the secret itself, written after the prefix.
 

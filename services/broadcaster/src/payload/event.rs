@@ -1,4 +1,5 @@
 //! What an event says about itself. Pure: bytes in, a borrowed view out.
+//!
 //! An event is any JSON. Two forms are understood further: CloudEvents, and the flat objects of `todos.events`. Only
 //! bytes that are not JSON are refused.
 

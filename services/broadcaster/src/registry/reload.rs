@@ -1,4 +1,5 @@
 //! Takes up changes of the endpoints file. A broken one changes nothing and says why.
+//!
 //! Checks the content, not times: a mounted file of Kubernetes changes by the target of a link. Content is applied when
 //! a second check finds it unchanged: the first part of a file that is being written may well be a valid file with
 //! fewer endpoints. Files that `file:` refers to are part of the content: a secret is rotated in its own file.

@@ -1,4 +1,5 @@
 //! The monitoring endpoints of a NATS server: how each is asked, and what series its answer becomes.
+//!
 //! One file per endpoint, pure: an answer in, tables out. Names, labels and values are those of
 //! prometheus-nats-exporter, so that its dashboards keep working. Fetching is `client`'s.
 

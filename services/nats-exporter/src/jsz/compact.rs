@@ -157,6 +157,7 @@ fn is_fresh(c: &Consumer<'_>, now: Option<Timestamp>) -> bool {
 }
 
 /// When the oldest message that the consumer has not acknowledged was stored, if the answer has it.
+///
 /// The answer has only the times of a stream's first and last message. The first is the oldest pending one if
 /// everything in the stream is pending, or if the consumer takes every subject and has not got past it. The last is if
 /// only the last is left. In all other cases the time is unknown.

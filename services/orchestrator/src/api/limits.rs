@@ -1,4 +1,5 @@
 //! Limits on requests, shared by REST and gRPC. Limits on jobs are in `admission`.
+//!
 //! Each number has its reason. A gate refuses at once; a budget may also be waited for.
 
 use crate::error::{Code, Error};

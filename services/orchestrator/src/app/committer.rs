@@ -1,4 +1,5 @@
 //! Group commit: many submissions and changes share one transaction and one fsync.
+//!
 //! Owns the only path on which jobs are written. A caller is answered after the commit, never before. Urgent writes
 //! (with a waiting caller) start a commit at once; lazy ones (marks without a waiting caller) gather first, then are
 //! committed with others or separately. While a commit runs, the next group gathers. Senders of marks wait when there

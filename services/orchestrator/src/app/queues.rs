@@ -1,4 +1,5 @@
 //! The queues that there are: which have workers, which have jobs, and how many there may be.
+//!
 //! A queue exists from its first job or its first worker. Submitters choose the names, so their number is bounded: each
 //! has a place in the relay, and a consumer once a worker serves it. Workers are known from their heartbeats, including
 //! those that other replicas received.

@@ -1,4 +1,5 @@
 //! Notifies watchers of a job that it changed.
+//!
 //! In-process only. Commits of this process are reported in full, so that a waiter needs no read of its own; of other
 //! replicas' commits only the version is known. Watchers also check themselves now and then.
 

@@ -1,4 +1,5 @@
 //! Room in `swarm_jobs`, by queue: a queue may use as much of the stream as it leaves free.
+//!
 //! All queues share one stream. One whose jobs are not taken would fill it and stop all others; so it waits once its
 //! share is used: half of the stream if it is the only one, a third each of two, and what is left stays free for those
 //! that move. The server reports messages by subject and bytes in total; the size of a queue's messages is known from

@@ -1,4 +1,5 @@
 //! Service level objectives: what is promised, and how a window of minutes is judged.
+//!
 //! Pure: minutes in, a judgement out. `window` holds the minutes, `observe` makes seconds of checks, `keeper` does the
 //! I/O. Nothing here reads a clock, and unobserved time never counts as good.
 

@@ -1,4 +1,5 @@
 //! From looks at a service to seconds that were observed. Pure: the caller has the clock.
+//!
 //! A second counts when there are checks close to it. A process that was stopped, or a clock that jumped, leaves
 //! unobserved seconds; they are not made up for.
 

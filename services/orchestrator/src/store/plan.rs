@@ -1,4 +1,5 @@
 //! What one commit writes, decided before anything is written.
+//!
 //! Both stores look up the rows of a group, fold the group over them here, and write the plan: one row per job, however
 //! many changes affect it. Pure: rows in, rows out; `transition::apply` decides.
 

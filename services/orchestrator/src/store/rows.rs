@@ -1,4 +1,5 @@
 //! Rows of either database as values of `model`.
+//!
 //! Both schemas have the same columns in the same types, so the readers are written once and stamped out for each
 //! driver's row by `readers!`. A column list and its reader are next to each other: their order is the contract. What
 //! cannot be read is an error, never a default.

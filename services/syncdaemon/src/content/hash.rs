@@ -1,4 +1,5 @@
 //! SHA-256 of several contents, two at a time.
+//!
 //! One SHA-256 waits for itself: each of its rounds needs the previous one, and the processor's instructions for it
 //! have long latencies. The rounds of a second content fit into that waiting, so that two take hardly longer than one.
 //! Contents need not have the same length: a finished one makes room for the next. If the processor has no such

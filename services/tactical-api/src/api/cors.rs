@@ -1,4 +1,5 @@
 //! Pages of other origins: what they may read, and which of them are kept out.
+//!
 //! A browser lets a page read an answer only if the answer names the page's origin. Allowed origins come only from the
 //! settings and are returned one at a time, never as `*`, so that credentials may be sent.
 

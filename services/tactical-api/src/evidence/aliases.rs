@@ -1,4 +1,5 @@
 //! Names that publishers gave their evidence, stored with what they stand for.
+//!
 //! Follows the stream of evidence by reading only headers. Bounded; the oldest names are dropped.
 
 use crate::{

@@ -1,4 +1,5 @@
 //! Who may read evidence at once: so many in all, and no address more than its share of what is free.
+//!
 //! A [`ReadSlot`] is freed when it is dropped. An address gets one as long as it holds fewer than are free, so that a
 //! single address can have half of them, and another always finds some.
 

@@ -1,4 +1,5 @@
 //! Points and polygons as RFC 7946 wants them: in range, closed, wound right-handed, cut at the antimeridian.
+//!
 //! Pure.
 //!
 //! What has no place on Earth however it is read (no number, ten turns and more) is refused, and so is what

@@ -1,4 +1,5 @@
 //! The promise of the streams, attacked at random: each client's view is the stream's log, or it got a gap.
+//!
 //! Clients of both kinds come and go, read slowly, and lose their server; the log rolls over because each marker keeps
 //! only its last hundred states. In the end every client has, in order and once, every state that the log has or had,
 //! except for those reported to it as gaps.

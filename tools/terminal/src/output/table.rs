@@ -1,4 +1,5 @@
 //! Tables for people: plain columns without frames, one line per row, one coloured word where it helps.
+//!
 //! Colours are put in after the layout, because escape codes would count as width. If stdout is not a terminal nothing
 //! is cut: a file or a pipe has no window to fit.
 

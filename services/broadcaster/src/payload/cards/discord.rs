@@ -1,4 +1,5 @@
 //! A message for a webhook of Discord: one embed.
+//!
 //! Discord reads Markdown in every part of an embed, so an event's text is escaped. A webhook that is not an
 //! application's has no buttons: links are in the description, and the title opens the first.
 

@@ -1,4 +1,5 @@
 //! A notice as Slack, Teams and Discord take it. Pure.
+//!
 //! Each keeps to the limits that its service documents, and writes an event's text so that it cannot become a link, a
 //! mention or markup.
 

@@ -1,4 +1,5 @@
 //! A message for an incoming webhook of Slack: Block Kit, with the colour of an attachment.
+//!
 //! An event's text is put into `plain_text` objects, in which Slack reads no markup. Only the text for notifications is
 //! read as markup, and is escaped according to Slack's rules.
 

@@ -1,4 +1,5 @@
 //! An adaptive card for a workflow of Microsoft Teams.
+//!
 //! Teams reads Markdown in `TextBlock` and `FactSet`, including links. An event's text is put into the runs of
 //! `RichTextBlock`, which have none; each line is one, as a line break within a run is not shown.
 

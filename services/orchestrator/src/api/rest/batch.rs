@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
 /// Submit many jobs
+///
 /// At most 1000 submissions and 16 MiB, as a JSON array or as one JSON object per line (`application/x-ndjson`); the
 /// answer comes in the same form. The status is 200 even if submissions were refused: check each answer. To send more,
 /// use the gRPC stream SubmitJobs.

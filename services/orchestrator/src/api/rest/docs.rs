@@ -1,4 +1,5 @@
 //! The docs page: one HTML file that renders /openapi.json, without anything from elsewhere.
+//!
 //! Style and script are inside the page; the content security policy names their hashes, so that nothing else can run
 //! there.
 

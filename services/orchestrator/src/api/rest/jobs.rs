@@ -19,6 +19,7 @@ use std::time::Duration;
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Submit a job
+///
 /// Stores a job. The answer comes after the commit: an answered job is never lost. With an `id` or an idempotency key
 /// the same submission may be sent again; it is stored once. With `wait` the answer comes when the job is final, or
 /// after that time in its current state.
@@ -146,6 +147,7 @@ fn state(word: &str) -> Result<JobState, Problem> {
 }
 
 /// Read a job
+///
 /// With `wait` the answer comes when the job is final, or after that time in its current state.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}", tag = "Jobs", operation_id = "GetJob",
@@ -186,6 +188,7 @@ pub(crate) async fn attempts(
 }
 
 /// Read a job's result as it is
+///
 /// The JSON that the tool returned, regardless of its size: even if it is too large for `result`.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/output", tag = "Jobs", operation_id = "GetJobOutput",
@@ -208,6 +211,7 @@ pub(crate) async fn output(
 }
 
 /// Cancel a job
+///
 /// Before its start it never runs; while running its tool is stopped. Cancelling again is not an error.
 #[utoipa::path(
     post, path = "/v1/jobs/{id}/cancel", tag = "Jobs", operation_id = "CancelJob",

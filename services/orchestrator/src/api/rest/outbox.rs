@@ -8,6 +8,7 @@ use axum::response::Response;
 use http::StatusCode;
 
 /// List messages that were put aside
+///
 /// Events and dead letters that NATS can never accept as they are: too large for the server's max_payload, or with an
 /// invalid subject. Newest first. Everything else continues meanwhile.
 #[utoipa::path(

@@ -14,6 +14,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 
 /// Retry a job
+///
 /// Puts a job back that failed, died, was cancelled or expired: fresh attempts, a fresh deadline, the same id and key.
 /// Earlier attempts stay on record, and numbers keep counting.
 #[utoipa::path(

@@ -73,6 +73,7 @@ pub(crate) async fn read(
 }
 
 /// Change a schedule
+///
 /// It keeps its id and its history. Absent fields stay unchanged; with another cron or time zone, turns are counted
 /// from now.
 #[utoipa::path(

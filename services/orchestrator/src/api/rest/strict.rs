@@ -1,4 +1,5 @@
 //! What the service checks besides types, as the OpenAPI document says it: bounds, patterns, formats.
+//!
 //! By the names of fields and parameters, which mean the same everywhere. From admission's constants, so that a client
 //! that keeps to the document is not refused for its form.
 

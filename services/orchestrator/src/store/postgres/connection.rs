@@ -128,6 +128,7 @@ pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
 }
 
 /// A connection for one transaction.
+///
 /// sqlx counts a transaction only once the answer to BEGIN has arrived: a caller that goes away before that would give
 /// the pool a connection inside a transaction, and what the next one writes on it would be confirmed and then lost. So
 /// a connection whose turn did not end is closed.

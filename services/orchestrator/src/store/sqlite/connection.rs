@@ -1,4 +1,5 @@
 //! Connections to one SQLite file: one that writes, a few that read, one that keeps the log short.
+//!
 //! The file belongs to one process: an advisory lock next to it ensures that. The writer is reopened after any error,
 //! because SQLite may have rolled back without sqlx's knowledge.
 

@@ -1,4 +1,5 @@
 //! The store in one SQLite file: for one orchestrator, with nothing to set up.
+//!
 //! WAL, one connection that writes, every commit on disk before it is answered. A lock next to the file keeps a second
 //! process away.
 

@@ -1,4 +1,5 @@
 //! What every store promises: one suite, run on SQLite always and on Postgres where there is one.
+//!
 //! Each case is a function over a [`World`]: a fresh, empty store with a clock that the case sets. Cases use only the
 //! `Store` trait; tables are read only to check that nothing is left.
 

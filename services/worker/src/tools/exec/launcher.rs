@@ -1,4 +1,5 @@
 //! The launcher: a small process between the worker and a command, so that nothing which the command starts outlives it.
+//!
 //! It is this very program, started again with [`ARGUMENT`]. All processes that the command leaves behind, by any
 //! number of forks and `setsid`s, become the launcher's children (it is their subreaper), and are killed when the
 //! command ends, when the worker asks with [`ASK_TO_END`], and when the worker dies: the kernel sends the same signal

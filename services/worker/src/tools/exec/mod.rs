@@ -1,4 +1,5 @@
 //! `exec`: a command declared in the tools file, JSON on standard input, JSON on standard output.
+//!
 //! Never a shell: argv goes to the kernel as declared, and a job's arguments reach the command only on standard input.
 //! The command and everything that it started are killed when it ends, when the run is stopped, when its output passes
 //! the limit and when the worker dies: its launcher ensures that, even for processes that left the group by `setsid`.
