@@ -6,6 +6,9 @@ use agentforge_runtime::{Member, Runtime, Service, pages::Declared};
 use agentforge_terminal::{Failure, Result};
 use std::{collections::BTreeMap, pin::Pin};
 
+/// Reads the settings of a service: the given ones, else those of the environment.
+pub type ReadSettings = fn(BTreeMap<String, String>) -> Result<Box<dyn Configured>>;
+
 /// What can be done with the code of a service.
 #[derive(Clone, Copy)]
 pub struct Program {
@@ -18,7 +21,7 @@ pub struct Program {
     /// Every metric that it records; those of the chassis are not among them.
     pub metrics: fn() -> Vec<&'static [Metric]>,
     /// Reads its settings: these, else those of the environment.
-    pub read: fn(BTreeMap<String, String>) -> Result<Box<dyn Configured>>,
+    pub read: ReadSettings,
 }
 
 impl std::fmt::Debug for Program {

@@ -35,7 +35,8 @@ pub async fn statements_of_the_version_before_run_on_this_schema(w: &World) {
     let all = statements(w.store.is_shared());
     assert!(all.len() > 30);
     for statement in all {
-        println!("{statement}");
+        // What ran last is in the output of a failure.
+        eprintln!("{statement}");
         w.sql(&statement).await;
     }
     let id = |digit: u8| JobId::from_uuid(Uuid::from_bytes([digit * 0x11; 16]));
