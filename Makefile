@@ -17,7 +17,7 @@ help: ## Show this help
 dev: build ## Build and run everything on this machine, with a small workload; Ctrl-C drains and ends it
 	@AGENTFORGE_NATS_SERVER="$$(scripts/nats-server --path)" target/debug/agentforge dev
 
-build: ## Provide nats-server and build the command and the services
+build: ## Provide nats-server and build the command, its programs and the services
 	@scripts/nats-server --path >/dev/null
 	$(CARGO) build
 
@@ -40,13 +40,13 @@ soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...)
 	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-observability -p agentforge-deploy \
 		$(addprefix -p agentforge-,$(notdir $(wildcard services/*)))
 
-bench: ## Jobs a second and latency beside the raw JetStream floor, built as in the images (PROFILE=release: built sooner)
+bench: ## Jobs per second and latency, compared with the raw JetStream floor, built as in the images (PROFILE=release: built sooner)
 	@scripts/nats-server --path >/dev/null
 	$(CARGO) build --profile $(PROFILE) -p agentforge-cli -p agentforge-bench -p agentforge-stack -p agentforge-orchestrator \
 		-p agentforge-worker --bins
 	target/$(PROFILE)/agentforge bench jobs
 
-docs: build ## Write docs/configuration.md, docs/METRICS.md and the OpenAPI documents anew
+docs: build ## Write docs/configuration.md, docs/METRICS.md and the OpenAPI documents
 	@scripts/generate-docs
 
 clean-data: ## Remove what `make dev` and `make bench` stored
