@@ -1,8 +1,8 @@
 //! Operations: a walk over many jobs that is stored, and carried out without its caller.
 //!
 //! Who carries one out holds a claim and stores after each share how far it is. A process that ends leaves the claim
-//! to run out; the next one continues with the page that was under way. What was put back from that page is open and
-//! not found again, so no job is put back twice; counts may leave out the share that was under way.
+//! to run out; the next one continues with the share that was under way, at most 100 jobs. Those of them that were put
+//! back are open and not found again, unless they have ended meanwhile; counts may leave them out.
 
 use super::put_back::{RedriveSpec, RetrySpec};
 use super::walk::Walk;
@@ -137,7 +137,7 @@ impl App {
         loop {
             if operation.cancel_asked {
                 end(&mut operation, State::Cancelled, None);
-            } else if begun.elapsed() >= pause {
+            } else if !operation.state.is_final() && begun.elapsed() >= pause {
                 (begun, pause) = (Instant::now(), self.one_share(&mut walk, &mut operation).await);
             }
             let until = if stop.is_cancelled() { Micros(0) } else { Micros::now().plus(CLAIM_FOR) };
@@ -151,7 +151,10 @@ impl App {
                         return;
                     }
                 }
-                Err(e) => warn!(operation = %id, error = &e as &dyn std::error::Error, "its progress was not stored"),
+                Err(e) => {
+                    warn!(operation = %id, error = &e as &dyn std::error::Error, "its progress was not stored; trying again");
+                    (begun, pause) = (Instant::now(), pause.max(RETRY_INTERVAL));
+                }
             }
             if stop.is_cancelled() {
                 return;

@@ -13,6 +13,7 @@ use futures_util::stream::{self, BoxStream};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::warn;
 
 /// Jobs read in one step.
 pub(super) const PAGE: u32 = 100;
@@ -83,7 +84,8 @@ pub(super) enum Source {
 /// Jobs on their way back.
 pub(super) struct Walk {
     app: App,
-    ids: VecDeque<JobId>,
+    /// Those that were read; of a listing with where they are in it.
+    ids: VecDeque<(JobId, Option<i64>)>,
     source: Source,
     how: How,
     limit: u32,
@@ -106,10 +108,11 @@ impl Walk {
         dry_run: bool,
     ) -> Self {
         let (progress, position) = (Progress::default(), Position::default());
+        let ids = ids.into_iter().map(|id| (id, None)).collect();
         Self { app, ids, source, how, limit, rate, dry_run, progress, position, told: 0, over: false }
     }
 
-    /// Continues where another one was left. What that one put back from its last page is not found again.
+    /// Continues behind the last job that another one took.
     pub(super) fn resume(&mut self, position: Position, told: usize) {
         match &mut self.source {
             Source::Ids => _ = self.ids.drain(..self.ids.len().min(position.taken as usize)),
@@ -216,10 +219,8 @@ impl Walk {
         if self.ids.is_empty() && self.more().await? && self.ids.is_empty() {
             return Ok(Some(0));
         }
-        let ids: Vec<JobId> = self.ids.iter().take(share.min(left)).copied().collect();
-        if ids.is_empty() {
-            return Ok(None);
-        }
+        let (ids, places): (Vec<JobId>, Vec<_>) = self.ids.iter().take(share.min(left)).copied().unzip();
+        let Some(place) = places.last() else { return Ok(None) };
         let taken = ids.len();
         if self.dry_run {
             self.count(&ids).await?;
@@ -227,6 +228,7 @@ impl Walk {
             self.put_back(&ids).await?;
         }
         self.ids.drain(..taken);
+        self.position.before = place.or(self.position.before);
         self.position.taken += u32::try_from(taken).unwrap_or(u32::MAX);
         Ok(Some(taken))
     }
@@ -246,7 +248,8 @@ impl Walk {
                 Err(ignored) => refused.push((*id, ignored)),
             }
         }
-        self.refuse(refused).await
+        self.refuse(refused).await;
+        Ok(())
     }
 
     /// Reads the next candidates; whether there may be more behind them.
@@ -255,16 +258,14 @@ impl Walk {
             Source::Ids | Source::Letters(None) | Source::Jobs(None) => return Ok(false),
             Source::Letters(Some(filter)) => {
                 let found = self.app.0.store.dead_letters(filter).await?;
-                self.position.before = filter.before;
                 self.progress.skipped += found.items.iter().filter(|d| d.job.is_none()).count() as u64;
-                self.ids.extend(found.items.iter().filter_map(|d| d.job));
+                self.ids.extend(found.items.iter().filter_map(|d| Some((d.job?, Some(d.seq)))));
                 filter.before = found.next;
                 found.next
             }
             Source::Jobs(Some(filter)) => {
                 let found = self.app.0.store.jobs(filter).await?;
-                self.position.before = filter.before;
-                self.ids.extend(found.items.iter().map(|j| j.id));
+                self.ids.extend(found.items.iter().map(|j| (j.id, Some(j.seq))));
                 filter.before = found.next;
                 found.next
             }
@@ -285,20 +286,28 @@ impl Walk {
                 None => refused.push((*id, Ignored::Unknown)),
             }
         }
-        self.refuse(refused).await
+        self.refuse(refused).await;
+        Ok(())
     }
 
-    /// Counts jobs that were not put back, and says why of the first of them.
-    async fn refuse(&mut self, refused: Vec<(JobId, Ignored)>) -> Result<(), Error> {
+    /// Counts jobs that were not put back, and says why of the first of them. The others of their share are put back
+    /// already, so a database that does not answer now costs the reasons, and the share is not repeated.
+    async fn refuse(&mut self, refused: Vec<(JobId, Ignored)>) {
         self.progress.skipped += refused.len() as u64;
         let room = REASONS_MAX.saturating_sub(self.told).min(refused.len());
         let tell = &refused[..room];
         if tell.is_empty() {
-            return Ok(());
+            return;
         }
-        self.told += tell.len();
         let ids: Vec<JobId> = tell.iter().map(|(id, _)| *id).collect();
-        let known = self.app.0.store.versions(&ids).await?;
+        let known = match self.app.0.store.versions(&ids).await {
+            Ok(known) => known,
+            Err(e) => {
+                warn!(jobs = ids.len(), error = &e as &dyn std::error::Error, "why jobs were not put back is unknown");
+                return;
+            }
+        };
+        self.told += tell.len();
         for (job, ignored) in tell {
             let state = known.iter().find(|(id, ..)| id == job).map(|(_, state, _)| *state);
             // Unknown ids are reported regardless of the state, which is not known then.
@@ -306,6 +315,5 @@ impl Walk {
             let reason = self.how.reason(state.unwrap_or(State::Accepted), ignored);
             self.progress.reasons.push(NotPutBack { job: *job, reason });
         }
-        Ok(())
     }
 }

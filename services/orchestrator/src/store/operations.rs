@@ -38,7 +38,7 @@ macro_rules! operations {
         use agentforge_message_id::OperationId;
         use agentforge_proto::time::Micros;
         use sqlx::{query, query_as, query_scalar};
-        use $crate::operation::{Claimed, ENDED_MAX, OPEN_MAX, Operation};
+        use $crate::operation::{Claimed, ENDED_MAX, OPEN_MAX, Operation, OperationProgress};
         use $crate::store::Owner;
         use $crate::store::fault::Fault;
         use $crate::store::operations as read;
@@ -137,7 +137,14 @@ macro_rules! operations {
             Ok(asked.map(|asked| asked != 0))
         }
 
+        /// Ends one that waits; one that runs is asked to stop.
         pub(super) async fn cancel(c: &mut $connection, id: OperationId) -> Result<(), Fault> {
+            let ended = OperationProgress { ended_at: Some(Micros::now()), ..OperationProgress::default() };
+            query("UPDATE operations SET cancel_asked = 1, state = 5, progress = $1 WHERE id = $2 AND state = 1")
+                .bind(read::text(&ended))
+                .bind(id.as_bytes().as_slice())
+                .execute(&mut *c)
+                .await?;
             let sql = "UPDATE operations SET cancel_asked = 1 WHERE id = $1 AND state <= 2";
             query(sql).bind(id.as_bytes().as_slice()).execute(c).await?;
             Ok(())

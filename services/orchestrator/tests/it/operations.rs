@@ -83,6 +83,27 @@ async fn an_operation_goes_on_without_its_caller_and_after_a_kill() {
     assert_eq!(in_state(&on, "accepted").await, JOBS);
 }
 
+/// A job that was put back and has ended again is not this operation's any more, whichever process continues it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_continued_operation_puts_no_job_back_a_second_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("sqlite://{}/a.db", directory.path().display());
+    let mut on = Orchestrator::start(&store, &[]).await;
+    cancelled(&on).await;
+    let path = retry(&on, 20).await;
+    midway(&on, &path, 10).await;
+    // The newest were the first that were put back. All are of one page.
+    let put_back = on.get("/v1/jobs?limit=5&state=accepted").await;
+    for job in put_back["jobs"].as_array().unwrap() {
+        on.post(&format!("/v1/jobs/{}/cancel", job["id"].as_str().unwrap()), &json!({})).await;
+    }
+    assert_eq!(on.process.sigterm(SOON).await, 0);
+    on = Orchestrator::start(&store, &[]).await;
+    let end = ended(&on, &path).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    assert_eq!((in_state(&on, "accepted").await, in_state(&on, "cancelled").await), (JOBS - 5, 5), "{end}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_orchestrator_continues_an_operation_of_one_that_was_killed() {
     let Some(()) = require("postgres") else { return };

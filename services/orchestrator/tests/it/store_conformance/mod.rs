@@ -107,6 +107,7 @@ conformance! {
         finished_jobs_are_counted_by_minute_and_outcome;
     operations:
         an_operation_is_carried_out_by_one_and_continued_by_another,
+        an_operation_that_waits_is_cancelled_at_once,
         operations_of_a_process_that_ended_are_taken_up_at_the_start,
         operations_are_bounded_and_listed_newest_first;
     ownership:

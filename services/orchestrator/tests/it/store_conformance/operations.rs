@@ -59,6 +59,16 @@ pub async fn an_operation_is_carried_out_by_one_and_continued_by_another(w: &Wor
     assert!(w.store.operation(OperationId::generate()).await.unwrap().is_none());
 }
 
+pub async fn an_operation_that_waits_is_cancelled_at_once(w: &World) {
+    let made = operation();
+    assert!(w.store.create_operation(&made, "{}").await.unwrap());
+    w.store.cancel_operation(made.id).await.unwrap();
+    let read = w.store.operation(made.id).await.unwrap().unwrap();
+    assert_eq!((read.state, read.cancel_asked, read.progress.ended_at.is_some()), (State::Cancelled, true, true));
+    let us = Owner("us".into());
+    assert!(w.store.claim_operations(&us, Micros(10), Micros(20), 4).await.unwrap().is_empty(), "it does not run");
+}
+
 pub async fn operations_of_a_process_that_ended_are_taken_up_at_the_start(w: &World) {
     let made = operation();
     w.store.create_operation(&made, "{}").await.unwrap();
