@@ -3,6 +3,7 @@
 //! The orchestrator creates the buckets; here they are only opened, on first use. Every call is bounded, because NATS
 //! may be unavailable: what that means for a job is the caller's decision.
 
+use crate::patience::Answer;
 use agentforge_jetstream::subjects::{BUCKET_HANDBACKS, BUCKET_JOB_OUTPUTS, BUCKET_OPERATIONS};
 use agentforge_message_id::{Attempt, JobId, Mission};
 use agentforge_proto::{
@@ -22,9 +23,6 @@ use tokio::{sync::OnceCell, time::timeout};
 
 /// For one call to a key-value bucket. A job waits for it, so it is short.
 const KV_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a refusal that may come from the settings of a stream or bucket is waited out: the orchestrator, which owns
-/// them, repairs them within this.
-pub(crate) const REFUSAL_PATIENCE: Duration = Duration::from_secs(60);
 /// For storing one output.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(60);
 /// One message of a large output, at most.
@@ -79,12 +77,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether it would be the same at the next try, although the orchestrator has had time to put the bucket right.
-    pub fn is_for_good(&self, tried_for: Duration) -> bool {
+    /// What it says about further tries.
+    pub(crate) fn answer(&self) -> Answer {
         match self {
-            Self::TooLarge { .. } => true,
-            Self::Unfit { .. } => tried_for >= REFUSAL_PATIENCE,
-            _ => false,
+            Self::TooLarge { .. } => Answer::RefusedForGood,
+            Self::Unfit { .. } => Answer::Refused,
+            Self::TimedOut(_) | Self::Failed { .. } | Self::Contended(_) => Answer::NotNow,
+        }
+    }
+
+    /// Why an output is refused, as readiness reports it; `None` while the bucket is only unavailable or full.
+    ///
+    /// The server does not answer a publish that it denies, so that comes from elsewhere.
+    pub fn refusal(&self, is_denied: bool) -> Option<String> {
+        match self.answer() {
+            Answer::RefusedForGood | Answer::Refused => Some(self.chain()),
+            Answer::NotNow => is_denied.then(|| "publishing there is denied".to_owned()),
         }
     }
 
@@ -311,9 +319,31 @@ mod tests {
         ] {
             let error = chunk_bytes(&unfit, 100_000, 1 << 20).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");
-            assert!(!error.is_for_good(Duration::ZERO) && error.is_for_good(REFUSAL_PATIENCE), "{error}");
+            assert_eq!(error.answer(), Answer::Refused, "{error}");
         }
-        assert!(chunk_bytes(&bucket, 2 << 20, 1 << 20).unwrap_err().is_for_good(Duration::ZERO));
+        assert_eq!(chunk_bytes(&bucket, 2 << 20, 1 << 20).unwrap_err().answer(), Answer::RefusedForGood);
+    }
+
+    #[test]
+    fn only_an_output_that_is_unfit_or_denied_is_refused() {
+        const BUCKET: &str = BUCKET_JOB_OUTPUTS;
+        let unfit = || Error::Unfit { bucket: BUCKET, problem: "is sealed".to_owned() };
+        let full = || Error::Failed { bucket: BUCKET, source: "maximum bytes exceeded".into() };
+        for (error, is_denied, words) in [
+            (unfit(), false, Some("is sealed")),
+            (unfit(), true, Some("is sealed")),
+            (Error::TimedOut(BUCKET), true, Some("denied")),
+            (full(), true, Some("denied")),
+            (Error::TimedOut(BUCKET), false, None),
+            (full(), false, None),
+        ] {
+            let refusal = error.refusal(is_denied);
+            assert_eq!(refusal.is_some(), words.is_some(), "{error} {is_denied}: {refusal:?}");
+            assert!(refusal.unwrap_or_default().contains(words.unwrap_or_default()), "{error} {is_denied}");
+        }
+        for error in [Error::TimedOut(BUCKET), full(), Error::Contended(BUCKET)] {
+            assert_eq!(error.answer(), Answer::NotNow, "{error}");
+        }
     }
 
     #[test]

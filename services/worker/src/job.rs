@@ -11,6 +11,7 @@ use crate::{
     ledger::{Arrival, Registration, Running},
     markers,
     metrics::REPLAYS,
+    patience::Patience,
     run::{self, STOP_GRACE},
     tools::{Tool, ToolContext, ToolOutput},
     worker::{NotStored, OnRefusal, SIGN_OF_LIFE_MAX, ServedQueue, Worker},
@@ -342,23 +343,29 @@ impl Task<'_> {
         if output.get().len() <= inline_max {
             return Ok(Success { output: Some(output), output_ref: None, idempotent_replay: None });
         }
-        let (started, mut held) = (Instant::now(), None);
+        let (mut held, mut refused, mut patience) = (None, None, Patience::default());
         for attempt in 0.. {
             // Asked at each try: the server that is connected now may take less than the one before.
             let message_max = worker.nats.max_payload();
-            match worker.buckets.store_output(job.job, job.attempt, delivered, &output, message_max).await {
+            let stored = worker.buckets.store_output(job.job, job.attempt, delivered, &output, message_max).await;
+            let error = match stored {
                 Ok(output_ref) => {
                     return Ok(Success { output: None, output_ref: Some(output_ref), idempotent_replay: None });
                 }
-                Err(error) if error.is_for_good(started.elapsed()) => return Err(NotStored::Refused(Box::new(error))),
-                Err(error) if held.is_none() => {
-                    warn!(error = &error as &dyn std::error::Error, "an output is held until it can be stored");
-                    let is_denied = worker.nats.denied().any_below(buckets::OUTPUT_SUBJECTS);
-                    let reason = if is_denied { "publishing there is denied".to_owned() } else { error.chain() };
-                    let refused = worker.refusals.note(buckets::OUTPUT_SUBJECTS, &format!("an output: {reason}"));
-                    held = Some((worker.hold(), refused));
-                }
-                Err(_) => {}
+                Err(error) => error,
+            };
+            if patience.is_over(error.answer(), Instant::now()) {
+                return Err(NotStored::Refused(Box::new(error)));
+            }
+            if held.is_none() {
+                warn!(error = &error as &dyn std::error::Error, "an output is held until it can be stored");
+                held = Some(worker.hold());
+            }
+            let is_denied = worker.nats.denied().any_below(buckets::OUTPUT_SUBJECTS);
+            if let Some(reason) = error.refusal(is_denied) {
+                let reason = format!("an output: {reason}");
+                let noted = refused.get_or_insert_with(|| worker.refusals.note(buckets::OUTPUT_SUBJECTS, &reason));
+                noted.renew(&reason);
             }
             if !worker.pause(self.keep_alive, attempt).await {
                 return Err(NotStored::Leaving);

@@ -20,6 +20,7 @@ mod ledger;
 mod lifeline;
 mod markers;
 pub mod metrics;
+mod patience;
 mod recent;
 mod refusals;
 mod run;

@@ -53,6 +53,17 @@ impl Refusals {
     }
 }
 
+impl Refused {
+    /// It is still refused, and this is the reason now.
+    pub(crate) fn renew(&self, reason: &str) {
+        let mut places = self.refusals.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(place) = places.get_mut(&self.place).filter(|place| place.reason != reason) else { return };
+        reason.clone_into(&mut place.reason);
+        drop(places);
+        self.refusals.changed.notify_one();
+    }
+}
+
 impl Drop for Refused {
     fn drop(&mut self) {
         let mut places = self.refusals.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,8 +88,12 @@ mod tests {
         let (first, second) = (refusals.note("a", "denied"), refusals.note("a", "sealed"));
         let other = refusals.note("b", "full");
         assert_eq!(refusals.summary(), "2 held: sealed; 1 held: full");
+        other.renew("too small");
+        assert_eq!(refusals.summary(), "2 held: sealed; 1 held: too small");
         drop((first, other));
         assert_eq!(refusals.summary(), "1 held: sealed");
+        second.renew("no counter");
+        assert_eq!(refusals.summary(), "1 held: no counter");
         drop(second);
         assert_eq!(refusals.summary(), "");
     }

@@ -5,11 +5,12 @@
 //! the ledger, the message id or the orchestrator's fence recognises it.
 
 use crate::{
-    buckets::{Buckets, REFUSAL_PATIENCE},
+    buckets::Buckets,
     clock::Clock,
     keepalive::{KeepAlive, KeepAliveHold},
     ledger::Ledger,
     metrics::{Handles, QueueCounters, REPORTS_REFUSED},
+    patience::{Answer, Patience},
     refusals::Refusals,
     slots::Pool,
     tools::Toolbox,
@@ -111,7 +112,7 @@ impl Worker {
     ///
     /// A refusal that would meet this very report each time is returned, unless there is nothing else to report. One
     /// that may come from the stream's settings is waited out first: the stream's owner puts them right within
-    /// [`REFUSAL_PATIENCE`], and a job that was done must not end as failed for that.
+    /// [`REFUSAL_PATIENCE`](crate::patience::REFUSAL_PATIENCE), and a job that was done must not end as failed for that.
     pub(crate) async fn store(
         &self,
         queue: &ServedQueue,
@@ -130,20 +131,13 @@ impl Worker {
                 headers.insert(trace::REQUEST_ID, id.as_str());
             }
         }
-        let (mut held, mut refused, mut refused_since) = (None, None, None);
+        let (mut held, mut refused, mut patience) = (None, None, Patience::default());
         for attempt in 0.. {
             let subject = queue.results_subject.clone();
             let Err(error) = publish(&self.nats, subject, id.clone(), headers.clone(), payload.clone()).await else {
                 return Ok(());
             };
-            let is_for_good = match &error {
-                // It never left: no server has a say in it.
-                publish::Error::TooLarge { .. } | publish::Error::Other { code: 0, .. } => true,
-                error if error.is_of_the_message() => {
-                    refused_since.get_or_insert_with(Instant::now).elapsed() >= REFUSAL_PATIENCE
-                }
-                _ => false,
-            };
+            let is_for_good = patience.is_over(Answer::from(&error), Instant::now());
             if is_for_good && on_refusal == OnRefusal::Return {
                 warn!(%error, "a report is refused for good");
                 REPORTS_REFUSED.inc(&[error.code()]);
@@ -154,9 +148,13 @@ impl Worker {
                 held = Some(self.hold());
             }
             let is_denied = || self.nats.denied().any_below(&queue.results_subject);
-            if refused.is_none() && (!error.is_retryable() || is_denied()) {
-                REPORTS_REFUSED.inc(&[if error.is_retryable() { "denied" } else { error.code() }]);
-                refused = Some(self.refusals.note(&queue.results_subject, &error.to_string()));
+            if !error.is_retryable() || is_denied() {
+                let reason = error.to_string();
+                let noted = refused.get_or_insert_with(|| {
+                    REPORTS_REFUSED.inc(&[if error.is_retryable() { "denied" } else { error.code() }]);
+                    self.refusals.note(&queue.results_subject, &reason)
+                });
+                noted.renew(&reason);
             }
             if !self.pause(keep_alive, attempt).await {
                 return Err(NotStored::Leaving);

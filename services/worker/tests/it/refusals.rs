@@ -161,3 +161,37 @@ async fn an_output_that_its_bucket_never_takes_ends_its_job_with_the_reason_and_
     bench.queue_is_empty().await;
     worker.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_waits_for_room_without_being_called_refused_and_the_reason_is_the_latest() {
+    let Some(()) = require("nats-server") else { return };
+    let bench = Bench::start().await;
+    let js = bench.nats.jetstream();
+    let name = bucket_stream(BUCKET_JOB_OUTPUTS);
+    let planned = js.get_stream(&name).await.unwrap().cached_info().config.clone();
+    let update = async |config: stream::Config| js.update_stream(config).await.map(drop).unwrap();
+    // One fits, two do not.
+    let tight = stream::Config { max_bytes: 150_000, ..planned.clone() };
+    update(tight.clone()).await;
+    let worker = bench.worker(&[("OUTPUT_INLINE_MAX", "1KiB")]).await;
+    let args = format!(r#"{{"x":"{}"}}"#, "y".repeat(100_000));
+    bench.run(&bench.job("echo", &args)).await;
+    let waits = bench.job("echo", &args);
+    bench.submit(&waits).await;
+    eventually(SOON, "the output is held", || async {
+        let held = metric(&worker, "agentforge_results_held").await;
+        if held >= 1.0 { Ok(()) } else { Err(held) }
+    })
+    .await;
+    is_well(&worker).await;
+    for max_message_size in [1000, 900] {
+        update(stream::Config { max_message_size, ..tight.clone() }).await;
+        says(&worker, &["1 held", "an output", &format!("larger than {max_message_size} bytes")]).await;
+    }
+    update(planned).await;
+    let finished = bench.finished(waits.job).await;
+    assert!(matches!(&finished.outcome, agentforge_proto::bus::Outcome::Succeeded(s) if s.output_ref.is_some()));
+    is_well(&worker).await;
+    bench.queue_is_empty().await;
+    worker.drain().await;
+}
