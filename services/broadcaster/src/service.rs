@@ -40,7 +40,7 @@ use tracing::{info, warn};
 const HAND_BACK_MARGIN: Duration = Duration::from_secs(3);
 /// At least this, for emptying the connection, even after the grace.
 const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
-/// A loop without a turn for so long hangs: twice what the requests of one turn take when each of them times out.
+/// A loop without a turn for this long hangs: twice what the requests of one turn take when each of them times out.
 const LOOP_STALL_MAX: Duration = Duration::from_secs(120);
 
 /// The broadcaster.

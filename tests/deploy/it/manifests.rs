@@ -172,6 +172,8 @@ pub fn environment(objects: &[Object], workload: &Object, container: &Value) -> 
         let from = &variable["valueFrom"];
         let value = match (variable["value"].as_str(), from.is_null()) {
             (Some(value), true) => expand(value, &env).unwrap_or_else(|e| panic!("{}: {name}: {e}", workload.name())),
+            // Nothing creates it here, so it is not set.
+            (None, false) if from["secretKeyRef"]["optional"] == true => continue,
             (None, false) => value_from(objects, workload, from),
             _ => panic!("{}: {name} has a value and a source, or neither: {variable}", workload.name()),
         };

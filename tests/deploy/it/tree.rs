@@ -113,7 +113,8 @@ fn what_is_made_from_monitoring_is_up_to_date() {
 #[test]
 fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
     let Some(()) = require("kubectl") else { return };
-    let documents = crate::manifests::parse(&read("k8s/base/shared/secrets.template.yaml")).unwrap();
+    let text = read("k8s/base/shared/secrets.template.yaml");
+    let documents = crate::manifests::parse(&text).unwrap();
     let template: BTreeMap<String, BTreeMap<String, String>> =
         documents.iter().map(|o| (o.name().to_owned(), texts(o.at("/stringData")))).collect();
     for (name, values) in &template {
@@ -123,7 +124,7 @@ fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
         all.iter().flat_map(|(name, keys)| keys.keys().map(|key| (name.clone(), key.clone()))).collect()
     };
     assert_eq!(keys(secrets()), keys(&template), "scripts/make-secrets and the template");
-    let mut read = BTreeSet::new();
+    let (mut read, mut optional) = (BTreeSet::new(), BTreeSet::new());
     for name in OVERLAYS {
         let objects = [overlay(name), jobs()].concat();
         assert!(objects.iter().all(|o| o.kind() != "Secret"), "{name} has a Secret in git");
@@ -131,10 +132,15 @@ fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
             for env in crate::manifests::containers(workload).iter().flat_map(|c| list(&c["env"])) {
                 let from = &env["valueFrom"]["secretKeyRef"];
                 if let (Some(name), Some(key)) = (from["name"].as_str(), from["key"].as_str()) {
-                    read.insert((name.to_owned(), key.to_owned()));
+                    let names = if from["optional"] == true { &mut optional } else { &mut read };
+                    names.insert((name.to_owned(), key.to_owned()));
                 }
             }
         }
     }
     assert_eq!(read, keys(&template), "what is read, and what the template names");
+    for (name, key) in &optional {
+        assert!(text.contains(&format!("#   {name}: {key}\n")), "the template does not name {name}: {key}");
+        assert!(!secrets().contains_key(name), "another run of scripts/make-secrets would replace {name}");
+    }
 }

@@ -5,7 +5,7 @@ pub(super) use agentforge_runtime::http::Problem;
 use axum::http::StatusCode;
 use std::{borrow::Cow, time::Duration};
 
-/// How long to wait before trying again, where something is away.
+/// How long to wait before trying again, where something is unavailable.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The request breaks a rule.

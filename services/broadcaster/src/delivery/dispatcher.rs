@@ -146,7 +146,7 @@ impl Dispatcher {
             }
         };
         let Some(settler) = settler else { return };
-        // If the acknowledgement is lost the message comes again, which is harmless.
+        // If the acknowledgement is lost the message is redelivered, which is harmless.
         let settled = if end {
             settler.ack().await
         } else {

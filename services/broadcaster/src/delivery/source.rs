@@ -247,7 +247,7 @@ impl Source {
 }
 
 async fn hand_back(returns: &SlotReturns, delivery: &Delivery, feed: FeedId) {
-    // If this is lost, the message comes again after the ack wait.
+    // If this is lost, the message is redelivered after the ack wait.
     let _ = delivery.nak(None).await;
     returns.release(feed);
 }

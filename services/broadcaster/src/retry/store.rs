@@ -160,7 +160,7 @@ impl RetryStore {
                 () = self.leaving.cancelled() => return false,
             }
             if let Some(settler) = settler {
-                // If this is lost, the message comes again, and its record is recognised by its id.
+                // If this is lost, the message is redelivered, and its record is recognised by its id.
                 let _ = settler.in_progress().await;
             }
         }
