@@ -1,6 +1,6 @@
 //! The trace that a command begins, so that what it sets going can be followed from here.
 //!
-//! Tracing holds up no command: a setting that is wrong and a collector that is away cost a note.
+//! Tracing holds up no command: a setting that is wrong and a collector that is unavailable cost a note.
 
 use crate::context::Context;
 use agentforge_client::Client;

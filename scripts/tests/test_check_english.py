@@ -41,6 +41,10 @@ EXAMPLES = {
     "for-ever": (["It waits for ever."], ["for every one"]),
     "but-for": (["It takes nothing but for this."], ["not for them but for us"]),
     "heard-of": (["when it was heard of last"], ["when it was last heard from"]),
+    "away": (["while NATS is away"], ["The file is away from the others."]),
+    "put-right": (["The stream is put right."], ["Put the right one back."]),
+    "come-again": (["The message comes again."], ["It becomes again what it was."]),
+    "so-long": (["After so long it ends.", "at most so many"], ["for so long as it lasts"]),
     "is-there": (["until the PubAck is there.", "when both are there, it"], ["There is. What is there to do?"]),
 }
 

@@ -47,7 +47,7 @@ Examples:
 
 Cron has five fields: minute, hour, day of month, month, day of week. A time that does not exist on
 the day the clocks go forward runs right after the gap; one that exists twice runs once. Where minute
-or hour begins with *, it runs whenever the wall shows such a time.")]
+or hour begins with *, it runs whenever the wall clock shows such a time.")]
 pub struct CreateArgs {
     /// A name, unique among schedules
     name: String,

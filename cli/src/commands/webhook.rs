@@ -33,7 +33,7 @@ pub enum Command {
     Enable(OneArgs),
     /// Create an endpoint
     Create(endpoints::CreateArgs),
-    /// Change an endpoint that was made here
+    /// Change an endpoint that was created through the API
     Update(endpoints::UpdateArgs),
     /// Show one endpoint
     Show(OneArgs),

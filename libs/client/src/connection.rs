@@ -16,7 +16,7 @@ use tonic::{
 
 /// A page of jobs with arguments of 1 MiB each still fits.
 const MESSAGE_MAX_BYTES: usize = 256 << 20;
-/// A server that does not answer a connect in this time is away.
+/// A server that does not answer a connect in this time is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A channel that sends the token.

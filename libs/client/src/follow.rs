@@ -8,10 +8,10 @@ use tonic::Status;
 
 /// The server holds one request at most 60 s; less keeps proxies in between content.
 const WAIT_STEP: Duration = Duration::from_secs(30);
-/// A server that is away for longer than this is not waited for.
+/// A server that is unavailable for longer than this is not waited for.
 const AWAY_MAX: Duration = Duration::from_secs(60);
 
-/// Forgives a server that is away for a while, with growing pauses.
+/// Forgives a server that is unavailable for a while, with growing pauses.
 #[derive(Default)]
 pub struct Patience {
     since: Option<Instant>,
@@ -55,7 +55,7 @@ pub enum NotFinal {
 
 impl Client {
     /// Waits until the job is final and gives it; `limit` bounds the wait, from `began` on. `is_known` when the server
-    /// was reached before, so that one that is away now is waited for.
+    /// was reached before, so that one that is unavailable now is waited for.
     ///
     /// # Errors
     /// No such job, a server that stays away, or a job that is not final when the time is up.

@@ -1,4 +1,4 @@
-//! What a gRPC status means to a caller: whether the server was away, and what it asked for.
+//! What a gRPC status means to a caller: whether the server was unavailable, and what it asked for.
 //!
 //! Reads codes, details and causes; the words for people are the caller's.
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// Whether the same request may succeed a moment later because the server was away.
+/// Whether the same request may succeed a moment later because the server was unavailable.
 pub fn is_away(status: &Status) -> bool {
     if is_rest(status) {
         return false;

@@ -179,6 +179,7 @@ impl Publisher {
 
     /// Sends one message, waiting for room first. The ack comes from the returned future, which need not be polled for
     /// others to continue: room is freed when the ack arrives or the time is over.
+    ///
     /// # Errors
     /// When the message was not sent. Later failures are reported by the returned future.
     pub async fn send(

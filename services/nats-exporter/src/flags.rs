@@ -109,6 +109,7 @@ fn table() -> Vec<(&'static [&'static str], Kind, &'static str)> {
 const GONE: [&str; 3] = ["channelz", "serverz", "replicatorVarz"];
 
 /// Reads the command line.
+///
 /// # Errors
 /// What is wrong with it, with a hint; a value that may be a secret is not shown.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, String> {

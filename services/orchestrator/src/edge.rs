@@ -53,6 +53,7 @@ impl Edge {
     }
 
     /// Sends beats where there is a hub elsewhere, takes them where this is the hub.
+    ///
     /// # Errors
     /// When the subscription ends without a stop.
     pub async fn sites_loop(self, stop: CancellationToken) -> Result<(), anyhow::Error> {

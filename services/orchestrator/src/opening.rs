@@ -26,6 +26,7 @@ pub struct Opening {
 
 impl Opening {
     /// Tries until it is open. `false`: the stop came first.
+    ///
     /// # Errors
     /// Faults that do not pass by waiting.
     pub async fn run(self, gate: &Gate, stop: &CancellationToken) -> Result<bool, anyhow::Error> {

@@ -56,6 +56,7 @@ pub fn agent_of(beat: &Heartbeat, now: Micros) -> Agent {
 }
 
 /// Takes beats until `stop` fires.
+///
 /// # Errors
 /// When the subscription ends without a stop.
 pub async fn beat_loop(

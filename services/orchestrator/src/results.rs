@@ -56,6 +56,7 @@ pub fn read(payload: &[u8]) -> Result<Meaning, serde_json::Error> {
 }
 
 /// Takes results once their consumer is known to be there, until `stop` fires.
+///
 /// # Errors
 /// When the puller ends without a stop.
 pub async fn results_loop(
@@ -79,6 +80,7 @@ pub async fn results_loop(
 }
 
 /// Runs until `stop` fires: then takes nothing new and settles what it holds.
+///
 /// # Errors
 /// When the puller ends without a stop.
 async fn run(app: App, mut puller: Puller, stop: CancellationToken) -> Result<(), anyhow::Error> {

@@ -86,7 +86,7 @@ impl Service for Orchestrator {
         link.set(false, "connecting");
         let (t, grace) = (Tasks::new(&runtime), runtime.grace());
 
-        // Before the database: the hub's state is reported and probes are answered while it is away; callers are
+        // Before the database: the hub's state is reported and probes are answered while it is unavailable; callers are
         // refused until it is open.
         let site = edge::Edge { nats: nats(), hub: config.hub.clone(), site: config.site.clone() };
         t.spawn("edge-link", site.clone().link_loop(stop()));

@@ -44,6 +44,7 @@ pub struct Tellers {
 }
 
 /// Makes streams and the consumers of all known queues as they should be, and keeps them so until `stop` fires.
+///
 /// # Errors
 /// At the first check: a stream that exists and cannot be made to fit.
 pub async fn run(

@@ -1,4 +1,4 @@
-//! Why a syncdaemon cannot start or cannot continue. A link or a hub that is away is not an error.
+//! Why a syncdaemon cannot start or cannot continue. A link or a hub that is unavailable is not an error.
 
 use std::path::PathBuf;
 

@@ -77,7 +77,7 @@ impl Service for TacticalApi {
     fn settings() -> Vec<(&'static str, Vec<Setting>)> {
         vec![
             ("Tactical-api", config::SETTINGS.to_vec()),
-            ("Tactical-api: Stream", TacticalConfig::SETTINGS.to_vec()),
+            ("Stream", TacticalConfig::SETTINGS.to_vec()),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
             ("Common", Common::SETTINGS.to_vec()),
         ]

@@ -62,10 +62,12 @@ mod tests {
         *,
     };
 
+    /// A name, answers with their second, and at which of them it is over.
+    type Case<'a> = (&'a str, &'a [(Answer, u64)], &'a [u64]);
+
     #[test]
     fn patience_is_over_after_a_minute_of_refusals_in_a_row() {
-        // Answers with their second; at which of them it is over.
-        let cases: [(&str, &[(Answer, u64)], &[u64]); 7] = [
+        let cases: [Case<'_>; 7] = [
             (
                 "a refusal starts it, and later ones keep its start",
                 &[(Refused, 5), (Refused, 64), (Refused, 65)],

@@ -50,7 +50,7 @@ fn the_tiltfile_names_what_there_is() {
             assert!(ports.contains(&forward), "{name} has no port {forward}, only {ports:?}");
         }
         let manifest = read(&format!("services/{name}/Cargo.toml"));
-        for lib in ["egress", "jetstream", "config", "metrics", "runtime"] {
+        for lib in ["access", "config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"] {
             let is_used = manifest.contains(&format!("agentforge-{lib}.workspace"));
             assert!(
                 !is_used

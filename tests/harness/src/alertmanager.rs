@@ -72,6 +72,7 @@ impl Alertmanager {
     }
 
     /// Its alerts, with what inhibits them and which receivers are notified.
+    ///
     /// # Errors
     /// No connection, or an answer that is not a list.
     pub async fn alerts(&self) -> Result<Vec<Value>, String> {

@@ -42,7 +42,7 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 const SITE: &str = "bench";
 /// The stream of the floor.
 const FLOOR_STREAM: &str = "bench_sync_floor";
-/// A file that is found and not renamed in must have rested for so long.
+/// A file that is found and not renamed in must have rested for this long.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Files that may be read ahead of the publishing in the floor.
 const FLOOR_AHEAD: usize = 64;

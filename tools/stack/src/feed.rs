@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Between two steps of all vehicles.
 const STEP: Duration = Duration::from_secs(1);
-/// After so long without a new state a vehicle is gone: nothing of the demo stays behind.
+/// After this time without a new state a vehicle is gone: nothing of the demo stays behind.
 const KEPT: Duration = Duration::from_secs(60);
 /// Whose they are.
 const SITE: &str = "berlin";

@@ -197,7 +197,7 @@ fn port_of(url: &str) -> Option<u16> {
     url.rsplit_once(':')?.1.trim_end_matches('/').parse().ok()
 }
 
-/// Those of earlier runs: a process id may come again.
+/// Those of earlier runs: a process id may be used again.
 fn forget_ports_files(folder: &Path) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     for path in entries.filter(|p| p.extension().is_some_and(|e| e == "ports")) {

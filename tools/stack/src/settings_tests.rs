@@ -3,6 +3,7 @@
 //!
 //! Reads declarations and calls the services' own reading; starts nothing.
 
+use crate::roster::SERVICES;
 use agentforge_broadcaster::Broadcaster;
 use agentforge_config::{ByteSize, Faults, Parse, Reader, Setting, parse_duration, unknown};
 use agentforge_nats_exporter::NatsExporter;
@@ -118,6 +119,8 @@ const WITHOUT_RANGE: [(&str, &str); 1] =
 #[test]
 fn every_counted_setting_has_a_range_and_refuses_one_beyond_it() {
     let (mut checked, mut problems) = (0, Vec::new());
+    let listed: Vec<_> = services().iter().map(|row| row.name).collect();
+    assert!(SERVICES.iter().all(|service| listed.contains(&service.name)), "{listed:?} lacks one of the roster");
     for service in services() {
         assert!((service.read)(&BTreeMap::new()).is_none(), "{} starts with its defaults", service.name);
         for setting in &service.settings {

@@ -54,7 +54,7 @@ impl Explain for Client {
 }
 
 /// Waits until the job is final and gives it; `limit` bounds the wait. `is_known` when the server was reached before,
-/// so that one that is away now is waited for.
+/// so that one that is unavailable now is waited for.
 ///
 /// # Errors
 /// No such job, a server that stays away, or a job that is not final when the time is up.

@@ -44,7 +44,7 @@ pub enum When {
     In(Duration),
 }
 
-/// A moment to come: RFC 3339, or `+10m` for so long from now.
+/// A moment to come: RFC 3339, or `+10m` for that long from now.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -106,7 +106,7 @@ async fn finished(
     }
 }
 
-/// One of the jobs that are not final. A server that is away for a moment is asked again.
+/// One of the jobs that are not final. A server that is unavailable for a moment is asked again.
 async fn open(client: &Client, label: &str) -> Result<Option<v1::Job>> {
     loop {
         match list(client, label, &OPEN, 1, String::new()).await {

@@ -71,7 +71,7 @@ struct Stored<'a> {
     created: bool,
 }
 
-/// Submits all lines; with `wait` waits for their jobs then, at most so long.
+/// Submits all lines; with `wait` then waits for their jobs, at most this long.
 pub(super) async fn run(
     path: &Path,
     defaults: SubmitJobRequest,

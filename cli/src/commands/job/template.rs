@@ -64,6 +64,7 @@ impl Template {
 
 /// The arguments of a tool: JSON text, `@file`, or `-` for stdin. Checked to be a JSON object, since
 /// the mistake is cheaper to see here.
+///
 /// # Errors
 /// A file that cannot be read, or text that is not a JSON object; both are usage errors.
 pub fn read_args(given: Option<&str>) -> Result<String> {

@@ -83,7 +83,7 @@ impl Problem {
             .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
-    /// Something is away; trying again after `wait` helps.
+    /// Something is unavailable; trying again after `wait` helps.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>, wait: Duration) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
             .with(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)))

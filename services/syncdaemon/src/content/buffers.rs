@@ -56,7 +56,7 @@ impl Buffers {
         self.in_use.load(Relaxed)
     }
 
-    /// Empty memory for so many bytes, and for not more than twice as many.
+    /// Empty memory for `size` bytes, and for not more than twice as many.
     fn lend(&self, size: usize) -> Vec<u8> {
         if size < POOLED_MIN_BYTES {
             return Vec::with_capacity(size);

@@ -1,5 +1,5 @@
 //! Stream and bucket of evidence: made sure of when the hub comes within reach, and checked for as long as it
-//! is. What is removed or changed there is put right without a reconnect.
+//! is. What is removed or changed there is corrected without a reconnect.
 
 use crate::{config::Config, delivery::publish::jetstream, progress::Progress};
 use agentforge_jetstream::{Nats, topology::ensure_evidence};

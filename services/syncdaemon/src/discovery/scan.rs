@@ -31,7 +31,7 @@ const COUNT_TIME_SHARE: u32 = 20;
 /// Empty directories that are removed after one scan.
 const EMPTY_DIRS_MAX: usize = 1000;
 
-/// Reads directories as long as the queue is not stopped. Directories that are empty for so long are removed.
+/// Reads directories as long as the queue is not stopped. Directories that are empty for `empty_after` are removed.
 pub fn run(queue: &Arc<Queue>, watches: &Watches, settle: Duration, every: Duration, empty_after: Duration) {
     let mut due = Instant::now();
     loop {

@@ -21,7 +21,7 @@ pub enum Event {
     Quarantined,
     /// Something went wrong that did not pass by itself.
     Error,
-    /// What a crash or a power loss left was put right. With a file: the stream has it because this daemon sent it
+    /// What a crash or a power loss left was repaired. With a file: the stream has it because this daemon sent it
     /// before it was stopped.
     Recovered,
 }

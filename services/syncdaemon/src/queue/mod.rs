@@ -118,7 +118,7 @@ impl Queue {
         self.root.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets the directory, or that it is away.
+    /// Sets the directory, or that it is unavailable.
     pub fn set_root(&self, root: Option<Arc<Root>>) {
         *self.root.write().unwrap_or_else(PoisonError::into_inner) = root;
         self.room.notify_all();

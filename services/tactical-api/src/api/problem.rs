@@ -4,7 +4,7 @@ use agentforge_runtime::http::Problem;
 use axum::http::{HeaderValue, StatusCode, header};
 use std::{borrow::Cow, time::Duration};
 
-/// How long to wait before trying again, where something is away.
+/// How long to wait before trying again, where something is unavailable.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// With a code that programs act on, and a text for people. No cache keeps it.

@@ -45,7 +45,7 @@ impl SinkProcess {
         self.stats("DELETE", "/").await.map(drop)
     }
 
-    /// Waits for so many different events.
+    /// Waits for `count` different events.
     pub async fn until(&self, count: u64) -> Result<Stats> {
         let (mut last, mut moved) = (0, Instant::now());
         loop {

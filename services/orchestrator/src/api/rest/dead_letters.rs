@@ -59,6 +59,7 @@ pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> R
 /// Back in their queues, with fresh attempts, at a rate. The answer comes when it is done; with
 /// `Accept: application/x-ndjson` progress comes as one line each. Closing the connection stops the rest, unless
 /// `async` or `Prefer: respond-async` asks for an operation.
+///
 /// An empty body puts back all that is dead, up to 10000.
 #[utoipa::path(
     post, path = "/v1/dead-letters/redrive", tag = "Dead letters", operation_id = "RedriveDeadLetters",
