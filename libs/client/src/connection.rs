@@ -112,7 +112,7 @@ impl Client {
 
     /// The same, for calls that belong to a trace.
     pub fn traced(mut self, traceparent: &str) -> Self {
-        // One that is no header is none that anybody could carry on.
+        // A value that is not a header could not be passed on.
         self.headers.traceparent = traceparent.parse().ok();
         self
     }
