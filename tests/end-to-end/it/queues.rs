@@ -284,8 +284,14 @@ async fn names_of_submitters_use_up_no_consumers() {
     assert_eq!(api.finished(&id).await["state"], "succeeded");
     assert!(consumers(&stack).await.contains(&"worker-dev_q0".to_owned()));
     eventually(SOON, "both queues are empty", || async {
-        let left = stack.jetstream().await.get_stream("swarm_jobs").await.unwrap().consumer_info("worker-dev_q1").await;
-        left.unwrap().num_ack_pending == 0
+        let jobs = stack.jetstream().await.get_stream("swarm_jobs").await.unwrap();
+        for durable in ["worker-dev_q0", "worker-dev_q1"] {
+            let left = jobs.consumer_info(durable).await.unwrap();
+            if left.num_pending > 0 || left.num_ack_pending > 0 {
+                return Err(format!("{durable}: {} pending, {} unacknowledged", left.num_pending, left.num_ack_pending));
+            }
+        }
+        Ok(())
     })
     .await;
     // It goes, and after a while its consumers do; over restarts their number does not grow.
