@@ -4,200 +4,21 @@
 //! ignored with a reason. Both stores call this between reading rows and writing them, inside one
 //! transaction, so that a redelivery is harmless wherever it comes from.
 
+mod backoff;
+mod change;
 mod current;
+mod effects;
 
+pub use backoff::Backoff;
+pub use change::{Change, Ignored};
 pub use current::Current;
+pub use effects::{AttemptEffect, Effects, ResultEffect};
 
-use crate::model::{DeadReason, JobError, RetryPolicy, State};
-use agentforge_message_id::{Attempt, JobId};
-use agentforge_proto::bus::{ErrorClass, Finished, Outcome, OutputRef, Started};
+use crate::model::{DeadReason, JobError, State};
+use agentforge_message_id::Attempt;
+use agentforge_proto::bus::{ErrorClass, Finished, Outcome};
 use agentforge_proto::time::Micros;
-use std::collections::HashSet;
 use std::time::Duration;
-
-/// What happened to a job.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// The PubAck of its attempt came.
-    Queued {
-        /// Which attempt was published.
-        attempt: Attempt,
-        /// Where the stream keeps it.
-        stream_seq: i64,
-        /// When the PubAck came.
-        at: Micros,
-    },
-    /// Its message can never be published: NATS refuses it for good.
-    Refused {
-        /// The attempt whose message it is.
-        attempt: Attempt,
-        /// Why.
-        error: Box<JobError>,
-        /// When.
-        at: Micros,
-    },
-    /// A worker began.
-    Started(Started),
-    /// A worker ended.
-    Finished(Box<Finished>),
-    /// A worker has no such tool. Others may have it.
-    ToolMissing {
-        /// Its report.
-        finished: Box<Finished>,
-        /// The tools that workers of the job's queue announced within the grace.
-        announced: Box<HashSet<String>>,
-        /// How long a tool may be missing from when the job may run.
-        grace: Duration,
-    },
-    /// A caller cancels.
-    Cancel {
-        /// When.
-        at: Micros,
-    },
-    /// The deadline passed.
-    Expire {
-        /// When.
-        at: Micros,
-    },
-    /// A caller puts a dead job back.
-    Redrive {
-        /// When.
-        at: Micros,
-    },
-    /// A caller puts a job back that ended without success, for any reason.
-    Retry {
-        /// When.
-        at: Micros,
-        /// From then to its new deadline; `None`: as long as it had before.
-        lifetime: Option<Duration>,
-    },
-    /// Its message was found to be gone with no result in transit: publish it again.
-    Republish {
-        /// The attempt that was found missing.
-        attempt: Attempt,
-        /// When.
-        at: Micros,
-    },
-}
-
-/// Why a change does nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ignored {
-    /// No such job.
-    Unknown,
-    /// The job is final: a late or second result.
-    Final,
-    /// The job was cancelled or has expired: its messages on queues are no longer needed.
-    Stopped,
-    /// The report is for another attempt than the current one.
-    OtherAttempt,
-    /// The job has passed this point already.
-    Passed,
-    /// Another job has its idempotency key now: running both would do the work twice.
-    KeyTaken,
-}
-
-impl Ignored {
-    /// The word in logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown_job",
-            Self::Final => "final",
-            Self::Stopped => "stopped",
-            Self::OtherAttempt => "other_attempt",
-            Self::Passed => "passed",
-            Self::KeyTaken => "key_taken",
-        }
-    }
-}
-
-/// How long a retry waits.
-#[derive(Clone, Copy, Debug)]
-pub struct Backoff {
-    /// Before the first retry.
-    pub base: Duration,
-    /// Never longer, but for a tool's own wish.
-    pub cap: Duration,
-    /// A tool's Retry-After is honoured up to this.
-    pub retry_after_cap: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self {
-            base: Duration::from_millis(200),
-            cap: Duration::from_secs(30),
-            retry_after_cap: Duration::from_secs(3600),
-        }
-    }
-}
-
-impl Backoff {
-    /// These waits, where a job does not ask for others.
-    pub fn with(&self, own: RetryPolicy) -> Self {
-        let base = own.base.unwrap_or(self.base);
-        // A caller that asks only for a longer first wait means it.
-        let cap = own.cap.unwrap_or(self.cap.max(base));
-        Self { base: base.min(cap), cap, ..*self }
-    }
-
-    /// The wait after attempt `attempt`; `jitter` in 0..1 spreads it between half and whole.
-    pub fn after(&self, attempt: Attempt, retry_after: Option<Duration>, jitter: f64) -> Duration {
-        let doublings = attempt.get().saturating_sub(1).min(30);
-        let whole = self.base.saturating_mul(1 << doublings).min(self.cap);
-        let spread = whole.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
-        spread.max(retry_after.unwrap_or_default().min(self.retry_after_cap))
-    }
-}
-
-/// What an applied change writes besides the row.
-#[derive(Clone, Debug, Default)]
-pub struct Effects {
-    /// A finished try.
-    pub attempt: Option<AttemptEffect>,
-    /// The job's one result.
-    pub result: Option<ResultEffect>,
-    /// A dead letter.
-    pub dead: Option<DeadReason>,
-    /// Marks the job's dead letters as put back.
-    pub redriven: bool,
-    /// A worker's word about the deadline or a cancel was not believed.
-    pub disputed: bool,
-    /// The next attempt must be published: the claim, if any, is dropped.
-    pub release_claim: bool,
-}
-
-/// A finished try, to be stored.
-#[derive(Clone, Debug)]
-pub struct AttemptEffect {
-    /// Number.
-    pub attempt: Attempt,
-    /// succeeded, failed, cancelled, expired or worker_lost.
-    pub outcome: &'static str,
-    /// Why it failed.
-    pub error: Option<JobError>,
-    /// Who ran it.
-    pub worker: Option<String>,
-    /// Delivery of its message.
-    pub delivery: u64,
-    /// Began.
-    pub started_at: Option<Micros>,
-    /// Ended.
-    pub finished_at: Micros,
-    /// When the next try may be published.
-    pub retry_at: Option<Micros>,
-}
-
-/// The committed result.
-#[derive(Clone, Debug)]
-pub struct ResultEffect {
-    /// JSON text.
-    pub output: Option<String>,
-    /// Where a large one is.
-    pub output_ref: Option<OutputRef>,
-    /// The earlier job whose result it is.
-    pub replay_of: Option<JobId>,
-}
 
 /// Applies `change` to `job` in place, or says why it does nothing.
 ///

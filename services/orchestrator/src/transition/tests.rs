@@ -1,6 +1,7 @@
 use super::*;
-use agentforge_message_id::{AgentId, Mission, Queue, ToolName};
-use agentforge_proto::bus::{Failure, Success};
+use crate::model::RetryPolicy;
+use agentforge_message_id::{AgentId, JobId, Mission, Queue, ToolName};
+use agentforge_proto::bus::{Failure, Started, Success};
 use serde_json::value::RawValue;
 
 fn job(state: State, attempt: u32) -> Current {

@@ -1,0 +1,104 @@
+//! What can happen to a job, and why it may do nothing.
+
+use crate::model::JobError;
+use agentforge_message_id::Attempt;
+use agentforge_proto::bus::{Finished, Started};
+use agentforge_proto::time::Micros;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// What happened to a job.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The PubAck of its attempt came.
+    Queued {
+        /// Which attempt was published.
+        attempt: Attempt,
+        /// Where the stream keeps it.
+        stream_seq: i64,
+        /// When the PubAck came.
+        at: Micros,
+    },
+    /// Its message can never be published: NATS refuses it for good.
+    Refused {
+        /// The attempt whose message it is.
+        attempt: Attempt,
+        /// Why.
+        error: Box<JobError>,
+        /// When.
+        at: Micros,
+    },
+    /// A worker began.
+    Started(Started),
+    /// A worker ended.
+    Finished(Box<Finished>),
+    /// A worker has no such tool. Others may have it.
+    ToolMissing {
+        /// Its report.
+        finished: Box<Finished>,
+        /// The tools that workers of the job's queue announced within the grace.
+        announced: Box<HashSet<String>>,
+        /// How long a tool may be missing from when the job may run.
+        grace: Duration,
+    },
+    /// A caller cancels.
+    Cancel {
+        /// When.
+        at: Micros,
+    },
+    /// The deadline passed.
+    Expire {
+        /// When.
+        at: Micros,
+    },
+    /// A caller puts a dead job back.
+    Redrive {
+        /// When.
+        at: Micros,
+    },
+    /// A caller puts a job back that ended without success, for any reason.
+    Retry {
+        /// When.
+        at: Micros,
+        /// From then to its new deadline; `None`: as long as it had before.
+        lifetime: Option<Duration>,
+    },
+    /// Its message was found to be gone with no result in transit: publish it again.
+    Republish {
+        /// The attempt that was found missing.
+        attempt: Attempt,
+        /// When.
+        at: Micros,
+    },
+}
+
+/// Why a change does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// No such job.
+    Unknown,
+    /// The job is final: a late or second result.
+    Final,
+    /// The job was cancelled or has expired: its messages on queues are no longer needed.
+    Stopped,
+    /// The report is for another attempt than the current one.
+    OtherAttempt,
+    /// The job has passed this point already.
+    Passed,
+    /// Another job has its idempotency key now: running both would do the work twice.
+    KeyTaken,
+}
+
+impl Ignored {
+    /// The word in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown_job",
+            Self::Final => "final",
+            Self::Stopped => "stopped",
+            Self::OtherAttempt => "other_attempt",
+            Self::Passed => "passed",
+            Self::KeyTaken => "key_taken",
+        }
+    }
+}
