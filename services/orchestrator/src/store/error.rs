@@ -1,6 +1,6 @@
 //! What stores answer when they cannot do as asked.
 
-use super::fault;
+use super::codes;
 
 /// What went wrong in a database.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +89,7 @@ impl Error {
     pub fn in_short(&self) -> Option<&'static str> {
         match self {
             Self::Gone(_) => Some("its file was removed or replaced (see the orchestrator's log)"),
-            Self::Unavailable { source, .. } => fault::in_short(source),
+            Self::Unavailable { source, .. } => codes::in_short(source),
             _ => None,
         }
     }

@@ -1,11 +1,7 @@
 //! Inner errors of the stores, and what they mean to callers: passing or lasting.
-//!
-//! The one place that reads SQLSTATEs and SQLite's result codes.
 
-use super::Error;
-use sqlx::error::DatabaseError;
-use sqlx::postgres::PgDatabaseError;
-use sqlx::sqlite::SqliteError;
+use super::codes;
+use super::error::Error;
 
 /// What a store's own function may fail with, before it is known what the caller attempted.
 #[derive(Debug)]
@@ -25,16 +21,14 @@ impl Fault {
     pub(super) fn trying_to(self, attempted: &'static str) -> Error {
         match self {
             Self::Row { what, problem } => Error::Corrupt { what, problem },
-            Self::Sql(source) if is_passing(&source) => Error::Unavailable { attempted, source },
+            Self::Sql(source) if codes::is_passing(&source) => Error::Unavailable { attempted, source },
             Self::Sql(source) => Error::Refused { attempted, source },
         }
     }
 
     /// Whether the same transaction may succeed at once: two replicas met on the same rows.
     pub(super) fn is_collision(&self) -> bool {
-        let Self::Sql(sqlx::Error::Database(e)) = self else { return false };
-        // serialization_failure, deadlock_detected, unique_violation (a row that came after we looked)
-        e.try_downcast_ref::<PgDatabaseError>().is_some_and(|e| matches!(e.code(), "40001" | "40P01" | "23505"))
+        matches!(self, Self::Sql(e) if codes::is_conflict(e))
     }
 }
 
@@ -42,73 +36,4 @@ impl From<sqlx::Error> for Fault {
     fn from(e: sqlx::Error) -> Self {
         Self::Sql(e)
     }
-}
-
-fn is_passing(e: &sqlx::Error) -> bool {
-    match e {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::BeginFailed
-        | sqlx::Error::InvalidSavePointStatement => true,
-        sqlx::Error::Database(e) => is_passing_code(e.as_ref()),
-        _ => false,
-    }
-}
-
-fn is_passing_code(e: &dyn DatabaseError) -> bool {
-    if let Some(pg) = e.try_downcast_ref::<PgDatabaseError>() {
-        let code = pg.code();
-        // Classes: connection, resources (disk full), limits of the server, operator, system error; then
-        // serialization, deadlock, lock not available, and a primary that became a standby.
-        return ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-            || matches!(code, "40001" | "40P01" | "55P03" | "25006");
-    }
-    // BUSY, LOCKED, NOMEM, READONLY (a disk that fell back to it), IOERR, FULL, CANTOPEN
-    sqlite_code(e).is_some_and(|code| matches!(code & 0xff, 5 | 6 | 7 | 8 | 10 | 13 | 14))
-}
-
-/// The commonest causes in a few words, for callers.
-pub(super) fn in_short(e: &sqlx::Error) -> Option<&'static str> {
-    let sqlx::Error::Database(e) = e else {
-        return matches!(e, sqlx::Error::PoolTimedOut)
-            .then_some("no connection was free or could be made in time (DB_POOL, max_connections)");
-    };
-    if let Some(pg) = e.try_downcast_ref::<PgDatabaseError>() {
-        return match pg.code() {
-            "25006" => Some("it is read-only: a standby, or a primary that was made one"),
-            "53100" => Some("its disk is full"),
-            "53300" => Some("it has no connection left (max_connections)"),
-            "57P01" | "57P02" | "57P03" => Some("it is shutting down or starting"),
-            _ => None,
-        };
-    }
-    match sqlite_code(e.as_ref())? & 0xff {
-        5 | 6 => Some("another process holds its file"),
-        8 => Some("its file is read-only"),
-        13 => Some("its disk is full"),
-        _ => None,
-    }
-}
-
-/// Whether a session with this error leads to a server that is no longer the primary, or shuts down.
-pub(super) fn is_left_behind(e: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(e) = e else { return false };
-    e.try_downcast_ref::<PgDatabaseError>()
-        .is_some_and(|pg| pg.code() == "25006" || ["57P", "08"].iter().any(|class| pg.code().starts_with(class)))
-}
-
-/// Whether SQLite says that the file is damaged or no database.
-pub(super) fn is_damage(e: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(e) = e else { return false };
-    // CORRUPT, NOTADB
-    sqlite_code(e.as_ref()).is_some_and(|code| matches!(code & 0xff, 11 | 26))
-}
-
-fn sqlite_code(e: &dyn DatabaseError) -> Option<i32> {
-    e.try_downcast_ref::<SqliteError>()?;
-    e.code()?.parse().ok()
 }

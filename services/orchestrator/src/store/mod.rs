@@ -5,9 +5,12 @@
 //! made here: rows are read, `transition::apply` decides, rows are written.
 
 mod claim;
+mod codes;
 mod error;
 pub mod events;
 mod fault;
+mod filter;
+mod group;
 mod identity;
 mod migrate;
 mod open;
@@ -23,158 +26,19 @@ mod writes;
 pub(crate) use claim::{CLAIMS_END_WITHIN_US, lines_of_jobs};
 pub use claim::{OutboxPick, OutboxRow, Outgoing, PARKED_MAX, Park, Parked, Pick, Waiting};
 pub use error::Error;
+pub use filter::{DeadLetterFilter, JobFilter, PAGE_BYTES_MAX, Page, SCAN_ROWS_MAX, Times};
+pub use group::{Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Owner, Submit, Submitted};
 pub use identity::Clash;
 pub use open::{Options, backup, open, restore};
 pub use turn::{Act, Fired, Firing, Slot};
 
-use crate::model::{Agent, AttemptRecord, DeadLetter, Job, NewJob, Schedule, State};
+use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
 use crate::slo::{Bucket, Finished, Unit};
-use crate::transition::{Backoff, Change, Current, Ignored, ResultEffect};
-use agentforge_message_id::{AgentId, Attempt, JobId, Mission, OperationId, Queue, ScheduleId, ToolName};
-use agentforge_proto::bus::Rejected;
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, OperationId, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-/// Many writes that are committed together.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// New jobs, in order of acceptance. Those with `claim` are published by this process at once.
-    pub submits: Vec<Submit>,
-    /// Changes to stored jobs, applied in order.
-    pub changes: Vec<(JobId, Change)>,
-    /// Messages on queues that were not jobs. Kept once each, as dead letters.
-    pub rejects: Vec<Rejected>,
-    /// Rows of the outbox whose PubAck came.
-    pub outbox_sent: Vec<i64>,
-    /// Rows of the outbox that can never be published: they are put aside.
-    pub outbox_parked: Vec<Park>,
-    /// Whether this process takes it upon itself to publish the new rows of the outbox.
-    pub claim_outbox: bool,
-}
-
-impl Group {
-    /// How many writes.
-    pub fn len(&self) -> usize {
-        self.submits.len() + self.changes.len() + self.rejects.len() + self.outbox_sent.len() + self.outbox_parked.len()
-    }
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Whether it is nothing but PubAcks that are noted.
-    pub fn is_marks(&self) -> bool {
-        self.submits.is_empty()
-            && self.rejects.is_empty()
-            && self.outbox_parked.is_empty()
-            && self.changes.iter().all(|(_, change)| matches!(change, Change::Queued { .. }))
-    }
-}
-
-/// A new job on its way into the store.
-#[derive(Debug)]
-pub struct Submit {
-    /// The job.
-    pub job: NewJob,
-    /// Whether this process takes it upon itself to publish it (ignored when `run_at` is later).
-    pub claim: bool,
-}
-
-/// How a commit is to be made.
-#[derive(Clone, Copy, Debug)]
-pub struct CommitContext<'a> {
-    /// The moment of the commit.
-    pub now: Micros,
-    /// Retry waits.
-    pub backoff: &'a Backoff,
-    /// In whose name rows are claimed.
-    pub owner: &'a Owner,
-    /// Until when claims hold.
-    pub claim_until: Micros,
-    /// Which states have a life-cycle event, by `State as i16` as bit number.
-    pub events: EventMask,
-}
-
-/// Which states are published as events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventMask(pub u16);
-
-impl EventMask {
-    /// Every state.
-    pub const ALL: Self = Self(0b1_1111_1110);
-    /// Final states only.
-    pub const FINAL: Self = Self(0b1_1111_0000);
-    /// None.
-    pub const OFF: Self = Self(0);
-    /// Whether `state` is published.
-    pub const fn tells(self, state: State) -> bool {
-        self.0 & (1 << state as i16) != 0
-    }
-}
-
-/// This process, as claims name it: fresh at every start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner(pub String);
-
-/// What became of a group; the vectors answer the group's, index by index.
-#[derive(Debug, Default)]
-pub struct Committed {
-    /// Answers to `submits`.
-    pub submits: Vec<Submitted>,
-    /// Answers to `changes`: the job after the change, or why it did nothing.
-    pub changes: Vec<Result<Changed, Ignored>>,
-    /// The results that were stored, by the row number of their job.
-    pub results: Vec<(i64, ResultEffect)>,
-    /// How many of `rejects` were new.
-    pub rejects_new: usize,
-    /// Rows that this commit put into the outbox, claimed by this process where asked for, in order.
-    pub outbox: Vec<OutboxRow>,
-}
-
-/// What became of a submission.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
-pub enum Submitted {
-    /// Stored now.
-    Created(CreatedJob),
-    /// Stored before, with the same body.
-    Existing(Box<Job>),
-    /// Something else has that id or key.
-    Conflict {
-        /// The job that has it.
-        existing: JobId,
-        /// Why it is none.
-        clash: Clash,
-    },
-}
-
-/// A job stored now.
-#[derive(Debug)]
-pub struct CreatedJob {
-    /// Row number: order of acceptance.
-    pub seq: i64,
-    /// The job as submitted.
-    pub job: NewJob,
-    /// Whether the claim was given.
-    pub claimed: bool,
-}
-
-/// A change that was applied.
-#[derive(Debug)]
-pub struct Changed {
-    /// The state before.
-    pub from: State,
-    /// The job after.
-    pub job: Current,
-    /// Whether the job's dead letter was made by this change.
-    pub dead: Option<crate::model::DeadReason>,
-    /// The class of the error, where the change was a failure.
-    pub failed: Option<agentforge_proto::bus::ErrorClass>,
-    /// Whether a worker's word was not believed, and the attempt handed back.
-    pub disputed: bool,
-}
 
 /// A job that has been queued or running for long.
 #[derive(Clone, Debug)]
@@ -189,74 +53,6 @@ pub struct StaleJob {
     pub stream_seq: Option<i64>,
     /// When it was last looked at, or queued.
     pub checked_at: Micros,
-}
-
-/// A page of a list.
-#[derive(Clone, Debug)]
-pub struct Page<T> {
-    /// What was found; may be fewer than asked for, even none, with more to come.
-    pub items: Vec<T>,
-    /// Where the next page continues (`before` of its filter); `None` at the end of the list.
-    pub next: Option<i64>,
-}
-
-/// Rows that one page looks at, at most: a filter that matches little gives short pages, not long
-/// transactions. About 50 ms of reading.
-pub const SCAN_ROWS_MAX: i64 = 50_000;
-
-/// A page or a claim ends early once its rows hold so many bytes of arguments and results.
-pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Which jobs to list. Newest first.
-#[derive(Clone, Debug, Default)]
-pub struct JobFilter {
-    /// Mission.
-    pub mission: Option<Mission>,
-    /// Queue.
-    pub queue: Option<Queue>,
-    /// Tool.
-    pub tool: Option<ToolName>,
-    /// Any of these; empty: all.
-    pub states: Vec<State>,
-    /// All of these.
-    pub labels: Vec<(String, String)>,
-    /// Accepted and final in these times.
-    pub times: Times,
-    /// Rows before this one (the last row number of the page before).
-    pub before: Option<i64>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-/// Bounds in time; what is not set does not bind.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Times {
-    /// Accepted at this moment or later.
-    pub created_after: Option<Micros>,
-    /// Accepted before it.
-    pub created_before: Option<Micros>,
-    /// Final since this moment or later.
-    pub finished_after: Option<Micros>,
-    /// Final before it.
-    pub finished_before: Option<Micros>,
-}
-
-/// Which dead letters to list. Newest first.
-#[derive(Clone, Debug, Default)]
-pub struct DeadLetterFilter {
-    /// Mission.
-    pub mission: Option<String>,
-    /// Queue.
-    pub queue: Option<String>,
-    /// Reason word.
-    pub reason: Option<String>,
-    /// Those put back too.
-    pub include_redriven: bool,
-    /// Rows before this one.
-    pub before: Option<i64>,
-    /// At most so many.
-    pub limit: u32,
 }
 
 /// What waits in one lane.

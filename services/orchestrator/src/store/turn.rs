@@ -105,14 +105,3 @@ pub(super) fn judge(found: Option<Found>, firing: &Firing) -> Result<Schedule, F
     }
     Ok(schedule)
 }
-
-impl super::Submitted {
-    /// The job that the submission stands for now.
-    pub(super) fn into_id(self) -> JobId {
-        match self {
-            Self::Created(made) => made.job.id,
-            Self::Existing(job) => job.id,
-            Self::Conflict { existing, .. } => existing,
-        }
-    }
-}

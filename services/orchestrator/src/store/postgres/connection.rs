@@ -1,7 +1,7 @@
 //! Connections to Postgres: a bounded pool that connects when it is asked, never before.
 
 use super::installation;
-use crate::store::{Error, fault, fault::Fault, migrate};
+use crate::store::{Error, codes, fault::Fault, migrate};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Postgres, Transaction};
@@ -151,7 +151,7 @@ impl Session {
         // The server's own errors leave it in step with us, and the transaction rolled back.
         self.ended = match &done {
             Ok(_) | Err(Fault::Row { .. }) => true,
-            Err(Fault::Sql(e)) => matches!(e, sqlx::Error::Database(_)) && !fault::is_left_behind(e),
+            Err(Fault::Sql(e)) => matches!(e, sqlx::Error::Database(_)) && !codes::is_left_behind(e),
         };
         done
     }

@@ -24,7 +24,7 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault, fault::Fault, queues, rows,
+    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, codes, fault::Fault, queues, rows,
     writes::Writes,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
@@ -62,7 +62,7 @@ impl PostgresStore {
     fn asked<T>(&self, attempted: &'static str, answer: Result<T, Fault>) -> Result<T, Error> {
         answer.map_err(|f| {
             if let Fault::Sql(e) = &f
-                && fault::is_left_behind(e)
+                && codes::is_left_behind(e)
             {
                 // One session with this error speaks for all that were opened before: a failover.
                 self.left.note();

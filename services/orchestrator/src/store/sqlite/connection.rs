@@ -3,7 +3,7 @@
 //! The file belongs to one process: an advisory lock next to it ensures that. The writer is reopened after any error,
 //! because SQLite may have rolled back without sqlx's knowledge.
 
-use super::super::{Error, fault, fault::Fault};
+use super::super::{Error, codes, fault::Fault};
 use super::recent::Recent;
 use crate::store::migrate;
 use crate::store::writes::Writes;
@@ -116,12 +116,12 @@ impl Connections {
             let _ = w.connection.close().await;
         }
         let failed = |e: sqlx::Error| {
-            if fault::is_damage(&e) { Error::Damaged(self.file.clone(), e) } else { Fault::Sql(e).trying_to(WHAT) }
+            if codes::is_damage(&e) { Error::Damaged(self.file.clone(), e) } else { Fault::Sql(e).trying_to(WHAT) }
         };
         // Only here: later, a file that is not there was taken away.
         let mut connection = self.options.clone().create_if_missing(true).connect().await.map_err(failed)?;
         migrate::run(&mut connection, STEPS).await.map_err(|e| match e {
-            Error::Refused { source, .. } if fault::is_damage(&source) => Error::Damaged(self.file.clone(), source),
+            Error::Refused { source, .. } if codes::is_damage(&source) => Error::Damaged(self.file.clone(), source),
             other => other,
         })?;
         connection.close().await.map_err(failed)?;

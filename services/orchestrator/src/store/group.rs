@@ -1,0 +1,158 @@
+//! A group commit: the writes that share one transaction, and what became of each.
+
+use super::claim::{OutboxRow, Park};
+use super::identity::Clash;
+use crate::model::{DeadReason, Job, NewJob, State};
+use crate::transition::{Backoff, Change, Current, Ignored, ResultEffect};
+use agentforge_message_id::JobId;
+use agentforge_proto::bus::{ErrorClass, Rejected};
+use agentforge_proto::time::Micros;
+
+/// Many writes that are committed together.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// New jobs, in order of acceptance. Those with `claim` are published by this process at once.
+    pub submits: Vec<Submit>,
+    /// Changes to stored jobs, applied in order.
+    pub changes: Vec<(JobId, Change)>,
+    /// Messages on queues that were not jobs. Kept once each, as dead letters.
+    pub rejects: Vec<Rejected>,
+    /// Rows of the outbox whose PubAck came.
+    pub outbox_sent: Vec<i64>,
+    /// Rows of the outbox that can never be published: they are put aside.
+    pub outbox_parked: Vec<Park>,
+    /// Whether this process takes it upon itself to publish the new rows of the outbox.
+    pub claim_outbox: bool,
+}
+
+impl Group {
+    /// How many writes.
+    pub fn len(&self) -> usize {
+        self.submits.len() + self.changes.len() + self.rejects.len() + self.outbox_sent.len() + self.outbox_parked.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Whether it is nothing but PubAcks that are noted.
+    pub fn is_marks(&self) -> bool {
+        self.submits.is_empty()
+            && self.rejects.is_empty()
+            && self.outbox_parked.is_empty()
+            && self.changes.iter().all(|(_, change)| matches!(change, Change::Queued { .. }))
+    }
+}
+
+/// A new job on its way into the store.
+#[derive(Debug)]
+pub struct Submit {
+    /// The job.
+    pub job: NewJob,
+    /// Whether this process takes it upon itself to publish it (ignored when `run_at` is later).
+    pub claim: bool,
+}
+
+/// How a commit is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitContext<'a> {
+    /// The moment of the commit.
+    pub now: Micros,
+    /// Retry waits.
+    pub backoff: &'a Backoff,
+    /// In whose name rows are claimed.
+    pub owner: &'a Owner,
+    /// Until when claims hold.
+    pub claim_until: Micros,
+    /// Which states have a life-cycle event, by `State as i16` as bit number.
+    pub events: EventMask,
+}
+
+/// Which states are published as events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventMask(pub u16);
+
+impl EventMask {
+    /// Every state.
+    pub const ALL: Self = Self(0b1_1111_1110);
+    /// Final states only.
+    pub const FINAL: Self = Self(0b1_1111_0000);
+    /// None.
+    pub const OFF: Self = Self(0);
+    /// Whether `state` is published.
+    pub const fn tells(self, state: State) -> bool {
+        self.0 & (1 << state as i16) != 0
+    }
+}
+
+/// This process, as claims name it: fresh at every start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner(pub String);
+
+/// What became of a group; the vectors answer the group's, index by index.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Answers to `submits`.
+    pub submits: Vec<Submitted>,
+    /// Answers to `changes`: the job after the change, or why it did nothing.
+    pub changes: Vec<Result<Changed, Ignored>>,
+    /// The results that were stored, by the row number of their job.
+    pub results: Vec<(i64, ResultEffect)>,
+    /// How many of `rejects` were new.
+    pub rejects_new: usize,
+    /// Rows that this commit put into the outbox, claimed by this process where asked for, in order.
+    pub outbox: Vec<OutboxRow>,
+}
+
+/// What became of a submission.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
+pub enum Submitted {
+    /// Stored now.
+    Created(CreatedJob),
+    /// Stored before, with the same body.
+    Existing(Box<Job>),
+    /// Something else has that id or key.
+    Conflict {
+        /// The job that has it.
+        existing: JobId,
+        /// Why it is none.
+        clash: Clash,
+    },
+}
+
+impl Submitted {
+    /// The job that the submission stands for now.
+    pub(super) fn into_id(self) -> JobId {
+        match self {
+            Self::Created(made) => made.job.id,
+            Self::Existing(job) => job.id,
+            Self::Conflict { existing, .. } => existing,
+        }
+    }
+}
+
+/// A job stored now.
+#[derive(Debug)]
+pub struct CreatedJob {
+    /// Row number: order of acceptance.
+    pub seq: i64,
+    /// The job as submitted.
+    pub job: NewJob,
+    /// Whether the claim was given.
+    pub claimed: bool,
+}
+
+/// A change that was applied.
+#[derive(Debug)]
+pub struct Changed {
+    /// The state before.
+    pub from: State,
+    /// The job after.
+    pub job: Current,
+    /// Whether the job's dead letter was made by this change.
+    pub dead: Option<DeadReason>,
+    /// The class of the error, where the change was a failure.
+    pub failed: Option<ErrorClass>,
+    /// Whether a worker's word was not believed, and the attempt handed back.
+    pub disputed: bool,
+}
