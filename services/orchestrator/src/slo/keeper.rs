@@ -3,13 +3,13 @@
 //! The store has the truth; a process adds what it saw and reads what others did. What cannot be stored
 //! waits in memory, for as long as the window lasts at most.
 
-use super::{Bucket, Judgement, Objective, Observer, Unit, WINDOW_MINUTES, Window, judge, minute_of};
+use super::{Board, Bucket, Judgement, Objective, Observer, Unit, WINDOW_MINUTES, Window, judge, minute_of};
 use crate::app::App;
 use crate::metrics;
 use crate::store::{self, Store};
 use agentforge_proto::time::Micros;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -27,29 +27,6 @@ const RECENT_MINUTES: i64 = 15;
 const REREAD_EVERY: Duration = Duration::from_secs(600);
 /// Minutes of jobs counted at once after a long absence.
 const COUNT_MINUTES_MAX: i64 = 60;
-
-/// The latest judgements. Cheap to clone; all clones are the same.
-#[derive(Clone, Debug, Default)]
-pub struct Board(Arc<RwLock<Shown>>);
-
-#[derive(Debug, Default)]
-struct Shown {
-    at: Option<Micros>,
-    judgements: Vec<Judgement>,
-    without_data: Vec<Objective>,
-}
-
-impl Board {
-    /// When they were made (`None`: not yet), the judgements, and the objectives without data.
-    pub fn read(&self) -> (Option<Micros>, Vec<Judgement>, Vec<Objective>) {
-        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        (shown.at, shown.judgements.clone(), shown.without_data.clone())
-    }
-
-    fn show(&self, at: Micros, judgements: Vec<Judgement>, without_data: Vec<Objective>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Shown { at: Some(at), judgements, without_data };
-    }
-}
 
 /// The result of a check: whether the service is up, or `None` when it is unknown.
 pub type Sight = Box<dyn Fn() -> Option<bool> + Send + Sync>;

@@ -1,5 +1,6 @@
 //! The arithmetic of objectives: the worked examples, and random outages against a plain model.
 
+use super::judgement::EVENTS_MIN;
 use super::*;
 use proptest::prelude::*;
 

@@ -4,7 +4,7 @@
 //! replicas observed counts once, and it was up if anybody saw it up. A minute of events is two counts
 //! that only rise. Merging twice changes nothing in either.
 
-use super::Unit;
+use super::objective::Unit;
 use std::collections::BTreeMap;
 
 /// One minute of an objective, as it is stored.
