@@ -1,6 +1,7 @@
 //! The Agents service.
 
-use super::{Call, convert};
+use super::call::Call;
+use super::convert;
 use crate::app::App;
 use agentforge_proto::time::Micros;
 use agentforge_proto::v1 as pb;

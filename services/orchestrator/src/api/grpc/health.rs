@@ -3,16 +3,19 @@
 //! Our own, not tonic-health's, because watches must end when the service stops: an open one would
 //! hold the stop up for the whole grace period.
 
-use super::Ready;
 use crate::api::operations::OPERATIONS;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+/// Reports whether the service can do its callers' work; used by health checks.
+pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// How often a watch looks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -82,7 +85,6 @@ impl Health for Service {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! The Jobs service.
 
+use super::call::Call;
 use super::guard::Place;
-use super::{Call, convert, submit};
+use super::{convert, submit};
 use crate::api::job;
 use crate::api::stream::until_last;
 use crate::app::{App, DeadLetterQuery, DiscardSpec, RedriveSpec};

@@ -4,6 +4,7 @@
 //! service stops, so that a stop does not wait for callers.
 
 mod agents;
+mod call;
 mod convert;
 mod guard;
 mod health;
@@ -13,10 +14,11 @@ mod schedules;
 mod status;
 mod submit;
 
+pub use health::Ready;
+
 use super::limits::{BODY_MAX_BYTES, CALLS_MAX, CONNECTION_STREAMS_MAX, Gate};
 use super::{Auth, trace};
 use crate::app::App;
-use crate::error::Error;
 use agentforge_proto::FILE_DESCRIPTOR_SET;
 use agentforge_proto::v1::agents_server::AgentsServer;
 use agentforge_proto::v1::jobs_server::JobsServer;
@@ -30,9 +32,6 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::health_server::HealthServer;
-
-/// Reports whether the service can do its callers' work; used by health checks.
-pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A ping is sent after this long a silence, and a peer that does not answer in time is disconnected.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -119,33 +118,5 @@ pub async fn serve(
             tracing::warn!(grace_seconds = grace.as_secs(), "gRPC calls were still open when the grace period ended");
             Ok(())
         }
-    }
-}
-
-/// What a handler knows of its call besides the message.
-#[derive(Clone)]
-struct Call {
-    operation: &'static str,
-    origin: trace::Origin,
-}
-
-impl Call {
-    fn of<T>(operation: &'static str, request: &tonic::Request<T>) -> Self {
-        Self { operation, origin: trace::Origin::of(request.metadata().as_ref()) }
-    }
-
-    fn request_id(&self) -> Option<&str> {
-        self.origin.request_id.as_deref()
-    }
-
-    /// The status of an answer that a stop cuts short. Nothing is wrong: nothing is logged.
-    fn cut(&self) -> tonic::Status {
-        status::of(&super::stopping(), self.request_id())
-    }
-
-    /// The status of a refusal; what is our fault is logged.
-    fn refuse(&self, e: &Error) -> tonic::Status {
-        super::log_failure(e, self.operation, self.request_id());
-        status::of(e, self.request_id())
     }
 }

@@ -1,6 +1,7 @@
 //! The Operations service.
 
-use super::{Call, convert};
+use super::call::Call;
+use super::convert;
 use crate::app::App;
 use agentforge_proto::v1 as pb;
 use agentforge_proto::v1::operations_server::Operations;

@@ -1,6 +1,7 @@
 //! The Schedules service.
 
-use super::{Call, convert};
+use super::call::Call;
+use super::convert;
 use crate::api::trace;
 use crate::app::{App, ScheduleChange, ScheduleInput};
 use crate::error::Error;

@@ -3,7 +3,8 @@
 //! Nothing is spawned per submission: one task polls all that wait for the commit they share. The
 //! next request is read only when there is room for it.
 
-use super::{Call, convert, guard};
+use super::call::Call;
+use super::{convert, guard};
 use crate::api::limits::{Budget, STREAM_INFLIGHT_MAX, STREAM_INFLIGHT_MAX_BYTES};
 use crate::api::{log_failure, shown};
 use crate::app::App;

@@ -1,8 +1,10 @@
 //! Workers over REST.
 
 use super::extract::Query;
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::{AgentList, AgentView};
-use super::{Api, Problem, json};
 use crate::model::Presence;
 use agentforge_proto::time::Micros;
 use axum::extract::{Path, RawQuery, State};

@@ -5,8 +5,10 @@
 use super::extract::{from_json, is_json, media_type, read_body};
 use super::jobs::IDEMPOTENCY_KEY;
 use super::problem::HttpOnly;
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::{Accepted, BatchAnswer, BatchItem, SubmitBody};
-use super::{Api, Problem, json};
 use crate::api::limits::{BATCH_BODY_MAX_BYTES, BATCH_ITEMS_MAX};
 use crate::api::{log_failure, trace};
 use crate::error::{Code, Error};

@@ -3,10 +3,12 @@
 use super::batch::NDJSON;
 use super::extract::{JsonBody, OptionalJsonBody, Query};
 use super::operations::{accepted, prefers_async};
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::{
     DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, NotPutBackView, OperationView, RedriveBody, RedriveView,
 };
-use super::{Api, Problem, json};
 use crate::api::stream::until_last;
 use crate::api::{log_failure, stopping};
 use crate::app::{DeadLetterQuery, DiscardSpec, Progress, RedriveSpec};

@@ -3,7 +3,7 @@
 //! The order matters: the id first, so that every answer has one; then the gate, so that a flood costs
 //! little; then the guard. Nothing below it checks a role.
 
-use super::Problem;
+use super::problem::Problem;
 use crate::api::auth::{Auth, Role};
 use crate::api::limits::Gate;
 use crate::api::operations::{self, Access};

@@ -2,8 +2,8 @@
 //!
 //! What does not fit is refused with its name: nothing a caller sent is silently ignored.
 
-use super::Api;
 use super::problem::{HttpOnly, Problem};
+use super::state::Api;
 use crate::api::limits::{BODY_MAX_BYTES, BODY_TIMEOUT};
 use crate::error::{Code, Error};
 use axum::body::Body;

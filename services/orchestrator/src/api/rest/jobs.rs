@@ -1,8 +1,10 @@
 //! Jobs over REST: submit, list, read, attempts, output, cancel.
 
 use super::extract::{JsonBody, Query};
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::{AttemptList, JobList, JobView, SubmitBody, parse_moment};
-use super::{Api, Problem, json};
 use crate::admission::SubmitInput;
 use crate::api::{job, trace};
 use crate::app::JobQuery;

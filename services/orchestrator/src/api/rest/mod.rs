@@ -17,33 +17,26 @@ mod operations;
 mod outbox;
 mod problem;
 mod queues;
+mod response;
 mod retries;
 mod schedules;
 mod slo;
+mod state;
 mod strict;
 mod watch;
 
 pub use problem::Problem;
 
+use self::state::Api;
 use super::Auth;
 use super::limits::{BODIES_MAX_BYTES, Budget, Gate};
 use crate::app::App;
-use crate::error::{Code, Error};
 use axum::Router;
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// What handlers work with.
-#[derive(Clone)]
-pub(crate) struct Api {
-    app: App,
-    bodies: Budget,
-}
 
 /// All routes, guarded. To be merged with the endpoints for operators. At most `requests_max`
 /// requests are served at once (HTTP_CONCURRENCY).
@@ -103,11 +96,4 @@ fn api_routes() -> OpenApiRouter<Api> {
 /// The edge has refused already; this is for the type.
 async fn nowhere() -> StatusCode {
     StatusCode::NOT_FOUND
-}
-
-/// A JSON answer.
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response, Problem> {
-    let body = serde_json::to_vec(value)
-        .map_err(|e| Problem::from(Error::new(Code::Internal, format!("the answer could not be written: {e}"))))?;
-    Ok((status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }

@@ -1,8 +1,10 @@
 //! Operations over REST: how far retries and redrives are that continue without their caller.
 
 use super::extract::Query;
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::{OperationList, OperationView};
-use super::{Api, Problem, json};
 use crate::error::{Code, Error};
 use crate::operation::Operation;
 use axum::extract::{Path, RawQuery, State};

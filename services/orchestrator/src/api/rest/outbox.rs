@@ -1,8 +1,10 @@
 //! Messages that were put aside, over REST: list, retry, discard.
 
 use super::extract::{JsonBody, Query};
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::{ParkedAnswer, ParkedBody, ParkedList};
-use super::{Api, Problem, json};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::StatusCode;

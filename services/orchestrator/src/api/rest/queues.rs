@@ -1,8 +1,10 @@
 //! Queues over REST, and jobs by the beginning of their ids.
 
 use super::extract::Query;
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::{FoundJobs, QueueList};
-use super::{Api, Problem, json};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::StatusCode;

@@ -3,8 +3,10 @@
 use super::dead_letters::{accepts_lines, lines};
 use super::extract::{OptionalJsonBody, Query};
 use super::operations::{accepted, prefers_async};
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::{JobView, NotPutBackView, OperationView, RetryBody, RetryJobsBody, RetryView, parse_span};
-use super::{Api, Problem, json};
 use crate::api::stopping;
 use crate::api::stream::until_last;
 use crate::app::Progress;

@@ -1,9 +1,11 @@
 //! Schedules over REST.
 
 use super::extract::{JsonBody, OptionalJsonBody, Query};
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::schedules as types;
 use super::types::{NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody, ScheduleList, ScheduleView};
-use super::{Api, Problem, json};
 use crate::api::trace;
 use crate::app::{ScheduleChange, ScheduleInput};
 use crate::error::Error;

@@ -1,8 +1,10 @@
 //! Objectives over REST.
 
 use super::extract::Query;
+use super::problem::Problem;
+use super::response::json;
+use super::state::Api;
 use super::types::SloList;
-use super::{Api, Problem, json};
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::StatusCode;

@@ -1,8 +1,9 @@
 //! A job's changes as server-sent events.
 
 use super::extract::Query;
+use super::problem::Problem;
+use super::state::Api;
 use super::types::JobView;
-use super::{Api, Problem};
 use crate::api::log_failure;
 use crate::error::Error;
 use crate::model::Job;

@@ -1,0 +1,33 @@
+//! A call as its handler sees it: which operation, and where the request came from. Turns errors into statuses.
+
+use super::status;
+use crate::api::{log_failure, stopping, trace};
+use crate::error::Error;
+
+/// What a handler knows of its call besides the message.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) operation: &'static str,
+    pub(super) origin: trace::Origin,
+}
+
+impl Call {
+    pub(super) fn of<T>(operation: &'static str, request: &tonic::Request<T>) -> Self {
+        Self { operation, origin: trace::Origin::of(request.metadata().as_ref()) }
+    }
+
+    pub(super) fn request_id(&self) -> Option<&str> {
+        self.origin.request_id.as_deref()
+    }
+
+    /// The status of an answer that a stop cuts short. Nothing is wrong: nothing is logged.
+    pub(super) fn cut(&self) -> tonic::Status {
+        status::of(&stopping(), self.request_id())
+    }
+
+    /// The status of a refusal; what is our fault is logged.
+    pub(super) fn refuse(&self, e: &Error) -> tonic::Status {
+        log_failure(e, self.operation, self.request_id());
+        status::of(e, self.request_id())
+    }
+}
