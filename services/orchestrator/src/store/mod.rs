@@ -6,6 +6,7 @@
 
 mod claim;
 mod codes;
+mod columns;
 mod error;
 pub mod events;
 mod fault;
@@ -14,9 +15,9 @@ mod group;
 mod identity;
 mod migrate;
 mod open;
-mod operations;
 mod plan;
 pub mod postgres;
+mod queries;
 mod queues;
 mod rows;
 pub mod sqlite;

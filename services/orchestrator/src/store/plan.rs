@@ -1,17 +1,44 @@
 //! What one commit writes, decided before anything is written.
 //!
-//! Both stores look up the rows of a group, fold the group over them here, and write the plan: one row per job, however
-//! many changes affect it. Pure: rows in, rows out; `transition::apply` decides.
+//! A store goes through it once, in this order: [`Subjects::of`] a group names the rows to read; [`decide`] folds the
+//! group over them into a [`Plan`], one row per job, however many changes affect it; the store writes the plan; its
+//! [`Answers`] go to the callers. Pure: rows in, rows out; `transition::apply` decides.
 
 use super::identity::{Clash, Identities, Taken, Verdict};
 use super::{Changed, CommitContext, Committed, CreatedJob, Group, OutboxRow, Submitted, events};
-use crate::model::{AttemptRecord, DeadReason, Job, JobError, State};
+use crate::model::{AttemptRecord, DeadReason, Job, JobError, NewJob, State};
 use crate::transition::{self, AttemptEffect, Change, Current, Effects, Ignored, ResultEffect};
 use agentforge_message_id::JobId;
 use agentforge_proto::bus::{ErrorClass, Rejected};
 use agentforge_proto::time::Micros;
 use events::OutboxMessage;
 use std::collections::{HashMap, HashSet};
+
+/// What a group is about: the rows to be read before it is decided.
+#[derive(Debug)]
+pub(super) struct Subjects<'g> {
+    /// Ids of submissions that may exist already.
+    pub ids: Vec<JobId>,
+    /// Missions and keys of submissions.
+    pub keys: Vec<(&'g str, &'g str)>,
+    /// Jobs that the changes name, each once.
+    pub changed: Vec<JobId>,
+    /// Ids of dead letters that the rejects would make.
+    pub letters: Vec<String>,
+}
+
+impl<'g> Subjects<'g> {
+    pub(super) fn of(group: &'g Group) -> Self {
+        let mut seen = HashSet::with_capacity(group.changes.len());
+        let jobs = || group.submits.iter().map(|s| &s.job);
+        Self {
+            ids: jobs().filter(|job| job.id_from_caller).map(|job| job.id).collect(),
+            keys: jobs().filter_map(|job| Some((job.mission.as_str(), job.idempotency_key.as_deref()?))).collect(),
+            changed: group.changes.iter().map(|(id, _)| *id).filter(|id| seen.insert(*id)).collect(),
+            letters: group.rejects.iter().map(events::rejected_id).collect(),
+        }
+    }
+}
 
 /// What the database knows of a group's subjects.
 #[derive(Debug, Default)]
@@ -111,7 +138,8 @@ enum Out {
 
 /// What one commit writes.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct Plan<'g> {
+    pub group: &'g Group,
     pub jobs: Vec<Touched>,
     pub attempts: Vec<(i64, AttemptEffect)>,
     pub results: Vec<(i64, ResultEffect)>,
@@ -127,30 +155,14 @@ pub(super) struct Plan {
     out: Vec<Out>,
 }
 
-/// Ids that need a look-up: submissions that may exist already.
-pub(super) fn ids_to_check(group: &Group) -> Vec<JobId> {
-    group.submits.iter().filter(|s| s.job.id_from_caller).map(|s| s.job.id).collect()
-}
-
-/// Missions and keys that need a look-up.
-pub(super) fn keys_to_check(group: &Group) -> Vec<(&str, &str)> {
-    group.submits.iter().filter_map(|s| Some((s.job.mission.as_str(), s.job.idempotency_key.as_deref()?))).collect()
-}
-
-/// Jobs that the changes name, each once.
-pub(super) fn ids_to_load(group: &Group) -> Vec<JobId> {
-    let mut seen = HashSet::with_capacity(group.changes.len());
-    group.changes.iter().map(|(id, _)| *id).filter(|id| seen.insert(*id)).collect()
-}
-
 /// Folds `group` over what was found. `next_seq` numbers new jobs, `jitter` gives numbers in 0..1.
-pub(super) fn fold(
-    group: &Group,
+pub(super) fn decide<'g>(
+    group: &'g Group,
     ctx: &CommitContext<'_>,
     found: Found,
     next_seq: impl FnMut() -> i64,
     jitter: impl FnMut() -> f64,
-) -> Plan {
+) -> Plan<'g> {
     let mut fold = Fold::new(group, ctx, found.currents);
     fold.submit(&found.taken, next_seq);
     fold.change(jitter);
@@ -158,19 +170,20 @@ pub(super) fn fold(
     fold.plan
 }
 
-struct Fold<'g> {
+struct Fold<'g, 'c> {
     group: &'g Group,
-    ctx: &'g CommitContext<'g>,
+    ctx: &'c CommitContext<'c>,
     by_id: HashMap<JobId, usize>,
-    plan: Plan,
+    plan: Plan<'g>,
 }
 
-impl<'g> Fold<'g> {
-    fn new(group: &'g Group, ctx: &'g CommitContext<'g>, currents: Vec<Current>) -> Self {
+impl<'g, 'c> Fold<'g, 'c> {
+    fn new(group: &'g Group, ctx: &'c CommitContext<'c>, currents: Vec<Current>) -> Self {
         let jobs: Vec<_> =
             currents.into_iter().map(|job| Touched { job, new: None, write: Write::Nothing, claimed: false }).collect();
         let by_id = jobs.iter().enumerate().map(|(i, t)| (t.job.id, i)).collect();
         let plan = Plan {
+            group,
             jobs,
             attempts: vec![],
             results: vec![],
@@ -322,7 +335,17 @@ impl<'g> Fold<'g> {
     }
 }
 
-impl Plan {
+impl Plan<'_> {
+    /// The new jobs, each with its submission.
+    pub(super) fn new_jobs(&self) -> Vec<(&Touched, &NewJob)> {
+        self.jobs.iter().filter_map(|t| Some((t, &self.group.submits[t.new?].job))).collect()
+    }
+
+    /// The jobs whose rows are written in this way.
+    pub(super) fn written(&self, how: Write) -> Vec<&Touched> {
+        self.jobs.iter().filter(|t| t.write == how).collect()
+    }
+
     /// Whether a letter of this commit is put back by this very commit.
     pub(super) fn is_redriven(&self, letter: &Letter) -> bool {
         let (Some((_, id)), LetterSource::Change(made)) = (letter.job, &letter.source) else { return false };
@@ -341,7 +364,6 @@ impl Plan {
     /// The rows of the outbox, in order. Call it once.
     pub(super) fn take_outbox(
         &mut self,
-        group: &Group,
         details: &HashMap<i64, LetterDetails>,
         mut next_seq: impl FnMut() -> i64,
     ) -> Vec<OutboxRow> {
@@ -349,22 +371,22 @@ impl Plan {
             .into_iter()
             .map(|out| match out {
                 Out::Message(m) => m,
-                Out::Letter(n) => self.letter_message(group, &self.letters[n], details),
+                Out::Letter(n) => self.letter_message(&self.letters[n], details),
             })
             .map(|m| OutboxRow { seq: next_seq(), subject: m.subject, msg_id: m.msg_id, payload: m.payload })
             .collect()
     }
 
-    fn letter_message(&self, group: &Group, letter: &Letter, details: &HashMap<i64, LetterDetails>) -> OutboxMessage {
+    fn letter_message(&self, letter: &Letter, details: &HashMap<i64, LetterDetails>) -> OutboxMessage {
         let number = match letter.source {
-            LetterSource::Reject(number) => return events::rejected_letter(&group.rejects[number]),
+            LetterSource::Reject(number) => return events::rejected_letter(&self.group.rejects[number]),
             LetterSource::Change(number) => number,
         };
         let job = match &self.changes[number] {
             Ok(changed) => &changed.job,
             Err(_) => unreachable!("a letter comes from an applied change"),
         };
-        let new = self.jobs.iter().find(|t| t.job.seq == job.seq).and_then(|t| Some(&group.submits[t.new?].job));
+        let new = self.jobs.iter().find(|t| t.job.seq == job.seq).and_then(|t| Some(&self.group.submits[t.new?].job));
         let stored = details.get(&job.seq);
         let (args, traceparent) = match (new, stored) {
             (Some(n), _) => (n.args.as_str(), n.traceparent.as_deref()),
@@ -386,28 +408,48 @@ impl Plan {
         ids
     }
 
-    /// The answers to the group, and every job it was about as it is now. `existing` holds the jobs that
-    /// [`Plan::existing`] names; `None` when one is missing.
-    pub(super) fn answer(
-        self,
-        group: Group,
-        existing: &HashMap<JobId, Job>,
-        outbox: Vec<OutboxRow>,
-    ) -> Option<(Committed, Vec<Current>)> {
-        let mut submits = Vec::with_capacity(self.answers.len());
-        for (answer, submit) in self.answers.into_iter().zip(group.submits) {
+    /// The answers to the group. `existing` holds the jobs that [`Plan::existing`] names; `None` when one is missing.
+    pub(super) fn answers(self, existing: &HashMap<JobId, Job>, outbox: Vec<OutboxRow>) -> Option<Answers> {
+        let Self { jobs, changes, results, rejects_new, answers, released, .. } = self;
+        let mut submits = Vec::with_capacity(answers.len());
+        for answer in answers {
             submits.push(match answer {
-                Answer::Created(index) => {
-                    let t = &self.jobs[index];
-                    Submitted::Created(CreatedJob { seq: t.job.seq, job: submit.job, claimed: t.claimed })
-                }
-                Answer::Existing(id) => Submitted::Existing(Box::new(existing.get(&id)?.clone())),
-                Answer::Conflict { existing, clash } => Submitted::Conflict { existing, clash },
+                Answer::Created(index) => Kept::Now { seq: jobs[index].job.seq, claimed: jobs[index].claimed },
+                Answer::Existing(id) => Kept::Before(Submitted::Existing(Box::new(existing.get(&id)?.clone()))),
+                Answer::Conflict { existing, clash } => Kept::Before(Submitted::Conflict { existing, clash }),
             });
         }
-        let Self { jobs, changes, results, rejects_new, .. } = self;
-        let jobs = jobs.into_iter().map(|t| t.job).collect();
-        Some((Committed { submits, changes, results, rejects_new, outbox }, jobs))
+        let committed = Committed { submits: vec![], changes, results, rejects_new, outbox };
+        Some(Answers { submits, committed, jobs: jobs.into_iter().map(|t| t.job).collect(), released })
+    }
+}
+
+/// What a commit answers its callers, once it is made.
+#[derive(Debug)]
+pub(super) struct Answers {
+    submits: Vec<Kept>,
+    committed: Committed,
+    /// Every job that the group was about, as it is now.
+    pub jobs: Vec<Current>,
+    /// The jobs that lost their key.
+    pub released: Vec<JobId>,
+}
+
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per submission, for a moment")]
+enum Kept {
+    Now { seq: i64, claimed: bool },
+    Before(Submitted),
+}
+
+impl Answers {
+    /// The answers to `group`, which they were made of.
+    pub(super) fn to(self, group: Group) -> Committed {
+        let submits = self.submits.into_iter().zip(group.submits).map(|(kept, submit)| match kept {
+            Kept::Now { seq, claimed } => Submitted::Created(CreatedJob { seq, job: submit.job, claimed }),
+            Kept::Before(answer) => answer,
+        });
+        Committed { submits: submits.collect(), ..self.committed }
     }
 }
 

@@ -1,12 +1,10 @@
-//! Agents as last heard from.
+//! Heartbeats, many at once.
 
-use super::readers;
 use super::text::clean;
 use crate::model::Agent;
+use crate::store::columns::micros;
 use crate::store::fault::Fault;
-use crate::store::rows::{self, agent_columns};
-use agentforge_message_id::{AgentId, Mission};
-use agentforge_proto::time::Micros;
+use agentforge_message_id::AgentId;
 use sqlx::postgres::PgPool;
 use sqlx::query;
 use std::collections::BTreeMap;
@@ -46,7 +44,7 @@ pub(super) async fn upsert(pool: &PgPool, agents: &[Agent]) -> Result<(), Fault>
     .bind(agents.iter().map(|a| json(&a.queues)).collect::<Vec<_>>())
     .bind(agents.iter().map(|a| i64::from(a.capacity)).collect::<Vec<_>>())
     .bind(agents.iter().map(|a| i64::from(a.inflight)).collect::<Vec<_>>())
-    .bind(agents.iter().map(|a| rows::micros(a.interval)).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| micros(a.interval)).collect::<Vec<_>>())
     .bind(agents.iter().map(|a| a.left).collect::<Vec<_>>())
     .bind(agents.iter().map(|a| a.first_seen_at.0).collect::<Vec<_>>())
     .bind(agents.iter().map(|a| a.last_seen_at.0).collect::<Vec<_>>())
@@ -55,34 +53,4 @@ pub(super) async fn upsert(pool: &PgPool, agents: &[Agent]) -> Result<(), Fault>
     .execute(pool)
     .await?;
     Ok(())
-}
-
-pub(super) async fn one(pool: &PgPool, id: &AgentId) -> Result<Option<Agent>, Fault> {
-    let sql = concat!("SELECT ", agent_columns!(), " FROM agents WHERE id = $1");
-    let row = query(sql).bind(id.as_str()).fetch_optional(pool).await?;
-    row.as_ref().map(readers::agent).transpose()
-}
-
-pub(super) async fn page(
-    pool: &PgPool,
-    mission: Option<&Mission>,
-    after: Option<&str>,
-    limit: u32,
-) -> Result<Vec<Agent>, Fault> {
-    let sql = concat!(
-        "SELECT ",
-        agent_columns!(),
-        " FROM agents WHERE id > $1 AND ($2::text IS NULL OR mission = $2) ORDER BY id LIMIT $3"
-    );
-    let rows = query(sql)
-        .bind(after.unwrap_or_default())
-        .bind(mission.map(Mission::as_str))
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await?;
-    rows.iter().map(readers::agent).collect()
-}
-
-pub(super) async fn forget(pool: &PgPool, before: Micros) -> Result<u64, Fault> {
-    Ok(query("DELETE FROM agents WHERE last_seen_at < $1").bind(before.0).execute(pool).await?.rows_affected())
 }

@@ -4,8 +4,8 @@
 //! `claimable_at` to its end: one that runs out, its replica being gone, comes back by itself.
 
 use super::connection::Session;
+use super::queries::{PLAN_KEPT, jobs};
 use super::text::bytes;
-use super::{read, readers};
 use crate::store::fault::Fault;
 use crate::store::queues;
 use crate::store::rows::{self, outgoing_columns};
@@ -27,7 +27,7 @@ pub(super) async fn claim_due(
     // Outside of the transaction: most looks find nothing.
     let lines = match pick {
         Pick::Only(queue) => vec![queue.clone()],
-        Pick::AllBut(_) => queues::due_lines(read::lines(pool).await?, now, pick),
+        Pick::AllBut(_) => queues::due_lines(jobs::lines(pool).await?, now, pick),
     };
     if lines.is_empty() {
         return Ok(vec![]);
@@ -84,11 +84,10 @@ async fn due_of(
          WHERE j.queue = $1 AND j.claimable_at <= $2 ORDER BY j.claimable_at, j.seq LIMIT $3 \
          FOR UPDATE OF j SKIP LOCKED"
     );
-    let mut rows =
-        query(sql).persistent(read::PLAN_KEPT).bind(queue.as_str()).bind(now.0).bind(i64::from(limit)).fetch(c);
+    let mut rows = query(sql).persistent(PLAN_KEPT).bind(queue.as_str()).bind(now.0).bind(i64::from(limit)).fetch(c);
     let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
-        let job = readers::outgoing(&row)?;
+        let job = rows::outgoing(&row)?;
         bytes += job.args.len();
         due.push(job);
         if bytes > bytes_max {
@@ -138,7 +137,7 @@ pub(super) async fn claim_outbox(
     .bind(only)
     .fetch_all(pool)
     .await?;
-    rows.iter().map(readers::outbox_row).collect()
+    rows.iter().map(rows::outbox_row).collect()
 }
 
 pub(super) async fn release_outbox(pool: &PgPool, owner: &Owner, seqs: &[i64]) -> Result<(), Fault> {

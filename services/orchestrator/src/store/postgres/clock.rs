@@ -4,7 +4,7 @@ use super::connection::Session;
 use crate::store::fault::Fault;
 use agentforge_proto::time::Micros;
 use sqlx::postgres::PgPool;
-use sqlx::{query, query_scalar};
+use sqlx::query;
 
 /// Claims, waits for retries, and jobs that were due when they came; `run_at` stays where its caller put it.
 const WAITS: &str = "WITH held AS (SELECT seq FROM jobs WHERE claimable_at > $1::bigint \
@@ -39,16 +39,4 @@ async fn set_back_in(session: &mut Session, now: Micros, back: i64) -> Result<u6
     }
     tx.commit().await?;
     Ok(moved)
-}
-
-pub(super) async fn newest_accepted(pool: &PgPool) -> Result<Option<Micros>, Fault> {
-    let at: Option<i64> =
-        query_scalar("SELECT created_at FROM jobs ORDER BY seq DESC LIMIT 1").fetch_optional(pool).await?;
-    Ok(at.map(Micros))
-}
-
-/// In microseconds since 1970, as ours.
-pub(super) async fn shown(pool: &PgPool) -> Result<Micros, Fault> {
-    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    Ok(Micros(query_scalar(sql).fetch_one(pool).await?))
 }

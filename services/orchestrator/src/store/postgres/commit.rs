@@ -4,17 +4,18 @@
 //! of dead-locking; what still collides is tried again, from the look-up on.
 
 use super::connection::Session;
-use super::readers::{self, Columns};
 use super::text::{bytes, clean};
+use super::write;
 use crate::model::Job;
 use crate::store::fault::Fault;
-use crate::store::plan::{self, Found, LetterDetails, Plan};
-use crate::store::rows::{attempt_columns, current_columns, job_columns, taken_columns};
-use crate::store::{CommitContext, Committed, Group, OutboxRow, events};
+use crate::store::plan::{self, Answers, Found, LetterDetails, Plan, Subjects};
+use crate::store::rows::{self, attempt_columns, current_columns, job_columns, taken_columns};
+use crate::store::{CommitContext, Committed, Group};
+use crate::transition::Current;
 use agentforge_message_id::JobId;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{query, query_scalar};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// How often a commit that collided with another replica's is tried.
@@ -32,10 +33,10 @@ pub(super) async fn commit(pool: &PgPool, group: Group, ctx: &CommitContext<'_>)
         }
         tokio::time::sleep(WAIT.mul_f64(rand::random())).await;
     };
-    applied.answer(group)
+    Ok(applied.to(group))
 }
 
-async fn try_commit(pool: &PgPool, group: &Group, ctx: &CommitContext<'_>) -> Result<Applied, Fault> {
+async fn try_commit(pool: &PgPool, group: &Group, ctx: &CommitContext<'_>) -> Result<Answers, Fault> {
     let mut session = Session::open(pool).await?;
     let done = async {
         let mut tx = session.begin().await?;
@@ -47,74 +48,66 @@ async fn try_commit(pool: &PgPool, group: &Group, ctx: &CommitContext<'_>) -> Re
     session.settle(done)
 }
 
-/// The result of a group, before it is reported.
-pub(super) struct Applied {
-    plan: Plan,
-    outbox: Vec<OutboxRow>,
-    existing: HashMap<JobId, Job>,
-}
-
-impl Applied {
-    pub(super) fn answer(self, group: Group) -> Result<Committed, Fault> {
-        let answer = self.plan.answer(group, &self.existing, self.outbox);
-        answer.map(|(committed, _)| committed).ok_or_else(|| Fault::row("job", "it has no payload"))
-    }
-}
-
-/// Applies `group` inside a transaction.
-pub(super) async fn apply(c: &mut PgConnection, group: &Group, ctx: &CommitContext<'_>) -> Result<Applied, Fault> {
-    let found = look_up(c, group).await?;
+/// One group, from top to bottom, inside a transaction.
+pub(super) async fn apply(c: &mut PgConnection, group: &Group, ctx: &CommitContext<'_>) -> Result<Answers, Fault> {
+    // Read, and lock what changes.
+    let subjects = plan::Subjects::of(group);
+    let found = look_up(c, &subjects).await?;
     let mut numbers = job_numbers(c, group.submits.len()).await?.into_iter();
     let number = || numbers.next().expect("as many were taken as there are submissions");
-    let mut plan = plan::fold(group, ctx, found, number, rand::random::<f64>);
+
+    // Decide. The outbox numbers its rows itself.
+    let mut plan = plan::decide(group, ctx, found, number, rand::random::<f64>);
     let details = letter_details(c, &plan).await?;
-    let mut outbox = plan.take_outbox(group, &details, || 0);
-    super::write::jobs(c, group, &plan, ctx).await?;
-    super::write::letters(c, &plan, ctx).await?;
-    super::write::outbox(c, &mut outbox, group, ctx).await?;
+    let mut outbox = plan.take_outbox(&details, || 0);
+
+    // Write.
+    write::jobs(c, &plan, ctx).await?;
+    write::letters(c, &plan, ctx).await?;
+    write::outbox(c, &mut outbox, group, ctx).await?;
+
+    // Answer. Submissions that were stored before are answered with their job as this commit leaves it.
     let existing = whole_jobs(c, &plan.existing()).await?;
-    Ok(Applied { plan, outbox, existing })
+    plan.answers(&existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))
 }
 
-async fn look_up(c: &mut PgConnection, group: &Group) -> Result<Found, Fault> {
-    let ids = plan::ids_to_check(group);
-    let keys = plan::keys_to_check(group);
+async fn look_up(c: &mut PgConnection, subjects: &Subjects<'_>) -> Result<Found, Fault> {
     let mut taken = Vec::new();
-    if !ids.is_empty() {
+    if !subjects.ids.is_empty() {
         let sql = concat!("SELECT ", taken_columns!(), " FROM jobs AS j WHERE j.id = ANY($1)");
-        taken.extend(query(sql).bind(bytes(&ids)).fetch_all(&mut *c).await?);
+        taken.extend(query(sql).bind(bytes(&subjects.ids)).fetch_all(&mut *c).await?);
     }
-    if !keys.is_empty() {
+    if !subjects.keys.is_empty() {
         let sql = concat!(
             "SELECT ",
             taken_columns!(),
             " FROM UNNEST($1::text[], $2::text[]) AS n (mission, key) \
              JOIN jobs AS j ON j.mission = n.mission AND j.idempotency_key = n.key"
         );
-        let (missions, keys): (Vec<_>, Vec<_>) = keys.iter().map(|(mission, key)| (*mission, clean(key))).unzip();
+        let (missions, keys): (Vec<_>, Vec<_>) =
+            subjects.keys.iter().map(|(mission, key)| (*mission, clean(key))).unzip();
         taken.extend(query(sql).bind(missions).bind(keys).fetch_all(&mut *c).await?);
     }
     Ok(Found {
-        taken: taken.iter().map(readers::taken).collect::<Result<_, _>>()?,
-        currents: currents(c, &plan::ids_to_load(group)).await?,
-        letters: known_letters(c, group).await?,
+        taken: taken.iter().map(rows::taken).collect::<Result<_, _>>()?,
+        currents: currents(c, &subjects.changed).await?,
+        letters: known_letters(c, &subjects.letters).await?,
     })
 }
 
-async fn currents(c: &mut PgConnection, ids: &[JobId]) -> Result<Vec<crate::transition::Current>, Fault> {
+async fn currents(c: &mut PgConnection, ids: &[JobId]) -> Result<Vec<Current>, Fault> {
     if ids.is_empty() {
         return Ok(vec![]);
     }
     let sql = concat!("SELECT ", current_columns!(), " FROM jobs AS j WHERE j.id = ANY($1) ORDER BY j.id FOR UPDATE");
     let rows = query(sql).bind(bytes(ids)).fetch_all(c).await?;
-    rows.iter().map(readers::current).collect()
+    rows.iter().map(rows::current).collect()
 }
 
-async fn known_letters(c: &mut PgConnection, group: &Group) -> Result<std::collections::HashSet<String>, Fault> {
-    if group.rejects.is_empty() {
-        return Ok(Default::default());
+async fn known_letters(c: &mut PgConnection, ids: &[String]) -> Result<HashSet<String>, Fault> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
     }
-    let ids: Vec<String> = group.rejects.iter().map(events::rejected_id).collect();
     let known: Vec<String> =
         query_scalar("SELECT id FROM dead_letters WHERE id = ANY($1)").bind(ids).fetch_all(c).await?;
     Ok(known.into_iter().collect())
@@ -130,7 +123,7 @@ async fn job_numbers(c: &mut PgConnection, n: usize) -> Result<Vec<i64>, Fault> 
     Ok(query_scalar(sql).bind(n).fetch_all(c).await?)
 }
 
-async fn letter_details(c: &mut PgConnection, plan: &Plan) -> Result<HashMap<i64, LetterDetails>, Fault> {
+async fn letter_details(c: &mut PgConnection, plan: &Plan<'_>) -> Result<HashMap<i64, LetterDetails>, Fault> {
     let seqs = plan.seqs_of_letters();
     let mut details: HashMap<i64, LetterDetails> = HashMap::with_capacity(seqs.len());
     if seqs.is_empty() {
@@ -138,14 +131,13 @@ async fn letter_details(c: &mut PgConnection, plan: &Plan) -> Result<HashMap<i64
     }
     let payloads = query("SELECT seq, args, traceparent FROM job_payloads WHERE seq = ANY($1)");
     for row in payloads.bind(&seqs).fetch_all(&mut *c).await? {
-        let mut columns = Columns::of(&row);
-        let d = details.entry(columns.take()?).or_default();
-        (d.args, d.traceparent) = (columns.take()?, columns.take()?);
+        let (seq, args, traceparent) = rows::payload(&row)?;
+        details.insert(seq, LetterDetails { args, traceparent, attempts: vec![] });
     }
     let attempts =
         concat!("SELECT seq, ", attempt_columns!(), " FROM job_attempts WHERE seq = ANY($1) ORDER BY seq, attempt");
     for row in query(attempts).bind(&seqs).fetch_all(c).await? {
-        let (seq, attempt) = readers::attempt_of_job(&row)?;
+        let (seq, attempt) = rows::attempt_of_job(&row)?;
         details.entry(seq).or_default().attempts.push(attempt);
     }
     Ok(details)
@@ -163,5 +155,5 @@ async fn whole_jobs(c: &mut PgConnection, ids: &[JobId]) -> Result<HashMap<JobId
          WHERE j.id = ANY($1)"
     );
     let rows = query(sql).bind(bytes(ids)).fetch_all(c).await?;
-    rows.iter().map(|row| readers::job(row).map(|job| (job.id, job))).collect()
+    rows.iter().map(|row| rows::job(row).map(|job| (job.id, job))).collect()
 }

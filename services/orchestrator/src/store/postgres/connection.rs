@@ -1,6 +1,6 @@
 //! Connections to Postgres: a bounded pool that connects when it is asked, never before.
 
-use super::installation;
+use super::pooler;
 use crate::store::{Error, codes, fault::Fault, migrate};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
@@ -112,13 +112,13 @@ pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
     let connect = tokio::time::timeout(CONNECTION_WAIT, PgConnection::connect_with(options)).await;
     let connected = connect.unwrap_or_else(|_| Err(late()));
     let mut connection = connected.map_err(|e| {
-        if installation::is_of_a_pooler(&e) {
+        if pooler::is_of_a_pooler(&e) {
             Error::Pooler(e.to_string())
         } else {
             Fault::Sql(e).trying_to("connect to the database")
         }
     })?;
-    installation::refuse_shared_sessions(options).await?;
+    pooler::refuse_shared_sessions(options).await?;
     connection.execute(SESSION_QUIET).await.map_err(|e| Fault::Sql(e).trying_to("connect to the database"))?;
     let migrated = tokio::time::timeout(MIGRATION_WAIT, migrate::run(&mut connection, STEPS)).await;
     migrated.unwrap_or_else(|_| Err(Fault::Sql(late()).trying_to("migrate the schema")))?;

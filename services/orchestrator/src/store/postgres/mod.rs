@@ -9,12 +9,9 @@ mod claims;
 mod clock;
 mod commit;
 mod connection;
-mod installation;
-mod lookup;
-mod operations;
 mod parked;
-mod read;
-mod readers;
+mod pooler;
+mod queries;
 mod schedules;
 mod slo;
 mod text;
@@ -24,8 +21,8 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, codes, fault::Fault, queues, rows,
-    writes::Writes,
+    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, codes, columns::micros, fault::Fault,
+    queues, writes::Writes,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
@@ -33,6 +30,7 @@ use crate::slo::{Bucket, Finished, Unit};
 use agentforge_message_id::{AgentId, JobId, Mission, OperationId, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
+use queries::{installation, jobs, lookup, operations};
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
@@ -102,7 +100,8 @@ impl Store for PostgresStore {
         format!("postgres {host}:{port}/{}", self.options.get_database().unwrap_or_default())
     }
     async fn claim_mission(&self, mission: &Mission) -> Result<(), Error> {
-        match self.asked("note the mission", installation::claim(&self.pool, mission).await)? {
+        let mut c = self.connection("note the mission").await?;
+        match self.asked("note the mission", installation::claim(&mut c, mission).await)? {
             found if found == mission.as_str() => Ok(()),
             found => Err(Error::OtherMission { found, ours: mission.to_string() }),
         }
@@ -119,16 +118,16 @@ impl Store for PostgresStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
-        self.asked("read a job", read::job(&self.pool, id).await)
+        self.asked("read a job", jobs::job(&self.pool, id).await)
     }
     async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error> {
-        self.asked("list jobs", read::jobs(&self.pool, filter).await)
+        self.asked("list jobs", jobs::jobs(&self.pool, filter).await)
     }
     async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error> {
-        self.asked("list attempts", read::attempts(&self.pool, id).await)
+        self.asked("list attempts", jobs::attempts(&self.pool, id).await)
     }
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Error> {
-        self.asked("read versions", read::versions(&self.pool, ids).await)
+        self.asked("read versions", queries::versions(&self.pool, ids).await)
     }
 
     async fn claim_due_of(
@@ -142,7 +141,7 @@ impl Store for PostgresStore {
         self.asked("claim jobs", claims::claim_due(&self.pool, owner, now, until, limit, pick).await)
     }
     async fn next_due_of(&self, pick: &Pick) -> Result<Option<Micros>, Error> {
-        self.asked("find the next due job", read::next_due(&self.pool, pick).await)
+        self.asked("find the next due job", jobs::next_due(&self.pool, pick).await)
     }
     async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
         self.asked("release claims", claims::release(&self.pool, owner, ids).await)
@@ -161,10 +160,10 @@ impl Store for PostgresStore {
         self.asked("release claims on the outbox", claims::release_outbox(&self.pool, owner, seqs).await)
     }
     async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error> {
-        self.asked("list messages put aside", parked::page(&self.pool, before, limit).await)
+        self.asked("list messages put aside", queries::parked::page(&self.pool, before, limit).await)
     }
     async fn parked_count(&self) -> Result<u64, Error> {
-        self.asked("count messages put aside", parked::count(&self.pool).await)
+        self.asked("count messages put aside", queries::parked::count(&self.pool).await)
     }
     async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error> {
         self.asked("put messages back into the outbox", parked::unpark(&self.pool, which).await)
@@ -186,61 +185,61 @@ impl Store for PostgresStore {
         self.asked("read a dead letter", lookup::dead_letter(&self.pool, id, job).await)
     }
     async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error> {
-        self.asked("discard dead letters", lookup::discard_letters(&self.pool, seqs).await)
+        self.asked("discard dead letters", queries::discard_letters(&self.pool, seqs).await)
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
-        self.asked("find queues with jobs", read::lines(&self.pool).await.map(queues::queues_of))
+        self.asked("find queues with jobs", jobs::lines(&self.pool).await.map(queues::queues_of))
     }
     async fn waiting(&self, now: Micros) -> Result<Waiting, Error> {
-        self.asked("count accepted jobs", read::waiting(&self.pool, now).await)
+        self.asked("count accepted jobs", jobs::waiting(&self.pool, now).await)
     }
     async fn newest_mark(&self) -> Result<Option<u64>, Error> {
-        self.asked("find the newest mark", read::newest_mark(&self.pool).await)
+        self.asked("find the newest mark", jobs::newest_mark(&self.pool).await)
     }
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
-        self.asked("measure the lanes", read::depths(&self.pool, now).await)
+        self.asked("measure the lanes", jobs::depths(&self.pool, now).await)
     }
 
     async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error> {
-        self.asked("find expired jobs", read::past_deadline(&self.pool, now, read_to, limit).await)
+        self.asked("find expired jobs", jobs::past_deadline(&self.pool, now, read_to, limit).await)
     }
     async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error> {
-        self.asked("find stale jobs", read::stale(&self.pool, before, limit).await)
+        self.asked("find stale jobs", jobs::stale(&self.pool, before, limit).await)
     }
     async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error> {
         self.asked("note a check", claims::touch(&self.pool, ids, now).await)
     }
 
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error> {
-        self.asked("list dead letters", read::dead_letters(&self.pool, filter).await)
+        self.asked("list dead letters", jobs::dead_letters(&self.pool, filter).await)
     }
 
     async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error> {
-        self.asked("create a schedule", schedules::create(&self.pool, schedule).await)
+        self.asked("create a schedule", queries::schedules::create(&self.pool, schedule).await)
     }
     async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error> {
-        self.asked("read a schedule", schedules::one(&self.pool, id).await)
+        self.asked("read a schedule", queries::schedules::one(&self.pool, id).await)
     }
     async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error> {
-        self.asked("list schedules", schedules::page(&self.pool, after, limit).await)
+        self.asked("list schedules", queries::schedules::page(&self.pool, after, limit).await)
     }
     async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error> {
-        self.asked("pause a schedule", schedules::set_paused(&self.pool, id, paused, next).await)
+        self.asked("pause a schedule", queries::schedules::set_paused(&self.pool, id, paused, next).await)
     }
     async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error> {
-        self.asked("delete a schedule", schedules::delete(&self.pool, id).await)
+        self.asked("delete a schedule", queries::schedules::delete(&self.pool, id).await)
     }
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
-        self.asked("find due schedules", schedules::due(&self.pool, now, limit).await)
+        self.asked("find due schedules", queries::schedules::due(&self.pool, now, limit).await)
     }
     async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error> {
-        self.asked("find waiting schedules", schedules::waiting(&self.pool, limit).await)
+        self.asked("find waiting schedules", queries::schedules::waiting(&self.pool, limit).await)
     }
     async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error> {
-        self.asked("update a schedule", schedules::update(&self.pool, schedule, read_at, retime).await)
+        self.asked("update a schedule", queries::schedules::update(&self.pool, schedule, read_at, retime).await)
     }
     async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error> {
-        self.asked("rewind a schedule", schedules::rewind(&self.pool, id, planned, next).await)
+        self.asked("rewind a schedule", queries::schedules::rewind(&self.pool, id, planned, next).await)
     }
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
         self.asked("fire a schedule", schedules::fire(&self.pool, firing, &ctx).await)
@@ -282,13 +281,13 @@ impl Store for PostgresStore {
         self.written("store heartbeats", agents::upsert(&self.pool, agents).await)
     }
     async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, Error> {
-        self.asked("read an agent", agents::one(&self.pool, id).await)
+        self.asked("read an agent", queries::agents::one(&self.pool, id).await)
     }
     async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error> {
-        self.asked("list agents", agents::page(&self.pool, mission, after, limit).await)
+        self.asked("list agents", queries::agents::page(&self.pool, mission, after, limit).await)
     }
     async fn forget_agents(&self, before: Micros) -> Result<u64, Error> {
-        self.asked("forget agents", agents::forget(&self.pool, before).await)
+        self.asked("forget agents", queries::agents::forget(&self.pool, before).await)
     }
 
     async fn merge_slo(&self, unit: Unit, rows: &[Bucket]) -> Result<(), Error> {
@@ -298,29 +297,29 @@ impl Store for PostgresStore {
         self.asked("store minutes of objectives", slo::merge(&self.pool, unit, rows).await)
     }
     async fn slo_buckets(&self, minute: i64) -> Result<Vec<Bucket>, Error> {
-        self.asked("read minutes of objectives", slo::since(&self.pool, minute).await)
+        self.asked("read minutes of objectives", queries::slo::since(&self.pool, minute).await)
     }
     async fn last_slo_minute(&self, name: &str) -> Result<Option<i64>, Error> {
-        self.asked("find the last minute of an objective", slo::last_minute(&self.pool, name).await)
+        self.asked("find the last minute of an objective", queries::slo::last_minute(&self.pool, name).await)
     }
     async fn finished_by_minute(&self, from: i64, to: i64) -> Result<Vec<Finished>, Error> {
-        self.asked("count finished jobs", slo::finished(&self.pool, from, to).await)
+        self.asked("count finished jobs", queries::slo::finished(&self.pool, from, to).await)
     }
     async fn forget_slo(&self, minute: i64) -> Result<u64, Error> {
-        self.asked("forget minutes of objectives", slo::forget(&self.pool, minute).await)
+        self.asked("forget minutes of objectives", queries::slo::forget(&self.pool, minute).await)
     }
 
     async fn prune(&self, before: Micros, limit: u32) -> Result<u64, Error> {
         self.asked("prune jobs", claims::prune(&self.pool, before, limit).await)
     }
     async fn set_back(&self, now: Micros, back: Duration) -> Result<u64, Error> {
-        self.asked("follow the clock", clock::set_back(&self.pool, now, rows::micros(back)).await)
+        self.asked("follow the clock", clock::set_back(&self.pool, now, micros(back)).await)
     }
     async fn clock(&self) -> Result<Option<Micros>, Error> {
-        self.asked("read the clock", clock::shown(&self.pool).await.map(Some))
+        self.asked("read the clock", queries::clock(&self.pool).await.map(Some))
     }
     async fn newest_accepted(&self) -> Result<Option<Micros>, Error> {
-        self.asked("find the newest job", clock::newest_accepted(&self.pool).await)
+        self.asked("find the newest job", jobs::newest_accepted(&self.pool).await)
     }
     async fn close(&self) {
         self.pool.close().await;

@@ -1,12 +1,11 @@
 //! Messages of the outbox that were put aside.
 
-use super::readers;
 use super::text::clean;
 use crate::store::fault::Fault;
-use crate::store::{PARKED_MAX, Park, Parked};
+use crate::store::{PARKED_MAX, Park};
 use agentforge_proto::time::Micros;
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::{query, query_scalar};
+use sqlx::query;
 
 /// Puts rows of the outbox aside, and keeps the newest of all.
 pub(super) async fn park(c: &mut PgConnection, parks: &[Park], now: Micros) -> Result<(), Fault> {
@@ -32,23 +31,6 @@ pub(super) async fn park(c: &mut PgConnection, parks: &[Park], now: Micros) -> R
         .execute(c)
         .await?;
     Ok(())
-}
-
-pub(super) async fn page(pool: &PgPool, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Fault> {
-    let rows = query(
-        "SELECT seq, created_at, parked_at, subject, msg_id, length(payload)::bigint, code, reason FROM outbox_parked \
-         WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
-    )
-    .bind(before.unwrap_or(i64::MAX))
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(readers::parked).collect()
-}
-
-pub(super) async fn count(pool: &PgPool) -> Result<u64, Fault> {
-    let n: i64 = query_scalar("SELECT count(*) FROM outbox_parked").fetch_one(pool).await?;
-    Ok(n.unsigned_abs())
 }
 
 pub(super) async fn unpark(pool: &PgPool, which: Option<&[i64]>) -> Result<u64, Fault> {

@@ -2,9 +2,9 @@
 
 use super::text::{bytes, clean, maybe_clean};
 use crate::model::{JobError, NewJob};
+use crate::store::columns::micros;
 use crate::store::fault::Fault;
 use crate::store::plan::{Plan, Touched, Write};
-use crate::store::rows::micros;
 use crate::store::{CommitContext, Group, OutboxRow};
 use sqlx::postgres::PgConnection;
 use sqlx::{query, query_scalar};
@@ -26,27 +26,20 @@ fn errors<'r, T>(rows: &'r [T], error: impl Fn(&'r T) -> Option<&'r JobError>) -
     )
 }
 
-pub(super) async fn jobs(
-    c: &mut PgConnection,
-    group: &Group,
-    plan: &Plan,
-    ctx: &CommitContext<'_>,
-) -> Result<(), Fault> {
-    let new: Vec<(&Touched, &NewJob)> =
-        plan.jobs.iter().filter_map(|t| Some((t, &group.submits[t.new?].job))).collect();
-    let written = |how: Write| plan.jobs.iter().filter(move |t| t.write == how).collect::<Vec<_>>();
+pub(super) async fn jobs(c: &mut PgConnection, plan: &Plan<'_>, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    let new = plan.new_jobs();
     release_keys(c, plan).await?;
     insert_jobs(c, &new, ctx).await?;
     insert_payloads(c, &new).await?;
-    update_progress(c, &written(Write::Progress), ctx).await?;
-    update_whole(c, &written(Write::Whole), ctx).await?;
+    update_progress(c, &plan.written(Write::Progress), ctx).await?;
+    update_whole(c, &plan.written(Write::Whole), ctx).await?;
     insert_attempts(c, plan).await?;
     insert_results(c, plan).await
 }
 
 /// Jobs that ended without success (5 to 8) give their keys away. One that another replica put back meanwhile
 /// keeps its key: then the insert collides, and the group is looked up again.
-async fn release_keys(c: &mut PgConnection, plan: &Plan) -> Result<(), Fault> {
+async fn release_keys(c: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Fault> {
     if plan.released.is_empty() {
         return Ok(());
     }
@@ -198,7 +191,7 @@ async fn update_whole(c: &mut PgConnection, jobs: &[&Touched], ctx: &CommitConte
     Ok(())
 }
 
-async fn insert_attempts(c: &mut PgConnection, plan: &Plan) -> Result<(), Fault> {
+async fn insert_attempts(c: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Fault> {
     let tries = &plan.attempts;
     if tries.is_empty() {
         return Ok(());
@@ -226,7 +219,7 @@ async fn insert_attempts(c: &mut PgConnection, plan: &Plan) -> Result<(), Fault>
     Ok(())
 }
 
-async fn insert_results(c: &mut PgConnection, plan: &Plan) -> Result<(), Fault> {
+async fn insert_results(c: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Fault> {
     let results = &plan.results;
     if results.is_empty() {
         return Ok(());
@@ -245,7 +238,7 @@ async fn insert_results(c: &mut PgConnection, plan: &Plan) -> Result<(), Fault> 
     Ok(())
 }
 
-pub(super) async fn letters(c: &mut PgConnection, plan: &Plan, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+pub(super) async fn letters(c: &mut PgConnection, plan: &Plan<'_>, ctx: &CommitContext<'_>) -> Result<(), Fault> {
     if !plan.redriven.is_empty() {
         query("UPDATE dead_letters SET redriven_at = $1 WHERE redriven_at IS NULL AND job_id = ANY($2)")
             .bind(ctx.now.0)

@@ -1,21 +1,33 @@
-//! Agents as last heard from.
+//! Heartbeats, many at once.
 
 use super::connection::Writer;
-use super::readers;
 use super::sql::Batch;
 use crate::model::Agent;
+use crate::store::columns::micros;
 use crate::store::fault::Fault;
-use crate::store::rows::{self, agent_columns};
-use agentforge_message_id::{AgentId, Mission};
-use agentforge_proto::time::Micros;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
-use sqlx::{Connection as _, query};
+use sqlx::Connection as _;
 use std::sync::LazyLock;
 
 /// A beat that comes after a later one changes nothing. One that seems a minute late was not late: our clock was set
 /// back, and what was noted before would count as the last word until it is caught up.
 static UPSERT: LazyLock<Batch> = LazyLock::new(|| {
-    let names: Vec<&str> = agent_columns!().split(", ").collect();
+    let names = [
+        "id",
+        "mission",
+        "site",
+        "host",
+        "version",
+        "tools",
+        "queues",
+        "capacity",
+        "inflight",
+        "interval_us",
+        "has_left",
+        "first_seen_at",
+        "last_seen_at",
+        "certificate_expires_at",
+        "clock_skew_us",
+    ];
     Batch::insert(
         "agents",
         &names,
@@ -36,40 +48,10 @@ pub(super) async fn upsert(w: &mut Writer, agents: &[Agent]) -> Result<(), Fault
         .execute(&mut tx, agents, |a, agent| {
             a.text(agent.id.as_str()).text(agent.mission.as_str()).text(agent.site.as_str());
             a.text(&agent.host).text(&agent.version).push(json(&agent.tools)).push(json(&agent.queues));
-            a.push(agent.capacity).push(agent.inflight).push(rows::micros(agent.interval)).push(agent.left);
+            a.push(agent.capacity).push(agent.inflight).push(micros(agent.interval)).push(agent.left);
             a.push(agent.first_seen_at.0).push(agent.last_seen_at.0).push(agent.certificate_expires_at.map(|m| m.0));
             a.push(agent.clock_skew_us);
         })
         .await?;
     Ok(tx.commit().await?)
-}
-
-pub(super) async fn one(pool: &SqlitePool, id: &AgentId) -> Result<Option<Agent>, Fault> {
-    let sql = concat!("SELECT ", agent_columns!(), " FROM agents WHERE id = ?");
-    let row = query(sql).bind(id.as_str()).fetch_optional(pool).await?;
-    row.as_ref().map(readers::agent).transpose()
-}
-
-pub(super) async fn page(
-    pool: &SqlitePool,
-    mission: Option<&Mission>,
-    after: Option<&str>,
-    limit: u32,
-) -> Result<Vec<Agent>, Fault> {
-    let sql = concat!(
-        "SELECT ",
-        agent_columns!(),
-        " FROM agents WHERE id > ?1 AND (?2 IS NULL OR mission = ?2) ORDER BY id LIMIT ?3"
-    );
-    let rows = query(sql)
-        .bind(after.unwrap_or_default())
-        .bind(mission.map(Mission::as_str))
-        .bind(limit)
-        .fetch_all(pool)
-        .await?;
-    rows.iter().map(readers::agent).collect()
-}
-
-pub(super) async fn forget(c: &mut SqliteConnection, before: Micros) -> Result<u64, Fault> {
-    Ok(query("DELETE FROM agents WHERE last_seen_at < ?").bind(before.0).execute(c).await?.rows_affected())
 }

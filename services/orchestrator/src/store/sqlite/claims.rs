@@ -4,11 +4,11 @@
 //! one index, and a claim that runs out comes back by itself.
 
 use super::connection::Writer;
+use super::queries::jobs::lines;
 use super::sql::{Args, Batch, push_id};
-use super::{read, readers};
 use crate::store::fault::Fault;
 use crate::store::queues;
-use crate::store::rows::{self, outgoing_columns};
+use crate::store::rows::{self, outbox_columns, outgoing_columns};
 use crate::store::{OutboxPick, OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX, Pick};
 use agentforge_message_id::{JobId, Queue};
 use agentforge_proto::time::Micros;
@@ -48,13 +48,13 @@ pub(super) async fn claim_due(
     pick: &Pick,
 ) -> Result<Vec<Outgoing>, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    let lines = match pick {
+    let queues = match pick {
         Pick::Only(queue) => vec![queue.clone()],
-        Pick::AllBut(_) => queues::due_lines(read::lines(&mut *tx).await?, now, pick),
+        Pick::AllBut(_) => queues::due_lines(lines(&mut *tx).await?, now, pick),
     };
     // Each queue has its part, so that a long one keeps no other waiting.
-    let (mut due, mut left) = (Vec::new(), lines.len());
-    for queue in &lines {
+    let (mut due, mut left) = (Vec::new(), queues.len());
+    for queue in &queues {
         if due.len() >= limit as usize {
             break;
         }
@@ -87,7 +87,7 @@ async fn due_of(
     let mut rows = query(DUE).bind(queue.as_str()).bind(now.0).bind(limit).fetch(c);
     let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
-        let job = readers::outgoing(&row)?;
+        let job = rows::outgoing(&row)?;
         bytes += job.args.len();
         due.push(job);
         if bytes > bytes_max {
@@ -113,13 +113,17 @@ pub(super) async fn claim_outbox(
 ) -> Result<Vec<OutboxRow>, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     let (but, only) = rows::outbox_lines(pick);
-    let free = "SELECT seq, subject, msg_id, payload FROM outbox WHERE claim_until <= ?1 \
+    let free = concat!(
+        "SELECT ",
+        outbox_columns!(),
+        " FROM outbox WHERE claim_until <= ?1 \
         AND (?3 IS NULL OR CASE WHEN substr(subject, 1, 18) = 'agentforge.events.' THEN 'agentforge.events.' \
                ELSE subject END NOT IN (SELECT value FROM json_each(?3))) \
         AND (?4 IS NULL OR subject = ?4 OR ?4 = 'agentforge.events.' AND substr(subject, 1, 18) = ?4) \
-        ORDER BY seq LIMIT ?2";
+        ORDER BY seq LIMIT ?2"
+    );
     let rows = query(free).bind(now.0).bind(limit).bind(but).bind(only).fetch_all(&mut *tx).await?;
-    let rows: Vec<OutboxRow> = rows.iter().map(readers::outbox_row).collect::<Result<_, _>>()?;
+    let rows: Vec<OutboxRow> = rows.iter().map(rows::outbox_row).collect::<Result<_, _>>()?;
     let claim = |a: &mut Args| _ = a.text(&owner.0).push(until.0);
     CLAIM_OUTBOX.execute_with(&mut tx, claim, &rows, |a, r| _ = a.push(r.seq)).await?;
     tx.commit().await?;

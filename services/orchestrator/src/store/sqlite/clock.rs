@@ -4,8 +4,7 @@ use super::connection::Writer;
 use crate::store::fault::Fault;
 use agentforge_proto::time::Micros;
 use sqlx::Connection as _;
-use sqlx::sqlite::SqlitePool;
-use sqlx::{query, query_scalar};
+use sqlx::query;
 
 /// Claims, waits for retries, and jobs that were due when they came; `run_at` stays where its caller put it.
 const WAITS: &str = "UPDATE jobs SET available_at = available_at - ?2, claimable_at = claimable_at - ?2 \
@@ -29,10 +28,4 @@ pub(super) async fn set_back(w: &mut Writer, now: Micros, back: i64) -> Result<u
     tx.commit().await?;
     w.recent.forget();
     Ok(moved)
-}
-
-pub(super) async fn newest_accepted(pool: &SqlitePool) -> Result<Option<Micros>, Fault> {
-    let at: Option<i64> =
-        query_scalar("SELECT created_at FROM jobs ORDER BY seq DESC LIMIT 1").fetch_optional(pool).await?;
-    Ok(at.map(Micros))
 }

@@ -2,7 +2,7 @@
 
 use super::connection::Writer;
 use super::parked::{PARK, SHORTEN};
-use super::readers::{self, Columns};
+use super::recent::Recent;
 use super::sql::{Args, Script, push_id};
 use super::statements::{
     ATTEMPTS, CURRENTS, DELETE_OUTBOX, INSERT_ATTEMPTS, INSERT_JOBS, INSERT_LETTERS, INSERT_OUTBOX, INSERT_PAYLOADS,
@@ -10,53 +10,42 @@ use super::statements::{
     UPDATE_WHOLE, WHOLE_JOBS,
 };
 use crate::model::{Job, JobError, NewJob};
+use crate::store::columns::micros;
 use crate::store::fault::Fault;
-use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Touched, Write};
+use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Subjects, Touched, Write};
 use crate::store::rows;
-use crate::store::{CommitContext, Committed, Group, OutboxRow, PARKED_MAX, events};
+use crate::store::{CommitContext, Committed, Group, OutboxRow, PARKED_MAX};
 use crate::transition::{AttemptEffect, Current, ResultEffect};
 use agentforge_message_id::JobId;
 use sqlx::sqlite::SqliteConnection;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// Applies `group` in a transaction of its own.
+///
+/// After an error the connection is closed, which rolls back, and the memory of recent jobs goes with it.
 pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
     let numbers = Numbers { next_job: &mut w.next_job, next_outbox: &mut w.next_outbox };
-    let mut missing = plan::ids_to_load(&group);
-    let mut known = Vec::with_capacity(missing.len());
-    missing.retain(|id| match w.recent.take(id) {
-        Some(job) => {
-            known.push(job);
-            false
-        }
-        None => true,
-    });
-    // Plain statements, so that they travel with others. After an error the connection is closed, which
-    // rolls back, and the memory of recent jobs goes with it.
-    let lookup = Lookup { known, missing };
-    let ends = Ends::Commits(&w.told);
-    let (committed, jobs, released) = run(&mut w.connection, numbers, group, ctx, ends, lookup).await?;
-    for id in released {
-        // What is remembered of it does not know that it lost its key.
-        w.recent.take(&id);
-    }
-    w.recent.keep(jobs);
-    Ok(committed)
+    let ends = Ends::Commits { recent: &mut w.recent, told: &w.told };
+    transact(&mut w.connection, numbers, group, ctx, ends).await
 }
 
-/// The stored jobs that a group changes: those remembered, and those to be read.
-struct Lookup {
-    known: Vec<Current>,
-    missing: Vec<JobId>,
+/// Applies `group` inside a transaction that is the caller's.
+pub(super) async fn apply(
+    c: &mut SqliteConnection,
+    numbers: Numbers<'_>,
+    group: Group,
+    ctx: &CommitContext<'_>,
+) -> Result<Committed, Fault> {
+    transact(c, numbers, group, ctx, Ends::Caller).await
 }
 
 /// Who begins and commits the transaction.
-#[derive(Clone, Copy)]
 enum Ends<'w> {
-    /// The group's own statements; this shows when they are done.
-    Commits(&'w Notify),
+    /// The group's own statements: they travel with the others. `recent` holds jobs that need no reading; `told` shows
+    /// when the statements are done.
+    Commits { recent: &'w mut Recent, told: &'w Notify },
     /// The caller.
     Caller,
 }
@@ -67,52 +56,63 @@ pub(super) struct Numbers<'w> {
     pub next_outbox: &'w mut i64,
 }
 
-/// Applies `group` inside a transaction.
-pub(super) async fn apply(
+/// One group, from top to bottom.
+async fn transact(
     c: &mut SqliteConnection,
     numbers: Numbers<'_>,
     group: Group,
     ctx: &CommitContext<'_>,
+    mut ends: Ends<'_>,
 ) -> Result<Committed, Fault> {
-    let lookup = Lookup { known: vec![], missing: plan::ids_to_load(&group) };
-    run(c, numbers, group, ctx, Ends::Caller, lookup).await.map(|(committed, ..)| committed)
-}
+    // Read. There is no other writer: what is read before the transaction begins is still true when it does.
+    let subjects = plan::Subjects::of(&group);
+    let known = match &mut ends {
+        Ends::Commits { recent, .. } => subjects.changed.iter().filter_map(|id| recent.take(id)).collect(),
+        Ends::Caller => vec![],
+    };
+    let found = look_up(c, &subjects, known).await?;
 
-async fn run(
-    c: &mut SqliteConnection,
-    numbers: Numbers<'_>,
-    group: Group,
-    ctx: &CommitContext<'_>,
-    ends: Ends<'_>,
-    lookup: Lookup,
-) -> Result<(Committed, Vec<Current>, Vec<JobId>), Fault> {
-    // There is no other writer: what is read before the transaction begins is still true when it does.
-    let found = look_up(c, &group, lookup).await?;
-    let mut plan = plan::fold(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
+    // Decide.
+    let mut plan = plan::decide(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
     let details = letter_details(c, &plan).await?;
-    let outbox = plan.take_outbox(&group, &details, || take(numbers.next_outbox));
+    let outbox = plan.take_outbox(&details, || take(numbers.next_outbox));
+    // Submissions that were stored before are answered with their job as this commit leaves it.
+    let repeated = plan.existing();
+
+    // Write. Nothing is read after it in most groups, and the script ends the transaction.
     let mut script = Script::for_group(&group);
-    let commits = matches!(ends, Ends::Commits(_));
-    if commits {
+    if matches!(ends, Ends::Commits { .. }) {
         script.add_plain("BEGIN IMMEDIATE");
     }
-    write_jobs(&mut script, &group, &plan, ctx);
+    write_jobs(&mut script, &plan, ctx);
     write_letters(&mut script, &plan, ctx);
     write_outbox(&mut script, &outbox, &group, ctx);
-    let asked = plan.existing();
-    let told = if let Ends::Commits(told) = ends { asked.is_empty().then_some(told) } else { None };
-    if told.is_some() {
-        script.add_plain("COMMIT");
+    let existing = match &ends {
+        Ends::Commits { told, .. } if repeated.is_empty() => {
+            script.add_plain("COMMIT");
+            script.run(c, Some(*told)).await?;
+            HashMap::new()
+        }
+        Ends::Commits { .. } => {
+            script.run(c, None).await?;
+            let existing = whole_jobs(c, &repeated).await?;
+            sqlx::query("COMMIT").execute(c).await?;
+            existing
+        }
+        Ends::Caller => {
+            script.run(c, None).await?;
+            whole_jobs(c, &repeated).await?
+        }
+    };
+
+    // Answer.
+    let mut answers = plan.answers(&existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))?;
+    if let Ends::Commits { recent, .. } = ends {
+        // What is remembered of a job that was not read does not know that it lost its key.
+        answers.released.iter().for_each(|id| _ = recent.take(id));
+        recent.keep(std::mem::take(&mut answers.jobs));
     }
-    script.run(c, told).await?;
-    let existing = whole_jobs(c, &asked).await?;
-    if commits && !asked.is_empty() {
-        sqlx::query("COMMIT").execute(c).await?;
-    }
-    let released = std::mem::take(&mut plan.released);
-    let (committed, jobs) =
-        plan.answer(group, &existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))?;
-    Ok((committed, jobs, released))
+    Ok(answers.to(group))
 }
 
 fn take(next: &mut i64) -> i64 {
@@ -121,34 +121,32 @@ fn take(next: &mut i64) -> i64 {
     n
 }
 
-async fn look_up(c: &mut SqliteConnection, group: &Group, lookup: Lookup) -> Result<Found, Fault> {
-    let by_id = TAKEN_IDS.fetch(c, &plan::ids_to_check(group), push_id).await?;
-    let keys = plan::keys_to_check(group);
-    let by_key = TAKEN_KEYS.fetch(c, &keys, |a, (mission, key)| _ = a.text(mission).text(key)).await?;
-    let read = CURRENTS.fetch(c, &lookup.missing, push_id).await?;
-    let mut currents = lookup.known;
-    for row in &read {
-        currents.push(readers::current(row)?);
+async fn look_up(c: &mut SqliteConnection, subjects: &Subjects<'_>, known: Vec<Current>) -> Result<Found, Fault> {
+    let by_id = TAKEN_IDS.fetch(c, &subjects.ids, push_id).await?;
+    let by_key = TAKEN_KEYS.fetch(c, &subjects.keys, |a, (mission, key)| _ = a.text(mission).text(key)).await?;
+    let is_known: HashSet<JobId> = known.iter().map(|job| job.id).collect();
+    let missing: Vec<JobId> = subjects.changed.iter().copied().filter(|id| !is_known.contains(id)).collect();
+    let mut currents = known;
+    for row in &CURRENTS.fetch(c, &missing, push_id).await? {
+        currents.push(rows::current(row)?);
     }
-    let letters: Vec<String> = group.rejects.iter().map(events::rejected_id).collect();
-    let letters = KNOWN_LETTERS.fetch(c, &letters, |a, id| _ = a.text(id)).await?;
+    let letters = KNOWN_LETTERS.fetch(c, &subjects.letters, |a, id| _ = a.text(id)).await?;
     Ok(Found {
-        taken: by_id.iter().chain(&by_key).map(readers::taken).collect::<Result<_, _>>()?,
+        taken: by_id.iter().chain(&by_key).map(rows::taken).collect::<Result<_, _>>()?,
         currents,
-        letters: letters.iter().map(|r| Columns::of(r).take()).collect::<Result<_, _>>()?,
+        letters: letters.iter().map(rows::letter_id).collect::<Result<_, _>>()?,
     })
 }
 
-async fn letter_details(c: &mut SqliteConnection, plan: &Plan) -> Result<HashMap<i64, LetterDetails>, Fault> {
+async fn letter_details(c: &mut SqliteConnection, plan: &Plan<'_>) -> Result<HashMap<i64, LetterDetails>, Fault> {
     let seqs = plan.seqs_of_letters();
     let mut details: HashMap<i64, LetterDetails> = HashMap::with_capacity(seqs.len());
     for row in PAYLOADS.fetch(c, &seqs, |a, seq| _ = a.push(*seq)).await? {
-        let mut columns = Columns::of(&row);
-        let d = details.entry(columns.take()?).or_default();
-        (d.args, d.traceparent) = (columns.take()?, columns.take()?);
+        let (seq, args, traceparent) = rows::payload(&row)?;
+        details.insert(seq, LetterDetails { args, traceparent, attempts: vec![] });
     }
     for row in ATTEMPTS.fetch(c, &seqs, |a, seq| _ = a.push(*seq)).await? {
-        let (seq, attempt) = readers::attempt_of_job(&row)?;
+        let (seq, attempt) = rows::attempt_of_job(&row)?;
         details.entry(seq).or_default().attempts.push(attempt);
     }
     Ok(details)
@@ -157,19 +155,17 @@ async fn letter_details(c: &mut SqliteConnection, plan: &Plan) -> Result<HashMap
 /// Jobs by id, with their payloads and results.
 pub(super) async fn whole_jobs(c: &mut SqliteConnection, ids: &[JobId]) -> Result<HashMap<JobId, Job>, Fault> {
     let rows = WHOLE_JOBS.fetch(c, ids, push_id).await?;
-    rows.iter().map(|row| readers::job(row).map(|job| (job.id, job))).collect()
+    rows.iter().map(|row| rows::job(row).map(|job| (job.id, job))).collect()
 }
 
-fn write_jobs(script: &mut Script, group: &Group, plan: &Plan, ctx: &CommitContext<'_>) {
-    let new: Vec<(&Touched, &NewJob)> =
-        plan.jobs.iter().filter_map(|t| Some((t, &group.submits[t.new?].job))).collect();
+fn write_jobs(script: &mut Script, plan: &Plan<'_>, ctx: &CommitContext<'_>) {
+    let new = plan.new_jobs();
     RELEASE_KEYS.add(script, &plan.released, push_id);
     INSERT_JOBS.add(script, &new, |a, (t, job)| bind_job(a, t, job, ctx));
     INSERT_PAYLOADS.add(script, &new, |a, (t, job)| bind_payload(a, t.job.seq, job));
 
-    let written = |how: Write| plan.jobs.iter().filter(move |t| t.write == how).collect::<Vec<_>>();
-    UPDATE_PROGRESS.add(script, &written(Write::Progress), |a, t| bind_progress(a, t, ctx));
-    UPDATE_WHOLE.add(script, &written(Write::Whole), |a, t| bind_whole(a, t, ctx));
+    UPDATE_PROGRESS.add(script, &plan.written(Write::Progress), |a, t| bind_progress(a, t, ctx));
+    UPDATE_WHOLE.add(script, &plan.written(Write::Whole), |a, t| bind_whole(a, t, ctx));
     INSERT_ATTEMPTS.add(script, &plan.attempts, |a, (seq, t)| bind_attempt(a, *seq, t));
     INSERT_RESULTS.add(script, &plan.results, |a, (seq, r)| bind_result(a, *seq, r));
 }
@@ -184,12 +180,12 @@ fn bind_job(a: &mut Args, t: &Touched, new: &NewJob, ctx: &CommitContext<'_>) {
     a.push(claimable_at.0).maybe_text(claim_owner).push(deadline).push(deadline);
     a.text(new.mission.as_str()).text(new.queue.as_str()).text(new.tool.as_str()).maybe_text(t.job.labels.as_deref());
     a.maybe_text(new.idempotency_key.as_deref()).push(new.body_hash.map(Vec::from));
-    a.push(new.given_hash.map(Vec::from)).push(t.job.lifetime.map(rows::micros));
-    a.push(new.retry.base.map(rows::micros)).push(new.retry.cap.map(rows::micros));
+    a.push(new.given_hash.map(Vec::from)).push(t.job.lifetime.map(micros));
+    a.push(new.retry.base.map(micros)).push(new.retry.cap.map(micros));
 }
 
 fn bind_payload(a: &mut Args, seq: i64, job: &NewJob) {
-    a.push(seq).push(rows::micros(job.timeout)).push(job.run_at.map(|m| m.0)).push(job.reuse);
+    a.push(seq).push(micros(job.timeout)).push(job.run_at.map(|m| m.0)).push(job.reuse);
     a.maybe_text(job.task.as_deref()).push(job.schedule_id.map(|id| id.as_bytes().to_vec()));
     a.push(job.scheduled_at.map(|m| m.0));
     a.maybe_text(job.traceparent.as_deref()).maybe_text(job.request_id.as_deref()).text(&job.args);
@@ -222,12 +218,12 @@ fn bind_result(a: &mut Args, seq: i64, r: &ResultEffect) {
     a.push(seq).push(output_ref).push(r.replay_of.map(|id| id.as_bytes().to_vec())).maybe_text(r.output.as_deref());
 }
 
-fn write_letters(script: &mut Script, plan: &Plan, ctx: &CommitContext<'_>) {
+fn write_letters(script: &mut Script, plan: &Plan<'_>, ctx: &CommitContext<'_>) {
     MARK_REDRIVEN.add_with(script, |a| _ = a.push(ctx.now.0), &plan.redriven, push_id);
     INSERT_LETTERS.add(script, &plan.letters, |a, l| bind_letter(a, l, plan, ctx));
 }
 
-fn bind_letter(a: &mut Args, l: &Letter, plan: &Plan, ctx: &CommitContext<'_>) {
+fn bind_letter(a: &mut Args, l: &Letter, plan: &Plan<'_>, ctx: &CommitContext<'_>) {
     a.text(&l.id).push(l.job.map(|(_, id)| id.as_bytes().to_vec()));
     a.text(&l.mission).text(&l.queue).text(&l.tool).text(l.reason.as_str());
     a.push(l.at.0).push(plan.is_redriven(l).then_some(ctx.now.0));

@@ -9,12 +9,8 @@ mod claims;
 mod clock;
 mod commit;
 mod connection;
-mod installation;
-mod lookup;
-mod operations;
 mod parked;
-mod read;
-mod readers;
+mod queries;
 mod recent;
 mod schedules;
 mod slo;
@@ -27,7 +23,7 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, fault::Fault, queues, rows,
+    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, columns::micros, fault::Fault, queues,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
@@ -36,6 +32,7 @@ use agentforge_message_id::{AgentId, JobId, Mission, OperationId, Queue, Schedul
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
 use connection::Connections;
+use queries::{installation, jobs, lookup, operations};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,16 +109,16 @@ impl Store for SqliteStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
-        Self::asked("read a job", read::job(&self.connections.readers, id).await)
+        Self::asked("read a job", jobs::job(&self.connections.readers, id).await)
     }
     async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error> {
-        Self::asked("list jobs", read::jobs(&self.connections.readers, filter).await)
+        Self::asked("list jobs", jobs::jobs(&self.connections.readers, filter).await)
     }
     async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error> {
-        Self::asked("list attempts", read::attempts(&self.connections.readers, id).await)
+        Self::asked("list attempts", jobs::attempts(&self.connections.readers, id).await)
     }
     async fn versions(&self, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Error> {
-        Self::asked("read versions", read::versions(&self.connections.readers, ids).await)
+        Self::asked("read versions", queries::versions(&self.connections.readers, ids).await)
     }
 
     async fn claim_due_of(
@@ -137,7 +134,7 @@ impl Store for SqliteStore {
         w.settle("claim jobs", done)
     }
     async fn next_due_of(&self, pick: &Pick) -> Result<Option<Micros>, Error> {
-        Self::asked("find the next due job", read::next_due(&self.connections.readers, pick).await)
+        Self::asked("find the next due job", jobs::next_due(&self.connections.readers, pick).await)
     }
     async fn release(&self, owner: &Owner, ids: &[JobId]) -> Result<(), Error> {
         let mut w = self.connections.writer().await?;
@@ -162,10 +159,10 @@ impl Store for SqliteStore {
         w.settle("release claims on the outbox", done)
     }
     async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error> {
-        Self::asked("list messages put aside", parked::page(&self.connections.readers, before, limit).await)
+        Self::asked("list messages put aside", queries::parked::page(&self.connections.readers, before, limit).await)
     }
     async fn parked_count(&self) -> Result<u64, Error> {
-        Self::asked("count messages put aside", parked::count(&self.connections.readers).await)
+        Self::asked("count messages put aside", queries::parked::count(&self.connections.readers).await)
     }
     async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error> {
         let mut w = self.connections.writer().await?;
@@ -193,28 +190,28 @@ impl Store for SqliteStore {
     }
     async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error> {
         let mut w = self.connections.writer().await?;
-        let done = lookup::discard_letters(&mut w, seqs).await;
+        let done = queries::discard_letters(&mut w, seqs).await;
         w.settle("discard dead letters", done)
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
-        let lines = read::lines(&self.connections.readers).await.map(queues::queues_of);
+        let lines = jobs::lines(&self.connections.readers).await.map(queues::queues_of);
         Self::asked("find queues with jobs", lines)
     }
     async fn waiting(&self, now: Micros) -> Result<Waiting, Error> {
-        Self::asked("count accepted jobs", read::waiting(&self.connections.readers, now).await)
+        Self::asked("count accepted jobs", jobs::waiting(&self.connections.readers, now).await)
     }
     async fn newest_mark(&self) -> Result<Option<u64>, Error> {
-        Self::asked("find the newest mark", read::newest_mark(&self.connections.readers).await)
+        Self::asked("find the newest mark", jobs::newest_mark(&self.connections.readers).await)
     }
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
-        Self::asked("measure the lanes", read::depths(&self.connections.readers, now).await)
+        Self::asked("measure the lanes", jobs::depths(&self.connections.readers, now).await)
     }
 
     async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error> {
-        Self::asked("find expired jobs", read::past_deadline(&self.connections.readers, now, read_to, limit).await)
+        Self::asked("find expired jobs", jobs::past_deadline(&self.connections.readers, now, read_to, limit).await)
     }
     async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error> {
-        Self::asked("find stale jobs", read::stale(&self.connections.readers, before, limit).await)
+        Self::asked("find stale jobs", jobs::stale(&self.connections.readers, before, limit).await)
     }
     async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error> {
         let mut w = self.connections.writer().await?;
@@ -223,44 +220,44 @@ impl Store for SqliteStore {
     }
 
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error> {
-        Self::asked("list dead letters", read::dead_letters(&self.connections.readers, filter).await)
+        Self::asked("list dead letters", jobs::dead_letters(&self.connections.readers, filter).await)
     }
 
     async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error> {
         let mut w = self.connections.writer().await?;
-        let done = schedules::create(&mut w.connection, schedule).await;
+        let done = queries::schedules::create(&mut w.connection, schedule).await;
         w.settle("create a schedule", done)
     }
     async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error> {
-        Self::asked("read a schedule", schedules::one(&self.connections.readers, id).await)
+        Self::asked("read a schedule", queries::schedules::one(&self.connections.readers, id).await)
     }
     async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error> {
-        Self::asked("list schedules", schedules::page(&self.connections.readers, after, limit).await)
+        Self::asked("list schedules", queries::schedules::page(&self.connections.readers, after, limit).await)
     }
     async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error> {
         let mut w = self.connections.writer().await?;
-        let done = schedules::set_paused(&mut w.connection, id, paused, next).await;
+        let done = queries::schedules::set_paused(&mut w.connection, id, paused, next).await;
         w.settle("pause a schedule", done)
     }
     async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error> {
         let mut w = self.connections.writer().await?;
-        let done = schedules::delete(&mut w.connection, id).await;
+        let done = queries::schedules::delete(&mut w.connection, id).await;
         w.settle("delete a schedule", done)
     }
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
-        Self::asked("find due schedules", schedules::due(&self.connections.readers, now, limit).await)
+        Self::asked("find due schedules", queries::schedules::due(&self.connections.readers, now, limit).await)
     }
     async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error> {
-        Self::asked("find waiting schedules", schedules::waiting(&self.connections.readers, limit).await)
+        Self::asked("find waiting schedules", queries::schedules::waiting(&self.connections.readers, limit).await)
     }
     async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error> {
         let mut w = self.connections.writer().await?;
-        let done = schedules::update(&mut w.connection, schedule, read_at, retime).await;
+        let done = queries::schedules::update(&mut w.connection, schedule, read_at, retime).await;
         w.settle("update a schedule", done)
     }
     async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error> {
         let mut w = self.connections.writer().await?;
-        let done = schedules::rewind(&mut w.connection, id, planned, next).await;
+        let done = queries::schedules::rewind(&mut w.connection, id, planned, next).await;
         w.settle("rewind a schedule", done)
     }
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
@@ -311,14 +308,14 @@ impl Store for SqliteStore {
         w.settle("store heartbeats", done)
     }
     async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, Error> {
-        Self::asked("read an agent", agents::one(&self.connections.readers, id).await)
+        Self::asked("read an agent", queries::agents::one(&self.connections.readers, id).await)
     }
     async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error> {
-        Self::asked("list agents", agents::page(&self.connections.readers, mission, after, limit).await)
+        Self::asked("list agents", queries::agents::page(&self.connections.readers, mission, after, limit).await)
     }
     async fn forget_agents(&self, before: Micros) -> Result<u64, Error> {
         let mut w = self.connections.writer().await?;
-        let done = agents::forget(&mut w.connection, before).await;
+        let done = queries::agents::forget(&mut w.connection, before).await;
         w.settle("forget agents", done)
     }
 
@@ -331,17 +328,20 @@ impl Store for SqliteStore {
         w.settle("store minutes of objectives", done)
     }
     async fn slo_buckets(&self, minute: i64) -> Result<Vec<Bucket>, Error> {
-        Self::asked("read minutes of objectives", slo::since(&self.connections.readers, minute).await)
+        Self::asked("read minutes of objectives", queries::slo::since(&self.connections.readers, minute).await)
     }
     async fn last_slo_minute(&self, name: &str) -> Result<Option<i64>, Error> {
-        Self::asked("find the last minute of an objective", slo::last_minute(&self.connections.readers, name).await)
+        Self::asked(
+            "find the last minute of an objective",
+            queries::slo::last_minute(&self.connections.readers, name).await,
+        )
     }
     async fn finished_by_minute(&self, from: i64, to: i64) -> Result<Vec<Finished>, Error> {
-        Self::asked("count finished jobs", slo::finished(&self.connections.readers, from, to).await)
+        Self::asked("count finished jobs", queries::slo::finished(&self.connections.readers, from, to).await)
     }
     async fn forget_slo(&self, minute: i64) -> Result<u64, Error> {
         let mut w = self.connections.writer().await?;
-        let done = slo::forget(&mut w.connection, minute).await;
+        let done = queries::slo::forget(&mut w.connection, minute).await;
         w.settle("forget minutes of objectives", done)
     }
 
@@ -352,14 +352,14 @@ impl Store for SqliteStore {
     }
     async fn set_back(&self, now: Micros, back: Duration) -> Result<u64, Error> {
         let mut w = self.connections.writer().await?;
-        let done = clock::set_back(&mut w, now, rows::micros(back)).await;
+        let done = clock::set_back(&mut w, now, micros(back)).await;
         w.settle("follow the clock", done)
     }
     async fn clock(&self) -> Result<Option<Micros>, Error> {
         Ok(None)
     }
     async fn newest_accepted(&self) -> Result<Option<Micros>, Error> {
-        Self::asked("find the newest job", clock::newest_accepted(&self.connections.readers).await)
+        Self::asked("find the newest job", jobs::newest_accepted(&self.connections.readers).await)
     }
     async fn close(&self) {
         self.stop.cancel();

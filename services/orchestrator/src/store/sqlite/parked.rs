@@ -1,11 +1,8 @@
 //! Messages of the outbox that were put aside.
 
 use super::connection::Writer;
-use super::readers;
 use super::sql::Batch;
-use crate::store::Parked;
 use crate::store::fault::Fault;
-use sqlx::sqlite::SqlitePool;
 use sqlx::{Connection as _, query, query_as, query_scalar};
 use std::sync::LazyLock;
 
@@ -26,23 +23,6 @@ pub(super) static SHORTEN: LazyLock<Batch> = LazyLock::new(|| {
         "DELETE FROM outbox_parked WHERE seq <= (SELECT max(seq) FROM outbox_parked) - (SELECT max(kept) FROM n)",
     )
 });
-
-pub(super) async fn page(pool: &SqlitePool, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Fault> {
-    let rows = query(
-        "SELECT seq, created_at, parked_at, subject, msg_id, length(payload), code, reason FROM outbox_parked \
-         WHERE seq < ? ORDER BY seq DESC LIMIT ?",
-    )
-    .bind(before.unwrap_or(i64::MAX))
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(readers::parked).collect()
-}
-
-pub(super) async fn count(pool: &SqlitePool) -> Result<u64, Fault> {
-    let n: i64 = query_scalar("SELECT count(*) FROM outbox_parked").fetch_one(pool).await?;
-    Ok(n.unsigned_abs())
-}
 
 /// The rows named, or all.
 const NAMED: &str = "SELECT seq FROM outbox_parked \

@@ -2,7 +2,8 @@
 //! runs often walks a whole table.
 
 use super::connection::{Connections, options};
-use super::{SqliteStore, claims, read, statements};
+use super::queries::jobs;
+use super::{SqliteStore, claims, statements};
 use crate::model::NewJob;
 use crate::store::{CommitContext, EventMask, Group, Owner, Store, Submit};
 use crate::transition::Backoff;
@@ -107,15 +108,15 @@ async fn statements_that_run_often_use_their_index() {
     let plans = [
         (claims::DUE, "SEARCH j USING INDEX jobs_due (queue=? AND claimable_at<?)"),
         (claims::FINISHED, "SEARCH jobs USING COVERING INDEX jobs_finished (finished_at<?)"),
-        (read::LINES, "SEARCH jobs USING COVERING INDEX jobs_due (queue>?)"),
-        (read::LINES, "SEARCH jobs USING COVERING INDEX jobs_due (queue=?"),
-        (read::WAITING, "SEARCH j USING COVERING INDEX jobs_due (queue=? AND claimable_at<?)"),
-        (read::WAITING, "SEARCH j USING COVERING INDEX jobs_due (queue=? AND claimable_at>?)"),
-        (read::EXPIRED, "SEARCH jobs USING INDEX jobs_expiring (expires_at<?)"),
-        (read::STALE, "SEARCH jobs USING INDEX jobs_checked (checked_at<?)"),
-        (read::DEPTHS, "SEARCH j USING INDEX jobs_due (queue=? AND claimable_at<?)"),
-        (read::DEPTHS, "jobs_checked"),
-        (read::JOBS, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
+        (jobs::LINES, "SEARCH jobs USING COVERING INDEX jobs_due (queue>?)"),
+        (jobs::LINES, "SEARCH jobs USING COVERING INDEX jobs_due (queue=?"),
+        (jobs::WAITING, "SEARCH j USING COVERING INDEX jobs_due (queue=? AND claimable_at<?)"),
+        (jobs::WAITING, "SEARCH j USING COVERING INDEX jobs_due (queue=? AND claimable_at>?)"),
+        (jobs::EXPIRED, "SEARCH jobs USING INDEX jobs_expiring (expires_at<?)"),
+        (jobs::STALE, "SEARCH jobs USING INDEX jobs_checked (checked_at<?)"),
+        (jobs::DEPTHS, "SEARCH j USING INDEX jobs_due (queue=? AND claimable_at<?)"),
+        (jobs::DEPTHS, "jobs_checked"),
+        (jobs::JOBS, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
         (statements::TAKEN_KEYS.largest(), "SEARCH j USING INDEX jobs_by_key (mission=? AND idempotency_key=?)"),
         (statements::CURRENTS.largest(), "SEARCH j USING INDEX sqlite_autoindex_jobs_1 (id=?)"),
         (statements::UPDATE_WHOLE.largest(), "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),

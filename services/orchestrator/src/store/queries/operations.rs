@@ -1,16 +1,18 @@
 //! Operations in either database: the statements are the same, so they are written once and stamped out for each
 //! driver by `operations!`.
 
-use super::fault::Fault;
 use crate::operation::{Claimed, Kind, Operation, OperationProgress, State};
+use crate::store::fault::Fault;
 use agentforge_message_id::OperationId;
 use agentforge_proto::time::Micros;
 use uuid::Uuid;
 
 /// One row: id, kind, state, whether a stop was asked for, creation, progress.
-pub(super) type Row = (Vec<u8>, i16, i16, i16, i64, String);
+pub(in crate::store) type Row = (Vec<u8>, i16, i16, i16, i64, String);
 
-pub(super) fn operation((id, kind, state, cancel_asked, created_at, progress): Row) -> Result<Operation, Fault> {
+pub(in crate::store) fn operation(
+    (id, kind, state, cancel_asked, created_at, progress): Row,
+) -> Result<Operation, Fault> {
     let wrong = |problem: &dyn std::fmt::Display| Fault::row("operation", problem);
     Ok(Operation {
         id: Uuid::from_slice(&id).map(OperationId::from_uuid).map_err(|e| wrong(&e))?,
@@ -22,13 +24,13 @@ pub(super) fn operation((id, kind, state, cancel_asked, created_at, progress): R
     })
 }
 
-pub(super) fn claimed(
+pub(in crate::store) fn claimed(
     (id, kind, state, cancel, created, progress, spec): (Vec<u8>, i16, i16, i16, i64, String, String),
 ) -> Result<Claimed, Fault> {
     Ok(Claimed { operation: operation((id, kind, state, cancel, created, progress))?, spec })
 }
 
-pub(super) fn text(progress: &OperationProgress) -> String {
+pub(in crate::store) fn text(progress: &OperationProgress) -> String {
     serde_json::to_string(progress).expect("numbers and text are JSON")
 }
 
@@ -41,10 +43,10 @@ macro_rules! operations {
         use $crate::operation::{Claimed, ENDED_MAX, OPEN_MAX, Operation, OperationProgress};
         use $crate::store::Owner;
         use $crate::store::fault::Fault;
-        use $crate::store::operations as read;
+        use $crate::store::queries::operations as read;
 
         /// `false` when too many are open. Makes room among the ended.
-        pub(super) async fn create(c: &mut $connection, o: &Operation, spec: &str) -> Result<bool, Fault> {
+        pub(in crate::store) async fn create(c: &mut $connection, o: &Operation, spec: &str) -> Result<bool, Fault> {
             let open: i64 = query_scalar("SELECT count(*) FROM operations WHERE state <= 2").fetch_one(&mut *c).await?;
             if open >= i64::from(OPEN_MAX) {
                 return Ok(false);
@@ -70,13 +72,17 @@ macro_rules! operations {
             Ok(true)
         }
 
-        pub(super) async fn one(c: &$pool, id: OperationId) -> Result<Option<Operation>, Fault> {
+        pub(in crate::store) async fn one(c: &$pool, id: OperationId) -> Result<Option<Operation>, Fault> {
             let sql = "SELECT id, kind, state, cancel_asked, created_at, progress FROM operations WHERE id = $1";
             let row = query_as::<$database, read::Row>(sql).bind(id.as_bytes().as_slice()).fetch_optional(c).await?;
             row.map(read::operation).transpose()
         }
 
-        pub(super) async fn page(c: &$pool, before: Option<OperationId>, limit: u32) -> Result<Vec<Operation>, Fault> {
+        pub(in crate::store) async fn page(
+            c: &$pool,
+            before: Option<OperationId>,
+            limit: u32,
+        ) -> Result<Vec<Operation>, Fault> {
             let last = OperationId::from_uuid(uuid::Uuid::max());
             let rows = query_as::<$database, read::Row>(
                 "SELECT id, kind, state, cancel_asked, created_at, progress FROM operations \
@@ -90,12 +96,12 @@ macro_rules! operations {
         }
 
         /// Whether one waits for somebody to carry it out.
-        pub(super) async fn waits(c: &$pool, now: Micros) -> Result<bool, Fault> {
+        pub(in crate::store) async fn waits(c: &$pool, now: Micros) -> Result<bool, Fault> {
             let sql = "SELECT count(*) FROM operations WHERE state <= 2 AND claim_until < $1";
             Ok(query_scalar::<_, i64>(sql).bind(now.0).fetch_one(c).await? > 0)
         }
 
-        pub(super) async fn claim(
+        pub(in crate::store) async fn claim(
             c: &mut $connection,
             owner: &Owner,
             now: Micros,
@@ -117,7 +123,7 @@ macro_rules! operations {
         }
 
         /// Whether a stop was asked for; `None` when the operation is not ours any more.
-        pub(super) async fn save(
+        pub(in crate::store) async fn save(
             c: &mut $connection,
             o: &Operation,
             owner: &Owner,
@@ -138,7 +144,7 @@ macro_rules! operations {
         }
 
         /// Ends one that waits; one that runs is asked to stop.
-        pub(super) async fn cancel(c: &mut $connection, id: OperationId) -> Result<(), Fault> {
+        pub(in crate::store) async fn cancel(c: &mut $connection, id: OperationId) -> Result<(), Fault> {
             let ended = OperationProgress { ended_at: Some(Micros::now()), ..OperationProgress::default() };
             query("UPDATE operations SET cancel_asked = 1, state = 5, progress = $1 WHERE id = $2 AND state = 1")
                 .bind(read::text(&ended))
@@ -152,4 +158,4 @@ macro_rules! operations {
     };
 }
 
-pub(super) use operations;
+pub(in crate::store) use operations;

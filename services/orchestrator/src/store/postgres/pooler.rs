@@ -1,38 +1,14 @@
-//! What is true of the database as a whole: whose it is, that it takes writes, and that a session is one.
+//! Whether a session of ours is one of the server: behind some poolers it is not.
 
-use crate::store::writes::{MISSION, PROBE};
-use crate::store::{Error, fault::Fault};
-use agentforge_message_id::Mission;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
-use sqlx::{Connection as _, Executor as _, query, query_scalar};
+use crate::store::Error;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{Connection as _, Executor as _, query_scalar};
 use std::time::Duration;
 
 /// Connections that are opened to see whether they share a session of the server.
 const SESSIONS_TRIED: usize = 4;
 /// For all of them.
 const TRYING_MAX: Duration = Duration::from_secs(10);
-
-/// Notes the mission where none is noted. Answers which one is.
-pub(super) async fn claim(pool: &PgPool, mission: &Mission) -> Result<String, Fault> {
-    query("INSERT INTO installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
-        .bind(MISSION)
-        .bind(mission.as_str())
-        .execute(pool)
-        .await?;
-    Ok(query_scalar("SELECT value FROM installation WHERE name = $1").bind(MISSION).fetch_one(pool).await?)
-}
-
-/// Writes something.
-pub(super) async fn probe(pool: &PgPool, filler: &str) -> Result<(), Fault> {
-    query(
-        "INSERT INTO installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(PROBE)
-    .bind(filler)
-    .execute(pool)
-    .await?;
-    Ok(())
-}
 
 /// Refuses a pooler in transaction or statement mode: prepared statements and settings of a session would be lost
 /// or meet another's. Two connections that are open at once and name one process of the server are behind one.

@@ -1,0 +1,61 @@
+//! The queries of [`crate::store::queries`], on Postgres' driver, and those that only differ in how they take a list.
+
+use super::text::bytes;
+use crate::model::State;
+use crate::store::fault::Fault;
+use crate::store::{queries, rows};
+use agentforge_message_id::JobId;
+use agentforge_proto::time::Micros;
+use sqlx::postgres::PgPool;
+use sqlx::{query, query_scalar};
+
+/// Not: what looks for work is planned each time. A plan that was made while the table was nearly empty reads it
+/// whole, and a session would keep it; these statements run a few times a second at most.
+pub(super) const PLAN_KEPT: bool = false;
+
+pub(super) mod agents {
+    super::queries::agents!(sqlx::Postgres);
+}
+pub(super) mod installation {
+    super::queries::installation!(sqlx::Postgres, sqlx::PgConnection);
+}
+pub(super) mod jobs {
+    super::queries::jobs!(
+        sqlx::Postgres,
+        sqlx::PgPool,
+        plan_kept: super::PLAN_KEPT,
+        labelled: "NOT EXISTS (SELECT 1 FROM jsonb_array_elements($7::jsonb) AS want \
+            WHERE j.labels::jsonb ->> (want ->> 0) IS DISTINCT FROM want ->> 1)"
+    );
+}
+pub(super) mod lookup {
+    super::queries::lookup!(sqlx::Postgres);
+}
+pub(super) mod operations {
+    super::queries::operations!(sqlx::Postgres, sqlx::PgPool, sqlx::PgConnection);
+}
+pub(super) mod parked {
+    super::queries::parked!(sqlx::Postgres);
+}
+pub(super) mod schedules {
+    super::queries::schedules!(sqlx::Postgres, sqlx::PgConnection, lock: " FOR UPDATE");
+}
+pub(super) mod slo {
+    super::queries::slo!(sqlx::Postgres);
+}
+
+pub(super) async fn versions(pool: &PgPool, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Fault> {
+    let rows = query("SELECT id, state, version FROM jobs WHERE id = ANY($1)").bind(bytes(ids)).fetch_all(pool).await?;
+    rows.iter().map(rows::version).collect()
+}
+
+pub(super) async fn discard_letters(pool: &PgPool, seqs: &[i64]) -> Result<u64, Fault> {
+    let done = query("DELETE FROM dead_letters WHERE seq = ANY($1)").bind(seqs).execute(pool).await?;
+    Ok(done.rows_affected())
+}
+
+/// The server's clock, in microseconds since 1970, as ours.
+pub(super) async fn clock(pool: &PgPool) -> Result<Micros, Fault> {
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    Ok(Micros(query_scalar(sql).fetch_one(pool).await?))
+}

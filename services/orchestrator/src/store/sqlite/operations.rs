@@ -1,3 +1,0 @@
-//! Operations on SQLite; the statements are in `store::operations`.
-
-crate::store::operations::operations!(sqlx::Sqlite, sqlx::sqlite::SqlitePool, sqlx::sqlite::SqliteConnection);

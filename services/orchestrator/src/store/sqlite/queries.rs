@@ -1,0 +1,55 @@
+//! The queries of [`crate::store::queries`], on SQLite's driver, and those that only differ in how they take a list.
+
+use super::connection::Writer;
+use super::sql::{Batch, push_id};
+use crate::model::State;
+use crate::store::fault::Fault;
+use crate::store::{queries, rows};
+use agentforge_message_id::JobId;
+use sqlx::sqlite::SqlitePool;
+use std::sync::LazyLock;
+
+pub(super) mod agents {
+    super::queries::agents!(sqlx::Sqlite);
+}
+pub(super) mod installation {
+    super::queries::installation!(sqlx::Sqlite, sqlx::SqliteConnection);
+}
+pub(super) mod jobs {
+    super::queries::jobs!(
+        sqlx::Sqlite,
+        sqlx::SqlitePool,
+        plan_kept: true,
+        labelled: "NOT EXISTS (SELECT 1 FROM json_each($7) AS want WHERE NOT EXISTS ( \
+            SELECT 1 FROM json_each(j.labels) AS have \
+            WHERE have.key = want.value ->> 0 AND have.value = want.value ->> 1))"
+    );
+}
+pub(super) mod lookup {
+    super::queries::lookup!(sqlx::Sqlite);
+}
+pub(super) mod operations {
+    super::queries::operations!(sqlx::Sqlite, sqlx::SqlitePool, sqlx::SqliteConnection);
+}
+pub(super) mod parked {
+    super::queries::parked!(sqlx::Sqlite);
+}
+pub(super) mod schedules {
+    super::queries::schedules!(sqlx::Sqlite, sqlx::SqliteConnection, lock: "");
+}
+pub(super) mod slo {
+    super::queries::slo!(sqlx::Sqlite);
+}
+
+static VERSIONS: LazyLock<Batch> = LazyLock::new(|| Batch::list("SELECT id, state, version FROM jobs WHERE id IN", ""));
+
+pub(super) async fn versions(pool: &SqlitePool, ids: &[JobId]) -> Result<Vec<(JobId, State, i64)>, Fault> {
+    let mut connection = pool.acquire().await?;
+    VERSIONS.fetch(&mut connection, ids, push_id).await?.iter().map(rows::version).collect()
+}
+
+static DISCARD_LETTERS: LazyLock<Batch> = LazyLock::new(|| Batch::list("DELETE FROM dead_letters WHERE seq IN", ""));
+
+pub(super) async fn discard_letters(w: &mut Writer, seqs: &[i64]) -> Result<u64, Fault> {
+    Ok(DISCARD_LETTERS.execute(&mut w.connection, seqs, |a, seq| _ = a.push(*seq)).await?)
+}
