@@ -153,6 +153,47 @@ mod tests {
         assert_eq!(first.given_hash, again.given_hash);
     }
 
+    /// Rows hold these: another hash of the same submission would make its repetition a conflict.
+    #[test]
+    fn stored_hashes_stay_what_they_are() {
+        let second = Duration::from_secs(1);
+        let table = [
+            (
+                input(),
+                "9d2c88eebb613aa6f871f9c5795530a192b2502718314adbf476cb48b3b7fb4d",
+                "df013c31f6625060c56f73f9dd2e98a6ccaf7503759de81574489ce4f36f0fc8",
+            ),
+            (
+                SubmitInput {
+                    queue: Some("mail".into()),
+                    tool: "http".into(),
+                    task: Some("t".into()),
+                    args: r#"{"b":"x", "a":1}"#.into(),
+                    labels: [("c".into(), "d".into()), ("a".into(), "b".into())].into(),
+                    max_attempts: Some(5),
+                    timeout: Some(second * 3 / 2),
+                    retry: crate::model::RetryPolicy { base: Some(second), cap: Some(second * 60) },
+                    run_at: Some(Micros(2_000_000)),
+                    deadline: Some(Micros(3_000_000)),
+                    reuse: true,
+                    ..input()
+                },
+                "9e19742ed0b36fa94ed1727eabaa5727140cdfd63bb9e7ff92a91560c4da9c39",
+                "179f9a7162493d363c67d1cb272504dae9c1082248a8848d9f7b591cb54c615c",
+            ),
+            (
+                SubmitInput { run_in: Some(second * 600), deadline_in: Some(second * 60), ..input() },
+                "6c8cac41f92d24e768295146b7bddec317299ef86824627af28c29fc296b0c8a",
+                "3a2118b20a53d99dd7f0b49859ced5c63e0cd47a40cb2179b62fd2a4dd6f4699",
+            ),
+        ];
+        for (i, given, resolved) in table {
+            let hex = |hash: [u8; 32]| hash.iter().map(|b| format!("{b:02x}")).collect::<String>();
+            let (ours, before) = hashes(i, &limits());
+            assert_eq!((hex(ours), hex(before)), (given.to_owned(), resolved.to_owned()));
+        }
+    }
+
     /// Made with the version before; rows that it stored must be known again.
     #[test]
     fn what_the_version_before_stored_stays_what_it_is() {
