@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod cancels;
 mod clock_steps;
 mod clocks;
 mod logs;
