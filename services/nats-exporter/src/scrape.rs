@@ -58,6 +58,7 @@ enum Part {
 struct Identity {
     server_id: String,
     server_name: String,
+    reports_since: bool,
 }
 
 /// Asks one server everything.
@@ -119,7 +120,8 @@ impl Asker<'_> {
         let config = self.config;
         let is_wanted = config.endpoints.contains(&Endpoint::Varz);
         if !is_wanted && !config.endpoints.contains(&Endpoint::Jsz) && config.server_id == ServerId::Configured {
-            return Ok(Identity { server_id: self.target.id.clone(), server_name: String::new() });
+            let (server_id, server_name) = (self.target.id.clone(), String::new());
+            return Ok(Identity { server_id, server_name, reports_since: false });
         }
         let began = Instant::now();
         let answer = within(deadline, self.read::<Value>("varz")).await;
@@ -143,7 +145,7 @@ impl Asker<'_> {
             ServerId::InternalId => text("server_id"),
             ServerId::InternalName => text("server_name"),
         };
-        Identity { server_id, server_name: text("server_name") }
+        Identity { server_id, server_name: text("server_name"), reports_since: reports_since(&text("version")) }
     }
 
     async fn endpoint(&self, endpoint: Endpoint, id: &str, identity: Option<&Identity>) -> Result<Part, Reason> {
@@ -206,8 +208,12 @@ impl Asker<'_> {
     }
 
     async fn jsz(&self, id: &str, identity: Option<&Identity>) -> Result<Part, Reason> {
-        let name = identity.map_or("", |identity| identity.server_name.as_str());
-        let mut reader = jsz::Reader::new(&self.config.jsz, &self.config.filter, id, name);
+        let server = jsz::Server {
+            id: id.to_owned(),
+            name: identity.map(|identity| identity.server_name.clone()).unwrap_or_default(),
+            reports_since: identity.is_some_and(|identity| identity.reports_since),
+        };
+        let mut reader = jsz::Reader::new(&self.config.jsz, &self.config.filter, server);
         let (mut offset, mut left) = (0, self.config.response_max);
         for _ in 0..PAGES_MAX {
             let body = self.client.open(self.target, &self.config.jsz.path(offset), false).await?;
@@ -225,6 +231,13 @@ impl Asker<'_> {
     }
 }
 
+/// Whether a server of this version reports since when it leads: 2.12 and newer. Late releases of 2.11 do as well; taken
+/// for older ones they lose no series.
+fn reports_since(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split('.').map_while(|part| part.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()) >= Some((2, 12))
+}
+
 /// As a value in a query: everything but letters, digits and a few marks percent-encoded.
 fn in_query(text: &str) -> String {
     let mut out = String::new();
@@ -240,6 +253,17 @@ fn in_query(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_report_since_when_they_lead_from_2_12_on() {
+        for (version, expected) in
+            [("2.12.0", true), ("2.15.1", true), ("2.12.0-preview.2", true), ("3.0.0", true), ("v2.14.6", true)]
+                .into_iter()
+                .chain([("2.11.17", false), ("2.9.0", false), ("2", false), ("", false), ("dev", false)])
+        {
+            assert_eq!(reports_since(version), expected, "{version}");
+        }
+    }
 
     #[test]
     fn accounts_are_quoted_in_queries() {

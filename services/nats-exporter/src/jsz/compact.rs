@@ -4,6 +4,7 @@
 //! therefore counts each consumer once, in a cluster of any size.
 
 use super::{
+    Server,
     detail::{Account, Head, StreamDetail, age, leadership},
     leaders::{Claimed, Claims},
     plan::Plan,
@@ -46,12 +47,12 @@ impl Compact {
 
     /// Adds a stream if it is led here, and closes the group of its consumers, which may be led here
     /// although it is not.
-    pub fn stream(&mut self, account: &Account, s: &StreamDetail, server_name: &str) {
+    pub fn stream(&mut self, account: &Account, s: &StreamDetail, server: &Server) {
         let labels = [("account", account.name.as_str()), ("stream", s.name.as_str())];
         self.consumers.table.end_group(&labels);
         self.leaders.end_group(&labels);
-        let (_, is_leader) = leadership(s.cluster.as_ref().map(|c| c.leader.as_str()), server_name);
-        if !is_leader {
+        let cluster = s.cluster.as_ref().map(|c| [&*c.raft_group, &*c.leader, &*c.leader_since]);
+        if !leads(server, cluster) {
             return;
         }
         let limits = s.config.as_ref().map_or([f64::NAN; 2], |config| [config.max_msgs, config.max_bytes]);
@@ -84,13 +85,13 @@ impl Compact {
         &mut self,
         c: &Consumer<'_>,
         stream: &StreamDetail,
-        server_name: &str,
+        server: &Server,
         now: Option<Timestamp>,
         plan: &Plan,
     ) {
-        let (_, is_leader) = leadership(c.cluster.as_ref().map(|cluster| &*cluster.leader), server_name);
+        let cluster = c.cluster.as_ref().map(|c| [&*c.raft_group, &*c.leader, &*c.leader_since]);
         let is_durable = c.config.as_ref().is_none_or(|config| !config.durable_name.is_empty());
-        if !is_leader || !(is_durable || plan.has_ephemeral) || is_fresh(c, now) {
+        if !leads(server, cluster) || !(is_durable || plan.has_ephemeral) || is_fresh(c, now) {
             return;
         }
         let config = c.config.as_ref().map_or([f64::NAN; 4], |config| {
@@ -147,6 +148,17 @@ impl Compact {
             plain,
         }
     }
+}
+
+/// Whether the server leads what has this cluster (the group's name, its leader, since when), or what has none.
+///
+/// An elected server names itself at once, but leads only when it has applied what the previous leader stored; then it
+/// adds since when. Until then its figures are a follower's: nothing pending, and a stream may lack its last messages.
+fn leads(server: &Server, cluster: Option<[&str; 3]>) -> bool {
+    let (_, is_leader) = leadership(cluster.map(|[_, leader, _]| leader), &server.name);
+    let is_only_elected =
+        cluster.is_some_and(|[group, _, since]| server.reports_since && !group.is_empty() && since.is_empty());
+    is_leader && !is_only_elected
 }
 
 /// Whether the server has led the consumer only for a moment: until it has counted, it reports that nothing is pending.

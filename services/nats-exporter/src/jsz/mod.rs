@@ -38,12 +38,22 @@ pub struct Page {
     pub total: Option<u64>,
 }
 
+/// Whose answers are read, as its varz introduces it.
+#[derive(Debug, Clone, Default)]
+pub struct Server {
+    /// The stock family's server_id.
+    pub id: String,
+    /// Its own name; leaders are named by it.
+    pub name: String,
+    /// Whether it reports since when it leads a group, as all do since 2.12.
+    pub reports_since: bool,
+}
+
 /// Reads the answers of one server.
 pub struct Reader<'a> {
     plan: &'a Plan,
     filter: &'a Filter,
-    server_id: String,
-    server_name: String,
+    server: Server,
     head: Head,
     pages: u64,
     stock: Option<Stock>,
@@ -52,12 +62,11 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Nothing was read yet.
-    pub fn new(plan: &'a Plan, filter: &'a Filter, server_id: &str, server_name: &str) -> Self {
+    pub fn new(plan: &'a Plan, filter: &'a Filter, server: Server) -> Self {
         Self {
             plan,
             filter,
-            server_id: server_id.to_owned(),
-            server_name: server_name.to_owned(),
+            server,
             head: Head::default(),
             pages: 0,
             stock: plan.stock.as_ref().map(|names| Stock::new(names, plan)),
@@ -197,10 +206,10 @@ impl<'a> Reader<'a> {
         }
         if self.filter.stream.admits(&stream.name) {
             if let Some(stock) = &mut self.stock {
-                stock.stream(account, &stream, &self.server_name, self.plan);
+                stock.stream(account, &stream, &self.server.name, self.plan);
             }
             if let Some(compact) = &mut self.compact {
-                compact.stream(account, &stream, &self.server_name);
+                compact.stream(account, &stream, &self.server);
             }
         }
         Ok(())
@@ -226,10 +235,10 @@ impl<'a> Reader<'a> {
             }
             let now = moment(&consumer.ts).or(now);
             if let Some(stock) = &mut self.stock {
-                stock.consumer(&consumer, &self.server_name, now, self.plan);
+                stock.consumer(&consumer, &self.server.name, now, self.plan);
             }
             if let Some(compact) = &mut self.compact {
-                compact.consumer(&consumer, stream, &self.server_name, now, self.plan);
+                compact.consumer(&consumer, stream, &self.server, now, self.plan);
             }
             Ok(())
         })
@@ -240,10 +249,10 @@ impl<'a> Reader<'a> {
     pub fn finish(self) -> (Vec<Table>, Option<Claims>) {
         let mut tables = Vec::new();
         if let Some(stock) = self.stock {
-            tables.extend(stock.finish(&self.head, &self.server_id, &self.server_name));
+            tables.extend(stock.finish(&self.head, &self.server.id, &self.server.name));
         }
         let cluster = self.head.meta.as_ref().map(|meta| meta.name.clone()).unwrap_or_default();
-        let claims = self.compact.map(|compact| compact.finish(&self.head, &self.server_name, cluster));
+        let claims = self.compact.map(|compact| compact.finish(&self.head, &self.server.name, cluster));
         (tables, claims)
     }
 }

@@ -47,13 +47,17 @@ fn consumer(name: &str, durable: &str, cluster: &str, num_pending: u64) -> Strin
     )
 }
 
+fn named(server: &str) -> Server {
+    Server { id: server.to_owned(), name: server.to_owned(), reports_since: true }
+}
+
 async fn read(reader: &mut Reader<'_>, text: &str) -> Result<Page, Error<Infallible>> {
     let pieces: Vec<_> = text.as_bytes().chunks(97).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     reader.page(&mut Document::new(futures_util::stream::iter(pieces), 1 << 20)).await
 }
 
 async fn found(plan: &Plan, filter: &Filter, server: &str, text: &str) -> (Vec<Table>, Option<Claims>) {
-    let mut reader = Reader::new(plan, filter, server, server);
+    let mut reader = Reader::new(plan, filter, named(server));
     read(&mut reader, text).await.unwrap();
     reader.finish()
 }
@@ -169,6 +173,30 @@ async fn a_leader_that_has_not_counted_yet_is_not_believed() {
 }
 
 #[tokio::test]
+async fn who_was_elected_but_does_not_lead_yet_is_not_believed() {
+    const LED: &str = r#""raft_group":"G","leader":"n2","leader_since":"2026-01-01T00:00:30Z""#;
+    const ELECTED: &str = r#""raft_group":"G","leader":"n2""#;
+    // A stream with one replica has no group, and no moment since when.
+    const SINGLE: &str = r#""leader":"n2""#;
+    for (group, reports_since, rows) in
+        [(LED, true, 1), (ELECTED, true, 0), (SINGLE, true, 1), (LED, false, 1), (ELECTED, false, 1)]
+    {
+        let cluster = format!(r#","cluster":{{{group}}}"#);
+        let text = stream("n2", "CONSUMER").replace(r#""leader":"n2","leader_since":"2026-01-01T00:00:30Z""#, group);
+        let text = text.replace("CONSUMER", &consumer("c1", "c1", &cluster, 0));
+        let (plan, filter) = (plan(), Filter::default());
+        let mut reader = Reader::new(&plan, &filter, Server { reports_since, ..named("n2") });
+        read(&mut reader, &answer(META, &text)).await.unwrap();
+        let lines = lines(settle(reader.finish().1.into_iter().collect()).0);
+        for name in ["consumer_num_pending", "consumer_leader_info", "stream_messages", "stream_replica_lag"] {
+            let start = format!("nats_jetstream_{name}{{");
+            let found = lines.iter().filter(|l| l.starts_with(&start)).count();
+            assert_eq!(found, rows, "{name} with {group}, reports_since={reports_since}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn equal_names_of_two_clusters_are_left_out_and_counted() {
     let text = |pending| answer("", &stream("alone", &consumer("c1", "c1", "", pending)));
     let (plan, filter) = (plan(), Filter::default());
@@ -257,13 +285,13 @@ async fn answers_of_another_shape_are_errors() {
         format!("{good}{good}"),
     ];
     for text in bad {
-        let mut reader = Reader::new(&plan, &filter, "n2", "n2");
+        let mut reader = Reader::new(&plan, &filter, named("n2"));
         assert!(read(&mut reader, &text).await.is_err(), "{text}");
     }
-    let mut reader = Reader::new(&plan, &filter, "n2", "n2");
+    let mut reader = Reader::new(&plan, &filter, named("n2"));
     assert_eq!(read(&mut reader, &good).await.unwrap(), Page { accounts: 1, total: Some(1) });
     let disabled = r#"{"now":"2026-01-01T00:00:00Z","disabled":true,"config":null,"account_details":null}"#;
-    let mut reader = Reader::new(&plan, &filter, "n2", "n2");
+    let mut reader = Reader::new(&plan, &filter, named("n2"));
     assert_eq!(read(&mut reader, disabled).await.unwrap(), Page { accounts: 0, total: None });
     let (tables, claims) = reader.finish();
     has(

@@ -34,6 +34,8 @@ pub struct Api {
 #[serde(default)]
 pub struct Cluster<'a> {
     #[serde(borrow)]
+    pub raft_group: Cow<'a, str>,
+    #[serde(borrow)]
     pub leader: Cow<'a, str>,
     #[serde(borrow)]
     pub leader_since: Cow<'a, str>,
@@ -43,6 +45,7 @@ pub struct Cluster<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StreamCluster {
+    pub raft_group: String,
     pub leader: String,
     pub leader_since: String,
     pub replicas: Option<Vec<Peer>>,

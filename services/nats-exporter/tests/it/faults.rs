@@ -144,7 +144,7 @@ async fn one_hangs_one_refuses_one_talks_rubbish_one_is_endless_and_the_good_one
     let mut targets: Vec<String> = all.iter().map(|(id, url, _)| format!("{id},{url}")).collect();
     targets.push(format!("good,{}", good.monitor_url()));
     let exporter = Exporter::start(&["-varz", "-jsz=all", "-healthz", "-leafz", &targets.join(",")]).await;
-    let timeout = Duration::from_secs(3);
+    let timeout = Duration::from_secs(6);
     let (page, took) = scrape(&exporter, timeout).await;
     assert!(took < timeout, "the page came after {took:?}");
     assert!(took >= Duration::from_secs(2), "the hanging one had its time: {took:?}");
@@ -167,7 +167,7 @@ async fn one_hangs_one_refuses_one_talks_rubbish_one_is_endless_and_the_good_one
     }
     assert_eq!(page.of("nats_exporter_target_up").len(), 7);
     let durations = page.of("nats_exporter_scrape_duration_seconds");
-    assert!(durations.values().all(|s| *s < 3.0), "{durations:?}");
+    assert!(durations.values().all(|s| *s < timeout.as_secs_f64()), "{durations:?}");
     assert!(
         page.value("nats_exporter_scrape_duration_seconds", &[("server_id", "hanging"), ("endpoint", "varz")]) > 2.0
     );

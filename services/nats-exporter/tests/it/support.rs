@@ -189,7 +189,8 @@ pub async fn make_stream(js: &jetstream::Context, name: &str, replicas: usize) -
         num_replicas: replicas,
         ..Default::default()
     };
-    js.create_stream(config).await.unwrap()
+    // In a cluster its leader may not be elected within a request's time; the same request again is no other stream.
+    eventually(SETTLED, "the stream is created", || js.create_stream(config.clone())).await
 }
 
 /// A durable consumer with explicit acknowledgements.
@@ -202,6 +203,17 @@ pub async fn make_consumer(stream: &stream::Stream, name: &str) -> jetstream::co
     };
     // A server of a cluster may not know the stream yet.
     eventually(SETTLED, "the consumer is made", || stream.create_consumer(config.clone())).await
+}
+
+/// Makes the leader of `STREAM.LEADER.STEPDOWN.<stream>` or `CONSUMER.LEADER.STEPDOWN.<stream>.<consumer>` step down.
+/// Around an election there is none: then an error is the answer, or none comes.
+pub async fn step_down(client: &async_nats::Client, what: &str) {
+    eventually(SETTLED, "the leader steps down", || async {
+        let answer = client.request(format!("$JS.API.{what}"), "".into()).await.map_err(|e| e.to_string())?;
+        let answer: Value = serde_json::from_slice(&answer.payload).map_err(|e| e.to_string())?;
+        if answer["success"] == true { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
 }
 
 static NEXT_ID: AtomicUsize = AtomicUsize::new(0);
