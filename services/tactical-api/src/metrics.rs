@@ -38,9 +38,9 @@ pub const REJECTED: Metric = Metric::counter(
 pub const DROPPED: Metric = Metric::counter(
     "tactical_clients_dropped_total",
     &["channel", "reason"],
-    "Clients that the API disconnected: slow_consumer, protocol (WebSocket), restart or unavailable (asked to reconnect).",
+    "Clients that the API disconnected: slow_consumer, protocol (WebSocket), restart, unavailable (the stream cannot be read) or busy (too many clients wait for it); the last three are asked to reconnect.",
 )
-.of(&[CHANNELS, &["slow_consumer", "protocol", "restart", "unavailable"]]);
+.of(&[CHANNELS, &["slow_consumer", "protocol", "restart", "unavailable", "busy"]]);
 /// Clients that were not let in.
 pub const REFUSED: Metric = Metric::counter(
     "tactical_clients_refused_total",

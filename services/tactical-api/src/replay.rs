@@ -26,6 +26,9 @@ use tracing::debug;
 
 /// Reads at once.
 const READS_AT_ONCE: usize = 32;
+/// Requests that may wait, for each client that may be connected: a client has one, and one more is of no use any more
+/// after a change of the stream, or because a client has left. What is beyond is refused; see `Worker::request`.
+const WAITING_PER_CLIENT: usize = 2;
 /// Messages of one read.
 const MESSAGES: usize = 256;
 /// Bytes of one read, about.
@@ -34,6 +37,11 @@ const BYTES: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The queue of requests where at most `clients_max` clients are connected.
+pub fn queue(clients_max: usize) -> (mpsc::Sender<ReplayRequest>, mpsc::Receiver<ReplayRequest>) {
+    mpsc::channel(clients_max.saturating_mul(WAITING_PER_CLIENT))
+}
 
 /// What a read needs.
 #[derive(Clone)]
@@ -50,7 +58,7 @@ pub struct Replay {
 
 impl Replay {
     /// Answers until the stop.
-    pub async fn run(self, mut wanted: mpsc::UnboundedReceiver<ReplayRequest>, stop: CancellationToken) {
+    pub async fn run(self, mut wanted: mpsc::Receiver<ReplayRequest>, stop: CancellationToken) {
         let (permits, tasks) = (Arc::new(Semaphore::new(READS_AT_ONCE)), TaskTracker::new());
         loop {
             let one = tokio::select! {

@@ -9,7 +9,7 @@ use crate::{
     fanout::{Ended, Fanout, ReplayRequest, Settings},
     live::Live,
     metrics,
-    replay::Replay,
+    replay::{self, Replay},
     slots::Slots,
     source::Source,
     stream::Streams,
@@ -64,7 +64,7 @@ pub struct TacticalApi {
     nats: Nats,
     hub: Fanout,
     ends: Vec<Ended>,
-    wanted: mpsc::UnboundedReceiver<ReplayRequest>,
+    wanted: mpsc::Receiver<ReplayRequest>,
     source: Source,
     endpoints: Endpoints,
 }
@@ -112,8 +112,7 @@ impl Service for TacticalApi {
             signer: config.signer.clone(),
             source: source.clone(),
         };
-        #[expect(clippy::disallowed_methods, reason = "a client that waits has one entry, and clients are bounded")]
-        let (want, wanted) = mpsc::unbounded_channel();
+        let (want, wanted) = replay::queue(config.limits.clients);
         let (hub, ends) = Fanout::start(&settings, &want).map_err(Error::FanOut)?;
         info!(%address, is_tls = tls.is_some(), clients_max = config.limits.clients, "listening");
         let endpoints = Endpoints { http, grpc: None, metrics };

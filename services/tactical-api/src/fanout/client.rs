@@ -32,6 +32,8 @@ pub enum CloseReason {
     Restart,
     /// The stream cannot be read for it now.
     Unavailable,
+    /// Too many clients wait for the stream already.
+    Busy,
     /// It broke the protocol, or asked to close: the code of the answer.
     Closed(u16, &'static str),
 }
@@ -43,6 +45,7 @@ impl CloseReason {
             Self::Slow => Some("slow_consumer"),
             Self::Restart => Some("restart"),
             Self::Unavailable => Some("unavailable"),
+            Self::Busy => Some("busy"),
             Self::Closed(ws::code::NORMAL, _) => None,
             Self::Closed(..) => Some("protocol"),
         }
@@ -53,6 +56,7 @@ impl CloseReason {
             Self::Slow => ("slow_consumer", ws::code::SLOW, "slow_consumer: resume with the last id"),
             Self::Restart => ("reconnect", ws::code::RESTART, "the server restarts: connect again"),
             Self::Unavailable => ("reconnect", ws::code::TRY_LATER, "the stream cannot be read now: connect again"),
+            Self::Busy => ("reconnect", ws::code::TRY_LATER, "too many clients wait for the stream: connect again"),
             Self::Closed(code, reason) => ("reconnect", code, reason),
         };
         match channel {

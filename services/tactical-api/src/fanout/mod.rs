@@ -51,7 +51,7 @@ impl Fanout {
     ///
     /// # Errors
     /// The system gives no thread or no poll.
-    pub fn start(settings: &Settings, wanted: &mpsc::UnboundedSender<ReplayRequest>) -> io::Result<(Self, Vec<Ended>)> {
+    pub fn start(settings: &Settings, wanted: &mpsc::Sender<ReplayRequest>) -> io::Result<(Self, Vec<Ended>)> {
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
         let (mut inboxes, mut ends) = (Vec::new(), Vec::new());
         for index in 0..count {

@@ -13,6 +13,8 @@
 //! The loop: wait for sockets or commands, take them, write to everybody who has something to get, look
 //! after the idle. What a client sends is read here too, so that its end is noticed.
 
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use super::{
@@ -35,7 +37,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// The token of the inbox.
 pub const WAKER: Token = Token(usize::MAX);
@@ -65,7 +67,7 @@ pub struct Worker {
     poll: Poll,
     inbox: Arc<Inbox>,
     settings: Settings,
-    wanted: mpsc::UnboundedSender<ReplayRequest>,
+    wanted: mpsc::Sender<ReplayRequest>,
     clients: Slab<Client>,
     ring: Ring,
     epoch: Option<Epoch>,
@@ -87,7 +89,7 @@ impl Worker {
         poll: Poll,
         inbox: Arc<Inbox>,
         settings: Settings,
-        wanted: mpsc::UnboundedSender<ReplayRequest>,
+        wanted: mpsc::Sender<ReplayRequest>,
     ) -> Self {
         let ring = Ring::new(settings.client_buffer_bytes * RING_BUFFERS);
         Self {
@@ -273,11 +275,21 @@ impl Worker {
                     }
                     None => {
                         *is_waiting = true;
-                        let client = ClientRef { worker: self.index, key, generation };
-                        let _ = self.wanted.send(ReplayRequest { client, from: ReplayStart::After(Mark::bare(after)) });
+                        self.request(key, generation, ReplayStart::After(Mark::bare(after)), now);
                     }
                 }
             }
+        }
+    }
+
+    /// Puts a client in the queue of those that need the stream. Where that is full the client is asked to connect again:
+    /// what it missed is in the stream, and it finds another instance, or a shorter queue.
+    fn request(&mut self, key: usize, generation: u64, from: ReplayStart, now: Instant) {
+        let client = ClientRef { worker: self.index, key, generation };
+        match self.wanted.try_send(ReplayRequest { client, from }) {
+            // It is closed when the service stops; then all clients are asked to leave.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => self.dismiss(key, CloseReason::Busy, now),
         }
     }
 
@@ -345,12 +357,11 @@ impl Worker {
         }
         entry.insert(client);
         self.refused += usize::from(is_refusal);
-        if let Some(from) = wanted {
-            let client = ClientRef { worker: self.index, key, generation };
-            let _ = self.wanted.send(ReplayRequest { client, from });
-        }
         if self.is_stopping && !is_refusal {
             return self.dismiss(key, CloseReason::Restart, now);
+        }
+        if let Some(from) = wanted {
+            self.request(key, generation, from, now);
         }
         if !said.is_empty() {
             self.receive(key, &said, now);
