@@ -6,7 +6,7 @@
 
 use crate::manifests::{Object, containers, find, list, overlay, read, root, seek};
 use crate::services::{environment_at, probes_answer};
-use agentforge_harness::{NatsOptions, NatsServer, Proc, cargo_bin, eventually, require};
+use agentforge_harness::{NatsOptions, NatsServer, Proc, Right, cargo_bin, eventually, require, require_right};
 use agentforge_stack::roster::SERVICES;
 use serde_json::Value;
 use std::io::Read;
@@ -116,10 +116,8 @@ async fn an_image_is_its_binary_and_nothing_else_and_runs_as_nobody() {
     let (Some(()), Some(()), Some(())) = (require("buildah"), require("nats-server"), require("kubectl")) else {
         return;
     };
-    if std::fs::metadata("/proc/self").map_or(1, |data| data.uid()) != 0 {
-        println!("skipped: only root mounts the root file system of an image");
-        return;
-    }
+    // Only root mounts the root file system of an image.
+    let Some(()) = require_right(Right::Root) else { return };
     let site = Place::new("edge").await;
     let branch = Place::new("feature").await;
     for service in services() {

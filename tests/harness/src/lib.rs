@@ -34,7 +34,7 @@ pub use proc::{Proc, ProcBuilder, cargo_bin};
 pub use prometheus::{Prometheus, Series, promtool};
 pub use provided::{nats_pinned, nats_server_of, nats_versions, program};
 pub use proxy::TcpProxy;
-pub use require::{require, require_nats};
+pub use require::{Right, require, require_nats, require_right};
 pub use wall_clock::WallClock;
 
 use std::net::TcpListener;

@@ -4,6 +4,7 @@
 //! green by skipping.
 
 use crate::{alertmanager, nats, postgres, prometheus};
+use std::process::Command;
 
 /// `Some(())` when `server` (`nats-server`, `postgres`, `prometheus` or `alertmanager`), or the program `kubectl`,
 /// `buildah`, `chromium` or `pgbouncer`, can be started here.
@@ -23,6 +24,7 @@ pub fn require(server: &str) -> Option<()> {
         "kubectl" => crate::program("kubectl").err(),
         "chromium" => crate::provided::on_path("chromium").err(),
         "pgbouncer" => crate::provided::on_path("pgbouncer").err(),
+        "setpriv" => crate::provided::on_path("setpriv").err(),
         "buildah" => crate::provided::on_path("buildah").err(),
         "prometheus" => prometheus::binaries().err(),
         "alertmanager" => alertmanager::binaries().err(),
@@ -40,10 +42,52 @@ pub fn require_nats(version: &str) -> Option<()> {
     told(&format!("nats-server {version}"), crate::provided::nats_server_of(version).err())
 }
 
+/// What a test must be allowed to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// To act as root: change owners, become another user.
+    Root,
+    /// To make files immutable in the directory for temporary files.
+    Immutable,
+    /// To mount a file system in a namespace of its own.
+    Mount,
+}
+
+/// `Some(())` when this process has the right. Otherwise prints `SKIPPED <test>: <reason>` and returns `None`, with
+/// `CI=true` as well.
+#[must_use = "a test must return when it may not do what it needs"]
+pub fn require_right(right: Right) -> Option<()> {
+    let reason = match right {
+        Right::Root if rustix::process::geteuid().is_root() => return Some(()),
+        Right::Root => "it needs root".to_owned(),
+        Right::Immutable => match try_in_tempdir(r#"touch "$1" && chattr +i "$1" && chattr -i "$1""#) {
+            Ok(()) => return Some(()),
+            Err(why) => format!("no file can be made immutable here: {why}"),
+        },
+        Right::Mount => match try_in_tempdir(r#"mkdir "$1" && unshare -rm mount -t tmpfs -o size=1m tmpfs "$1""#) {
+            Ok(()) => return Some(()),
+            Err(why) => format!("no file system can be mounted here: {why}"),
+        },
+    };
+    eprintln!("SKIPPED {}: {reason}", test_name());
+    None
+}
+
+/// Runs a line of shell with the path of something that does not exist yet; what it printed when it failed.
+fn try_in_tempdir(line: &str) -> Result<(), String> {
+    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let out = Command::new("sh").args(["-c", line, "sh"]).arg(dir.path().join("probe")).output();
+    let out = out.map_err(|e| e.to_string())?;
+    if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).trim().to_owned()) }
+}
+
+fn test_name() -> String {
+    std::thread::current().name().unwrap_or("test").to_owned()
+}
+
 fn told(server: &str, reason: Option<String>) -> Option<()> {
     let Some(reason) = reason else { return Some(()) };
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("test");
+    let test = test_name();
     let ci = std::env::var("CI").is_ok_and(|v| v.eq_ignore_ascii_case("true") || v == "1");
     assert!(!ci, "{test} needs {server}, and CI=true forbids skipping: {reason}");
     eprintln!("SKIPPED {test}: {reason}");

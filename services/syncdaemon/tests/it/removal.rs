@@ -1,7 +1,7 @@
 //! Delivered files that cannot be removed: reported, and never sent again.
 
 use crate::site::{Hub, SOON, Site};
-use agentforge_harness::{eventually, require};
+use agentforge_harness::{Right, eventually, require, require_right};
 use agentforge_syncdaemon::ledger::Event;
 use std::{
     fs::{self, Permissions},
@@ -15,10 +15,7 @@ const NOBODY: Option<u32> = Some(65534);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delivered_file_that_cannot_be_removed_is_told_and_not_sent_again() {
-    let Some(()) = require("nats-server") else { return };
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    let (Some(()), Some(())) = (require("nats-server"), require_right(Right::Root)) else { return };
     let (hub, site) = (Hub::start().await, Site::new());
     // A directory of root's, out of which the daemon cannot move anything.
     let dir = site.queue().join("roots");
@@ -64,20 +61,20 @@ async fn a_delivered_file_that_cannot_be_removed_is_told_and_not_sent_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_immutable_file_is_sent_once_and_goes_when_it_may() {
-    let Some(()) = require("nats-server") else { return };
+    let (Some(()), Some(())) = (require("nats-server"), require_right(Right::Immutable)) else { return };
     let (hub, site) = (Hub::start().await, Site::new());
     let path = site.queue().join("kept");
     fs::write(&path, "evidence").unwrap();
-    let chattr = |flag: &str| Command::new("chattr").arg(flag).arg(&path).status();
-    // Not every file system has it, and not everybody may.
-    if !chattr("+i").is_ok_and(|status| status.success()) {
-        return;
-    }
+    let chattr = |flag: &str| {
+        let status = Command::new("chattr").arg(flag).arg(&path).status().unwrap();
+        assert!(status.success(), "chattr {flag}: {status}");
+    };
+    chattr("+i");
     let daemon = site.daemon(&hub.url(), &[("SYNC_RESCAN", "100ms")]).await;
     eventually(SOON, "it is told", || async { daemon.status().await.stuck.files == 1 }).await;
     sleep(Duration::from_secs(2)).await;
-    let is_free = chattr("-i").unwrap().success();
-    assert!(is_free && site.lines_of(Event::Replayed).len() == 1);
+    chattr("-i");
+    assert_eq!(site.lines_of(Event::Replayed).len(), 1);
     site.until_drained().await;
     let delivered = site.lines().into_iter().filter(|line| line.is_delivery()).count();
     assert_eq!((delivered, hub.stream().count().await), (1, 1), "its new attributes are no new content");

@@ -1,7 +1,7 @@
 //! Writers that are not done: nothing that they wrote is lost, however long they rest.
 
 use crate::site::{Daemon, Hub, SOON, Site, sha256};
-use agentforge_harness::{eventually, require};
+use agentforge_harness::{Right, eventually, require, require_right};
 use agentforge_syncdaemon::ledger::Event;
 use std::{
     fs::{self, File, OpenOptions},
@@ -117,10 +117,7 @@ async fn bytes_put_in_place_with_equal_size_and_the_old_time_are_sent() {
 /// Where the kernel does not know writers: here because the files belong to another user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_writers_cannot_be_known_a_delivered_file_lingers_and_a_made_one_waits_for_its_end() {
-    let Some(()) = require("nats-server") else { return };
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    let (Some(()), Some(())) = (require("nats-server"), require_right(Right::Root)) else { return };
     let (hub, site) = (Hub::start().await, Site::new());
     let daemon = site.daemon_of_nobody(&hub.url(), &[("SYNC_LINGER", "4s"), ("SYNC_RESCAN", "200ms")]).await;
     site.put("first", "the watch is there");

@@ -53,10 +53,7 @@ async fn databases_are_fresh_and_survive_a_crash_of_the_server() {
 /// the process that dies.
 #[tokio::test]
 async fn children_die_with_the_process_that_started_them() {
-    if !std::path::Path::new("/usr/bin/setpriv").exists() {
-        return;
-    }
-    let Some(()) = require("nats-server") else { return };
+    let (Some(()), Some(())) = (require("nats-server"), require("setpriv")) else { return };
     let own = std::env::current_exe().unwrap();
     let mut parent = Proc::builder(own).args(["--exact", "plays_the_process_that_dies", "--nocapture"]).start();
     let told = parent.ready(Duration::from_secs(60)).await;
