@@ -47,6 +47,15 @@ pub struct Ack {
     pub duplicate: bool,
 }
 
+/// Whose limit a message exceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitOf {
+    /// The server's: `max_payload` of its configuration, or what it takes as headers. Only its operator can raise it.
+    Server,
+    /// The stream's `max_msg_size`. The stream's owner can correct it, and does so where it differs from the plan.
+    Stream,
+}
+
 /// Why there is no acknowledgement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -73,6 +82,8 @@ pub enum Error {
         subject: String,
         /// Bytes of the payload.
         size: usize,
+        /// Whose limit it is.
+        limit_of: LimitOf,
         /// The limit, in the words of the server that refused.
         reason: String,
     },
@@ -281,7 +292,7 @@ fn not_sent(subject: &Subject, size: usize, max_payload: usize, error: SendError
         SendError::Refused(e) => match e.kind() {
             PublishErrorKind::MaxPayloadExceeded => {
                 let reason = format!("the server takes {max_payload} with headers, max_payload in its configuration");
-                Error::TooLarge { subject, size, reason }
+                Error::TooLarge { subject, size, limit_of: LimitOf::Server, reason }
             }
             PublishErrorKind::InvalidSubject => Error::Other { subject, code: 0, reason: e.to_string() },
             PublishErrorKind::Send => unavailable("the NATS client is closed"),
@@ -340,8 +351,12 @@ fn refused(subject: String, size: usize, Refusal { code, err_code, description: 
         | ErrorCode::STORAGE_RESOURCES_EXCEEDED
         | ErrorCode::MEMORY_RESOURCES_EXCEEDED
         | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => Error::Full { subject, reason },
-        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
-            Error::TooLarge { subject, size, reason }
+        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+            let reason = format!("{reason}: max_msg_size of the stream");
+            Error::TooLarge { subject, size, limit_of: LimitOf::Stream, reason }
+        }
+        ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+            Error::TooLarge { subject, size, limit_of: LimitOf::Server, reason }
         }
         _ if code >= 500 => Error::Unavailable { subject, reason },
         _ => Error::Other { subject, code: err_code, reason },

@@ -98,6 +98,7 @@ pub fn pause(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentforge_jetstream::publish::LimitOf;
 
     fn ack(domain: Option<&str>, duplicate: bool) -> Result<Ack, Error> {
         Ok(Ack { seq: 1, stream: "edge_evidence".into(), domain: domain.map(str::to_owned), duplicate })
@@ -107,6 +108,7 @@ mod tests {
     fn only_the_right_acknowledgement_is_success() {
         let s = || "edge.evidence.a.b".to_owned();
         let r = || "reason".to_owned();
+        let too_large = |limit_of| Error::TooLarge { subject: s(), size: 1, limit_of, reason: r() };
         let cases = [
             (ack(None, false), None, Verdict::Stored),
             (ack(Some("leaf"), false), None, Verdict::Stored),
@@ -119,7 +121,8 @@ mod tests {
             (Err(Error::Full { subject: s(), reason: r() }), None, Verdict::LookUp),
             (Err(Error::Unavailable { subject: s(), reason: r() }), None, Verdict::Hold(Hold::Unavailable)),
             (Err(Error::NoStream { subject: s() }), Some("hub"), Verdict::Hold(Hold::Unavailable)),
-            (Err(Error::TooLarge { subject: s(), size: 1, reason: r() }), None, Verdict::Chunk),
+            (Err(too_large(LimitOf::Server)), None, Verdict::Chunk),
+            (Err(too_large(LimitOf::Stream)), None, Verdict::Chunk),
             (Err(Error::Other { subject: s(), code: 10_109, reason: r() }), None, Verdict::Hold(Hold::Refused)),
         ];
         for (answer, domain, expected) in cases {

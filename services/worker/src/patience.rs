@@ -2,7 +2,7 @@
 //!
 //! Values only; the clock comes in.
 
-use agentforge_jetstream::publish;
+use agentforge_jetstream::publish::{self, LimitOf};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -24,8 +24,11 @@ pub(crate) enum Answer {
 impl From<&publish::Error> for Answer {
     fn from(error: &publish::Error) -> Self {
         match error {
-            // It never left: no server has a say in it.
-            publish::Error::TooLarge { .. } | publish::Error::Other { code: 0, .. } => Self::RefusedForGood,
+            // Larger than any message to this server, or not valid: no stream has a say in it. A stream's own limit is a
+            // setting that its owner corrects.
+            publish::Error::TooLarge { limit_of: LimitOf::Server, .. } | publish::Error::Other { code: 0, .. } => {
+                Self::RefusedForGood
+            }
             error if error.is_of_the_message() => Self::Refused,
             _ => Self::NotNow,
         }
@@ -101,9 +104,11 @@ mod tests {
     #[test]
     fn only_what_settings_may_cause_is_waited_out() {
         let (subject, reason) = (String::new, String::new);
+        let too_large = |limit_of| publish::Error::TooLarge { subject: subject(), size: 1, limit_of, reason: reason() };
         let other = |code| publish::Error::Other { subject: subject(), code, reason: reason() };
         for (error, answer) in [
-            (publish::Error::TooLarge { subject: subject(), size: 1, reason: reason() }, RefusedForGood),
+            (too_large(LimitOf::Server), RefusedForGood),
+            (too_large(LimitOf::Stream), Refused),
             (other(0), RefusedForGood),
             (other(10_071), Refused),
             // A sealed stream takes nothing at all, so there is nothing else to report to it.

@@ -140,7 +140,10 @@ impl Worker {
             let is_for_good = patience.is_over(Answer::from(&error), Instant::now());
             if is_for_good && on_refusal == OnRefusal::Return {
                 warn!(%error, "a report is refused for good");
-                REPORTS_REFUSED.inc(&[error.code()]);
+                // Counted once, also when it was held before.
+                if refused.is_none() {
+                    REPORTS_REFUSED.inc(&[error.code()]);
+                }
                 return Err(NotStored::Refused(Box::new(error)));
             }
             if held.is_none() {

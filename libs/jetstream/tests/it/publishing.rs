@@ -2,7 +2,10 @@
 
 use super::{SOON, STREAM, Setup, connect, put_one, queue, stored};
 use agentforge_harness::{NatsOptions, NatsServer, TcpProxy, eventually, require};
-use agentforge_jetstream::{HeaderMap, Publisher, publish, publish::Error};
+use agentforge_jetstream::{
+    HeaderMap, Publisher, publish,
+    publish::{Error, LimitOf},
+};
 use agentforge_message_id::MsgId;
 use async_nats::jetstream::stream;
 use std::time::{Duration, Instant};
@@ -51,10 +54,11 @@ async fn what_can_never_be_taken_is_not_retried() {
         return;
     };
     nats.jetstream().create_stream(stream::Config { max_message_size: 1024, ..queue() }).await.unwrap();
-    for size in [2000, 5000] {
+    for (size, whose) in [(2000, LimitOf::Stream), (5000, LimitOf::Server)] {
         let body = vec![b'x'; size].into();
         let e = publish(&nats, "work.x", MsgId::outbox("big"), HeaderMap::new(), body).await.unwrap_err();
-        assert!(matches!(e, Error::TooLarge { size: told, .. } if told == size) && !e.is_retryable(), "{e:?}");
+        let is_it = matches!(e, Error::TooLarge { size: told, limit_of, .. } if (told, limit_of) == (size, whose));
+        assert!(is_it && !e.is_retryable(), "{e:?}");
     }
     let e = publish(&nats, "nobody.listens", MsgId::outbox("x"), HeaderMap::new(), "x".into()).await.unwrap_err();
     assert!(matches!(e, Error::NoStream { .. }), "{e:?}");

@@ -116,7 +116,7 @@ impl Lane for JobLane {
             Verdict::Never { max } => {
                 let reason = format!("swarm_jobs takes {max} in all, JOBS_MAX_BYTES or EDGE_JS_MAX_BYTES");
                 let size = usize::try_from(bytes).unwrap_or(usize::MAX);
-                Err(publish::Error::TooLarge { subject: subject(), size, reason })
+                Err(publish::Error::TooLarge { subject: subject(), size, limit_of: publish::LimitOf::Stream, reason })
             }
         }
     }

@@ -7,8 +7,8 @@ use agentforge_jetstream::{
     subjects::{BUCKET_JOB_OUTPUTS, STREAM_RESULTS, bucket_stream},
     topology::{self, TopologyConfig},
 };
-use agentforge_message_id::Queue;
-use agentforge_proto::bus::ErrorClass;
+use agentforge_message_id::{JobId, Queue};
+use agentforge_proto::bus::{ErrorClass, Finished};
 use async_nats::jetstream::stream;
 use serde_json::Value;
 use std::time::Duration;
@@ -34,6 +34,15 @@ async fn is_well(worker: &RunningWorker) {
         if code == 200 { Ok(()) } else { Err((code, detail)) }
     })
     .await;
+}
+
+/// The end of a job whose result is refused until the worker's patience is over.
+async fn finished_late(bench: &Bench, job: JobId) -> Finished {
+    eventually(Duration::from_secs(90), "the job ends", || {
+        let found = bench.received.lock().unwrap().finished.iter().find(|f| f.job == job).cloned();
+        async move { found }
+    })
+    .await
 }
 
 async fn metric(worker: &RunningWorker, series: &str) -> f64 {
@@ -143,12 +152,7 @@ async fn an_output_that_its_bucket_never_takes_ends_its_job_with_the_reason_and_
     for _ in 0..10 {
         bench.run(&bench.job("echo", "{}")).await;
     }
-    let finished = eventually(Duration::from_secs(90), "the job ends", || {
-        let found = bench.received.lock().unwrap().finished.iter().find(|f| f.job == large.job).cloned();
-        async move { found }
-    })
-    .await;
-    let failure = failure_of(&finished);
+    let failure = failure_of(&finished_late(&bench, large.job).await);
     assert_eq!(failure.class, ErrorClass::Runtime);
     assert!(failure.message.contains("job_outputs") && failure.message.contains("1000 bytes"), "{failure:?}");
     // One that waits when the bucket is corrected is stored.
@@ -157,6 +161,38 @@ async fn an_output_that_its_bucket_never_takes_ends_its_job_with_the_reason_and_
     js.update_stream(stream::Config { max_message_size: -1, ..planned }).await.unwrap();
     let finished = bench.finished(repaired.job).await;
     assert!(matches!(&finished.outcome, agentforge_proto::bus::Outcome::Succeeded(s) if s.output_ref.is_some()));
+    is_well(&worker).await;
+    bench.queue_is_empty().await;
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_exceeds_the_streams_limit_waits_for_its_correction_and_ends_with_the_reason_without_one() {
+    let Some(()) = require("nats-server") else { return };
+    let bench = Bench::start().await;
+    let js = bench.nats.jetstream();
+    let planned = js.get_stream(STREAM_RESULTS).await.unwrap().cached_info().config.clone();
+    let small = stream::Config { max_message_size: 2000, ..planned.clone() };
+    js.update_stream(small.clone()).await.unwrap();
+    let worker = bench.worker(&[("WORKER_CONCURRENCY", "2")]).await;
+    let args = format!(r#"{{"x":"{}"}}"#, "y".repeat(5000));
+    let (corrected, refused) = (bench.job("echo", &args), bench.job("echo", &args));
+    bench.submit(&corrected).await;
+    says(&worker, &["1 held", "swarm.results.test.default", "max_msg_size"]).await;
+    // What was done does not end as failed for a setting, and what fits is stored meanwhile.
+    assert_eq!(output_of(&bench.run(&bench.job("echo", "{}")).await), "{}");
+    assert_eq!(bench.finishes_of(corrected.job), 0);
+    js.update_stream(stream::Config { max_message_size: -1, ..planned.clone() }).await.unwrap();
+    assert_eq!(output_of(&bench.finished(corrected.job).await), args);
+    is_well(&worker).await;
+
+    // Where no owner corrects it, the job ends, and its report says why.
+    js.update_stream(small).await.unwrap();
+    bench.submit(&refused).await;
+    let failure = failure_of(&finished_late(&bench, refused.job).await);
+    assert_eq!(failure.class, ErrorClass::Runtime);
+    assert!(failure.message.contains("too large") && failure.message.contains("max_msg_size"), "{failure:?}");
+    assert_eq!(metric(&worker, "agentforge_reports_refused_total{code=\"too_large\"}").await, 2.0);
     is_well(&worker).await;
     bench.queue_is_empty().await;
     worker.drain().await;
