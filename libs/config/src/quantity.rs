@@ -21,7 +21,9 @@ impl ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, factor) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        const UNITS: [(&str, u64); 5] =
+            [("PiB", 1 << 50), ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        for (unit, factor) in UNITS {
             if self.0 >= factor && self.0.is_multiple_of(factor) {
                 return write!(f, "{}{unit}", self.0 / factor);
             }
@@ -30,7 +32,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Parses `250` (seconds), `200ms`, `30s`, `5m`, `2h`, `1d`, `1.5s` and sums such as `1h30m`.
+/// Parses `250` (seconds), `200ms`, `30s`, `5m`, `2h`, `1d`, `10y` (of 365 days), `1.5s` and sums such as `1h30m`.
 /// Limit: 36500 days.
 pub fn parse_duration(s: &str) -> Result<Duration, String> {
     let problem = || "is not a duration (such as 200ms, 30s, 5m, 2h, 1d, or seconds)".to_owned();
@@ -53,6 +55,7 @@ pub fn parse_duration(s: &str) -> Result<Duration, String> {
             "m" | "min" => 60_000_000_000,
             "h" => 3_600_000_000_000,
             "d" => 86_400_000_000_000,
+            "y" => 365 * 86_400_000_000_000,
             _ => return Err(problem()),
         };
         let term = scale(number, unit_nanos).ok_or_else(problem)?;
@@ -81,10 +84,12 @@ pub fn parse_byte_size(s: &str) -> Result<ByteSize, String> {
         "mib" | "mi" => 1 << 20,
         "gib" | "gi" => 1 << 30,
         "tib" | "ti" => 1 << 40,
+        "pib" | "pi" => 1 << 50,
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
+        "pb" => 1_000_000_000_000_000,
         _ => return Err(problem()),
     };
     let bytes = scale(number, factor).ok_or_else(problem)?;
@@ -142,11 +147,12 @@ mod tests {
             ("1h30m", 5_400_000),
             (" 30s ", 30_000),
             ("36500d", 36_500 * 86_400_000),
+            ("10y", 3_650 * 86_400_000),
         ];
         for (text, millis) in good {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        let bad = ["", "s", "-1s", "5 m", "1x", "1s2", "1.s", ".5s", "1..5s", "ten", "1m 2", "36501d", "5M"];
+        let bad = ["", "s", "-1s", "5 m", "1x", "1s2", "1.s", ".5s", "1..5s", "ten", "1m 2", "36501d", "101y", "5M"];
         for text in bad {
             assert!(parse_duration(text).is_err(), "{text}");
         }
@@ -168,6 +174,7 @@ mod tests {
             ("1GiB", 1 << 30),
             ("512MiB", 512 << 20),
             ("512Mi", 512 << 20),
+            ("1PiB", 1 << 50),
             ("1.5KiB", 1536),
             ("500MB", 500_000_000),
             ("1 kb", 1000),
@@ -184,7 +191,7 @@ mod tests {
 
     #[test]
     fn sizes_show_in_their_largest_even_unit() {
-        for text in ["1GiB", "512MiB", "3TiB", "1KiB", "1000", "0"] {
+        for text in ["2PiB", "1GiB", "512MiB", "3TiB", "1KiB", "1000", "0"] {
             assert_eq!(parse_byte_size(text).unwrap().to_string(), text);
         }
     }

@@ -8,6 +8,7 @@ use crate::fault::{Fault, Faults};
 use crate::redact::{HIDDEN, shown};
 use crate::{ExposeSecret, Parse, SecretString, Setting, Source};
 use std::fmt;
+use std::ops::RangeBounds;
 
 /// Shortest secret that is searched for in the text of other faults; shorter ones would blank out
 /// ordinary words.
@@ -56,15 +57,35 @@ impl<'a> Reader<'a> {
         Some(self.read(setting, setting.default))
     }
 
-    /// Like [`get`](Self::get), and a value outside `range` is a fault.
-    pub fn get_in<T: Parse + PartialOrd>(&mut self, setting: &Setting, range: impl std::ops::RangeBounds<T>) -> T {
+    /// Like [`get`](Self::get), and a value outside `range` is a fault, for which the declared default is read: checks
+    /// across settings do not find the same fault again.
+    pub fn get_in<T: Parse + PartialOrd>(&mut self, setting: &Setting, range: impl RangeBounds<T>) -> T {
         let faults_before = self.faults.len();
         let value = self.get::<T>(setting);
-        if self.faults.len() == faults_before && !range.contains(&value) {
-            let raw = self.raw(setting).or(setting.default.map(str::to_owned));
-            self.refuse(setting, "is out of range".to_owned(), raw.as_deref());
+        if self.faults.len() > faults_before || range.contains(&value) {
+            return value;
         }
-        value
+        self.refuse_value(setting, "is out of range".to_owned());
+        setting.default.and_then(|default| T::parse(default).ok()).unwrap_or(value)
+    }
+
+    /// Like [`opt`](Self::opt), and a value outside `range` is a fault. `None` also for a value at fault.
+    pub fn opt_in<T: Parse + PartialOrd>(&mut self, setting: &Setting, range: impl RangeBounds<T>) -> Option<T> {
+        self.opt_if(setting, |value| if range.contains(value) { Ok(()) } else { Err("is out of range".to_owned()) })
+    }
+
+    /// Like [`opt`](Self::opt), and what `check` finds wrong with a value is its fault, a half-sentence such as `is not
+    /// a name`. `None` also for a value at fault, so that it is reported once.
+    pub fn opt_if<T: Parse>(&mut self, setting: &Setting, check: impl FnOnce(&T) -> Result<(), String>) -> Option<T> {
+        let faults_before = self.faults.len();
+        let value = self.opt::<T>(setting).filter(|_| self.faults.len() == faults_before)?;
+        match check(&value) {
+            Ok(()) => Some(value),
+            Err(problem) => {
+                self.refuse_value(setting, problem);
+                None
+            }
+        }
     }
 
     /// Whether the source gives a value for this key; for checks across settings.
@@ -133,6 +154,12 @@ impl<'a> Reader<'a> {
         let hide = setting.secret && !shown.is_empty();
         let shown = if hide { HIDDEN.to_owned() } else { shown };
         self.effective.push(Entry { key: setting.key, shown, origin });
+    }
+
+    /// Of the value that was read, which parsed.
+    fn refuse_value(&mut self, setting: &Setting, problem: String) {
+        let raw = self.raw(setting).or(setting.default.map(str::to_owned));
+        self.refuse(setting, problem, raw.as_deref());
     }
 
     /// A parser's words may quote the value, so those about a secret are not passed on.

@@ -118,6 +118,28 @@ fn ranges_hold_for_values() {
 }
 
 #[test]
+fn an_optional_value_at_fault_is_one_fault_and_no_value() {
+    const MOST: Setting = Setting::new("MOST", None, "number 1-9", "m");
+    for (value, problem) in [
+        ("", None),
+        ("9", None),
+        ("x", Some("MOST: is not a whole number (value \"x\"; allowed: number 1-9)")),
+        ("0", Some("MOST: is out of range (value \"0\"; allowed: number 1-9)")),
+    ] {
+        let source = source(&[("MOST", value)]);
+        let mut reader = Reader::new(&source);
+        let read: Option<u64> = reader.opt_in(&MOST, 1..=9);
+        assert_eq!(read, (value == "9").then_some(9), "{value}");
+        assert_eq!(reader.finish().err().map(|faults| faults.to_string()).as_deref(), problem, "{value}");
+    }
+    // A check's words about a secret are not passed on.
+    let source = source(&[("TOKEN", "hunter2")]);
+    let mut reader = Reader::new(&source);
+    assert!(reader.opt_if::<SecretString>(&TOKEN, |_| Err("is hunter2".to_owned())).is_none());
+    assert!(!reader.finish().unwrap_err().to_string().contains("hunter2"));
+}
+
+#[test]
 fn a_key_read_twice_is_told_once() {
     let source = source(&[("PORT", "x")]);
     let mut reader = Reader::new(&source);

@@ -238,11 +238,12 @@ fn selection(reader: &mut Reader<'_>) -> (BTreeSet<Endpoint>, Level) {
 }
 
 fn prefix(reader: &mut Reader<'_>) -> Option<String> {
-    let prefix: String = reader.opt(&PREFIX)?;
-    if !is_name(&prefix, true) {
-        reader.fault(PREFIX.key, format!("{prefix:?} cannot begin a metric's name"));
-    }
-    Some(prefix)
+    reader.opt_if(
+        &PREFIX,
+        |prefix: &String| {
+            if is_name(prefix, true) { Ok(()) } else { Err("cannot begin a metric's name".to_owned()) }
+        },
+    )
 }
 
 /// Two families must not have one name with different labels.

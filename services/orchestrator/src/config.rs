@@ -6,7 +6,7 @@ use crate::model::RetryPolicy;
 use crate::slo::{Target, Targets};
 use crate::store::EventMask;
 use crate::transition::Backoff;
-use agentforge_config::{Common, Reader, Secret, Setting};
+use agentforge_config::{Common, Parse, Reader, Secret, Setting};
 use agentforge_jetstream::{HubConfig, NatsConfig, topology::TopologyConfig};
 use agentforge_message_id::{Mission, Queue, Site, ToolName};
 use std::collections::BTreeMap;
@@ -262,10 +262,7 @@ impl Config {
                 Auth::open()
             }
         };
-        let outbox_max = r.opt::<u64>(&OUTBOX_MAX).unwrap_or(if edge { 1_000_000 } else { 100_000 });
-        if !(1..=JOBS_WAITING_MAX).contains(&outbox_max) {
-            r.fault(OUTBOX_MAX.key, format!("is out of range; allowed: {}", OUTBOX_MAX.values));
-        }
+        let outbox_max = r.opt_in(&OUTBOX_MAX, 1..=JOBS_WAITING_MAX).unwrap_or(if edge { 1_000_000 } else { 100_000 });
         let queues = r.opt::<String>(&QUEUES).unwrap_or_default();
         let names = queues.split(',').map(str::trim).filter(|name| !name.is_empty());
         let queues = names.filter_map(|name| Queue::new(name).map_err(|e| r.fault(QUEUES.key, e.to_string())).ok());
@@ -274,21 +271,10 @@ impl Config {
         if queues.len() > queues_max {
             r.fault(QUEUES.key, format!("names {} queues, more than QUEUES_MAX ({queues_max})", queues.len()));
         }
-        let deadline_default = match r.opt::<String>(&JOB_DEADLINE).as_deref() {
+        let deadline_default = match r.opt::<Deadline>(&JOB_DEADLINE) {
+            Some(Deadline(after)) => after,
             None if edge => None,
             None => Some(Duration::from_secs(20 * 60)),
-            Some("off") => None,
-            Some(text) => match <Duration as agentforge_config::Parse>::parse(text) {
-                Ok(d) if !d.is_zero() => Some(d),
-                Ok(_) => {
-                    r.fault(JOB_DEADLINE.key, "must be more than 0, or off");
-                    None
-                }
-                Err(e) => {
-                    r.fault(JOB_DEADLINE.key, e);
-                    None
-                }
-            },
         };
         let events = match r.get::<String>(&JOB_EVENTS).as_str() {
             "all" => EventMask::ALL,
@@ -373,6 +359,24 @@ impl Config {
         }
         self.common.check_port(r, &HTTP_PORT, self.http_port);
         self.common.check_port(r, &GRPC_PORT, self.grpc_port);
+    }
+}
+
+/// A deadline counted from the submission; `off` is none.
+struct Deadline(Option<Duration>);
+
+impl Parse for Deadline {
+    fn parse(s: &str) -> Result<Self, String> {
+        match s {
+            "off" => Ok(Self(None)),
+            text => match Duration::parse(text)? {
+                Duration::ZERO => Err("must be more than 0, or off".to_owned()),
+                after => Ok(Self(Some(after))),
+            },
+        }
+    }
+    fn placeholder() -> Self {
+        Self(None)
     }
 }
 

@@ -149,13 +149,7 @@ impl Config {
         if let Some(problem) = separation::problem(&queue_dir, &ledger_dir) {
             reader.fault(SYNC_LEDGER_DIR.key, problem);
         }
-        let max_bandwidth_bps = reader.opt(&SYNC_MAX_BANDWIDTH_BPS);
-        if max_bandwidth_bps.is_some_and(|bps| !BANDWIDTH_RANGE_BPS.contains(&bps)) {
-            reader.fault(
-                SYNC_MAX_BANDWIDTH_BPS.key,
-                format!("is out of range; allowed: {}", SYNC_MAX_BANDWIDTH_BPS.values),
-            );
-        }
+        let max_bandwidth_bps = reader.opt_in(&SYNC_MAX_BANDWIDTH_BPS, BANDWIDTH_RANGE_BPS);
         let http_port = reader.get(&HTTP_PORT);
         common.check_port(reader, &HTTP_PORT, http_port);
         let empty_dirs_after: Duration = reader.get_in(&SYNC_EMPTY_DIRS_AFTER, ..=Duration::from_secs(3650 * 86_400));

@@ -226,11 +226,10 @@ fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Acces
             Err(problem) => reader.fault(TRUSTED_PROXIES.key, format!("{entry} {problem}")),
         }
     }
-    let certificate_header: Option<String> = reader.opt(&CLIENT_CERT_HEADER);
-    if certificate_header.as_ref().is_some_and(|name| name.parse::<HeaderName>().is_err()) {
-        let usual = CERTIFICATE_HEADERS[0];
-        reader.fault(CLIENT_CERT_HEADER.key, format!("is not the name of a header such as {usual}"));
-    }
+    let certificate_header = reader.opt_if::<String>(&CLIENT_CERT_HEADER, |name| {
+        let unfit = |_| format!("is not the name of a header such as {}", CERTIFICATE_HEADERS[0]);
+        name.parse::<HeaderName>().map(drop).map_err(unfit)
+    });
     Access {
         certificate_header,
         allowed_origins: read_origins(reader),

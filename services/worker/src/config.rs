@@ -187,15 +187,16 @@ fn bytes(size: ByteSize) -> usize {
 
 fn read_queues(reader: &mut Reader<'_>) -> Vec<Queue> {
     let mut queues = Vec::new();
-    for name in reader.get::<CommaList>(&WORKER_QUEUES).into_inner() {
+    let names = reader.get::<CommaList>(&WORKER_QUEUES).into_inner();
+    if names.is_empty() || names.len() > QUEUES_MAX {
+        reader.fault(WORKER_QUEUES.key, format!("names {} queues; 1 to {QUEUES_MAX} can be served", names.len()));
+    }
+    for name in names {
         match Queue::new(&name) {
             Ok(queue) if queues.contains(&queue) => reader.fault(WORKER_QUEUES.key, format!("{queue} appears twice")),
             Ok(queue) => queues.push(queue),
             Err(e) => reader.fault(WORKER_QUEUES.key, e.to_string()),
         }
-    }
-    if queues.is_empty() || queues.len() > QUEUES_MAX {
-        reader.fault(WORKER_QUEUES.key, format!("names {} queues; 1 to {QUEUES_MAX} can be served", queues.len()));
     }
     queues
 }

@@ -56,13 +56,6 @@ impl Quantity {
         if let Ok(number) = text.parse() {
             return Some(Self::Number(number));
         }
-        // Units of ranges that no value is written in.
-        if let Some(years) = text.strip_suffix('y').and_then(|years| years.parse::<u64>().ok()) {
-            return Some(Self::Duration(Duration::from_secs(years * 365 * 86_400)));
-        }
-        if let Some(size) = text.strip_suffix("PiB").and_then(|size| size.parse::<u64>().ok()) {
-            return Some(Self::Size(size << 50));
-        }
         if let Ok(duration) = parse_duration(text) {
             return Some(Self::Duration(duration));
         }
@@ -154,6 +147,52 @@ fn all_faults_are_found_at_once_each_under_its_own_key() {
         let missing: Vec<_> = ranged.iter().filter(|(key, _)| !faults.names(key)).collect();
         assert!(missing.is_empty(), "{}: no fault of {missing:?} in\n{faults}", service.name);
     }
+}
+
+#[test]
+fn a_wrong_value_is_one_fault() {
+    let mut problems = Vec::new();
+    for service in services() {
+        for setting in &service.settings {
+            for value in ["x", "0", "-1", "999999999", "x\u{7}"] {
+                let variables = BTreeMap::from([(setting.key.to_owned(), value.to_owned())]);
+                let faults = (service.read)(&variables);
+                // What must be set as well is another fault.
+                let own = faults.iter().flat_map(Faults::iter).filter(|fault| fault.key == setting.key);
+                let own = own.filter(|fault| !fault.problem.starts_with("needs ")).count();
+                if own > 1 {
+                    problems.push(format!("{}: {}={value:?} is {own} faults", service.name, setting.key));
+                }
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn every_quantity_in_help_is_one_that_can_be_written() {
+    let (mut found, mut problems) = (0, Vec::new());
+    for service in services() {
+        for setting in &service.settings {
+            let texts = [Some(setting.values), Some(setting.help), setting.default, setting.default_note];
+            let is_in_word = |c: char| c.is_alphanumeric() || "._:/".contains(c);
+            let words = texts.into_iter().flatten().flat_map(|text| text.split(|c: char| !is_in_word(c)));
+            // A number with a unit: digits, then letters.
+            let quantities = words.map(|word| word.trim_end_matches(['.', ':'])).filter(|word| {
+                word.starts_with(|c: char| c.is_ascii_digit())
+                    && word.ends_with(|c: char| c.is_ascii_alphabetic())
+                    && !word.contains([':', '/', '_'])
+            });
+            for word in quantities {
+                found += 1;
+                if Quantity::parse(word).is_none() {
+                    problems.push(format!("{}: {} names {word}", service.name, setting.key));
+                }
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(found > 100, "quantities were not found: {found}");
 }
 
 #[test]
