@@ -1,92 +1,21 @@
-//! Accepted connections, bounded: in number, in idle time, and in life after the stop.
+//! Accepted connections, bounded in idle time, in the time that a peer lets bytes wait, and in life after the stop.
 //!
-//! axum waits for every open connection at a graceful shutdown and has no limits of its own. This
-//! listener gives each connection a permit, an idle limit and a token that cuts it.
+//! No crate does that: time limits of crates count reads and writes apart, and an event stream reads nothing for hours.
 
-use crate::metrics;
 use agentforge_metrics::Gauge;
-use axum::serve::Listener;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Maximum number of connections of one listener; further ones wait in the kernel's queue. Watchers hold one each, so
-/// it is far above what requests would need.
-const CONNECTIONS_MAX: usize = 8192;
-
 /// A connection without a byte in either direction for this long is closed. Longer than any long
 /// poll (60 s) and than the keep-alive of event streams (15 s).
-const IDLE_MAX: Duration = Duration::from_secs(180);
-
-/// A peer that takes nothing of what waits for it for this long holds memory for nothing.
-pub(super) const STALLED_MAX: Duration = Duration::from_secs(30);
-
-/// Pause after the system refused to accept (too many open files), so that the loop does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// A listener whose connections are bounded.
-pub(super) struct Bounded {
-    listener: TcpListener,
-    stalled_max: Duration,
-    permits: Arc<Semaphore>,
-    cut: CancellationToken,
-    open: Gauge,
-}
-
-impl Bounded {
-    /// `cut` ends every connection.
-    pub(super) fn new(listener: TcpListener, cut: CancellationToken) -> Self {
-        let open = metrics::HTTP_CONNECTIONS.gauge_handle(&[]);
-        Self { listener, stalled_max: IDLE_MAX, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), cut, open }
-    }
-
-    /// Ends connections whose peer takes nothing for this long, where that is sooner than for the idle.
-    pub(super) fn without_stalled(self, stalled_max: Duration) -> Self {
-        Self { stalled_max, ..self }
-    }
-}
-
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let permits = self.permits.clone();
-        let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    // Small answers must not wait for the peer's acknowledgement.
-                    let _ = stream.set_nodelay(true);
-                    let (cut, open) = (self.cut.clone(), self.open.clone());
-                    return (Connection::new(stream, self.stalled_max, permit, cut, open), peer);
-                }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
-}
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(180);
 
 /// A connection that ends when cut or idle for too long.
 pub(super) struct Connection {
@@ -97,6 +26,8 @@ pub(super) struct Connection {
     stalled_max: Duration,
     /// Since when bytes wait that the peer does not take.
     stalled_at: Option<Instant>,
+    /// Whether everything that was written has left: HTTP and TLS flush only when their own buffers are empty.
+    is_flushed: bool,
     _counted: Counted,
     _permit: OwnedSemaphorePermit,
 }
@@ -118,7 +49,8 @@ impl Drop for Counted {
 }
 
 impl Connection {
-    fn new(
+    /// Ends when a peer takes nothing of what waits for `stalled_max`, and by `cut`.
+    pub(super) fn new(
         stream: TcpStream,
         stalled_max: Duration,
         permit: OwnedSemaphorePermit,
@@ -133,14 +65,16 @@ impl Connection {
             last_progress: now,
             stalled_max,
             stalled_at: None,
+            is_flushed: true,
             _counted: Counted::new(open),
             _permit: permit,
         }
     }
 
-    /// The bare socket, in non-blocking mode; limits and cut no longer hold for it.
-    pub(super) fn into_std(self) -> io::Result<std::net::TcpStream> {
-        self.stream.into_std()
+    /// The bare socket, in non-blocking mode; limits and cut no longer hold for it. `None` if something that was written
+    /// is still on its way.
+    pub(super) fn into_bare(self) -> Option<std::net::TcpStream> {
+        if self.is_flushed { self.stream.into_std().ok() } else { None }
     }
 
     /// Whether the connection must end; registers for being woken when it must.
@@ -180,6 +114,7 @@ impl Connection {
             }
             Poll::Pending => {}
         }
+        self.is_flushed = false;
         self.progress(poll)
     }
 
@@ -227,7 +162,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.is_flushed |= matches!(flushed, Poll::Ready(Ok(())));
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

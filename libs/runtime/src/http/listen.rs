@@ -1,29 +1,35 @@
 //! Opens a listener and serves a router on it until the stop, never longer than the grace period.
 
-use super::connection::Bounded;
+use super::connection::IDLE_MAX;
 use super::host::named;
 use super::linger::linger;
-use super::tls::Tls;
+use super::server::{Io, Server};
 use crate::Error;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::header;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::serve::{Listener, ListenerExt};
 use futures_util::StreamExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tower::ServiceExt;
+use tracing::debug;
 
-/// How long cut connections may take to be let go.
-pub(super) const LET_GO: Duration = Duration::from_millis(200);
+/// How long a request's head may take. Counted from the answer before it, so it also ends connections that are kept
+/// and not used, when the limit for idle ones does.
+const HEAD_MAX: Duration = IDLE_MAX;
 
 /// Opens a listener; `setting` is the key that chose the port and is named when it cannot be had.
 ///
@@ -46,22 +52,20 @@ pub async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListe
 /// returns in time for the caller's own deadline. Handlers find the peer as `ConnectInfo<SocketAddr>`.
 ///
 /// # Errors
-/// [`Error::Serve`] if the listener fails.
+/// [`Error::Serve`] if the listener has no address.
 pub async fn serve_http(
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    let cut = CancellationToken::new();
-    let listener = Bounded::new(listener, cut.clone());
-    serve(listener, cut, router, stop, grace).await
+    serve(listener, None, router, stop, grace).await
 }
 
 /// Like [`serve_http`], with TLS. A client has 10 s for its handshake and does not delay others.
 ///
 /// # Errors
-/// [`Error::Serve`] if the listener fails.
+/// [`Error::Serve`] if the listener has no address.
 pub async fn serve_https(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
@@ -69,46 +73,43 @@ pub async fn serve_https(
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    let cut = CancellationToken::new();
-    let listener = Tls::start(Bounded::new(listener, cut.clone()), tls).map_err(Error::Serve)?;
-    serve(listener, cut, router, stop, grace).await
+    serve(listener, Some(tls), router, stop, grace).await
 }
 
-/// `cut` ends the listener's connections.
-async fn serve<L: Listener<Addr = SocketAddr>>(
-    listener: L,
-    cut: CancellationToken,
+async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     router: Router,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    let address = listener.local_addr().map_err(Error::Serve)?;
     let on_stop = stop.clone();
     let router = router.layer(from_fn(move |request, next| end_event_streams(on_stop.clone(), request, next)));
     let router = router.layer(from_fn(linger)).layer(from_fn(named));
-    // tap_io lets axum know the peer's address for a listener of our own.
-    let listener = listener.tap_io(|_| {});
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serve = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let mut serve = std::pin::pin!(serve.into_future());
-    let limit = async {
-        stop.cancelled().await;
-        tokio::time::sleep(grace.saturating_sub(margin(grace))).await;
-    };
-    tokio::select! {
-        served = &mut serve => return served.map_err(Error::Serve),
-        () = limit => {}
-    }
-    warn!(%address, grace_seconds = grace.as_secs_f64(), "connections still open near the end of the grace period are cut");
-    cut.cancel();
-    // A handler that never yields cannot be cut; its connection dies with the process.
-    let _ = tokio::time::timeout(LET_GO, serve).await;
-    Ok(())
+    let on_stop = stop.clone();
+    let server = Server { listener, tls, stalled_max: IDLE_MAX, stop, grace };
+    server.run(move |io, peer| connection(io, peer, router.clone(), on_stop.clone())).await
 }
 
-/// The part of the grace period kept for the caller: a tenth, at most half a second.
-pub(super) fn margin(grace: Duration) -> Duration {
-    (grace / 10).min(Duration::from_millis(500))
+/// HTTP/1.1 or HTTP/2 on one connection, until it ends or is idle at the stop.
+async fn connection(io: Io, peer: SocketAddr, router: Router, stop: CancellationToken) {
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    let mut http = pin!(builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service)));
+    let ended = tokio::select! {
+        ended = http.as_mut() => ended,
+        () = stop.cancelled() => {
+            http.as_mut().graceful_shutdown();
+            http.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, %peer, "a connection ended");
+    }
 }
 
 /// An event stream has no end of its own and would hold up the shutdown; at the stop it ends properly and the client

@@ -7,9 +7,9 @@ mod linger;
 mod listen;
 mod openapi;
 mod problem;
+mod server;
 mod server_tls;
 mod takeover;
-mod tls;
 
 pub use instrument::{REQUEST_ID_HEADER, RequestId, instrument};
 pub use listen::{bind, serve_http, serve_https};

@@ -4,16 +4,13 @@
 //! A request that [`Takeover::wants`] is handed over with its bare socket, and nothing of HTTP is left
 //! behind. Limits, cut and drain of all other connections are those of [`super::serve_http`].
 
-use super::connection::{Bounded, Connection, STALLED_MAX};
 use super::host;
-use super::listen::{LET_GO, margin};
-use super::tls::Tls;
+use super::server::{Io, LET_GO, Server};
 use crate::Error;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Request, Response, request::Parts};
-use axum::serve::Listener;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use hyper::body::Incoming;
@@ -21,19 +18,19 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::{pending, poll_fn, ready};
-use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
-use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
+
+/// A peer that takes nothing of what waits for it for this long holds memory for nothing.
+const STALLED_MAX: Duration = Duration::from_secs(30);
 
 /// How long a request's head may take.
 const HEAD_MAX: Duration = Duration::from_secs(10);
@@ -86,60 +83,20 @@ pub async fn serve_with_takeover(
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    let cut = CancellationToken::new();
-    let listener = Bounded::new(listener, cut.clone()).without_stalled(STALLED_MAX);
-    let address = listener.local_addr().map_err(Error::Serve)?;
-    let served = match tls {
-        None => accept(listener, &router, &takeover, &stop).await,
-        Some(tls) => {
-            let listener = Tls::start(listener, tls).map_err(Error::Serve)?;
-            accept(listener, &router, &takeover, &stop).await
-        }
-    };
-    served.close();
-    if tokio::time::timeout(grace.saturating_sub(margin(grace)), served.wait()).await.is_err() {
-        tracing::warn!(%address, "connections still open near the end of the grace period are cut");
-        cut.cancel();
-        let _ = tokio::time::timeout(LET_GO, served.wait()).await;
-    }
-    Ok(())
+    let on_stop = stop.clone();
+    let server = Server { listener, tls, stalled_max: STALLED_MAX, stop, grace };
+    server.run(move |io, peer| connection(io, peer, router.clone(), takeover.clone(), on_stop.clone())).await
 }
 
 /// Whether a client showed a certificate that our authorities signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientCertificate(pub bool);
 
-async fn accept<L: Listener<Addr = SocketAddr>>(
-    mut listener: L,
-    router: &Router,
-    takeover: &impl Takeover,
-    stop: &CancellationToken,
-) -> TaskTracker
-where
-    L::Io: Bare,
-{
-    let tasks = TaskTracker::new();
-    loop {
-        tokio::select! {
-            (io, peer) = listener.accept() => {
-                tasks.spawn(connection(io, peer, router.clone(), takeover.clone(), stop.clone()));
-            }
-            () = stop.cancelled() => return tasks,
-        }
-    }
-}
-
 type Wanted = Arc<Mutex<Option<Parts>>>;
 
-async fn connection<I: Bare>(
-    io: I,
-    peer: SocketAddr,
-    router: Router,
-    takeover: impl Takeover,
-    stop: CancellationToken,
-) {
+async fn connection(io: Io, peer: SocketAddr, router: Router, takeover: impl Takeover, stop: CancellationToken) {
     let wanted = Wanted::default();
-    let certificate = ClientCertificate(io.has_certificate());
+    let certificate = ClientCertificate(has_certificate(&io));
     let service = hyper::service::service_fn({
         let (wanted, takeover) = (wanted.clone(), takeover.clone());
         move |request: Request<Incoming>| -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
@@ -158,10 +115,9 @@ async fn connection<I: Bare>(
             router.clone().oneshot(request).boxed()
         }
     });
-    let io = TokioIo::new(Tracked { io, is_flushed: true });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).half_close(false).max_buf_size(BUFFER_BYTES);
-    let mut http = builder.serve_connection(io, service);
+    let mut http = builder.serve_connection(TokioIo::new(io), service);
     let mut stopping = std::pin::pin!(stop.cancelled());
     let mut is_stopping = false;
     let head = poll_fn(|cx| {
@@ -177,12 +133,11 @@ async fn connection<I: Bare>(
     });
     let head = head.await;
     let parts = http.into_parts();
-    let Tracked { mut io, is_flushed } = parts.io.into_inner();
+    let mut io = parts.io.into_inner();
     match head {
-        // A pipelined request behind an answer that is not out yet: its caller is not one of ours.
-        Some(_) if !is_flushed => {}
         Some(head) => {
-            if let Ok(socket) = io.bare() {
+            // None behind an answer that is not out yet: the caller of such a pipelined request is not one of ours.
+            if let Some(socket) = bare(io) {
                 takeover.take(Taken { head, peer, socket, unread: parts.read_buf });
             }
         }
@@ -190,66 +145,20 @@ async fn connection<I: Bare>(
     }
 }
 
-/// A connection that can be had without its wrapping.
-trait Bare: AsyncRead + AsyncWrite + Unpin + Send + Sized + 'static {
-    fn has_certificate(&self) -> bool;
-    fn bare(self) -> io::Result<Socket>;
-}
-
-impl Bare for Connection {
-    fn has_certificate(&self) -> bool {
-        false
-    }
-    fn bare(self) -> io::Result<Socket> {
-        self.into_std().map(Socket::Plain)
+fn has_certificate(io: &Io) -> bool {
+    match io {
+        Either::Left(_) => false,
+        Either::Right(tls) => tls.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty()),
     }
 }
 
-impl Bare for TlsStream<Connection> {
-    fn has_certificate(&self) -> bool {
-        self.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty())
-    }
-    fn bare(self) -> io::Result<Socket> {
-        let (connection, session) = self.into_inner();
-        Ok(Socket::Tls(connection.into_std()?, Box::new(session)))
-    }
-}
-
-/// Knows whether everything that was written has left.
-struct Tracked<I> {
-    io: I,
-    is_flushed: bool,
-}
-
-impl<I: Bare> AsyncRead for Tracked<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<I: Bare> AsyncWrite for Tracked<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.is_flushed = false;
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.is_flushed = false;
-        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        // HTTP flushes only when its own buffer is empty.
-        self.is_flushed |= matches!(flushed, Poll::Ready(Ok(())));
-        flushed
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+/// The connection without its wrapping.
+fn bare(io: Io) -> Option<Socket> {
+    match io {
+        Either::Left(connection) => connection.into_bare().map(Socket::Plain),
+        Either::Right(tls) => {
+            let (connection, session) = tls.into_inner();
+            Some(Socket::Tls(connection.into_bare()?, Box::new(session)))
+        }
     }
 }

@@ -1,0 +1,139 @@
+//! The accept loop of every listener: a bounded number of connections, each served in a task of its own, with TLS or
+//! without, until the stop and the end of the grace period.
+//!
+//! What is spoken on a connection is the caller's. A client that stalls in its TLS handshake delays no other.
+
+use super::connection::Connection;
+use crate::{Error, metrics};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Maximum number of connections of one listener; further ones wait in the kernel's queue. Watchers hold one each, so
+/// it is far above what requests would need.
+const CONNECTIONS_MAX: usize = 8192;
+
+/// A handshake takes two round trips.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// Pause after the system refused to accept (too many open files), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long cut connections may take to be let go.
+pub(super) const LET_GO: Duration = Duration::from_millis(200);
+
+/// A connection without TLS, or with it after the handshake.
+pub(super) type Io = Either<Connection, TlsStream<Connection>>;
+
+/// A listener, and what its connections may take.
+pub(super) struct Server {
+    pub(super) listener: TcpListener,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// A peer that takes nothing of what waits for it for this long is cut.
+    pub(super) stalled_max: Duration,
+    /// Ends the accepting. Connections end when they have served what they began.
+    pub(super) stop: CancellationToken,
+    /// Connections that are still open shortly before its end, counted from the stop, are cut.
+    pub(super) grace: Duration,
+}
+
+impl Server {
+    /// Has each connection served by `serve`. Returns in time for the caller's own deadline.
+    ///
+    /// # Errors
+    /// [`Error::Serve`] if the listener has no address.
+    pub(super) async fn run<F>(self, serve: impl Fn(Io, SocketAddr) -> F + Clone + Send + 'static) -> Result<(), Error>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self { listener, tls, stalled_max, stop, grace } = self;
+        let address = listener.local_addr().map_err(Error::Serve)?;
+        let tls = tls.map(TlsAcceptor::from);
+        let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (permits, open) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), metrics::HTTP_CONNECTIONS.gauge_handle(&[]));
+        loop {
+            let accepted = async {
+                let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+                (accept(&listener).await, permit)
+            };
+            let ((stream, peer), permit) = tokio::select! {
+                accepted = accepted => accepted,
+                () = stop.cancelled() => break,
+            };
+            let connection = Connection::new(stream, stalled_max, permit, cut.clone(), open.clone());
+            match tls.clone() {
+                None => tasks.spawn(serve(Either::Left(connection), peer)),
+                Some(tls) => {
+                    let (serve, stop) = (serve.clone(), stop.clone());
+                    tasks.spawn(async move {
+                        if let Some(stream) = handshake(tls, connection, peer, stop).await {
+                            serve(Either::Right(stream), peer).await;
+                        }
+                    })
+                }
+            };
+        }
+        drop(listener);
+        tasks.close();
+        if timeout(grace.saturating_sub(margin(grace)), tasks.wait()).await.is_err() {
+            let grace_seconds = grace.as_secs_f64();
+            warn!(%address, grace_seconds, "connections still open near the end of the grace period are cut");
+            cut.cancel();
+            // A handler that never yields cannot be cut; its connection dies with the process.
+            let _ = timeout(LET_GO, tasks.wait()).await;
+        }
+        Ok(())
+    }
+}
+
+/// The part of the grace period kept for the caller: a tenth, at most half a second.
+fn margin(grace: Duration) -> Duration {
+    (grace / 10).min(Duration::from_millis(500))
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Small answers must not wait for the peer's acknowledgement.
+                let _ = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            // Of that one connection.
+            Err(error) if matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset) => {}
+            Err(error) => {
+                warn!(%error, "cannot accept connections");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn handshake(
+    tls: TlsAcceptor,
+    connection: Connection,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) -> Option<TlsStream<Connection>> {
+    let ended = tokio::select! {
+        ended = timeout(HANDSHAKE_MAX, tls.accept(connection)) => ended,
+        () = stop.cancelled() => return None,
+    };
+    match ended {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => debug!(%error, %peer, "a client's TLS handshake failed"),
+        Err(_) => debug!(%peer, "a client's TLS handshake took too long"),
+    }
+    None
+}
