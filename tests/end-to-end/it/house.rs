@@ -3,6 +3,7 @@
 //! Starts no server. Relies on `cargo metadata` for the edges and on the services' own declarations for
 //! settings, metrics and error codes; never builds or changes anything.
 
+mod bodies;
 mod circles;
 mod roster;
 

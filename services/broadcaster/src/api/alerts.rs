@@ -27,7 +27,7 @@ pub(super) struct Published {
 /// Each becomes an event.
 #[utoipa::path(
     post, path = "/v1/alerts", tag = "Alerts",
-    request_body = Object,
+    request_body = alerts::Call,
     responses((status = 200, description = "How many", body = Published))
 )]
 pub(super) async fn take(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {

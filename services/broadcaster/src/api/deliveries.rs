@@ -22,9 +22,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::json;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 /// Attempts in one answer, at most.
 const PAGE_MAX: usize = 1000;
@@ -52,13 +51,25 @@ pub(super) struct AttemptQuery {
     limit: Option<usize>,
 }
 
+/// Attempts, the oldest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AttemptPage {
+    deliveries: Vec<Attempt>,
+    /// What `before` takes for the page of older ones; null when there are none, and with `after`.
+    next_before: Option<String>,
+    /// Attempts that this replica has made since it started: what `after` takes for those that follow.
+    last_n: u64,
+    /// Why attempts that the stream keeps are missing; null when none are.
+    problem: Option<String>,
+}
+
 /// List attempts
 ///
 /// Those that this replica remembers, and those that the stream keeps of all replicas.
 #[utoipa::path(
     get, path = "/v1/deliveries", tag = "Deliveries",
     params(AttemptQuery),
-    responses((status = 200, description = "The attempts, oldest first", body = Object))
+    responses((status = 200, description = "The attempts, oldest first", body = AttemptPage))
 )]
 pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<AttemptQuery>) -> Result<Response, Problem> {
     let context = api.registry.context();
@@ -72,8 +83,8 @@ pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<AttemptQue
     };
     let last_n = context.recent.last_n();
     if let Some(after) = wanted.after {
-        let found = context.recent.after(after, &filter, limit);
-        return Ok(Json(json!({ "deliveries": found, "last_n": last_n })).into_response());
+        let deliveries = context.recent.after(after, &filter, limit);
+        return Ok(Json(AttemptPage { deliveries, next_before: None, last_n, problem: None }).into_response());
     }
     let before = wanted.before.map(|place| place.parse::<Place>().map_err(invalid)).transpose()?;
     // What is not written yet is newer than all that is.
@@ -103,8 +114,7 @@ pub(super) async fn list(State(api): State<Api>, Query(wanted): Query<AttemptQue
         }
     }
     found.reverse();
-    let answer = json!({ "deliveries": found, "next_before": next_before, "last_n": last_n, "problem": problem });
-    Ok(Json(answer).into_response())
+    Ok(Json(AttemptPage { deliveries: found, next_before, last_n, problem }).into_response())
 }
 
 fn moment(name: &str, given: Option<String>) -> Result<Option<Timestamp>, Problem> {
@@ -117,8 +127,8 @@ fn moment(name: &str, given: Option<String>) -> Result<Option<Timestamp>, Proble
 /// Events of a time or by id, to one endpoint.
 #[utoipa::path(
     post, path = "/v1/replay", tag = "Deliveries",
-    request_body = Object,
-    responses((status = 200, description = "How many", body = Object))
+    request_body = replay::ReplayRequest,
+    responses((status = 200, description = "How many", body = replay::Replayed))
 )]
 pub(super) async fn replay(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
     let mut wanted: replay::ReplayRequest = serde_json::from_slice(&body).map_err(|e| invalid(e.to_string()))?;

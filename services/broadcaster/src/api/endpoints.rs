@@ -9,7 +9,11 @@ use super::{
     view::EndpointView,
 };
 use crate::{
-    endpoints::declaration::Declaration,
+    delivery::dispatcher::TestOutcome,
+    endpoints::{
+        declaration::{Declaration, Start},
+        retry_4xx::Retry4xx,
+    },
     payload::render::Format,
     registry::{
         Registry,
@@ -28,8 +32,8 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
@@ -102,11 +106,80 @@ pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Res
     Ok(Json(EndpointDetails::of(&api.registry, &subscription, entry)).into_response())
 }
 
-/// Options of the request apart from the endpoint itself.
-#[derive(Deserialize, Default)]
-struct Signing {
-    /// Whether requests are signed; so they are unless the format is one for people.
+/// An endpoint to create: what the endpoints file says of one, and whether it gets a secret.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewEndpoint {
+    /// 1 to 63 letters, digits or hyphens, starting with a letter or digit; the label of metrics and logs. It cannot be
+    /// changed.
+    name: String,
+    /// Where requests go: http or https. It is never shown again.
+    url: String,
+    /// Subjects of events, with wildcards; without them, those of BROADCASTER_SUBJECTS.
+    subjects: Option<Vec<String>>,
+    /// Whether requests are signed; without it, they are unless the format is slack, teams or discord.
     signed: Option<bool>,
+    /// The key of signatures. Without one, a key is made and the answer shows it once.
+    secret: Option<String>,
+    /// Further keys, each of which signs too.
+    #[serde(default)]
+    secrets: Vec<String>,
+    #[serde(default)]
+    format: Format,
+    /// How long a request may take, such as 10s: 100ms to 5m.
+    timeout: Option<String>,
+    /// Requests per second, 0.01 to 100,000; without it, as many as `concurrency` lets through.
+    rate: Option<f64>,
+    /// Requests at once, 1 to 1024.
+    concurrency: Option<usize>,
+    retry_4xx: Option<Retry4xx>,
+    /// Headers of requests in addition to those of the broadcaster. Values are never shown again.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    start: Start,
+}
+
+impl From<NewEndpoint> for Declaration {
+    fn from(new: NewEndpoint) -> Self {
+        // Whether it is signed decides only whether a secret is made.
+        let NewEndpoint {
+            signed: _,
+            name,
+            url,
+            subjects,
+            secret,
+            secrets,
+            format,
+            timeout,
+            rate,
+            concurrency,
+            retry_4xx,
+            headers,
+            start,
+        } = new;
+        Self { name, url, subjects, secret, secrets, format, timeout, rate, concurrency, retry_4xx, headers, start }
+    }
+}
+
+/// What of an endpoint is changed; what is absent stays, and null is the default.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the document's shape: the body is read as a map, where null and absence differ")]
+pub(super) struct EndpointPatch {
+    /// Where requests go: http or https. What waits goes there too.
+    url: Option<String>,
+    /// Subjects of events, with wildcards.
+    subjects: Option<Vec<String>>,
+    format: Option<Format>,
+    /// How long a request may take, such as 10s: 100ms to 5m.
+    timeout: Option<String>,
+    /// Requests per second, 0.01 to 100,000.
+    rate: Option<f64>,
+    /// Requests at once, 1 to 1024.
+    concurrency: Option<usize>,
+    retry_4xx: Option<Retry4xx>,
+    /// Headers by name: one with a value is set, one with null is removed, others stay.
+    headers: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// Create an endpoint
@@ -114,14 +187,13 @@ struct Signing {
 /// The answer has the secret, once, where none was given.
 #[utoipa::path(
     post, path = "/v1/endpoints", tag = "Endpoints",
-    request_body = Object,
+    request_body = NewEndpoint,
     responses((status = 201, description = "Created", body = Created))
 )]
 pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Response, Problem> {
-    let mut wanted: serde_json::Map<String, Value> = json_of(&body)?;
-    let signed = wanted.remove("signed").unwrap_or_default();
-    let Signing { signed } = json_of(json!({ "signed": signed }).to_string().as_bytes())?;
-    let mut written: Declaration = json_of(Value::Object(wanted).to_string().as_bytes())?;
+    let wanted: NewEndpoint = json_of(&body)?;
+    let signed = wanted.signed;
+    let mut written = Declaration::from(wanted);
     let has_secret = written.secret.is_some() || !written.secrets.is_empty();
     if signed == Some(false) && has_secret {
         return Err(invalid("signed is false and there is a secret"));
@@ -159,7 +231,7 @@ fn check_url(api: &Api, url: &str) -> Result<(), Problem> {
 #[utoipa::path(
     patch, path = "/v1/endpoints/{name}", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),
-    request_body = Object,
+    request_body = EndpointPatch,
     responses((status = 200, description = "The endpoint", body = EndpointDetails))
 )]
 pub(super) async fn update(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> Result<Response, Problem> {
@@ -206,7 +278,7 @@ fn changeable(api: &Api, name: &str) -> Result<(), Problem> {
 #[utoipa::path(
     delete, path = "/v1/endpoints/{name}", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),
-    responses((status = 200, description = "Deleted", body = Object))
+    responses((status = 200, description = "Deleted", body = Deleted))
 )]
 pub(super) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     changeable(&api, &name)?;
@@ -216,7 +288,7 @@ pub(super) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> 
     let cleared = context.states.change(&name, |state| *state = EndpointState::default()).await;
     cleared.map_err(|e| unavailable(e.to_string()))?;
     applied(|| api.registry.get(&name).is_none()).await;
-    Ok(Json(json!({ "endpoint": name, "deleted": true })).into_response())
+    Ok(Json(Deleted { endpoint: name, deleted: true }).into_response())
 }
 
 /// How a secret is rotated.
@@ -243,6 +315,33 @@ pub(super) struct Created {
     created_at: Timestamp,
     /// The secret, where one was made; it is shown once.
     secret: Option<String>,
+}
+
+/// An endpoint that was deleted.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Deleted {
+    /// Its name, which is free again.
+    endpoint: String,
+    /// Always true: a failure is a problem instead.
+    deleted: bool,
+}
+
+/// Whether an endpoint is paused after the call.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Pausing {
+    /// The endpoint's name.
+    endpoint: String,
+    /// While it is true, events wait in the stream.
+    paused: bool,
+}
+
+/// An endpoint that is called again after it answered 410.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Enabled {
+    /// The endpoint's name.
+    endpoint: String,
+    /// Always true: a failure is a problem instead.
+    enabled: bool,
 }
 
 /// A secret that was rotated.
@@ -290,7 +389,7 @@ pub(super) async fn rotate(State(api): State<Api>, Path(name): Path<String>, bod
 #[utoipa::path(
     post, path = "/v1/endpoints/{name}/pause", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),
-    responses((status = 200, description = "Paused", body = Object))
+    responses((status = 200, description = "Paused", body = Pausing))
 )]
 pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     set_paused(&api, &name, Some(Timestamp::now())).await
@@ -300,7 +399,7 @@ pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> R
 #[utoipa::path(
     post, path = "/v1/endpoints/{name}/resume", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),
-    responses((status = 200, description = "Resumed", body = Object))
+    responses((status = 200, description = "Resumed", body = Pausing))
 )]
 pub(super) async fn resume(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     set_paused(&api, &name, None).await
@@ -312,7 +411,7 @@ async fn set_paused(api: &Api, name: &str, since: Option<Timestamp>) -> Result<R
     api.registry.context().states.change(name, change).await.map_err(|e| unavailable(e.to_string()))?;
     subscription.dispatcher.flow.set_paused(since.is_some());
     subscription.check_now.notify_one();
-    Ok(Json(json!({ "endpoint": name, "paused": since.is_some() })).into_response())
+    Ok(Json(Pausing { endpoint: name.to_owned(), paused: since.is_some() }).into_response())
 }
 
 /// A body as JSON. What is said of a wrong one repeats no value: it may be a secret.
@@ -347,7 +446,7 @@ pub(super) async fn list(State(api): State<Api>) -> Response {
 #[utoipa::path(
     post, path = "/v1/endpoints/{name}/test", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),
-    responses((status = 200, description = "What the endpoint answered", body = Object))
+    responses((status = 200, description = "What the endpoint answered", body = TestOutcome))
 )]
 pub(super) async fn test(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     let subscription = known(&api, &name)?;
@@ -358,12 +457,12 @@ pub(super) async fn test(State(api): State<Api>, Path(name): Path<String>) -> Re
 #[utoipa::path(
     post, path = "/v1/endpoints/{name}/enable", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),
-    responses((status = 200, description = "Enabled", body = Object))
+    responses((status = 200, description = "Enabled", body = Enabled))
 )]
 pub(super) async fn enable(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
     let subscription = known(&api, &name)?;
     let changed = api.registry.context().states.change(&name, |state| state.disabled = None).await;
     changed.map_err(|e| unavailable(e.to_string()))?;
     subscription.check_now.notify_one();
-    Ok(Json(json!({ "endpoint": name, "enabled": true })).into_response())
+    Ok(Json(Enabled { endpoint: name, enabled: true }).into_response())
 }

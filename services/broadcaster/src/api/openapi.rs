@@ -62,6 +62,8 @@ pub fn openapi_json() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::managed::PATCHABLE;
+    use std::collections::BTreeSet;
 
     #[test]
     fn every_operation_is_described_and_may_be_refused() {
@@ -76,6 +78,9 @@ mod tests {
                 assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{method} {path}");
             }
         }
+        let patch = &doc["components"]["schemas"]["EndpointPatch"]["properties"];
+        let patchable: BTreeSet<&str> = patch.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(patchable, BTreeSet::from(PATCHABLE));
         assert_eq!(operations, 16);
         assert!(doc["components"]["schemas"]["Problem"]["properties"]["code"].is_object());
     }

@@ -358,7 +358,7 @@ impl WorkItem {
 }
 
 /// The outcome of a test of an endpoint.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct TestOutcome {
     /// Whether the endpoint answered 2xx.
     pub delivered: bool,

@@ -51,7 +51,7 @@ pub struct Defaults {
 }
 
 /// Which of the events that the stream has already an endpoint gets when it is new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
     /// Those published since the broadcaster knows the endpoint.

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use utoipa::ToSchema;
 
 /// The end of one attempt to deliver an event to an endpoint.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Attempt {
     /// Counts attempts of this process, from 1.
     pub n: u64,
@@ -22,6 +23,7 @@ pub struct Attempt {
     /// Which attempt, from 1; 0 for one that was none (set aside, or no JSON).
     pub attempt: u32,
     /// delivered, retried, dead, disabled or set_aside.
+    #[schema(value_type = String)]
     pub outcome: Cow<'static, str>,
     /// What the endpoint answered.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,6 +32,7 @@ pub struct Attempt {
     pub took_ms: f64,
     /// Short name of what went wrong.
     #[serde(default, skip_serializing_if = "is_nothing")]
+    #[schema(value_type = String)]
     pub reason: Cow<'static, str>,
     /// In words.
     #[serde(default, skip_serializing_if = "String::is_empty")]

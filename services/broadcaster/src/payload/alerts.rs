@@ -7,23 +7,29 @@ use crate::topology::names;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// Alerts of one call, at most.
 pub const ALERTS_MAX: usize = 1000;
 
-/// The body of a call, as far as it is read.
-#[derive(Debug, Deserialize)]
+/// The body of a call of Alertmanager's webhook (version 4), as far as it is read.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AlertmanagerCall)]
 pub struct Call<'a> {
     #[serde(borrow)]
+    #[schema(value_type = Vec<Alert>)]
     pub alerts: Vec<&'a RawValue>,
 }
 
 /// One alert, as far as it is read; the event holds it as it came.
-#[derive(Debug, Deserialize)]
-struct Alert {
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AlertmanagerAlert)]
+pub struct Alert {
+    /// `resolved`; every other value counts as firing.
     #[serde(default)]
     status: String,
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
     labels: BTreeMap<String, Value>,
     #[serde(default, rename = "startsAt")]
     starts_at: String,

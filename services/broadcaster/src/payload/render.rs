@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use std::fmt;
 
 /// How an event is put into a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// An envelope with id, type, timestamp, subject, and the event as `data`.

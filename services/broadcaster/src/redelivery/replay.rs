@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
+use utoipa::ToSchema;
 
 /// Events that one request sends again, at most.
 pub const LIMIT_MAX: usize = 1000;
@@ -32,7 +33,7 @@ pub const RATE_MAX: f64 = 1000.0;
 const SCANNED_MAX: usize = 20_000;
 
 /// What is to be sent again.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplayRequest {
     /// To this endpoint: those of its subjects.
@@ -56,7 +57,7 @@ pub struct ReplayRequest {
 }
 
 /// What came of it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Replayed {
     /// Events that were meant.
     pub matched: u64,

@@ -217,7 +217,8 @@ fn has_values(written: &Declaration) -> Result<(), Refusal> {
 }
 
 /// What a patch may change.
-const PATCHABLE: [&str; 8] = ["url", "subjects", "format", "timeout", "rate", "concurrency", "retry_4xx", "headers"];
+pub const PATCHABLE: [&str; 8] =
+    ["url", "subjects", "format", "timeout", "rate", "concurrency", "retry_4xx", "headers"];
 
 /// Headers are merged one by one, as their values cannot be read back. Faults repeat no value.
 fn patched(written: &Declaration, patch: &Map<String, Value>) -> Result<Declaration, Refusal> {

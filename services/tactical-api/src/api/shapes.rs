@@ -51,6 +51,16 @@ pub struct ZoneRequest {
     #[serde(flatten)]
     described: Described,
     /// One ring of [longitude, latitude], or a list of rings: the outline, then holes.
-    #[schema(value_type = Object)]
-    polygon: Vec<Vec<Vec<f64>>>,
+    polygon: PolygonRequest,
+}
+
+/// The places of a zone's corners, in degrees.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a shape for the document; values are read by their own rules")]
+pub enum PolygonRequest {
+    /// The outline, as [longitude, latitude] of each corner.
+    Ring(Vec<Vec<f64>>),
+    /// The outline, and then the holes in it.
+    Rings(Vec<Vec<Vec<f64>>>),
 }
