@@ -26,15 +26,20 @@ pub struct Process {
 static PROCESS: OnceLock<Process> = OnceLock::new();
 
 impl Process {
-    /// Sets up the globals under the name `agentforge`; see [`init_as`](Self::init_as).
-    pub fn init(common: &Common, catalogues: &[&[Metric]]) -> Self {
-        Self::init_as("agentforge", common, catalogues)
+    /// Sets up the globals of a process that hosts these services, under the name `agentforge`; see
+    /// [`init_as`](Self::init_as). Traces have the names of the services.
+    pub fn init(services: &[&'static str], common: &Common, catalogues: &[&[Metric]]) -> Self {
+        Self::init_under("agentforge", services, common, catalogues)
     }
 
     /// Sets up the globals: rustls' ring provider, the log subscriber, the recorder with the given
     /// metrics and the chassis's own (none of it with METRICS=off), the trace exporter if an endpoint is set,
     /// and a log line for panics. Needs a running tokio runtime. Harmless when called again.
     pub fn init_as(name: &'static str, common: &Common, catalogues: &[&[Metric]]) -> Self {
+        Self::init_under(name, &[], common, catalogues)
+    }
+
+    fn init_under(name: &'static str, services: &[&'static str], common: &Common, catalogues: &[&[Metric]]) -> Self {
         let mut all = catalogues.to_vec();
         all.push(metrics::METRICS);
         let handle =
@@ -43,7 +48,7 @@ impl Process {
             .get_or_init(|| {
                 install_tls_provider();
                 raise_open_files();
-                let exporter = telemetry::install(name, common);
+                let exporter = telemetry::install(name, services, common);
                 std::panic::set_hook(Box::new(telemetry::log_panic));
                 start_upkeep(handle.clone());
                 Self { metrics: handle, refreshers: Refreshers::default(), exporter }

@@ -2,15 +2,18 @@
 
 use crate::collector::{Collector, Span};
 use crate::stack::{DEADLINE, Options, Stack, all_but, services};
-use agentforge_harness::{cargo_bin, eventually, require};
+use agentforge_harness::{Proc, cargo_bin, eventually, http_post_with, require};
 use serde_json::{Value, json};
 use std::process::Command;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
+/// The services that a job and its webhook pass.
+const TRACED: [&str; 3] = ["orchestrator", "worker", "broadcaster"];
 /// More requests than a test causes.
 const HEADS_MAX: usize = 4096;
 const REQUEST: &str = "ticket-4711/2";
@@ -44,7 +47,7 @@ fn traced(endpoint: &str) -> Options {
         .all("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         .all("OTEL_BSP_SCHEDULE_DELAY", "200")
         .all("LOG_LEVEL", "info,agentforge_orchestrator=debug,agentforge_worker=debug,agentforge_broadcaster=debug");
-    options.without = all_but(&["orchestrator", "worker", "broadcaster"]);
+    options.without = all_but(&TRACED);
     options
 }
 
@@ -57,8 +60,9 @@ async fn span(collector: &Collector, trace: &str, service: &str, name: &str) -> 
     .await
 }
 
-/// The way of a job below the span of its submission, to the webhook: each span, and below which one it is.
-async fn leads_on(collector: &Collector, trace: &str, submission: &Span) {
+/// The way of a job below the span of its submission, to the commit of its result: each span, and below which one it is.
+/// Gives the span of its run.
+async fn leads_to_a_commit(collector: &Collector, trace: &str, submission: &Span) -> Span {
     let run = span(collector, trace, "worker", "process swarm.jobs").await;
     // A publish that found no stream yet was tried again: each try is a span, and the job hangs below the one that was stored.
     eventually(DEADLINE, "the job hangs below a publish, and each publish below the submission", async || {
@@ -74,6 +78,12 @@ async fn leads_on(collector: &Collector, trace: &str, submission: &Span) {
     assert_eq!(tool.parent, run.id);
     let commit = span(collector, trace, "orchestrator", "process swarm.results").await;
     assert_eq!(commit.parent, run.id);
+    run
+}
+
+/// As [`leads_to_a_commit`], and further to the webhook.
+async fn leads_on(collector: &Collector, trace: &str, submission: &Span) {
+    let run = leads_to_a_commit(collector, trace, submission).await;
     let webhook = eventually(DEADLINE, "the collector has the webhook", async || {
         let spans = collector.of(trace);
         let posts = spans.iter().find(|s| s.service == "broadcaster" && s.name.starts_with("POST "));
@@ -145,7 +155,7 @@ async fn one_trace_leads_from_a_submission_to_its_webhook() {
     assert!(head.lines().any(|line| line.eq_ignore_ascii_case(&format!("x-request-id: {REQUEST}"))), "{head}");
 
     // The log of each service that had to do with it has the trace, on lines that are JSON.
-    for service in ["orchestrator", "worker", "broadcaster"] {
+    for service in TRACED {
         eventually(DEADLINE, &format!("the log of {service} names the trace"), async || {
             let lines = stack.log(service);
             let of_trace: Vec<&Value> = lines.iter().filter(|line| line["trace_id"] == TRACE).collect();
@@ -291,4 +301,37 @@ async fn without_a_collector_that_answers_nothing_slows_or_fills_up() {
     for service in services().take(2) {
         assert_eq!(stack.proc(service).sigterm(DEADLINE).await, 0, "{service} ends well, and in time");
     }
+}
+
+#[tokio::test]
+async fn services_that_share_a_process_are_separate_services_in_traces() {
+    let Some(()) = require("nats-server") else { return };
+    let collector = Collector::start().await;
+    let dir = TempDir::new().unwrap();
+    let ready_file = dir.path().join("ready.json");
+    let dev = Proc::builder(cargo_bin("agentforge-stack"))
+        .args(["dev", "--no-demo", "--port-base", "0", "--without", &all_but(&TRACED).join(",")])
+        .args(["--data-dir", &dir.path().join("data").to_string_lossy()])
+        .args(["--ready-file", &ready_file.to_string_lossy()])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "200")
+        .start();
+    let ready: Value = eventually(DEADLINE, "dev is ready", async || {
+        let text = std::fs::read(&ready_file).map_err(|e| format!("{e}; {}", dev.full_log()))?;
+        serde_json::from_slice(&text).map_err(|e| e.to_string())
+    })
+    .await;
+    let pids = TRACED.map(|name| ready["services"][name]["pid"].clone());
+    assert!(pids[0].is_u64() && pids.iter().all(|pid| *pid == pids[0]), "one process: {ready}");
+    let jobs = format!("{}/v1/jobs", ready["services"]["orchestrator"]["http"].as_str().unwrap());
+    let headers = [format!("traceparent: 00-{TRACE}-{CALLER}-01")];
+    let headers = headers.each_ref().map(String::as_str);
+    let (status, _) = http_post_with(&jobs, &headers, r#"{"tool": "echo", "args": {"n": 1}}"#).await.unwrap();
+    assert_eq!(status, 202);
+    let request = span(&collector, TRACE, "orchestrator", "POST /v1/jobs").await;
+    assert_eq!(request.parent, CALLER);
+    // A parent is found across services all the same.
+    leads_to_a_commit(&collector, TRACE, &request).await;
+    let spans = collector.of(TRACE);
+    assert!(spans.iter().all(|span| span.service != "agentforge"), "{spans:#?}");
 }

@@ -42,7 +42,8 @@ impl InProcess {
         // Those of services that are left out, too: every page of metrics explains the same names.
         let catalogues: Vec<_> = SERVICES.iter().flat_map(|service| (service.program.metrics)()).collect();
         let (_, first) = configured.first().ok_or_else(|| Failure::usage("every service is left out"))?;
-        let process = Process::init(first.common(), &catalogues);
+        let names: Vec<_> = configured.iter().map(|(service, _)| service.name).collect();
+        let process = Process::init(&names, first.common(), &catalogues);
         let mut this = Self { process, running: Vec::new(), metrics: None };
         let built = async {
             for (n, (service, configured)) in configured.into_iter().enumerate() {

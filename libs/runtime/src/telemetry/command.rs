@@ -29,7 +29,7 @@ impl CommandTrace {
     /// An endpoint that the exporter refuses.
     pub fn begin(service: &'static str, name: &str, endpoint: Option<&Url>) -> Result<Self, ExporterBuildError> {
         let provider = match endpoint {
-            Some(endpoint) => otlp::provider(otlp::resource(service, None), endpoint)?,
+            Some(endpoint) => otlp::provider(otlp::resource(service, None), &[], endpoint)?,
             None => SdkTracerProvider::builder().build(),
         };
         let tracer = provider.tracer("agentforge");

@@ -3,6 +3,7 @@
 //! The log layer writes to stderr what LOG_LEVEL asks for. The trace layer gives every span of ours
 //! its ids, also when nothing is exported, so that log lines and messages can be matched.
 
+mod by_service;
 mod command;
 mod fresh;
 mod json;
@@ -58,14 +59,15 @@ pub fn check_log_level(filter: &str) -> Result<(), String> {
 }
 
 /// Installs subscriber and propagator, and the exporter if an endpoint is set. Without traces there is no layer
-/// for them either: spans are what log lines say, and messages carry what callers sent.
-pub(crate) fn install(name: &'static str, common: &Common) -> Option<SdkTracerProvider> {
+/// for them either: spans are what log lines say, and messages carry what callers sent. `services` are those that a
+/// process of several hosts.
+pub(crate) fn install(name: &'static str, services: &[&'static str], common: &Common) -> Option<SdkTracerProvider> {
     if !common.traces {
         install_layers(name, &common.log_level, common.log_format, None);
         return None;
     }
     let endpoint = common.otlp_endpoint.as_ref();
-    let exporter = endpoint.map(|endpoint| otlp::provider(otlp::resource(name, Some(common)), endpoint));
+    let exporter = endpoint.map(|endpoint| otlp::provider(otlp::resource(name, Some(common)), services, endpoint));
     let (provider, failure) = match exporter {
         Some(Ok(provider)) => (Some(provider), None),
         Some(Err(error)) => (None, Some(error)),

@@ -2,6 +2,7 @@
 //!
 //! An unavailable collector costs spans, never work: the queue is bounded and drops.
 
+use super::by_service::ByService;
 use agentforge_config::{Common, Url};
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
@@ -11,22 +12,33 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::time::Duration;
 
 /// A provider that exports to `endpoint`. Connects when the first batch is sent; sampling follows
-/// OTEL_TRACES_SAMPLER. Needs a running tokio runtime.
-pub(super) fn provider(resource: Resource, endpoint: &Url) -> Result<SdkTracerProvider, ExporterBuildError> {
+/// OTEL_TRACES_SAMPLER. Spans of `services`, which the process hosts, are sent under their names, unless the environment
+/// gives the process one. Needs a running tokio runtime.
+pub(super) fn provider(
+    resource: Resource,
+    services: &[&'static str],
+    endpoint: &Url,
+) -> Result<SdkTracerProvider, ExporterBuildError> {
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    if services.is_empty() || is_named() {
+        return Ok(builder.with_batch_exporter(exporter(endpoint)?).build());
+    }
+    let services = services.iter().map(|name| Ok((*name, exporter(endpoint)?))).collect::<Result<_, _>>()?;
+    Ok(builder.with_batch_exporter(ByService { process: exporter(endpoint)?, services }).build())
+}
+
+fn exporter(endpoint: &Url) -> Result<SpanExporter, ExporterBuildError> {
     let mut builder = SpanExporter::builder().with_tonic().with_endpoint(endpoint.as_str());
     if endpoint.scheme() == "https" {
         builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
     }
-    Ok(SdkTracerProvider::builder().with_batch_exporter(builder.build()?).with_resource(resource).build())
+    builder.build()
 }
 
 /// Who spans come from: this program, and for a service where it runs. What OTEL_SERVICE_NAME and
 /// OTEL_RESOURCE_ATTRIBUTES say of it wins.
 pub(super) fn resource(name: &'static str, common: Option<&Common>) -> Resource {
-    let given = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-    let given: Vec<&str> = given.split(',').filter_map(|pair| Some(pair.split_once('=')?.0.trim())).collect();
-    let is_named =
-        std::env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty()) || given.contains(&"service.name");
+    let given = given_attributes();
     let place = common.into_iter().flat_map(|common| {
         [
             KeyValue::new("deployment.environment.name", common.env.clone()),
@@ -36,10 +48,22 @@ pub(super) fn resource(name: &'static str, common: Option<&Common>) -> Resource 
     });
     let ours =
         [KeyValue::new("service.namespace", "agentforge"), KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
-    let ours = ours.into_iter().chain(place).filter(|attribute| !given.contains(&attribute.key.as_str()));
+    let ours = ours.into_iter().chain(place).filter(|attribute| !given.iter().any(|key| key == attribute.key.as_str()));
     // The builder begins with what the environment says.
     let builder = Resource::builder().with_attributes(ours);
-    if is_named { builder.build() } else { builder.with_service_name(name).build() }
+    if is_named() { builder.build() } else { builder.with_service_name(name).build() }
+}
+
+/// The keys of OTEL_RESOURCE_ATTRIBUTES.
+fn given_attributes() -> Vec<String> {
+    let given = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    given.split(',').filter_map(|pair| Some(pair.split_once('=')?.0.trim().to_owned())).collect()
+}
+
+/// Whether the environment names the service.
+fn is_named() -> bool {
+    std::env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty())
+        || given_attributes().iter().any(|key| key == "service.name")
 }
 
 /// Sends what is left, for at most `limit`; whether all was sent. Nothing is exported after it.

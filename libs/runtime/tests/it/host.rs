@@ -76,8 +76,8 @@ async fn a_second_install_is_harmless_and_its_metrics_are_there() {
     let mut reader = Reader::new(&source);
     let common = agentforge_config::Common::read(&mut reader);
     let metrics = Probe::metrics();
-    let second = Process::init(&common, &metrics);
-    let third = Process::init(&common, &metrics);
+    let second = Process::init(&[], &common, &metrics);
+    let third = Process::init(&[], &common, &metrics);
     for process in [process, second, third] {
         let text = process.scrape().await;
         assert_eq!(text.matches("# TYPE agentforge_probe_total counter").count(), 1, "{text}");
