@@ -21,7 +21,7 @@ async fn an_acked_jobs_id_published_again_after_a_restart_has_no_second_result()
     // are acknowledged, which may be a moment after the commit. A new worker has no memory of the job either:
     // it runs it.
     let before = async_nats::jetstream::new(async_nats::connect(stack.nats.url()).await.unwrap());
-    eventually(Duration::from_secs(10), "the work queues are empty", || async {
+    eventually(Duration::from_secs(60), "the work queues are empty", || async {
         let mut left = 0;
         for name in [subjects::STREAM_JOBS, subjects::STREAM_RESULTS] {
             let mut stream = before.get_stream(name).await.map_err(|e| e.to_string())?;

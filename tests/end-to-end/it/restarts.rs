@@ -53,10 +53,17 @@ async fn finished_while_dead(store: Option<String>, orchestrators: usize) {
         .map(|item| item["accepted"]["id"].as_str().unwrap_or_else(|| panic!("{item}")).to_owned())
         .collect();
     assert_eq!(ids.len(), JOBS);
-    // Most are published, and the marks of it wait for company.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    stack.orchestrators.iter_mut().for_each(|o| o.kill9());
     let mut jobs = js.get_stream("swarm_jobs").await.unwrap();
+    // Many are published, and the marks of it wait for company. The first message is the one before the batch.
+    eventually(Duration::from_secs(60), "many jobs are published", || {
+        let mut jobs = jobs.clone();
+        async move {
+            let published = jobs.info().await.unwrap().state.last_sequence;
+            if published > (JOBS / 3) as u64 { Ok(()) } else { Err(published) }
+        }
+    })
+    .await;
+    stack.orchestrators.iter_mut().for_each(|o| o.kill9());
     eventually(Duration::from_secs(60), "the worker has done what was published", || {
         let mut jobs = jobs.clone();
         async move {

@@ -61,7 +61,7 @@ async fn tools_that_misbehave_end_clearly_and_leave_nothing_running() {
     }
     let complainer = api.read(&ids[4]).await;
     assert!(complainer["error"]["log_tail"].as_str().unwrap().contains("the reason why"));
-    eventually(Duration::from_secs(10), "no tool is left running", || async {
+    eventually(Duration::from_secs(60), "no tool is left running", || async {
         let left = running("sleep 987") + running("yes 0123456789012345678901234567890123456789");
         if left == 0 { Ok(()) } else { Err(format!("{left} processes")) }
     })

@@ -81,13 +81,13 @@ async fn a_cancelled_job_never_runs_and_a_running_one_is_stopped() {
     );
     let stack = Stack::start(Options::new().worker("WORKER_CONCURRENCY", "4").tools(&tools)).await;
     let api = stack.api();
-    let later = api.submit(json!({"tool": "touch", "run_at": in_seconds(2)})).await["id"].as_str().unwrap().to_owned();
+    let later = api.submit(json!({"tool": "touch", "run_at": in_seconds(5)})).await["id"].as_str().unwrap().to_owned();
     let cancelled = api.post(&format!("/v1/jobs/{later}/cancel"), &json!({})).await.unwrap();
     assert_eq!((cancelled.status.as_u16(), cancelled.body["state"].as_str()), (200, Some("cancelled")));
 
     let long = api.job("long", json!({})).await;
     eventually(Duration::from_secs(20), "the tool runs", || async { alive.exists() }).await;
-    let pid: i32 = eventually(Duration::from_secs(5), "its pid is written", || async {
+    let pid: i32 = eventually(Duration::from_secs(20), "its pid is written", || async {
         std::fs::read_to_string(&alive).ok()?.trim().parse().ok()
     })
     .await;
@@ -96,7 +96,7 @@ async fn a_cancelled_job_never_runs_and_a_running_one_is_stopped() {
     assert_eq!(api.read(&long).await["state"], "cancelled");
 
     // Its time has come and gone when a later job is through.
-    let marker = api.submit(json!({"tool": "echo", "run_at": in_seconds(3)})).await["id"].as_str().unwrap().to_owned();
+    let marker = api.submit(json!({"tool": "echo", "run_at": in_seconds(6)})).await["id"].as_str().unwrap().to_owned();
     api.finished(&marker).await;
     assert!(!ran.exists(), "a job that was cancelled before its start ran");
 }

@@ -122,7 +122,7 @@ async fn a_nak_brings_the_message_again_after_its_delay() {
 
 #[tokio::test]
 async fn progress_keeps_a_message_beyond_its_ack_wait_and_silence_does_not() {
-    let Some(Setup { nats, server: _server }) = Setup::with_queue(Duration::from_secs(1)).await else { return };
+    let Some(Setup { nats, server: _server }) = Setup::with_queue(Duration::from_secs(2)).await else { return };
     put_one(&nats, "long").await.unwrap();
     let mut puller = Puller::start(nats.clone(), STREAM, CONSUMER, brisk(4));
     puller.grant(2);

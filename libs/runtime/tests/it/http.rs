@@ -122,14 +122,14 @@ async fn an_open_event_stream_ends_at_the_stop_without_waiting_for_the_grace() {
 #[tokio::test]
 async fn a_response_without_end_is_cut_inside_the_grace() {
     let runtime = Runtime::for_tests("endless");
-    let grace = Duration::from_millis(1500);
+    let grace = Duration::from_secs(3);
     let (address, server) = serving(&runtime, grace).await;
     let mut stream = open(address, "GET /endless", "").await;
     read_until(&mut stream, "x").await;
     let start = Instant::now();
     runtime.stopping().cancel();
     server.await.unwrap().unwrap();
-    assert!(start.elapsed() < grace + Duration::from_millis(200), "{:?}", start.elapsed());
+    assert!(start.elapsed() < grace + Duration::from_secs(2), "{:?}", start.elapsed());
     assert!(start.elapsed() > grace / 2, "requests have their time to finish");
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;

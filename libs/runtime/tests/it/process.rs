@@ -200,13 +200,13 @@ async fn an_event_after_a_question_whether_to_log_is_still_a_line() {
 
 #[tokio::test]
 async fn not_ready_comes_before_the_listener_closes() {
-    let mut started = start("", &[("SHUTDOWN_PAUSE", "2s")]);
+    let mut started = start("", &[("SHUTDOWN_PAUSE", "5s")]);
     let ready = started.ready().await;
     let http = address(&ready, "http");
     started.signal();
     let start = Instant::now();
     while !ask(http, "GET /readyz", "").await.starts_with("HTTP/1.1 503") {
-        assert!(start.elapsed() < Duration::from_secs(2), "still ready during the pause");
+        assert!(start.elapsed() < Duration::from_secs(5), "still ready during the pause");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(ask(http, "GET /v1/things/1", "").await.starts_with("HTTP/1.1 200"), "work goes on during the pause");
@@ -227,7 +227,7 @@ async fn a_second_signal_exits_at_once_with_130() {
 
 #[tokio::test]
 async fn a_hangup_drains_and_is_never_taken_for_impatience() {
-    let mut started = start("", &[("SHUTDOWN_PAUSE", "1s")]);
+    let mut started = start("", &[("SHUTDOWN_PAUSE", "4s")]);
     let http = address(&started.ready().await, "http");
     kill_process(started.pid(), Signal::HUP).unwrap();
     while !ask(http, "GET /readyz", "").await.starts_with("HTTP/1.1 503") {

@@ -15,7 +15,7 @@ async fn a_marker_whose_time_is_over_is_removed_for_everybody_once() {
     let mut b = Sse::open(other.address(), "/events/stream", &[]).await;
     world.api.until_clients(1.0, 0.0).await;
     other.until_clients(1.0, 0.0).await;
-    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5);
     let body = json!({"title": "short", "coordinates": [1, 2], "expires_at": end.to_string()});
     bus.publish("tactical.markers.s.short", &body).await;
     bus.marker("renewed", "1").await;

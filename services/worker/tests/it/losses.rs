@@ -67,7 +67,7 @@ async fn a_job_that_kills_its_workers_ends_as_worker_lost_and_its_neighbours_do_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_that_starves_the_whole_runtime_keeps_its_delivery() {
     let Some(()) = require("nats-server") else { return };
-    let bench = Bench::with(NatsOptions::default(), &[("ACK_WAIT", "1s")]).await;
+    let bench = Bench::with(NatsOptions::default(), &[("ACK_WAIT", "2s")]).await;
     // A runtime of its own, with one thread: the tool below takes all of it.
     let url = bench.url.clone();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -83,7 +83,7 @@ async fn a_tool_that_starves_the_whole_runtime_keeps_its_delivery() {
         .until("the lifeline and the consumer are up", |received| (received.heartbeats.len() >= 3).then_some(()))
         .await;
     bench.run(&bench.job("echo", "{}")).await;
-    let job = bench.job("blocks", r#"{"ms":3500}"#);
+    let job = bench.job("blocks", r#"{"ms":6000}"#);
     let before = bench.received.lock().unwrap().heartbeats.len();
     let finished = bench.run(&job).await;
     assert_eq!(finished.delivery, 1, "the message was not taken for abandoned");

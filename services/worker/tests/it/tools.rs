@@ -30,7 +30,7 @@ pub fn running(mark: &str) -> usize {
 }
 
 pub async fn nothing_runs(mark: &str) {
-    eventually(Duration::from_secs(5), "nothing is left running", || async {
+    eventually(Duration::from_secs(20), "nothing is left running", || async {
         match running(mark) {
             0 => Ok(()),
             n => Err(format!("{n} processes")),

@@ -44,7 +44,7 @@ async fn what_belongs_to_a_site_is_stored_there_once_and_nowhere_else() {
     let leaf = jetstream::new(async_nats::connect(at_site.nats.url()).await.unwrap());
     for n in 0..EVIDENCE {
         let subject = format!("edge.evidence.{SITE}.{n}");
-        let ack = eventually(Duration::from_secs(10), "the leaf knows the hub's new stream", || async {
+        let ack = eventually(Duration::from_secs(60), "the leaf knows the hub's new stream", || async {
             leaf.publish(subject.clone(), "x".into()).await.map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())
         })
         .await;
