@@ -8,7 +8,7 @@ use std::{ffi::OsString, process};
 
 /// Starts everything on this machine, and knows what it is made of.
 const STACK: &str = "agentforge-stack";
-/// Measures.
+/// The program behind `agentforge bench`; it is not part of the images.
 const BENCH: &str = "agentforge-bench";
 /// The commands, and whose they are.
 const COMMANDS: [(&str, &str); 10] = [

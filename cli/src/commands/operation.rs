@@ -52,7 +52,7 @@ pub struct CancelArgs {
     id: String,
 }
 
-/// An operation.
+/// An operation as `--json` prints it; field names are those of the REST API.
 #[derive(Debug, Serialize)]
 struct OperationView {
     id: String,

@@ -42,7 +42,7 @@ pub struct GetArgs {
     mission: Option<String>,
 }
 
-/// A queue.
+/// A queue as `--json` prints it; field names are those of the REST API.
 #[derive(Debug, Serialize)]
 struct QueueView {
     mission: String,

@@ -152,7 +152,7 @@ pub async fn gone(pids: &[u32]) {
     .await;
 }
 
-/// SIGKILL.
+/// Sends SIGKILL to a process that this test did not start itself.
 pub fn kill9(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();

@@ -3,11 +3,11 @@
 /// What a caller may do. Each role includes the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Reads only.
+    /// Reads everything that the API shows; changes nothing.
     Read,
     /// Submits and cancels too.
     Submit,
-    /// Does everything.
+    /// All operations, including those on schedules, queues and dead letters.
     Admin,
 }
 

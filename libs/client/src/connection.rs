@@ -56,7 +56,7 @@ pub struct Options {
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL.
+    /// The URL is not one that a connection can be made to.
     #[error("the server {server} cannot be used")]
     Server {
         /// As it was given.
@@ -64,7 +64,7 @@ pub enum Error {
         /// What tonic says.
         source: tonic::transport::Error,
     },
-    /// The token.
+    /// The token cannot be sent: it has characters that no header carries.
     #[error("the token has characters that no header carries")]
     Token,
 }
@@ -122,17 +122,17 @@ impl Client {
         JobsClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
-    /// Schedules.
+    /// A client of the schedules' operations, on the same connection and with the same token.
     pub fn schedules(&self) -> SchedulesClient<Authorized> {
         SchedulesClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
-    /// Operations.
+    /// A client of the operations on many jobs, on the same connection and with the same token.
     pub fn operations(&self) -> OperationsClient<Authorized> {
         OperationsClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
-    /// Agents.
+    /// A client of the agents' operations, on the same connection and with the same token.
     pub fn agents(&self) -> AgentsClient<Authorized> {
         AgentsClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)

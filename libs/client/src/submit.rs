@@ -26,7 +26,7 @@ pub enum SubmitError {
     Unanswered {
         /// Those that were.
         accepted: u64,
-        /// All.
+        /// How many submissions were sent.
         count: u64,
     },
 }

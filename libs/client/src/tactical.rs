@@ -30,7 +30,7 @@ pub enum Error {
     NoAnswer {
         /// Where it was asked.
         address: String,
-        /// What happened.
+        /// The cause, as the HTTP client reports it.
         reason: String,
     },
     /// It said no.

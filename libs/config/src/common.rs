@@ -21,7 +21,7 @@ pub const MISSION: Setting = Setting::new(
     "The environment or shard whose jobs this process handles.",
 )
 .default_note("value of ENV");
-/// The site.
+/// The name of the place where a process runs; it is part of subjects, labels and the workers' reports.
 pub const SITE: Setting =
     Setting::new("SITE", None, "1-63 of A-Z a-z 0-9 -, not - first", "The place this process runs at.")
         .default_note("value of ENV");

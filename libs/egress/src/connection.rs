@@ -45,9 +45,9 @@ pub struct Connection {
 /// What came back.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
+    /// The HTTP status of the answer.
     pub status: StatusCode,
-    /// The headers.
+    /// The answer's headers, as they were sent.
     pub headers: HeaderMap,
     /// Bytes of the body that were read, and thrown away.
     pub body_bytes: usize,

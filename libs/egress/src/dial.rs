@@ -121,17 +121,17 @@ pub enum DialerError {
     /// The file of authorities cannot be used.
     #[error("read certificates from {}", path.display())]
     Authorities {
-        /// The file.
+        /// The file, as the setting names it.
         path: PathBuf,
-        /// Why.
+        /// Why it could not be read as PEM.
         source: rustls::pki_types::pem::Error,
     },
     /// It contains something other than a certificate.
     #[error("use certificates from {}", path.display())]
     Unfit {
-        /// The file.
+        /// The file, as the setting names it.
         path: PathBuf,
-        /// Why.
+        /// Why its certificates are not accepted as authorities.
         source: rustls::Error,
     },
     /// TLS cannot be set up.

@@ -11,21 +11,21 @@ use std::{
 /// What an address is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The internet.
+    /// An address of the internet: none of the ranges below.
     Public,
-    /// 127.0.0.0/8, ::1.
+    /// The machine itself: 127.0.0.0/8 and `::1`.
     Loopback,
     /// RFC 1918, and fc00::/7.
     Private,
     /// 100.64.0.0/10, the inner side of a carrier's NAT.
     SharedNat,
-    /// 169.254.0.0/16, fe80::/10.
+    /// Addresses that are valid on one link only: 169.254.0.0/16, where clouds serve credentials, and fe80::/10.
     LinkLocal,
     /// A cloud's metadata or host service.
     Metadata,
     /// Multicast and broadcast.
     Multicast,
-    /// 0.0.0.0/8, ::.
+    /// No address: 0.0.0.0/8, of which some systems take 0.0.0.0 for themselves, and `::`.
     Unspecified,
     /// Documentation, benchmarks, protocols, what is kept back for later.
     Reserved,

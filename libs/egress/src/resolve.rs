@@ -38,9 +38,9 @@ pub enum ResolveError {
     /// It could not be resolved.
     #[error("resolve the name {host}")]
     Failed {
-        /// The name.
+        /// The name that was asked for.
         host: String,
-        /// Why.
+        /// The system resolver's answer.
         source: io::Error,
     },
 }

@@ -21,7 +21,7 @@ pub const NATS_NKEY: Setting =
     Setting::new("NATS_NKEY", None, "seed (SU…) or path of a file with it", "The NKey to log in with.").secret();
 /// A user name.
 pub const NATS_USER: Setting = Setting::new("NATS_USER", None, "text", "User name; needs NATS_PASSWORD.");
-/// Its password.
+/// The password that belongs to [`NATS_USER`]; a secret.
 pub const NATS_PASSWORD: Setting = Setting::new("NATS_PASSWORD", None, "text", "Password of NATS_USER.").secret();
 /// Who signs the server's certificate.
 pub const NATS_TLS_CA: Setting =
@@ -92,7 +92,7 @@ pub struct NatsConfig {
     pub servers: Vec<ServerAddr>,
     /// How to log in.
     pub auth: Auth,
-    /// TLS files.
+    /// The files for TLS towards the servers; all absent when it is not configured.
     pub tls: Tls,
     /// Cap of the reconnect backoff.
     pub max_reconnect_wait: Duration,

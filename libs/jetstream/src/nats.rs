@@ -53,11 +53,11 @@ pub enum Error {
     /// A file named by the settings cannot be used.
     #[error("read {} (from {key})", path.display())]
     File {
-        /// The setting.
+        /// The setting that names the file.
         key: &'static str,
-        /// The file.
+        /// The file, as the setting names it.
         path: PathBuf,
-        /// Why.
+        /// The operating system's answer.
         source: std::io::Error,
     },
     /// The client refused the options.

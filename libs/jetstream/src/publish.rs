@@ -72,10 +72,10 @@ pub enum Error {
     Unavailable {
         /// Where it was to go.
         subject: String,
-        /// What happened.
+        /// Whether the connection, the time or the server was the cause, in words.
         reason: String,
     },
-    /// The message can never be taken by this server or stream.
+    /// The message cannot be taken as this server or stream is configured.
     #[error("publish to {subject}: {size} bytes are too large ({reason})")]
     TooLarge {
         /// Where it was to go.
@@ -100,7 +100,7 @@ pub enum Error {
         subject: String,
         /// The server's error code; 0 when it was never sent: subject or header are not valid.
         code: u64,
-        /// In words.
+        /// The server's words, or what is not valid about the message.
         reason: String,
     },
 }

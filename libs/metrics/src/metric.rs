@@ -23,7 +23,7 @@ pub enum Unit {
     Count,
     /// Seconds (also for timestamps: seconds since 1970).
     Seconds,
-    /// Bytes.
+    /// Bytes, never multiples such as KiB.
     Bytes,
     /// A share between 0 and 1.
     Ratio,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// What `swarm.jobs.<mission>.<queue>` carries: one attempt at a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobMessage {
-    /// The job.
+    /// The id of the job that is tried.
     pub job: JobId,
     /// Which try this is; the orchestrator numbers them.
     pub attempt: Attempt,
@@ -57,9 +57,9 @@ pub enum Report {
 /// An attempt has begun.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Started {
-    /// The job.
+    /// The id of the job that is tried.
     pub job: JobId,
-    /// The attempt.
+    /// Which try of the job has begun.
     pub attempt: Attempt,
     /// Which hand-over of the attempt's message this is, from 1.
     pub delivery: u64,
@@ -72,9 +72,9 @@ pub struct Started {
 /// An attempt is over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finished {
-    /// The job.
+    /// The id of the job that was tried.
     pub job: JobId,
-    /// The attempt.
+    /// Which try of the job is over; a report of an earlier one than the current is fenced off.
     pub attempt: Attempt,
     /// Which hand-over of the attempt's message this is, from 1.
     pub delivery: u64,
@@ -127,9 +127,9 @@ pub struct Success {
 pub struct OutputRef {
     /// Object store bucket.
     pub bucket: String,
-    /// Object name.
+    /// The object's name in the bucket.
     pub name: String,
-    /// Bytes.
+    /// Size of the object, in bytes.
     pub size: u64,
     /// SHA-256 of the bytes, hex.
     pub sha256: String,
@@ -255,9 +255,9 @@ impl ErrorClass {
 pub struct Rejected {
     /// Who found it.
     pub worker: AgentId,
-    /// Its subject.
+    /// The subject that it was published on.
     pub subject: String,
-    /// Its stream.
+    /// The name of the stream that had it.
     pub stream: String,
     /// Its sequence in the stream.
     pub sequence: u64,
@@ -287,7 +287,7 @@ pub struct Heartbeat {
     pub mission: Mission,
     /// The site at which it runs.
     pub site: Site,
-    /// Host name.
+    /// The name of the machine or pod that it runs on.
     pub host: String,
     /// Version of the binary.
     pub version: String,
@@ -329,7 +329,7 @@ pub struct HeartbeatReply {
 /// `swarm.control.<mission>.cancel` (core NATS): stop this job if you run it, skip it if it comes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CancelSignal {
-    /// The job.
+    /// The id of the job that is cancelled.
     pub job: JobId,
     /// The attempt that was stopped: a later one of a job that was put back runs. Absent, from an
     /// orchestrator of an earlier version: every attempt that comes soon.
@@ -340,20 +340,20 @@ pub struct CancelSignal {
 /// A CloudEvent 1.0 in structured JSON, `agentforge.events.job.<mission>.<state>`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobEvent {
-    /// Always `1.0`.
+    /// The version of CloudEvents, always `1.0`.
     pub specversion: String,
     /// `<job>:<state>:<attempt>`, and `:<version>` of the job but for the first; also the message's `Nats-Msg-Id`.
     pub id: String,
-    /// `/agentforge/<mission>`.
+    /// Where the event comes from: `/agentforge/<mission>`.
     pub source: String,
-    /// `agentforge.job.<state>`.
+    /// The event's type: `agentforge.job.<state>`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The job's id.
     pub subject: String,
-    /// RFC 3339.
+    /// When the job entered the state, as RFC 3339.
     pub time: String,
-    /// Always `application/json`.
+    /// The format of `data`, always `application/json`.
     pub datacontenttype: String,
     /// W3C trace context, where one is known (the CloudEvents extension of that name).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -361,26 +361,26 @@ pub struct JobEvent {
     /// X-Request-ID of the submission, where one is known (an extension of ours).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requestid: Option<String>,
-    /// The facts.
+    /// What happened to which job.
     pub data: JobEventData,
 }
 
 /// The facts of a life-cycle event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobEventData {
-    /// The job.
+    /// The id of the job that changed.
     pub job_id: JobId,
-    /// Its mission.
+    /// The mission of the job.
     pub mission: Mission,
-    /// Its queue.
+    /// The queue of the job.
     pub queue: Queue,
-    /// Its tool.
+    /// The tool that the job names.
     pub tool: ToolName,
     /// The state it entered.
     pub state: String,
     /// The attempt it is at.
     pub attempt: Attempt,
-    /// Its labels.
+    /// The labels of the job's submission.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Why, for states that have a reason.
@@ -391,9 +391,9 @@ pub struct JobEventData {
 /// The error in an event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EventError {
-    /// Its class.
+    /// What kind of error it is; it decides whether the job is tried again.
     pub class: ErrorClass,
-    /// For people.
+    /// What went wrong, in words for people.
     pub message: String,
 }
 
@@ -419,25 +419,25 @@ pub struct DeadLetterMessage {
     /// For a message that was not a job: what was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
-    /// When.
+    /// When the letter was written, in microseconds since 1970.
     pub at: Micros,
 }
 
 /// The job of a dead letter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadJob {
-    /// Its id.
+    /// The id of the job.
     pub id: JobId,
-    /// Its mission.
+    /// The mission of the job.
     pub mission: Mission,
-    /// Its queue.
+    /// The queue that the job was in.
     pub queue: Queue,
-    /// Its tool.
+    /// The tool that the job names.
     pub tool: ToolName,
     /// Its arguments; absent when over 64 KiB: the store has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<Box<RawValue>>,
-    /// Its labels.
+    /// The labels of the job's submission.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// When it was accepted.
@@ -447,7 +447,7 @@ pub struct DeadJob {
 /// One failed attempt of a dead letter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeadAttempt {
-    /// Its number.
+    /// The number of the attempt, from 1.
     pub attempt: Attempt,
     /// Its error's class.
     pub class: ErrorClass,

@@ -26,9 +26,9 @@ pub enum Error {
     /// A file of a listener's TLS cannot be used.
     #[error("cannot use {path} (set by {setting})")]
     Pem {
-        /// The file.
+        /// The file that cannot be used.
         path: PathBuf,
-        /// Its setting.
+        /// The name of the setting that names the file.
         setting: &'static str,
         /// What is wrong.
         #[source]
@@ -40,7 +40,7 @@ pub enum Error {
     /// The ready file could not be written.
     #[error("cannot write the ready file {path} (set by READY_FILE)")]
     ReadyFile {
-        /// The file.
+        /// The file that READY_FILE names.
         path: PathBuf,
         /// The operating system's answer.
         #[source]

@@ -41,7 +41,7 @@ pub trait Service: Sized + Send + 'static {
 pub struct Endpoints {
     /// REST and health.
     pub http: Option<SocketAddr>,
-    /// gRPC.
+    /// The gRPC listener, which only the orchestrator has.
     pub grpc: Option<SocketAddr>,
     /// /metrics on its own port.
     pub metrics: Option<SocketAddr>,

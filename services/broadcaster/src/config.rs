@@ -44,7 +44,7 @@ pub struct Config {
     pub(crate) default_declaration: Option<Declaration>,
     /// The endpoints of the file, as read at the start.
     pub from_file: Vec<Arc<Endpoint>>,
-    /// The file.
+    /// The file of endpoints, BROADCASTER_ENDPOINTS_FILE; it is read again when it changes.
     pub endpoints_file: Option<PathBuf>,
     /// For endpoints that leave a field out.
     pub defaults: Defaults,

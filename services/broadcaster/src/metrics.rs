@@ -43,7 +43,7 @@ const DEAD_REASONS: [&str; REASONS.len() + 3] = {
     all
 };
 
-/// Messages.
+/// Counts settled messages by what became of them; a retried one is settled again later.
 pub const PROCESSED: Metric = Metric::counter(
     "broadcaster_messages_processed_total",
     &["status"],
@@ -82,7 +82,7 @@ pub const PAUSED: Metric = Metric::gauge(
     &["endpoint"],
     "1 while the endpoint is paused and its events wait, else 0.",
 );
-/// The connection.
+/// Whether the client is connected to NATS; without it nothing is delivered.
 pub const NATS_CONNECTED: Metric =
     Metric::gauge("broadcaster_nats_connected", &[], "1 while the broadcaster is connected to NATS, else 0.");
 /// Of a request.
@@ -99,19 +99,19 @@ pub const PROCESSING_SECONDS: Metric = Metric::histogram(
     &[],
     "From taking a message to settling it, including the request.",
 );
-/// The breaker.
+/// The state of each endpoint's circuit breaker, as a number that dashboards map to words.
 pub const CIRCUIT: Metric = Metric::gauge(
     "broadcaster_endpoint_circuit_state",
     &["endpoint"],
     "0 closed, 1 open, 2 probing, 3 disabled (the endpoint answered 410).",
 );
-/// What waits.
+/// What an endpoint has still to get, without the retries that wait for their time.
 pub const PENDING: Metric = Metric::gauge(
     "broadcaster_pending",
     &["endpoint"],
     "Events and due retries that wait for this endpoint, including those in work, but not parked retries.",
 );
-/// Stored retries.
+/// All messages of the stream of retries: those that wait for their time, and those that are due.
 pub const PARKED: Metric = Metric::gauge(
     "broadcaster_retries_stored",
     &[],
@@ -126,11 +126,11 @@ pub const STORED_BYTES: Metric = Metric::gauge(
 /// What may wait, bytes.
 pub const MAX_BYTES: Metric =
     Metric::gauge("broadcaster_retries_max_bytes", &[], "The value of BROADCASTER_RETRIES_MAX_BYTES.");
-/// Given up.
+/// Messages that ended as dead letters.
 pub const DEAD: Metric =
     Metric::counter("broadcaster_dead_letters_total", &["endpoint", "reason"], "Messages that became dead letters.")
         .of(&[&[], &DEAD_REASONS]);
-/// In work.
+/// Messages that were taken for an endpoint and are not settled yet.
 pub const INFLIGHT: Metric =
     Metric::gauge("broadcaster_inflight", &["endpoint"], "Messages in work for this endpoint now.");
 /// Since the event.
@@ -140,7 +140,7 @@ pub const LAG_SECONDS: Metric = Metric::histogram(
     &["endpoint"],
     "From the storage of the event to its delivery, including retries.",
 );
-/// How many.
+/// The number of endpoints, those of the settings and those of the API.
 pub const CONFIGURED: Metric = Metric::gauge("broadcaster_endpoints", &[], "Endpoints that are currently configured.");
 /// Of the file.
 pub const RELOADS: Metric = Metric::counter(
@@ -155,7 +155,7 @@ pub const STORE_HELD: Metric = Metric::gauge(
     &[],
     "Messages whose retry or dead letter cannot be stored now, because NATS is unavailable or the stream is full; each keeps its slot.",
 );
-/// Overdue.
+/// Retries that the sweep made due, as the server's schedule had not: above 0, schedules fail.
 pub const RESCUED: Metric = Metric::counter(
     "broadcaster_retries_rescued_total",
     &[],
@@ -167,7 +167,7 @@ pub const HISTORY_DROPPED: Metric = Metric::counter(
     &[],
     "Attempts missing from the history of deliveries, because it could not be written. Deliveries continue.",
 );
-/// Taken in.
+/// Alerts of Alertmanager that became events.
 pub const ALERTS: Metric =
     Metric::counter("broadcaster_alerts_total", &[], "Alerts of Alertmanager that were published as events.");
 
@@ -207,23 +207,23 @@ pub struct Meters {
     label: String,
     statuses: Vec<OnceLock<Counter>>,
     errors: Mutex<HashMap<&'static str, Counter>>,
-    /// Requests.
+    /// Times of requests to the endpoint, in seconds.
     pub request_seconds: Histogram,
-    /// Messages.
+    /// Times from a message's arrival to its end, in seconds.
     pub processing_seconds: Histogram,
     /// Since the event.
     pub lag_seconds: Histogram,
-    /// In work.
+    /// Messages that were taken for the endpoint and are not settled yet.
     pub inflight: Gauge,
-    /// What waits.
+    /// Messages that the endpoint has still to get.
     pub pending: Gauge,
-    /// The breaker.
+    /// The state of the endpoint's circuit breaker.
     pub circuit: Gauge,
     /// Whether it may not be called.
     pub held: Gauge,
     /// Whether it is paused.
     pub paused: Gauge,
-    /// Repeated requests.
+    /// Requests that were sent again at once, because the endpoint had closed the idle connection.
     pub resent: Counter,
     delivered: Counter,
 }

@@ -43,7 +43,7 @@ const CLOSE_TIME_MIN: Duration = Duration::from_secs(1);
 /// A loop without a turn for this long hangs: twice what the requests of one turn take when each of them times out.
 const LOOP_STALL_MAX: Duration = Duration::from_secs(120);
 
-/// The broadcaster.
+/// The broadcaster as a service: what was connected and bound before it runs.
 pub struct Broadcaster {
     runtime: Runtime,
     registry: Registry,

@@ -57,20 +57,20 @@ pub enum Error {
     /// A file of TLS towards the servers.
     #[error("cannot read {path} (set by {setting})")]
     File {
-        /// The file.
+        /// The file, as the setting names it.
         path: PathBuf,
-        /// Its setting.
+        /// The name of the setting that names the file.
         setting: &'static str,
         /// The operating system's answer.
         #[source]
         source: std::io::Error,
     },
-    /// Its content.
+    /// A file of TLS towards the servers is not what it should be.
     #[error("{path} has no usable PEM (set by {setting})")]
     Pem {
-        /// The file.
+        /// The file, as the setting names it.
         path: PathBuf,
-        /// Its setting.
+        /// The name of the setting that names the file.
         setting: &'static str,
         /// What is wrong.
         #[source]

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 /// others' values are older than a new scrape may take them for.
 const JOIN_MAX: Duration = Duration::from_secs(1);
 
-/// Makes collections.
+/// Makes collections, and lets scrapes share one that has just begun.
 pub struct Collector {
     config: Arc<Config>,
     client: Client,

@@ -25,9 +25,9 @@ impl Rule {
 pub struct Filter {
     /// Accounts, by name or id.
     pub account: Rule,
-    /// Streams.
+    /// The rule for names of streams.
     pub stream: Rule,
-    /// Consumers.
+    /// The rule for names of consumers.
     pub consumer: Rule,
 }
 

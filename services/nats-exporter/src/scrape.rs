@@ -40,9 +40,9 @@ pub struct Found {
     pub server_id: String,
     /// Everything but JetStream.
     pub core: Vec<Table>,
-    /// JetStream, stock.
+    /// Tables of JetStream under the names of the known exporter.
     pub stock: Vec<Table>,
-    /// JetStream, compact.
+    /// What the server says to lead, for the compact family; boxed, as it is large and often absent.
     pub claims: Option<Box<jsz::Claims>>,
     /// One for each endpoint that was asked.
     pub outcomes: Vec<Outcome>,

@@ -26,7 +26,7 @@ const REVISION: &str = match option_env!("AGENTFORGE_REVISION") {
     None => "unknown",
 };
 
-/// The exporter.
+/// The exporter as a service: its settings and its bound listener.
 pub struct NatsExporter {
     config: Arc<Config>,
     runtime: Runtime,

@@ -34,14 +34,14 @@ impl Kind {
 pub struct Column {
     /// The whole name.
     pub name: Cow<'static, str>,
-    /// One line.
+    /// The text after `# HELP`, one line.
     pub help: Cow<'static, str>,
     /// Counter, gauge or untyped.
     pub kind: Kind,
 }
 
 impl Column {
-    /// A gauge.
+    /// A column of numbers that go up and down.
     pub fn gauge(name: impl Into<Cow<'static, str>>, help: impl Into<Cow<'static, str>>) -> Self {
         Self { name: name.into(), help: help.into(), kind: Kind::Gauge }
     }
@@ -146,7 +146,7 @@ impl Table {
         self.endpoint
     }
 
-    /// The families.
+    /// The families that the numbers of each row belong to, in their order.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }

@@ -131,7 +131,7 @@ pub struct Config {
     pub linger: Duration,
     /// Age at which empty directories go; zero keeps them.
     pub empty_dirs_after: Duration,
-    /// Largest file.
+    /// A larger file is quarantined, in bytes.
     pub max_file_bytes: u64,
 }
 

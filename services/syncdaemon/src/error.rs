@@ -8,17 +8,17 @@ pub enum Error {
     /// The replay directory cannot be used.
     #[error("the replay directory {} (SYNC_QUEUE_DIR)", path.display())]
     QueueDir {
-        /// Which.
+        /// The directory that SYNC_QUEUE_DIR names.
         path: PathBuf,
-        /// Why.
+        /// The operating system's answer.
         source: std::io::Error,
     },
     /// The ledger cannot be opened.
     #[error("the ledger in {} (SYNC_LEDGER_DIR)", path.display())]
     Ledger {
-        /// Which.
+        /// The directory of the ledger's files.
         path: PathBuf,
-        /// Why.
+        /// The operating system's answer.
         source: std::io::Error,
     },
     /// Queue and ledger do not lie apart.
@@ -27,9 +27,9 @@ pub enum Error {
     /// The system gave no thread.
     #[error("start the thread {name}")]
     Thread {
-        /// Its name.
+        /// What the thread was to be called.
         name: &'static str,
-        /// Why.
+        /// The operating system's answer.
         source: std::io::Error,
     },
     /// A thread panicked; the log has its message.

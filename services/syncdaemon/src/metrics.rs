@@ -10,7 +10,7 @@ pub const QUEUE_DEPTH: Metric = Metric::gauge(
     &["site"],
     "Files in the replay directory that are not removed yet, including those in flight; 0 means drained. Absent until the first count.",
 );
-/// The uplink.
+/// What the site sends now; compared with the limit it shows whether the uplink is the bottleneck.
 pub const BANDWIDTH: Metric =
     Metric::gauge("edge_bandwidth_bps", &["site"], "Bits per second sent as evidence, over the last 5 s.");
 /// How far behind.
@@ -93,13 +93,13 @@ pub struct Handles {
     pub left_alone: Gauge,
     /// The oldest of them.
     pub left_alone_age: Gauge,
-    /// In quarantine.
+    /// Files in quarantine.
     pub in_quarantine: Gauge,
-    /// Not watched.
+    /// Directories that the kernel does not watch for this process, so that only scans find new files.
     pub unwatched: Gauge,
-    /// Uplink.
+    /// What is sent, in bits per second over the last 5 s.
     pub bandwidth: Gauge,
-    /// Oldest file.
+    /// For how long the oldest file has waited, in seconds.
     pub oldest_age: Gauge,
     /// Files that were new to the stream.
     pub replayed: Counter,
@@ -111,7 +111,7 @@ pub struct Handles {
     pub quarantined: Counter,
     /// Publishes that failed.
     pub retried: Counter,
-    /// Delivered bytes.
+    /// Bytes of files that were delivered.
     pub bytes: Counter,
     site: Site,
 }

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 /// What `/status` answers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// The site.
+    /// The name of the site.
     pub site: String,
     /// The replay directory.
     pub queue_dir: String,

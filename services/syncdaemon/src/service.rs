@@ -46,7 +46,7 @@ const LEDGER_DRAIN_MAX: Duration = Duration::from_secs(3);
 /// For emptying the connection, however late it is.
 const CLOSE_MIN: Duration = Duration::from_secs(1);
 
-/// The syncdaemon.
+/// The syncdaemon as a service: what was opened before it runs.
 pub struct Syncdaemon {
     config: Config,
     runtime: Runtime,

@@ -161,7 +161,7 @@ pub struct Config {
     pub common: Common,
     /// Where NATS is.
     pub nats: NatsConfig,
-    /// The stream.
+    /// The limits of the stream that this service creates.
     pub stream: TacticalConfig,
     /// Where it listens.
     pub http_port: u16,

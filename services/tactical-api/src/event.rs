@@ -47,7 +47,7 @@ pub fn sequence(text: &str) -> Option<u64> {
 /// A server that loses its newest messages gives their sequences to others: the moment tells them apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// The sequence.
+    /// The sequence of the message in the stream.
     pub seq: u64,
     /// In unix milliseconds.
     pub stored_unix_ms: Option<i64>,
@@ -59,7 +59,7 @@ impl Mark {
         Self { seq, stored_unix_ms: None }
     }
 
-    /// A message's.
+    /// The mark of a message that was stored at this moment, in unix milliseconds.
     pub fn of(seq: u64, stored_unix_ms: i64) -> Self {
         Self { seq, stored_unix_ms: Some(stored_unix_ms) }
     }
@@ -113,14 +113,14 @@ impl fmt::Display for EventId {
 /// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// Server-sent events.
+    /// Server-sent events over HTTP.
     Sse,
-    /// WebSocket.
+    /// A WebSocket, which can also change its filter.
     Ws,
 }
 
 impl Channel {
-    /// The label.
+    /// The channel's name in labels of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sse => "sse",

@@ -9,9 +9,9 @@ use std::{fmt::Write, sync::Arc};
 /// What a thing on the map is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A point.
+    /// A thing at one place.
     Marker,
-    /// An area.
+    /// An area with an outline.
     Zone,
 }
 

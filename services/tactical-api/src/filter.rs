@@ -23,7 +23,7 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {problem}")]
 pub struct FilterFault {
-    /// The parameter.
+    /// The name of the query parameter or field.
     pub name: &'static str,
     /// What it must be.
     pub problem: &'static str,

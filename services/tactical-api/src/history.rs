@@ -23,9 +23,9 @@ pub enum Error {
     /// NATS did not answer, or not in time.
     #[error("reading the stream {stream}: {reason}")]
     Unavailable {
-        /// Which stream.
+        /// The name of the stream that was read.
         stream: String,
-        /// What happened.
+        /// Why there was no answer, in words.
         reason: String,
     },
 }
@@ -35,13 +35,13 @@ pub enum Error {
 pub struct Stored {
     /// Where it was published.
     pub subject: String,
-    /// Its sequence.
+    /// The message's sequence in the stream.
     pub seq: u64,
     /// When it was stored, in unix nanoseconds.
     pub stored_unix_ns: i128,
     /// Its headers, those of the answer included.
     pub headers: HeaderMap,
-    /// Its bytes.
+    /// The message's body, as it was published.
     pub payload: Bytes,
 }
 
@@ -57,10 +57,10 @@ pub fn unix_ms(unix_ns: i128) -> i64 {
     i64::try_from(unix_ns.div_euclid(1_000_000)).unwrap_or_default()
 }
 
-/// One answer.
+/// One answer of the stream to a read.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// In order.
+    /// The messages in the order of the stream; sequences of deleted ones are missing.
     pub messages: Vec<Stored>,
     /// Nothing is behind them.
     pub is_at_end: bool,

@@ -35,7 +35,7 @@ const SUBJECT_SHOWN: usize = 200;
 pub struct Refused {
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// Its sequence.
+    /// The sequence of the message in the stream.
     pub seq: u64,
     /// Where it was published.
     pub subject: String,

@@ -25,7 +25,7 @@ pub const PUBLISHED: Metric = Metric::counter(
     "Events delivered to clients, counted after the write to their socket; channel is sse or ws.",
 )
 .of(&[CHANNELS]);
-/// Clients now.
+/// Clients that hold a slot; the limits count these.
 pub const CLIENTS: Metric = Metric::gauge("tactical_stream_clients", &["channel"], "Clients that hold a slot now.");
 /// Messages that are not events.
 pub const REJECTED: Metric = Metric::counter(

@@ -1,7 +1,7 @@
 //! Answers the fan-out when a client needs what is no longer in memory: one read of the stream at a time.
 //!
 //! A client asks again when it has written what it got, so a slow one costs no more than one batch. Reads
-//! at once are bounded; those beyond wait in line.
+//! at once are bounded, and so are the requests that wait; see [`queue`].
 
 use crate::{
     event::{Before, Epoch, Event, EventId, Mark, Notice},
@@ -50,7 +50,7 @@ pub struct Replay {
     pub nats: Nats,
     /// What the sequences belong to.
     pub live: Live,
-    /// Makes links.
+    /// Signs the links to evidence in what is sent.
     pub signer: Signer,
     /// Gets the answers.
     pub hub: Fanout,

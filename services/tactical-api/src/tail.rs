@@ -34,9 +34,9 @@ const BATCH_BYTES: usize = 4 << 20;
 /// What is followed.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// The stream.
+    /// The name of the stream.
     pub stream: &'static str,
-    /// Which subjects.
+    /// The subjects that are delivered, with wildcards.
     pub filter: &'static str,
     /// Payloads are not needed.
     pub headers_only: bool,
@@ -49,20 +49,20 @@ pub struct Target {
 pub struct Tailed {
     /// Where it was published.
     pub subject: String,
-    /// Its sequence.
+    /// The message's sequence in the stream.
     pub seq: u64,
     /// When it was stored, in unix nanoseconds.
     pub stored_unix_ns: i128,
-    /// Its bytes.
+    /// The message's body; empty where only headers are asked for.
     pub payload: Bytes,
-    /// Its headers.
+    /// The message's headers, where there are any.
     pub headers: Option<async_nats::HeaderMap>,
     /// Messages that waited behind it when it was sent: none, and it is the newest.
     pub pending: u64,
 }
 
 impl Tailed {
-    /// Its place.
+    /// Where it is in the stream, with the moment of its storage.
     pub fn mark(&self) -> Mark {
         Mark::of(self.seq, history::unix_ms(self.stored_unix_ns))
     }

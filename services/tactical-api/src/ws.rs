@@ -26,7 +26,7 @@ pub mod code {
     pub const NORMAL: u16 = 1000;
     /// The server goes; connect again.
     pub const RESTART: u16 = 1012;
-    /// Not now.
+    /// 1013: the service cannot serve the client now; it may try again.
     pub const TRY_LATER: u16 = 1013;
     /// The client broke the protocol.
     pub const PROTOCOL: u16 = 1002;

@@ -17,7 +17,7 @@ pub const SUSPECT_AFTER_LOST: u64 = 2;
 /// What is known of an attempt before it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// Now.
+    /// The worker's clock, in microseconds since 1970.
     pub now: Micros,
     /// Past it the attempt is not started.
     pub deadline: Option<Micros>,
@@ -36,7 +36,7 @@ pub struct Facts {
 /// What to do before a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Run it.
+    /// Run the tool: nothing known forbids it.
     Run,
     /// Run it when no other suspect runs here, else hand it back.
     RunAsSuspect,
@@ -93,9 +93,9 @@ pub enum RunEnd {
 /// What to report after a run.
 #[derive(Debug)]
 pub enum Conclusion {
-    /// The result.
+    /// The tool gave this output.
     Succeeded(ToolOutput),
-    /// The failure.
+    /// The tool failed, or its time was over.
     Failed(Failure),
     /// It was cancelled.
     Cancelled,

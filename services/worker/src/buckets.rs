@@ -45,7 +45,7 @@ pub enum Error {
     /// It answered with an error, or does not exist.
     #[error("using the bucket {bucket}")]
     Failed {
-        /// Which bucket.
+        /// The bucket that was asked.
         bucket: &'static str,
         /// What the client says.
         #[source]
@@ -56,17 +56,17 @@ pub enum Error {
         "{bytes} bytes do not fit into the bucket {bucket}, which takes {max_bytes}; OUTPUTS_MAX_BYTES of the orchestrator is its size"
     )]
     TooLarge {
-        /// Which bucket.
+        /// The bucket that does not take it.
         bucket: &'static str,
         /// How much was to be stored.
         bytes: usize,
-        /// Its size.
+        /// The bucket's size, in bytes.
         max_bytes: usize,
     },
     /// The bucket is made so that it never fits, or nothing does.
     #[error("the bucket {bucket} {problem}; the orchestrator creates it")]
     Unfit {
-        /// Which bucket.
+        /// The bucket that takes nothing.
         bucket: &'static str,
         /// What is wrong with it.
         problem: String,

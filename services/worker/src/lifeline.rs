@@ -53,7 +53,7 @@ pub enum Error {
     /// The client ended the subscription for cancels.
     #[error("the subscription to cancels ended")]
     Ended,
-    /// A defect.
+    /// The thread panicked, which is a defect of this program.
     #[error("the lifeline's thread panicked")]
     Panicked,
 }
@@ -61,7 +61,7 @@ pub enum Error {
 /// What the worker says of itself in every heartbeat.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Its name.
+    /// The worker's name, unique among those that run.
     pub id: AgentId,
     /// Whose jobs it runs.
     pub mission: Mission,

@@ -21,7 +21,7 @@ pub const REDELIVERIES: Metric = Metric::counter(
     &["mission", "queue"],
     "Deliveries of an attempt after its first: a worker was lost, or handed it back.",
 );
-/// Jobs here.
+/// Jobs that this worker has taken and not settled.
 pub const INFLIGHT: Metric =
     Metric::gauge("agentforge_worker_inflight", &[], "Jobs that this worker has taken and not yet settled.");
 /// How many fit.
@@ -95,7 +95,7 @@ pub const METRICS: &[Metric] = &[
 pub struct Handles {
     durations: HashMap<ToolName, Histogram>,
     duration_other: Histogram,
-    /// Jobs here.
+    /// Jobs that this worker has taken and not settled.
     pub inflight: Gauge,
     /// Results that wait.
     pub held: Gauge,

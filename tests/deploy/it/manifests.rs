@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Every overlay.
+/// The overlays that are rendered and tested, by their folders.
 pub const OVERLAYS: [&str; 6] = ["feature", "staging", "production", "edge", "azure-feature", "azure-production"];
 /// Stands for the branch's name until Argo CD or a person gives it.
 pub const BRANCH: &str = "BRANCH_NAME";
 
-/// The repository.
+/// The root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }

@@ -20,7 +20,7 @@ type Edge = (String, String, u16);
 enum Peer {
     /// A pod, with its namespace; ours is empty.
     Pod { name: String, namespace: &'static str, labels: BTreeMap<String, String> },
-    /// An address.
+    /// An address that does not belong to a pod.
     Address { name: &'static str, ip: Ipv4Addr },
 }
 

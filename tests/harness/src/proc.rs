@@ -32,7 +32,7 @@ impl ProcBuilder {
         self.args.push(arg.into());
         self
     }
-    /// Adds arguments.
+    /// Adds arguments behind the earlier ones.
     #[must_use]
     pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
@@ -44,7 +44,7 @@ impl ProcBuilder {
         self.envs.push((key.into(), value.into()));
         self
     }
-    /// Sets variables.
+    /// Sets several variables of the environment.
     #[must_use]
     pub fn envs<K: Into<String>, V: Into<String>>(mut self, envs: impl IntoIterator<Item = (K, V)>) -> Self {
         self.envs.extend(envs.into_iter().map(|(k, v)| (k.into(), v.into())));
@@ -123,7 +123,7 @@ impl Proc {
     pub fn pause(&mut self) {
         self.child.pause();
     }
-    /// SIGCONT.
+    /// Lets the process run again after a pause, by SIGCONT.
     pub fn resume(&mut self) {
         self.signal(Signal::CONT);
     }

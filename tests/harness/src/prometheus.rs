@@ -124,7 +124,7 @@ pub(crate) fn binaries() -> Result<&'static Path, String> {
     FOUND.get_or_init(|| provided(&["--path"])).as_deref().map_err(Clone::clone)
 }
 
-/// Asks `scripts/prometheus`.
+/// The path that `scripts/prometheus` prints; it downloads the program where it is missing.
 pub(crate) fn provided(args: &[&str]) -> Result<PathBuf, String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/prometheus");
     let out = Command::new(script).args(args).output().map_err(|e| format!("{script}: {e}"))?;

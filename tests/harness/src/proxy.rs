@@ -17,7 +17,7 @@ const IN_TRANSIT: usize = 256;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Link {
-    /// Bytes pass.
+    /// Bytes pass in both directions.
     Open,
     /// Connections are closed and new ones end at once.
     Cut,

@@ -1,13 +1,14 @@
-//! What happens when a server that a test needs is not on this machine.
+//! What happens when a server that a test needs is not on this machine, or the test may not do what it needs.
 //!
-//! On a user's machine the test is skipped with a message; with `CI=true` it fails, so that a pipeline can never be
-//! green by skipping.
+//! On a user's machine the test is skipped with a message. With `CI=true` a missing server fails it, so that a pipeline
+//! can never be green by skipping. A missing right does not: no installation provides it, and pipelines of many forges
+//! run without.
 
 use crate::{alertmanager, nats, postgres, prometheus};
 use std::process::Command;
 
 /// `Some(())` when `server` (`nats-server`, `postgres`, `prometheus` or `alertmanager`), or the program `kubectl`,
-/// `buildah`, `chromium` or `pgbouncer`, can be started here.
+/// `buildah`, `chromium`, `pgbouncer` or `setpriv`, can be started here.
 /// Otherwise prints `SKIPPED <test>: <reason>` and returns `None`:
 ///
 /// ```no_run

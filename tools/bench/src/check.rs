@@ -19,7 +19,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Sums up.
+    /// Adds the counts of another round.
     pub fn add(&mut self, other: Self) {
         self.accepted += other.accepted;
         self.succeeded += other.succeeded;

@@ -17,13 +17,13 @@ use tonic::transport::Channel;
 pub struct Latency {
     /// Jobs a second that were asked for.
     pub rate: u32,
-    /// Jobs measured.
+    /// How many jobs were measured.
     pub jobs: u64,
-    /// Median, milliseconds.
+    /// The median, in milliseconds.
     pub p50_ms: f64,
-    /// 99th percentile.
+    /// The 99th percentile, in milliseconds.
     pub p99_ms: f64,
-    /// Longest.
+    /// The longest wait, in milliseconds.
     pub max_ms: f64,
 }
 

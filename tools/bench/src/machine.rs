@@ -7,17 +7,17 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-/// Measured fsyncs.
+/// How many fsyncs are measured; median and 99th percentile are reported.
 const SYNCS: usize = 100;
 
 /// What the figures were measured on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// Logical processors.
+    /// Logical processors that this process may use.
     pub cpus: usize,
     /// Processor, as the kernel names it.
     pub model: String,
-    /// Memory, MiB.
+    /// Memory of the machine, in MiB.
     pub memory_mib: u64,
     /// How the store syncs.
     pub fsync_mode: String,

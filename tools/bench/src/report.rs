@@ -24,7 +24,7 @@ impl fmt::Display for Round {
 /// A backlog and how fast it went.
 #[derive(Clone, Debug, Serialize)]
 pub struct Drain {
-    /// Jobs queued.
+    /// Jobs that were queued before workers started.
     pub queued: u64,
     /// Jobs per second, one figure per round.
     pub per_s: Vec<f64>,
@@ -32,21 +32,21 @@ pub struct Drain {
 
 /// Everything of a run.
 pub struct Report {
-    /// Where.
+    /// The machine that the figures are of.
     pub machine: Machine,
     /// Jobs of a round.
     pub count: u64,
-    /// All rounds.
+    /// The rounds in the order in which they ran.
     pub rounds: Vec<Round>,
     /// At a steady rate.
     pub latency: Option<Latency>,
-    /// Backlogs.
+    /// Backlogs of different sizes, and how fast each was worked off.
     pub drains: Vec<Drain>,
-    /// Over all.
+    /// Lost and repeated jobs, over all rounds.
     pub delivery: Delivery,
     /// Resident memory at the start and after each step.
     pub memory: Vec<Memory>,
-    /// JOB_EVENTS.
+    /// The orchestrator's JOB_EVENTS: which events were published during the run.
     pub events: String,
 }
 
@@ -62,7 +62,7 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl Report {
-    /// Prints it.
+    /// Prints the report, as JSON or as tables.
     pub fn print(&self, json: bool) -> Result {
         let jobs_per_s = median(self.rounds.iter().map(|r| r.jobs_per_s));
         let floor_per_s = median(self.rounds.iter().map(|r| r.floor_per_s));

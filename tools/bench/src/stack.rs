@@ -36,7 +36,7 @@ struct Nats {
 
 #[derive(Debug, Deserialize)]
 pub struct Service {
-    /// Base URL.
+    /// The URL of its HTTP listener, without a path.
     pub http: String,
     grpc: Option<String>,
     pid: i32,
@@ -61,7 +61,7 @@ pub struct Setup {
     pub dir: PathBuf,
     /// Jobs the worker runs at once.
     pub concurrency: u32,
-    /// JOB_EVENTS.
+    /// JOB_EVENTS of the orchestrators: which events they publish.
     pub events: String,
     /// A database elsewhere.
     pub store: Option<String>,

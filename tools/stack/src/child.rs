@@ -48,11 +48,11 @@ pub fn run_child(args: &RunChildArgs) -> Failure {
 /// How a child is started.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// For messages.
+    /// What messages about it call it.
     pub name: &'static str,
-    /// What runs.
+    /// The program's path.
     pub program: PathBuf,
-    /// Its arguments.
+    /// The arguments behind the program's name.
     pub args: Vec<OsString>,
     /// Set on top of this process's environment.
     pub env: BTreeMap<String, String>,

@@ -39,11 +39,11 @@ struct Input {
 pub struct Found {
     /// The file as it was named.
     pub path: String,
-    /// Hex.
+    /// SHA-256 of the content, in hexadecimal.
     pub sha256: String,
-    /// Size.
+    /// Size of the content, in bytes.
     pub bytes: u64,
-    /// Line ends.
+    /// How many line ends the content has.
     pub lines: u64,
 }
 

@@ -24,7 +24,7 @@ const VEHICLES: [(&str, &str, [f64; 2], f64, f64); 4] = [
     ("Medic 3", "critical", [13.3888, 52.4986], 0.022, 110.0),
     ("Drone 8", "medium", [13.3501, 52.5145], 0.009, 60.0),
 ];
-/// The Tiergarten.
+/// The outline of the Tiergarten in Berlin, [longitude, latitude], closed.
 const ZONE: [[f64; 2]; 6] = [
     [13.3326, 52.5122],
     [13.3560, 52.5094],

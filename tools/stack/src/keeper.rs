@@ -42,7 +42,7 @@ struct Shared {
 
 /// A child that is kept running. Dropping it kills the child when this process ends, not before.
 pub struct Keeper {
-    /// For messages.
+    /// What messages about it call it.
     pub name: &'static str,
     shared: Arc<Shared>,
     state: watch::Receiver<State>,

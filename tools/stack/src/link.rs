@@ -35,9 +35,9 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// What can be asked of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Cut it.
+    /// Cut the link: open connections are closed, new ones are refused.
     Down,
-    /// Restore it.
+    /// Restore the link: connections pass again.
     Up,
     /// Leave it as it is.
     Status,

@@ -89,13 +89,13 @@ impl Role {
 
 /// The server: ours, or one that runs elsewhere.
 pub enum Nats {
-    /// Started here.
+    /// A server that this program started, and stops.
     Own {
         /// Keeps it running.
         keeper: Keeper,
-        /// For clients.
+        /// The URL for clients, nats://….
         url: String,
-        /// Monitoring.
+        /// The URL of the monitoring endpoint, without a path.
         monitor: String,
     },
     /// Of somebody else.
@@ -146,7 +146,7 @@ impl Nats {
         })
     }
 
-    /// For clients.
+    /// The URL for clients, nats://….
     pub fn url(&self) -> &str {
         match self {
             Self::Own { url, .. } | Self::External(url) => url,

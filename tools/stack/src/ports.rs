@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpListener};
 pub struct Port {
     /// The setting that takes it; empty for what is not one of our services.
     pub key: &'static str,
-    /// The port.
+    /// The port when no base is given.
     pub standard: u16,
     /// How far behind `--port-base N`. Taken places stay: scripts count on them.
     pub place: u16,
@@ -31,9 +31,9 @@ pub enum Used {
     WithHub,
 }
 
-/// NATS clients.
+/// The port of NATS for clients.
 pub const NATS: Port = backing(4222, 0, "NATS", Used::WithOwnNats);
-/// NATS monitoring.
+/// The monitoring port of NATS.
 pub const NATS_MONITOR: Port = backing(8222, 1, "NATS monitoring", Used::WithOwnNats);
 /// NATS clients of the hub.
 pub const HUB: Port = backing(4223, 9, "NATS of the hub", Used::WithHub);
@@ -70,7 +70,7 @@ impl Ports {
         }
     }
 
-    /// Free ones.
+    /// No base: each port is one that is free when it is bound.
     pub fn free() -> Self {
         Self { base: Some(0) }
     }

@@ -41,7 +41,7 @@ impl Program {
 pub trait Configured {
     /// The settings that every service has.
     fn common(&self) -> &Common;
-    /// Builds it.
+    /// Builds the service: binds its ports and connects, but runs nothing yet.
     fn build(self: Box<Self>, runtime: Runtime) -> Pin<Box<dyn Future<Output = Result<Member, anyhow::Error>>>>;
 }
 

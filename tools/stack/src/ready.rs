@@ -23,7 +23,7 @@ pub struct Ready {
 /// Where NATS is.
 #[derive(Clone, Debug, Serialize)]
 pub struct NatsReady {
-    /// For clients.
+    /// The URL for clients, nats://….
     pub url: String,
     /// Monitoring; null when the server is not ours.
     pub monitor: Option<String>,
@@ -36,7 +36,7 @@ pub struct NatsReady {
 pub struct ServiceReady {
     /// REST and health.
     pub http: Option<String>,
-    /// gRPC.
+    /// The address of the gRPC listener, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc: Option<String>,
     /// The page of metrics.

@@ -18,12 +18,12 @@ use std::collections::BTreeMap;
 /// Settings that a service is given.
 pub type Env = BTreeMap<String, String>;
 
-/// A service.
+/// One row of the roster: everything that is said of a service in one place.
 #[derive(Debug)]
 pub struct Service {
     /// Its name: of its folder, its image, its Deployment, in ready files, and with `agentforge-` before it its binary.
     pub name: &'static str,
-    /// Its code.
+    /// How its code is configured, built and run.
     pub program: Program,
     /// What it does, for `--without`; `None` when jobs do not run without it.
     pub optional: Option<&'static str>,
@@ -41,7 +41,7 @@ pub struct Service {
 
 /// Owns the database; the first to start, the last to stop, and its page of metrics is that of the process.
 pub const ORCHESTRATOR: &str = "orchestrator";
-/// Runs tools.
+/// The service that runs tools.
 pub const WORKER: &str = "worker";
 /// Delivers files of a site.
 pub const SYNCDAEMON: &str = "syncdaemon";
@@ -205,7 +205,7 @@ pub fn last_place() -> u16 {
 }
 
 impl Service {
-    /// Its binary.
+    /// The name of its program, `agentforge-<name>`.
     pub fn binary(&self) -> String {
         format!("agentforge-{}", self.name)
     }

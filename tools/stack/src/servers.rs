@@ -28,7 +28,7 @@ pub enum Wanted<'a> {
     Edge(&'a str),
 }
 
-/// The servers.
+/// The NATS servers that services need: the local one, and that of the hub with `--edge`.
 pub struct Servers {
     /// What the services connect to.
     nats: Nats,

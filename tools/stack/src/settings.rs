@@ -39,9 +39,9 @@ pub const HUB_DOMAIN: &str = "hub";
 /// The services' settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Absolute.
+    /// The directory for data, as an absolute path.
     pub data: PathBuf,
-    /// For clients.
+    /// The URL of NATS for clients.
     pub nats_url: String,
     /// The hub's, with `--edge`.
     pub hub_url: Option<String>,
@@ -49,13 +49,13 @@ pub struct Settings {
     pub nats_monitor: Option<String>,
     /// NATS is not ours, so its credentials may come from the environment.
     pub nats_is_external: bool,
-    /// `--store`.
+    /// What `--store` names: the URL of a database instead of a file.
     pub store: Option<String>,
     /// Where they listen.
     pub ports: Ports,
-    /// `--without`.
+    /// The services that `--without` leaves out.
     pub without: Vec<&'static str>,
-    /// `--concurrency`.
+    /// Jobs at once of each worker, `--concurrency`.
     pub concurrency: Option<usize>,
     /// The tools file, unless the environment names one.
     pub tools: Option<PathBuf>,

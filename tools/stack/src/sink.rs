@@ -44,13 +44,13 @@ pub struct Args {
 /// What it counted.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Stats {
-    /// Requests.
+    /// Requests that were answered, repeated ones included.
     pub requests: u64,
-    /// Different `webhook-id`s.
+    /// How many different `webhook-id`s the requests had.
     pub ids: u64,
     /// Seconds since 1970 of the first and the last request.
     pub first_at: f64,
-    /// As above.
+    /// When the last request came, in seconds since 1970.
     pub last_at: f64,
     /// From the moment that a body names as `"at"` (nanoseconds since 1970) to its answer, milliseconds, sorted.
     pub delays_ms: Vec<f64>,

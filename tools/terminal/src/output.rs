@@ -104,17 +104,17 @@ impl JsonList {
     }
 }
 
-/// Bold.
+/// Headings and what a line is about.
 pub const BOLD: Style = Style::new().bold();
-/// Faint.
+/// What may be skipped: units, times, hints.
 pub const DIM: Style = Style::new().dimmed();
-/// Good.
+/// States that ended well.
 pub const GREEN: Style = AnsiColor::Green.on_default();
-/// Bad.
+/// States that ended badly, and errors.
 pub const RED: Style = AnsiColor::Red.on_default();
-/// Under way.
+/// States that are under way.
 pub const CYAN: Style = AnsiColor::Cyan.on_default();
-/// Wants attention.
+/// What wants attention: warnings, states that wait for a person.
 pub const YELLOW: Style = AnsiColor::Yellow.on_default();
 
 /// The text in a style.

@@ -17,7 +17,7 @@ const OPEN: [JobState; 3] = [JobState::Accepted, JobState::Queued, JobState::Run
 /// What a backlog is made of.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// Jobs.
+    /// How many jobs are submitted.
     pub count: u64,
     /// The queue; empty is the default one.
     pub queue: String,

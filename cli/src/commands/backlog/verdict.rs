@@ -21,7 +21,7 @@ pub enum Outcome {
     },
     /// Jobs ended, but not all of them succeeded, or not all were taken.
     Failed {
-        /// Why.
+        /// What went wrong, as the command prints it.
         reason: String,
     },
 }
@@ -43,7 +43,7 @@ impl Outcome {
         }
     }
 
-    /// For people.
+    /// The result as a sentence for the terminal; `--json` prints the value instead.
     pub fn words(&self) -> String {
         match self {
             Self::Drained { .. } => "drained".to_owned(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// A worker that announced itself.
 #[derive(Debug, Serialize)]
 pub struct AgentView {
-    /// Id.
+    /// The worker's name, unique among those that run.
     pub id: String,
     /// Mission it serves.
     pub mission: String,
@@ -15,7 +15,7 @@ pub struct AgentView {
     pub site: String,
     /// Host it runs on.
     pub host: String,
-    /// Its version.
+    /// Version of the worker's program, such as 0.2.0.
     pub version: String,
     /// Tools it offers.
     pub tools: Vec<String>,

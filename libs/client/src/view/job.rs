@@ -67,32 +67,32 @@ pub struct OutputRefView {
     pub bucket: String,
     /// The object's name.
     pub name: String,
-    /// Bytes.
+    /// Size of the content, in bytes.
     pub size: u64,
     /// Of the content, in hexadecimal.
     pub sha256: String,
 }
 
-/// A job.
+/// A job as commands print it and REST answers it: field names and order are an interface.
 #[derive(Debug, Serialize)]
 pub struct JobView {
-    /// Id.
+    /// The job's id, a UUID.
     pub id: String,
-    /// Mission.
+    /// The mission that it belongs to; only workers of the same mission run it.
     pub mission: String,
-    /// Queue.
+    /// The queue that it waits in.
     pub queue: String,
-    /// Tool.
+    /// The name of the tool that runs it.
     pub tool: String,
     /// Its arguments, as they were given.
     pub args: Box<RawValue>,
-    /// Its labels.
+    /// Labels of the submission; lists filter by them.
     pub labels: BTreeMap<String, String>,
     /// State, as a word.
     pub state: &'static str,
-    /// Tries begun.
+    /// How many tries were begun, lost ones included.
     pub attempts: u32,
-    /// Tries granted.
+    /// How many tries it may have.
     pub max_attempts: u32,
     /// The one committed result.
     pub result: Option<Box<RawValue>>,
@@ -108,9 +108,9 @@ pub struct JobView {
     pub started_at: Option<Moment>,
     /// When it became final.
     pub finished_at: Option<Moment>,
-    /// Not before.
+    /// The time before which it is not published; absent when it was due at once.
     pub run_at: Option<Moment>,
-    /// Not after.
+    /// The time after which it is not begun any more; absent when there is none.
     pub deadline: Option<Moment>,
     /// How long one try may take.
     pub timeout_ms: Option<u64>,
@@ -128,7 +128,7 @@ pub struct JobView {
     pub schedule_id: Option<String>,
     /// The turn that it was made for.
     pub scheduled_at: Option<Moment>,
-    /// Its trace.
+    /// The W3C trace id of the submission, 32 hexadecimal digits.
     pub trace_id: Option<String>,
     /// Counts its changes.
     pub version: u64,
@@ -146,9 +146,9 @@ pub struct JobView {
 /// Waits between tries, milliseconds; what is not there is the server's.
 #[derive(Debug, Serialize)]
 pub struct RetryView {
-    /// The first.
+    /// The wait before the second try.
     pub base_ms: Option<u64>,
-    /// The longest.
+    /// The longest wait between two tries.
     pub cap_ms: Option<u64>,
 }
 
@@ -203,7 +203,7 @@ impl JobView {
 /// One try at a job.
 #[derive(Debug, Serialize)]
 pub struct AttemptView {
-    /// From 1.
+    /// The number of the try, from 1.
     pub attempt: u32,
     /// How it ended; empty while it runs.
     pub outcome: String,
@@ -244,17 +244,17 @@ pub struct DeadLetterView {
     pub id: String,
     /// Its job; null for bytes that were none.
     pub job_id: Option<String>,
-    /// Mission.
+    /// The mission of its job.
     pub mission: String,
-    /// Queue.
+    /// The queue that its job was in.
     pub queue: String,
-    /// Tool.
+    /// The tool of its job.
     pub tool: String,
     /// Why it is dead.
     pub reason: String,
     /// The last error.
     pub error: Option<ErrorView>,
-    /// Since when.
+    /// When the letter was written.
     pub created_at: Option<Moment>,
     /// When it was put back.
     pub redriven_at: Option<Moment>,

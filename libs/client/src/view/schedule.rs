@@ -9,17 +9,17 @@ use std::collections::BTreeMap;
 /// What each turn submits.
 #[derive(Debug, Serialize)]
 pub struct TemplateView {
-    /// Mission.
+    /// The mission of its jobs; absent for the orchestrator's own.
     pub mission: Option<String>,
-    /// Queue.
+    /// The queue of its jobs; absent for the default one.
     pub queue: Option<String>,
-    /// Tool.
+    /// The name of the tool that each job runs.
     pub tool: String,
     /// Its arguments, as they were given.
     pub args: Box<RawValue>,
-    /// Its labels.
+    /// Labels that each job gets.
     pub labels: BTreeMap<String, String>,
-    /// Tries granted.
+    /// How many tries each job may have; absent for the server's default.
     pub max_attempts: Option<u32>,
     /// How long one try may take.
     pub timeout_ms: Option<u64>,
@@ -32,13 +32,13 @@ pub struct TemplateView {
 /// Jobs made by the clock.
 #[derive(Debug, Serialize)]
 pub struct ScheduleView {
-    /// Id.
+    /// The schedule's id, a UUID.
     pub id: String,
-    /// Unique name.
+    /// A name that no other schedule has; it can be changed.
     pub name: String,
-    /// Five fields.
+    /// The times of its turns: minute, hour, day of month, month, day of week.
     pub cron: String,
-    /// IANA name.
+    /// The time zone that `cron` is read in, by its IANA name, such as Europe/Berlin.
     pub time_zone: String,
     /// What it submits.
     pub job: Option<TemplateView>,
@@ -73,7 +73,7 @@ pub struct ScheduleView {
 /// A turn that made no job.
 #[derive(Debug, Serialize)]
 pub struct SkippedView {
-    /// The turn.
+    /// The time of the turn.
     pub scheduled_at: Option<Moment>,
     /// Why, as a word.
     pub reason: String,

@@ -5,9 +5,9 @@
 pub struct AckInfo {
     /// The JetStream domain, where the server names one.
     pub domain: Option<String>,
-    /// The stream.
+    /// The name of the stream that holds the message.
     pub stream: String,
-    /// The consumer.
+    /// The name of the consumer that delivered it.
     pub consumer: String,
     /// How often this message was delivered, this time included: 1 for the first.
     pub delivered: u64,

@@ -20,7 +20,7 @@ pub enum Error {
     /// Nothing takes the acknowledgement: the consumer or its stream is gone, or has no leader now.
     #[error("settle {consumer} message {seq}: the acknowledgement has no recipient, the consumer is gone")]
     Gone {
-        /// The consumer.
+        /// The name of the consumer that delivered the message.
         consumer: String,
         /// The message's stream sequence.
         seq: u64,
@@ -28,11 +28,11 @@ pub enum Error {
     /// The connection is down, broke, or no confirmation came in time.
     #[error("settle {consumer} message {seq}: {reason}")]
     Unavailable {
-        /// The consumer.
+        /// The name of the consumer that delivered the message.
         consumer: String,
         /// The message's stream sequence.
         seq: u64,
-        /// What happened.
+        /// Why the acknowledgement was not sent or not confirmed.
         reason: &'static str,
     },
 }
@@ -77,7 +77,7 @@ impl Delivery {
         Some(Self { message, settler: Settler { nats, reply, info } })
     }
 
-    /// The body.
+    /// The message's body, as it was published.
     pub fn payload(&self) -> &Bytes {
         &self.message.payload
     }

@@ -55,11 +55,15 @@ const STOPPING: Duration = Duration::from_secs(2);
 
 /// What the loop and its puller share.
 pub(super) struct Shared {
+    /// Slots that were granted and not yet taken into the ledger by a turn.
     granted: AtomicUsize,
+    /// Ends the wait of a turn. It keeps one permit, so a grant between two waits is not missed.
     wake: Notify,
+    /// The loop has free slots and no room for deliveries, so a reader must wake it; otherwise it need not.
     short_of_room: AtomicBool,
     stop: CancellationToken,
     start: std::time::Instant,
+    /// Milliseconds from `start` to the last turn. The liveness check compares it with the clock.
     last_turn_ms: AtomicU64,
 }
 
@@ -106,14 +110,18 @@ struct PullLoop {
     shared: std::sync::Arc<Shared>,
     deliveries: mpsc::Sender<Delivery>,
     bound: watch::Sender<bool>,
+    /// Outlives rounds: what is granted stays granted, and [`PullLoop::serve`] turns what was outstanding into free slots.
     ledger: Ledger,
     progress: Gauge,
+    /// Numbers requests over all rounds; it is the last token of their reply subjects.
     last_request: u64,
 }
 
 /// One subscription's time.
 struct Round {
+    /// Of the connection that the subscription was made on. Another epoch has another subscription, or none.
     epoch: u64,
+    /// Replies to request `n` come on `<inbox>.<n>`, so that a status can be attributed to its request.
     inbox: String,
     subscription: Subscriber,
     /// When the server last said anything, or had nothing to say.
@@ -152,11 +160,14 @@ pub(super) async fn run(
 }
 
 impl PullLoop {
+    /// One round after the other until the stop. Pauses grow only while no round can be opened.
     async fn rounds(&mut self) {
         let mut failures = 0;
         loop {
             let nats = self.nats.clone();
             let connected = async move {
+                // The epoch is read before the subscription is made. If the connection breaks in between, the first turn
+                // sees that this epoch is lost, and the round is over before it waits for anything.
                 loop {
                     if let Some(epoch) = nats.epoch_by(Instant::now() + TICK).await {
                         return epoch;
@@ -237,7 +248,8 @@ impl PullLoop {
         if over == Over::Stopped {
             self.wait_for_last(&mut round).await;
         }
-        // What is here was delivered to us, however the round ended.
+        // What is here was delivered to us, however the round ended. It is handed out before the ledger forgets what is
+        // outstanding; after that it would count as not requested, and be returned.
         while let Some(Some(message)) = round.subscription.next().now_or_never() {
             let _ = self.take(&mut round, message).await;
         }
@@ -249,6 +261,8 @@ impl PullLoop {
     async fn turns(&mut self, round: &mut Round) -> Over {
         let mut link = self.nats.link();
         let mut gauge_at = Instant::now();
+        // Each await below may be dropped by the select in favour of another: a message stays in the subscription, a wake
+        // keeps its permit, and grants are taken only at the start of a turn.
         loop {
             self.shared.turn();
             let now = Instant::now();
@@ -256,9 +270,12 @@ impl PullLoop {
                 return Over::ConnectionLost;
             }
             self.ledger.grant(self.shared.granted.swap(0, Ordering::SeqCst));
+            // With nothing outstanding the server owes no heartbeat, so its silence means nothing.
             if self.ledger.outstanding() == 0 {
                 round.heard = now;
             }
+            // The gauge shows when the server was last heard, not when the loop last turned: a loop that turns and hears
+            // nothing makes no progress.
             if now >= gauge_at {
                 let quiet_for = now - round.heard;
                 self.progress.set((unix_now().saturating_sub(quiet_for)).as_secs_f64());
@@ -269,6 +286,7 @@ impl PullLoop {
             }
             let Ok(look_again) = self.ask(round, now).await else { return Over::ConnectionLost };
 
+            // In this order, because messages may come without end.
             tokio::select! {
                 biased;
                 () = self.shared.stop.cancelled() => return Over::Stopped,
@@ -312,6 +330,7 @@ impl PullLoop {
                     );
                     let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.consumer);
                     let sent = self.nats.client().publish_with_reply(subject, reply, body.into());
+                    // Whether it went out is not known; the round ends, and with it everything that could answer it.
                     if !matches!(timeout(COMMAND, sent).await, Ok(Ok(()))) {
                         return Err(());
                     }
@@ -349,6 +368,7 @@ impl PullLoop {
     async fn hand_out(&mut self, message: Message) {
         // Not from a consumer: somebody knows our inbox. It uses no slot.
         let Some(delivery) = Delivery::new(self.nats.clone(), message) else { return };
+        // The channel has room for all that may be outstanding, so a refusal means that the puller was dropped.
         let unwanted = if self.ledger.delivered() {
             match self.deliveries.try_send(delivery) {
                 Ok(()) => return,
@@ -373,12 +393,14 @@ impl PullLoop {
         match meaning(status.as_u16(), description, pending.map(|v| v.as_str())) {
             Meaning::Heartbeat => {}
             Meaning::Over { unserved: Unserved::Count(n) } => self.ledger.ended(id, n),
+            // Deliveries do not name their request, so only a new subscription makes sure that none comes late.
             Meaning::Over { unserved: Unserved::Unknown } => {
                 debug!(%status, description, "a pull request ended without a count");
                 return Err(Over::Silent);
             }
             Meaning::Refused => {
                 warn!(consumer = self.consumer, %status, description, "pull request refused; pausing");
+                // The ledger bounds it by the request's batch: none of it was served.
                 self.ledger.ended(id, usize::MAX);
                 round.hold_until = Instant::now() + REFUSED + full_jitter(1, REFUSED, REFUSED);
             }
@@ -407,7 +429,7 @@ impl PullLoop {
         if self.ledger.outstanding() == 0 {
             return;
         }
-        // Without interest in their reply subject the server forgets idle requests.
+        // Without interest in their reply subject the server forgets idle requests; what it sent before still comes.
         let drained = timeout(COMMAND, round.subscription.drain()).await;
         while drained.is_ok() {
             let Ok(Some(message)) = timeout(QUIET, round.subscription.next()).await else { break };

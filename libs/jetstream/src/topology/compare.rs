@@ -8,7 +8,7 @@ use std::fmt::Debug;
 pub struct Difference {
     /// The field, by its name in JetStream's API.
     pub field: &'static str,
-    /// As planned.
+    /// The value in the plan, as JetStream writes it.
     pub expected: String,
     /// As it is.
     pub found: String,

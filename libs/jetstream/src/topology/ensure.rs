@@ -28,11 +28,11 @@ pub enum Error {
     Incompatible {
         /// `stream` or `consumer`.
         kind: &'static str,
-        /// Its name.
+        /// The name of the stream or consumer.
         name: String,
-        /// The field.
+        /// The field, by its name in JetStream's API.
         field: &'static str,
-        /// As planned.
+        /// The value in the plan.
         expected: String,
         /// As it is.
         found: String,
@@ -44,11 +44,11 @@ pub enum Error {
     NotTaken {
         /// `stream` or `consumer`.
         kind: &'static str,
-        /// Its name.
+        /// The name of the stream or consumer.
         name: String,
-        /// The field.
+        /// The field, by its name in JetStream's API.
         field: &'static str,
-        /// As planned.
+        /// The value in the plan.
         expected: String,
         /// As it is.
         found: String,
@@ -60,9 +60,9 @@ pub enum Error {
         attempt: &'static str,
         /// `stream` or `consumer`.
         kind: &'static str,
-        /// Its name.
+        /// The name of the stream or consumer.
         name: String,
-        /// Why.
+        /// The server's refusal, or why there is no answer.
         source: ApiError,
     },
 }

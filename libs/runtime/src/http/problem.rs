@@ -103,7 +103,7 @@ impl Problem {
         self
     }
 
-    /// The status.
+    /// The HTTP status that the answer has; 500 if the body's is not a status.
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.body.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }

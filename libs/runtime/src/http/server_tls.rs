@@ -27,7 +27,7 @@ pub struct ServerTls {
 /// What a listener asks of its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
-    /// Nothing.
+    /// No certificate: clients are not asked for one.
     None,
     /// A certificate of these authorities, or no certificate: the service decides.
     Optional(Named),
@@ -38,9 +38,9 @@ pub enum ClientCertificates {
 /// The settings that name the files of a listener's TLS.
 #[derive(Clone, Copy, Debug)]
 pub struct TlsSettings<'a> {
-    /// Certificate chain.
+    /// The setting of the file with the listener's certificate and those between it and its authority.
     pub cert: &'a Setting,
-    /// Its key.
+    /// The setting of the file with the private key of the certificate.
     pub key: &'a Setting,
     /// Authorities of clients.
     pub client_ca: &'a Setting,

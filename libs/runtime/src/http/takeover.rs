@@ -59,7 +59,7 @@ pub struct Taken {
 /// A bare connection, in non-blocking mode.
 #[derive(Debug)]
 pub enum Socket {
-    /// Without TLS.
+    /// A connection without TLS: what is written is sent as it is.
     Plain(TcpStream),
     /// With TLS, after the handshake.
     Tls(TcpStream, Box<ServerConnection>),

@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 /// How many alerts were published as events.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Published {
+    /// One for each alert of the call.
     published: u64,
 }
 

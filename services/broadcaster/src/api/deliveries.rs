@@ -28,7 +28,7 @@ use utoipa::{IntoParams, ToSchema};
 /// Attempts in one answer, at most.
 const PAGE_MAX: usize = 1000;
 
-/// Which attempts.
+/// The query of `GET /v1/deliveries`; conditions are combined with "and".
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AttemptQuery {

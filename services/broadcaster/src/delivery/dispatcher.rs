@@ -80,7 +80,8 @@ impl Dispatcher {
         Self { endpoint, caller, store, schedule, flow, meters, recent, limiter, disabled: Notify::new() }
     }
 
-    /// One dispatch task: works until the stop.
+    /// One dispatch task: works until the stop. There are `concurrency` of them, and all take turns at the one source, so a
+    /// message is taken only when a task is free for it, and a slow endpoint holds up only its own tasks.
     pub async fn run(
         self: Arc<Self>,
         source: Arc<tokio::sync::Mutex<Source>>,
@@ -90,6 +91,7 @@ impl Dispatcher {
         loop {
             let Some(assignment) = self.next(&mut *source.lock().await, &stop).await else { return };
             let feed = assignment.feed;
+            // The slot is returned only after the message is settled: until then the server must not deliver another for it.
             self.meters.inflight.increment(1.0);
             let started = Instant::now();
             self.process(assignment).await;
@@ -119,7 +121,9 @@ impl Dispatcher {
 
     async fn process(&self, assignment: Assignment) {
         let Assignment { message, feed, mode } = assignment;
+        // From here on each way out, a dropped future included, must end the probe, or no other is ever let through.
         let probe = (mode == Mode::Probe).then(|| Probe(&self.flow));
+        // A core message cannot be settled: what must not be lost of it is stored by us.
         let settler = match &message {
             Message::Stream(delivery) => Some(delivery.settler()),
             Message::Core(_) => None,
@@ -139,6 +143,8 @@ impl Dispatcher {
                 self.store.set_aside(&item.record, &item.payload, settler).await
             }
             Mode::Attempt | Mode::Probe => {
+                // At the end of the grace the attempt is dropped, possibly after the endpoint has taken the event: it is handed
+                // back and sent again under the same webhook-id, by which the receiver knows it.
                 tokio::select! {
                     settled = self.attempt_delivery(&item, settler, probe) => settled,
                     () = self.store.leaving.cancelled() => false,
@@ -198,6 +204,8 @@ impl Dispatcher {
             Some(status) => trace::describe(&span, [("http.response.status_code", i64::from(status).into())]),
             None => trace::describe(&span, [("error.type", end.reason().into())]),
         }
+        // Counted before the probe ends: `count` moves the circuit by its outcome, and ending an undecided probe would only
+        // let the next one through.
         self.count(&end, &verdict, took, probe.is_some());
         drop(probe);
         if verdict == Verdict::Hold {
@@ -207,6 +215,7 @@ impl Dispatcher {
                 None => self.store.set_aside(record, payload, None).await,
             };
         }
+        // Only now is it an attempt: what is stored below carries the number, so that no restart grants further ones.
         let item = WorkItem { record: Record { attempts: attempt, ..record.clone() }, payload: payload.clone() };
         match verdict {
             Verdict::Delivered => {
@@ -362,14 +371,15 @@ impl WorkItem {
 pub struct TestOutcome {
     /// Whether the endpoint answered 2xx.
     pub delivered: bool,
+    /// The HTTP status of its answer; null when there was none.
     pub status: Option<u16>,
-    /// The reason for labels, or `delivered`.
+    /// The reason as in the labels of metrics, or `delivered`.
     pub reason: &'static str,
-    /// For people.
+    /// The reason in words; empty when there is none.
     pub detail: String,
-    /// Milliseconds.
+    /// From the request to the end of the answer, in milliseconds.
     pub took_ms: f64,
-    /// Of the event that was sent.
+    /// The `webhook-id` of the event that was sent.
     pub webhook_id: String,
 }
 

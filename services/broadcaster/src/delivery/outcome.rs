@@ -16,7 +16,7 @@ pub enum AttemptEnd {
         /// What it says about the next try.
         retry_after: Option<Duration>,
     },
-    /// No connection.
+    /// There was no connection to send the request on.
     Dial(DialError),
     /// The connection broke.
     Call(CallError),
@@ -26,7 +26,7 @@ pub enum AttemptEnd {
     Target(TargetError),
 }
 
-/// What follows.
+/// What the end of an attempt means for the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Delivered,

@@ -38,7 +38,7 @@ pub enum Feed {
 pub enum Message {
     /// Delivered again unless it is settled.
     Stream(Delivery),
-    /// Delivered once.
+    /// An event of core NATS, which is not delivered again if it is lost here.
     Core(async_nats::Message),
 }
 
@@ -54,7 +54,7 @@ pub enum FeedId {
 /// What to do with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Deliver.
+    /// Send it to the endpoint now.
     Attempt,
     /// Deliver, and inform the circuit.
     Probe,

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt};
 pub enum Retry4xx {
     /// All, or none: the endpoint rejects the event, and would reject it again.
     All(bool),
-    /// These.
+    /// Only these statuses.
     These(BTreeSet<u16>),
 }
 

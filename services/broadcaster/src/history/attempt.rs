@@ -15,8 +15,9 @@ pub struct Attempt {
     pub replica: String,
     /// When it ended.
     pub at: Timestamp,
+    /// The name of the endpoint that was called.
     pub endpoint: String,
-    /// `webhook-id`.
+    /// What the endpoint got as `webhook-id`; the same for all attempts of one event.
     pub webhook_id: String,
     /// Where the event was published.
     pub subject: String,
@@ -25,16 +26,16 @@ pub struct Attempt {
     /// delivered, retried, dead, disabled or set_aside.
     #[schema(value_type = String)]
     pub outcome: Cow<'static, str>,
-    /// What the endpoint answered.
+    /// The HTTP status of the endpoint's answer; absent when there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Of the request, milliseconds.
+    /// From the request to the end of the answer, in milliseconds.
     pub took_ms: f64,
-    /// Short name of what went wrong.
+    /// Short name of what went wrong, as in the labels of metrics; absent when nothing did.
     #[serde(default, skip_serializing_if = "is_nothing")]
     #[schema(value_type = String)]
     pub reason: Cow<'static, str>,
-    /// In words.
+    /// What went wrong, for people; absent when nothing did.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
     /// When it is tried again.
@@ -55,9 +56,9 @@ pub struct Filter {
     pub webhook_id: Option<String>,
     /// delivered, retried, dead, disabled, …
     pub outcome: Option<String>,
-    /// Not before.
+    /// Attempts that ended at this time or later.
     pub since: Option<Timestamp>,
-    /// Not after.
+    /// Attempts that ended at this time or earlier.
     pub until: Option<Timestamp>,
 }
 

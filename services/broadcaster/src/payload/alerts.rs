@@ -16,6 +16,7 @@ pub const ALERTS_MAX: usize = 1000;
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = AlertmanagerCall)]
 pub struct Call<'a> {
+    /// At most 1000; each becomes one event.
     #[serde(borrow)]
     #[schema(value_type = Vec<Alert>)]
     pub alerts: Vec<&'a RawValue>,
@@ -28,11 +29,14 @@ pub struct Alert {
     /// `resolved`; every other value counts as firing.
     #[serde(default)]
     status: String,
+    /// `severity` is part of the event's subject, `alertname` is the event's subject field.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
     labels: BTreeMap<String, Value>,
+    /// RFC 3339. With fingerprint and state it is the event's id, so a repeated call makes no second event.
     #[serde(default, rename = "startsAt")]
     starts_at: String,
+    /// Of the alert's labels; without one, `alertname` is used.
     #[serde(default)]
     fingerprint: String,
 }
@@ -40,11 +44,11 @@ pub struct Alert {
 /// An alert, ready to be published.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AlertEvent {
-    /// Where.
+    /// Where it is published: `agentforge.events.alert.<severity>`.
     pub subject: String,
     /// `Nats-Msg-Id` and the event's id.
     pub id: String,
-    /// The CloudEvent.
+    /// The CloudEvent in structured JSON, with the alert as it came as `data`.
     pub body: Vec<u8>,
 }
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 /// What is known of an event besides its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct EventMetadata<'a> {
-    /// `webhook-id`.
+    /// The value of the header `webhook-id`, the same for all attempts.
     pub id: &'a str,
     /// Where it was published.
     pub subject: &'a str,

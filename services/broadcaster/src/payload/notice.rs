@@ -44,7 +44,7 @@ pub enum Tone {
     Critical,
     /// Worth a check soon.
     Warning,
-    /// Worth knowing.
+    /// Worth knowing, and nothing to do.
     Info,
     /// It is over, or went well.
     Good,
@@ -62,15 +62,15 @@ pub struct Link {
 /// An event as people are shown it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// One line.
+    /// What happened, in one line.
     pub title: String,
-    /// Its colour.
+    /// How the message is coloured.
     pub tone: Tone,
     /// Paragraphs, each of one or more lines.
     pub texts: Vec<String>,
     /// Names and values.
     pub facts: Vec<(String, String)>,
-    /// Buttons.
+    /// Links that the message shows as buttons, where the format has these.
     pub links: Vec<Link>,
 }
 

@@ -15,11 +15,11 @@ const SHARED_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// A private key is only the seed, or the seed and the public key.
 const SEED_BYTES: usize = 32;
 
-/// One key.
+/// A key of one of the two kinds of Standard Webhooks.
 enum Key {
-    /// `v1`.
+    /// A secret that both ends have; its signatures begin with `v1,`.
     Shared(hmac::Key),
-    /// `v1a`.
+    /// A private key, of which the receiver has the public one; its signatures begin with `v1a,`.
     Private(Box<Ed25519KeyPair>),
 }
 

@@ -48,7 +48,7 @@ pub struct ReplayRequest {
     pub limit: Option<usize>,
     /// So many a second; 1000 at most.
     pub rate: Option<f64>,
-    /// Only counts.
+    /// Counts the events that would be sent, and sends none.
     pub dry_run: bool,
     /// Where to continue, from an answer.
     pub after: Option<String>,

@@ -28,7 +28,7 @@ pub struct EndpointState {
 /// Since when an endpoint takes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disabled {
-    /// Since when.
+    /// When the endpoint answered 410.
     pub at: Timestamp,
     /// Of the URL that answered.
     pub url_digest: String,

@@ -61,7 +61,7 @@ const HOLD_MAX: Duration = Duration::from_secs(10);
 pub enum Status {
     /// Not yet, for this reason.
     Waiting(String),
-    /// Served.
+    /// Its messages are taken and sent.
     Active,
     /// It answered 410.
     Disabled,

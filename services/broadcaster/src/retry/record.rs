@@ -163,7 +163,7 @@ pub struct DeadLetter {
     pub seq: u64,
     /// The endpoint that did not get it.
     pub endpoint: String,
-    /// `webhook-id`.
+    /// The event's `webhook-id`, as all attempts had it.
     pub webhook_id: String,
     /// Where the event was published.
     pub subject: String,
@@ -171,7 +171,7 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Short name of what went wrong.
     pub reason: String,
-    /// In words.
+    /// Why the last attempt failed, in words.
     pub detail: String,
     /// When the event was stored first.
     pub event_at: Timestamp,

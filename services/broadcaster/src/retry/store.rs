@@ -62,7 +62,7 @@ pub struct RetryStore {
 pub struct FailureReason<'a> {
     /// For labels and filters.
     pub reason: &'a str,
-    /// For people.
+    /// Why it failed, in words for people.
     pub detail: &'a str,
 }
 

@@ -11,9 +11,9 @@ pub const STREAM_DELIVERIES: &str = "broadcaster_deliveries";
 pub const BUCKET_STATE: &str = "broadcaster_state";
 /// Replicas share a core subscription by this name.
 pub const QUEUE_GROUP: &str = "broadcaster-workers";
-/// Everything parked.
+/// The subjects of retries that wait for their time.
 pub const PARKED_FILTER: &str = "broadcaster.parked.>";
-/// Everything due.
+/// The subjects of retries whose time has come.
 pub const DUE_FILTER: &str = "broadcaster.due.>";
 /// Every dead letter.
 pub const DLQ_FILTER: &str = "broadcaster.dlq.>";

@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// A request.
+/// A request as the sink read it, with the time of its arrival.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub path: String,
@@ -46,7 +46,7 @@ pub enum Answer {
     Close,
     /// In the middle of the body.
     MidBody,
-    /// Never answers.
+    /// Keeps the connection open and never answers.
     Hang,
     /// A byte now and then, forever.
     Drip,
@@ -77,7 +77,7 @@ impl Sink {
         Self::serve(None, script).await
     }
 
-    /// With TLS.
+    /// A sink that speaks TLS with this certificate.
     pub async fn start_tls(
         tls: tokio_rustls::TlsAcceptor,
         script: impl Fn(&Request) -> Answer + Send + Sync + 'static,

@@ -24,7 +24,7 @@ pub fn is_soak() -> bool {
     std::env::var_os("AGENTFORGE_SOAK").is_some_and(|v| v == "1")
 }
 
-/// A broadcaster.
+/// A broadcaster process with its addresses; it ends when this is dropped.
 pub struct Broadcaster {
     pub proc: Proc,
     pub http: String,

@@ -34,7 +34,7 @@ const DETAILS: [&str; 15] = [
     "limit_leaf",
 ];
 
-/// accstatz.
+/// The answer of accstatz: traffic of each account.
 #[derive(Debug, Deserialize)]
 pub struct Traffic {
     #[serde(default)]
@@ -66,12 +66,12 @@ struct Amount {
 /// The list of accounts.
 #[derive(Debug, Deserialize)]
 pub struct List {
-    /// Their ids.
+    /// The ids of all accounts; absent on a server without any.
     #[serde(default)]
     pub accounts: Option<Vec<String>>,
 }
 
-/// One account.
+/// The answer of accountz for one account.
 #[derive(Debug, Deserialize)]
 pub struct Details {
     account_detail: Option<Account>,

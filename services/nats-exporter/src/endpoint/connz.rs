@@ -46,7 +46,7 @@ pub fn path(endpoint: Endpoint, offset: u64) -> String {
     format!("connz?{auth}&limit={PAGE}&offset={offset}")
 }
 
-/// A page.
+/// One page of connz: a server gives at most 1024 connections at once.
 #[derive(Debug, Deserialize)]
 pub struct Page {
     #[serde(default)]
@@ -135,7 +135,7 @@ impl Sum {
         }
     }
 
-    /// The tables.
+    /// Ends the sum: one table for each kind of row that was asked for.
     pub fn tables(self, names: &Namespace, server_id: &str) -> Vec<Table> {
         let [total, offset, limit] = self.first.unwrap_or_default();
         let columns = SUMMARY.iter().map(|(name, kind)| Column::gauge(names.core("connz", name), *name).of(*kind));

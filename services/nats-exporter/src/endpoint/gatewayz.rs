@@ -24,7 +24,7 @@ const LINK: [(&str, &str); 12] = [
     ("conn_subscriptions", "subscriptions"),
 ];
 
-/// An answer.
+/// The answer of gatewayz, as far as it is used.
 #[derive(Debug, Deserialize)]
 pub struct Answer {
     #[serde(default)]

@@ -12,7 +12,7 @@ const UNREACHABLE: &str = "unreachable";
 /// The status word comes from the server; a longer text is not a word.
 const STATUS_MAX_CHARS: usize = 64;
 
-/// An answer.
+/// The answer of healthz, which a sick server gives with a status of 5xx.
 #[derive(Debug, Deserialize)]
 pub struct Answer {
     status: String,

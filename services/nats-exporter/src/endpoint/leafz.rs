@@ -14,7 +14,7 @@ const LINK: [(&str, &str); 7] = [
     ("conn_subscriptions_total", "subscriptions_total"),
 ];
 
-/// An answer.
+/// The answer of leafz, as far as it is used.
 #[derive(Debug, Deserialize)]
 pub struct Answer {
     #[serde(default)]

@@ -23,12 +23,12 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// `gnatsd_<subsystem>_<name>`.
+    /// The name of a stock metric outside of JetStream: `gnatsd_<subsystem>_<name>`.
     pub fn core(&self, subsystem: &str, name: &str) -> String {
         format!("{}_{subsystem}_{name}", self.prefix.as_deref().unwrap_or("gnatsd"))
     }
 
-    /// `jetstream_<subsystem>_<name>`.
+    /// The name of a stock metric of JetStream: `jetstream_<subsystem>_<name>`.
     pub fn jetstream(&self, subsystem: &str, name: &str) -> String {
         format!("{}_{subsystem}_{name}", self.prefix.as_deref().unwrap_or("jetstream"))
     }

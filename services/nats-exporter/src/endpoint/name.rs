@@ -5,17 +5,17 @@ use std::fmt;
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
-    /// The server.
+    /// The server itself: traffic, limits, memory.
     Varz,
     /// Connections, summed up.
     Connz,
     /// Connections, each one.
     ConnzDetailed,
-    /// Routes.
+    /// Routes to the other servers of the cluster.
     Routez,
-    /// Subscriptions.
+    /// Numbers of subscriptions and of their cache.
     Subsz,
-    /// Health.
+    /// Whether the server is healthy, JetStream included.
     Healthz,
     /// Health of JetStream: enabled.
     HealthzJsEnabledOnly,
@@ -25,11 +25,11 @@ pub enum Endpoint {
     Accstatz,
     /// Details by account.
     Accountz,
-    /// Gateways.
+    /// Connections to other clusters.
     Gatewayz,
-    /// Leaf nodes.
+    /// Connections of leaf nodes, which are whole sites.
     Leafz,
-    /// JetStream.
+    /// JetStream: accounts, streams and consumers.
     Jsz,
 }
 

@@ -162,7 +162,7 @@ fn leads(server: &Server, cluster: Option<[&str; 3]>) -> bool {
 }
 
 /// Whether the server has led the consumer only for a moment: until it has counted, it reports that nothing is pending.
-/// Servers that do not report since when they lead are trusted.
+/// Where nothing is replicated, and by servers before 2.12, that is not reported; these are trusted.
 fn is_fresh(c: &Consumer<'_>, now: Option<Timestamp>) -> bool {
     let since = c.cluster.as_ref().map(|cluster| &*cluster.leader_since);
     age(now, since) < FRESH_SECONDS

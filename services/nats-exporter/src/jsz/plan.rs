@@ -9,12 +9,12 @@ pub const PAGE: u64 = 1024;
 /// How much of the answer is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Only accounts.
+    /// Accounts without their streams.
     #[default]
     Accounts,
-    /// Streams too.
+    /// Accounts and streams, without consumers.
     Streams,
-    /// Consumers too.
+    /// Accounts, streams and consumers: the largest answer, megabytes for thousands of consumers.
     Consumers,
 }
 

@@ -51,7 +51,7 @@ pub struct StreamCluster {
     pub replicas: Option<Vec<Peer>>,
 }
 
-/// A replica.
+/// Another server that has a replica of the stream, as its leader sees it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Peer {

@@ -44,7 +44,7 @@ impl Exporter {
         Self { proc, url }
     }
 
-    /// The page.
+    /// Scrapes it now, and reads the page strictly.
     pub async fn scrape(&self) -> Page {
         let (status, body) = http_get(&self.url, &[]).await.unwrap();
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));

@@ -51,7 +51,7 @@ pub enum Record {
 /// A file that the stream has.
 #[derive(Debug)]
 pub struct Delivered {
-    /// Its name.
+    /// The file's name in the replay directory; bytes, as it need not be text.
     pub name: Box<[u8]>,
     /// As it was sent.
     pub stamp: Stamp,
@@ -59,7 +59,7 @@ pub struct Delivered {
     pub sha256: String,
     /// The id that it was published with.
     pub msg_id: String,
-    /// The stream.
+    /// The name of the stream that acknowledged it.
     pub stream: String,
     /// Its place there.
     pub seq: u64,

@@ -49,7 +49,7 @@ pub struct LoadedFile {
     pub stamp: Stamp,
     /// SHA-256 of its content, in hex.
     pub sha256: String,
-    /// Its content.
+    /// All bytes of the file; only small files are loaded.
     pub content: Bytes,
     /// What its writer says about it.
     pub metadata: Option<Arc<FileMetadata>>,

@@ -42,7 +42,7 @@ pub struct Alias {
     pub token: String,
     /// Where it is published.
     pub subject: String,
-    /// The payload.
+    /// The body: which content has this name too, as JSON.
     pub payload: Bytes,
 }
 

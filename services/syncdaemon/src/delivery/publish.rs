@@ -44,7 +44,7 @@ const READ_BACK_MAX_BYTES: usize = 256 << 10;
 
 /// The client of the hub.
 pub struct HubClient {
-    /// The connection.
+    /// The connection that evidence is sent on.
     pub nats: Nats,
     /// The hub's JetStream.
     pub js: jetstream::Context,
@@ -84,7 +84,7 @@ pub enum PublishOutcome {
 /// Where a message is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMessage {
-    /// The stream.
+    /// The name of the stream that has it.
     pub stream: String,
     /// Its place there.
     pub seq: u64,
@@ -107,7 +107,7 @@ impl HubClient {
         Self { nats, js, publisher, site, subject, domain, bucket, progress, aliases }
     }
 
-    /// The site.
+    /// The site whose files these are; a token of every subject.
     pub fn site(&self) -> &Site {
         &self.site
     }

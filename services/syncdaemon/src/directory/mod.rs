@@ -69,7 +69,7 @@ impl AsFd for Parent<'_> {
 pub enum Kind {
     /// A file with bytes.
     File,
-    /// A directory.
+    /// A directory, with names of its own.
     Directory,
     /// Anything else: never touched.
     Other,

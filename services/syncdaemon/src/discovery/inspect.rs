@@ -21,7 +21,7 @@ pub enum Inspection {
     Ready(Candidate),
     /// A file that may still be written.
     Wait(Candidate, Duration),
-    /// A directory.
+    /// A directory, whose names are inspected in turn.
     Directory,
     /// Nothing for us.
     Ignored,

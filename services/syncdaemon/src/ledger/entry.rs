@@ -47,12 +47,12 @@ impl Event {
 pub struct Entry {
     /// When the line was written.
     pub ts: Timestamp,
-    /// What happened.
+    /// What happened to the file.
     pub event: Event,
     /// The file's name below the replay directory, percent-encoded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Its size.
+    /// Size of the file's content, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// SHA-256 of its content, in hex.

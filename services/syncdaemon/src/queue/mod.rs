@@ -82,7 +82,7 @@ struct ScanWanted {
 /// What the scanner is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Scan {
-    /// Read everything.
+    /// Read every directory, also those that were read before.
     Full,
     /// Read these directories.
     Below(Vec<Box<[u8]>>),

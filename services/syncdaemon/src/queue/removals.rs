@@ -131,7 +131,7 @@ pub struct SentFiles {
 }
 
 impl SentFiles {
-    /// Adds one.
+    /// Adds a file that was delivered and could not be removed yet.
     pub fn push(&mut self, file: SentFile) {
         self.prompt += usize::from(!file.lingers);
         self.files.push(Reverse(file));

@@ -52,7 +52,7 @@ struct Entry {
 /// What is shown of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many.
+    /// How many files are stuck.
     pub files: u64,
     /// The first names.
     pub names: Vec<Box<[u8]>>,
@@ -63,7 +63,7 @@ pub struct Summary {
 /// A file's device and inode.
 type Key = (u64, u64);
 
-/// The files.
+/// The files that were delivered and cannot be removed, by device and inode.
 #[derive(Debug, Default)]
 pub struct Stuck {
     by_file: HashMap<Key, Entry>,

@@ -82,7 +82,7 @@ pub enum Offer {
     Full,
 }
 
-/// The window.
+/// The files whose names are in memory now; the rest of a longer queue is found by later scans.
 #[derive(Debug)]
 pub struct Window {
     waiting: BinaryHeap<Ranked>,

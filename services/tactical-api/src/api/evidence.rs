@@ -26,7 +26,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 /// The Fetch standard's word on who may embed an answer.
 const CORP: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-/// RFC 9530.
+/// The digest of the whole file, also when a part of it is sent (RFC 9530).
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// Open a signed link

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use problem::problem;
 use std::sync::Arc;
 
-/// The routes.
+/// All routes of the API, except for the streams, which take their connections over.
 pub fn router(api: Api) -> Router {
     let links = format!("{}{{token}}", links::PREFIX);
     let (api, document) = (Arc::new(api), Bytes::from(openapi::openapi_json()));

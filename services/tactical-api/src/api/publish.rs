@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 /// How long a publisher waits for the moment of storage.
 const LOOKUP_MAX: Duration = Duration::from_secs(1);
-/// Longest Idempotency-Key.
+/// The longest Idempotency-Key, in characters.
 const KEY_MAX: usize = 128;
 /// A message that removes.
 pub const REMOVED: &[u8] = br#"{"removed":true}"#;
@@ -180,7 +180,7 @@ fn subject(kind: Kind, site: &str, id: &str) -> Result<String, Problem> {
 pub struct Answer<'a> {
     /// The id, made where none was given.
     id: &'a str,
-    /// The site.
+    /// The site that the thing belongs to now; part of its name.
     site: &'a str,
     /// marker or zone.
     kind: &'static str,

@@ -33,7 +33,7 @@ pub struct Described {
     evidence_id: Option<String>,
 }
 
-/// A marker.
+/// A marker as it is published: a thing at one place.
 #[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "a shape for the document; values are read by their own rules")]
 pub struct MarkerRequest {
@@ -44,7 +44,7 @@ pub struct MarkerRequest {
     coordinates: Vec<f64>,
 }
 
-/// A zone.
+/// A zone as it is published: an area with an outline.
 #[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "a shape for the document; values are read by their own rules")]
 pub struct ZoneRequest {

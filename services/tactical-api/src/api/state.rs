@@ -13,7 +13,7 @@ pub struct Api {
     pub site: String,
     /// What was refused.
     pub live: Live,
-    /// Checks links.
+    /// Checks the signatures of links to evidence.
     pub signer: Signer,
     /// Where evidence is.
     pub evidence: Store,

@@ -3,9 +3,9 @@
 /// Some bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The first.
+    /// The offset of the first byte.
     pub start: u64,
-    /// How many.
+    /// How many bytes from there, at least 1.
     pub len: u64,
 }
 
@@ -14,7 +14,7 @@ pub struct Span {
 pub enum RequestedRange {
     /// All of it: no range, several, or one that makes no sense.
     Whole,
-    /// A part.
+    /// A part that the file has.
     Part(Span),
     /// A part that the file does not have.
     Nothing,

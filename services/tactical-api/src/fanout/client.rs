@@ -70,10 +70,10 @@ impl CloseReason {
 #[derive(Debug)]
 pub struct Disconnected;
 
-/// One client.
+/// A client of one worker, from its join until its socket is closed.
 #[derive(Debug)]
 pub struct Client {
-    /// Its socket.
+    /// Its socket, with or without TLS.
     pub transport: Transport,
     /// What waits for it.
     pub queue: Queue,

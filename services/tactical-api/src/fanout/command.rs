@@ -30,7 +30,7 @@ pub enum Start {
 /// A socket for a worker.
 #[derive(Debug)]
 pub struct Join {
-    /// The connection.
+    /// The connection, taken out of HTTP in non-blocking mode.
     pub socket: Socket,
     /// How it is connected.
     pub channel: Channel,
@@ -48,7 +48,7 @@ pub enum Role {
     Refused,
     /// It follows the picture.
     Client {
-        /// Its place.
+        /// Its place among the clients; given back when this is dropped.
         slot: Slot,
         /// What it looks at.
         filter: Filter,
@@ -64,7 +64,7 @@ pub enum Role {
 /// Which client of which worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientRef {
-    /// Its worker.
+    /// The index of its worker.
     pub worker: usize,
     /// Its place there.
     pub key: usize,
@@ -132,7 +132,7 @@ pub struct Settings {
     pub heartbeats: [Duration; 2],
     /// What may wait for one client, bytes.
     pub client_buffer_bytes: usize,
-    /// Renews links.
+    /// Signs the links to evidence again before they end.
     pub signer: Signer,
     /// Whether what is new comes.
     pub source: Source,

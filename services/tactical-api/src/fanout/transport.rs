@@ -20,7 +20,7 @@ const TLS_BUFFER_BYTES: usize = 64 << 10;
 /// The socket of a client.
 #[derive(Debug)]
 pub enum Transport {
-    /// Without TLS.
+    /// A connection without TLS.
     Plain(TcpStream),
     /// With TLS. Boxed: the others need not pay for its size.
     Tls(Box<(TcpStream, ServerConnection)>),
@@ -57,7 +57,7 @@ impl Transport {
         registry.register(self.stream(), token, Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Unsubscribes.
+    /// Ends the subscription of [`register`](Self::register), before the socket is closed.
     pub fn deregister(&mut self, registry: &Registry) {
         let _ = registry.deregister(self.stream());
     }

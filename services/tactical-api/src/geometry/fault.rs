@@ -19,13 +19,13 @@ pub enum Fault {
     /// A ring with too few different points.
     #[error("a ring needs {RING_POINTS_MIN} points, including the closing one, and three different ones")]
     Ring,
-    /// Too many.
+    /// There are more points than a zone may have.
     #[error("a polygon has at most {POINTS_MAX} points")]
     TooManyPoints,
     /// A ring whose points lie on one line.
     #[error("a ring encloses nothing")]
     Area,
-    /// A bow-tie.
+    /// A ring crosses itself, as a bow-tie does.
     #[error("a ring crosses or touches itself")]
     Crossing,
     /// A hole that is none.

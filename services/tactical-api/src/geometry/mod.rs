@@ -19,7 +19,7 @@ use std::fmt::Write;
 /// Where something is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Geometry {
-    /// One place.
+    /// One place: a marker.
     Point(Position),
     /// Rings: the outer one, then holes.
     Polygon(Vec<Vec<Position>>),
@@ -30,13 +30,13 @@ pub enum Geometry {
 /// A box of degrees. `west` above `east` spans the antimeridian.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
-    /// Least longitude.
+    /// The western edge, a longitude.
     pub west: f64,
-    /// Least latitude.
+    /// The southern edge, a latitude.
     pub south: f64,
-    /// Greatest longitude.
+    /// The eastern edge, a longitude.
     pub east: f64,
-    /// Greatest latitude.
+    /// The northern edge, a latitude.
     pub north: f64,
 }
 

@@ -27,9 +27,9 @@ pub struct Position {
 /// A place in units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
-    /// Longitude.
+    /// The longitude in units, so that sums are exact.
     pub x: i64,
-    /// Latitude.
+    /// The latitude in units.
     pub y: i64,
 }
 
@@ -40,7 +40,7 @@ impl Point {
         Self { x: units(p.lon), y: units(p.lat) }
     }
 
-    /// In degrees.
+    /// The same place in degrees.
     pub fn position(self) -> Position {
         let degrees = |units: i64| units as f64 / DEGREE as f64;
         Position { lon: degrees(self.x), lat: degrees(self.y) }

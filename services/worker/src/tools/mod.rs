@@ -69,7 +69,7 @@ impl ToolOutput {
             .map_err(|e| ToolError::new(ErrorClass::Runtime, format!("the result is not JSON: {e}")))
     }
 
-    /// The JSON.
+    /// The output's JSON as the tool wrote it, without parsing it again.
     pub fn into_raw(self) -> Box<RawValue> {
         self.0
     }
@@ -86,7 +86,7 @@ impl ToolOutput {
 pub struct ToolError {
     /// Decides whether another attempt follows.
     pub class: ErrorClass,
-    /// For people.
+    /// What went wrong, in words for people; it is stored with the attempt.
     pub message: String,
     /// When another attempt may begin, if the tool knows.
     pub retry_after: Option<Duration>,

@@ -36,7 +36,7 @@ pub struct Round {
 pub struct Run {
     /// `sse` or `ws`.
     pub channel: String,
-    /// How many.
+    /// How many clients were connected.
     pub clients: usize,
     /// Events a second.
     pub rate: u32,
@@ -54,12 +54,12 @@ pub struct Run {
     pub rounds: Vec<Round>,
 }
 
-/// Idle clients.
+/// What clients cost that get nothing but heartbeats.
 #[derive(Clone, Debug, Serialize)]
 pub struct Idle {
     /// `sse` or `ws`.
     pub channel: String,
-    /// How many.
+    /// How many clients were connected.
     pub clients: usize,
     /// Resident memory of the server.
     pub bytes_per_client: u64,

@@ -60,7 +60,7 @@ pub struct Args {
     report: PathBuf,
 }
 
-/// What came.
+/// What the clients of one process received.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Events, all clients together.

@@ -15,7 +15,7 @@ pub struct Report {
     pub seconds: u64,
     /// Of each run.
     pub rounds: u32,
-    /// As published.
+    /// Size of an event's body as it is published, in bytes.
     pub event_bytes: u32,
     /// Floor and product.
     pub runs: Vec<Run>,
@@ -23,12 +23,12 @@ pub struct Report {
     pub idle: Vec<Idle>,
     /// What those who read nothing do to others.
     pub stalled: Vec<Beside>,
-    /// Where.
+    /// The machine that the figures are of.
     pub machine: Machine,
 }
 
 impl Report {
-    /// Prints it.
+    /// Prints the report, as JSON or as tables.
     pub fn print(&self, json: bool) -> Result {
         if json {
             return Output { json }.document(self);

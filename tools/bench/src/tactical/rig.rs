@@ -46,7 +46,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Its process.
+    /// The id of the process whose CPU time and memory are read.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
