@@ -75,18 +75,20 @@ async fn replicate(cluster: &NatsCluster) {
         num_replicas: 3,
         ..Default::default()
     };
-    let made = js.create_stream(origin).await.unwrap();
+    // In a cluster the leader of what is new may not be elected yet, and not every server knows it at once.
+    let made = eventually(DEADLINE, "ORIGIN is created", || js.create_stream(origin.clone())).await;
     // Nothing is taken, so that the oldest message is pending.
     let reader = pull::Config { durable_name: Some("reader".into()), ..Default::default() };
-    made.create_consumer(reader).await.unwrap();
+    eventually(DEADLINE, "its consumer is created", || made.create_consumer(reader.clone())).await;
     let from = || stream::Source { name: "ORIGIN".into(), ..Default::default() };
     for copy in [
         stream::Config { name: "COPY".into(), mirror: Some(from()), ..Default::default() },
         stream::Config { name: "GATHERED".into(), sources: Some(vec![from()]), ..Default::default() },
     ] {
-        js.create_stream(copy).await.unwrap();
+        eventually(DEADLINE, "a copy of it is created", || js.create_stream(copy.clone())).await;
     }
-    js.publish("origin.a", "1".into()).await.unwrap().await.unwrap();
+    eventually(DEADLINE, "a message is stored", async || js.publish("origin.a", "1".into()).await.ok()?.await.ok())
+        .await;
 }
 
 /// Makes the system do a little of everything.

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 /// From one question to the next, and for the answer that does not come.
-const NOTICED: Duration = Duration::from_secs(8);
+const NOTICED: Duration = Duration::from_secs(12);
 
 fn hub(domain: &str) -> HubConfig {
     let source = BTreeMap::from([("EDGE_HUB_DOMAIN".to_owned(), domain.to_owned())]);

@@ -177,7 +177,7 @@ async fn an_idle_puller_stops_soon_and_takes_nothing_with_it() {
     let at = Instant::now();
     puller.stop();
     assert!(timeout(SOON, puller.next()).await.expect("a stopped puller ends").is_none());
-    assert!(at.elapsed() < Duration::from_secs(2), "{:?}", at.elapsed());
+    assert!(at.elapsed() < Duration::from_secs(10), "{:?}", at.elapsed());
     put(&nats, 0..10).await;
     let mut other = Puller::start(nats.clone(), STREAM, CONSUMER, brisk(16));
     other.grant(10);
