@@ -288,7 +288,10 @@ async fn names_of_submitters_use_up_no_consumers() {
         for durable in ["worker-dev_q0", "worker-dev_q1"] {
             let left = jobs.consumer_info(durable).await.unwrap();
             if left.num_pending > 0 || left.num_ack_pending > 0 {
-                return Err(format!("{durable}: {} pending, {} unacknowledged", left.num_pending, left.num_ack_pending));
+                return Err(format!(
+                    "{durable}: {} pending, {} unacknowledged",
+                    left.num_pending, left.num_ack_pending
+                ));
             }
         }
         Ok(())
