@@ -4,8 +4,7 @@
 //! therefore counts each consumer once, in a cluster of any size.
 
 use super::{
-    Server,
-    detail::{Account, Head, StreamDetail, age, leadership},
+    detail::{Account, Head, Server, StreamDetail, age, leadership},
     leaders::{Claimed, Claims},
     plan::Plan,
     wire::Consumer,

@@ -9,6 +9,17 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
+/// Whose answers are read, as its varz introduces it.
+#[derive(Debug, Clone, Default)]
+pub struct Server {
+    /// The stock family's server_id.
+    pub id: String,
+    /// Its own name; leaders are named by it.
+    pub name: String,
+    /// Whether it reports since when it leads a group, as all do since 2.12.
+    pub reports_since: bool,
+}
+
 /// What an answer begins with.
 #[derive(Debug, Default)]
 pub struct Head {

@@ -12,6 +12,7 @@ mod plan;
 mod stock;
 pub mod wire;
 
+pub use detail::Server;
 pub use leaders::{Claims, settle};
 pub use plan::{Level, MetaKey, PAGE, Plan};
 
@@ -36,17 +37,6 @@ pub struct Page {
     pub accounts: u64,
     /// Accounts that the server has; older servers do not say.
     pub total: Option<u64>,
-}
-
-/// Whose answers are read, as its varz introduces it.
-#[derive(Debug, Clone, Default)]
-pub struct Server {
-    /// The stock family's server_id.
-    pub id: String,
-    /// Its own name; leaders are named by it.
-    pub name: String,
-    /// Whether it reports since when it leads a group, as all do since 2.12.
-    pub reports_since: bool,
 }
 
 /// Reads the answers of one server.
