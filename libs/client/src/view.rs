@@ -10,8 +10,8 @@ mod wire;
 
 pub use agent::AgentView;
 pub use job::{
-    AttemptView, DeadLetterView, ErrorView, JobView, OutputRefView, RetryView, is_final, parse_state, state_word,
-    states,
+    AttemptView, DeadLetterView, ErrorView, JobView, OutputRefView, RetryView, TemplateView, is_final, parse_state,
+    state_word, states,
 };
-pub use schedule::{ScheduleView, SkippedView, TemplateView};
+pub use schedule::{ScheduleView, SkippedView};
 pub use wire::{Moment, at, between};

@@ -2,12 +2,17 @@
 //!
 //! Values only. What a job may become is decided in `transition`; what may be submitted, in `admission`.
 
+mod job;
+mod spec;
+
+pub use job::{Job, NewJob};
+pub use spec::JobSpec;
+
 use crate::turns::{CatchUp, Overlap};
-use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, ScheduleId, Site, ToolName};
-use agentforge_proto::bus::{ErrorClass, OutputRef};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, ScheduleId, Site};
+use agentforge_proto::bus::ErrorClass;
 use agentforge_proto::time::Micros;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The state of a job. The numbers are stored: never renumber.
@@ -120,66 +125,6 @@ impl KeyReuse {
     }
 }
 
-/// A job that passed admission and is not stored yet.
-#[derive(Clone, Debug)]
-pub struct NewJob {
-    /// Chosen by the caller or made by us.
-    pub id: JobId,
-    /// Whether the caller chose the id: only then can it exist already.
-    pub id_from_caller: bool,
-    /// At most one job per mission and key.
-    pub idempotency_key: Option<String>,
-    /// Whether the key may be taken from an earlier job that ended.
-    pub key_reuse: KeyReuse,
-    /// SHA-256 of what was asked with defaults filled in, as the version before compares it; set when the
-    /// caller gave an id or a key.
-    pub body_hash: Option<[u8; 32]>,
-    /// SHA-256 of what the caller gave. Equal: the same submission.
-    pub given_hash: Option<[u8; 32]>,
-    /// Mission.
-    pub mission: Mission,
-    /// Queue.
-    pub queue: Queue,
-    /// Tool.
-    pub tool: ToolName,
-    /// Part of the operation key.
-    pub task: Option<String>,
-    /// JSON text of an object.
-    pub args: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Attempts granted.
-    pub max_attempts: u32,
-    /// Bound of one attempt.
-    pub timeout: Duration,
-    /// Waits between attempts.
-    pub retry: RetryPolicy,
-    /// Not before.
-    pub run_at: Option<Micros>,
-    /// Past it the job ends expired.
-    pub deadline: Option<Micros>,
-    /// An equal earlier success may be returned.
-    pub reuse: bool,
-    /// The schedule that made it.
-    pub schedule_id: Option<ScheduleId>,
-    /// The time that the job stands for: its turn of the schedule, however late it runs.
-    pub scheduled_at: Option<Micros>,
-    /// W3C traceparent of the submission.
-    pub traceparent: Option<String>,
-    /// X-Request-ID of the submission.
-    pub request_id: Option<String>,
-    /// When it was accepted.
-    pub created_at: Micros,
-}
-
-impl NewJob {
-    /// From the moment it may run to its deadline.
-    pub fn lifetime(&self) -> Option<Duration> {
-        let begin = self.run_at.map_or(self.created_at, |r| r.max(self.created_at));
-        self.deadline.map(|d| d.since(begin))
-    }
-}
-
 /// An error as a job shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobError {
@@ -189,75 +134,6 @@ pub struct JobError {
     pub message: String,
     /// The last of the tool's standard error.
     pub log_tail: String,
-}
-
-/// A job as callers see it.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Row number: order of acceptance.
-    pub seq: i64,
-    /// Id.
-    pub id: JobId,
-    /// Mission.
-    pub mission: Mission,
-    /// Queue.
-    pub queue: Queue,
-    /// Tool.
-    pub tool: ToolName,
-    /// Part of the operation key.
-    pub task: Option<String>,
-    /// JSON text of an object.
-    pub args: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// State.
-    pub state: State,
-    /// The current attempt.
-    pub attempt: Attempt,
-    /// Attempts granted at submission (each redrive grants as many again).
-    pub max_attempts: u32,
-    /// Bound of one attempt.
-    pub timeout: Duration,
-    /// Waits between attempts.
-    pub retry: RetryPolicy,
-    /// Not before.
-    pub run_at: Option<Micros>,
-    /// Past it the job ends expired.
-    pub deadline: Option<Micros>,
-    /// An equal earlier success may be returned.
-    pub reuse: bool,
-    /// Key.
-    pub idempotency_key: Option<String>,
-    /// The schedule that made it.
-    pub schedule_id: Option<ScheduleId>,
-    /// The time that the job stands for: its turn of the schedule, however late it runs.
-    pub scheduled_at: Option<Micros>,
-    /// W3C traceparent of the submission.
-    pub traceparent: Option<String>,
-    /// Accepted.
-    pub created_at: Micros,
-    /// Published, of the current attempt.
-    pub queued_at: Option<Micros>,
-    /// Begun, of the last attempt that began.
-    pub started_at: Option<Micros>,
-    /// Final since.
-    pub finished_at: Option<Micros>,
-    /// While accepted: when it may be published.
-    pub available_at: Micros,
-    /// Who ran it last.
-    pub worker: Option<String>,
-    /// JSON text of the committed result.
-    pub result: Option<String>,
-    /// Where a large result is.
-    pub output_ref: Option<OutputRef>,
-    /// The earlier job whose result this is.
-    pub replay_of: Option<JobId>,
-    /// The last error.
-    pub error: Option<JobError>,
-    /// Rises with each change.
-    pub version: i64,
-    /// What is wrong with where it waits, as known when it was read; never stored.
-    pub warning: Option<String>,
 }
 
 /// One try, as stored.
@@ -345,7 +221,7 @@ pub struct Schedule {
     pub cron: String,
     /// IANA name.
     pub time_zone: String,
-    /// JSON of the submission it repeats (see `admission::Template`).
+    /// JSON of what it repeats (see `admission::JobRequest`).
     pub template: String,
     /// Makes no jobs while true.
     pub paused: bool,

@@ -3,7 +3,7 @@
 //! Every submission has an id or a key, so what was sent over a connection that broke is sent again
 //! over the next one and is stored once. Lines are read as they are needed; a file of any size fits.
 
-use super::{batch_line, request::with_identity};
+use super::{request::with_identity, template::line_request};
 use crate::context::Context;
 use agentforge_client::{Patience, retry_after};
 use agentforge_proto::{
@@ -196,7 +196,7 @@ impl Batch {
                 let parsed = if text.len() as u64 > LINE_MAX_BYTES {
                     Err(format!("the line is longer than {} MiB", LINE_MAX_BYTES >> 20))
                 } else {
-                    batch_line::parse(&text, &self.defaults)
+                    line_request(&text, &self.defaults)
                 };
                 match parsed {
                     Ok(request) => Some(Item { line, request: with_identity(request), resent: false }),

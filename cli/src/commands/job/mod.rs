@@ -1,7 +1,7 @@
 //! `agentforge job`: submit, list, get, output, wait, watch, cancel, retry, attempts.
 
+mod args;
 mod batch;
-mod batch_line;
 mod follow;
 mod list;
 mod one;
@@ -12,8 +12,9 @@ mod submit;
 mod template;
 mod wait;
 
+pub use args::read_args;
 pub use submit::SubmitArgs;
-pub use template::{Template, read_args};
+pub use template::Template;
 
 use crate::{
     context::Context,

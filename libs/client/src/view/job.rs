@@ -1,4 +1,4 @@
-//! Jobs, attempts and dead letters.
+//! Jobs, what schedules repeat of them, attempts and dead letters.
 
 use super::wire::{Moment, at, millis, raw, some};
 use agentforge_proto::v1;
@@ -152,50 +152,157 @@ pub struct RetryView {
     pub cap_ms: Option<u64>,
 }
 
+impl RetryView {
+    fn new(r: &v1::RetryPolicy) -> Self {
+        Self { base_ms: millis(r.base.as_ref()), cap_ms: millis(r.cap.as_ref()) }
+    }
+}
+
 impl JobView {
     /// From the wire.
     pub fn new(job: &v1::Job) -> Self {
+        // Without `..`: what the contract has, the view has.
+        let v1::Job {
+            id,
+            mission,
+            queue,
+            tool,
+            args,
+            labels,
+            state: _,
+            attempts,
+            max_attempts,
+            result,
+            output_ref,
+            error,
+            created_at,
+            queued_at,
+            started_at,
+            finished_at,
+            run_at,
+            deadline,
+            timeout,
+            idempotency_key,
+            task,
+            reuse,
+            idempotent_replay,
+            worker,
+            schedule_id,
+            scheduled_at,
+            trace_id,
+            version,
+            warning,
+            next_attempt_at,
+            waits_for,
+            retry,
+        } = job;
         Self {
-            id: job.id.clone(),
-            mission: job.mission.clone(),
-            queue: job.queue.clone(),
-            tool: job.tool.clone(),
-            args: raw(some(&job.args).unwrap_or("{}")),
-            labels: job.labels.clone().into_iter().collect(),
+            id: id.clone(),
+            mission: mission.clone(),
+            queue: queue.clone(),
+            tool: tool.clone(),
+            args: raw(some(args).unwrap_or("{}")),
+            labels: labels.clone().into_iter().collect(),
             state: state_word(job.state()),
-            attempts: job.attempts,
-            max_attempts: job.max_attempts,
-            result: job.result.as_deref().map(raw),
-            output_ref: job.output_ref.as_ref().map(|o| OutputRefView {
+            attempts: *attempts,
+            max_attempts: *max_attempts,
+            result: result.as_deref().map(raw),
+            output_ref: output_ref.as_ref().map(|o| OutputRefView {
                 bucket: o.bucket.clone(),
                 name: o.name.clone(),
                 size: o.size,
                 sha256: o.sha256.clone(),
             }),
-            error: job.error.as_ref().map(ErrorView::new),
-            created_at: at(job.created_at.as_ref()),
-            queued_at: at(job.queued_at.as_ref()),
-            started_at: at(job.started_at.as_ref()),
-            finished_at: at(job.finished_at.as_ref()),
-            run_at: at(job.run_at.as_ref()),
-            deadline: at(job.deadline.as_ref()),
-            timeout_ms: millis(job.timeout.as_ref()),
-            idempotency_key: job.idempotency_key.clone(),
-            task: job.task.clone(),
-            reuse: job.reuse,
-            idempotent_replay: job.idempotent_replay.clone(),
-            worker: job.worker.clone(),
-            schedule_id: job.schedule_id.clone(),
-            scheduled_at: at(job.scheduled_at.as_ref()),
-            trace_id: job.trace_id.clone(),
-            version: job.version,
-            warning: job.warning.clone(),
-            next_attempt_at: at(job.next_attempt_at.as_ref()),
-            waits_for: some(&job.waits_for).map(str::to_owned),
-            retry: job
-                .retry
-                .as_ref()
-                .map(|r| RetryView { base_ms: millis(r.base.as_ref()), cap_ms: millis(r.cap.as_ref()) }),
+            error: error.as_ref().map(ErrorView::new),
+            created_at: at(created_at.as_ref()),
+            queued_at: at(queued_at.as_ref()),
+            started_at: at(started_at.as_ref()),
+            finished_at: at(finished_at.as_ref()),
+            run_at: at(run_at.as_ref()),
+            deadline: at(deadline.as_ref()),
+            timeout_ms: millis(timeout.as_ref()),
+            idempotency_key: idempotency_key.clone(),
+            task: task.clone(),
+            reuse: *reuse,
+            idempotent_replay: idempotent_replay.clone(),
+            worker: worker.clone(),
+            schedule_id: schedule_id.clone(),
+            scheduled_at: at(scheduled_at.as_ref()),
+            trace_id: trace_id.clone(),
+            version: *version,
+            warning: warning.clone(),
+            next_attempt_at: at(next_attempt_at.as_ref()),
+            waits_for: some(waits_for).map(str::to_owned),
+            retry: retry.as_ref().map(RetryView::new),
+        }
+    }
+}
+
+/// What each turn of a schedule submits.
+#[derive(Debug, Serialize)]
+pub struct TemplateView {
+    /// The mission of its jobs; absent for the orchestrator's own.
+    pub mission: Option<String>,
+    /// The queue of its jobs; absent for the default one.
+    pub queue: Option<String>,
+    /// The name of the tool that each job runs.
+    pub tool: String,
+    /// Its arguments, as they were given.
+    pub args: Box<RawValue>,
+    /// Labels that each job gets.
+    pub labels: BTreeMap<String, String>,
+    /// How many tries each job may have; absent for the server's default.
+    pub max_attempts: Option<u32>,
+    /// How long one try may take.
+    pub timeout_ms: Option<u64>,
+    /// The task that it is a try at.
+    pub task: Option<String>,
+    /// Whether an earlier result of the task will do.
+    pub reuse: bool,
+    /// How long it waits between tries.
+    pub retry: Option<RetryView>,
+    /// From a turn to the deadline of its job, milliseconds.
+    pub deadline_in_ms: Option<u64>,
+}
+
+impl TemplateView {
+    /// From the wire.
+    pub fn new(job: &v1::SubmitJobRequest) -> Self {
+        let own = |text: &str| some(text).map(str::to_owned);
+        // Without `..`: what a schedule may repeat, the view has.
+        let v1::SubmitJobRequest {
+            mission,
+            queue,
+            tool,
+            args,
+            labels,
+            max_attempts,
+            timeout,
+            task,
+            reuse,
+            retry,
+            deadline_in,
+            // Of one submission only.
+            id: _,
+            idempotency_key: _,
+            key_reuse: _,
+            run_at: _,
+            run_in: _,
+            deadline: _,
+            wait: _,
+        } = job;
+        Self {
+            mission: own(mission),
+            queue: own(queue),
+            tool: tool.clone(),
+            args: raw(some(args).unwrap_or("{}")),
+            labels: labels.clone().into_iter().collect(),
+            max_attempts: (*max_attempts > 0).then_some(*max_attempts),
+            timeout_ms: millis(timeout.as_ref()),
+            task: own(task),
+            reuse: *reuse,
+            retry: retry.as_ref().map(RetryView::new),
+            deadline_in_ms: millis(deadline_in.as_ref()),
         }
     }
 }

@@ -1,33 +1,9 @@
 //! Schedules.
 
-use super::wire::{Moment, at, millis, raw, some};
+use super::job::TemplateView;
+use super::wire::{Moment, at, millis, some};
 use agentforge_proto::v1;
 use serde::Serialize;
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
-
-/// What each turn submits.
-#[derive(Debug, Serialize)]
-pub struct TemplateView {
-    /// The mission of its jobs; absent for the orchestrator's own.
-    pub mission: Option<String>,
-    /// The queue of its jobs; absent for the default one.
-    pub queue: Option<String>,
-    /// The name of the tool that each job runs.
-    pub tool: String,
-    /// Its arguments, as they were given.
-    pub args: Box<RawValue>,
-    /// Labels that each job gets.
-    pub labels: BTreeMap<String, String>,
-    /// How many tries each job may have; absent for the server's default.
-    pub max_attempts: Option<u32>,
-    /// How long one try may take.
-    pub timeout_ms: Option<u64>,
-    /// The task that it is a try at.
-    pub task: Option<String>,
-    /// Whether an earlier result of the task will do.
-    pub reuse: bool,
-}
 
 /// Jobs made by the clock.
 #[derive(Debug, Serialize)]
@@ -90,17 +66,7 @@ impl ScheduleView {
             name: s.name.clone(),
             cron: s.cron.clone(),
             time_zone: s.time_zone.clone(),
-            job: s.job.as_ref().map(|j| TemplateView {
-                mission: own(&j.mission),
-                queue: own(&j.queue),
-                tool: j.tool.clone(),
-                args: raw(some(&j.args).unwrap_or("{}")),
-                labels: j.labels.clone().into_iter().collect(),
-                max_attempts: (j.max_attempts > 0).then_some(j.max_attempts),
-                timeout_ms: millis(j.timeout.as_ref()),
-                task: own(&j.task),
-                reuse: j.reuse,
-            }),
+            job: s.job.as_ref().map(TemplateView::new),
             paused: s.paused,
             created_at: at(s.created_at.as_ref()),
             last_run_at: at(s.last_run_at.as_ref()),

@@ -1,7 +1,7 @@
 //! What REST and gRPC show of a job in the same way.
 
 use super::limits::PAGE_MAX_BYTES;
-use crate::admission::Template;
+use crate::admission::JobRequest;
 use crate::app::Page;
 use crate::error::Error;
 use crate::model::{Job, Schedule, State};
@@ -51,7 +51,7 @@ fn size(job: &Job) -> usize {
 }
 
 /// The stored template of a schedule.
-pub(crate) fn template(schedule: &Schedule) -> Result<Template, Error> {
+pub(crate) fn template(schedule: &Schedule) -> Result<JobRequest, Error> {
     serde_json::from_str(&schedule.template)
         .map_err(|e| Error::from(crate::store::Error::Corrupt { what: "schedule's job", problem: e.to_string() }))
 }
@@ -59,44 +59,18 @@ pub(crate) fn template(schedule: &Schedule) -> Result<Template, Error> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
+    use crate::admission::{SubmitInput, admit, tests::limits};
+    use agentforge_message_id::Attempt;
     use std::time::Duration;
 
     pub(crate) fn job(seq: i64, args: &str) -> Job {
-        Job {
-            seq,
-            id: JobId::generate(),
-            mission: Mission::new("dev").unwrap(),
-            queue: Queue::default(),
-            tool: ToolName::new("echo").unwrap(),
-            task: None,
-            args: args.to_owned(),
-            labels: Default::default(),
-            state: State::Accepted,
-            attempt: Attempt::FIRST,
-            max_attempts: 3,
-            timeout: Duration::from_millis(1500),
-            retry: Default::default(),
-            run_at: None,
-            deadline: None,
-            reuse: false,
-            idempotency_key: None,
-            schedule_id: None,
-            scheduled_at: None,
-            traceparent: None,
-            created_at: Micros(1_700_000_000_123_456),
-            queued_at: None,
-            started_at: None,
-            finished_at: None,
-            available_at: Micros(0),
-            worker: None,
-            result: None,
-            output_ref: None,
-            replay_of: None,
-            error: None,
-            version: 1,
-            warning: None,
-        }
+        let request =
+            JobRequest { tool: "echo".into(), timeout: Some(Duration::from_millis(1500)), ..JobRequest::default() };
+        let input = SubmitInput { request, ..SubmitInput::default() };
+        let mut new = admit(input, &limits(), Micros(1_700_000_000_123_456), None).unwrap();
+        new.spec.args = args.to_owned();
+        new.deadline = None;
+        Job { available_at: Micros(0), ..Job::accepted(seq, new) }
     }
 
     #[test]

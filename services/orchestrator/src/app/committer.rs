@@ -412,24 +412,7 @@ impl CommitLoop {
 }
 
 fn first_attempt(seq: i64, job: &NewJob) -> Outgoing {
-    Outgoing {
-        seq,
-        id: job.id,
-        attempt: Attempt::FIRST,
-        republished: 0,
-        mission: job.mission.clone(),
-        queue: job.queue.clone(),
-        tool: job.tool.clone(),
-        task: job.task.clone(),
-        args: job.args.clone(),
-        timeout: job.timeout,
-        deadline: job.deadline,
-        reuse: job.reuse,
-        created_at: job.created_at,
-        traceparent: job.traceparent.clone(),
-        request_id: job.request_id.clone(),
-        scheduled_at: job.scheduled_at,
-    }
+    Outgoing { seq, attempt: Attempt::FIRST, republished: 0, deadline: job.deadline, spec: job.spec.clone() }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::metrics;
 use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
 use crate::store::{Changed, DeadLetterFilter, JobFilter, Submitted, Times};
 use crate::transition::{Change, Current, Ignored};
-use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
+use agentforge_message_id::{JobId, Mission, Queue, ToolName};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use futures_util::StreamExt;
@@ -176,7 +176,7 @@ impl App {
             Submitted::Created(c) => {
                 metrics::note_submitted(&labels.0, &labels.1, &labels.2);
                 debug!(job = %c.job.id, "the job is stored");
-                Ok(SubmitAnswer { job: self.told(fresh(c.seq, c.job)), created: true })
+                Ok(SubmitAnswer { job: self.told(Job::accepted(c.seq, c.job)), created: true })
             }
             Submitted::Existing(job) => {
                 metrics::DUPLICATES_SUPPRESSED.inc(&["submit"]);
@@ -407,42 +407,4 @@ impl App {
 /// The message to workers about a job that was stopped.
 fn stopped(job: &Current) -> crate::control::Cancelled {
     (job.id, job.attempt, job.seq, job.stream_seq)
-}
-
-/// A job as it reads right after its submission.
-fn fresh(seq: i64, j: NewJob) -> Job {
-    Job {
-        seq,
-        id: j.id,
-        mission: j.mission,
-        queue: j.queue,
-        tool: j.tool,
-        task: j.task,
-        args: j.args,
-        labels: j.labels,
-        state: State::Accepted,
-        attempt: Attempt::FIRST,
-        max_attempts: j.max_attempts,
-        timeout: j.timeout,
-        retry: j.retry,
-        run_at: j.run_at,
-        deadline: j.deadline,
-        reuse: j.reuse,
-        idempotency_key: j.idempotency_key,
-        schedule_id: j.schedule_id,
-        scheduled_at: j.scheduled_at,
-        traceparent: j.traceparent,
-        created_at: j.created_at,
-        queued_at: None,
-        started_at: None,
-        finished_at: None,
-        available_at: j.run_at.map_or(j.created_at, |r| r.max(j.created_at)),
-        worker: None,
-        result: None,
-        output_ref: None,
-        replay_of: None,
-        error: None,
-        version: 1,
-        warning: None,
-    }
 }

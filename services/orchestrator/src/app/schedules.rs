@@ -1,7 +1,7 @@
 //! Schedules as callers use them.
 
 use super::{App, Page, page, page_limit};
-use crate::admission::{SubmitInput, Template, admit};
+use crate::admission::{JobRequest, SubmitInput, admit};
 use crate::cron::Clockwork;
 use crate::error::{Code, Error};
 use crate::model::Schedule;
@@ -86,9 +86,11 @@ fn name_taken(name: &str) -> Error {
 impl App {
     /// The template of a submission, checked as one.
     fn template(&self, job: SubmitInput, now: Micros) -> Result<String, Error> {
-        let template = Template::from_input(job)?;
-        admit(template.to_input("check".into()), &self.limits(), now, None)?;
-        Ok(serde_json::to_string(&template).expect("templates hold strings and numbers only"))
+        let template = serde_json::to_string(&JobRequest::repeatable(job)?).expect("it holds strings and numbers only");
+        // As it will be read: in whole milliseconds.
+        let stored: JobRequest = serde_json::from_str(&template).expect("it was written a line ago");
+        admit(stored.of_turn("check".into()), &self.limits(), now, None)?;
+        Ok(template)
     }
 
     /// Stores a schedule. Its job is checked now, as a submission would be.

@@ -4,7 +4,7 @@
 //! once, and a process that is killed between two steps leaves the turn to the next tick.
 
 use super::App;
-use crate::admission::{Template, admit};
+use crate::admission::{JobRequest, admit};
 use crate::cron::Clockwork;
 use crate::error::{Code, Error};
 use crate::metrics;
@@ -217,9 +217,9 @@ impl App {
     }
 
     fn job_of(&self, s: &Schedule, key: String, turn: Micros, now: Micros) -> Result<NewJob, Error> {
-        let template: Template =
+        let template: JobRequest =
             serde_json::from_str(&s.template).map_err(|e| Error::new(Code::Internal, e.to_string()))?;
-        let mut input = template.to_input(key);
+        let mut input = template.of_turn(key);
         input.deadline = s.deadline.map(|deadline| turn.plus(deadline));
         let job = admit(input, &self.limits(), now, Some((s.id, turn)))?;
         self.0.queues.admit(&job.queue)?;
@@ -243,7 +243,7 @@ impl App {
         let key = if key.is_empty() { turn.0.to_string() } else { key.to_owned() };
         let mut job = self.job_of(&s, format!("schedule:{}:run:{key}", s.id), turn, ctx.now)?;
         let own = run_id(&s, &key);
-        job.id = own;
+        job.spec.id = own;
         if self.0.store.job(own).await?.is_some() {
             return Ok(RunNow { schedule: s, job: Some(own) });
         }

@@ -1,44 +1,31 @@
 //! What the relay asks of a store: of which lines it claims, what waits, and what was put aside.
 
-use agentforge_message_id::{Attempt, JobId, Mission, Queue, ToolName};
+use crate::model::JobSpec;
+use agentforge_message_id::{Attempt, Queue};
 use agentforge_proto::time::Micros;
-use std::time::Duration;
+use std::ops::Deref;
 
-/// An attempt to be published.
+/// An attempt to be published. It is read as its job's description: `outgoing.queue`.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// Row number: order of acceptance.
     pub seq: i64,
-    /// Job.
-    pub id: JobId,
     /// The attempt to publish.
     pub attempt: Attempt,
     /// How often it was published again.
     pub republished: u32,
-    /// Mission.
-    pub mission: Mission,
-    /// Queue.
-    pub queue: Queue,
-    /// Tool.
-    pub tool: ToolName,
-    /// Part of the operation key.
-    pub task: Option<String>,
-    /// JSON text of an object.
-    pub args: String,
-    /// Bound of the attempt.
-    pub timeout: Duration,
     /// Past it the attempt is not begun.
     pub deadline: Option<Micros>,
-    /// An equal earlier success may be returned.
-    pub reuse: bool,
-    /// Accepted.
-    pub created_at: Micros,
-    /// W3C traceparent.
-    pub traceparent: Option<String>,
-    /// X-Request-ID.
-    pub request_id: Option<String>,
-    /// The time that the job stands for.
-    pub scheduled_at: Option<Micros>,
+    /// The job.
+    pub spec: JobSpec,
+}
+
+impl Deref for Outgoing {
+    type Target = JobSpec;
+
+    fn deref(&self) -> &JobSpec {
+        &self.spec
+    }
 }
 
 /// A message waiting in the outbox (an event or a dead letter).

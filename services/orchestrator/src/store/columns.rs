@@ -149,7 +149,7 @@ pub(super) fn micros(d: Duration) -> i64 {
 macro_rules! columns {
     (
         $(#[$doc:meta])*
-        $list:ident, $read:ident($what:literal, $c:ident) -> $Record:ident {
+        $list:ident, $read:ident($what:literal, $row:ident, $c:ident) -> $Record:ident {
             $first:ident: $first_sql:literal
             $(, $field:ident: $sql:literal)* $(,)?
         }
@@ -167,8 +167,8 @@ macro_rules! columns {
         }
         pub(super) use $list;
 
-        pub(super) fn $read(row: &impl $crate::store::columns::Record) -> Result<$Record, $crate::store::fault::Fault> {
-            let $c = $crate::store::columns::Columns { what: $what, row };
+        pub(super) fn $read($row: &impl $crate::store::columns::Record) -> Result<$Record, $crate::store::fault::Fault> {
+            let $c = $crate::store::columns::Columns { what: $what, row: $row };
             Ok($Record {
                 $first: $c.get(stringify!($first))?,
                 $($field: $c.get(stringify!($field))?,)*

@@ -158,15 +158,14 @@ impl<'k> Identities<'k> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::{SubmitInput, admit, tests::limits};
+    use crate::admission::{JobRequest, SubmitInput, admit, tests::limits};
     use agentforge_proto::time::Micros;
 
     fn job(id: Option<JobId>, key: Option<&str>, args: &str) -> NewJob {
         let input = SubmitInput {
-            tool: "echo".into(),
+            request: JobRequest { tool: "echo".into(), args: args.into(), ..JobRequest::default() },
             id: id.map(|id| id.to_string()),
             idempotency_key: key.map(str::to_owned),
-            args: args.into(),
             ..SubmitInput::default()
         };
         admit(input, &limits(), Micros(1), None).unwrap()

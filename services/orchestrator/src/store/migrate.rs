@@ -10,6 +10,30 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 /// One step of a schema: its number, its name, its SQL.
 pub(super) type Step = (i64, &'static str, &'static str);
 
+/// Every step in order, for one database. SQL that both take is in `migrations` here; otherwise each has a file of its
+/// own.
+macro_rules! steps {
+    ($database:literal) => {
+        &[
+            (1, "init", include_str!(concat!($database, "/migrations/0001_init.sql"))),
+            (2, "slo", include_str!(concat!($database, "/migrations/0002_slo.sql"))),
+            (3, "request_id", include_str!("migrations/0003_request_id.sql")),
+            (4, "relay", include_str!(concat!($database, "/migrations/0004_relay.sql"))),
+            (5, "retries", include_str!(concat!($database, "/migrations/0005_retries.sql"))),
+            (6, "turns", include_str!(concat!($database, "/migrations/0006_turns.sql"))),
+            (7, "installation", include_str!(concat!($database, "/migrations/0007_installation.sql"))),
+            (8, "clock_skew", include_str!(concat!($database, "/migrations/0008_clock_skew.sql"))),
+            (9, "rewinds", include_str!(concat!($database, "/migrations/0009_rewinds.sql"))),
+            (10, "operations", include_str!(concat!($database, "/migrations/0010_operations.sql"))),
+        ]
+    };
+}
+
+/// The steps of SQLite's schema.
+pub(super) const SQLITE: &[Step] = steps!("sqlite");
+/// The steps of Postgres' schema.
+pub(super) const POSTGRES: &[Step] = steps!("postgres");
+
 /// Applies the steps that `connection` does not have yet, under the database's own lock.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ pub mod postgres;
 mod queries;
 mod queues;
 mod rows;
+mod spec;
 pub mod sqlite;
 mod turn;
 mod writes;

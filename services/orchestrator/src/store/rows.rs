@@ -4,6 +4,7 @@ use super::OutboxPick;
 use super::columns::{Columns, Record, columns};
 use super::fault::Fault;
 use super::identity::Taken;
+use super::spec::spec;
 use super::{OutboxRow, Outgoing, Parked, StaleJob};
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, RetryPolicy, Schedule, SkippedTurn, State};
 use crate::transition::Current;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 columns! {
     /// Of `jobs` (as `j`), what a commit decides about.
-    current_columns, current("job", c) -> Current {
+    current_columns, current("job", row, c) -> Current {
         seq: "j.seq",
         id: "j.id",
         mission: "j.mission",
@@ -49,28 +50,12 @@ columns! {
 }
 
 columns! {
-    /// Of `jobs`, `job_payloads` (as `p`) and `job_results` (as `r`), what callers see.
-    job_columns, job("job", c) -> Job {
+    /// Of `jobs` and `job_results` (as `r`), what callers see besides the description: `spec_columns` follows.
+    outcome_columns, job("job", row, c) -> Job {
         seq: "j.seq",
-        id: "j.id",
-        mission: "j.mission",
-        queue: "j.queue",
-        tool: "j.tool",
-        task: "p.task",
-        args: "p.args",
-        labels: "j.labels",
         state: "j.state",
         attempt: "j.attempt",
-        max_attempts: "j.max_attempts",
-        timeout: "p.timeout_us",
-        run_at: "p.run_at",
         deadline: "j.deadline",
-        reuse: "p.reuse",
-        idempotency_key: "coalesce(j.idempotency_key, j.former_key)",
-        schedule_id: "p.schedule_id",
-        scheduled_at: "p.scheduled_at",
-        traceparent: "p.traceparent",
-        created_at: "j.created_at",
         queued_at: "j.queued_at",
         started_at: "j.started_at",
         finished_at: "j.finished_at",
@@ -84,41 +69,29 @@ columns! {
         error_class: "j.error_class",
         error_message: "j.error_message",
         error_log: "j.error_log",
-        retry_base: "j.retry_base_us",
-        retry_cap: "j.retry_cap_us",
     } with {
         error: error(&c)?,
-        retry: retry(&c)?,
+        spec: spec(row)?,
         warning: None,
     }
 }
 
 columns! {
-    /// Of `jobs` and `job_payloads`, what goes to a worker. An attempt that a worker took for expired by mistake goes
-    /// out without its deadline, which is ours to watch.
-    outgoing_columns, outgoing("job", c) -> Outgoing {
+    /// Of `jobs`, what goes to a worker besides the description: `spec_columns` follows. An attempt that a worker took
+    /// for expired by mistake goes out without its deadline, which is ours to watch.
+    attempted_columns, outgoing("job", row, c) -> Outgoing {
         seq: "j.seq",
-        id: "j.id",
         attempt: "j.attempt",
         republished: "j.republished",
-        mission: "j.mission",
-        queue: "j.queue",
-        tool: "j.tool",
-        task: "p.task",
-        args: "p.args",
-        timeout: "p.timeout_us",
         deadline: "CASE WHEN j.error_class = 'expired' THEN NULL ELSE j.deadline END",
-        reuse: "p.reuse",
-        created_at: "j.created_at",
-        traceparent: "p.traceparent",
-        request_id: "p.request_id",
-        scheduled_at: "p.scheduled_at",
+    } need {} with {
+        spec: spec(row)?,
     }
 }
 
 columns! {
     /// Of `jobs` (as `j`), what says whether a submission is new.
-    taken_columns, taken("job", c) -> Taken {
+    taken_columns, taken("job", row, c) -> Taken {
         id: "j.id",
         mission: "j.mission",
         key: "coalesce(j.idempotency_key, j.former_key)",
@@ -131,7 +104,7 @@ columns! {
 
 columns! {
     /// Of `jobs`, what a check of open jobs needs.
-    stale_columns, stale_job("job", c) -> StaleJob {
+    stale_columns, stale_job("job", row, c) -> StaleJob {
         id: "id",
         attempt: "attempt",
         state: "state",
@@ -142,7 +115,7 @@ columns! {
 
 columns! {
     /// Of `job_attempts`.
-    attempt_columns, attempt_record("attempt", c) -> AttemptRecord {
+    attempt_columns, attempt_record("attempt", row, c) -> AttemptRecord {
         attempt: "attempt",
         outcome: "outcome",
         worker: "worker",
@@ -161,7 +134,7 @@ columns! {
 
 columns! {
     /// Of `dead_letters`.
-    letter_columns, dead_letter("dead letter", c) -> DeadLetter {
+    letter_columns, dead_letter("dead letter", row, c) -> DeadLetter {
         seq: "seq",
         id: "id",
         job: "job_id",
@@ -182,7 +155,7 @@ columns! {
 
 columns! {
     /// Of `outbox`.
-    outbox_columns, outbox_row("message", c) -> OutboxRow {
+    outbox_columns, outbox_row("message", row, c) -> OutboxRow {
         seq: "seq",
         subject: "subject",
         msg_id: "msg_id",
@@ -192,7 +165,7 @@ columns! {
 
 columns! {
     /// Of `outbox_parked`.
-    parked_columns, parked("message", c) -> Parked {
+    parked_columns, parked("message", row, c) -> Parked {
         seq: "seq",
         created_at: "created_at",
         parked_at: "parked_at",
@@ -206,7 +179,7 @@ columns! {
 
 columns! {
     /// Of `schedules`.
-    schedule_columns, schedule("schedule", c) -> Schedule {
+    schedule_columns, schedule("schedule", row, c) -> Schedule {
         id: "id",
         name: "name",
         cron: "cron",
@@ -237,7 +210,7 @@ columns! {
 
 columns! {
     /// Of `agents`.
-    agent_columns, agent("agent", c) -> Agent {
+    agent_columns, agent("agent", row, c) -> Agent {
         id: "id",
         mission: "mission",
         site: "site",

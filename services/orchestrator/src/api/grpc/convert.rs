@@ -1,17 +1,18 @@
 //! Between the proto's messages and the model. Values only.
 
-use crate::admission::{SubmitInput, Template};
+use crate::admission::{JobRequest, SubmitInput};
 use crate::api::{job, trace};
 use crate::app::{JobQuery, QueueStats, RetrySpec};
 use crate::error::Error;
-use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, KeyReuse, Presence, RetryPolicy, Schedule, State};
+use crate::model::{
+    Agent, AttemptRecord, DeadLetter, Job, JobError, JobSpec, KeyReuse, Presence, RetryPolicy, Schedule, State,
+};
 use crate::operation::{self, NotPutBack, Operation};
 use crate::store::Times;
 use crate::turns::{CatchUp, Overlap};
 use agentforge_proto::bus::{ErrorClass, OutputRef};
 use agentforge_proto::time::{Micros, duration_from_proto, duration_to_proto};
 use agentforge_proto::v1 as pb;
-use std::time::Duration;
 
 /// What a caller sent as a duration; negative ones are refused. Generic so that only the proto crate names its type.
 macro_rules! duration {
@@ -48,23 +49,25 @@ pub(super) fn submit_input(r: pb::SubmitJobRequest, origin: trace::Origin) -> Re
         return Err(Error::field("wait", "wait is only for SubmitJob; follow other jobs with GetJob or WatchJob"));
     }
     Ok(SubmitInput {
+        request: JobRequest {
+            mission: given(r.mission),
+            queue: given(r.queue),
+            tool: r.tool,
+            args: r.args,
+            labels: r.labels.into_iter().collect(),
+            max_attempts: Some(r.max_attempts).filter(|n| *n > 0),
+            timeout: duration!("timeout", r.timeout)?,
+            task: given(r.task),
+            reuse: r.reuse,
+            retry: retry_policy(r.retry)?,
+            deadline_in: duration!("deadline_in", r.deadline_in)?,
+        },
         id: given(r.id),
         idempotency_key: given(r.idempotency_key),
-        mission: given(r.mission),
-        queue: given(r.queue),
-        tool: r.tool,
-        args: r.args,
-        labels: r.labels.into_iter().collect(),
-        max_attempts: Some(r.max_attempts).filter(|n| *n > 0),
-        timeout: duration!("timeout", r.timeout)?,
-        retry: retry_policy(r.retry)?,
+        key_reuse: key_reuse(r.key_reuse)?,
         run_at: moment!("run_at", r.run_at)?,
         run_in: duration!("run_in", r.run_in)?,
         deadline: moment!("deadline", r.deadline)?,
-        deadline_in: duration!("deadline_in", r.deadline_in)?,
-        key_reuse: key_reuse(r.key_reuse)?,
-        task: given(r.task),
-        reuse: r.reuse,
         traceparent: origin.traceparent,
         request_id: origin.request_id,
     })
@@ -227,37 +230,60 @@ fn output_ref(o: OutputRef) -> pb::OutputRef {
 
 pub(super) fn job(j: Job) -> pb::Job {
     let waiting = job::waiting(&j, Micros::now());
+    let attempts = job::attempts(&j);
+    // Without `..`: what a job is, is shown, or it says here why not.
+    let JobSpec {
+        id,
+        mission,
+        queue,
+        tool,
+        task,
+        args,
+        labels,
+        max_attempts,
+        timeout,
+        retry,
+        run_at,
+        reuse,
+        idempotency_key,
+        schedule_id,
+        scheduled_at,
+        traceparent,
+        // In logs and headers only.
+        request_id: _,
+        created_at,
+    } = j.spec;
     pb::Job {
         next_attempt_at: waiting.map(|w| w.1.to_proto()),
         waits_for: waiting.map(|w| w.0.to_owned()).unwrap_or_default(),
-        retry: retry_to(j.retry),
-        attempts: job::attempts(&j),
-        id: j.id.to_string(),
-        mission: j.mission.into(),
-        queue: j.queue.into(),
-        tool: j.tool.into(),
-        args: j.args,
-        labels: j.labels.into_iter().collect(),
+        retry: retry_to(retry),
+        attempts,
+        id: id.to_string(),
+        mission: mission.into(),
+        queue: queue.into(),
+        tool: tool.into(),
+        args,
+        labels: labels.into_iter().collect(),
         state: state_to(j.state).into(),
-        max_attempts: j.max_attempts,
+        max_attempts,
         result: j.result,
         output_ref: j.output_ref.map(output_ref),
         error: j.error.map(error),
-        created_at: Some(j.created_at.to_proto()),
+        created_at: Some(created_at.to_proto()),
         queued_at: j.queued_at.map(Micros::to_proto),
         started_at: j.started_at.map(Micros::to_proto),
         finished_at: j.finished_at.map(Micros::to_proto),
-        run_at: j.run_at.map(Micros::to_proto),
+        run_at: run_at.map(Micros::to_proto),
         deadline: j.deadline.map(Micros::to_proto),
-        timeout: Some(duration_to_proto(j.timeout)),
-        idempotency_key: j.idempotency_key,
-        task: j.task,
-        reuse: j.reuse,
+        timeout: Some(duration_to_proto(timeout)),
+        idempotency_key,
+        task,
+        reuse,
         idempotent_replay: j.replay_of.map(|id| id.to_string()),
         worker: j.worker,
-        schedule_id: j.schedule_id.map(|id| id.to_string()),
-        scheduled_at: j.scheduled_at.map(Micros::to_proto),
-        trace_id: j.traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
+        schedule_id: schedule_id.map(|id| id.to_string()),
+        scheduled_at: scheduled_at.map(Micros::to_proto),
+        trace_id: traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
         version: u64::try_from(j.version).unwrap_or_default(),
         warning: j.warning,
     }
@@ -290,22 +316,20 @@ pub(super) fn dead_letter(d: DeadLetter) -> pb::DeadLetter {
     }
 }
 
-fn template(t: Template) -> pb::SubmitJobRequest {
+fn template(t: JobRequest) -> pb::SubmitJobRequest {
+    let JobRequest { mission, queue, tool, args, labels, max_attempts, timeout, task, reuse, retry, deadline_in } = t;
     pb::SubmitJobRequest {
-        mission: t.mission.unwrap_or_default(),
-        queue: t.queue.unwrap_or_default(),
-        tool: t.tool,
-        args: t.args,
-        labels: t.labels.into_iter().collect(),
-        max_attempts: t.max_attempts.unwrap_or_default(),
-        timeout: t.timeout_ms.map(|ms| duration_to_proto(Duration::from_millis(ms))),
-        task: t.task.unwrap_or_default(),
-        reuse: t.reuse,
-        retry: retry_to(RetryPolicy {
-            base: t.retry_base_ms.map(Duration::from_millis),
-            cap: t.retry_cap_ms.map(Duration::from_millis),
-        }),
-        deadline_in: t.deadline_in_ms.map(|ms| duration_to_proto(Duration::from_millis(ms))),
+        mission: mission.unwrap_or_default(),
+        queue: queue.unwrap_or_default(),
+        tool,
+        args,
+        labels: labels.into_iter().collect(),
+        max_attempts: max_attempts.unwrap_or_default(),
+        timeout: timeout.map(duration_to_proto),
+        task: task.unwrap_or_default(),
+        reuse,
+        retry: retry_to(retry),
+        deadline_in: deadline_in.map(duration_to_proto),
         ..Default::default()
     }
 }
@@ -447,9 +471,7 @@ mod tests {
         let input =
             submit_input(pb::SubmitJobRequest { tool: "echo".into(), ..Default::default() }, trace::Origin::default())
                 .unwrap();
-        assert!(
-            input.id.is_none() && input.idempotency_key.is_none() && input.mission.is_none() && input.queue.is_none()
-        );
-        assert!(input.max_attempts.is_none() && input.timeout.is_none() && input.task.is_none());
+        assert!(input.id.is_none() && input.idempotency_key.is_none());
+        assert_eq!(input.request, JobRequest { tool: "echo".into(), ..JobRequest::default() });
     }
 }

@@ -1,7 +1,7 @@
 //! The committer over a real SQLite file.
 
 use super::*;
-use crate::admission::{Limits, SubmitInput, admit, args_max_bytes};
+use crate::admission::{JobRequest, Limits, SubmitInput, admit, args_max_bytes};
 use crate::app::{Backlog, Handed, handoffs};
 use crate::store::sqlite::SqliteStore;
 use agentforge_message_id::{AgentId, Mission};
@@ -58,7 +58,13 @@ fn job() -> NewJob {
         run_at_max: Duration::from_secs(86_400),
         mission_default: Mission::new("dev").unwrap(),
     };
-    admit(SubmitInput { tool: "echo".into(), ..SubmitInput::default() }, &limits, Micros::now(), None).unwrap()
+    admit(
+        SubmitInput { request: JobRequest { tool: "echo".into(), ..JobRequest::default() }, ..SubmitInput::default() },
+        &limits,
+        Micros::now(),
+        None,
+    )
+    .unwrap()
 }
 
 /// A mark that is lost is a publish made again when its claim ends, and past the duplicate window a second

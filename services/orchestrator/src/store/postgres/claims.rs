@@ -8,7 +8,8 @@ use super::queries::{PLAN_KEPT, jobs};
 use super::text::bytes;
 use crate::store::fault::Fault;
 use crate::store::queues;
-use crate::store::rows::{self, outgoing_columns};
+use crate::store::rows::{self, attempted_columns};
+use crate::store::spec::spec_columns;
 use crate::store::{OutboxPick, OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX, Pick};
 use agentforge_message_id::{JobId, Queue};
 use agentforge_proto::time::Micros;
@@ -79,7 +80,8 @@ async fn due_of(
 ) -> Result<(), Fault> {
     let sql = concat!(
         "SELECT ",
-        outgoing_columns!(),
+        attempted_columns!(),
+        spec_columns!(),
         " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq \
          WHERE j.queue = $1 AND j.claimable_at <= $2 ORDER BY j.claimable_at, j.seq LIMIT $3 \
          FOR UPDATE OF j SKIP LOCKED"

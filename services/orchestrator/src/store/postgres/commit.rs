@@ -9,7 +9,8 @@ use super::write;
 use crate::model::Job;
 use crate::store::fault::Fault;
 use crate::store::plan::{self, Answers, Found, LetterDetails, Plan, Subjects};
-use crate::store::rows::{self, attempt_columns, current_columns, job_columns, taken_columns};
+use crate::store::rows::{self, attempt_columns, current_columns, outcome_columns, taken_columns};
+use crate::store::spec::spec_columns;
 use crate::store::{CommitContext, Committed, Group};
 use crate::transition::Current;
 use agentforge_message_id::JobId;
@@ -150,7 +151,8 @@ async fn whole_jobs(c: &mut PgConnection, ids: &[JobId]) -> Result<HashMap<JobId
     }
     let sql = concat!(
         "SELECT ",
-        job_columns!(),
+        outcome_columns!(),
+        spec_columns!(),
         " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
          WHERE j.id = ANY($1)"
     );

@@ -10,19 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub(super) const STEPS: &[migrate::Step] = &[
-    (1, "init", include_str!("migrations/0001_init.sql")),
-    (2, "slo", include_str!("migrations/0002_slo.sql")),
-    (3, "request_id", include_str!("migrations/0003_request_id.sql")),
-    (4, "relay", include_str!("migrations/0004_relay.sql")),
-    (5, "retries", include_str!("migrations/0005_retries.sql")),
-    (6, "turns", include_str!("migrations/0006_turns.sql")),
-    (7, "installation", include_str!("migrations/0007_installation.sql")),
-    (8, "clock_skew", include_str!("migrations/0008_clock_skew.sql")),
-    (9, "rewinds", include_str!("migrations/0009_rewinds.sql")),
-    (10, "operations", include_str!("migrations/0010_operations.sql")),
-];
-
 /// What our connections call themselves.
 pub(super) const APPLICATION: &str = "agentforge-orchestrator";
 /// How long a connection is waited for, connecting included.
@@ -120,7 +107,7 @@ pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
     })?;
     pooler::refuse_shared_sessions(options).await?;
     connection.execute(SESSION_QUIET).await.map_err(|e| Fault::Sql(e).trying_to("connect to the database"))?;
-    let migrated = tokio::time::timeout(MIGRATION_WAIT, migrate::run(&mut connection, STEPS)).await;
+    let migrated = tokio::time::timeout(MIGRATION_WAIT, migrate::run(&mut connection, migrate::POSTGRES)).await;
     migrated.unwrap_or_else(|_| Err(Fault::Sql(late()).trying_to("migrate the schema")))?;
     // All is done: closing can only fail to say good-bye.
     let _ = connection.close().await;

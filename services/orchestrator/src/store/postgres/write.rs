@@ -5,10 +5,13 @@ use crate::model::{JobError, NewJob};
 use crate::store::columns::micros;
 use crate::store::fault::Fault;
 use crate::store::plan::{Plan, Touched, Write};
+use crate::store::spec::{self, Value};
 use crate::store::{CommitContext, Group, OutboxRow};
-use sqlx::postgres::PgConnection;
-use sqlx::{query, query_scalar};
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::Query;
+use sqlx::{Postgres, query, query_scalar};
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// One column of many rows.
 fn column<'r, T, V>(rows: &'r [T], value: impl Fn(&'r T) -> V) -> Vec<V> {
@@ -54,45 +57,91 @@ async fn release_keys(c: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Fault
     Ok(())
 }
 
-/// As accepted; what changed in the same group is written over it.
+/// Columns of a new row, in the order in which they are bound; what is the same for all follows `=`.
+fn insert_into(table: &'static str, own: &[&str]) -> String {
+    let own = own.iter().map(|name| name.split_once('=').map_or((*name, None), |(name, value)| (name, Some(value))));
+    let columns: Vec<_> = own.chain(spec::columns_of(table).map(|column| (column.name, None))).collect();
+    let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let bound: Vec<_> = columns.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+    let numbers = (1..=bound.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
+    let values = columns.iter().map(|(name, value)| value.unwrap_or(name)).collect::<Vec<_>>().join(", ");
+    let bound = bound.join(", ");
+    format!("INSERT INTO {table} ({names}) SELECT {values} FROM UNNEST({numbers}) AS n ({bound})")
+}
+
+/// As accepted; what changed in the same group is written over it. Its description comes last.
+static INSERT_JOBS: LazyLock<String> = LazyLock::new(|| {
+    let own = [
+        "seq",
+        "state=1",
+        "attempt=1",
+        "attempt_limit",
+        "version=1",
+        "republished=0",
+        "available_at",
+        "claimable_at",
+        "claim_owner",
+        "deadline",
+        "expires_at=deadline",
+        "body_hash",
+        "given_hash",
+        "lifetime_us",
+    ];
+    insert_into("jobs", &own)
+});
+
+static INSERT_PAYLOADS: LazyLock<String> = LazyLock::new(|| insert_into("job_payloads", &["seq"]));
+
+type Insert<'q> = Query<'q, Postgres, PgArguments>;
+
+/// Binds the columns of a table that come from descriptions.
+fn bind_described<'q>(mut insert: Insert<'q>, table: &'static str, new: &[(&Touched, &NewJob)]) -> Insert<'q> {
+    for column in spec::columns_of(table) {
+        let values: Vec<Value<'_>> = new.iter().map(|(_, job)| (column.value)(job)).collect();
+        insert = bind_column(insert, values);
+    }
+    insert
+}
+
+/// All values of a column are of one kind.
+fn bind_column<'q>(insert: Insert<'q>, values: Vec<Value<'_>>) -> Insert<'q> {
+    macro_rules! all {
+        ($kind:ident, |$value:ident| $shown:expr) => {
+            insert.bind(
+                values
+                    .iter()
+                    .map(|value| match value {
+                        Value::$kind($value) => $shown,
+                        other => unreachable!("a column has values of one kind, not also {other:?}"),
+                    })
+                    .collect::<Vec<_>>(),
+            )
+        };
+    }
+    match values.first() {
+        None => insert,
+        Some(Value::Number(_)) => all!(Number, |n| *n),
+        Some(Value::Truth(_)) => all!(Truth, |truth| *truth),
+        Some(Value::Text(_)) => all!(Text, |text| maybe_clean(text.as_deref())),
+        Some(Value::Bytes(_)) => all!(Bytes, |bytes| *bytes),
+    }
+}
+
 async fn insert_jobs(c: &mut PgConnection, new: &[(&Touched, &NewJob)], ctx: &CommitContext<'_>) -> Result<(), Fault> {
     if new.is_empty() {
         return Ok(());
     }
-    let deadlines = column(new, |(_, j)| j.deadline.map(|d| d.0));
-    query(
-        "INSERT INTO jobs (seq, id, state, attempt, attempt_limit, max_attempts, version, republished, created_at, \
-           available_at, claimable_at, claim_owner, deadline, expires_at, mission, queue, tool, labels, \
-           idempotency_key, body_hash, given_hash, lifetime_us, retry_base_us, retry_cap_us) \
-         SELECT seq, id, 1, 1, max_attempts, max_attempts, 1, 0, created_at, available_at, claimable_at, claim_owner, \
-           deadline, deadline, mission, queue, tool, labels, idempotency_key, body_hash, given_hash, lifetime_us, \
-           retry_base_us, retry_cap_us \
-         FROM UNNEST($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], \
-           $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::bytea[], \
-           $16::bigint[], $17::bigint[], $18::bigint[]) \
-         AS n (seq, id, max_attempts, created_at, available_at, claimable_at, claim_owner, deadline, mission, queue, \
-           tool, labels, idempotency_key, body_hash, given_hash, lifetime_us, retry_base_us, retry_cap_us)",
-    )
-    .bind(column(new, |(t, _)| t.job.seq))
-    .bind(column(new, |(_, j)| j.id.as_bytes().as_slice()))
-    .bind(column(new, |(_, j)| i64::from(j.max_attempts)))
-    .bind(column(new, |(_, j)| j.created_at.0))
-    .bind(column(new, |(t, _)| t.job.available_at.0))
-    .bind(column(new, |(t, _)| if t.claimed { ctx.claim_until.0 } else { t.job.available_at.0 }))
-    .bind(column(new, |(t, _)| t.claimed.then_some(ctx.owner.0.as_str())))
-    .bind(deadlines)
-    .bind(column(new, |(_, j)| j.mission.as_str()))
-    .bind(column(new, |(_, j)| j.queue.as_str()))
-    .bind(column(new, |(_, j)| j.tool.as_str()))
-    .bind(column(new, |(t, _)| t.job.labels.as_deref()))
-    .bind(column(new, |(_, j)| maybe_clean(j.idempotency_key.as_deref())))
-    .bind(column(new, |(_, j)| j.body_hash.as_ref().map(<[u8; 32]>::as_slice)))
-    .bind(column(new, |(_, j)| j.given_hash.as_ref().map(<[u8; 32]>::as_slice)))
-    .bind(column(new, |(t, _)| t.job.lifetime.map(micros)))
-    .bind(column(new, |(_, j)| j.retry.base.map(micros)))
-    .bind(column(new, |(_, j)| j.retry.cap.map(micros)))
-    .execute(c)
-    .await?;
+    let insert = query(INSERT_JOBS.as_str())
+        .bind(column(new, |(t, _)| t.job.seq))
+        .bind(column(new, |(_, j)| i64::from(j.max_attempts)))
+        .bind(column(new, |(t, _)| t.job.available_at.0))
+        .bind(column(new, |(t, _)| if t.claimed { ctx.claim_until.0 } else { t.job.available_at.0 }))
+        .bind(column(new, |(t, _)| t.claimed.then_some(ctx.owner.0.as_str())))
+        .bind(column(new, |(_, j)| j.deadline.map(|d| d.0)))
+        .bind(column(new, |(_, j)| j.body_hash.as_ref().map(<[u8; 32]>::as_slice)))
+        .bind(column(new, |(_, j)| j.given_hash.as_ref().map(<[u8; 32]>::as_slice)))
+        .bind(column(new, |(t, _)| t.job.lifetime.map(micros)));
+    bind_described(insert, "jobs", new).execute(c).await?;
     Ok(())
 }
 
@@ -100,24 +149,8 @@ async fn insert_payloads(c: &mut PgConnection, new: &[(&Touched, &NewJob)]) -> R
     if new.is_empty() {
         return Ok(());
     }
-    query(
-        "INSERT INTO job_payloads (seq, timeout_us, run_at, reuse, task, schedule_id, traceparent, request_id, args, \
-           scheduled_at) \
-         SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::boolean[], $5::text[], $6::bytea[], \
-           $7::text[], $8::text[], $9::text[], $10::bigint[])",
-    )
-    .bind(column(new, |(t, _)| t.job.seq))
-    .bind(column(new, |(_, j)| micros(j.timeout)))
-    .bind(column(new, |(_, j)| j.run_at.map(|m| m.0)))
-    .bind(column(new, |(_, j)| j.reuse))
-    .bind(column(new, |(_, j)| maybe_clean(j.task.as_deref())))
-    .bind(column(new, |(_, j)| j.schedule_id.as_ref().map(|id| id.as_bytes().as_slice())))
-    .bind(column(new, |(_, j)| maybe_clean(j.traceparent.as_deref())))
-    .bind(column(new, |(_, j)| maybe_clean(j.request_id.as_deref())))
-    .bind(column(new, |(_, j)| clean(&j.args)))
-    .bind(column(new, |(_, j)| j.scheduled_at.map(|m| m.0)))
-    .execute(c)
-    .await?;
+    let insert = query(INSERT_PAYLOADS.as_str()).bind(column(new, |(t, _)| t.job.seq));
+    bind_described(insert, "job_payloads", new).execute(c).await?;
     Ok(())
 }
 

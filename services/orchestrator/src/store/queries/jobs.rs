@@ -11,7 +11,8 @@ macro_rules! jobs {
         use $crate::model::{AttemptRecord, DeadLetter, Job};
         use $crate::store::fault::Fault;
         use $crate::store::queues;
-        use $crate::store::rows::{self, attempt_columns, job_columns, letter_columns, stale_columns};
+        use $crate::store::rows::{self, attempt_columns, letter_columns, outcome_columns, stale_columns};
+        use $crate::store::spec::spec_columns;
         use $crate::store::{
             CLAIMS_END_WITHIN_US, DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, Pick, SCAN_ROWS_MAX,
             StaleJob, Waiting, lines_of_jobs,
@@ -23,7 +24,8 @@ macro_rules! jobs {
         ) -> Result<Option<Job>, Fault> {
             let sql = concat!(
                 "SELECT ",
-                job_columns!(),
+                outcome_columns!(),
+                spec_columns!(),
                 " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
                  WHERE j.id = $1"
             );
@@ -32,7 +34,8 @@ macro_rules! jobs {
 
         pub(in crate::store) const JOBS: &str = concat!(
             "SELECT ",
-            job_columns!(),
+            outcome_columns!(),
+            spec_columns!(),
             " FROM (SELECT * FROM jobs WHERE seq < $1 ORDER BY seq DESC LIMIT $2) AS j \
              JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
              WHERE (CAST($3 AS text) IS NULL OR j.mission = $3) AND (CAST($4 AS text) IS NULL OR j.queue = $4) \

@@ -8,7 +8,8 @@ use super::queries::jobs::lines;
 use super::sql::{Args, Batch, push_id};
 use crate::store::fault::Fault;
 use crate::store::queues;
-use crate::store::rows::{self, outbox_columns, outgoing_columns};
+use crate::store::rows::{self, attempted_columns, outbox_columns};
+use crate::store::spec::spec_columns;
 use crate::store::{OutboxPick, OutboxRow, Outgoing, Owner, PAGE_BYTES_MAX, Pick};
 use agentforge_message_id::{JobId, Queue};
 use agentforge_proto::time::Micros;
@@ -71,7 +72,8 @@ pub(super) async fn claim_due(
 
 pub(super) const DUE: &str = concat!(
     "SELECT ",
-    outgoing_columns!(),
+    attempted_columns!(),
+    spec_columns!(),
     " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq \
      WHERE j.queue = ? AND j.claimable_at <= ? ORDER BY j.claimable_at, j.seq LIMIT ?"
 );

@@ -13,8 +13,8 @@ use crate::model::{Job, JobError, NewJob};
 use crate::store::columns::micros;
 use crate::store::fault::Fault;
 use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Subjects, Touched, Write};
-use crate::store::rows;
 use crate::store::{CommitContext, Committed, Group, OutboxRow, PARKED_MAX};
+use crate::store::{rows, spec};
 use crate::transition::{AttemptEffect, Current, ResultEffect};
 use agentforge_message_id::JobId;
 use sqlx::sqlite::SqliteConnection;
@@ -175,20 +175,15 @@ fn bind_job(a: &mut Args, t: &Touched, new: &NewJob, ctx: &CommitContext<'_>) {
     // As accepted: a change in the same group is written over it.
     let (claimable_at, claim_owner) =
         if t.claimed { (ctx.claim_until, Some(ctx.owner.0.as_str())) } else { (t.job.available_at, None) };
-    push_id(a.push(t.job.seq), &new.id);
-    a.push(new.max_attempts).push(new.max_attempts).push(new.created_at.0).push(t.job.available_at.0);
+    a.push(t.job.seq).push(new.max_attempts).push(t.job.available_at.0);
     a.push(claimable_at.0).maybe_text(claim_owner).push(deadline).push(deadline);
-    a.text(new.mission.as_str()).text(new.queue.as_str()).text(new.tool.as_str()).maybe_text(t.job.labels.as_deref());
-    a.maybe_text(new.idempotency_key.as_deref()).push(new.body_hash.map(Vec::from));
-    a.push(new.given_hash.map(Vec::from)).push(t.job.lifetime.map(micros));
-    a.push(new.retry.base.map(micros)).push(new.retry.cap.map(micros));
+    a.push(new.body_hash.map(Vec::from)).push(new.given_hash.map(Vec::from)).push(t.job.lifetime.map(micros));
+    spec::columns_of("jobs").for_each(|column| a.value((column.value)(new)));
 }
 
-fn bind_payload(a: &mut Args, seq: i64, job: &NewJob) {
-    a.push(seq).push(micros(job.timeout)).push(job.run_at.map(|m| m.0)).push(job.reuse);
-    a.maybe_text(job.task.as_deref()).push(job.schedule_id.map(|id| id.as_bytes().to_vec()));
-    a.push(job.scheduled_at.map(|m| m.0));
-    a.maybe_text(job.traceparent.as_deref()).maybe_text(job.request_id.as_deref()).text(&job.args);
+fn bind_payload(a: &mut Args, seq: i64, new: &NewJob) {
+    a.push(seq);
+    spec::columns_of("job_payloads").for_each(|column| a.value((column.value)(new)));
 }
 
 fn bind_progress(a: &mut Args, t: &Touched, ctx: &CommitContext<'_>) {

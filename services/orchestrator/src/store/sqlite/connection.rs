@@ -22,19 +22,6 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_util::sync::CancellationToken;
 
-pub(super) const STEPS: &[migrate::Step] = &[
-    (1, "init", include_str!("migrations/0001_init.sql")),
-    (2, "slo", include_str!("migrations/0002_slo.sql")),
-    (3, "request_id", include_str!("migrations/0003_request_id.sql")),
-    (4, "relay", include_str!("migrations/0004_relay.sql")),
-    (5, "retries", include_str!("migrations/0005_retries.sql")),
-    (6, "turns", include_str!("migrations/0006_turns.sql")),
-    (7, "installation", include_str!("migrations/0007_installation.sql")),
-    (8, "clock_skew", include_str!("migrations/0008_clock_skew.sql")),
-    (9, "rewinds", include_str!("migrations/0009_rewinds.sql")),
-    (10, "operations", include_str!("migrations/0010_operations.sql")),
-];
-
 /// Connections that read at once. More would compete for two cores with the writer.
 const READERS: u32 = 4;
 /// How long a reader is waited for.
@@ -120,7 +107,7 @@ impl Connections {
         };
         // Only here: later, a file that is not there was taken away.
         let mut connection = self.options.clone().create_if_missing(true).connect().await.map_err(failed)?;
-        migrate::run(&mut connection, STEPS).await.map_err(|e| match e {
+        migrate::run(&mut connection, migrate::SQLITE).await.map_err(|e| match e {
             Error::Refused { source, .. } if codes::is_damage(&source) => Error::Damaged(self.file.clone(), source),
             other => other,
         })?;

@@ -7,6 +7,7 @@
 
 use super::connection::TELL;
 use crate::store::Group;
+use crate::store::spec::Value;
 use agentforge_message_id::JobId;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
@@ -241,6 +242,16 @@ impl Args {
     pub(super) fn text(&mut self, text: &str) -> &mut Self {
         // One allocation, where sqlx would make two of a &str.
         self.push(Arc::<str>::from(text))
+    }
+
+    /// Adds a value of a job's description.
+    pub(super) fn value(&mut self, value: Value<'_>) {
+        match value {
+            Value::Number(n) => self.push(n),
+            Value::Truth(truth) => self.push(truth),
+            Value::Text(text) => self.maybe_text(text.as_deref()),
+            Value::Bytes(bytes) => self.push(bytes.map(<[u8]>::to_vec)),
+        };
     }
 
     /// Adds text, or NULL.

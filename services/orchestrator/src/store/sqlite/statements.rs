@@ -1,7 +1,9 @@
 //! The statements of a commit, made once.
 
 use super::sql::Batch;
-use crate::store::rows::{attempt_columns, current_columns, job_columns, taken_columns};
+use crate::store::rows::{attempt_columns, current_columns, outcome_columns, taken_columns};
+use crate::store::spec;
+use crate::store::spec::spec_columns;
 use std::sync::LazyLock;
 
 pub(super) static TAKEN_IDS: LazyLock<Batch> =
@@ -27,7 +29,8 @@ pub(super) static KNOWN_LETTERS: LazyLock<Batch> =
 pub(super) static WHOLE_JOBS: LazyLock<Batch> = LazyLock::new(|| {
     let head = concat!(
         "SELECT ",
-        job_columns!(),
+        outcome_columns!(),
+        spec_columns!(),
         " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
          WHERE j.id IN"
     );
@@ -49,51 +52,31 @@ pub(super) static RELEASE_KEYS: LazyLock<Batch> = LazyLock::new(|| {
     Batch::list(head, "")
 });
 
-/// A job as accepted; what changed in the same group is written by `UPDATE_WHOLE`.
+/// A job as accepted; what changed in the same group is written by `UPDATE_WHOLE`. Its description comes last.
 pub(super) static INSERT_JOBS: LazyLock<Batch> = LazyLock::new(|| {
-    let names = [
+    let own = [
         "seq",
-        "id",
         "state=1",
         "attempt=1",
         "attempt_limit",
-        "max_attempts",
         "version=1",
         "republished=0",
-        "created_at",
         "available_at",
         "claimable_at",
         "claim_owner",
         "deadline",
         "expires_at",
-        "mission",
-        "queue",
-        "tool",
-        "labels",
-        "idempotency_key",
         "body_hash",
         "given_hash",
         "lifetime_us",
-        "retry_base_us",
-        "retry_cap_us",
     ];
+    let names: Vec<&str> = own.into_iter().chain(spec::columns_of("jobs").map(|column| column.name)).collect();
     Batch::insert("jobs", &names, "")
 });
 
 pub(super) static INSERT_PAYLOADS: LazyLock<Batch> = LazyLock::new(|| {
-    let names = [
-        "seq",
-        "timeout_us",
-        "run_at",
-        "reuse",
-        "task",
-        "schedule_id",
-        "scheduled_at",
-        "traceparent",
-        "request_id",
-        "args",
-    ];
-    Batch::insert("job_payloads", &names, "")
+    let described = spec::columns_of("job_payloads").map(|column| column.name);
+    Batch::insert("job_payloads", &["seq"].into_iter().chain(described).collect::<Vec<_>>(), "")
 });
 
 /// What `Queued` and `Started` touch: two of the five indexes.

@@ -4,40 +4,22 @@
 use super::connection::{Connections, options};
 use super::queries::jobs;
 use super::{SqliteStore, claims, statements};
-use crate::model::NewJob;
+use crate::admission::{JobRequest, SubmitInput, admit, tests::limits};
 use crate::store::{CommitContext, EventMask, Group, Owner, Store, Submit};
 use crate::transition::Backoff;
-use agentforge_message_id::{JobId, Mission, Queue, ToolName};
 use agentforge_proto::time::Micros;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 fn submits(n: usize, args_bytes: usize) -> Group {
-    let job = || NewJob {
-        id: JobId::generate(),
-        id_from_caller: false,
-        idempotency_key: None,
-        key_reuse: Default::default(),
-        body_hash: None,
-        given_hash: None,
-        mission: Mission::new("dev").unwrap(),
-        queue: Queue::default(),
-        tool: ToolName::new("echo").unwrap(),
-        task: None,
-        args: format!("\"{}\"", "x".repeat(args_bytes)),
-        labels: [].into(),
-        max_attempts: 3,
-        timeout: Duration::from_secs(1),
-        retry: Default::default(),
-        run_at: None,
-        deadline: None,
-        reuse: false,
-        schedule_id: None,
-        scheduled_at: None,
-        traceparent: None,
-        request_id: None,
-        created_at: Micros(1),
+    let input = || SubmitInput {
+        request: JobRequest { tool: "echo".into(), ..JobRequest::default() },
+        ..SubmitInput::default()
+    };
+    let job = || {
+        let mut job = admit(input(), &limits(), Micros(1), None).unwrap();
+        job.spec.args = format!("\"{}\"", "x".repeat(args_bytes));
+        job
     };
     Group { submits: (0..n).map(|_| Submit { job: job(), claim: false }).collect(), ..Group::default() }
 }

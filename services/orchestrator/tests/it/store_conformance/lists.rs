@@ -18,9 +18,12 @@ async fn ids(w: &World, filter: &JobFilter) -> Vec<JobId> {
 pub async fn filters_narrow_and_cursors_walk(w: &World) {
     let mut made = w.submit_many(10, 25).await;
     let odd = NewJob {
-        mission: Mission::new("staging").unwrap(),
-        queue: Queue::new("mail").unwrap(),
-        tool: ToolName::new("send").unwrap(),
+        spec: JobSpec {
+            mission: Mission::new("staging").unwrap(),
+            queue: Queue::new("mail").unwrap(),
+            tool: ToolName::new("send").unwrap(),
+            ..job(10).spec
+        },
         ..job(10)
     };
     let odd = w.submit(10, odd).await.job.id;
@@ -54,7 +57,10 @@ pub async fn filters_narrow_and_cursors_walk(w: &World) {
 
 pub async fn labels_are_matched_all_at_once(w: &World) {
     let labelled = |labels: &[(&str, &str)]| NewJob {
-        labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        spec: JobSpec {
+            labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..job(10).spec
+        },
         ..job(10)
     };
     let a = w.submit(10, labelled(&[("team", "a"), ("we\"i.rd$", "ä'%")])).await.job.id;
@@ -72,7 +78,9 @@ pub async fn labels_are_matched_all_at_once(w: &World) {
 }
 
 pub async fn a_page_looks_at_a_bounded_number_of_rows(w: &World) {
-    let rare = w.submit(10, NewJob { tool: ToolName::new("rare").unwrap(), ..job(10) }).await;
+    let rare = w
+        .submit(10, NewJob { spec: JobSpec { tool: ToolName::new("rare").unwrap(), ..job(10).spec }, ..job(10) })
+        .await;
     w.submit(10, job(10)).await;
     // Many rows that do not match, made inside the database.
     let n = SCAN_ROWS_MAX + 10;
@@ -93,7 +101,7 @@ pub async fn a_page_looks_at_a_bounded_number_of_rows(w: &World) {
 pub async fn large_jobs_make_short_pages(w: &World) {
     let args = format!(r#"{{"x":"{}"}}"#, "y".repeat(PAGE_BYTES_MAX / 2));
     for _ in 0..4 {
-        w.submit(10, NewJob { args: args.clone(), ..job(10) }).await;
+        w.submit(10, NewJob { spec: JobSpec { args: args.clone(), ..job(10).spec }, ..job(10) }).await;
     }
     let (mut sizes, mut filter) = (Vec::new(), all(100));
     loop {
@@ -127,8 +135,15 @@ pub async fn depths_measure_what_waits(w: &World) {
     w.job_in(5, State::Queued).await;
     w.job_in(1, State::Running).await;
     w.job_in(1, State::Succeeded).await;
-    w.submit(1, NewJob { run_at: Some(Micros(500)), ..job(1) }).await;
-    w.submit(20, NewJob { queue: Queue::new("mail").unwrap(), run_at: Some(Micros(30)), ..job(20) }).await;
+    w.submit(1, NewJob { spec: JobSpec { run_at: Some(Micros(500)), ..job(1).spec }, ..job(1) }).await;
+    w.submit(
+        20,
+        NewJob {
+            spec: JobSpec { queue: Queue::new("mail").unwrap(), run_at: Some(Micros(30)), ..job(20).spec },
+            ..job(20)
+        },
+    )
+    .await;
     w.claim(10, 1).await;
     let mut depths = w.store.depths(Micros(100)).await.unwrap();
     depths.sort_by(|a, b| a.queue.cmp(&b.queue));

@@ -40,7 +40,7 @@ fn due(s: &Schedule, expected: i64, next: i64, act: Act) -> Firing {
 }
 
 fn start(turn: i64, alone: bool) -> Act {
-    let job = NewJob { scheduled_at: Some(Micros(turn)), ..job(turn) };
+    let job = NewJob { spec: JobSpec { scheduled_at: Some(Micros(turn)), ..job(turn).spec }, ..job(turn) };
     Act::Start { turn: Micros(turn), job, alone }
 }
 
@@ -166,7 +166,10 @@ pub async fn a_schedule_goes_on_where_a_clock_that_was_set_back_is(w: &World) {
     let stored = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((stored.next_run_at, stored.rewinds), (Some(Micros(100)), 1));
     // The turn was taken the first time; now it occurs again, and has a job of its own.
-    let of = |key: String| NewJob { scheduled_at: Some(Micros(100)), idempotency_key: Some(key), ..job(100) };
+    let of = |key: String| NewJob {
+        spec: JobSpec { scheduled_at: Some(Micros(100)), idempotency_key: Some(key), ..job(100).spec },
+        ..job(100)
+    };
     w.submit(50, of(turns::key(s.id, Micros(100), 0, false))).await;
     let act = Act::Start { turn: Micros(100), job: of(turns::key(s.id, Micros(100), 1, false)), alone: false };
     let fired = w.store.fire_schedule(due(&s, 100, 200, act), w.ctx(100)).await.unwrap();

@@ -57,7 +57,7 @@ pub async fn finished_jobs_are_counted_by_minute_and_outcome(w: &World) {
         (19 * MINUTE, None, 20 * MINUTE + 4, State::Cancelled),
     ];
     for (accepted, run_at, ends, how) in cases {
-        let new = NewJob { run_at: run_at.map(Micros), ..job(accepted) };
+        let new = NewJob { spec: JobSpec { run_at: run_at.map(Micros), ..job(accepted).spec }, ..job(accepted) };
         let id = w.submit(accepted, new).await.job.id;
         let change = match how {
             State::Succeeded => finished(id, 1, success("1")),

@@ -113,9 +113,10 @@ fn only_adds(step: &str, before: &Schema, after: &Schema) {
 }
 
 fn steps(kind: &str) -> Vec<(String, String)> {
-    let folder = format!("{}/src/store/{kind}/migrations", env!("CARGO_MANIFEST_DIR"));
-    let mut steps: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
+    let folders = ["migrations".to_owned(), format!("{kind}/migrations")];
+    let mut steps: Vec<_> = folders
+        .iter()
+        .flat_map(|f| std::fs::read_dir(format!("{}/src/store/{f}", env!("CARGO_MANIFEST_DIR"))).unwrap())
         .map(|f| f.unwrap().path())
         .map(|f| (f.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(&f).unwrap()))
         .collect();

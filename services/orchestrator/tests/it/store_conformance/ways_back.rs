@@ -53,7 +53,11 @@ pub async fn every_end_without_success_can_be_retried(w: &World) {
 }
 
 pub async fn a_retry_grants_the_same_time_again_however_often(w: &World) {
-    let new = NewJob { run_at: Some(Micros(1_000)), deadline: Some(Micros(1_000 + 77)), ..job(10) };
+    let new = NewJob {
+        spec: JobSpec { run_at: Some(Micros(1_000)), ..job(10).spec },
+        deadline: Some(Micros(1_000 + 77)),
+        ..job(10)
+    };
     let id = w.submit(10, new).await.job.id;
     for at in [100_000, 900_000, 5_000_000] {
         w.change(at, id, Change::Expire { at: Micros(at) }).await.unwrap();
@@ -78,7 +82,11 @@ pub async fn a_retried_job_may_die_again_and_leaves_a_letter_each_time(w: &World
 pub async fn waits_between_attempts_are_the_jobs_own(w: &World) {
     let second = Duration::from_secs(1);
     let policy = RetryPolicy { base: Some(second * 40), cap: Some(second * 100) };
-    let id = w.submit(10, NewJob { retry: policy, max_attempts: 9, ..job(10) }).await.job.id;
+    let id = w
+        .submit(10, NewJob { spec: JobSpec { retry: policy, max_attempts: 9, ..job(10).spec }, ..job(10) })
+        .await
+        .job
+        .id;
     for n in 1..=4_u32 {
         let change = finished(id, n, failure(ErrorClass::Network));
         let due = w.change(10, id, change).await.unwrap().job.available_at.0 - 10;
@@ -147,7 +155,10 @@ pub async fn a_key_is_used_again_by_one_of_many(w: &World) {
     let first = w.submit(10, with_key(10, "k", KeyReuse::Never)).await.job.id;
     end(w, first, State::Cancelled).await;
     let groups = (0..200).map(|n: i64| {
-        let job = NewJob { id: JobId::generate(), ..with_key(30, "k", KeyReuse::AfterFailure) };
+        let job = NewJob {
+            spec: JobSpec { id: JobId::generate(), ..with_key(30, "k", KeyReuse::AfterFailure).spec },
+            ..with_key(30, "k", KeyReuse::AfterFailure)
+        };
         let store = if n % 2 == 0 { &w.store } else { &other };
         store.commit(Group { submits: vec![Submit { job, claim: false }], ..Group::default() }, w.ctx(30))
     });
@@ -181,7 +192,11 @@ pub async fn a_retry_and_a_new_use_of_the_key_exclude_each_other(w: &World) {
 
 pub async fn id_and_key_are_both_honoured_or_both_refused(w: &World) {
     let (x, y) = (JobId::generate(), JobId::generate());
-    let with = |id: JobId, key: Option<&str>| NewJob { id, id_from_caller: true, ..named(10, key, 1) };
+    let with = |id: JobId, key: Option<&str>| NewJob {
+        spec: JobSpec { id, ..named(10, key, 1).spec },
+        id_from_caller: true,
+        ..named(10, key, 1)
+    };
     w.submit(10, with(x, Some("A"))).await;
     let clash = async |job| match w.try_submit(20, job).await {
         Submitted::Conflict { existing, clash } => (existing, clash),
@@ -220,9 +235,10 @@ pub async fn a_row_of_the_version_before_is_known_again(w: &World) {
     // For a row of this version, the given value decides, regardless of its current meaning.
     let new = NewJob { given_hash: Some([7; 32]), ..named(30, Some("new"), 1) };
     let id = w.submit(30, new.clone()).await.job.id;
-    let defaults_changed = NewJob { id: JobId::generate(), body_hash: Some([2; 32]), ..new.clone() };
+    let defaults_changed =
+        NewJob { spec: JobSpec { id: JobId::generate(), ..new.clone().spec }, body_hash: Some([2; 32]), ..new.clone() };
     assert!(matches!(w.try_submit(40, defaults_changed).await, Submitted::Existing(j) if j.id == id));
-    let other = NewJob { id: JobId::generate(), given_hash: Some([8; 32]), ..new };
+    let other = NewJob { spec: JobSpec { id: JobId::generate(), ..new.spec }, given_hash: Some([8; 32]), ..new };
     assert!(matches!(w.try_submit(40, other).await, Submitted::Conflict { .. }));
 }
 
@@ -256,7 +272,14 @@ pub async fn a_clock_that_goes_back_holds_nothing_up(w: &World) {
     let claimed = Submit { job: job(before), claim: true };
     let claimed = w.commit(before, Group { submits: vec![claimed], ..Group::default() }).await;
     let claimed = created(claimed.submits.into_iter().next().unwrap()).job.id;
-    let later = w.submit(before, NewJob { run_at: Some(Micros(before + hour)), ..job(before) }).await.job.id;
+    let later = w
+        .submit(
+            before,
+            NewJob { spec: JobSpec { run_at: Some(Micros(before + hour)), ..job(before).spec }, ..job(before) },
+        )
+        .await
+        .job
+        .id;
     let run_at = w.job(later).await.available_at;
     // The outbox is claimed too, in a name that is gone.
     let far = Micros(before + CLAIM);

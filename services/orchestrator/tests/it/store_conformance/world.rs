@@ -1,6 +1,8 @@
 //! A fresh store for a case, and short words for what cases do to it.
 
-use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, Site, ToolName};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Site};
+use agentforge_orchestrator::admission::{JobRequest, Limits, SubmitInput, admit};
+pub use agentforge_orchestrator::model::JobSpec;
 use agentforge_orchestrator::model::{Agent, Job, NewJob, State};
 use agentforge_orchestrator::store::{
     self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Options, OutboxRow, Owner, Store, Submit,
@@ -172,39 +174,28 @@ pub fn created(s: Submitted) -> CreatedJob {
     }
 }
 
+/// A plain job, as it is admitted.
 pub fn job(now: i64) -> NewJob {
-    NewJob {
-        id: JobId::generate(),
-        id_from_caller: false,
-        idempotency_key: None,
-        key_reuse: Default::default(),
-        body_hash: None,
-        given_hash: None,
-        mission: Mission::new("dev").unwrap(),
-        queue: Queue::default(),
-        tool: ToolName::new("echo").unwrap(),
-        task: None,
-        args: r#"{"hello":"world"}"#.into(),
-        labels: [].into(),
-        max_attempts: 3,
-        timeout: Duration::from_secs(60),
-        retry: Default::default(),
-        run_at: None,
-        deadline: Some(Micros(now + DEADLINE)),
-        reuse: false,
-        schedule_id: None,
-        scheduled_at: None,
-        traceparent: None,
-        request_id: None,
-        created_at: Micros(now),
-    }
+    let limits = Limits {
+        args_max_bytes: 1024 * 1024,
+        max_attempts_max: 100,
+        max_attempts_default: 3,
+        tool_retries: Default::default(),
+        timeout_default: Duration::from_secs(60),
+        timeout_max: Duration::from_secs(60),
+        deadline_default: Some(Duration::from_micros(DEADLINE.unsigned_abs())),
+        run_at_max: Duration::from_secs(60),
+        mission_default: Mission::new("dev").unwrap(),
+    };
+    let request = JobRequest { tool: "echo".into(), args: r#"{"hello":"world"}"#.into(), ..JobRequest::default() };
+    admit(SubmitInput { request, ..SubmitInput::default() }, &limits, Micros(now), None).unwrap()
 }
 
 /// A job that says who it is, so that it can be submitted again.
 pub fn named(now: i64, key: Option<&str>, hash: u8) -> NewJob {
     NewJob {
+        spec: JobSpec { idempotency_key: key.map(str::to_owned), ..job(now).spec },
         id_from_caller: key.is_none(),
-        idempotency_key: key.map(str::to_owned),
         body_hash: Some([hash; 32]),
         ..job(now)
     }

@@ -5,29 +5,30 @@
 mod agents;
 mod batch;
 mod dead_letters;
+mod job;
 mod jobs;
 mod operations;
 mod outbox;
+mod outcome;
 mod queues;
 mod retries;
 pub(crate) mod schedules;
 mod slo;
-mod submit;
 
 pub use agents::{AgentList, AgentView};
 pub use batch::{Accepted, BatchAnswer, BatchItem, Refused};
 pub use dead_letters::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, RedriveBody, RedriveView};
-pub use jobs::{AttemptList, AttemptView, ErrorView, JobList, JobView, OutputRefView, RetryPolicyView};
+pub use job::{JobView, RetryPolicyBody, RetryPolicyView, SubmitBody, TemplateView};
+pub use jobs::{AttemptList, AttemptView, JobList};
 pub use operations::{OperationList, OperationView};
 pub use outbox::{ParkedAnswer, ParkedBody, ParkedList, ParkedView};
+pub use outcome::{ErrorView, OutputRefView};
 pub use queues::{FoundJobs, QueueList, QueueView};
 pub use retries::{NotPutBackView, RetryBody, RetryJobsBody, RetryView};
 pub use schedules::{
     NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody, ScheduleList, ScheduleView, SkippedTurnView,
-    TemplateView,
 };
 pub use slo::{BurnView, SloList, SloView};
-pub use submit::{RetryPolicyBody, SubmitBody};
 
 use crate::error::Error;
 use agentforge_proto::time::Micros;

@@ -1,14 +1,12 @@
 //! Schedules as JSON.
 
-use super::{Moment, RetryPolicyView, SubmitBody, moment, raw};
-use crate::admission::Template;
+use super::job::{SubmitBody, TemplateView};
+use super::{Moment, moment};
 use crate::api::job;
 use crate::error::Error;
-use crate::model::{RetryPolicy, Schedule};
+use crate::model::Schedule;
 use crate::turns::{CatchUp, Overlap};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 use std::time::Duration;
 use utoipa::ToSchema;
 
@@ -122,59 +120,6 @@ pub struct SkippedTurnView {
     reason: String,
     /// The same for people.
     detail: String,
-}
-
-/// What a schedule repeats.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = JobTemplate)]
-pub struct TemplateView {
-    /// Mission; null is the orchestrator's own.
-    mission: Option<String>,
-    /// Queue; null is `default`.
-    queue: Option<String>,
-    /// Tool.
-    tool: String,
-    /// Passed to the tool.
-    #[schema(value_type = Object)]
-    args: Box<RawValue>,
-    /// Labels.
-    labels: BTreeMap<String, String>,
-    /// Tries granted; null is the default.
-    max_attempts: Option<u32>,
-    /// Bound of one try, milliseconds; null is the default.
-    timeout_ms: Option<u64>,
-    /// Part of the operation key.
-    task: Option<String>,
-    /// An equal earlier success may be returned.
-    reuse: bool,
-    /// Waits between tries; null is the orchestrator's own.
-    retry: Option<RetryPolicyView>,
-    /// From a turn to the deadline of its job, milliseconds; null is the default.
-    deadline_in_ms: Option<u64>,
-}
-
-impl TryFrom<Template> for TemplateView {
-    type Error = Error;
-
-    fn try_from(t: Template) -> Result<Self, Error> {
-        let args = if t.args.is_empty() { "{}".to_owned() } else { t.args };
-        Ok(Self {
-            mission: t.mission,
-            queue: t.queue,
-            tool: t.tool,
-            args: raw("schedule's args", args)?,
-            labels: t.labels,
-            max_attempts: t.max_attempts,
-            timeout_ms: t.timeout_ms,
-            task: t.task,
-            reuse: t.reuse,
-            retry: RetryPolicyView::of(RetryPolicy {
-                base: t.retry_base_ms.map(Duration::from_millis),
-                cap: t.retry_cap_ms.map(Duration::from_millis),
-            }),
-            deadline_in_ms: t.deadline_in_ms,
-        })
-    }
 }
 
 /// Jobs made by the clock.
