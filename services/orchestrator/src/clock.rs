@@ -47,10 +47,10 @@ impl Steps {
 pub async fn steps_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
     let mut steps = Steps::begin();
     // Of replicas with clocks of their own, the newest job says nothing about ours.
-    let mut owed = if app.store().is_shared() { None } else { unseen(&app).await };
+    let mut owed = if app.has_replicas() { None } else { unseen(&app).await };
     loop {
         if let Some(back) = owed {
-            match app.store().set_back(Micros::now(), back).await {
+            match app.set_back(Micros::now(), back).await {
                 Ok(jobs) => {
                     owed = None;
                     metrics::CLOCK_SET_BACK.inc(&[]);
@@ -71,7 +71,7 @@ pub async fn steps_loop(app: App, stop: CancellationToken) -> Result<(), anyhow:
 }
 
 async fn unseen(app: &App) -> Option<Duration> {
-    let newest = app.store().newest_accepted().await.ok().flatten()?;
+    let newest = app.newest_accepted().await.ok().flatten()?;
     Some(newest.since(Micros::now())).filter(|ahead| *ahead >= STEP_UNSEEN_MIN)
 }
 

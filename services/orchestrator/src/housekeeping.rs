@@ -34,10 +34,10 @@ pub async fn health_loop(
     link: Gate,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
-    let place = app.store().place();
+    let place = app.database();
     let mut told = String::new();
     loop {
-        let problem = match tokio::time::timeout(PING_MAX, app.store().ping()).await {
+        let problem = match tokio::time::timeout(PING_MAX, app.check_database()).await {
             Ok(Ok(())) => String::new(),
             Ok(Err(e)) => format!("{place}: {} (DATABASE_URL)", e.chain()),
             Err(_) => format!("{place}: takes no write within {} s (DATABASE_URL)", PING_MAX.as_secs()),
@@ -87,7 +87,7 @@ pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) 
         let begun = tokio::time::Instant::now();
         if begun >= count_at {
             let before = gauge.changes();
-            if let Ok(waiting) = app.store().waiting(Micros::now()).await {
+            if let Ok(waiting) = app.waiting().await {
                 // Where jobs come and go all the time a few more or less are no matter.
                 if gauge.changes() == before || missed >= MISSED_MAX {
                     gauge.set(waiting);
@@ -97,7 +97,7 @@ pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) 
                 }
             }
             count_at = begun + (begun.elapsed() * COUNT_SHARE).min(COUNT_SELDOM);
-            if let Ok(parked) = app.store().parked_count().await {
+            if let Ok(parked) = app.parked_count().await {
                 metrics::OUTBOX_PARKED.set(&[], parked as f64);
             }
         }
@@ -125,7 +125,7 @@ impl Depths {
     /// Counts and exports; what the store does not report stays unchanged.
     pub async fn count(self: Arc<Self>) {
         let now = Micros::now();
-        let Ok(depths) = self.app.store().depths(now).await else { return };
+        let Ok(depths) = self.app.depths(now).await else { return };
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = std::mem::take(&mut *shown);
         for d in depths {
@@ -188,14 +188,14 @@ pub async fn schedule_loop(app: App, t: Ticking, stop: CancellationToken) -> Res
 
 /// Notifies watchers of this replica about commits of other replicas.
 pub async fn replica_loop(app: App, stop: CancellationToken) -> Result<(), anyhow::Error> {
-    if !app.store().is_shared() {
+    if !app.has_replicas() {
         stop.cancelled().await;
         return Ok(());
     }
     while pause(&stop, REPLICA_INTERVAL).await {
         let watched = app.watchers().watched(crate::app::WATCHES_MAX_DEFAULT);
         for ids in watched.chunks(REPLICA_CHUNK) {
-            let Ok(known) = app.store().versions(ids).await else { continue };
+            let Ok(known) = app.versions(ids).await else { continue };
             for (id, _, version) in known {
                 app.watchers().changed(id, version);
             }

@@ -4,7 +4,6 @@ use crate::app::{self, App};
 use crate::metrics;
 use crate::reconcile::pause;
 use crate::store::{Error, Owner};
-use agentforge_message_id::Mission;
 use agentforge_runtime::Gate;
 use anyhow::Context;
 use std::time::Duration;
@@ -20,8 +19,6 @@ pub struct Opening {
     pub app: App,
     /// This process, in claims.
     pub owner: Owner,
-    /// Whose jobs are in it.
-    pub mission: Mission,
 }
 
 impl Opening {
@@ -30,7 +27,7 @@ impl Opening {
     /// # Errors
     /// Faults that do not pass by waiting.
     pub async fn run(self, gate: &Gate, stop: &CancellationToken) -> Result<bool, anyhow::Error> {
-        let place = self.app.store().place();
+        let place = self.app.database();
         gate.set(false, format!("{place}: opening"));
         let mut told = String::new();
         loop {
@@ -64,9 +61,6 @@ impl Opening {
     }
 
     async fn open(&self) -> Result<(), Error> {
-        let store = self.app.store();
-        store.prepare().await?;
-        store.claim_mission(&self.mission).await?;
-        store.release_orphans(&self.owner).await
+        self.app.open_database(&self.owner).await
     }
 }

@@ -94,7 +94,7 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
     if agent.mission == *app.mission() {
         app.queues().note_agent(&agent);
     }
-    if let Err(e) = app.store().upsert_agents(std::slice::from_ref(&agent)).await {
+    if let Err(e) = app.note_worker(&agent).await {
         warn!(error = &e as &dyn std::error::Error, agent = %agent.id, "a heartbeat could not be stored");
         return None;
     }
@@ -106,10 +106,10 @@ async fn take(app: &App, beat: &Heartbeat) -> Option<HeartbeatReply> {
         return Some(HeartbeatReply { stop: vec![], at: Some(Micros::now()) });
     }
     // A worker that reports a job as running has it, regardless of its message: that counts as a check.
-    if let Err(e) = app.store().touch(running, Micros::now()).await {
+    if let Err(e) = app.note_checked(running, Micros::now()).await {
         warn!(error = &e as &dyn std::error::Error, "running jobs could not be noted");
     }
-    let known = app.store().versions(running).await.ok()?;
+    let known = app.versions(running).await.ok()?;
     Some(HeartbeatReply {
         stop: known.into_iter().filter(|(_, state, _)| state.is_final()).map(|(id, ..)| id).collect(),
         at: Some(Micros::now()),
@@ -173,7 +173,7 @@ impl Roll {
 
     /// Counts and exports. While the store does not answer, no worker is known to be present or missing.
     pub async fn call(self: Arc<Self>) {
-        let Ok(agents) = self.app.store().agents(None, None, EXPORT_MAX).await else {
+        let Ok(agents) = self.app.workers(None, None, EXPORT_MAX).await else {
             return self.attendance.forget();
         };
         let now = Micros::now();

@@ -69,7 +69,7 @@ impl Keeper {
         if let Ok(agents) = agents(&self.app).await {
             self.app.queues().set_agents(&agents);
         }
-        if let Ok(waiting) = self.app.store().queues().await {
+        if let Ok(waiting) = self.app.queues_with_jobs().await {
             let used: HashSet<Queue> = waiting.into_iter().chain(self.room.queues()).collect();
             self.app.queues().set_used(used);
         }
@@ -118,7 +118,7 @@ async fn agents(app: &App) -> Result<Vec<Agent>, store::Error> {
     let mut all: Vec<Agent> = Vec::new();
     for _ in 0..PAGES_MAX {
         let after = all.last().map(|a| a.id.to_string());
-        let page = app.store().agents(Some(app.mission()), after.as_deref(), AGENTS_MAX).await?;
+        let page = app.workers(Some(app.mission()), after.as_deref(), AGENTS_MAX).await?;
         let is_last = page.len() < AGENTS_MAX as usize;
         all.extend(page);
         if is_last {

@@ -48,13 +48,13 @@ pub async fn expire_loop(app: App, nats: Nats, mission: Mission, stop: Cancellat
     while pause(&stop, DEADLINE_EVERY).await {
         let now = Micros::now();
         // If nothing is overdue, the server is not asked.
-        let overdue = app.store().past_deadline(now, now, 1).await;
+        let overdue = app.past_deadline(now, now, 1).await;
         let read_to = match overdue {
             Ok(ids) if ids.is_empty() => continue,
             _ => horizon.advance(&nats, &mission, now).await,
         };
         loop {
-            let ids = match app.store().past_deadline(now, read_to, STEP).await {
+            let ids = match app.past_deadline(now, read_to, STEP).await {
                 Ok(ids) => ids,
                 Err(e) => {
                     metrics::DB_ERRORS.inc(&[]);
@@ -76,7 +76,7 @@ pub async fn prune_loop(app: App, retention: Duration, stop: CancellationToken) 
     while pause(&stop, PRUNE_EVERY).await {
         let before = Micros::now().minus(retention);
         loop {
-            match app.store().prune(before, PRUNE_STEP).await {
+            match app.prune(before, PRUNE_STEP).await {
                 Ok(0) => break,
                 Ok(n) => metrics::JOBS_PRUNED.add(&[], n),
                 Err(e) => {
@@ -89,7 +89,7 @@ pub async fn prune_loop(app: App, retention: Duration, stop: CancellationToken) 
                 return Ok(());
             }
         }
-        if let Err(e) = app.store().forget_agents(Micros::now().minus(FORGET_AGENTS_AFTER)).await {
+        if let Err(e) = app.forget_workers(Micros::now().minus(FORGET_AGENTS_AFTER)).await {
             warn!(error = &e as &dyn std::error::Error, "old agents could not be removed; trying again");
         }
     }
@@ -166,7 +166,7 @@ impl Pass {
 /// Whether a message of one of the jobs that were checked longest ago is gone although the job is old enough: the
 /// stream was purged, or removed unnoticed.
 async fn some_are_gone(app: &App, nats: &Nats) -> Result<bool, String> {
-    let sample = app.store().stale(Micros::now().minus(YOUNG), PROBE).await.map_err(|e| e.to_string())?;
+    let sample = app.stale(Micros::now().minus(YOUNG), PROBE).await.map_err(|e| e.to_string())?;
     if sample.is_empty() {
         return Ok(false);
     }
@@ -190,7 +190,7 @@ async fn jobs_stream(nats: &Nats) -> Result<Stream, String> {
 
 /// One step; says whether there may be more.
 async fn step(app: &App, nats: &Nats, mission: &Mission, before: Micros, runners_beat: bool) -> Result<bool, String> {
-    let stale = app.store().stale(before, STEP).await.map_err(|e| e.to_string())?;
+    let stale = app.stale(before, STEP).await.map_err(|e| e.to_string())?;
     if stale.is_empty() {
         return Ok(false);
     }
@@ -212,7 +212,7 @@ async fn step(app: &App, nats: &Nats, mission: &Mission, before: Micros, runners
         republish(app, &gone, now).await?;
     }
     let seen: Vec<JobId> = stale.iter().map(|j| j.id).collect();
-    app.store().touch(&seen, now).await.map_err(|e| e.to_string())?;
+    app.note_checked(&seen, now).await.map_err(|e| e.to_string())?;
     Ok(more)
 }
 

@@ -99,7 +99,7 @@ impl Service for Orchestrator {
         let served = grpc::serve(grpc, app(), config.auth.clone(), root, move || ready.is_ready(), stop(), grace);
         t.front("grpc", served.map_err(Error::from));
         let owner = parts.committer_config.owner.clone();
-        if !(Opening { app: app(), owner: owner.clone(), mission: mission() }).run(&database, &stop()).await? {
+        if !(Opening { app: app(), owner: owner.clone() }).run(&database, &stop()).await? {
             t.refuse_callers().await;
             return Ok(());
         }

@@ -57,7 +57,7 @@ pub async fn run(
 ) -> Result<(), anyhow::Error> {
     let (config, mission) = settings;
     // Workers that were here a moment ago find their consumers at once.
-    if let Ok(agents) = app.store().agents(Some(&mission), None, AGENTS_MAX).await {
+    if let Ok(agents) = app.workers(Some(&mission), None, AGENTS_MAX).await {
         let online = agents.iter().filter(|a| a.presence(Micros::now()) == Presence::Online);
         online.flat_map(|a| &a.queues).filter_map(|q| Queue::new(q).ok()).for_each(|q| lanes.note(&q));
     }

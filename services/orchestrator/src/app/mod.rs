@@ -16,6 +16,7 @@ mod put_back;
 mod queues;
 mod schedules;
 mod turns;
+mod upkeep;
 mod walk;
 mod watchers;
 
@@ -124,8 +125,8 @@ impl App {
         Self(Arc::new(inner))
     }
 
-    /// The database behind it.
-    pub fn store(&self) -> &Arc<dyn Store> {
+    /// The database behind it; only this module asks it.
+    fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
 

@@ -23,13 +23,13 @@ const CHUNK: usize = 256;
 
 /// Marks the jobs that are accepted in the database and are in `swarm_jobs`; returns how many.
 pub(super) async fn make(app: &App, nats: &Nats) -> Result<usize, String> {
-    let waiting = app.store().waiting(Micros::now()).await.map_err(|e| e.to_string())?;
+    let waiting = app.waiting().await.map_err(|e| e.to_string())?;
     if waiting.due.iter().all(|(_, n)| *n == 0) {
         return Ok(0);
     }
     let stream = nats.jetstream().get_stream(subjects::STREAM_JOBS).await.map_err(|e| e.to_string())?;
     let state = &stream.cached_info().state;
-    let newest_mark = app.store().newest_mark().await.map_err(|e| e.to_string())?;
+    let newest_mark = app.newest_mark().await.map_err(|e| e.to_string())?;
     let Some(first) = begin(state.first_sequence, state.last_sequence, newest_mark) else { return Ok(0) };
     let found: Vec<_> = messages(&stream, first, state.last_sequence)
         .try_filter_map(async |message| Ok(attempt_of(&message)))

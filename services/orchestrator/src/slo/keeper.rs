@@ -3,13 +3,12 @@
 //! The store has the truth; a process adds what it saw and reads what others did. What cannot be stored
 //! waits in memory, for as long as the window lasts at most.
 
-use super::{Board, Bucket, Judgement, Objective, Observer, Unit, WINDOW_MINUTES, Window, judge, minute_of};
+use super::{Bucket, Judgement, Objective, Observer, Unit, WINDOW_MINUTES, Window, judge, minute_of};
 use crate::app::App;
 use crate::metrics;
-use crate::store::{self, Store};
+use crate::store;
 use agentforge_proto::time::Micros;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -33,8 +32,7 @@ pub type Sight = Box<dyn Fn() -> Option<bool> + Send + Sync>;
 
 /// Keeps one list of objectives.
 pub struct Keeper {
-    store: Arc<dyn Store>,
-    board: Board,
+    app: App,
     kept: Vec<Kept>,
     counted_to: Option<i64>,
     read_at: Option<Instant>,
@@ -67,8 +65,7 @@ impl Keeper {
             metrics::SLA_UPTIME.add(&[kept.objective.service], 0);
             metrics::SLA_DOWNTIME.add(&[kept.objective.service], 0);
         }
-        let (store, board) = (app.store().clone(), app.board().clone());
-        Self { store, board, kept, counted_to: None, read_at: None, counted_at: None }
+        Self { app: app.clone(), kept, counted_to: None, read_at: None, counted_at: None }
     }
 
     /// Runs until `stop` fires, and stores what it saw last.
@@ -140,7 +137,7 @@ impl Keeper {
                 rows.push(Bucket { slo: kept.key.clone(), minute, seen, good });
             }
         }
-        self.store.merge_slo(Unit::Seconds, &rows).await?;
+        self.app.merge_minutes(Unit::Seconds, &rows).await?;
         for kept in &mut self.kept {
             let Some((observer, _)) = &mut kept.observed else { continue };
             rows.iter()
@@ -158,11 +155,11 @@ impl Keeper {
         let this_minute = minute_of(now);
         let counted_to = match self.counted_to {
             Some(minute) => minute,
-            None => self.store.last_slo_minute("jobs/latency").await?.unwrap_or(this_minute - COUNT_MINUTES_MAX),
+            None => self.app.last_minute("jobs/latency").await?.unwrap_or(this_minute - COUNT_MINUTES_MAX),
         };
         let from = (counted_to - 1).max(this_minute - WINDOW_MINUTES);
         let to = this_minute.min(from + COUNT_MINUTES_MAX);
-        let counts = self.store.finished_by_minute(from, to + 1).await?;
+        let counts = self.app.finished_by_minute(from, to + 1).await?;
         let bucket = |slo: &str, minute, seen, good| Bucket { slo: slo.to_owned(), minute, seen, good };
         let rows: Vec<Bucket> = counts
             .iter()
@@ -173,7 +170,7 @@ impl Keeper {
                 ]
             })
             .collect();
-        self.store.merge_slo(Unit::Events, &rows).await?;
+        self.app.merge_minutes(Unit::Events, &rows).await?;
         self.counted_to = Some(to);
         // After an absence the next turn continues at once.
         self.counted_at = (to == this_minute).then(Instant::now);
@@ -184,14 +181,14 @@ impl Keeper {
         let oldest = minute_of(now) - WINDOW_MINUTES + 1;
         let whole = self.read_at.is_none_or(|at| at.elapsed() >= REREAD_EVERY);
         let since = if whole { oldest } else { minute_of(now) - RECENT_MINUTES };
-        for bucket in self.store.slo_buckets(since).await? {
+        for bucket in self.app.minutes_since(since).await? {
             if let Some(kept) = self.kept.iter_mut().find(|kept| kept.key == bucket.slo) {
                 kept.window.merge(bucket.minute, bucket.seen, bucket.good);
             }
         }
         if whole {
             self.read_at = Some(Instant::now());
-            self.store.forget_slo(oldest).await?;
+            self.app.forget_minutes(oldest).await?;
         }
         Ok(())
     }
@@ -220,7 +217,7 @@ impl Keeper {
                 }
             }
         }
-        self.board.show(now, judgements, without_data);
+        self.app.board().show(now, judgements, without_data);
     }
 }
 
