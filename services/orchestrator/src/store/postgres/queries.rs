@@ -23,7 +23,7 @@ pub(super) mod jobs {
     super::queries::jobs!(
         sqlx::Postgres,
         sqlx::PgPool,
-        plan_kept: super::PLAN_KEPT,
+        plan_kept: crate::store::postgres::queries::PLAN_KEPT,
         labelled: "NOT EXISTS (SELECT 1 FROM jsonb_array_elements($7::jsonb) AS want \
             WHERE j.labels::jsonb ->> (want ->> 0) IS DISTINCT FROM want ->> 1)"
     );
