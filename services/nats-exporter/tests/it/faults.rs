@@ -199,7 +199,7 @@ async fn fifty_mebibytes_of_consumers_are_read_as_they_come() {
 async fn scrapes_at_the_same_time_share_one_collection_and_later_ones_do_not() {
     let Some(()) = require("nats-server") else { return };
     let slow = Impostor::start(Answer::Hang).await;
-    let exporter = Exporter::start(&["-varz", "--timeout=1s", &slow.url]).await;
+    let exporter = Exporter::start(&["-varz", "--timeout=2s", &slow.url]).await;
     let pages = futures_util::future::join_all((0..8).map(|_| exporter.scrape())).await;
     assert!(pages.iter().all(|page| page.value("nats_exporter_target_up", &[]) == 0.0));
     assert_eq!(slow.requests.load(Ordering::SeqCst), 1, "eight scrapes made one request");

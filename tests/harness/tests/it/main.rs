@@ -4,7 +4,7 @@
 use agentforge_harness::{NatsOptions, NatsServer, Postgres, PostgresOptions, Proc, eventually, require};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_nats_server_keeps_ports_and_streams_over_kill_and_restart() {

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 /// Longest wait for anything that a test expects.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Stops when it is dropped, or with [`Server::stop`].
 pub struct Server {
