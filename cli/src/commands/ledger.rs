@@ -1,24 +1,13 @@
 //! `agentforge ledger`: reads a site's ledger, and holds it against the hub's stream.
 
 use agentforge_config::{Env, Reader};
-use agentforge_jetstream::{Nats, NatsConfig, subjects::STREAM_EVIDENCE};
-use agentforge_proto::evidence::{ALIASES_TOKEN, HEADER_LEDGER};
-use agentforge_syncdaemon::{
-    jetstream,
-    ledger::{
-        Account, Chain, Entry, Event,
-        account::{Claim, LocatedFault},
-        files,
-    },
-    stored,
-};
+use agentforge_jetstream::{Nats, NatsConfig};
+use agentforge_ledger::{Claim, Entry, Event, Hub, Ledger, LocatedFault, Newest, files, hub};
 use agentforge_terminal::{FAILED, Failure, GREEN, Output, RED, Result, Table, YELLOW, bytes, clean, styled};
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use clap::ValueEnum;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -114,8 +103,6 @@ impl Kind {
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long a line may come after its message, before the ledger is read once more.
 const LINE_AFTER_MESSAGE: Duration = Duration::from_secs(3);
-/// Messages that are read back at once.
-const READS: usize = 32;
 /// Missing files that are printed; `--json` has all of them.
 const SHOWN_MAX: usize = 50;
 
@@ -162,20 +149,19 @@ fn unreadable(dir: &Path, e: &std::io::Error) -> Failure {
 
 async fn verify(args: VerifyArgs, out: Output) -> Result {
     // Asked before the ledger is read: a message that comes in between is not held against it.
-    let hub = if args.offline { None } else { Some(Connection::open(&args).await?) };
+    let hub = if args.offline { None } else { Some(connect(&args).await?) };
     let mut ledger = read(&args, None).await?;
     let mut newest = None;
     if let Some(hub) = &hub {
-        newest = hub.newest(&ledger.account).await?;
+        newest = hub.newest(&ledger.account).await.map_err(unasked)?;
         ledger = read(&args, newest.clone()).await?;
         // A daemon that runs writes the line of its newest message a moment after it.
-        if newest.as_ref().is_some_and(|newest| !ledger.tells_of(newest)) {
+        if newest.as_ref().is_some_and(|newest| !ledger.reaches(newest)) {
             tokio::time::sleep(LINE_AFTER_MESSAGE).await;
             ledger = read(&args, newest.clone()).await?;
         }
     }
     let Ledger { account, chain, .. } = &ledger;
-    let cut = ledger.cut(args.archived, newest.as_ref());
     let mut report = Report {
         files: account.files,
         lines: account.lines,
@@ -184,15 +170,15 @@ async fn verify(args: VerifyArgs, out: Output) -> Result {
         starts_late: chain.starts_late,
         faults: account.faults.clone(),
         fault_count: account.fault_count,
-        cut,
+        cut: ledger.cut(args.archived, newest.as_ref()),
         ..Report::default()
     };
     if let Some(hub) = hub {
         report.checked = true;
-        let present = hub.subjects(account).await?;
+        let present = hub.subjects(account).await.map_err(unasked)?;
         (report.missing, report.not_in_ledger) = account.against(&present);
         if args.contents {
-            report.altered = hub.altered(account, &present).await?;
+            report.altered = hub.altered(account, &present).await.map_err(unasked)?;
         }
         hub.close().await;
     }
@@ -202,166 +188,36 @@ async fn verify(args: VerifyArgs, out: Output) -> Result {
     if report.ok { Ok(()) } else { Err(Failure::quiet(FAILED)) }
 }
 
-/// A ledger as it was read.
-struct Ledger {
-    account: Account,
-    chain: Chain,
-    /// Whether it has the line that the newest message names.
-    has_anchor: bool,
-}
-
-/// The newest message of a site: the subject of its content, and what was the ledger's newest line when it was
-/// sent.
-#[derive(Clone)]
-struct Newest {
-    subject: String,
-    anchor: Option<[u8; 32]>,
-}
-
 async fn read(args: &VerifyArgs, newest: Option<Newest>) -> Result<Ledger> {
     let (dir, subject) = (args.dir.clone(), args.subject.clone());
-    let read = tokio::task::spawn_blocking(move || {
-        let anchor = newest.and_then(|newest| newest.anchor);
-        let (mut account, mut has_anchor) = (Account::default(), anchor.is_none_or(|anchor| anchor == [0; 32]));
-        let chain = files::read_lines::<std::io::Error>(&dir, |path, number, hash, line| {
-            has_anchor |= Some(hash) == anchor;
-            account.take(path, number, line, subject.as_deref());
-            Ok(())
-        })?;
-        Ok(Ledger { account, chain, has_anchor })
-    });
-    let ledger = read.await.map_err(anyhow::Error::from)?.map_err(|e: std::io::Error| unreadable(&args.dir, &e))?;
+    let read = tokio::task::spawn_blocking(move || Ledger::read(&dir, subject.as_deref(), newest.as_ref()));
+    let ledger = read.await.map_err(anyhow::Error::from)?.map_err(|e| unreadable(&args.dir, &e))?;
     match ledger.account.lines {
         0 => Err(Failure::new(format!("there is no ledger in {}", args.dir.display()))),
         _ => Ok(ledger),
     }
 }
 
-impl Ledger {
-    fn tells_of(&self, newest: &Newest) -> bool {
-        self.has_anchor && self.account.claims_content_of(&newest.subject)
-    }
-
-    /// What is wrong with its beginning and its end.
-    fn cut(&self, archived: bool, newest: Option<&Newest>) -> Vec<String> {
-        let mut found = Vec::new();
-        if self.chain.starts_late && !archived {
-            found.push(
-                "begins after a line that is not here: lines at its head were cut off, or files of earlier days were \
-                 taken away (--archived, if that was on purpose)"
-                    .to_owned(),
-            );
-        } else if self.chain.starts_late && !self.chain.starts_a_file {
-            found.push(
-                "begins in the middle of a file: lines at its head were cut off (a file of a version that did not \
-                 mark its first line looks the same)"
-                    .to_owned(),
-            );
-        }
-        match newest {
-            Some(newest) if !self.has_anchor => found.push(format!(
-                "does not have the line that was its newest when {} was sent: its end was cut off, or it is another \
-                 ledger",
-                newest.subject
-            )),
-            Some(newest) if !self.tells_of(newest) => found.push(format!(
-                "has no line of the site's newest message, {}: its end was cut off, or its daemon was stopped in \
-                 between and not started again",
-                newest.subject
-            )),
-            _ => {}
-        }
-        found
+fn unasked(e: hub::Error) -> Failure {
+    let failure = Failure::new(e.to_string());
+    match e {
+        hub::Error::NoStream(_) => failure.hint("is this the hub? a site asks it with --domain"),
+        hub::Error::Unanswered(_) | hub::Error::NotReadBack { .. } => failure,
     }
 }
 
-fn asked(e: &dyn std::fmt::Display) -> Failure {
-    Failure::new(format!("the stream {STREAM_EVIDENCE} cannot be read: {e}"))
-}
-
-/// The stream, as it is asked.
-struct Connection {
-    nats: Nats,
-    domain: Option<String>,
-    js: async_nats::jetstream::Context,
-}
-
-impl Connection {
-    async fn open(args: &VerifyArgs) -> Result<Self> {
-        let source = (BTreeMap::from([("NATS_URL".to_owned(), args.nats_url.clone())]), Env);
-        let mut reader = Reader::new(&source);
-        let config = NatsConfig::read(&mut reader);
-        reader.finish().map_err(|faults| Failure::usage(faults.to_string()))?;
-        let nats = Nats::connect(&config, "agentforge ledger").await.map_err(anyhow::Error::from)?;
-        if !nats.wait_connected(CONNECT_MAX).await {
-            return Err(Failure::new("NATS cannot be reached")
-                .hint("--nats-url names the server; --offline checks only the chain"));
-        }
-        let js = jetstream(&nats, args.domain.as_deref());
-        Ok(Self { nats, domain: args.domain.clone(), js })
+async fn connect(args: &VerifyArgs) -> Result<Hub> {
+    let source = (BTreeMap::from([("NATS_URL".to_owned(), args.nats_url.clone())]), Env);
+    let mut reader = Reader::new(&source);
+    let config = NatsConfig::read(&mut reader);
+    reader.finish().map_err(|faults| Failure::usage(faults.to_string()))?;
+    let nats = Nats::connect(&config, "agentforge ledger").await.map_err(anyhow::Error::from)?;
+    if !nats.wait_connected(CONNECT_MAX).await {
+        return Err(
+            Failure::new("NATS cannot be reached").hint("--nats-url names the server; --offline checks only the chain")
+        );
     }
-
-    async fn stream(&self) -> Result<Stream> {
-        let found = self.js.get_stream(STREAM_EVIDENCE).await;
-        found.map_err(|e| asked(&e).hint("is this the hub? a site asks it with --domain"))
-    }
-
-    /// The subjects in the stream that are of the ledger's site.
-    async fn subjects(&self, account: &Account) -> Result<HashSet<String>> {
-        let stream = self.stream().await?;
-        let mut found = HashSet::new();
-        for root in account.subjects() {
-            let mut subjects = stream.info_with_subjects(format!("{root}.>")).await.map_err(|e| asked(&e))?;
-            while let Some((subject, _)) = subjects.try_next().await.map_err(|e| asked(&e))? {
-                // Other names of a content are below it, and another site may be.
-                if subject.strip_prefix(root).is_some_and(|rest| rest.matches('.').count() == 1) {
-                    found.insert(subject);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// The newest message of the ledger's site, contents and other names of them alike.
-    async fn newest(&self, account: &Account) -> Result<Option<Newest>> {
-        let stream = self.stream().await?;
-        let mut newest: Option<(u64, Newest)> = None;
-        let roots = account.subjects();
-        let filters =
-            roots.iter().flat_map(|root| [(root, format!("{root}.*")), (root, format!("{root}.{ALIASES_TOKEN}.*.*"))]);
-        for (root, filter) in filters {
-            let message = match stream.get_last_raw_message_by_subject(&filter).await {
-                Ok(message) => message,
-                Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => continue,
-                Err(e) => return Err(asked(&e)),
-            };
-            if newest.as_ref().is_none_or(|(seq, _)| *seq < message.sequence) {
-                let mut anchor = [0; 32];
-                let header = message.headers.get(HEADER_LEDGER).map(|value| value.as_str());
-                let anchor = header.and_then(|hex| hex::decode_to_slice(hex, &mut anchor).ok()).map(|()| anchor);
-                let sha256 = message.subject.rsplit('.').next().unwrap_or_default();
-                newest = Some((message.sequence, Newest { subject: format!("{root}.{sha256}"), anchor }));
-            }
-        }
-        Ok(newest.map(|(_, newest)| newest))
-    }
-
-    /// Claims whose message does not have the content.
-    async fn altered(&self, account: &Account, present: &HashSet<String>) -> Result<Vec<Claim>> {
-        let there = account.claims().filter(|claim| present.contains(&claim.subject)).cloned();
-        let checks = stream::iter(there).map(|claim| async move {
-            match stored(&self.nats, self.domain.as_deref(), &claim.subject, &claim.sha256).await {
-                Ok(true) => Ok(None),
-                Ok(false) => Ok(Some(claim)),
-                Err(why) => Err(Failure::new(format!("{} cannot be read back: {why}", claim.subject))),
-            }
-        });
-        checks.buffer_unordered(READS).try_filter_map(|found| async { Ok(found) }).try_collect().await
-    }
-
-    async fn close(&self) {
-        let _ = self.nats.drain().await;
-    }
+    Ok(Hub::new(nats, args.domain.as_deref()))
 }
 
 impl Report {

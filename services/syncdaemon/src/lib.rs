@@ -14,7 +14,7 @@ mod delivery;
 mod directory;
 mod discovery;
 mod error;
-pub mod ledger;
+mod ledger;
 pub mod metrics;
 pub mod names;
 mod outcome;
@@ -25,7 +25,6 @@ mod service;
 pub mod steps;
 
 pub use config::Config;
-pub use delivery::publish::{jetstream, stored};
 pub use error::Error;
 pub use progress::{FileSample, Held, Status};
 pub use queue::LeftAlone;

@@ -92,13 +92,6 @@ pub fn encode(name: &[u8]) -> String {
     out
 }
 
-/// A SHA-256 in hex.
-pub fn hex(hash: &[u8; 32]) -> String {
-    let mut digits = [0; 64];
-    hex::encode_to_slice(hash, &mut digits).expect("two digits for each byte");
-    str::from_utf8(&digits).expect("digits are ASCII").to_owned()
-}
-
 const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/')
 }

@@ -15,7 +15,7 @@ use crate::{
     directory::{Root, separation},
     discovery::{events, scan},
     error::Error,
-    ledger::{Entry, Event, writer},
+    ledger::writer,
     metrics,
     progress::{Progress, Status},
     queue::Queue,
@@ -23,6 +23,7 @@ use crate::{
 };
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::{HubConfig, HubLink, Nats, NatsConfig, Support, topology::EvidenceConfig};
+use agentforge_ledger::{Entry, Event};
 use agentforge_metrics::Metric;
 use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
 use async_trait::async_trait;

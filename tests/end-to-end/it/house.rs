@@ -5,6 +5,7 @@
 
 mod bodies;
 mod circles;
+mod linked;
 mod roster;
 
 use agentforge_orchestrator::{api::rest::openapi_json, error::Code};
@@ -29,20 +30,21 @@ const LAYERS: &[(&str, u8)] = &[
     ("agentforge-jetstream", 2),
     ("agentforge-egress", 2),
     ("agentforge-client", 2),
-    ("agentforge-terminal", 4),
-    ("agentforge-stack", 5),
-    ("agentforge-cli", 5),
-    ("agentforge-bench", 6),
-    ("agentforge-end-to-end", 6),
-    ("agentforge-deploy", 6),
-    ("agentforge-observability", 6),
-    ("agentforge-example-custom-tool", 6),
-    ("agentforge-example-event-subscriber", 6),
-    ("agentforge-example-grpc-client", 6),
+    ("agentforge-ledger", 3),
+    ("agentforge-terminal", 5),
+    ("agentforge-stack", 6),
+    ("agentforge-cli", 6),
+    ("agentforge-bench", 7),
+    ("agentforge-end-to-end", 7),
+    ("agentforge-deploy", 7),
+    ("agentforge-observability", 7),
+    ("agentforge-example-custom-tool", 7),
+    ("agentforge-example-event-subscriber", 7),
+    ("agentforge-example-grpc-client", 7),
     // Used only by tests, and itself uses no other.
     (HARNESS, 0),
 ];
-const SERVICE: u8 = 3;
+const SERVICE: u8 = 4;
 const HARNESS: &str = "agentforge-harness";
 
 /// Every edge there is, test dependencies left out. A new one is a decision: add it here, in the commit
@@ -55,16 +57,15 @@ const EDGES: &[(&str, &[&str])] = &[
             // The floor of `bench webhooks` is the same HTTP client without the rest.
             "egress",
             "jetstream",
+            "ledger",
             "message-id",
             "proto",
             "stack",
-            "syncdaemon",
             "terminal",
         ],
     ),
-    // It speaks to an installation; those that start one or measure one are programs of their own. The format of a
-    // site's ledger is the syncdaemon's.
-    ("cli", &["client", "config", "jetstream", "message-id", "proto", "runtime", "syncdaemon", "terminal"]),
+    // It speaks to an installation; those that start one or measure one are programs of their own.
+    ("cli", &["client", "config", "jetstream", "ledger", "message-id", "proto", "runtime", "terminal"]),
     ("client", &["proto"]),
     ("access", &["config"]),
     ("broadcaster", &["access", "config", "egress", "jetstream", "message-id", "metrics", "runtime"]),
@@ -78,6 +79,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("example-grpc-client", &["proto"]),
     ("harness", &[]),
     ("jetstream", &["config", "message-id", "metrics"]),
+    // A ledger is held against the stream that its files went to.
+    ("ledger", &["jetstream", "proto"]),
     ("message-id", &[]),
     ("metrics", &[]),
     ("orchestrator", &["access", "config", "jetstream", "message-id", "metrics", "proto", "runtime"]),
@@ -105,7 +108,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
-    ("syncdaemon", &["config", "jetstream", "message-id", "metrics", "proto", "runtime"]),
+    ("syncdaemon", &["config", "jetstream", "ledger", "message-id", "metrics", "proto", "runtime"]),
     // Uses egress only for its address ranges: trusted proxies are written as webhooks' targets are.
     ("tactical-api", &["access", "config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     // What goes wrong with a call is put into words in one place.

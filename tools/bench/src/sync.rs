@@ -15,9 +15,9 @@ use crate::{
 };
 use agentforge_jetstream::topology::{EvidenceConfig, evidence_plan};
 use agentforge_jetstream::{Nats, NatsConfig, Publisher, subjects::STREAM_EVIDENCE};
+use agentforge_ledger::files;
 use agentforge_message_id::MsgId;
 use agentforge_stack::locate;
-use agentforge_syncdaemon::{Status, ledger::files};
 use agentforge_terminal as output;
 use agentforge_terminal::{Failure, Result};
 use async_nats::HeaderMap;
@@ -25,7 +25,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, push};
 use async_nats::jetstream::stream::Config;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use made::{like_a_hash, make_files, read_all};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -188,6 +188,13 @@ impl Report {
         anstream::println!("lost {}, {} in flight, daemon {} MiB", self.lost, self.inflight, self.daemon_rss_mib);
         Ok(())
     }
+}
+
+/// What `/status` of the daemon answers, as far as it is used.
+#[derive(Debug, Deserialize)]
+struct Status {
+    replayed: u64,
+    queue_depth: u64,
 }
 
 /// A server and a syncdaemon. Killed when dropped.

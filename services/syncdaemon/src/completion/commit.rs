@@ -7,12 +7,13 @@ use crate::{
     completion::remove::Remover,
     content::metadata::FileMetadata,
     directory::stamp::Stamp,
-    ledger::{Entry, Event, writer::Writer},
+    ledger::writer::Writer,
     names,
     outcome::{Hold, Novelty, pause},
     progress::{Pipeline, Progress},
     queue::{Queue, removals::Removal, window::Candidate},
 };
+use agentforge_ledger::{Entry, Event};
 use agentforge_runtime::Gate;
 use std::{
     sync::{

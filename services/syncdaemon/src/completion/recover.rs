@@ -11,10 +11,10 @@ use crate::{
         lease::{self, Writers},
         stamp::Stamp,
     },
-    ledger::{Entry, Event, files},
     names,
     queue::removals::SentFile,
 };
+use agentforge_ledger::{Entry, Event, files};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, fsync, openat, unlinkat};
 use std::{
     collections::{HashMap, HashSet},

@@ -24,6 +24,7 @@ use crate::{
     },
     steps::{Step, reached},
 };
+use agentforge_ledger::chain;
 use rustix::fs::{AtFlags, fsync, unlinkat};
 use std::{
     collections::BTreeMap,
@@ -172,7 +173,7 @@ impl Remover {
                 return Err(());
             }
         };
-        let sent_name = format!("{}.{:x}", names::hex(hash), self.next.fetch_add(1, Relaxed));
+        let sent_name = format!("{}.{:x}", chain::hex(hash), self.next.fetch_add(1, Relaxed));
         if let Err(error) = directory::move_to_sent(parent, last, root, &sent_name) {
             // Another program may have removed it, which it may do.
             if error.kind() == io::ErrorKind::NotFound {
@@ -337,7 +338,7 @@ fn compare(root: &Root, parent: &Parent<'_>, last: &[u8], sent: &Stamp, hash: &[
         Ok(stamp) if stamp == *sent => Current::Same { stamp, lingers },
         Ok(stamp) if stamp.is_still(sent) => {
             let content = hash_large(&file, stamp.size, || true);
-            let is_same = content.is_ok_and(|content| content == names::hex(hash));
+            let is_same = content.is_ok_and(|content| content == chain::hex(hash));
             let rests = directory::stamp_of(&file).is_ok_and(|now| now == stamp);
             if is_same && rests { Current::Same { stamp, lingers } } else { Current::Changed }
         }

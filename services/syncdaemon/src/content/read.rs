@@ -18,6 +18,7 @@ use crate::{
     queue::{Queue, window::Candidate},
     steps::{Step, reached},
 };
+use agentforge_ledger::chain;
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
@@ -120,7 +121,7 @@ fn name_by_content(outcomes: &mut [Outcome]) {
     let contents: Vec<&[u8]> = read.iter().map(|loaded| &*loaded.content).collect();
     let hashes = sha256_of_each(&contents);
     for (loaded, hash) in read.iter_mut().zip(&hashes) {
-        loaded.sha256 = names::hex(hash);
+        loaded.sha256 = chain::hex(hash);
         reached(Step::Read);
     }
 }

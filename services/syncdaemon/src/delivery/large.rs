@@ -9,11 +9,10 @@ use crate::{
     completion::commit::{CommitHandle, Record},
     content::read::{self, Fault, Rules, hash_large, is_unchanged},
     delivery::{
-        publish::{FileIdentity, HEADERS_MAX_BYTES, HubClient, PublishOutcome, header},
+        publish::{FileIdentity, HEADERS_MAX_BYTES, HubClient, PublishOutcome},
         small::{delivered, set_aside},
     },
     directory::Root,
-    ledger::{Entry, Event},
     names,
     outcome::{Hold, Verdict, judge, pause},
     pace::ack_limit,
@@ -25,6 +24,7 @@ use agentforge_jetstream::{
     HeaderMap, publish,
     subjects::{BUCKET_EVIDENCE_BLOBS, bucket_chunks, bucket_info, bucket_stream},
 };
+use agentforge_ledger::{Entry, Event, hub::header};
 use agentforge_message_id::MsgId;
 use agentforge_proto::evidence::{HEADER_CHUNK, HEADER_PREFIX_SHA256, HEADER_SITE, Manifest};
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_ROLLUP};

@@ -14,26 +14,24 @@ use crate::{
     progress::Progress,
     steps::{Step, reached},
 };
-use agentforge_jetstream::{
-    HeaderMap, Nats, Publisher, publish,
-    subjects::{BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE, bucket_chunks, bucket_stream},
+use agentforge_jetstream::{HeaderMap, Nats, Publisher, publish, subjects::STREAM_EVIDENCE};
+use agentforge_ledger::{
+    chain,
+    hub::{self, API_TIMEOUT, header, holds},
 };
 use agentforge_message_id::{MsgId, Site};
 use agentforge_proto::evidence::{
     HEADER_CONTENT_TYPE, HEADER_CREATED, HEADER_EVIDENCE_ID, HEADER_FILE, HEADER_LEDGER, HEADER_MANIFEST,
-    HEADER_MODIFIED, HEADER_MTIME, HEADER_PREFIX_SHA256, HEADER_SAME_AS, HEADER_SITE, HEADER_SIZE, Manifest,
+    HEADER_MODIFIED, HEADER_MTIME, HEADER_SAME_AS, HEADER_SITE, HEADER_SIZE,
 };
-use async_nats::{Message, StatusCode, client::Request, jetstream};
+use async_nats::{Message, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use ring::digest::{SHA256, digest};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// For one answer of the hub's API; it may come over a slow link.
-const API_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a message's headers and subject take, at most: a path of 4096 bytes is three times as long encoded.
 pub const HEADERS_MAX_BYTES: usize = 16 << 10;
 /// Larger messages are not made, regardless of what the server allows: memory stays flat.
@@ -98,7 +96,7 @@ impl HubClient {
     /// A client of the hub; nothing is sent yet.
     pub fn new(nats: Nats, config: &Config, progress: Arc<Progress>) -> Self {
         let domain = config.domain().map(str::to_owned);
-        let js = jetstream(&nats, config.domain());
+        let js = hub::jetstream(&nats, config.domain());
         // Room for the sender of large files in addition to that of small ones.
         let publisher = Publisher::with_limits(nats.clone(), config.max_inflight + 1, API_TIMEOUT);
         let bucket = config.max_bandwidth_bps.map(|bps| Mutex::new(TokenBucket::new(bps, Instant::now())));
@@ -243,7 +241,7 @@ impl HubClient {
                 }
             }
         }
-        headers.insert(HEADER_LEDGER, names::hex(&self.progress.ledger_end()));
+        headers.insert(HEADER_LEDGER, chain::hex(&self.progress.ledger_end()));
         if is_manifest {
             headers.insert(HEADER_MANIFEST, "1");
         }
@@ -355,64 +353,6 @@ impl HubClient {
     /// # Errors
     /// There was no answer, or none that is understood.
     pub async fn last(&self, stream: &str, subject: &str) -> Result<Option<(u64, Message)>, String> {
-        last(&self.nats, self.domain(), stream, subject).await
-    }
-}
-
-/// The JetStream API of the hub, through the connected server.
-pub fn jetstream(nats: &Nats, domain: Option<&str>) -> jetstream::Context {
-    let builder = jetstream::ContextBuilder::new().timeout(API_TIMEOUT);
-    match domain {
-        Some(domain) => builder.domain(domain).build(nats.client().clone()),
-        None => builder.build(nats.client().clone()),
-    }
-}
-
-async fn last(
-    nats: &Nats,
-    domain: Option<&str>,
-    stream: &str,
-    subject: &str,
-) -> Result<Option<(u64, Message)>, String> {
-    let prefix = domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"));
-    let question = format!("{prefix}.DIRECT.GET.{stream}.{subject}");
-    let request = Request::new().payload(Bytes::new()).timeout(Some(API_TIMEOUT));
-    let message = nats.client().send_request(question, request).await.map_err(|e| e.to_string())?;
-    match message.status {
-        None => {}
-        Some(StatusCode::NOT_FOUND) => return Ok(None),
-        Some(status) => return Err(format!("{status}: {}", message.description.as_deref().unwrap_or_default())),
-    }
-    let seq = header(&message, "Nats-Sequence").and_then(|seq| seq.parse().ok());
-    seq.map(|seq| Some((seq, message))).ok_or_else(|| "the answer has no sequence".to_owned())
-}
-
-/// The text of a header.
-pub fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
-    Some(message.headers.as_ref()?.get(name)?.as_str())
-}
-
-/// Reads a file's message back from the hub and says whether it has this content. Of a large file the
-/// chunks are not read: the last one carries the hash of all bytes, by which each chunk was accepted.
-///
-/// # Errors
-/// There was no answer, or none that is understood.
-pub async fn stored(nats: &Nats, domain: Option<&str>, subject: &str, sha256: &str) -> Result<bool, String> {
-    let Some((_, message)) = last(nats, domain, STREAM_EVIDENCE, subject).await? else { return Ok(false) };
-    if !holds(&message, sha256) || header(&message, HEADER_MANIFEST).is_none() {
-        return Ok(holds(&message, sha256));
-    }
-    let Some(site) = header(&message, HEADER_SITE) else { return Ok(false) };
-    let chunks = bucket_chunks(BUCKET_EVIDENCE_BLOBS, &format!("{site}-{sha256}"));
-    let chunk = last(nats, domain, &bucket_stream(BUCKET_EVIDENCE_BLOBS), &chunks).await?;
-    Ok(chunk.is_some_and(|(_, chunk)| header(&chunk, HEADER_PREFIX_SHA256) == Some(sha256)))
-}
-
-/// Whether a stored message is of this content: its bytes have the hash, or its manifest names it.
-pub fn holds(message: &Message, sha256: &str) -> bool {
-    if header(message, HEADER_MANIFEST).is_some() {
-        serde_json::from_slice::<Manifest>(&message.payload).is_ok_and(|manifest| manifest.sha256 == sha256)
-    } else {
-        hex::encode(digest(&SHA256, &message.payload)) == sha256
+        hub::last(&self.nats, self.domain(), stream, subject).await
     }
 }

@@ -11,13 +11,13 @@ use crate::{
     },
     delivery::publish::{FileIdentity, HubClient, PublishOutcome, StoredMessage},
     directory::stamp::Arrival,
-    ledger::{Entry, Event},
     outcome::{Hold, pause},
     pace::{CongestionWindow, ack_limit},
     progress::{Pipeline, Progress},
     queue::{Queue, open_files, window::Candidate},
     steps::{Step, reached},
 };
+use agentforge_ledger::{Entry, Event};
 use futures_util::{
     StreamExt,
     future::BoxFuture,

@@ -1,8 +1,9 @@
 //! Stream and bucket of evidence: made sure of when the hub comes within reach, and checked for as long as it
 //! is. What is removed or changed there is corrected without a reconnect.
 
-use crate::{config::Config, delivery::publish::jetstream, progress::Progress};
+use crate::{config::Config, progress::Progress};
 use agentforge_jetstream::{Nats, topology::ensure_evidence};
+use agentforge_ledger::hub::jetstream;
 use agentforge_runtime::Gate;
 use std::{sync::Arc, time::Duration};
 use tokio::{

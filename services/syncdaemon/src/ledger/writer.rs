@@ -3,12 +3,13 @@
 //! Owns the ledger's newest file and the end of the chain. A batch that could not be written leaves the
 //! file as it was before, so that the next try, with the same lines, finds no half of it.
 
-use super::{
-    chain::{self, GENESIS},
-    entry::{Entry, Event},
-    files, repair,
-};
+use super::repair;
 use crate::steps::{Step, reached};
+use agentforge_ledger::{
+    Entry, Event,
+    chain::{self, GENESIS},
+    files,
+};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use std::{
@@ -183,7 +184,7 @@ pub fn torn_note(bytes: u64) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Chain;
+    use agentforge_ledger::Chain;
 
     fn notes(n: usize) -> Vec<Entry> {
         (0..n).map(|i| Entry::note(Event::Error, format!("note {i}"))).collect()

@@ -2,7 +2,7 @@
 
 use crate::site::{Hub, SITE, Site};
 use agentforge_harness::{eventually, require};
-use agentforge_syncdaemon::ledger::Event;
+use agentforge_ledger::Event;
 use std::{
     fs,
     time::{Duration, Instant, SystemTime},

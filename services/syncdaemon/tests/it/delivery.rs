@@ -2,7 +2,7 @@
 
 use crate::site::{Hub, SITE, Site, header, sha256};
 use agentforge_harness::{eventually, require};
-use agentforge_syncdaemon::ledger::Event;
+use agentforge_ledger::Event;
 use std::fs;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

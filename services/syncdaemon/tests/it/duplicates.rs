@@ -2,7 +2,7 @@
 
 use crate::site::{Hub, SITE, SOON, Site, header, sha256};
 use agentforge_harness::{NatsOptions, eventually, require};
-use agentforge_syncdaemon::ledger::Event;
+use agentforge_ledger::Event;
 use std::time::Duration;
 use tokio::time::sleep;
 

@@ -2,7 +2,8 @@
 
 use crate::site::{SITE, SOON, Site, Stream, client, header};
 use agentforge_harness::{EdgeSite, NatsOptions, eventually, require};
-use agentforge_syncdaemon::{Status, ledger::Event};
+use agentforge_ledger::Event;
+use agentforge_syncdaemon::Status;
 use async_nats::jetstream::{self, stream};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{collections::BTreeSet, time::Duration};

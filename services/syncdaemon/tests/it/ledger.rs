@@ -2,7 +2,7 @@
 
 use crate::site::{Hub, SOON, Site};
 use agentforge_harness::{Proc, eventually, require};
-use agentforge_syncdaemon::ledger::{Event, files};
+use agentforge_ledger::{Event, files};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::fs;
 

@@ -2,7 +2,7 @@
 
 use crate::site::{Daemon, Hub, SITE, SOON, Site, header, sha256};
 use agentforge_harness::{NatsOptions, Proc, eventually, require};
-use agentforge_syncdaemon::ledger::Event;
+use agentforge_ledger::Event;
 use async_nats::Message;
 use std::{collections::BTreeSet, fs, time::Duration};
 use tokio::time::sleep;

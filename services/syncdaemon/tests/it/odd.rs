@@ -2,7 +2,8 @@
 
 use crate::site::{Daemon, Hub, SOON, Site, Stream, header, sha256};
 use agentforge_harness::{NatsOptions, Proc, eventually, require};
-use agentforge_syncdaemon::{ledger::Event, names};
+use agentforge_ledger::Event;
+use agentforge_syncdaemon::names;
 use async_nats::jetstream::object_store::ObjectStore;
 use std::{
     ffi::OsStr,

@@ -2,7 +2,7 @@
 
 use crate::site::{Hub, SOON, Site};
 use agentforge_harness::{Right, eventually, require, require_right};
-use agentforge_syncdaemon::ledger::Event;
+use agentforge_ledger::Event;
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown},

@@ -2,11 +2,9 @@
 
 use agentforge_harness::{NatsOptions, NatsServer, Proc, eventually};
 use agentforge_jetstream::{Nats, NatsConfig};
+use agentforge_ledger::{Entry, Event, files};
 use agentforge_runtime::Process;
-use agentforge_syncdaemon::{
-    Status,
-    ledger::{Entry, Event, files},
-};
+use agentforge_syncdaemon::Status;
 use async_nats::{Message, jetstream};
 use std::{
     collections::BTreeMap,

@@ -2,7 +2,7 @@
 
 use crate::site::{Daemon, Hub, SOON, Site, sha256};
 use agentforge_harness::{Right, eventually, require, require_right};
-use agentforge_syncdaemon::ledger::Event;
+use agentforge_ledger::Event;
 use std::{
     fs::{self, File, OpenOptions},
     io::{Seek, Write},

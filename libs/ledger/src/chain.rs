@@ -2,7 +2,7 @@
 //!
 //! What a chain cannot show is that its end was cut off; the stream shows that.
 
-use super::entry::Entry;
+use crate::entry::Entry;
 use ring::digest::{SHA256, digest};
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub enum Fault {
     /// It is not a line of a ledger.
     Unreadable(String),
     /// It does not follow the line before: one of the two was changed, or lines are gone between them.
-    UploadError {
+    Broken {
         /// The hash of the line before.
         expected: String,
         /// What the line says.
@@ -34,7 +34,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(why) => write!(f, "no line of a ledger: {why}"),
-            Self::UploadError { expected, found } => {
+            Self::Broken { expected, found } => {
                 write!(f, "does not follow the line before: that has the hash {expected}, this one names {found}")
             }
         }
@@ -70,7 +70,7 @@ impl Chain {
                 self.starts_a_file = entry.after.is_some();
             }
             Some(before) if entry.prev != hex::encode(before) => {
-                return Err(Fault::UploadError { expected: hex::encode(before), found: entry.prev });
+                return Err(Fault::Broken { expected: hex::encode(before), found: entry.prev });
             }
             Some(_) => {}
         }
@@ -78,11 +78,18 @@ impl Chain {
     }
 }
 
+/// A hash in hex. Faster than `hex::encode`, and there is one in each line and each message.
+pub fn hex(hash: &[u8; 32]) -> String {
+    let mut digits = [0; 64];
+    hex::encode_to_slice(hash, &mut digits).expect("two digits for each byte");
+    str::from_utf8(&digits).expect("digits are ASCII").to_owned()
+}
+
 /// Writes an entry as the line after the one with the hash `prev`; gives the line's own hash. The line's
 /// end is written and not hashed.
 pub fn write_line(out: &mut Vec<u8>, mut entry: Entry, prev: &[u8; 32]) -> [u8; 32] {
     let begin = out.len();
-    entry.prev = crate::names::hex(prev);
+    entry.prev = hex(prev);
     serde_json::to_writer(&mut *out, &entry).expect("an entry of plain values serializes into memory");
     let hash = hash(&out[begin..]);
     out.push(b'\n');
@@ -91,8 +98,8 @@ pub fn write_line(out: &mut Vec<u8>, mut entry: Entry, prev: &[u8; 32]) -> [u8; 
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::Event;
     use super::*;
+    use crate::entry::Event;
 
     fn ledger(n: usize) -> Vec<Vec<u8>> {
         let (mut out, mut prev) = (Vec::new(), GENESIS);

@@ -1,6 +1,6 @@
 //! What a ledger claims, gathered so that it can be held against a stream. Pure.
 
-use super::{
+use crate::{
     chain::Fault,
     entry::{Entry, Event},
     files,

@@ -1,6 +1,6 @@
 //! The ledger's files: one a day, UTC, in the order of their names.
 
-use super::{
+use crate::{
     chain::{Chain, Fault, GENESIS},
     entry::Entry,
 };
