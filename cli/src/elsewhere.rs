@@ -61,7 +61,7 @@ pub fn completed(mut command: Command) -> Command {
     for program in [STACK, BENCH] {
         let Some(described) = described(program) else { continue };
         if program == BENCH {
-            command = command.mut_subcommand("bench", |_| described);
+            command = command.mut_subcommand("bench", |_| described.name("bench"));
             continue;
         }
         for below in described.get_subcommands().cloned().collect::<Vec<_>>() {

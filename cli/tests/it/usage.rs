@@ -34,6 +34,23 @@ fn every_command_has_help_and_every_leaf_has_an_example() {
 }
 
 #[test]
+fn programs_name_themselves_as_they_were_called() {
+    for (program, through, below) in
+        [("agentforge-stack", "agentforge", "dev"), ("agentforge-bench", "agentforge bench", "jobs")]
+    {
+        let file = agentforge_harness::cargo_bin(program);
+        let direct = |args: &[&str]| said(std::process::Command::new(&file).args(args).output().unwrap()).out;
+        let words: Vec<&str> = through.split(' ').skip(1).chain([below, "--help"]).collect();
+        for (help, name) in [(direct(&[below, "--help"]), program), (agentforge(&words).out, through)] {
+            assert!(help.contains(&format!("\nUsage: {name} {below} ")), "{name}: {help}");
+            assert!(help.contains(&format!("\n  {name} {below}")), "{name} has an example: {help}");
+        }
+        assert!(direct(&["--help"]).contains(&format!("\nUsage: {program} ")), "{program}");
+        assert!(direct(&["--version"]).starts_with(&format!("{program} ")), "{program}");
+    }
+}
+
+#[test]
 fn wrong_command_lines_end_with_2_and_say_why_on_stderr() {
     for (args, part) in [
         (&["jobs"][..], "unrecognized subcommand"),

@@ -19,15 +19,14 @@ mod tactical;
 mod throughput;
 mod webhooks;
 
-use agentforge_terminal::{Global, Output, Result, STYLES, describe, ended, runtime, usage};
+use agentforge_terminal::{Global, Output, Result, STYLES, describe, ended, parse, runtime, usage};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{process::ExitCode, time::Duration};
 
 /// Measure this installation against its floor.
 #[derive(Debug, Parser)]
 #[command(
-    name = "bench",
-    bin_name = "agentforge bench",
+    name = "agentforge-bench",
     version,
     styles = STYLES,
     max_term_width = 110,
@@ -91,7 +90,7 @@ Examples:
 }
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match parse::<Cli>("agentforge-bench", "agentforge bench") {
         Ok(cli) => {
             let out = Output { json: cli.global.json };
             ended(run(cli.command, out), out)

@@ -3,7 +3,7 @@
 //! Parses, runs one command, ends with its exit code.
 
 use agentforge_stack::{backup, child, dev, example_tool, link_command, pages, sink};
-use agentforge_terminal::{Global, Output, Result, STYLES, describe, ended, runtime, usage};
+use agentforge_terminal::{Global, Output, Result, STYLES, describe, ended, parse, runtime, usage};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{process::ExitCode, time::Duration};
 
@@ -11,7 +11,6 @@ use std::{process::ExitCode, time::Duration};
 #[derive(Debug, Parser)]
 #[command(
     name = "agentforge-stack",
-    bin_name = "agentforge",
     version,
     styles = STYLES,
     max_term_width = 110,
@@ -69,7 +68,7 @@ enum Inner {
 
 /// The command line when it is an inner one.
 #[derive(Debug, Parser)]
-#[command(name = "agentforge-stack", bin_name = "agentforge")]
+#[command(name = "agentforge-stack")]
 struct InnerCli {
     #[command(subcommand)]
     command: Inner,
@@ -92,7 +91,7 @@ fn main() -> ExitCode {
             Err(said) => usage(&said),
         };
     }
-    match Cli::try_parse() {
+    match parse::<Cli>("agentforge-stack", "agentforge") {
         Ok(cli) => {
             let out = Output { json: cli.global.json };
             ended(run(cli, out), out)

@@ -4,6 +4,7 @@
 //! Relies on clap for parsing and on `agentforge-client` for what can go wrong with a call. Knows no service.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod called;
 mod describe;
 mod end;
 mod error;
@@ -13,6 +14,7 @@ mod output;
 mod program;
 mod values;
 
+pub use called::parse;
 pub use describe::{command_of, describe};
 pub use end::{ended, report, runtime, usage};
 pub use error::{FAILED, Failure, NOT_SUCCEEDED, Result, USAGE};
