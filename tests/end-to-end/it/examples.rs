@@ -12,17 +12,22 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// NATS, an orchestrator and a worker, which has the tools of `examples/tools-file`.
+/// NATS, an orchestrator and a worker.
 struct System {
     nats: NatsServer,
     http: String,
     grpc: String,
-    _processes: [Proc; 2],
+    processes: [Proc; 2],
     _dir: TempDir,
 }
 
 impl System {
+    /// With a worker that has the tools of `examples/tools-file`.
     async fn start() -> Self {
+        Self::start_with("agentforge-worker", &[("WORKER_TOOLS_FILE", "examples/tools-file/tools.toml")]).await
+    }
+
+    async fn start_with(worker: &str, envs: &[(&str, &str)]) -> Self {
         let nats = NatsServer::start(NatsOptions::default()).await;
         let dir = TempDir::new().unwrap();
         let database = format!("sqlite://{}/agentforge.db", dir.path().display());
@@ -32,10 +37,9 @@ impl System {
         let address =
             |protocol: &str| ready["orchestrator"][protocol].as_str().unwrap().trim_end_matches('/').to_owned();
         let (http, grpc) = (address("http"), address("grpc"));
-        let tools = ("WORKER_TOOLS_FILE", "examples/tools-file/tools.toml");
-        let mut worker = service("agentforge-worker", &nats, &[tools]);
+        let mut worker = service(worker, &nats, envs);
         worker.ready(PATIENCE).await;
-        Self { nats, http, grpc, _processes: [orchestrator, worker], _dir: dir }
+        Self { nats, http, grpc, processes: [orchestrator, worker], _dir: dir }
     }
 
     /// Runs an example to its end.
@@ -101,6 +105,24 @@ async fn the_example_clients_and_the_tools_file_do_what_their_page_says() {
     let events = String::from_utf8_lossy(&events.stdout).into_owned();
     assert_eq!(events.lines().count(), 8, "{events}");
     assert!(events.contains(" agentforge.job.succeeded ") && events.contains(" agentforge.job.failed "), "{events}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_worker_has_its_tool_and_all_others_and_drains() {
+    let Some(()) = require("nats-server") else { return };
+    // No tools file: the tool is compiled in.
+    let mut system = System::start_with("agentforge-example-custom-tool", &[]).await;
+
+    let counted = system.submit_by_rest("word-count", r#"{"text": "one two three"}"#).await;
+    assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), r#"{"words": 3}"#, "{}", shown(&counted));
+    let failed = system.submit_by_rest("word-count", "{}").await;
+    assert_eq!(failed.status.code(), Some(3), "{}", shown(&failed));
+    assert!(shown(&failed).contains("`text` is missing"), "{}", shown(&failed));
+    let echoed = system.submit_by_rest("echo", r#"{"hello": "world"}"#).await;
+    assert!(echoed.status.success(), "{}", shown(&echoed));
+
+    let [_, worker] = &mut system.processes;
+    assert_eq!(worker.sigterm(PATIENCE).await, 0, "{}", worker.full_log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
