@@ -4,6 +4,7 @@
 
 use crate::manifests::{containers, find, list, overlay, read, root, seek};
 use agentforge_harness::require;
+use agentforge_stack::roster;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -106,6 +107,14 @@ fn compose_mounts_what_there_is_and_listens_on_loopback() {
         for port in list(&service["ports"]) {
             assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{name}: {port}");
         }
+        // On Linux the loopback of this machine, where services listen, is reached from no other network; what shares it
+        // says itself that it listens on loopback only.
+        let monitors = ["prometheus", "alertmanager", "grafana"].contains(&name.as_str());
+        assert_eq!(service["network_mode"] == "host", monitors, "{name}");
+        let said = format!("{}{}", service["command"], service["environment"]);
+        let is_local = said.contains("web.listen-address=127.0.0.1:")
+            || service["environment"]["GF_SERVER_HTTP_ADDR"] == "127.0.0.1";
+        assert!(!monitors || (is_local && service.get("ports").is_none()), "{name}: {said}");
         for volume in list(&service["volumes"]) {
             let source = volume.as_str().unwrap().split(':').next().unwrap();
             let is_there =
@@ -113,4 +122,18 @@ fn compose_mounts_what_there_is_and_listens_on_loopback() {
             assert!(is_there, "{name}: {volume}");
         }
     }
+    let prometheus: Value = yaml_serde::from_str(&read("monitoring/local/prometheus.yml")).unwrap();
+    let targets: Vec<&str> = list(&prometheus["scrape_configs"])
+        .iter()
+        .flat_map(|job| list(&job["static_configs"][0]["targets"]))
+        .map(|target| target.as_str().unwrap())
+        .collect();
+    // Where `agentforge dev` listens without options, in one process.
+    let ports = |name| roster::find(name).unwrap().ports.iter().filter(|port| port.key == "METRICS_PORT");
+    let standard: Vec<String> = [roster::ORCHESTRATOR, roster::NATS_EXPORTER]
+        .into_iter()
+        .flat_map(ports)
+        .map(|port| format!("127.0.0.1:{}", port.standard))
+        .collect();
+    assert_eq!(targets, standard);
 }
