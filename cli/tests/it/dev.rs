@@ -1,6 +1,6 @@
 //! `agentforge dev` as a newcomer uses it, with every command against it.
 
-use super::support::{Dev, EXTRAS, SOON, agentforge, feed, gone, pid, runs};
+use super::support::{Dev, SOON, agentforge, extras_but, feed, gone, pid, runs};
 use agentforge_harness::{Signal, eventually, http_get, require};
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ async fn a_first_day_from_start_to_drain() {
     gone(&[nats]).await;
 
     // What was accepted is there at the next start, and jobs need none of the services that can be left out.
-    let again = Dev::start(&home, &["--without", EXTRAS]).await;
+    let again = Dev::start(&home, &["--without", &extras_but(&[])]).await;
     let jobs = again.run(["job", "list", "--label", "day=first"]).ok();
     assert_eq!(jobs["jobs"][0]["result"], json!({"hello": "world"}));
     assert_eq!(again.run(["job", "submit", "echo", "{}", "--wait"]).ok()["state"], "succeeded");

@@ -1,7 +1,7 @@
 //! Jobs at the command line as people and scripts use them: waits that survive a restart, results of any size, ids of
 //! batches, short ids, queues, dead letters, and a server at the wrong port.
 
-use super::support::{Dev, EXTRAS, SOON, agentforge, feed, has_service_binaries, kill9, pid, said};
+use super::support::{Dev, SOON, agentforge, extras_but, feed, has_service_binaries, kill9, pid, said};
 use agentforge_harness::{eventually, require};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -194,7 +194,7 @@ fn queues(dev: &Dev) {
 async fn the_rest_port_is_recognised() {
     let Some(()) = require("nats-server") else { return };
     let home = tempdir();
-    let dev = Dev::start(&home, &["--without", EXTRAS]).await;
+    let dev = Dev::start(&home, &["--without", &extras_but(&[])]).await;
     let rest = dev.ready["services"]["orchestrator"]["http"].as_str().unwrap();
     for args in [&["job", "list"][..], &["job", "submit", "echo", "{}", "--wait"], &["agent", "list"]] {
         let said = agentforge(["--server", rest].iter().chain(args));

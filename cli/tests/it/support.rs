@@ -15,8 +15,22 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_agentforge");
 /// Everything here is local; a loaded machine needs some patience.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// What jobs do not need, for `--without`.
-pub const EXTRAS: &str = "syncdaemon,broadcaster,tactical-api,nats-exporter";
+/// The services that `--without` takes, because jobs do not need them; the program that has them says which.
+fn extras() -> Vec<String> {
+    let said =
+        said(Command::new(Path::new(BINARY).with_file_name("agentforge-stack")).arg("describe").output().unwrap());
+    let stack = said.ok();
+    let named = |list: &Value, key: &str, name: &str| {
+        list.as_array().unwrap().iter().find(|one| one[key] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    let without = named(&named(&stack["commands"], "name", "dev")["args"], "long", "without");
+    without["values"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+/// For `--without`: every service that jobs do not need, except these.
+pub fn extras_but(kept: &[&str]) -> String {
+    extras().into_iter().filter(|name| !kept.contains(&name.as_str())).collect::<Vec<_>>().join(",")
+}
 
 /// What a run said.
 pub struct Said {
@@ -160,9 +174,9 @@ pub fn kill9(pid: u32) {
 
 /// The separate binaries; cargo builds them only when their packages are built too.
 pub fn has_service_binaries() -> bool {
-    let built = ["agentforge-orchestrator", "agentforge-worker", "agentforge-syncdaemon"]
-        .iter()
-        .all(|n| Path::new(BINARY).with_file_name(n).is_file());
+    let is_built = |name: &str| Path::new(BINARY).with_file_name(format!("agentforge-{name}")).is_file();
+    let built = is_built("stack") && ["orchestrator", "worker"].into_iter().all(is_built);
+    let built = built && extras().iter().all(|name| is_built(name));
     assert!(built || std::env::var("CI").is_err(), "CI=true forbids skipping: build the service binaries first");
     if !built {
         eprintln!("SKIPPED: the service binaries are not built");

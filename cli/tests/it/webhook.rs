@@ -1,6 +1,6 @@
 //! `agentforge webhook` against the broadcaster of `agentforge dev`: an endpoint from its making to its end.
 
-use super::support::{Dev, SOON, Said, agentforge, feed};
+use super::support::{Dev, SOON, Said, agentforge, extras_but, feed};
 use agentforge_harness::{eventually, require};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ async fn receiver() -> (String, Arc<Mutex<Vec<String>>>) {
 async fn an_endpoint_is_made_watched_replayed_rotated_and_deleted_by_commands() {
     let Some(()) = require("nats-server") else { return };
     let home = tempfile::Builder::new().prefix("agentforge-webhook-").tempdir().unwrap();
-    let dev = Dev::start(&home, &["--without", "syncdaemon,tactical-api,nats-exporter"]).await;
+    let dev = Dev::start(&home, &["--without", &extras_but(&["broadcaster"])]).await;
     let at = dev.ready["services"]["broadcaster"]["http"].as_str().unwrap().to_owned();
     let run =
         |args: &[&str]| -> Said { dev.run(["webhook"].iter().chain(args).copied().chain(["--url", at.as_str()])) };

@@ -3,14 +3,14 @@
 use crate::manifests::{BRANCH, Object, containers, environment, find, list, overlay, render, seek, texts};
 use crate::quotas::quantity;
 use agentforge_harness::require;
-use agentforge_stack::roster::SERVICES;
+use agentforge_stack::roster::{self, BROADCASTER, NATS_EXPORTER, SERVICES, SYNCDAEMON, TACTICAL_API};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What runs at sites only.
-const NOT_IN_CLUSTERS: &[&str] = &["syncdaemon"];
+pub const NOT_IN_CLUSTERS: &[&str] = &[SYNCDAEMON];
 /// What runs in clusters only.
-const NOT_AT_SITES: &[&str] = &["broadcaster", "tactical-api"];
+const NOT_AT_SITES: &[&str] = &[BROADCASTER, TACTICAL_API];
 
 struct Facts {
     overlay: &'static str,
@@ -147,7 +147,8 @@ fn each_environment_is_as_the_table_says() {
 }
 
 fn sizes(objects: &[Object], facts: &Facts) {
-    for name in ["orchestrator", "broadcaster", "tactical-api"] {
+    // What has an API runs more than once, and scales by its load.
+    for name in facts.services().filter(|name| roster::find(name).is_some_and(|service| service.openapi.is_some())) {
         let scaler = seek(objects, "HorizontalPodAutoscaler", name);
         assert_eq!(scaler.is_some(), facts.replicas.is_some(), "{} {name}", facts.overlay);
         let (Some(scaler), Some((min, max))) = (scaler, facts.replicas) else { continue };
@@ -191,7 +192,7 @@ fn sizes(objects: &[Object], facts: &Facts) {
         );
     }
     // One exporter for all servers, and none next to a server: sums would count twice.
-    let targets = &first_environment(objects, "Deployment", "nats-exporter")["NATS_EXPORTER_TARGETS"];
+    let targets = &first_environment(objects, "Deployment", NATS_EXPORTER)["NATS_EXPORTER_TARGETS"];
     assert_eq!(targets.matches("http://").count() as u64, servers, "{targets}");
     assert_eq!(containers(nats).len(), 1);
 }
@@ -206,13 +207,13 @@ fn a_site_keeps_what_it_stores() {
     let claims: Vec<Value> = claims
         .chain([find(&objects, "StatefulSet", "nats").list("/spec/volumeClaimTemplates")[0]["spec"].clone()])
         .collect();
-    assert_eq!(claims.len(), 3, "orchestrator, syncdaemon, nats");
+    assert_eq!(claims.len(), 3, "of the database, of the ledger, of NATS");
     assert!(claims.iter().all(|spec| spec["storageClassName"] == class.name()), "{claims:?}");
     let nats = first_environment(&objects, "StatefulSet", "nats");
     assert_eq!((nats["JS_SYNC_INTERVAL"].as_str(), nats["JS_DOMAIN"].as_str()), ("always", "site-a"));
     let orchestrator = first_environment(&objects, "Deployment", "orchestrator");
     assert_eq!((orchestrator["EDGE_MODE"].as_str(), orchestrator["EDGE_HUB_DOMAIN"].as_str()), ("on", "hub"));
-    assert_eq!(first_environment(&objects, "Deployment", "syncdaemon")["SYNC_JS_DOMAIN"], "hub");
+    assert_eq!(first_environment(&objects, "Deployment", SYNCDAEMON)["SYNC_JS_DOMAIN"], "hub");
 }
 
 #[test]

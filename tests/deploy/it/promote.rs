@@ -1,5 +1,6 @@
 //! `scripts/promote` in a clone of the overlays: moves all images of an environment in one commit, or nothing.
 
+use crate::environments::NOT_IN_CLUSTERS;
 use crate::manifests::root;
 use agentforge_stack::roster::SERVICES;
 use std::path::Path;
@@ -68,7 +69,7 @@ fn an_environment_moves_whole_and_in_one_commit() {
 
     // By digest: all of them or none.
     let digest = format!("sha256:{}", "ab".repeat(32));
-    let names = SERVICES.iter().map(|service| service.name).filter(|name| *name != "syncdaemon");
+    let names = SERVICES.iter().map(|service| service.name).filter(|name| !NOT_IN_CLUSTERS.contains(name));
     let services: Vec<&str> = names.chain(["nats-server"]).collect();
     let lines = |services: &[&str]| services.iter().map(|s| format!("{s} {digest}\n")).collect::<String>();
     let file =

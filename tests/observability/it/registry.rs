@@ -104,22 +104,13 @@ impl Known {
     }
 }
 
-/// Names that a page of text gives as metrics: words in code that begin as ours do.
-fn mentioned(page: &str) -> BTreeSet<String> {
-    const OURS: [&str; 8] = [
-        "agentforge_",
-        "nats_jetstream_",
-        "nats_exporter_",
-        "edge_",
-        "replay_",
-        "tactical_",
-        "broadcaster_",
-        "jetstream_",
-    ];
+/// Names that a page of text gives as metrics: words in code whose first part is that of a known metric.
+fn mentioned(page: &str, known: &Known) -> BTreeSet<String> {
+    let begins: BTreeSet<&str> = known.0.keys().filter_map(|name| Some(name.split_once('_')?.0)).collect();
     let mut words = BTreeSet::new();
     for span in page.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n')) {
         let word = span.split(['{', ' ', '=']).next().unwrap_or_default();
-        let is_metric = OURS.iter().any(|prefix| word.starts_with(prefix)) && !word.ends_with('*');
+        let is_metric = word.split_once('_').is_some_and(|(first, _)| begins.contains(first)) && !word.ends_with('*');
         // Streams, buckets and consumers have similar names, and have no such endings or are not metrics.
         if is_metric && word != "edge_evidence" && word != "broadcaster_dlq" {
             words.insert(word.to_owned());
@@ -178,7 +169,7 @@ fn runbooks_name_only_metrics_and_labels_that_exist() {
         for expr in crate::runbooks::expressions(&page) {
             faults.extend(known.faults(&file, &named(&expr)));
         }
-        for word in mentioned(&page) {
+        for word in mentioned(&page, &known) {
             let is_known = known.0.contains_key(&word) || known.0.contains_key(&format!("{word}_count"));
             faults.extend((!is_known).then(|| format!("{file}: nobody has the metric {word}")));
         }

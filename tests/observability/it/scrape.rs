@@ -3,6 +3,7 @@
 use crate::registry;
 use crate::stack::{DEADLINE, Options, Stack, sum};
 use agentforge_harness::{NatsCluster, NatsOptions, NatsServer, cargo_bin, eventually, http_get, require};
+use agentforge_stack::roster::{self, BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, TACTICAL_API};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,20 +13,17 @@ use tokio::net::TcpStream;
 
 /// What services declare by a list that they share, and have no use for.
 const NOT_OF: &[(&str, &str, &str)] = &[
-    ("syncdaemon", "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
-    ("tactical-api", "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
-    ("worker", "agentforge_http_requests_total", "it has probes alone"),
-    ("worker", "agentforge_http_request_duration_seconds", "it has probes alone"),
-    ("syncdaemon", "agentforge_http_requests_total", "it has probes and its status alone"),
-    ("syncdaemon", "agentforge_http_request_duration_seconds", "it has probes and its status alone"),
-    ("nats-exporter", "agentforge_ready", "its page is about NATS; /readyz says it"),
-    ("nats-exporter", "agentforge_http_requests_total", "its page has scrapes under the known exporter's names"),
-    (
-        "nats-exporter",
-        "agentforge_http_request_duration_seconds",
-        "its page has scrapes under the known exporter's names",
-    ),
+    (SYNCDAEMON, "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
+    (TACTICAL_API, "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
+    (NATS_EXPORTER, "agentforge_ready", "its page is about NATS; /readyz says it"),
 ];
+/// What only a service with an HTTP API has: others have probes, a status or a page of metrics.
+const OF_APIS: [&str; 2] = ["agentforge_http_requests_total", "agentforge_http_request_duration_seconds"];
+
+fn is_excused(service: &str, metric: &str) -> bool {
+    let has_api = roster::find(service).is_some_and(|row| row.openapi.is_some());
+    NOT_OF.iter().any(|(of, name, _)| *of == service && *name == metric) || (!has_api && OF_APIS.contains(&metric))
+}
 
 /// Families of a page, as its `# TYPE` lines name them, that have a series.
 fn families(page: &str) -> BTreeMap<String, String> {
@@ -106,7 +104,7 @@ async fn exercise(stack: &Stack) {
     assert_eq!(status, 400, "{refused}");
     // No worker serves that queue, so it waits.
     stack.job_as(json!({"tool": "echo", "args": {}, "queue": "nobody"})).await;
-    for service in stack.pages().into_keys().filter(|service| *service != "nats-exporter") {
+    for service in stack.pages().into_keys().filter(|service| *service != NATS_EXPORTER) {
         let _ = http_get(&format!("{}/v1/nothing", stack.http(service)), &[]).await;
         let _ = http_get(&format!("{}/readyz", stack.http(service)), &[]).await;
     }
@@ -124,12 +122,12 @@ async fn a_scrape_of_the_whole_system_has_every_declared_metric() {
     replicate(&cluster).await;
     let monitors = cluster.servers().iter().map(NatsServer::monitor_url).collect();
     let options = Options { watched: monitors, ..Options::default() }
-        .set("broadcaster", "WEBHOOK_URL", url)
-        .set("broadcaster", "EGRESS_ALLOW", "127.0.0.1/32")
-        .set("broadcaster", "BROADCASTER_SUBJECTS", "agentforge.events.>")
-        .set("syncdaemon", "SITE", "north");
+        .set(BROADCASTER, "WEBHOOK_URL", url)
+        .set(BROADCASTER, "EGRESS_ALLOW", "127.0.0.1/32")
+        .set(BROADCASTER, "BROADCASTER_SUBJECTS", "agentforge.events.>")
+        .set(SYNCDAEMON, "SITE", "north");
     let stack = Stack::start(options).await;
-    let _viewer = viewer(&stack.http("tactical-api")).await;
+    let _viewer = viewer(&stack.http(TACTICAL_API)).await;
     exercise(&stack).await;
     visit(&stack).await;
 
@@ -140,9 +138,8 @@ async fn a_scrape_of_the_whole_system_has_every_declared_metric() {
             let page = stack.page(service).await;
             let shown = families(&page);
             for metric in metrics {
-                let excused = NOT_OF.iter().any(|(of, name, _)| of == service && *name == metric.name);
                 match shown.get(metric.name) {
-                    None if !excused => missing.push(format!("{service}: {}", metric.name)),
+                    None if !is_excused(service, metric.name) => missing.push(format!("{service}: {}", metric.name)),
                     _ => {}
                 }
             }
@@ -152,7 +149,7 @@ async fn a_scrape_of_the_whole_system_has_every_declared_metric() {
         if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
     })
     .await;
-    let exporter = stack.page("nats-exporter").await;
+    let exporter = stack.page(NATS_EXPORTER).await;
     for name in registry::stock_names() {
         assert!(families(&exporter).contains_key(name), "a dashboard shows {name}, the exporter does not");
     }
@@ -162,7 +159,7 @@ async fn a_scrape_of_the_whole_system_has_every_declared_metric() {
 
 /// Labels and types too: nothing is recorded apart from the declarations.
 async fn every_series_is_declared(stack: &Stack, declared: &[(&str, Vec<agentforge_metrics::Metric>)]) {
-    for (service, metrics) in declared.iter().filter(|(service, _)| *service != "nats-exporter") {
+    for (service, metrics) in declared.iter().filter(|(service, _)| *service != NATS_EXPORTER) {
         let page = stack.page(service).await;
         for line in page.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let series = line.rsplit_once(' ').unwrap().0;
@@ -189,7 +186,7 @@ async fn every_series_is_declared(stack: &Stack, declared: &[(&str, Vec<agentfor
 async fn the_api_says_what_the_metrics_say(stack: &Stack) {
     eventually(DEADLINE, "API and metrics agree on the objectives", async || {
         let list = stack.get("/v1/slo").await;
-        let page = stack.page("orchestrator").await;
+        let page = stack.page(ORCHESTRATOR).await;
         for slo in list["slos"].as_array().ok_or(list.to_string())? {
             let labels = [
                 format!("service=\"{}\"", slo["service"].as_str().unwrap()),

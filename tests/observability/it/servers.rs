@@ -5,6 +5,7 @@
 
 use crate::stack::{DEADLINE, Options, Stack, services};
 use agentforge_harness::{NatsOptions, eventually, http_get, nats_versions, require_nats};
+use agentforge_stack::roster::{BROADCASTER, NATS_EXPORTER, SYNCDAEMON, TACTICAL_API, WORKER};
 use async_nats::jetstream;
 use serde_json::{Value, json};
 use std::{
@@ -90,17 +91,13 @@ async fn take(mut stream: TcpStream, up: Arc<AtomicBool>, counts: Arc<Mutex<BTre
 
 fn options(version: &str, hook: &Hook, schedule: &str) -> Options {
     Options { nats: NatsOptions::default().version(version), ..Options::default() }
-        .set("broadcaster", "WEBHOOK_URL", &*hook.url)
-        .set("broadcaster", "EGRESS_ALLOW", "127.0.0.1/32")
-        .set(
-            "broadcaster",
-            "BROADCASTER_SUBJECTS",
-            "agentforge.events.job.dev.succeeded,agentforge.events.job.dev.dead",
-        )
-        .set("broadcaster", "BROADCASTER_RETRY_SCHEDULE", schedule)
-        .set("broadcaster", "BROADCASTER_RETRY_JITTER", "0")
-        .set("broadcaster", "BROADCASTER_CIRCUIT_FAILURES", "0")
-        .set("syncdaemon", "SITE", "north")
+        .set(BROADCASTER, "WEBHOOK_URL", &*hook.url)
+        .set(BROADCASTER, "EGRESS_ALLOW", "127.0.0.1/32")
+        .set(BROADCASTER, "BROADCASTER_SUBJECTS", "agentforge.events.job.dev.succeeded,agentforge.events.job.dev.dead")
+        .set(BROADCASTER, "BROADCASTER_RETRY_SCHEDULE", schedule)
+        .set(BROADCASTER, "BROADCASTER_RETRY_JITTER", "0")
+        .set(BROADCASTER, "BROADCASTER_CIRCUIT_FAILURES", "0")
+        .set(SYNCDAEMON, "SITE", "north")
 }
 
 /// A job that succeeds, and one that is tried twice and dies. The id of the first.
@@ -139,7 +136,7 @@ async fn marker(stack: &Stack, id: &str) {
 /// A new client of the live picture gets these markers.
 async fn is_shown(stack: &Stack, ids: &[&str]) {
     eventually(DEADLINE, "the picture has its markers", async || {
-        let base = stack.http("tactical-api");
+        let base = stack.http(TACTICAL_API);
         let address = base.strip_prefix("http://").unwrap().to_owned();
         let mut stream = TcpStream::connect(&address).await.map_err(|e| e.to_string())?;
         let ask = format!(
@@ -163,7 +160,7 @@ async fn is_shown(stack: &Stack, ids: &[&str]) {
 }
 
 async fn dead_webhooks(stack: &Stack) -> usize {
-    let page = http_get(&format!("{}/v1/dead-letters", stack.http("broadcaster")), &[]).await;
+    let page = http_get(&format!("{}/v1/dead-letters", stack.http(BROADCASTER)), &[]).await;
     let body: Value = page.map(|(_, body)| serde_json::from_slice(&body).unwrap_or_default()).unwrap_or_default();
     body["dead_letters"].as_array().map_or(0, Vec::len)
 }
@@ -174,7 +171,7 @@ async fn dead_jobs(stack: &Stack) -> usize {
 
 /// Each service that connects is ready, and has nothing to say about the server.
 async fn all_are_ready(stack: &Stack) {
-    for service in services().filter(|service| *service != "nats-exporter") {
+    for service in services().filter(|service| *service != NATS_EXPORTER) {
         eventually(DEADLINE, &format!("{service} is ready"), async || {
             let (status, body) =
                 http_get(&format!("{}/readyz", stack.http(service)), &[]).await.map_err(|e| e.to_string())?;
@@ -204,7 +201,7 @@ async fn works_on(version: &str) {
     holds(&stack, "edge_evidence", 1).await;
     is_shown(&stack, &["m1"]).await;
     eventually(DEADLINE, "the exporter shows the streams", async || {
-        let page = stack.page("nats-exporter").await;
+        let page = stack.page(NATS_EXPORTER).await;
         let missing = ["swarm_jobs", "broadcaster_retries", "edge_evidence", "tactical"]
             .into_iter()
             .find(|stream| !page.contains(&format!("=\"{stream}\"")));
@@ -247,7 +244,7 @@ async fn an_upgrade_of_the_server_loses_and_doubles_nothing_of_the_work_in_its_s
     holds(&stack, "edge_evidence", 1).await;
     marker(&stack, "m1").await;
     is_shown(&stack, &["m1"]).await;
-    assert_eq!(stack.proc("worker").sigterm(DEADLINE).await, 0);
+    assert_eq!(stack.proc(WORKER).sigterm(DEADLINE).await, 0);
     let queued = stack.job("echo", json!({"n": 2})).await;
     holds(&stack, "swarm_jobs", 1).await;
 
@@ -258,7 +255,7 @@ async fn an_upgrade_of_the_server_loses_and_doubles_nothing_of_the_work_in_its_s
     }
     assert_eq!(messages(&stack, "swarm_jobs").await, 1, "the job still waits");
     hook.is_up.store(true, Ordering::SeqCst);
-    stack.bring_up("worker").await;
+    stack.bring_up(WORKER).await;
     all_are_ready(&stack).await;
     stack.reaches(&queued, "succeeded").await;
     eventually(DEADLINE, "both webhooks are delivered", async || {

@@ -68,6 +68,9 @@ pub struct OpenapiArgs {
     /// A service with an HTTP API
     #[arg(long, default_value = ORCHESTRATOR, value_parser = clap::builder::PossibleValuesParser::new(documented()))]
     service: String,
+    /// Names of the services that have one, instead
+    #[arg(long, conflicts_with = "service")]
+    list: bool,
 }
 
 /// Names of services that have a document.
@@ -75,11 +78,14 @@ fn documented() -> Vec<&'static str> {
     SERVICES.iter().filter(|service| service.openapi.is_some()).map(|service| service.name).collect()
 }
 
-/// Prints the OpenAPI document of an HTTP API, indented.
+/// Prints the OpenAPI document of an HTTP API, indented; or who has one.
 ///
 /// # Errors
 /// Output that cannot be written.
 pub fn run_openapi(args: &OpenapiArgs, out: Output) -> Result {
+    if args.list {
+        return documented().into_iter().try_for_each(|name| out.line(name));
+    }
     let document =
         find(&args.service).and_then(|service| service.openapi).map(|document| document()).unwrap_or_default();
     let document: serde_json::Value = serde_json::from_str(&document).map_err(std::io::Error::from)?;

@@ -45,6 +45,10 @@ pub const ORCHESTRATOR: &str = "orchestrator";
 pub const WORKER: &str = "worker";
 /// Delivers files of a site.
 pub const SYNCDAEMON: &str = "syncdaemon";
+/// Shows what NATS servers report as metrics.
+pub const NATS_EXPORTER: &str = "nats-exporter";
+/// Sends events to webhooks.
+pub const BROADCASTER: &str = "broadcaster";
 /// Serves the live picture.
 pub const TACTICAL_API: &str = "tactical-api";
 /// Signs what the local sink gets: known to everybody, for a place that is reached from this machine only.
@@ -115,7 +119,7 @@ pub const SERVICES: &[Service] = &[
         openapi: None,
     },
     Service {
-        name: "nats-exporter",
+        name: NATS_EXPORTER,
         program: Program::of::<NatsExporter>(),
         optional: Some("Metrics of the NATS server"),
         ports: &[Port { used: Used::WithOwnNats, ..port("METRICS_PORT", 7780, 12, "NATS exporter") }],
@@ -128,7 +132,7 @@ pub const SERVICES: &[Service] = &[
         openapi: None,
     },
     Service {
-        name: "broadcaster",
+        name: BROADCASTER,
         program: Program::of::<Broadcaster>(),
         optional: Some("Sends events to webhooks"),
         ports: &[
@@ -323,7 +327,7 @@ mod tests {
         reader.finish().unwrap();
         assert_eq!(config.concurrency, 16);
 
-        let source = (env("broadcaster", &settings()), hostile());
+        let source = (env(BROADCASTER, &settings()), hostile());
         let mut reader = Reader::new(&source);
         let config = Broadcaster::read_config(&mut reader);
         reader.finish().unwrap();
