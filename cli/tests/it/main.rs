@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod batch;
+mod bench;
 mod dev;
 mod dev_edge;
 mod dev_faults;

@@ -1,5 +1,9 @@
 //! Child processes that cannot outlive the test process.
 //!
+//! The stack has children of its own (`tools/stack/src/child.rs`), and they stay two: those begin as a command of
+//! `agentforge-stack`, which a test of a library does not have; these are started by a thread that all tests share, are
+//! waited for when they are dropped, may run as another user, and end as a test says.
+//!
 //! Every child is started by one thread that lives as long as the process: the death signal of
 //! Linux fires when the starting *thread* ends, and test threads end early. `setpriv` of util-linux
 //! sets it; where that is missing, children are killed on drop only.

@@ -11,6 +11,7 @@ use crate::{
     stack::resident_mib,
 };
 use agentforge_jetstream::{Nats, NatsConfig};
+use agentforge_stack::child::Child;
 use agentforge_terminal as output;
 use agentforge_terminal::{Failure, Result};
 use async_nats::jetstream::{
@@ -23,7 +24,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::Child;
 
 /// Streams and consumers that are made at once.
 const MAKE_AT_ONCE: usize = 64;
@@ -200,7 +200,7 @@ impl Exporter {
         command.args(["-varz", "-jsz=all", "-port", "0", "--timeout=60s"]).args(kind.flags).arg(monitor);
         command.env("READY_FILE", &ready).env("LOG_LEVEL", "warn");
         let log = dir.join("exporter.log");
-        let child = process::spawn(&mut command, &log)?;
+        let child = process::spawn(&command, &log).await?;
         let written = process::until_written(&ready, "nats-exporter", &log).await?;
         let http = written["nats-exporter"]["http"].as_str();
         let address = http.and_then(|url| url.strip_prefix("http://")).map(str::to_owned);
@@ -214,7 +214,7 @@ impl Exporter {
     }
 
     fn pid(&self) -> i32 {
-        self.child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default()
+        i32::try_from(self.child.pid).unwrap_or_default()
     }
 
     /// Processor time of all its threads so far.

@@ -1,14 +1,15 @@
-//! Programs that a benchmark starts: quiet, killed when dropped, and known by the file they write when ready.
+//! Programs that a benchmark starts: quiet, killed when dropped and with the benchmark, and known by the file they write
+//! when ready.
 
 use agentforge_stack::{
+    child::{Child, Spec},
     locate,
     patience::{Patience, ports_file},
 };
 use agentforge_terminal::{Failure, Result};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::Command;
 use std::time::Duration;
-use tokio::process::{Child, Command};
 
 /// How long anything may take to come up.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -18,13 +19,22 @@ pub fn failed(what: &str, e: &dyn std::fmt::Display) -> Failure {
     Failure::new(format!("{what}: {e}"))
 }
 
-/// Starts a program; what it says goes to `log`.
-pub fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
-    let program = command.as_std().get_program().to_owned();
+/// Starts a program with its arguments and environment; what it says goes to `log`, which is emptied before.
+pub async fn spawn(command: &Command, log: &Path) -> Result<Child> {
+    // It starts children, so that they die with this program.
+    sibling("agentforge-stack")?;
+    let text = |word: &std::ffi::OsStr| word.to_string_lossy().into_owned();
+    let program = command.get_program();
+    let spec = Spec {
+        name: "benchmark",
+        program: program.into(),
+        args: command.get_args().map(Into::into).collect(),
+        env: command.get_envs().filter_map(|(key, value)| Some((text(key), text(value?)))).collect(),
+        log: log.to_owned(),
+    };
     let failed = |e: std::io::Error| Failure::new(format!("cannot start {}: {e}", program.to_string_lossy()));
-    let log = std::fs::File::create(log).map_err(failed)?;
-    let err = log.try_clone().map_err(failed)?;
-    command.stdin(Stdio::null()).stdout(log).stderr(err).kill_on_drop(true).spawn().map_err(failed)
+    std::fs::File::create(log).map_err(failed)?;
+    spec.start().await.map_err(failed)
 }
 
 /// A binary in the folder of this one.
@@ -56,7 +66,7 @@ pub async fn until_written(path: &Path, part: &str, log: &Path) -> Result<serde_
 
 /// The ports of a server, once it listens.
 pub async fn ports(child: &Child, folder: &Path, log: &Path) -> Result<serde_json::Value> {
-    let pid = child.id().unwrap_or_default();
+    let pid = child.pid;
     until("nats-server", log, || std::fs::read(ports_file(folder, pid)?).ok()).await
 }
 
@@ -78,7 +88,7 @@ pub async fn nats_server(dir: &Path) -> Result<(Child, String, String)> {
     command.args(["-a", "127.0.0.1", "-p", "-1", "-m", "-1", "-js", "-sd"]).arg(dir);
     command.arg("--ports_file_dir").arg(dir);
     let log = dir.join("nats.log");
-    let child = spawn(&mut command, &log)?;
+    let child = spawn(&command, &log).await?;
     let ports = ports(&child, dir, &log).await?;
     let address = |kind: &str| ports[kind][0].as_str().unwrap_or_default().trim_end_matches('/').to_owned();
     Ok((child, address("nats"), address("monitoring")))

@@ -2,9 +2,10 @@
 
 use crate::{
     check::{self, Delivery},
-    process::sibling,
+    process::{sibling, spawn},
 };
 use agentforge_stack::{
+    child::Child,
     patience::{Patience, last_line},
     roster::SERVICES,
 };
@@ -13,9 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::Child;
 
 /// How long the stack may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -78,8 +77,6 @@ impl Stack {
         let dir = dir.canonicalize().map_err(|e| Failure::new(format!("cannot find {}: {e}", dir.display())))?;
         let ready_file = dir.join("ready.json");
         let _ = std::fs::remove_file(&ready_file);
-        let log = std::fs::File::create(dir.join("stack.log"))
-            .map_err(|e| Failure::new(format!("cannot write a log: {e}")))?;
         let extras: Vec<&str> =
             SERVICES.iter().filter(|service| service.optional.is_some()).map(|service| service.name).collect();
         let mut command = sibling("agentforge-stack")?;
@@ -96,24 +93,20 @@ impl Stack {
             .env("OUTBOX_MAX", "2000000")
             .env("JOB_DEADLINE", "off")
             .env("LOG_LEVEL", "warn")
-            .envs(setup.env.iter().map(|(key, value)| (key, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(|e| Failure::new(e.to_string()))?)
-            .stderr(log)
-            .kill_on_drop(true);
+            .envs(setup.env.iter().map(|(key, value)| (key, value)));
         if let Some(store) = &setup.store {
             command.args(["--store", store]);
         }
-        let mut child = command.spawn().map_err(|e| Failure::new(format!("cannot start the stack: {e}")))?;
-        // It says itself which part keeps it waiting: that is the last line of its log.
         let log = dir.join("stack.log");
+        let mut child = spawn(&command, &log).await?;
+        // It says itself which part keeps it waiting: that is the last line of its log.
         let mut patience = Patience::new("the stack", Some(&log), READY_WITHIN).say_after(SAY_AFTER);
         let ready = loop {
             if let Ok(text) = std::fs::read_to_string(&ready_file) {
                 break serde_json::from_str::<Ready>(&text)
                     .map_err(|e| Failure::new(format!("the ready file cannot be read: {e}")))?;
             }
-            if let Ok(Some(status)) = child.try_wait() {
+            if let Some(status) = child.try_ended() {
                 return Err(Failure::new(format!("the stack ended ({status}){}", last_line(&log))));
             }
             patience.wait(Duration::from_millis(20), "").await?;
@@ -180,10 +173,8 @@ impl Stack {
 
     /// Drains and ends it, and removes what it wrote.
     pub async fn stop(&mut self) -> Result {
-        if let Some(pid) = self.child.id().and_then(|p| Pid::from_raw(i32::try_from(p).ok()?)) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        self.child.signal(Signal::TERM);
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.ended()).await;
         if self.remove {
             let _ = std::fs::remove_dir_all(&self.dir);
         }

@@ -17,7 +17,7 @@ use agentforge_jetstream::topology::{EvidenceConfig, evidence_plan};
 use agentforge_jetstream::{Nats, NatsConfig, Publisher, subjects::STREAM_EVIDENCE};
 use agentforge_ledger::files;
 use agentforge_message_id::MsgId;
-use agentforge_stack::locate;
+use agentforge_stack::{child::Child, locate};
 use agentforge_terminal as output;
 use agentforge_terminal::{Failure, Result};
 use async_nats::HeaderMap;
@@ -29,8 +29,8 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -206,7 +206,7 @@ struct Site {
     http: String,
     /// Deliveries in the ledger that were counted.
     lines: u64,
-    _server: Child,
+    server: Child,
 }
 
 impl Site {
@@ -218,7 +218,7 @@ impl Site {
         let (server, url) = start_server(&dir).await?;
         let nats = connect(&url).await?;
         let (daemon, http) = start_daemon(&dir, &url, args).await?;
-        Ok(Self { dir, remove, nats, daemon, http, lines: 0, _server: server })
+        Ok(Self { dir, remove, nats, daemon, http, lines: 0, server })
     }
 
     /// Floor and product, each with files of its own that have the same bytes. They take turns in going
@@ -406,14 +406,13 @@ impl Site {
     }
 
     fn rss_mib(&self) -> u64 {
-        let pid = self.daemon.id().and_then(|pid| i32::try_from(pid).ok());
-        pid.and_then(crate::stack::resident_mib).unwrap_or(0)
+        i32::try_from(self.daemon.pid).ok().and_then(crate::stack::resident_mib).unwrap_or(0)
     }
 
     async fn stop(mut self) -> Result {
         let _ = self.nats.drain().await;
-        let _ = self.daemon.kill().await;
-        let _ = self._server.kill().await;
+        self.daemon.kill().await;
+        self.server.kill().await;
         if self.remove {
             let _ = std::fs::remove_dir_all(&self.dir);
         }
@@ -441,7 +440,7 @@ async fn start_server(dir: &Path) -> Result<(Child, String)> {
     let mut command = Command::new(program);
     command.arg("-c").arg(&config).arg("--ports_file_dir").arg(&folder);
     let log = dir.join("nats.log");
-    let child = spawn(&mut command, &log)?;
+    let child = spawn(&command, &log).await?;
     let text = ports(&child, &folder, &log).await?;
     let url = text["nats"][0].as_str().ok_or_else(|| Failure::new("the ports file names no address"))?.to_owned();
     Ok((child, url))
@@ -463,7 +462,7 @@ async fn start_daemon(dir: &Path, nats_url: &str, args: &Args) -> Result<(Child,
         .env("READY_FILE", &ready)
         .env("LOG_LEVEL", "warn");
     let log = dir.join("syncdaemon.log");
-    let child = spawn(&mut command, &log)?;
+    let child = spawn(&command, &log).await?;
     let text = until_written(&ready, "syncdaemon", &log).await?;
     let http = text["syncdaemon"]["http"].as_str().ok_or_else(|| Failure::new("the ready file names no address"))?;
     Ok((child, http.to_owned()))

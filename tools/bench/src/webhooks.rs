@@ -16,18 +16,18 @@ use crate::{
 use agentforge_client::rest;
 use agentforge_jetstream::{HeaderMap, Nats, NatsConfig, Publisher};
 use agentforge_message_id::MsgId;
+use agentforge_stack::child::Child;
 use agentforge_terminal as output;
 use agentforge_terminal::{Failure, Result};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde::Serialize;
 use sink::SinkProcess;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::process::Child;
 use tokio::time::{interval, sleep};
 
 /// Longest standstill before a run is given up.
@@ -220,7 +220,7 @@ impl Stage {
         }
         command.env("BROADCASTER_ENDPOINTS_FILE", &file).env("READY_FILE", &ready);
         let log = dir.join("broadcaster.log");
-        let broadcaster = spawn(&mut command, &log)?;
+        let broadcaster = spawn(&command, &log).await?;
         let written = until_written(&ready, "broadcaster", &log).await?;
         let http = written["broadcaster"]["http"].as_str().unwrap_or_default().to_owned();
         let (published, lost) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -246,12 +246,7 @@ impl Stage {
     }
 
     fn broadcaster_pid(&self) -> i32 {
-        self.broadcaster.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default()
-    }
-
-    fn signal(&self, signal: Signal) -> Result {
-        let pid = Pid::from_raw(self.broadcaster_pid()).ok_or_else(|| Failure::new("the broadcaster ended"))?;
-        kill_process(pid, signal).map_err(|e| failed("signal the broadcaster", &e))
+        i32::try_from(self.broadcaster.pid).unwrap_or_default()
     }
 
     async fn until_active(&self, endpoints: usize) -> Result {
@@ -303,14 +298,14 @@ impl Stage {
 
     async fn round(&self, args: &Args, _n: u32) -> Result<Round> {
         let count = u64::from(args.count);
-        self.signal(Signal::STOP)?;
+        self.broadcaster.signal(Signal::STOP);
         self.publish(FAST, args.count).await?;
         self.fast.reset().await?;
         let floor_per_s =
             floor::measure(self.nats_url.clone(), self.fast.url.clone(), args.inflight as usize, count).await?;
         self.fast.reset().await?;
         let begun = now();
-        self.signal(Signal::CONT)?;
+        self.broadcaster.signal(Signal::CONT);
         let stats = self.fast.until(count).await?;
         self.lost.fetch_add(count - stats.ids.min(count), Ordering::Relaxed);
         Ok(Round { floor_per_s, events_per_s: count as f64 / (stats.last_at - begun.as_secs_f64()) })
@@ -321,10 +316,10 @@ impl Stage {
         // About three seconds.
         let count = (possible_per_s * 3.0) as u32;
         self.slow.reset().await?;
-        self.signal(Signal::STOP)?;
+        self.broadcaster.signal(Signal::STOP);
         self.publish(SLOW, count).await?;
         let begun = now();
-        self.signal(Signal::CONT)?;
+        self.broadcaster.signal(Signal::CONT);
         let stats = self.slow.until(u64::from(count)).await?;
         let events_per_s = f64::from(count) / (stats.last_at - begun.as_secs_f64());
         Ok(Bounded { delay_ms: SLOW_DELAY_MS, events_per_s, possible_per_s, most_at_once: stats.most_at_once })

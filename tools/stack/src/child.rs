@@ -1,18 +1,23 @@
-//! Child processes that die with this one, even when it is killed with SIGKILL.
+//! Child processes that die with this one, even when it is killed with SIGKILL. Started by `dev` and by benchmarks.
 //!
-//! The kernel's death signal is set by the child itself: this program starts itself as the hidden `run-child`, which
+//! The kernel's death signal is set by the child itself: it begins as the hidden `run-child` of `agentforge-stack`, which
 //! sets the signal and then becomes the real program under the same process id. The signal fires when the *thread* that
 //! started the child ends, so each child has a thread that starts it and waits for it. Children lead process groups of
 //! their own: Ctrl-C in a terminal reaches only this process, which then stops them in order.
+//!
+//! Tests have children of their own, in `tests/harness`: a test's program has no `run-child`, and is tested before there
+//! is an `agentforge-stack`.
 
 use agentforge_terminal::{Failure, Result};
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::File,
     io,
-    os::unix::process::CommandExt,
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
 };
@@ -60,11 +65,15 @@ pub struct Spec {
     pub log: PathBuf,
 }
 
-/// A child that was started.
+/// A child that was started. Killed when dropped.
 pub struct Child {
     /// Its process id; the child leads the process group of the same number.
     pub pid: u32,
+    /// The process itself: its id may be given to another as soon as it has ended.
+    process: OwnedFd,
     exit: oneshot::Receiver<io::Result<ExitStatus>>,
+    /// How it ended, once that is known.
+    status: Option<ExitStatus>,
 }
 
 impl Spec {
@@ -74,23 +83,35 @@ impl Spec {
     /// The log cannot be opened, or no process or thread can be made.
     pub async fn start(&self) -> io::Result<Child> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(starter()?);
         command.args(["run-child", "--parent", &std::process::id().to_string(), "--"]);
         command.arg(&self.program).args(&self.args).envs(&self.env).process_group(0);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let (started, pid) = oneshot::channel();
+        let (started, running) = oneshot::channel();
         let (ended, exit) = oneshot::channel();
         let work = move || match command.spawn() {
             Err(e) => drop(started.send(Err(e))),
             Ok(mut child) => {
-                let _ = started.send(Ok(child.id()));
+                // Nothing has waited for it yet, so its id is still its own.
+                let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+                if process.is_err() {
+                    let _ = child.kill();
+                }
+                let _ = started.send(process.map(|process| (child.id(), process)).map_err(io::Error::from));
                 let _ = ended.send(child.wait());
             }
         };
         std::thread::Builder::new().name(format!("child-{}", self.name)).spawn(work)?;
-        let pid = pid.await.map_err(|_| io::Error::other("the starting thread ended"))??;
-        Ok(Child { pid, exit })
+        let (pid, process) = running.await.map_err(|_| io::Error::other("the starting thread ended"))??;
+        Ok(Child { pid, process, exit, status: None })
     }
+}
+
+/// The program that has `run-child`: next to this one, or this one, which may have any name.
+fn starter() -> io::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let stack = here.with_file_name("agentforge-stack");
+    Ok(if stack.is_file() { stack } else { here })
 }
 
 impl Child {
@@ -99,14 +120,37 @@ impl Child {
     /// # Errors
     /// It cannot be waited for.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        (&mut self.exit).await.map_err(|_| io::Error::other("the waiting thread ended"))?
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        let status = (&mut self.exit).await.map_err(|_| io::Error::other("the waiting thread ended"))??;
+        self.status = Some(status);
+        Ok(status)
+    }
+
+    /// How it ended, if it has.
+    pub fn try_ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.exit.try_recv().ok().and_then(io::Result::ok);
+        }
+        self.status
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        let _ = self.ended().await;
     }
 
     /// Sends a signal; a process that has ended already is not an error.
     pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, signal);
-        }
+        let _ = pidfd_send_signal(&self.process, signal);
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
     }
 }
 

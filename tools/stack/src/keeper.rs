@@ -40,7 +40,7 @@ struct Shared {
     changed: Arc<Notify>,
 }
 
-/// A child that is kept running. Dropping it kills the child when this process ends, not before.
+/// A child that is kept running: until [`stop`](Self::stop), or until this process ends.
 pub struct Keeper {
     /// What messages about it call it.
     pub name: &'static str,

@@ -7,16 +7,17 @@ use super::{
 };
 use crate::process;
 use agentforge_jetstream::subjects;
+use agentforge_stack::child::Child;
 use agentforge_terminal::{Failure, Result};
 use async_nats::Client;
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    process::{Child, Command},
     time::sleep,
 };
 
@@ -48,7 +49,7 @@ pub struct Api {
 impl Api {
     /// The id of the process whose CPU time and memory are read.
     pub fn pid(&self) -> u32 {
-        self.child.id().unwrap_or_default()
+        self.child.pid
     }
 }
 
@@ -61,7 +62,7 @@ impl Bench {
         command.env("READY_FILE", &ready).env("NATS_URL", &self.url).env("ENV", "dev").env("LOG_LEVEL", "warn");
         command.env("HTTP_PORT", "0").env("METRICS_PORT", "0").env("TACTICAL_STREAM_MAX_CLIENTS", "100000");
         let log = self.dir.join("tactical.log");
-        let child = process::spawn(&mut command, &log)?;
+        let child = process::spawn(&command, &log).await?;
         let written = process::until_written(&ready, "tactical-api", &log).await?;
         let http = written["tactical-api"]["http"].as_str().unwrap_or_default();
         let api = Api { child, address: http.trim_start_matches("http://").to_owned() };
@@ -166,7 +167,7 @@ impl Bench {
             command.arg("--ws");
         }
         let log = self.dir.join("load.log");
-        let child = process::spawn(&mut command, &log)?;
+        let child = process::spawn(&command, &log).await?;
         process::until_written(&ready, "the load client", &log).await?;
         Ok(Load { _child: child, report, log })
     }
@@ -180,7 +181,7 @@ impl Bench {
         command.arg("--frame").arg(frame).args(["--clients", &clients.to_string(), "--rate", &rate.to_string()]);
         command.args(["--events", &events.to_string()]).arg("--listening").arg(path("floor-listening.json"));
         command.arg("--begin").arg(path("floor-begin")).arg("--report").arg(path("floor-report.json"));
-        let _child = process::spawn(&mut command, &path("floor.log"))?;
+        let _child = process::spawn(&command, &path("floor.log")).await?;
         let address = process::until_written(&path("floor-listening.json"), "the floor", &path("floor.log")).await?;
         let within = events / u64::from(rate) + TAIL.as_secs();
         let address = address.as_str().unwrap_or_default().to_owned();

@@ -2,13 +2,13 @@
 
 use crate::process::{sibling, spawn, until_written};
 use agentforge_client::rest;
-use agentforge_stack::sink::Stats;
+use agentforge_stack::{child::Child, sink::Stats};
 use agentforge_terminal::{Failure, Result};
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use tokio::{process::Child, time::sleep};
+use tokio::time::sleep;
 
 /// Longest standstill before a run is given up.
 const STALL_MAX: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ impl SinkProcess {
         let mut command = sibling("agentforge-stack")?;
         command.arg("webhook-sink").arg("--ready-file").arg(&ready).args(more);
         let log = dir.join(format!("{name}.log"));
-        let child = spawn(&mut command, &log)?;
+        let child = spawn(&command, &log).await?;
         let url = until_written(&ready, name, &log).await?["url"].as_str().unwrap_or_default().to_owned();
         Ok(Self { _child: child, url })
     }
