@@ -1,6 +1,6 @@
 //! A service as a value: what it declares, its settings read, and itself built into a process.
 
-use agentforge_config::{Common, EXIT_CODE, Env, Reader, Setting};
+use agentforge_config::{Common, EXIT_CODE, Env, Faults, Reader, Setting};
 use agentforge_metrics::Metric;
 use agentforge_runtime::{Member, Runtime, Service, pages::Declared};
 use agentforge_terminal::{Failure, Result};
@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, pin::Pin};
 
 /// Reads the settings of a service: the given ones, else those of the environment.
 pub type ReadSettings = fn(BTreeMap<String, String>) -> Result<Box<dyn Configured>>;
+/// What is wrong with these settings of a service, which are all that there are.
+pub type CheckSettings = fn(&BTreeMap<String, String>) -> Option<Faults>;
 
 /// What can be done with the code of a service.
 #[derive(Clone, Copy)]
@@ -22,6 +24,8 @@ pub struct Program {
     pub metrics: fn() -> Vec<&'static [Metric]>,
     /// Reads its settings: these, else those of the environment.
     pub read: ReadSettings,
+    /// What its reading finds wrong, regardless of the environment.
+    pub faults: CheckSettings,
 }
 
 impl std::fmt::Debug for Program {
@@ -33,7 +37,14 @@ impl std::fmt::Debug for Program {
 impl Program {
     /// Of a service.
     pub const fn of<S: Service>() -> Self {
-        Self { name: S::NAME, declared: Declared::of::<S>, settings: S::settings, metrics: S::metrics, read: read::<S> }
+        Self {
+            name: S::NAME,
+            declared: Declared::of::<S>,
+            settings: S::settings,
+            metrics: S::metrics,
+            read: read::<S>,
+            faults: faults::<S>,
+        }
     }
 }
 
@@ -55,6 +66,12 @@ impl<S: Service> Configured for Of<S> {
     fn build(self: Box<Self>, runtime: Runtime) -> Pin<Box<dyn Future<Output = Result<Member, anyhow::Error>>>> {
         Box::pin(Member::build::<S>(self.0, runtime))
     }
+}
+
+fn faults<S: Service>(settings: &BTreeMap<String, String>) -> Option<Faults> {
+    let mut reader = Reader::new(settings);
+    let _ = S::read_config(&mut reader);
+    reader.finish().err()
 }
 
 fn read<S: Service>(settings: BTreeMap<String, String>) -> Result<Box<dyn Configured>> {

@@ -3,44 +3,14 @@
 //!
 //! Reads declarations and calls the services' own reading; starts nothing.
 
-use crate::roster::SERVICES;
-use agentforge_broadcaster::Broadcaster;
-use agentforge_config::{ByteSize, Faults, Parse, Reader, Setting, parse_duration, unknown};
-use agentforge_nats_exporter::NatsExporter;
-use agentforge_orchestrator::Orchestrator;
-use agentforge_runtime::Service;
-use agentforge_syncdaemon::Syncdaemon;
-use agentforge_tactical_api::TacticalApi;
-use agentforge_worker::WorkerService;
+use crate::roster::{SERVICES, Service};
+use agentforge_config::{ByteSize, Faults, Parse, Setting, parse_duration, unknown};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// One service: its settings, and what its reading finds wrong with these variables.
-struct Row {
-    name: &'static str,
-    settings: Vec<Setting>,
-    read: fn(&BTreeMap<String, String>) -> Option<Faults>,
-}
-
-fn row<S: Service>() -> Row {
-    let settings = S::settings().into_iter().flat_map(|(_, settings)| settings).collect();
-    let read = |variables: &BTreeMap<String, String>| {
-        let mut reader = Reader::new(variables);
-        let _ = S::read_config(&mut reader);
-        reader.finish().err()
-    };
-    Row { name: S::NAME, settings, read }
-}
-
-fn services() -> [Row; 6] {
-    [
-        row::<Orchestrator>(),
-        row::<WorkerService>(),
-        row::<Syncdaemon>(),
-        row::<NatsExporter>(),
-        row::<Broadcaster>(),
-        row::<TacticalApi>(),
-    ]
+/// Every setting of a service.
+fn declared(service: &Service) -> Vec<Setting> {
+    (service.program.settings)().into_iter().flat_map(|(_, settings)| settings).collect()
 }
 
 /// What a setting's range is counted in.
@@ -112,11 +82,9 @@ const WITHOUT_RANGE: [(&str, &str); 1] =
 #[test]
 fn every_counted_setting_has_a_range_and_refuses_one_beyond_it() {
     let (mut checked, mut problems) = (0, Vec::new());
-    let listed: Vec<_> = services().iter().map(|row| row.name).collect();
-    assert!(SERVICES.iter().all(|service| listed.contains(&service.name)), "{listed:?} lacks one of the roster");
-    for service in services() {
-        assert!((service.read)(&BTreeMap::new()).is_none(), "{} starts with its defaults", service.name);
-        for setting in &service.settings {
+    for service in SERVICES {
+        assert!((service.program.faults)(&BTreeMap::new()).is_none(), "{} starts with its defaults", service.name);
+        for setting in &declared(service) {
             let Some((low, high)) = range_of(setting) else {
                 if is_counted(setting) && !WITHOUT_RANGE.iter().any(|(key, _)| *key == setting.key) {
                     problems.push(format!("{}: {} names no range: {}", service.name, setting.key, setting.values));
@@ -126,7 +94,7 @@ fn every_counted_setting_has_a_range_and_refuses_one_beyond_it() {
             for value in [Some(high.beyond()), low.below()].into_iter().flatten() {
                 checked += 1;
                 let variables = BTreeMap::from([(setting.key.to_owned(), value.clone())]);
-                let faults = (service.read)(&variables);
+                let faults = (service.program.faults)(&variables);
                 if !faults.is_some_and(|faults| faults.names(setting.key)) {
                     problems.push(format!("{}: {}={value} is taken ({})", service.name, setting.key, setting.values));
                 }
@@ -139,11 +107,11 @@ fn every_counted_setting_has_a_range_and_refuses_one_beyond_it() {
 
 #[test]
 fn all_faults_are_found_at_once_each_under_its_own_key() {
-    for service in services() {
+    for service in SERVICES {
         let ranged: Vec<(&str, String)> =
-            service.settings.iter().filter_map(|s| Some((s.key, range_of(s)?.1.beyond()))).collect();
+            declared(service).iter().filter_map(|s| Some((s.key, range_of(s)?.1.beyond()))).collect();
         let variables = ranged.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-        let faults = (service.read)(&variables).unwrap_or_else(|| panic!("{} takes all of it", service.name));
+        let faults = (service.program.faults)(&variables).unwrap_or_else(|| panic!("{} takes all of it", service.name));
         let missing: Vec<_> = ranged.iter().filter(|(key, _)| !faults.names(key)).collect();
         assert!(missing.is_empty(), "{}: no fault of {missing:?} in\n{faults}", service.name);
     }
@@ -152,11 +120,11 @@ fn all_faults_are_found_at_once_each_under_its_own_key() {
 #[test]
 fn a_wrong_value_is_one_fault() {
     let mut problems = Vec::new();
-    for service in services() {
-        for setting in &service.settings {
+    for service in SERVICES {
+        for setting in &declared(service) {
             for value in ["x", "0", "-1", "999999999", "x\u{7}"] {
                 let variables = BTreeMap::from([(setting.key.to_owned(), value.to_owned())]);
-                let faults = (service.read)(&variables);
+                let faults = (service.program.faults)(&variables);
                 // What must be set as well is another fault.
                 let own = faults.iter().flat_map(Faults::iter).filter(|fault| fault.key == setting.key);
                 let own = own.filter(|fault| !fault.problem.starts_with("needs ")).count();
@@ -172,8 +140,8 @@ fn a_wrong_value_is_one_fault() {
 #[test]
 fn every_quantity_in_help_is_one_that_can_be_written() {
     let (mut found, mut problems) = (0, Vec::new());
-    for service in services() {
-        for setting in &service.settings {
+    for service in SERVICES {
+        for setting in &declared(service) {
             let texts = [Some(setting.values), Some(setting.help), setting.default, setting.default_note];
             let is_in_word = |c: char| c.is_alphanumeric() || "._:/".contains(c);
             let words = texts.into_iter().flatten().flat_map(|text| text.split(|c: char| !is_in_word(c)));
@@ -216,10 +184,10 @@ fn variables_of_others_are_no_fault_of_any_service() {
         "KUBERNETES_SERVICE_HOST",
     ];
     let names: Vec<String> = OTHERS.iter().map(|name| (*name).to_owned()).collect();
-    for service in services() {
-        let declared: Vec<&str> = service.settings.iter().map(|setting| setting.key).collect();
+    for service in SERVICES {
+        let declared: Vec<&str> = declared(service).iter().map(|setting| setting.key).collect();
         assert_eq!(unknown(&names, &declared).misspelt, [], "{}", service.name);
-        // A slip of one or two letters is one, forevery setting that is long enough.
+        // A slip of one or two letters is one, for every setting that is long enough.
         for key in declared.iter().filter(|key| key.len() >= 10) {
             let slip = format!("{}{}", &key[..key.len() - 1], "ZZ");
             let found = unknown(std::slice::from_ref(&slip), &declared).misspelt;

@@ -7,7 +7,7 @@ use std::fs;
 
 /// Files that list the services besides the roster, manifests and documents, and why each must.
 const LISTS: [(&str, &str); 5] = [
-    ("Cargo.toml", "members of the workspace"),
+    ("Cargo.toml", "where each crate is, for the others"),
     ("Tiltfile", "ports to forward; Tilt reads no Rust"),
     ("tests/deploy/it/nats/users.rs", "what each may do with its own user"),
     ("tests/end-to-end/it/house.rs", "what each crate may depend on"),
