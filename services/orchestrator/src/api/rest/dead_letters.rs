@@ -1,8 +1,9 @@
 //! Dead letters over REST: list and redrive.
 
 use super::batch::NDJSON;
-use super::extract::{JsonBody, OptionalJsonBody, Query};
+use super::extract::{JsonBody, OptionalJsonBody};
 use super::operations::{accepted, prefers_async};
+use super::params::{NoParams, Params};
 use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
@@ -14,42 +15,55 @@ use crate::api::{log_failure, stopping};
 use crate::app::{DeadLetterQuery, DiscardSpec, Progress, RedriveSpec};
 use crate::error::Error;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::convert::Infallible;
+use utoipa::IntoParams;
+
+/// Which dead letters.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeadLetterParams {
+    /// Of this mission.
+    mission: Option<String>,
+    /// Of this queue.
+    queue: Option<String>,
+    /// attempts_exhausted, not_retryable, worker_lost or invalid_message.
+    reason: Option<String>,
+    /// `true`: those put back too.
+    #[serde(default)]
+    include_redriven: bool,
+    /// 1 to 1000; the default is 100.
+    #[serde(default)]
+    limit: u32,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
 
 /// List dead letters
 ///
 /// Newest first; those that were put back only when asked for.
 #[utoipa::path(
     get, path = "/v1/dead-letters", tag = "Dead letters", operation_id = "ListDeadLetters",
-    params(
-        ("mission" = Option<String>, Query, description = "Of this mission."),
-        ("queue" = Option<String>, Query, description = "Of this queue."),
-        ("reason" = Option<String>, Query, description = "attempts_exhausted, not_retryable, worker_lost or invalid_message."),
-        ("include_redriven" = Option<bool>, Query, description = "`true`: those put back too."),
-        ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
-    ),
+    params(DeadLetterParams),
     responses((status = 200, description = "A page of dead letters", body = DeadLetterList))
 )]
-pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let query = Query::parse(query.as_deref(), &["mission", "queue", "reason", "include_redriven", "limit", "cursor"])?;
+pub(crate) async fn list(State(api): State<Api>, Params(which): Params<DeadLetterParams>) -> Result<Response, Problem> {
     let page = api
         .app
         .dead_letters(DeadLetterQuery {
-            mission: query.one("mission")?,
-            queue: query.one("queue")?,
-            reason: query.one("reason")?,
-            include_redriven: query.parsed("include_redriven", "true or false")?.unwrap_or(false),
-            limit: query.limit()?,
-            cursor: query.one("cursor")?,
+            mission: which.mission,
+            queue: which.queue,
+            reason: which.reason,
+            include_redriven: which.include_redriven,
+            limit: which.limit,
+            cursor: which.cursor,
         })
         .await?;
     let dead_letters = page.items.into_iter().map(Into::into).collect();
@@ -112,9 +126,8 @@ pub(crate) async fn redrive(
 pub(crate) async fn read(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     json(StatusCode::OK, &DeadLetterView::from(api.app.dead_letter(&id).await?))
 }
 

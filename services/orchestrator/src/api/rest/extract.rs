@@ -1,4 +1,4 @@
-//! Requests as typed values: bodies under their limits, JSON with the field at fault, known queries.
+//! Bodies of requests as typed values: under their limits, JSON with the field at fault.
 //!
 //! What does not fit is refused with its name: nothing a caller sent is silently ignored.
 
@@ -12,7 +12,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
-use std::str::FromStr;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A JSON body and its share of the memory for bodies, to be held until the request is done.
@@ -135,86 +134,10 @@ fn named_field(text: &str) -> Option<&str> {
     ["unknown field `", "duplicate field `"].iter().find_map(|words| text.strip_prefix(words)?.split('`').next())
 }
 
-/// A query string of known parameters.
-pub(crate) struct Query<'a>(Vec<(&'static str, &'a str)>);
-
-impl<'a> Query<'a> {
-    /// Splits a query.
-    ///
-    /// # Errors
-    /// Names a parameter that the route does not have.
-    pub(crate) fn parse(raw: Option<&'a str>, known: &[&'static str]) -> Result<Self, Problem> {
-        let mut pairs = Vec::new();
-        for pair in raw.unwrap_or_default().split('&').filter(|p| !p.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name);
-            let Some(known_name) = known.iter().find(|k| **k == name) else {
-                let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Problem::field(
-                    &name,
-                    format!("there is no query parameter {name:?}; this route has {list}"),
-                ));
-            };
-            pairs.push((*known_name, value));
-        }
-        Ok(Self(pairs))
-    }
-
-    /// The parameter's only value; an empty one is none.
-    pub(crate) fn one(&self, name: &'static str) -> Result<Option<String>, Problem> {
-        let mut values = self.0.iter().filter(|(n, _)| *n == name).map(|(_, v)| decode(v));
-        let value = values.next();
-        if values.next().is_some() {
-            return Err(Problem::field(name, format!("{name} is given more than once")));
-        }
-        Ok(value.filter(|v| !v.is_empty()))
-    }
-
-    /// All values of the parameter, repeated or as a comma-separated list. A comma inside a value is written `%2C`.
-    pub(crate) fn many(&self, name: &'static str) -> Vec<String> {
-        let values = self.0.iter().filter(|(n, _)| *n == name).flat_map(|(_, v)| v.split(','));
-        values.map(decode).filter(|v| !v.is_empty()).collect()
-    }
-
-    /// The parameter's value as a number or another parsed type.
-    pub(crate) fn parsed<T: FromStr>(&self, name: &'static str, expected: &str) -> Result<Option<T>, Problem> {
-        self.one(name)?
-            .map(|v| v.parse().map_err(|_| Problem::field(name, format!("{name} is {v:?}; expected {expected}"))))
-            .transpose()
-    }
-
-    /// The size of a page; 0 when none is given.
-    pub(crate) fn limit(&self) -> Result<u32, Problem> {
-        Ok(self.parsed("limit", "a whole number")?.unwrap_or(0))
-    }
-}
-
-/// Percent-decodes one part of a query.
-fn decode(raw: &str) -> String {
-    let raw = raw.replace('=', "%3D");
-    url::form_urlencoded::parse(raw.as_bytes()).next().map(|(k, _)| k.into_owned()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::api::rest::types::SubmitBody;
-
-    #[test]
-    fn queries_are_lists_and_single_values_of_known_names() {
-        let known = &["state", "label", "limit", "tool"];
-        let raw = "state=queued,running&state=dead&label=team%3Dred%2Cblue&label=a=b,c=d&limit=5&tool=";
-        let q = Query::parse(Some(raw), known).ok().unwrap();
-        assert_eq!(q.many("state"), ["queued", "running", "dead"]);
-        assert_eq!(q.many("label"), ["team=red,blue", "a=b", "c=d"]);
-        assert_eq!(q.limit().ok(), Some(5));
-        assert_eq!(q.one("tool").ok(), Some(None));
-        assert_eq!(q.one("state").unwrap_err().field_name(), Some("state"));
-        let unknown = Query::parse(Some("stat=queued"), known).err().unwrap();
-        assert_eq!(unknown.field_name(), Some("stat"));
-        let q = Query::parse(Some("limit=-1"), known).ok().unwrap();
-        assert_eq!(q.limit().unwrap_err().field_name(), Some("limit"));
-    }
 
     #[test]
     fn json_faults_name_the_field_and_the_place() {

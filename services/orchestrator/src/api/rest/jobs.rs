@@ -1,6 +1,7 @@
 //! Jobs over REST: submit, list, read, attempts, output, cancel.
 
-use super::extract::{JsonBody, Query};
+use super::extract::JsonBody;
+use super::params::{NoParams, Params};
 use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
@@ -12,13 +13,33 @@ use crate::error::Error;
 use crate::model::State as JobState;
 use crate::store::Times;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
 use std::time::Duration;
+use utoipa::IntoParams;
 
 /// The header that carries a submission's key.
 pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Whether the answer waits for the end.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WaitParams {
+    /// Such as `30s`; at most 60 s.
+    wait: Option<String>,
+}
+
+impl WaitParams {
+    /// The time to wait; 0 is none.
+    fn wait(self) -> Result<Option<Duration>, Problem> {
+        let wait = self.wait.map(|w| {
+            agentforge_config::parse_duration(&w).map_err(|e| Problem::field("wait", format!("wait {w:?} {e}")))
+        });
+        Ok(wait.transpose()?.filter(|w| !w.is_zero()))
+    }
+}
 
 /// Submit a job
 ///
@@ -30,7 +51,7 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "The same as `idempotency_key` in the body; taken literally, at most 256 bytes."),
         ("traceparent" = Option<String>, Header, description = "W3C trace context; the job and its tool calls join the trace."),
-        ("wait" = Option<String>, Query, description = "Such as `30s`; at most 60 s."),
+        WaitParams,
     ),
     request_body = SubmitBody,
     responses(
@@ -42,10 +63,10 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(crate) async fn submit(
     State(api): State<Api>,
     headers: HeaderMap,
-    RawQuery(query): RawQuery,
+    Params(asked): Params<WaitParams>,
     JsonBody(body, _held): JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
-    let wait = wait_asked_for(query.as_deref())?;
+    let wait = asked.wait()?;
     let input = with_key(body.into_input(trace::Origin::of(&headers))?, &headers)?;
     let answer = match wait {
         Some(wait) => api.app.submit_and_wait(input, wait).await?,
@@ -55,15 +76,6 @@ pub(crate) async fn submit(
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", answer.job.id)).expect("a UUID is ASCII");
     let body = json(status, &JobView::try_from(answer.job)?)?;
     Ok(([(header::LOCATION, location)], body).into_response())
-}
-
-/// `?wait=` as a time to wait; 0 is none.
-fn wait_asked_for(query: Option<&str>) -> Result<Option<Duration>, Problem> {
-    let wait = Query::parse(query, &["wait"])?.one("wait")?;
-    let wait = wait
-        .map(|w| agentforge_config::parse_duration(&w).map_err(|e| Problem::field("wait", format!("wait {w:?} {e}"))))
-        .transpose()?;
-    Ok(wait.filter(|w| !w.is_zero()))
 }
 
 /// Takes the key from the header, which must not say otherwise than the body.
@@ -82,58 +94,67 @@ fn with_key(mut input: SubmitInput, headers: &HeaderMap) -> Result<SubmitInput, 
     Ok(input)
 }
 
+/// Which jobs.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct JobParams {
+    /// Of this mission.
+    mission: Option<String>,
+    /// Of this queue.
+    queue: Option<String>,
+    /// Of this tool.
+    tool: Option<String>,
+    /// In any of these states; repeated, or a comma-separated list.
+    #[serde(default)]
+    state: Vec<String>,
+    /// With all of these labels, `key=value`; repeated, or a comma-separated list. A comma inside a value is written `%2C`.
+    #[serde(default)]
+    label: Vec<String>,
+    /// Accepted at this moment or later (RFC 3339).
+    #[param(format = DateTime)]
+    created_after: Option<String>,
+    /// Accepted before it.
+    #[param(format = DateTime)]
+    created_before: Option<String>,
+    /// Final since this moment or later.
+    #[param(format = DateTime)]
+    finished_after: Option<String>,
+    /// Final before it.
+    #[param(format = DateTime)]
+    finished_before: Option<String>,
+    /// 1 to 1000; the default is 100.
+    #[serde(default)]
+    limit: u32,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
 /// List jobs
 ///
 /// Newest first. All filters must match.
 #[utoipa::path(
     get, path = "/v1/jobs", tag = "Jobs", operation_id = "ListJobs",
-    params(
-        ("mission" = Option<String>, Query, description = "Of this mission."),
-        ("queue" = Option<String>, Query, description = "Of this queue."),
-        ("tool" = Option<String>, Query, description = "Of this tool."),
-        ("state" = Option<Vec<String>>, Query, description = "In any of these states; repeated, or a comma-separated list."),
-        ("label" = Option<Vec<String>>, Query, description = "With all of these labels, `key=value`; repeated, or a comma-separated list. A comma inside a value is written `%2C`."),
-        ("created_after" = Option<String>, Query, format = DateTime, description = "Accepted at this moment or later (RFC 3339)."),
-        ("created_before" = Option<String>, Query, format = DateTime, description = "Accepted before it."),
-        ("finished_after" = Option<String>, Query, format = DateTime, description = "Final since this moment or later."),
-        ("finished_before" = Option<String>, Query, format = DateTime, description = "Final before it."),
-        ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
-    ),
+    params(JobParams),
     responses((status = 200, description = "A page of jobs", body = JobList))
 )]
-pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let known = [
-        "mission",
-        "queue",
-        "tool",
-        "state",
-        "label",
-        "created_after",
-        "created_before",
-        "finished_after",
-        "finished_before",
-        "limit",
-        "cursor",
-    ];
-    let query = Query::parse(query.as_deref(), &known)?;
-    let moment = |name| Ok::<_, Problem>(parse_moment(name, query.one(name)?.as_deref())?);
+pub(crate) async fn list(State(api): State<Api>, Params(which): Params<JobParams>) -> Result<Response, Problem> {
+    let moment = |name, given: Option<String>| parse_moment(name, given.as_deref());
     let page = api
         .app
         .jobs(JobQuery {
-            mission: query.one("mission")?,
-            queue: query.one("queue")?,
-            tool: query.one("tool")?,
-            states: query.many("state").iter().map(|w| state(w)).collect::<Result<_, _>>()?,
-            labels: query.many("label"),
+            mission: which.mission,
+            queue: which.queue,
+            tool: which.tool,
+            states: which.state.iter().map(|w| state(w)).collect::<Result<_, _>>()?,
+            labels: which.label,
             times: Times {
-                created_after: moment("created_after")?,
-                created_before: moment("created_before")?,
-                finished_after: moment("finished_after")?,
-                finished_before: moment("finished_before")?,
+                created_after: moment("created_after", which.created_after)?,
+                created_before: moment("created_before", which.created_before)?,
+                finished_after: moment("finished_after", which.finished_after)?,
+                finished_before: moment("finished_before", which.finished_before)?,
             },
-            limit: query.limit()?,
-            cursor: query.one("cursor")?,
+            limit: which.limit,
+            cursor: which.cursor,
         })
         .await?;
     let page = job::cut(page);
@@ -155,16 +176,16 @@ fn state(word: &str) -> Result<JobState, Problem> {
     get, path = "/v1/jobs/{id}", tag = "Jobs", operation_id = "GetJob",
     params(
         ("id" = String, Path, description = "The job's id"),
-        ("wait" = Option<String>, Query, description = "Such as `30s`; at most 60 s."),
+        WaitParams,
     ),
     responses((status = 200, description = "The job", body = JobView))
 )]
 pub(crate) async fn read(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    Params(asked): Params<WaitParams>,
 ) -> Result<Response, Problem> {
-    let job = match wait_asked_for(query.as_deref())? {
+    let job = match asked.wait()? {
         Some(wait) => api.app.wait(&id, wait).await?,
         None => api.app.job(&id).await?,
     };
@@ -182,9 +203,8 @@ pub(crate) async fn read(
 pub(crate) async fn attempts(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     let attempts = api.app.attempts(&id).await?.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &AttemptList { attempts })
 }
@@ -200,9 +220,8 @@ pub(crate) async fn attempts(
 pub(crate) async fn output(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     let output = api.app.output(&id).await?;
     let mut response = Body::from_stream(output.stream).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -223,8 +242,7 @@ pub(crate) async fn output(
 pub(crate) async fn cancel(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     json(StatusCode::OK, &JobView::try_from(api.app.cancel(&id).await?)?)
 }

@@ -15,6 +15,7 @@ mod jobs;
 mod openapi;
 mod operations;
 mod outbox;
+mod params;
 mod problem;
 mod queues;
 mod response;

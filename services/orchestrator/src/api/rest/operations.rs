@@ -1,13 +1,13 @@
 //! Operations over REST: how far retries and redrives are that continue without their caller.
 
-use super::extract::Query;
+use super::params::{NoParams, PageParams, Params};
 use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
 use super::types::{OperationList, OperationView};
 use crate::error::{Code, Error};
 use crate::operation::Operation;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -20,15 +20,11 @@ const RESPOND_ASYNC: &str = "respond-async";
 /// Newest first: those that are open, and the last thousand that ended.
 #[utoipa::path(
     get, path = "/v1/operations", tag = "Operations", operation_id = "ListOperations",
-    params(
-        ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
-    ),
+    params(PageParams),
     responses((status = 200, description = "A page of operations", body = OperationList))
 )]
-pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let query = Query::parse(query.as_deref(), &["limit", "cursor"])?;
-    let page = api.app.operations(query.limit()?, query.one("cursor")?.as_deref()).await?;
+pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams>) -> Result<Response, Problem> {
+    let page = api.app.operations(page.limit, page.cursor.as_deref()).await?;
     let operations = page.items.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &OperationList { operations, next_cursor: page.next })
 }
@@ -44,9 +40,8 @@ pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> R
 pub(crate) async fn read(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     json(StatusCode::OK, &OperationView::from(api.app.operation(&id).await?))
 }
 
@@ -61,9 +56,8 @@ pub(crate) async fn read(
 pub(crate) async fn cancel(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     json(StatusCode::OK, &OperationView::from(api.app.cancel_operation(&id).await?))
 }
 

@@ -1,11 +1,12 @@
 //! Messages that were put aside, over REST: list, retry, discard.
 
-use super::extract::{JsonBody, Query};
+use super::extract::JsonBody;
+use super::params::{PageParams, Params};
 use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
 use super::types::{ParkedAnswer, ParkedBody, ParkedList};
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
@@ -15,15 +16,11 @@ use http::StatusCode;
 /// invalid subject. Newest first. Everything else continues meanwhile.
 #[utoipa::path(
     get, path = "/v1/outbox/parked", tag = "Outbox", operation_id = "ListParkedMessages",
-    params(
-        ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
-    ),
+    params(PageParams),
     responses((status = 200, description = "A page of messages", body = ParkedList))
 )]
-pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let query = Query::parse(query.as_deref(), &["limit", "cursor"])?;
-    let page = api.app.parked(query.limit()?, query.one("cursor")?.as_deref()).await?;
+pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams>) -> Result<Response, Problem> {
+    let page = api.app.parked(page.limit, page.cursor.as_deref()).await?;
     let messages = page.items.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &ParkedList { messages, next_cursor: page.next })
 }

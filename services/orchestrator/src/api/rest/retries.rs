@@ -1,8 +1,9 @@
 //! Ways back over REST: one job, or many by their ids or a filter.
 
 use super::dead_letters::{accepts_lines, lines};
-use super::extract::{OptionalJsonBody, Query};
+use super::extract::OptionalJsonBody;
 use super::operations::{accepted, prefers_async};
+use super::params::{NoParams, Params};
 use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
@@ -10,7 +11,7 @@ use super::types::{JobView, NotPutBackView, OperationView, RetryBody, RetryJobsB
 use crate::api::stopping;
 use crate::api::stream::until_last;
 use crate::app::Progress;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
@@ -28,10 +29,9 @@ use http::{HeaderMap, StatusCode};
 pub(crate) async fn retry(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
     OptionalJsonBody(body): OptionalJsonBody<RetryBody>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     let deadline_in = parse_span("deadline_in", body.deadline_in.as_deref(), body.deadline_in_ms)?;
     json(StatusCode::OK, &JobView::try_from(api.app.retry(&id, deadline_in).await?)?)
 }

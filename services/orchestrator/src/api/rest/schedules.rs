@@ -1,6 +1,7 @@
 //! Schedules over REST.
 
-use super::extract::{JsonBody, OptionalJsonBody, Query};
+use super::extract::{JsonBody, OptionalJsonBody};
+use super::params::{NoParams, PageParams, Params};
 use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
@@ -9,9 +10,11 @@ use super::types::{NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody,
 use crate::api::trace;
 use crate::app::{ScheduleChange, ScheduleInput};
 use crate::error::Error;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 /// Create a schedule
 ///
@@ -46,15 +49,11 @@ pub(crate) async fn create(
 /// By name.
 #[utoipa::path(
     get, path = "/v1/schedules", tag = "Schedules", operation_id = "ListSchedules",
-    params(
-        ("limit" = Option<u32>, Query, description = "1 to 1000; the default is 100."),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
-    ),
+    params(PageParams),
     responses((status = 200, description = "A page of schedules", body = ScheduleList))
 )]
-pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let query = Query::parse(query.as_deref(), &["limit", "cursor"])?;
-    let page = api.app.schedules(query.limit()?, query.one("cursor")?.as_deref()).await?;
+pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams>) -> Result<Response, Problem> {
+    let page = api.app.schedules(page.limit, page.cursor.as_deref()).await?;
     let schedules = page.items.into_iter().map(ScheduleView::try_from).collect::<Result<_, Error>>()?;
     json(StatusCode::OK, &ScheduleList { schedules, next_cursor: page.next })
 }
@@ -68,9 +67,8 @@ pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> R
 pub(crate) async fn read(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     json(StatusCode::OK, &ScheduleView::try_from(api.app.schedule(&id).await?)?)
 }
 
@@ -132,9 +130,8 @@ pub(crate) async fn run(
 pub(crate) async fn delete(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     api.app.delete_schedule(&id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -147,10 +144,21 @@ pub(crate) async fn delete(
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 200, description = "The paused schedule", body = ScheduleView))
 )]
-pub(crate) async fn pause(state: State<Api>, id: Path<String>, query: RawQuery) -> Result<Response, Problem> {
-    let (State(api), Path(id), RawQuery(query)) = (state, id, query);
-    Query::parse(query.as_deref(), &[])?;
+pub(crate) async fn pause(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
     json(StatusCode::OK, &ScheduleView::try_from(api.app.pause_schedule(&id).await?)?)
+}
+
+/// How a schedule is resumed.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ResumeParams {
+    /// Make up for turns missed in the pause; the default is false.
+    #[serde(default)]
+    catch_up: bool,
 }
 
 /// Resume a schedule
@@ -160,15 +168,25 @@ pub(crate) async fn pause(state: State<Api>, id: Path<String>, query: RawQuery) 
     post, path = "/v1/schedules/{id}/resume", tag = "Schedules", operation_id = "ResumeSchedule",
     params(
         ("id" = String, Path, description = "The schedule's id"),
-        ("catch_up" = Option<bool>, Query, description = "Make up for turns missed in the pause; the default is false."),
+        ResumeParams,
     ),
     responses((status = 200, description = "The resumed schedule", body = ScheduleView))
 )]
-pub(crate) async fn resume(state: State<Api>, id: Path<String>, query: RawQuery) -> Result<Response, Problem> {
-    let (State(api), Path(id), RawQuery(query)) = (state, id, query);
-    let query = Query::parse(query.as_deref(), &["catch_up"])?;
-    let catch_up = query.parsed::<bool>("catch_up", "true or false")?.unwrap_or(false);
-    json(StatusCode::OK, &ScheduleView::try_from(api.app.resume_schedule(&id, catch_up).await?)?)
+pub(crate) async fn resume(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Params(how): Params<ResumeParams>,
+) -> Result<Response, Problem> {
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.resume_schedule(&id, how.catch_up).await?)?)
+}
+
+/// How many runs.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct NextRunsParams {
+    /// 1 to 100; the default is 5.
+    #[serde(default)]
+    limit: u32,
 }
 
 /// List a schedule's next runs
@@ -178,16 +196,15 @@ pub(crate) async fn resume(state: State<Api>, id: Path<String>, query: RawQuery)
     get, path = "/v1/schedules/{id}/next-runs", tag = "Schedules", operation_id = "ListNextRuns",
     params(
         ("id" = String, Path, description = "The schedule's id"),
-        ("limit" = Option<u32>, Query, description = "1 to 100; the default is 5."),
+        NextRunsParams,
     ),
     responses((status = 200, description = "The next runs", body = NextRuns))
 )]
 pub(crate) async fn next_runs(
     State(api): State<Api>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
+    Params(which): Params<NextRunsParams>,
 ) -> Result<Response, Problem> {
-    let query = Query::parse(query.as_deref(), &["limit"])?;
-    let runs = api.app.next_runs(&id, query.limit()?).await?.into_iter().map(Into::into).collect();
+    let runs = api.app.next_runs(&id, which.limit).await?.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &NextRuns { runs })
 }

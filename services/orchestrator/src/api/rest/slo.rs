@@ -1,11 +1,11 @@
 //! Objectives over REST.
 
-use super::extract::Query;
+use super::params::{NoParams, Params};
 use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
 use super::types::SloList;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
@@ -17,8 +17,7 @@ use http::StatusCode;
     get, path = "/v1/slo", tag = "Objectives", operation_id = "ListSlos",
     responses((status = 200, description = "All objectives", body = SloList))
 )]
-pub(crate) async fn list(State(api): State<Api>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
+pub(crate) async fn list(State(api): State<Api>, _: Params<NoParams>) -> Result<Response, Problem> {
     let (at, judgements, without_data) = api.app.board().read();
     json(StatusCode::OK, &SloList::new(at, &judgements, &without_data))
 }

@@ -1,13 +1,13 @@
 //! A job's changes as server-sent events.
 
-use super::extract::Query;
+use super::params::{NoParams, Params};
 use super::problem::Problem;
 use super::state::Api;
 use super::types::JobView;
 use crate::api::log_failure;
 use crate::error::Error;
 use crate::model::Job;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
@@ -40,9 +40,8 @@ pub(crate) async fn watch(
     State(api): State<Api>,
     Path(id): Path<String>,
     headers: HeaderMap,
-    RawQuery(query): RawQuery,
+    _: Params<NoParams>,
 ) -> Result<Response, Problem> {
-    Query::parse(query.as_deref(), &[])?;
     if let Some(seen) = last_seen(&headers) {
         let job = api.app.job(&id).await?;
         if job.state.is_final() && job.version == seen {
