@@ -32,8 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long cut connections may take to be let go.
 pub(super) const LET_GO: Duration = Duration::from_millis(200);
 
-/// A connection without TLS, or with it after the handshake.
-pub(super) type Io = Either<Connection, TlsStream<Connection>>;
+/// A connection without TLS, or with it after the handshake. A session is large, and most connections have none.
+pub(super) type Io = Either<Connection, Box<TlsStream<Connection>>>;
 
 /// A listener, and what its connections may take.
 pub(super) struct Server {
@@ -77,7 +77,7 @@ impl Server {
                     let (serve, stop) = (serve.clone(), stop.clone());
                     tasks.spawn(async move {
                         if let Some(stream) = handshake(tls, connection, peer, stop).await {
-                            serve(Either::Right(stream), peer).await;
+                            serve(Either::Right(Box::new(stream)), peer).await;
                         }
                     })
                 }

@@ -157,7 +157,7 @@ fn bare(io: Io) -> Option<Socket> {
     match io {
         Either::Left(connection) => connection.into_bare().map(Socket::Plain),
         Either::Right(tls) => {
-            let (connection, session) = tls.into_inner();
+            let (connection, session) = (*tls).into_inner();
             Some(Socket::Tls(connection.into_bare()?, Box::new(session)))
         }
     }
