@@ -199,12 +199,12 @@ impl Module {
                 ["crate"].map(str::to_owned).into_iter().chain(self.path.iter().cloned()).chain([child.clone()]);
             self.imports.insert(child.clone(), whole.collect());
         }
-        let mut at = 0;
+        let (mut at, inline) = (0, inline_depths(code));
         while at < code.len() {
             if code[at] == "use" && at + 1 < code.len() && (is_name(&code[at + 1]) || code[at + 1] == "{") {
                 let end = at + code[at..].iter().position(|word| word == ";").unwrap_or(code.len() - at);
                 let is_public = at > 0 && (code[at - 1] == "pub" || code[at - 1] == ")");
-                self.import(&code[at + 1..end], &[], is_public);
+                self.import(&code[at + 1..end], &[], is_public, inline[at]);
                 at = end;
             }
             at += 1;
@@ -212,7 +212,7 @@ impl Module {
     }
 
     /// One tree of `use`. What is taken for this file is used here, if only a trait for its methods.
-    fn import(&mut self, tree: &[String], before: &[String], is_public: bool) {
+    fn import(&mut self, tree: &[String], before: &[String], is_public: bool, inline: usize) {
         let mut path = before.to_vec();
         let mut at = 0;
         while at < tree.len() {
@@ -220,12 +220,12 @@ impl Module {
                 "::" => {}
                 "{" => {
                     for branch in branches(&tree[at + 1..tree.len() - 1]) {
-                        self.import(&branch, &path, is_public);
+                        self.import(&branch, &path, is_public, inline);
                     }
                     return;
                 }
                 "*" => {
-                    let whole = self.whole(&path);
+                    let whole = self.whole(&path, inline);
                     if whole.first().is_some_and(|first| first == "crate") {
                         self.globs.push(whole[1..].to_vec());
                     }
@@ -238,7 +238,7 @@ impl Module {
             at += 1;
         }
         let alias = tree.get(at + 1).filter(|_| tree.get(at).is_some_and(|word| word == "as"));
-        let whole = self.whole(&path);
+        let whole = self.whole(&path, inline);
         if !is_public && whole.first().is_some_and(|first| first == "crate") {
             self.uses.insert(whole[1..].to_vec());
         }
@@ -247,10 +247,11 @@ impl Module {
         }
     }
 
-    /// The path from the crate's root; one of another crate stays as it is.
-    fn whole(&self, path: &[String]) -> Vec<String> {
+    /// The path from the crate's root; one of another crate stays as it is. Inside `inline` modules as many `super`
+    /// lead to this file.
+    fn whole(&self, path: &[String], inline: usize) -> Vec<String> {
         let from_here = |up: usize| {
-            let here = &self.path[..self.path.len().saturating_sub(up)];
+            let here = &self.path[..self.path.len().saturating_sub(up.saturating_sub(inline))];
             ["crate".to_owned()].into_iter().chain(here.iter().cloned()).collect::<Vec<_>>()
         };
         let ups = path.iter().take_while(|word| *word == "super").count();
@@ -271,7 +272,7 @@ impl Module {
     /// Names of imports and whole paths in the code, outside of `use`.
     fn read_code(&mut self, code: &[String]) {
         let mut paths = Vec::new();
-        let (mut at, mut is_use) = (0, false);
+        let (mut at, mut is_use, inline) = (0, false, inline_depths(code));
         while at < code.len() {
             is_use = if is_use { code[at] != ";" } else { code[at] == "use" };
             let starts = at == 0 || !["::", ".", "mod", "'"].contains(&code[at - 1].as_str());
@@ -279,7 +280,7 @@ impl Module {
                 at += 1;
                 continue;
             }
-            let mut path = vec![code[at].clone()];
+            let (mut path, depth) = (vec![code[at].clone()], inline[at]);
             while code.get(at + 1).is_some_and(|word| word == "::")
                 && code.get(at + 2).is_some_and(|word| is_name(word))
             {
@@ -289,7 +290,7 @@ impl Module {
             at += 1;
             let is_ours = ["crate", "self", "super"].contains(&path[0].as_str()) && path.len() > 1;
             if is_ours || self.imports.contains_key(&path[0]) {
-                let whole = self.whole(&path);
+                let whole = self.whole(&path, depth);
                 if whole.first().is_some_and(|first| first == "crate") {
                     paths.push(whole[1..].to_vec());
                 }
@@ -299,6 +300,21 @@ impl Module {
         }
         self.uses.extend(paths);
     }
+}
+
+/// In how many modules with a body of their own each word is.
+fn inline_depths(code: &[String]) -> Vec<usize> {
+    // For each open brace, whether it is a module's.
+    let (mut open, mut depths) = (Vec::new(), Vec::with_capacity(code.len()));
+    for (at, word) in code.iter().enumerate() {
+        match word.as_str() {
+            "{" => open.push(at > 1 && code[at - 2] == "mod"),
+            "}" => _ = open.pop(),
+            _ => {}
+        }
+        depths.push(open.iter().filter(|is_module| **is_module).count());
+    }
+    depths
 }
 
 /// The parts between commas on the first level.
@@ -450,6 +466,16 @@ mod tests {
         let parent = format!("{parent} pub struct Shared(A);");
         let a = "use super::Shared; pub struct A(Shared);";
         assert_eq!(circles(&[("lib.rs", &parent), ("a.rs", a), ("b.rs", b)]), [["lib.rs", "a.rs"]]);
+    }
+
+    #[test]
+    fn super_of_a_module_inside_a_file_is_the_file() {
+        let (parent, own) = ("mod a; pub struct P; fn f() { a::g() }", "pub fn g() {} const N: u8 = 1;");
+        for inside in ["pub mod m { fn h() -> u8 { super::N } }", "pub mod m { use super::N; }"] {
+            assert!(circles(&[("lib.rs", parent), ("a.rs", &format!("{own} {inside}"))]).is_empty(), "{inside}");
+        }
+        let a = format!("{own} pub mod m {{ fn h(_: super::super::P) {{}} }}");
+        assert_eq!(circles(&[("lib.rs", parent), ("a.rs", &a)]), [["lib.rs", "a.rs"]]);
     }
 
     #[test]
