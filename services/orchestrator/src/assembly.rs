@@ -4,10 +4,10 @@ use crate::app::{
     self, App, CommitLoop, Committer, CommitterConfig, JobWatchers, OutboxGauge, Outlets, Queues, handoffs,
 };
 use crate::config::Config;
+use crate::consumers::QueueConsumers;
 use crate::control::{CancelLoop, cancels};
 use crate::deletions::{DeletionLoop, Deletions, deletions};
-use crate::lanes::Lanes;
-use crate::relay::{Forgets, JobLane, OutboxLane, Relay, Room, Shared};
+use crate::relay::{Forgets, JobSource, OutboxSource, Relay, Shared, StreamCapacity};
 use crate::slo::Sight;
 use crate::store::{Owner, Store};
 use crate::{outputs, presence, slo};
@@ -28,15 +28,15 @@ const START_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Parts {
     pub(crate) commit_loop: CommitLoop,
     pub(crate) committer_config: CommitterConfig,
-    pub(crate) jobs: Relay<JobLane>,
-    pub(crate) outbox: Relay<OutboxLane>,
+    pub(crate) jobs: Relay<JobSource>,
+    pub(crate) outbox: Relay<OutboxSource>,
     pub(crate) forgets: Forgets,
     pub(crate) cancel_loop: CancelLoop,
     pub(crate) deletions: Deletions,
     pub(crate) deletion_loop: DeletionLoop,
     pub(crate) gauge: OutboxGauge,
-    pub(crate) lanes: Lanes,
-    pub(crate) room: Room,
+    pub(crate) consumers: QueueConsumers,
+    pub(crate) capacity: StreamCapacity,
 }
 
 /// The application, and what keeps it going.
@@ -79,18 +79,18 @@ pub(crate) fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>
         watches: Arc::new(Semaphore::new(config.watches_max.min(Semaphore::MAX_PERMITS))),
         stopping: runtime.stopping(),
     });
-    let room = Room::default();
-    let lane = JobLane {
+    let capacity = StreamCapacity::default();
+    let source = JobSource {
         shared: shared.clone(),
         committer: committer.clone(),
         backlog: jobs.backlog().clone(),
-        room: room.clone(),
+        capacity: capacity.clone(),
     };
-    let (jobs, forgets) = Relay::new(Arc::new(lane), nats.clone(), jobs);
-    let lane = OutboxLane { shared, committer, backlog: outbox.backlog().clone() };
+    let (jobs, forgets) = Relay::new(Arc::new(source), nats.clone(), jobs);
+    let source = OutboxSource { shared, committer, backlog: outbox.backlog().clone() };
     // What happened is not forgotten: the handle goes.
-    let (outbox, _) = Relay::new(Arc::new(lane), nats.clone(), outbox);
-    let lanes = Lanes::new(config.queues_max, config.queues.iter().cloned());
+    let (outbox, _) = Relay::new(Arc::new(source), nats.clone(), outbox);
+    let consumers = QueueConsumers::new(config.queues_max, config.queues.iter().cloned());
     let parts = Parts {
         commit_loop,
         committer_config,
@@ -101,13 +101,13 @@ pub(crate) fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>
         deletions,
         deletion_loop,
         gauge,
-        lanes,
-        room,
+        consumers,
+        capacity,
     };
     (app, parts)
 }
 
-/// What is looked at for the objectives in seconds.
+/// The checks of the objectives that count seconds, by service.
 pub(crate) fn sights(
     runtime: &Runtime,
     nats: &Nats,

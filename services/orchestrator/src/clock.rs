@@ -33,7 +33,7 @@ impl Steps {
     }
 
     /// How far the wall clock went back since the last check.
-    pub(crate) fn look(&mut self, wall: Micros, at: Instant) -> Option<Duration> {
+    pub(crate) fn check(&mut self, wall: Micros, at: Instant) -> Option<Duration> {
         let expected = self.wall.plus(at.saturating_duration_since(self.at));
         *self = Self { wall, at };
         Some(expected.since(wall)).filter(|back| *back >= STEP_MIN)
@@ -64,7 +64,7 @@ pub async fn steps_loop(app: App, stop: CancellationToken) -> Result<(), anyhow:
         if !pause(&stop, CHECK_INTERVAL).await {
             return Ok(());
         }
-        if let Some(back) = steps.look(Micros::now(), Instant::now()) {
+        if let Some(back) = steps.check(Micros::now(), Instant::now()) {
             owed = Some(owed.unwrap_or_default() + back);
         }
     }
@@ -80,15 +80,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_step_back_is_told_and_once() {
+    fn only_a_step_back_is_reported_and_once() {
         let (second, at) = (Duration::from_secs(1), Instant::now());
         let mut steps = Steps { wall: Micros(10_000_000_000), at };
-        assert_eq!(steps.look(Micros(10_001_000_000), at + second), None);
+        assert_eq!(steps.check(Micros(10_001_000_000), at + second), None);
         // Set forward by an hour: nothing waits for that.
-        assert_eq!(steps.look(Micros(13_602_000_000), at + 2 * second), None);
+        assert_eq!(steps.check(Micros(13_602_000_000), at + 2 * second), None);
         // Set back by an hour and a second.
-        assert_eq!(steps.look(Micros(10_002_000_000), at + 3 * second), Some(second * 3_601));
-        assert_eq!(steps.look(Micros(10_003_000_000), at + 4 * second), None);
-        assert_eq!(steps.look(Micros(10_002_000_000), at + 5 * second), None, "two seconds are slewing");
+        assert_eq!(steps.check(Micros(10_002_000_000), at + 3 * second), Some(second * 3_601));
+        assert_eq!(steps.check(Micros(10_003_000_000), at + 4 * second), None);
+        assert_eq!(steps.check(Micros(10_002_000_000), at + 5 * second), None, "two seconds are slewing");
     }
 }

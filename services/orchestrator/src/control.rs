@@ -25,7 +25,7 @@ pub struct Cancels(mpsc::Sender<Cancelled>);
 /// The loop's side.
 pub struct CancelLoop(mpsc::Receiver<Cancelled>);
 
-/// Both sides.
+/// The handle, and the loop that it hands to.
 pub fn cancels() -> (Cancels, CancelLoop) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     (Cancels(sender), CancelLoop(receiver))
@@ -33,7 +33,7 @@ pub fn cancels() -> (Cancels, CancelLoop) {
 
 impl Cancels {
     /// Has a committed cancel made true elsewhere, unless too many wait. Never waits.
-    pub fn tell(&self, cancelled: Cancelled) {
+    pub fn send(&self, cancelled: Cancelled) {
         if self.0.try_send(cancelled).is_err() {
             debug!(job = %cancelled.0, "too many waiting cancels; the next heartbeat's answer repeats this one");
         }

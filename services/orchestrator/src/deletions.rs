@@ -23,7 +23,7 @@ pub struct Deletions(mpsc::Sender<(JobId, i64)>);
 /// The loop's side.
 pub struct DeletionLoop(mpsc::Receiver<(JobId, i64)>);
 
-/// Both sides.
+/// The handle, and the loop that it hands to.
 pub fn deletions() -> (Deletions, DeletionLoop) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     (Deletions(sender), DeletionLoop(receiver))

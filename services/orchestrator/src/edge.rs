@@ -83,7 +83,7 @@ async fn send_beats(nats: Nats, site: &Site, stop: &CancellationToken) -> Result
 
 async fn take_beats(nats: Nats, stop: &CancellationToken) -> Result<(), anyhow::Error> {
     let mut beats = nats.client().subscribe(subjects::SITES_SEEN).await?;
-    let (mut sites, mut told) = (Sites::new(SITES_MAX), BTreeSet::new());
+    let (mut sites, mut reported) = (Sites::new(SITES_MAX), BTreeSet::new());
     loop {
         let beat = tokio::select! {
             beat = beats.next() => beat,
@@ -95,7 +95,7 @@ async fn take_beats(nats: Nats, stop: &CancellationToken) -> Result<(), anyhow::
             Err(ignored) => {
                 EDGE_BEATS_IGNORED.inc(&[ignored.as_str()]);
                 // Anything may be sent here: the counter says how often, the log what it was first.
-                if told.insert(ignored) {
+                if reported.insert(ignored) {
                     warn!(reason = ignored.as_str(), subject = %beat.subject, "a site's heartbeat is ignored");
                 }
             }

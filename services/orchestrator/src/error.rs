@@ -150,7 +150,7 @@ impl Error {
 
 impl From<crate::store::Error> for Error {
     fn from(e: crate::store::Error) -> Self {
-        let told = Self::of_store(&e);
-        Self { source: Some(Box::new(e)), ..told }
+        let error = Self::of_store(&e);
+        Self { source: Some(Box::new(e)), ..error }
     }
 }

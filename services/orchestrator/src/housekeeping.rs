@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// An answer that takes longer is none.
 const PING_MAX: Duration = Duration::from_secs(3);
-/// How often schedules are looked at.
+/// Between two searches for schedules that are due.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often jobs that are watched here are compared with what other replicas committed.
 const REPLICA_INTERVAL: Duration = Duration::from_millis(250);
@@ -35,7 +35,7 @@ pub async fn health_loop(
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let place = app.database();
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         let problem = match tokio::time::timeout(PING_MAX, app.check_database()).await {
             Ok(Ok(())) => String::new(),
@@ -48,13 +48,13 @@ pub async fn health_loop(
             metrics::DB_ERRORS.inc(&[]);
             database.set(false, problem.clone());
         }
-        if problem != told {
+        if problem != logged {
             if problem.is_empty() {
                 info!(place, "the database takes writes again")
             } else {
                 error!(problem, "the database takes no writes; submissions are refused")
             }
-            told = problem;
+            logged = problem;
         }
         match nats.trouble() {
             None => {
@@ -109,10 +109,10 @@ pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) 
     }
 }
 
-/// What waits in each lane, counted when somebody scrapes.
+/// What waits in each queue, counted for a scrape.
 pub struct Depths {
     app: App,
-    /// Lanes that have a series; a series cannot be taken back.
+    /// Missions and queues that have a series; a series cannot be taken back.
     shown: Mutex<HashSet<(String, String)>>,
 }
 
@@ -129,14 +129,14 @@ impl Depths {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = std::mem::take(&mut *shown);
         for d in depths {
-            let lane = (
+            let queue = (
                 metrics::mission_label(d.mission.as_str()).to_owned(),
                 metrics::queue_label(d.queue.as_str()).to_owned(),
             );
-            metrics::OLDEST_PENDING.set(&[&lane.0, &lane.1], now.since(d.oldest).as_secs_f64());
-            metrics::PENDING.set(&[&lane.0, &lane.1], d.pending as f64);
-            gone.remove(&lane);
-            shown.insert(lane);
+            metrics::OLDEST_PENDING.set(&[&queue.0, &queue.1], now.since(d.oldest).as_secs_f64());
+            metrics::PENDING.set(&[&queue.0, &queue.1], d.pending as f64);
+            gone.remove(&queue);
+            shown.insert(queue);
         }
         for (mission, queue) in gone {
             metrics::OLDEST_PENDING.set(&[&mission, &queue], 0.0);
@@ -160,7 +160,7 @@ pub async fn schedule_loop(app: App, t: Ticking, stop: CancellationToken) -> Res
     let (mut rewind, mut seen) = (true, false);
     while pause(&stop, TICK_INTERVAL).await {
         let now = Micros::now();
-        if steps.look(now, Instant::now()).is_some() {
+        if steps.check(now, Instant::now()).is_some() {
             (rewind, seen) = (true, true);
         }
         if rewind {

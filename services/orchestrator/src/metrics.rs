@@ -318,7 +318,7 @@ static QUEUES: Bounded = Bounded::new(64);
 static TOOLS: Bounded = Bounded::new(128);
 static SITES: Bounded = Bounded::new(512);
 /// Missions, queues and tools that came together: each would be a series many times over.
-static LANES: Bounded = Bounded::new(1_000);
+static LABEL_SETS: Bounded = Bounded::new(1_000);
 
 /// The mission as a label value.
 pub fn mission_label(m: &str) -> &str {
@@ -345,8 +345,8 @@ pub fn note_submitted(mission: &Mission, queue: &Queue, tool: &ToolName) {
 fn labels<'a>(mission: &'a Mission, queue: &'a Queue, tool: &'a ToolName) -> [&'a str; 3] {
     let labels = [MISSIONS.label(mission.as_str()), QUEUES.label(queue.as_str()), TOOLS.label(tool.as_str())];
     // Shorter than the three names, and the same in every process.
-    let lane = BuildHasherDefault::<DefaultHasher>::default().hash_one(labels);
-    match LANES.admit(&format!("{lane:x}")) {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(labels);
+    match LABEL_SETS.admit(&format!("{hash:x}")) {
         Admitted::Known => labels,
         Admitted::Now => {
             DEAD_LETTERS.begin(&labels[..2]);

@@ -29,11 +29,11 @@ impl Opening {
     pub async fn run(self, gate: &Gate, stop: &CancellationToken) -> Result<bool, anyhow::Error> {
         let place = self.app.database();
         gate.set(false, format!("{place}: opening"));
-        let mut told = String::new();
+        let mut logged = String::new();
         loop {
             match self.open().await {
                 Ok(()) => {
-                    if !told.is_empty() {
+                    if !logged.is_empty() {
                         info!(place, "database available");
                     }
                     self.app.set_opening(app::Opening::Open);
@@ -43,9 +43,9 @@ impl Opening {
                 Err(e) if e.is_retryable() => {
                     metrics::DB_ERRORS.inc(&[]);
                     let why = format!("{place}: {} (DATABASE_URL)", e.chain());
-                    if told != why {
+                    if logged != why {
                         warn!(why, "database unavailable; waiting");
-                        told.clone_from(&why);
+                        logged.clone_from(&why);
                     }
                     self.app.set_opening(app::Opening::Away(format!("{place} is unavailable")));
                     gate.set(false, why);

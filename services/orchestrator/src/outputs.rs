@@ -15,14 +15,14 @@ pub struct ObjectStoreOutputs(pub Nats);
 #[async_trait]
 impl Outputs for ObjectStoreOutputs {
     async fn open(&self, output: &OutputRef) -> Result<OutputStream, Error> {
-        let away = |_| {
+        let unavailable = |_| {
             let message = "the object store that holds this output cannot be reached; try again";
             Error::new(Code::Unavailable, message).retry_after(Duration::from_secs(1))
         };
         if !self.0.is_connected() {
-            return Err(away(()));
+            return Err(unavailable(()));
         }
-        let bucket = self.0.jetstream().get_object_store(&output.bucket).await.map_err(|_| away(()))?;
+        let bucket = self.0.jetstream().get_object_store(&output.bucket).await.map_err(|_| unavailable(()))?;
         let object = bucket.get(&output.name).await.map_err(|e| {
             let message = format!("the output {}/{} cannot be read: {e}", output.bucket, output.name);
             Error::new(Code::NotFound, message)

@@ -5,7 +5,7 @@
 //! this clock; its next heartbeat reports how far its own differs.
 
 use crate::app::App;
-use crate::lanes::Lanes;
+use crate::consumers::QueueConsumers;
 use crate::metrics;
 use crate::model::{Agent, Presence};
 use crate::reconcile::pause;
@@ -30,7 +30,7 @@ const LIST_MAX: usize = 256;
 const RUNNING_MAX: usize = 512;
 /// How often presence is counted.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Workers looked at for the gauges.
+/// Workers read for the gauges.
 const EXPORT_MAX: u32 = 1_000;
 
 /// What a beat says of a worker.
@@ -63,7 +63,7 @@ pub async fn beat_loop(
     app: App,
     nats: Nats,
     mission: Mission,
-    lanes: Lanes,
+    consumers: QueueConsumers,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let subject = subjects::agent_heartbeat(&mission);
@@ -79,7 +79,7 @@ pub async fn beat_loop(
             continue;
         };
         if beat.mission == mission {
-            beat.queues.iter().take(LIST_MAX).for_each(|q| lanes.note(q));
+            beat.queues.iter().take(LIST_MAX).for_each(|q| consumers.note(q));
         }
         let reply = take(&app, &beat).await;
         if let (Some(to), Some(reply)) = (message.reply, reply) {
@@ -150,7 +150,7 @@ impl Attendance {
 }
 
 /// Counts presence and certificates every few seconds until `stop` fires: objectives ask who is there.
-pub async fn look_loop(roll: Arc<Roll>, stop: CancellationToken) -> Result<(), anyhow::Error> {
+pub async fn count_loop(roll: Arc<Roll>, stop: CancellationToken) -> Result<(), anyhow::Error> {
     while pause(&stop, CHECK_INTERVAL).await {
         roll.clone().call().await;
     }

@@ -4,11 +4,11 @@
 //! the others makes again.
 
 use crate::app::App;
-use crate::lanes::{AGENTS_MAX, Lanes};
+use crate::consumers::{AGENTS_MAX, QueueConsumers};
 use crate::metrics;
 use crate::model::{Agent, Presence};
 use crate::reconcile::pause;
-use crate::relay::Room;
+use crate::relay::StreamCapacity;
 use crate::store;
 use agentforge_jetstream::{Nats, subjects};
 use agentforge_message_id::Queue;
@@ -21,23 +21,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How often workers and jobs are looked at.
+/// Between two readings of the workers and of the queues with jobs.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// Pages of workers read, at most.
 const PAGES_MAX: usize = 50;
-/// How often consumers are looked at, at most and at least.
+/// Shortest and longest time between two sweeps of idle consumers.
 const SWEEP_INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
 /// What the keeper works with.
 pub struct Keeper {
     /// The store, and what callers learn.
     pub app: App,
-    /// The server.
+    /// The connection by which idle consumers are found and removed.
     pub nats: Nats,
     /// Queues that are to have a consumer.
-    pub lanes: Lanes,
-    /// What is in the stream.
-    pub room: Room,
+    pub consumers: QueueConsumers,
+    /// Which queues have messages in `swarm_jobs`.
+    pub capacity: StreamCapacity,
     /// When an idle consumer goes.
     pub idle_after: Duration,
 }
@@ -51,7 +51,7 @@ impl Keeper {
         let every = (self.idle_after / 4).clamp(SWEEP_INTERVAL.0, SWEEP_INTERVAL.1);
         let mut sweep_at = Instant::now() + every;
         loop {
-            self.look().await;
+            self.refresh().await;
             if Instant::now() >= sweep_at && self.nats.is_connected() {
                 sweep_at = Instant::now() + every;
                 if let Err(problem) = self.sweep().await {
@@ -65,12 +65,12 @@ impl Keeper {
     }
 
     /// Who serves what, and which queues have jobs.
-    async fn look(&self) {
+    async fn refresh(&self) {
         if let Ok(agents) = agents(&self.app).await {
             self.app.queues().set_agents(&agents);
         }
         if let Ok(waiting) = self.app.queues_with_jobs().await {
-            let used: HashSet<Queue> = waiting.into_iter().chain(self.room.queues()).collect();
+            let used: HashSet<Queue> = waiting.into_iter().chain(self.capacity.queues()).collect();
             self.app.queues().set_used(used);
         }
     }
@@ -88,7 +88,7 @@ impl Keeper {
 
     async fn sweep(&self) -> Result<(), String> {
         let wanted = self.wanted().await?;
-        self.lanes.keep(&wanted);
+        self.consumers.keep(&wanted);
         let prefix = format!("{}_", subjects::worker_durable(self.app.mission(), &Queue::default()));
         let stream =
             self.nats.jetstream().get_stream_no_info(subjects::STREAM_JOBS).await.map_err(|e| e.to_string())?;

@@ -22,11 +22,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Jobs looked at in one step.
+/// Jobs read in one step.
 const STEP: u32 = 200;
-/// How often deadlines are looked at.
+/// Between two searches for deadlines that passed.
 const DEADLINE_EVERY: Duration = Duration::from_millis(500);
-/// Jobs looked at between two passes, to see whether messages vanished.
+/// Jobs checked between two passes, to see whether messages vanished.
 const PROBE: u32 = 8;
 /// How often that is done.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ pub async fn stale_loop(
     let mut connected = nats.connected();
     let mut pass = Pass { before: Some(Micros::now()), runners_beat: false };
     let mut probe_at = Instant::now() + PROBE_EVERY;
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         if connected.wait_for(|c| *c).now_or_stop(&stop).await.is_none() {
             return Ok(());
@@ -129,13 +129,13 @@ pub async fn stale_loop(
             Ok(true) => Duration::from_millis(50),
             Ok(false) => {
                 pass = Pass::default();
-                told.clear();
+                logged.clear();
                 (after / 4).clamp(Duration::from_millis(200), PROBE_EVERY)
             }
             Err(problem) => {
-                if told != problem {
+                if logged != problem {
                     warn!(problem, "queued and running jobs could not be compared with the stream; trying again");
-                    told = problem;
+                    logged = problem;
                 }
                 Duration::from_secs(2)
             }
@@ -150,7 +150,7 @@ pub async fn stale_loop(
 /// One time through the jobs that are published.
 #[derive(Default)]
 struct Pass {
-    /// Those not looked at since then; without it, those that are old.
+    /// Those not checked since then; without it, those that are old.
     before: Option<Micros>,
     /// Workers have had the time to say what they run.
     runners_beat: bool,

@@ -1,23 +1,23 @@
 //! The relay: moves what SQL accepted to JetStream, in order, until a PubAck confirms it.
 //!
-//! Two lanes share one loop: attempts of jobs, and the outbox (events, dead letters). Each consists of lines (a queue;
-//! events; one queue's dead letters): a line that cannot be published is held by itself and tried with one message at a
-//! time, the others continue. A message that can never be published is taken out, with its reason. Work arrives in
-//! memory from the committer, or by scanning the store. A claim says which process publishes; one that grew old is
-//! returned. Publishing twice is harmless: `Nats-Msg-Id` first, the fence in `transition` in the end.
+//! Two sources share one loop: attempts of jobs, and the outbox (events, dead letters). Each consists of lines (a
+//! queue; events; one queue's dead letters): a line that cannot be published is held by itself and tried with one
+//! message at a time, the others continue. A message that can never be published is taken out, with its reason. Work
+//! arrives in memory from the committer, or by scanning the store. A claim says which process publishes; one that grew
+//! old is returned. Publishing twice is harmless: `Nats-Msg-Id` first, the fence in `transition` in the end.
 
+mod capacity;
 mod forgets;
-mod lanes;
 mod lines;
 mod marks;
 mod opening;
-mod room;
+mod sources;
 mod tail;
 
+pub use capacity::{StreamCapacity, poll_loop};
 pub use forgets::Forgets;
-pub use lanes::{JobLane, OutboxLane};
 pub use opening::results_are_read;
-pub use room::{Room, look_loop};
+pub use sources::{JobSource, OutboxSource};
 
 use crate::app::{Backlog, Handed};
 use crate::metrics;
@@ -51,12 +51,12 @@ const SCAN_LIMIT: u32 = 1_024;
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// A line that is held again and again for one reason is logged no more often than this.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// Lines whose last word is remembered.
-const TOLD_MAX: usize = 512;
+/// Lines whose last log line is remembered.
+const LOGGED_MAX: usize = 512;
 
-/// What the loop needs to know of a lane.
+/// What the loop publishes from. In metrics and logs its name is the label `lane`.
 #[async_trait]
-pub trait Lane: Send + Sync + 'static {
+pub trait Source: Send + Sync + 'static {
     /// What is published.
     type Item: Send + Sync + 'static;
     /// `jobs` or `outbox`.
@@ -79,12 +79,12 @@ pub trait Lane: Send + Sync + 'static {
     fn name(item: &Self::Item) -> String;
     /// Subject, id, headers and bytes.
     fn message(&self, item: &Self::Item) -> Message;
-    /// Takes room for it; else the reason why its line waits, or why it can never leave.
-    fn take_room(&self, item: &Self::Item) -> Result<(), publish::Error>;
+    /// Reserves room in the stream for it; else the reason why its line waits, or why it can never leave.
+    fn reserve(&self, item: &Self::Item) -> Result<(), publish::Error>;
     /// Whether a held line is worth a try: what is known here needs no claim and no message.
     fn may_try(&self, line: &str) -> bool;
     /// It was not published after all.
-    fn give_room(&self, item: &Self::Item);
+    fn cancel_reservation(&self, item: &Self::Item);
     /// Claims from the store, in order, of all lines but those held. None: there is no more.
     async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<Self::Item>, store::Error>;
     /// Claims the first of a line.
@@ -93,7 +93,7 @@ pub trait Lane: Send + Sync + 'static {
     async fn next_due(&self, held: Vec<String>) -> Result<Option<Micros>, store::Error>;
     /// The PubAck came. Waits while more publishes are settled than the store can note.
     async fn published(&self, item: Self::Item, ack: publish::Ack);
-    /// It can never be published: it leaves the line, with the reason. Waits as [`Lane::published`] does.
+    /// It can never be published: it leaves the line, with the reason. Waits as [`Source::published`] does.
     async fn refused(&self, item: Self::Item, error: &publish::Error);
     /// Gives claims back.
     async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
@@ -102,64 +102,64 @@ pub trait Lane: Send + Sync + 'static {
 /// A message to publish.
 #[derive(Debug)]
 pub struct Message {
-    /// Subject.
+    /// Where it goes; it names the mission, and the queue or the kind of event.
     pub subject: String,
-    /// `Nats-Msg-Id`.
+    /// Its `Nats-Msg-Id`, by which the stream recognises a repetition within the duplicate window.
     pub msg_id: MsgId,
-    /// Further headers.
+    /// Headers in addition to `Nats-Msg-Id`: trace context, request id, content type.
     pub headers: HeaderMap,
-    /// Bytes.
+    /// JSON text.
     pub payload: bytes::Bytes,
 }
 
-/// Shared by both lanes.
+/// What both sources claim with.
 #[derive(Clone)]
 pub struct Shared {
-    /// Database.
+    /// Where due items are claimed from.
     pub store: Arc<dyn Store>,
-    /// This process.
+    /// In whose name they are claimed.
     pub owner: Owner,
     /// How long claims hold.
     pub claim_for: Duration,
 }
 
-/// One lane's loop.
-pub struct Relay<L: Lane> {
-    lane: Arc<L>,
+/// The loop of one source.
+pub struct Relay<S: Source> {
+    source: Arc<S>,
     nats: Nats,
-    handed: Handed<L::Item>,
+    handed: Handed<S::Item>,
     forgotten: mpsc::Receiver<i64>,
-    lines: Lines<L::Item>,
+    lines: Lines<S::Item>,
     scan_at: Instant,
     /// NATS is unavailable, and nothing is published.
-    is_away: bool,
-    told: HashMap<Box<str>, (&'static str, Instant)>,
+    is_disconnected: bool,
+    logged: HashMap<Box<str>, (&'static str, Instant)>,
 }
 
-/// Every line of a lane, if NATS is unavailable: not a name that a queue can have.
+/// Every line of a source, if NATS is unavailable: not a name that a queue can have.
 const ALL_LINES: &str = "*";
 /// Why nothing is published while NATS is unavailable.
-const AWAY: &str = "unavailable";
+const UNAVAILABLE: &str = "unavailable";
 
 /// An item, whether it was a held line's try, and what came of it.
 type Outcome<T> = (T, bool, Result<publish::Ack, publish::Error>);
 type UnderWay<T> = FuturesUnordered<BoxFuture<'static, Outcome<T>>>;
 
-impl<L: Lane> Relay<L> {
+impl<S: Source> Relay<S> {
     /// A relay that takes work from `handed`, and its handle for what is cancelled before its publish.
-    pub(crate) fn new(lane: Arc<L>, nats: Nats, handed: Handed<L::Item>) -> (Self, Forgets) {
+    pub(crate) fn new(source: Arc<S>, nats: Nats, handed: Handed<S::Item>) -> (Self, Forgets) {
         let (forgets, forgotten) = forgets::forgets();
         // An alert cannot tell a gauge that is not there from one that was never raised.
-        ["full", AWAY].iter().for_each(|reason| metrics::RELAY_HELD.set(&[L::NAME, ALL_LINES, reason], 0.0));
+        ["full", UNAVAILABLE].iter().for_each(|reason| metrics::RELAY_HELD.set(&[S::NAME, ALL_LINES, reason], 0.0));
         let relay = Self {
-            lane,
+            source,
             nats,
             handed,
             forgotten,
-            lines: Lines::new(L::line),
+            lines: Lines::new(S::line),
             scan_at: Instant::now(),
-            is_away: false,
-            told: HashMap::new(),
+            is_disconnected: false,
+            logged: HashMap::new(),
         };
         (relay, forgets)
     }
@@ -174,15 +174,15 @@ impl<L: Lane> Relay<L> {
         let mut under_way = UnderWay::new();
         let mut connected = self.nats.connected();
         // What the last process left comes first.
-        self.lane.backlog().note_unclaimed();
-        self.lane.backlog().set_open(true);
+        self.source.backlog().note_unclaimed();
+        self.source.backlog().set_open(true);
         while !stop.is_cancelled() {
             self.shed().await;
-            self.look_at_link();
+            self.check_link();
             self.send(&mut under_way).await;
             let has_room = self.lines.len() < SCAN_LIMIT as usize;
-            let linger_until = self.linger_until().filter(|_| !self.is_away && under_way.len() < WINDOW);
-            let try_at = self.lines.next_try().filter(|_| !self.is_away);
+            let linger_until = self.linger_until().filter(|_| !self.is_disconnected && under_way.len() < WINDOW);
+            let try_at = self.lines.next_try().filter(|_| !self.is_disconnected);
             tokio::select! {
                 biased;
                 Some(outcome) = under_way.next(), if !under_way.is_empty() => {
@@ -193,15 +193,15 @@ impl<L: Lane> Relay<L> {
                 }
                 Some(seq) = self.forgotten.recv() => self.forget(seq),
                 Some(items) = self.handed.next() => self.accept(items),
-                at = woken(&*self.lane) => self.scan_at = self.scan_at.min(Instant::now() + at.since(Micros::now())),
-                () = tokio::time::sleep_until(self.scan_at), if has_room && !self.is_away => self.scan().await,
+                at = woken(&*self.source) => self.scan_at = self.scan_at.min(Instant::now() + at.since(Micros::now())),
+                () = tokio::time::sleep_until(self.scan_at), if has_room && !self.is_disconnected => self.scan().await,
                 () = sleep_until(linger_until), if linger_until.is_some() => {}
                 () = sleep_until(try_at), if try_at.is_some() => self.try_line(&mut under_way).await,
-                Ok(()) = connected.changed(), if self.is_away => {}
+                Ok(()) = connected.changed(), if self.is_disconnected => {}
                 () = stop.cancelled() => {}
             }
         }
-        self.lane.backlog().set_open(false);
+        self.source.backlog().set_open(false);
         let last_word = Instant::now() + Duration::from_secs(2);
         let acks = async {
             while let Some(outcome) = under_way.next().await {
@@ -211,25 +211,25 @@ impl<L: Lane> Relay<L> {
         let _ = tokio::time::timeout_at(last_word, acks).await;
         drop(under_way);
         let rest = self.lines.take_all();
-        if let Err(e) = self.lane.release(rest).await {
-            info!(lane = L::NAME, error = %e, "claims are left to expire");
+        if let Err(e) = self.source.release(rest).await {
+            info!(lane = S::NAME, error = %e, "claims are left to expire");
         }
     }
 
     /// Nothing is sent while NATS is unavailable: messages that wait for a connection in parallel would be sent in any
     /// order.
-    fn look_at_link(&mut self) {
-        let is_away = !self.nats.is_connected();
-        if is_away == self.is_away || is_away && self.lines.len() == 0 {
+    fn check_link(&mut self) {
+        let is_disconnected = !self.nats.is_connected();
+        if is_disconnected == self.is_disconnected || is_disconnected && self.lines.len() == 0 {
             return;
         }
-        self.is_away = is_away;
-        self.lane.backlog().set_open(!is_away);
-        metrics::RELAY_HELD.set(&[L::NAME, ALL_LINES, AWAY], f64::from(u8::from(is_away)));
-        if is_away {
-            self.tell(ALL_LINES, AWAY, &"NATS is unavailable");
+        self.is_disconnected = is_disconnected;
+        self.source.backlog().set_open(!is_disconnected);
+        metrics::RELAY_HELD.set(&[S::NAME, ALL_LINES, UNAVAILABLE], f64::from(u8::from(is_disconnected)));
+        if is_disconnected {
+            self.log_held(ALL_LINES, UNAVAILABLE, &"NATS is unavailable");
         } else {
-            debug!(lane = L::NAME, reason = AWAY, "the relay continues");
+            debug!(lane = S::NAME, reason = UNAVAILABLE, "the relay continues");
             self.scan_at = Instant::now();
         }
     }
@@ -240,42 +240,42 @@ impl<L: Lane> Relay<L> {
     }
 
     fn linger_until(&self) -> Option<Instant> {
-        self.lines.first_since().map(|since| since + L::LINGER)
+        self.lines.first_since().map(|since| since + S::LINGER)
     }
 
     /// Sends what may leave, as far as the window goes.
-    async fn send(&mut self, under_way: &mut UnderWay<L::Item>) {
-        while under_way.len() < WINDOW && !self.is_away && self.company_came() {
+    async fn send(&mut self, under_way: &mut UnderWay<S::Item>) {
+        while under_way.len() < WINDOW && !self.is_disconnected && self.company_came() {
             let Some(item) = self.lines.pop() else { break };
             self.send_one(item, false, under_way).await;
         }
     }
 
-    async fn send_one(&mut self, item: L::Item, is_try: bool, under_way: &mut UnderWay<L::Item>) {
-        match self.lane.take_room(&item) {
+    async fn send_one(&mut self, item: S::Item, is_try: bool, under_way: &mut UnderWay<S::Item>) {
+        match self.source.reserve(&item) {
             Ok(()) => under_way.push(self.publish(item, is_try)),
             Err(e) => self.not_published(item, is_try, e).await,
         }
     }
 
-    /// One message of a held line tries the door.
-    async fn try_line(&mut self, under_way: &mut UnderWay<L::Item>) {
+    /// Tries one message of a held line.
+    async fn try_line(&mut self, under_way: &mut UnderWay<S::Item>) {
         let Some(line) = self.lines.begin_try(Instant::now()) else { return };
-        if !self.lane.may_try(&line) {
-            let reason = self.lines.reason(&line).unwrap_or(AWAY);
+        if !self.source.may_try(&line) {
+            let reason = self.lines.reason(&line).unwrap_or(UNAVAILABLE);
             self.lines.hold(&line, reason, Instant::now());
             return;
         }
         let item = match self.lines.pop_of(&line) {
             Some(item) => Some(item),
-            None => match self.lane.claim_of(&line).await {
+            None => match self.source.claim_of(&line).await {
                 Ok(item) => {
-                    self.lane.backlog().hold(usize::from(item.is_some()));
+                    self.source.backlog().hold(usize::from(item.is_some()));
                     item
                 }
                 Err(e) => {
                     metrics::DB_ERRORS.inc(&[]);
-                    let reason = self.lines.reason(&line).unwrap_or(AWAY);
+                    let reason = self.lines.reason(&line).unwrap_or(UNAVAILABLE);
                     self.hold(&line, reason, &e);
                     return;
                 }
@@ -288,8 +288,8 @@ impl<L: Lane> Relay<L> {
         }
     }
 
-    fn publish(&self, item: L::Item, is_try: bool) -> BoxFuture<'static, Outcome<L::Item>> {
-        let message = self.lane.message(&item);
+    fn publish(&self, item: S::Item, is_try: bool) -> BoxFuture<'static, Outcome<S::Item>> {
+        let message = self.source.message(&item);
         let nats = self.nats.clone();
         // Not cut short by the scheduler: of many messages in one turn, those that it makes wait would be
         // woken in the reverse order. The window bounds how many there are.
@@ -308,53 +308,53 @@ impl<L: Lane> Relay<L> {
         publish.boxed()
     }
 
-    async fn settle(&mut self, (item, is_try, outcome): Outcome<L::Item>) {
+    async fn settle(&mut self, (item, is_try, outcome): Outcome<S::Item>) {
         match outcome {
             Ok(ack) => {
                 if ack.duplicate {
                     metrics::DUPLICATES_SUPPRESSED.inc(&["publish"]);
                 }
-                metrics::RELAY_PUBLISHED.inc(&[L::NAME]);
-                self.lane.backlog().let_go(1);
+                metrics::RELAY_PUBLISHED.inc(&[S::NAME]);
+                self.source.backlog().let_go(1);
                 if is_try {
-                    self.reopen(L::line(&item));
+                    self.reopen(S::line(&item));
                 }
-                self.lane.published(item, ack).await;
+                self.source.published(item, ack).await;
             }
             Err(e) => {
-                self.lane.give_room(&item);
+                self.source.cancel_reservation(&item);
                 self.not_published(item, is_try, e).await;
             }
         }
     }
 
-    async fn not_published(&mut self, item: L::Item, is_try: bool, e: publish::Error) {
+    async fn not_published(&mut self, item: S::Item, is_try: bool, e: publish::Error) {
         if e.is_of_the_message() {
             // Nothing behind it waits for what can never be.
             warn!(
-                lane = L::NAME,
-                item = L::name(&item),
+                lane = S::NAME,
+                item = S::name(&item),
                 code = e.code(),
                 error = %e,
                 "a message that can never be published leaves the relay"
             );
-            metrics::RELAY_REFUSED.inc(&[L::NAME, e.code()]);
-            self.lane.backlog().let_go(1);
+            metrics::RELAY_REFUSED.inc(&[S::NAME, e.code()]);
+            self.source.backlog().let_go(1);
             if is_try {
-                self.reopen(L::line(&item));
+                self.reopen(S::line(&item));
             }
-            self.lane.refused(item, &e).await;
+            self.source.refused(item, &e).await;
             return;
         }
-        // While NATS is unavailable the lane waits as a whole; a line that was held before stays held.
+        // While NATS is unavailable the source waits as a whole; a line that was held before stays held.
         if self.nats.is_connected() {
-            self.hold(L::line(&item), e.code(), &e);
+            self.hold(S::line(&item), e.code(), &e);
         } else if is_try {
-            let reason = self.lines.reason(L::line(&item)).unwrap_or(AWAY);
-            self.hold(L::line(&item), reason, &e);
+            let reason = self.lines.reason(S::line(&item)).unwrap_or(UNAVAILABLE);
+            self.hold(S::line(&item), reason, &e);
         }
-        if !self.lines.insert(L::seq(&item), item, Instant::now()) {
-            self.lane.backlog().let_go(1);
+        if !self.lines.insert(S::seq(&item), item, Instant::now()) {
+            self.source.backlog().let_go(1);
         }
     }
 
@@ -363,61 +363,61 @@ impl<L: Lane> Relay<L> {
         if was == Some(reason) {
             return;
         }
-        self.lane.backlog().close(line, reason);
+        self.source.backlog().close(line, reason);
         was.into_iter().for_each(|was| self.show(line, was));
         self.show(line, reason);
-        self.tell(line, reason, e);
+        self.log_held(line, reason, e);
     }
 
     fn reopen(&mut self, line: &str) {
         let Some(reason) = self.lines.reopen(line) else { return };
-        debug!(lane = L::NAME, line, reason, "a queue continues");
+        debug!(lane = S::NAME, line, reason, "a queue continues");
         self.show(line, reason);
-        self.lane.backlog().reopen(line);
+        self.source.backlog().reopen(line);
         self.scan_at = Instant::now();
     }
 
     /// How many lines are held for `reason` under the label of `line`.
     fn show(&self, line: &str, reason: &'static str) {
-        let label = metrics::queue_label(L::queue_of(line));
+        let label = metrics::queue_label(S::queue_of(line));
         let same =
-            |(other, why): &(&str, &'static str)| *why == reason && metrics::queue_label(L::queue_of(other)) == label;
+            |(other, why): &(&str, &'static str)| *why == reason && metrics::queue_label(S::queue_of(other)) == label;
         let n = self.lines.held().filter(same).count();
-        metrics::RELAY_HELD.set(&[L::NAME, label, reason], n as f64);
+        metrics::RELAY_HELD.set(&[S::NAME, label, reason], n as f64);
     }
 
     /// A reason that took the place of another is news; the same again is, after a while.
-    fn tell(&mut self, line: &str, reason: &'static str, e: &dyn std::fmt::Display) {
+    fn log_held(&mut self, line: &str, reason: &'static str, e: &dyn std::fmt::Display) {
         let is_old = |(of, at): &(&'static str, Instant)| *of != reason || at.elapsed() >= LOG_INTERVAL;
-        if !self.told.get(line).is_none_or(is_old) {
+        if !self.logged.get(line).is_none_or(is_old) {
             return;
         }
-        if self.told.len() >= TOLD_MAX {
-            self.told.retain(|_, (_, at)| at.elapsed() < LOG_INTERVAL);
+        if self.logged.len() >= LOGGED_MAX {
+            self.logged.retain(|_, (_, at)| at.elapsed() < LOG_INTERVAL);
         }
-        if self.told.len() < TOLD_MAX {
-            self.told.insert(line.into(), (reason, Instant::now()));
+        if self.logged.len() < LOGGED_MAX {
+            self.logged.insert(line.into(), (reason, Instant::now()));
         }
-        warn!(lane = L::NAME, line, reason, error = %e, "the relay is held; accepted work waits in the database");
+        warn!(lane = S::NAME, line, reason, error = %e, "the relay is held; accepted work waits in the database");
     }
 
-    fn accept(&mut self, items: Vec<L::Item>) {
+    fn accept(&mut self, items: Vec<S::Item>) {
         let since = Instant::now();
         if self.lines.len() < QUEUE_MAX {
             let (came, mut new) = (items.len(), 0);
             for item in items {
-                new += usize::from(self.lines.insert(L::seq(&item), item, since));
+                new += usize::from(self.lines.insert(S::seq(&item), item, since));
             }
-            self.lane.backlog().let_go(came - new);
+            self.source.backlog().let_go(came - new);
         } else {
             // They lie in the store; their claims run out and a scan finds them.
-            self.lane.backlog().let_go(items.len());
+            self.source.backlog().let_go(items.len());
         }
     }
 
     fn forget(&mut self, seq: i64) {
         if self.lines.remove(seq) {
-            self.lane.backlog().let_go(1);
+            self.source.backlog().let_go(1);
         }
     }
 
@@ -427,29 +427,29 @@ impl<L: Lane> Relay<L> {
 
     async fn scan(&mut self) {
         self.scan_at = Instant::now() + SCAN_INTERVAL;
-        let generation = self.lane.backlog().generation();
-        match self.lane.claim(SCAN_LIMIT, self.held()).await {
+        let generation = self.source.backlog().generation();
+        match self.source.claim(SCAN_LIMIT, self.held()).await {
             Ok(items) => {
                 let since = Instant::now();
                 // A claim may end early by bytes: only an empty one says that there is no more.
                 let more = !items.is_empty();
                 for item in items {
-                    let is_new = self.lines.insert(L::seq(&item), item, since);
-                    self.lane.backlog().hold(usize::from(is_new));
+                    let is_new = self.lines.insert(S::seq(&item), item, since);
+                    self.source.backlog().hold(usize::from(is_new));
                 }
                 if more {
                     self.scan_at = since;
                     return;
                 }
-                self.lane.backlog().note_scanned(generation);
-                if let Ok(Some(due)) = self.lane.next_due(self.held()).await {
+                self.source.backlog().note_scanned(generation);
+                if let Ok(Some(due)) = self.source.next_due(self.held()).await {
                     self.scan_at = self.scan_at.min(since + due.since(Micros::now()).max(Duration::from_millis(5)));
                 }
             }
             Err(e) => {
                 metrics::DB_ERRORS.inc(&[]);
                 warn!(
-                    lane = L::NAME,
+                    lane = S::NAME,
                     error = &e as &dyn std::error::Error,
                     "the store could not be scanned for work; trying again"
                 );
@@ -461,17 +461,19 @@ impl<L: Lane> Relay<L> {
     async fn shed(&mut self) {
         let mut back = self.lines.take_spilled();
         let spilled = back.len();
-        if let Some(limit) = L::FRESH.and_then(|fresh| Instant::now().checked_sub(fresh)).filter(|_| !self.is_away) {
+        if let Some(limit) =
+            S::FRESH.and_then(|fresh| Instant::now().checked_sub(fresh)).filter(|_| !self.is_disconnected)
+        {
             back.extend(self.lines.take_older(limit));
         }
         if back.is_empty() {
             return;
         }
         let n = back.len();
-        if let Err(e) = self.lane.release(back).await {
-            warn!(lane = L::NAME, error = &e as &dyn std::error::Error, "old claims are left to expire");
+        if let Err(e) = self.source.release(back).await {
+            warn!(lane = S::NAME, error = &e as &dyn std::error::Error, "old claims are left to expire");
         }
-        self.lane.backlog().let_go(n);
+        self.source.backlog().let_go(n);
         if n > spilled {
             self.scan_at = Instant::now();
         }
@@ -479,8 +481,8 @@ impl<L: Lane> Relay<L> {
 }
 
 /// When the store is to be asked, once that is news.
-async fn woken<L: Lane>(lane: &L) -> Micros {
-    lane.backlog().woken().await
+async fn woken<S: Source>(source: &S) -> Micros {
+    source.backlog().woken().await
 }
 
 async fn sleep_until(at: Option<Instant>) {

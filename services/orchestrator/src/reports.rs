@@ -49,7 +49,7 @@ impl Horizon {
         Self { read_to: Micros(i64::MIN), fence: None }
     }
 
-    /// Looks once. Deadlines before the answer may be acted upon; those of jobs that are not published
+    /// Checks once. Deadlines before the answer may be acted upon; those of jobs that are not published
     /// have nothing to wait for.
     pub async fn advance(&mut self, nats: &Nats, mission: &Mission, now: Micros) -> Micros {
         if nats.is_connected()
@@ -129,7 +129,7 @@ mod tests {
         horizon.step(reading(25, 9, false), at(2));
         assert_eq!(horizon.read_to, Micros(i64::MIN));
         horizon.step(reading(40, 11, false), at(3));
-        assert_eq!(horizon.read_to, at(1), "under load, what was there at the first look is what counts");
+        assert_eq!(horizon.read_to, at(1), "under load, what was there at the first check is what counts");
         horizon.step(reading(41, 12, true), at(4));
         assert_eq!(horizon.read_to, at(4), "nothing is left");
     }

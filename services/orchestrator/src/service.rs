@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::drain::Tasks;
 use crate::housekeeping::{self, Ticking, schedule_loop};
 use crate::opening::Opening;
-use crate::relay::{look_loop, results_are_read};
+use crate::relay::{poll_loop, results_are_read};
 use crate::slo::{Keeper, objectives};
 use crate::store::{self, Store};
 use crate::{clock, edge, metrics, presence, queues, reconcile, results, streams};
@@ -115,18 +115,19 @@ impl Service for Orchestrator {
 
         // In front: what takes work from callers and workers, and what keeps it going.
         let (topology, gate) = ((config.topology.clone(), mission()), runtime.readiness().gate("streams", true));
-        let tellers = streams::Tellers { ready: topology_ready, renewed, gate };
-        t.spawn("topology", streams::run(app(), nats(), topology, parts.lanes.clone(), tellers, stop()));
-        let (lanes, room, idle_after) = (parts.lanes.clone(), parts.room.clone(), config.queue_idle_after);
-        t.spawn("queues", queues::Keeper { app: app(), nats: nats(), lanes, room, idle_after }.run(stop()));
-        t.spawn("room", look_loop(nats(), parts.room, mission(), stop()));
+        let signals = streams::Signals { ready: topology_ready, renewed, gate };
+        t.spawn("topology", streams::run(app(), nats(), topology, parts.consumers.clone(), signals, stop()));
+        let (consumers, capacity) = (parts.consumers.clone(), parts.capacity.clone());
+        let idle_after = config.queue_idle_after;
+        t.spawn("queues", queues::Keeper { app: app(), nats: nats(), consumers, capacity, idle_after }.run(stop()));
+        t.spawn("room", poll_loop(nats(), parts.capacity, mission(), stop()));
         t.front("results", results::results_loop(app(), nats(), topology_is_ready, stop()));
         t.spawn("control", parts.cancel_loop.run(nats(), mission(), parts.forgets, parts.deletions, stop()));
         t.spawn("deletions", parts.deletion_loop.run(nats(), stop()));
-        t.spawn("heartbeats", presence::beat_loop(app(), nats(), mission(), parts.lanes, stop()));
+        t.spawn("heartbeats", presence::beat_loop(app(), nats(), mission(), parts.consumers, stop()));
         let attendance = presence::Attendance::default();
         let roll = presence::Roll::new(app(), attendance.clone());
-        t.spawn("presence", presence::look_loop(roll.clone(), stop()));
+        t.spawn("presence", presence::count_loop(roll.clone(), stop()));
         runtime.on_scrape(move || roll.clone().call());
         let keeper = Keeper::new(&app(), objectives(config.slo), sights(&runtime, &nats(), attendance));
         t.back("objectives", keeper.run(stop()));

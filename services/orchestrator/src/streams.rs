@@ -6,7 +6,7 @@
 //! again. Only at a start does an unfit stream end the service.
 
 use crate::app::App;
-use crate::lanes::{AGENTS_MAX, Lanes};
+use crate::consumers::{AGENTS_MAX, QueueConsumers};
 use crate::metrics;
 use crate::model::Presence;
 use crate::reconcile::pause;
@@ -34,7 +34,7 @@ const REFUSED_AFTER: u32 = 5;
 const BREATH: Duration = Duration::from_millis(200);
 
 /// What the rest of the service learns.
-pub struct Tellers {
+pub struct Signals {
     /// True once results can be taken.
     pub ready: watch::Sender<bool>,
     /// Changes when `swarm_jobs` is another one than before: its messages are gone.
@@ -51,31 +51,31 @@ pub async fn run(
     app: App,
     nats: Nats,
     settings: (topology::TopologyConfig, Mission),
-    lanes: Lanes,
-    tell: Tellers,
+    consumers: QueueConsumers,
+    signals: Signals,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
     let (config, mission) = settings;
     // Workers that were here a moment ago find their consumers at once.
     if let Ok(agents) = app.workers(Some(&mission), None, AGENTS_MAX).await {
         let online = agents.iter().filter(|a| a.presence(Micros::now()) == Presence::Online);
-        online.flat_map(|a| &a.queues).filter_map(|q| Queue::new(q).ok()).for_each(|q| lanes.note(&q));
+        online.flat_map(|a| &a.queues).filter_map(|q| Queue::new(q).ok()).for_each(|q| consumers.note(&q));
     }
-    let (mut queues, mut complaints) = (lanes.changes(), nats.missing().reports());
+    let (mut queues, mut complaints) = (consumers.changes(), nats.missing().reports());
     let mut connected = nats.connected();
     let mut state = State::default();
     loop {
-        if !wait_connected(&nats, &tell.gate, &stop).await {
+        if !wait_connected(&nats, &signals.gate, &stop).await {
             return Ok(());
         }
         queues.borrow_and_update();
         complaints.borrow_and_update();
-        let plan = topology::plan(&config, &mission, &lanes.all());
-        let look = tokio::select! {
-            look = topology::keep(nats.jetstream(), &plan) => look,
+        let plan = topology::plan(&config, &mission, &consumers.queues());
+        let inspection = tokio::select! {
+            inspection = topology::keep(nats.jetstream(), &plan) => inspection,
             () = stop.cancelled() => return Ok(()),
         };
-        if let Some(unfit) = state.take_in(look, &plan, &nats, &tell).await {
+        if let Some(unfit) = state.take_in(inspection, &plan, &nats, &signals).await {
             return Err(anyhow::Error::from(unfit).context("streams or consumers do not fit"));
         }
         if !pause(&stop, BREATH).await {
@@ -83,7 +83,7 @@ pub async fn run(
         }
         tokio::select! {
             new = queues.changed() => new?,
-            told = complaints.changed(), if state.failures == 0 => told?,
+            reported = complaints.changed(), if state.failures == 0 => reported?,
             // A server that lost its data comes back without streams.
             lost = connected.wait_for(|c| !*c) => { let _ = lost?; }
             () = tokio::time::sleep(state.rest()) => {}
@@ -116,12 +116,12 @@ async fn wait_connected(nats: &Nats, gate: &Gate, stop: &CancellationToken) -> b
 /// What is known from one check to the next.
 #[derive(Default)]
 struct State {
-    /// Looks in a row with a fault.
+    /// Checks in a row that found a fault.
     failures: u32,
-    /// A look that was answered, without an unfit stream, has been.
+    /// A check was answered, and no stream was unfit.
     started: bool,
-    /// What was last reported.
-    told: String,
+    /// The problem that was last logged; empty when there is none.
+    logged: String,
     /// When each stream was made.
     made: BTreeMap<String, i128>,
 }
@@ -130,58 +130,58 @@ impl State {
     /// Reports the result of a check. Returns an unfit stream when it is the first check.
     async fn take_in(
         &mut self,
-        mut look: topology::Inspection,
+        mut inspection: topology::Inspection,
         plan: &topology::Plan,
         nats: &Nats,
-        tell: &Tellers,
+        signals: &Signals,
     ) -> Option<topology::Error> {
         if !self.started {
-            if let Some(n) = look.faults.iter().position(|e| !e.is_retryable() && !e.is_short_of_storage()) {
-                return Some(look.faults.swap_remove(n));
+            if let Some(n) = inspection.faults.iter().position(|e| !e.is_retryable() && !e.is_short_of_storage()) {
+                return Some(inspection.faults.swap_remove(n));
             }
-            self.started = !look.made.is_empty();
+            self.started = !inspection.made.is_empty();
         }
-        if !look.report.created.is_empty() || !look.report.updated.is_empty() {
-            let topology::Report { created, updated } = &look.report;
+        if !inspection.report.created.is_empty() || !inspection.report.updated.is_empty() {
+            let topology::Report { created, updated } = &inspection.report;
             info!(?created, ?updated, "streams and consumers are as planned");
         }
-        let made = std::mem::take(&mut look.made);
+        let made = std::mem::take(&mut inspection.made);
         let is_other = |name: &str| self.made.get(name).zip(made.get(name)).is_some_and(|(was, is)| was != is);
         if is_other(subjects::STREAM_JOBS) {
             warn!(stream = subjects::STREAM_JOBS, "the stream was recreated; its messages are published again");
-            tell.renewed.send_modify(|n| *n += 1);
+            signals.renewed.send_modify(|n| *n += 1);
         }
-        let reader_is_missing = look.faults.iter().any(|e| e.name().starts_with("orchestrator-"));
+        let reader_is_missing = inspection.faults.iter().any(|e| e.name().starts_with("orchestrator-"));
         if made.contains_key(subjects::STREAM_RESULTS) && !reader_is_missing {
-            tell.ready.send_replace(true);
+            signals.ready.send_replace(true);
         }
         self.made.extend(made);
-        metrics::STREAMS_AMISS.set(&[], look.faults.len() as f64);
-        if look.faults.is_empty() {
+        metrics::STREAMS_AMISS.set(&[], inspection.faults.len() as f64);
+        if inspection.faults.is_empty() {
             if self.failures > 0 {
                 info!("all streams, consumers and buckets are as planned again");
             }
             self.failures = 0;
-            self.told.clear();
-            tell.gate.set(true, "as planned");
+            self.logged.clear();
+            signals.gate.set(true, "as planned");
             return None;
         }
         self.failures = self.failures.saturating_add(1);
-        let mut problem = look.faults.iter().map(chain).collect::<Vec<_>>().join("; ");
-        if look.faults.iter().any(topology::Error::is_short_of_storage) {
+        let mut problem = inspection.faults.iter().map(chain).collect::<Vec<_>>().join("; ");
+        if inspection.faults.iter().any(topology::Error::is_short_of_storage) {
             problem = format!("{problem}; {}", topology::room(nats.jetstream(), plan).await);
         }
-        let is_passing = look.faults.iter().all(|e| self.is_passing(e));
-        if self.told != problem {
+        let is_passing = inspection.faults.iter().all(|e| self.is_passing(e));
+        if self.logged != problem {
             if is_passing {
                 warn!(problem, "streams and consumers do not exist yet; trying again")
             } else {
                 error!(problem, "streams and consumers cannot be created as planned; trying again")
             }
-            self.told.clone_from(&problem);
+            self.logged.clone_from(&problem);
         }
         // Temporary faults keep no job from being accepted: they wait in the database.
-        tell.gate.set(is_passing, problem);
+        signals.gate.set(is_passing, problem);
         None
     }
 

@@ -242,7 +242,7 @@ mod tests {
         at(&format!("2027-01-01T{h:02}:00:00Z"))
     }
 
-    fn told(plan: &Plan) -> Vec<(&'static str, u32, Micros)> {
+    fn skips(plan: &Plan) -> Vec<(&'static str, u32, Micros)> {
         plan.skipped.iter().map(|s| (s.reason.as_str(), s.count, s.turn)).collect()
     }
 
@@ -259,17 +259,17 @@ mod tests {
         let now = "2027-01-01T06:30:00Z";
         let latest = hourly(CatchUp::Latest, None, now);
         assert_eq!((latest.turn, latest.next), (Some(hour(6)), Some(hour(7))));
-        assert_eq!(told(&latest), [("missed", 3, hour(5))]);
+        assert_eq!(skips(&latest), [("missed", 3, hour(5))]);
         let all = hourly(CatchUp::All, None, now);
         assert_eq!((all.turn, all.next), (Some(hour(3)), Some(hour(4))));
-        assert_eq!(told(&all), []);
+        assert_eq!(skips(&all), []);
         let none = hourly(CatchUp::None, None, now);
         assert_eq!((none.turn, none.next), (None, Some(hour(7))));
-        assert_eq!(told(&none), [("missed", 4, hour(6))]);
+        assert_eq!(skips(&none), [("missed", 4, hour(6))]);
         // The newest is not missed yet.
         let none = hourly(CatchUp::None, None, "2027-01-01T06:00:59Z");
         assert_eq!((none.turn, none.next), (Some(hour(6)), Some(hour(7))));
-        assert_eq!(told(&none), [("missed", 3, hour(5))]);
+        assert_eq!(skips(&none), [("missed", 3, hour(5))]);
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
         let (due, now) = (at("2027-01-01T00:00:00Z"), at("2027-01-01T10:00:00Z"));
         let made = plan(&clock, CatchUp::All, None, due, now);
         assert_eq!((made.turn, made.next), (Some(at("2027-01-01T08:21:00Z")), Some(at("2027-01-01T08:22:00Z"))));
-        assert_eq!(told(&made), [("missed", 501, at("2027-01-01T08:20:00Z"))]);
+        assert_eq!(skips(&made), [("missed", 501, at("2027-01-01T08:20:00Z"))]);
     }
 
     #[test]
@@ -298,10 +298,10 @@ mod tests {
         let deadline = Some(Duration::from_secs(2 * 3600));
         let plan = hourly(CatchUp::All, deadline, "2027-01-01T06:30:00Z");
         assert_eq!((plan.turn, plan.next), (Some(hour(5)), Some(hour(6))));
-        assert_eq!(told(&plan), [("too_late", 2, hour(4))]);
+        assert_eq!(skips(&plan), [("too_late", 2, hour(4))]);
         let plan = hourly(CatchUp::Latest, Some(Duration::from_secs(60)), "2027-01-01T06:30:00Z");
         assert_eq!((plan.turn, plan.next), (None, Some(hour(7))));
-        assert_eq!(told(&plan), [("missed", 3, hour(5)), ("too_late", 1, hour(6))]);
+        assert_eq!(skips(&plan), [("missed", 3, hour(5)), ("too_late", 1, hour(6))]);
     }
 
     #[test]

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
-/// What one lane of the relay and the committer share about the lane's backlog in SQL.
+/// What the relay and the committer share about one source's backlog in SQL.
 #[derive(Debug, Default)]
 pub struct Backlog {
     /// Rises when something due is stored without a claim.
     unclaimed: AtomicU64,
     /// The value of `unclaimed` at the last scan that found nothing more.
     scanned: AtomicU64,
-    /// What the lane holds in memory, or is on its way there.
+    /// What the relay holds in memory, or is on its way there.
     held: AtomicUsize,
-    /// Whether the lane can publish at all.
+    /// Whether the relay can publish at all.
     open: AtomicBool,
     /// Lines that cannot leave, with the reason.
     closed: RwLock<HashMap<Box<str>, &'static str>>,
@@ -28,17 +28,17 @@ pub struct Backlog {
 #[derive(Debug)]
 struct Wake {
     at: AtomicI64,
-    told: Notify,
+    changed: Notify,
 }
 
 impl Default for Wake {
     fn default() -> Self {
-        Self { at: AtomicI64::new(i64::MAX), told: Notify::new() }
+        Self { at: AtomicI64::new(i64::MAX), changed: Notify::new() }
     }
 }
 
 impl Backlog {
-    /// Items a lane may hold in memory, the group that crosses the bound not counted.
+    /// Items the relay may hold in memory, the group that crosses the bound not counted.
     pub(super) const HELD_MAX: usize = 8_192;
 
     /// Whether something new may be handed over in memory without overtaking what lies in SQL.
@@ -63,7 +63,7 @@ impl Backlog {
         closed.iter().min().map(|(line, reason)| (closed.len(), line.to_string(), *reason))
     }
 
-    /// Whether the lane publishes at all.
+    /// Whether the relay publishes at all.
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
@@ -107,10 +107,10 @@ impl Backlog {
     }
 
     /// Something is due at `at`, such as a retry: the store is to be asked then. Of several moments the earliest
-    /// counts; each look at the store finds the next.
+    /// counts; each scan of the store finds the next.
     pub(crate) fn wake_at(&self, at: Micros) {
         self.wake.at.fetch_min(at.0, Ordering::AcqRel);
-        self.wake.told.notify_one();
+        self.wake.changed.notify_one();
     }
 
     /// Waits until something is due at a moment that was not known before, and says when.
@@ -120,7 +120,7 @@ impl Backlog {
             if at != i64::MAX {
                 return Micros(at);
             }
-            self.wake.told.notified().await;
+            self.wake.changed.notified().await;
         }
     }
 
@@ -134,7 +134,7 @@ impl Backlog {
         self.held.fetch_sub(n, Ordering::Relaxed);
     }
 
-    /// Whether the lane publishes now; nothing is handed over while it does not.
+    /// Whether the relay publishes now; nothing is handed over while it does not.
     pub(crate) fn set_open(&self, open: bool) {
         self.open.store(open, Ordering::Release);
         if !open {

@@ -1,4 +1,4 @@
-//! What the committer hands to a lane of the relay in memory, so that it is published without a second read.
+//! What the committer hands to the relay in memory, so that it is published without a second read.
 //!
 //! The backlog's count bounds it: at most [`Backlog::HELD_MAX`] items and a group are in memory. The committer never
 //! waits for the relay, which waits for the committer: what finds no room is in the store, and is found there when its
@@ -11,19 +11,19 @@ use tokio::sync::mpsc;
 /// Hand-offs on their way. Each has at least one item, so that the count of items is reached first.
 const HANDOFFS_MAX: usize = 2 * Backlog::HELD_MAX;
 
-/// The committer's side.
+/// The committer's side: it gives items.
 pub(crate) struct Handoffs<T> {
     items: mpsc::Sender<Vec<T>>,
     backlog: Arc<Backlog>,
 }
 
-/// The relay's side.
+/// The relay's side: it takes them, whole groups at a time.
 pub(crate) struct Handed<T> {
     items: mpsc::Receiver<Vec<T>>,
     backlog: Arc<Backlog>,
 }
 
-/// Both sides of one lane.
+/// Both sides of one source.
 pub(crate) fn handoffs<T>() -> (Handoffs<T>, Handed<T>) {
     let (sender, items) = mpsc::channel(HANDOFFS_MAX);
     let backlog = Arc::new(Backlog::default());
@@ -103,7 +103,7 @@ mod tests {
         to.backlog().wake_at(Micros(20));
         assert_eq!(from.backlog().woken().await, Micros(10));
         let later = tokio::time::timeout(std::time::Duration::from_millis(20), from.backlog().woken()).await;
-        assert!(later.is_err(), "one look covers all three");
+        assert!(later.is_err(), "one wake-up covers all three");
         let (wait, ()) = tokio::join!(from.backlog().woken(), async { to.backlog().wake_at(Micros(5)) });
         assert_eq!(wait, Micros(5));
     }

@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::debug;
 
-/// How often a watcher looks for itself, in case a word was missed.
+/// How often a watcher reads the store itself, in case a notification was missed.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Which jobs to list, as asked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -176,11 +176,11 @@ impl App {
             Submitted::Created(c) => {
                 metrics::note_submitted(&labels.0, &labels.1, &labels.2);
                 debug!(job = %c.job.id, "the job is stored");
-                Ok(SubmitAnswer { job: self.told(Job::accepted(c.seq, c.job)), created: true })
+                Ok(SubmitAnswer { job: self.with_warning(Job::accepted(c.seq, c.job)), created: true })
             }
             Submitted::Existing(job) => {
                 metrics::DUPLICATES_SUPPRESSED.inc(&["submit"]);
-                Ok(SubmitAnswer { job: self.told(*job), created: false })
+                Ok(SubmitAnswer { job: self.with_warning(*job), created: false })
             }
             Submitted::Conflict { existing, clash } => Err(Error {
                 field: Some(clash.field()),
@@ -219,11 +219,11 @@ impl App {
     }
 
     pub(super) async fn stored(&self, id: JobId) -> Result<Job, Error> {
-        self.0.store.job(id).await?.map(|job| self.told(job)).ok_or_else(|| Error::not_found("job", id))
+        self.0.store.job(id).await?.map(|job| self.with_warning(job)).ok_or_else(|| Error::not_found("job", id))
     }
 
     /// The job with what is known of where it waits.
-    fn told(&self, job: Job) -> Job {
+    fn with_warning(&self, job: Job) -> Job {
         Job { warning: self.0.queues.warning(&job), ..job }
     }
 
@@ -265,7 +265,7 @@ impl App {
                 let job = match next.take() {
                     Some(job) => Ok(job),
                     None => match app.0.store.job(id).await {
-                        Ok(Some(job)) => Ok(app.told(job)),
+                        Ok(Some(job)) => Ok(app.with_warning(job)),
                         Ok(None) => return None,
                         Err(e) => Err(Error::from(e)),
                     },
@@ -296,7 +296,7 @@ impl App {
     pub async fn jobs(&self, query: JobQuery) -> Result<Page<Job>, Error> {
         let filter = query.filter()?;
         let found = self.0.store.jobs(&filter).await?;
-        let items = found.items.into_iter().map(|job| self.told(job)).collect();
+        let items = found.items.into_iter().map(|job| self.with_warning(job)).collect();
         Ok(Page { items, next: found.next.map(|n| n.to_string()) })
     }
 
@@ -322,7 +322,7 @@ impl App {
         let mut outcome = self.0.committer.change(vec![(id, Change::Cancel { at: Micros::now() })], vec![]).await?;
         let outcome = outcome.pop().unwrap_or(Err(Ignored::Unknown));
         if let Ok(changed) = &outcome {
-            self.0.cancels.tell(stopped(&changed.job));
+            self.0.cancels.send(stopped(&changed.job));
         }
         let job = self.stored(id).await?;
         match outcome {
@@ -357,7 +357,7 @@ impl App {
     pub async fn expire(&self, ids: Vec<JobId>, at: Micros) -> Result<(), Error> {
         let changes = ids.into_iter().map(|id| (id, Change::Expire { at })).collect();
         for changed in self.apply_reports(changes, vec![]).await?.into_iter().flatten() {
-            self.0.cancels.tell(stopped(&changed.job));
+            self.0.cancels.send(stopped(&changed.job));
         }
         Ok(())
     }

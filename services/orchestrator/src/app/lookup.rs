@@ -1,4 +1,4 @@
-//! Looks of people: queues, jobs by the beginning of their ids, single dead letters.
+//! What people look up: queues, jobs by the beginning of their ids, single dead letters.
 
 use super::App;
 use super::jobs::{job_id, some};
@@ -17,9 +17,9 @@ const PREFIX_DIGITS_MIN: usize = 4;
 const ID_DIGITS: usize = 32;
 /// Most ids that a search gives.
 const FOUND_MAX: u32 = 10;
-/// Workers looked at for the list of queues.
+/// Workers read for the list of queues.
 const AGENTS_MAX: u32 = 1_000;
-/// Dead letters looked at in one step.
+/// Dead letters read in one step.
 const STEP: u32 = 500;
 
 /// A queue, and who serves it.

@@ -1,6 +1,6 @@
 //! Turns of schedules: the tick that takes those that are due, those that waited, and those that somebody wants now.
 //!
-//! Every step is one transaction that looks whether things still are as they were read. So two replicas take a turn
+//! Every step is one transaction that checks whether things still are as they were read. So two replicas take a turn
 //! once, and a process that is killed between two steps leaves the turn to the next tick.
 
 use super::App;
@@ -16,7 +16,7 @@ use agentforge_proto::time::Micros;
 use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
 
-/// Schedules looked at in one tick.
+/// Schedules read in one tick.
 const TICK_MAX: u32 = 100;
 /// Schedules read at once when the clock was set back.
 const PAGE: u32 = 100;

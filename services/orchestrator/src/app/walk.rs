@@ -27,9 +27,9 @@ const REASONS_MAX: usize = 100;
 /// How far a walk is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Looked at and found to match.
+    /// Jobs that match, whether or not they were put back.
     pub matched: u64,
-    /// Put back.
+    /// Jobs that are accepted again.
     pub put_back: u64,
     /// Not put back: in no such state any more, or unknown.
     pub skipped: u64,
@@ -93,7 +93,7 @@ pub(super) struct Walk {
     dry_run: bool,
     progress: Progress,
     position: Position,
-    told: usize,
+    reasons_given: usize,
     over: bool,
 }
 
@@ -109,18 +109,18 @@ impl Walk {
     ) -> Self {
         let (progress, position) = (Progress::default(), Position::default());
         let ids = ids.into_iter().map(|id| (id, None)).collect();
-        Self { app, ids, source, how, limit, rate, dry_run, progress, position, told: 0, over: false }
+        Self { app, ids, source, how, limit, rate, dry_run, progress, position, reasons_given: 0, over: false }
     }
 
     /// Continues behind the last job that another one took.
-    pub(super) fn resume(&mut self, position: Position, told: usize) {
+    pub(super) fn resume(&mut self, position: Position, reasons_given: usize) {
         match &mut self.source {
             Source::Ids => _ = self.ids.drain(..self.ids.len().min(position.taken as usize)),
             Source::Letters(Some(filter)) => filter.before = position.before,
             Source::Jobs(Some(filter)) => filter.before = position.before,
             Source::Letters(None) | Source::Jobs(None) => {}
         }
-        (self.position, self.told) = (position, told);
+        (self.position, self.reasons_given) = (position, reasons_given);
     }
 
     /// Where it is.
@@ -294,12 +294,12 @@ impl Walk {
     /// already, so a database that does not answer now costs the reasons, and the share is not repeated.
     async fn refuse(&mut self, refused: Vec<(JobId, Ignored)>) {
         self.progress.skipped += refused.len() as u64;
-        let room = REASONS_MAX.saturating_sub(self.told).min(refused.len());
-        let tell = &refused[..room];
-        if tell.is_empty() {
+        let space = REASONS_MAX.saturating_sub(self.reasons_given).min(refused.len());
+        let given = &refused[..space];
+        if given.is_empty() {
             return;
         }
-        let ids: Vec<JobId> = tell.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<JobId> = given.iter().map(|(id, _)| *id).collect();
         let known = match self.app.0.store.versions(&ids).await {
             Ok(known) => known,
             Err(e) => {
@@ -307,8 +307,8 @@ impl Walk {
                 return;
             }
         };
-        self.told += tell.len();
-        for (job, ignored) in tell {
+        self.reasons_given += given.len();
+        for (job, ignored) in given {
             let state = known.iter().find(|(id, ..)| id == job).map(|(_, state, _)| *state);
             // Unknown ids are reported regardless of the state, which is not known then.
             let ignored = if state.is_some() { *ignored } else { Ignored::Unknown };

@@ -50,16 +50,16 @@ impl JobWatchers {
 
     /// Reports what a commit made of a job; `result` is evaluated only if there is a watcher.
     pub fn committed(&self, job: &Current, result: impl FnOnce() -> Option<ResultEffect>) {
-        self.tell(job.id, job.version, || Some(Arc::new(Update { job: job.clone(), result: result() })));
+        self.notify(job.id, job.version, || Some(Arc::new(Update { job: job.clone(), result: result() })));
     }
 
     /// Says that `id` is at `version` now, and no more.
     pub fn changed(&self, id: JobId, version: i64) {
-        self.tell(id, version, || None);
+        self.notify(id, version, || None);
     }
 
     /// Older updates are ignored.
-    fn tell(&self, id: JobId, version: i64, update: impl FnOnce() -> Option<Arc<Update>>) {
+    fn notify(&self, id: JobId, version: i64, update: impl FnOnce() -> Option<Arc<Update>>) {
         if let Some(tx) = self.map().get(&id) {
             tx.send_if_modified(|known| {
                 let newer = version > known.version;
@@ -93,7 +93,7 @@ impl Subscription {
         self.id
     }
 
-    /// Waits for the next change. Changes in between may be folded into one. `None`: look for yourself.
+    /// Waits for the next change. Changes in between may be folded into one. `None`: read the store.
     pub async fn heard(&mut self) -> Option<Arc<Update>> {
         if self.rx.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -123,7 +123,7 @@ mod tests {
         let b = watchers.listen(id);
         watchers.changed(JobId::generate(), 1);
         watchers.changed(id, 2);
-        assert!(a.heard().await.is_none(), "who hears only of a version looks for itself");
+        assert!(a.heard().await.is_none(), "who hears only of a version reads the store");
         drop(a);
         assert_eq!(watchers.len(), 1);
         drop(b);

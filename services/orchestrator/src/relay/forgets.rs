@@ -5,12 +5,12 @@ use tokio::sync::mpsc;
 /// Cancelled jobs that wait to be forgotten.
 const WAITING_MAX: usize = 8_192;
 
-/// Notifies a lane of cancelled jobs. A job that finds no room is published: its worker is asked to stop, or its result
-/// ignored.
+/// Notifies the relay of cancelled jobs. A job that finds no room is published: its worker is asked to stop, or its
+/// result ignored.
 #[derive(Clone)]
 pub struct Forgets(mpsc::Sender<i64>);
 
-/// Both sides.
+/// The handle, and what the relay receives from: row numbers.
 pub(super) fn forgets() -> (Forgets, mpsc::Receiver<i64>) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     (Forgets(sender), receiver)

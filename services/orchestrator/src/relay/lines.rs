@@ -30,7 +30,7 @@ struct Held<T> {
     is_tried: bool,
 }
 
-/// All lines of a lane.
+/// All lines of a source.
 #[derive(Debug)]
 pub(super) struct Lines<T> {
     line_of: fn(&T) -> &str,
@@ -109,7 +109,7 @@ impl<T> Lines<T> {
         old
     }
 
-    /// Everything.
+    /// Empties the memory: what was ready, held and spilled.
     pub(super) fn take_all(&mut self) -> Vec<T> {
         let held = self.held.drain().flat_map(|(_, h)| h.items.into_values());
         let all = std::mem::take(&mut self.ready).into_values().chain(held).map(|w| w.item);

@@ -1,7 +1,7 @@
 //! Marks that the last process did not write, restored from the stream itself: messages in it were published.
 //!
 //! The stream remembers a message's id for a while only; published once more after that, a job that still waits for
-//! its worker would be in the queue twice. So the newest messages are looked at before anything is published.
+//! its worker would be in the queue twice. So the newest messages are read before anything is published.
 
 use super::tail::messages;
 use crate::app::App;
@@ -14,10 +14,10 @@ use async_nats::jetstream::message::StreamMessage;
 use futures_util::TryStreamExt;
 
 /// Publishes that may be unmarked at once: in flight, waiting for their commit, and in it; rounded up. As far as
-/// that the look goes back behind the newest mark.
+/// that the scan goes back behind the newest mark.
 const UNMARKED_MAX: u64 = 8_192;
-/// Messages looked at, at most, where there is no mark to begin at.
-const LOOKED_AT_MAX: u64 = 4 * UNMARKED_MAX;
+/// Messages read, at most, where there is no mark to begin at.
+const SCANNED_MAX: u64 = 4 * UNMARKED_MAX;
 /// Marks of one commit.
 const CHUNK: usize = 256;
 
@@ -47,15 +47,15 @@ pub(super) async fn make(app: &App, nats: &Nats) -> Result<usize, String> {
     Ok(made)
 }
 
-/// The first message to look at; `None` where there is none.
+/// The first message to read; `None` where there is none.
 fn begin(first: u64, last: u64, newest_mark: Option<u64>) -> Option<u64> {
     // A mark beyond the end is of a stream that is gone.
     let marked = newest_mark.filter(|mark| *mark <= last);
     let from = match marked {
         Some(mark) => (mark + 1).saturating_sub(UNMARKED_MAX),
-        None => (last + 1).saturating_sub(LOOKED_AT_MAX),
+        None => (last + 1).saturating_sub(SCANNED_MAX),
     };
-    let from = from.max(first).max((last + 1).saturating_sub(LOOKED_AT_MAX)).max(1);
+    let from = from.max(first).max((last + 1).saturating_sub(SCANNED_MAX)).max(1);
     (from <= last).then_some(from)
 }
 
@@ -88,13 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn the_look_goes_as_far_back_as_marks_may_be_missing() {
+    fn the_scan_goes_as_far_back_as_marks_may_be_missing() {
         assert_eq!(begin(1, 0, None), None);
         assert_eq!(begin(5, 10, None), Some(5));
-        assert_eq!(begin(1, 100_000, None), Some(100_001 - LOOKED_AT_MAX));
+        assert_eq!(begin(1, 100_000, None), Some(100_001 - SCANNED_MAX));
         assert_eq!(begin(1, 20_000, Some(19_000)), Some(19_001 - UNMARKED_MAX));
         assert_eq!(begin(19_500, 20_000, Some(19_000)), Some(19_500));
-        assert_eq!(begin(1, 50, Some(1_000_000)), Some(1), "the stream was made anew");
-        assert_eq!(begin(1, 1_000_000, Some(3)), Some(1_000_001 - LOOKED_AT_MAX), "bounded");
+        assert_eq!(begin(1, 50, Some(1_000_000)), Some(1), "the stream was recreated");
+        assert_eq!(begin(1, 1_000_000, Some(3)), Some(1_000_001 - SCANNED_MAX), "bounded");
     }
 }

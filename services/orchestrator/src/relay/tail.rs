@@ -9,8 +9,8 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream as JetStream};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
-/// Messages asked for at once.
-const LOOKS: usize = 64;
+/// Requests for messages that are open at once.
+const REQUESTS: usize = 64;
 /// Reports of one commit.
 const CHUNK: usize = 256;
 
@@ -27,7 +27,7 @@ pub(super) fn messages(
             Err(e) => Err(e.to_string()),
         }
     };
-    stream::iter(first..=last).map(ask).buffered(LOOKS).try_filter_map(async |found| Ok(found))
+    stream::iter(first..=last).map(ask).buffered(REQUESTS).try_filter_map(async |found| Ok(found))
 }
 
 /// Commits the reports of a mission from `first` to `last`. They stay where they are: when they are delivered, the

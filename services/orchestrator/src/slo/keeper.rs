@@ -1,4 +1,4 @@
-//! Keeps the objectives: looks every second, stores every few, judges, and shows the judgement.
+//! Keeps the objectives: checks every second, stores every few, judges, and shows the judgement.
 //!
 //! The store has the truth; a process adds what it saw and reads what others did. What cannot be stored
 //! waits in memory, for as long as the window lasts at most.
@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 /// Between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks between two stores and judgements.
+/// Checks between two stores and judgements.
 const STORE_AFTER: u32 = 10;
 /// Between two counts of finished jobs: a count reads every job of the last two minutes.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
@@ -76,16 +76,16 @@ impl Keeper {
         let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // The first turn comes soon, so that a start is judged soon.
-        let mut looks = STORE_AFTER - 2;
+        let mut checks = STORE_AFTER - 2;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => break,
             }
-            self.look(Micros::now());
-            looks += 1;
-            if looks >= STORE_AFTER {
-                looks = 0;
+            self.check(Micros::now());
+            checks += 1;
+            if checks >= STORE_AFTER {
+                checks = 0;
                 self.turn().await;
             }
         }
@@ -99,12 +99,12 @@ impl Keeper {
     }
 
     /// One check of every service. A drain is not a failure: nothing is observed during it.
-    fn look(&mut self, now: Micros) {
+    fn check(&mut self, now: Micros) {
         let second = now.0.div_euclid(1_000_000);
         for kept in &mut self.kept {
             let Some((observer, sight)) = &mut kept.observed else { continue };
             let up = sight();
-            let seconds = u64::try_from(observer.look(second, up)).unwrap_or_default();
+            let seconds = u64::try_from(observer.record(second, up)).unwrap_or_default();
             match up {
                 Some(true) => metrics::SLA_UPTIME.add(&[kept.objective.service], seconds),
                 Some(false) => metrics::SLA_DOWNTIME.add(&[kept.objective.service], seconds),

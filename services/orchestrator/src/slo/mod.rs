@@ -1,8 +1,8 @@
 //! Service level objectives: what is promised, and how a window of minutes is judged.
 //!
-//! Pure: minutes in, a judgement out. `objective` has the promises, `window` the minutes, `judgement` what they come to;
-//! `observe` makes seconds of checks, `keeper` does the I/O, `board` holds the latest judgements. Nothing here reads a
-//! clock, and unobserved time never counts as good.
+//! Pure: minutes in, a judgement out. `objective` has the promises, `window` the minutes, `judgement` what they come
+//! to; `observe` makes seconds of checks, `keeper` does the I/O, `board` holds the latest judgements. Nothing here reads
+//! a clock, and unobserved time never counts as good.
 
 mod board;
 mod judgement;

@@ -1,4 +1,4 @@
-//! From looks at a service to seconds that were observed. Pure: the caller has the clock.
+//! From checks of a service to seconds that were observed. Pure: the caller has the clock.
 //!
 //! A second counts when there are checks close to it. A process that was stopped, or a clock that jumped, leaves
 //! unobserved seconds; they are not made up for.
@@ -18,9 +18,9 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// A look at `second` (since 1970): up, down, or nothing to be said. Gives how many seconds it
+    /// The result of a check at `second` (since 1970): up, down, or nothing to be said. Gives how many seconds it
     /// added to what is known.
-    pub fn look(&mut self, second: i64, up: Option<bool>) -> i64 {
+    pub fn record(&mut self, second: i64, up: Option<bool>) -> i64 {
         let last = self.last.replace(second);
         let Some(up) = up else { return 0 };
         let from = match last {

@@ -115,19 +115,19 @@ fn targets_outside_of_zero_and_one_are_refused() {
 }
 
 #[test]
-fn a_gap_between_looks_is_unknown_and_a_jump_back_counts_nothing() {
+fn a_gap_between_checks_is_unknown_and_a_jump_back_counts_nothing() {
     let mut observer = Observer::default();
     let second = NOW * 60;
-    assert_eq!(observer.look(second, Some(true)), 1);
-    assert_eq!(observer.look(second + 3, Some(false)), 3, "a late look covers the seconds since");
-    assert_eq!(observer.look(second + 3, Some(false)), 0);
-    assert_eq!(observer.look(second + 30, Some(true)), 1, "the process was stopped");
-    assert_eq!(observer.look(second + 10, Some(true)), 0, "the clock went back");
-    assert_eq!(observer.look(second + 31, None), 0, "nothing to be said");
+    assert_eq!(observer.record(second, Some(true)), 1);
+    assert_eq!(observer.record(second + 3, Some(false)), 3, "a late check covers the seconds since");
+    assert_eq!(observer.record(second + 3, Some(false)), 0);
+    assert_eq!(observer.record(second + 30, Some(true)), 1, "the process was stopped");
+    assert_eq!(observer.record(second + 10, Some(true)), 0, "the clock went back");
+    assert_eq!(observer.record(second + 31, None), 0, "nothing to be said");
     assert_eq!(observer.pending(), [(NOW, 0b1111 | 1 << 30, 1 | 1 << 30)]);
     // What was stored is dropped, unless more came meanwhile.
     let (minute, seen, up) = observer.pending()[0];
-    observer.look(second + 32, Some(true));
+    observer.record(second + 32, Some(true));
     observer.stored(minute, seen, up);
     assert_eq!(observer.pending().len(), 1);
     let (minute, seen, up) = observer.pending()[0];
@@ -144,11 +144,11 @@ fn each_objective_has_a_key_of_its_own_and_one_unit() {
 }
 
 /// What a replica saw: from, to (seconds after the start), and whether it was up.
-type Looks = Vec<(i64, i64, bool)>;
+type Checks = Vec<(i64, i64, bool)>;
 
 const SPAN: i64 = 1_800;
 
-fn looks() -> impl Strategy<Value = Looks> {
+fn checks() -> impl Strategy<Value = Checks> {
     prop::collection::vec((0..SPAN, 1..400_i64, any::<bool>()), 0..6)
         .prop_map(|list| list.into_iter().map(|(from, length, up)| (from, (from + length).min(SPAN), up)).collect())
 }
@@ -160,7 +160,7 @@ proptest! {
     /// same as a plain list of seconds, each of which is up if anybody saw it up.
     #[test]
     fn random_outages_come_to_what_a_list_of_seconds_says(
-        a in looks(), b in looks(), restart in 0..SPAN, length in 1..40_i64, backwards in any::<bool>()
+        a in checks(), b in checks(), restart in 0..SPAN, length in 1..40_i64, backwards in any::<bool>()
     ) {
         let start = NOW * 60;
         let mut model = vec![None::<bool>; SPAN as usize];
@@ -173,7 +173,7 @@ proptest! {
                         // Pending observations were stored; a new process continues.
                         rows.extend(std::mem::take(&mut observer).pending());
                     }
-                    observer.look(start + second, Some(*up));
+                    observer.record(start + second, Some(*up));
                     let known = &mut model[second as usize];
                     *known = Some(known.unwrap_or(false) || *up);
                 }

@@ -171,7 +171,7 @@ pub fn rejected_id(r: &Rejected) -> String {
 
 /// Mission and queue that a subject `swarm.jobs.<mission>.<queue>` names, or `unknown`: the subject is what a
 /// worker says it was, and becomes a part of the letter's own.
-pub fn lane_of(subject: &str) -> (String, String) {
+pub fn queue_of(subject: &str) -> (String, String) {
     let mut tokens = subject.split('.').skip(2);
     let mission = tokens.next().and_then(|t| Mission::new(t).ok()).map(|m| m.to_string());
     let queue = tokens.next().and_then(|t| Queue::new(t).ok()).map(|q| q.to_string());
@@ -181,7 +181,7 @@ pub fn lane_of(subject: &str) -> (String, String) {
 /// The dead letter of a message that was not a job.
 pub fn rejected_letter(r: &Rejected) -> OutboxMessage {
     let id = rejected_id(r);
-    let (mission, queue) = lane_of(&r.subject);
+    let (mission, queue) = queue_of(&r.subject);
     let message = DeadLetterMessage {
         id: id.clone(),
         reason: DeadReason::InvalidMessage.as_str().into(),
@@ -211,11 +211,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lanes_come_from_subjects_and_never_surprise() {
-        assert_eq!(lane_of("swarm.jobs.dev.default"), ("dev".into(), "default".into()));
-        assert_eq!(lane_of("swarm.jobs.dev"), ("dev".into(), "unknown".into()));
+    fn queues_come_from_subjects_and_never_surprise() {
+        assert_eq!(queue_of("swarm.jobs.dev.default"), ("dev".into(), "default".into()));
+        assert_eq!(queue_of("swarm.jobs.dev"), ("dev".into(), "unknown".into()));
         for rubbish in ["", "swarm.jobs.> *.x", "swarm.jobs.*.>", "swarm.jobs..", "swarm.jobs.a b.c\r\nd"] {
-            let (mission, queue) = lane_of(rubbish);
+            let (mission, queue) = queue_of(rubbish);
             assert!(mission == "unknown" && (queue == "unknown" || queue == "x"), "{rubbish}: {mission} {queue}");
         }
     }

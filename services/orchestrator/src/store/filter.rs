@@ -14,7 +14,7 @@ pub struct Page<T> {
     pub next: Option<i64>,
 }
 
-/// Rows that one page looks at, at most: a filter that matches little gives short pages, not long
+/// Rows that one page reads, at most: a filter that matches little gives short pages, not long
 /// transactions. About 50 ms of reading.
 pub const SCAN_ROWS_MAX: i64 = 50_000;
 /// A page or a claim ends early once its rows hold so many bytes of arguments and results.

@@ -79,7 +79,7 @@ impl EventMask {
     /// None.
     pub const OFF: Self = Self(0);
     /// Whether `state` is published.
-    pub const fn tells(self, state: State) -> bool {
+    pub const fn includes(self, state: State) -> bool {
         self.0 & (1 << state as i16) != 0
     }
 }

@@ -53,11 +53,11 @@ pub struct StaleJob {
     pub state: State,
     /// Where the stream kept its message.
     pub stream_seq: Option<i64>,
-    /// When it was last looked at, or queued.
+    /// When it was last checked, or queued.
     pub checked_at: Micros,
 }
 
-/// What waits in one lane.
+/// What waits in one queue.
 #[derive(Clone, Debug)]
 pub struct Depth {
     /// Mission.
@@ -113,7 +113,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// One job, whole.
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error>;
-    /// A page of jobs, newest first. Looks at [`SCAN_ROWS_MAX`] rows at most.
+    /// A page of jobs, newest first. Reads [`SCAN_ROWS_MAX`] rows at most.
     async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error>;
     /// The tries at a job, oldest first; empty for an unknown job.
     async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error>;
@@ -184,7 +184,7 @@ pub trait Store: Send + Sync + 'static {
     async fn waiting(&self, now: Micros) -> Result<Waiting, Error>;
     /// The highest place in the stream that is noted of recent jobs.
     async fn newest_mark(&self) -> Result<Option<u64>, Error>;
-    /// What waits, by lane. At most 1,000 lanes.
+    /// What waits, by queue. At most 1,000 queues.
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error>;
 
     /// What is open, by queue, in order of mission and queue. At most 1,000 queues.
@@ -195,16 +195,16 @@ pub trait Store: Send + Sync + 'static {
     /// Open jobs whose deadline passed. Those that were published may have a report on its way: they are found
     /// once their deadline is before `read_to`, up to where all reports are committed.
     async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error>;
-    /// Queued and running jobs not looked at since `before`, oldest look first.
+    /// Queued and running jobs not checked since `before`, those that wait longest first.
     async fn stale(&self, before: Micros, limit: u32) -> Result<Vec<StaleJob>, Error>;
-    /// Notes that these were looked at.
+    /// Notes that these were checked.
     async fn touch(&self, ids: &[JobId], now: Micros) -> Result<(), Error>;
 
     /// The dead letter with this id, or the latest of this job.
     async fn dead_letter(&self, id: &str, job: Option<JobId>) -> Result<Option<DeadLetter>, Error>;
     /// Deletes these rows; says how many there were.
     async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error>;
-    /// A page of dead letters, newest first. Looks at [`SCAN_ROWS_MAX`] rows at most.
+    /// A page of dead letters, newest first. Reads [`SCAN_ROWS_MAX`] rows at most.
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error>;
 
     /// Stores a schedule; `false` when its name is taken.

@@ -235,7 +235,7 @@ impl<'g, 'c> Fold<'g, 'c> {
             write: Write::Nothing,
             claimed: submit.claim && later.is_none(),
         });
-        if self.ctx.events.tells(State::Accepted) {
+        if self.ctx.events.includes(State::Accepted) {
             self.plan.out.push(Out::Message(events::accepted(&submit.job)));
         }
         index
@@ -243,7 +243,7 @@ impl<'g, 'c> Fold<'g, 'c> {
 
     fn change(&mut self, mut jitter: impl FnMut() -> f64) {
         // Changes that are published as events, if the job's end does not follow in this very commit.
-        let mut told = Vec::with_capacity(self.group.changes.len());
+        let mut announced = Vec::with_capacity(self.group.changes.len());
         for (id, change) in &self.group.changes {
             let Some(&index) = self.by_id.get(id) else {
                 self.plan.changes.push(Err(Ignored::Unknown));
@@ -255,14 +255,14 @@ impl<'g, 'c> Fold<'g, 'c> {
                 Err(ignored) => self.plan.changes.push(Err(ignored)),
                 Ok(effects) => {
                     if (from, attempt) != (touched.job.state, touched.job.attempt) {
-                        told.push((self.plan.changes.len(), index, moment(change, self.ctx.now)));
+                        announced.push((self.plan.changes.len(), index, moment(change, self.ctx.now)));
                     }
                     self.applied(index, from, change, effects);
                 }
             }
         }
-        for (number, index, at) in told {
-            self.tell(number, index, at);
+        for (number, index, at) in announced {
+            self.announce(number, index, at);
         }
     }
 
@@ -288,12 +288,12 @@ impl<'g, 'c> Fold<'g, 'c> {
         self.plan.results.extend(effects.result.map(|r| (seq, r)));
     }
 
-    fn tell(&mut self, number: usize, index: usize, at: Micros) {
+    fn announce(&mut self, number: usize, index: usize, at: Micros) {
         let ended = self.plan.jobs[index].job.state.is_final();
         let Some(Ok(changed)) = self.plan.changes.get(number) else { return };
         let job = &changed.job;
         let passed_by = ended && matches!(job.state, State::Queued | State::Running);
-        if self.ctx.events.tells(job.state) && !passed_by {
+        if self.ctx.events.includes(job.state) && !passed_by {
             let source = match &self.group.changes[number].1 {
                 Change::Finished(finished) | Change::ToolMissing { finished, .. } => events::Source {
                     traceparent: finished.traceparent.as_deref(),
@@ -454,7 +454,7 @@ impl Answers {
 }
 
 fn rejected(r: &Rejected, id: String, number: usize) -> Letter {
-    let (mission, queue) = events::lane_of(&r.subject);
+    let (mission, queue) = events::queue_of(&r.subject);
     Letter {
         id,
         job: None,

@@ -244,8 +244,8 @@ fn schedules_agree_with_a_walk_over_every_minute_of_ten_years() {
                     let times = runs.iter().map(|m| Timestamp::from_second(m * 60).unwrap().to_string());
                     times.collect::<Vec<_>>().join(" ")
                 };
-                let told = format!("seed {seed}, expression {n}: {:?} in {name}", e.text);
-                assert_eq!(shown(&got), shown(&wanted), "{told}");
+                let context = format!("seed {seed}, expression {n}: {:?} in {name}", e.text);
+                assert_eq!(shown(&got), shown(&wanted), "{context}");
             }
         }
     }

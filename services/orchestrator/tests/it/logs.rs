@@ -14,9 +14,9 @@ async fn every_admin_request_is_a_line(store: &str) {
         orchestrator.post("/v1/schedules", &schedule).await;
     }
     let log = orchestrator.process.full_log();
-    let told: Vec<_> = log.lines().filter(|line| line.contains("admin request")).collect();
-    assert_eq!(told.len(), REQUESTS, "{log}");
-    assert!(told.iter().all(|line| line.contains("\"trace_id\"")), "{told:#?}");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("admin request")).collect();
+    assert_eq!(lines.len(), REQUESTS, "{log}");
+    assert!(lines.iter().all(|line| line.contains("\"trace_id\"")), "{lines:#?}");
     assert!(!log.contains("already exists"), "a notice of the database is no news: {log}");
 }
 

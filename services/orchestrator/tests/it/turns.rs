@@ -29,7 +29,7 @@ async fn jobs(on: &Orchestrator, name: &str) -> Vec<(String, String)> {
 }
 
 /// A time in REST's form.
-fn told(micros: i64) -> String {
+fn rfc3339(micros: i64) -> String {
     format!("{:.6}", Timestamp::from_microsecond(micros).unwrap())
 }
 
@@ -52,7 +52,7 @@ async fn each_overlap_policy_holds_while_two_orchestrators_are_killed() {
     let mut turns = vec![];
     for round in 0..ROUNDS {
         let now = Timestamp::now().as_microsecond();
-        turns.push(told(now));
+        turns.push(rfc3339(now));
         postgres.sql(&database, &format!("update schedules set next_run_at = {now}")).await;
         // The moment is the attack: before, at and after the tick that takes the turns.
         tokio::time::sleep(Duration::from_millis(150 * round as u64)).await;
@@ -114,11 +114,11 @@ async fn an_outage_is_made_up_for_by_each_catch_up_policy() {
     // Five turns were missed: the newest half an hour ago.
     let hour = 3_600_000_000_i64;
     postgres.sql(&database, &format!("update schedules set next_run_at = next_run_at - {}", 5 * hour)).await;
-    let missed: Vec<_> = (1..=5_i64).rev().map(|n| told(next * 60_000_000 - n * hour)).collect();
+    let missed: Vec<_> = (1..=5_i64).rev().map(|n| rfc3339(next * 60_000_000 - n * hour)).collect();
     on = Orchestrator::start(&url, &[]).await;
     eventually(SOON, "the turns are judged", async || {
         let all = on.get("/v1/schedules").await;
-        let now = told(Timestamp::now().as_microsecond());
+        let now = rfc3339(Timestamp::now().as_microsecond());
         all["schedules"].as_array().unwrap().iter().all(|s| s["next_run_at"].as_str().unwrap() > now.as_str())
     })
     .await;

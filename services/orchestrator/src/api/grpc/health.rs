@@ -17,7 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 /// Reports whether the service can do its callers' work; used by health checks.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// How often a watch looks.
+/// How often a watch checks the readiness.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Service {
@@ -63,10 +63,10 @@ impl Health for Service {
             return Ok(Response::new(unknown.boxed()));
         }
         let state = (self.ready.clone(), self.stopping.clone(), None);
-        let changes = stream::unfold(state, |(ready, stopping, told)| async move {
+        let changes = stream::unfold(state, |(ready, stopping, sent)| async move {
             loop {
                 let now = status(&ready, &stopping);
-                if told != Some(now) {
+                if sent != Some(now) {
                     return Some((Ok(response(now)), (ready, stopping, Some(now))));
                 }
                 if stopping.is_cancelled() {

@@ -152,7 +152,7 @@ impl Jobs for Service {
         }
         let progress = self.app.retry_many(spec).map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
-        let told = progress.map(move |p| {
+        let answers = progress.map(move |p| {
             p.map(|p| pb::RetryProgress {
                 matched: p.matched,
                 retried: p.put_back,
@@ -163,8 +163,8 @@ impl Jobs for Service {
             })
             .map_err(|e| call.refuse(&e))
         });
-        let told = until_last(told.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
-        Ok(Response::new(told.boxed()))
+        let answers = until_last(answers.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn list_attempts(
@@ -255,7 +255,7 @@ impl Jobs for Service {
         }
         let progress = self.app.redrive(spec).map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
-        let told = progress.map(move |p| {
+        let answers = progress.map(move |p| {
             p.map(|p| pb::RedriveProgress {
                 redriven: p.put_back,
                 skipped: p.skipped,
@@ -265,7 +265,7 @@ impl Jobs for Service {
             })
             .map_err(|e| call.refuse(&e))
         });
-        let told = until_last(told.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
-        Ok(Response::new(told.boxed()))
+        let answers = until_last(answers.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
+        Ok(Response::new(answers.boxed()))
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Service {
     pub(super) app: App,
 }
 
-fn told(call: &Call, schedule: Result<Schedule, Error>) -> Result<Response<pb::Schedule>, Status> {
+fn answer(call: &Call, schedule: Result<Schedule, Error>) -> Result<Response<pb::Schedule>, Status> {
     schedule.and_then(convert::schedule).map(Response::new).map_err(|e| call.refuse(&e))
 }
 
@@ -57,7 +57,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("CreateSchedule", &request);
         let r = request.into_inner();
-        told(&call, self.create(r).await)
+        answer(&call, self.create(r).await)
     }
 
     async fn update_schedule(
@@ -66,7 +66,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("UpdateSchedule", &request);
         let r = request.into_inner();
-        told(&call, self.update(r).await)
+        answer(&call, self.update(r).await)
     }
 
     async fn run_schedule(
@@ -83,7 +83,7 @@ impl Schedules for Service {
 
     async fn get_schedule(&self, request: Request<pb::GetScheduleRequest>) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("GetSchedule", &request);
-        told(&call, self.app.schedule(&request.get_ref().id).await)
+        answer(&call, self.app.schedule(&request.get_ref().id).await)
     }
 
     async fn list_schedules(
@@ -103,7 +103,7 @@ impl Schedules for Service {
         request: Request<pb::PauseScheduleRequest>,
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("PauseSchedule", &request);
-        told(&call, self.app.pause_schedule(&request.get_ref().id).await)
+        answer(&call, self.app.pause_schedule(&request.get_ref().id).await)
     }
 
     async fn resume_schedule(
@@ -112,7 +112,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("ResumeSchedule", &request);
         let r = request.into_inner();
-        told(&call, self.app.resume_schedule(&r.id, r.catch_up).await)
+        answer(&call, self.app.resume_schedule(&r.id, r.catch_up).await)
     }
 
     async fn delete_schedule(

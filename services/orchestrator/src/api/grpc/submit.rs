@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_stop_is_told_and_an_end_is_not() {
+    async fn a_stop_is_reported_and_an_end_is_not() {
         let stop = CancellationToken::new();
         let run = |stop: CancellationToken, open: bool| async move {
             let sent = stream::iter([Ok(1), Ok(2)]);

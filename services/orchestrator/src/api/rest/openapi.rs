@@ -272,9 +272,9 @@ mod tests {
         }
         for (name, schema) in doc["components"]["schemas"].as_object().unwrap() {
             for (field, property) in schema["properties"].as_object().into_iter().flatten() {
-                let told =
+                let is_described =
                     property["description"].is_string() || property["$ref"].is_string() || property["oneOf"].is_array();
-                assert!(told, "{name}.{field} has no description");
+                assert!(is_described, "{name}.{field} has no description");
             }
         }
     }

@@ -62,11 +62,11 @@ fn last_seen(headers: &HeaderMap) -> Option<i64> {
 
 fn event(job: Result<Job, Error>) -> Event {
     let event = Event::default().retry(RETRY);
-    let told = job.and_then(|job| {
+    let view = job.and_then(|job| {
         let version = job.version;
         Ok((version, JobView::try_from(job)?))
     });
-    match told {
+    match view {
         // Only a number becomes an id, and only JSON becomes data: axum panics on line breaks elsewhere.
         Ok((version, view)) => match serde_json::to_string(&view) {
             Ok(text) => event.event("job").id(version.to_string()).data(text),

@@ -25,7 +25,7 @@ pub(super) async fn claim_due(
     limit: u32,
     pick: &Pick,
 ) -> Result<Vec<Outgoing>, Fault> {
-    // Outside of the transaction: most looks find nothing.
+    // Outside of the transaction: most polls find nothing.
     let lines = match pick {
         Pick::Only(queue) => vec![queue.clone()],
         Pick::AllBut(_) => queues::due_lines(jobs::lines(pool).await?, now, pick),

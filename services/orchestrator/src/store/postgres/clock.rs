@@ -16,7 +16,7 @@ const DEADLINES: &str = "WITH held AS (SELECT seq FROM jobs WHERE expires_at > $
        ORDER BY id FOR UPDATE) \
      UPDATE jobs SET deadline = deadline - $2::bigint, expires_at = expires_at - $2::bigint \
      FROM held WHERE jobs.seq = held.seq AND expires_at IS NOT NULL";
-const LOOKS: &str = "WITH held AS (SELECT seq FROM jobs WHERE checked_at > $1::bigint ORDER BY id FOR UPDATE) \
+const CHECKS: &str = "WITH held AS (SELECT seq FROM jobs WHERE checked_at > $1::bigint ORDER BY id FOR UPDATE) \
      UPDATE jobs SET checked_at = checked_at - $2::bigint FROM held WHERE jobs.seq = held.seq AND checked_at IS NOT NULL";
 /// Only those from before the step: later ones end soon by themselves.
 const CLAIMS: &str =
@@ -34,7 +34,7 @@ pub(super) async fn set_back(pool: &PgPool, now: Micros, back: i64) -> Result<u6
 async fn set_back_in(session: &mut Session, now: Micros, back: i64) -> Result<u64, Fault> {
     let mut tx = session.begin().await?;
     let moved = query(WAITS).bind(now.0).bind(back).execute(&mut *tx).await?.rows_affected();
-    for sql in [DEADLINES, LOOKS, CLAIMS, OPERATIONS] {
+    for sql in [DEADLINES, CHECKS, CLAIMS, OPERATIONS] {
         query(sql).bind(now.0).bind(back).execute(&mut *tx).await?;
     }
     tx.commit().await?;

@@ -197,7 +197,7 @@ impl Store for PostgresStore {
         self.asked("find the newest mark", jobs::newest_mark(&self.pool).await)
     }
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
-        self.asked("measure the lanes", jobs::depths(&self.pool, now).await)
+        self.asked("measure the queues", jobs::depths(&self.pool, now).await)
     }
 
     async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error> {

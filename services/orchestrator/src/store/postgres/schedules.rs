@@ -19,7 +19,7 @@ async fn fire_in(session: &mut Session, firing: Firing, ctx: &CommitContext<'_>)
     let found = locked(&mut tx, firing.id).await?;
     let mut schedule = match judge(found, &firing) {
         Ok(schedule) => schedule,
-        Err(told) => return Ok(told),
+        Err(answer) => return Ok(answer),
     };
     let mut made = None;
     if let Act::Start { job, .. } = firing.act {

@@ -92,7 +92,7 @@ macro_rules! jobs {
             Ok(Page { items, next })
         }
 
-        /// The last row that a scan from `before` looked at; `None` when it saw them all.
+        /// The last row that a scan from `before` read; `None` when it saw them all.
         async fn end_of_scan(pool: &$pool, sql: &'static str, before: i64) -> Result<Option<i64>, Fault> {
             Ok(query_scalar(sql).bind(before).bind(SCAN_ROWS_MAX - 1).fetch_optional(pool).await?)
         }

@@ -12,7 +12,7 @@ const WAITS: &str = "UPDATE jobs SET available_at = available_at - ?2, claimable
 /// Deadlines of jobs that came on the clock before: it was ahead of this one.
 const DEADLINES: &str = "UPDATE jobs SET deadline = deadline - ?2, expires_at = expires_at - ?2 \
      WHERE expires_at > ?1 AND created_at > ?1";
-const LOOKS: &str = "UPDATE jobs SET checked_at = checked_at - ?2 WHERE checked_at > ?1";
+const CHECKS: &str = "UPDATE jobs SET checked_at = checked_at - ?2 WHERE checked_at > ?1";
 /// Only those from before the step: later ones end soon by themselves.
 const CLAIMS: &str = "UPDATE outbox SET claim_until = claim_until - ?2 WHERE claim_until > ?1 + ?2 / 2";
 
@@ -22,7 +22,7 @@ const OPERATIONS: &str = "UPDATE operations SET claim_until = claim_until - ?2 \
 pub(super) async fn set_back(w: &mut Writer, now: Micros, back: i64) -> Result<u64, Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     let moved = query(WAITS).bind(now.0).bind(back).execute(&mut *tx).await?.rows_affected();
-    for sql in [DEADLINES, LOOKS, CLAIMS, OPERATIONS] {
+    for sql in [DEADLINES, CHECKS, CLAIMS, OPERATIONS] {
         query(sql).bind(now.0).bind(back).execute(&mut *tx).await?;
     }
     tx.commit().await?;

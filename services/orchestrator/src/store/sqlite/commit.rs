@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 /// After an error the connection is closed, which rolls back, and the memory of recent jobs goes with it.
 pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
     let numbers = Numbers { next_job: &mut w.next_job, next_outbox: &mut w.next_outbox };
-    let ends = Ends::Commits { recent: &mut w.recent, told: &w.told };
+    let ends = Ends::Commits { recent: &mut w.recent, completed: &w.completed };
     transact(&mut w.connection, numbers, group, ctx, ends).await
 }
 
@@ -43,9 +43,9 @@ pub(super) async fn apply(
 
 /// Who begins and commits the transaction.
 enum Ends<'w> {
-    /// The group's own statements: they travel with the others. `recent` holds jobs that need no reading; `told` shows
-    /// when the statements are done.
-    Commits { recent: &'w mut Recent, told: &'w Notify },
+    /// The group's own statements: they travel with the others. `recent` holds jobs that need no reading; `completed`
+    /// shows when the statements are done.
+    Commits { recent: &'w mut Recent, completed: &'w Notify },
     /// The caller.
     Caller,
 }
@@ -88,9 +88,9 @@ async fn transact(
     write_letters(&mut script, &plan, ctx);
     write_outbox(&mut script, &outbox, &group, ctx);
     let existing = match &ends {
-        Ends::Commits { told, .. } if repeated.is_empty() => {
+        Ends::Commits { completed, .. } if repeated.is_empty() => {
             script.add_plain("COMMIT");
-            script.run(c, Some(*told)).await?;
+            script.run(c, Some(*completed)).await?;
             HashMap::new()
         }
         Ends::Commits { .. } => {

@@ -40,9 +40,9 @@ const LOG_PAGES_RESTART: i64 = 4_096;
 /// How often the log is copied back into the file.
 const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 
-/// A statement of the writer that finds nothing; comparing the two texts notifies [`Writer::told`]'s caller. SQLite
-/// itself has no signal for the end of a commit that sqlx passes on.
-pub(super) const TELL: &str = "SELECT 1 WHERE 'a' <> 'b' COLLATE rings";
+/// A statement of the writer that finds nothing; comparing the two texts notifies whoever waits for
+/// [`Writer::completed`]. SQLite itself has no signal for the end of a commit that sqlx passes on.
+pub(super) const COMPLETED: &str = "SELECT 1 WHERE 'a' <> 'b' COLLATE rings";
 
 /// The connection that writes, and the row numbers it gives next. Numbers of a transaction that was
 /// rolled back are not used again.
@@ -51,8 +51,8 @@ pub(super) struct Writer {
     pub next_job: i64,
     pub next_outbox: i64,
     pub recent: Recent,
-    /// Told by SQLite when it comes to [`TELL`].
-    pub told: Arc<Notify>,
+    /// Notified by SQLite when it comes to [`COMPLETED`].
+    pub completed: Arc<Notify>,
     /// Somebody has it, or went away while having it.
     in_use: bool,
 }
@@ -125,7 +125,7 @@ impl Connections {
 
     /// Checks whether the file and its log are still those that were opened. SQLite keeps writing into a file that was
     /// removed, and it would never be read.
-    pub(super) async fn look(&self) -> Result<(), Error> {
+    pub(super) async fn check(&self) -> Result<(), Error> {
         let held = self.writer.lock().await;
         let is_open = held.is_some();
         let opened = *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,10 +235,10 @@ async fn copy(connection: &mut SqliteConnection, how: &'static str) -> Result<i6
 
 impl Writer {
     async fn open(options: &SqliteConnectOptions) -> Result<Self, Fault> {
-        let told = Arc::new(Notify::new());
-        let tells = Arc::clone(&told);
+        let completed = Arc::new(Notify::new());
+        let notified_at_end = Arc::clone(&completed);
         let rings = move |_: &str, _: &str| {
-            tells.notify_one();
+            notified_at_end.notify_one();
             Ordering::Equal
         };
         let mut connection = options.clone().collation("rings", rings).connect().await?;
@@ -246,7 +246,7 @@ impl Writer {
                            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
         let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut connection).await?;
         Ok(Self {
-            told,
+            completed,
             connection,
             next_job: job + 1,
             next_outbox: outbox + 1,

@@ -94,7 +94,7 @@ impl Store for SqliteStore {
         }
     }
     async fn ping(&self) -> Result<(), Error> {
-        self.connections.look().await?;
+        self.connections.check().await?;
         if self.connections.writes.is_recent() {
             return Ok(());
         }
@@ -204,7 +204,7 @@ impl Store for SqliteStore {
         Self::asked("find the newest mark", jobs::newest_mark(&self.connections.readers).await)
     }
     async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
-        Self::asked("measure the lanes", jobs::depths(&self.connections.readers, now).await)
+        Self::asked("measure the queues", jobs::depths(&self.connections.readers, now).await)
     }
 
     async fn past_deadline(&self, now: Micros, read_to: Micros, limit: u32) -> Result<Vec<JobId>, Error> {

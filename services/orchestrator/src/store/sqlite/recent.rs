@@ -1,4 +1,4 @@
-//! Jobs as the last commits left them, so that their next change needs no look at the row.
+//! Jobs as the last commits left them, so that their next change needs no reading of the row.
 //!
 //! Relies on the file belonging to one process and on one connection that writes: every change of what [`Current`]
 //! holds is a commit that passes here, and code that deletes jobs forgets them here. Bounded; forgotten rows are read

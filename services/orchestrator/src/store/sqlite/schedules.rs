@@ -13,7 +13,7 @@ pub(super) async fn fire(w: &mut Writer, firing: Firing, ctx: &CommitContext<'_>
     let found = locked(&mut tx, firing.id).await?;
     let mut schedule = match judge(found, &firing) {
         Ok(schedule) => schedule,
-        Err(told) => return Ok(told),
+        Err(answer) => return Ok(answer),
     };
     let mut made = None;
     if let Act::Start { job, .. } = firing.act {

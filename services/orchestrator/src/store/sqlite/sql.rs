@@ -5,7 +5,7 @@
 //! full leaves its last parameters unbound; SQLite takes those for NULL, and no statement here does
 //! anything with a row or a member that is NULL.
 
-use super::connection::TELL;
+use super::connection::COMPLETED;
 use crate::store::Group;
 use crate::store::spec::Value;
 use agentforge_message_id::JobId;
@@ -195,25 +195,29 @@ impl Script {
         }
     }
 
-    /// Runs all of it. `told` is the writer's own, notified by [`TELL`] at the end of a script that ends the
+    /// Runs all of it. `completed` is the writer's own, notified by [`COMPLETED`] at the end of a script that ends the
     /// transaction.
-    pub(super) async fn run(self, connection: &mut SqliteConnection, told: Option<&Notify>) -> Result<(), sqlx::Error> {
+    pub(super) async fn run(
+        self,
+        connection: &mut SqliteConnection,
+        completed: Option<&Notify>,
+    ) -> Result<(), sqlx::Error> {
         match self {
             Self::Joined(sql, _) if sql.is_empty() => {}
             Self::Joined(mut sql, args) => {
-                if told.is_some() {
-                    sql.push_str(TELL);
+                if completed.is_some() {
+                    sql.push_str(COMPLETED);
                 }
                 let mut results = connection.fetch_many(query_with(AssertSqlSafe(sql), args.0));
-                if let Some(told) = told {
-                    let _stale = told.notified().now_or_never();
+                if let Some(completed) = completed {
+                    let _stale = completed.notified().now_or_never();
                     // Sends the script and asks for no wake-up: each statement of it would bring one, and
                     // the thread that runs them would stop to give it. One is due when all is done; a
                     // script that fails, or takes longer, is looked after then.
                     match results.next().now_or_never() {
                         Some(None) => return Ok(()),
                         Some(Some(result)) => _ = result?,
-                        None => _ = timeout(THROUGH_WITHIN, told.notified()).await,
+                        None => _ = timeout(THROUGH_WITHIN, completed.notified()).await,
                     }
                 }
                 while results.try_next().await?.is_some() {}

@@ -110,13 +110,13 @@ async fn a_batch_is_answered_item_by_item_in_order() {
     assert_eq!(answer.status(), 200);
     let answer: Value = answer.json().await.unwrap();
     assert_eq!((&answer["accepted"], &answer["refused"]), (&json!(2), &json!(2)));
-    let told: Vec<_> = answer["items"]
+    let outcomes: Vec<_> = answer["items"]
         .as_array()
         .unwrap()
         .iter()
         .map(|i| (i["index"].as_u64().unwrap(), i["refused"]["field"].as_str()))
         .collect();
-    assert_eq!(told, [(0, None), (1, Some("tool")), (2, Some("oops")), (3, None)]);
+    assert_eq!(outcomes, [(0, None), (1, Some("tool")), (2, Some("oops")), (3, None)]);
     assert!(answer["items"][0]["accepted"]["created"].as_bool().unwrap());
 
     let lines: String = items.as_array().unwrap().iter().map(|i| format!("{i}\n")).collect();

@@ -158,8 +158,8 @@ async fn rest_and_grpc_refuse_the_same_for_the_same_reason() {
         let want: Refusal = (code.to_owned(), field.map(str::to_owned));
         let at: String = rest.to_string().chars().take(120).collect();
         let body = problem(server.post("/v1/jobs", rest.to_string()).await).await;
-        let told = (body["code"].as_str().unwrap().to_owned(), body["field"].as_str().map(str::to_owned));
-        assert_eq!(told, want, "REST {at}: {body}");
+        let got = (body["code"].as_str().unwrap().to_owned(), body["field"].as_str().map(str::to_owned));
+        assert_eq!(got, want, "REST {at}: {body}");
         let status = jobs.submit_job(rpc.clone()).await.unwrap_err();
         assert_eq!(refusal(&status), want, "gRPC {at}: {status:?}");
         if rpc.timeout.is_none_or(|t| t.seconds > 0) {

@@ -34,10 +34,10 @@ async fn a_watch_tells_each_change_and_ends_when_the_job_is_final() {
     let watch = server.get(&format!("{path}/watch")).await;
     assert_eq!(watch.headers()["content-type"], "text/event-stream");
     server.post(&format!("{path}/cancel"), "").await;
-    let told = events(watch).await;
-    assert!(told.iter().all(|(name, _)| name == "job"), "{told:?}");
-    assert_eq!(told.last().unwrap().1["state"], "cancelled");
-    let versions: Vec<_> = told.iter().map(|(_, job)| job["version"].as_i64().unwrap()).collect();
+    let received = events(watch).await;
+    assert!(received.iter().all(|(name, _)| name == "job"), "{received:?}");
+    assert_eq!(received.last().unwrap().1["state"], "cancelled");
+    let versions: Vec<_> = received.iter().map(|(_, job)| job["version"].as_i64().unwrap()).collect();
     assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
 
     assert_eq!(rpc_watch.message().await.unwrap().unwrap().state(), pb::JobState::Cancelled);
@@ -63,9 +63,9 @@ async fn watches_end_with_the_service() {
     let mut rpc_watch = server.jobs().await.watch_job(pb::WatchJobRequest { id }).await.unwrap().into_inner();
     rpc_watch.message().await.unwrap().unwrap();
     let stop = tokio::spawn(server.stop());
-    let told = events(watch).await;
+    let received = events(watch).await;
     // The event stream ends properly; a browser connects again by itself.
-    assert_eq!((told.len(), &told[0].1["state"]), (1, &Value::from("accepted")), "{told:?}");
+    assert_eq!((received.len(), &received[0].1["state"]), (1, &Value::from("accepted")), "{received:?}");
     let status = rpc_watch.message().await.unwrap_err();
     assert_eq!((status.code(), refusal(&status).0), (tonic::Code::Unavailable, "unavailable".into()));
     drop(rpc_watch);
@@ -93,9 +93,9 @@ async fn a_submission_may_wait_for_its_end() {
         server.post(&format!("/v1/jobs/{id}/cancel"), "").await.status() == 200
     })
     .await;
-    let told = timeout(DEADLINE, waits).await.expect("the wait ends with the job").unwrap().unwrap().into_inner();
+    let received = timeout(DEADLINE, waits).await.expect("the wait ends with the job").unwrap().unwrap().into_inner();
     let read = server.jobs().await.get_job(pb::GetJobRequest { id: id.into(), wait: None }).await.unwrap();
-    assert_eq!(told.job.unwrap(), read.into_inner(), "told from the commit and read from the store");
+    assert_eq!(received.job.unwrap(), read.into_inner(), "answered from the commit and read from the store");
 
     let refused = server.post("/v1/jobs?wait=61s", r#"{"tool":"echo"}"#).await;
     let refused = problem(refused).await;

@@ -216,7 +216,7 @@ async fn a_relative_start_under_a_key_can_be_sent_again() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(server.post("/v1/jobs", body).await.status(), 200);
     let due = server.submit(r#"{"tool":"echo"}"#).await;
-    assert_eq!(due["waits_for"], "publish", "NATS is away: {due}");
+    assert_eq!(due["waits_for"], "publish", "NATS is unavailable: {due}");
 }
 
 #[tokio::test]

@@ -322,7 +322,7 @@ pub async fn what_waits_is_counted_by_queue(w: &World) {
     let mut queues: Vec<String> = w.store.queues().await.unwrap().iter().map(ToString::to_string).collect();
     queues.sort();
     assert_eq!(queues, ["bulk", "default", "later"]);
-    // The gauge of the lanes reads only what is due.
+    // The gauge of the queues reads only what is due.
     let depths = w.store.depths(Micros(20)).await.unwrap();
     let mut depths: Vec<_> = depths.iter().map(|d| (d.queue.to_string(), d.pending)).collect();
     depths.sort();
@@ -349,8 +349,8 @@ pub async fn lines_of_the_outbox_are_claimed_apart(w: &World) {
     assert!(claim(OutboxPick::Only(letters.clone())).await.is_empty(), "only one's own claims");
     w.store.release_outbox(&w.owner, &[dead[0].0]).await.unwrap();
     assert_eq!(claim(OutboxPick::Only(letters.clone())).await, dead);
-    let told = claim(OutboxPick::AllBut(vec![letters])).await;
-    assert_eq!(told.len(), 4);
-    w.store.release_outbox(&w.owner, &told.iter().map(|(seq, _)| *seq).collect::<Vec<_>>()).await.unwrap();
-    assert_eq!(claim(OutboxPick::Only(events)).await, told);
+    let claimed = claim(OutboxPick::AllBut(vec![letters])).await;
+    assert_eq!(claimed.len(), 4);
+    w.store.release_outbox(&w.owner, &claimed.iter().map(|(seq, _)| *seq).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(claim(OutboxPick::Only(events)).await, claimed);
 }

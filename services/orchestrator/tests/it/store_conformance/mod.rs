@@ -48,7 +48,7 @@ conformance! {
         a_job_has_one_result_however_often_it_is_reported,
         a_late_result_of_an_earlier_attempt_is_fenced_off,
         a_retry_waits_and_keeps_its_error,
-        every_state_is_told_once_and_in_order,
+        every_state_is_published_once_and_in_order,
         states_shorter_than_a_commit_are_not_told,
         a_job_submitted_and_cancelled_in_one_group_never_runs,
         a_dead_job_makes_one_letter,

@@ -1,10 +1,10 @@
-//! The two lanes of the relay: attempts of jobs, and the outbox.
+//! The two sources of the relay: attempts of jobs, and the outbox.
 //!
 //! A line of the first is a queue. Of the second it is all events, whose order is one, or the dead letters of one
 //! queue: a subject that is denied, or a stream that is full, holds nothing else.
 
-use super::room::{Room, Verdict};
-use super::{Lane, Message, Shared};
+use super::capacity::{StreamCapacity, Verdict};
+use super::{Message, Shared, Source};
 use crate::app::{Backlog, Committer, Lazy};
 use crate::model::JobError;
 use crate::store::{self, OutboxPick, OutboxRow, Outgoing, Park, Pick};
@@ -23,18 +23,18 @@ const EVENTS: &str = "agentforge.events.";
 /// As much of a message's id as the log has.
 const NAME_CHARS_MAX: usize = 200;
 /// Longest trace context or request id that becomes a header.
-const SOURCE_BYTES_MAX: usize = 512;
+const ORIGIN_BYTES_MAX: usize = 512;
 
 /// Attempts on their way to `swarm.jobs.<mission>.<queue>`.
-pub struct JobLane {
-    /// Database and owner.
+pub struct JobSource {
+    /// What due items are claimed with.
     pub shared: Shared,
-    /// Where marks go.
+    /// Takes the marks of what was published or refused.
     pub committer: Committer,
     /// What the committer knows of the backlog.
     pub backlog: Arc<Backlog>,
-    /// Room in the stream.
-    pub room: Room,
+    /// How much of `swarm_jobs` each queue may use.
+    pub capacity: StreamCapacity,
 }
 
 /// The size of a message in the stream besides the caller's part: the rest of its JSON, headers, the record.
@@ -49,7 +49,7 @@ fn queues(held: Vec<String>) -> Vec<Queue> {
 }
 
 #[async_trait]
-impl Lane for JobLane {
+impl Source for JobSource {
     type Item = Outgoing;
     const NAME: &'static str = "jobs";
     const LINGER: Duration = Duration::ZERO;
@@ -92,7 +92,7 @@ impl Lane for JobLane {
             scheduled_at: o.scheduled_at,
         };
         let mut headers = HeaderMap::new();
-        add_source(&mut headers, o.traceparent.as_deref(), o.request_id.as_deref());
+        add_origin(&mut headers, o.traceparent.as_deref(), o.request_id.as_deref());
         Message {
             subject: subjects::job(&o.mission, &o.queue),
             msg_id: MsgId::republished(o.id, o.attempt, o.republished),
@@ -101,10 +101,10 @@ impl Lane for JobLane {
         }
     }
 
-    fn take_room(&self, o: &Outgoing) -> Result<(), publish::Error> {
+    fn reserve(&self, o: &Outgoing) -> Result<(), publish::Error> {
         let bytes = bytes_of(o);
         let subject = || subjects::job(&o.mission, &o.queue);
-        match self.room.take(o.queue.as_str(), bytes) {
+        match self.capacity.reserve(o.queue.as_str(), bytes) {
             Verdict::Fits => Ok(()),
             Verdict::Waits { used, max } => {
                 let reason = format!(
@@ -122,11 +122,11 @@ impl Lane for JobLane {
     }
 
     fn may_try(&self, line: &str) -> bool {
-        self.room.has_room(line)
+        self.capacity.has_room(line)
     }
 
-    fn give_room(&self, o: &Outgoing) {
-        self.room.give(o.queue.as_str(), bytes_of(o));
+    fn cancel_reservation(&self, o: &Outgoing) {
+        self.capacity.release(o.queue.as_str(), bytes_of(o));
     }
 
     async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<Outgoing>, store::Error> {
@@ -146,7 +146,7 @@ impl Lane for JobLane {
     }
 
     async fn published(&self, o: Outgoing, ack: publish::Ack) {
-        self.room.stored(o.queue.as_str(), bytes_of(&o));
+        self.capacity.stored(o.queue.as_str(), bytes_of(&o));
         let seq = i64::try_from(ack.seq).unwrap_or(i64::MAX);
         self.committer.mark(Lazy::Queued(o.id, o.attempt, seq, Micros::now())).await;
     }
@@ -175,8 +175,8 @@ impl Lane for JobLane {
 
 /// The trace and the request that a message goes back to. They are for those who follow a job: what is no
 /// header (workers' reports bring both) is left out, and the message goes without.
-fn add_source(headers: &mut HeaderMap, traceparent: Option<&str>, request_id: Option<&str>) {
-    let value = |text: Option<&str>| text.filter(|t| t.len() <= SOURCE_BYTES_MAX)?.parse::<HeaderValue>().ok();
+fn add_origin(headers: &mut HeaderMap, traceparent: Option<&str>, request_id: Option<&str>) {
+    let value = |text: Option<&str>| text.filter(|t| t.len() <= ORIGIN_BYTES_MAX)?.parse::<HeaderValue>().ok();
     if let Some(traceparent) = value(traceparent) {
         headers.insert(trace::TRACEPARENT, traceparent);
     }
@@ -187,23 +187,23 @@ fn add_source(headers: &mut HeaderMap, traceparent: Option<&str>, request_id: Op
 
 /// The trace and the request that an event names.
 #[derive(Default, serde::Deserialize)]
-struct Source {
+struct Origin {
     traceparent: Option<String>,
     requestid: Option<String>,
 }
 
 /// Events and dead letters on their way out.
-pub struct OutboxLane {
-    /// Database and owner.
+pub struct OutboxSource {
+    /// What due items are claimed with.
     pub shared: Shared,
-    /// Where marks go.
+    /// Takes the marks of what was published or refused.
     pub committer: Committer,
     /// What the committer knows of the backlog.
     pub backlog: Arc<Backlog>,
 }
 
 #[async_trait]
-impl Lane for OutboxLane {
+impl Source for OutboxSource {
     type Item = OutboxRow;
     const NAME: &'static str = "outbox";
     const LINGER: Duration = Duration::from_millis(50);
@@ -235,8 +235,8 @@ impl Lane for OutboxLane {
         let is_event = row.subject.starts_with(EVENTS);
         headers.insert("Content-Type", if is_event { "application/cloudevents+json" } else { "application/json" });
         if is_event {
-            let source: Source = serde_json::from_slice(&row.payload).unwrap_or_default();
-            add_source(&mut headers, source.traceparent.as_deref(), source.requestid.as_deref());
+            let origin: Origin = serde_json::from_slice(&row.payload).unwrap_or_default();
+            add_origin(&mut headers, origin.traceparent.as_deref(), origin.requestid.as_deref());
         }
         Message {
             subject: row.subject.clone(),
@@ -247,7 +247,7 @@ impl Lane for OutboxLane {
     }
 
     /// Who reads events and dead letters is not known here: the server's limits are the only ones.
-    fn take_room(&self, _: &OutboxRow) -> Result<(), publish::Error> {
+    fn reserve(&self, _: &OutboxRow) -> Result<(), publish::Error> {
         Ok(())
     }
 
@@ -255,7 +255,7 @@ impl Lane for OutboxLane {
         true
     }
 
-    fn give_room(&self, _: &OutboxRow) {}
+    fn cancel_reservation(&self, _: &OutboxRow) {}
 
     async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<OutboxRow>, store::Error> {
         let (now, pick) = (Micros::now(), OutboxPick::AllBut(held));

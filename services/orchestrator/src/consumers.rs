@@ -9,19 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tracing::warn;
 
-/// Workers looked at.
+/// Workers read in one page.
 pub const AGENTS_MAX: u32 = 1_000;
 
 /// The queues that are to have a consumer. Cheap to clone; all clones are the same.
 #[derive(Clone, Debug)]
-pub struct Lanes {
+pub struct QueueConsumers {
     max: usize,
     always: Arc<BTreeSet<Queue>>,
     known: Arc<Mutex<BTreeSet<Queue>>>,
     count: Arc<watch::Sender<u64>>,
 }
 
-impl Lanes {
+impl QueueConsumers {
     /// At most `max`; those that are configured are there from the start and stay.
     pub fn new(max: usize, always: impl IntoIterator<Item = Queue>) -> Self {
         let always: BTreeSet<Queue> = always.into_iter().collect();
@@ -54,8 +54,8 @@ impl Lanes {
         self.count.subscribe()
     }
 
-    /// All of them.
-    pub fn all(&self) -> Vec<Queue> {
+    /// The queues that are to have a consumer now, in the order of their names.
+    pub fn queues(&self) -> Vec<Queue> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn queues_are_bounded() {
         let queue = |name: &str| Queue::new(name).unwrap();
-        let lanes = Lanes::new(16, [queue("configured")]);
+        let consumers = QueueConsumers::new(16, [queue("configured")]);
         for n in 0..30 {
-            lanes.note(&queue(&format!("q{n}")));
-            lanes.note(&queue("q0"));
+            consumers.note(&queue(&format!("q{n}")));
+            consumers.note(&queue("q0"));
         }
-        assert_eq!(lanes.all().len(), 16);
-        lanes.keep(&[queue("q3")].into());
-        assert_eq!(lanes.all(), [queue("configured"), queue("q3")]);
+        assert_eq!(consumers.queues().len(), 16);
+        consumers.keep(&[queue("q3")].into());
+        assert_eq!(consumers.queues(), [queue("configured"), queue("q3")]);
     }
 }
