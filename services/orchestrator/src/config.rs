@@ -179,19 +179,19 @@ pub const SETTINGS: &[Setting] = &[
 pub struct Config {
     /// Shared by all services.
     pub common: Common,
-    /// NATS.
+    /// Server, credentials and TLS of the local NATS (`NATS_*`).
     pub nats: NatsConfig,
     /// Streams and consumers.
     pub topology: TopologyConfig,
     /// Where the hub of this site is.
     pub hub: HubConfig,
-    /// REST port.
+    /// Port of REST, probes and the admin endpoints (HTTP_PORT); 0: any free one.
     pub http_port: u16,
-    /// gRPC port.
+    /// Port of gRPC (GRPC_PORT); 0: any free one.
     pub grpc_port: u16,
-    /// Database.
+    /// `sqlite://<path>` or `postgres://…`, with credentials: never logged (DATABASE_URL).
     pub database_url: String,
-    /// Connections.
+    /// Most connections to Postgres (DB_POOL); SQLite has a writer and readers of its own.
     pub db_pool: NonZeroU32,
     /// Who may call.
     pub auth: Auth,
@@ -201,13 +201,13 @@ pub struct Config {
     pub scheduled_max: u64,
     /// Queues that always have a consumer.
     pub queues: Vec<Queue>,
-    /// Bound of queues.
+    /// Most queues with jobs or workers at a time (QUEUES_MAX).
     pub queues_max: usize,
     /// When an idle queue loses its consumer.
     pub queue_idle_after: Duration,
     /// What submissions may ask for.
     pub limits: Limits,
-    /// Retry waits.
+    /// Waits before a failed attempt is published again, where the job has none of its own.
     pub backoff: Backoff,
     /// How long a tool may be missing before its job fails.
     pub tool_grace: Duration,
@@ -223,9 +223,9 @@ pub struct Config {
     pub http_concurrency: usize,
     /// Shares that the objectives promise.
     pub slo: Targets,
-    /// Own mission.
+    /// The mission that this orchestrator serves (MISSION).
     pub mission: Mission,
-    /// Own site.
+    /// The site that this process runs at (SITE).
     pub site: Site,
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Tasks {
 type Ended = Result<(), anyhow::Error>;
 
 impl Tasks {
-    /// None yet.
+    /// No task yet; their log lines and failures go to `runtime`.
     pub(crate) fn new(runtime: &Runtime) -> Self {
         let (front, back, last) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         Self { runtime: runtime.clone(), front, back, last }

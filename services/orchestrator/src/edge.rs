@@ -33,7 +33,7 @@ pub struct Edge {
     pub nats: Nats,
     /// Where the hub is.
     pub hub: HubConfig,
-    /// Own site.
+    /// The site that this process runs at; it is the label of its series.
     pub site: Site,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// Stable code.
+    /// What callers act on; the text may change, this does not.
     pub code: Code,
     /// For people: what is wrong, the limit, and the setting that changes it.
     pub message: String,
@@ -44,7 +44,7 @@ pub enum Code {
     TooManyRequests,
     /// The database or NATS is unavailable.
     Unavailable,
-    /// A defect.
+    /// A defect of the orchestrator: the log has the cause, callers only this.
     Internal,
 }
 
@@ -81,7 +81,7 @@ impl Code {
         }
     }
 
-    /// HTTP status.
+    /// The status of a problem over REST. Codes share some: `code` in the body tells them apart.
     pub const fn http_status(self) -> u16 {
         match self {
             Self::InvalidArgument => 400,
@@ -96,7 +96,7 @@ impl Code {
         }
     }
 
-    /// gRPC status.
+    /// The status over gRPC. Codes share some: `reason` of its `ErrorInfo` tells them apart.
     pub const fn grpc(self) -> tonic::Code {
         match self {
             Self::InvalidArgument | Self::TooLarge => tonic::Code::InvalidArgument,

@@ -27,13 +27,13 @@ pub const JOB_END_TO_END: Metric = Metric::histogram(
     &["mission"],
     "From acceptance (or run_at, if later) to the commit of a final state other than cancelled.",
 );
-/// Retries.
+/// Counts attempts that failed and are followed by another, not jobs that are put back.
 pub const JOB_RETRIES: Metric = Metric::counter(
     "agentforge_job_retries_total",
     &["tool", "reason"],
     "Failed attempts that are retried, by error class.",
 );
-/// Jobs put back.
+/// Counts retries and redrives that callers asked for.
 pub const JOBS_PUT_BACK: Metric = Metric::counter(
     "agentforge_jobs_put_back_total",
     &["from"],
@@ -47,11 +47,11 @@ pub const WORKER_DISPUTES: Metric = Metric::counter(
     "Attempts handed back because a worker's report was wrong: expired (its clock differs from ours), cancelled (of an earlier attempt).",
 )
 .of(&[&["expired", "cancelled"]]);
-/// Dead letters.
+/// Counts letters when they are made; a redrive or a discard takes nothing off.
 pub const DEAD_LETTERS: Metric =
     Metric::counter("agentforge_dead_letters_total", &["mission", "queue", "reason"], "Dead letters made, by reason.")
         .of(&[&[], &[], &["attempts_exhausted", "not_retryable", "worker_lost", "invalid_message"]]);
-/// Repeats found out.
+/// Counts repetitions that exactly-once handling made harmless, by the place that recognised them.
 pub const DUPLICATES_SUPPRESSED: Metric = Metric::counter(
     "agentforge_duplicates_suppressed_total",
     &["where"],
@@ -64,28 +64,28 @@ pub const OLDEST_PENDING: Metric = Metric::gauge(
     &["mission", "queue"],
     "Age of the oldest job that is due and has not started; 0 when none waits.",
 );
-/// Jobs that wait.
+/// How many jobs wait for a worker; a scaler reads it.
 pub const PENDING: Metric =
     Metric::gauge("agentforge_pending_jobs", &["mission", "queue"], "Jobs that are due and have not started.");
-/// Accepted, not published.
+/// What OUTBOX_MAX bounds: jobs that are due and not yet in JetStream.
 pub const OUTBOX: Metric = Metric::gauge(
     "agentforge_outbox_jobs",
     &[],
     "Jobs accepted, due and not yet published to JetStream; limited by OUTBOX_MAX.",
 );
-/// For later.
+/// What SCHEDULED_MAX bounds: jobs with a `run_at` or a retry to come.
 pub const SCHEDULED: Metric = Metric::gauge(
     "agentforge_scheduled_jobs",
     &[],
     "Jobs that are not due yet: a future run_at, or a waiting retry; submissions are limited by SCHEDULED_MAX.",
 );
-/// Consumers taken away.
+/// Counts consumers of queues that had neither a worker nor a job for QUEUE_IDLE_AFTER.
 pub const CONSUMERS_REMOVED: Metric = Metric::counter(
     "agentforge_idle_consumers_removed_total",
     &[],
     "Consumers of queues that no worker had announced and that had no job for QUEUE_IDLE_AFTER, removed.",
 );
-/// Submissions refused.
+/// Counts submissions that were not stored; back-pressure shows as `outbox_full`.
 pub const SUBMITS_REFUSED: Metric =
     Metric::counter("agentforge_submits_refused_total", &["code"], "Submissions refused, by error code.").of(&[&[
         "invalid_argument",
@@ -123,7 +123,7 @@ pub const RELAY_REFUSED: Metric = Metric::counter(
     "Messages that left the relay because NATS can never accept them (reason too_large or refused): jobs end failed, rows of the outbox are parked.",
 )
 .of(&[&["jobs", "outbox"], &["too_large", "refused"]]);
-/// Rows put aside.
+/// How many rows of the outbox wait for an operator, because NATS can never accept them.
 pub const OUTBOX_PARKED: Metric = Metric::gauge(
     "agentforge_outbox_parked",
     &[],
@@ -152,7 +152,7 @@ pub const DB_QUERY_DURATION: Metric = Metric::histogram(
     "Time of a database transaction.",
 )
 .of(&[&["commit"]]);
-/// Failed database calls.
+/// Counts calls that may succeed later; those refused for good are logged as errors.
 pub const DB_ERRORS: Metric = Metric::counter(
     "agentforge_db_connection_errors_total",
     &[],
@@ -164,28 +164,28 @@ pub const TOOLS_MISSING: Metric = Metric::counter(
     &[],
     "Attempts that reached a worker without their tool; they go to another while one announces it, and for TOOL_GRACE.",
 );
-/// Workers by presence.
+/// How many workers there are, those that left within a day included.
 pub const AGENTS: Metric =
     Metric::gauge("agentforge_agents", &["status"], "Workers known, by status: online, offline, left.");
-/// Earliest certificate end.
+/// The first moment at which a worker of the site is refused by NATS unless its certificate is renewed.
 pub const AGENT_CERTIFICATE_EXPIRY: Metric = Metric::gauge(
     "agentforge_agent_certificate_expiry_timestamp_seconds",
     &["site"],
     "When the first client certificate of a site's online workers expires, seconds since 1970.",
 );
-/// Clocks of workers.
+/// The clock at the site that differs most from ours: deadlines are judged by both.
 pub const AGENT_CLOCK_SKEW: Metric = Metric::gauge(
     "agentforge_agent_clock_skew_seconds",
     &["site"],
     "How far the clock of a site's online worker is ahead of the orchestrator's, for the worker with the largest difference. Negative if it is behind.",
 );
-/// Seconds seen up.
+/// Only what this process observed, since it started.
 pub const SLA_UPTIME: Metric = Metric::counter(
     "agentforge_sla_uptime_seconds_total",
     &["service"],
     "Seconds in which this process saw the service up. Replicas overlap: the budget gauges count a second once.",
 );
-/// Seconds seen down.
+/// Only what this process observed, since it started.
 pub const SLA_DOWNTIME: Metric = Metric::counter(
     "agentforge_sla_downtime_seconds_total",
     &["service"],
@@ -203,7 +203,7 @@ pub const ERROR_BUDGET_SECONDS: Metric = Metric::gauge(
     &["service", "slo"],
     "Seconds of 30 days in which the service may be down, of objectives in seconds.",
 );
-/// Spent of it.
+/// The part of [`ERROR_BUDGET_SECONDS`] that is spent.
 pub const ERROR_BUDGET_USED_SECONDS: Metric = Metric::gauge(
     "agentforge_error_budget_used_seconds",
     &["service", "slo"],
@@ -215,7 +215,7 @@ pub const ERROR_BUDGET_EVENTS: Metric = Metric::gauge(
     &["service", "slo"],
     "Jobs of the last 30 days that may miss the objective.",
 );
-/// Spent of it.
+/// The part of [`ERROR_BUDGET_EVENTS`] that is spent.
 pub const ERROR_BUDGET_USED_EVENTS: Metric = Metric::gauge(
     "agentforge_error_budget_used_events",
     &["service", "slo"],
@@ -227,7 +227,7 @@ pub const SLO_STATUS: Metric = Metric::gauge(
     &["service", "slo"],
     "1 healthy, 0 at risk (four fifths of the budget spent, or it burns at a rate that pages), -1 breached; absent without data.",
 );
-/// Schedules fired.
+/// Counts turns for which a job was made, by whichever replica was first.
 pub const SCHEDULES_FIRED: Metric =
     Metric::counter("agentforge_schedules_fired_total", &[], "Turns of schedules taken.");
 /// Turns that made no job.
@@ -246,7 +246,7 @@ pub const CLOCK_SET_BACK: Metric = Metric::counter(
     &[],
     "Steps back of the orchestrator's clock by 5 s and more; stored times are adjusted after each.",
 );
-/// The hub answers.
+/// The link of an edge site, as its services experience it; 0 from the start until the first answer.
 pub const EDGE_LINK_STATUS: Metric = Metric::gauge(
     "edge_link_status",
     &["site"],
@@ -266,7 +266,7 @@ pub const EDGE_BEATS_IGNORED: Metric = Metric::counter(
 )
 .of(&[&["name", "too_many"]]);
 
-/// All of them.
+/// The catalogue: what is registered at the start and listed in METRICS.md.
 pub const ALL: &[Metric] = &[
     JOBS_SUBMITTED,
     JOBS_COMPLETED,

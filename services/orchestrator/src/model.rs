@@ -128,9 +128,9 @@ impl KeyReuse {
 /// An error as a job shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobError {
-    /// Class.
+    /// Decides whether another attempt follows.
     pub class: ErrorClass,
-    /// For people.
+    /// What went wrong, for people; callers act on the class.
     pub message: String,
     /// The last of the tool's standard error.
     pub log_tail: String,
@@ -139,7 +139,7 @@ pub struct JobError {
 /// One try, as stored.
 #[derive(Clone, Debug)]
 pub struct AttemptRecord {
-    /// Number.
+    /// From 1, as the orchestrator counts.
     pub attempt: Attempt,
     /// succeeded, failed, cancelled, expired or worker_lost.
     pub outcome: String,
@@ -149,9 +149,9 @@ pub struct AttemptRecord {
     pub worker: Option<String>,
     /// Which delivery of its message.
     pub delivery: u64,
-    /// Began.
+    /// When the worker began, on the worker's clock; `None` if none did.
     pub started_at: Option<Micros>,
-    /// Ended.
+    /// When it ended: on the worker's clock, or the moment of a refusal on ours.
     pub finished_at: Micros,
     /// When the next try may be published.
     pub retry_at: Option<Micros>,
@@ -194,17 +194,17 @@ pub struct DeadLetter {
     pub id: String,
     /// The job, where there was one.
     pub job: Option<JobId>,
-    /// Mission.
+    /// The job's mission; of a message that was rejected, the one that its subject names.
     pub mission: String,
-    /// Queue.
+    /// The job's queue; of a message that was rejected, the one that its subject names.
     pub queue: String,
     /// Tool; empty where there was no job.
     pub tool: String,
     /// Why: a [`DeadReason`] word.
     pub reason: String,
-    /// Last error.
+    /// Of the last attempt; of a message that was rejected, what is wrong with it.
     pub error: JobError,
-    /// When.
+    /// When the job ended, or the message was rejected.
     pub created_at: Micros,
     /// When it was put back.
     pub redriven_at: Option<Micros>,
@@ -213,19 +213,19 @@ pub struct DeadLetter {
 /// A schedule, with the job it makes.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// Id.
+    /// Chosen by us, a UUIDv7.
     pub id: ScheduleId,
-    /// Unique name.
+    /// Unique among all schedules, 1 to 128 bytes.
     pub name: String,
-    /// Five fields.
+    /// Cron expression of five fields: minute, hour, day of month, month, day of week.
     pub cron: String,
-    /// IANA name.
+    /// IANA name of the zone whose wall clock the expression means.
     pub time_zone: String,
     /// JSON of what it repeats (see `admission::JobRequest`).
     pub template: String,
     /// Makes no jobs while true.
     pub paused: bool,
-    /// Created.
+    /// When it was created; turns before it are not missed.
     pub created_at: Micros,
     /// Last time it made a job.
     pub last_run_at: Option<Micros>,
@@ -269,11 +269,11 @@ pub struct SkippedTurn {
 /// A worker's presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Presence {
-    /// Beats.
+    /// Fewer than three heartbeats in a row are missing.
     Online,
     /// Missed three beats.
     Offline,
-    /// Said good-bye.
+    /// Its last heartbeat said that it stops: it is not an outage.
     Left,
 }
 
@@ -294,31 +294,31 @@ impl Presence {
 /// A worker as last heard from.
 #[derive(Clone, Debug)]
 pub struct Agent {
-    /// Id.
+    /// As the worker names itself, unique among all workers.
     pub id: AgentId,
     /// Mission it serves.
     pub mission: Mission,
-    /// Site.
+    /// Where the worker runs.
     pub site: Site,
-    /// Host name.
+    /// The host that it says it is on; for people.
     pub host: String,
     /// Version of its binary.
     pub version: String,
     /// Tools, at most 256.
     pub tools: Vec<String>,
-    /// Queues.
+    /// The queues that it serves.
     pub queues: Vec<String>,
     /// Jobs at once, at most.
     pub capacity: u32,
-    /// Jobs now.
+    /// How many jobs it ran at its last heartbeat.
     pub inflight: u32,
     /// Time between beats.
     pub interval: Duration,
-    /// Said good-bye.
+    /// Whether its last heartbeat said that it stops.
     pub left: bool,
-    /// First beat.
+    /// When its first heartbeat arrived, on our clock.
     pub first_seen_at: Micros,
-    /// Last beat.
+    /// When its last heartbeat arrived, on our clock.
     pub last_seen_at: Micros,
     /// End of its client certificate.
     pub certificate_expires_at: Option<Micros>,

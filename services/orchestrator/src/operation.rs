@@ -80,7 +80,7 @@ impl State {
 /// An operation as callers see it.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// Its id.
+    /// A UUIDv7: operations in the order of their ids are in the order of their creation.
     pub id: OperationId,
     /// What it does.
     pub kind: Kind,
@@ -97,7 +97,7 @@ pub struct Operation {
 /// An operation that this process carries out.
 #[derive(Clone, Debug)]
 pub struct Claimed {
-    /// The operation.
+    /// As it was stored before this claim.
     pub operation: Operation,
     /// What was asked for, as JSON.
     pub spec: String,
@@ -111,7 +111,7 @@ pub struct OperationProgress {
     pub total: Option<u64>,
     /// Found to match.
     pub matched: u64,
-    /// Put back.
+    /// Jobs that are accepted again.
     pub put_back: u64,
     /// Not put back.
     pub skipped: u64,
@@ -140,9 +140,9 @@ pub struct Position {
 /// A job that was not put back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotPutBack {
-    /// The job.
+    /// As the caller or the filter named it; it may be unknown.
     pub job: JobId,
-    /// Why not.
+    /// For people: the state that does not allow it, or that the job is unknown.
     pub reason: String,
 }
 

@@ -104,14 +104,14 @@ pub struct Skip {
     pub turn: Micros,
     /// How many; of very many, those that were counted.
     pub count: u32,
-    /// Why.
+    /// The word that metrics and callers have for it.
     pub reason: SkipReason,
     /// The same for people.
     pub detail: String,
 }
 
 impl Skip {
-    /// One turn.
+    /// A skip that stands for this turn only: its count is 1.
     pub fn one(turn: Micros, reason: SkipReason, detail: impl Into<String>) -> Self {
         Self { turn, count: 1, reason, detail: detail.into() }
     }

@@ -31,7 +31,7 @@ pub struct Limits {
 /// How often and how patiently a tool is tried when its job does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ToolRetries {
-    /// Attempts.
+    /// How many attempts its jobs are granted; `None`: as many as other tools.
     pub max_attempts: Option<u32>,
     /// Waits between them.
     pub retry: RetryPolicy,

@@ -19,18 +19,18 @@ use std::time::Duration;
 /// whole milliseconds; what is added later needs a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRequest {
-    /// Mission.
+    /// Must be the one that this orchestrator serves, which is also the default.
     pub mission: Option<String>,
-    /// Queue.
+    /// A name as [`Queue`] checks it; `default` when none is given.
     pub queue: Option<String>,
-    /// Tool.
+    /// A name as [`ToolName`] checks it; always needed. Whether a worker has it is not checked.
     pub tool: String,
     /// JSON text of an object; empty is `{}`.
     pub args: String,
-    /// Labels.
+    /// Up to [`LABELS_MAX`](super::LABELS_MAX), for filters and events.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Attempts.
+    /// How many attempts are granted; none or 0: those of the tool, else JOB_MAX_ATTEMPTS.
     pub max_attempts: Option<u32>,
     /// Bound of one attempt.
     #[serde(default, rename = "timeout_ms", with = "millis")]
@@ -51,15 +51,15 @@ pub struct JobRequest {
 /// A submission as it came in: nothing checked yet. Empty strings mean "not given".
 #[derive(Clone, Debug, Default)]
 pub struct SubmitInput {
-    /// The job.
+    /// What the job is to be.
     pub request: JobRequest,
     /// UUID of the caller's choice.
     pub id: Option<String>,
-    /// Key.
+    /// The caller's name for the submission, up to [`KEY_MAX_BYTES`](super::KEY_MAX_BYTES) bytes.
     pub idempotency_key: Option<String>,
     /// Whether the key may be taken from an earlier job that ended.
     pub key_reuse: KeyReuse,
-    /// Not before.
+    /// The earliest moment at which it may run; one that has passed means now.
     pub run_at: Option<Micros>,
     /// Not before so long from now; instead of `run_at`.
     pub run_in: Option<Duration>,

@@ -11,7 +11,7 @@ pub struct Operation {
     pub name: &'static str,
     /// What the caller's token must allow.
     pub role: Role,
-    /// REST method.
+    /// HTTP method in capitals, such as `POST`.
     pub method: &'static str,
     /// REST route, as axum and OpenAPI write it.
     pub route: &'static str,

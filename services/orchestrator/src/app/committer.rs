@@ -44,7 +44,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// What the committer needs to know.
 #[derive(Clone, Debug)]
 pub struct CommitterConfig {
-    /// Retry waits.
+    /// Waits before a failed attempt is published again, where the job has none of its own.
     pub backoff: Backoff,
     /// In whose name rows are claimed.
     pub owner: Owner,

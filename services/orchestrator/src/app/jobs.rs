@@ -24,44 +24,44 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobQuery {
-    /// Mission.
+    /// Jobs of this mission; empty or none: of all that the database has.
     pub mission: Option<String>,
-    /// Queue.
+    /// Jobs of this queue; empty or none: of all.
     pub queue: Option<String>,
-    /// Tool.
+    /// Jobs that run this tool; empty or none: any.
     pub tool: Option<String>,
-    /// Any of these.
+    /// Jobs in any of these states; empty: in all.
     pub states: Vec<State>,
     /// `key=value`, all of them.
     pub labels: Vec<String>,
     /// Accepted and final in these times.
     pub times: Times,
-    /// 0: the default.
+    /// Size of a page, up to [`PAGE_MAX`](super::PAGE_MAX); 0: [`PAGE_DEFAULT`](super::PAGE_DEFAULT).
     pub limit: u32,
-    /// From the page before.
+    /// Where the page before ended, as it said; none: the newest job.
     pub cursor: Option<String>,
 }
 
 /// Which dead letters to list, as asked.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterQuery {
-    /// Mission.
+    /// Letters of jobs of this mission; empty or none: of all.
     pub mission: Option<String>,
-    /// Queue.
+    /// Letters of jobs of this queue; empty or none: of all.
     pub queue: Option<String>,
-    /// Reason word.
+    /// Letters with this [`DeadReason`](crate::model::DeadReason), by its word; empty or none: any.
     pub reason: Option<String>,
     /// Those put back too.
     pub include_redriven: bool,
-    /// 0: the default.
+    /// Size of a page, up to [`PAGE_MAX`](super::PAGE_MAX); 0: [`PAGE_DEFAULT`](super::PAGE_DEFAULT).
     pub limit: u32,
-    /// From the page before.
+    /// Where the page before ended, as it said; none: the newest letter.
     pub cursor: Option<String>,
 }
 
 /// A job's result as bytes.
 pub struct JobOutput {
-    /// Size, where known.
+    /// Bytes in all, where they are known beforehand.
     pub content_length: Option<u64>,
     /// JSON text in chunks.
     pub stream: OutputStream,

@@ -38,11 +38,11 @@ pub struct QueueStats {
 pub struct DiscardSpec {
     /// These, by id or by job; or, when empty, all that the filters let through.
     pub ids: Vec<String>,
-    /// Of this mission.
+    /// Letters of jobs of this mission; empty or none: of all.
     pub mission: Option<String>,
-    /// Of this queue.
+    /// Letters of jobs of this queue; empty or none: of all.
     pub queue: Option<String>,
-    /// With this reason.
+    /// Letters of this reason, by its word; empty or none: any.
     pub reason: Option<String>,
     /// At most so many; 0 is the default.
     pub limit: u32,

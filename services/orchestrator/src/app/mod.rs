@@ -85,7 +85,7 @@ pub(crate) struct Inner {
 
 /// Longest wait of `GetJob`.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Largest page.
+/// Most items of a page that may be asked for.
 pub const PAGE_MAX: u32 = 1_000;
 /// Page when none was asked for.
 pub const PAGE_DEFAULT: u32 = 100;
@@ -95,7 +95,7 @@ pub const WATCHES_MAX_DEFAULT: usize = 10_000;
 /// A page of a listing.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// Newest first.
+    /// Up to the limit that was asked for: jobs, letters and operations newest first, schedules and workers by name.
     pub items: Vec<T>,
     /// Give it back to get the next page; `None` on the last.
     pub next: Option<String>,

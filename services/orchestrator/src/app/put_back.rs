@@ -31,11 +31,11 @@ pub(crate) const IDS_MAX: usize = 10_000;
 pub struct RedriveSpec {
     /// These; or, when empty, all that the filters let through.
     pub job_ids: Vec<String>,
-    /// Mission.
+    /// Jobs of this mission; empty or none: of all.
     pub mission: Option<String>,
-    /// Queue.
+    /// Jobs of this queue; empty or none: of all.
     pub queue: Option<String>,
-    /// Reason word.
+    /// Jobs with a letter of this reason, by its word; empty or none: any.
     pub reason: Option<String>,
     /// Jobs a second; 0: the default, 50.
     pub rate: f64,
@@ -55,7 +55,7 @@ pub struct RetrySpec {
     pub rate: f64,
     /// At most so many; 0: the default, 10,000.
     pub limit: u32,
-    /// Only count.
+    /// Counts the jobs that match, and changes none.
     pub dry_run: bool,
     /// From the moment of the retry to the new deadline; `None`: as long as the job had before.
     pub deadline_in: Option<Duration>,

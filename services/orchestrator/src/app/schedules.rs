@@ -18,15 +18,15 @@ const DEADLINE_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// A schedule, as asked for.
 #[derive(Clone, Debug, Default)]
 pub struct ScheduleInput {
-    /// Unique.
+    /// Unique among all schedules, 1 to 128 bytes.
     pub name: String,
-    /// Five fields.
+    /// Cron expression of five fields: minute, hour, day of month, month, day of week.
     pub cron: String,
     /// IANA name; empty is UTC.
     pub time_zone: String,
     /// The submission to repeat.
     pub job: SubmitInput,
-    /// Begin paused.
+    /// Takes no turn until it is resumed.
     pub paused: bool,
     /// What becomes of a turn while an earlier one is not over.
     pub overlap: Overlap,
@@ -39,17 +39,17 @@ pub struct ScheduleInput {
 /// What is changed of a schedule; `None` stays as it is.
 #[derive(Clone, Debug, Default)]
 pub struct ScheduleChange {
-    /// Name.
+    /// Unique among all schedules, 1 to 128 bytes.
     pub name: Option<String>,
-    /// Five fields.
+    /// Cron expression of five fields: minute, hour, day of month, month, day of week.
     pub cron: Option<String>,
     /// IANA name; empty is UTC.
     pub time_zone: Option<String>,
     /// The submission to repeat, whole.
     pub job: Option<SubmitInput>,
-    /// Overlap policy.
+    /// What becomes of a turn while an earlier one is not over.
     pub overlap: Option<Overlap>,
-    /// Catch-up policy.
+    /// What becomes of missed turns.
     pub catch_up: Option<CatchUp>,
     /// Deadline of a turn; zero is none.
     pub deadline: Option<Duration>,

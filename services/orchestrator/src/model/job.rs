@@ -53,7 +53,7 @@ pub struct Job {
     pub seq: i64,
     /// What it is.
     pub spec: JobSpec,
-    /// State.
+    /// Where it is in its life; only a retry or a redrive leaves a final state.
     pub state: State,
     /// The current attempt.
     pub attempt: Attempt,
@@ -63,7 +63,7 @@ pub struct Job {
     pub queued_at: Option<Micros>,
     /// Begun, of the last attempt that began.
     pub started_at: Option<Micros>,
-    /// Final since.
+    /// When it became final; `None` while it is open.
     pub finished_at: Option<Micros>,
     /// While accepted: when it may be published.
     pub available_at: Micros,

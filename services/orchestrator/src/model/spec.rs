@@ -14,17 +14,17 @@ use std::time::Duration;
 pub struct JobSpec {
     /// Chosen by the caller or made by us.
     pub id: JobId,
-    /// Mission.
+    /// The environment or shard that it belongs to.
     pub mission: Mission,
-    /// Queue.
+    /// Among the jobs of this queue it is published in order of acceptance.
     pub queue: Queue,
-    /// Tool.
+    /// What the worker runs with the arguments.
     pub tool: ToolName,
     /// Part of the operation key.
     pub task: Option<String>,
     /// JSON text of an object.
     pub args: String,
-    /// Labels.
+    /// The caller's own, for filters and events.
     pub labels: BTreeMap<String, String>,
     /// Attempts granted (each redrive grants as many again).
     pub max_attempts: u32,
@@ -32,7 +32,7 @@ pub struct JobSpec {
     pub timeout: Duration,
     /// Waits between attempts.
     pub retry: RetryPolicy,
-    /// Not before.
+    /// The earliest moment at which it may run; `None`: at once.
     pub run_at: Option<Micros>,
     /// An equal earlier success may be returned.
     pub reuse: bool,

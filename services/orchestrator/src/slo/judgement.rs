@@ -12,7 +12,7 @@ pub(super) const EVENTS_MIN: i64 = 50;
 /// Windows (long, short, in minutes) and the rate of burning at which they page.
 const PAGING: [(i64, i64, f64); 2] = [(60, 5, 14.4), (360, 30, 6.0)];
 
-/// Its status.
+/// What a judgement says of an objective, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// The budget is not at risk.

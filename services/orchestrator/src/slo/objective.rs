@@ -43,7 +43,7 @@ impl Target {
         (share > 0.0 && share < 1.0).then_some(Self(share))
     }
 
-    /// The share.
+    /// Between 0 and 1, neither included.
     pub const fn get(self) -> f64 {
         self.0
     }
@@ -54,7 +54,7 @@ impl Target {
     }
 }
 
-/// One promise.
+/// What is promised: a share of seconds or of jobs, over a window that slides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objective {
     /// Whose it is.

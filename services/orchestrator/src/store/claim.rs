@@ -16,7 +16,7 @@ pub struct Outgoing {
     pub republished: u32,
     /// Past it the attempt is not begun.
     pub deadline: Option<Micros>,
-    /// The job.
+    /// What its message says of the job.
     pub spec: JobSpec,
 }
 
@@ -35,9 +35,9 @@ pub struct OutboxRow {
     pub seq: i64,
     /// Subject to publish to.
     pub subject: String,
-    /// Its `Nats-Msg-Id`.
+    /// By which the stream recognises a repetition within the duplicate window.
     pub msg_id: String,
-    /// Its bytes.
+    /// The message as JSON text.
     pub payload: Vec<u8>,
 }
 
@@ -46,7 +46,7 @@ pub struct OutboxRow {
 pub enum Pick {
     /// All but these.
     AllBut(Vec<Queue>),
-    /// One.
+    /// This one and no other.
     Only(Queue),
 }
 
@@ -71,7 +71,7 @@ impl Pick {
 pub enum OutboxPick {
     /// All but these.
     AllBut(Vec<String>),
-    /// One.
+    /// This one and no other.
     Only(String),
 }
 
@@ -128,7 +128,7 @@ pub struct Parked {
     pub parked_at: Micros,
     /// Subject that it was for.
     pub subject: String,
-    /// Its `Nats-Msg-Id`.
+    /// The `Nats-Msg-Id` that it keeps when it is tried again.
     pub msg_id: String,
     /// Size of its payload.
     pub bytes: u64,

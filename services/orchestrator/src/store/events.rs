@@ -16,11 +16,11 @@ use serde_json::value::RawValue;
 /// A message for the outbox.
 #[derive(Debug)]
 pub struct OutboxMessage {
-    /// Subject.
+    /// `agentforge.events.job.<mission>.<state>`, or that of a queue of dead letters.
     pub subject: String,
-    /// `Nats-Msg-Id`.
+    /// Its `Nats-Msg-Id`, by which the stream recognises a repetition.
     pub msg_id: String,
-    /// Bytes.
+    /// A CloudEvent, or a dead letter, as JSON text.
     pub payload: Vec<u8>,
 }
 

@@ -23,11 +23,11 @@ pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Which jobs to list. Newest first.
 #[derive(Clone, Debug, Default)]
 pub struct JobFilter {
-    /// Mission.
+    /// Jobs of this mission; `None`: of all.
     pub mission: Option<Mission>,
-    /// Queue.
+    /// Jobs of this queue; `None`: of all.
     pub queue: Option<Queue>,
-    /// Tool.
+    /// Jobs that run this tool; `None`: any.
     pub tool: Option<ToolName>,
     /// Any of these; empty: all.
     pub states: Vec<State>,
@@ -58,11 +58,11 @@ pub struct Times {
 /// Which dead letters to list. Newest first.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterFilter {
-    /// Mission.
+    /// Letters of this mission; `None`: of all.
     pub mission: Option<String>,
-    /// Queue.
+    /// Letters of this queue; `None`: of all.
     pub queue: Option<String>,
-    /// Reason word.
+    /// Letters with this [`DeadReason`](crate::model::DeadReason), by its word; `None`: any.
     pub reason: Option<String>,
     /// Those put back too.
     pub include_redriven: bool,

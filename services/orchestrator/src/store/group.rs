@@ -46,7 +46,7 @@ impl Group {
 /// A new job on its way into the store.
 #[derive(Debug)]
 pub struct Submit {
-    /// The job.
+    /// As admission made it.
     pub job: NewJob,
     /// Whether this process takes it upon itself to publish it (ignored when `run_at` is later).
     pub claim: bool,
@@ -57,7 +57,7 @@ pub struct Submit {
 pub struct CommitContext<'a> {
     /// The moment of the commit.
     pub now: Micros,
-    /// Retry waits.
+    /// Waits before a failed attempt is published again, where the job has none of its own.
     pub backoff: &'a Backoff,
     /// In whose name rows are claimed.
     pub owner: &'a Owner,
@@ -72,11 +72,11 @@ pub struct CommitContext<'a> {
 pub struct EventMask(pub u16);
 
 impl EventMask {
-    /// Every state.
+    /// An event for every change of state.
     pub const ALL: Self = Self(0b1_1111_1110);
     /// Final states only.
     pub const FINAL: Self = Self(0b1_1111_0000);
-    /// None.
+    /// No events at all.
     pub const OFF: Self = Self(0);
     /// Whether `state` is published.
     pub const fn includes(self, state: State) -> bool {
@@ -107,7 +107,7 @@ pub struct Committed {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "the large one is the usual one")]
 pub enum Submitted {
-    /// Stored now.
+    /// It is new, and stored by this commit.
     Created(CreatedJob),
     /// Stored before, with the same body.
     Existing(Box<Job>),

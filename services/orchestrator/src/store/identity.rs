@@ -59,7 +59,7 @@ impl Clash {
 pub(super) enum Verdict {
     /// Not known: to be stored, after this job's key was taken from it.
     New { released: Option<JobId> },
-    /// Stored before.
+    /// The same submission was stored before, as this job.
     Existing(JobId),
     /// Something else has its id or key.
     Conflict { existing: JobId, clash: Clash },

@@ -45,9 +45,9 @@ use std::time::Duration;
 /// A job that has been queued or running for long.
 #[derive(Clone, Debug)]
 pub struct StaleJob {
-    /// Job.
+    /// The job whose message is looked for.
     pub id: JobId,
-    /// Current attempt.
+    /// The attempt that was published; a change for another one does nothing.
     pub attempt: Attempt,
     /// queued or running.
     pub state: State,
@@ -60,9 +60,9 @@ pub struct StaleJob {
 /// What waits in one queue.
 #[derive(Clone, Debug)]
 pub struct Depth {
-    /// Mission.
+    /// The mission of these jobs.
     pub mission: Mission,
-    /// Queue.
+    /// Where they wait.
     pub queue: Queue,
     /// Jobs accepted or queued and due, not begun.
     pub pending: u64,
@@ -73,9 +73,9 @@ pub struct Depth {
 /// What is open in one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueCounts {
-    /// Mission.
+    /// The mission of these jobs.
     pub mission: Mission,
-    /// Queue.
+    /// The queue whose open jobs are counted.
     pub queue: Queue,
     /// Accepted and due, not yet published.
     pub accepted: u64,
@@ -83,7 +83,7 @@ pub struct QueueCounts {
     pub delayed: u64,
     /// Published, not begun.
     pub queued: u64,
-    /// Begun.
+    /// With a worker that reported the start.
     pub running: u64,
     /// Since when the oldest waits that is due and not begun.
     pub oldest: Option<Micros>,
@@ -209,7 +209,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores a schedule; `false` when its name is taken.
     async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error>;
-    /// One schedule.
+    /// The schedule with this id, paused or not.
     async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error>;
     /// Schedules by name after `after`.
     async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error>;
@@ -233,7 +233,7 @@ pub trait Store: Send + Sync + 'static {
     /// Stores an operation with what was asked for, as JSON; `false` when too many are open. The oldest of very many
     /// ended ones go.
     async fn create_operation(&self, operation: &Operation, spec: &str) -> Result<bool, Error>;
-    /// One operation.
+    /// The operation with this id, while it is kept: see [`ENDED_MAX`](crate::operation::ENDED_MAX).
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, Error>;
     /// Operations before `before`, newest first.
     async fn operations(&self, before: Option<OperationId>, limit: u32) -> Result<Vec<Operation>, Error>;
@@ -253,7 +253,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores the content of heartbeats.
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error>;
-    /// One agent.
+    /// The worker with this id, as its last heartbeat described it.
     async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, Error>;
     /// Agents by id after `after`.
     async fn agents(&self, mission: Option<&Mission>, after: Option<&str>, limit: u32) -> Result<Vec<Agent>, Error>;

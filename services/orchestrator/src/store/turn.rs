@@ -9,7 +9,7 @@ use agentforge_proto::time::Micros;
 /// What is done about a turn, by exactly one replica.
 #[derive(Clone, Debug)]
 pub struct Firing {
-    /// Schedule.
+    /// The schedule whose turn it is.
     pub id: ScheduleId,
     /// What must still be so; another replica that was first has changed it.
     pub slot: Slot,
@@ -43,14 +43,14 @@ pub enum Act {
     Start {
         /// The time it stands for.
         turn: Micros,
-        /// The job.
+        /// The job of the turn, as admission made it of the template.
         job: NewJob,
         /// Only if the job of the last turn is over.
         alone: bool,
     },
     /// It waits for the end of the last one. Nothing else may wait.
     Wait(Micros),
-    /// Nothing.
+    /// No job is made; only the schedule's next turn moves.
     Pass,
 }
 

@@ -23,9 +23,9 @@ pub enum Change {
     Refused {
         /// The attempt whose message it is.
         attempt: Attempt,
-        /// Why.
+        /// What NATS refuses and the limit: it becomes the error of the job.
         error: Box<JobError>,
-        /// When.
+        /// The moment of the refusal.
         at: Micros,
     },
     /// A worker began.
@@ -34,7 +34,7 @@ pub enum Change {
     Finished(Box<Finished>),
     /// A worker has no such tool. Others may have it.
     ToolMissing {
-        /// Its report.
+        /// The report of the worker that lacks the tool.
         finished: Box<Finished>,
         /// The tools that workers of the job's queue announced within the grace.
         announced: Box<HashSet<String>>,
@@ -43,22 +43,22 @@ pub enum Change {
     },
     /// A caller cancels.
     Cancel {
-        /// When.
+        /// The moment of the cancel; the job ends then.
         at: Micros,
     },
     /// The deadline passed.
     Expire {
-        /// When.
+        /// The moment at which the deadline was found to have passed.
         at: Micros,
     },
     /// A caller puts a dead job back.
     Redrive {
-        /// When.
+        /// The moment of the redrive; the job may be published from then on.
         at: Micros,
     },
     /// A caller puts a job back that ended without success, for any reason.
     Retry {
-        /// When.
+        /// The moment of the retry; the job may be published from then on.
         at: Micros,
         /// From then to its new deadline; `None`: as long as it had before.
         lifetime: Option<Duration>,
@@ -67,7 +67,7 @@ pub enum Change {
     Republish {
         /// The attempt that was found missing.
         attempt: Attempt,
-        /// When.
+        /// The moment at which it was missed; it may be published from then on.
         at: Micros,
     },
 }

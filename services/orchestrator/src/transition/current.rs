@@ -9,21 +9,21 @@ use std::time::Duration;
 /// What decisions need to know of a stored job.
 #[derive(Clone, Debug)]
 pub struct Current {
-    /// Row number.
+    /// Row number: order of acceptance.
     pub seq: i64,
-    /// Id.
+    /// By which reports name the job.
     pub id: JobId,
-    /// Mission.
+    /// For subjects of events and labels of metrics.
     pub mission: Mission,
-    /// Queue.
+    /// For subjects of dead letters and labels of metrics.
     pub queue: Queue,
-    /// Tool.
+    /// Whether a worker announces it decides what a report without it means.
     pub tool: ToolName,
     /// JSON text of the labels, for events; `None` when there are none.
     pub labels: Option<String>,
-    /// State.
+    /// Where it is in its life; a final one takes no more reports.
     pub state: State,
-    /// Current attempt.
+    /// The only attempt whose reports count.
     pub attempt: Attempt,
     /// The last attempt that may be made.
     pub attempt_limit: u32,
@@ -31,15 +31,15 @@ pub struct Current {
     pub max_attempts: u32,
     /// Past it the job ends expired.
     pub deadline: Option<Micros>,
-    /// Accepted.
+    /// When it was accepted.
     pub created_at: Micros,
     /// While accepted: when it may be published.
     pub available_at: Micros,
-    /// Published.
+    /// When the PubAck of the current attempt came; `None` before.
     pub queued_at: Option<Micros>,
-    /// Begun.
+    /// When the last attempt that began did so; not before its publish, and not after our clock.
     pub started_at: Option<Micros>,
-    /// Final since.
+    /// When it became final; `None` while it is open.
     pub finished_at: Option<Micros>,
     /// Who ran it last.
     pub worker: Option<String>,

@@ -25,7 +25,7 @@ pub struct Effects {
 /// A finished try, to be stored.
 #[derive(Clone, Debug)]
 pub struct AttemptEffect {
-    /// Number.
+    /// Its number, from 1, as the orchestrator counts.
     pub attempt: Attempt,
     /// succeeded, failed, cancelled, expired or worker_lost.
     pub outcome: &'static str,
@@ -35,9 +35,9 @@ pub struct AttemptEffect {
     pub worker: Option<String>,
     /// Delivery of its message.
     pub delivery: u64,
-    /// Began.
+    /// When the worker began, on the worker's clock; `None` if none did.
     pub started_at: Option<Micros>,
-    /// Ended.
+    /// When it ended: on the worker's clock, or the moment of a refusal on ours.
     pub finished_at: Micros,
     /// When the next try may be published.
     pub retry_at: Option<Micros>,
@@ -46,7 +46,7 @@ pub struct AttemptEffect {
 /// The committed result.
 #[derive(Clone, Debug)]
 pub struct ResultEffect {
-    /// JSON text.
+    /// JSON text, passed on byte for byte; `None` when it is in the object store, or there is none.
     pub output: Option<String>,
     /// Where a large one is.
     pub output_ref: Option<OutputRef>,

@@ -432,7 +432,7 @@ pub(super) fn agent(a: Agent, now: Micros) -> pb::Agent {
     }
 }
 
-/// A queue.
+/// Counts of a queue, with the age of its oldest waiting job.
 pub(super) fn queue(q: QueueStats) -> pb::QueueStats {
     pb::QueueStats {
         mission: q.counts.mission.to_string(),

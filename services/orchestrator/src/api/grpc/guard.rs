@@ -32,7 +32,7 @@ pub(super) struct Guard {
 #[derive(Clone)]
 pub(super) struct Place(#[allow(dead_code)] Arc<OwnedSemaphorePermit>);
 
-/// The middleware.
+/// Admits a call: a known token, its role, a place under the limit of calls. Refusals are gRPC statuses.
 pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let request_id = trace::request_id(request.headers());
     let id_header = HeaderValue::from_str(&request_id).expect("checked, or a UUID");

@@ -27,7 +27,7 @@ pub(crate) struct Edge {
     pub(crate) app: App,
 }
 
-/// The middleware.
+/// Admits a request: a known token, its role, a place under the limit of requests. Writes problems into answers.
 pub(crate) async fn edge(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     // The chassis gives every request an id and a span; a router without it does so here.
     let given = request.extensions().get::<RequestId>().map(|id| id.as_str().to_owned());

@@ -18,7 +18,7 @@ macro_rules! installation {
             Ok(query_scalar("SELECT value FROM installation WHERE name = $1").bind(MISSION).fetch_one(c).await?)
         }
 
-        /// Writes something.
+        /// Writes `filler` into a row of its own: a disk without room for it refuses, where a smaller write might pass.
         pub(in crate::store) async fn probe(
             c: impl Executor<'_, Database = $database>,
             filler: &str,

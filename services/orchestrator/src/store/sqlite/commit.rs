@@ -46,7 +46,7 @@ enum Ends<'w> {
     /// The group's own statements: they travel with the others. `recent` holds jobs that need no reading; `completed`
     /// shows when the statements are done.
     Commits { recent: &'w mut Recent, completed: &'w Notify },
-    /// The caller.
+    /// The caller, around other statements of its own.
     Caller,
 }
 

@@ -40,7 +40,7 @@ const LOG_PAGES_RESTART: i64 = 4_096;
 /// How often the log is copied back into the file.
 const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 
-/// A statement of the writer that finds nothing; comparing the two texts notifies whoever waits for
+/// A statement of the writer that finds nothing; comparing the two texts notifies the caller that waits for
 /// [`Writer::completed`]. SQLite itself has no signal for the end of a commit that sqlx passes on.
 pub(super) const COMPLETED: &str = "SELECT 1 WHERE 'a' <> 'b' COLLATE rings";
 

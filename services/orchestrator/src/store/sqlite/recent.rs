@@ -26,7 +26,7 @@ impl Recent {
         self.open.take(id).or_else(|| self.ended.take(id))
     }
 
-    /// Remembers jobs.
+    /// Remembers jobs as a commit left them; the oldest go when there are too many.
     pub(super) fn keep(&mut self, jobs: Vec<Current>) {
         for job in jobs {
             if job.state.is_final() { self.ended.keep(job, ENDED) } else { self.open.keep(job, OPEN) }

@@ -242,7 +242,7 @@ impl Args {
         self
     }
 
-    /// Adds text.
+    /// Binds text as the next argument.
     pub(super) fn text(&mut self, text: &str) -> &mut Self {
         // One allocation, where sqlx would make two of a &str.
         self.push(Arc::<str>::from(text))
