@@ -5,7 +5,7 @@
 
 use crate::{
     tools::{Toolbox, exec::Spec},
-    tools_file::{self, ProcessEnvironment},
+    tools_file::{self, Defaults, ProcessEnvironment},
 };
 use agentforge_config::{ByteSize, CommaList, Common, Reader, Setting};
 use agentforge_egress::Policy;
@@ -77,6 +77,12 @@ const EXEC_OUTPUT_MAX: Setting = Setting::new(
     "size 1KiB-1GiB",
     "Longest output of a command without output_max; each running command may hold this much in memory.",
 );
+const EXEC_TEMP_MAX: Setting = Setting::new(
+    "EXEC_TEMP_MAX",
+    Some("1GiB"),
+    "size 64KiB-1TiB",
+    "Temporary files of a command without temp_max; each running command may hold this much on the disk of TMPDIR.",
+);
 const HTTP_BODY_MAX: Setting = Setting::new(
     "HTTP_BODY_MAX",
     Some("1MiB"),
@@ -97,6 +103,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     REUSE_WINDOW,
     OUTPUT_INLINE_MAX,
     EXEC_OUTPUT_MAX,
+    EXEC_TEMP_MAX,
     HTTP_BODY_MAX,
 ];
 
@@ -152,6 +159,7 @@ impl Config {
         let common = Common::read(reader);
         let (queues, output_max) =
             (read_queues(reader), reader.get_in(&EXEC_OUTPUT_MAX, ByteSize(1024)..=ByteSize(1 << 30)));
+        let temp_max = reader.get_in(&EXEC_TEMP_MAX, ByteSize(64 << 10)..=ByteSize(1 << 40));
         for name in extra.names().filter(|name| BUILT_IN.contains(&name.as_str())) {
             reader.fault(WORKER_TOOLS_FILE.key, format!("the compiled-in tool {name} has the name of a built-in one"));
         }
@@ -173,7 +181,11 @@ impl Config {
             output_inline_max_bytes: bytes(reader.get_in(&OUTPUT_INLINE_MAX, ..=ByteSize(512 << 10))),
             http_body_max_bytes: bytes(reader.get_in(&HTTP_BODY_MAX, ..=ByteSize(64 << 20))),
             egress: Policy::read(reader),
-            commands: read_commands(reader, bytes(output_max), &extra),
+            commands: read_commands(
+                reader,
+                Defaults { output_max_bytes: bytes(output_max), temp_max_bytes: temp_max.0 },
+                &extra,
+            ),
             queues,
             common,
             extra,
@@ -236,11 +248,11 @@ pub(crate) fn host_name() -> String {
         .map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
 }
 
-fn read_commands(reader: &mut Reader<'_>, output_max_bytes: usize, extra: &Toolbox) -> Vec<(ToolName, Spec)> {
+fn read_commands(reader: &mut Reader<'_>, defaults: Defaults, extra: &Toolbox) -> Vec<(ToolName, Spec)> {
     let Some(path) = reader.opt::<PathBuf>(&WORKER_TOOLS_FILE) else { return Vec::new() };
     let mut taken: BTreeSet<ToolName> = extra.names().cloned().collect();
     taken.extend(BUILT_IN.iter().filter_map(|name| ToolName::new(name).ok()));
-    tools_file::load(&path, output_max_bytes, &taken, &ProcessEnvironment).unwrap_or_else(|faults| {
+    tools_file::load(&path, defaults, &taken, &ProcessEnvironment).unwrap_or_else(|faults| {
         for fault in faults {
             reader.fault(WORKER_TOOLS_FILE.key, fault);
         }

@@ -9,6 +9,17 @@ pub enum Error {
     /// Two tools have one name.
     #[error("collecting the tools")]
     Tools(#[from] crate::tools::ToolboxError),
+    /// The program could not ask what this machine confines.
+    #[error("asking what this machine can confine; it starts this program again, through /proc/self/exe")]
+    Confinement(#[source] std::io::Error),
+    /// A command of the tools file must have no network, which this machine cannot give it.
+    #[error("tool {tool:?} has `network = false` in WORKER_TOOLS_FILE, which needs root or user namespaces: {problem}")]
+    Network {
+        /// The tool.
+        tool: agentforge_message_id::ToolName,
+        /// What the kernel said.
+        problem: String,
+    },
     /// The lifeline did not start, or ended.
     #[error("the lifeline")]
     Lifeline(#[from] crate::lifeline::Error),

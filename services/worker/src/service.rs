@@ -20,7 +20,7 @@ use crate::{
     tools::{
         Toolbox,
         echo::Echo,
-        exec::{Exec, Starter, is_launcher_enabled},
+        exec::{Exec, Files, Starter, TempRoot, confinement, is_launcher_enabled},
         fail::Fail,
         http::Http,
         sleep::Sleep,
@@ -166,17 +166,47 @@ fn toolbox(config: &Config) -> Result<Toolbox, Error> {
     tools.add("sleep", Sleep)?;
     tools.add("fail", Fail)?;
     tools.add("http", Http::new(client, config.http_body_max_bytes))?;
-    let starter = Starter::default();
-    if !config.commands.is_empty() && !is_launcher_enabled() {
-        warn!(
-            "commands are started without a launcher: processes that they detach by setsid outlive them, and all their \
-             processes outlive a worker that is killed; call agentforge_worker::enable_launcher() first in main"
-        );
-    }
+    let starter = starter(config)?;
     for (name, spec) in &config.commands {
         tools.add_shared(name.clone(), Arc::new(Exec::new(spec.clone(), starter.clone())))?;
     }
     Ok(tools)
+}
+
+/// What starts the commands of the tools file, after a check of what this machine can confine.
+fn starter(config: &Config) -> Result<Starter, Error> {
+    if config.commands.is_empty() {
+        return Ok(Starter::default());
+    }
+    if !is_launcher_enabled() {
+        warn!(
+            "commands are started without a launcher: they are not confined, processes that they detach by setsid \
+             outlive them, and all their processes outlive a worker that is killed; call \
+             agentforge_worker::enable_launcher() first in main"
+        );
+        return Ok(Starter::default());
+    }
+    let machine = confinement().map_err(Error::Confinement)?;
+    let specs = || config.commands.iter();
+    if let Some((name, problem)) =
+        specs().find(|(_, spec)| !spec.network).and_then(|(name, _)| Some((name, machine.network.as_ref()?)))
+    {
+        return Err(Error::Network { tool: name.clone(), problem: problem.clone() });
+    }
+    if machine.files != "all" && specs().any(|(_, spec)| spec.files != Files::Any) {
+        warn!(
+            enforced = machine.files,
+            "the kernel does not enforce all file rules of commands: Landlock is absent, switched off or old"
+        );
+    }
+    let temp = TempRoot::make(&std::env::temp_dir())
+        .inspect_err(|error| {
+            let place = std::env::temp_dir();
+            warn!(%error, place = %place.display(), "commands get no temporary directory; TMPDIR names another place");
+        })
+        .ok();
+    info!(files = machine.files, network = machine.network.is_none(), temp = temp.is_some(), "commands are confined");
+    Ok(Starter::new(temp, config.concurrency))
 }
 
 /// Names of loops are labels, and live as long as the process; there are at most 32 per worker.

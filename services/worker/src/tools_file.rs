@@ -4,7 +4,7 @@
 //! are looked up when the file is read, so that a missing program stops the start and not the first job. Relies on the
 //! worker's environment only for the variables that the file names.
 
-use crate::tools::exec::Spec;
+use crate::tools::exec::{Files, Limits, Spec, User};
 use agentforge_config::{parse_byte_size, parse_duration};
 use agentforge_message_id::ToolName;
 use serde::Deserialize;
@@ -54,6 +54,42 @@ struct Declared {
     memory: Option<String>,
     #[serde(default)]
     output_max: Option<String>,
+    #[serde(default)]
+    files: Option<FilesKind>,
+    #[serde(default)]
+    read: Vec<String>,
+    #[serde(default)]
+    write: Vec<String>,
+    #[serde(default)]
+    network: Option<bool>,
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(default)]
+    processes: Option<u32>,
+    #[serde(default)]
+    open_files: Option<u64>,
+    #[serde(default)]
+    file_max: Option<String>,
+    #[serde(default)]
+    temp_max: Option<String>,
+    #[serde(default)]
+    cpu: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum FilesKind {
+    Any,
+    Declared,
+}
+
+/// What holds for a tool that declares no limit of its own, bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// Longest output.
+    pub output_max_bytes: usize,
+    /// What the temporary directory may hold.
+    pub temp_max_bytes: u64,
 }
 
 /// Most tools that one file may declare.
@@ -61,18 +97,23 @@ const TOOLS_MAX: usize = 256;
 /// Less than this and no program starts; so it is a slip of the pen.
 const MEMORY_MIN_BYTES: u64 = 1024 * 1024;
 
+/// Most processes that one command may be allowed.
+const PROCESSES_MAX: u32 = 65_536;
+/// Fewer and no program starts; more and the kernel refuses.
+const OPEN_FILES: std::ops::RangeInclusive<u64> = 16..=1_048_576;
+
 /// Reads the file and checks everything in it; `taken` are names that other tools have.
 ///
 /// # Errors
 /// Every fault, each a sentence that names its tool.
 pub fn load(
     path: &Path,
-    output_max_bytes: usize,
+    defaults: Defaults,
     taken: &BTreeSet<ToolName>,
     around: &dyn Surroundings,
 ) -> Result<Vec<(ToolName, Spec)>, Vec<String>> {
     let text = std::fs::read_to_string(path).map_err(|e| vec![format!("{} cannot be read: {e}", path.display())])?;
-    parse(&text, output_max_bytes, taken, around)
+    parse(&text, defaults, taken, around)
 }
 
 /// [`load`] for text that is at hand.
@@ -81,7 +122,7 @@ pub fn load(
 /// Every fault, each a sentence that names its tool.
 pub fn parse(
     text: &str,
-    output_max_bytes: usize,
+    defaults: Defaults,
     taken: &BTreeSet<ToolName>,
     around: &dyn Surroundings,
 ) -> Result<Vec<(ToolName, Spec)>, Vec<String>> {
@@ -106,11 +147,11 @@ pub fn parse(
             Ok(name) if names.contains(&name) => fault("the name is taken by another tool".to_owned()),
             Ok(name) => {
                 names.insert(name.clone());
-                tools.extend(spec(declared, output_max_bytes, around, &mut fault).map(|spec| (name, spec)));
+                tools.extend(spec(declared, defaults, around, &mut fault).map(|spec| (name, spec)));
             }
             Err(e) => {
                 fault(e.to_string());
-                let _ = spec(declared, output_max_bytes, around, &mut fault);
+                let _ = spec(declared, defaults, around, &mut fault);
             }
         }
     }
@@ -120,7 +161,7 @@ pub fn parse(
 /// The checked command; `None` after a fault.
 fn spec(
     declared: Declared,
-    output_max_bytes: usize,
+    defaults: Defaults,
     around: &dyn Surroundings,
     fault: &mut dyn FnMut(String),
 ) -> Option<Spec> {
@@ -150,13 +191,18 @@ fn spec(
     if timeout.is_some_and(|t| t.is_zero()) {
         fault("timeout must not be 0".to_owned());
     }
-    let memory = checked(declared.memory.as_deref(), parse_byte_size, "memory", &mut fault).map(|size| size.0);
-    if memory.is_some_and(|m| m < MEMORY_MIN_BYTES) {
-        fault("memory must be 1MiB or more".to_owned());
-    }
+    let limits = limits(&declared, defaults, &mut fault);
+    let files = files(&declared, &mut fault);
+    let user = declared.user.as_deref().and_then(|name| match find_user(name) {
+        Ok(user) => Some(user),
+        Err(problem) => {
+            fault(problem);
+            None
+        }
+    });
     let output_max =
         checked(declared.output_max.as_deref(), parse_byte_size, "output_max", &mut fault).map(|size| size.0);
-    let output_max = output_max.map_or(output_max_bytes, |size| usize::try_from(size).unwrap_or(usize::MAX));
+    let output_max = output_max.map_or(defaults.output_max_bytes, |size| usize::try_from(size).unwrap_or(usize::MAX));
     let env = declared.env.iter().filter_map(|name| Some((name.into(), around.variable(name)?))).collect();
     good.then_some(Spec {
         program,
@@ -164,9 +210,73 @@ fn spec(
         working_dir: declared.working_dir,
         env,
         timeout,
-        memory_max_bytes: memory,
         output_max_bytes: output_max,
+        files,
+        network: declared.network.unwrap_or(true),
+        user,
+        limits,
     })
+}
+
+fn limits(declared: &Declared, defaults: Defaults, fault: &mut dyn FnMut(String)) -> Limits {
+    let default = Limits::default();
+    let mut size =
+        |text: &Option<String>, field: &str| checked(text.as_deref(), parse_byte_size, field, fault).map(|size| size.0);
+    let memory = size(&declared.memory, "memory");
+    let (file_max, temp_max) = (size(&declared.file_max, "file_max"), size(&declared.temp_max, "temp_max"));
+    if memory.is_some_and(|m| m < MEMORY_MIN_BYTES) {
+        fault("memory must be 1MiB or more".to_owned());
+    }
+    let cpu = checked(declared.cpu.as_deref(), parse_duration, "cpu", fault);
+    if cpu.is_some_and(|time| time < Duration::from_secs(1)) {
+        fault("cpu must be 1s or more".to_owned());
+    }
+    let (processes, open_files) = (declared.processes, declared.open_files);
+    if processes.is_some_and(|n| !(1..=PROCESSES_MAX).contains(&n)) {
+        fault(format!("processes must be 1 to {PROCESSES_MAX}"));
+    }
+    if open_files.is_some_and(|n| !OPEN_FILES.contains(&n)) {
+        fault(format!("open_files must be {} to {}", OPEN_FILES.start(), OPEN_FILES.end()));
+    }
+    Limits {
+        memory_max_bytes: memory,
+        processes_max: processes.unwrap_or(default.processes_max),
+        open_files_max: open_files.unwrap_or(default.open_files_max),
+        file_max_bytes: file_max.unwrap_or(default.file_max_bytes),
+        temp_max_bytes: temp_max.unwrap_or(defaults.temp_max_bytes),
+        cpu_max: cpu,
+    }
+}
+
+fn files(declared: &Declared, fault: &mut dyn FnMut(String)) -> Files {
+    for path in declared.read.iter().chain(&declared.write) {
+        if !Path::new(path).is_absolute() {
+            fault(format!("{path:?} in read or write is not an absolute path"));
+        } else if !Path::new(path).exists() {
+            fault(format!("{path:?} in read or write does not exist"));
+        }
+    }
+    match declared.files {
+        Some(FilesKind::Any) => {
+            if !declared.read.is_empty() || !declared.write.is_empty() {
+                fault("read and write have no effect with files = \"any\"".to_owned());
+            }
+            Files::Any
+        }
+        Some(FilesKind::Declared) | None => Files::Only { read: declared.read.clone(), write: declared.write.clone() },
+    }
+}
+
+/// The user of that name, if this process may become it.
+fn find_user(name: &str) -> Result<User, String> {
+    let found = nix::unistd::User::from_name(name).map_err(|e| format!("user {name:?} cannot be looked up: {e}"))?;
+    let user = found.ok_or_else(|| format!("user {name:?} does not exist on this machine"))?;
+    let user = User { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
+    if rustix::process::geteuid().is_root() || rustix::process::geteuid().as_raw() == user.uid {
+        Ok(user)
+    } else {
+        Err(format!("user {name:?}: the worker must run as root to start commands as another user"))
+    }
 }
 
 fn checked<T>(
@@ -217,7 +327,12 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<(ToolName, Spec)>, Vec<String>> {
         let around = BTreeMap::from([("PATH", "/usr/bin:/bin"), ("LANG", "C"), ("NATS_PASSWORD", "s3cret")]);
-        parse(text, 1000, &BTreeSet::from([ToolName::new("echo").unwrap()]), &around)
+        parse(
+            text,
+            Defaults { output_max_bytes: 1000, temp_max_bytes: 2000 },
+            &BTreeSet::from([ToolName::new("echo").unwrap()]),
+            &around,
+        )
     }
 
     #[test]
@@ -239,6 +354,18 @@ mod tests {
             timeout = "90s"
             memory = "64MiB"
             output_max = "2KiB"
+            read = ["/etc"]
+            write = ["/tmp"]
+            network = false
+            processes = 4
+            open_files = 64
+            file_max = "1MiB"
+            temp_max = "2MiB"
+            cpu = "3s"
+            [[tool]]
+            name = "any"
+            argv = ["cat"]
+            files = "any"
             [[tool]]
             name = "cat"
             argv = ["/bin/cat"]
@@ -249,8 +376,25 @@ mod tests {
         assert_eq!(spec.argv, ["sort", "-r"]);
         assert_eq!(spec.env, [("LANG".into(), "C".into())]);
         assert_eq!(spec.timeout, Some(Duration::from_secs(90)));
-        assert_eq!((spec.memory_max_bytes, spec.output_max_bytes), (Some(64 << 20), 2048));
-        assert_eq!(tools[1].1.output_max_bytes, 1000);
+        assert_eq!(spec.output_max_bytes, 2048);
+        let limits = Limits {
+            memory_max_bytes: Some(64 << 20),
+            processes_max: 4,
+            open_files_max: 64,
+            file_max_bytes: 1 << 20,
+            temp_max_bytes: 2 << 20,
+            cpu_max: Some(Duration::from_secs(3)),
+        };
+        assert_eq!((&spec.limits, spec.network, spec.user), (&limits, false, None));
+        assert_eq!(spec.files, Files::Only { read: vec!["/etc".into()], write: vec!["/tmp".into()] });
+        assert_eq!(tools[1].1.files, Files::Any);
+        // A tool that declares nothing is confined, with bounds for everything.
+        let cat = &tools[2].1;
+        assert_eq!(
+            (cat.output_max_bytes, &cat.limits, cat.network),
+            (1000, &Limits { temp_max_bytes: 2000, ..Limits::default() }, true)
+        );
+        assert_eq!(cat.files, Files::Only { read: vec![], write: vec![] });
     }
 
     #[test]
@@ -269,10 +413,23 @@ mod tests {
             timeout = "soon"
             memory = "1"
             env = ["A=B"]
+            read = ["etc"]
+            write = ["/no/such/place"]
+            user = "no-such-user"
+            processes = 0
+            open_files = 1
+            file_max = "big"
+            temp_max = "small"
+            cpu = "1ms"
             [[tool]]
             name = "c"
             argv = ["cat"]
             shell = true
+            [[tool]]
+            name = "e"
+            argv = ["cat"]
+            files = "any"
+            read = ["/etc"]
             [[tool]]
             name = "d"
             argv = ["cat"]
@@ -290,6 +447,15 @@ mod tests {
             "timeout",
             "memory",
             "A=B",
+            "\"etc\"",
+            "/no/such/place",
+            "no-such-user",
+            "processes",
+            "open_files",
+            "file_max",
+            "temp_max",
+            "cpu",
+            "no effect",
             "shell",
             "\"d\"",
         ];

@@ -37,7 +37,7 @@ async fn a_job_that_kills_every_worker_ends_as_a_dead_letter_and_spares_its_neig
         .worker("ACK_WAIT", "2s")
         .worker("WORKER_MAX_DELIVERIES", "3")
         .worker("WORKER_CONCURRENCY", "8")
-        .tools("[[tool]]\nname = \"poison\"\nargv = [\"/bin/sh\", \"-c\", \"read -r _ _ _ worker _ < /proc/$PPID/stat; kill -9 $worker\"]\n");
+        .tools("[[tool]]\nname = \"poison\"\nargv = [\"/bin/sh\", \"-c\", \"read -r _ _ _ worker _ < /proc/$PPID/stat; kill -9 $worker\"]\nfiles = \"any\"\n");
     let mut stack = Stack::start(options).await;
     let api = stack.api();
     let poison = api.job("poison", json!({})).await;
@@ -75,9 +75,10 @@ async fn a_cancelled_job_never_runs_and_a_running_one_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let (ran, alive) = (dir.path().join("ran"), dir.path().join("alive"));
     let tools = format!(
-        "[[tool]]\nname = \"touch\"\nargv = [\"/usr/bin/touch\", \"{}\"]\n\n[[tool]]\nname = \"long\"\nargv = [\"/bin/sh\", \"-c\", \"echo $$ > {}; sleep 600 & wait\"]\n",
+        "[[tool]]\nname = \"touch\"\nargv = [\"/usr/bin/touch\", \"{}\"]\nwrite = [{folder:?}]\n\n[[tool]]\nname = \"long\"\nargv = [\"/bin/sh\", \"-c\", \"echo $$ > {}; sleep 600 & wait\"]\nwrite = [{folder:?}]\n",
         ran.display(),
-        alive.display()
+        alive.display(),
+        folder = dir.path()
     );
     let stack = Stack::start(Options::new().worker("WORKER_CONCURRENCY", "4").tools(&tools)).await;
     let api = stack.api();

@@ -298,8 +298,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let place = Place { root: root.path().to_owned(), program: std::env::current_exe().unwrap(), own_tools: true };
         let around = agentforge_worker::tools_file::ProcessEnvironment;
+        let defaults = agentforge_worker::tools_file::Defaults { output_max_bytes: 1 << 20, temp_max_bytes: 1 << 20 };
         let tools =
-            agentforge_worker::tools_file::parse(&place.tools_file(), 1 << 20, &Default::default(), &around).unwrap();
+            agentforge_worker::tools_file::parse(&place.tools_file(), defaults, &Default::default(), &around).unwrap();
         assert_eq!(tools.len(), 1);
         assert_eq!(tools[0].1.argv[1..], ["example-tool", "digest"]);
         assert_eq!(tools[0].1.working_dir.as_deref(), Some(root.path()));

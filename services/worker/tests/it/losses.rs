@@ -36,7 +36,7 @@ async fn a_job_that_kills_its_workers_ends_as_worker_lost_and_its_neighbours_do_
     let bench = Bench::with(NatsOptions::default(), &[("ACK_WAIT", "1s")]).await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tools.toml");
-    std::fs::write(&file, "[[tool]]\nname = \"killer\"\nargv = [\"/bin/sh\", \"-c\", \"sleep 0.2; read -r _ _ _ worker _ < /proc/$PPID/stat; kill -9 $worker\"]\n")
+    std::fs::write(&file, "[[tool]]\nname = \"killer\"\nargv = [\"/bin/sh\", \"-c\", \"sleep 0.2; read -r _ _ _ worker _ < /proc/$PPID/stat; kill -9 $worker\"]\nfiles = \"any\"\n")
         .unwrap();
     let killer = bench.job("killer", "{}");
     let neighbours: Vec<_> = (0..3).map(|_| bench.job("sleep", r#"{"ms":500}"#)).collect();

@@ -1,19 +1,33 @@
-//! The launcher: a small process between the worker and a command, so that nothing which the command starts outlives it.
+//! The launcher: a small process between the worker and a command, so that the command is confined and nothing which it
+//! starts outlives it.
 //!
 //! It is this very program, started again with [`ARGUMENT`]. All processes that the command leaves behind, by any
 //! number of forks and `setsid`s, become the launcher's children (it is their subreaper), and are killed when the
-//! command ends, when the worker asks with [`ASK_TO_END`], and when the worker dies: the kernel sends the same signal
-//! then. It holds no pipe of the command and ends as the command ended. A command that kills its launcher with SIGKILL
-//! is killed with it, but processes that it had detached by `setsid` are not.
+//! command ends, when it passes a limit, when the worker asks with [`ASK_TO_END`], and when the worker dies: the kernel
+//! sends the same signal then. It ends as the command ended. Where the kernel has Landlock the command cannot signal its
+//! launcher; elsewhere one that kills it with SIGKILL is killed with it, but processes that it had sent away are not.
 
-use super::spec::Spec;
-use nix::sys::signal::{SigHandler, SigSet, Signal as Blocked};
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process};
+use super::{
+    confine,
+    plan::Plan,
+    spec::Spec,
+    watch::{Temp, Watch},
+};
+use nix::sys::{
+    signal::{SigHandler, SigSet, Signal as Blocked},
+    signalfd::{SfdFlags, SignalFd},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, WaitOptions, WaitStatus, kill_process},
+};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ffi::{OsStr, OsString},
-    fs, io,
-    os::unix::process::CommandExt,
+    fs,
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::Path,
     process::{Command, ExitStatus, exit},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -27,23 +41,30 @@ pub(super) const END_MAX: Duration = Duration::from_secs(5);
 const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 /// The first argument of a program that is started as launcher.
 const ARGUMENT: &str = "__launch-tool";
+/// The first argument of a program that reports what this machine can confine.
+const PROBE: &str = "__probe-confinement";
 /// The program, regardless of what happened to its file since it was started.
 const SELF: &str = "/proc/self/exe";
-/// The exit code when the command could not be started; the reason is on standard error.
-const NOT_STARTED: i32 = 125;
+/// The exit code when the launcher itself has something to say; it is the last line of standard error.
+const LAUNCHER_SPEAKS: i32 = 125;
 const NOT_STARTED_TEXT: &str = "the command did not start, os error ";
+const EXCESS_TEXT: &str = "the command was killed: ";
 
 /// Whether this program's `main` lets it be started as launcher.
 static ENABLED: AtomicBool = AtomicBool::new(false);
 
-/// To be called first in `main`: lets this program be the launcher of its worker's commands. Returns at once in a
-/// program that was not started as one; does not return in a launcher. Without it commands are started directly, and
-/// what a command sends away by `setsid` outlives it.
+/// To be called first in `main`: lets this program be the launcher of its worker's commands, and hides its memory and
+/// environment from other processes of its user. Returns at once in a program that was not started as a launcher; does
+/// not return in one. Without it commands are started directly: they are not confined, and what a command sends away by
+/// `setsid` outlives it.
 pub fn enable_launcher() {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().as_deref() == Some(OsStr::new(ARGUMENT)) {
-        launch(arguments);
+    match arguments.next() {
+        Some(first) if first == OsStr::new(ARGUMENT) => launch(arguments),
+        Some(first) if first == OsStr::new(PROBE) => probe(),
+        _ => {}
     }
+    confine::hide();
     ENABLED.store(cfg!(target_os = "linux") && fs::metadata(SELF).is_ok(), Ordering::Relaxed);
 }
 
@@ -52,78 +73,154 @@ pub(crate) fn is_enabled() -> bool {
     ENABLED.load(Ordering::Relaxed)
 }
 
+/// What this machine can confine.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Confinement {
+    /// How much of the file rules the kernel enforces: `all`, `some` or `none`.
+    pub(crate) files: String,
+    /// Why a command cannot be without a network, if it cannot.
+    pub(crate) network: Option<String>,
+}
+
+/// Asks a process of its own, which ends confined.
+///
+/// # Errors
+/// When it could not be started, or died.
+pub(crate) fn confinement() -> io::Result<Confinement> {
+    let output = Command::new(SELF).arg(PROBE).env_clear().output()?;
+    serde_json::from_slice(&output.stdout).map_err(io::Error::other)
+}
+
+fn probe() -> ! {
+    let network = confine::leave_network().err().map(|error| error.to_string());
+    let found = Confinement { files: confine::enforced().to_owned(), network };
+    let text = serde_json::to_string(&found).expect("text is JSON");
+    let _ = io::stdout().write_all(text.as_bytes());
+    exit(0)
+}
+
 /// The command that starts the launcher of `spec`.
-pub(super) fn command(spec: &Spec) -> Command {
+pub(super) fn command(spec: &Spec, plan: &Plan) -> Command {
     let mut command = Command::new(SELF);
-    let memory = spec.memory_max_bytes.map(|bytes| bytes.to_string()).unwrap_or_default();
-    command.arg0("agentforge-launcher").arg(ARGUMENT).arg(memory).arg(&spec.program).args(&spec.argv);
+    let plan = serde_json::to_string(plan).expect("numbers and text are JSON");
+    command.arg0("agentforge-launcher").arg(ARGUMENT).arg(plan).arg(&spec.program).args(&spec.argv);
     command
 }
 
-/// Why the command of an ended launcher was never started, if that is how it ended.
-pub(super) fn not_started(status: ExitStatus, log_tail: &str) -> Option<io::Error> {
-    let reason = log_tail.strip_prefix(NOT_STARTED_TEXT).filter(|_| status.code() == Some(NOT_STARTED))?;
-    reason.trim().parse().ok().map(io::Error::from_raw_os_error)
+/// What a launcher that has ended says of its command.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// The command never ran.
+    NotStarted(io::Error),
+    /// It passed a limit; the text names it.
+    Exceeded(String),
+}
+
+/// What an ended launcher said, if it did.
+pub(super) fn said(status: ExitStatus, log_tail: &str) -> Option<Said> {
+    let last = log_tail.trim_end().rsplit('\n').next().filter(|_| status.code() == Some(LAUNCHER_SPEAKS))?;
+    if let Some(excess) = last.strip_prefix(EXCESS_TEXT) {
+        return Some(Said::Exceeded(excess.to_owned()));
+    }
+    let code = last.strip_prefix(NOT_STARTED_TEXT)?;
+    code.trim().parse().ok().map(|code| Said::NotStarted(io::Error::from_raw_os_error(code)))
 }
 
 /// The launcher's whole life.
 fn launch(mut arguments: impl Iterator<Item = OsString>) -> ! {
-    let memory_max = arguments.next().and_then(|bytes| bytes.to_str()?.parse().ok());
-    let (Some(program), Some(arg0)) = (arguments.next(), arguments.next()) else { exit(NOT_STARTED) };
-    // Blocked, so that they wait until they are asked for; the command begins with none blocked.
-    let mut awaited = SigSet::empty();
-    for signal in [Blocked::SIGUSR1, Blocked::SIGCHLD, Blocked::SIGTERM, Blocked::SIGINT, Blocked::SIGHUP] {
-        awaited.add(signal);
-    }
-    let _ = awaited.thread_block();
+    let plan = arguments.next().and_then(|plan| serde_json::from_str::<Plan>(plan.to_str()?).ok());
+    let (Some(plan), Some(program), Some(arg0)) = (plan, arguments.next(), arguments.next()) else {
+        exit(LAUNCHER_SPEAKS)
+    };
+    let signals = Signals::block();
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let mut command = Command::new(program);
     command.arg0(arg0).args(arguments);
-    prepare(&mut command, memory_max);
-    let leader = match command.spawn() {
-        Ok(child) => Pid::from_child(&child),
+    let temp = plan.temp_root.as_deref().and_then(|root| Temp::make(Path::new(root), plan.user).ok());
+    let started = start(command, &plan, temp.as_ref());
+    // The command's own pipes end with it; what is left to say goes out after that.
+    let log = keep_log();
+    let mut family = match started {
+        Ok(leader) => Family { leader, ended: None },
         Err(error) => {
-            eprintln!("{NOT_STARTED_TEXT}{}", error.raw_os_error().unwrap_or_default());
-            exit(NOT_STARTED)
+            temp.iter().for_each(Temp::remove);
+            speak(log.as_ref(), &format!("{NOT_STARTED_TEXT}{}", error.raw_os_error().unwrap_or_default()))
         }
     };
-    let_go_of_pipes();
-    let mut family = Family { leader, ended: None };
-    while family.ended.is_none() {
-        match awaited.wait() {
-            Ok(Blocked::SIGCHLD) => drop(family.reap()),
-            Ok(Blocked::SIGUSR1) => break,
-            // Meant for the command: it is in the same process group and has got it, too.
-            _ => {}
+    let mut watch = Watch::new(&plan, temp.as_ref().map(Temp::path));
+    let mut excess = None;
+    while family.ended.is_none() && excess.is_none() {
+        match signals.next(watch.wait()) {
+            Some(Blocked::SIGCHLD) => drop(family.reap()),
+            Some(Blocked::SIGUSR1) => break,
+            Some(Blocked::SIGINT) => confine::signal_group(family.leader, Signal::INT),
+            Some(Blocked::SIGHUP) => confine::signal_group(family.leader, Signal::HUP),
+            Some(_) => confine::signal_group(family.leader, Signal::TERM),
+            None => excess = watch.check(rustix::process::getpid()),
         }
     }
     family.kill_all();
-    end_as(family.ended)
-}
-
-/// Ties the command to its launcher, and limits its memory.
-fn prepare(command: &mut Command, memory_max_bytes: Option<u64>) {
-    let parent = rustix::process::getpid();
-    let prepare = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        if rustix::process::getppid() != Some(parent) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
-        }
-        if memory_max_bytes.is_some() {
-            rustix::process::setrlimit(Resource::As, Rlimit { current: memory_max_bytes, maximum: memory_max_bytes })?;
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure makes system calls through
-    // rustix, which on Linux issues them directly; it allocates nothing, takes no lock and touches no memory but its
-    // own captured integers.
-    #[allow(unsafe_code)]
-    unsafe {
-        command.pre_exec(prepare);
+    temp.iter().for_each(Temp::remove);
+    match excess {
+        Some(excess) => speak(log.as_ref(), &format!("{EXCESS_TEXT}{excess}")),
+        None => end_as(family.ended),
     }
 }
 
-/// A pipe that we held open would keep the worker from seeing its end.
+fn start(mut command: Command, plan: &Plan, temp: Option<&Temp>) -> io::Result<Pid> {
+    if !plan.network {
+        confine::leave_network()?;
+    }
+    confine::hide();
+    if let Some(temp) = temp.filter(|_| std::env::var_os("TMPDIR").is_none()) {
+        command.env("TMPDIR", temp.path());
+    }
+    confine::confine(&mut command, plan, temp.map(Temp::path)).map_err(io::Error::other)?;
+    command.spawn().map(|child| Pid::from_child(&child))
+}
+
+/// The signals that the launcher waits for.
+struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks them, so that they wait until they are asked for; the command begins with none blocked.
+    fn block() -> Self {
+        let mut awaited = SigSet::empty();
+        for signal in [Blocked::SIGUSR1, Blocked::SIGCHLD, Blocked::SIGTERM, Blocked::SIGINT, Blocked::SIGHUP] {
+            awaited.add(signal);
+        }
+        let _ = awaited.thread_block();
+        match SignalFd::with_flags(&awaited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK) {
+            Ok(signals) => Self(signals),
+            Err(_) => exit(LAUNCHER_SPEAKS),
+        }
+    }
+
+    /// The next one; `None` when none came for this long.
+    fn next(&self, longest: Duration) -> Option<Blocked> {
+        let timeout = Timespec { tv_sec: longest.as_secs().cast_signed(), tv_nsec: longest.subsec_nanos().into() };
+        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout));
+        let signal = self.0.read_signal().ok().flatten()?;
+        Blocked::try_from(signal.ssi_signo.cast_signed()).ok()
+    }
+}
+
+/// Says one line to the worker, as the last thing.
+fn speak(log: Option<&OwnedFd>, text: &str) -> ! {
+    if let Some(mut log) = log.and_then(|log| log.try_clone().ok()).map(fs::File::from) {
+        let _ = writeln!(log, "\n{text}");
+    }
+    exit(LAUNCHER_SPEAKS)
+}
+
+/// Lets go of the command's pipes and keeps only its log, which no other process inherits. The output that we held open
+/// would keep the worker from seeing its end.
+fn keep_log() -> Option<OwnedFd> {
+    let log = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3).ok();
+    let_go_of_pipes();
+    log
+}
+
 fn let_go_of_pipes() {
     if let Ok(null) = fs::File::options().read(true).write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(&null);
@@ -152,27 +249,45 @@ impl Family {
     }
 
     /// Kills until no process is left: those whose parent was killed become our children and are found in the next
-    /// pass.
+    /// pass. Groups are killed whole, by one call each: one process after the other would lose the race against a
+    /// command that forks without end.
     fn kill_all(&mut self) {
+        let own = rustix::process::getpid();
+        if self.ended.is_none() {
+            // Not reaped: the number still is the command's.
+            confine::signal_group(self.leader, Signal::KILL);
+        }
         let end = Instant::now() + END_MAX;
         while self.reap() && Instant::now() < end {
-            for pid in descendants(rustix::process::getpid()) {
+            let left = descendants(own);
+            let groups: BTreeSet<i32> = left.iter().map(|process| process.group).collect();
+            for group in groups.into_iter().filter_map(Pid::from_raw).filter(|group| *group != own) {
+                confine::signal_group(group, Signal::KILL);
+            }
+            for process in left {
                 // ESRCH: it has ended meanwhile, and its id is not given away before it is reaped, by us.
-                let _ = kill_process(pid, Signal::KILL);
+                let _ = kill_process(process.id, Signal::KILL);
             }
             std::thread::sleep(CHECK_INTERVAL);
         }
     }
 }
 
+/// A process that came from the command.
+struct Process {
+    id: Pid,
+    group: i32,
+}
+
 /// All processes that `ancestor` is a parent of, at any distance.
-fn descendants(ancestor: Pid) -> Vec<Pid> {
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+fn descendants(ancestor: Pid) -> Vec<Process> {
+    let (mut children, mut groups): (HashMap<i32, Vec<i32>>, HashMap<i32, i32>) = (HashMap::new(), HashMap::new());
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        if let Some(parent) = parent_in(&stat) {
+        if let Some((parent, group)) = parent_and_group_in(&stat) {
             children.entry(parent).or_default().push(pid);
+            groups.insert(pid, group);
         }
     }
     let (mut found, mut seen) = (vec![ancestor.as_raw_nonzero().get()], HashSet::new());
@@ -182,12 +297,14 @@ fn descendants(ancestor: Pid) -> Vec<Pid> {
         // The table was not read at one moment: a circle in it is possible.
         found.extend(children.get(&parent).into_iter().flatten().copied().filter(|pid| seen.insert(*pid)));
     }
-    found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
+    let ids = found.into_iter().skip(1);
+    ids.filter_map(|id| Some(Process { id: Pid::from_raw(id)?, group: *groups.get(&id)? })).collect()
 }
 
-/// The parent in a line of `/proc/PID/stat`; the name before it may hold anything, also `)`.
-fn parent_in(stat: &str) -> Option<i32> {
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+/// Parent and process group in a line of `/proc/PID/stat`; the name before them may hold anything, also `)`.
+fn parent_and_group_in(stat: &str) -> Option<(i32, i32)> {
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(1);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 /// Ends with the command's own code, or by its own signal.
@@ -208,35 +325,40 @@ fn end_as(status: Option<WaitStatus>) -> ! {
 
 #[cfg(test)]
 mod tests {
+    use super::super::watch::Excess;
     use super::*;
 
     #[test]
-    fn the_parent_is_read_behind_any_name() {
+    fn parent_and_group_are_read_behind_any_name() {
         for (stat, expected) in [
-            ("12 (sh) S 7 12 12 0 -1", Some(7)),
-            ("12 (a) R 1 (b) S 9 12 12 0", Some(9)),
+            ("12 (sh) S 7 12 12 0 -1", Some((7, 12))),
+            ("12 (a) R 1 (b) S 9 11 12 0", Some((9, 11))),
             ("12 (a b) S", None),
             ("", None),
         ] {
-            assert_eq!(parent_in(stat), expected, "{stat:?}");
+            assert_eq!(parent_and_group_in(stat), expected, "{stat:?}");
         }
     }
 
     #[test]
     fn a_child_is_among_the_descendants_of_its_parent() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let found = descendants(rustix::process::getpid());
+        let found: Vec<Pid> = descendants(rustix::process::getpid()).into_iter().map(|process| process.id).collect();
         assert!(found.contains(&Pid::from_child(&child)), "{found:?}");
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     #[test]
-    fn a_reason_is_taken_from_a_launcher_that_says_so_alone() {
+    fn what_a_launcher_says_is_the_last_line_of_one_that_ends_so() {
         use std::os::unix::process::ExitStatusExt;
-        let (not_started_status, other) = (ExitStatus::from_raw(NOT_STARTED << 8), ExitStatus::from_raw(1 << 8));
-        let text = format!("{NOT_STARTED_TEXT}13\n");
-        assert_eq!(not_started(not_started_status, &text).map(|e| e.kind()), Some(io::ErrorKind::PermissionDenied));
-        assert!(not_started(other, &text).is_none() && not_started(not_started_status, "x 13").is_none());
+        let (speaks, other) = (ExitStatus::from_raw(LAUNCHER_SPEAKS << 8), ExitStatus::from_raw(1 << 8));
+        let text = format!("noise\n\n{NOT_STARTED_TEXT}13\n");
+        assert!(
+            matches!(said(speaks, &text), Some(Said::NotStarted(e)) if e.kind() == io::ErrorKind::PermissionDenied)
+        );
+        let text = format!("noise\n{EXCESS_TEXT}{}\n", Excess::Processes(7));
+        assert!(matches!(said(speaks, &text), Some(Said::Exceeded(t)) if t.contains('7') && t.contains("processes")));
+        assert!(said(other, &text).is_none() && said(speaks, "x 13").is_none());
     }
 }

@@ -4,26 +4,33 @@
 //! The command and everything that it started are killed when it ends, when the run is stopped, when its output passes
 //! the limit and when the worker dies: its launcher ensures that, even for processes that left the group by `setsid`.
 
+mod confine;
 mod launcher;
+mod plan;
 mod process;
 mod pump;
 mod spec;
+mod temp;
+mod watch;
 
 use super::{Tool, ToolContext, ToolError, ToolOutput};
 use agentforge_proto::bus::ErrorClass;
 use async_trait::async_trait;
+use launcher::Said;
 pub use launcher::enable_launcher;
-pub(crate) use launcher::is_enabled as is_launcher_enabled;
+pub(crate) use launcher::{confinement, is_enabled as is_launcher_enabled};
+use plan::Plan;
 use process::{Group, Spawner};
 use pump::{Pump, Pumped};
 use serde_json::value::RawValue;
-pub use spec::Spec;
+pub use spec::{Files, Limits, Spec, User};
 use std::{
     os::unix::process::ExitStatusExt,
     process::ExitStatus,
     sync::{Arc, OnceLock},
     time::Duration,
 };
+pub(crate) use temp::TempRoot;
 
 /// Between SIGTERM and SIGKILL. Short enough to fit the time that a stopped run is given.
 const TERM_GRACE: Duration = Duration::from_secs(1);
@@ -41,7 +48,22 @@ pub struct Exec {
 
 /// Starts the commands of a worker, from one thread that all its tools share. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Starter(Arc<OnceLock<Spawner>>);
+pub struct Starter {
+    spawner: Arc<OnceLock<Spawner>>,
+    temp: Option<Arc<TempRoot>>,
+    commands_max: usize,
+}
+
+impl Starter {
+    /// For a worker that runs `commands_max` commands at once, whose temporary directories are below `temp`.
+    pub(crate) fn new(temp: Option<TempRoot>, commands_max: usize) -> Self {
+        Self { spawner: Arc::default(), temp: temp.map(Arc::new), commands_max }
+    }
+
+    fn plan(&self, spec: &Spec) -> Plan {
+        Plan::of(spec, self.temp.as_deref().map(TempRoot::path), self.commands_max)
+    }
+}
 
 impl Exec {
     /// The tool; nothing is started before the first run.
@@ -62,10 +84,10 @@ enum End {
 #[async_trait]
 impl Tool for Exec {
     async fn run(&self, ctx: &ToolContext, args: &RawValue) -> Result<ToolOutput, ToolError> {
-        let spawner = self.starter.0.get_or_init(Spawner::start);
+        let spawner = self.starter.spawner.get_or_init(Spawner::start);
         let by_launcher = launcher::is_enabled();
         // A launcher limits the command, not itself.
-        let memory_max = self.spec.memory_max_bytes.filter(|_| !by_launcher);
+        let memory_max = self.spec.limits.memory_max_bytes.filter(|_| !by_launcher);
         let command = self.command(ctx, by_launcher);
         let mut group = spawner.spawn(command, by_launcher, memory_max).await.map_err(of_spawn)?;
         let mut pump = Pump::new(group.take_pipes(), args.get().as_bytes(), self.spec.output_max_bytes);
@@ -82,8 +104,12 @@ impl Tool for Exec {
             _ => end,
         };
         let (output, tail) = pump.into_parts();
-        if let Some(error) = launcher::not_started(status, &tail).filter(|_| by_launcher && end == End::Exited) {
-            return Err(of_spawn(error));
+        match launcher::said(status, &tail).filter(|_| by_launcher && end == End::Exited) {
+            Some(Said::NotStarted(error)) => return Err(of_spawn(error)),
+            Some(Said::Exceeded(limit)) => {
+                return Err(ToolError::runtime(format!("the command was killed: {limit}")).log_tail(tail));
+            }
+            None => {}
         }
         verdict(end, status, output, self.spec.output_max_bytes).map_err(|error| error.log_tail(tail))
     }
@@ -93,7 +119,7 @@ impl Exec {
     fn command(&self, ctx: &ToolContext, by_launcher: bool) -> tokio::process::Command {
         use std::os::unix::process::CommandExt;
         let mut command = if by_launcher {
-            launcher::command(&self.spec)
+            launcher::command(&self.spec, &self.starter.plan(&self.spec))
         } else {
             let mut command = std::process::Command::new(&self.spec.program);
             command.arg0(&self.spec.argv[0]).args(&self.spec.argv[1..]);

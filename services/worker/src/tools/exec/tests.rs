@@ -11,8 +11,11 @@ fn sh(script: &str) -> Spec {
         working_dir: None,
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         timeout: None,
-        memory_max_bytes: None,
         output_max_bytes: 1024 * 1024,
+        files: Files::Any,
+        network: true,
+        user: None,
+        limits: Limits::default(),
     }
 }
 
@@ -179,7 +182,8 @@ async fn a_dropped_run_leaves_nothing_running() {
 async fn memory_is_limited() {
     // dd asks for one buffer of 512 MiB.
     let script = "dd if=/dev/zero of=/dev/null bs=536870912 count=1 2>/dev/null && echo 1";
-    let limited = Spec { memory_max_bytes: Some(64 * 1024 * 1024), ..sh(script) };
+    let limited =
+        Spec { limits: Limits { memory_max_bytes: Some(64 * 1024 * 1024), ..Limits::default() }, ..sh(script) };
     assert_eq!(run(limited, "{}").await.unwrap_err().class, ErrorClass::Runtime);
 }
 
