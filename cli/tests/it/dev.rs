@@ -3,6 +3,7 @@
 use super::support::{Dev, SOON, agentforge, extras_but, feed, gone, pid, runs};
 use agentforge_harness::{Signal, eventually, http_get, require};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 fn tempdir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("agentforge-dev-").tempdir().unwrap()
@@ -233,6 +234,30 @@ async fn the_demo_hashes_every_file_and_says_so() {
     assert_eq!(dev.process.sigterm(SOON).await, 0, "{}", dev.process.full_log());
 }
 
+fn mode(path: &Path) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o777
+}
+
+/// The files of our own in a data directory, each of which only its owner can read, as it is the directory's.
+fn private_files(data: &Path) -> Vec<PathBuf> {
+    assert_eq!(mode(data), 0o700);
+    let (mut folders, mut found) = (vec![data.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            if kind.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().contains(".db")
+                || path.extension().is_some_and(|e| e == "lock" || e == "jsonl")
+            {
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_taken_while_it_runs_brings_the_jobs_back() {
     let Some(()) = require("nats-server") else { return };
@@ -243,6 +268,11 @@ async fn a_backup_taken_while_it_runs_brings_the_jobs_back() {
     let data = home.path().join("data").to_string_lossy().into_owned();
     let saved = agentforge(["backup", "--to", &file, "--data-dir", &data, "--json"]).ok();
     assert!(saved["bytes"].as_u64().unwrap() > 0);
+    let seen = private_files(&home.path().join("data"));
+    for name in ["agentforge.db", "agentforge.db-wal", "agentforge.db.lock", "dev.lock"] {
+        assert!(seen.iter().any(|path| path.ends_with(name)), "{name} is missing in {seen:?}");
+    }
+    assert_eq!(mode(file.as_ref()), 0o600, "the copy has all arguments and results in it");
     assert_eq!(dev.process.sigterm(SOON).await, 0);
 
     let target = other.path().join("data").to_string_lossy().into_owned();

@@ -14,6 +14,7 @@ mod host;
 pub mod http;
 mod metrics;
 pub mod pages;
+pub mod private;
 mod process;
 mod readiness;
 mod ready_file;

@@ -4,6 +4,7 @@
 //! .agentforge/  agentforge.db  tools.toml  nats/  logs/  run/  dev.lock
 //! ```
 
+use agentforge_runtime::private;
 use agentforge_terminal::{Failure, Result};
 use std::{
     fs::{self, File, TryLockError},
@@ -32,11 +33,11 @@ impl DataDir {
                 .hint("name another with --data-dir")
         };
         for folder in ["", "logs", "run", "nats"] {
-            fs::create_dir_all(path.join(folder)).map_err(failed)?;
+            private::create_dir_all(&path.join(folder)).map_err(failed)?;
         }
         let path = path.canonicalize().map_err(failed)?;
         let lock =
-            File::options().create(true).truncate(false).write(true).open(path.join("dev.lock")).map_err(failed)?;
+            private::options().create(true).truncate(false).write(true).open(path.join("dev.lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -83,6 +84,8 @@ mod tests {
         let path = home.path().join("a/data");
         let first = DataDir::open(&path).unwrap();
         assert_eq!(fs::read_to_string(first.path().join(".gitignore")).unwrap(), "*\n");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(first.path()).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "jobs and results of the installation are in it");
         let Err(failure) = DataDir::open(&path) else { panic!("a second one must not get it") };
         assert!(failure.hint.unwrap().contains("--data-dir"));
         drop(first);

@@ -90,8 +90,9 @@ impl Root {
             Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another process uses this directory")),
             locked => locked?,
         }
-        for name in [names::SENT_DIR, names::PRIORITY_DIR] {
-            match mkdirat(&fd, name, Mode::from_raw_mode(0o775)) {
+        // Producers write into one of them; no one else needs what was sent.
+        for (name, mode) in [(names::SENT_DIR, 0o700), (names::PRIORITY_DIR, 0o775)] {
+            match mkdirat(&fd, name, Mode::from_raw_mode(mode)) {
                 Err(Errno::EXIST) => {}
                 made => made?,
             }

@@ -10,6 +10,7 @@ use agentforge_ledger::{
     chain::{self, GENESIS},
     files,
 };
+use agentforge_runtime::private;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use std::{
@@ -47,14 +48,16 @@ impl Writer {
     /// # Errors
     /// The directory or its newest file cannot be used, or another process writes there.
     pub fn open(dir: &Path) -> io::Result<(Self, u64)> {
-        std::fs::create_dir_all(dir)?;
+        private::create_dir_all(dir)?;
         let lock = File::open(dir)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other("another process writes this ledger"))?;
         let mut torn = 0;
         let mut prev = GENESIS;
         let (mut name, mut after) = (files::name_of(Timestamp::now()), String::new());
-        for path in files::list(dir)?.into_iter().rev() {
+        let all = files::list(dir)?;
+        all.iter().for_each(|path| private::tighten(path));
+        for path in all.into_iter().rev() {
             let (cut, last) = put_right(&path)?;
             torn += cut;
             if let Some(last) = last {
@@ -146,7 +149,7 @@ fn name_in(path: &Path) -> String {
 }
 
 fn open_file(dir: &Path, name: &str) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().create(true).append(true).open(dir.join(name))?;
+    let file = private::options().create(true).append(true).open(dir.join(name))?;
     // The file's name must survive a power loss as well as its lines.
     File::open(dir)?.sync_all()?;
     let len = file.metadata()?.len();

@@ -4,6 +4,7 @@
 
 use super::connection;
 use crate::store::Error;
+use agentforge_runtime::private;
 use sqlx::{Connection as _, postgres::PgConnection};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,6 +24,7 @@ pub(in crate::store) async fn backup(url: &str, to: &Path) -> Result<(), Error> 
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
+    private::options().create(true).write(true).truncate(true).open(&part).map_err(|e| failed(BACKUP, e))?;
     let mut dump = program(BACKUP, "pg_dump", url)?;
     dump.args(["--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=30s"]).arg("--file").arg(&part);
     run(BACKUP, dump).await?;

@@ -2,6 +2,7 @@
 
 use super::connection;
 use crate::store::Error;
+use agentforge_runtime::private;
 use sqlx::{ConnectOptions as _, Connection as _};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub(in crate::store) async fn backup(file: &Path, to: &Path) -> Result<(), Error
     let _ = std::fs::remove_file(&part);
     let name = part.to_str().ok_or_else(|| failed(BACKUP, "the path is not UTF-8"))?.to_owned();
     let mut c = connection::options(file).read_only(true).connect().await.map_err(|e| failed(BACKUP, e))?;
+    // An empty file is taken as the target, and keeps its mode.
+    private::options().create_new(true).write(true).open(&part).map_err(|e| failed(BACKUP, e))?;
     sqlx::query("VACUUM INTO ?").bind(name).execute(&mut c).await.map_err(|e| failed(BACKUP, e))?;
     // Nothing was written through it: closing can only fail to tidy up.
     let _ = c.close().await;
@@ -39,6 +42,7 @@ pub(in crate::store) async fn restore(file: &Path, from: &Path, force: bool) -> 
     }
     let part = beside(file, ".restoring");
     std::fs::copy(from, &part).map_err(|e| failed(RESTORE, e))?;
+    private::tighten(&part);
     check(&part).await?;
     put_aside(file).map_err(|e| failed(RESTORE, e))?;
     settle(&part, file).map_err(|e| failed(RESTORE, e))

@@ -7,6 +7,7 @@ use super::super::{Error, codes, fault::Fault};
 use super::recent::Recent;
 use crate::store::migrate;
 use crate::store::writes::Writes;
+use agentforge_runtime::private;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -105,6 +106,7 @@ impl Connections {
         let failed = |e: sqlx::Error| {
             if codes::is_damage(&e) { Error::Damaged(self.file.clone(), e) } else { Fault::Sql(e).trying_to(WHAT) }
         };
+        private_database(&self.file).map_err(|e| Error::Url(format!("{}: {e}", self.file.display())))?;
         // Only here: later, a file that is not there was taken away.
         let mut connection = self.options.clone().create_if_missing(true).connect().await.map_err(failed)?;
         migrate::run(&mut connection, migrate::SQLITE).await.map_err(|e| match e {
@@ -308,14 +310,26 @@ impl DerefMut for Writing<'_> {
     }
 }
 
+/// Makes an absent database an empty file that only we can read, and takes the rights of others from one that an earlier
+/// version made. SQLite gives its log and index the mode of the database.
+fn private_database(file: &Path) -> std::io::Result<()> {
+    private::options().create(true).append(true).open(file)?;
+    for ending in ["", "-wal", "-shm"] {
+        let mut path = file.as_os_str().to_owned();
+        path.push(ending);
+        private::tighten(Path::new(&path));
+    }
+    Ok(())
+}
+
 /// Takes `<file>.lock`, so that no two processes work on one file.
 pub(super) fn lock(file: &Path) -> Result<File, Error> {
     let path = lock_path(file);
     let problem = |e: std::io::Error| Error::Url(format!("{}: {e}", path.display()));
     if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| Error::Url(format!("{}: {e}", folder.display())))?;
+        private::create_dir_all(folder).map_err(|e| Error::Url(format!("{}: {e}", folder.display())))?;
     }
-    let lock = File::options().create(true).write(true).truncate(false).open(&path).map_err(problem)?;
+    let lock = private::options().create(true).write(true).truncate(false).open(&path).map_err(problem)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(file.to_owned())),
