@@ -1,5 +1,5 @@
 //! What the loops ask of the store: whether it takes writes, what waits, what is overdue, what is old. They hold an
-//! [`App`] and no store.
+//! [`App`] and no store, but for the committer, the relay and the drain.
 
 use super::App;
 use crate::model::{Agent, State};
@@ -38,7 +38,7 @@ impl App {
         self.store().waiting(Micros::now()).await
     }
 
-    /// What waits, by lane.
+    /// What waits, by queue.
     pub(crate) async fn depths(&self, now: Micros) -> Result<Vec<Depth>, Error> {
         self.store().depths(now).await
     }

@@ -49,3 +49,11 @@ pub struct JobSpec {
     /// When it was accepted.
     pub created_at: Micros,
 }
+
+impl JobSpec {
+    /// How much text of the caller's it holds, bytes.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let labels: usize = self.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.args.len() + labels + self.idempotency_key.as_ref().map_or(0, String::len)
+    }
+}

@@ -24,8 +24,10 @@ pub(in crate::store) async fn backup(url: &str, to: &Path) -> Result<(), Error> 
     let mut part = to.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    private::options().create(true).write(true).truncate(true).open(&part).map_err(|e| failed(BACKUP, e))?;
     let mut dump = program(BACKUP, "pg_dump", url)?;
+    let _ = std::fs::remove_file(&part);
+    // pg_dump writes into it, and it keeps its mode.
+    private::options().create_new(true).write(true).open(&part).map_err(|e| failed(BACKUP, e))?;
     dump.args(["--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=30s"]).arg("--file").arg(&part);
     run(BACKUP, dump).await?;
     let settle = || {

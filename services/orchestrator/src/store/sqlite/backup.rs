@@ -41,11 +41,17 @@ pub(in crate::store) async fn restore(file: &Path, from: &Path, force: bool) -> 
         return Err(failed(RESTORE, problem));
     }
     let part = beside(file, ".restoring");
-    std::fs::copy(from, &part).map_err(|e| failed(RESTORE, e))?;
-    private::tighten(&part);
+    copy(from, &part).map_err(|e| failed(RESTORE, e))?;
     check(&part).await?;
     put_aside(file).map_err(|e| failed(RESTORE, e))?;
     settle(&part, file).map_err(|e| failed(RESTORE, e))
+}
+
+/// Copies into a new file that only we can read.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let _ = std::fs::remove_file(to);
+    let mut target = private::options().create_new(true).write(true).open(to)?;
+    std::io::copy(&mut File::open(from)?, &mut target).map(drop)
 }
 
 /// Whether `copy` is a whole database of ours.
@@ -70,6 +76,7 @@ fn put_aside(file: &Path) -> std::io::Result<()> {
     for ending in ["-shm", "-wal", ""] {
         let old = beside(file, ending);
         if old.exists() {
+            private::tighten(&old);
             std::fs::rename(&old, beside(file, &format!(".before-restore{ending}")))?;
         }
     }

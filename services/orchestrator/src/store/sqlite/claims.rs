@@ -90,7 +90,7 @@ async fn due_of(
     let mut bytes = 0;
     while let Some(row) = rows.try_next().await? {
         let job = rows::outgoing(&row)?;
-        bytes += job.args.len();
+        bytes += job.text_bytes();
         due.push(job);
         if bytes > bytes_max {
             break;

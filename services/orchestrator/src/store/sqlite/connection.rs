@@ -106,7 +106,7 @@ impl Connections {
         let failed = |e: sqlx::Error| {
             if codes::is_damage(&e) { Error::Damaged(self.file.clone(), e) } else { Fault::Sql(e).trying_to(WHAT) }
         };
-        private_database(&self.file).map_err(|e| Error::Url(format!("{}: {e}", self.file.display())))?;
+        private_database(&self.file);
         // Only here: later, a file that is not there was taken away.
         let mut connection = self.options.clone().create_if_missing(true).connect().await.map_err(failed)?;
         migrate::run(&mut connection, migrate::SQLITE).await.map_err(|e| match e {
@@ -311,15 +311,15 @@ impl DerefMut for Writing<'_> {
 }
 
 /// Makes an absent database an empty file that only we can read, and takes the rights of others from one that an earlier
-/// version made. SQLite gives its log and index the mode of the database.
-fn private_database(file: &Path) -> std::io::Result<()> {
-    private::options().create(true).append(true).open(file)?;
+/// version made. SQLite gives its log and index the mode of the database, and reports what keeps the file from being
+/// used. One that exists is not opened: closing it would end SQLite's own locks on it.
+fn private_database(file: &Path) {
+    let _ = private::options().create_new(true).write(true).open(file);
     for ending in ["", "-wal", "-shm"] {
         let mut path = file.as_os_str().to_owned();
         path.push(ending);
         private::tighten(Path::new(&path));
     }
-    Ok(())
 }
 
 /// Takes `<file>.lock`, so that no two processes work on one file.
