@@ -59,7 +59,9 @@ fn from_query<T: DeserializeOwned + IntoParams>(raw: &str) -> Result<T, Problem>
     let reader = serde_html_form::Deserializer::from_bytes(pairs.as_bytes());
     serde_path_to_error::deserialize(reader).map_err(|problem| {
         let name = problem.path().to_string();
-        let detail = format!("{name}: {}", problem.inner());
+        let given = url::form_urlencoded::parse(pairs.as_bytes()).find(|(key, _)| *key == name);
+        let value = given.map(|(_, value)| format!(" is {value:?}")).unwrap_or_default();
+        let detail = format!("{name}{value}: {}", problem.inner());
         Problem::field(name, detail)
     })
 }
@@ -115,9 +117,9 @@ mod tests {
             ("stat=queued", "stat", "there is no query parameter \"stat\"; this route has state, label, limit"),
             ("st%61t", "stat", "there is no query parameter"),
             ("tool=a&tool=b", "tool", "tool is given more than once"),
-            ("limit=-1", "limit", "limit: invalid digit"),
-            ("limit=4294967296", "limit", "limit: number too large"),
-            ("is_all=perhaps", "is_all", "is_all: "),
+            ("limit=-1", "limit", "limit is \"-1\": invalid digit"),
+            ("limit=4294967296", "limit", "limit is \"4294967296\": number too large"),
+            ("is_all=perhaps", "is_all", "is_all is \"perhaps\": "),
         ] {
             let problem = problem(raw);
             assert_eq!((problem.code(), problem.field_name()), ("invalid_argument", Some(field)), "{raw}");
