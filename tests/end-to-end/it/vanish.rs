@@ -204,8 +204,11 @@ async fn a_backlog_that_is_purged_under_load_loses_no_accepted_job() {
 
 fn tool(dir: &tempfile::TempDir) -> (std::path::PathBuf, String) {
     let ran = dir.path().join("ran");
-    let tools =
-        format!("[[tool]]\nname = \"count\"\nargv = [\"/bin/sh\", \"-c\", \"echo x >> {}; echo 1\"]\n", ran.display());
+    let tools = format!(
+        "[[tool]]\nname = \"count\"\nargv = [\"/bin/sh\", \"-c\", \"echo x >> {}; echo 1\"]\nwrite = [{:?}]\n",
+        ran.display(),
+        dir.path()
+    );
     (ran, tools)
 }
 
