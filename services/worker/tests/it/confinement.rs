@@ -95,7 +95,9 @@ async fn a_tool_reads_and_reaches_nothing_but_what_it_was_given() {
         .replace("WRITABLE", &path(&writable))
         .replace("OUTSIDE", &path(dir.path()));
     let opened = format!("read = [{readable:?}]\nwrite = [{writable:?}]");
-    let tools = tools_file(&[("peek", &peek, &opened), ("unconfined", &peek, "files = \"any\"")]);
+    let reads = format!("cat {}", path(&secret));
+    let tools =
+        tools_file(&[("peek", &peek, &opened), ("unconfined", &peek, "files = \"any\""), ("denied", &reads, "")]);
     let mut worker = worker(&bench, &tools, &temp).await;
     let mut expected = ALLOWED.map(str::to_owned).to_vec();
     let mut found = reached(&output_of(&bench.run(&bench.job("peek", "{}")).await));
@@ -103,6 +105,8 @@ async fn a_tool_reads_and_reaches_nothing_but_what_it_was_given() {
     found.sort();
     assert_eq!(found, expected);
     assert!(secret.exists() && writable.join("new").exists());
+    let denied = failure_of(&bench.run(&bench.job("denied", "{}")).await);
+    assert!(denied.message.contains("`read`") && denied.log_tail.contains("Permission denied"), "{denied:?}");
     // The check itself: a tool that asks for all files reaches what its user may.
     let found = reached(&output_of(&bench.run(&bench.job("unconfined", "{}")).await));
     for what in ["secret file", "signal worker", "write outside"] {
@@ -161,14 +165,19 @@ async fn tools_that_fork_and_fill_without_end_are_killed_and_others_are_served()
     let bench = Bench::start().await;
     let dir = tempfile::tempdir().unwrap();
     let temp = dir.path().to_owned();
+    // What forks share is counted once: 48 MiB for four processes.
+    let shares = "perl -e '$x = \"a\" x (48 << 20); fork; fork; sleep 1' && sleep 0.5 && echo 1";
     let hold = "perl -e '$x = \"a\" x (48 << 20); sleep 7511' & ".repeat(4) + "wait";
     let tools = tools_file(&[
         ("bomb", "b() { sleep 7512 & b | b & wait; }; b", "processes = 64"),
         ("sessions", "while :; do setsid sh -c 'setsid sleep 7513 & sleep 7513' & done", "processes = 64"),
         ("fills", "cat /dev/zero > $TMPDIR/x", "temp_max = \"8MiB\""),
+        ("many", "i=0; while :; do : > $TMPDIR/$i; i=$((i+1)); done", ""),
+        ("deep", "exec perl -e 'chdir $ENV{TMPDIR}; for (1..1500) { mkdir q(ddd); chdir q(ddd) or die } sleep 60'", ""),
         ("hides", "exec 3> $TMPDIR/x; rm $TMPDIR/x; cat /dev/zero >&3", "temp_max = \"8MiB\""),
         ("files", "i=0; while :; do mkdir $TMPDIR/$i; i=$((i+1)); done", "temp_max = \"8MiB\""),
         ("long", "cat /dev/zero > $TMPDIR/x; exit 1", "file_max = \"1MiB\""),
+        ("shares", shares, "memory = \"160MiB\""),
         ("holds", &hold, "memory = \"128MiB\""),
         ("burns", "while :; do :; done", "cpu = \"1s\""),
     ]);
@@ -177,6 +186,8 @@ async fn tools_that_fork_and_fill_without_end_are_killed_and_others_are_served()
         ("bomb", "`processes`"),
         ("sessions", "`processes`"),
         ("fills", "`temp_max`"),
+        ("many", "10000 files"),
+        ("deep", "too deep"),
         ("hides", "`temp_max`"),
         ("files", "`temp_max`"),
         ("long", "exit code 1"),
@@ -191,10 +202,39 @@ async fn tools_that_fork_and_fill_without_end_are_killed_and_others_are_served()
         assert!(failure.class == ErrorClass::Runtime && failure.message.contains(text), "{tool}: {failure:?}");
         nothing_is_left_in(&temp).await;
     }
+    assert_eq!(output_of(&bench.run(&bench.job("shares", "{}")).await).trim(), "1");
     for mark in ["7511", "7512", "7513"] {
         nothing_runs(mark).await;
     }
     assert_eq!(worker.sigterm(SOON).await, 0);
+}
+
+/// Joins the process groups of the worker and of each launcher, in which its own launcher would kill it, and ends.
+const JOINS: &str = r#"
+read -r _ _ _ worker _ < /proc/$PPID/stat
+for other in $worker $(cat /proc/$worker/task/*/children); do
+    [ $other = $PPID ] || setsid perl -e 'setpgrp(0, $ARGV[0]); sleep 7541' $other &
+    [ $other = $PPID ] || perl -e 'setpgrp(0, $ARGV[0]); sleep 7541' $other &
+done
+sleep 0.3; echo 1"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tool_cannot_have_others_killed_by_joining_their_groups() {
+    let Some(()) = require("nats-server") else { return };
+    let bench = Bench::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let tools = tools_file(&[("joins", JOINS, ""), ("waits", "cat > $TMPDIR/x; sleep 3; cat $TMPDIR/x", "")]);
+    let mut worker = worker(&bench, &tools, dir.path()).await;
+    let victim = bench.job("waits", r#"{"a":1}"#);
+    bench.submit(&victim).await;
+    eventually(SOON, "the victim runs", || async { commands_in(dir.path()) == 1 }).await;
+    for _ in 0..3 {
+        assert_eq!(output_of(&bench.run(&bench.job("joins", "{}")).await).trim(), "1");
+    }
+    assert_eq!(output_of(&bench.finished(victim.job).await), r#"{"a":1}"#);
+    nothing_runs("7541").await;
+    nothing_is_left_in(dir.path()).await;
+    assert_eq!(worker.sigterm(SOON).await, 0, "the worker was killed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

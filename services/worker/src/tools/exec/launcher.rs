@@ -19,7 +19,7 @@ use nix::sys::{
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, Signal, WaitOptions, WaitStatus, kill_process},
+    process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, kill_process, prlimit},
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -39,6 +39,8 @@ pub(super) const ASK_TO_END: Signal = Signal::USR1;
 pub(super) const END_MAX: Duration = Duration::from_secs(5);
 /// Between two checks of what is left.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2);
+/// Ended processes that are taken note of before something else is done.
+const REAPED_MAX: usize = 256;
 /// The first argument of a program that is started as launcher.
 const ARGUMENT: &str = "__launch-tool";
 /// The first argument of a program that reports what this machine can confine.
@@ -136,8 +138,14 @@ fn launch(mut arguments: impl Iterator<Item = OsString>) -> ! {
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let mut command = Command::new(program);
     command.arg0(arg0).args(arguments);
-    let temp = plan.temp_root.as_deref().and_then(|root| Temp::make(Path::new(root), plan.user).ok());
-    let started = start(command, &plan, temp.as_ref());
+    let temp = plan.temp_root.as_deref().map(|root| Temp::make(Path::new(root), plan.user)).transpose();
+    let (temp, started) = match temp {
+        Ok(temp) => {
+            let started = start(command, &plan, temp.as_ref());
+            (temp, started)
+        }
+        Err(error) => (None, Err(error)),
+    };
     // The command's own pipes end with it; what is left to say goes out after that.
     let log = keep_log();
     let mut family = match started {
@@ -150,13 +158,18 @@ fn launch(mut arguments: impl Iterator<Item = OsString>) -> ! {
     let mut watch = Watch::new(&plan, temp.as_ref().map(Temp::path));
     let mut excess = None;
     while family.ended.is_none() && excess.is_none() {
+        // By the clock: a command whose processes end faster than they are reaped leaves no moment without a signal.
+        if watch.wait().is_zero() {
+            excess = watch.check(rustix::process::getpid());
+            continue;
+        }
         match signals.next(watch.wait()) {
             Some(Blocked::SIGCHLD) => drop(family.reap()),
             Some(Blocked::SIGUSR1) => break,
             Some(Blocked::SIGINT) => confine::signal_group(family.leader, Signal::INT),
             Some(Blocked::SIGHUP) => confine::signal_group(family.leader, Signal::HUP),
             Some(_) => confine::signal_group(family.leader, Signal::TERM),
-            None => excess = watch.check(rustix::process::getpid()),
+            None => {}
         }
     }
     family.kill_all();
@@ -236,9 +249,9 @@ struct Family {
 }
 
 impl Family {
-    /// Takes note of every process that has ended. Whether any is left.
+    /// Takes note of processes that have ended, of as many as [`REAPED_MAX`]. Whether any is left.
     fn reap(&mut self) -> bool {
-        loop {
+        for _ in 0..REAPED_MAX {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if pid == self.leader => self.ended = Some(status),
                 Ok(Some(_)) => {}
@@ -246,6 +259,7 @@ impl Family {
                 Err(_) => return false,
             }
         }
+        true
     }
 
     /// Kills until no process is left: those whose parent was killed become our children and are found in the next
@@ -265,6 +279,8 @@ impl Family {
                 confine::signal_group(group, Signal::KILL);
             }
             for process in left {
+                // What forks faster than it is killed loses the right to. It does not bind root.
+                let _ = prlimit(Some(process.id), Resource::Nproc, Rlimit { current: Some(0), maximum: Some(0) });
                 // ESRCH: it has ended meanwhile, and its id is not given away before it is reaped, by us.
                 let _ = kill_process(process.id, Signal::KILL);
             }

@@ -9,6 +9,7 @@ mod launcher;
 mod plan;
 mod process;
 mod pump;
+mod remove;
 mod spec;
 mod temp;
 mod watch;
@@ -90,6 +91,7 @@ impl Tool for Exec {
         let memory_max = self.spec.limits.memory_max_bytes.filter(|_| !by_launcher);
         let command = self.command(ctx, by_launcher);
         let mut group = spawner.spawn(command, by_launcher, memory_max).await.map_err(of_spawn)?;
+        let launcher_id = group.id();
         let mut pump = Pump::new(group.take_pipes(), args.get().as_bytes(), self.spec.output_max_bytes);
         let end = self.attend(ctx, &mut group, &mut pump).await;
         if matches!(end, End::Stopped | End::TimedOut(_)) {
@@ -103,6 +105,9 @@ impl Tool for Exec {
             Ok(Pumped::TooMuchOutput) if end == End::Exited => End::TooMuchOutput,
             _ => end,
         };
+        if let Some(temp) = self.starter.temp.as_deref().filter(|_| by_launcher) {
+            temp.remove_left_by(launcher_id);
+        }
         let (output, tail) = pump.into_parts();
         match launcher::said(status, &tail).filter(|_| by_launcher && end == End::Exited) {
             Some(Said::NotStarted(error)) => return Err(of_spawn(error)),
@@ -111,7 +116,15 @@ impl Tool for Exec {
             }
             None => {}
         }
-        verdict(end, status, output, self.spec.output_max_bytes).map_err(|error| error.log_tail(tail))
+        let is_confined = by_launcher && self.spec.files != Files::Any;
+        verdict(end, status, output, self.spec.output_max_bytes).map_err(|mut error| {
+            if is_confined && tail.contains("Permission denied") {
+                error
+                    .message
+                    .push_str("; files that `read` and `write` in the tools file do not name are closed to it");
+            }
+            error.log_tail(tail)
+        })
     }
 }
 
@@ -126,7 +139,6 @@ impl Exec {
             command
         };
         command
-            .process_group(0)
             .env_clear()
             .envs(self.spec.env.iter().map(|(k, v)| (k, v)))
             .env("AGENTFORGE_JOB", ctx.job.to_string())

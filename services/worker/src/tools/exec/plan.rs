@@ -15,12 +15,15 @@ const SYSTEM: &[&str] = &[
     "/bin",
     "/etc/alternatives",
     "/etc/ca-certificates",
+    "/etc/crypto-policies",
     "/etc/fonts",
     "/etc/gai.conf",
+    "/etc/gitconfig",
     "/etc/group",
     "/etc/host.conf",
     "/etc/hostname",
     "/etc/hosts",
+    "/etc/inputrc",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
@@ -34,6 +37,7 @@ const SYSTEM: &[&str] = &[
     "/etc/passwd",
     "/etc/pki/ca-trust",
     "/etc/pki/tls/certs",
+    "/etc/pki/tls/openssl.cnf",
     "/etc/protocols",
     "/etc/resolv.conf",
     "/etc/services",
@@ -41,6 +45,7 @@ const SYSTEM: &[&str] = &[
     "/etc/ssl/openssl.cnf",
     "/etc/terminfo",
     "/etc/timezone",
+    "/etc/wgetrc",
     "/lib",
     "/lib32",
     "/lib64",
@@ -58,7 +63,7 @@ const SYSTEM: &[&str] = &[
 /// Names in `/etc` that begin so are of language runtimes.
 const RUNTIMES: &[&str] = &["java-", "perl", "python"];
 /// What every program may also write to.
-const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
+const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
 
 /// The launcher's task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,10 +148,11 @@ fn installation(program: &Path, home: Option<&Path>) -> Option<String> {
     let is_bin = folder.file_name().is_some_and(|name| ["bin", "sbin", "shims"].iter().any(|known| name == *known));
     let whole = folder.parent().filter(|_| is_bin)?;
     let above = whole.parent()?;
-    let is_shared =
-        whole.parent()?.parent().is_none() || ["/home", "/Users"].iter().any(|homes| above == Path::new(homes));
+    let is_shared = above.parent().is_none() || ["home", "Users"].iter().any(|homes| above.ends_with(homes));
     let is_home = home == Some(whole) || whole.file_name().is_some_and(|name| name == ".local");
-    whole.to_str().filter(|_| !is_shared && !is_home).map(str::to_owned)
+    // The worker's own settings may be in it.
+    let is_ours = std::env::current_exe().is_ok_and(|own| own.starts_with(whole));
+    whole.to_str().filter(|_| !is_shared && !is_home && !is_ours).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -195,6 +201,7 @@ mod tests {
             ("/srv/ada/.pyenv/shims/python3", Some("/srv/ada/.pyenv")),
             ("/srv/ada/bin/prog", None),
             ("/home/ada/bin/prog", None),
+            ("/var/home/ada/bin/prog", None),
             ("/home/ada/.local/bin/prog", None),
             ("/root/bin/prog", None),
             ("/opt/bin/prog", None),

@@ -94,6 +94,9 @@ fn watched(pidfd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
 fn limit(command: &mut Command, at_our_death: Signal, memory_max_bytes: Option<u64>) {
     let parent = rustix::process::getpid();
     let prepare = move || {
+        // A session of its own: in ours, a command could join the groups of other launchers and have them killed, and
+        // write to our terminal.
+        rustix::process::setsid()?;
         rustix::process::set_parent_process_death_signal(Some(at_our_death))?;
         if rustix::process::getppid() != Some(parent) {
             // The parent died before the line above took effect.
@@ -105,7 +108,7 @@ fn limit(command: &mut Command, at_our_death: Signal, memory_max_bytes: Option<u
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure makes four
+    // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure makes five
     // system calls through rustix, which on Linux issues them directly; it allocates nothing, takes
     // no lock and touches no memory but its own captured integers.
     #[allow(unsafe_code)]
@@ -132,6 +135,11 @@ pub(super) type Pipes = (Option<ChildStdin>, Option<ChildStdout>, Option<ChildSt
 impl Group {
     pub(super) fn take_pipes(&mut self) -> Pipes {
         (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take())
+    }
+
+    /// The process id of the leader.
+    pub(super) fn id(&self) -> u32 {
+        self.leader.as_raw_nonzero().get().cast_unsigned()
     }
 
     /// Waits until the leader has ended, without reaping it. May be dropped and asked again.

@@ -1,7 +1,8 @@
 //! Where the temporary directories of commands are.
 
-use super::watch::clear;
+use super::remove::clear;
 use rustix::fs::{FlockOperation, flock};
+use std::os::unix::fs::MetadataExt;
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -41,6 +42,14 @@ impl TempRoot {
         Ok(Self { path: path.canonicalize()?, _held: held })
     }
 
+    /// Removes what a launcher that was killed has left.
+    pub(super) fn remove_left_by(&self, launcher: u32) {
+        let dir = self.path.join(launcher.to_string());
+        if dir.exists() {
+            clear(&dir);
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -56,8 +65,9 @@ impl Drop for TempRoot {
 fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        // A link of this name is not followed.
-        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        // A link of this name is not followed, and what another user put there is not touched.
+        let own = rustix::process::geteuid().as_raw();
+        if !is_ours || !entry.metadata().is_ok_and(|about| about.is_dir() && about.uid() == own) {
             continue;
         }
         let Ok(found) = fs::File::open(entry.path()) else { continue };

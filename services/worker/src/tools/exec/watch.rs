@@ -1,13 +1,15 @@
 //! What a command and its descendants use, measured by their launcher.
 //!
 //! The kernel's limits are for one process or for a whole user. These are for one command: its number of processes,
-//! their private memory together, and what its temporary directory holds, files included that were removed and are
+//! the memory that belongs to them together, and what its temporary directory holds, files included that were removed and are
 //! still open. Checks cost little: children are read from their parents, and the next check waits at least
 //! [`PATIENCE`] times as long as the last one took.
 
 use super::plan::Plan;
+use super::remove::clear;
 use rustix::process::Pid;
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -18,10 +20,11 @@ use std::{
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 /// Until when it is young.
 const YOUNG: Duration = Duration::from_secs(2);
-/// Share of the launcher's time that checks may take is one in this many.
+/// Share of the launcher's time that checks may take is one in this many, unless that would make it wait for longer.
 const PATIENCE: u32 = 20;
-/// Entries of the temporary directory that are looked at; more of them are too many.
-const ENTRIES_MAX: usize = 100_000;
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// Entries of the temporary directory that are counted; more of them are too many.
+const ENTRIES_MAX: usize = 10_000;
 
 /// A limit that was passed. Its text names the limit and the field of the tools file that raises it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(super) enum Excess {
     Memory(u64),
     Temp(u64),
     Entries,
+    /// Part of the temporary directory could not be measured.
+    Unmeasured(io::ErrorKind),
 }
 
 impl fmt::Display for Excess {
@@ -48,6 +53,9 @@ impl fmt::Display for Excess {
                 )
             }
             Self::Entries => write!(f, "its temporary directory held more than {ENTRIES_MAX} files"),
+            Self::Unmeasured(kind) => {
+                write!(f, "a part of its temporary directory is closed or too deep to be measured: {kind}")
+            }
         }
     }
 }
@@ -87,7 +95,7 @@ impl Watch {
         let begun = Instant::now();
         let excess = self.measure(launcher);
         let interval = if begun - self.started < YOUNG { INTERVAL.0 } else { INTERVAL.1 };
-        self.next = Instant::now() + interval.max(begun.elapsed() * PATIENCE);
+        self.next = Instant::now() + interval.max(begun.elapsed() * PATIENCE).min(WAIT_MAX);
         excess
     }
 
@@ -98,16 +106,24 @@ impl Watch {
             return Some(Excess::Processes(self.processes_max));
         }
         if let Some(max) = self.memory_max_bytes {
-            let pages: u64 = processes.iter().filter_map(|pid| private_pages(*pid)).sum();
-            if pages.saturating_mul(self.page_bytes) > max {
-                return Some(Excess::Memory(max));
+            let resident: u64 = processes.iter().filter_map(|pid| pages(*pid)).map(|pages| pages.resident).sum();
+            // The quick sum counts pages of the system's libraries and those that a fork shares once for each process.
+            if resident.saturating_mul(self.page_bytes) > max {
+                let own: u64 = processes.iter().map(|pid| own_bytes(*pid, self.page_bytes)).sum();
+                if own > max {
+                    return Some(Excess::Memory(max));
+                }
             }
         }
         let temp = self.temp.as_deref()?;
         let device = fs::metadata(temp).ok()?.dev();
-        let Some(kept) = held(temp) else { return Some(Excess::Entries) };
-        let removed: u64 = processes.iter().map(|pid| removed_and_open(*pid, device)).sum();
-        (kept + removed > self.temp_max_bytes).then_some(Excess::Temp(self.temp_max_bytes))
+        let kept = match held(temp) {
+            Ok(bytes) => bytes,
+            Err(excess) => return Some(excess),
+        };
+        let mut removed = BTreeMap::new();
+        processes.iter().for_each(|pid| find_removed(*pid, device, &mut removed));
+        (kept + removed.values().sum::<u64>() > self.temp_max_bytes).then_some(Excess::Temp(self.temp_max_bytes))
     }
 }
 
@@ -129,37 +145,91 @@ fn children(pid: i32) -> Vec<i32> {
     lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Pages in memory that are neither of a file nor shared.
-fn private_pages(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut fields = text.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
-    Some(fields.next()?.saturating_sub(fields.next()?))
+/// Pages of a process in memory.
+struct Pages {
+    resident: u64,
+    /// Of files, or shared.
+    shared: u64,
 }
 
-/// Bytes on the disk below a directory; `None` when it has too many entries. What vanishes meanwhile does not count.
-fn held(dir: &Path) -> Option<u64> {
+fn pages(pid: i32) -> Option<Pages> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut fields = text.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
+    Some(Pages { resident: fields.next()?, shared: fields.next()? })
+}
+
+/// Bytes of memory that belong to a process: not of a file, and what it shares with others in equal parts. Where the
+/// kernel does not say, what it shares with a parent since the fork is counted whole.
+fn own_bytes(pid: i32, page_bytes: u64) -> u64 {
+    let exact = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().map(|text| {
+        let kib = |line: &str| line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
+        let own = text.lines().filter(|line| line.starts_with("Pss_Anon:") || line.starts_with("Pss_Shmem:"));
+        own.filter_map(kib).sum::<u64>() * 1024
+    });
+    let estimate = || pages(pid).map_or(0, |pages| pages.resident.saturating_sub(pages.shared) * page_bytes);
+    exact.unwrap_or_else(estimate)
+}
+
+/// Bytes on the disk below a directory. What vanishes meanwhile does not count.
+fn held(dir: &Path) -> Result<u64, Excess> {
+    let known = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        kind => Err(Excess::Unmeasured(kind)),
+    };
     let (mut folders, mut bytes, mut entries) = (vec![dir.to_owned()], 0, 0);
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let all = match fs::read_dir(folder) {
+            Ok(all) => all,
+            Err(error) => {
+                known(error)?;
+                continue;
+            }
+        };
+        for entry in all {
             entries += 1;
             if entries > ENTRIES_MAX {
-                return None;
+                return Err(Excess::Entries);
             }
-            let Ok(about) = entry.metadata() else { continue };
-            bytes += about.blocks() * 512;
-            if about.is_dir() {
-                folders.push(entry.path());
+            match entry.and_then(|entry| Ok((entry.metadata()?, entry))) {
+                Ok((about, entry)) => {
+                    bytes += about.blocks() * 512;
+                    if about.is_dir() {
+                        folders.push(entry.path());
+                    }
+                }
+                Err(error) => known(error)?,
             }
         }
     }
-    Some(bytes)
+    Ok(bytes)
 }
 
-/// Bytes of files on a device that have no name any more and that the process holds open.
-fn removed_and_open(pid: i32, device: u64) -> u64 {
+/// Finds files on a device that have no name any more and that the process holds open or in its memory: their bytes by
+/// their inode.
+fn find_removed(pid: i32, device: u64, found: &mut BTreeMap<u64, u64>) {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let files = open.filter_map(|entry| fs::metadata(entry.path()).ok());
-    files.filter(|about| about.is_file() && about.nlink() == 0 && about.dev() == device).map(|a| a.blocks() * 512).sum()
+    for about in open.filter_map(|entry| fs::metadata(entry.path()).ok()) {
+        if about.is_file() && about.nlink() == 0 && about.dev() == device {
+            found.insert(about.ino(), about.blocks() * 512);
+        }
+    }
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    for (inode, bytes) in maps.lines().filter_map(|line| mapped_and_removed(line, device)) {
+        let known = found.entry(inode).or_default();
+        *known = bytes.max(*known);
+    }
+}
+
+/// Inode and length of a mapped file without a name, of a line of `/proc/PID/maps`.
+fn mapped_and_removed(line: &str, device: u64) -> Option<(u64, u64)> {
+    let mut fields = line.strip_suffix(" (deleted)")?.split_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let (major, minor) = fields.nth(2)?.split_once(':')?;
+    let inode = fields.next()?.parse().ok()?;
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    let is_here = number(major)? == u64::from(rustix::fs::major(device))
+        && number(minor)? == u64::from(rustix::fs::minor(device));
+    is_here.then_some((inode, number(end)?.saturating_sub(number(start)?)))
 }
 
 /// A directory of a command's own, which only its user can read.
@@ -176,10 +246,12 @@ impl Temp {
         // Of a launcher that was killed before it could remove it.
         clear(&dir);
         fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        let made = Self(dir);
         if let Some(user) = user {
-            std::os::unix::fs::chown(&dir, Some(user.uid), Some(user.gid))?;
+            let given = std::os::unix::fs::chown(&made.0, Some(user.uid), Some(user.gid));
+            given.inspect_err(|_| made.remove())?;
         }
-        Ok(Self(dir))
+        Ok(made)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -192,24 +264,19 @@ impl Temp {
     }
 }
 
-/// Removes a directory, also if it holds directories that deny it.
-pub(super) fn clear(dir: &Path) {
-    if fs::remove_dir_all(dir).is_ok() {
-        return;
-    }
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        use std::os::unix::fs::PermissionsExt;
-        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        folders.extend(entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
-    }
-    let _ = fs::remove_dir_all(dir);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapped_file_without_a_name_is_found_in_a_line() {
+        let device = rustix::fs::makedev(0xfe, 1);
+        let line = "7f0000000000-7f0000002000 rw-s 00000000 fe:01 42        /tmp/a b (deleted)";
+        assert_eq!(mapped_and_removed(line, device), Some((42, 0x2000)));
+        assert_eq!(mapped_and_removed(line, rustix::fs::makedev(0xfe, 2)), None);
+        assert_eq!(mapped_and_removed(&line.replace(" (deleted)", ""), device), None);
+        assert_eq!(mapped_and_removed("", device), None);
+    }
     use std::process::{Command, Stdio};
 
     #[test]
@@ -227,26 +294,15 @@ mod tests {
         let device = fs::metadata(dir.path()).unwrap().dev();
         let kept = held(dir.path()).unwrap();
         assert!((200_000..300_000).contains(&kept), "{kept}");
-        let removed = removed_and_open(child.id().cast_signed(), device);
-        assert!((300_000..400_000).contains(&removed), "{removed}");
-        assert!(private_pages(child.id().cast_signed()).is_some_and(|pages| pages > 0));
+        let mut removed = BTreeMap::new();
+        find_removed(child.id().cast_signed(), device, &mut removed);
+        let bytes: u64 = removed.into_values().sum();
+        assert!((300_000..400_000).contains(&bytes), "{bytes}");
+        let own = own_bytes(child.id().cast_signed(), 4096);
+        assert!((4096..1 << 24).contains(&own), "{own}");
         let family = family(rustix::process::getpid(), 1000);
         assert!(family.contains(&child.id().cast_signed()), "{family:?}");
         child.kill().unwrap();
         child.wait().unwrap();
-    }
-
-    #[test]
-    fn a_directory_that_denies_its_removal_is_removed() {
-        use std::os::unix::fs::PermissionsExt;
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("x");
-        fs::create_dir_all(dir.join("a/b")).unwrap();
-        fs::write(dir.join("a/b/file"), "").unwrap();
-        for path in ["a/b", "a"] {
-            fs::set_permissions(dir.join(path), fs::Permissions::from_mode(0o000)).unwrap();
-        }
-        clear(&dir);
-        assert!(!dir.exists());
     }
 }
