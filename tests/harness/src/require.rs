@@ -52,6 +52,10 @@ pub enum Right {
     Immutable,
     /// To mount a file system in a namespace of its own.
     Mount,
+    /// To be without a network in a namespace of its own.
+    Offline,
+    /// To confine a process to files and signals: Linux 6.12 or newer.
+    Landlock,
 }
 
 /// `Some(())` when this process has the right. Otherwise prints `SKIPPED <test>: <reason>` and returns `None`, with
@@ -69,6 +73,18 @@ pub fn require_right(right: Right) -> Option<()> {
             Ok(()) => return Some(()),
             Err(why) => format!("no file system can be mounted here: {why}"),
         },
+        Right::Offline => match try_in_tempdir("unshare -n true || unshare -rn true") {
+            Ok(()) => return Some(()),
+            Err(why) => format!("no process can be without a network here: {why}"),
+        },
+        Right::Landlock => {
+            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+            let mut numbers = release.split('.').map_while(|n| n.parse::<u32>().ok());
+            if (numbers.next(), numbers.next()) >= (Some(6), Some(12)) {
+                return Some(());
+            }
+            format!("it needs Linux 6.12, this is {}", release.trim())
+        }
     };
     eprintln!("SKIPPED {}: {reason}", test_name());
     None

@@ -4,7 +4,7 @@
 use crate::bench::{Bench, SOON, failure_of, output_of};
 use crate::losses::process;
 use crate::tools::{nothing_runs, tools_file};
-use agentforge_harness::{Proc, eventually, require};
+use agentforge_harness::{Proc, Right, eventually, require, require_right};
 use agentforge_proto::bus::ErrorClass;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -76,7 +76,7 @@ async fn nothing_is_left_in(temp: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_reads_and_reaches_nothing_but_what_it_was_given() {
-    let Some(()) = require("nats-server") else { return };
+    let (Some(()), Some(())) = (require("nats-server"), require_right(Right::Landlock)) else { return };
     let bench = Bench::start().await;
     let dir = tempfile::tempdir().unwrap();
     let (temp, secrets, writable) = (dir.path().join("temp"), dir.path().join("secrets"), dir.path().join("writable"));
@@ -239,7 +239,7 @@ async fn a_tool_cannot_have_others_killed_by_joining_their_groups() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_can_be_without_a_network() {
-    let Some(()) = require("nats-server") else { return };
+    let (Some(()), Some(())) = (require("nats-server"), require_right(Right::Offline)) else { return };
     let bench = Bench::start().await;
     let dir = tempfile::tempdir().unwrap();
     let port = bench.url.rsplit(':').next().unwrap();
@@ -256,10 +256,7 @@ async fn a_tool_can_be_without_a_network() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_runs_as_the_user_that_is_declared() {
     let Some(()) = require("nats-server") else { return };
-    if !is_root() {
-        eprintln!("skipped: only root may start commands as another user");
-        return;
-    }
+    let Some(()) = require_right(Right::Root) else { return };
     let bench = Bench::start().await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
