@@ -138,7 +138,7 @@ fn launch(mut arguments: impl Iterator<Item = OsString>) -> ! {
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let mut command = Command::new(program);
     command.arg0(arg0).args(arguments);
-    let temp = plan.temp_root.as_deref().map(|root| Temp::make(Path::new(root), plan.user)).transpose();
+    let temp = plan.temp_dir.as_deref().map(|dir| Temp::make(Path::new(dir), plan.user)).transpose();
     let (temp, started) = match temp {
         Ok(temp) => {
             let started = start(command, &plan, temp.as_ref());

@@ -27,6 +27,7 @@ use serde_json::value::RawValue;
 pub use spec::{Files, Limits, Spec, User};
 use std::{
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::ExitStatus,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -61,8 +62,8 @@ impl Starter {
         Self { spawner: Arc::default(), temp: temp.map(Arc::new), commands_max }
     }
 
-    fn plan(&self, spec: &Spec) -> Plan {
-        Plan::of(spec, self.temp.as_deref().map(TempRoot::path), self.commands_max)
+    fn plan(&self, spec: &Spec, temp_dir: Option<&Path>) -> Plan {
+        Plan::of(spec, temp_dir, self.commands_max)
     }
 }
 
@@ -89,9 +90,9 @@ impl Tool for Exec {
         let by_launcher = launcher::is_enabled();
         // A launcher limits the command, not itself.
         let memory_max = self.spec.limits.memory_max_bytes.filter(|_| !by_launcher);
-        let command = self.command(ctx, by_launcher);
+        let temp_dir = self.starter.temp.as_deref().filter(|_| by_launcher).map(TempRoot::next);
+        let command = self.command(ctx, by_launcher, temp_dir.as_deref());
         let mut group = spawner.spawn(command, by_launcher, memory_max).await.map_err(of_spawn)?;
-        let launcher_id = group.id();
         let mut pump = Pump::new(group.take_pipes(), args.get().as_bytes(), self.spec.output_max_bytes);
         let end = self.attend(ctx, &mut group, &mut pump).await;
         if matches!(end, End::Stopped | End::TimedOut(_)) {
@@ -105,8 +106,9 @@ impl Tool for Exec {
             Ok(Pumped::TooMuchOutput) if end == End::Exited => End::TooMuchOutput,
             _ => end,
         };
-        if let Some(temp) = self.starter.temp.as_deref().filter(|_| by_launcher) {
-            temp.remove_left_by(launcher_id);
+        // A launcher that was killed has left it.
+        if let Some(dir) = temp_dir.filter(|dir| dir.exists()) {
+            remove::clear(&dir);
         }
         let (output, tail) = pump.into_parts();
         match launcher::said(status, &tail).filter(|_| by_launcher && end == End::Exited) {
@@ -129,10 +131,10 @@ impl Tool for Exec {
 }
 
 impl Exec {
-    fn command(&self, ctx: &ToolContext, by_launcher: bool) -> tokio::process::Command {
+    fn command(&self, ctx: &ToolContext, by_launcher: bool, temp_dir: Option<&Path>) -> tokio::process::Command {
         use std::os::unix::process::CommandExt;
         let mut command = if by_launcher {
-            launcher::command(&self.spec, &self.starter.plan(&self.spec))
+            launcher::command(&self.spec, &self.starter.plan(&self.spec, temp_dir))
         } else {
             let mut command = std::process::Command::new(&self.spec.program);
             command.arg0(&self.spec.argv[0]).args(&self.spec.argv[1..]);

@@ -80,8 +80,9 @@ pub(super) struct Plan {
     pub(super) paths: Option<Paths>,
     pub(super) network: bool,
     pub(super) user: Option<User>,
-    /// Where the temporary directory is made; absent: there is none.
-    pub(super) temp_root: Option<String>,
+    /// The temporary directory, which the launcher makes and removes; absent: the command gets none. Its name is never
+    /// used again, unlike a process id.
+    pub(super) temp_dir: Option<String>,
 }
 
 /// What may be opened below which paths.
@@ -93,7 +94,7 @@ pub(super) struct Paths {
 
 impl Plan {
     /// What `spec` asks for. `commands_max` is how many commands the worker runs at once.
-    pub(super) fn of(spec: &Spec, temp_root: Option<&Path>, commands_max: usize) -> Self {
+    pub(super) fn of(spec: &Spec, temp_dir: Option<&Path>, commands_max: usize) -> Self {
         let limits = &spec.limits;
         // The worker's own threads and those of each command's processes.
         let user_processes_max = 1024 + 4 * commands_max as u64 * u64::from(limits.processes_max);
@@ -108,7 +109,7 @@ impl Plan {
             paths: paths(spec),
             network: spec.network,
             user: spec.user,
-            temp_root: temp_root.and_then(Path::to_str).map(str::to_owned),
+            temp_dir: temp_dir.and_then(Path::to_str).map(str::to_owned),
         }
     }
 }

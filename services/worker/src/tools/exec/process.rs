@@ -137,11 +137,6 @@ impl Group {
         (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take())
     }
 
-    /// The process id of the leader.
-    pub(super) fn id(&self) -> u32 {
-        self.leader.as_raw_nonzero().get().cast_unsigned()
-    }
-
     /// Waits until the leader has ended, without reaping it. May be dropped and asked again.
     pub(super) async fn ended(&mut self) {
         match &self.ended {

@@ -42,16 +42,9 @@ impl TempRoot {
         Ok(Self { path: path.canonicalize()?, _held: held })
     }
 
-    /// Removes what a launcher that was killed has left.
-    pub(super) fn remove_left_by(&self, launcher: u32) {
-        let dir = self.path.join(launcher.to_string());
-        if dir.exists() {
-            clear(&dir);
-        }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// A name for one command's directory that no other has had.
+    pub(super) fn next(&self) -> PathBuf {
+        self.path.join(format!("{:016x}", rand::random::<u64>()))
     }
 }
 
@@ -90,9 +83,9 @@ mod tests {
             fs::create_dir_all(dir.join("12/x")).unwrap();
         }
         let second = TempRoot::make(parent.path()).unwrap();
-        assert!(!gone.exists() && other.exists() && mine.path().exists());
-        assert_eq!(fs::metadata(second.path()).unwrap().permissions().mode() & 0o777, 0o711);
-        let path = second.path().to_owned();
+        assert!(!gone.exists() && other.exists() && mine.path.exists());
+        assert_eq!(fs::metadata(&second.path).unwrap().permissions().mode() & 0o777, 0o711);
+        let path = second.path.clone();
         drop(second);
         assert!(!path.exists());
     }

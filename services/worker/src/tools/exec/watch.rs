@@ -236,17 +236,14 @@ fn mapped_and_removed(line: &str, device: u64) -> Option<(u64, u64)> {
 pub(super) struct Temp(PathBuf);
 
 impl Temp {
-    /// Makes it below `root`, with the launcher's process id in its name: two processes have never one at once.
+    /// Makes it; it must not exist.
     ///
     /// # Errors
     /// Of the file system.
-    pub(super) fn make(root: &Path, user: Option<super::spec::User>) -> io::Result<Self> {
+    pub(super) fn make(dir: &Path, user: Option<super::spec::User>) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        let dir = root.join(std::process::id().to_string());
-        // Of a launcher that was killed before it could remove it.
-        clear(&dir);
-        fs::DirBuilder::new().mode(0o700).create(&dir)?;
-        let made = Self(dir);
+        fs::DirBuilder::new().mode(0o700).create(dir)?;
+        let made = Self(dir.to_owned());
         if let Some(user) = user {
             let given = std::os::unix::fs::chown(&made.0, Some(user.uid), Some(user.gid));
             given.inspect_err(|_| made.remove())?;
