@@ -34,7 +34,7 @@ const READS: usize = 32;
 /// Why the stream could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such stream here, or no answer.
+    /// The stream does not exist here, or the server did not answer.
     #[error("the stream {STREAM_EVIDENCE} cannot be read: {0}")]
     NoStream(String),
     /// The stream did not answer a question.

@@ -62,7 +62,7 @@ pub enum Error {
         kind: &'static str,
         /// The name of the stream or consumer.
         name: String,
-        /// The server's refusal, or why there is no answer.
+        /// The server's refusal, or why it did not answer.
         source: ApiError,
     },
 }

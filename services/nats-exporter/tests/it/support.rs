@@ -189,7 +189,7 @@ pub async fn make_stream(js: &jetstream::Context, name: &str, replicas: usize) -
         num_replicas: replicas,
         ..Default::default()
     };
-    // In a cluster its leader may not be elected within a request's time; the same request again is no other stream.
+    // In a cluster its leader may not be elected within a request's time; repeating the request creates the same stream.
     eventually(SETTLED, "the stream is created", || js.create_stream(config.clone())).await
 }
 

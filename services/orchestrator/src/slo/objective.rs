@@ -33,7 +33,7 @@ impl Unit {
     }
 }
 
-/// A share between 0 and 1, neither included: at 1 there is no budget, at 0 no promise.
+/// A share between 0 and 1, neither included: 1 leaves no budget, 0 promises nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Target(f64);
 

@@ -69,7 +69,7 @@ fn from_query<T: DeserializeOwned + IntoParams>(raw: &str) -> Result<T, Problem>
 fn unknown(name: &str, known: &[Parameter]) -> Problem {
     let names: Vec<&str> = known.iter().map(|parameter| &*parameter.name).collect();
     let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    Problem::field(name, format!("there is no query parameter {name:?}; this route has {list}"))
+    Problem::field(name, format!("query parameter {name:?} does not exist; this route has {list}"))
 }
 
 /// Percent-decodes a name.
@@ -114,8 +114,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_with_its_name() {
         for (raw, field, detail) in [
-            ("stat=queued", "stat", "there is no query parameter \"stat\"; this route has state, label, limit"),
-            ("st%61t", "stat", "there is no query parameter"),
+            ("stat=queued", "stat", "query parameter \"stat\" does not exist; this route has state, label, limit"),
+            ("st%61t", "stat", "query parameter \"stat\" does not exist"),
             ("tool=a&tool=b", "tool", "tool is given more than once"),
             ("limit=-1", "limit", "limit is \"-1\": invalid digit"),
             ("limit=4294967296", "limit", "limit is \"4294967296\": number too large"),
