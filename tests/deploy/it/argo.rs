@@ -60,32 +60,115 @@ fn what_is_autoscaled_says_no_number_and_argo_leaves_it_alone() {
     assert_eq!(given, ours);
 }
 
+/// Each environment's project, its namespace, and the overlays that its applications deploy. That of branches has no
+/// vault: a cluster on Azure adds the kind.
+const PROJECTS: [(&str, &str, &str, &[&str]); 4] = [
+    ("k8s/argocd", "agentforge-production", "agentforge", &["production", "azure-production"]),
+    ("k8s/argocd", "agentforge-staging", "agentforge-staging", &["staging"]),
+    ("k8s/argocd", "agentforge-feature", "feature-*", &["feature"]),
+    ("k8s/argocd/site", "agentforge-edge", "agentforge-edge", &["edge"]),
+];
+
 #[test]
-fn argos_projects_allow_what_the_overlays_make_and_nothing_else() {
+fn argos_projects_allow_what_their_overlays_make_and_nothing_else() {
     let Some(()) = require("kubectl") else { return };
-    let (ours, site): (Vec<&str>, Vec<&str>) = OVERLAYS.into_iter().partition(|name| *name != "edge");
-    let places = ["agentforge", "agentforge-staging", "feature-*"];
-    project_allows("k8s/argocd", "agentforge", &ours, &places);
-    project_allows("k8s/argocd/site", "agentforge-edge", &site, &["agentforge-edge"]);
+    for (root, project, place, overlays) in PROJECTS {
+        let argo = render(root);
+        let project = find(&argo, "AppProject", project);
+        let (mut cluster, mut namespaced) = (BTreeSet::new(), BTreeSet::new());
+        for object in overlays.iter().flat_map(|name| overlay(name)) {
+            let (group, _) = object.text("/apiVersion").split_once('/').unwrap_or_default();
+            let kind = (group.to_owned(), object.kind().to_owned());
+            if object.namespace().is_some() {
+                namespaced.insert(kind);
+            } else {
+                // Only by name, so that another environment's namespace is out of reach.
+                let name = if object.kind() == "Namespace" { place } else { object.name() };
+                cluster.insert((kind, name.to_owned()));
+            }
+        }
+        let text = |v: &Value, key: &str| v[key].as_str().unwrap_or("").to_owned();
+        let kind = |v: &Value| (text(v, "group"), text(v, "kind"));
+        let allowed: BTreeSet<_> =
+            project.list("/spec/clusterResourceWhitelist").iter().map(|v| (kind(v), text(v, "name"))).collect();
+        assert_eq!(allowed, cluster, "{}", project.name());
+        let allowed: BTreeSet<_> = project.list("/spec/namespaceResourceWhitelist").iter().map(kind).collect();
+        assert_eq!(allowed, namespaced, "{}", project.name());
+        let places: Vec<_> = project.list("/spec/destinations").iter().map(|d| text(d, "namespace")).collect();
+        assert_eq!(places, [place], "{}", project.name());
+    }
 }
 
-fn project_allows(root: &str, project: &str, overlays: &[&str], places: &[&str]) {
-    let argo = render(root);
-    let project = find(&argo, "AppProject", project);
-    let allowed = |pointer: &str| -> BTreeSet<(String, String)> {
-        let pair = |v: &Value| (v["group"].as_str().unwrap().to_owned(), v["kind"].as_str().unwrap().to_owned());
-        project.list(pointer).iter().map(pair).collect()
-    };
-    let (mut cluster, mut namespaced) = (BTreeSet::new(), BTreeSet::new());
-    for object in overlays.iter().flat_map(|name| overlay(name)) {
-        let (group, _) = object.text("/apiVersion").split_once('/').unwrap_or_default();
-        let kinds = if object.namespace().is_none() { &mut cluster } else { &mut namespaced };
-        kinds.insert((group.to_owned(), object.kind().to_owned()));
+#[test]
+fn every_application_is_of_the_project_of_its_environment() {
+    let Some(()) = require("kubectl") else { return };
+    let argo = [render("k8s/argocd"), render("k8s/argocd/site")].concat();
+    let projects: BTreeSet<_> = argo.iter().filter(|o| o.kind() == "AppProject").map(Object::name).collect();
+    assert_eq!(projects, PROJECTS.iter().map(|(_, name, ..)| *name).collect());
+    for object in &argo {
+        let spec = match object.kind() {
+            "Application" => object.at("/spec"),
+            "ApplicationSet" => object.at("/spec/template/spec"),
+            _ => continue,
+        };
+        let (_, _, place, overlays) =
+            PROJECTS.iter().find(|(_, name, ..)| spec["project"] == **name).expect("a project of ours");
+        let folder = spec["source"]["path"].as_str().unwrap();
+        assert!(overlays.iter().any(|name| folder == format!("overlays/{name}")), "{}: {folder}", object.name());
+        let namespace = spec["destination"]["namespace"].as_str().unwrap();
+        // A branch's name is normalized: feature/x becomes feature-x.
+        let namespace = namespace.replace("{{ .branchNormalized }}", "feature-*");
+        assert_eq!(namespace, *place, "{}", object.name());
     }
-    assert_eq!(allowed("/spec/clusterResourceWhitelist"), cluster);
-    assert_eq!(allowed("/spec/namespaceResourceWhitelist"), namespaced);
-    let destinations = project.list("/spec/destinations").iter().map(|d| d["namespace"].as_str().unwrap());
-    assert_eq!(destinations.collect::<Vec<_>>(), places);
+}
+
+#[test]
+fn a_branch_is_kept_to_its_own_namespace_labels_and_host() {
+    let Some(()) = require("kubectl") else { return };
+    let cluster = render("k8s/cluster");
+    let branch = overlay("feature");
+    let [namespace] = branch.iter().filter(|o| o.kind() == "Namespace").collect::<Vec<_>>()[..] else {
+        panic!("one namespace")
+    };
+    let expressions = |name: &str| {
+        let policy = find(&cluster, "ValidatingAdmissionPolicy", name);
+        assert_eq!(policy.text("/spec/failurePolicy"), "Fail", "{name}");
+        let bound = find(&cluster, "ValidatingAdmissionPolicyBinding", name);
+        assert_eq!(bound.text("/spec/policyName"), name);
+        assert!(bound.list("/spec/validationActions").contains(&json!("Deny")), "{name}");
+        let of = |list: &str| -> String {
+            let expressions = policy.list(list).iter().map(|v| v["expression"].as_str().unwrap());
+            expressions.collect::<Vec<_>>().join("\n")
+        };
+        (of("/spec/matchConditions"), of("/spec/validations"))
+    };
+    // The application's name, which Argo CD writes on all it makes, is that of the ApplicationSet's template.
+    let argo = render("k8s/argocd");
+    let set = find(&argo, "ApplicationSet", "agentforge-feature");
+    assert_eq!(set.text("/spec/template/metadata/name"), "agentforge-{{ .branchNormalized }}");
+    let (when, objects) = expressions("agentforge-feature-objects");
+    assert!(when.contains("argocd-application-controller") && when.contains(r#"startsWith("feature-")"#), "{when}");
+    assert_eq!(objects, r#"variables.application == "agentforge-" + request.namespace"#);
+    // What the overlay's own namespace and routes are, the policies admit.
+    let (_, labels) = expressions("agentforge-feature-namespaces");
+    assert!(labels.contains("agentforge-\" + request.name"), "{labels}");
+    assert_eq!(namespace.text("/metadata/labels/pod-security.kubernetes.io~1enforce"), "restricted");
+    assert!(
+        labels.contains(r#"orValue("") == "restricted""#) && labels.contains(r#"!("gateway-access" in"#),
+        "{labels}"
+    );
+    assert_eq!(*namespace.at("/metadata/labels/gateway-access"), Value::Null);
+    let (_, routes) = expressions("agentforge-feature-routes");
+    for route in branch.iter().filter(|o| o.kind() == "HTTPRoute") {
+        let [host] = route.list("/spec/hostnames") else { panic!("one host") };
+        let domain = host.as_str().unwrap().strip_prefix(namespace.name()).unwrap();
+        assert!(routes.contains(&format!("request.namespace + {domain:?}")), "{domain}: {routes}");
+        for parent in route.list("/spec/parentRefs") {
+            for value in [&parent["name"], &parent["namespace"]] {
+                assert!(routes.contains(&value.to_string()), "{value}: {routes}");
+            }
+        }
+    }
 }
 
 #[test]
