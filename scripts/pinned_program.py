@@ -6,6 +6,7 @@ have the written checksums. Used by the scripts named for the programs.
 """
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -44,6 +45,7 @@ class Program:
     others: dict = field(default_factory=dict)  # more versions that are pinned, each as `pinned`
     shelf: str = ""  # added to the name of the cache's folder
     module: str = ""  # the Go module whose program it is, for versions that are pinned nowhere
+    sums: dict = field(default_factory=dict)  # version -> the checksum of the module's source
     exact: bool = False  # what it reports depends on its version, so the pinned one goes before PATH
 
     @property
@@ -179,15 +181,28 @@ class Program:
         binary = self.home(version, OTHERS) / self.name
         return binary if self.version_of(binary) == tuple(int(n) for n in version.split(".")) else None
 
-    def build(self, version):
+    def from_source(self, version):
+        """The binary of a version whose source has the written checksum, built now: no earlier file is trusted. The
+        checksums of what it imports are in that source (go.sum), and Go verifies them."""
+        if shutil.which("go"):
+            ask = ["go", "mod", "download", "-json", f"{self.module}@v{version}"]
+            done = subprocess.run(ask, check=False, capture_output=True, text=True, cwd=tempfile.gettempdir())
+            found = json.loads(done.stdout or "{}")
+            if done.returncode != 0 or "Sum" not in found:
+                raise Problem(f"Go could not get {self.module} {version}: {found.get('Error') or done.stderr.strip()}")
+            if found["Sum"] != self.sums[version]:
+                raise Problem(f"The source of {self.module} {version} is {found['Sum']}, expected {self.sums[version]}.")
+        return self.build(version, is_fresh=True)
+
+    def build(self, version, is_fresh=False):
         """Builds a version that is pinned nowhere. Go compares the module with its checksum database."""
-        if binary := self.built(version):
+        if not is_fresh and (binary := self.built(version)):
             return binary
         home = self.home(version, OTHERS)
         binary = home / self.name
         if not shutil.which("go"):
             raise Problem(f"{self.name} {version} is not pinned, and there is no Go to build it. {self.install}")
-        print(f"{self.name}: building version {version} with Go (once)", file=sys.stderr)
+        print(f"{self.name}: building version {version} with Go", file=sys.stderr)
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".incoming-", dir=home) as folder:
             go = ["go", "install", f"{self.module}@v{version}"]

@@ -12,7 +12,7 @@ use crate::{
     metrics::NATS_CONNECTED,
     missing::Missing,
     replies::{self, NoReply, Replies},
-    server_version::{OLDEST, Support},
+    server_version::{OLDEST, REPAIRED, Support},
     trouble::{Trouble, trouble},
 };
 use agentforge_config::{ExposeSecret, without_credentials};
@@ -454,6 +454,9 @@ fn tell_version(client: &Client, last: &mut String) {
     match Support::of(&version) {
         Support::Tried => info!(version, "NATS server"),
         Support::Newer(_) => warn!(version, "the NATS server is newer than the tested versions"),
+        Support::Vulnerable(_) => {
+            warn!(version, "the NATS server has published vulnerabilities: use {REPAIRED} or newer")
+        }
         Support::TooOld(_) => error!(version, "the NATS server is too old: {OLDEST} or newer is needed"),
     }
     *last = version;

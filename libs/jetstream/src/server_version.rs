@@ -1,12 +1,16 @@
 //! Which servers this runs on, and what is said of one outside of that. Pure.
 //!
 //! One older than the oldest is refused: it lacks required features. One newer than those tested is used and reported:
-//! it may refuse what earlier ones accepted.
+//! it may refuse what earlier ones accepted. One with published vulnerabilities is used and reported as well: to refuse
+//! it would stop a fleet that ran until then.
 
 use std::fmt;
 
 /// The oldest that has what is needed: message schedules.
 pub const OLDEST: ServerVersion = ServerVersion { major: 2, minor: 12, patch: 0 };
+/// The first of the oldest series without the vulnerabilities that docs/deploy/upgrade-nats.md lists; later series never had
+/// them in a release.
+pub const REPAIRED: ServerVersion = ServerVersion { major: 2, minor: 12, patch: 7 };
 /// The newest series that the tests run on.
 pub const NEWEST_TRIED: (u32, u32) = (2, 15);
 
@@ -45,6 +49,8 @@ pub enum Support {
     Tried,
     /// It is newer.
     Newer(ServerVersion),
+    /// Strangers can crash it or get in, by what its project published.
+    Vulnerable(ServerVersion),
     /// It lacks what is needed.
     TooOld(ServerVersion),
 }
@@ -54,6 +60,7 @@ impl Support {
     pub fn of(version: &str) -> Self {
         match ServerVersion::parse(version) {
             Some(found) if found < OLDEST => Self::TooOld(found),
+            Some(found) if found < REPAIRED => Self::Vulnerable(found),
             Some(found) if (found.major, found.minor) > NEWEST_TRIED => Self::Newer(found),
             _ => Self::Tried,
         }
@@ -75,6 +82,10 @@ impl fmt::Display for Support {
                 f,
                 "connected to nats-server {found}, which is newer than the newest that was tried, {major}.{minor}"
             ),
+            Self::Vulnerable(found) => write!(
+                f,
+                "connected to nats-server {found}, which has published vulnerabilities: {REPAIRED} or newer has none of them"
+            ),
             Self::TooOld(found) => {
                 write!(f, "nats-server {found} is too old: {OLDEST} or newer is needed")
             }
@@ -90,7 +101,9 @@ mod tests {
     fn versions_are_compared_as_numbers_and_what_is_none_is_taken() {
         let version = |major, minor, patch| ServerVersion { major, minor, patch };
         let cases = [
-            ("2.12.0", Support::Tried, true, "connected"),
+            ("2.12.0", Support::Vulnerable(version(2, 12, 0)), true, "published vulnerabilities: 2.12.7 or newer"),
+            ("2.12.6", Support::Vulnerable(version(2, 12, 6)), true, "connected to nats-server 2.12.6"),
+            ("2.12.7", Support::Tried, true, "connected"),
             ("2.15.99", Support::Tried, true, "connected"),
             ("v2.14.9-fips", Support::Tried, true, "connected"),
             ("", Support::Tried, true, "connected"),

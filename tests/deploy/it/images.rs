@@ -1,12 +1,14 @@
-//! The image of every service, built as `scripts/build-images` builds it without a registry: one binary and the
-//! authorities, no shell, not as root, and the service runs only from the image's root file system.
+//! The image of every service, built as `scripts/build-images` builds it without a registry: one binary, the authorities and
+//! what it is made of, no shell, not as root, and the service runs only from the image's root file system.
 //!
 //! The binaries are the development build's, linked statically. With `AGENTFORGE_SOAK=1` they are those of `dist`, as
 //! they are shipped, and held to their size.
 
 use crate::manifests::{Object, containers, find, list, overlay, read, root, seek};
 use crate::services::{environment_at, probes_answer};
-use agentforge_harness::{NatsOptions, NatsServer, Proc, Right, cargo_bin, eventually, require, require_right};
+use agentforge_harness::{
+    NatsOptions, NatsServer, Proc, Right, cargo_bin, eventually, nats_versions, require, require_right,
+};
 use agentforge_stack::roster::SERVICES;
 use serde_json::Value;
 use std::io::Read;
@@ -20,6 +22,8 @@ const WAIT: Duration = Duration::from_secs(60);
 const READY_DIR: &str = "ready";
 /// Every engine gives its containers one; a static libc finds its random bytes there.
 const DEV_DIR: &str = "dev";
+/// What a program is made of, and the licences.
+const DOCUMENTS: &str = "usr/share/doc/agentforge";
 /// Far more than the seeds of a start.
 const RANDOM_BYTES: u64 = 4 << 20;
 
@@ -154,14 +158,15 @@ async fn is_small_and_runs_alone(service: &str, store: &Path, place: &Place) {
     let mounted = PathBuf::from(run("buildah", &["mount", &container], &engine).trim());
     let found = files(&mounted);
     let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(
-        names,
-        ["etc/ssl/certs/ca-certificates.crt", "service"],
-        "{service}: no shell, no package, nothing else"
-    );
-    assert!(found[0].1 < 1 << 20, "{service}: {} bytes beside the binary", found[0].1);
+    let documents = ["LICENSE", "THIRD-PARTY-LICENSES.txt", "sbom.cdx.json"].map(|name| format!("{DOCUMENTS}/{name}"));
+    let mut wanted = vec!["etc/ssl/certs/ca-certificates.crt", "service"];
+    wanted.extend(documents.iter().map(String::as_str));
+    assert_eq!(names, wanted, "{service}: no shell, no package, nothing else");
+    let beside: u64 = found.iter().filter(|(name, _)| name != "service").map(|(_, size)| size).sum();
+    assert!(beside < 2 << 20, "{service}: {beside} bytes beside the binary");
+    says_what_it_is_made_of(service, &mounted.join(DOCUMENTS));
     if is_soak() {
-        let size = found[0].1 + found[1].1;
+        let size: u64 = found.iter().map(|(_, size)| size).sum();
         println!("{service}: {:.1} MiB", size as f64 / f64::from(1 << 20));
         assert!(size <= 25 << 20, "{service}: {size} bytes");
     }
@@ -185,6 +190,69 @@ fn says_what_it_is(service: &str, inspected: &str) {
             && label("title") == format!("agentforge-{service}"),
         "{config}"
     );
+}
+
+/// The list names the crates that are linked into the service and no others, each with its licence and, if it is of a
+/// registry, the checksum in Cargo.lock; and every such crate is named next to its licence's text.
+fn says_what_it_is_made_of(service: &str, documents: &Path) {
+    let text = |name: &str| std::fs::read_to_string(documents.join(name)).unwrap();
+    let bill: Value = serde_json::from_str(&text("sbom.cdx.json")).unwrap();
+    assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&"CycloneDX".into(), &"1.6".into()));
+    assert_eq!(bill["metadata"]["component"]["name"], format!("agentforge-{service}"));
+    let (lock, terms) = (read("Cargo.lock"), text("THIRD-PARTY-LICENSES.txt"));
+    let mut names = Vec::new();
+    for part in list(&bill["components"]) {
+        let (name, version) = (part["name"].as_str().unwrap(), part["version"].as_str().unwrap());
+        assert!(part["licenses"][0]["expression"].is_string(), "{service}: {name} has no licence");
+        if let Some(sum) = part["hashes"][0]["content"].as_str() {
+            let entry = lock.split("[[package]]").find(|e| {
+                e.contains(&format!("\nname = \"{name}\"\n")) && e.contains(&format!("\nversion = \"{version}\"\n"))
+            });
+            assert!(entry.is_some_and(|e| e.contains(sum)), "{service}: {name} {version} is not what is locked");
+            assert!(terms.contains(&format!("{name} {version}")), "{service}: {name} {version} has no text");
+        } else {
+            assert!(["glibc", "rust-std"].contains(&name) || name.starts_with("agentforge-"), "{service}: {name}");
+        }
+        names.push(name);
+    }
+    for linked in ["async-nats", "rustls", "tokio", "glibc", "rust-std"] {
+        assert!(names.contains(&linked) || linked == "async-nats" && service == "nats-exporter", "{service}: {linked}");
+    }
+    // Those of tests, those that run in the compiler, and other services are not part of it.
+    for other in ["insta", "proptest", "rcgen", "serde_derive", "agentforge-harness", "agentforge-stack"] {
+        assert!(!names.contains(&other), "{service}: {other}");
+    }
+    assert!(text("LICENSE").contains("Apache License"));
+}
+
+#[test]
+fn the_image_of_nats_is_of_verified_source_and_not_of_what_is_on_path() {
+    let newest = run("scripts/nats-server", &["--newest"], &[]);
+    let newest = newest.split_whitespace().last().unwrap();
+    if !nats_versions().iter().any(|version| version == newest) {
+        println!(
+            "SKIPPED the_image_of_nats_is_of_verified_source_and_not_of_what_is_on_path: there is no Go to build it"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let impostor = folder.path().join("nats-server");
+    std::fs::write(&impostor, "#!/bin/sh\necho 'nats-server: v99.0.0'\n").unwrap();
+    std::fs::set_permissions(&impostor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let image = folder.path().join("image");
+    let (image_path, impostor) = (image.display().to_string(), impostor.display().to_string());
+    let lied_to = [("PATH", path.as_str()), ("AGENTFORGE_NATS_SERVER", impostor.as_str())];
+    assert_eq!(run("scripts/nats-server", &["--path"], &lied_to).trim(), impostor, "it would be taken");
+    run("scripts/build-static", &["nats-server", &image_path], &lied_to);
+    let service = image.join("service").display().to_string();
+    assert_eq!(run(&service, &["--version"], &[]).trim(), format!("nats-server: v{newest}"));
+    // Go notes in a binary which source it was built from.
+    let built = run("go", &["version", "-m", &service], &[]);
+    let sum = built.lines().find_map(|line| line.split_whitespace().find(|word| word.starts_with("h1:"))).unwrap();
+    assert!(read("scripts/nats-server").contains(&format!("{newest:?}: {sum:?}")), "{sum} is pinned nowhere");
+    let bill = std::fs::read_to_string(image.join(DOCUMENTS).join("sbom.cdx.json")).unwrap();
+    assert!(bill.contains("github.com/nats-io/nats-server/v2") && bill.contains(newest), "{bill}");
 }
 
 /// Starts the binary with the image's root as its only file system, as user 1001 without any right, with the settings
