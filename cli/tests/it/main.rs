@@ -8,6 +8,7 @@ mod dev_edge;
 mod dev_faults;
 mod jobs;
 mod ledger;
+mod pages;
 mod support;
 mod usage;
 mod webhook;

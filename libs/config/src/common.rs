@@ -1,6 +1,6 @@
 //! The settings that every service shares: who it is, how it logs, where it listens, how it stops.
 
-use crate::{Parse, Reader, Setting, Url};
+use crate::{ByteSize, Parse, Reader, Setting, Url};
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -62,8 +62,35 @@ pub const METRICS: Setting = Setting::new(
     "Whether metrics are recorded. off: /metrics is empty and nothing is counted, for installations without Prometheus.",
 );
 /// The metrics listener.
-pub const METRICS_PORT: Setting =
-    Setting::new("METRICS_PORT", Some("7777"), "port 0-65535; 0 selects a free one", "Where /metrics is served.");
+pub const METRICS_PORT: Setting = Setting::new(
+    "METRICS_PORT",
+    Some("7777"),
+    "port 0-65535; 0 selects a free one",
+    "Where probes (/healthz, /readyz) and /metrics are served, with places of their own.",
+);
+/// Connections of a listener.
+pub const CONNECTIONS_MAX: Setting = Setting::new(
+    "CONNECTIONS_MAX",
+    Some("8192"),
+    "1 to 1000000",
+    "Connections that one listener holds. When all places are taken, connections that sent no request yet or wait between two make room. The limit of open files bounds all listeners together.",
+);
+/// Connections of one address.
+pub const CONNECTIONS_PER_ADDRESS: Setting = Setting::new(
+    "CONNECTIONS_PER_ADDRESS",
+    None,
+    "1 to 1000000",
+    "Of these, connections from one address (IPv6: one /64 network). Behind a proxy all callers have the address of the proxy.",
+)
+.default_note("half of CONNECTIONS_MAX");
+/// Memory for bodies.
+pub const REQUEST_BODIES_MAX: Setting = Setting::new(
+    "REQUEST_BODIES_MAX",
+    None,
+    "size 1MiB-64GiB",
+    "Bodies of requests and gRPC messages in memory at once, in the whole process; beyond it requests are refused, to be sent again.",
+)
+.default_note("an eighth of the memory limit of the cgroup or machine, 32MiB-256MiB");
 /// How long a stop may take.
 pub const SHUTDOWN_GRACE: Setting = Setting::new(
     "SHUTDOWN_GRACE",
@@ -93,7 +120,7 @@ pub const READY_FILE: Setting = Setting::new(
     "A file that is written when the listeners are open: a JSON object with each service's addresses and process id.",
 );
 
-const SETTINGS: [Setting; 14] = [
+const SETTINGS: [Setting; 17] = [
     ENV,
     MISSION,
     SITE,
@@ -103,6 +130,9 @@ const SETTINGS: [Setting; 14] = [
     OTEL_SDK_DISABLED,
     METRICS,
     METRICS_PORT,
+    CONNECTIONS_MAX,
+    CONNECTIONS_PER_ADDRESS,
+    REQUEST_BODIES_MAX,
     SHUTDOWN_GRACE,
     SHUTDOWN_PAUSE,
     BIND_ADDR,
@@ -153,6 +183,12 @@ pub struct Common {
     pub metrics: bool,
     /// The port of /metrics; 0 selects a free one.
     pub metrics_port: u16,
+    /// Most connections of one listener.
+    pub connections_max: usize,
+    /// Most of them from one address.
+    pub connections_per_address: usize,
+    /// Most bytes of request bodies in memory; `None` for a share of what the process may have.
+    pub request_bodies_max: Option<ByteSize>,
     /// How long a drain may take after the stop.
     pub shutdown_grace: Duration,
     /// Between "not ready" and the stop.
@@ -178,7 +214,12 @@ impl Common {
         let log_level = reader.get::<Filter>(&LOG_LEVEL).0;
         let format = if std::io::stderr().is_terminal() { "text" } else { "json" };
         let log_format = reader.get_or(&LOG_FORMAT, format);
+        let connections_max = reader.get_in(&CONNECTIONS_MAX, 1..=1_000_000);
+        let per_address = reader.opt_in(&CONNECTIONS_PER_ADDRESS, 1..=1_000_000);
         Self {
+            connections_max,
+            connections_per_address: per_address.unwrap_or(connections_max.div_ceil(2)),
+            request_bodies_max: reader.opt_in(&REQUEST_BODIES_MAX, ByteSize(1 << 20)..=ByteSize(64 << 30)),
             log_level,
             log_format,
             otlp_endpoint: Self::read_otlp_endpoint(reader),
@@ -314,6 +355,11 @@ mod tests {
         assert_eq!((common.mission.as_str(), common.site.as_str()), ("dev", "dev"));
         assert_eq!(common.metrics_port, 7777);
         assert_eq!(common.shutdown_grace, Duration::from_secs(25));
+        assert_eq!((common.connections_max, common.connections_per_address), (8192, 4096));
+        assert_eq!(common.request_bodies_max, None);
+        let (common, effective) = read(&[("CONNECTIONS_MAX", "7"), ("REQUEST_BODIES_MAX", "64MiB")]);
+        assert!(effective.is_ok());
+        assert_eq!((common.connections_per_address, common.request_bodies_max), (4, Some(ByteSize(64 << 20))));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The endpoints for operators: /healthz, /readyz, /metrics.
 //!
-//! They ask for no token: their bodies hold no secrets and no data of callers.
+//! They ask for no token: their bodies hold no secrets and no data of callers. On a developer's machine web pages of other
+//! origins cannot read them. Elsewhere metrics are on METRICS_PORT only.
 
-use crate::{Error, OnEnd, Runtime, bind, serve_http};
+use crate::http::{for_this_machine, is_public, serve_probes};
+use crate::{Error, OnEnd, Runtime, bind};
 use agentforge_config::Common;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -11,16 +13,22 @@ use axum::routing::get;
 use axum::{Json, Router};
 use std::net::SocketAddr;
 
-/// `/healthz` (200 live, 503 not), `/readyz` (200 ready, 503 not) and `/metrics`, to be merged into
-/// a service's router.
+/// What a service's own port has of them, to be merged into its router: `/healthz` and `/readyz`, and on a developer's
+/// machine `/metrics` too. Elsewhere strangers may reach that port.
 pub fn admin_router(runtime: &Runtime) -> Router {
+    if is_public() { health_router(runtime) } else { probes_router(runtime) }
+}
+
+/// `/healthz` (200 live, 503 not), `/readyz` (200 ready, 503 not) with what they wait for, and `/metrics`.
+fn probes_router(runtime: &Runtime) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(runtime.clone());
-    health_router(runtime).merge(metrics)
+    health_router(runtime).merge(for_this_machine(metrics))
 }
 
 /// Only `/healthz` and `/readyz`, for a service that serves its own page of metrics.
 pub fn health_router(runtime: &Runtime) -> Router {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(runtime.clone())
+    let health = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    for_this_machine(health.with_state(runtime.clone()))
 }
 
 /// Opens the METRICS_PORT listener and serves the admin endpoints there until the stop, as a task
@@ -34,9 +42,9 @@ pub async fn serve_metrics(runtime: &Runtime, common: &Common) -> Result<Option<
     }
     let listener = bind(common.listen(common.metrics_port), "METRICS_PORT").await?;
     let address = listener.local_addr().map_err(Error::Serve)?;
-    let router = admin_router(runtime);
+    let router = probes_router(runtime);
     let (stop, grace) = (runtime.stopping(), runtime.grace());
-    let serve = async move { Ok(serve_http(listener, router, stop, grace).await?) };
+    let serve = async move { Ok(serve_probes(listener, router, stop, grace).await?) };
     runtime.supervisor().spawn("metrics-listener", OnEnd::Stop, serve);
     Ok(Some(address))
 }

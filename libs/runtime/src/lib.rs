@@ -12,6 +12,7 @@ mod error;
 mod error_text;
 mod host;
 pub mod http;
+mod memory;
 mod metrics;
 pub mod pages;
 pub mod private;

@@ -33,6 +33,29 @@ pub const HTTP_REQUEST_SECONDS: Metric = Metric::histogram(
 /// Open connections of all listeners, idle ones included.
 pub const HTTP_CONNECTIONS: Metric =
     Metric::gauge("agentforge_http_connections", &[], "Open HTTP connections of the process.");
+/// What the bounds of listeners ended or refused. A flood shows here.
+pub const CONNECTIONS_ENDED: Metric = Metric::counter(
+    "agentforge_http_connections_ended_total",
+    &["reason"],
+    "Connections that a limit ended: silent (no byte), head (a request's head took too long), idle (no next request), unknown (gRPC, no caller with a token), stalled (the peer takes no answer), full (made room for another), address (the address has its share).",
+)
+.of(&[&["silent", "head", "idle", "unknown", "stalled", "full", "address"]]);
+/// Of the budget for bodies.
+pub const BODIES_BYTES: Metric =
+    Metric::gauge("agentforge_request_bodies_bytes", &[], "Bodies of requests and gRPC messages in memory.");
+/// The budget itself.
+pub const BODIES_MAX_BYTES: Metric = Metric::gauge(
+    "agentforge_request_bodies_limit_bytes",
+    &[],
+    "The most that bodies of requests and gRPC messages may take in memory (REQUEST_BODIES_MAX).",
+);
+/// Callers that got 503, 408 or RESOURCE_EXHAUSTED for their body.
+pub const BODIES_REFUSED: Metric = Metric::counter(
+    "agentforge_request_bodies_refused_total",
+    &["reason"],
+    "Requests refused because of their body: memory (all bodies together reach the limit), late (it did not arrive in time).",
+)
+.of(&[&["memory", "late"]]);
 /// Tasks of the runtime; a number that only grows is a leak.
 pub const ALIVE_TASKS: Metric =
     Metric::gauge("tokio_alive_tasks", &[], "Tasks of the async runtime that have not ended.");
@@ -56,6 +79,10 @@ pub const METRICS: &[Metric] = &[
     HTTP_REQUESTS,
     HTTP_REQUEST_SECONDS,
     HTTP_CONNECTIONS,
+    CONNECTIONS_ENDED,
+    BODIES_BYTES,
+    BODIES_MAX_BYTES,
+    BODIES_REFUSED,
     ALIVE_TASKS,
     WORKERS,
     QUEUE_DEPTH,

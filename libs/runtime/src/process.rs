@@ -48,6 +48,7 @@ impl Process {
             .get_or_init(|| {
                 install_tls_provider();
                 raise_open_files();
+                crate::http::configure(common);
                 let exporter = telemetry::install(name, services, common);
                 std::panic::set_hook(Box::new(telemetry::log_panic));
                 start_upkeep(handle.clone());

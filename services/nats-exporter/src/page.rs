@@ -61,7 +61,10 @@ impl Page {
     /// Routes: the page, and health for probes, which show no series and ask for no password.
     pub fn router(self, path: &str) -> Router {
         let health = agentforge_runtime::health_router(&self.runtime);
-        Router::new().route(path, get(scrape)).with_state(Arc::new(self)).merge(health)
+        let asks_for_nothing = self.auth.is_none();
+        let page = Router::new().route(path, get(scrape)).with_state(Arc::new(self));
+        let page = if asks_for_nothing { agentforge_runtime::http::for_this_machine(page) } else { page };
+        page.merge(health)
     }
 }
 

@@ -25,6 +25,7 @@ use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::{HubConfig, HubLink, Nats, NatsConfig, Support, topology::EvidenceConfig};
 use agentforge_ledger::{Entry, Event};
 use agentforge_metrics::Metric;
+use agentforge_runtime::http::for_this_machine;
 use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
 use async_trait::async_trait;
 use axum::{Json, Router, extract::State, routing::get};
@@ -401,7 +402,8 @@ fn router(config: &Config, runtime: &Runtime, parts: &Parts) -> Router {
         ..Status::default()
     };
     let page = Page { blank, parts: parts.clone() };
-    admin_router(runtime).merge(Router::new().route("/status", get(status)).with_state(page))
+    let status = Router::new().route("/status", get(status)).with_state(page);
+    admin_router(runtime).merge(for_this_machine(status))
 }
 
 async fn status(State(page): State<Page>) -> Json<Status> {

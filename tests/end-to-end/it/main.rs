@@ -6,6 +6,7 @@ mod chaos;
 mod duplicates;
 mod edge;
 mod examples;
+mod hostile;
 mod house;
 mod links;
 mod oracle;

@@ -1,15 +1,20 @@
-//! Accepted connections, bounded in idle time, in the time that a peer lets bytes wait, and in life after the stop.
+//! Accepted connections, bounded in every wait: for a request's head, for the next request, for a peer that takes
+//! nothing, and in life after the stop.
 //!
-//! No crate does that: time limits of crates count reads and writes apart, and an event stream reads nothing for hours.
+//! No crate does that: time limits of crates count reads and writes apart, an event stream reads nothing for hours, and
+//! a limit for heads must not end a connection that is kept for the next request.
 
+use super::activity::{Activity, Waits};
+use super::places::Place;
+use crate::metrics::CONNECTIONS_ENDED;
 use agentforge_metrics::Gauge;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -17,19 +22,29 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// poll (60 s) and than the keep-alive of event streams (15 s).
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(180);
 
-/// A connection that ends when cut or idle for too long.
+/// How long what a connection is made of may last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// A peer that takes nothing of what waits for it for this long is cut.
+    pub(super) stalled: Duration,
+    /// Outside requests.
+    pub(super) waits: Waits,
+}
+
+/// A connection that ends when cut or when it waits for too long.
 pub(super) struct Connection {
     stream: TcpStream,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    idle: Pin<Box<Sleep>>,
+    timer: Pin<Box<Sleep>>,
     last_progress: Instant,
-    stalled_max: Duration,
+    limits: Limits,
+    activity: Arc<Activity>,
     /// Since when bytes wait that the peer does not take.
     stalled_at: Option<Instant>,
     /// Whether everything that was written has left: HTTP and TLS flush only when their own buffers are empty.
     is_flushed: bool,
     _counted: Counted,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -49,11 +64,12 @@ impl Drop for Counted {
 }
 
 impl Connection {
-    /// Ends when a peer takes nothing of what waits for `stalled_max`, and by `cut`.
+    /// Ends by its limits, and by `cut`.
     pub(super) fn new(
         stream: TcpStream,
-        stalled_max: Duration,
-        permit: OwnedSemaphorePermit,
+        limits: Limits,
+        activity: Arc<Activity>,
+        place: Place,
         cut: CancellationToken,
         open: Gauge,
     ) -> Self {
@@ -61,13 +77,14 @@ impl Connection {
         Self {
             stream,
             cut: Box::pin(cut.cancelled_owned()),
-            idle: Box::pin(sleep_until(now + IDLE_MAX)),
+            timer: Box::pin(sleep_until(now + limits.waits.silent)),
             last_progress: now,
-            stalled_max,
+            limits,
+            activity,
             stalled_at: None,
             is_flushed: true,
             _counted: Counted::new(open),
-            _permit: permit,
+            _place: place,
         }
     }
 
@@ -79,24 +96,39 @@ impl Connection {
 
     /// Whether the connection must end; registers for being woken when it must.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
-        use std::future::Future;
         if self.cut.as_mut().poll(cx).is_ready() {
-            return Some(io::Error::new(io::ErrorKind::ConnectionAborted, "the listener is closing"));
+            return Some(io::Error::new(io::ErrorKind::ConnectionAborted, "the listener ended the connection"));
         }
         // The timer is set again only when it fires: progress costs no timer operation.
-        while self.idle.as_mut().poll(cx).is_ready() {
-            let limit = self.limit();
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let (limit, reason) = self.limit();
             if limit <= Instant::now() {
-                return Some(io::Error::new(io::ErrorKind::TimedOut, "idle for too long"));
+                CONNECTIONS_ENDED.inc(&[reason]);
+                return Some(io::Error::new(io::ErrorKind::TimedOut, reason));
             }
-            self.idle.as_mut().reset(limit);
+            self.timer.as_mut().reset(limit);
         }
         None
     }
 
-    fn limit(&self) -> Instant {
-        let idle = self.last_progress + IDLE_MAX;
-        self.stalled_at.map_or(idle, |since| idle.min(since + self.stalled_max))
+    fn limit(&self) -> (Instant, &'static str) {
+        let waiting = self.activity.limit(&self.limits.waits);
+        // In a request its handler decides how long it lasts; here only silence in both directions ends it.
+        let limit = waiting.unwrap_or((self.last_progress + IDLE_MAX, "idle"));
+        match self.stalled_at.map(|since| since + self.limits.stalled) {
+            Some(stalled) if stalled < limit.0 => (stalled, "stalled"),
+            _ => limit,
+        }
+    }
+
+    /// Has the timer fire in time for a limit that is sooner than it knew.
+    fn hurry(&mut self, cx: &mut Context<'_>) {
+        let (limit, _) = self.limit();
+        if limit < self.timer.deadline() {
+            self.timer.as_mut().reset(limit);
+            // To be woken then; it is not over yet.
+            let _ = self.timer.as_mut().poll(cx);
+        }
     }
 
     /// Notes whether the peer takes what is written.
@@ -105,12 +137,7 @@ impl Connection {
             Poll::Ready(_) => self.stalled_at = None,
             Poll::Pending if self.stalled_at.is_none() => {
                 self.stalled_at = Some(Instant::now());
-                let limit = self.limit();
-                if limit < self.idle.deadline() {
-                    self.idle.as_mut().reset(limit);
-                    // To be woken then; it is not over yet.
-                    let _ = self.idle.as_mut().poll(cx);
-                }
+                self.hurry(cx);
             }
             Poll::Pending => {}
         }
@@ -131,7 +158,14 @@ impl AsyncRead for Connection {
         if let Some(error) = self.poll_end(cx) {
             return Poll::Ready(Err(error));
         }
+        let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        match &poll {
+            Poll::Ready(_) if buf.filled().len() > before => self.activity.heard(),
+            Poll::Ready(_) => {}
+            // A head that came whole is a request by now, and needs no timer of its own.
+            Poll::Pending => self.hurry(cx),
+        }
         self.progress(poll)
     }
 }

@@ -3,6 +3,7 @@
 //! A server that closes a connection with unread input makes the kernel reset it, and a caller that
 //! is still sending then sees a broken connection instead of the answer. HTTP/2 has resets of its own.
 
+use super::exchange::Charge;
 use axum::Error;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
@@ -32,11 +33,17 @@ pub(super) async fn linger(request: Request, next: Next) -> Response {
     // Who asks first is still waiting, unless a handler began to read.
     let asks_first = request.headers().contains_key(header::EXPECT);
     let left = Left::default();
+    let charge = request.extensions().get::<Charge>().cloned();
     let (parts, body) = request.into_parts();
-    let body = Lent { body: Some(body.into_data_stream()), begun: !asks_first, left: left.clone() };
+    let body =
+        Lent { body: Some(body.into_data_stream()), begun: !asks_first, left: left.clone(), charge: charge.clone() };
     let response = next.run(Request::from_parts(parts, Body::from_stream(body))).await;
     let rest = left.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(rest) = rest {
+        // It costs no memory, and its caller may be refused for want of it.
+        if let Some(charge) = charge {
+            charge.discard();
+        }
         let _ = tokio::time::timeout(LINGER_MAX, read_out(rest)).await;
     }
     response
@@ -67,6 +74,7 @@ struct Lent {
     body: Option<BodyDataStream>,
     begun: bool,
     left: Left,
+    charge: Option<Charge>,
 }
 
 impl Stream for Lent {
@@ -74,9 +82,15 @@ impl Stream for Lent {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.begun = true;
-        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
+        let this = &mut *self;
+        let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
         let polled = body.poll_next_unpin(cx);
-        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+        let is_over = match &polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Err(_))) => !self.charge.as_ref().is_some_and(Charge::is_refused),
+            _ => false,
+        };
+        if is_over {
             self.body = None;
         }
         polled

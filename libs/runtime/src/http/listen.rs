@@ -1,21 +1,23 @@
 //! Opens a listener and serves a router on it until the stop, never longer than the grace period.
 
-use super::connection::IDLE_MAX;
+use super::activity::Waits;
+use super::connection::{IDLE_MAX, Limits};
+use super::exchange::{Counting, exchange};
 use super::host::named;
 use super::linger::linger;
-use super::server::{Io, Server};
+use super::server::{Client, Io, Server};
+use super::sockets::Sockets;
 use crate::Error;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use axum::http::header;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use futures_util::StreamExt;
-use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,12 +26,16 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 use tracing::debug;
 
-/// How long a request's head may take. Counted from the answer before it, so it also ends connections that are kept
-/// and not used, when the limit for idle ones does.
-const HEAD_MAX: Duration = IDLE_MAX;
+/// How long a request's head may take, from its first byte to its last.
+pub(super) const HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// A client may connect this long before it has anything to say, as browsers and balancers do.
+pub(super) const SILENT_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of all headers of a request of HTTP/2; HTTP/1 has bounds of its own.
+pub(super) const HEADERS_MAX_BYTES: u32 = 16 << 10;
 
 /// Opens a listener; `setting` is the key that chose the port and is named when it cannot be had.
 ///
@@ -59,7 +65,21 @@ pub async fn serve_http(
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    serve(listener, None, router, stop, grace).await
+    serve(listener, None, Sockets::for_callers(), router, stop, grace).await
+}
+
+/// Like [`serve_http`], for what must answer regardless of the callers of other listeners: probes and metrics. Its places
+/// are few and its own.
+///
+/// # Errors
+/// [`Error::Serve`] if the listener has no address.
+pub(crate) async fn serve_probes(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), Error> {
+    serve(listener, None, Sockets::for_probes(), router, stop, grace).await
 }
 
 /// Like [`serve_http`], with TLS. A client has 10 s for its handshake and does not delay others.
@@ -73,12 +93,13 @@ pub async fn serve_https(
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    serve(listener, Some(tls), router, stop, grace).await
+    serve(listener, Some(tls), Sockets::for_callers(), router, stop, grace).await
 }
 
 async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
+    sockets: Sockets,
     router: Router,
     stop: CancellationToken,
     grace: Duration,
@@ -87,19 +108,21 @@ async fn serve(
     let router = router.layer(from_fn(move |request, next| end_event_streams(on_stop.clone(), request, next)));
     let router = router.layer(from_fn(linger)).layer(from_fn(named));
     let on_stop = stop.clone();
-    let server = Server { listener, tls, stalled_max: IDLE_MAX, stop, grace };
-    server.run(move |io, peer| connection(io, peer, router.clone(), on_stop.clone())).await
+    let waits = Waits { silent: SILENT_MAX, head: HEAD_MAX, between: IDLE_MAX, unknown: None };
+    let limits = Limits { stalled: IDLE_MAX, waits };
+    let server = Server { listener, tls, sockets, limits, is_multiplexed: false, stop, grace };
+    server.run(move |io, client| connection(io, client, router.clone(), on_stop.clone())).await
 }
 
 /// HTTP/1.1 or HTTP/2 on one connection, until it ends or is idle at the stop.
-async fn connection(io: Io, peer: SocketAddr, router: Router, stop: CancellationToken) {
-    let service = router.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        request
-    });
+async fn connection(io: Io, client: Client, router: Router, stop: CancellationToken) {
+    let peer = client.peer;
+    let service = service_fn(move |request| exchange(client.clone(), Counting::Whole, request, router.clone()));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
-    let mut http = pin!(builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service)));
+    // The connection has timers of its own, which separate a slow head from a connection that is kept.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(HEADERS_MAX_BYTES);
+    let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let ended = tokio::select! {
         ended = http.as_mut() => ended,
         () = stop.cancelled() => {

@@ -1,16 +1,18 @@
-//! The accept loop of every listener: a bounded number of connections, each served in a task of its own, with TLS or
-//! without, until the stop and the end of the grace period.
+//! The accept loop of every listener: a bounded number of connections, in all and of one address, each served in a task of
+//! its own, with TLS or without, until the stop and the end of the grace period.
 //!
 //! What is spoken on a connection is the caller's. A client that stalls in its TLS handshake delays no other.
 
-use super::connection::Connection;
+use super::activity::Activity;
+use super::connection::{Connection, Limits};
+use super::places::Places;
+use super::sockets::Sockets;
 use crate::{Error, metrics};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -18,10 +20,6 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-
-/// Maximum number of connections of one listener; further ones wait in the kernel's queue. Watchers hold one each, so
-/// it is far above what requests would need.
-const CONNECTIONS_MAX: usize = 8192;
 
 /// A handshake takes two round trips.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -35,12 +33,23 @@ pub(super) const LET_GO: Duration = Duration::from_millis(200);
 /// A connection without TLS, or with it after the handshake. A session is large, and most connections have none.
 pub(super) type Io = Either<Connection, Box<TlsStream<Connection>>>;
 
+/// Who is connected, and what the connection does.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) peer: SocketAddr,
+    pub(super) activity: Arc<Activity>,
+}
+
 /// A listener, and what its connections may take.
 pub(super) struct Server {
     pub(super) listener: TcpListener,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    /// A peer that takes nothing of what waits for it for this long is cut.
-    pub(super) stalled_max: Duration,
+    /// How many there may be.
+    pub(super) sockets: Sockets,
+    /// How long they may wait.
+    pub(super) limits: Limits,
+    /// Whether many requests share a connection from the start.
+    pub(super) is_multiplexed: bool,
     /// Ends the accepting. Connections end when they have served what they began.
     pub(super) stop: CancellationToken,
     /// Connections that are still open shortly before its end, counted from the stop, are cut.
@@ -52,32 +61,37 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Serve`] if the listener has no address.
-    pub(super) async fn run<F>(self, serve: impl Fn(Io, SocketAddr) -> F + Clone + Send + 'static) -> Result<(), Error>
+    pub(super) async fn run<F>(self, serve: impl Fn(Io, Client) -> F + Clone + Send + 'static) -> Result<(), Error>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { listener, tls, stalled_max, stop, grace } = self;
+        let Self { listener, tls, sockets, limits, is_multiplexed, stop, grace } = self;
         let address = listener.local_addr().map_err(Error::Serve)?;
         let tls = tls.map(TlsAcceptor::from);
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (permits, open) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), metrics::HTTP_CONNECTIONS.gauge_handle(&[]));
+        let places = Places::new(sockets.max, sockets.per_address_max);
+        let open = metrics::HTTP_CONNECTIONS.gauge_handle(&[]);
         loop {
             let accepted = async {
-                let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-                (accept(&listener).await, permit)
+                let (stream, peer) = accept(&listener).await;
+                let (activity, end) = (Activity::new(is_multiplexed), cut.child_token());
+                let place = places.take(peer.ip(), &activity, &end, sockets.shared.as_ref()).await;
+                (stream, Client { peer, activity }, place, end)
             };
-            let ((stream, peer), permit) = tokio::select! {
+            let (stream, client, place, end) = tokio::select! {
                 accepted = accepted => accepted,
                 () = stop.cancelled() => break,
             };
-            let connection = Connection::new(stream, stalled_max, permit, cut.clone(), open.clone());
+            let Some(place) = place else { continue };
+            let connection = Connection::new(stream, limits, client.activity.clone(), place, end, open.clone());
             match tls.clone() {
-                None => tasks.spawn(serve(Either::Left(connection), peer)),
+                None => tasks.spawn(serve(Either::Left(connection), client)),
                 Some(tls) => {
                     let (serve, stop) = (serve.clone(), stop.clone());
                     tasks.spawn(async move {
-                        if let Some(stream) = handshake(tls, connection, peer, stop).await {
-                            serve(Either::Right(Box::new(stream)), peer).await;
+                        if let Some(stream) = handshake(tls, connection, client.peer, stop).await {
+                            client.activity.secured();
+                            serve(Either::Right(Box::new(stream)), client).await;
                         }
                     })
                 }

@@ -4,12 +4,16 @@
 //! A request that [`Takeover::wants`] is handed over with its bare socket, and nothing of HTTP is left
 //! behind. Limits, cut and drain of all other connections are those of [`super::serve_http`].
 
+use super::activity::Waits;
+use super::connection::{IDLE_MAX, Limits};
+use super::exchange::{Counting, exchange};
 use super::host;
-use super::server::{Io, LET_GO, Server};
+use super::listen::{HEAD_MAX, SILENT_MAX};
+use super::server::{Client, Io, LET_GO, Server};
+use super::sockets::Sockets;
 use crate::Error;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use axum::http::{Request, Response, request::Parts};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -27,13 +31,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 /// A peer that takes nothing of what waits for it for this long holds memory for nothing.
 const STALLED_MAX: Duration = Duration::from_secs(30);
-
-/// How long a request's head may take.
-const HEAD_MAX: Duration = Duration::from_secs(10);
 
 /// Whose requests leave HTTP.
 pub trait Takeover: Clone + Send + Sync + Unpin + 'static {
@@ -84,8 +84,10 @@ pub async fn serve_with_takeover(
     grace: Duration,
 ) -> Result<(), Error> {
     let on_stop = stop.clone();
-    let server = Server { listener, tls, stalled_max: STALLED_MAX, stop, grace };
-    server.run(move |io, peer| connection(io, peer, router.clone(), takeover.clone(), on_stop.clone())).await
+    let waits = Waits { silent: SILENT_MAX, head: HEAD_MAX, between: IDLE_MAX, unknown: None };
+    let limits = Limits { stalled: STALLED_MAX, waits };
+    let server = Server { listener, tls, sockets: Sockets::for_callers(), limits, is_multiplexed: false, stop, grace };
+    server.run(move |io, client| connection(io, client, router.clone(), takeover.clone(), on_stop.clone())).await
 }
 
 /// Whether a client showed a certificate that our authorities signed.
@@ -94,8 +96,8 @@ pub struct ClientCertificate(pub bool);
 
 type Wanted = Arc<Mutex<Option<Parts>>>;
 
-async fn connection(io: Io, peer: SocketAddr, router: Router, takeover: impl Takeover, stop: CancellationToken) {
-    let wanted = Wanted::default();
+async fn connection(io: Io, client: Client, router: Router, takeover: impl Takeover, stop: CancellationToken) {
+    let (wanted, peer) = (Wanted::default(), client.peer);
     let certificate = ClientCertificate(has_certificate(&io));
     let service = hyper::service::service_fn({
         let (wanted, takeover) = (wanted.clone(), takeover.clone());
@@ -109,14 +111,13 @@ async fn connection(io: Io, peer: SocketAddr, router: Router, takeover: impl Tak
                 // The connection is taken below; this answer is never waited for.
                 return pending().boxed();
             }
-            let mut request = Request::from_parts(parts, Body::new(body));
-            request.extensions_mut().insert(ConnectInfo(peer));
+            let mut request = Request::from_parts(parts, body);
             request.extensions_mut().insert(certificate);
-            router.clone().oneshot(request).boxed()
+            exchange(client.clone(), Counting::Whole, request, router.clone()).boxed()
         }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).half_close(false).max_buf_size(BUFFER_BYTES);
+    builder.timer(TokioTimer::new()).header_read_timeout(None).half_close(false).max_buf_size(BUFFER_BYTES);
     let mut http = builder.serve_connection(TokioIo::new(io), service);
     let mut stopping = std::pin::pin!(stop.cancelled());
     let mut is_stopping = false;

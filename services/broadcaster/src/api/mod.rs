@@ -4,10 +4,11 @@
 
 use crate::{redelivery::dead_letters::DeadLetters, registry::Registry};
 use agentforge_access::{Guard, Role, Tokens};
+use agentforge_runtime::http::json_only;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    middleware::from_fn_with_state,
+    middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
 use std::net::IpAddr;
@@ -52,6 +53,7 @@ pub fn router(registry: &Registry) -> Router {
         .route("/v1/dead-letters/{seq}", get(dead_letters::read))
         .route("/v1/dead-letters/redeliver", post(dead_letters::redeliver))
         .route("/v1/alerts", post(alerts::take))
+        .layer(from_fn(json_only))
         .layer(from_fn_with_state(guard, guard::guarded))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(api)

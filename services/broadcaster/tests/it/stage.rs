@@ -211,7 +211,10 @@ impl Broadcaster {
     async fn send(&self, what: &str, headers: &str, body: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(self.http.trim_start_matches("http://")).await.unwrap();
         let length = body.len();
-        let text = format!("{what} HTTP/1.1\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
+        let says_type = body.is_empty() || headers.to_ascii_lowercase().contains("content-type:");
+        let kind = if says_type { "" } else { "Content-Type: application/json\r\n" };
+        let text =
+            format!("{what} HTTP/1.1\r\nConnection: close\r\n{headers}{kind}Content-Length: {length}\r\n\r\n{body}");
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

@@ -1,6 +1,6 @@
 //! Limits on requests, shared by REST and gRPC. Limits on jobs are in `admission`.
 //!
-//! Each number has its reason. A gate refuses at once; a budget may also be waited for.
+//! Each number has its reason. A gate refuses at once; a budget is waited for. The memory for bodies is the chassis's.
 
 use crate::error::{Code, Error};
 use std::sync::Arc;
@@ -13,9 +13,7 @@ pub const BODY_MAX_BYTES: usize = 2 * 1024 * 1024;
 pub const BATCH_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Most submissions of one REST batch; gRPC streams have no bound.
 pub const BATCH_ITEMS_MAX: usize = 1_000;
-/// All REST bodies that are held at once, bytes: what a burst may cost in memory.
-pub const BODIES_MAX_BYTES: usize = 256 * 1024 * 1024;
-/// A body must have arrived in this time.
+/// A message of gRPC must have arrived in this time; that of bodies is the chassis's, and is the same.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Submissions of one gRPC stream that wait for their commit at once: several full commit groups.
 pub const STREAM_INFLIGHT_MAX: usize = 1_024;
@@ -25,6 +23,8 @@ pub const STREAM_INFLIGHT_MAX_BYTES: usize = 8 * 1024 * 1024;
 pub const CONNECTION_STREAMS_MAX: u32 = 1_024;
 /// Calls of the gRPC listener at once, streams included. That of the REST listener is a setting.
 pub const CALLS_MAX: usize = 4_096;
+/// Calls at once that need no token, such as watches of health: strangers take no places of callers.
+pub const OPEN_CALLS_MAX: usize = 256;
 /// Bytes of jobs in one page; by default gRPC clients refuse messages above 4 MiB.
 pub const PAGE_MAX_BYTES: usize = 3 * 1024 * 1024;
 
@@ -54,7 +54,7 @@ impl Gate {
     }
 }
 
-/// Bounds bytes held, in steps of 1 KiB.
+/// Bounds the bytes that one stream has under way, in steps of 1 KiB.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     free: Arc<Semaphore>,
@@ -69,15 +69,6 @@ impl Budget {
 
     fn steps(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.max)
-    }
-
-    /// Takes `bytes`, or refuses.
-    pub(crate) fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        self.free.clone().try_acquire_many_owned(self.steps(bytes)).map_err(|_| {
-            let message =
-                format!("the bodies of requests under way reach {} MiB, the most at once; try again", self.max / 1024);
-            Error::new(Code::TooManyRequests, message).retry_after(Duration::from_secs(1))
-        })
     }
 
     /// Waits until `bytes` are free. Takes the whole budget when they are more than that.
@@ -101,12 +92,13 @@ mod tests {
         assert!(gate.enter().is_ok());
     }
 
-    #[test]
-    fn a_budget_is_given_back() {
+    #[tokio::test]
+    async fn a_budget_is_given_back() {
         let budget = Budget::new(4096);
-        let held = budget.take(4096).unwrap();
-        assert_eq!(budget.take(1).unwrap_err().code, Code::TooManyRequests);
+        let held = budget.wait(4096).await;
+        assert!(tokio::time::timeout(Duration::from_millis(10), budget.wait(1)).await.is_err());
         drop(held);
-        assert!(budget.take(1 << 30).is_ok(), "more than all of it is all of it");
+        // More than all of it is all of it.
+        drop(budget.wait(1 << 30).await);
     }
 }

@@ -78,9 +78,8 @@ pub const OPERATIONS: &[Operation] = &[
 /// REST routes that ask for no token: they hold no data of callers.
 pub const OPEN_ROUTES: &[&str] = &["/", "/docs", "/openapi.json"];
 
-/// gRPC services that ask for no token: health and reflection.
-pub const OPEN_SERVICES: &[&str] =
-    &["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+/// gRPC services that ask for no token: health. Reflection asks for one that may read.
+pub const OPEN_SERVICES: &[&str] = &["/grpc.health.v1.Health/"];
 
 /// What a guard knows of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

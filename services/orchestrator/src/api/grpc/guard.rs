@@ -1,21 +1,25 @@
 //! What every RPC passes through: its id, the gate and the role. Fails closed.
 
+use super::messages::{Kept, Kind, Messages};
 use super::status;
 use crate::api::auth::{Auth, Role};
 use crate::api::limits::{BODY_MAX_BYTES, Gate};
 use crate::api::operations::{self, Access};
+use crate::api::rest::of_this_machine;
 use crate::api::trace;
 use crate::app::App;
 use crate::error::{Code, Error};
 use agentforge_jetstream::trace::describe;
+use agentforge_runtime::http::{Caller, bodies};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument, Span};
 
@@ -24,6 +28,8 @@ use tracing::{Instrument, Span};
 pub(super) struct Guard {
     pub(super) auth: Auth,
     pub(super) gate: Gate,
+    /// For calls that need no token.
+    pub(super) open_gate: Gate,
     pub(super) app: App,
     pub(super) root: trace::Root,
 }
@@ -46,7 +52,10 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
         Err(e) => refusal(&e, &request_id),
         Ok(()) => {
             let span = span(&mut request, &request_id, guard.root);
-            match AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await {
+            let (limit, kept) = (timeout_of(request.headers()), Kept::default());
+            let request = counted(request, &kept);
+            let answer = AssertUnwindSafe(within(limit, next.run(request))).catch_unwind().instrument(span).await;
+            match answer {
                 Ok(response) if is_too_large(&response) => refusal(&too_large(), &request_id),
                 Ok(response) => response,
                 // The panic hook has logged where.
@@ -77,23 +86,71 @@ fn span(request: &mut Request, request_id: &str, root: trace::Root) -> Span {
 }
 
 fn pass(guard: &Guard, request: &mut Request) -> Result<(), Error> {
-    let place = Place(Arc::new(guard.gate.enter()?));
+    let access = operations::of_rpc(request.uri().path());
+    let gate = if matches!(access, Access::Open) { &guard.open_gate } else { &guard.gate };
+    let place = Place(Arc::new(gate.enter()?));
     request.extensions_mut().insert(place);
-    let path = request.uri().path();
-    match operations::of_rpc(path) {
+    if guard.auth.is_open() {
+        of_this_machine(request.headers(), request.uri())?;
+    }
+    match access {
         Access::Open => Ok(()),
         Access::Guarded(operation) => {
             let caller = guard.auth.check(request.headers().get(header::AUTHORIZATION), operation.role)?;
             if operation.role == Role::Admin {
                 tracing::info!(caller, operation = operation.name, "admin request");
             }
+            mark_known(request);
             Ok(())
         }
-        // It does not exist, but only callers with a valid token may learn that.
+        // Reflection; or it does not exist, and only callers with a valid token may learn that.
         Access::MethodUnknown | Access::Unknown => {
-            guard.auth.check(request.headers().get(header::AUTHORIZATION), Role::Read).map(|_| ())
+            guard.auth.check(request.headers().get(header::AUTHORIZATION), Role::Read).map(|_| mark_known(request))
         }
     }
+}
+
+/// The connection may stay when it is idle.
+fn mark_known(request: &Request) {
+    if let Some(caller) = request.extensions().get::<Caller>() {
+        caller.is_known();
+    }
+}
+
+/// The request with its messages counted in the memory for bodies.
+fn counted(mut request: Request, kept: &Kept) -> Request {
+    let kind = match operations::of_rpc(request.uri().path()) {
+        Access::Guarded(operation) if operation.name == "SubmitJobs" => Kind::Submissions,
+        Access::Guarded(_) => Kind::One,
+        _ => Kind::Small,
+    };
+    request.extensions_mut().insert(kept.clone());
+    let kept = kept.clone();
+    request.map(|body| Body::new(Messages::new(body, kind, bodies(), kept)))
+}
+
+/// How long the caller waits for the answer to begin, as it says.
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    // The protocol allows 8 digits.
+    let amount = if digits.len() <= 8 { digits.parse::<u64>().ok()? } else { return None };
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// The answer, or the end of the caller's patience.
+async fn within(limit: Option<Duration>, answer: impl Future<Output = Response>) -> Response {
+    let Some(limit) = limit else { return answer.await };
+    let late = |_| tonic::Status::deadline_exceeded("the call's timeout expired").into_http::<Body>();
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(late)
 }
 
 fn refusal(e: &Error, request_id: &str) -> Response {
@@ -108,4 +165,33 @@ fn is_too_large(response: &Response) -> bool {
 /// The refusal of a message that was too large to read.
 pub(super) fn too_large() -> Error {
     Error::new(Code::TooLarge, format!("the message has more than {BODY_MAX_BYTES} bytes, the most for a request"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_timeout_is_read_as_the_protocol_writes_it() {
+        let of = |text: &'static str| {
+            timeout_of(&HeaderMap::from_iter([(
+                HeaderName::from_static("grpc-timeout"),
+                HeaderValue::from_static(text),
+            )]))
+        };
+        for (text, want) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("5n", Some(Duration::from_nanos(5))),
+            ("999999999S", None),
+            ("5", None),
+            ("S", None),
+            ("", None),
+            ("-1S", None),
+        ] {
+            assert_eq!(of(text), want, "{text}");
+        }
+        assert_eq!(timeout_of(&HeaderMap::new()), None);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::call::Call;
 use super::guard::Place;
+use super::messages::Kept;
 use super::{convert, submit};
 use crate::api::job;
 use crate::api::stream::until_last;
@@ -59,7 +60,8 @@ impl Jobs for Service {
     ) -> Result<Response<Self::SubmitJobsStream>, Status> {
         let call = Call::of("SubmitJobs", &request);
         let place = request.extensions().get::<Place>().cloned();
-        let answers = submit::answers(self.app.clone(), call, request.into_inner());
+        let kept = request.extensions().get::<Kept>().cloned().unwrap_or_default();
+        let answers = submit::answers(self.app.clone(), call, kept, request.into_inner());
         // The stream keeps its place among the calls served at once.
         Ok(Response::new(
             answers

@@ -9,6 +9,7 @@ mod convert;
 mod guard;
 mod health;
 mod jobs;
+mod messages;
 mod operations;
 mod schedules;
 mod status;
@@ -16,7 +17,7 @@ mod submit;
 
 pub use health::Ready;
 
-use super::limits::{BODY_MAX_BYTES, CALLS_MAX, CONNECTION_STREAMS_MAX, Gate};
+use super::limits::{BODY_MAX_BYTES, CALLS_MAX, CONNECTION_STREAMS_MAX, Gate, OPEN_CALLS_MAX};
 use super::{Auth, trace};
 use crate::app::App;
 use agentforge_proto::FILE_DESCRIPTOR_SET;
@@ -29,16 +30,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::health_server::HealthServer;
-
-/// A ping is sent after this long a silence, and a peer that does not answer in time is disconnected.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes a peer may send ahead, of one stream and of a connection: submissions arrive by the thousand.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Why the gRPC server ended.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +40,14 @@ pub enum ServeError {
     Reflection(#[source] tonic_reflection::server::Error),
     /// The listener failed.
     #[error("the gRPC server ended")]
-    Transport(#[source] tonic::transport::Error),
+    Listener(#[source] agentforge_runtime::Error),
 }
 
 /// All services, guarded.
 ///
 /// # Errors
 /// [`ServeError::Reflection`]; a test proves that it does not happen.
-pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<Routes, ServeError> {
+pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<axum::Router, ServeError> {
     let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -80,15 +72,16 @@ pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<R
             .add_service(HealthServer::new(health))
             .add_service(reflection)
             .add_service(reflection_before);
-    let guard = guard::Guard { auth, gate: Gate::new(CALLS_MAX, ""), app, root };
-    Ok(services.into_axum_router().layer(axum::middleware::from_fn_with_state(guard, guard::guard)).into())
+    let (gate, open_gate) = (Gate::new(CALLS_MAX, ""), Gate::new(OPEN_CALLS_MAX, ""));
+    let guard = guard::Guard { auth, gate, open_gate, app, root };
+    Ok(services.into_axum_router().layer(axum::middleware::from_fn_with_state(guard, guard::guard)))
 }
 
 /// Serves until the stop, and then requests in flight, for at most `grace`. `ready` reports whether the service can do
 /// its callers' work; health checks use it.
 ///
 /// # Errors
-/// [`ServeError::Transport`] when the listener fails.
+/// [`ServeError::Listener`] when the listener fails.
 pub async fn serve(
     listener: TcpListener,
     app: App,
@@ -99,24 +92,6 @@ pub async fn serve(
     grace: Duration,
 ) -> Result<(), ServeError> {
     let routes = routes(app, auth, root, Arc::new(ready))?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-    let out_of_time = async {
-        stop.cancelled().await;
-        tokio::time::sleep(grace).await;
-    };
-    tokio::select! {
-        ended = server => ended.map_err(ServeError::Transport),
-        () = out_of_time => {
-            tracing::warn!(grace_seconds = grace.as_secs(), "gRPC calls were still open when the grace period ended");
-            Ok(())
-        }
-    }
+    let served = agentforge_runtime::http::serve_grpc(listener, None, routes, CONNECTION_STREAMS_MAX, stop, grace);
+    served.await.map_err(ServeError::Listener)
 }

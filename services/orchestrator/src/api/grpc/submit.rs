@@ -4,6 +4,7 @@
 //! next request is read only when there is room for it.
 
 use super::call::Call;
+use super::messages::Kept;
 use super::{convert, guard};
 use crate::api::limits::{Budget, STREAM_INFLIGHT_MAX, STREAM_INFLIGHT_MAX_BYTES};
 use crate::api::{log_failure, shown};
@@ -23,6 +24,7 @@ use tonic::Status;
 pub(super) fn answers(
     app: App,
     call: Call,
+    kept: Kept,
     requests: impl Stream<Item = Result<pb::SubmitJobRequest, Status>> + Send + 'static,
 ) -> impl Stream<Item = Result<pb::SubmitJobsResponse, Status>> + Send + 'static {
     let budget = Budget::new(STREAM_INFLIGHT_MAX_BYTES);
@@ -33,13 +35,14 @@ pub(super) fn answers(
     requests
         .enumerate()
         .then(move |(index, request)| {
-            let budget = budget.clone();
+            // Its share of the memory for all bodies, until it is answered.
+            let (budget, share) = (budget.clone(), kept.next());
             async move {
                 let room = match &request {
                     Ok(r) => Some(budget.wait(r.args.len()).await),
                     Err(_) => None,
                 };
-                (index, request, room)
+                (index, request, (room, share))
             }
         })
         .map(move |(index, request, room)| {

@@ -46,7 +46,7 @@ pub(crate) async fn submit(State(api): State<Api>, request: Request) -> Result<R
         let message = "the header Idempotency-Key belongs to a single submission; give idempotency_key in each";
         return Err(Error::field("idempotency_key", message).into());
     }
-    let (bytes, _held) = read_body(request, &api, BATCH_BODY_MAX_BYTES).await?;
+    let bytes = read_body(request, BATCH_BODY_MAX_BYTES).await?;
     let parsed = if lines { parse_lines(&bytes)? } else { parse_array(&bytes)? };
     let origin = trace::Origin::of(&headers);
     let answers = join_all(parsed.into_iter().map(|body| {

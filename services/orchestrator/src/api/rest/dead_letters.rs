@@ -141,7 +141,7 @@ pub(crate) async fn read(
 )]
 pub(crate) async fn discard(
     State(api): State<Api>,
-    JsonBody(body, _held): JsonBody<DiscardBody>,
+    JsonBody(body): JsonBody<DiscardBody>,
 ) -> Result<Response, Problem> {
     let DiscardBody { ids, mission, queue, reason, limit } = body;
     let discarded = api.app.discard_letters(DiscardSpec { ids, mission, queue, reason, limit }).await?;

@@ -10,13 +10,12 @@ use crate::api::operations::{self, Access};
 use crate::api::{log_failure, trace};
 use crate::app::App;
 use crate::error::{Code, Error};
-use agentforge_runtime::http::RequestId;
+use agentforge_runtime::http::{RequestId, same_machine};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 
 /// What the edge needs.
@@ -74,7 +73,7 @@ async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Respons
 /// Lets pass what the table of operations allows.
 fn guard(edge: &Edge, route: &str, request: &Request) -> Result<(), Problem> {
     if edge.auth.is_open() {
-        same_machine(request.headers(), request.uri())?;
+        of_this_machine(request.headers(), request.uri())?;
     }
     if route.is_empty() {
         let detail = format!("there is no route {}; GET /docs lists them", request.uri().path());
@@ -97,33 +96,13 @@ fn guard(edge: &Edge, route: &str, request: &Request) -> Result<(), Problem> {
     }
 }
 
-/// Without tokens a web page in a browser could reach a loopback port, by a cross-site request or by a name that it
-/// points to 127.0.0.1. Browsers reveal both: by Origin and by Host.
-fn same_machine(headers: &HeaderMap, uri: &Uri) -> Result<(), Error> {
-    let host = match uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => headers.get(header::HOST).and_then(|h| h.to_str().ok()),
-    };
-    let refused = |what: &str| {
-        let message = format!("{what}; set API_TOKENS to serve other callers than this machine's");
-        Err(Error::new(Code::PermissionDenied, message))
-    };
-    if host.is_some_and(|h| !is_local_name(h)) {
-        return refused("without API_TOKENS the host must be localhost or an IP address");
-    }
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().ok().and_then(|o| o.split_once("://")).map(|(_, authority)| authority);
-    if origin.is_none() || origin != host {
-        return refused("without API_TOKENS requests from web pages of other origins are refused");
-    }
-    Ok(())
-}
-
-fn is_local_name(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
-    let host = authority.host().to_ascii_lowercase();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.ends_with(".localhost") || bare.parse::<IpAddr>().is_ok()
+/// Without tokens only programs of this machine are served.
+pub(crate) fn of_this_machine(headers: &HeaderMap, uri: &Uri) -> Result<(), Error> {
+    same_machine(headers, uri).map_err(|foreign| {
+        let message =
+            format!("without API_TOKENS {foreign}; set API_TOKENS to serve other callers than this machine's");
+        Error::new(Code::PermissionDenied, message)
+    })
 }
 
 /// A refusal that did not come from our code, such as axum's own.
@@ -137,39 +116,4 @@ fn unnamed(response: &Response) -> Problem {
         _ => Code::Internal,
     };
     Problem::from(Error::new(code, status.canonical_reason().unwrap_or("the request failed").to_lowercase()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn allowed(host: Option<&str>, origin: Option<&str>) -> bool {
-        let mut headers = HeaderMap::new();
-        if let Some(h) = host {
-            headers.insert(header::HOST, HeaderValue::from_str(h).unwrap());
-        }
-        if let Some(o) = origin {
-            headers.insert(header::ORIGIN, HeaderValue::from_str(o).unwrap());
-        }
-        same_machine(&headers, &Uri::from_static("/v1/jobs")).is_ok()
-    }
-
-    #[test]
-    fn web_pages_of_others_cannot_use_an_open_port() {
-        assert!(allowed(None, None), "no browser sends that");
-        for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "::1", "app.localhost", "10.0.0.1"] {
-            // A bare IPv6 address is not an authority.
-            assert_eq!(allowed(Some(host), None), host != "::1", "{host}");
-        }
-        assert!(allowed(Some("localhost:8080"), Some("http://localhost:8080")));
-        for (host, origin) in [
-            ("evil.example", None),
-            ("localhost.evil.example", None),
-            ("localhost:8080", Some("http://evil.example")),
-            ("localhost:8080", Some("http://localhost:9090")),
-            ("localhost:8080", Some("null")),
-        ] {
-            assert!(!allowed(Some(host), origin), "{host} {origin:?}");
-        }
-    }
 }

@@ -12,18 +12,17 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
+use std::io;
 
-/// A JSON body and its share of the memory for bodies, to be held until the request is done.
-pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) OwnedSemaphorePermit);
+/// A JSON body.
+pub(crate) struct JsonBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequest<Api> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &Api) -> Result<Self, Problem> {
         is_json(request.headers())?;
-        let (bytes, held) = read_body(request, api, BODY_MAX_BYTES).await?;
-        Ok(Self(from_json(&bytes)?, held))
+        Ok(Self(from_json(&read_body(request, BODY_MAX_BYTES).await?)?))
     }
 }
 
@@ -33,9 +32,9 @@ pub(crate) struct OptionalJsonBody<T>(pub(crate) T);
 impl<T: DeserializeOwned + Default> FromRequest<Api> for OptionalJsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &Api) -> Result<Self, Problem> {
         let typed = is_json(request.headers());
-        let (bytes, _held) = read_body(request, api, BODY_MAX_BYTES).await?;
+        let bytes = read_body(request, BODY_MAX_BYTES).await?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(T::default()));
         }
@@ -51,24 +50,24 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// Whether the body says that it is JSON, or says nothing.
+/// Whether the body says that it is JSON. A page of another site can send one that says nothing, or is text.
 pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     match media_type(headers).as_deref() {
-        None | Some("application/json") => Ok(()),
+        Some("application/json") => Ok(()),
         Some(t) if t.starts_with("application/") && t.ends_with("+json") => Ok(()),
         Some(t) => {
             let detail = format!("the content-type is {t:?}; send content-type: application/json");
             Err(Problem::http(HttpOnly::UnsupportedMediaType, detail))
         }
+        None => {
+            let detail = "there is no content-type; send content-type: application/json";
+            Err(Problem::http(HttpOnly::UnsupportedMediaType, detail))
+        }
     }
 }
 
-/// Reads a body of at most `max` bytes, in time, within the memory for all bodies.
-pub(crate) async fn read_body(
-    request: Request,
-    api: &Api,
-    max: usize,
-) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+/// Reads a body of at most `max` bytes, in time. The chassis counts it in the memory for all bodies until the answer.
+pub(crate) async fn read_body(request: Request, max: usize) -> Result<Bytes, Problem> {
     let too_large = || {
         let message = format!("the body has more than {max} bytes, the most for this route");
         Problem::from(Error::new(Code::TooLarge, message))
@@ -81,17 +80,27 @@ pub(crate) async fn read_body(
     if announced.is_some_and(|n| n > max) {
         return Err(too_large());
     }
-    let held = api.bodies.take(announced.unwrap_or(max))?;
-    let read = collect(request.into_body(), max, announced.unwrap_or(0));
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| {
-        let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-        Problem::http(HttpOnly::RequestTimeout, detail)
-    })?;
-    match bytes {
-        Ok(Some(bytes)) => Ok((bytes, held)),
+    match collect(request.into_body(), max, announced.unwrap_or(0)).await {
+        Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err(too_large()),
+        Err(e) if is_late(&e) => {
+            let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+            Err(Problem::http(HttpOnly::RequestTimeout, detail))
+        }
         Err(e) => Err(Problem::from(Error::new(Code::InvalidArgument, format!("the body could not be read: {e}")))),
     }
+}
+
+/// Whether the chassis ended the reading because it took too long.
+fn is_late(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    std::iter::from_fn(|| {
+        let this = cause?;
+        cause = this.source();
+        Some(this)
+    })
+    .filter_map(|cause| cause.downcast_ref::<io::Error>())
+    .any(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// `None` when the body is larger than `max`.
@@ -179,6 +188,6 @@ mod tests {
         for bad in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
             assert_eq!(with(bad).unwrap_err().code(), "unsupported_media_type");
         }
-        assert!(is_json(&HeaderMap::new()).is_ok());
+        assert_eq!(is_json(&HeaderMap::new()).unwrap_err().code(), "unsupported_media_type");
     }
 }

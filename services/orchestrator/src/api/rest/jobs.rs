@@ -64,7 +64,7 @@ pub(crate) async fn submit(
     State(api): State<Api>,
     headers: HeaderMap,
     Params(asked): Params<WaitParams>,
-    JsonBody(body, _held): JsonBody<SubmitBody>,
+    JsonBody(body): JsonBody<SubmitBody>,
 ) -> Result<Response, Problem> {
     let wait = asked.wait()?;
     let input = with_key(body.into_input(trace::Origin::of(&headers))?, &headers)?;

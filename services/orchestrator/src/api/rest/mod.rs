@@ -26,11 +26,12 @@ mod state;
 mod strict;
 mod watch;
 
+pub(crate) use edge::of_this_machine;
 pub use problem::Problem;
 
 use self::state::Api;
 use super::Auth;
-use super::limits::{BODIES_MAX_BYTES, Budget, Gate};
+use super::limits::Gate;
 use crate::app::App;
 use axum::Router;
 use axum::routing::get;
@@ -45,7 +46,7 @@ pub fn router(app: App, auth: Auth, requests_max: usize) -> Router {
     let (routes, document) = api_routes().split_for_parts();
     let document = Bytes::from(openapi::finish(document));
     let edge = edge::Edge { auth, gate: Gate::new(requests_max, "HTTP_CONCURRENCY"), app: app.clone() };
-    let api = Api { app, bodies: Budget::new(BODIES_MAX_BYTES) };
+    let api = Api { app };
     routes
         .with_state(api)
         .route("/openapi.json", get(move || openapi::serve(document.clone())))

@@ -33,10 +33,7 @@ pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams
     request_body = ParkedBody,
     responses((status = 200, description = "How many there were", body = ParkedAnswer))
 )]
-pub(crate) async fn retry(
-    State(api): State<Api>,
-    JsonBody(body, _held): JsonBody<ParkedBody>,
-) -> Result<Response, Problem> {
+pub(crate) async fn retry(State(api): State<Api>, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
     let messages = api.app.retry_parked(body.which()?).await?;
     json(StatusCode::OK, &ParkedAnswer { messages })
 }
@@ -49,10 +46,7 @@ pub(crate) async fn retry(
     request_body = ParkedBody,
     responses((status = 200, description = "How many there were", body = ParkedAnswer))
 )]
-pub(crate) async fn discard(
-    State(api): State<Api>,
-    JsonBody(body, _held): JsonBody<ParkedBody>,
-) -> Result<Response, Problem> {
+pub(crate) async fn discard(State(api): State<Api>, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
     let messages = api.app.discard_parked(body.which()?).await?;
     json(StatusCode::OK, &ParkedAnswer { messages })
 }

@@ -26,7 +26,7 @@ use utoipa::IntoParams;
 )]
 pub(crate) async fn create(
     State(api): State<Api>,
-    JsonBody(body, _held): JsonBody<ScheduleBody>,
+    JsonBody(body): JsonBody<ScheduleBody>,
 ) -> Result<Response, Problem> {
     let input = ScheduleInput {
         name: body.name,
@@ -85,7 +85,7 @@ pub(crate) async fn read(
 pub(crate) async fn update(
     State(api): State<Api>,
     Path(id): Path<String>,
-    JsonBody(body, _held): JsonBody<ScheduleChangeBody>,
+    JsonBody(body): JsonBody<ScheduleChangeBody>,
 ) -> Result<Response, Problem> {
     let change = ScheduleChange {
         name: body.name,
