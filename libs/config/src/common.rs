@@ -112,6 +112,22 @@ pub const BIND_ADDR: Setting = Setting::new("BIND_ADDR", None, "IP address", "Th
 /// Where local state lives.
 pub const DATA_DIR: Setting =
     Setting::new("DATA_DIR", Some("./agentforge-data"), "path", "The directory that holds local state.");
+/// The certificate of the process's listeners.
+pub const TLS_CERT: Setting = Setting::new(
+    "TLS_CERT",
+    None,
+    "path of a PEM file",
+    "Certificate chain of the process's listeners; turns TLS on. A renewed file is used within 5 s.",
+);
+/// Its key.
+pub const TLS_KEY: Setting = Setting::new("TLS_KEY", None, "path of a PEM file", "Private key of TLS_CERT.");
+/// Who signs the certificates of callers.
+pub const TLS_CLIENT_CA: Setting = Setting::new(
+    "TLS_CLIENT_CA",
+    None,
+    "path of a PEM file",
+    "Authorities of the client certificates that HTTP_PORT and GRPC_PORT require. METRICS_PORT requires none.",
+);
 /// Reports which ports were taken.
 pub const READY_FILE: Setting = Setting::new(
     "READY_FILE",
@@ -120,7 +136,7 @@ pub const READY_FILE: Setting = Setting::new(
     "A file that is written when the listeners are open: a JSON object with each service's addresses and process id.",
 );
 
-const SETTINGS: [Setting; 17] = [
+const SETTINGS: [Setting; 20] = [
     ENV,
     MISSION,
     SITE,
@@ -137,6 +153,9 @@ const SETTINGS: [Setting; 17] = [
     SHUTDOWN_PAUSE,
     BIND_ADDR,
     DATA_DIR,
+    TLS_CERT,
+    TLS_KEY,
+    TLS_CLIENT_CA,
     READY_FILE,
 ];
 
@@ -160,6 +179,17 @@ impl Parse for LogFormat {
     fn placeholder() -> Self {
         Self::Json
     }
+}
+
+/// The files for TLS of the process's listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Authorities of callers; `None` asks callers for no certificate.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The shared settings as values.
@@ -197,6 +227,8 @@ pub struct Common {
     pub bind_addr: IpAddr,
     /// The directory of local state; not created here.
     pub data_dir: PathBuf,
+    /// TLS of the listeners; `None` without.
+    pub tls: Option<ListenerTls>,
     /// The file that receives the addresses once the listeners are open.
     pub ready_file: Option<PathBuf>,
 }
@@ -230,6 +262,7 @@ impl Common {
             shutdown_pause: reader.get_or::<Pause>(&SHUTDOWN_PAUSE, if is_dev { "0s" } else { "3s" }).0,
             bind_addr: reader.get_or(&BIND_ADDR, if is_dev { "127.0.0.1" } else { "0.0.0.0" }),
             data_dir: reader.get(&DATA_DIR),
+            tls: read_tls(reader),
             ready_file: reader.opt(&READY_FILE),
             env,
             mission,
@@ -258,6 +291,21 @@ impl Common {
     pub fn listen(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.bind_addr, port)
     }
+}
+
+fn read_tls(reader: &mut Reader<'_>) -> Option<ListenerTls> {
+    let (cert, key) = (reader.opt(&TLS_CERT), reader.opt(&TLS_KEY));
+    let client_ca = reader.opt(&TLS_CLIENT_CA);
+    match (cert, key) {
+        (Some(cert), Some(key)) => return Some(ListenerTls { cert, key, client_ca }),
+        (None, None) if client_ca.is_some() => {
+            reader.fault(TLS_CLIENT_CA.key, "needs TLS_CERT and TLS_KEY");
+        }
+        (None, None) => {}
+        (Some(_), None) => reader.fault(TLS_CERT.key, "needs TLS_KEY"),
+        (None, Some(_)) => reader.fault(TLS_KEY.key, "needs TLS_CERT"),
+    }
+    None
 }
 
 fn is_dev(env: &str) -> bool {
@@ -381,6 +429,18 @@ mod tests {
         for bad in ["-a", "a.b", "a_b", "a b", "é", ">", "*", &"m".repeat(64)] {
             let faults = read(&[("MISSION", bad)]).1.unwrap_err();
             assert!(faults.names("MISSION"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tls_is_a_certificate_with_its_key() {
+        let (cert, key, ca) = (("TLS_CERT", "/c"), ("TLS_KEY", "/k"), ("TLS_CLIENT_CA", "/a"));
+        assert_eq!(read(&[]).0.tls, None);
+        let tls = read(&[cert, key, ca]).0.tls.unwrap();
+        assert_eq!((tls.cert, tls.key, tls.client_ca), ("/c".into(), "/k".into(), Some("/a".into())));
+        for (half, named) in [(cert, "TLS_KEY"), (key, "TLS_CERT"), (ca, "TLS_CERT")] {
+            let faults = read(&[half]).1.unwrap_err();
+            assert!(faults.names(half.0) && faults.to_string().contains(named), "{faults}");
         }
     }
 

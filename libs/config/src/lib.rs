@@ -19,7 +19,7 @@ mod setting;
 mod source;
 mod unknown;
 
-pub use common::{Common, LogFormat};
+pub use common::{Common, ListenerTls, LogFormat};
 pub use docs::{help, markdown};
 pub use effective::{Effective, Entry, Origin};
 pub use fault::{EXIT_CODE, Fault, Faults};

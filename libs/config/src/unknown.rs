@@ -89,6 +89,13 @@ mod tests {
     }
 
     #[test]
+    fn what_every_program_with_tls_reads_is_nobodys_misspelling() {
+        let declared: Vec<&str> = crate::Common::SETTINGS.iter().map(|setting| setting.key).collect();
+        let keys = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(str::to_owned);
+        assert_eq!(unknown(&keys, &declared), Unknown::default());
+    }
+
+    #[test]
     fn a_misspelt_setting_is_told_with_the_right_one() {
         for (key, right) in [
             ("WORKER_CONCURENCY", "WORKER_CONCURRENCY"),

@@ -3,8 +3,8 @@
 //! They ask for no token: their bodies hold no secrets and no data of callers. On a developer's machine web pages of other
 //! origins cannot read them. Elsewhere metrics are on METRICS_PORT only.
 
-use crate::http::{for_this_machine, is_public, serve_probes};
-use crate::{Error, OnEnd, Runtime, bind};
+use crate::http::{HTTP_PROTOCOLS, ServerTls, for_this_machine, is_public, serve_probes};
+use crate::{Error, OnEnd, Runtime, Tls, bind};
 use agentforge_config::Common;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -32,19 +32,22 @@ pub fn health_router(runtime: &Runtime) -> Router {
 }
 
 /// Opens the METRICS_PORT listener and serves the admin endpoints there until the stop, as a task
-/// of the runtime. `None` when another listener of the process does it.
+/// of the runtime. `None` when another listener of the process does it. With TLS if the process has it, and never with
+/// certificates of clients: probes have none.
 ///
 /// # Errors
-/// [`Error::Bind`] when the port cannot be had.
+/// [`Error::Bind`] when the port cannot be had, and those of [`Tls::open`].
 pub async fn serve_metrics(runtime: &Runtime, common: &Common) -> Result<Option<SocketAddr>, Error> {
     if !runtime.serves_metrics() {
         return Ok(None);
     }
+    let tls = ServerTls::of(common, HTTP_PROTOCOLS).map(ServerTls::without_client_certificates);
+    let tls = tls.map(|tls| Tls::open(runtime, tls)).transpose()?;
     let listener = bind(common.listen(common.metrics_port), "METRICS_PORT").await?;
     let address = listener.local_addr().map_err(Error::Serve)?;
     let router = probes_router(runtime);
     let (stop, grace) = (runtime.stopping(), runtime.grace());
-    let serve = async move { Ok(serve_probes(listener, router, stop, grace).await?) };
+    let serve = async move { Ok(serve_probes(listener, tls, router, stop, grace).await?) };
     runtime.supervisor().spawn("metrics-listener", OnEnd::Stop, serve);
     Ok(Some(address))
 }

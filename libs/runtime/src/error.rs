@@ -34,9 +34,17 @@ pub enum Error {
         #[source]
         source: rustls::pki_types::pem::Error,
     },
-    /// Certificate and key of a listener do not fit, or the authorities are none.
-    #[error("setting up TLS of a listener")]
-    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What a file of a listener's TLS holds cannot be used, or does not fit the others.
+    #[error("cannot use {path} (set by {setting}) for TLS of a listener")]
+    Tls {
+        /// The file whose content cannot be used.
+        path: PathBuf,
+        /// The name of the setting that names the file.
+        setting: &'static str,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The ready file could not be written.
     #[error("cannot write the ready file {path} (set by READY_FILE)")]
     ReadyFile {

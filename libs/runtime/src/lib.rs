@@ -30,7 +30,7 @@ pub use admin::{admin_router, health_router, serve_metrics};
 pub use entry::{main, main_from};
 pub use error::{Error, TaskFailure};
 pub use host::{Host, Member, run};
-pub use http::{bind, serve_http, serve_https};
+pub use http::{Tls, bind, serve_http, serve_https};
 pub use metrics::METRICS;
 pub use process::Process;
 pub use readiness::{Gate, Heartbeat, Readiness};

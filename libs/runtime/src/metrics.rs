@@ -56,6 +56,32 @@ pub const BODIES_REFUSED: Metric = Metric::counter(
     "Requests refused because of their body: memory (all bodies together reach the limit), late (it did not arrive in time).",
 )
 .of(&[&["memory", "late"]]);
+/// The end of what is served now, not of what is in the file.
+pub const TLS_EXPIRY: Metric = Metric::gauge(
+    "agentforge_tls_certificate_expiry_timestamp_seconds",
+    &["service", "setting"],
+    "When the certificate that a listener uses expires, seconds since 1970.",
+);
+/// A pair that is refused is counted once, not at each poll.
+pub const TLS_RELOADS: Metric = Metric::counter(
+    "agentforge_tls_reloads_total",
+    &["service", "setting", "outcome"],
+    "Changes of a listener's TLS files, by whether they could be used.",
+)
+.of(&[&[], &[], &["used", "refused"]]);
+/// Stays 1 until the files can be used.
+pub const TLS_FILES_UNUSABLE: Metric = Metric::gauge(
+    "agentforge_tls_files_unusable",
+    &["service", "setting"],
+    "1 while a listener's TLS files cannot be used and those before them are, else 0.",
+);
+/// Scanners fail too, so that a few say nothing.
+pub const TLS_HANDSHAKE_FAILURES: Metric = Metric::counter(
+    "agentforge_tls_handshake_failures_total",
+    &["reason"],
+    "TLS handshakes of callers that did not end in a connection.",
+)
+.of(&[&["refused", "timeout"]]);
 /// Tasks of the runtime; a number that only grows is a leak.
 pub const ALIVE_TASKS: Metric =
     Metric::gauge("tokio_alive_tasks", &[], "Tasks of the async runtime that have not ended.");
@@ -83,6 +109,10 @@ pub const METRICS: &[Metric] = &[
     BODIES_BYTES,
     BODIES_MAX_BYTES,
     BODIES_REFUSED,
+    TLS_EXPIRY,
+    TLS_RELOADS,
+    TLS_FILES_UNUSABLE,
+    TLS_HANDSHAKE_FAILURES,
     ALIVE_TASKS,
     WORKERS,
     QUEUE_DEPTH,

@@ -45,33 +45,38 @@ pub struct Endpoints {
     pub grpc: Option<SocketAddr>,
     /// /metrics on its own port.
     pub metrics: Option<SocketAddr>,
+    /// Whether `http` and `grpc` use TLS.
+    pub is_tls: bool,
+    /// Whether `metrics` uses TLS.
+    pub is_metrics_tls: bool,
 }
 
 impl Endpoints {
     /// The base URL of the HTTP listener, as reached from this machine.
     pub fn http_url(&self) -> Option<String> {
-        self.http.map(url)
+        self.http.map(|address| url(address, self.is_tls))
     }
 
     /// The URL of the gRPC listener, as reached from this machine.
     pub fn grpc_url(&self) -> Option<String> {
-        self.grpc.map(url)
+        self.grpc.map(|address| url(address, self.is_tls))
     }
 
     /// The URL of the metrics page, as reached from this machine.
     pub fn metrics_url(&self) -> Option<String> {
-        self.metrics.map(|address| format!("{}/metrics", url(address)))
+        self.metrics.map(|address| format!("{}/metrics", url(address, self.is_metrics_tls)))
     }
 }
 
 /// A wildcard address is not a destination: the loopback one is used instead.
-fn url(address: SocketAddr) -> String {
+fn url(address: SocketAddr, is_tls: bool) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
+    let scheme = if is_tls { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
 }
 
 #[cfg(test)]
@@ -84,9 +89,13 @@ mod tests {
             http: Some("0.0.0.0:8080".parse().unwrap()),
             grpc: Some("[::]:50051".parse().unwrap()),
             metrics: Some("127.0.0.1:7777".parse().unwrap()),
+            ..Endpoints::default()
         };
         assert_eq!(endpoints.http_url().unwrap(), "http://127.0.0.1:8080");
         assert_eq!(endpoints.grpc_url().unwrap(), "http://[::1]:50051");
+        assert_eq!(endpoints.metrics_url().unwrap(), "http://127.0.0.1:7777/metrics");
+        let endpoints = Endpoints { is_tls: true, ..endpoints };
+        assert_eq!(endpoints.http_url().unwrap(), "https://127.0.0.1:8080");
         assert_eq!(endpoints.metrics_url().unwrap(), "http://127.0.0.1:7777/metrics");
     }
 }

@@ -24,7 +24,8 @@ use agentforge_config::{Common, Reader, Setting};
 use agentforge_egress::{Dialer, Policy};
 use agentforge_jetstream::{Nats, NatsConfig, topology::TopologyConfig};
 use agentforge_metrics::Metric;
-use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
+use agentforge_runtime::http::HTTP_PROTOCOLS;
+use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, Tls, admin_router, bind, serve_https, serve_metrics};
 use async_trait::async_trait;
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use std::{sync::Arc, time::Duration};
@@ -50,6 +51,7 @@ pub struct Broadcaster {
     capabilities: watch::Sender<Option<Capabilities>>,
     history: mpsc::Receiver<Attempt>,
     listener: TcpListener,
+    tls: Option<Tls>,
     endpoints: Endpoints,
 }
 
@@ -92,6 +94,7 @@ impl Service for Broadcaster {
         };
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let http = Some(listener.local_addr()?);
+        let tls = Tls::of(&runtime, &config.common, HTTP_PROTOCOLS)?;
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, "broadcaster").await?;
         let (capabilities, known) = watch::channel(None);
@@ -111,8 +114,9 @@ impl Service for Broadcaster {
             topology_check: Arc::default(),
             config,
         };
-        let endpoints = Endpoints { http, grpc: None, metrics };
-        Ok(Self { runtime, registry: Registry::new(context), capabilities, history, listener, endpoints })
+        let is_tls = tls.is_some();
+        let endpoints = Endpoints { http, grpc: None, metrics, is_tls, is_metrics_tls: is_tls };
+        Ok(Self { runtime, registry: Registry::new(context), capabilities, history, listener, tls, endpoints })
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -120,7 +124,7 @@ impl Service for Broadcaster {
     }
 
     async fn run(self) -> Result<(), anyhow::Error> {
-        let Self { runtime, registry, capabilities, history, listener, .. } = self;
+        let Self { runtime, registry, capabilities, history, listener, tls, .. } = self;
         let (supervisor, readiness, stop) = (runtime.supervisor(), runtime.readiness(), runtime.stopping());
         let router =
             admin_router(&runtime).merge(health(&runtime)).merge(api::router(&registry)).merge(api::openapi::router());
@@ -128,7 +132,7 @@ impl Service for Broadcaster {
         let grace = runtime.grace();
         let http = {
             let stop = stop.clone();
-            async move { Ok(serve_http(listener, router, stop, grace).await?) }
+            async move { Ok(serve_https(listener, tls, router, stop, grace).await?) }
         };
         supervisor.spawn("http", OnEnd::Stop, http);
         metrics::STORE_HELD.shift(&[], 0.0);

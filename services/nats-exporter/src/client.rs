@@ -6,9 +6,14 @@
 use crate::{config::NatsTls, json, target::Target};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use reqwest::{Certificate, Identity, StatusCode};
+use reqwest::{Certificate, Identity, Response, StatusCode, tls::TlsInfo};
 use serde::de::DeserializeOwned;
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Answers other than jsz are kept whole while they are read.
 pub const WHOLE_MAX_BYTES: u64 = 16 << 20;
@@ -83,14 +88,20 @@ pub enum Error {
 
 /// The client. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Client(reqwest::Client);
+pub struct Client {
+    http: reqwest::Client,
+    /// When the certificates that servers have shown end, by the targets' ids; seconds since 1970.
+    expiries: Arc<Mutex<HashMap<String, i64>>>,
+}
 
 impl Client {
-    /// Reads the files of `tls`, once.
+    /// Reads the files of `tls`, once. With TLS each answer has a connection of its own: one that is kept shows the
+    /// certificate of the time when it was made.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn new(tls: &NatsTls) -> Result<Self, Error> {
+    pub fn new(tls: &NatsTls, targets: &[Target]) -> Result<Self, Error> {
+        let has_tls = targets.iter().any(|target| target.url("").scheme() == "https");
         let (ca, identity) = (authorities(tls)?, identity(tls)?);
         let builder = || {
             let builder = reqwest::Client::builder()
@@ -98,7 +109,8 @@ impl Client {
                 .http1_only()
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT_MAX)
-                .pool_max_idle_per_host(IDLE_PER_HOST)
+                .pool_max_idle_per_host(if has_tls { 0 } else { IDLE_PER_HOST })
+                .tls_info(true)
                 .user_agent(concat!("agentforge-nats-exporter/", env!("CARGO_PKG_VERSION")));
             match &identity {
                 Some(identity) => builder.identity(identity.clone()),
@@ -110,7 +122,22 @@ impl Client {
             // A machine without authorities can still ask by plain HTTP.
             None => builder().build().or_else(|_| builder().tls_certs_only([]).build()),
         };
-        built.map(Self).map_err(Error::Build)
+        let http = built.map_err(Error::Build)?;
+        Ok(Self { http, expiries: Arc::default() })
+    }
+
+    /// When the certificate ends that a target has shown last, seconds since 1970; `None` without TLS.
+    pub fn expiry(&self, target: &str) -> Option<i64> {
+        self.expiries.lock().unwrap_or_else(PoisonError::into_inner).get(target).copied()
+    }
+
+    fn note_certificate(&self, target: &Target, response: &Response) {
+        let shown = response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate);
+        let parsed = shown.and_then(|der| x509_parser::parse_x509_certificate(der).ok());
+        if let Some((_, certificate)) = parsed {
+            let expiry = certificate.validity().not_after.timestamp();
+            self.expiries.lock().unwrap_or_else(PoisonError::into_inner).insert(target.id.clone(), expiry);
+        }
     }
 
     /// The answer as it comes. A health check answers 503 when it has something to say: `is_health`.
@@ -123,11 +150,12 @@ impl Client {
         path: &str,
         is_health: bool,
     ) -> Result<impl Stream<Item = Result<Bytes, reqwest::Error>> + Unpin + use<>, Reason> {
-        let mut request = self.0.get(target.url(path));
+        let mut request = self.http.get(target.url(path));
         if let Some((user, password)) = target.basic_auth() {
             request = request.basic_auth(user, Some(password));
         }
         let response = request.send().await.map_err(|error| reason(&error))?;
+        self.note_certificate(target, &response);
         let is_answer = response.status() == StatusCode::OK
             || (is_health && matches!(response.status().as_u16(), 400 | 404 | 500 | 503));
         if is_answer { Ok(response.bytes_stream()) } else { Err(Reason::Status) }

@@ -129,7 +129,7 @@ impl Collector {
             let id = &self.config.targets[*index].id;
             self.note(*index, id, &found.outcomes);
             if self.config.self_metrics {
-                tables.extend(own_tables(id, &found.outcomes));
+                tables.extend(own_tables(id, &found.outcomes, self.client.expiry(id)));
             }
         }
         let (mut stock, mut claims) = (Vec::new(), Vec::new());
@@ -173,7 +173,7 @@ impl Collector {
 }
 
 /// What a scrape reports about a server's endpoints.
-fn own_tables(id: &str, outcomes: &[Outcome]) -> Vec<Table> {
+fn own_tables(id: &str, outcomes: &[Outcome], expiry: Option<i64>) -> Vec<Table> {
     let is_up = f64::from(u8::from(outcomes.iter().all(|outcome| outcome.result.is_ok())));
     let up = metrics::column(&metrics::TARGET_UP);
     let columns = metrics::columns(&[metrics::SCRAPE_SUCCESS, metrics::SCRAPE_DURATION]);
@@ -183,5 +183,10 @@ fn own_tables(id: &str, outcomes: &[Outcome]) -> Vec<Table> {
         let labels = [("server_id", id), ("endpoint", outcome.endpoint.as_str())];
         each.push(&labels, &[is_read, outcome.took.as_secs_f64()]);
     }
-    vec![Table::single(Endpoint::Varz, vec![up], &[("server_id", id)], &[is_up]), each]
+    let mut tables = vec![Table::single(Endpoint::Varz, vec![up], &[("server_id", id)], &[is_up]), each];
+    if let Some(expiry) = expiry {
+        let column = metrics::column(&metrics::TARGET_CERTIFICATE);
+        tables.push(Table::single(Endpoint::Varz, vec![column], &[("server_id", id)], &[expiry as f64]));
+    }
+    tables
 }

@@ -9,7 +9,7 @@ use crate::{
     target::{self, Target},
 };
 use agentforge_config::{ByteSize, CommaList, Common, Reader, Secret, Setting, nearest};
-use agentforge_runtime::http::{ClientCertificates, ServerTls, TlsSettings};
+use agentforge_runtime::http::{ClientCertificates, HTTP_PROTOCOLS, ServerTls, TlsSettings};
 use regex::Regex;
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
@@ -144,6 +144,8 @@ impl Config {
     /// Reads the settings; faults are the reader's.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let common = Common::read(reader);
+        let of_process = || ServerTls::of(&common, HTTP_PROTOCOLS).map(ServerTls::without_client_certificates);
+        let tls = listen_tls(reader).or_else(of_process);
         let targets = target::parse_list(&reader.get::<CommaList>(&TARGETS)).unwrap_or_else(|problem| {
             reader.fault(TARGETS.key, problem);
             Vec::new()
@@ -184,7 +186,7 @@ impl Config {
             timeout: reader.get_in(&TIMEOUT, Duration::from_millis(100)..=Duration::from_secs(600)),
             response_max: reader.get_in(&RESPONSE_MAX, ByteSize(64 << 10)..=ByteSize(4 << 30)).bytes(),
             gzip: reader.get(&GZIP),
-            tls: listen_tls(reader),
+            tls,
             auth: auth(reader),
             nats_tls: NatsTls { ca: reader.opt(&NATS_TLS_CA), client: pair(reader, &NATS_TLS_CERT, &NATS_TLS_KEY) },
         }
@@ -324,7 +326,7 @@ fn pair(reader: &mut Reader<'_>, cert: &Setting, key: &Setting) -> Option<(PathB
 /// With authorities, a client without a certificate of theirs gets no connection.
 fn listen_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
     let settings = TlsSettings { cert: &TLS_CERT, key: &TLS_KEY, client_ca: &TLS_CLIENT_CA };
-    ServerTls::read(reader, settings, ClientCertificates::Required, &[b"h2", b"http/1.1"])
+    ServerTls::read(reader, settings, ClientCertificates::Required, HTTP_PROTOCOLS)
 }
 
 fn auth(reader: &mut Reader<'_>) -> Option<BasicAuth> {

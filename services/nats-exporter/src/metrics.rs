@@ -130,6 +130,12 @@ pub const TARGET_UP: Metric = Metric::gauge(
     &["server_id"],
     "1 if all endpoints of the server were read in this scrape, else 0.",
 );
+/// The end of what the server serves now, which a renewed file does not change before a reload.
+pub const TARGET_CERTIFICATE: Metric = Metric::gauge(
+    "nats_exporter_target_certificate_expiry_timestamp_seconds",
+    &["server_id"],
+    "When the certificate that the server has shown expires, seconds since 1970; absent without TLS.",
+);
 /// Whether an endpoint answered.
 pub const SCRAPE_SUCCESS: Metric = Metric::gauge(
     "nats_exporter_scrape_success",
@@ -174,6 +180,7 @@ pub const REQUESTS_IN_FLIGHT: Metric = Metric::gauge(
 /// What the exporter says about itself.
 pub const SELF: &[Metric] = &[
     TARGET_UP,
+    TARGET_CERTIFICATE,
     SCRAPE_SUCCESS,
     SCRAPE_DURATION,
     SCRAPE_ERRORS,

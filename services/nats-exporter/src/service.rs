@@ -13,9 +13,8 @@ use crate::{
 };
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_metrics::Metric;
-use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, bind, http::server_config, serve_http, serve_https};
+use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, Tls, bind, serve_https};
 use async_trait::async_trait;
-use rustls::ServerConfig;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tracing::info;
@@ -31,7 +30,7 @@ pub struct NatsExporter {
     config: Arc<Config>,
     runtime: Runtime,
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     client: Client,
     endpoints: Endpoints,
 }
@@ -58,13 +57,11 @@ impl Service for NatsExporter {
     }
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
-        let client = Client::new(&config.nats_tls).map_err(Error::Client)?;
-        let tls = config.tls.as_ref().map(server_config).transpose()?;
+        let client = Client::new(&config.nats_tls, &config.targets).map_err(Error::Client)?;
+        let tls = config.tls.clone().map(|tls| Tls::open(&runtime, tls)).transpose()?;
         let listener = bind(config.common.listen(config.common.metrics_port), "METRICS_PORT").await?;
-        let address = Some(listener.local_addr()?);
-        // Addresses are reported as http URLs; with TLS they would be wrong.
-        let http = address.filter(|_| tls.is_none());
-        let endpoints = Endpoints { http, grpc: None, metrics: address };
+        let (address, is_tls) = (Some(listener.local_addr()?), tls.is_some());
+        let endpoints = Endpoints { http: address, grpc: None, metrics: address, is_tls, is_metrics_tls: is_tls };
         BUILD_INFO.set(&[Self::VERSION, REVISION], 1.0);
         Ok(Self { config: Arc::new(config), runtime, listener, tls, client, endpoints })
     }
@@ -79,12 +76,9 @@ impl Service for NatsExporter {
         info!(?servers, path = config.path, is_tls = tls.is_some(), "the page can be read");
         let router = Page::new(Collector::new(config.clone(), client), runtime.clone(), &config).router(&config.path);
         let (stop, grace) = (runtime.stopping(), runtime.grace());
-        runtime.supervisor().spawn("page", OnEnd::Stop, async move {
-            match tls {
-                Some(tls) => Ok(serve_https(listener, tls, router, stop, grace).await?),
-                None => Ok(serve_http(listener, router, stop, grace).await?),
-            }
-        });
+        runtime
+            .supervisor()
+            .spawn("page", OnEnd::Stop, async move { Ok(serve_https(listener, tls, router, stop, grace).await?) });
         runtime.stopping().cancelled().await;
         Ok(())
     }

@@ -17,7 +17,8 @@ use crate::{clock, edge, metrics, presence, queues, reconcile, results, streams}
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::Nats;
 use agentforge_metrics::Metric;
-use agentforge_runtime::{Endpoints, Runtime, Service};
+use agentforge_runtime::http::{GRPC_PROTOCOLS, HTTP_PROTOCOLS};
+use agentforge_runtime::{Endpoints, Runtime, Service, Tls};
 use anyhow::{Context, Error};
 use futures_util::TryFutureExt as _;
 use std::sync::Arc;
@@ -32,8 +33,8 @@ pub struct Orchestrator {
     nats: Nats,
     store: Arc<dyn Store>,
     parts: Parts,
-    http: TcpListener,
-    grpc: TcpListener,
+    http: (TcpListener, Option<Tls>),
+    grpc: (TcpListener, Option<Tls>),
     endpoints: Endpoints,
 }
 
@@ -66,9 +67,13 @@ impl Service for Orchestrator {
             Nats::connect(&config.nats, "agentforge-orchestrator").await.context("cannot set up the NATS client")?;
         let http = agentforge_runtime::bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let grpc = agentforge_runtime::bind(config.common.listen(config.grpc_port), "GRPC_PORT").await?;
+        let tls = |protocols| Tls::of(&runtime, &config.common, protocols);
+        let (http, grpc) = ((http, tls(HTTP_PROTOCOLS)?), (grpc, tls(GRPC_PROTOCOLS)?));
         edge::declare(&config.site);
         let metrics = agentforge_runtime::serve_metrics(&runtime, &config.common).await?;
-        let endpoints = Endpoints { http: Some(http.local_addr()?), grpc: Some(grpc.local_addr()?), metrics };
+        let is_tls = config.common.tls.is_some();
+        let (http_address, grpc_address) = (Some(http.0.local_addr()?), Some(grpc.0.local_addr()?));
+        let endpoints = Endpoints { http: http_address, grpc: grpc_address, metrics, is_tls, is_metrics_tls: is_tls };
         let (app, parts) = assemble(&config, &runtime, store.clone(), &nats);
         Ok(Self { config, runtime, app, nats, store, parts, http, grpc, endpoints })
     }
@@ -94,7 +99,7 @@ impl Service for Orchestrator {
         let routes = rest::router(app(), config.auth.clone(), config.http_concurrency);
         let routes = routes.merge(agentforge_runtime::admin_router(&runtime));
         let routes = agentforge_runtime::http::instrument(routes, &runtime);
-        t.front("http", agentforge_runtime::serve_http(http, routes, stop(), grace).map_err(Error::from));
+        t.front("http", agentforge_runtime::serve_https(http.0, http.1, routes, stop(), grace).map_err(Error::from));
         let (root, ready) = (api::trace::Root::of(&config.common), runtime.readiness().clone());
         let served = grpc::serve(grpc, app(), config.auth.clone(), root, move || ready.is_ready(), stop(), grace);
         t.front("grpc", served.map_err(Error::from));

@@ -25,8 +25,10 @@ use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::{HubConfig, HubLink, Nats, NatsConfig, Support, topology::EvidenceConfig};
 use agentforge_ledger::{Entry, Event};
 use agentforge_metrics::Metric;
-use agentforge_runtime::http::for_this_machine;
-use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
+use agentforge_runtime::http::{HTTP_PROTOCOLS, for_this_machine};
+use agentforge_runtime::{
+    Endpoints, Gate, OnEnd, Runtime, Service, Tls, admin_router, bind, serve_https, serve_metrics,
+};
 use async_trait::async_trait;
 use axum::{Json, Router, extract::State, routing::get};
 use std::{
@@ -57,6 +59,7 @@ pub struct Syncdaemon {
     torn_bytes: u64,
     root: Arc<Root>,
     listener: TcpListener,
+    tls: Option<Tls>,
     endpoints: Endpoints,
 }
 
@@ -98,6 +101,7 @@ impl Service for Syncdaemon {
         steps::arm(config.common.is_dev());
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let http = Some(listener.local_addr()?);
+        let tls = Tls::of(&runtime, &config.common, HTTP_PROTOCOLS)?;
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let ledger_failed = |source| Error::Ledger { path: config.ledger_dir.clone(), source };
         let (writer, torn_bytes) = writer::Writer::open(&config.ledger_dir).map_err(ledger_failed)?;
@@ -115,8 +119,9 @@ impl Service for Syncdaemon {
         ));
         progress.ledger_ends_with(writer.end());
         let parts = Parts { nats, queue: Arc::default(), progress };
-        let endpoints = Endpoints { http, grpc: None, metrics };
-        Ok(Self { config, runtime, parts, writer, torn_bytes, root, listener, endpoints })
+        let is_tls = tls.is_some();
+        let endpoints = Endpoints { http, grpc: None, metrics, is_tls, is_metrics_tls: is_tls };
+        Ok(Self { config, runtime, parts, writer, torn_bytes, root, listener, tls, endpoints })
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -124,12 +129,12 @@ impl Service for Syncdaemon {
     }
 
     async fn run(self) -> Result<(), anyhow::Error> {
-        let Self { config, runtime, parts, writer, torn_bytes, root, listener, .. } = self;
+        let Self { config, runtime, parts, writer, torn_bytes, root, listener, tls, .. } = self;
         let stop = runtime.stopping();
         let (router, grace) = (router(&config, &runtime, &parts), runtime.grace());
         let http = {
             let stop = stop.clone();
-            async move { Ok(serve_http(listener, router, stop, grace).await?) }
+            async move { Ok(serve_https(listener, tls, router, stop, grace).await?) }
         };
         runtime.supervisor().spawn("http", OnEnd::Stop, http);
 

@@ -183,7 +183,7 @@ impl Config {
         let http_port = reader.get(&HTTP_PORT);
         common.check_port(reader, &HTTP_PORT, http_port);
         let limits = read_limits(reader);
-        let tls = read_tls(reader);
+        let tls = read_tls(reader).or_else(|| ServerTls::of(&common, PROTOCOLS));
         let access = Access { is_tls: tls.is_some(), ..read_access(reader, is_lenient, common.is_dev()) };
         Self {
             http_port,
@@ -279,10 +279,13 @@ fn secrets(list: Option<Secret>) -> Vec<Secret> {
     entries.map(|entry| Secret::from(entry.to_owned())).collect()
 }
 
+/// Streams are taken out of HTTP, which HTTP/2 has no way for.
+const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+
 fn read_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
     let settings = TlsSettings { cert: &TLS_CERT, key: &TLS_KEY, client_ca: &TLS_CLIENT_CA };
     // Whether a certificate is needed is answered in words, behind the handshake.
-    ServerTls::read(reader, settings, ClientCertificates::Optional, &[b"http/1.1"])
+    ServerTls::read(reader, settings, ClientCertificates::Optional, PROTOCOLS)
 }
 
 fn read_signer(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Signer {

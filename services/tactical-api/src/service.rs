@@ -24,11 +24,10 @@ use agentforge_jetstream::{
 use agentforge_metrics::Metric;
 use agentforge_runtime::{
     Endpoints, OnEnd, Runtime, Service, admin_router, bind,
-    http::{instrument, serve_with_takeover, server_config},
+    http::{Tls, instrument, serve_with_takeover},
     serve_metrics,
 };
 use async_trait::async_trait;
-use rustls::ServerConfig;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -60,7 +59,7 @@ pub struct TacticalApi {
     config: Config,
     runtime: Runtime,
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     nats: Nats,
     hub: Fanout,
     ends: Vec<Ended>,
@@ -96,13 +95,11 @@ impl Service for TacticalApi {
     }
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
-        let tls = config.tls.as_ref().map(server_config).transpose()?;
+        let tls = config.tls.clone().map(|tls| Tls::open(&runtime, tls)).transpose()?;
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         // Accepted connections inherit it. More in the kernel would only make a slow reader look like a stalled one.
         let _ = socket2::SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES);
         let address = listener.local_addr()?;
-        // Addresses are reported as http URLs; with TLS they would be wrong.
-        let http = Some(address).filter(|_| tls.is_none());
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, "tactical-api").await?;
         let source = Source::new();
@@ -115,7 +112,8 @@ impl Service for TacticalApi {
         let (want, wanted) = replay::queue(config.limits.clients);
         let (hub, ends) = Fanout::start(&settings, &want).map_err(Error::FanOut)?;
         info!(%address, is_tls = tls.is_some(), clients_max = config.limits.clients, "listening");
-        let endpoints = Endpoints { http, grpc: None, metrics };
+        let (is_tls, is_metrics_tls) = (tls.is_some(), config.common.tls.is_some());
+        let endpoints = Endpoints { http: Some(address), grpc: None, metrics, is_tls, is_metrics_tls };
         Ok(Self { config, runtime, listener, tls, nats, hub, ends, wanted, source, endpoints })
     }
 

@@ -31,7 +31,8 @@ use agentforge_config::{Common, Reader, Setting};
 use agentforge_egress::{Policy, Timeouts};
 use agentforge_jetstream::{Nats, NatsConfig, Puller, subjects};
 use agentforge_metrics::Metric;
-use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, admin_router, bind, serve_http, serve_metrics};
+use agentforge_runtime::http::HTTP_PROTOCOLS;
+use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, Tls, admin_router, bind, serve_https, serve_metrics};
 use async_trait::async_trait;
 use std::{
     marker::PhantomData,
@@ -81,6 +82,7 @@ pub struct WorkerWith<T> {
     worker: Arc<Worker>,
     pullers: Vec<(&'static str, Puller)>,
     listener: TcpListener,
+    tls: Option<Tls>,
     endpoints: Endpoints,
     compiled_in: PhantomData<fn() -> T>,
 }
@@ -115,13 +117,15 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
         let tools = toolbox(&config)?;
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let http = Some(listener.local_addr()?);
+        let tls = Tls::of(&runtime, &config.common, HTTP_PROTOCOLS)?;
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, &format!("worker {}", config.id)).await?;
         let pullers: Vec<_> = config.queues.iter().map(|queue| start_puller(&config, &nats, queue)).collect();
         let worker = Arc::new(assemble(&config, &runtime, nats, tools, &pullers));
         CAPACITY.set(&[], config.concurrency as f64);
-        let endpoints = Endpoints { http, grpc: None, metrics };
-        Ok(Self { config, runtime, worker, pullers, listener, endpoints, compiled_in: PhantomData })
+        let is_tls = tls.is_some();
+        let endpoints = Endpoints { http, grpc: None, metrics, is_tls, is_metrics_tls: is_tls };
+        Ok(Self { config, runtime, worker, pullers, listener, tls, endpoints, compiled_in: PhantomData })
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -129,16 +133,14 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
     }
 
     async fn run(self) -> Result<(), anyhow::Error> {
-        let Self { config, runtime, worker, pullers, listener, .. } = self;
+        let Self { config, runtime, worker, pullers, listener, tls, .. } = self;
         let (tasks, farewell) = (TaskTracker::new(), CancellationToken::new());
         let lifeline_ended = start_lifeline(&config, &runtime, &worker, farewell.clone())?;
         spawn_loops(&runtime, &worker, pullers, &tasks);
         let (router, stop, grace) = (admin_router(&runtime), runtime.stopping(), runtime.grace());
-        runtime.supervisor().spawn(
-            "http",
-            OnEnd::Stop,
-            async move { Ok(serve_http(listener, router, stop, grace).await?) },
-        );
+        runtime
+            .supervisor()
+            .spawn("http", OnEnd::Stop, async move { Ok(serve_https(listener, tls, router, stop, grace).await?) });
         {
             let mut pool = worker.pool.lock().unwrap_or_else(PoisonError::into_inner);
             pool.begin(|queue, n| worker.queues[queue].slots.grant(n));

@@ -120,6 +120,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const OTHER_VARIABLES: &[&str] = &[
     "AGENTFORGE_ATTEMPT",
     "AGENTFORGE_BIN",
+    "AGENTFORGE_CA_FILE",
     "AGENTFORGE_DELIVERY",
     "AGENTFORGE_JOB",
     "AGENTFORGE_KUBECTL",
@@ -132,6 +133,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "AGENTFORGE_TOKEN",
     "BACKLOG_COUNT",
     "CARGO_BUILD_JOBS",
+    "CURL_CA_BUNDLE",
     "GRPC_VERBOSITY",
     "HUB_LEAF_ADVERTISE",
     "HUB_LEAF_LISTEN",
@@ -139,6 +141,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "JOB_ID",
     "JOB_NAME",
     "JS_MAX_FILE_STORE",
+    "NATS_ALLOW_NON_TLS",
     "NATS_MONITOR",
     "NO_COLOR",
     "OTEL_RESOURCE_ATTRIBUTES",
@@ -146,6 +149,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
     "RUST_LOG",
+    "SSL_CERT_FILE",
     "XDG_CACHE_HOME",
 ];
 

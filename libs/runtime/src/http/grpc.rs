@@ -9,17 +9,16 @@ use super::exchange::{Counting, exchange};
 use super::listen::{HEADERS_MAX_BYTES, SILENT_MAX};
 use super::server::{Client, Io, Server};
 use super::sockets::Sockets;
+use super::tls_files::Tls;
 use crate::Error;
 use axum::Router;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -49,7 +48,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// [`Error::Serve`] if the listener has no address.
 pub async fn serve_grpc(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     router: Router,
     streams_max: u32,
     stop: CancellationToken,

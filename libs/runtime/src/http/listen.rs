@@ -7,6 +7,7 @@ use super::host::named;
 use super::linger::linger;
 use super::server::{Client, Io, Server};
 use super::sockets::Sockets;
+use super::tls_files::Tls;
 use crate::Error;
 use axum::Router;
 use axum::body::Body;
@@ -21,10 +22,8 @@ use hyper_util::server::conn::auto;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -75,30 +74,31 @@ pub async fn serve_http(
 /// [`Error::Serve`] if the listener has no address.
 pub(crate) async fn serve_probes(
     listener: TcpListener,
+    tls: Option<Tls>,
     router: Router,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    serve(listener, None, Sockets::for_probes(), router, stop, grace).await
+    serve(listener, tls, Sockets::for_probes(), router, stop, grace).await
 }
 
-/// Like [`serve_http`], with TLS. A client has 10 s for its handshake and does not delay others.
+/// Like [`serve_http`], with TLS where `tls` is given. A client has 10 s for its handshake and does not delay others.
 ///
 /// # Errors
 /// [`Error::Serve`] if the listener has no address.
 pub async fn serve_https(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: Option<Tls>,
     router: Router,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), Error> {
-    serve(listener, Some(tls), Sockets::for_callers(), router, stop, grace).await
+    serve(listener, tls, Sockets::for_callers(), router, stop, grace).await
 }
 
 async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     sockets: Sockets,
     router: Router,
     stop: CancellationToken,

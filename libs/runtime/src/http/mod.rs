@@ -17,6 +17,7 @@ mod server;
 mod server_tls;
 mod sockets;
 mod takeover;
+mod tls_files;
 
 pub use activity::Caller;
 pub use bodies::{Bodies, BodyRefusal, Held, bodies};
@@ -28,8 +29,9 @@ pub(crate) use local::is_public;
 pub use local::{Foreign, for_this_machine, json_only, same_machine};
 pub use openapi::{OPENAPI_PATH, complete_openapi, serve_openapi};
 pub use problem::{PROBLEM_MEDIA_TYPE, Problem, ProblemBody};
-pub use server_tls::{ClientCertificates, ServerTls, TlsSettings, server_config};
+pub use server_tls::{ClientCertificates, GRPC_PROTOCOLS, HTTP_PROTOCOLS, ServerTls, TlsSettings};
 pub use takeover::{ClientCertificate, Socket, Taken, Takeover, serve_with_takeover};
+pub use tls_files::Tls;
 
 /// Takes the settings that bound all listeners of the process. The first call decides.
 pub(crate) fn configure(common: &agentforge_config::Common) {

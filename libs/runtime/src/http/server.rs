@@ -7,6 +7,7 @@ use super::activity::Activity;
 use super::connection::{Connection, Limits};
 use super::places::Places;
 use super::sockets::Sockets;
+use super::tls_files::Tls;
 use crate::{Error, metrics};
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ pub(super) struct Client {
 /// A listener, and what its connections may take.
 pub(super) struct Server {
     pub(super) listener: TcpListener,
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<Tls>,
     /// How many there may be.
     pub(super) sockets: Sockets,
     /// How long they may wait.
@@ -67,7 +67,6 @@ impl Server {
     {
         let Self { listener, tls, sockets, limits, is_multiplexed, stop, grace } = self;
         let address = listener.local_addr().map_err(Error::Serve)?;
-        let tls = tls.map(TlsAcceptor::from);
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let places = Places::new(sockets.max, sockets.per_address_max);
         let open = metrics::HTTP_CONNECTIONS.gauge_handle(&[]);
@@ -84,7 +83,7 @@ impl Server {
             };
             let Some(place) = place else { continue };
             let connection = Connection::new(stream, limits, client.activity.clone(), place, end, open.clone());
-            match tls.clone() {
+            match tls.as_ref().map(Tls::acceptor) {
                 None => tasks.spawn(serve(Either::Left(connection), client)),
                 Some(tls) => {
                     let (serve, stop) = (serve.clone(), stop.clone());
@@ -146,8 +145,14 @@ async fn handshake(
     };
     match ended {
         Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(error)) => debug!(%error, %peer, "a client's TLS handshake failed"),
-        Err(_) => debug!(%peer, "a client's TLS handshake took too long"),
+        Ok(Err(error)) => {
+            metrics::TLS_HANDSHAKE_FAILURES.inc(&["refused"]);
+            debug!(%error, %peer, "a client's TLS handshake failed");
+        }
+        Err(_) => {
+            metrics::TLS_HANDSHAKE_FAILURES.inc(&["timeout"]);
+            debug!(%peer, "a client's TLS handshake took too long");
+        }
     }
     None
 }

@@ -11,6 +11,7 @@ use super::host;
 use super::listen::{HEAD_MAX, SILENT_MAX};
 use super::server::{Client, Io, LET_GO, Server};
 use super::sockets::Sockets;
+use super::tls_files::Tls;
 use crate::Error;
 use axum::Router;
 use axum::body::Body;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection};
+use tokio_rustls::rustls::ServerConnection;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +78,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// [`Error::Serve`] if the listener has no address.
 pub async fn serve_with_takeover(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     router: Router,
     takeover: impl Takeover,
     stop: CancellationToken,

@@ -5,3 +5,4 @@ mod host;
 mod http;
 mod process;
 mod support;
+mod tls;

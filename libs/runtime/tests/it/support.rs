@@ -92,7 +92,7 @@ impl Service for Probe {
         if config.has("deaf") {
             runtime.supervisor().spawn("deaf", OnEnd::Stop, std::future::pending());
         }
-        Ok(Self { endpoints: Endpoints { http: Some(http), grpc: None, metrics }, runtime })
+        Ok(Self { endpoints: Endpoints { http: Some(http), metrics, ..Endpoints::default() }, runtime })
     }
 
     fn endpoints(&self) -> Endpoints {

@@ -3,7 +3,7 @@
 
 use crate::support::{Exporter, Page, monitor};
 use agentforge_harness::{NatsOptions, NatsServer, http_get, require};
-use agentforge_runtime::serve_https;
+use agentforge_runtime::{Tls, serve_https};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Certificate, Identity};
@@ -139,14 +139,19 @@ async fn servers_behind_tls_are_asked_with_their_authority_and_a_client_certific
     };
     let router = axum::Router::new().route("/varz", axum::routing::get(answer));
     let stop = CancellationToken::new();
-    let gate = tokio::spawn(serve_https(listener, config, router, stop.clone(), Duration::from_secs(1)));
+    let gate =
+        tokio::spawn(serve_https(listener, Some(Tls::fixed(config)), router, stop.clone(), Duration::from_secs(1)));
 
     let up = async |flags: &[&str]| {
         let exporter = Exporter::start(&[&["-varz"], flags, &[&url]].concat()).await;
         let page = exporter.scrape().await;
         assert!(!page.text.contains("hunter"), "the password is on the page");
         assert!(!exporter.proc.full_log().contains("hunter"), "the password is in the log");
-        page.value("nats_exporter_target_up", &[])
+        let up = page.value("nats_exporter_target_up", &[]);
+        // The end of the certificate that was shown; rcgen's default is far in the future.
+        let shows = page.text.contains("nats_exporter_target_certificate_expiry_timestamp_seconds{");
+        assert_eq!(shows, up == 1.0, "{}", page.text);
+        up
     };
     let (ca, cert, key) = (pki.text("ca.pem"), pki.text("client.pem"), pki.text("client.key"));
     let identity = ["--nats-tls-cert", &cert, "--nats-tls-key", &key];

@@ -25,6 +25,7 @@ use agentforge_proto::v1::agents_server::AgentsServer;
 use agentforge_proto::v1::jobs_server::JobsServer;
 use agentforge_proto::v1::operations_server::OperationsServer;
 use agentforge_proto::v1::schedules_server::SchedulesServer;
+use agentforge_runtime::Tls;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -83,7 +84,7 @@ pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<a
 /// # Errors
 /// [`ServeError::Listener`] when the listener fails.
 pub async fn serve(
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<Tls>),
     app: App,
     auth: Auth,
     root: trace::Root,
@@ -92,6 +93,6 @@ pub async fn serve(
     grace: Duration,
 ) -> Result<(), ServeError> {
     let routes = routes(app, auth, root, Arc::new(ready))?;
-    let served = agentforge_runtime::http::serve_grpc(listener, None, routes, CONNECTION_STREAMS_MAX, stop, grace);
+    let served = agentforge_runtime::http::serve_grpc(listener, tls, routes, CONNECTION_STREAMS_MAX, stop, grace);
     served.await.map_err(ServeError::Listener)
 }
