@@ -85,6 +85,16 @@ pub struct Tls {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
+impl Tls {
+    /// Whose certificates of servers are trusted, in words.
+    pub(crate) fn authorities(&self) -> String {
+        match &self.ca {
+            Some(ca) => format!("an authority in {}", ca.display()),
+            None => "an authority of the system".to_owned(),
+        }
+    }
+}
+
 /// Where NATS is and how to log in.
 #[derive(Clone)]
 pub struct NatsConfig {

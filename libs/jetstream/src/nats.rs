@@ -102,7 +102,7 @@ impl Nats {
     /// Files named by the settings that cannot be read, or options that the client refuses.
     pub async fn connect(config: &NatsConfig, name: &str) -> Result<Self, Error> {
         let servers: Vec<_> = config.servers.iter().map(|s| without_credentials(s.as_url_str())).collect();
-        let shared = Arc::new(Shared::new(servers.join(", ")));
+        let shared = Arc::new(Shared::new(servers.join(", "), config.tls.authorities()));
         let (events, first) = (shared.clone(), AtomicBool::new(true));
         let cap = config.max_reconnect_wait;
         let options = login(&config.auth)
@@ -322,27 +322,34 @@ async fn read_seed(value: &str) -> Result<String, Error> {
 
 async fn with_tls(mut options: ConnectOptions, config: &NatsConfig) -> Result<ConnectOptions, Error> {
     if let Some(ca) = &config.tls.ca {
-        readable("NATS_TLS_CA", ca).await?;
+        pem("NATS_TLS_CA", ca, "CERTIFICATE").await?;
         options = options.add_root_certificates(ca.clone()).require_tls(true);
     }
     if let Some((cert, key)) = &config.tls.client {
-        readable("NATS_TLS_CERT", cert).await?;
-        readable("NATS_TLS_KEY", key).await?;
+        pem("NATS_TLS_CERT", cert, "CERTIFICATE").await?;
+        pem("NATS_TLS_KEY", key, "PRIVATE KEY").await?;
         options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
     }
     Ok(options)
 }
 
-/// The client reads the file at each connect and would retry forever with a missing one.
-async fn readable(key: &'static str, path: &Path) -> Result<(), Error> {
-    let read = tokio::fs::read(path).await;
-    read.map(drop).map_err(|source| Error::File { key, path: path.to_owned(), source })
+/// The client reads the file at each connect and would retry forever with a missing or empty one.
+async fn pem(key: &'static str, path: &Path, what: &str) -> Result<(), Error> {
+    let broken = |source| Error::File { key, path: path.to_owned(), source };
+    let text = tokio::fs::read(path).await.map_err(broken)?;
+    let text = String::from_utf8_lossy(&text);
+    if text.lines().any(|line| line.starts_with("-----BEGIN ") && line.contains(what)) {
+        return Ok(());
+    }
+    Err(broken(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("it has no {what} in PEM"))))
 }
 
 /// What the client's events are turned into.
 struct Shared {
     /// Where NATS is, without credentials.
     servers: String,
+    /// Whose certificates are trusted, in words.
+    authorities: String,
     /// What the last try to connect failed with; `None` while connected.
     last_error: Mutex<Option<String>>,
     link: watch::Sender<Link>,
@@ -353,10 +360,11 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(servers: String) -> Self {
+    fn new(servers: String, authorities: String) -> Self {
         process_gauge(1, 0);
         Self {
             servers,
+            authorities,
             last_error: Mutex::default(),
             link: watch::Sender::default(),
             connected: watch::Sender::default(),
@@ -367,7 +375,7 @@ impl Shared {
 
     fn trouble(&self) -> Trouble {
         let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble(&self.servers, last.as_deref())
+        trouble(&self.servers, &self.authorities, last.as_deref())
     }
 
     /// An attempt to connect failed. Reports each reason once per outage.
@@ -377,7 +385,7 @@ impl Shared {
             return tracing::debug!(error, "NATS client error");
         }
         *last = Some(error.to_owned());
-        let Trouble { reason, .. } = trouble(&self.servers, Some(error));
+        let Trouble { reason, .. } = trouble(&self.servers, &self.authorities, Some(error));
         warn!(reason, "no connection to NATS; trying again");
     }
 

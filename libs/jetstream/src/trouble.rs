@@ -9,14 +9,16 @@ pub struct Trouble {
     pub is_refusal: bool,
 }
 
-/// In words for people. Only kinds come from the client, no causes.
-pub(crate) fn trouble(servers: &str, last: Option<&str>) -> Trouble {
+/// In words for people; `authorities` says whose certificates are trusted. Only kinds come from the client, no causes.
+pub(crate) fn trouble(servers: &str, authorities: &str, last: Option<&str>) -> Trouble {
     let is_refusal = last.is_some_and(|e| e.contains("authorization") || e.contains("signing nonce"));
     let reason = match last {
         Some(e) if is_refusal => {
             format!("{servers} refuses the credentials: {e} (NATS_CREDS, NATS_NKEY, or NATS_USER and NATS_PASSWORD)")
         }
-        Some(e) if e.contains("TLS") => format!("{servers} cannot be reached: {e} (NATS_TLS_CA, NATS_URL)"),
+        Some(e) if e.contains("TLS") => format!(
+            "{servers} cannot be reached: {e}; its certificate must be for that name, and signed by {authorities} (NATS_TLS_CA, NATS_URL)"
+        ),
         Some(e) => format!("{servers} cannot be reached: {e} (NATS_URL)"),
         None => format!("not connected to {servers} (NATS_URL)"),
     };
@@ -32,11 +34,11 @@ mod tests {
         let cases = [
             (Some("IO error"), false, "nats://a:1 cannot be reached: IO error (NATS_URL)"),
             (Some("authorization violation"), true, "refuses the credentials: authorization violation (NATS_CREDS"),
-            (Some("TLS error"), false, "NATS_TLS_CA"),
+            (Some("TLS error"), false, "signed by an authority in /etc/ca.pem (NATS_TLS_CA, NATS_URL)"),
             (None, false, "not connected to nats://a:1"),
         ];
         for (error, is_refusal, part) in cases {
-            let told = trouble("nats://a:1", error);
+            let told = trouble("nats://a:1", "an authority in /etc/ca.pem", error);
             assert_eq!(told.is_refusal, is_refusal, "{told:?}");
             assert!(told.reason.contains(part), "{told:?}");
         }

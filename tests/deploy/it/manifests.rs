@@ -197,8 +197,11 @@ fn value_from(objects: &[Object], workload: &Object, from: &Value) -> String {
         let object = find(objects, "ConfigMap", &part(config, "name"));
         return texts(object.at("/data")).remove(&part(config, "key")).expect("the key is there");
     }
-    assert_eq!(part(field, "fieldPath"), "metadata.name", "{}: {from}", workload.name());
-    format!("{}-0", workload.name())
+    match part(field, "fieldPath").as_str() {
+        "metadata.name" => format!("{}-0", workload.name()),
+        "metadata.namespace" => workload.namespace().unwrap_or("default").to_owned(),
+        path => panic!("{}: {path}", workload.name()),
+    }
 }
 
 fn expand(value: &str, env: &BTreeMap<String, String>) -> Result<String, String> {

@@ -148,9 +148,8 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
             let args = list(&container["args"]).iter().filter_map(Value::as_str).map(str::to_owned);
             let env = environment(objects, workload, container);
             // A server's addresses of its own are not calls.
-            let told = env
-                .into_iter()
-                .filter(|(key, _)| !["HUB_LEAF_LISTEN", "HUB_LEAF_ADVERTISE", "WEBHOOK_URL"].contains(&key.as_str()));
+            let no_calls = ["HUB_LEAF_LISTEN", "HUB_LEAF_ADVERTISE", "NATS_CLIENT_ADVERTISE", "WEBHOOK_URL"];
+            let told = env.into_iter().filter(|(key, _)| !no_calls.contains(&key.as_str()));
             for (host, port) in args.chain(told.map(|(_, value)| value)).flat_map(|text| endpoints(&text)) {
                 edges.extend(targets(objects, &host, port).into_iter().map(|(to, port)| (name.clone(), to, port)));
             }

@@ -30,7 +30,9 @@ pub fn at_home(mut env: BTreeMap<String, String>, nats_url: &str, dir: &Path) ->
     if env.contains_key("NATS_URL") {
         env.insert("NATS_URL".to_owned(), nats_url.to_owned());
     }
-    env.remove("OTEL_EXPORTER_OTLP_ENDPOINT");
+    for key in ["OTEL_EXPORTER_OTLP_ENDPOINT", "NATS_TLS_CA", "NATS_EXPORTER_NATS_TLS_CA"] {
+        env.remove(key);
+    }
     env
 }
 

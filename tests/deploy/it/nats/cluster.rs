@@ -1,13 +1,13 @@
 //! Three servers that are one, as production runs them.
 
-use super::{Server, WAIT, login};
+use super::{Server, WAIT, login, monitored};
 use crate::manifests::{containers, find, list, overlay};
-use agentforge_harness::{eventually, free_port, http_get, require};
+use agentforge_harness::{eventually, free_port, require};
 use async_nats::jetstream::{self, stream};
 use std::time::Duration;
 
 /// Production's three servers with routes between them.
-async fn production() -> Vec<Server> {
+pub(super) async fn production() -> Vec<Server> {
     let objects = overlay("production");
     let ports = [free_port(), free_port(), free_port()];
     let mut servers = Vec::new();
@@ -16,7 +16,7 @@ async fn production() -> Vec<Server> {
             Server::new(&objects, &format!("nats-{n}"), &[("port: 6222", format!("listen: \"127.0.0.1:{port}\""))]);
         for (m, port) in ports.iter().enumerate() {
             let route = server.env.get_mut(&format!("NATS_ROUTE_{m}")).unwrap();
-            let here = route.replace(&format!("nats-{m}.nats-headless:6222"), &format!("127.0.0.1:{port}"));
+            let here = route.replace(&format!("nats-{m}.nats-headless:6222"), &format!("localhost:{port}"));
             assert_ne!(*route, here);
             *route = here;
         }
@@ -100,7 +100,7 @@ async fn production_loses_nothing_when_a_server_is_killed_under_load() {
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             let url = server.monitor_url(container[probe]["httpGet"]["path"].as_str().unwrap());
             eventually(WAIT, &format!("{probe} {url}"), || async {
-                match http_get(&url, &[]).await {
+                match monitored(&url).await {
                     Ok((200, _)) => Ok(()),
                     Ok((_, body)) => Err(String::from_utf8_lossy(&body).into_owned()),
                     Err(e) => Err(e.to_string()),

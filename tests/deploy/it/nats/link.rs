@@ -14,12 +14,24 @@ async fn a_site_of_the_edge_overlay_delivers_to_the_hub_of_production() {
     let mut hub = Server::new(&objects, "hub-0", &[]);
     let leaf = free_port();
     hub.env.insert("HUB_LEAF_LISTEN".into(), format!("127.0.0.1:{leaf}"));
-    hub.env.insert("HUB_LEAF_ADVERTISE".into(), format!("127.0.0.1:{leaf}"));
+    hub.env.insert("HUB_LEAF_ADVERTISE".into(), format!("localhost:{leaf}"));
     hub.start().await;
     let edge = overlay("edge");
+    // A hub that a site's file of authorities does not know gets no password.
+    let mut stranger = Server::new(&edge, "nats-0", &[]);
+    stranger.env.insert("HUB_LEAF_URL".into(), format!("tls://site:SENT@localhost:{leaf}"));
+    std::fs::write(stranger.dir.path().join("etc/nats-hub/ca.crt"), super::tls::another_authority()).unwrap();
+    stranger.start().await;
+    eventually(WAIT, "the link is refused", || async {
+        let log = stranger.log();
+        if log.contains("unknown authority") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert!(!hub.log().contains("Authentication") && hub.get("/leafz").await["leafnodes"] == 0);
+    drop(stranger);
     let mut site = Server::new(&edge, "nats-0", &[]);
-    let url = site.env["HUB_LEAF_URL"].replace("hub.agentforge.internal:7422", &format!("127.0.0.1:{leaf}"));
-    assert!(url.starts_with("nats-leaf://site:") && !url.contains("hub."), "{url}");
+    let url = site.env["HUB_LEAF_URL"].replace("hub.agentforge.internal:7422", &format!("localhost:{leaf}"));
+    assert!(url.starts_with("tls://site:") && !url.contains("hub."), "{url}");
     site.env.insert("HUB_LEAF_URL".into(), url);
     site.start().await;
 

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod link;
+mod tls;
 mod users;
 
 use crate::manifests::{Object, containers, environment, find, list, overlay, secrets, texts};
@@ -26,6 +27,8 @@ struct Server {
     proc: Option<Proc>,
     client: u16,
     monitor: u16,
+    /// Whether the configuration has TLS.
+    is_tls: bool,
 }
 
 impl Server {
@@ -42,16 +45,28 @@ impl Server {
             std::fs::create_dir_all(&path).unwrap();
             let volumes = set.list("/spec/template/spec/volumes");
             let volume = volumes.iter().find(|v| v["name"] == mount["name"]);
+            if let Some(secret) = volume.and_then(|v| v["secret"]["secretName"].as_str()) {
+                tls::lay_out(secret, &path);
+            }
             let Some(config) = volume.and_then(|v| v["configMap"]["name"].as_str()) else { continue };
             for (file, text) in texts(find(objects, "ConfigMap", config).at("/data")) {
-                let mut text = text.replace("/lib/nats", &dir.path().join("lib/nats").display().to_string());
+                let at_home = |path: &str| format!("{}{path}", dir.path().display());
+                let mut text = text.replace("/lib/nats", &at_home("/lib/nats"));
+                text = text.replace("/etc/nats-tls", &at_home("/etc/nats-tls"));
                 for (from, to) in replaced {
                     text = text.replace(from, to);
                 }
                 std::fs::write(path.join(file), text).unwrap();
             }
         }
-        Self { dir, env, proc: None, client, monitor }
+        if let Some(authorities) = env.get_mut("SSL_CERT_FILE") {
+            *authorities = format!("{}{authorities}", dir.path().display());
+        }
+        if let Some(advertised) = env.get_mut("NATS_CLIENT_ADVERTISE") {
+            *advertised = format!("localhost:{client}");
+        }
+        let is_tls = env.contains_key("NATS_ALLOW_NON_TLS");
+        Self { dir, env, proc: None, client, monitor, is_tls }
     }
 
     fn config(&self) -> PathBuf {
@@ -59,17 +74,18 @@ impl Server {
     }
 
     fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.client)
+        format!("{}://127.0.0.1:{}", if self.is_tls { "tls" } else { "nats" }, self.client)
     }
 
     fn monitor_url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.monitor)
+        format!("{}://127.0.0.1:{}{path}", if self.is_tls { "https" } else { "http" }, self.monitor)
     }
 
     async fn start(&mut self) {
         let (client, monitor) = (self.client.to_string(), self.monitor.to_string());
         let config = self.config().display().to_string();
-        let args = ["-c", &config, "-a", "127.0.0.1", "-p", &client, "-m", &monitor];
+        let of_monitor = if self.is_tls { "--https_port" } else { "-m" };
+        let args = ["-c", &config, "-a", "127.0.0.1", "-p", &client, of_monitor, &monitor];
         let start = || Proc::builder(program("nats-server").unwrap()).args(args).envs(self.env.clone()).start();
         let mut proc = start();
         eventually(WAIT, "the server serves", || {
@@ -79,7 +95,7 @@ impl Server {
                 proc = start();
             }
             let url = self.monitor_url("/healthz?js-server-only=true");
-            async move { http_get(&url, &[]).await.is_ok_and(|(status, _)| status == 200) }
+            async move { monitored(&url).await.is_ok_and(|(status, _)| status == 200) }
         })
         .await;
         self.proc = Some(proc);
@@ -90,7 +106,7 @@ impl Server {
     }
 
     async fn get(&self, path: &str) -> Value {
-        let (_, body) = http_get(&self.monitor_url(path), &[]).await.unwrap();
+        let (_, body) = monitored(&self.monitor_url(path)).await.unwrap();
         serde_json::from_slice(&body).unwrap()
     }
 
@@ -99,11 +115,17 @@ impl Server {
     }
 }
 
+/// An answer of a monitoring port, with TLS or without.
+async fn monitored(url: &str) -> std::io::Result<(u16, Vec<u8>)> {
+    if url.starts_with("https://") { tls::get(url).await } else { http_get(url, &[]).await }
+}
+
 /// As one of the users, which subscribes only to its own replies.
 fn login(user: &str) -> async_nats::ConnectOptions {
     let password = secrets()["nats-users"][user].clone();
     async_nats::ConnectOptions::with_user_and_password(user.into(), password)
         .custom_inbox_prefix(format!("_INBOX.{user}"))
+        .add_root_certificates(tls::authority().join("ca.crt"))
 }
 
 /// A service of an overlay with its own user, at this server.
@@ -111,6 +133,9 @@ fn service(objects: &[Object], name: &str, server: &Server, dir: &TempDir, more:
     let folder = dir.path().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let mut env = at_home(environment_of(objects, name), &server.url(), &folder);
+    if server.is_tls {
+        env.insert("NATS_TLS_CA".into(), tls::authority().join("ca.crt").display().to_string());
+    }
     for (key, value) in more {
         env.insert((*key).to_owned(), (*value).to_owned());
     }
