@@ -42,6 +42,7 @@ fn run(cli: Cli, out: Output) -> Result {
         Command::Rules(command) => return commands::rules::run(command, out),
         _ => {}
     }
+    global.trust()?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let context = || Ok::<_, Failure>(Context { client: global.client()?, out });

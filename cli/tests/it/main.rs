@@ -10,5 +10,6 @@ mod jobs;
 mod ledger;
 mod pages;
 mod support;
+mod tls;
 mod usage;
 mod webhook;

@@ -174,9 +174,15 @@ pub fn kill9(pid: u32) {
 
 /// The separate binaries; cargo builds them only when their packages are built too.
 pub fn has_service_binaries() -> bool {
-    let is_built = |name: &str| Path::new(BINARY).with_file_name(format!("agentforge-{name}")).is_file();
-    let built = is_built("stack") && ["orchestrator", "worker"].into_iter().all(is_built);
-    let built = built && extras().iter().all(|name| is_built(name));
+    // The stack says which others there are.
+    are_built(&["stack", "orchestrator", "worker"])
+        && are_built(&extras().iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Whether these services' binaries are built.
+pub fn are_built(names: &[&str]) -> bool {
+    let is_built = |name: &&str| Path::new(BINARY).with_file_name(format!("agentforge-{name}")).is_file();
+    let built = names.iter().all(is_built);
     assert!(built || std::env::var("CI").is_err(), "CI=true forbids skipping: build the service binaries first");
     if !built {
         eprintln!("SKIPPED: the service binaries are not built");

@@ -2,6 +2,7 @@
 //!
 //! The token goes into request metadata and nowhere else.
 
+use crate::dial::authorities;
 use agentforge_proto::v1::{
     agents_client::AgentsClient, jobs_client::JobsClient, operations_client::OperationsClient,
     schedules_client::SchedulesClient,
@@ -11,7 +12,7 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
 /// A page of jobs with arguments of 1 MiB each still fits.
@@ -95,7 +96,12 @@ impl Client {
             .user_agent(user_agent)
             .map_err(unusable)?;
         if server.starts_with("https:") {
-            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots()).map_err(unusable)?;
+            let tls = ClientTlsConfig::new();
+            let tls = match authorities() {
+                Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+                None => tls.with_enabled_roots(),
+            };
+            endpoint = endpoint.tls_config(tls).map_err(unusable)?;
         }
         let bearer = token.map(|token| format!("Bearer {token}").parse::<MetadataValue<Ascii>>()).transpose();
         let mut bearer = bearer.map_err(|_| Error::Token)?;

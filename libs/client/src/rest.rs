@@ -1,9 +1,9 @@
 //! Asks a service on this machine whether it is ready. Small on purpose: one GET, no client library.
 
+use crate::dial::dial;
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
@@ -68,8 +68,7 @@ async fn get(base: &str, path: &str) -> std::io::Result<(u16, String)> {
 }
 
 async fn send(base: &str, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<(u16, String)> {
-    let address = base.trim_start_matches("http://").trim_end_matches('/');
-    let mut stream = TcpStream::connect(address).await?;
+    let (mut stream, address) = dial(base).await?;
     let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();

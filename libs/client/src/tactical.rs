@@ -1,12 +1,10 @@
-//! HTTP to a tactical API: one request, or a stream of events.
-//!
-//! Plain HTTP only: a service behind TLS is reached through what terminates it, or with curl.
+//! HTTP to a tactical API, with TLS for an `https://` URL: one request, or a stream of events.
 
+use crate::dial::{Stream, dial};
 use serde_json::Value;
 use std::{io, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
     time::timeout,
 };
 
@@ -23,10 +21,10 @@ const LINE_MAX_BYTES: u64 = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another kind of URL.
-    #[error("{0} is not an http:// address with a port")]
+    #[error("{0} is not an http:// or https:// address with a port")]
     Url(String),
     /// Nothing that can be read.
-    #[error("no answer from the tactical API at http://{address}: {reason}")]
+    #[error("no answer from the tactical API at {address}: {reason}")]
     NoAnswer {
         /// Where it was asked.
         address: String,
@@ -51,26 +49,26 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Where a tactical API is, and who asks.
 #[derive(Clone)]
 pub struct Endpoint {
+    /// Scheme, host and port.
     address: String,
     token: Option<String>,
 }
 
 impl Endpoint {
-    /// From an `http://` URL.
+    /// From an `http://` or `https://` URL.
     ///
     /// # Errors
     /// It is another kind of URL.
     pub fn new(url: &str, token: Option<&str>) -> Result<Self> {
-        let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned());
-        let address = address.filter(|address| !address.is_empty() && !address.contains('/'));
-        let address = address.ok_or_else(|| Error::Url(url.to_owned()))?;
-        Ok(Self { address, token: token.map(str::to_owned) })
+        let address = url.trim_end_matches('/');
+        let host = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"));
+        host.filter(|host| !host.is_empty() && !host.contains('/')).ok_or_else(|| Error::Url(url.to_owned()))?;
+        Ok(Self { address: address.to_owned(), token: token.map(str::to_owned) })
     }
 
-    fn head(&self, method: &str, path: &str) -> String {
-        let Self { address, token } = self;
-        let token = token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{token}")
+    fn head(&self, host: &str, method: &str, path: &str) -> String {
+        let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{token}")
     }
 
     fn failed(&self, error: impl std::fmt::Display) -> Error {
@@ -93,11 +91,11 @@ impl Endpoint {
     }
 
     async fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(u16, Vec<u8>)> {
-        let mut stream = TcpStream::connect(&self.address).await?;
+        let (mut stream, host) = dial(&self.address).await?;
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = format!(
             "{}Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            self.head(method, path),
+            self.head(&host, method, path),
             body.len()
         );
         stream.write_all(request.as_bytes()).await?;
@@ -115,9 +113,9 @@ impl Endpoint {
     /// No answer, or a refusal with its reason.
     pub async fn follow(&self, path: &str, last_id: &str) -> Result<Events> {
         let open = async {
-            let mut stream = TcpStream::connect(&self.address).await?;
+            let (mut stream, host) = dial(&self.address).await?;
             let last = if last_id.is_empty() { String::new() } else { format!("Last-Event-ID: {last_id}\r\n") };
-            let request = format!("{}Accept: text/event-stream\r\n{last}\r\n", self.head("GET", path));
+            let request = format!("{}Accept: text/event-stream\r\n{last}\r\n", self.head(&host, "GET", path));
             stream.write_all(request.as_bytes()).await?;
             let mut events = Events { reader: BufReader::new(stream), last_id: last_id.to_owned() };
             let status = status_of(&events.line().await?)?;
@@ -155,7 +153,7 @@ pub struct Event {
 
 /// The stream of events.
 pub struct Events {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Box<dyn Stream>>,
     /// Where to resume.
     pub last_id: String,
 }

@@ -84,6 +84,11 @@ fn explain(doing: &str, status: &Status, server: &str) -> Failure {
                 .code("not_grpc")
                 .hint("this looks like the REST port (8080) or another HTTP server; gRPC is on port 50051 unless GRPC_PORT says otherwise");
         }
+        _ if is_away(status) && cause(status).contains("certificate") => {
+            return Failure::new(format!("{doing} failed: the certificate of {server} is not trusted ({})", one_line(&cause(status))))
+                .code("untrusted")
+                .hint("name the file of its authority with --ca or AGENTFORGE_CA_FILE, and the server as its certificate does");
+        }
         _ if is_away(status) && std::error::Error::source(status).is_some() => {
             return Failure::new(format!("{doing} failed: the orchestrator at {server} cannot be reached ({})", one_line(&cause(status))))
                 .code("unreachable")
