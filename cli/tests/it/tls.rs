@@ -101,7 +101,7 @@ async fn commands_reach_services_with_tls_by_their_authority_and_through_a_renew
         assert!(calls < 10_000, "the renewed files were not taken up");
     }
     assert_eq!(submit().code, 0);
-    println!("{calls} calls, each on a connection of its own, until all three listeners had the new certificate");
+    assert!(calls > 0, "the renewal was not seen under load");
 
     let (_broadcaster, ready) = files.start("broadcaster", &nats).await;
     let at = ready["http"].as_str().unwrap();

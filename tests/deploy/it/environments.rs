@@ -68,7 +68,7 @@ const FACTS: [Facts; 4] = [
         overlay: "production",
         namespace: "agentforge",
         gateway_label: Some("gateway-access"),
-        hosts: &[],
+        hosts: &["agentforge.internal"],
         without: NOT_IN_CLUSTERS,
         replicas: Some((2, 5)),
         workers: Some((2, 10)),
@@ -114,16 +114,21 @@ fn each_environment_is_as_the_table_says() {
         let routes: Vec<_> = objects.iter().filter(|o| o.kind() == "HTTPRoute").collect();
         assert_eq!(routes.is_empty(), facts.overlay == "edge");
         for route in routes {
-            assert_eq!(
-                *route.at("/spec/hostnames"),
-                if facts.hosts.is_empty() { Value::Null } else { json!(facts.hosts) }
-            );
+            assert_eq!(*route.at("/spec/hostnames"), json!(facts.hosts));
+            // A route that leads to a service is bound to the listener with TLS; the other sends callers there.
+            let leads = |rule: &Value| !rule["backendRefs"].is_null();
+            let section = list(route.at("/spec/parentRefs"))[0]["sectionName"].as_str().unwrap();
+            for rule in route.list("/spec/rules") {
+                let to = &rule["filters"][0]["requestRedirect"]["scheme"];
+                assert!(
+                    (section == "https" && leads(rule)) || (section == "http" && to == "https"),
+                    "{}",
+                    route.name()
+                );
+            }
             // Both have streams, which a gateway would cut after its own default.
-            assert!(
-                route.list("/spec/rules").iter().all(|rule| rule["timeouts"]["request"] == "0s"),
-                "{}",
-                route.name()
-            );
+            let mut rules = route.list("/spec/rules").iter().filter(|rule| leads(rule));
+            assert!(rules.all(|rule| rule["timeouts"]["request"] == "0s"), "{}", route.name());
             let gateway = if facts.overlay == "production" { "gateway" } else { "dev-gateway" };
             assert_eq!(list(route.at("/spec/parentRefs"))[0]["name"], gateway);
         }
