@@ -56,6 +56,9 @@ pub enum Command {
     /// Create and manage schedules
     #[command(subcommand)]
     Schedule(commands::schedule::Command),
+    /// Make tokens for callers of the services
+    #[command(subcommand)]
+    Token(commands::token::Command),
     /// List workers
     #[command(subcommand)]
     Agent(commands::agent::Command),

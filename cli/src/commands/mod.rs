@@ -11,5 +11,6 @@ pub mod queue;
 pub mod rules;
 pub mod schedule;
 pub mod sync;
+pub mod token;
 pub mod verify;
 pub mod webhook;

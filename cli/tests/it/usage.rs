@@ -77,6 +77,10 @@ fn wrong_command_lines_end_with_2_and_say_why_on_stderr() {
         (&["dev", "--port-base", "65535"], "--port-base 65535 is too high"),
         (&["dev", "--store", "mysql://x"], "postgres://"),
         (&["completions", "tcsh"], "bash"),
+        (&["token", "new", "ci", "--role", "root"], "submitter"),
+        (&["token", "new", "c i", "--role", "viewer"], "letters"),
+        (&["token", "new", "ci", "--role", "viewer", "--scope", "room:a"], "queue"),
+        (&["token", "new", "ci", "--role", "viewer", "--expires", "2020-01-31T00:00:00Z"], "has passed"),
     ] {
         let said = agentforge(args);
         assert_eq!(said.code, 2, "{args:?}: {}{}", said.out, said.err);
@@ -114,6 +118,25 @@ fn a_token_is_never_shown() {
     }
     let said = agentforge(["--token", "bad token", "job", "list"]);
     assert_eq!(said.code, 2);
+}
+
+#[test]
+fn a_new_token_is_shown_once_and_its_line_has_no_more_than_its_digest() {
+    use sha2::Digest;
+    let new = |name: &str| {
+        agentforge(["--json", "token", "new", name, "--role", "submitter", "--expires", "+1h", "--scope", "queue:a"])
+            .ok()
+    };
+    let (one, two) = (new("ci"), new("ci"));
+    let token = one["token"].as_str().unwrap();
+    assert!(token.starts_with("af_") && token.len() == 46 && one["token"] != two["token"], "{token}");
+    let line = one["line"].as_str().unwrap();
+    let digest = hex::encode(sha2::Sha256::digest(token));
+    assert!(
+        line.starts_with(&format!("ci submitter sha256:{digest} expires=2")) && line.ends_with(" scope=queue:a"),
+        "{line}"
+    );
+    assert!(!line.contains(&token[3..]), "{line}");
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! The check itself: a header in, a caller or a reason out. Pure.
 
-use crate::{bearer::bearer, role::Role, tokens::Tokens};
+use crate::{
+    bearer::bearer,
+    keyring::Keyring,
+    principal::{Denied, Principal},
+    role::Role,
+    tokens::Tokens,
+};
 use http::HeaderValue;
-
-/// The name of callers where no token is asked for.
-const ANYONE: &str = "anyone";
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a surface asks of its callers.
 #[derive(Clone, Debug)]
@@ -15,28 +19,8 @@ pub enum Guard {
     Closed,
     /// One of these tokens.
     Tokens(Tokens),
-}
-
-/// A caller that was admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Principal<'g> {
-    /// The name of its token.
-    pub name: &'g str,
-    /// What it may do.
-    pub role: Role,
-}
-
-/// Why a caller is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied<'g> {
-    /// The surface is closed.
-    Closed,
-    /// The request has no bearer token.
-    Missing,
-    /// The token is not known.
-    Unknown,
-    /// The token's role does not include what is needed.
-    Role(Principal<'g>),
+    /// What the keyring has at the moment of the request.
+    Keyring(Keyring),
 }
 
 impl Guard {
@@ -49,22 +33,35 @@ impl Guard {
     ///
     /// # Errors
     /// Why it may not.
-    pub fn check(&self, authorization: Option<&HeaderValue>, needed: Role) -> Result<Principal<'_>, Denied<'_>> {
-        let tokens = match self {
-            Self::Open => return Ok(Principal { name: ANYONE, role: Role::Admin }),
-            Self::Closed => return Err(Denied::Closed),
-            Self::Tokens(tokens) => tokens,
-        };
-        let token = bearer(authorization).ok_or(Denied::Missing)?;
-        let (name, role) = tokens.find(token).ok_or(Denied::Unknown)?;
-        let principal = Principal { name, role };
-        if role < needed { Err(Denied::Role(principal)) } else { Ok(principal) }
+    pub fn check(&self, authorization: Option<&HeaderValue>, needed: Role) -> Result<Principal, Denied> {
+        self.check_at(authorization, needed, now())
     }
+
+    /// The same at a moment, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check_at(&self, authorization: Option<&HeaderValue>, needed: Role, now: i64) -> Result<Principal, Denied> {
+        let principal = match self {
+            Self::Open => return Ok(Principal::anyone()),
+            Self::Closed => return Err(Denied::Closed),
+            Self::Tokens(tokens) => tokens.holder(bearer(authorization).ok_or(Denied::Missing)?, now)?,
+            Self::Keyring(keyring) => keyring.check(bearer(authorization).ok_or(Denied::Missing)?, now)?,
+        };
+        if principal.role.includes(needed) { Ok(principal) } else { Err(Denied::Role(principal)) }
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{principal::ANYONE, scopes::Scopes};
 
     const READ: &str = "0123456789abcdef-r";
     const SUBMIT: &str = "0123456789abcdef:s";
@@ -74,9 +71,9 @@ mod tests {
         Guard::Tokens(Tokens::parse(&format!("dash:read:{READ}, ci:submit:{SUBMIT},ops:admin:{ADMIN}").into()).unwrap())
     }
 
-    fn check<'g>(guard: &'g Guard, header: Option<&str>, needed: Role) -> Result<&'g str, Denied<'g>> {
+    fn check(guard: &Guard, header: Option<&str>, needed: Role) -> Result<String, Denied> {
         let header = header.map(|text| HeaderValue::from_str(text).unwrap());
-        guard.check(header.as_ref(), needed).map(|principal| principal.name)
+        guard.check(header.as_ref(), needed).map(|principal| principal.name.to_string())
     }
 
     #[test]
@@ -85,7 +82,8 @@ mod tests {
         let table = [(READ, Role::Read, "dash"), (SUBMIT, Role::Submit, "ci"), (ADMIN, Role::Admin, "ops")];
         for (token, role, name) in table {
             for needed in Role::ALL {
-                let want = if needed <= role { Ok(name) } else { Err(Denied::Role(Principal { name, role })) };
+                let principal = Principal { name: name.into(), role, scopes: Scopes::ALL };
+                let want = if role.includes(needed) { Ok(name.to_owned()) } else { Err(Denied::Role(principal)) };
                 assert_eq!(check(&guard, Some(&format!("Bearer {token}")), needed), want, "{name} for {needed:?}");
             }
         }
@@ -101,14 +99,14 @@ mod tests {
         for wrong in [almost.to_owned(), format!("{ADMIN}x"), format!("x{ADMIN}"), ADMIN.to_uppercase()] {
             assert_eq!(check(&guard, Some(&format!("Bearer {wrong}")), Role::Read), Err(Denied::Unknown), "{wrong}");
         }
-        assert_eq!(check(&guard, Some(&format!("bearer  {ADMIN} ")), Role::Admin), Ok("ops"));
+        assert_eq!(check(&guard, Some(&format!("bearer  {ADMIN} ")), Role::Admin).unwrap(), "ops");
     }
 
     #[test]
     fn an_open_guard_admits_all_and_a_closed_one_none() {
         let token = format!("Bearer {ADMIN}");
         for header in [None, Some("Basic x"), Some(&*token)] {
-            assert_eq!(check(&Guard::Open, header, Role::Admin), Ok(ANYONE), "{header:?}");
+            assert_eq!(check(&Guard::Open, header, Role::Admin).unwrap(), ANYONE, "{header:?}");
             assert_eq!(check(&Guard::Closed, header, Role::Read), Err(Denied::Closed), "{header:?}");
         }
         assert!(Guard::Open.is_open() && !Guard::Closed.is_open() && !guard().is_open());

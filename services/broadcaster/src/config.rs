@@ -7,16 +7,19 @@ use crate::{
     registry::sealing::StateKeys,
     retry::schedule::{Schedule, Steps},
     settings::{
-        BROADCASTER_CA_FILE, BROADCASTER_CIRCUIT_FAILURES, BROADCASTER_CIRCUIT_PROBE, BROADCASTER_CIRCUIT_PROBE_MAX,
-        BROADCASTER_CONCURRENCY, BROADCASTER_CORE_FALLBACK, BROADCASTER_DLQ_MAX_AGE, BROADCASTER_DLQ_MAX_BYTES,
-        BROADCASTER_ENDPOINTS_FILE, BROADCASTER_HISTORY_MAX_AGE, BROADCASTER_HISTORY_MAX_BYTES,
-        BROADCASTER_RELOAD_INTERVAL, BROADCASTER_RETRIES_MAX_AGE, BROADCASTER_RETRIES_MAX_BYTES, BROADCASTER_RETRY_4XX,
-        BROADCASTER_RETRY_JITTER, BROADCASTER_RETRY_SCHEDULE, BROADCASTER_STATE_KEY, BROADCASTER_SUBJECTS,
-        BROADCASTER_TIMEOUT, BROADCASTER_TOKEN, HTTP_PORT, WEBHOOK_FORMAT, WEBHOOK_SECRET, WEBHOOK_URL,
+        BROADCASTER_ALERTS_TOKEN, BROADCASTER_CA_FILE, BROADCASTER_CIRCUIT_FAILURES, BROADCASTER_CIRCUIT_PROBE,
+        BROADCASTER_CIRCUIT_PROBE_MAX, BROADCASTER_CONCURRENCY, BROADCASTER_CORE_FALLBACK, BROADCASTER_DLQ_MAX_AGE,
+        BROADCASTER_DLQ_MAX_BYTES, BROADCASTER_ENDPOINTS_FILE, BROADCASTER_HISTORY_MAX_AGE,
+        BROADCASTER_HISTORY_MAX_BYTES, BROADCASTER_RELOAD_INTERVAL, BROADCASTER_RETRIES_MAX_AGE,
+        BROADCASTER_RETRIES_MAX_BYTES, BROADCASTER_RETRY_4XX, BROADCASTER_RETRY_JITTER, BROADCASTER_RETRY_SCHEDULE,
+        BROADCASTER_STATE_KEY, BROADCASTER_SUBJECTS, BROADCASTER_TIMEOUT, BROADCASTER_TOKEN, HTTP_PORT, WEBHOOK_FORMAT,
+        WEBHOOK_SECRET, WEBHOOK_URL,
     },
     topology::streams::StreamLimits,
 };
-use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret};
+use agentforge_access::{Role, Tokens, check_secret};
+use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
+use agentforge_door::{Door, DoorConfig};
 use agentforge_egress::{Policy, Resolve};
 use agentforge_jetstream::{NatsConfig, topology::TopologyConfig};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
@@ -25,7 +28,6 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 const DEFAULT_NAME: &str = "default";
 const HOUR: Duration = Duration::from_secs(3600);
 const DAYS_1000: Duration = Duration::from_secs(1000 * 24 * 3600);
-const TOKEN_CHARS: std::ops::RangeInclusive<usize> = 16..=512;
 
 /// A broadcaster's configuration.
 #[derive(Debug, Clone)]
@@ -50,8 +52,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// Between reads of the file.
     pub reload_interval: Duration,
-    /// Of the API.
-    pub token: Option<Secret>,
+    /// Who may call the API.
+    pub door: Door,
     /// Encrypt the endpoints of the API in their bucket.
     pub state_keys: StateKeys,
     /// Pauses between attempts.
@@ -107,7 +109,7 @@ impl Config {
             endpoints_file,
             defaults,
             reload_interval: reader.get_in(&BROADCASTER_RELOAD_INTERVAL, Duration::from_millis(100)..=HOUR),
-            token: token(reader),
+            door: door(reader, &common),
             state_keys: state_keys(reader),
             schedule: Schedule::new(steps, reader.get_in(&BROADCASTER_RETRY_JITTER, 0.0..=1.0)),
             circuit: Limits {
@@ -225,13 +227,19 @@ fn from_file(reader: &mut Reader<'_>, path: Option<&PathBuf>, defaults: &Default
     })
 }
 
-fn token(reader: &mut Reader<'_>) -> Option<Secret> {
-    let token: Secret = reader.opt(&BROADCASTER_TOKEN)?;
-    let text = token.expose_secret();
-    if !TOKEN_CHARS.contains(&text.chars().count()) || !text.bytes().all(|b| b.is_ascii_graphic()) {
-        reader.fault(BROADCASTER_TOKEN.key, "is not 16 to 512 printable characters");
+fn door(reader: &mut Reader<'_>, common: &Common) -> Door {
+    let mut token = |setting: &Setting| {
+        let good = |secret: &Secret| check_secret(secret.expose_secret()).map_err(str::to_owned);
+        reader.opt_if::<Secret>(setting, good)
+    };
+    let (admin, alerts) = (token(&BROADCASTER_TOKEN), token(&BROADCASTER_ALERTS_TOKEN));
+    let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.expose_secret().to_owned());
+    if admin.is_some() && text(&admin) == text(&alerts) {
+        reader.fault(BROADCASTER_ALERTS_TOKEN.key, "is the value of BROADCASTER_TOKEN, which may do everything");
     }
-    Some(token)
+    let admin = Tokens::sharing("admin", Role::Admin, admin.as_ref());
+    let own = admin.and(&Tokens::sharing("alerts", Role::Alerts, alerts.as_ref()));
+    Door::new(DoorConfig::read(reader, common, own, &BROADCASTER_TOKEN))
 }
 
 fn state_keys(reader: &mut Reader<'_>) -> StateKeys {
@@ -304,6 +312,13 @@ mod tests {
             (&[url, ("WEBHOOK_FORMAT", "xml")], &["WEBHOOK_FORMAT"]),
             (&[("WEBHOOK_SECRET", "whsec_hunter2")], &["WEBHOOK_SECRET", "WEBHOOK_SECRET"]),
             (&[("BROADCASTER_TOKEN", "hunter2")], &["BROADCASTER_TOKEN"]),
+            (&[("BROADCASTER_ALERTS_TOKEN", "hunter2")], &["BROADCASTER_ALERTS_TOKEN"]),
+            (
+                &[("BROADCASTER_ALERTS_TOKEN", "0123456789abcdef"), ("BROADCASTER_TOKEN", "0123456789abcdef")],
+                &["BROADCASTER_ALERTS_TOKEN"],
+            ),
+            (&[("ENV", "production"), ("BIND_ADDR", "127.0.0.1")], &["BROADCASTER_TOKEN"]),
+            (&[("BIND_ADDR", "0.0.0.0")], &["BROADCASTER_TOKEN"]),
             (&[("BROADCASTER_STATE_KEY", "hunter2")], &["BROADCASTER_STATE_KEY"]),
             // Endpoints that leave these out have what is wrong with them, and are not to blame.
             (&[url, file, ("BROADCASTER_SUBJECTS", "a..b")], &["BROADCASTER_SUBJECTS"]),

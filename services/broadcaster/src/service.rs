@@ -63,6 +63,7 @@ impl Service for Broadcaster {
     fn settings() -> Vec<(&'static str, Vec<Setting>)> {
         vec![
             ("Broadcaster", settings::SETTINGS.to_vec()),
+            ("Access", agentforge_door::SETTINGS.to_vec()),
             ("Outgoing calls", vec![Policy::SETTING]),
             ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
@@ -83,7 +84,7 @@ impl Service for Broadcaster {
     }
 
     fn metrics() -> Vec<&'static [Metric]> {
-        vec![metrics::METRICS, agentforge_jetstream::metrics::CATALOGUE]
+        vec![metrics::METRICS, agentforge_door::metrics::CATALOGUE, agentforge_jetstream::metrics::CATALOGUE]
     }
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
@@ -135,6 +136,12 @@ impl Service for Broadcaster {
             async move { Ok(serve_https(listener, tls, router, stop, grace).await?) }
         };
         supervisor.spawn("http", OnEnd::Stop, http);
+        let door = registry.context().config.door.clone();
+        let kept = stop.clone();
+        supervisor.spawn("access", OnEnd::Stop, async move {
+            door.keep(kept).await;
+            Ok(())
+        });
         metrics::STORE_HELD.shift(&[], 0.0);
         metrics::MAX_BYTES.set(&[], registry.context().quota.limit() as f64);
         let gates = (readiness.gate("nats", true), readiness.gate("streams", true));

@@ -50,8 +50,15 @@ pub const BROADCASTER_TOKEN: Setting = Setting::new(
     "BROADCASTER_TOKEN",
     None,
     "16-512 characters",
-    "Bearer token of the API below /v1, including alerts. Unset: the API is open in ENV=dev on a \
-     loopback listener, and closed everywhere else.",
+    "Bearer token of an admin of the API below /v1. Without any token the API is open in ENV=dev on a loopback \
+     BIND_ADDR; everywhere else one is required.",
+)
+.secret();
+pub const BROADCASTER_ALERTS_TOKEN: Setting = Setting::new(
+    "BROADCASTER_ALERTS_TOKEN",
+    None,
+    "16-512 characters, another than BROADCASTER_TOKEN",
+    "Bearer token that hands over alerts (POST /v1/alerts) and does nothing else, for Alertmanager.",
 )
 .secret();
 pub const BROADCASTER_STATE_KEY: Setting = Setting::new(
@@ -165,6 +172,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     BROADCASTER_ENDPOINTS_FILE,
     BROADCASTER_RELOAD_INTERVAL,
     BROADCASTER_TOKEN,
+    BROADCASTER_ALERTS_TOKEN,
     BROADCASTER_STATE_KEY,
     BROADCASTER_RETRY_SCHEDULE,
     BROADCASTER_RETRY_JITTER,

@@ -18,6 +18,9 @@ const HEADER_MAX_BYTES: usize = 4096;
 /// Each step doubles the time of a check; 14 is about a second.
 const COST_MAX: u32 = 14;
 
+/// Shortest password that is given in plain, characters; that of every secret.
+const PASSWORD_CHARS_MIN: usize = 16;
+
 /// Why a password cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,6 +33,9 @@ pub enum Error {
     /// Each scrape would take seconds.
     #[error("the bcrypt hash has a cost above {COST_MAX}")]
     Cost,
+    /// It could be guessed.
+    #[error("the password has fewer than {PASSWORD_CHARS_MIN} characters; a bcrypt hash may be of any")]
+    Short,
     /// There is no randomness.
     #[error("the system provides no random numbers")]
     Random,
@@ -76,6 +82,8 @@ impl BasicAuth {
                 return Err(Error::Cost);
             }
             Password::Bcrypt(password.clone())
+        } else if text.chars().count() < PASSWORD_CHARS_MIN {
+            return Err(Error::Short);
         } else {
             Password::Plain(hmac::sign(&key, text.as_bytes()))
         };
@@ -137,15 +145,19 @@ fn credentials(header: &[u8]) -> Option<(String, String)> {
 mod tests {
     use super::*;
 
+    const PASSWORD: &str = "a:b c of sixteen";
+
     fn header(user: &str, password: &str) -> Vec<u8> {
         format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into_bytes()
     }
 
     async fn checks(auth: &BasicAuth) {
         for _ in 0..2 {
-            assert!(auth.admits(Some(&header("prom", "a:b c"))).await);
+            assert!(auth.admits(Some(&header("prom", PASSWORD))).await);
         }
-        for bad in [header("prom", "a:b"), header("prom", ""), header("x", "a:b c"), b"Bearer x".to_vec(), vec![]] {
+        for bad in
+            [header("prom", "a:b of sixteen"), header("prom", ""), header("x", PASSWORD), b"Bearer x".to_vec(), vec![]]
+        {
             assert!(!auth.admits(Some(&bad)).await, "{bad:?}");
         }
         assert!(!auth.admits(None).await);
@@ -154,8 +166,8 @@ mod tests {
 
     #[tokio::test]
     async fn plain_and_hashed_passwords_let_the_right_one_in() {
-        checks(&BasicAuth::new("prom", &Secret::from("a:b c")).unwrap()).await;
-        let hash = bcrypt::hash("a:b c", 4).unwrap();
+        checks(&BasicAuth::new("prom", &Secret::from(PASSWORD)).unwrap()).await;
+        let hash = bcrypt::hash(PASSWORD, 4).unwrap();
         checks(&BasicAuth::new("prom", &Secret::from(hash.replace("$2b$", "$2a$"))).unwrap()).await;
     }
 
@@ -163,6 +175,7 @@ mod tests {
     fn what_cannot_be_used_is_refused() {
         let of = |user: &str, password: &str| BasicAuth::new(user, &Secret::from(password)).map(|_| ());
         assert!(matches!(of("a:b", "x"), Err(Error::User)));
+        assert!(matches!(of("a", "fifteen-letters"), Err(Error::Short)));
         assert!(matches!(of("a", "$2a$nonsense"), Err(Error::Hash)));
         let costly = bcrypt::hash("x", 4).unwrap().replace("$04$", "$15$");
         assert!(matches!(of("a", &costly), Err(Error::Cost)));

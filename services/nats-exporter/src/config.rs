@@ -68,7 +68,7 @@ settings! {
     TLS_CLIENT_CA = "NATS_EXPORTER_TLS_CLIENT_CA", None, "path of a PEM file",
         "Authorities that client certificates must be signed by.";
     HTTP_USER = "NATS_EXPORTER_HTTP_USER", None, "text without :", "User name for reading the page; needs a password.";
-    HTTP_PASSWORD = "NATS_EXPORTER_HTTP_PASSWORD", None, "text, or a bcrypt hash that starts with $2", "Its password.", secret();
+    HTTP_PASSWORD = "NATS_EXPORTER_HTTP_PASSWORD", None, "text of 16 characters or more, or a bcrypt hash that starts with $2", "Its password.", secret();
     NATS_TLS_CA = "NATS_EXPORTER_NATS_TLS_CA", None, "path of a PEM file", "Authorities that sign the servers' certificates.";
     NATS_TLS_CERT = "NATS_EXPORTER_NATS_TLS_CERT", None, "path of a PEM file", "Client certificate for connections to the servers.";
     NATS_TLS_KEY = "NATS_EXPORTER_NATS_TLS_KEY", None, "path of a PEM file", "Key of that certificate.";

@@ -1,12 +1,14 @@
 //! The orchestrator's settings, parsed once.
 
 use crate::admission::{Limits, ToolRetries, admit_retry};
-use crate::api::auth::{self, Auth};
+use crate::api::auth::Auth;
 use crate::model::RetryPolicy;
 use crate::slo::{Target, Targets};
 use crate::store::EventMask;
 use crate::transition::Backoff;
+use agentforge_access::Tokens;
 use agentforge_config::{Common, Parse, Reader, Secret, Setting};
+use agentforge_door::DoorConfig;
 use agentforge_jetstream::{HubConfig, NatsConfig, topology::TopologyConfig};
 use agentforge_message_id::{Mission, Queue, Site, ToolName};
 use std::collections::BTreeMap;
@@ -33,8 +35,8 @@ const DB_POOL: Setting =
 const API_TOKENS: Setting = Setting::new(
     "API_TOKENS",
     None,
-    "name:role:token, comma separated; roles read, submit, admin; tokens of 16 characters or more",
-    "Who may call. Required unless BIND_ADDR is loopback.",
+    "name:role:token, comma separated; roles viewer, submitter, operator, admin; tokens of 16 characters or more",
+    "Who may call. Without it and ACCESS_TOKENS_FILE the API is open in ENV=dev on a loopback BIND_ADDR; everywhere else one of them is required.",
 )
 .secret();
 /// More jobs than this are in no database that one orchestrator serves.
@@ -245,23 +247,10 @@ impl Config {
             r.fault("SITE", e.to_string());
             Site::new("dev").expect("fits the grammar")
         });
-        let auth = match r.opt::<Secret>(&API_TOKENS) {
-            Some(tokens) => auth::parse_tokens(&tokens).unwrap_or_else(|problem| {
-                r.fault(API_TOKENS.key, problem.to_string());
-                Auth::open()
-            }),
-            None => {
-                if !common.bind_addr.is_loopback() {
-                    let problem = format!(
-                        "is required because BIND_ADDR is {}: anyone who can reach the port could \
-                         run commands; set it, or BIND_ADDR=127.0.0.1",
-                        common.bind_addr
-                    );
-                    r.fault(API_TOKENS.key, problem);
-                }
-                Auth::open()
-            }
-        };
+        let tokens = r.opt::<Secret>(&API_TOKENS).map(|tokens| Tokens::parse(&tokens));
+        let tokens = tokens.transpose().map_err(|problem| r.fault(API_TOKENS.key, problem.to_string()));
+        let tokens = tokens.ok().flatten().unwrap_or_default();
+        let auth = Auth::new(DoorConfig::read(r, &common, tokens, &API_TOKENS));
         let outbox_max = r.opt_in(&OUTBOX_MAX, 1..=JOBS_WAITING_MAX).unwrap_or(if edge { 1_000_000 } else { 100_000 });
         let queues = r.opt::<String>(&QUEUES).unwrap_or_default();
         let names = queues.split(',').map(str::trim).filter(|name| !name.is_empty());
@@ -424,6 +413,7 @@ fn target(r: &mut Reader<'_>, setting: &Setting) -> Target {
 pub fn groups() -> Vec<(&'static str, Vec<Setting>)> {
     vec![
         ("Orchestrator", SETTINGS.to_vec()),
+        ("Access", agentforge_door::SETTINGS.to_vec()),
         ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
         ("Edge site", HubConfig::SETTINGS.to_vec()),
         ("NATS", NatsConfig::SETTINGS.to_vec()),
@@ -466,6 +456,11 @@ mod tests {
             let with_another = [pairs.as_slice(), &[("DB_POOL", "0"), ("LOG_FORMAT", "xml")]].concat();
             let all = faults(&with_another);
             assert!([key, "DB_POOL", "LOG_FORMAT"].iter().all(|k| all.iter().any(|f| f == k)), "{pairs:?}: {all:?}");
+        }
+        // Loopback may be behind a proxy: only a developer's machine is served without tokens.
+        for open in [&[("ENV", "production"), ("BIND_ADDR", "127.0.0.1")][..], &[("BIND_ADDR", "0.0.0.0")]] {
+            assert_eq!(faults(open), ["API_TOKENS"], "{open:?}");
+            assert_eq!(faults(&[open, &[("API_TOKENS", "ops:admin:0123456789abcdef")]].concat()), [""; 0], "{open:?}");
         }
         for pairs in [[("HTTP_PORT", "0"), ("GRPC_PORT", "0")], [("RECONCILE_AFTER", "5s"), ("DUPLICATE_WINDOW", "4s")]]
         {

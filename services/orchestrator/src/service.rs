@@ -56,7 +56,7 @@ impl Service for Orchestrator {
     }
 
     fn metrics() -> Vec<&'static [Metric]> {
-        vec![metrics::ALL, agentforge_jetstream::metrics::CATALOGUE]
+        vec![metrics::ALL, agentforge_door::metrics::CATALOGUE, agentforge_jetstream::metrics::CATALOGUE]
     }
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, Error> {
@@ -96,6 +96,11 @@ impl Service for Orchestrator {
         let site = edge::Edge { nats: nats(), hub: config.hub.clone(), site: config.site.clone() };
         t.spawn("edge-link", site.clone().link_loop(stop()));
         t.spawn("edge-sites", site.sites_loop(stop()));
+        let (door, stopping) = (config.auth.door(), stop());
+        t.spawn("access", async move {
+            door.keep(stopping).await;
+            Ok(())
+        });
         let routes = rest::router(app(), config.auth.clone(), config.http_concurrency);
         let routes = routes.merge(agentforge_runtime::admin_router(&runtime));
         let routes = agentforge_runtime::http::instrument(routes, &runtime);

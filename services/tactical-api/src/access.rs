@@ -3,11 +3,8 @@
 //! Headers that speak for a caller (X-Forwarded-For, client certificates) count only when the peer is a
 //! proxy that the settings name; anybody else may write them as they like.
 
-use crate::{
-    forwarded,
-    origin::{self, Foreign, Ingress, Origin},
-};
-use agentforge_access::{Guard, Role, Tokens, bearer};
+use crate::origin::{self, Foreign, Ingress, Origin};
+use agentforge_access::{Guard, Role, Tokens, bearer, forwarded};
 use agentforge_egress::Net;
 use axum::http::{HeaderMap, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
@@ -52,7 +49,7 @@ impl Access {
 
     /// The address whose caps a request is under.
     pub fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
-        forwarded::household(forwarded::address(peer.ip(), headers, &self.trusted_proxies))
+        forwarded::household(forwarded::address(peer.ip(), headers, |address| self.trusts(address)))
     }
 
     /// The origin of the page that asks, where it is another one that may; `None` for all that need no word

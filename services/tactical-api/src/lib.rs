@@ -15,7 +15,6 @@ mod expiry;
 mod fanout;
 pub mod feature;
 mod filter;
-mod forwarded;
 pub mod geometry;
 mod history;
 mod joiners;

@@ -22,6 +22,7 @@ pub fn require(server: &str) -> Option<()> {
     let reason = match server {
         "nats-server" => nats::binary().err(),
         "postgres" => postgres::binaries().err(),
+        "oidc-provider" => crate::provided::on_path("node").and_then(|_| crate::program("oidc-provider")).err(),
         "kubectl" => crate::program("kubectl").err(),
         "chromium" => crate::provided::on_path("chromium").err(),
         "pgbouncer" => crate::provided::on_path("pgbouncer").err(),

@@ -106,7 +106,7 @@ fn alertmanager_configuration(dir: &TempDir, sink: &Sink, broadcaster: &str) -> 
             "broadcaster" => {
                 receiver["webhook_configs"][0]["url"] = format!("{broadcaster}/v1/alerts").into();
                 receiver["webhook_configs"][0]["http_config"]["authorization"]["credentials_file"] =
-                    secret("broadcaster-token", TOKEN).into();
+                    secret("broadcaster-alerts-token", TOKEN).into();
             }
             _ => {}
         }
@@ -236,7 +236,7 @@ async fn failures_page_the_right_people_and_are_over_when_they_are_mended() {
         .set("worker", "WORKER_CONCURRENCY", "16")
         .set("worker", "HEARTBEAT_INTERVAL", "1s")
         .set("broadcaster", "BROADCASTER_ENDPOINTS_FILE", dir.path().join("endpoints.toml").display().to_string())
-        .set("broadcaster", "BROADCASTER_TOKEN", TOKEN)
+        .set("broadcaster", "BROADCASTER_ALERTS_TOKEN", TOKEN)
         .set("broadcaster", "BROADCASTER_SUBJECTS", "agentforge.events.alert.>")
         .set("broadcaster", "BROADCASTER_RETRY_SCHEDULE", "1s,1s,2s,2s,5s,5s,10s")
         .set("broadcaster", "EGRESS_ALLOW", "127.0.0.1/32");

@@ -3,7 +3,6 @@
 //! Answers contain names of endpoints, never URLs, secrets or headers. Refusals are problems with a stable code.
 
 use crate::{redelivery::dead_letters::DeadLetters, registry::Registry};
-use agentforge_access::{Guard, Role, Tokens};
 use agentforge_runtime::http::json_only;
 use axum::{
     Router,
@@ -11,7 +10,6 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
-use std::net::IpAddr;
 
 mod alerts;
 mod app;
@@ -30,11 +28,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 
 pub fn router(registry: &Registry) -> Router {
     let config = &registry.context().config;
-    let guard = match &config.token {
-        Some(token) => Guard::Tokens(Tokens::sharing("admin", Role::Admin, [token])),
-        None if config.common.is_dev() && is_loopback(config.common.bind_addr) => Guard::Open,
-        None => Guard::Closed,
-    };
+    let door = config.door.clone();
     let context = registry.context();
     let (clock, quota) = (context.clock.clone(), context.quota.clone());
     let dead_letters = DeadLetters::new(context.nats.clone(), &config.common.env, clock, quota);
@@ -54,11 +48,7 @@ pub fn router(registry: &Registry) -> Router {
         .route("/v1/dead-letters/redeliver", post(dead_letters::redeliver))
         .route("/v1/alerts", post(alerts::take))
         .layer(from_fn(json_only))
-        .layer(from_fn_with_state(guard, guard::guarded))
+        .layer(from_fn_with_state(door, guard::guarded))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(api)
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.is_loopback()
 }

@@ -166,6 +166,17 @@ async fn dead_letters_are_looked_at_and_sent_again_by_filter_with_a_rate() {
     assert_eq!(guarded.post("/v1/alerts", "Authorization: Bearer wrong\r\n", "{}").await.0, 401);
     let (code, _) = guarded.post("/v1/alerts", &format!("Authorization: Bearer {}\r\n", token.1), "{}").await;
     assert_eq!(code, 400, "the token opens, the body is none");
+
+    // Alertmanager's token hands over alerts, and does nothing else.
+    let alerts = ("BROADCASTER_ALERTS_TOKEN", "a-token-of-alertmanager");
+    let guarded = stage.broadcaster_only(&[envs[0], token, alerts]).await;
+    let bearer = format!("Authorization: Bearer {}\r\n", alerts.1);
+    assert_eq!(guarded.post("/v1/alerts", &bearer, "{}").await.0, 400, "the token opens, the body is none");
+    for path in ["/v1/dead-letters/redeliver", "/v1/endpoints", "/v1/endpoints/a/test", "/v1/replay"] {
+        let (code, answer) = guarded.post(path, &bearer, "{}").await;
+        assert_eq!((code, answer["code"].as_str()), (403, Some("permission_denied")), "{path}");
+    }
+    assert_eq!(guarded.call("GET", "/v1/dead-letters", &bearer, "").await.0, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

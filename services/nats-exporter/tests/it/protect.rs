@@ -65,8 +65,8 @@ impl Pki {
 async fn the_page_is_for_who_knows_the_password_and_probes_need_none() {
     let Some(()) = require("nats-server") else { return };
     let server = NatsServer::start(NatsOptions::default()).await;
-    let hash = bcrypt::hash("s3cret", 5).unwrap();
-    for password in ["s3cret", &hash, &hash.replace("$2b$", "$2a$")] {
+    let hash = bcrypt::hash("s3cret-of-16-chars", 5).unwrap();
+    for password in ["s3cret-of-16-chars", &hash, &hash.replace("$2b$", "$2a$")] {
         let flags = ["-varz", "-http_user", "prom", "-http_pass", password, &server.monitor_url()];
         let exporter = Exporter::start(&flags).await;
         let get = async |credentials: &str| {
@@ -74,18 +74,18 @@ async fn the_page_is_for_who_knows_the_password_and_probes_need_none() {
             http_get(&exporter.url, &[&header]).await.unwrap()
         };
         for _ in 0..2 {
-            let (status, body) = get("prom:s3cret").await;
+            let (status, body) = get("prom:s3cret-of-16-chars").await;
             assert_eq!(status, 200);
             assert_eq!(Page::parse(String::from_utf8(body).unwrap()).value("nats_exporter_target_up", &[]), 1.0);
         }
-        for wrong in ["prom:", "prom:S3cret", "x:s3cret", "prom", &format!("prom:{hash}")] {
+        for wrong in ["prom:", "prom:S3cret", "x:s3cret-of-16-chars", "prom", &format!("prom:{hash}")] {
             let (status, body) = get(wrong).await;
             assert_eq!(status, 401, "{wrong}");
             assert!(!String::from_utf8_lossy(&body).contains("gnatsd_"), "{wrong}");
         }
         assert_eq!(http_get(&exporter.url, &[]).await.unwrap().0, 401);
         assert_eq!(http_get(&exporter.url.replace("/metrics", "/healthz"), &[]).await.unwrap().0, 200);
-        assert!(!exporter.proc.full_log().contains("s3cret"), "{}", exporter.proc.full_log());
+        assert!(!exporter.proc.full_log().contains("s3cret-of-16-chars"), "{}", exporter.proc.full_log());
     }
 }
 

@@ -25,6 +25,7 @@ async fn what_is_wrong_is_said_with_a_hint_and_nothing_is_started() {
         (&["-prefix", "nats_jetstream"], &[], "compact family"),
         (&["-prefix", "a-b"], &[], "cannot begin a metric's name"),
         (&["-http_user", "prom"], &[], "NATS_EXPORTER_HTTP_PASSWORD"),
+        (&["-http_user", "prom", "-http_pass", "hunter2"], &[], "fewer than 16 characters"),
         (&["-tlscert", "/x"], &[], "NATS_EXPORTER_TLS_KEY"),
         (&["--stream-include=("], &[], "is not a regular expression"),
         (&["-port=seven"], &[], "METRICS_PORT"),
@@ -40,7 +41,7 @@ async fn what_is_wrong_is_said_with_a_hint_and_nothing_is_started() {
     assert!(code == 0 && said.starts_with("agentforge-nats-exporter "), "{said}");
     let (code, said) = ended(&["-help"], &[]).await;
     assert!(code == 0 && said.contains("-connz_detailed") && said.contains("NATS_EXPORTER_TARGETS"), "{said}");
-    let flags = ["--check-config", "-http_user=u", "-http_pass=hunter2", "http://u:hunter2@a", "-D"];
+    let flags = ["--check-config", "-http_user=u", "-http_pass=hunter2-of-16-chars", "http://u:hunter2@a", "-D"];
     let (code, said) = ended(&flags, &[]).await;
     assert!(code == 0 && said.contains("LOG_LEVEL=debug") && !said.contains("hunter2"), "{said}");
 }

@@ -1,78 +1,125 @@
-//! Who may call: what [`agentforge_access`] finds, in the words of this API.
+//! Who may call: what the [`Door`] finds, in the words of this API.
 //!
 //! What an operation needs is written in `operations`.
 
 use crate::error::{Code, Error};
 pub use agentforge_access::Role;
-use agentforge_access::{Denied, Guard, Tokens, TokensError};
-use agentforge_config::Secret;
-use http::HeaderValue;
+use agentforge_access::{Denied, Principal};
+use agentforge_door::{Door, DoorConfig, Refusal};
+use axum::extract::ConnectInfo;
+use http::{Extensions, HeaderMap};
+use std::net::{IpAddr, SocketAddr};
+use tonic::transport::server::TcpConnectInfo;
 
 /// The check of callers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Auth(Guard);
-
-/// Reads `name:role:token` entries, comma separated.
-///
-/// # Errors
-/// [`TokensError`] names the first entry at fault by its position.
-pub fn parse_tokens(text: &Secret) -> Result<Auth, TokensError> {
-    Tokens::parse(text).map(|tokens| Auth(Guard::Tokens(tokens)))
-}
+pub struct Auth(Door);
 
 impl Auth {
+    /// With these settings.
+    pub fn new(config: DoorConfig) -> Self {
+        Self(Door::new(config))
+    }
+
     /// Every caller may do everything. Only for listeners that strangers cannot reach.
-    pub const fn open() -> Self {
-        Self(Guard::Open)
+    pub fn open() -> Self {
+        Self::new(DoorConfig::open())
+    }
+
+    /// The door, for its upkeep.
+    pub fn door(&self) -> Door {
+        self.0.clone()
     }
 
     /// Whether no tokens are asked for.
-    pub const fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.0.is_open()
     }
 
-    /// Lets a caller with the `Authorization` header pass, and gives its name.
+    /// Lets a request pass that may do what `needed` allows, and says who makes it.
     ///
     /// # Errors
-    /// `unauthenticated` without a known token, `permission_denied` when its role is too weak.
-    pub fn check(&self, authorization: Option<&HeaderValue>, needed: Role) -> Result<&str, Error> {
-        let denied = match self.0.check(authorization, needed) {
-            Ok(principal) => return Ok(principal.name),
-            Err(denied) => denied,
-        };
-        let (code, message) = match denied {
-            Denied::Missing | Denied::Closed => {
-                (Code::Unauthenticated, "a token is needed: send the header Authorization: Bearer <token>".to_owned())
-            }
-            Denied::Unknown => (Code::Unauthenticated, "the bearer token is not known".to_owned()),
-            Denied::Role(caller) => {
-                let (needed, has, name) = (needed.as_str(), caller.role.as_str(), caller.name);
-                let message = format!("this needs the role {needed}; the token {name} has the role {has} (API_TOKENS)");
-                (Code::PermissionDenied, message)
-            }
-        };
-        Err(Error::new(code, message))
+    /// `unauthenticated` without a valid token, `permission_denied` when its role is too weak or no token is asked for
+    /// and it came through a proxy, `too_many_requests` with a wait.
+    pub async fn admit(&self, headers: &HeaderMap, extensions: &Extensions, needed: Role) -> Result<Principal, Error> {
+        self.0.admit(peer(extensions), headers, needed).await.map_err(|refusal| in_words(&refusal, needed))
+    }
+}
+
+/// The peer's address, as either server notes it.
+fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    let http = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    http.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr()).map(|address| address.ip())
+}
+
+fn in_words(refusal: &Refusal, needed: Role) -> Error {
+    let (code, message) = match refusal {
+        Refusal::Denied(Denied::Missing | Denied::Closed) => {
+            (Code::Unauthenticated, "a token is needed: send the header Authorization: Bearer <token>".to_owned())
+        }
+        Refusal::Denied(Denied::Unknown) => (Code::Unauthenticated, "the bearer token is not known".to_owned()),
+        Refusal::Denied(Denied::Expired(name)) => {
+            (Code::Unauthenticated, format!("the token {name} has expired; a new one is needed"))
+        }
+        Refusal::Denied(Denied::Jwt(fault)) if fault.is_without_rights() => {
+            (Code::PermissionDenied, fault.in_words().to_owned())
+        }
+        Refusal::Denied(Denied::Jwt(fault)) => (Code::Unauthenticated, fault.in_words().to_owned()),
+        Refusal::Denied(Denied::Role(caller)) => {
+            let (needed, has, name) = (needed.as_str(), caller.role.as_str(), &caller.name);
+            let message = format!("this needs the role {needed}; the token {name} has the role {has}");
+            (Code::PermissionDenied, message)
+        }
+        Refusal::Proxy => (Code::PermissionDenied, format!("{refusal}; set API_TOKENS or ACCESS_TOKENS_FILE")),
+        Refusal::LockedOut(_) | Refusal::CallerRate(_) | Refusal::AddressRate(_) => {
+            (Code::TooManyRequests, refusal.to_string())
+        }
+    };
+    let error = Error::new(code, message);
+    match refusal.retry_after() {
+        Some(wait) => error.retry_after(wait),
+        None => error,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentforge_access::{Guard, Tokens};
+    use http::HeaderValue;
+    use std::time::Duration;
 
-    #[test]
-    fn refusals_have_their_codes_and_say_what_is_needed() {
-        let auth = parse_tokens(&"dash:read:0123456789abcdef".to_owned().into()).unwrap();
-        let check =
-            |header: Option<&'static str>, needed| auth.check(header.map(HeaderValue::from_static).as_ref(), needed);
-        assert_eq!(check(Some("Bearer 0123456789abcdef"), Role::Read).unwrap(), "dash");
+    fn auth() -> Auth {
+        let tokens = Tokens::parse(&"dash:viewer:0123456789abcdef".to_owned().into()).unwrap();
+        Auth::new(DoorConfig { guard: Guard::Tokens(tokens), ..DoorConfig::open() })
+    }
+
+    async fn admit(auth: &Auth, header: Option<&'static str>, needed: Role) -> Result<Principal, Error> {
+        let header = header.map(|text| (http::header::AUTHORIZATION, HeaderValue::from_static(text)));
+        auth.admit(&HeaderMap::from_iter(header), &Extensions::new(), needed).await
+    }
+
+    #[tokio::test]
+    async fn refusals_have_their_codes_and_say_what_is_needed() {
+        let auth = auth();
+        assert_eq!(&*admit(&auth, Some("Bearer 0123456789abcdef"), Role::Read).await.unwrap().name, "dash");
         for (header, part) in [(None, "Authorization: Bearer"), (Some("Bearer wrong"), "not known")] {
-            let error = check(header, Role::Read).unwrap_err();
+            let error = admit(&auth, header, Role::Read).await.unwrap_err();
             assert_eq!(error.code, Code::Unauthenticated, "{header:?}");
             assert!(error.message.contains(part), "{}", error.message);
         }
-        let error = check(Some("Bearer 0123456789abcdef"), Role::Admin).unwrap_err();
+        let error = admit(&auth, Some("Bearer 0123456789abcdef"), Role::Admin).await.unwrap_err();
         assert_eq!(error.code, Code::PermissionDenied);
-        assert!(error.message.contains("the role admin; the token dash has the role read"), "{}", error.message);
-        assert_eq!(Auth::open().check(None, Role::Admin).unwrap(), "anyone");
+        assert!(error.message.contains("the role admin; the token dash has the role viewer"), "{}", error.message);
+        assert_eq!(&*admit(&Auth::open(), None, Role::Admin).await.unwrap().name, "anyone");
+    }
+
+    #[test]
+    fn who_has_to_wait_is_told_for_how_long() {
+        let error = in_words(&Refusal::LockedOut(Duration::from_millis(1_200)), Role::Read);
+        assert_eq!((error.code, error.retry_after), (Code::TooManyRequests, Some(Duration::from_secs(2))));
+        assert!(error.message.contains("ACCESS_LOCKOUT_AFTER"), "{}", error.message);
+        let error = in_words(&Refusal::Denied(Denied::Expired("ci".into())), Role::Read);
+        assert_eq!((error.code, error.retry_after), (Code::Unauthenticated, None));
     }
 }

@@ -3,6 +3,8 @@
 //! Both guards read it and let nothing pass that is not in it; a test walks all routes and RPCs.
 
 use super::auth::Role;
+use crate::error::{Code, Error};
+use agentforge_access::Principal;
 
 /// One thing that a caller can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,48 @@ pub struct Operation {
     pub rpc: Option<&'static str>,
 }
 
+/// Operations that a caller with scopes may use: the application limits them to its jobs. All others are about the whole
+/// installation, and what is new is among them until it is limited, too.
+const WITHIN_SCOPES: &[&str] = &[
+    "SubmitJob",
+    "SubmitJobs",
+    "ListJobs",
+    "GetJob",
+    "ListAttempts",
+    "WatchJob",
+    "GetJobOutput",
+    "CancelJob",
+    "RetryJob",
+    "ListDeadLetters",
+    "GetDeadLetter",
+    "FindJobs",
+    "ListQueues",
+    "CreateSchedule",
+    "ListSchedules",
+    "GetSchedule",
+    "DeleteSchedule",
+    "UpdateSchedule",
+    "RunSchedule",
+    "PauseSchedule",
+    "ResumeSchedule",
+    "ListNextRuns",
+];
+
+impl Operation {
+    /// Refuses a caller with scopes where the operation is about everything.
+    ///
+    /// # Errors
+    /// `permission_denied`.
+    pub fn check_reach(&self, caller: &Principal) -> Result<(), Error> {
+        if caller.scopes.is_all() || WITHIN_SCOPES.contains(&self.name) {
+            return Ok(());
+        }
+        let (operation, name, scopes) = (self.name, &caller.name, &caller.scopes);
+        let message = format!("{operation} is about the whole installation; the token {name} is limited to {scopes}");
+        Err(Error::new(Code::PermissionDenied, message))
+    }
+}
+
 const fn op(
     name: &'static str,
     role: Role,
@@ -29,7 +73,7 @@ const fn op(
     Operation { name, role, method, route, rpc }
 }
 
-use Role::{Admin, Read, Submit};
+use Role::{Admin, Operator, Read, Submit};
 
 /// Every operation that asks for a role.
 pub const OPERATIONS: &[Operation] = &[
@@ -42,16 +86,28 @@ pub const OPERATIONS: &[Operation] = &[
     op("GetJobOutput", Read, "GET", "/v1/jobs/{id}/output", Some("/agentforge.v1.Jobs/GetJobOutput")),
     op("CancelJob", Submit, "POST", "/v1/jobs/{id}/cancel", Some("/agentforge.v1.Jobs/CancelJob")),
     op("RetryJob", Submit, "POST", "/v1/jobs/{id}/retry", Some("/agentforge.v1.Jobs/RetryJob")),
-    op("RetryJobs", Admin, "POST", "/v1/jobs:retry", Some("/agentforge.v1.Jobs/RetryJobs")),
+    op("RetryJobs", Operator, "POST", "/v1/jobs:retry", Some("/agentforge.v1.Jobs/RetryJobs")),
     op("ListDeadLetters", Read, "GET", "/v1/dead-letters", Some("/agentforge.v1.Jobs/ListDeadLetters")),
-    op("RedriveDeadLetters", Admin, "POST", "/v1/dead-letters/redrive", Some("/agentforge.v1.Jobs/RedriveDeadLetters")),
+    op(
+        "RedriveDeadLetters",
+        Operator,
+        "POST",
+        "/v1/dead-letters/redrive",
+        Some("/agentforge.v1.Jobs/RedriveDeadLetters"),
+    ),
     op("GetDeadLetter", Read, "GET", "/v1/dead-letters/{id}", Some("/agentforge.v1.Jobs/GetDeadLetter")),
-    op("DiscardDeadLetters", Admin, "POST", "/v1/dead-letters/discard", Some("/agentforge.v1.Jobs/DiscardDeadLetters")),
+    op(
+        "DiscardDeadLetters",
+        Operator,
+        "POST",
+        "/v1/dead-letters/discard",
+        Some("/agentforge.v1.Jobs/DiscardDeadLetters"),
+    ),
     op("ListOperations", Read, "GET", "/v1/operations", Some("/agentforge.v1.Operations/ListOperations")),
     op("GetOperation", Read, "GET", "/v1/operations/{id}", Some("/agentforge.v1.Operations/GetOperation")),
     op(
         "CancelOperation",
-        Admin,
+        Operator,
         "POST",
         "/v1/operations/{id}/cancel",
         Some("/agentforge.v1.Operations/CancelOperation"),
@@ -59,16 +115,22 @@ pub const OPERATIONS: &[Operation] = &[
     op("FindJobs", Read, "GET", "/v1/jobs:find", Some("/agentforge.v1.Jobs/FindJobs")),
     op("ListQueues", Read, "GET", "/v1/queues", Some("/agentforge.v1.Jobs/ListQueues")),
     op("ListParkedMessages", Read, "GET", "/v1/outbox/parked", None),
-    op("RetryParkedMessages", Admin, "POST", "/v1/outbox/parked/retry", None),
-    op("DiscardParkedMessages", Admin, "POST", "/v1/outbox/parked/discard", None),
+    op("RetryParkedMessages", Operator, "POST", "/v1/outbox/parked/retry", None),
+    op("DiscardParkedMessages", Operator, "POST", "/v1/outbox/parked/discard", None),
     op("CreateSchedule", Admin, "POST", "/v1/schedules", Some("/agentforge.v1.Schedules/CreateSchedule")),
     op("ListSchedules", Read, "GET", "/v1/schedules", Some("/agentforge.v1.Schedules/ListSchedules")),
     op("GetSchedule", Read, "GET", "/v1/schedules/{id}", Some("/agentforge.v1.Schedules/GetSchedule")),
     op("DeleteSchedule", Admin, "DELETE", "/v1/schedules/{id}", Some("/agentforge.v1.Schedules/DeleteSchedule")),
     op("UpdateSchedule", Admin, "PATCH", "/v1/schedules/{id}", Some("/agentforge.v1.Schedules/UpdateSchedule")),
-    op("RunSchedule", Admin, "POST", "/v1/schedules/{id}/run", Some("/agentforge.v1.Schedules/RunSchedule")),
-    op("PauseSchedule", Admin, "POST", "/v1/schedules/{id}/pause", Some("/agentforge.v1.Schedules/PauseSchedule")),
-    op("ResumeSchedule", Admin, "POST", "/v1/schedules/{id}/resume", Some("/agentforge.v1.Schedules/ResumeSchedule")),
+    op("RunSchedule", Operator, "POST", "/v1/schedules/{id}/run", Some("/agentforge.v1.Schedules/RunSchedule")),
+    op("PauseSchedule", Operator, "POST", "/v1/schedules/{id}/pause", Some("/agentforge.v1.Schedules/PauseSchedule")),
+    op(
+        "ResumeSchedule",
+        Operator,
+        "POST",
+        "/v1/schedules/{id}/resume",
+        Some("/agentforge.v1.Schedules/ResumeSchedule"),
+    ),
     op("ListNextRuns", Read, "GET", "/v1/schedules/{id}/next-runs", Some("/agentforge.v1.Schedules/ListNextRuns")),
     op("ListAgents", Read, "GET", "/v1/agents", Some("/agentforge.v1.Agents/ListAgents")),
     op("GetAgent", Read, "GET", "/v1/agents/{id}", Some("/agentforge.v1.Agents/GetAgent")),
@@ -153,6 +215,19 @@ mod tests {
         assert_eq!(rpcs, table);
         for o in OPERATIONS {
             assert!(o.rpc.is_none_or(|r| r.ends_with(&format!("/{}", o.name))), "{o:?}");
+        }
+    }
+
+    #[test]
+    fn a_caller_with_scopes_is_kept_to_what_can_be_limited() {
+        for name in WITHIN_SCOPES {
+            assert!(OPERATIONS.iter().any(|o| o.name == *name), "{name} is no operation");
+        }
+        let scopes = agentforge_access::Scopes::parse(["queue:a"]).unwrap();
+        let caller = Principal { name: "ci".into(), role: Role::Admin, scopes };
+        for o in OPERATIONS {
+            assert_eq!(o.check_reach(&caller).is_ok(), WITHIN_SCOPES.contains(&o.name), "{}", o.name);
+            assert!(o.check_reach(&Principal::anyone()).is_ok(), "{}", o.name);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::metrics;
 use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
 use crate::store::{Changed, DeadLetterFilter, JobFilter, Submitted, Times};
 use crate::transition::{Change, Current, Ignored};
+use agentforge_access::Kind;
 use agentforge_message_id::{JobId, Mission, Queue, ToolName};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
@@ -166,6 +167,7 @@ impl App {
 
     fn admitted(&self, input: SubmitInput) -> Result<NewJob, Error> {
         let job = admit(input, &self.limits(), Micros::now(), None)?;
+        self.may_submit(&job.spec)?;
         self.push_back(&job)?;
         Ok(job)
     }
@@ -219,7 +221,8 @@ impl App {
     }
 
     pub(super) async fn stored(&self, id: JobId) -> Result<Job, Error> {
-        self.0.store.job(id).await?.map(|job| self.with_warning(job)).ok_or_else(|| Error::not_found("job", id))
+        let found = self.0.store.job(id).await?.filter(|job| self.has_job(job));
+        found.map(|job| self.with_warning(job)).ok_or_else(|| Error::not_found("job", id))
     }
 
     /// The job with what is known of where it waits.
@@ -294,9 +297,10 @@ impl App {
     /// # Errors
     /// `invalid_argument`, `unavailable`.
     pub async fn jobs(&self, query: JobQuery) -> Result<Page<Job>, Error> {
-        let filter = query.filter()?;
+        let filter = self.limited(query)?.filter()?;
         let found = self.0.store.jobs(&filter).await?;
-        let items = found.items.into_iter().map(|job| self.with_warning(job)).collect();
+        let within = found.items.into_iter().filter(|job| self.has_job(job));
+        let items = within.map(|job| self.with_warning(job)).collect();
         Ok(Page { items, next: found.next.map(|n| n.to_string()) })
     }
 
@@ -307,7 +311,7 @@ impl App {
     pub async fn attempts(&self, id: &str) -> Result<Vec<AttemptRecord>, Error> {
         let id = job_id(id)?;
         let attempts = self.0.store.attempts(id).await?;
-        if attempts.is_empty() {
+        if attempts.is_empty() || self.is_scoped() {
             self.stored(id).await?;
         }
         Ok(attempts)
@@ -319,6 +323,9 @@ impl App {
     /// `not_found`, `failed_precondition` when it is final already, `unavailable`.
     pub async fn cancel(&self, id: &str) -> Result<Job, Error> {
         let id = job_id(id)?;
+        if self.is_scoped() {
+            self.stored(id).await?;
+        }
         let mut outcome = self.0.committer.change(vec![(id, Change::Cancel { at: Micros::now() })], vec![]).await?;
         let outcome = outcome.pop().unwrap_or(Err(Ignored::Unknown));
         if let Ok(changed) = &outcome {
@@ -389,7 +396,11 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument`, `unavailable`.
-    pub async fn dead_letters(&self, query: DeadLetterQuery) -> Result<Page<DeadLetter>, Error> {
+    pub async fn dead_letters(&self, mut query: DeadLetterQuery) -> Result<Page<DeadLetter>, Error> {
+        if self.is_scoped() {
+            self.limit(Kind::Mission, &mut query.mission)?;
+            self.limit(Kind::Queue, &mut query.queue)?;
+        }
         let limit = page_limit(query.limit)?;
         let filter = DeadLetterFilter {
             mission: some(query.mission.as_ref()).map(str::to_owned),
@@ -400,7 +411,8 @@ impl App {
             limit,
         };
         let found = self.0.store.dead_letters(&filter).await?;
-        Ok(Page { items: found.items, next: found.next.map(|n| n.to_string()) })
+        let items = found.items.into_iter().filter(|letter| self.has_letter(letter)).collect();
+        Ok(Page { items, next: found.next.map(|n| n.to_string()) })
     }
 }
 

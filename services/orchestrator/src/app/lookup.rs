@@ -55,7 +55,15 @@ impl App {
     /// `invalid_argument`, `unavailable`.
     pub async fn find_jobs(&self, prefix: &str) -> Result<Vec<JobId>, Error> {
         let (from, to) = range_of(prefix)?;
-        Ok(self.store().ids_between(from, to, FOUND_MAX).await?)
+        let mut found = self.store().ids_between(from, to, FOUND_MAX).await?;
+        if self.is_scoped() {
+            let mut within = Vec::new();
+            for id in found {
+                within.extend(self.stored(id).await.is_ok().then_some(id));
+            }
+            found = within;
+        }
+        Ok(found)
     }
 
     /// Queues with something open, and queues that somebody serves.
@@ -68,6 +76,7 @@ impl App {
         let agents = self.store().agents(None, None, AGENTS_MAX).await?;
         let mut all = merged(counts, &agents, now);
         all.retain(|q| mission.is_none_or(|mission| q.counts.mission.as_str() == mission));
+        all.retain(|q| self.has_queue(q.counts.mission.as_str(), q.counts.queue.as_str()));
         Ok(all)
     }
 
@@ -76,7 +85,7 @@ impl App {
     /// # Errors
     /// `not_found`, `unavailable`.
     pub async fn dead_letter(&self, id: &str) -> Result<DeadLetter, Error> {
-        let found = self.store().dead_letter(id, id.parse().ok()).await?;
+        let found = self.store().dead_letter(id, id.parse().ok()).await?.filter(|letter| self.has_letter(letter));
         found.ok_or_else(|| Error::new(Code::NotFound, format!("there is no dead letter {id}, nor one of a job {id}")))
     }
 

@@ -14,6 +14,7 @@ mod parked;
 mod pressure;
 mod put_back;
 mod queues;
+mod reach;
 mod schedules;
 mod turns;
 mod upkeep;
@@ -40,6 +41,7 @@ use crate::error::{Code, Error};
 use crate::model::{Agent, Job};
 use crate::slo::Board;
 use crate::store::Store;
+use agentforge_access::Scopes;
 use agentforge_message_id::{AgentId, Mission};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,9 +62,9 @@ pub(crate) enum Opening {
 /// Callers who come while the database is being opened wait so long.
 const OPENING_MAX: Duration = Duration::from_secs(5);
 
-/// Cheap to clone; all clones are the same application.
+/// Cheap to clone; all clones are the same application. With scopes it acts for a caller that has them.
 #[derive(Clone)]
-pub struct App(Arc<Inner>);
+pub struct App(Arc<Inner>, Scopes);
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
@@ -122,7 +124,7 @@ pub type OutputStream = std::pin::Pin<Box<dyn futures_util::Stream<Item = std::i
 
 impl App {
     pub(crate) fn new(inner: Inner) -> Self {
-        Self(Arc::new(inner))
+        Self(Arc::new(inner), Scopes::ALL)
     }
 
     /// The database behind it; only this module asks it.

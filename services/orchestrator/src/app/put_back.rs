@@ -69,6 +69,9 @@ impl App {
     pub async fn retry(&self, id: &str, deadline_in: Option<Duration>) -> Result<Job, Error> {
         let id = job_id(id)?;
         let lifetime = deadline_in.map(admit_deadline_in).transpose()?;
+        if self.is_scoped() {
+            self.stored(id).await?;
+        }
         self.push_back_all()?;
         let how = How::Retry(lifetime);
         let mut outcome = self.0.committer.change(vec![(id, how.change(Micros::now()))], vec![]).await?;

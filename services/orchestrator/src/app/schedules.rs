@@ -89,7 +89,8 @@ impl App {
         let template = serde_json::to_string(&JobRequest::repeatable(job)?).expect("it holds strings and numbers only");
         // As it will be read: in whole milliseconds.
         let stored: JobRequest = serde_json::from_str(&template).expect("it was written a line ago");
-        admit(stored.of_turn("check".into()), &self.limits(), now, None)?;
+        let job = admit(stored.of_turn("check".into()), &self.limits(), now, None)?;
+        self.may_submit(&job.spec)?;
         Ok(template)
     }
 
@@ -172,7 +173,8 @@ impl App {
     /// `invalid_argument`, `not_found`, `unavailable`.
     pub async fn schedule(&self, id: &str) -> Result<Schedule, Error> {
         let id = schedule_id(id)?;
-        self.0.store.schedule(id).await?.ok_or_else(|| Error::not_found("schedule", id))
+        let found = self.0.store.schedule(id).await?.filter(|schedule| self.has_schedule(schedule));
+        found.ok_or_else(|| Error::not_found("schedule", id))
     }
 
     /// Schedules, by name.
@@ -182,7 +184,9 @@ impl App {
     pub async fn schedules(&self, limit: u32, cursor: Option<&str>) -> Result<Page<Schedule>, Error> {
         let limit = page_limit(limit)?;
         let items = self.0.store.schedules(cursor.filter(|c| !c.is_empty()), limit + 1).await?;
-        Ok(page(items, limit, |s| s.name.clone()))
+        let mut page = page(items, limit, |s| s.name.clone());
+        page.items.retain(|schedule| self.has_schedule(schedule));
+        Ok(page)
     }
 
     /// Pauses. A waiting turn keeps waiting.
@@ -218,6 +222,9 @@ impl App {
     /// As [`App::schedule`].
     pub async fn delete_schedule(&self, id: &str) -> Result<(), Error> {
         let id = schedule_id(id)?;
+        if self.is_scoped() {
+            self.schedule(&id.to_string()).await?;
+        }
         if self.0.store.delete_schedule(id).await? { Ok(()) } else { Err(Error::not_found("schedule", id)) }
     }
 

@@ -147,7 +147,8 @@ async fn every_service_does_its_work_with_its_own_user() {
     let base = broadcaster.ready(WAIT).await["broadcaster"]["http"].as_str().unwrap().to_owned();
     let alert = json!({"version": "4", "status": "firing", "alerts": [{"status": "firing", "labels": {"alertname": "A", "severity": "warning"},
         "annotations": {}, "startsAt": "2030-01-01T00:00:00Z", "fingerprint": "f"}]});
-    let (status, answer) = call(&format!("{base}/v1/alerts"), &token, Some(alert)).await;
+    let alerts = secrets()["broadcaster-secret"]["BROADCASTER_ALERTS_TOKEN"].clone();
+    let (status, answer) = call(&format!("{base}/v1/alerts"), &alerts, Some(alert)).await;
     assert!((200..300).contains(&status), "{status} {answer}");
     let endpoints = call(&format!("{base}/v1/endpoints"), &token, None).await.1;
     assert!(endpoints.to_string().contains("name"), "{endpoints}");

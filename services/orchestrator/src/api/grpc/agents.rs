@@ -16,7 +16,7 @@ pub(super) struct Service {
 impl Agents for Service {
     async fn get_agent(&self, request: Request<pb::GetAgentRequest>) -> Result<Response<pb::Agent>, Status> {
         let call = Call::of("GetAgent", &request);
-        let agent = self.app.agent(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let agent = call.app(&self.app).agent(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(convert::agent(agent, Micros::now())))
     }
 
@@ -27,7 +27,11 @@ impl Agents for Service {
         let call = Call::of("ListAgents", &request);
         let r = request.into_inner();
         let status = convert::presence(r.status).map_err(|e| call.refuse(&e))?;
-        let page = self.app.agents(Some(&r.mission), r.limit, Some(&r.cursor)).await.map_err(|e| call.refuse(&e))?;
+        let page = call
+            .app(&self.app)
+            .agents(Some(&r.mission), r.limit, Some(&r.cursor))
+            .await
+            .map_err(|e| call.refuse(&e))?;
         let now = Micros::now();
         let agents = page.items.into_iter().filter(|a| status.is_none_or(|s| a.presence(now) == s));
         let agents = agents.map(|a| convert::agent(a, now)).collect();

@@ -2,18 +2,28 @@
 
 use super::status;
 use crate::api::{log_failure, stopping, trace};
+use crate::app::App;
 use crate::error::Error;
+use agentforge_access::{Principal, Scopes};
 
 /// What a handler knows of its call besides the message.
 #[derive(Clone)]
 pub(super) struct Call {
     pub(super) operation: &'static str,
     pub(super) origin: trace::Origin,
+    scopes: Scopes,
 }
 
 impl Call {
     pub(super) fn of<T>(operation: &'static str, request: &tonic::Request<T>) -> Self {
-        Self { operation, origin: trace::Origin::of(request.metadata().as_ref()) }
+        // The guard lets no call pass without a caller; without one there is nothing to see.
+        let scopes = request.extensions().get::<Principal>().map_or_else(Scopes::none, |caller| caller.scopes.clone());
+        Self { operation, origin: trace::Origin::of(request.metadata().as_ref()), scopes }
+    }
+
+    /// The application on behalf of the caller, within its scopes.
+    pub(super) fn app(&self, app: &App) -> App {
+        app.within(&self.scopes)
     }
 
     pub(super) fn request_id(&self) -> Option<&str> {

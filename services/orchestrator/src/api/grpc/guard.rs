@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let id_header = HeaderValue::from_str(&request_id).expect("checked, or a UUID");
     let name = HeaderName::from_static(trace::REQUEST_ID);
     request.headers_mut().insert(name.clone(), id_header.clone());
-    let mut passed = pass(&guard, &mut request);
+    let mut passed = pass(&guard, &mut request).await;
     if passed.is_ok() && matches!(operations::of_rpc(request.uri().path()), Access::Guarded(_)) {
         passed = guard.app.opened().await;
     }
@@ -85,7 +85,7 @@ fn span(request: &mut Request, request_id: &str, root: trace::Root) -> Span {
     span
 }
 
-fn pass(guard: &Guard, request: &mut Request) -> Result<(), Error> {
+async fn pass(guard: &Guard, request: &mut Request) -> Result<(), Error> {
     let access = operations::of_rpc(request.uri().path());
     let gate = if matches!(access, Access::Open) { &guard.open_gate } else { &guard.gate };
     let place = Place(Arc::new(gate.enter()?));
@@ -96,16 +96,19 @@ fn pass(guard: &Guard, request: &mut Request) -> Result<(), Error> {
     match access {
         Access::Open => Ok(()),
         Access::Guarded(operation) => {
-            let caller = guard.auth.check(request.headers().get(header::AUTHORIZATION), operation.role)?;
-            if operation.role == Role::Admin {
-                tracing::info!(caller, operation = operation.name, "admin request");
+            let caller = guard.auth.admit(request.headers(), request.extensions(), operation.role).await?;
+            operation.check_reach(&caller)?;
+            if operation.role.includes(Role::Operator) {
+                tracing::info!(caller = &*caller.name, operation = operation.name, "admin request");
             }
             mark_known(request);
+            // Handlers find the caller here.
+            request.extensions_mut().insert(caller);
             Ok(())
         }
         // Reflection; or it does not exist, and only callers with a valid token may learn that.
         Access::MethodUnknown | Access::Unknown => {
-            guard.auth.check(request.headers().get(header::AUTHORIZATION), Role::Read).map(|_| mark_known(request))
+            guard.auth.admit(request.headers(), request.extensions(), Role::Read).await.map(|_| mark_known(request))
         }
     }
 }

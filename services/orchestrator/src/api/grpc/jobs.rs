@@ -45,8 +45,8 @@ impl Jobs for Service {
         let wait = duration!("wait", request.wait.take()).map_err(|e| call.refuse(&e))?;
         let input = convert::submit_input(request, call.origin.clone()).map_err(|e| call.refuse(&e))?;
         let answer = match wait {
-            Some(wait) if !wait.is_zero() => self.app.submit_and_wait(input, wait).await,
-            _ => self.app.submit(input).await,
+            Some(wait) if !wait.is_zero() => call.app(&self.app).submit_and_wait(input, wait).await,
+            _ => call.app(&self.app).submit(input).await,
         };
         let answer = answer.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::SubmitJobResponse { job: Some(convert::job(answer.job)), created: answer.created }))
@@ -61,7 +61,7 @@ impl Jobs for Service {
         let call = Call::of("SubmitJobs", &request);
         let place = request.extensions().get::<Place>().cloned();
         let kept = request.extensions().get::<Kept>().cloned().unwrap_or_default();
-        let answers = submit::answers(self.app.clone(), call, kept, request.into_inner());
+        let answers = submit::answers(call.app(&self.app), call, kept, request.into_inner());
         // The stream keeps its place among the calls served at once.
         Ok(Response::new(
             answers
@@ -77,8 +77,8 @@ impl Jobs for Service {
         let request = request.into_inner();
         let wait = duration!("wait", request.wait).map_err(|e| call.refuse(&e))?;
         let job = match wait {
-            Some(wait) if !wait.is_zero() => self.app.wait(&request.id, wait).await,
-            _ => self.app.job(&request.id).await,
+            Some(wait) if !wait.is_zero() => call.app(&self.app).wait(&request.id, wait).await,
+            _ => call.app(&self.app).job(&request.id).await,
         };
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
     }
@@ -86,7 +86,7 @@ impl Jobs for Service {
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsResponse>, Status> {
         let call = Call::of("ListJobs", &request);
         let query = convert::job_query(request.into_inner()).map_err(|e| call.refuse(&e))?;
-        let page = job::cut(self.app.jobs(query).await.map_err(|e| call.refuse(&e))?);
+        let page = job::cut(call.app(&self.app).jobs(query).await.map_err(|e| call.refuse(&e))?);
         let jobs = page.items.into_iter().map(convert::job).collect();
         Ok(Response::new(pb::ListJobsResponse { jobs, next_cursor: page.next.unwrap_or_default() }))
     }
@@ -95,7 +95,7 @@ impl Jobs for Service {
 
     async fn watch_job(&self, request: Request<pb::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
         let call = Call::of("WatchJob", &request);
-        let jobs = self.app.watch(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let jobs = call.app(&self.app).watch(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let jobs = jobs.map(move |j| j.map_err(|e| call.refuse(&e))).boxed();
         let jobs = until_last(jobs, self.app.stopping().clone(), |j| j.state.is_final(), move || at_cut.cut());
@@ -110,7 +110,7 @@ impl Jobs for Service {
     ) -> Result<Response<Self::GetJobOutputStream>, Status> {
         let call = Call::of("GetJobOutput", &request);
         let place = request.extensions().get::<Place>().cloned();
-        let output = self.app.output(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let output = call.app(&self.app).output(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
         let chunks = output.stream.flat_map(move |piece| {
             let _held = &place;
             let pieces = match piece {
@@ -125,7 +125,7 @@ impl Jobs for Service {
 
     async fn cancel_job(&self, request: Request<pb::CancelJobRequest>) -> Result<Response<pb::Job>, Status> {
         let call = Call::of("CancelJob", &request);
-        let job = self.app.cancel(&request.get_ref().id).await;
+        let job = call.app(&self.app).cancel(&request.get_ref().id).await;
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
     }
 
@@ -133,7 +133,7 @@ impl Jobs for Service {
         let call = Call::of("RetryJob", &request);
         let request = request.into_inner();
         let deadline_in = duration!("deadline_in", request.deadline_in).map_err(|e| call.refuse(&e))?;
-        let job = self.app.retry(&request.id, deadline_in).await;
+        let job = call.app(&self.app).retry(&request.id, deadline_in).await;
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
     }
 
@@ -148,11 +148,11 @@ impl Jobs for Service {
         let detached = request.r#async;
         let spec = convert::retry_spec(request).map_err(|e| call.refuse(&e))?;
         if detached {
-            let operation = self.app.start_retry(spec).await.map_err(|e| call.refuse(&e))?;
+            let operation = call.app(&self.app).start_retry(spec).await.map_err(|e| call.refuse(&e))?;
             let named = pb::RetryProgress { operation_id: operation.id.to_string(), ..Default::default() };
             return Ok(Response::new(futures_util::stream::once(async { Ok(named) }).boxed()));
         }
-        let progress = self.app.retry_many(spec).map_err(|e| call.refuse(&e))?;
+        let progress = call.app(&self.app).retry_many(spec).map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let answers = progress.map(move |p| {
             p.map(|p| pb::RetryProgress {
@@ -174,7 +174,7 @@ impl Jobs for Service {
         request: Request<pb::ListAttemptsRequest>,
     ) -> Result<Response<pb::ListAttemptsResponse>, Status> {
         let call = Call::of("ListAttempts", &request);
-        let attempts = self.app.attempts(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let attempts = call.app(&self.app).attempts(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListAttemptsResponse { attempts: attempts.into_iter().map(convert::attempt).collect() }))
     }
 
@@ -192,7 +192,7 @@ impl Jobs for Service {
             limit: r.limit,
             cursor: given(r.cursor),
         };
-        let page = self.app.dead_letters(query).await.map_err(|e| call.refuse(&e))?;
+        let page = call.app(&self.app).dead_letters(query).await.map_err(|e| call.refuse(&e))?;
         let dead_letters = page.items.into_iter().map(convert::dead_letter).collect();
         Ok(Response::new(pb::ListDeadLettersResponse { dead_letters, next_cursor: page.next.unwrap_or_default() }))
     }
@@ -202,7 +202,7 @@ impl Jobs for Service {
         request: Request<pb::GetDeadLetterRequest>,
     ) -> Result<Response<pb::DeadLetter>, Status> {
         let call = Call::of("GetDeadLetter", &request);
-        let letter = self.app.dead_letter(&request.get_ref().id).await;
+        let letter = call.app(&self.app).dead_letter(&request.get_ref().id).await;
         letter.map(|d| Response::new(convert::dead_letter(d))).map_err(|e| call.refuse(&e))
     }
 
@@ -214,13 +214,13 @@ impl Jobs for Service {
         let r = request.into_inner();
         let (mission, queue, reason) = (given(r.mission), given(r.queue), given(r.reason));
         let spec = DiscardSpec { ids: r.ids, mission, queue, reason, limit: r.limit };
-        let discarded = self.app.discard_letters(spec).await.map_err(|e| call.refuse(&e))?;
+        let discarded = call.app(&self.app).discard_letters(spec).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::DiscardDeadLettersResponse { discarded }))
     }
 
     async fn find_jobs(&self, request: Request<pb::FindJobsRequest>) -> Result<Response<pb::FindJobsResponse>, Status> {
         let call = Call::of("FindJobs", &request);
-        let ids = self.app.find_jobs(&request.get_ref().prefix).await.map_err(|e| call.refuse(&e))?;
+        let ids = call.app(&self.app).find_jobs(&request.get_ref().prefix).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::FindJobsResponse { ids: ids.iter().map(ToString::to_string).collect() }))
     }
 
@@ -230,7 +230,7 @@ impl Jobs for Service {
     ) -> Result<Response<pb::ListQueuesResponse>, Status> {
         let call = Call::of("ListQueues", &request);
         let mission = given(request.into_inner().mission);
-        let queues = self.app.queue_stats(mission.as_deref()).await.map_err(|e| call.refuse(&e))?;
+        let queues = call.app(&self.app).queue_stats(mission.as_deref()).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListQueuesResponse { queues: queues.into_iter().map(convert::queue).collect() }))
     }
 
@@ -251,11 +251,11 @@ impl Jobs for Service {
             limit: r.limit,
         };
         if r.r#async {
-            let operation = self.app.start_redrive(spec).await.map_err(|e| call.refuse(&e))?;
+            let operation = call.app(&self.app).start_redrive(spec).await.map_err(|e| call.refuse(&e))?;
             let named = pb::RedriveProgress { operation_id: operation.id.to_string(), ..Default::default() };
             return Ok(Response::new(futures_util::stream::once(async { Ok(named) }).boxed()));
         }
-        let progress = self.app.redrive(spec).map_err(|e| call.refuse(&e))?;
+        let progress = call.app(&self.app).redrive(spec).map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let answers = progress.map(move |p| {
             p.map(|p| pb::RedriveProgress {

@@ -19,7 +19,7 @@ impl Operations for Service {
     ) -> Result<Response<pb::ListOperationsResponse>, Status> {
         let call = Call::of("ListOperations", &request);
         let r = request.into_inner();
-        let page = self.app.operations(r.limit, Some(&r.cursor)).await.map_err(|e| call.refuse(&e))?;
+        let page = call.app(&self.app).operations(r.limit, Some(&r.cursor)).await.map_err(|e| call.refuse(&e))?;
         let operations = page.items.into_iter().map(convert::operation).collect();
         Ok(Response::new(pb::ListOperationsResponse { operations, next_cursor: page.next.unwrap_or_default() }))
     }
@@ -29,7 +29,7 @@ impl Operations for Service {
         request: Request<pb::GetOperationRequest>,
     ) -> Result<Response<pb::Operation>, Status> {
         let call = Call::of("GetOperation", &request);
-        let operation = self.app.operation(&request.get_ref().id).await;
+        let operation = call.app(&self.app).operation(&request.get_ref().id).await;
         operation.map(|o| Response::new(convert::operation(o))).map_err(|e| call.refuse(&e))
     }
 
@@ -38,7 +38,7 @@ impl Operations for Service {
         request: Request<pb::CancelOperationRequest>,
     ) -> Result<Response<pb::Operation>, Status> {
         let call = Call::of("CancelOperation", &request);
-        let operation = self.app.cancel_operation(&request.get_ref().id).await;
+        let operation = call.app(&self.app).cancel_operation(&request.get_ref().id).await;
         operation.map(|o| Response::new(convert::operation(o))).map_err(|e| call.refuse(&e))
     }
 }

@@ -20,7 +20,7 @@ fn answer(call: &Call, schedule: Result<Schedule, Error>) -> Result<Response<pb:
 }
 
 impl Service {
-    async fn create(&self, r: pb::CreateScheduleRequest) -> Result<Schedule, Error> {
+    async fn create(&self, call: &Call, r: pb::CreateScheduleRequest) -> Result<Schedule, Error> {
         let input = ScheduleInput {
             name: r.name,
             cron: r.cron,
@@ -31,10 +31,10 @@ impl Service {
             catch_up: convert::catch_up(r.catch_up)?.unwrap_or_default(),
             deadline: convert::duration!("deadline", r.deadline)?,
         };
-        self.app.create_schedule(input).await
+        call.app(&self.app).create_schedule(input).await
     }
 
-    async fn update(&self, r: pb::UpdateScheduleRequest) -> Result<Schedule, Error> {
+    async fn update(&self, call: &Call, r: pb::UpdateScheduleRequest) -> Result<Schedule, Error> {
         let job = r.job.map(|job| convert::submit_input(job, trace::Origin::default())).transpose()?;
         let change = ScheduleChange {
             name: r.name,
@@ -45,7 +45,7 @@ impl Service {
             catch_up: convert::catch_up(r.catch_up)?,
             deadline: convert::duration!("deadline", r.deadline)?,
         };
-        self.app.update_schedule(&r.id, change).await
+        call.app(&self.app).update_schedule(&r.id, change).await
     }
 }
 
@@ -57,7 +57,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("CreateSchedule", &request);
         let r = request.into_inner();
-        answer(&call, self.create(r).await)
+        answer(&call, self.create(&call, r).await)
     }
 
     async fn update_schedule(
@@ -66,7 +66,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("UpdateSchedule", &request);
         let r = request.into_inner();
-        answer(&call, self.update(r).await)
+        answer(&call, self.update(&call, r).await)
     }
 
     async fn run_schedule(
@@ -75,7 +75,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::RunScheduleResponse>, Status> {
         let call = Call::of("RunSchedule", &request);
         let r = request.into_inner();
-        let run = self.app.run_schedule(&r.id, &r.idempotency_key).await.map_err(|e| call.refuse(&e))?;
+        let run = call.app(&self.app).run_schedule(&r.id, &r.idempotency_key).await.map_err(|e| call.refuse(&e))?;
         let schedule = convert::schedule(run.schedule).map_err(|e| call.refuse(&e))?;
         let job_id = run.job.map(|id| id.to_string()).unwrap_or_default();
         Ok(Response::new(pb::RunScheduleResponse { schedule: Some(schedule), job_id }))
@@ -83,7 +83,7 @@ impl Schedules for Service {
 
     async fn get_schedule(&self, request: Request<pb::GetScheduleRequest>) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("GetSchedule", &request);
-        answer(&call, self.app.schedule(&request.get_ref().id).await)
+        answer(&call, call.app(&self.app).schedule(&request.get_ref().id).await)
     }
 
     async fn list_schedules(
@@ -92,7 +92,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::ListSchedulesResponse>, Status> {
         let call = Call::of("ListSchedules", &request);
         let r = request.into_inner();
-        let page = self.app.schedules(r.limit, Some(&r.cursor)).await.map_err(|e| call.refuse(&e))?;
+        let page = call.app(&self.app).schedules(r.limit, Some(&r.cursor)).await.map_err(|e| call.refuse(&e))?;
         let schedules =
             page.items.into_iter().map(convert::schedule).collect::<Result<_, _>>().map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListSchedulesResponse { schedules, next_cursor: page.next.unwrap_or_default() }))
@@ -103,7 +103,7 @@ impl Schedules for Service {
         request: Request<pb::PauseScheduleRequest>,
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("PauseSchedule", &request);
-        answer(&call, self.app.pause_schedule(&request.get_ref().id).await)
+        answer(&call, call.app(&self.app).pause_schedule(&request.get_ref().id).await)
     }
 
     async fn resume_schedule(
@@ -112,7 +112,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("ResumeSchedule", &request);
         let r = request.into_inner();
-        answer(&call, self.app.resume_schedule(&r.id, r.catch_up).await)
+        answer(&call, call.app(&self.app).resume_schedule(&r.id, r.catch_up).await)
     }
 
     async fn delete_schedule(
@@ -120,7 +120,7 @@ impl Schedules for Service {
         request: Request<pb::DeleteScheduleRequest>,
     ) -> Result<Response<pb::DeleteScheduleResponse>, Status> {
         let call = Call::of("DeleteSchedule", &request);
-        self.app.delete_schedule(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        call.app(&self.app).delete_schedule(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::DeleteScheduleResponse {}))
     }
 
@@ -130,7 +130,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::ListNextRunsResponse>, Status> {
         let call = Call::of("ListNextRuns", &request);
         let r = request.into_inner();
-        let runs = self.app.next_runs(&r.id, r.limit).await.map_err(|e| call.refuse(&e))?;
+        let runs = call.app(&self.app).next_runs(&r.id, r.limit).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListNextRunsResponse { runs: runs.into_iter().map(Micros::to_proto).collect() }))
     }
 }

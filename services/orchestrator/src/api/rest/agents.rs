@@ -7,7 +7,7 @@ use super::state::Api;
 use super::types::{AgentList, AgentView};
 use crate::model::Presence;
 use agentforge_proto::time::Micros;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -36,7 +36,7 @@ pub(crate) struct AgentParams {
     params(AgentParams),
     responses((status = 200, description = "A page of workers", body = AgentList))
 )]
-pub(crate) async fn list(State(api): State<Api>, Params(which): Params<AgentParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, Params(which): Params<AgentParams>) -> Result<Response, Problem> {
     let status = which.status.map(|w| presence(&w)).transpose()?;
     let page = api.app.agents(which.mission.as_deref(), which.limit, which.cursor.as_deref()).await?;
     let now = Micros::now();
@@ -57,10 +57,6 @@ fn presence(word: &str) -> Result<Presence, Problem> {
     params(("id" = String, Path, description = "The worker's id")),
     responses((status = 200, description = "The worker", body = AgentView))
 )]
-pub(crate) async fn read(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     json(StatusCode::OK, &AgentView::new(api.app.agent(&id).await?, Micros::now()))
 }

@@ -12,7 +12,7 @@ use super::types::{Accepted, BatchAnswer, BatchItem, SubmitBody};
 use crate::api::limits::{BATCH_BODY_MAX_BYTES, BATCH_ITEMS_MAX};
 use crate::api::{log_failure, trace};
 use crate::error::{Code, Error};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode, header};
@@ -33,7 +33,7 @@ pub(crate) const NDJSON: &str = "application/x-ndjson";
         (status = 200, description = "One answer a submission, in their order", content((BatchAnswer = "application/json"), (BatchItem = "application/x-ndjson"))),
     )
 )]
-pub(crate) async fn submit(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn submit(api: Api, request: Request) -> Result<Response, Problem> {
     let headers = request.headers().clone();
     let lines = media_type(&headers).as_deref() == Some(NDJSON);
     if !lines {

@@ -15,7 +15,7 @@ use crate::api::{log_failure, stopping};
 use crate::app::{DeadLetterQuery, DiscardSpec, Progress, RedriveSpec};
 use crate::error::Error;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -54,7 +54,7 @@ pub(crate) struct DeadLetterParams {
     params(DeadLetterParams),
     responses((status = 200, description = "A page of dead letters", body = DeadLetterList))
 )]
-pub(crate) async fn list(State(api): State<Api>, Params(which): Params<DeadLetterParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, Params(which): Params<DeadLetterParams>) -> Result<Response, Problem> {
     let page = api
         .app
         .dead_letters(DeadLetterQuery {
@@ -86,7 +86,7 @@ pub(crate) async fn list(State(api): State<Api>, Params(which): Params<DeadLette
     )
 )]
 pub(crate) async fn redrive(
-    State(api): State<Api>,
+    api: Api,
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<RedriveBody>,
 ) -> Result<Response, Problem> {
@@ -123,11 +123,7 @@ pub(crate) async fn redrive(
     params(("id" = String, Path, description = "The letter's id, or its job's")),
     responses((status = 200, description = "The dead letter", body = DeadLetterView))
 )]
-pub(crate) async fn read(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     json(StatusCode::OK, &DeadLetterView::from(api.app.dead_letter(&id).await?))
 }
 
@@ -139,10 +135,7 @@ pub(crate) async fn read(
     request_body = DiscardBody,
     responses((status = 200, description = "How many there were", body = DiscardAnswer))
 )]
-pub(crate) async fn discard(
-    State(api): State<Api>,
-    JsonBody(body): JsonBody<DiscardBody>,
-) -> Result<Response, Problem> {
+pub(crate) async fn discard(api: Api, JsonBody(body): JsonBody<DiscardBody>) -> Result<Response, Problem> {
     let DiscardBody { ids, mission, queue, reason, limit } = body;
     let discarded = api.app.discard_letters(DiscardSpec { ids, mission, queue, reason, limit }).await?;
     json(StatusCode::OK, &DiscardAnswer { discarded })

@@ -10,11 +10,13 @@ use crate::api::operations::{self, Access};
 use crate::api::{log_failure, trace};
 use crate::app::App;
 use crate::error::{Code, Error};
+use agentforge_access::Principal;
 use agentforge_runtime::http::{RequestId, same_machine};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use std::panic::AssertUnwindSafe;
 
@@ -54,9 +56,13 @@ async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Respons
         Ok(place) => place,
         Err(e) => return Problem::from(e).into_response(),
     };
-    if let Err(refusal) = guard(edge, route, &request) {
-        return refusal.into_response();
+    let (mut parts, body) = request.into_parts();
+    match guard(edge, route, &parts).await {
+        // Handlers find the caller here.
+        Ok(caller) => _ = parts.extensions.insert(caller),
+        Err(refusal) => return refusal.into_response(),
     }
+    let request = Request::from_parts(parts, body);
     if matches!(operations::of_route(request.method(), route), Access::Guarded(_))
         && let Err(e) = edge.app.opened().await
     {
@@ -70,27 +76,29 @@ async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Respons
     }
 }
 
-/// Lets pass what the table of operations allows.
-fn guard(edge: &Edge, route: &str, request: &Request) -> Result<(), Problem> {
+/// Lets pass what the table of operations allows, and says who asks.
+async fn guard(edge: &Edge, route: &str, request: &Parts) -> Result<Principal, Problem> {
     if edge.auth.is_open() {
-        of_this_machine(request.headers(), request.uri())?;
+        of_this_machine(&request.headers, &request.uri)?;
     }
     if route.is_empty() {
-        let detail = format!("there is no route {}; GET /docs lists them", request.uri().path());
+        let detail = format!("there is no route {}; GET /docs lists them", request.uri.path());
         return Err(Error::new(Code::NotFound, detail).into());
     }
-    match operations::of_route(request.method(), route) {
-        Access::Open => Ok(()),
+    match operations::of_route(&request.method, route) {
+        Access::Open => Ok(Principal::anyone()),
         Access::Guarded(operation) => {
-            let caller = edge.auth.check(request.headers().get(header::AUTHORIZATION), operation.role)?;
-            if operation.role == Role::Admin {
-                tracing::info!(caller, operation = operation.name, path = request.uri().path(), "admin request");
+            let caller = edge.auth.admit(&request.headers, &request.extensions, operation.role).await?;
+            operation.check_reach(&caller)?;
+            if operation.role.includes(Role::Operator) {
+                let (caller, path) = (&*caller.name, request.uri.path());
+                tracing::info!(caller, operation = operation.name, path, "admin request");
             }
-            Ok(())
+            Ok(caller)
         }
         Access::MethodUnknown => {
             let allow = operations::methods_of(route);
-            Err(Problem::method(format!("{route} has no method {}; it has {allow}", request.method()), &allow))
+            Err(Problem::method(format!("{route} has no method {}; it has {allow}", request.method), &allow))
         }
         Access::Unknown => Err(Error::new(Code::PermissionDenied, "this route is not open to anyone").into()),
     }

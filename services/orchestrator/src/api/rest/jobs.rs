@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::model::State as JobState;
 use crate::store::Times;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
@@ -61,7 +61,7 @@ impl WaitParams {
     )
 )]
 pub(crate) async fn submit(
-    State(api): State<Api>,
+    api: Api,
     headers: HeaderMap,
     Params(asked): Params<WaitParams>,
     JsonBody(body): JsonBody<SubmitBody>,
@@ -137,7 +137,7 @@ pub(crate) struct JobParams {
     params(JobParams),
     responses((status = 200, description = "A page of jobs", body = JobList))
 )]
-pub(crate) async fn list(State(api): State<Api>, Params(which): Params<JobParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, Params(which): Params<JobParams>) -> Result<Response, Problem> {
     let moment = |name, given: Option<String>| parse_moment(name, given.as_deref());
     let page = api
         .app
@@ -181,7 +181,7 @@ fn state(word: &str) -> Result<JobState, Problem> {
     responses((status = 200, description = "The job", body = JobView))
 )]
 pub(crate) async fn read(
-    State(api): State<Api>,
+    api: Api,
     Path(id): Path<String>,
     Params(asked): Params<WaitParams>,
 ) -> Result<Response, Problem> {
@@ -200,11 +200,7 @@ pub(crate) async fn read(
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The attempts", body = AttemptList))
 )]
-pub(crate) async fn attempts(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn attempts(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     let attempts = api.app.attempts(&id).await?.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &AttemptList { attempts })
 }
@@ -217,11 +213,7 @@ pub(crate) async fn attempts(
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The result", body = serde_json::Value))
 )]
-pub(crate) async fn output(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn output(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     let output = api.app.output(&id).await?;
     let mut response = Body::from_stream(output.stream).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -239,10 +231,6 @@ pub(crate) async fn output(
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The cancelled job", body = JobView))
 )]
-pub(crate) async fn cancel(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn cancel(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     json(StatusCode::OK, &JobView::try_from(api.app.cancel(&id).await?)?)
 }

@@ -7,7 +7,7 @@ use super::state::Api;
 use super::types::{OperationList, OperationView};
 use crate::error::{Code, Error};
 use crate::operation::Operation;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -23,7 +23,7 @@ const RESPOND_ASYNC: &str = "respond-async";
     params(PageParams),
     responses((status = 200, description = "A page of operations", body = OperationList))
 )]
-pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, Params(page): Params<PageParams>) -> Result<Response, Problem> {
     let page = api.app.operations(page.limit, page.cursor.as_deref()).await?;
     let operations = page.items.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &OperationList { operations, next_cursor: page.next })
@@ -37,11 +37,7 @@ pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams
     params(("id" = String, Path, description = "The operation's id")),
     responses((status = 200, description = "The operation", body = OperationView))
 )]
-pub(crate) async fn read(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     json(StatusCode::OK, &OperationView::from(api.app.operation(&id).await?))
 }
 
@@ -53,11 +49,7 @@ pub(crate) async fn read(
     params(("id" = String, Path, description = "The operation's id")),
     responses((status = 200, description = "The operation", body = OperationView))
 )]
-pub(crate) async fn cancel(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn cancel(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     json(StatusCode::OK, &OperationView::from(api.app.cancel_operation(&id).await?))
 }
 

@@ -6,7 +6,6 @@ use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
 use super::types::{ParkedAnswer, ParkedBody, ParkedList};
-use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
@@ -19,7 +18,7 @@ use http::StatusCode;
     params(PageParams),
     responses((status = 200, description = "A page of messages", body = ParkedList))
 )]
-pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, Params(page): Params<PageParams>) -> Result<Response, Problem> {
     let page = api.app.parked(page.limit, page.cursor.as_deref()).await?;
     let messages = page.items.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &ParkedList { messages, next_cursor: page.next })
@@ -33,7 +32,7 @@ pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams
     request_body = ParkedBody,
     responses((status = 200, description = "How many there were", body = ParkedAnswer))
 )]
-pub(crate) async fn retry(State(api): State<Api>, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
+pub(crate) async fn retry(api: Api, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
     let messages = api.app.retry_parked(body.which()?).await?;
     json(StatusCode::OK, &ParkedAnswer { messages })
 }
@@ -46,7 +45,7 @@ pub(crate) async fn retry(State(api): State<Api>, JsonBody(body): JsonBody<Parke
     request_body = ParkedBody,
     responses((status = 200, description = "How many there were", body = ParkedAnswer))
 )]
-pub(crate) async fn discard(State(api): State<Api>, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
+pub(crate) async fn discard(api: Api, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
     let messages = api.app.discard_parked(body.which()?).await?;
     json(StatusCode::OK, &ParkedAnswer { messages })
 }

@@ -5,7 +5,6 @@ use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
 use super::types::{FoundJobs, QueueList};
-use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
@@ -28,7 +27,7 @@ pub(crate) struct QueueParams {
     params(QueueParams),
     responses((status = 200, description = "The queues", body = QueueList))
 )]
-pub(crate) async fn list(State(api): State<Api>, Params(which): Params<QueueParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, Params(which): Params<QueueParams>) -> Result<Response, Problem> {
     let queues = api.app.queue_stats(which.mission.as_deref()).await?.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &QueueList { queues })
 }
@@ -49,7 +48,7 @@ pub(crate) struct PrefixParams {
     params(PrefixParams),
     responses((status = 200, description = "The ids", body = FoundJobs))
 )]
-pub(crate) async fn find(State(api): State<Api>, Params(of): Params<PrefixParams>) -> Result<Response, Problem> {
+pub(crate) async fn find(api: Api, Params(of): Params<PrefixParams>) -> Result<Response, Problem> {
     let ids = api.app.find_jobs(&of.prefix).await?.iter().map(ToString::to_string).collect();
     json(StatusCode::OK, &FoundJobs { ids })
 }

@@ -11,7 +11,7 @@ use super::types::{JobView, NotPutBackView, OperationView, RetryBody, RetryJobsB
 use crate::api::stopping;
 use crate::api::stream::until_last;
 use crate::app::Progress;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
@@ -27,7 +27,7 @@ use http::{HeaderMap, StatusCode};
     responses((status = 200, description = "The job, accepted again", body = JobView))
 )]
 pub(crate) async fn retry(
-    State(api): State<Api>,
+    api: Api,
     Path(id): Path<String>,
     _: Params<NoParams>,
     OptionalJsonBody(body): OptionalJsonBody<RetryBody>,
@@ -51,7 +51,7 @@ pub(crate) async fn retry(
     )
 )]
 pub(crate) async fn retry_many(
-    State(api): State<Api>,
+    api: Api,
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<RetryJobsBody>,
 ) -> Result<Response, Problem> {

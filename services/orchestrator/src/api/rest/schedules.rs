@@ -10,7 +10,7 @@ use super::types::{NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody,
 use crate::api::trace;
 use crate::app::{ScheduleChange, ScheduleInput};
 use crate::error::Error;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
@@ -24,10 +24,7 @@ use utoipa::IntoParams;
     request_body = ScheduleBody,
     responses((status = 201, description = "The schedule", body = ScheduleView, headers(("Location" = String, description = "Where the schedule is read"))))
 )]
-pub(crate) async fn create(
-    State(api): State<Api>,
-    JsonBody(body): JsonBody<ScheduleBody>,
-) -> Result<Response, Problem> {
+pub(crate) async fn create(api: Api, JsonBody(body): JsonBody<ScheduleBody>) -> Result<Response, Problem> {
     let input = ScheduleInput {
         name: body.name,
         cron: body.cron,
@@ -52,7 +49,7 @@ pub(crate) async fn create(
     params(PageParams),
     responses((status = 200, description = "A page of schedules", body = ScheduleList))
 )]
-pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, Params(page): Params<PageParams>) -> Result<Response, Problem> {
     let page = api.app.schedules(page.limit, page.cursor.as_deref()).await?;
     let schedules = page.items.into_iter().map(ScheduleView::try_from).collect::<Result<_, Error>>()?;
     json(StatusCode::OK, &ScheduleList { schedules, next_cursor: page.next })
@@ -64,11 +61,7 @@ pub(crate) async fn list(State(api): State<Api>, Params(page): Params<PageParams
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 200, description = "The schedule", body = ScheduleView))
 )]
-pub(crate) async fn read(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     json(StatusCode::OK, &ScheduleView::try_from(api.app.schedule(&id).await?)?)
 }
 
@@ -83,7 +76,7 @@ pub(crate) async fn read(
     responses((status = 200, description = "The changed schedule", body = ScheduleView))
 )]
 pub(crate) async fn update(
-    State(api): State<Api>,
+    api: Api,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<ScheduleChangeBody>,
 ) -> Result<Response, Problem> {
@@ -110,7 +103,7 @@ pub(crate) async fn update(
     responses((status = 202, description = "The run", body = RunView))
 )]
 pub(crate) async fn run(
-    State(api): State<Api>,
+    api: Api,
     Path(id): Path<String>,
     OptionalJsonBody(body): OptionalJsonBody<RunBody>,
 ) -> Result<Response, Problem> {
@@ -127,11 +120,7 @@ pub(crate) async fn run(
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 204, description = "It is gone"))
 )]
-pub(crate) async fn delete(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn delete(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     api.app.delete_schedule(&id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -144,11 +133,7 @@ pub(crate) async fn delete(
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 200, description = "The paused schedule", body = ScheduleView))
 )]
-pub(crate) async fn pause(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    _: Params<NoParams>,
-) -> Result<Response, Problem> {
+pub(crate) async fn pause(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
     json(StatusCode::OK, &ScheduleView::try_from(api.app.pause_schedule(&id).await?)?)
 }
 
@@ -173,7 +158,7 @@ pub(crate) struct ResumeParams {
     responses((status = 200, description = "The resumed schedule", body = ScheduleView))
 )]
 pub(crate) async fn resume(
-    State(api): State<Api>,
+    api: Api,
     Path(id): Path<String>,
     Params(how): Params<ResumeParams>,
 ) -> Result<Response, Problem> {
@@ -201,7 +186,7 @@ pub(crate) struct NextRunsParams {
     responses((status = 200, description = "The next runs", body = NextRuns))
 )]
 pub(crate) async fn next_runs(
-    State(api): State<Api>,
+    api: Api,
     Path(id): Path<String>,
     Params(which): Params<NextRunsParams>,
 ) -> Result<Response, Problem> {

@@ -5,7 +5,6 @@ use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
 use super::types::SloList;
-use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
@@ -17,7 +16,7 @@ use http::StatusCode;
     get, path = "/v1/slo", tag = "Objectives", operation_id = "ListSlos",
     responses((status = 200, description = "All objectives", body = SloList))
 )]
-pub(crate) async fn list(State(api): State<Api>, _: Params<NoParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, _: Params<NoParams>) -> Result<Response, Problem> {
     let (at, judgements, without_data) = api.app.board().read();
     json(StatusCode::OK, &SloList::new(at, &judgements, &without_data))
 }

@@ -7,7 +7,7 @@ use super::types::JobView;
 use crate::api::log_failure;
 use crate::error::Error;
 use crate::model::Job;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
@@ -37,7 +37,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     responses((status = 204, description = "The caller has the final event already"), (status = 200, description = "The job, again and again", body = JobView, content_type = "text/event-stream"))
 )]
 pub(crate) async fn watch(
-    State(api): State<Api>,
+    api: Api,
     Path(id): Path<String>,
     headers: HeaderMap,
     _: Params<NoParams>,

@@ -1,7 +1,6 @@
 //! Which address a request comes from, behind proxies that are believed. Pure.
 
-use agentforge_egress::Net;
-use axum::http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, header};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The addresses a request went through, as most proxies report it.
@@ -11,8 +10,7 @@ const SITE_PREFIX: u32 = 64;
 
 /// The peer's address, or, behind trusted proxies, the last one that they report and that is not a trusted proxy
 /// itself. `Forwarded` (RFC 7239) is used if there is no X-Forwarded-For.
-pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Net]) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(address));
+pub fn address(peer: IpAddr, headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut address = peer.to_canonical();
     for entry in entries(headers) {
         if !is_trusted(address) {
@@ -24,6 +22,12 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[Net]) -> IpAddr {
         }
     }
     address
+}
+
+/// Whether a request says that it came through a proxy. A surface that asks for nothing must not answer it: the proxy's
+/// callers are strangers, also on a loopback listener.
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| *name == header::FORWARDED || name.as_str().starts_with("x-forwarded"))
 }
 
 /// Who shares a cap: an IPv4 address, or an IPv6 network of the size that one customer gets.
@@ -76,8 +80,11 @@ mod tests {
         for (name, value) in pairs {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        address(peer.parse().unwrap(), &headers, &trusted).to_string()
+        let is_trusted = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets()[0] == 10,
+            IpAddr::V6(v6) => v6.octets()[0] == 0xfd,
+        };
+        address(peer.parse().unwrap(), &headers, is_trusted).to_string()
     }
 
     #[test]
@@ -124,6 +131,17 @@ mod tests {
             assert_eq!(found("10.0.0.1", &both), "203.0.113.9", "{forwarded}");
         }
         assert_eq!(found("192.0.2.1", &[("forwarded", "for=203.0.113.7")]), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_proxy_shows_itself_by_any_of_its_headers() {
+        for name in ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded"] {
+            let headers = HeaderMap::from_iter([(name.parse::<HeaderName>().unwrap(), "".parse().unwrap())]);
+            assert!(is_forwarded(&headers), "{name}");
+        }
+        let others = ["host", "origin", "x-real-name", "x-forward"]
+            .map(|n| (n.parse::<HeaderName>().unwrap(), "x".parse().unwrap()));
+        assert!(!is_forwarded(&HeaderMap::from_iter(others)));
     }
 
     #[test]

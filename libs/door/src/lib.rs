@@ -1,0 +1,17 @@
+//! The door of a service: where callers of its HTTP and gRPC surfaces are let in or refused.
+//!
+//! Owns what is around the check of [`agentforge_access`]: its settings, the file of tokens that is read again when
+//! it changes, the keys of issuers, the address behind trusted proxies, limits of rate, the pauses after failed logins, log lines and metrics.
+//! Who is let in is decided there; what an operation needs and the words of a refusal are the surface's.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config;
+mod door;
+mod issuers;
+mod logins;
+pub mod metrics;
+mod rates;
+mod watch;
+
+pub use config::{DoorConfig, SETTINGS};
+pub use door::{Door, Refusal};
