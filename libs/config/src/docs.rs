@@ -36,7 +36,11 @@ pub fn markdown(groups: &[(&str, &[Setting])]) -> String {
                 (None, Some(default)) => format!("`{}`", cell(default)),
                 (None, None) => "–".to_owned(),
             };
-            let secret = if setting.secret { " Secret: never shown." } else { "" };
+            let secret = match (setting.secret, setting.by_file) {
+                (false, _) => String::new(),
+                (true, false) => " Secret: never shown.".to_owned(),
+                (true, true) => format!(" Secret: never shown; or `{}_FILE`.", setting.key),
+            };
             let _ = writeln!(
                 out,
                 "| `{}` | {} | {default} | {}{secret} |",
@@ -56,6 +60,9 @@ fn details(setting: &Setting) -> String {
     }
     if setting.secret {
         out.push_str("; secret");
+    }
+    if setting.by_file {
+        let _ = write!(out, ", or in the file {}_FILE", setting.key);
     }
     format!("[{out}]")
 }
@@ -100,7 +107,7 @@ mod tests {
             "port 0-65535; default: 8080",
             "Where it listens.",
             "default: value of ENV",
-            "default: dev-token; secret",
+            "default: dev-token; secret, or in the file A_TOKEN_FILE",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -111,7 +118,12 @@ mod tests {
     fn markdown_is_a_table_with_escaped_cells() {
         let text = markdown(&[("Thing", &SETTINGS)]);
         assert!(text.contains("| `A_PORT` | port 0-65535 | `8080` | Where it listens. |"), "{text}");
-        assert!(text.contains("| `A_TOKEN` | a\\|b | `dev-token` | Who may call. Secret: never shown. |"), "{text}");
+        assert!(
+            text.contains(
+                "| `A_TOKEN` | a\\|b | `dev-token` | Who may call. Secret: never shown; or `A_TOKEN_FILE`. |"
+            ),
+            "{text}"
+        );
         assert!(text.contains("| `A_NAME` | text | value of ENV | Its name. |"), "{text}");
     }
 }

@@ -15,6 +15,7 @@ mod parse;
 mod quantity;
 mod reader;
 mod redact;
+mod secret_file;
 mod setting;
 mod source;
 mod unknown;

@@ -1,14 +1,17 @@
 //! Reads declared settings from a source, collecting every fault and every effective value.
 //!
 //! A reading call always returns a value, so that one pass finds all faults; `finish` decides
-//! whether these values may be used. An empty or blank value counts as not set.
+//! whether these values may be used. An empty or blank value counts as not set. A secret may be in a file, which
+//! `<key>_FILE` names; it is read once.
 
 use crate::effective::{Effective, Entry, Origin};
 use crate::fault::{Fault, Faults};
 use crate::redact::{HIDDEN, shown};
-use crate::{ExposeSecret, Parse, SecretString, Setting, Source};
+use crate::{ExposeSecret, Parse, SecretString, Setting, Source, secret_file};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeBounds;
+use std::path::Path;
 
 /// Shortest secret that is searched for in the text of other faults; shorter ones would blank out
 /// ordinary words.
@@ -20,6 +23,8 @@ pub struct Reader<'a> {
     faults: Vec<Fault>,
     effective: Effective,
     secrets: Vec<SecretString>,
+    /// What the files of secrets hold, by the secret's key; `None` where there is none, or one at fault.
+    files: BTreeMap<&'static str, Option<SecretString>>,
 }
 
 impl fmt::Debug for Reader<'_> {
@@ -34,7 +39,13 @@ impl fmt::Debug for Reader<'_> {
 impl<'a> Reader<'a> {
     /// A reader that has read nothing yet.
     pub fn new(source: &'a dyn Source) -> Self {
-        Self { source, faults: Vec::new(), effective: Effective::default(), secrets: Vec::new() }
+        Self {
+            source,
+            faults: Vec::new(),
+            effective: Effective::default(),
+            secrets: Vec::new(),
+            files: BTreeMap::new(),
+        }
     }
 
     /// The value, or the declared default. Without a value: a fault if there is no default, and a
@@ -89,7 +100,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether the source gives a value for this key; for checks across settings.
-    pub fn is_set(&self, setting: &Setting) -> bool {
+    pub fn is_set(&mut self, setting: &Setting) -> bool {
         self.raw(setting).is_some()
     }
 
@@ -144,10 +155,38 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn raw(&self, setting: &Setting) -> Option<String> {
-        let value = self.source.get(setting.key)?;
-        let trimmed = value.trim();
-        (!trimmed.is_empty()).then(|| trimmed.to_owned())
+    fn raw(&mut self, setting: &Setting) -> Option<String> {
+        let given = trimmed(self.source.get(setting.key));
+        if !setting.by_file {
+            return given;
+        }
+        if !self.files.contains_key(setting.key) {
+            let held = self.read_file(setting, given.is_some()).map(SecretString::from);
+            self.files.insert(setting.key, held);
+        }
+        given.or_else(|| self.files.get(setting.key)?.as_ref().map(|held| held.expose_secret().to_owned()))
+    }
+
+    /// What the file of a secret holds. Faults name the setting that names the file.
+    fn read_file(&mut self, setting: &Setting, is_given: bool) -> Option<String> {
+        let key = format!("{}{}", setting.key, secret_file::SUFFIX);
+        let path = trimmed(self.source.get(&key))?;
+        if is_given {
+            self.fault(&key, format!("is set, and so is {}; leave one of them out", setting.key));
+            return None;
+        }
+        match secret_file::read(Path::new(&path)) {
+            Ok(file) => {
+                if let Some(concern) = file.concern {
+                    self.effective.concern(format!("{key}: {concern}"));
+                }
+                trimmed(Some(file.text))
+            }
+            Err(problem) => {
+                self.fault(&key, format!("{path} {problem}"));
+                None
+            }
+        }
     }
 
     fn note(&mut self, setting: &Setting, shown: String, origin: Origin) {
@@ -177,6 +216,13 @@ impl<'a> Reader<'a> {
             self.faults.push(fault);
         }
     }
+}
+
+/// A value without blanks around it; a blank one counts as not set.
+fn trimmed(value: Option<String>) -> Option<String> {
+    let value = value?;
+    let trimmed = value.trim();
+    (!trimmed.is_empty()).then(|| trimmed.to_owned())
 }
 
 #[cfg(test)]

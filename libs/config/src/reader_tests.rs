@@ -155,3 +155,53 @@ fn overrides_come_before_what_they_override() {
     assert_eq!(reader.get::<u16>(&PORT), 1);
     assert_eq!(reader.get::<String>(&NAME), "n");
 }
+
+#[test]
+fn a_secret_comes_from_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    std::fs::write(&path, "12345678\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let given = source(&[("TOKEN_FILE", path.to_str().unwrap()), ("NAME_FILE", path.to_str().unwrap())]);
+    let mut reader = Reader::new(&given);
+    assert!(reader.is_set(&TOKEN));
+    assert_eq!(reader.opt::<u32>(&TOKEN), Some(12_345_678));
+    assert_eq!(reader.opt::<String>(&NAME), None, "only secrets have files");
+    let effective = reader.finish().unwrap();
+    assert_eq!(effective.to_string(), "TOKEN=[hidden]\n# NAME is not set\n");
+    let concern = effective.concerns().join("\n");
+    assert!(concern.starts_with("TOKEN_FILE: ") && concern.contains("mode 0640"), "{concern}");
+
+    let mut reader = Reader::new(&given);
+    assert_eq!(reader.opt::<u32>(&TOKEN.not_by_file()), None);
+    // A value that does not parse is as hidden as that of a variable.
+    std::fs::write(&path, "not-a-number").unwrap();
+    let mut reader = Reader::new(&given);
+    let _ = reader.opt::<u32>(&TOKEN);
+    reader.fault("NAME", "not-a-number is in another text");
+    let faults = reader.finish().unwrap_err().to_string();
+    assert!(faults.contains("TOKEN: ") && !faults.contains("not-a-number"), "{faults}");
+    // Nothing in it is nothing set.
+    std::fs::write(&path, "\n").unwrap();
+    assert_eq!(Reader::new(&given).opt::<u32>(&TOKEN), None);
+}
+
+#[test]
+fn a_secret_twice_and_a_file_that_is_not_there_are_faults() {
+    for (pairs, wanted) in [
+        (&[("TOKEN", "1"), ("TOKEN_FILE", "/no/such")][..], "TOKEN_FILE: is set, and so is TOKEN"),
+        (&[("TOKEN_FILE", "/no/such")], "TOKEN_FILE: /no/such cannot be read: No such file"),
+    ] {
+        let given = source(pairs);
+        let mut reader = Reader::new(&given);
+        let _ = (reader.is_set(&TOKEN), reader.opt::<u32>(&TOKEN));
+        let faults = reader.finish().unwrap_err().to_string();
+        assert!(faults.contains(wanted) && faults.lines().count() == 1, "{faults}");
+    }
+    // An override decides about both forms.
+    let (over, env) = (source(&[("TOKEN", "")]), source(&[("TOKEN_FILE", "/no/such"), ("NAME_FILE", "x")]));
+    let both = (over, env);
+    assert_eq!((both.get("TOKEN_FILE"), both.get("NAME_FILE").as_deref()), (None, Some("x")));
+    let both = (source(&[("TOKEN_FILE", "/own")]), source(&[("TOKEN", "1")]));
+    assert_eq!((both.get("TOKEN"), both.get("TOKEN_FILE").as_deref()), (None, Some("/own")));
+}

@@ -15,6 +15,8 @@ pub struct Setting {
     pub values: &'static str,
     /// A secret's value is hidden in faults, in the effective settings and in `Debug`.
     pub secret: bool,
+    /// A secret's value may be in the file that `<key>_FILE` names.
+    pub by_file: bool,
     /// The default in words where it depends on something else, such as `value of ENV`.
     pub default_note: Option<&'static str>,
 }
@@ -27,12 +29,23 @@ impl Setting {
         values: &'static str,
         help: &'static str,
     ) -> Self {
-        Self { key, default, help, values, secret: false, default_note: None }
+        Self { key, default, help, values, secret: false, by_file: false, default_note: None }
     }
 
-    /// The same setting, its value hidden wherever settings are shown.
+    /// The same setting, its value hidden wherever settings are shown. It may also be in the file that `<key>_FILE`
+    /// names.
     pub const fn secret(self) -> Self {
-        Self { secret: true, ..self }
+        Self { secret: true, by_file: true, ..self }
+    }
+
+    /// The same secret, never in a file of that name: because `<key>_FILE` is a setting of its own.
+    pub const fn not_by_file(self) -> Self {
+        Self { by_file: false, ..self }
+    }
+
+    /// The name of the variable that names its file, where it may have one.
+    pub fn file_key(&self) -> Option<String> {
+        self.by_file.then(|| format!("{}{}", self.key, crate::secret_file::SUFFIX))
     }
 
     /// Describes a default that the reading code works out; see `Reader::get_or`.

@@ -1,5 +1,6 @@
 //! Where settings come from: the process environment, or a map in tests and in the all-in-one.
 
+use crate::secret_file;
 use std::collections::{BTreeMap, HashMap};
 
 /// Gives the raw text of a setting.
@@ -55,10 +56,15 @@ impl<S: Source + ?Sized> Source for &S {
     }
 }
 
-/// The first source that knows the key wins: `(overrides, Env)`.
+/// The first source that knows the key wins: `(overrides, Env)`. It decides about a secret in both of its forms: who
+/// overrides `TOKEN` is not contradicted by a `TOKEN_FILE` of the other source.
 impl<A: Source, B: Source> Source for (A, B) {
     fn get(&self, key: &str) -> Option<String> {
-        self.0.get(key).or_else(|| self.1.get(key))
+        let is_decided = match key.strip_suffix(secret_file::SUFFIX) {
+            Some(plain) => self.0.get(plain).is_some(),
+            None => self.0.get(&format!("{key}{}", secret_file::SUFFIX)).is_some(),
+        };
+        self.0.get(key).or_else(|| if is_decided { None } else { self.1.get(key) })
     }
 
     fn keys(&self) -> Vec<String> {

@@ -42,12 +42,13 @@ pub fn main_from<S: Service>(arguments: impl IntoIterator<Item = OsString>, sour
         Action::CheckConfig => match configure::<S>(source, true) {
             Ok(read) => {
                 read.unread.iter().for_each(|key| complain(&format!("{}: {key} {UNREAD}\n", S::NAME)));
+                read.effective.concerns().iter().for_each(|text| complain(&format!("{}: {text}\n", S::NAME)));
                 tell(&read.effective.to_string())
             }
             Err(faults) => refuse::<S>(&faults),
         },
         Action::Run => match configure::<S>(source, false) {
-            Ok(read) => start::<S>(read.config, &read.unread),
+            Ok(read) => start::<S>(read),
             Err(faults) => refuse::<S>(&faults),
         },
     }
@@ -92,8 +93,10 @@ struct Read<C> {
 fn configure<S: Service>(source: &dyn Source, is_check: bool) -> Result<Read<S::Config>, Faults> {
     let mut reader = Reader::new(source);
     let settings = S::settings();
-    let declared: Vec<&str> = settings.iter().flat_map(|(_, group)| group.iter().map(|setting| setting.key)).collect();
-    let unknown = agentforge_config::unknown(&source.keys(), &declared);
+    let declared = || settings.iter().flat_map(|(_, group)| group.iter());
+    let files: Vec<String> = declared().filter_map(Setting::file_key).collect();
+    let names: Vec<&str> = declared().map(|setting| setting.key).chain(files.iter().map(String::as_str)).collect();
+    let unknown = agentforge_config::unknown(&source.keys(), &names);
     for (key, problem) in unknown.misspelt {
         reader.fault(&key, problem);
     }
@@ -119,7 +122,7 @@ fn help<S: Service>() -> String {
         "agentforge-{name} {version}\n\nUsage: agentforge-{name} [--check-config | --help | --version]\n\n\
          --check-config  checks the settings and names misspelt ones, prints the effective ones (secrets hidden)\n\
          \u{20}                and exits\n\n\
-         Settings are environment variables.\n\n{groups}",
+         Settings are environment variables. A secret can be in a file instead, named by NAME_FILE.\n\n{groups}",
         name = S::NAME,
         version = S::VERSION,
         groups = agentforge_config::help(&groups),
@@ -132,7 +135,7 @@ fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
-fn start<S: Service>(config: S::Config, unread: &[String]) -> u8 {
+fn start<S: Service>(read: Read<S::Config>) -> u8 {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().thread_name(S::NAME);
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
@@ -145,18 +148,22 @@ fn start<S: Service>(config: S::Config, unread: &[String]) -> u8 {
             return 1;
         }
     };
-    let code = runtime.block_on(serve::<S>(config, unread));
+    let code = runtime.block_on(serve::<S>(read));
     runtime.shutdown_timeout(LAST);
     code
 }
 
-async fn serve<S: Service>(config: S::Config, unread: &[String]) -> u8 {
+async fn serve<S: Service>(read: Read<S::Config>) -> u8 {
+    let Read { config, effective, unread } = read;
     let common = S::common(&config).clone();
     let metrics: Vec<&[Metric]> = S::metrics();
     let process = Process::init_as(S::NAME, &common, &metrics);
     info!(version = S::VERSION, env = common.env, mission = common.mission, site = common.site, "starting");
     for variable in unread {
         warn!(variable, "{UNREAD}");
+    }
+    for concern in effective.concerns() {
+        warn!("{concern}");
     }
     let outcome = build_and_run::<S>(config, &process).await;
     process.flush(FLUSH).await;

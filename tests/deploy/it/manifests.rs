@@ -171,7 +171,10 @@ pub fn environment(objects: &[Object], workload: &Object, container: &Value) -> 
         let name = variable["name"].as_str().unwrap();
         let from = &variable["valueFrom"];
         let value = match (variable["value"].as_str(), from.is_null()) {
-            (Some(value), true) => expand(value, &env).unwrap_or_else(|e| panic!("{}: {name}: {e}", workload.name())),
+            (Some(value), true) => {
+                let value = expand(value, &env).unwrap_or_else(|e| panic!("{}: {name}: {e}", workload.name()));
+                mounted(workload, container, &value).unwrap_or(value)
+            }
             // Nothing creates it here, so it is not set.
             (None, false) if from["secretKeyRef"]["optional"] == true => continue,
             (None, false) => value_from(objects, workload, from),
@@ -180,6 +183,30 @@ pub fn environment(objects: &[Object], workload: &Object, container: &Value) -> 
         env.insert(name.to_owned(), value);
     }
     env
+}
+
+/// The Secret and the key of a file that the pod mounts.
+pub fn secret_of_file<'a>(workload: &'a Object, container: &Value, path: &'a str) -> Option<(&'a str, &'a str)> {
+    let within = |mount: &&Value| path.starts_with(&format!("{}/", mount["mountPath"].as_str().unwrap()));
+    let mount = list(&container["volumeMounts"]).iter().find(within)?;
+    let volume = workload.list("/spec/template/spec/volumes").iter().find(|volume| volume["name"] == mount["name"])?;
+    Some((volume["secret"]["secretName"].as_str()?, path.rsplit('/').next()?))
+}
+
+/// The place on this machine of a file that the pod would mount from a Secret. What names no such file stays.
+fn mounted(workload: &Object, container: &Value, path: &str) -> Option<String> {
+    static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let (name, key) = secret_of_file(workload, container, path)?;
+    let value = secrets().get(name).and_then(|secret| secret.get(key));
+    let value = value.unwrap_or_else(|| panic!("no Secret {name}/{key}"));
+    let folder = MADE.get_or_init(|| tempfile::tempdir().unwrap()).path().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join(key);
+    // Tests run at once: none may read a half.
+    let part = tempfile::NamedTempFile::new_in(&folder).unwrap();
+    std::fs::write(part.path(), value).unwrap();
+    part.persist(&file).unwrap();
+    Some(file.to_str().unwrap().to_owned())
 }
 
 fn value_from(objects: &[Object], workload: &Object, from: &Value) -> String {

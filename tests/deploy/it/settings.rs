@@ -17,6 +17,15 @@ fn service(container: &Value) -> Option<&str> {
     (image.contains("agentforge/") && !["nats-server", "cli"].contains(&name)).then_some(name)
 }
 
+/// The setting whose value, or whose file, a variable names.
+fn setting_of(key: &str) -> &str {
+    let secrets =
+        ["API_TOKENS", "BROADCASTER_TOKEN", "EVIDENCE_SIGNING_SECRET", "NATS_PASSWORD", "TACTICAL_PUBLISH_TOKEN"];
+    let more = ["TACTICAL_READ_TOKENS", "WEBHOOK_SECRET", "WEBHOOK_URL"];
+    let plain = key.strip_suffix("_FILE").filter(|plain| secrets.contains(plain) || more.contains(plain));
+    plain.unwrap_or(key)
+}
+
 /// Exit code, stdout and stderr of `--check-config` with exactly this environment.
 fn check(service: &str, env: &BTreeMap<String, String>) -> (Option<i32>, String, String) {
     let mut command = Command::new(cargo_bin(&format!("agentforge-{service}")));
@@ -51,11 +60,15 @@ fn every_rendered_environment_is_read_by_its_service() {
         let read: BTreeMap<&str, &str> =
             told.lines().filter_map(|line| line.split("  # ").next()?.split_once('=')).collect();
         let unread: BTreeSet<_> =
-            env.keys().filter(|key| !PARTS.contains(&key.as_str()) && !read.contains_key(key.as_str())).collect();
+            env.keys().filter(|key| !PARTS.contains(&key.as_str()) && !read.contains_key(setting_of(key))).collect();
         assert!(unread.is_empty(), "{overlay} {service} does not read {unread:?}");
         for secret in ["NATS_PASSWORD", "API_TOKENS", "DATABASE_URL", "EVIDENCE_SIGNING_SECRET"] {
             let value = env.get(secret).filter(|value| !value.starts_with("sqlite"));
             assert!(value.is_none_or(|value| !told.contains(value.as_str())), "{overlay} {service} shows {secret}");
+        }
+        for path in env.values().filter(|value| value.starts_with(std::env::temp_dir().to_str().unwrap())) {
+            let held = std::fs::read_to_string(path).unwrap();
+            assert!(!told.contains(held.as_str()), "{overlay} {service} shows what is in {path}");
         }
         for (port, key) in [("http", "HTTP_PORT"), ("grpc", "GRPC_PORT"), ("metrics", "METRICS_PORT")] {
             let given =

@@ -129,7 +129,11 @@ fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
         let objects = [overlay(name), jobs()].concat();
         assert!(objects.iter().all(|o| o.kind() != "Secret"), "{name} has a Secret in git");
         for workload in workloads(&objects) {
-            for env in crate::manifests::containers(workload).iter().flat_map(|c| list(&c["env"])) {
+            let containers = crate::manifests::containers(workload);
+            for (container, env) in containers.iter().flat_map(|c| list(&c["env"]).iter().map(move |env| (c, env))) {
+                let path = env["value"].as_str().unwrap_or_default();
+                let file = crate::manifests::secret_of_file(workload, container, path);
+                read.extend(file.map(|(name, key)| (name.to_owned(), key.to_owned())));
                 let from = &env["valueFrom"]["secretKeyRef"];
                 if let (Some(name), Some(key)) = (from["name"].as_str(), from["key"].as_str()) {
                     let names = if from["optional"] == true { &mut optional } else { &mut read };
