@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(change) = sanitise(subject, payload, jiff::Timestamp::UNIX_EPOCH) else { return };
     let mut out = String::new();
     match &change {
-        Change::State(feature) => feature.write(&Signer::new(["s"], Duration::from_secs(300)), &mut out),
+        Change::State(feature) => feature.write(Some(&Signer::new(["s"], Duration::from_secs(300))), &mut out),
         Change::Removed(key) => write_removed(key, &mut out),
     }
     // One line of text that is neither markup nor the end of a frame, wherever it is pasted.

@@ -3,7 +3,10 @@
 //! Headers that speak for a caller (X-Forwarded-For, client certificates) count only when the peer is a
 //! proxy that the settings name; anybody else may write them as they like.
 
-use crate::origin::{self, Foreign, Ingress, Origin};
+use crate::{
+    event::Sight,
+    origin::{self, Foreign, Ingress, Origin},
+};
 use agentforge_access::{Guard, Role, Tokens, bearer, forwarded};
 use agentforge_egress::Net;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -23,8 +26,10 @@ const VERIFIED: &[u8] = b"SUCCESS";
 /// Who may read and publish.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Tokens for the streams; `None` asks for none.
-    pub read_tokens: Option<Tokens>,
+    /// Tokens for the streams and for evidence.
+    pub read_tokens: Tokens,
+    /// What a reader without a token gets; `None` for nothing.
+    pub without_token: Option<Sight>,
     /// What publishing asks for.
     pub publish: Guard,
     /// Streams need a client certificate.
@@ -42,6 +47,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// Readers need neither a token nor a certificate, and it is not somebody's own machine.
+    pub fn is_open_to_strangers(&self) -> bool {
+        self.without_token.is_some() && !self.needs_certificate && !self.is_local
+    }
+
     fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(peer))
@@ -67,7 +77,7 @@ impl Access {
     /// # Errors
     /// `Foreign::Name`.
     pub fn is_named_for_reading(&self, headers: &HeaderMap) -> Result<(), Foreign> {
-        self.is_named(self.read_tokens.is_none() && !self.needs_certificate, headers)
+        self.is_named(self.without_token.is_some() && !self.needs_certificate, headers)
     }
 
     /// The same for publishing.
@@ -102,10 +112,15 @@ impl Access {
         self.trusts(peer.ip()) && is_told && are_single && said.all(|value| value.as_bytes() == VERIFIED)
     }
 
-    /// Whether a stream's caller has a token, where one is asked for. `is_foreign` is a page that may not come.
-    pub fn may_read(&self, headers: &HeaderMap, is_foreign: bool) -> bool {
-        let Some(tokens) = &self.read_tokens else { return true };
-        let is_one = |given: &[u8]| tokens.find(given).is_some();
+    /// What a stream's caller may see; `None` where it needs a token and has none. `is_foreign` is a page that may not
+    /// come.
+    pub fn sight(&self, headers: &HeaderMap, is_foreign: bool) -> Option<Sight> {
+        if self.has_read_token(headers, is_foreign) { Some(Sight::Evidence) } else { self.without_token }
+    }
+
+    /// Whether a caller has a token for reading, also where none is asked for.
+    pub fn has_read_token(&self, headers: &HeaderMap, is_foreign: bool) -> bool {
+        let is_one = |given: &[u8]| self.read_tokens.find(given).is_some();
         bearer(headers.get(header::AUTHORIZATION)).is_some_and(is_one)
             || subprotocols(headers).filter_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN)).any(|t| is_one(t.as_bytes()))
             // A cookie is sent by pages of any origin.
@@ -147,7 +162,8 @@ mod tests {
 
     fn access() -> Access {
         Access {
-            read_tokens: Some(tokens(Role::Read, &["one", "two"])),
+            read_tokens: tokens(Role::Read, &["one", "two"]),
+            without_token: None,
             publish: Guard::Tokens(tokens(Role::Submit, &["three"])),
             needs_certificate: true,
             certificate_header: None,
@@ -209,11 +225,17 @@ mod tests {
             (&[("sec-websocket-protocol", "agentforge.v1, bearer.three")], false),
             (&[], false),
         ] {
-            assert_eq!(access().may_read(&headers(given), false), may, "{given:?}");
+            assert_eq!(access().has_read_token(&headers(given), false), may, "{given:?}");
         }
         // A page of another origin sends the cookie without knowing it.
-        assert!(!access().may_read(&headers(&[("cookie", "agentforge_token=two")]), true));
-        assert!(access().may_read(&headers(&[("authorization", "Bearer one")]), true));
+        assert!(!access().has_read_token(&headers(&[("cookie", "agentforge_token=two")]), true));
+        assert!(access().has_read_token(&headers(&[("authorization", "Bearer one")]), true));
+        // What is open to everybody is less than a token gets.
+        let open = Access { without_token: Some(Sight::Picture), ..access() };
+        for (given, sight) in [(&[][..], Sight::Picture), (&[("authorization", "Bearer one")], Sight::Evidence)] {
+            assert_eq!(open.sight(&headers(given), false), Some(sight), "{given:?}");
+        }
+        assert_eq!(access().sight(&headers(&[]), false), None);
         assert!(access().may_publish(&headers(&[("authorization", "Bearer three")])));
         assert!(!access().may_publish(&headers(&[("authorization", "Bearer one")])));
         assert!(!Access { publish: Guard::Closed, ..access() }.may_publish(&headers(&[])));

@@ -2,11 +2,12 @@
 
 use crate::{
     access::{Access, CERTIFICATE_HEADERS},
+    event::Sight,
     links::Signer,
     origin::Origin,
 };
 use agentforge_access::{Guard, Role, Tokens};
-use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
+use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Parse, Reader, Secret, Setting};
 use agentforge_jetstream::{NatsConfig, topology::TacticalConfig};
 use agentforge_runtime::http::{ClientCertificates, ServerTls, TlsSettings};
 use axum::http::HeaderName;
@@ -50,15 +51,22 @@ const CLIENT_BUFFER: Setting = Setting::new(
 );
 const REQUIRE_BEARER: Setting = Setting::new(
     "TACTICAL_REQUIRE_BEARER",
-    Some("off"),
+    None,
     "1, true, yes, on, 0, false, no, off",
-    "Streams need a token of TACTICAL_READ_TOKENS.",
+    "Streams need a token of TACTICAL_READ_TOKENS. Without a required client certificate, only TACTICAL_OPEN_TO_ANYONE turns this off outside ENV=dev on loopback.",
+)
+.default_note("off in ENV=dev on loopback, with TACTICAL_REQUIRE_CLIENT_CERT and with TACTICAL_OPEN_TO_ANYONE, else on");
+const OPEN_TO_ANYONE: Setting = Setting::new(
+    "TACTICAL_OPEN_TO_ANYONE",
+    Some("off"),
+    "off, picture, evidence",
+    "What everybody who reaches the port gets without a token: nothing, the live picture without links to evidence, or the evidence too.",
 );
 const READ_TOKENS: Setting = Setting::new(
     "TACTICAL_READ_TOKENS",
     None,
     "comma-separated list; each of 16 characters or more outside ENV=dev",
-    "Tokens for reading: Authorization header, cookie agentforge_token, or WebSocket subprotocol bearer.<token>.",
+    "Tokens for reading the picture and evidence: Authorization header, cookie agentforge_token, or WebSocket subprotocol bearer.<token>.",
 )
 .secret();
 const PUBLISH_TOKEN: Setting = Setting::new(
@@ -108,8 +116,12 @@ const SIGNING_SECRET: Setting = Setting::new(
     "Signs links to evidence. The default is refused unless ENV is dev and BIND_ADDR is loopback.",
 )
 .secret();
-const SIGNING_TTL: Setting =
-    Setting::new("EVIDENCE_SIGNING_TTL", Some("300"), "seconds 1-604800", "How long a link to evidence is valid.");
+const SIGNING_TTL: Setting = Setting::new(
+    "EVIDENCE_SIGNING_TTL",
+    Some("300"),
+    "seconds 1-604800",
+    "How long a link to evidence is valid. A link that would be valid for longer is refused.",
+);
 
 const DEV_SECRET: &str = "dev-secret";
 /// Shorter secrets are guessed.
@@ -126,6 +138,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     WS_HEARTBEAT,
     CLIENT_BUFFER,
     REQUIRE_BEARER,
+    OPEN_TO_ANYONE,
     READ_TOKENS,
     PUBLISH_TOKEN,
     REQUIRE_CLIENT_CERT,
@@ -213,10 +226,8 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
 fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Access {
     let tokens = secrets(reader.opt::<Secret>(&READ_TOKENS));
     check_length(reader, &READ_TOKENS, &tokens, is_dev);
-    let needs_bearer: bool = reader.get(&REQUIRE_BEARER);
-    if needs_bearer && tokens.is_empty() {
-        reader.fault(READ_TOKENS.key, format!("has no token, but {} is on", REQUIRE_BEARER.key));
-    }
+    let needs_certificate: bool = reader.get(&REQUIRE_CLIENT_CERT);
+    let without_token = read_without_token(reader, !tokens.is_empty(), needs_certificate, is_lenient);
     let publish_token: Option<Secret> = reader.opt(&PUBLISH_TOKEN);
     check_length(reader, &PUBLISH_TOKEN, publish_token.as_slice(), is_dev);
     let mut trusted_proxies = Vec::new();
@@ -235,14 +246,62 @@ fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Acces
         allowed_origins: read_origins(reader),
         is_local: is_lenient,
         is_tls: false,
-        read_tokens: needs_bearer.then(|| Tokens::sharing("reader", Role::Read, &tokens)),
+        read_tokens: Tokens::sharing("reader", Role::Read, &tokens),
+        without_token,
         publish: match &publish_token {
             Some(token) => Guard::Tokens(Tokens::sharing("publisher", Role::Submit, [token])),
             None if is_lenient => Guard::Open,
             None => Guard::Closed,
         },
-        needs_certificate: reader.get(&REQUIRE_CLIENT_CERT),
+        needs_certificate,
         trusted_proxies,
+    }
+}
+
+/// What a reader without a token gets. Nothing is open by omission, except on somebody's own machine.
+fn read_without_token(
+    reader: &mut Reader<'_>,
+    has_tokens: bool,
+    needs_certificate: bool,
+    is_lenient: bool,
+) -> Option<Sight> {
+    let OpenTo(open) = reader.get(&OPEN_TO_ANYONE);
+    let given: Option<bool> = reader.opt(&REQUIRE_BEARER);
+    let is_guarded = needs_certificate || is_lenient;
+    let needs_bearer = given.unwrap_or(!is_guarded && open.is_none());
+    if needs_bearer && open.is_some() {
+        let problem = format!("opens what {} closes; leave one of them out", REQUIRE_BEARER.key);
+        reader.fault(OPEN_TO_ANYONE.key, problem);
+    } else if needs_bearer && !has_tokens {
+        let problem = format!(
+            "has no token, and reading needs one; {}=picture would let everybody read the live picture, and evidence the files too",
+            OPEN_TO_ANYONE.key
+        );
+        reader.fault(READ_TOKENS.key, problem);
+    } else if !needs_bearer && !is_guarded && open.is_none() {
+        let problem = format!(
+            "is off, which opens only ENV=dev on loopback; {}=picture or evidence opens it to everybody",
+            OPEN_TO_ANYONE.key
+        );
+        reader.fault(REQUIRE_BEARER.key, problem);
+    }
+    (!needs_bearer).then(|| open.unwrap_or(Sight::Evidence))
+}
+
+/// The value of `TACTICAL_OPEN_TO_ANYONE`.
+struct OpenTo(Option<Sight>);
+
+impl Parse for OpenTo {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            "picture" => Ok(Self(Some(Sight::Picture))),
+            "evidence" => Ok(Self(Some(Sight::Evidence))),
+            _ => Err("is not one of off, picture, evidence".to_owned()),
+        }
+    }
+    fn placeholder() -> Self {
+        Self(None)
     }
 }
 
@@ -323,20 +382,25 @@ mod tests {
         assert_eq!((config.http_port, limits.clients, limits.clients_per_address), (8010, 50, 0));
         assert_eq!(limits.sse_heartbeat, Duration::from_secs(10));
         assert_eq!(config.signer.ttl(), Duration::from_secs(300));
-        assert!(config.access.publish.is_open() && config.access.read_tokens.is_none() && config.tls.is_none());
+        assert!(
+            config.access.publish.is_open()
+                && config.access.without_token == Some(Sight::Evidence)
+                && config.tls.is_none()
+        );
         assert_eq!(read(&[("TACTICAL_WS_HEARTBEAT_SECS", "0.25")]).unwrap().limits.ws_heartbeat.as_millis(), 250);
     }
 
     #[test]
     fn the_known_secret_is_refused_where_others_can_come() {
         let own = ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own");
+        let reader = ("TACTICAL_READ_TOKENS", "a-token-of-a-reader");
         for open in [
             &[("ENV", "production")][..],
             &[("BIND_ADDR", "0.0.0.0")],
             &[("ENV", "staging"), ("BIND_ADDR", "127.0.0.1")],
         ] {
             assert!(read(open).unwrap_err().contains("EVIDENCE_SIGNING_SECRET"), "{open:?}");
-            let with_own = [open, &[own]].concat();
+            let with_own = [open, &[own, reader]].concat();
             let config = read(&with_own).unwrap();
             assert!(!config.access.publish.is_open(), "{open:?}");
             let rotated = [open, &[("EVIDENCE_SIGNING_SECRET", "new,dev-secret")]].concat();
@@ -359,14 +423,50 @@ mod tests {
             assert!(fault.contains(key) && fault.contains("16 characters"), "{key}: {fault}");
             assert!(read(&[(key, value)]).is_ok(), "{key}");
         }
-        let long = [production, good, ("TACTICAL_PUBLISH_TOKEN", "exactly-16-chars"), ("TACTICAL_READ_TOKENS", "")];
+        let long = [
+            production,
+            good,
+            ("TACTICAL_PUBLISH_TOKEN", "exactly-16-chars"),
+            ("TACTICAL_READ_TOKENS", "exactly-16-chars"),
+        ];
         assert!(read(&long).is_ok());
+    }
+
+    #[test]
+    fn outside_of_dev_reading_is_open_only_where_a_setting_says_so() {
+        const READER: (&str, &str) = ("TACTICAL_READ_TOKENS", "a-token-of-a-reader");
+        const CERTIFICATE: (&str, &str) = ("TACTICAL_REQUIRE_CLIENT_CERT", "on");
+        let own = ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own");
+        let open = |to: &'static str| ("TACTICAL_OPEN_TO_ANYONE", to);
+        let bearer = |on: &'static str| ("TACTICAL_REQUIRE_BEARER", on);
+        for place in [("ENV", "production"), ("BIND_ADDR", "0.0.0.0")] {
+            for (given, wanted) in [
+                (&[][..], Err("TACTICAL_READ_TOKENS")),
+                (&[READER], Ok(None)),
+                (&[READER, bearer("on")], Ok(None)),
+                (&[READER, bearer("off")], Err("TACTICAL_OPEN_TO_ANYONE=picture or evidence")),
+                (&[READER, bearer("off"), open("picture")], Ok(Some(Sight::Picture))),
+                (&[open("picture")], Ok(Some(Sight::Picture))),
+                (&[open("evidence")], Ok(Some(Sight::Evidence))),
+                (&[READER, bearer("on"), open("picture")], Err("TACTICAL_OPEN_TO_ANYONE")),
+                (&[CERTIFICATE], Ok(Some(Sight::Evidence))),
+                (&[CERTIFICATE, READER, bearer("on")], Ok(None)),
+                (&[CERTIFICATE, bearer("on")], Err("TACTICAL_READ_TOKENS")),
+            ] {
+                let found = read(&[given, &[place, own]].concat()).map(|config| config.access.without_token);
+                match wanted {
+                    Ok(sight) => assert_eq!(found, Ok(sight), "{place:?} {given:?}"),
+                    Err(word) => assert!(found.as_ref().is_err_and(|f| f.contains(word)), "{given:?}: {found:?}"),
+                }
+            }
+        }
     }
 
     #[test]
     fn half_settings_are_faults() {
         for (pairs, key) in [
             (&[("TACTICAL_REQUIRE_BEARER", "on")][..], "TACTICAL_READ_TOKENS"),
+            (&[("TACTICAL_OPEN_TO_ANYONE", "on")], "TACTICAL_OPEN_TO_ANYONE"),
             (&[("TACTICAL_TRUSTED_PROXIES", "10.0.0.0/8,nonsense")], "TACTICAL_TRUSTED_PROXIES"),
             (&[("TACTICAL_TLS_CERT", "/c")], "TACTICAL_TLS_CERT"),
             (&[("TACTICAL_TLS_KEY", "/k")], "TACTICAL_TLS_KEY"),

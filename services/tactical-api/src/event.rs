@@ -226,9 +226,25 @@ pub enum Before {
 /// What an event is about.
 #[derive(Debug)]
 enum Subject {
-    State { feature: Box<Feature>, before: Before, left: OnceLock<Frames> },
+    State { feature: Box<Feature>, before: Before, left: OnceLock<Frames>, bare: OnceLock<Frames> },
     Removed(Key),
     Notice(Notice),
+}
+
+impl Subject {
+    fn of_state(feature: Box<Feature>, before: Before) -> Self {
+        Self::State { feature, before, left: OnceLock::new(), bare: OnceLock::new() }
+    }
+}
+
+/// Whose eyes an event is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// A reader that may not read evidence: links are left out.
+    #[default]
+    Picture,
+    /// A reader that may.
+    Evidence,
 }
 
 /// One notice for clients.
@@ -249,7 +265,7 @@ impl Event {
     /// A change of the stream.
     pub fn of_change(change: Change, before: Before, id: &EventId, stored_unix_ms: i64, signer: &Signer) -> Self {
         let subject = match change {
-            Change::State(feature) => Subject::State { feature, before, left: OnceLock::new() },
+            Change::State(feature) => Subject::of_state(feature, before),
             Change::Removed(key) => Subject::Removed(key),
         };
         Self::encoded(subject, id.mark.seq, id.to_string(), stored_unix_ms, signer)
@@ -259,7 +275,7 @@ impl Event {
         let (name, data, link_made) = match &subject {
             Subject::State { feature, .. } => {
                 let mut data = String::with_capacity(512);
-                feature.write(signer, &mut data);
+                feature.write(Some(signer), &mut data);
                 (feature.key.kind.as_str(), data, feature.evidence_id.as_ref().map(|_| Instant::now()))
             }
             Subject::Removed(key) => ("remove", removed(key), None),
@@ -321,16 +337,16 @@ impl Event {
     }
 
     /// What a client with this filter gets of it, if anything. One that knew a marker which has left its area gets a
-    /// removal.
-    pub fn frame(&self, channel: Channel, filter: Option<&Filter>) -> Option<&Bytes> {
-        let Some(filter) = filter else { return Some(self.frames.of(channel)) };
+    /// removal, and one that may not read evidence gets no link.
+    pub fn frame(&self, channel: Channel, filter: Option<&Filter>, sight: Sight) -> Option<&Bytes> {
+        let Some(filter) = filter else { return Some(self.seen_by(sight).of(channel)) };
         let frames = match &self.subject {
             Subject::Notice(_) => &self.frames,
             Subject::Removed(key) if filter.names(key) => &self.frames,
             Subject::State { feature, .. } if filter.takes(&feature.key, feature.bounds(), feature.severity) => {
-                &self.frames
+                self.seen_by(sight)
             }
-            Subject::State { feature, before, left } if filter.names(&feature.key) => {
+            Subject::State { feature, before, left, .. } if filter.names(&feature.key) => {
                 let was_seen = match before {
                     Before::Nothing => false,
                     Before::Unknown => true,
@@ -346,6 +362,19 @@ impl Event {
         Some(frames.of(channel))
     }
 
+    /// The frames with or without a link. Most events have none, and are the same bytes for everybody.
+    fn seen_by(&self, sight: Sight) -> &Frames {
+        let (Subject::State { feature, bare, .. }, Sight::Picture, Some(_)) = (&self.subject, sight, self.link_made)
+        else {
+            return &self.frames;
+        };
+        bare.get_or_init(|| {
+            let mut data = String::with_capacity(512);
+            feature.write(None, &mut data);
+            Frames::new(feature.key.kind.as_str(), &self.id, &data, self.stored_unix_ms)
+        })
+    }
+
     /// Bytes of its frame, for the accounts of buffers.
     pub fn weight(&self) -> usize {
         self.frames.sse.len()
@@ -356,7 +385,7 @@ impl Event {
         let made = self.link_made.filter(|made| now.saturating_duration_since(*made) > stale_after(signer))?;
         let Subject::State { feature, before, .. } = &self.subject else { return None };
         debug_assert!(made <= now);
-        let subject = Subject::State { feature: feature.clone(), before: before.clone(), left: OnceLock::new() };
+        let subject = Subject::of_state(feature.clone(), before.clone());
         Some(Arc::new(Self::encoded(subject, self.seq, self.id.clone(), self.stored_unix_ms, signer)))
     }
 }
@@ -414,9 +443,9 @@ mod tests {
     #[test]
     fn both_transports_say_the_same() {
         let event = event(r#"{"title":"T","coordinates":[1,2]}"#, Before::Nothing);
-        let sse = std::str::from_utf8(event.frame(Channel::Sse, None).unwrap()).unwrap();
+        let sse = std::str::from_utf8(event.frame(Channel::Sse, None, Sight::Evidence).unwrap()).unwrap();
         let data = sse.strip_prefix("event: marker\nid: 3e8.1a2b-7\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
-        let ws = event.frame(Channel::Ws, None).unwrap();
+        let ws = event.frame(Channel::Ws, None, Sight::Evidence).unwrap();
         let envelope: serde_json::Value = serde_json::from_slice(&ws[4..]).unwrap();
         assert_eq!(envelope["data"], serde_json::from_str::<serde_json::Value>(data).unwrap());
         assert_eq!((envelope["event"].as_str(), envelope["id"].as_str()), (Some("marker"), Some("3e8.1a2b-7")));
@@ -434,6 +463,22 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_only_in_the_frames_of_those_who_may_read_evidence() {
+        let linked = event(r#"{"title":"T","coordinates":[5,5],"evidence_id":"photo"}"#, Before::Nothing);
+        let bare = event(r#"{"title":"T","coordinates":[5,5]}"#, Before::Nothing);
+        for channel in [Channel::Sse, Channel::Ws] {
+            let text =
+                |event: &Event, sight| String::from_utf8_lossy(event.frame(channel, None, sight).unwrap()).into_owned();
+            let with = text(&linked, Sight::Evidence);
+            assert!(with.contains(r#""evidence_link":"/v1/evidence/~a%2Fphoto."#), "{with}");
+            // Besides the length in front of a WebSocket's frame.
+            let tail = |text: String| text[text.find("{\"type\"").unwrap()..].to_owned();
+            assert_eq!(tail(text(&linked, Sight::Picture)), tail(text(&bare, Sight::Evidence)));
+            assert_eq!(text(&bare, Sight::Picture), text(&bare, Sight::Evidence));
+        }
+    }
+
+    #[test]
     fn who_looks_at_a_part_is_told_when_a_marker_leaves_it() {
         let filter = Filter::parse([("bbox", "0,0,10,10")]).unwrap();
         let inside = Before::State(
@@ -442,7 +487,7 @@ mod tests {
         );
         let told = |body: &str, before: Before| {
             let event = event(body, before);
-            let frame = event.frame(Channel::Sse, Some(&filter)).cloned();
+            let frame = event.frame(Channel::Sse, Some(&filter), Sight::Evidence).cloned();
             frame.map(|f| String::from_utf8_lossy(&f).lines().next().unwrap().to_owned())
         };
         let (there, away) = (r#"{"title":"T","coordinates":[5,5]}"#, r#"{"title":"T","coordinates":[50,5]}"#);

@@ -3,6 +3,7 @@
 use crate::{
     geometry::{Bounds, Geometry},
     links::Signer,
+    reference,
 };
 use std::{fmt::Write, sync::Arc};
 
@@ -89,8 +90,10 @@ pub struct Feature {
     pub severity: Severity,
     /// RFC 3339 in UTC.
     pub observed_at: jiff::Timestamp,
-    /// Evidence that belongs to it.
+    /// Evidence that belongs to it, and to its site.
     pub evidence_id: Option<Arc<str>>,
+    /// It named evidence of another site, which is left out.
+    pub names_foreign_evidence: bool,
     /// When it ends by itself.
     pub expires_at: Option<jiff::Timestamp>,
 }
@@ -101,8 +104,8 @@ impl Feature {
         self.geometry.bounds()
     }
 
-    /// Writes it as JSON; `evidence_link` is made now.
-    pub fn write(&self, signer: &Signer, out: &mut String) {
+    /// Writes it as JSON; `evidence_link` is made now, by the signer. Without one it is null.
+    pub fn write(&self, signer: Option<&Signer>, out: &mut String) {
         out.push_str(r#"{"type":"Feature","geometry":"#);
         self.geometry.write(out);
         out.push_str(r#","properties":{"#);
@@ -114,9 +117,12 @@ impl Feature {
         }
         // Neither has a character that JSON escapes. Writing to a String cannot fail.
         let _ = write!(out, r#","severity":"{}","observed_at":"{}""#, self.severity.as_str(), self.observed_at);
-        match &self.evidence_id {
-            Some(id) => field("evidence_link", &signer.link(id, jiff::Timestamp::now().as_second()), out),
-            None => out.push_str(r#","evidence_link":null"#),
+        match (&self.evidence_id, signer) {
+            (Some(id), Some(signer)) => {
+                let id = reference::of_site(&self.key.site, id);
+                field("evidence_link", &signer.link(&id, jiff::Timestamp::now().as_second()), out);
+            }
+            _ => out.push_str(r#","evidence_link":null"#),
         }
         out.push_str("}}");
     }

@@ -210,7 +210,7 @@ pub fn holes(after: u64, next: u64, first: u64, epoch: &Epoch, unix_ms: i64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Channel;
+    use crate::event::{Channel, Sight};
 
     #[test]
     fn moments_stay_within_what_the_server_counts() {
@@ -239,7 +239,8 @@ mod tests {
             let told: Vec<String> = holes(after, next, first, &Epoch::of(1_000), 0)
                 .iter()
                 .map(|event| {
-                    let text = String::from_utf8_lossy(event.frame(Channel::Sse, None).unwrap()).into_owned();
+                    let text =
+                        String::from_utf8_lossy(event.frame(Channel::Sse, None, Sight::Evidence).unwrap()).into_owned();
                     let data: serde_json::Value = serde_json::from_str(&text["event: gap\ndata: ".len()..]).unwrap();
                     let seq = |name: &str| data[name].as_str().unwrap().split('-').nth(1).unwrap().to_owned();
                     format!("{} {} {}", data["reason"].as_str().unwrap(), seq("from"), seq("to"))

@@ -23,6 +23,7 @@ mod live;
 pub mod metrics;
 mod origin;
 mod picture;
+mod reference;
 mod replay;
 pub mod sanitise;
 mod service;

@@ -12,6 +12,8 @@ use std::{fmt, time::Duration};
 pub const PREFIX: &str = "/v1/evidence/";
 /// Longest id, in characters.
 pub const ID_MAX: usize = 128;
+/// How far the clocks of replicas may differ, seconds: a link of another one may end this much later than one made here.
+const SKEW_MAX_SECS: i64 = 60;
 /// Digits of an expiry: enough for 300 million years.
 const EXPIRY_DIGITS_MAX: usize = 16;
 
@@ -38,6 +40,8 @@ pub enum Checked {
     Valid(String),
     /// Signed by us, and over.
     Expired,
+    /// Signed with our secret, for longer than links last: not made here, or before the time was shortened.
+    TooLong,
     /// Not signed by us.
     Forged,
 }
@@ -62,6 +66,12 @@ impl Signer {
         format!("{PREFIX}{id}.{expiry}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
+    /// The newest expiry that a link may have at `now`.
+    fn latest(&self, now: i64) -> i64 {
+        let ttl = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
+        now.saturating_add(ttl).saturating_add(SKEW_MAX_SECS)
+    }
+
     /// Checks what follows [`PREFIX`], percent-decoded, at `now`, in unix seconds. Takes the same time regardless of
     /// what is wrong with the signature.
     pub fn check(&self, token: &str, now: i64) -> Checked {
@@ -73,10 +83,12 @@ impl Signer {
             self.keys.iter().fold(false, |ours, key| ours | hmac::verify(key, signed.as_bytes(), &signature).is_ok());
         match expiry.parse::<i64>() {
             Ok(expiry) if is_ours && is_number => {
-                if expiry > now {
-                    Checked::Valid(id.to_owned())
-                } else {
+                if expiry <= now {
                     Checked::Expired
+                } else if expiry > self.latest(now) {
+                    Checked::TooLong
+                } else {
+                    Checked::Valid(id.to_owned())
                 }
             }
             _ => Checked::Forged,
@@ -150,6 +162,18 @@ mod tests {
         let new = Signer::new(["new"], Duration::from_secs(300));
         assert_eq!(new.check(&old, 1), Checked::Forged);
         assert_eq!(new.check(&token(&both.link("x", 0)), 1), Checked::Valid("x".into()));
+    }
+
+    #[test]
+    fn no_link_lasts_longer_than_the_setting_says() {
+        let at = 1_700_000_000;
+        let year = token(&Signer::new(["dev-secret"], Duration::from_secs(31_536_000)).link("x", at));
+        assert_eq!(signer().check(&year, at), Checked::TooLong);
+        // Another replica's clock may be a minute ahead.
+        let ahead = token(&signer().link("x", at + SKEW_MAX_SECS));
+        assert_eq!(signer().check(&ahead, at), Checked::Valid("x".into()));
+        assert_eq!(signer().check(&token(&signer().link("x", at + SKEW_MAX_SECS + 1)), at), Checked::TooLong);
+        assert_eq!(signer().check(&year, at + 31_536_000), Checked::Expired);
     }
 
     #[test]

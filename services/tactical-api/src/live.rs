@@ -11,7 +11,7 @@ use crate::{
     links::Signer,
     metrics,
     picture::{Due, Picture},
-    sanitise::{Rejection, sanitise},
+    sanitise::{Change, Rejection, sanitise},
     tail::{Tail, TailEvent, Tailed},
 };
 use jiff::Timestamp;
@@ -226,6 +226,9 @@ impl Live {
         let stored_at = Timestamp::from_nanosecond(message.stored_unix_ns).unwrap_or_default();
         match sanitise(&message.subject, &message.payload, stored_at) {
             Ok(change) => {
+                if matches!(&change, Change::State(feature) if feature.names_foreign_evidence) {
+                    metrics::WITHHELD.inc(&[]);
+                }
                 let before = state.picture.before(change.key());
                 let id = EventId { epoch: epoch.clone(), mark: message.mark() };
                 let event = Event::of_change(change, before, &id, stored_at.as_millisecond(), &self.0.signer);

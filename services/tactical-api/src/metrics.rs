@@ -81,13 +81,19 @@ pub const FEATURES: Metric = Metric::gauge("tactical_features", &["kind"], "Mark
 pub const EVIDENCE: Metric = Metric::counter(
     "tactical_evidence_requests_total",
     &["outcome"],
-    "Requests for evidence: served, forged, expired, unknown, unavailable, busy (too many of one address).",
+    "Requests for evidence: served, forged, expired, too_long (signed for longer than EVIDENCE_SIGNING_TTL), unknown, unavailable, busy (too many of one address).",
 )
-.of(&[&["served", "forged", "expired", "unknown", "unavailable", "busy"]]);
+.of(&[&["served", "forged", "expired", "too_long", "unknown", "unavailable", "busy"]]);
+/// Evidence that a marker may not link to.
+pub const WITHHELD: Metric = Metric::counter(
+    "tactical_evidence_withheld_total",
+    &[],
+    "Markers and zones of the stream that named another site's evidence; they are shown without a link.",
+);
 
 /// All of them.
 pub const METRICS: &[Metric] =
-    &[PUBLISHED, CLIENTS, REJECTED, DROPPED, REFUSED, LAG, GAPS, CONFLATED, REPLAYED, FEATURES, EVIDENCE];
+    &[PUBLISHED, CLIENTS, REJECTED, DROPPED, REFUSED, LAG, GAPS, CONFLATED, REPLAYED, FEATURES, EVIDENCE, WITHHELD];
 
 /// Handles that are used for every event.
 pub struct Handles {

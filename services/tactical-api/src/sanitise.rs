@@ -7,7 +7,7 @@
 use crate::{
     feature::{Feature, Key, Kind, Severity},
     geometry::{Fault, Geometry},
-    links, text,
+    links, reference, text,
 };
 use agentforge_jetstream::subjects::untoken;
 use jiff::Timestamp;
@@ -181,6 +181,11 @@ pub fn sanitise(subject: &str, payload: &[u8], stored_at: Timestamp) -> Result<C
     // A description that is not text is dropped; the rest of the event stays.
     let description = given::<Cow<'_, str>>(incoming.description).and_then(Result::ok);
     let description = description.map(|d| text::clean(&d, DESCRIPTION_MAX)).filter(|d| !d.is_empty());
+    let named = match given::<Cow<'_, str>>(incoming.evidence_id) {
+        None => None,
+        Some(id) => Some(evidence_id(&id.map_err(|()| Rejection::EvidenceId)?)?),
+    };
+    let evidence_id = named.clone().filter(|id| reference::is_own(&key.site, id));
     Ok(Change::State(Box::new(Feature {
         geometry: geometry(key.kind, &incoming)?,
         title,
@@ -191,10 +196,8 @@ pub fn sanitise(subject: &str, payload: &[u8], stored_at: Timestamp) -> Result<C
         },
         observed_at: time(incoming.observed_at)?.unwrap_or(stored_at),
         expires_at: time(incoming.expires_at)?,
-        evidence_id: match given::<Cow<'_, str>>(incoming.evidence_id) {
-            None => None,
-            Some(id) => Some(evidence_id(&id.map_err(|()| Rejection::EvidenceId)?)?),
-        },
+        names_foreign_evidence: named.is_some() && evidence_id.is_none(),
+        evidence_id,
         key,
     })))
 }

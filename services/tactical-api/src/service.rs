@@ -111,6 +111,9 @@ impl Service for TacticalApi {
         };
         let (want, wanted) = replay::queue(config.limits.clients);
         let (hub, ends) = Fanout::start(&settings, &want).map_err(Error::FanOut)?;
+        if config.access.is_open_to_strangers() {
+            warn!("everybody who reaches this port may read without a token (TACTICAL_OPEN_TO_ANYONE)");
+        }
         info!(%address, is_tls = tls.is_some(), clients_max = config.limits.clients, "listening");
         let (is_tls, is_metrics_tls) = (tls.is_some(), config.common.tls.is_some());
         let endpoints = Endpoints { http: Some(address), grpc: None, metrics, is_tls, is_metrics_tls };

@@ -21,5 +21,6 @@ mod schemas;
 mod services;
 mod settings;
 mod staging;
+mod surfaces;
 mod tilt;
 mod tree;

@@ -74,6 +74,10 @@ async fn open(
         Checked::Expired => {
             return Err(("expired", problem(StatusCode::GONE, "link_expired", "this link is over")));
         }
+        Checked::TooLong => {
+            let detail = "this link is for longer than EVIDENCE_SIGNING_TTL allows";
+            return Err(("too_long", problem(StatusCode::FORBIDDEN, "link_invalid", detail)));
+        }
         Checked::Forged => {
             return Err(("forged", problem(StatusCode::FORBIDDEN, "link_invalid", "this link is not one of ours")));
         }

@@ -10,7 +10,7 @@ use crate::{
     feature::Kind,
     history,
     live::Refused,
-    sanitise::{Rejection, is_name, sanitise},
+    sanitise::{Change, Rejection, is_name, sanitise},
 };
 use agentforge_jetstream::{HeaderMap as NatsHeaders, publish, subjects};
 use agentforge_message_id::MsgId;
@@ -121,8 +121,7 @@ pub async fn rejected(
     headers: HeaderMap,
 ) -> Result<Json<Rejected>, Problem> {
     let is_foreign = api.access.page(peer, &headers).is_err();
-    let may_read = api.access.read_tokens.is_some() && api.access.may_read(&headers, is_foreign);
-    if !may_read && !api.access.may_publish(&headers) {
+    if !api.access.has_read_token(&headers, is_foreign) && !api.access.may_publish(&headers) {
         return Err(unauthorized());
     }
     Ok(Json(Rejected { rejected: api.live.refused() }))
@@ -147,10 +146,16 @@ async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> P
     let id = named.id.unwrap_or_else(|| Uuid::now_v7().to_string());
     let site = named.site.unwrap_or_else(|| api.site.clone());
     let subject = subject(kind, &site, &id)?;
-    sanitise(&subject, &body, jiff::Timestamp::now()).map_err(|reason| match reason {
+    let change = sanitise(&subject, &body, jiff::Timestamp::now()).map_err(|reason| match reason {
         Rejection::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason.to_string()),
         reason => invalid(reason.to_string()),
     })?;
+    if matches!(&change, Change::State(feature) if feature.names_foreign_evidence) {
+        return Err(invalid(format!(
+            "evidence_id names evidence of another site than {site}, the site of this {}",
+            kind.as_str()
+        )));
+    }
     send(api, kind, &site, &id, subject, headers, body, StatusCode::CREATED).await
 }
 

@@ -14,12 +14,14 @@ pub use aliases::Aliases;
 pub use error::Error;
 use slots::{ReadSlot, ReadSlots};
 
-use crate::history::{self, Stored};
+use crate::{
+    history::{self, Stored},
+    reference,
+};
 use agentforge_jetstream::{
     Nats,
-    subjects::{self, BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE},
+    subjects::{BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE},
 };
-use agentforge_message_id::Site;
 use agentforge_proto::evidence::{HEADER_CONTENT_TYPE, HEADER_FILE, HEADER_MANIFEST, Manifest};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
@@ -78,12 +80,14 @@ impl Store {
         self.slots.take(address).ok_or(Error::Busy)
     }
 
-    /// The evidence of an id: `<site>/<sha256>`, or the alias that its message carried.
+    /// The evidence of a link's id: `<site>/<sha256>`, or an alias that its message carried.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn find(&self, id: &str) -> Result<Option<Evidence>, Error> {
-        let Some((subject, sha256)) = place_of(id).or_else(|| self.aliases.place_of(id)) else { return Ok(None) };
+        let Some((subject, sha256)) = reference::place_of(id).or_else(|| self.aliases.place_of(id)) else {
+            return Ok(None);
+        };
         let Some(stored) = history::last(&self.nats, STREAM_EVIDENCE, &subject).await? else { return Ok(None) };
         describe(stored, sha256).map(Some)
     }
@@ -121,14 +125,6 @@ fn index(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 
-/// The subject of `<site>/<sha256>`, and the hash.
-fn place_of(id: &str) -> Option<(String, String)> {
-    let (site, sha256) = id.split_once('/')?;
-    let is_hash = sha256.len() == 64 && sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let site = Site::new(site).ok().filter(|_| is_hash)?;
-    Some((format!("{}.{sha256}", subjects::evidence(&site)), sha256.to_owned()))
-}
-
 fn describe(stored: Stored, sha256: String) -> Result<Evidence, Error> {
     let header = |name: &str| stored.headers.get(name).map(|value| value.as_str());
     let (size, content) = match header(HEADER_MANIFEST) {
@@ -151,22 +147,4 @@ fn describe(stored: Stored, sha256: String) -> Result<Evidence, Error> {
         sha256,
         content,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_of_site_and_hash_have_a_subject() {
-        let sha = "ab".repeat(32);
-        let (subject, hash) = place_of(&format!("pier-7/{sha}")).unwrap();
-        assert_eq!((subject, hash), (format!("edge.evidence.pier-7.{sha}"), sha.clone()));
-        for other in
-            ["", "pier-7", "pier-7/ab", &format!("pier.7/{sha}"), &format!("a/b/{sha}"), &format!("*/{sha}"), &sha]
-        {
-            assert_eq!(place_of(other), None, "{other}");
-        }
-        assert_eq!(place_of(&format!("pier-7/{}", sha.to_uppercase())), None);
-    }
 }

@@ -1,7 +1,7 @@
 //! What workers are asked for, and what they ask for themselves.
 
 use crate::{
-    event::{Channel, Epoch, Event, Mark},
+    event::{Channel, Epoch, Event, Mark, Sight},
     filter::Filter,
     links::Signer,
     slots::Slot,
@@ -52,6 +52,8 @@ pub enum Role {
         slot: Slot,
         /// What it looks at.
         filter: Filter,
+        /// Whether it gets links to evidence.
+        sight: Sight,
         /// What it gets first.
         start: Start,
         /// A notice before everything else.

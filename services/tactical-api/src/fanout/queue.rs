@@ -3,7 +3,7 @@
 
 use super::ring::Ring;
 use crate::{
-    event::{Channel, Epoch, Event, EventId, Frames, Notice},
+    event::{Channel, Epoch, Event, EventId, Frames, Notice, Sight},
     filter::Filter,
     links::Signer,
     source::State,
@@ -84,6 +84,8 @@ pub struct Queue {
     pub phase: Phase,
     /// What it looks at.
     pub filter: Option<Box<Filter>>,
+    /// Whether it gets links to evidence. Set once, before the first event: a frame half written must stay the same.
+    pub sight: Sight,
     /// Its place in the ring while live.
     pub next: u64,
     /// Events up to this sequence are not for it.
@@ -103,6 +105,7 @@ impl Queue {
             channel,
             phase,
             filter: None,
+            sight: Sight::default(),
             next: 0,
             skip_to: 0,
             written: 0,
@@ -166,7 +169,7 @@ impl Queue {
     /// What this client gets of an event, if anything.
     fn frame<'a>(&self, event: &'a Event) -> Option<&'a Bytes> {
         let is_old = event.seq <= self.skip_to && event.notice().is_none();
-        if is_old { None } else { event.frame(self.channel, self.filter.as_deref()) }
+        if is_old { None } else { event.frame(self.channel, self.filter.as_deref(), self.sight) }
     }
 
     /// The parts of the next write: how many there are and their bytes.

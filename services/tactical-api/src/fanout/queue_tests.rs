@@ -50,10 +50,13 @@ fn drain(queue: &mut Queue, ring: &Ring, step: usize, tally: &mut WriteStats) ->
 #[test]
 fn frames_arrive_whole_and_in_order_in_steps_of_any_size() {
     let ring = ring((1..=100).map(|seq| event(seq, seq % 7)));
-    let expected: Vec<u8> = [&b"hello"[..], event(0, 0).frame(Channel::Sse, None).unwrap()]
+    let expected: Vec<u8> = [&b"hello"[..], event(0, 0).frame(Channel::Sse, None, Sight::Evidence).unwrap()]
         .into_iter()
         .map(<[u8]>::to_vec)
-        .chain((1..=100).map(|seq| ring.get(seq - 1).unwrap().frame(Channel::Sse, None).unwrap().to_vec()))
+        .chain(
+            (1..=100)
+                .map(|seq| ring.get(seq - 1).unwrap().frame(Channel::Sse, None, Sight::Evidence).unwrap().to_vec()),
+        )
         .flatten()
         .collect();
     for step in [1, 7, 150, 1000, 1 << 20] {
@@ -66,7 +69,7 @@ fn frames_arrive_whole_and_in_order_in_steps_of_any_size() {
         let without_first: Vec<u8> = expected.clone();
         let is_first_skipped = tally.events[0] == 100;
         assert!(is_first_skipped, "{:?}", tally.events);
-        let first_len = event(0, 0).frame(Channel::Sse, None).unwrap().len();
+        let first_len = event(0, 0).frame(Channel::Sse, None, Sight::Evidence).unwrap().len();
         assert_eq!(written, [&without_first[..5], &without_first[5 + first_len..]].concat());
         assert!(queue.is_up_to_date(&ring));
         assert_eq!(queue.written, 100);
@@ -95,7 +98,7 @@ fn a_slow_client_keeps_the_newest_of_each_marker_and_is_told() {
     let mut tally = WriteStats::default();
     queue.consume(0, &ring, &mut tally);
     // The first frame is half out.
-    let first = ring.get(0).unwrap().frame(Channel::Sse, None).unwrap().clone();
+    let first = ring.get(0).unwrap().frame(Channel::Sse, None, Sight::Evidence).unwrap().clone();
     queue.consume(first.len() / 2, &ring, &mut tally);
     let before = queue.pending_bytes(&ring);
     let after = queue.conflate(&ring, &epoch(), &mut tally, 0);

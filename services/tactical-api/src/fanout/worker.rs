@@ -314,8 +314,9 @@ impl Worker {
         };
         let mut wanted = None;
         let mut said = bytes::Bytes::new();
-        if let Role::Client { slot, filter, start, notice, unread } = role {
+        if let Role::Client { slot, filter, sight, start, notice, unread } = role {
             client.slot = Some(slot);
+            client.queue.sight = sight;
             client.queue.filter = (!filter.is_empty()).then(|| Box::new(filter));
             let source = self.settings.source.state();
             if self.is_away && source.is_away {

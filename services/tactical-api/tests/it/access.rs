@@ -122,6 +122,52 @@ async fn tokens_come_by_header_cookie_or_subprotocol_and_never_by_query() {
     assert_eq!(ws.close().await.0, 4400);
 }
 
+const PRODUCTION: [(&str, &str); 4] = [
+    ("ENV", "production"),
+    ("BIND_ADDR", "127.0.0.1"),
+    ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own"),
+    ("SHUTDOWN_PAUSE", "0s"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outside_of_dev_nothing_is_read_without_a_token_unless_it_is_opened() {
+    let Some(()) = require("nats-server") else { return };
+    let nats = agentforge_harness::NatsServer::start(agentforge_harness::NatsOptions::default()).await;
+    let mut refused = agentforge_harness::Proc::builder(env!("CARGO_BIN_EXE_agentforge-tactical-api"))
+        .envs(PRODUCTION)
+        .env("NATS_URL", nats.url())
+        .env("HTTP_PORT", "0")
+        .env("METRICS_PORT", "0")
+        .start();
+    assert_eq!(refused.wait(crate::support::SOON).await, 64);
+    let log = refused.full_log();
+    assert!(log.contains("TACTICAL_READ_TOKENS") && log.contains("TACTICAL_OPEN_TO_ANYONE"), "{log}");
+
+    let reader = ("TACTICAL_READ_TOKENS", "a-token-of-a-reader");
+    let token = "Authorization: Bearer a-token-of-a-reader";
+    let guarded = Api::start(&nats.url(), &[&PRODUCTION[..], &[reader]].concat()).await;
+    assert_eq!(Sse::open(guarded.address(), "/events/stream", &[]).await.status, 401);
+    assert_eq!(Ws::open(guarded.address(), "/events/ws", &[]).await.close().await.0, 4401);
+    assert_eq!(request(guarded.address(), "GET", "/v1/rejected", &[], "").await.0, 401);
+    assert_eq!(request(guarded.address(), "GET", "/v1/rejected", &[token], "").await.0, 200);
+    assert_eq!(Sse::open(guarded.address(), "/events/stream", &[token]).await.status, 200);
+
+    // Opened for the picture: links are for those with a token.
+    let bus = crate::support::Bus::connect(&nats.url()).await;
+    let body = serde_json::json!({"title": "t", "coordinates": [1, 2], "evidence_id": "photo"});
+    bus.publish("tactical.markers.pier-7.m", &body).await;
+    for (to, anonymous) in [("picture", false), ("evidence", true)] {
+        let open = ("TACTICAL_OPEN_TO_ANYONE", to);
+        let api = Api::start(&nats.url(), &[&PRODUCTION[..], &[reader, open]].concat()).await;
+        assert!(api.proc.full_log().contains("TACTICAL_OPEN_TO_ANYONE"), "{}", api.proc.full_log());
+        for (given, sees_link) in [(&[][..], anonymous), (&[token], true)] {
+            let mut sse = Sse::open(api.address(), "/events/stream?snapshot=true", given).await;
+            let link = sse.next().await.unwrap().data["properties"]["evidence_link"].clone();
+            assert_eq!(link.is_string(), sees_link, "{to} {given:?}: {link}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_websocket_is_told_so() {
     let Some(()) = require("nats-server") else { return };

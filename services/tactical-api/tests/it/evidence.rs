@@ -54,7 +54,7 @@ async fn link(world: &World, evidence_id: &str) -> String {
     let mut sse = Sse::open(world.api.address(), "/events/stream", &[]).await;
     world.api.until_clients(1.0, 0.0).await;
     let body = json!({"title": "t", "coordinates": [1, 2], "evidence_id": evidence_id});
-    world.bus().await.publish("tactical.markers.s.m", &body).await;
+    world.bus().await.publish("tactical.markers.pier-7.m", &body).await;
     let got = sse.next().await.unwrap();
     drop(sse);
     world.api.until_clients(0.0, 0.0).await;
@@ -205,6 +205,50 @@ async fn the_known_secret_does_not_start_outside_of_dev() {
         assert_eq!(proc.wait(SOON).await, 64);
         assert!(proc.full_log().contains("EVIDENCE_SIGNING_SECRET"), "{}", proc.full_log());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marker_links_to_evidence_of_its_own_site_alone() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    evidence_streams(&world).await;
+    let (bus, address) = (world.bus().await, world.api.address());
+    let id = deliver(&world, b"of pier-7", "a.txt", Some("report")).await;
+    let mut sse = Sse::open(address, "/events/stream", &[]).await;
+    world.api.until_clients(1.0, 0.0).await;
+    let body = |site: &str, evidence_id: &str| json!({"id": "m", "site": site, "title": "t", "coordinates": [1, 2], "evidence_id": evidence_id});
+    let post = async |site: &str, evidence_id: &str| {
+        let body = body(site, evidence_id).to_string();
+        let (status, _, answer) =
+            request(address, "POST", "/v1/markers", &["Content-Type: application/json"], &body).await;
+        (status, String::from_utf8_lossy(&answer).into_owned())
+    };
+    // By the API: refused, for a marker and with the reason.
+    let (status, answer) = post("evil", &id).await;
+    assert!(status == 400 && answer.contains("another site"), "{status} {answer}");
+    assert_eq!(post("pier-7/x", "report").await.0, 400);
+    // By the bus: shown, without a link, and counted.
+    bus.publish("tactical.markers.evil.m", &body("pier-7", &id)).await;
+    let got = sse.next().await.unwrap();
+    assert_eq!(
+        (got.data["properties"]["site"].as_str(), &got.data["properties"]["evidence_link"]),
+        (Some("evil"), &json!(null))
+    );
+    world.api.until_metric("tactical_evidence_withheld_total", 1.0).await;
+    // An alias is one of the marker's site: another's does not open with it.
+    assert_eq!(post("evil", "report").await.0, 201);
+    let stolen = sse.next().await.unwrap().data["properties"]["evidence_link"].as_str().unwrap().to_owned();
+    assert_eq!(post("pier-7", "report").await.0, 201);
+    let own = sse.next().await.unwrap().data["properties"]["evidence_link"].as_str().unwrap().to_owned();
+    eventually(SOON, "the alias is known", || async { request(address, "GET", &own, &[], "").await.0 == 200 }).await;
+    assert_eq!(request(address, "GET", &stolen, &[], "").await.0, 404);
+    // A link of the version before, which named no site.
+    assert_eq!(request(address, "GET", &sign("dev-secret", "report", later()), &[], "").await.0, 200);
+    // A link lasts as long as the setting says, also one that another program signed.
+    let year = sign("dev-secret", &id, later() + 31_536_000);
+    let (status, _, answer) = request(address, "GET", &year, &[], "").await;
+    assert!(status == 403 && String::from_utf8_lossy(&answer).contains("EVIDENCE_SIGNING_TTL"), "{status}");
+    assert_eq!(world.api.metric("tactical_evidence_requests_total{outcome=\"too_long\"}").await, 1.0);
 }
 
 /// Content that no two places of have the same bytes, without holding it: chunk `n` of 128 KiB.

@@ -27,7 +27,7 @@ async fn every_upgrade_of_a_foreign_page_is_refused_whatever_guards_the_port() {
         (CERTIFICATE, &[("x-client-verify", "SUCCESS")]),
         (
             &[
-                ("TACTICAL_REQUIRE_BEARER", "off"),
+                ("TACTICAL_OPEN_TO_ANYONE", "picture"),
                 ("ENV", "staging"),
                 ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own"),
             ],

@@ -101,7 +101,8 @@ async fn only_the_token_publishes_where_there_is_one() {
     }
     // Outside of dev nothing is open without a token.
     let own = ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own");
-    let settings = [("ENV", "production"), own, ("BIND_ADDR", "127.0.0.1"), ("SHUTDOWN_PAUSE", "0s")];
+    let reader = ("TACTICAL_READ_TOKENS", "a-token-of-a-reader");
+    let settings = [("ENV", "production"), own, reader, ("BIND_ADDR", "127.0.0.1"), ("SHUTDOWN_PAUSE", "0s")];
     let closed = Api::start(&world.nats.url(), &settings).await;
     assert_eq!(post(closed.address(), "/v1/markers", &[token], &body).await.0, 401);
 }

@@ -1,7 +1,7 @@
 //! Workers without threads: commands in, what a client reads out.
 
 use super::*;
-use crate::{filter::Filter, links::Signer, slots::Slots, source::Source};
+use crate::{event::Sight, filter::Filter, links::Signer, slots::Slots, source::Source};
 use agentforge_runtime::http::Socket;
 use bytes::Bytes;
 use std::{
@@ -32,8 +32,14 @@ fn client(worker: &mut Worker, slots: &Slots) -> TcpStream {
     let (near, peer) = listener.accept().unwrap();
     near.set_nonblocking(true).unwrap();
     let slot = slots.take(peer.ip(), Channel::Sse).unwrap();
-    let role =
-        Role::Client { slot, filter: Filter::default(), start: Start::Since(0), notice: None, unread: Bytes::new() };
+    let role = Role::Client {
+        slot,
+        filter: Filter::default(),
+        sight: Sight::Evidence,
+        start: Start::Since(0),
+        notice: None,
+        unread: Bytes::new(),
+    };
     let join = Join { socket: Socket::Plain(near), channel: Channel::Sse, greeting: Bytes::new(), role };
     worker.join(join, Instant::now());
     far
