@@ -38,12 +38,13 @@ pub enum Refusal {
     /// A URL without a host.
     #[error("the URL has no host")]
     NoHost,
-    /// An address that is not public and was not opened.
-    #[error("{host} is at a {kind} address ({ip}), which is not allowed unless EGRESS_ALLOW names it")]
+    /// An address that is not public and was not opened. The text has the kind and not the address: callers who may
+    /// name any host would learn the addresses of a network that they are not in.
+    #[error("{host} is at a {kind} address, which is not allowed unless EGRESS_ALLOW names it")]
     Address {
         /// The host as asked for.
         host: String,
-        /// What it leads to.
+        /// What it leads to; not in the text.
         ip: IpAddr,
         /// What kind of address that is.
         kind: Kind,
@@ -211,6 +212,14 @@ mod tests {
         for (allow, url, expected) in cases {
             let verdict = policy(allow).check_url(&Url::parse(url).unwrap());
             assert_eq!(verdict.is_ok(), expected, "allow {allow:?}: {url}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_kind_and_never_the_address() {
+        for (ip, kind) in [("10.1.2.3", "private"), ("fd12::7", "private"), ("169.254.169.254", "metadata")] {
+            let told = policy("").check_ip(ip.parse().unwrap(), "db.internal.example").unwrap_err().to_string();
+            assert!(told.contains("db.internal.example") && told.contains(kind) && !told.contains(ip), "{told}");
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::{
     api,
     config::Config,
+    endpoints::declaration::Endpoint,
     error::Error,
     history::{
         attempt::Attempt,
@@ -156,7 +157,9 @@ impl Service for Broadcaster {
             upkeep::sweep_retries(context.clone(), heartbeat("sweep"), stop.clone()),
         );
         let config = &context.config;
-        registry.apply(config.first_endpoints());
+        let first = config.first_endpoints();
+        warn_of_unsigned(&context, &first);
+        registry.apply(first);
         let (over, written) = (CancellationToken::new(), CancellationToken::new());
         let history = history::write(context.clone(), history, heartbeat("history"), over.clone(), written.clone());
         supervisor.spawn("history", OnEnd::Stop, history);
@@ -181,6 +184,16 @@ impl Service for Broadcaster {
             _ => warn!("the NATS connection was closed without confirmation; missed messages are redelivered"),
         }
         Ok(settled?)
+    }
+}
+
+/// Once, at the start; the list of endpoints shows it for as long as it is so.
+fn warn_of_unsigned(context: &Context, endpoints: &[Arc<Endpoint>]) {
+    for endpoint in endpoints.iter().filter(|endpoint| context.is_unsigned(endpoint)) {
+        warn!(
+            endpoint = endpoint.name,
+            "requests are not signed: the endpoint has no secret (WEBHOOK_SECRET, or `secret`)"
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use crate::manifests::{
 use agentforge_harness::{cargo_bin, require};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Who calls, who is called, and on which port.
 type Edge = (String, String, u16);
@@ -21,7 +21,7 @@ enum Peer {
     /// A pod, with its namespace; ours is empty.
     Pod { name: String, namespace: &'static str, labels: BTreeMap<String, String> },
     /// An address that does not belong to a pod.
-    Address { name: &'static str, ip: Ipv4Addr },
+    Address { name: &'static str, ip: IpAddr },
 }
 
 impl Peer {
@@ -50,16 +50,36 @@ const NEIGHBOURS: [Neighbour; 8] = [
     ("a stray", "", &[("app", "stray")]),
 ];
 /// Addresses, each for a range.
-const ADDRESSES: [(&str, [u8; 4]); 8] = [
-    ("public", [203, 0, 113, 7]),
-    ("node", [10, 0, 3, 4]),
-    ("database", [10, 0, 64, 5]),
-    ("site", [10, 129, 0, 9]),
-    ("private", [10, 9, 9, 9]),
-    ("private-b", [172, 20, 0, 1]),
-    ("home", [192, 168, 1, 1]),
-    ("metadata", [169, 254, 169, 254]),
+const ADDRESSES: [(&str, &str); 26] = [
+    ("public", "203.0.113.7"),
+    ("node", "10.0.3.4"),
+    ("database", "10.0.64.5"),
+    ("site", "10.129.0.9"),
+    ("private", "10.9.9.9"),
+    ("private-b", "172.20.0.1"),
+    ("home", "192.168.1.1"),
+    ("metadata", "169.254.169.254"),
+    ("this host", "0.0.0.0"),
+    ("loopback", "127.0.0.1"),
+    ("Azure's host", "168.63.129.16"),
+    ("Oracle's metadata", "192.0.0.192"),
+    ("multicast", "224.0.0.1"),
+    ("public-6", "2606:4700::1111"),
+    ("unspecified-6", "::"),
+    ("loopback-6", "::1"),
+    ("mapped", "::ffff:10.9.9.9"),
+    ("NAT64", "64:ff9b::a09:909"),
+    ("local NAT64", "64:ff9b:1::a09:909"),
+    ("6to4", "2002:a09:909::1"),
+    ("Teredo", "2001:0:a09:909::1"),
+    ("unique local", "fd12::1"),
+    ("AWS's metadata", "fd00:ec2::254"),
+    ("link-local", "fe80::1"),
+    ("site-local", "fec0::1"),
+    ("multicast-6", "ff02::1"),
 ];
+/// Those of IPv4 to which a rule for all of IPv4 leads.
+const ALL_V4: usize = 13;
 
 fn peers(objects: &[Object]) -> Vec<Peer> {
     let ours = workloads(objects).into_iter().map(|w| Peer::Pod {
@@ -73,7 +93,7 @@ fn peers(objects: &[Object]) -> Vec<Peer> {
         namespace,
         labels: labels(pairs),
     });
-    let addresses = ADDRESSES.map(|(name, ip)| Peer::Address { name, ip: ip.into() });
+    let addresses = ADDRESSES.map(|(name, ip)| Peer::Address { name, ip: ip.parse().unwrap() });
     ours.chain(others).chain(addresses).collect()
 }
 
@@ -124,13 +144,14 @@ fn targets(objects: &[Object], host: &str, port: u16) -> Vec<(String, u16)> {
     if NEIGHBOURS.iter().any(|(name, namespace, _)| labels[0] == *name && labels.get(1) == Some(namespace)) {
         return vec![(labels[0].to_owned(), port)];
     }
-    let outside: &[&str] = match port {
-        5432 => &["database"],
+    let all = ADDRESSES.iter().map(|(name, _)| *name);
+    let outside: Vec<&str> = match port {
+        5432 => vec!["database"],
         // The address of a hub cannot be known beforehand.
-        7422 => &["public", "node", "database", "site", "private", "private-b", "home", "metadata"],
+        7422 => all.take(ALL_V4).collect(),
         _ => panic!("{host}:{port} is no place that this test knows"),
     };
-    outside.iter().map(|name| ((*name).to_owned(), port)).collect()
+    outside.into_iter().map(|name| (name.to_owned(), port)).collect()
 }
 
 /// Whether a service calls addresses that its users name: then it has the setting that opens private ones.
@@ -143,7 +164,6 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
     let mut edges = BTreeSet::new();
     for workload in workloads(objects) {
         let name = workload.name().to_owned();
-        edges.insert((name.clone(), "kube-dns".to_owned(), 53));
         for container in containers(workload) {
             let args = list(&container["args"]).iter().filter_map(Value::as_str).map(str::to_owned);
             let env = environment(objects, workload, container);
@@ -158,11 +178,13 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
                 && calls_outside(&name)
             {
                 edges.insert((name.clone(), "public".to_owned(), 443));
+                edges.insert((name.clone(), "public-6".to_owned(), 443));
             }
         }
     }
-    // Every pod in our namespace may use DNS.
-    edges.insert(("a stray".to_owned(), "kube-dns".to_owned(), 53));
+    // Who calls others does so by their names; who calls no others needs none.
+    let callers: BTreeSet<String> = edges.iter().map(|(from, ..)| from.clone()).collect();
+    edges.extend(callers.into_iter().map(|from| (from, "kube-dns".to_owned(), 53)));
     // Agents on the nodes read the exporter, too.
     edges.insert(("node".to_owned(), "nats-exporter".to_owned(), 7777));
     // A managed database may share the range of the nodes.
@@ -255,12 +277,21 @@ fn is_peer(of: &Value, peer: &Peer) -> bool {
     }
 }
 
-fn is_inside(cidr: &str, ip: Ipv4Addr) -> bool {
+fn is_inside(cidr: &str, ip: IpAddr) -> bool {
     let (network, bits) = cidr.split_once('/').unwrap();
-    let Ok(network) = network.parse::<Ipv4Addr>() else { return false };
     let bits: u32 = bits.parse().unwrap();
-    let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-    ip.to_bits() & mask == network.to_bits() & mask
+    // A plug-in may judge a mapped address as either.
+    match (network.parse().unwrap(), ip) {
+        (IpAddr::V4(network), IpAddr::V4(ip)) => {
+            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+            ip.to_bits() & mask == network.to_bits() & mask
+        }
+        (IpAddr::V6(network), IpAddr::V6(ip)) => {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            ip.to_bits() & mask == network.to_bits() & mask
+        }
+        _ => false,
+    }
 }
 
 #[test]
@@ -361,10 +392,15 @@ fn policies_of_other_namespaces_are_for_those_who_want_them() {
 
 #[test]
 fn ranges_and_endpoints_are_read_as_they_are_meant() {
+    let v4 = |a, b, c, d| IpAddr::from(Ipv4Addr::new(a, b, c, d));
+    assert!(is_inside("10.0.0.0/16", v4(10, 0, 3, 4)) && !is_inside("10.0.0.0/16", v4(10, 1, 0, 0)));
+    assert!(is_inside("0.0.0.0/0", v4(8, 8, 8, 8)) && !is_inside("::/0", v4(8, 8, 8, 8)));
+    let v6 = |text: &str| IpAddr::from(text.parse::<Ipv6Addr>().unwrap());
     assert!(
-        is_inside("10.0.0.0/16", Ipv4Addr::new(10, 0, 3, 4)) && !is_inside("10.0.0.0/16", Ipv4Addr::new(10, 1, 0, 0))
+        is_inside("::/0", v6("::1"))
+            && is_inside("2002::/16", v6("2002:a::1"))
+            && !is_inside("2002::/16", v6("2003::"))
     );
-    assert!(is_inside("0.0.0.0/0", Ipv4Addr::new(8, 8, 8, 8)) && !is_inside("::/0", Ipv4Addr::new(8, 8, 8, 8)));
     let nats = "nats-0,http://nats-0.nats-headless:8222,nats-1,http://nats-1.nats-headless:8222";
     assert_eq!(endpoints(nats), [("nats-0.nats-headless".to_owned(), 8222), ("nats-1.nats-headless".to_owned(), 8222)]);
     assert_eq!(endpoints("postgres://u:p@postgres:5432/agentforge"), [("postgres".to_owned(), 5432)]);

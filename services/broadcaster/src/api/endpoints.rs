@@ -198,8 +198,7 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> Result<Respon
     if signed == Some(false) && has_secret {
         return Err(invalid("signed is false and there is a secret"));
     }
-    let for_people = matches!(written.format, Format::Slack | Format::Teams | Format::Discord);
-    let secret = (!has_secret && signed.unwrap_or(!for_people)).then(new_secret);
+    let secret = (!has_secret && signed.unwrap_or(!written.format.is_for_people())).then(new_secret);
     written.secret = written.secret.or_else(|| secret.clone());
     let name = written.name.clone();
     if api.registry.is_declared(&name) {

@@ -10,6 +10,9 @@ use crate::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// Of an endpoint whose receiver cannot know who called.
+const UNSIGNED: &str = "its requests are not signed: its receiver cannot tell them from others'; give it a secret";
+
 /// An endpoint as it is listed.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Endpoint)]
@@ -36,6 +39,7 @@ impl EndpointView {
                 ("paused", "somebody paused it; its events wait".to_owned())
             }
             (Status::Active, Some(why)) => ("waiting", why),
+            (Status::Active, None) if registry.context().is_unsigned(endpoint) => ("active", UNSIGNED.to_owned()),
             (Status::Active, None) => ("active", String::new()),
             (Status::Waiting(why), _) => ("waiting", why),
         };

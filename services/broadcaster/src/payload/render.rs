@@ -48,6 +48,11 @@ impl Format {
         }
     }
 
+    /// A message that people read; its service knows no signatures.
+    pub const fn is_for_people(self) -> bool {
+        matches!(self, Self::Slack | Self::Teams | Self::Discord)
+    }
+
     /// The value of `Content-Type`.
     pub const fn content_type(self) -> &'static str {
         match self {

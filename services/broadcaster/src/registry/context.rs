@@ -4,6 +4,7 @@
 
 use crate::{
     config::Config,
+    endpoints::declaration::Endpoint,
     history::recent::RecentAttempts,
     registry::{managed::ManagedStore, state::StateStore},
     retry::{quota::RetryQuota, server_clock::ServerClock},
@@ -39,4 +40,11 @@ pub struct Context {
     pub capabilities: watch::Receiver<Option<Capabilities>>,
     /// Notified when a stream, a consumer or the bucket is missing: the topology is checked now.
     pub topology_check: Arc<Notify>,
+}
+
+impl Context {
+    /// Whether programs get requests of this endpoint that they cannot check. On somebody's own machine that is fine.
+    pub fn is_unsigned(&self, endpoint: &Endpoint) -> bool {
+        endpoint.signer.is_empty() && !endpoint.format.is_for_people() && !self.config.common.is_dev()
+    }
 }

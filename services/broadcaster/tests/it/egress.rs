@@ -7,7 +7,7 @@ use crate::{
 use agentforge_broadcaster::{Broadcaster, Config};
 use agentforge_config::Reader;
 use agentforge_egress::{Resolve, Resolving};
-use agentforge_harness::{eventually, require};
+use agentforge_harness::{eventually, http_get, require};
 use agentforge_runtime::{Runtime, Service};
 use futures_util::FutureExt;
 use std::{
@@ -160,4 +160,39 @@ async fn a_name_that_changes_between_check_and_connect_leads_nowhere() {
     assert!(inside.accept().now_or_never().is_none(), "the address that was not allowed was called");
     stop.cancel();
     running.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outside_of_dev_an_endpoint_without_a_secret_is_reported_once_and_in_the_list() {
+    let Some(()) = require("nats-server") else { return };
+    let stage = Stage::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("endpoints.toml");
+    let table =
+        |name: &str, more: &str| format!("[[endpoint]]\nname = \"{name}\"\nurl = \"https://127.0.0.1:9/\"\n{more}\n");
+    let secret = "secrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]";
+    let text = [table("bare", ""), table("signed", secret), table("chat", "format = \"slack\"")].concat();
+    std::fs::write(&file, text).unwrap();
+    let path = ("BROADCASTER_ENDPOINTS_FILE", file.to_str().unwrap());
+    let token = ("BROADCASTER_TOKEN", "a-token-of-the-operator");
+    for (env, is_told) in [("production", true), ("dev", false)] {
+        let broadcaster = stage
+            .broadcaster_only(&[("ENV", env), ("BIND_ADDR", "127.0.0.1"), ("SHUTDOWN_PAUSE", "0s"), path, token])
+            .await;
+        let header = "Authorization: Bearer a-token-of-the-operator";
+        let list = eventually(SOON, "all are active", || async {
+            let (_, body) = http_get(&format!("{}/v1/endpoints", broadcaster.http), &[header]).await.unwrap();
+            let list: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let all = list["endpoints"].as_array().cloned().unwrap_or_default();
+            if all.len() == 3 && all.iter().all(|e| e["state"] == "active") { Ok(all) } else { Err(list) }
+        })
+        .await;
+        for endpoint in &list {
+            let detail = endpoint["detail"].as_str().unwrap_or_default();
+            let is_bare = endpoint["name"] == "bare" && is_told;
+            assert_eq!(detail.contains("not signed"), is_bare, "{env}: {endpoint}");
+        }
+        let log = broadcaster.proc.full_log();
+        assert_eq!(log.matches("requests are not signed").count(), usize::from(is_told), "{env}: {log}");
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
         self, Parent, Root,
         lease::{self, Writers},
         now_ns,
-        stamp::{Settled, Stamp, settled},
+        stamp::{Arrival, Settled, Stamp, settled},
     },
     names,
     queue::{Queue, window::Candidate},
@@ -29,6 +29,8 @@ const PIECE_BYTES: usize = 256 << 10;
 /// A file that was made and, as far as events reported, never closed is taken when it has not changed for this
 /// long: one that came by a link is never closed.
 const UNCLOSED_AGE_MAX: Duration = Duration::from_secs(3600);
+/// How long a file may have a second name. Programs that publish a file by a link remove its first name at once.
+const LINKED_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// What reading is bound by.
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +188,7 @@ fn open_in(at: &ReadContext<'_>, candidate: &Candidate, rules: &Rules) -> Result
     if at.is_written(&file, candidate, &stamp) {
         return Err(Fault::Open);
     }
+    at_one_name(&file, &stamp)?;
     if stamp.size > rules.file_max_bytes {
         let max = rules.file_max_bytes;
         return Err(Fault::Rejected(format!("{} bytes are more than SYNC_MAX_FILE_BYTES allows ({max})", stamp.size)));
@@ -193,6 +196,22 @@ fn open_in(at: &ReadContext<'_>, candidate: &Candidate, rules: &Rules) -> Result
     let metadata = metadata::read(at.parent, last, &file, at.root.reports_writers())
         .map_err(|metadata::Unfinished| Fault::Open)?;
     Ok((file, stamp, metadata.map(Arc::new)))
+}
+
+/// A file with another name is somebody else's as well: a program that may link it here need not be able to read it, and
+/// it would be sent to others. It waits while the other name may be that of a program that is about to remove it.
+fn at_one_name(file: &File, stamp: &Stamp) -> Result<(), Fault> {
+    let names = directory::names_of(file).map_err(fault_of)?;
+    if names <= 1 {
+        return Ok(());
+    }
+    // Only what changed less than this ago waits, however it came here.
+    match settled(Arrival::Seen, stamp.ctime_ns, now_ns(), LINKED_AGE_MAX) {
+        Settled::In(time) => Err(Fault::Changing(time)),
+        Settled::Yes => Err(Fault::Rejected(format!(
+            "it has {names} names (hard links); a file is sent when it has one, so copy it instead of linking it"
+        ))),
+    }
 }
 
 impl ReadContext<'_> {
@@ -251,7 +270,6 @@ pub fn fault_of(e: io::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::stamp::Arrival;
     use ring::digest::digest;
     use std::fs;
 
@@ -282,6 +300,28 @@ mod tests {
             assert!(matches!(outcome(&root, gone, Arrival::Renamed), Outcome::Not(_, Fault::Gone)), "{gone}");
         }
         assert!(matches!(outcome(&root, "small", Arrival::Seen), Outcome::Not(_, Fault::Changing(_))), "it is new");
+    }
+
+    #[test]
+    fn a_file_with_a_second_name_waits_and_is_then_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path(), true).unwrap();
+        fs::write(dir.path().join("one"), "1").unwrap();
+        fs::hard_link(dir.path().join("one"), dir.path().join("two")).unwrap();
+        for name in ["one", "two"] {
+            let Outcome::Not(_, Fault::Changing(wait)) = outcome(&root, name, Arrival::Renamed) else {
+                panic!("{name}")
+            };
+            assert!(wait <= LINKED_AGE_MAX);
+        }
+        let file = File::open(dir.path().join("one")).unwrap();
+        let stamp = directory::stamp_of(&file).unwrap();
+        let old = Stamp { ctime_ns: stamp.ctime_ns - i64::try_from(LINKED_AGE_MAX.as_nanos()).unwrap(), ..stamp };
+        let refused = at_one_name(&file, &old);
+        assert!(matches!(&refused, Err(Fault::Rejected(why)) if why.contains("2 names")), "{refused:?}");
+        fs::remove_file(dir.path().join("two")).unwrap();
+        assert!(at_one_name(&file, &old).is_ok());
+        assert!(matches!(outcome(&root, "one", Arrival::Renamed), Outcome::Loaded(_)));
     }
 
     #[test]

@@ -268,6 +268,14 @@ pub fn stamp_of(file: impl AsFd) -> io::Result<Stamp> {
     }
 }
 
+/// How many names an open file has.
+///
+/// # Errors
+/// The system's.
+pub fn names_of(file: impl AsFd) -> io::Result<u64> {
+    Ok(u64::from(fstat(file)?.st_nlink))
+}
+
 fn stamp(stat: &Stat) -> Stamp {
     let ns = |s: i64, ns: u64| s.saturating_mul(1_000_000_000).saturating_add(i64::try_from(ns).unwrap_or(0));
     Stamp {

@@ -3,7 +3,7 @@
 //! Discord reads Markdown in every part of an embed, so an event's text is escaped. A webhook that is not an
 //! application's has no buttons: links are in the description, and the title opens the first.
 
-use super::{fit, foot, plain};
+use super::{fit, foot, no_markdown, plain};
 use crate::payload::{
     metadata::EventMetadata,
     notice::{Notice, Tone},
@@ -21,11 +21,11 @@ const TEXTS: usize = 2500;
 
 /// Makes the message.
 pub fn message(notice: &Notice, about: EventMetadata<'_>) -> Value {
-    let title = fit(&notice.title, TITLE, escaped);
+    let title = fit(&notice.title, TITLE, no_markdown);
     let footer = fit(&foot(about), FOOTER, plain);
     let links: Vec<String> = notice.links.iter().map(|link| format!("[{}](<{}>)", link.label, link.url)).collect();
     let mut description =
-        fit(&notice.texts.join("\n\n"), TEXTS.saturating_sub(units(&links.join(" · "))).max(500), escaped);
+        fit(&notice.texts.join("\n\n"), TEXTS.saturating_sub(units(&links.join(" · "))).max(500), no_markdown);
     let mut used = units(&title) + units(&footer) + units(&description);
     for (n, link) in links.into_iter().enumerate() {
         let link = if n > 0 {
@@ -43,7 +43,7 @@ pub fn message(notice: &Notice, about: EventMetadata<'_>) -> Value {
     }
     let mut fields = Vec::new();
     for (name, value) in &notice.facts {
-        let (name, value) = (filled(fit(name, NAME, escaped)), filled(fit(value, VALUE, escaped)));
+        let (name, value) = (filled(fit(name, NAME, no_markdown)), filled(fit(value, VALUE, no_markdown)));
         used += units(&name) + units(&value);
         if used > TOTAL {
             break;
@@ -72,15 +72,6 @@ fn units(text: &str) -> usize {
 /// An empty part is refused.
 fn filled(text: String) -> String {
     if text.trim().is_empty() { "–".to_owned() } else { text }
-}
-
-/// What Discord's Markdown is made of. A digit's full stop and a hyphen make lists at the start of a line, a colon
-/// an emoji.
-fn escaped(c: char, out: &mut String) {
-    if "\\*_~`|>[]()<@#:-.!+".contains(c) {
-        out.push('\\');
-    }
-    out.push(c);
 }
 
 fn colour(tone: Tone) -> u32 {

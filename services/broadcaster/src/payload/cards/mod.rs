@@ -37,6 +37,15 @@ fn plain(c: char, out: &mut String) {
     out.push(c);
 }
 
+/// For a text that is read as Markdown: everything that Discord's and Teams' is made of. A digit's full stop and a hyphen
+/// make lists at the start of a line, a colon an emoji.
+fn no_markdown(c: char, out: &mut String) {
+    if "\\*_~`|>[]()<@#:-.!+".contains(c) {
+        out.push('\\');
+    }
+    out.push(c);
+}
+
 #[cfg(test)]
 pub(super) mod testing {
     use crate::payload::{

@@ -1,9 +1,10 @@
 //! An adaptive card for a workflow of Microsoft Teams.
 //!
 //! Teams reads Markdown in `TextBlock` and `FactSet`, including links. An event's text is put into the runs of
-//! `RichTextBlock`, which have none; each line is one, as a line break within a run is not shown.
+//! `RichTextBlock`, which have none; each line is one, as a line break within a run is not shown. The text for programs
+//! that know no such card may be read as Markdown, and is escaped.
 
-use super::{fit, foot, plain};
+use super::{fit, foot, no_markdown, plain};
 use crate::payload::{
     metadata::EventMetadata,
     notice::{Notice, Tone},
@@ -41,7 +42,7 @@ pub fn message(notice: &Notice, about: EventMetadata<'_>) -> Value {
                 "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
                 "type": "AdaptiveCard",
                 "version": "1.4",
-                "fallbackText": fit(&notice.title, LINE, plain),
+                "fallbackText": fit(&notice.title, LINE, no_markdown),
                 "msteams": { "width": "Full" },
                 "body": body,
                 "actions": actions.collect::<Vec<_>>(),
@@ -181,6 +182,9 @@ mod tests {
         }
         let card = &made["attachments"][0]["content"];
         assert_eq!(card["actions"].as_array().unwrap().len(), 1, "the link with a login and the script are no buttons");
+        // Programs that know no card of this version may read this as Markdown.
+        let fallback = card["fallbackText"].as_str().unwrap();
+        assert!(fallback.contains("\\[click\\]\\(https\\:") && !fallback.contains("[click]("), "{fallback}");
     }
 
     #[test]
