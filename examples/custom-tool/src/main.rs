@@ -28,7 +28,9 @@ impl CompiledIn for Mine {
 }
 
 fn main() -> ExitCode {
-    // First of all: commands of a tools file are started by this very program, which ends what they leave behind.
+    // First of all: passwords leave the environment.
+    agentforge_worker::shed_secrets();
+    // Then: commands of a tools file are started by this very program, which ends what they leave behind.
     agentforge_worker::enable_launcher();
     agentforge_runtime::main::<WorkerWith<Mine>>()
 }

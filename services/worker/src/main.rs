@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    agentforge_worker::shed_secrets();
     agentforge_worker::enable_launcher();
     agentforge_runtime::main::<agentforge_worker::WorkerService>()
 }

@@ -9,4 +9,5 @@ mod lifecycle;
 mod losses;
 mod operations;
 mod refusals;
+mod secrets;
 mod tools;
