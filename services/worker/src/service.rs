@@ -20,7 +20,7 @@ use crate::{
     tools::{
         Toolbox,
         echo::Echo,
-        exec::{Exec, Files, Starter, TempRoot, confinement, is_launcher_enabled},
+        exec::{CgroupRoot, Exec, Files, Starter, TempRoot, confinement, is_launcher_enabled},
         fail::Fail,
         http::Http,
         sleep::Sleep,
@@ -207,8 +207,25 @@ fn starter(config: &Config) -> Result<Starter, Error> {
             warn!(%error, place = %place.display(), "commands get no temporary directory; TMPDIR names another place");
         })
         .ok();
-    info!(files = machine.files, network = machine.network.is_none(), temp = temp.is_some(), "commands are confined");
-    Ok(Starter::new(temp, config.concurrency))
+    let shares_ipc = specs().any(|(_, spec)| spec.files != Files::Any && spec.network);
+    if let Some(reason) = machine.ipc.as_ref().filter(|_| shares_ipc) {
+        info!(reason, "commands with a network share System V memory with other processes of their user");
+    }
+    let cgroup = CgroupRoot::take()
+        .inspect_err(|reason| {
+            info!(reason, "commands have no cgroups: their launchers measure them, and end their processes one by one");
+        })
+        .ok();
+    info!(
+        files = machine.files,
+        network = machine.network.is_none(),
+        ipc = machine.ipc.is_none(),
+        temp = temp.is_some(),
+        cgroup = cgroup.is_some(),
+        cgroup_limits = ?cgroup.as_ref().map(CgroupRoot::limits).unwrap_or_default(),
+        "commands are confined"
+    );
+    Ok(Starter::new(temp, cgroup, config.concurrency))
 }
 
 /// Names of loops are labels, and live as long as the process; there are at most 32 per worker.

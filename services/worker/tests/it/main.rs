@@ -10,4 +10,5 @@ mod losses;
 mod operations;
 mod refusals;
 mod secrets;
+mod separation;
 mod tools;

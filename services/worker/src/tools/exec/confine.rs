@@ -1,6 +1,9 @@
 //! What a command may do, applied between fork and exec of its launcher, which has one thread.
 
-use super::plan::{Paths, Plan};
+use super::{
+    cgroup::Cgroup,
+    plan::{Paths, Plan},
+};
 use landlock::{
     ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus,
     Scope, path_beneath_rules,
@@ -8,7 +11,7 @@ use landlock::{
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities};
-use std::{fs, io, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{fs, io, io::Write, os::unix::process::CommandExt, path::Path, process::Command};
 
 /// The newest rights that were tried. An older kernel enforces those of them that it knows.
 const KNOWN: ABI = ABI::V6;
@@ -17,9 +20,15 @@ const KNOWN: ABI = ABI::V6;
 /// and with only the files of the plan and of `temp`. It ends when its launcher, this process, ends.
 ///
 /// # Errors
-/// When the kernel has Landlock and refuses the rules.
-pub(super) fn confine(command: &mut Command, plan: &Plan, temp: Option<&Path>) -> Result<(), RulesetError> {
-    let mut rules = plan.paths.as_ref().map(|paths| rules(paths, temp)).transpose()?;
+/// When the kernel has Landlock and refuses the rules, or the command's cgroup cannot be entered.
+pub(super) fn confine(
+    command: &mut Command,
+    plan: &Plan,
+    temp: Option<&Path>,
+    cgroup: Option<&Cgroup>,
+) -> io::Result<()> {
+    let mut rules = plan.paths.as_ref().map(|paths| rules(paths, temp)).transpose().map_err(io::Error::other)?;
+    let entrance = cgroup.map(Cgroup::entrance).transpose()?;
     let (limits, is_confined) = (limits(plan), plan.paths.is_some());
     let launcher = rustix::process::getpid();
     if let Some(user) = plan.user {
@@ -31,6 +40,9 @@ pub(super) fn confine(command: &mut Command, plan: &Plan, temp: Option<&Path>) -
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         if rustix::process::getppid() != Some(launcher) {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
+        }
+        if let Some(mut entrance) = entrance.as_ref() {
+            entrance.write_all(b"0")?;
         }
         rustix::thread::set_no_new_privs(true)?;
         for (resource, limit) in limits.iter().flatten() {
@@ -105,6 +117,17 @@ pub(super) fn leave_network() -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{0} {0} 1", uid.as_raw()))?;
     fs::write("/proc/self/gid_map", format!("{0} {0} 1", gid.as_raw()))
+}
+
+/// Gives this process, and what it starts, System V shared memory, semaphores and message queues of its own, which end
+/// with the last of them: those of its user outlive every process, and no limit counts them. Not at the price of a user
+/// namespace, in which files of others have an unknown owner and ssh and git refuse them: it works for root, and for
+/// a command without a network, which is in such a namespace already.
+///
+/// # Errors
+/// Of the kernel: this user is not privileged here.
+pub(super) fn leave_ipc() -> io::Result<()> {
+    Ok(unshare(CloneFlags::CLONE_NEWIPC)?)
 }
 
 /// How much of the file rules this kernel enforces. To be called in a process that ends afterwards: it is confined.

@@ -8,10 +8,11 @@
 //! launcher; elsewhere one that kills it with SIGKILL is killed with it, but processes that it had sent away are not.
 
 use super::{
+    cgroup::Cgroup,
     confine,
     plan::Plan,
     spec::Spec,
-    watch::{Temp, Watch},
+    watch::{Excess, Temp, Watch},
 };
 use nix::sys::{
     signal::{SigHandler, SigSet, Signal as Blocked},
@@ -49,6 +50,9 @@ const PROBE: &str = "__probe-confinement";
 const SELF: &str = "/proc/self/exe";
 /// The exit code when the launcher itself has something to say; it is the last line of standard error.
 const LAUNCHER_SPEAKS: i32 = 125;
+/// The variable in which a launcher gets the word that begins what it says. Its command gets no such variable, and cannot
+/// read that of its launcher, so what the command writes is never taken for the launcher's.
+const WORD: &str = "AGENTFORGE_LAUNCHER_WORD";
 const NOT_STARTED_TEXT: &str = "the command did not start, os error ";
 const EXCESS_TEXT: &str = "the command was killed: ";
 
@@ -82,6 +86,8 @@ pub(crate) struct Confinement {
     pub(crate) files: String,
     /// Why a command cannot be without a network, if it cannot.
     pub(crate) network: Option<String>,
+    /// Why a command with a network shares System V memory with others of its user, if it does.
+    pub(crate) ipc: Option<String>,
 }
 
 /// Asks a process of its own, which ends confined.
@@ -94,19 +100,27 @@ pub(crate) fn confinement() -> io::Result<Confinement> {
 }
 
 fn probe() -> ! {
+    let ipc = confine::leave_ipc().err().map(|error| error.to_string());
     let network = confine::leave_network().err().map(|error| error.to_string());
-    let found = Confinement { files: confine::enforced().to_owned(), network };
+    let found = Confinement { files: confine::enforced().to_owned(), network, ipc };
     let text = serde_json::to_string(&found).expect("text is JSON");
     let _ = io::stdout().write_all(text.as_bytes());
     exit(0)
 }
 
-/// The command that starts the launcher of `spec`.
+/// The command that starts the launcher of `spec`. Its environment is the spec's; [`with_word`] comes after that.
 pub(super) fn command(spec: &Spec, plan: &Plan) -> Command {
     let mut command = Command::new(SELF);
     let plan = serde_json::to_string(plan).expect("numbers and text are JSON");
     command.arg0("agentforge-launcher").arg(ARGUMENT).arg(plan).arg(&spec.program).args(&spec.argv);
     command
+}
+
+/// Gives a launcher the word by which what it says is known, and returns that.
+pub(super) fn with_word(command: &mut Command) -> String {
+    let word = format!("{:032x}", rand::random::<u128>());
+    command.env(WORD, &word);
+    word
 }
 
 /// What a launcher that has ended says of its command.
@@ -118,9 +132,12 @@ pub(super) enum Said {
     Exceeded(String),
 }
 
-/// What an ended launcher said, if it did.
-pub(super) fn said(status: ExitStatus, log_tail: &str) -> Option<Said> {
-    let last = log_tail.trim_end().rsplit('\n').next().filter(|_| status.code() == Some(LAUNCHER_SPEAKS))?;
+/// What an ended launcher said, if it did: by its word, and as the last line, which is then taken out of the log.
+pub(super) fn said(status: ExitStatus, log_tail: &mut String, word: &str) -> Option<Said> {
+    let at = log_tail.rfind(word)?;
+    let line = log_tail[at + word.len()..].trim().to_owned();
+    log_tail.truncate(log_tail[..at].trim_end().len());
+    let last = Some(&*line).filter(|_| status.code() == Some(LAUNCHER_SPEAKS))?;
     if let Some(excess) = last.strip_prefix(EXCESS_TEXT) {
         return Some(Said::Exceeded(excess.to_owned()));
     }
@@ -134,17 +151,24 @@ fn launch(mut arguments: impl Iterator<Item = OsString>) -> ! {
     let (Some(plan), Some(program), Some(arg0)) = (plan, arguments.next(), arguments.next()) else {
         exit(LAUNCHER_SPEAKS)
     };
+    let word = std::env::var(WORD).unwrap_or_default();
     let signals = Signals::block();
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let mut command = Command::new(program);
-    command.arg0(arg0).args(arguments);
+    command.arg0(arg0).args(arguments).env_remove(WORD);
+    let cgroup = plan
+        .cgroup
+        .as_deref()
+        .map(|path| Cgroup::make(Path::new(path), plan.memory_max_bytes, plan.processes_max))
+        .transpose();
     let temp = plan.temp_dir.as_deref().map(|dir| Temp::make(Path::new(dir), plan.user)).transpose();
-    let (temp, started) = match temp {
-        Ok(temp) => {
-            let started = start(command, &plan, temp.as_ref());
-            (temp, started)
+    let (temp, cgroup, started) = match (temp, cgroup) {
+        (Ok(temp), Ok(cgroup)) => {
+            let started = start(command, &plan, temp.as_ref(), cgroup.as_ref());
+            (temp, cgroup, started)
         }
-        Err(error) => (None, Err(error)),
+        (Err(error), cgroup) => (None, cgroup.ok().flatten(), Err(error)),
+        (Ok(temp), Err(error)) => (temp, None, Err(error)),
     };
     // The command's own pipes end with it; what is left to say goes out after that.
     let log = keep_log();
@@ -152,7 +176,8 @@ fn launch(mut arguments: impl Iterator<Item = OsString>) -> ! {
         Ok(leader) => Family { leader, ended: None },
         Err(error) => {
             temp.iter().for_each(Temp::remove);
-            speak(log.as_ref(), &format!("{NOT_STARTED_TEXT}{}", error.raw_os_error().unwrap_or_default()))
+            cgroup.iter().for_each(Cgroup::remove);
+            speak(log.as_ref(), &word, &format!("{NOT_STARTED_TEXT}{}", error.raw_os_error().unwrap_or_default()))
         }
     };
     let mut watch = Watch::new(&plan, temp.as_ref().map(Temp::path));
@@ -172,23 +197,32 @@ fn launch(mut arguments: impl Iterator<Item = OsString>) -> ! {
             None => {}
         }
     }
+    cgroup.iter().for_each(Cgroup::kill);
     family.kill_all();
     temp.iter().for_each(Temp::remove);
+    if excess.is_none() && cgroup.as_ref().is_some_and(Cgroup::passed_memory) {
+        excess = plan.memory_max_bytes.map(Excess::Memory);
+    }
+    cgroup.iter().for_each(Cgroup::remove);
     match excess {
-        Some(excess) => speak(log.as_ref(), &format!("{EXCESS_TEXT}{excess}")),
+        Some(excess) => speak(log.as_ref(), &word, &format!("{EXCESS_TEXT}{excess}")),
         None => end_as(family.ended),
     }
 }
 
-fn start(mut command: Command, plan: &Plan, temp: Option<&Temp>) -> io::Result<Pid> {
+fn start(mut command: Command, plan: &Plan, temp: Option<&Temp>, cgroup: Option<&Cgroup>) -> io::Result<Pid> {
     if !plan.network {
         confine::leave_network()?;
+    }
+    if plan.own_ipc {
+        // Where it cannot be had, the worker said so at its start.
+        let _ = confine::leave_ipc();
     }
     confine::hide();
     if let Some(temp) = temp.filter(|_| std::env::var_os("TMPDIR").is_none()) {
         command.env("TMPDIR", temp.path());
     }
-    confine::confine(&mut command, plan, temp.map(Temp::path)).map_err(io::Error::other)?;
+    confine::confine(&mut command, plan, temp.map(Temp::path), cgroup)?;
     command.spawn().map(|child| Pid::from_child(&child))
 }
 
@@ -219,9 +253,9 @@ impl Signals {
 }
 
 /// Says one line to the worker, as the last thing.
-fn speak(log: Option<&OwnedFd>, text: &str) -> ! {
+fn speak(log: Option<&OwnedFd>, word: &str, text: &str) -> ! {
     if let Some(mut log) = log.and_then(|log| log.try_clone().ok()).map(fs::File::from) {
-        let _ = writeln!(log, "\n{text}");
+        let _ = writeln!(log, "\n{word} {text}");
     }
     exit(LAUNCHER_SPEAKS)
 }
@@ -341,7 +375,6 @@ fn end_as(status: Option<WaitStatus>) -> ! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::watch::Excess;
     use super::*;
 
     #[test]
@@ -369,12 +402,16 @@ mod tests {
     fn what_a_launcher_says_is_the_last_line_of_one_that_ends_so() {
         use std::os::unix::process::ExitStatusExt;
         let (speaks, other) = (ExitStatus::from_raw(LAUNCHER_SPEAKS << 8), ExitStatus::from_raw(1 << 8));
-        let text = format!("noise\n\n{NOT_STARTED_TEXT}13\n");
-        assert!(
-            matches!(said(speaks, &text), Some(Said::NotStarted(e)) if e.kind() == io::ErrorKind::PermissionDenied)
-        );
-        let text = format!("noise\n{EXCESS_TEXT}{}\n", Excess::Processes(7));
-        assert!(matches!(said(speaks, &text), Some(Said::Exceeded(t)) if t.contains('7') && t.contains("processes")));
-        assert!(said(other, &text).is_none() && said(speaks, "x 13").is_none());
+        let mut text = format!("noise\n\nw0rd {NOT_STARTED_TEXT}13\n");
+        let found = said(speaks, &mut text, "w0rd");
+        assert!(matches!(found, Some(Said::NotStarted(e)) if e.kind() == io::ErrorKind::PermissionDenied));
+        assert_eq!(text, "noise");
+        let exceeded = format!("noise\nw0rd {EXCESS_TEXT}{}\n", Excess::Processes(7));
+        let found = said(speaks, &mut exceeded.clone(), "w0rd");
+        assert!(matches!(found, Some(Said::Exceeded(t)) if t.contains('7') && t.contains("processes")));
+        // Neither what ends otherwise nor what does not know the word.
+        assert!(said(other, &mut exceeded.clone(), "w0rd").is_none());
+        let mut forged = format!("noise\n{EXCESS_TEXT}{}\n", Excess::Processes(7));
+        assert!(said(speaks, &mut forged, "w0rd").is_none() && forged.contains("noise\nthe command"));
     }
 }

@@ -4,6 +4,7 @@
 //! The command and everything that it started are killed when it ends, when the run is stopped, when its output passes
 //! the limit and when the worker dies: its launcher ensures that, even for processes that left the group by `setsid`.
 
+mod cgroup;
 mod confine;
 mod launcher;
 mod plan;
@@ -17,6 +18,8 @@ mod watch;
 use super::{Tool, ToolContext, ToolError, ToolOutput};
 use agentforge_proto::bus::ErrorClass;
 use async_trait::async_trait;
+use cgroup::Cgroup;
+pub(crate) use cgroup::CgroupRoot;
 use launcher::Said;
 pub use launcher::enable_launcher;
 pub(crate) use launcher::{confinement, is_enabled as is_launcher_enabled};
@@ -27,7 +30,7 @@ use serde_json::value::RawValue;
 pub use spec::{Files, Limits, Spec, User};
 use std::{
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::PathBuf,
     process::ExitStatus,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -53,17 +56,47 @@ pub struct Exec {
 pub struct Starter {
     spawner: Arc<OnceLock<Spawner>>,
     temp: Option<Arc<TempRoot>>,
+    cgroup: Option<Arc<CgroupRoot>>,
     commands_max: usize,
 }
 
 impl Starter {
-    /// For a worker that runs `commands_max` commands at once, whose temporary directories are below `temp`.
-    pub(crate) fn new(temp: Option<TempRoot>, commands_max: usize) -> Self {
-        Self { spawner: Arc::default(), temp: temp.map(Arc::new), commands_max }
+    /// For a worker that runs `commands_max` commands at once, whose temporary directories are below `temp` and whose
+    /// cgroups are below `cgroup`.
+    pub(crate) fn new(temp: Option<TempRoot>, cgroup: Option<CgroupRoot>, commands_max: usize) -> Self {
+        Self { spawner: Arc::default(), temp: temp.map(Arc::new), cgroup: cgroup.map(Arc::new), commands_max }
     }
 
-    fn plan(&self, spec: &Spec, temp_dir: Option<&Path>) -> Plan {
-        Plan::of(spec, temp_dir, self.commands_max)
+    fn plan(&self, spec: &Spec, places: &Places) -> Plan {
+        Plan::of(spec, places.temp_dir.as_deref(), places.cgroup.as_deref(), self.commands_max)
+    }
+
+    /// Those of a command's launcher; none without one.
+    fn places(&self, by_launcher: bool) -> Places {
+        Places {
+            temp_dir: self.temp.as_deref().filter(|_| by_launcher).map(TempRoot::next),
+            cgroup: self.cgroup.as_deref().filter(|_| by_launcher).map(CgroupRoot::next),
+        }
+    }
+}
+
+/// What a launcher makes for its command, and removes.
+#[derive(Debug, Default)]
+struct Places {
+    temp_dir: Option<PathBuf>,
+    cgroup: Option<PathBuf>,
+}
+
+impl Places {
+    /// Removes what a launcher that was killed has left, and kills what still runs there.
+    async fn clear(self) {
+        if let Some(path) = self.cgroup.filter(|path| path.exists()) {
+            // Blocking for a moment; not longer than the kernel takes to end processes.
+            let _ = tokio::task::spawn_blocking(move || Cgroup::end_abandoned(&path)).await;
+        }
+        if let Some(dir) = self.temp_dir.filter(|dir| dir.exists()) {
+            remove::clear(&dir);
+        }
     }
 }
 
@@ -90,8 +123,8 @@ impl Tool for Exec {
         let by_launcher = launcher::is_enabled();
         // A launcher limits the command, not itself.
         let memory_max = self.spec.limits.memory_max_bytes.filter(|_| !by_launcher);
-        let temp_dir = self.starter.temp.as_deref().filter(|_| by_launcher).map(TempRoot::next);
-        let command = self.command(ctx, by_launcher, temp_dir.as_deref());
+        let places = self.starter.places(by_launcher);
+        let (command, word) = self.command(ctx, by_launcher, &places);
         let mut group = spawner.spawn(command, by_launcher, memory_max).await.map_err(of_spawn)?;
         let mut pump = Pump::new(group.take_pipes(), args.get().as_bytes(), self.spec.output_max_bytes);
         let end = self.attend(ctx, &mut group, &mut pump).await;
@@ -106,12 +139,10 @@ impl Tool for Exec {
             Ok(Pumped::TooMuchOutput) if end == End::Exited => End::TooMuchOutput,
             _ => end,
         };
-        // A launcher that was killed has left it.
-        if let Some(dir) = temp_dir.filter(|dir| dir.exists()) {
-            remove::clear(&dir);
-        }
-        let (output, tail) = pump.into_parts();
-        match launcher::said(status, &tail).filter(|_| by_launcher && end == End::Exited) {
+        places.clear().await;
+        let (output, mut tail) = pump.into_parts();
+        let said = word.and_then(|word| launcher::said(status, &mut tail, &word));
+        match said.filter(|_| end == End::Exited) {
             Some(Said::NotStarted(error)) => return Err(of_spawn(error)),
             Some(Said::Exceeded(limit)) => {
                 return Err(ToolError::runtime(format!("the command was killed: {limit}")).log_tail(tail));
@@ -131,10 +162,16 @@ impl Tool for Exec {
 }
 
 impl Exec {
-    fn command(&self, ctx: &ToolContext, by_launcher: bool, temp_dir: Option<&Path>) -> tokio::process::Command {
+    /// The command, or its launcher with the word by which that speaks.
+    fn command(
+        &self,
+        ctx: &ToolContext,
+        by_launcher: bool,
+        places: &Places,
+    ) -> (tokio::process::Command, Option<String>) {
         use std::os::unix::process::CommandExt;
         let mut command = if by_launcher {
-            launcher::command(&self.spec, &self.starter.plan(&self.spec, temp_dir))
+            launcher::command(&self.spec, &self.starter.plan(&self.spec, places))
         } else {
             let mut command = std::process::Command::new(&self.spec.program);
             command.arg0(&self.spec.argv[0]).args(&self.spec.argv[1..]);
@@ -152,7 +189,8 @@ impl Exec {
         if let Some(dir) = &self.spec.working_dir {
             command.current_dir(dir);
         }
-        command.into()
+        let word = by_launcher.then(|| launcher::with_word(&mut command));
+        (command.into(), word)
     }
 
     async fn attend(&self, ctx: &ToolContext, group: &mut Group, pump: &mut Pump<'_>) -> End {

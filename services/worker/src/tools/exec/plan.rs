@@ -83,6 +83,10 @@ pub(super) struct Plan {
     /// The temporary directory, which the launcher makes and removes; absent: the command gets none. Its name is never
     /// used again, unlike a process id.
     pub(super) temp_dir: Option<String>,
+    /// The command's cgroup, which the launcher makes and removes; absent: it is in the launcher's.
+    pub(super) cgroup: Option<String>,
+    /// Whether it has System V shared memory, semaphores and queues of its own; else those of the worker's user.
+    pub(super) own_ipc: bool,
 }
 
 /// What may be opened below which paths.
@@ -94,7 +98,7 @@ pub(super) struct Paths {
 
 impl Plan {
     /// What `spec` asks for. `commands_max` is how many commands the worker runs at once.
-    pub(super) fn of(spec: &Spec, temp_dir: Option<&Path>, commands_max: usize) -> Self {
+    pub(super) fn of(spec: &Spec, temp_dir: Option<&Path>, cgroup: Option<&Path>, commands_max: usize) -> Self {
         let limits = &spec.limits;
         // The worker's own threads and those of each command's processes.
         let user_processes_max = 1024 + 4 * commands_max as u64 * u64::from(limits.processes_max);
@@ -110,6 +114,8 @@ impl Plan {
             network: spec.network,
             user: spec.user,
             temp_dir: temp_dir.and_then(Path::to_str).map(str::to_owned),
+            cgroup: cgroup.and_then(Path::to_str).map(str::to_owned),
+            own_ipc: spec.files != Files::Any,
         }
     }
 }
@@ -183,14 +189,14 @@ mod tests {
         std::fs::write(&script, "").unwrap();
         let (script, folder) = (script.to_str().unwrap(), dir.path().to_str().unwrap());
         let only = Files::Only { read: vec!["/srv/a".into()], write: vec!["/srv/b".into()] };
-        let plan = Plan::of(&spec(&["prog", script, folder, "/", "text"], only), None, 4);
+        let plan = Plan::of(&spec(&["prog", script, folder, "/", "text"], only), None, None, 4);
         let paths = plan.paths.unwrap();
         for expected in [script, "/opt/x/prog", "/srv/a", "/usr"] {
             assert!(paths.read.iter().any(|path| path == expected), "{expected}: {:?}", paths.read);
         }
         assert!(!paths.read.iter().any(|path| path == folder || path == "/" || path == "/etc"), "{:?}", paths.read);
         assert!(paths.write.iter().any(|path| path == "/srv/b") && !paths.write.iter().any(|path| path == "/srv/a"));
-        assert_eq!(Plan::of(&spec(&["prog"], Files::Any), None, 4).paths, None);
+        assert_eq!(Plan::of(&spec(&["prog"], Files::Any), None, None, 4).paths, None);
     }
 
     #[test]
@@ -216,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_launcher_reads_what_the_worker_wrote() {
-        let plan = Plan::of(&spec(&["prog"], Files::Any), Some(Path::new("/tmp/x")), 4);
+        let plan =
+            Plan::of(&spec(&["prog"], Files::Any), Some(Path::new("/tmp/x")), Some(Path::new("/sys/fs/cgroup/x")), 4);
         assert_eq!(serde_json::from_str::<Plan>(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
     }
 }
