@@ -73,12 +73,15 @@ async fn list(args: ListArgs, context: &Context) -> Result {
         let left = pages(None, fetch, |page| list.extend(&page)).await?;
         return list.finish(left.as_deref());
     }
-    let mut table = Table::new(["ID", "STATUS", "HOST", "SITE", "MISSION", "BUSY", "VERSION", "LAST SEEN", "TOOLS"]);
+    let mut table =
+        Table::new(["ID", "STATUS", "HOST", "SITE", "MISSION", "BUSY", "VERSION", "LAST SEEN", "UNCONFINED", "TOOLS"]);
     let add = |page: Vec<AgentView>| {
         for a in page {
             let (busy, tools) = (format!("{}/{}", a.inflight, a.capacity), a.tools.join(" "));
+            let unconfined = a.unconfined.unwrap_or_else(|| "-".to_owned());
             let status = a.status.clone();
-            let cells = [a.id, a.status, a.host, a.site, a.mission, busy, a.version, ago(a.last_seen_at), tools];
+            let cells =
+                [a.id, a.status, a.host, a.site, a.mission, busy, a.version, ago(a.last_seen_at), unconfined, tools];
             table.row(cells, Some(&status));
         }
         Ok(())
@@ -103,6 +106,11 @@ fn skew(seconds: f64) -> String {
     }
 }
 
+/// By which means its commands are confined, and by which not.
+fn confinement(missing: String) -> String {
+    if missing.is_empty() { "nothing: every means of confining commands holds".to_owned() } else { missing }
+}
+
 async fn get(args: GetArgs, context: &Context) -> Result {
     let answer = context.client.agents().get_agent(context.client.request(v1::GetAgentRequest { id: args.id })).await;
     let a = AgentView::new(&answer.map_err(|e| context.client.failure("getting the agent", &e))?.into_inner());
@@ -122,6 +130,7 @@ async fn get(args: GetArgs, context: &Context) -> Result {
         ("tools", a.tools.join(" ")),
         ("first seen", ago(a.first_seen_at)),
         ("last seen", ago(a.last_seen_at)),
+        ("unconfined", a.unconfined.map(confinement).unwrap_or_default()),
         ("clock", a.clock_skew_seconds.map(skew).unwrap_or_default()),
         ("certificate", a.certificate_expires_at.map(|t| format!("ends {}", t.0)).unwrap_or_default()),
     ] {

@@ -313,6 +313,10 @@ pub struct Heartbeat {
     /// How far its clock is ahead of the orchestrator's by the last answer, microseconds; behind is negative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew_us: Option<i64>,
+    /// By which of its means commands of its tools file are not confined, as words with blanks between: launcher, files,
+    /// network, ipc, cgroup, pids, memory. Empty: by all. Absent: it has no such commands, or is of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfined: Option<String>,
 }
 
 /// The orchestrator's answer to a heartbeat.

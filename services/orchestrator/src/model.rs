@@ -325,6 +325,9 @@ pub struct Agent {
     /// How far its clock is ahead of ours, microseconds; behind is negative. None before its second beat, and
     /// for workers of earlier versions.
     pub clock_skew_us: Option<i64>,
+    /// What the commands of its tools file are not confined by, as words. None without such commands, and for workers of
+    /// earlier versions.
+    pub unconfined: Option<String>,
 }
 
 impl Agent {

@@ -52,6 +52,7 @@ pub fn agent_of(beat: &Heartbeat, now: Micros) -> Agent {
         last_seen_at: now,
         certificate_expires_at: beat.certificate_expires_at,
         clock_skew_us: beat.clock_skew_us,
+        unconfined: beat.unconfined.as_deref().map(text),
     }
 }
 
@@ -246,10 +247,11 @@ mod tests {
             running: vec![],
             certificate_expires_at: None,
             clock_skew_us: None,
+            unconfined: Some("cgroup\n".into()),
         };
         let t = Micros(0);
         let a = agent_of(&beat, t);
-        assert_eq!((a.host.as_str(), a.tools.len()), ("h", 256));
+        assert_eq!((a.host.as_str(), a.tools.len(), a.unconfined.as_deref()), ("h", 256, Some("cgroup")));
         assert_eq!(a.presence(t.plus(Duration::from_secs(15))), Presence::Online);
         assert_eq!(a.presence(t.plus(Duration::from_secs(16))), Presence::Offline);
         let left = agent_of(&Heartbeat { leaving: true, ..beat }, t);

@@ -77,6 +77,8 @@ pub struct Identity {
     pub interval: Duration,
     /// Its client certificate, if it has one.
     pub certificate: Option<PathBuf>,
+    /// What its commands are not confined by, if it has some.
+    pub unconfined: Option<String>,
 }
 
 /// What the lifeline works on.
@@ -225,6 +227,7 @@ impl Lifeline {
             running: self.ledger.longer_than(identity.interval),
             certificate_expires_at,
             clock_skew_us: self.clock.skew_us(),
+            unconfined: identity.unconfined.clone(),
         };
         serde_json::to_vec(&beat).expect("a heartbeat of plain values serializes").into()
     }

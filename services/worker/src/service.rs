@@ -84,6 +84,7 @@ pub struct WorkerWith<T> {
     listener: TcpListener,
     tls: Option<Tls>,
     endpoints: Endpoints,
+    unconfined: Option<String>,
     compiled_in: PhantomData<fn() -> T>,
 }
 
@@ -114,7 +115,7 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
     }
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
-        let tools = toolbox(&config)?;
+        let (tools, unconfined) = toolbox(&config)?;
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let http = Some(listener.local_addr()?);
         let tls = Tls::of(&runtime, &config.common, HTTP_PROTOCOLS)?;
@@ -125,7 +126,7 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
         CAPACITY.set(&[], config.concurrency as f64);
         let is_tls = tls.is_some();
         let endpoints = Endpoints { http, grpc: None, metrics, is_tls, is_metrics_tls: is_tls };
-        Ok(Self { config, runtime, worker, pullers, listener, tls, endpoints, compiled_in: PhantomData })
+        Ok(Self { config, runtime, worker, pullers, listener, tls, endpoints, unconfined, compiled_in: PhantomData })
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -133,9 +134,9 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
     }
 
     async fn run(self) -> Result<(), anyhow::Error> {
-        let Self { config, runtime, worker, pullers, listener, tls, .. } = self;
+        let Self { config, runtime, worker, pullers, listener, tls, unconfined, .. } = self;
         let (tasks, farewell) = (TaskTracker::new(), CancellationToken::new());
-        let lifeline_ended = start_lifeline(&config, &runtime, &worker, farewell.clone())?;
+        let lifeline_ended = start_lifeline(&config, &runtime, &worker, unconfined, farewell.clone())?;
         spawn_loops(&runtime, &worker, pullers, &tasks);
         let (router, stop, grace) = (admin_router(&runtime), runtime.stopping(), runtime.grace());
         runtime
@@ -160,25 +161,26 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
     }
 }
 
-/// The built-in tools, those of the tools file, those compiled in.
-fn toolbox(config: &Config) -> Result<Toolbox, Error> {
+/// The built-in tools, those of the tools file, those compiled in; and what commands are not confined by.
+fn toolbox(config: &Config) -> Result<(Toolbox, Option<String>), Error> {
     let client = agentforge_egress::client(&config.egress, Timeouts::default())?;
     let mut tools = config.extra.clone();
     tools.add("echo", Echo)?;
     tools.add("sleep", Sleep)?;
     tools.add("fail", Fail)?;
     tools.add("http", Http::new(client, config.http_body_max_bytes))?;
-    let starter = starter(config)?;
+    let (starter, unconfined) = starter(config)?;
     for (name, spec) in &config.commands {
         tools.add_shared(name.clone(), Arc::new(Exec::new(spec.clone(), starter.clone())))?;
     }
-    Ok(tools)
+    Ok((tools, unconfined))
 }
 
-/// What starts the commands of the tools file, after a check of what this machine can confine.
-fn starter(config: &Config) -> Result<Starter, Error> {
+/// What starts the commands of the tools file, after a check of what this machine can confine; and what it cannot, in
+/// the words of heartbeats.
+fn starter(config: &Config) -> Result<(Starter, Option<String>), Error> {
     if config.commands.is_empty() {
-        return Ok(Starter::default());
+        return Ok((Starter::default(), None));
     }
     if !is_launcher_enabled() {
         warn!(
@@ -186,7 +188,7 @@ fn starter(config: &Config) -> Result<Starter, Error> {
              outlive them, and all their processes outlive a worker that is killed; call \
              agentforge_worker::enable_launcher() first in main"
         );
-        return Ok(Starter::default());
+        return Ok((Starter::default(), Some("launcher".to_owned())));
     }
     let machine = confinement().map_err(Error::Confinement)?;
     let specs = || config.commands.iter();
@@ -225,7 +227,17 @@ fn starter(config: &Config) -> Result<Starter, Error> {
         cgroup_limits = ?cgroup.as_ref().map(CgroupRoot::limits).unwrap_or_default(),
         "commands are confined"
     );
-    Ok(Starter::new(temp, cgroup, config.concurrency))
+    let limits = cgroup.as_ref().map(CgroupRoot::limits).unwrap_or_default();
+    let missing = [
+        ("files", machine.files != "all"),
+        ("network", machine.network.is_some()),
+        ("ipc", machine.ipc.is_some()),
+        ("cgroup", cgroup.is_none()),
+        ("pids", !limits.contains(&"pids")),
+        ("memory", !limits.contains(&"memory")),
+    ];
+    let words: Vec<&str> = missing.into_iter().filter(|(_, is_missing)| *is_missing).map(|(word, _)| word).collect();
+    Ok((Starter::new(temp, cgroup, config.concurrency), Some(words.join(" "))))
 }
 
 /// Names of loops are labels, and live as long as the process; there are at most 32 per worker.
@@ -279,6 +291,7 @@ fn start_lifeline(
     config: &Config,
     runtime: &Runtime,
     worker: &Arc<Worker>,
+    unconfined: Option<String>,
     farewell: CancellationToken,
 ) -> Result<CancellationToken, Error> {
     let identity = Identity {
@@ -290,6 +303,7 @@ fn start_lifeline(
         capacity: u32::try_from(config.concurrency).unwrap_or(u32::MAX),
         interval: config.heartbeat_interval,
         certificate: config.nats.tls.client.as_ref().map(|(cert, _)| cert.clone()),
+        unconfined,
     };
     let (ledger, keepalive, clock) = (worker.ledger.clone(), worker.keepalive.clone(), worker.clock.clone());
     let outcome = Lifeline { identity, nats: config.nats.clone(), ledger, keepalive, clock }.start(farewell)?;

@@ -35,6 +35,8 @@ pub struct AgentView {
     pub certificate_expires_at: Option<Moment>,
     /// How far its clock is ahead of the orchestrator's, seconds; behind is negative.
     pub clock_skew_seconds: Option<f64>,
+    /// By which means commands of its tools file are not confined; empty: by all. None if it has no such commands.
+    pub unconfined: Option<String>,
 }
 
 impl AgentView {
@@ -55,6 +57,7 @@ impl AgentView {
             last_seen_at: at(a.last_seen_at.as_ref()),
             certificate_expires_at: at(a.certificate_expires_at.as_ref()),
             clock_skew_seconds: a.clock_skew_seconds,
+            unconfined: a.unconfined.clone(),
         }
     }
 }

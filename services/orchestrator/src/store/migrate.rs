@@ -25,6 +25,8 @@ macro_rules! steps {
             (8, "clock_skew", include_str!(concat!($database, "/migrations/0008_clock_skew.sql"))),
             (9, "rewinds", include_str!(concat!($database, "/migrations/0009_rewinds.sql"))),
             (10, "operations", include_str!(concat!($database, "/migrations/0010_operations.sql"))),
+            // 11 is another change of this version.
+            (12, "unconfined", include_str!("migrations/0012_unconfined.sql")),
         ]
     };
 }

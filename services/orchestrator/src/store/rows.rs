@@ -226,6 +226,7 @@ columns! {
         last_seen_at: "last_seen_at",
         certificate_expires_at: "certificate_expires_at",
         clock_skew_us: "clock_skew_us",
+        unconfined: "unconfined",
     }
 }
 

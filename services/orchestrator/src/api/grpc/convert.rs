@@ -429,6 +429,7 @@ pub(super) fn agent(a: Agent, now: Micros) -> pb::Agent {
         last_seen_at: Some(a.last_seen_at.to_proto()),
         certificate_expires_at: a.certificate_expires_at.map(Micros::to_proto),
         clock_skew_seconds: a.clock_skew_us.map(|us| us as f64 / 1e6),
+        unconfined: a.unconfined,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Heartbeats, many at once.
 
-use super::text::clean;
+use super::text::{clean, maybe_clean};
 use crate::model::Agent;
 use crate::store::columns::micros;
 use crate::store::fault::Fault;
@@ -23,15 +23,16 @@ pub(super) async fn upsert(pool: &PgPool, agents: &[Agent]) -> Result<(), Fault>
     let json = |list: &[String]| serde_json::to_string(list).expect("strings are always JSON");
     query(
         "INSERT INTO agents (id, mission, site, host, version, tools, queues, capacity, inflight, interval_us, has_left, \
-           first_seen_at, last_seen_at, certificate_expires_at, clock_skew_us) \
+           first_seen_at, last_seen_at, certificate_expires_at, clock_skew_us, unconfined) \
          SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
            $8::bigint[], $9::bigint[], $10::bigint[], $11::boolean[], $12::bigint[], $13::bigint[], $14::bigint[], \
-           $15::bigint[]) \
+           $15::bigint[], $16::text[]) \
          ON CONFLICT (id) DO UPDATE SET mission = excluded.mission, site = excluded.site, host = excluded.host, \
            version = excluded.version, tools = excluded.tools, queues = excluded.queues, \
            capacity = excluded.capacity, inflight = excluded.inflight, interval_us = excluded.interval_us, \
            has_left = excluded.has_left, last_seen_at = excluded.last_seen_at, \
-           certificate_expires_at = excluded.certificate_expires_at, clock_skew_us = excluded.clock_skew_us \
+           certificate_expires_at = excluded.certificate_expires_at, clock_skew_us = excluded.clock_skew_us, \
+           unconfined = excluded.unconfined \
          WHERE excluded.last_seen_at >= agents.last_seen_at \
            OR excluded.last_seen_at < agents.last_seen_at - 60000000",
     )
@@ -50,6 +51,7 @@ pub(super) async fn upsert(pool: &PgPool, agents: &[Agent]) -> Result<(), Fault>
     .bind(agents.iter().map(|a| a.last_seen_at.0).collect::<Vec<_>>())
     .bind(agents.iter().map(|a| a.certificate_expires_at.map(|m| m.0)).collect::<Vec<_>>())
     .bind(agents.iter().map(|a| a.clock_skew_us).collect::<Vec<_>>())
+    .bind(agents.iter().map(|a| maybe_clean(a.unconfined.as_deref())).collect::<Vec<_>>())
     .execute(pool)
     .await?;
     Ok(())

@@ -27,6 +27,7 @@ static UPSERT: LazyLock<Batch> = LazyLock::new(|| {
         "last_seen_at",
         "certificate_expires_at",
         "clock_skew_us",
+        "unconfined",
     ];
     Batch::insert(
         "agents",
@@ -35,7 +36,7 @@ static UPSERT: LazyLock<Batch> = LazyLock::new(|| {
          version = excluded.version, tools = excluded.tools, queues = excluded.queues, capacity = excluded.capacity, \
          inflight = excluded.inflight, interval_us = excluded.interval_us, has_left = excluded.has_left, \
          last_seen_at = excluded.last_seen_at, certificate_expires_at = excluded.certificate_expires_at, \
-         clock_skew_us = excluded.clock_skew_us \
+         clock_skew_us = excluded.clock_skew_us, unconfined = excluded.unconfined \
          WHERE excluded.last_seen_at >= agents.last_seen_at \
            OR excluded.last_seen_at < agents.last_seen_at - 60000000",
     )
@@ -50,7 +51,7 @@ pub(super) async fn upsert(w: &mut Writer, agents: &[Agent]) -> Result<(), Fault
             a.text(&agent.host).text(&agent.version).push(json(&agent.tools)).push(json(&agent.queues));
             a.push(agent.capacity).push(agent.inflight).push(micros(agent.interval)).push(agent.left);
             a.push(agent.first_seen_at.0).push(agent.last_seen_at.0).push(agent.certificate_expires_at.map(|m| m.0));
-            a.push(agent.clock_skew_us);
+            a.push(agent.clock_skew_us).maybe_text(agent.unconfined.as_deref());
         })
         .await?;
     Ok(tx.commit().await?)

@@ -227,8 +227,8 @@ pub async fn agents_are_kept_as_last_heard(w: &World) {
     let a = w.store.agent(&AgentId::new("a").unwrap()).await.unwrap().unwrap();
     assert_eq!((a.inflight, a.first_seen_at, a.last_seen_at), (3, Micros(10), Micros(30)));
     assert_eq!(
-        (a.tools, a.certificate_expires_at, a.interval, a.clock_skew_us),
-        (vec!["echo".to_owned()], Some(Micros(999)), Duration::from_secs(10), Some(-7))
+        (a.tools, a.certificate_expires_at, a.interval, a.clock_skew_us, a.unconfined.as_deref()),
+        (vec!["echo".to_owned()], Some(Micros(999)), Duration::from_secs(10), Some(-7), Some("cgroup ipc"))
     );
 
     let dev = Mission::new("dev").unwrap();

@@ -257,5 +257,6 @@ pub fn agent(id: &str, mission: &str, seen: i64, inflight: u32) -> Agent {
         last_seen_at: Micros(seen),
         certificate_expires_at: Some(Micros(999)),
         clock_skew_us: Some(-7),
+        unconfined: Some("cgroup ipc".into()),
     }
 }

@@ -41,6 +41,9 @@ pub struct AgentView {
     certificate_expires_at: Option<Moment>,
     /// How far its clock is ahead of the orchestrator's, seconds; behind is negative. Null until it is measured.
     clock_skew_seconds: Option<f64>,
+    /// By which means commands of its tools file are not confined: words of launcher, files, network, ipc, cgroup, pids,
+    /// memory. Empty: by all. Null if it has no such commands.
+    unconfined: Option<String>,
 }
 
 impl AgentView {
@@ -60,6 +63,7 @@ impl AgentView {
             last_seen_at: Moment(a.last_seen_at),
             certificate_expires_at: moment(a.certificate_expires_at),
             clock_skew_seconds: a.clock_skew_us.map(|us| us as f64 / 1e6),
+            unconfined: a.unconfined,
         }
     }
 }
