@@ -88,6 +88,9 @@ pub enum Command {
     Backup,
     /// Restore a database from a backup
     Restore,
+    /// Make the keys that attempts are signed with
+    #[command(subcommand)]
+    Keys(commands::keys::Command),
     /// Print the recording rules and alerts of this version
     #[command(subcommand)]
     Rules(commands::rules::Command),

@@ -14,7 +14,8 @@ use agentforge_terminal::{BOLD, Explain, FAILED, Failure, GREEN, Progress, Resul
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
-const REASONS: [&str; 4] = ["attempts_exhausted", "not_retryable", "worker_lost", "invalid_message"];
+const REASONS: [&str; 5] =
+    ["attempts_exhausted", "not_retryable", "worker_lost", "invalid_message", "invalid_signature"];
 
 /// What to do with dead letters.
 #[derive(Debug, clap::Subcommand)]

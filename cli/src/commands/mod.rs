@@ -4,6 +4,7 @@ pub mod agent;
 pub mod backlog;
 pub mod dlq;
 pub mod job;
+pub mod keys;
 pub mod ledger;
 pub mod marker;
 pub mod operation;

@@ -7,6 +7,7 @@ mod dev;
 mod dev_edge;
 mod dev_faults;
 mod jobs;
+mod keys;
 mod ledger;
 mod pages;
 mod support;

@@ -132,6 +132,16 @@ pub fn bucket_stream(bucket: &str) -> String {
     format!("OBJ_{bucket}")
 }
 
+/// The stream of a key-value store's bucket.
+pub fn bucket_of_keys(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// Where the success of an operation is kept, in the bucket [`BUCKET_OPERATIONS`].
+pub fn operation(mission: &Mission, key: &str) -> String {
+    format!("$KV.{BUCKET_OPERATIONS}.{mission}.{key}")
+}
+
 /// The chunks of one object; `nuid` is the object's own name for its content, one token.
 pub fn bucket_chunks(bucket: &str, nuid: &str) -> String {
     format!("$O.{bucket}.C.{nuid}")

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
+pub use crate::error_class::ErrorClass;
+
+/// The header of a report that returns the token of its attempt.
+pub const TASK_TOKEN: &str = "Agentforge-Task-Token";
+
 /// What `swarm.jobs.<mission>.<queue>` carries: one attempt at a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobMessage {
@@ -40,6 +45,9 @@ pub struct JobMessage {
     /// The time that the job stands for: its turn of the schedule that made it, however late it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<Micros>,
+    /// What the worker returns with its reports: without it they have no effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// What `swarm.results.<mission>.<queue>` carries: a worker's word on an attempt.
@@ -52,6 +60,13 @@ pub enum Report {
     Finished(Finished),
     /// A message on the queue that is not a job.
     Rejected(Rejected),
+}
+
+impl Report {
+    /// Whether a tool ran and gave a result; one that was found is another's.
+    pub fn is_a_run_that_succeeded(&self) -> bool {
+        matches!(self, Self::Finished(Finished { outcome: Outcome::Succeeded(s), .. }) if s.idempotent_replay.is_none())
+    }
 }
 
 /// An attempt has begun.
@@ -172,84 +187,6 @@ pub fn truncate(s: &mut String, max: usize) {
     }
 }
 
-/// Classes of error. The first four are retried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorClass {
-    /// Passes by itself.
-    Transient,
-    /// The network failed.
-    Network,
-    /// The attempt ran longer than its timeout.
-    Timeout,
-    /// The other side asked to be called less.
-    RateLimited,
-    /// The arguments are wrong.
-    Validation,
-    /// No worker has the tool.
-    ToolNotFound,
-    /// Not allowed, egress rules included.
-    Permission,
-    /// The tool failed in a way that another try would repeat.
-    Runtime,
-    /// The job's workers died or stalled too often.
-    WorkerLost,
-    /// The deadline passed.
-    Expired,
-    /// A caller cancelled it.
-    Cancelled,
-    /// A message that is not a job.
-    InvalidMessage,
-    /// A class that a later version knows; not retried.
-    #[serde(other)]
-    Unknown,
-}
-
-impl ErrorClass {
-    /// Whether another try may help.
-    pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Transient | Self::Network | Self::Timeout | Self::RateLimited)
-    }
-    /// The class as a word: in JSON, in metrics and in the stores.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Transient => "transient",
-            Self::Network => "network",
-            Self::Timeout => "timeout",
-            Self::RateLimited => "rate_limited",
-            Self::Validation => "validation",
-            Self::ToolNotFound => "tool_not_found",
-            Self::Permission => "permission",
-            Self::Runtime => "runtime",
-            Self::WorkerLost => "worker_lost",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::InvalidMessage => "invalid_message",
-            Self::Unknown => "unknown",
-        }
-    }
-    /// Reads the word; what it does not know is [`ErrorClass::Unknown`].
-    pub fn from_word(word: &str) -> Self {
-        [
-            Self::Transient,
-            Self::Network,
-            Self::Timeout,
-            Self::RateLimited,
-            Self::Validation,
-            Self::ToolNotFound,
-            Self::Permission,
-            Self::Runtime,
-            Self::WorkerLost,
-            Self::Expired,
-            Self::Cancelled,
-            Self::InvalidMessage,
-        ]
-        .into_iter()
-        .find(|c| c.as_str() == word)
-        .unwrap_or(Self::Unknown)
-    }
-}
-
 /// Something on a queue that no worker can read. Terminated once, kept as a dead letter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rejected {
@@ -271,6 +208,9 @@ pub struct Rejected {
     pub payload_hex: String,
     /// When it was found.
     pub at: Micros,
+    /// Its signature is not good, or absent: it may be a job, and no orchestrator asked for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub invalid_signature: bool,
 }
 
 impl Rejected {
@@ -406,7 +346,7 @@ pub struct EventError {
 pub struct DeadLetterMessage {
     /// Key of the dead letter; also the message's `Nats-Msg-Id`.
     pub id: String,
-    /// attempts_exhausted, not_retryable, worker_lost or invalid_message.
+    /// attempts_exhausted, not_retryable, worker_lost, invalid_message or invalid_signature.
     pub reason: String,
     /// The job; absent for bytes that were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

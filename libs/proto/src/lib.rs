@@ -5,8 +5,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bus;
+mod error_class;
 pub mod evidence;
 pub mod json;
+pub mod operation;
 pub mod time;
 
 /// Generated from `proto/agentforge/v1`.

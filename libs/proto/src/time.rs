@@ -14,6 +14,10 @@ impl Micros {
     pub fn now() -> Self {
         Self(Timestamp::now().as_microsecond())
     }
+    /// In milliseconds since 1970; what is before is 0.
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0 / 1_000).unwrap_or(0)
+    }
     /// Later by `d`; stays at the largest value rather than wrap.
     pub fn plus(self, d: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::consumers::QueueConsumers;
 use crate::control::{CancelLoop, cancels};
 use crate::deletions::{DeletionLoop, Deletions, deletions};
+use crate::keys::Keys;
 use crate::relay::{Forgets, JobSource, OutboxSource, Relay, Shared, StreamCapacity};
 use crate::slo::Sight;
 use crate::store::{Owner, Store};
@@ -40,7 +41,13 @@ pub(crate) struct Parts {
 }
 
 /// The application, and what keeps it going.
-pub(crate) fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>, nats: &Nats) -> (App, Parts) {
+pub(crate) fn assemble(
+    config: &Config,
+    runtime: &Runtime,
+    store: Arc<dyn Store>,
+    nats: &Nats,
+    keys: Keys,
+) -> (App, Parts) {
     let topology = &config.topology;
     let stream_max_bytes = topology.edge.as_ref().map_or(topology.jobs_max_bytes, |edge| edge.max_bytes);
     let (watchers, gauge) = (JobWatchers::default(), OutboxGauge::new(config.outbox_max, config.scheduled_max));
@@ -74,6 +81,7 @@ pub(crate) fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>
         stream_max_bytes: usize::try_from(stream_max_bytes).unwrap_or(usize::MAX),
         cancels,
         outputs: Arc::new(outputs::ObjectStoreOutputs(nats.clone())),
+        keys: keys.clone(),
         board: slo::Board::default(),
         opening: watch::Sender::new(app::Opening::UnderWay),
         watches: Arc::new(Semaphore::new(config.watches_max.min(Semaphore::MAX_PERMITS))),
@@ -85,6 +93,8 @@ pub(crate) fn assemble(config: &Config, runtime: &Runtime, store: Arc<dyn Store>
         committer: committer.clone(),
         backlog: jobs.backlog().clone(),
         capacity: capacity.clone(),
+        keys,
+        valid_for: config.keys.valid_for,
     };
     let (jobs, forgets) = Relay::new(Arc::new(source), nats.clone(), jobs);
     let source = OutboxSource { shared, committer, backlog: outbox.backlog().clone() };

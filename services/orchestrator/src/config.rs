@@ -2,6 +2,7 @@
 
 use crate::admission::{Limits, ToolRetries, admit_retry};
 use crate::api::auth::Auth;
+use crate::keys::{self, KeySettings};
 use crate::model::RetryPolicy;
 use crate::slo::{Target, Targets};
 use crate::store::EventMask;
@@ -197,6 +198,8 @@ pub struct Config {
     pub db_pool: NonZeroU32,
     /// Who may call.
     pub auth: Auth,
+    /// What attempts are signed with.
+    pub keys: KeySettings,
     /// Bound of the outbox, jobs.
     pub outbox_max: u64,
     /// Bound of jobs that are for later.
@@ -302,6 +305,7 @@ impl Config {
             database_url: r.get(&DATABASE_URL),
             db_pool: NonZeroU32::new(r.get_in(&DB_POOL, 1..=200)).unwrap_or(NonZeroU32::MIN),
             auth,
+            keys: KeySettings::read(r, &common),
             outbox_max,
             scheduled_max: r.get_in(&SCHEDULED_MAX, ..=JOBS_WAITING_MAX),
             queues,
@@ -414,6 +418,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Setting>)> {
     vec![
         ("Orchestrator", SETTINGS.to_vec()),
         ("Access", agentforge_door::SETTINGS.to_vec()),
+        ("Signatures", keys::SETTINGS.to_vec()),
         ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
         ("Edge site", HubConfig::SETTINGS.to_vec()),
         ("NATS", NatsConfig::SETTINGS.to_vec()),

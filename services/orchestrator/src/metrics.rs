@@ -50,7 +50,11 @@ pub const WORKER_DISPUTES: Metric = Metric::counter(
 /// Counts letters when they are made; a redrive or a discard takes nothing off.
 pub const DEAD_LETTERS: Metric =
     Metric::counter("agentforge_dead_letters_total", &["mission", "queue", "reason"], "Dead letters made, by reason.")
-        .of(&[&[], &[], &["attempts_exhausted", "not_retryable", "worker_lost", "invalid_message"]]);
+        .of(&[
+            &[],
+            &[],
+            &["attempts_exhausted", "not_retryable", "worker_lost", "invalid_message", "invalid_signature"],
+        ]);
 /// Counts repetitions that exactly-once handling made harmless, by the place that recognised them.
 pub const DUPLICATES_SUPPRESSED: Metric = Metric::counter(
     "agentforge_duplicates_suppressed_total",
@@ -141,6 +145,13 @@ pub const REPORTS_INVALID: Metric = Metric::counter(
     &[],
     "Messages on swarm_results that are not reports; terminated.",
 );
+/// Reports without the token of their attempt.
+pub const REPORTS_REFUSED: Metric = Metric::counter(
+    "agentforge_results_refused_total",
+    &["reason"],
+    "Reports about a job without effect, because their task token is missing (no_token), of no or another attempt (wrong_token), or of another queue than their subject's (other_queue).",
+)
+.of(&[&["no_token", "wrong_token", "other_queue"]]);
 /// Writes in one commit.
 pub const COMMIT_GROUP_SIZE: Metric =
     Metric::histogram("agentforge_commit_group_size", buckets::BATCH, &[], "Writes that shared one transaction.");
@@ -289,6 +300,7 @@ pub const ALL: &[Metric] = &[
     OUTBOX_PARKED,
     REPUBLISHED,
     REPORTS_INVALID,
+    REPORTS_REFUSED,
     COMMIT_GROUP_SIZE,
     DB_QUERY_DURATION,
     DB_ERRORS,

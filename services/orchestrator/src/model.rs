@@ -168,11 +168,14 @@ pub enum DeadReason {
     WorkerLost,
     /// A message that was not a job.
     InvalidMessage,
+    /// A message without a good signature.
+    InvalidSignature,
 }
 
 impl DeadReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::AttemptsExhausted, Self::NotRetryable, Self::WorkerLost, Self::InvalidMessage];
+    pub const ALL: [Self; 5] =
+        [Self::AttemptsExhausted, Self::NotRetryable, Self::WorkerLost, Self::InvalidMessage, Self::InvalidSignature];
 
     /// The word used in JSON and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -181,6 +184,7 @@ impl DeadReason {
             Self::NotRetryable => "not_retryable",
             Self::WorkerLost => "worker_lost",
             Self::InvalidMessage => "invalid_message",
+            Self::InvalidSignature => "invalid_signature",
         }
     }
 }

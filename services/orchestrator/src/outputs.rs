@@ -2,7 +2,7 @@
 
 use crate::app::{OutputStream, Outputs};
 use crate::error::{Code, Error};
-use agentforge_jetstream::Nats;
+use agentforge_jetstream::{Nats, subjects::BUCKET_JOB_OUTPUTS};
 use agentforge_proto::bus::OutputRef;
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -19,6 +19,10 @@ impl Outputs for ObjectStoreOutputs {
             let message = "the object store that holds this output cannot be reached; try again";
             Error::new(Code::Unavailable, message).retry_after(Duration::from_secs(1))
         };
+        // A worker says where an output is: what it may name is not all that we may read.
+        if output.bucket != BUCKET_JOB_OUTPUTS {
+            return Err(Error::new(Code::NotFound, format!("outputs are not kept in {}", output.bucket)));
+        }
         if !self.0.is_connected() {
             return Err(unavailable(()));
         }

@@ -11,22 +11,21 @@ mod forgets;
 mod lines;
 mod marks;
 mod opening;
+mod source;
 mod sources;
 mod tail;
+mod unsigned;
 
 pub use capacity::{StreamCapacity, poll_loop};
 pub use forgets::Forgets;
 pub use opening::results_are_read;
+pub use source::{Message, Shared, Source};
 pub use sources::{JobSource, OutboxSource};
 
-use crate::app::{Backlog, Handed};
+use crate::app::Handed;
 use crate::metrics;
-use crate::store::{self, Owner, Store};
 use agentforge_jetstream::{Nats, publish, trace, trace::Operation};
-use agentforge_message_id::MsgId;
 use agentforge_proto::time::Micros;
-use async_nats::HeaderMap;
-use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -53,75 +52,6 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Lines whose last log line is remembered.
 const LOGGED_MAX: usize = 512;
-
-/// What the loop publishes from. In metrics and logs its name is the label `lane`.
-#[async_trait]
-pub trait Source: Send + Sync + 'static {
-    /// What is published.
-    type Item: Send + Sync + 'static;
-    /// `jobs` or `outbox`.
-    const NAME: &'static str;
-    /// How long an item may wait for company, so that one wake-up serves many.
-    const LINGER: Duration;
-    /// A claim older than this is given back instead of used, where the store's word may be newer.
-    const FRESH: Option<Duration>;
-
-    /// What it and the committer know of the backlog in the store.
-    fn backlog(&self) -> &Backlog;
-
-    /// Its place in the order.
-    fn seq(item: &Self::Item) -> i64;
-    /// The line that it leaves or waits with.
-    fn line(item: &Self::Item) -> &str;
-    /// The queue of a line, for metrics.
-    fn queue_of(line: &str) -> &str;
-    /// What it is called in the log.
-    fn name(item: &Self::Item) -> String;
-    /// Subject, id, headers and bytes.
-    fn message(&self, item: &Self::Item) -> Message;
-    /// Reserves room in the stream for it; else the reason why its line waits, or why it can never leave.
-    fn reserve(&self, item: &Self::Item) -> Result<(), publish::Error>;
-    /// Whether a held line is worth a try: what is known here needs no claim and no message.
-    fn may_try(&self, line: &str) -> bool;
-    /// It was not published after all.
-    fn cancel_reservation(&self, item: &Self::Item);
-    /// Claims from the store, in order, of all lines but those held. None: there is no more.
-    async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<Self::Item>, store::Error>;
-    /// Claims the first of a line.
-    async fn claim_of(&self, line: &str) -> Result<Option<Self::Item>, store::Error>;
-    /// When the store should be asked next.
-    async fn next_due(&self, held: Vec<String>) -> Result<Option<Micros>, store::Error>;
-    /// The PubAck came. Waits while more publishes are settled than the store can note.
-    async fn published(&self, item: Self::Item, ack: publish::Ack);
-    /// It can never be published: it leaves the line, with the reason. Waits as [`Source::published`] does.
-    async fn refused(&self, item: Self::Item, error: &publish::Error);
-    /// Gives claims back.
-    async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
-}
-
-/// A message to publish.
-#[derive(Debug)]
-pub struct Message {
-    /// Where it goes; it names the mission, and the queue or the kind of event.
-    pub subject: String,
-    /// Its `Nats-Msg-Id`, by which the stream recognises a repetition within the duplicate window.
-    pub msg_id: MsgId,
-    /// Headers in addition to `Nats-Msg-Id`: trace context, request id, content type.
-    pub headers: HeaderMap,
-    /// JSON text.
-    pub payload: bytes::Bytes,
-}
-
-/// What both sources claim with.
-#[derive(Clone)]
-pub struct Shared {
-    /// Where due items are claimed from.
-    pub store: Arc<dyn Store>,
-    /// In whose name they are claimed.
-    pub owner: Owner,
-    /// How long claims hold.
-    pub claim_for: Duration,
-}
 
 /// The loop of one source.
 pub struct Relay<S: Source> {
@@ -245,15 +175,20 @@ impl<S: Source> Relay<S> {
 
     /// Sends what may leave, as far as the window goes.
     async fn send(&mut self, under_way: &mut UnderWay<S::Item>) {
-        while under_way.len() < WINDOW && !self.is_disconnected && self.company_came() {
+        let mut together = Vec::new();
+        while under_way.len() + together.len() < WINDOW && !self.is_disconnected && self.company_came() {
             let Some(item) = self.lines.pop() else { break };
-            self.send_one(item, false, under_way).await;
+            match self.source.reserve(&item) {
+                Ok(()) => together.push(item),
+                Err(e) => self.not_published(item, false, e).await,
+            }
         }
+        self.publish_all(together, false, under_way);
     }
 
     async fn send_one(&mut self, item: S::Item, is_try: bool, under_way: &mut UnderWay<S::Item>) {
         match self.source.reserve(&item) {
-            Ok(()) => under_way.push(self.publish(item, is_try)),
+            Ok(()) => self.publish_all(vec![item], is_try, under_way),
             Err(e) => self.not_published(item, is_try, e).await,
         }
     }
@@ -288,8 +223,13 @@ impl<S: Source> Relay<S> {
         }
     }
 
-    fn publish(&self, item: S::Item, is_try: bool) -> BoxFuture<'static, Outcome<S::Item>> {
-        let message = self.source.message(&item);
+    fn publish_all(&self, items: Vec<S::Item>, is_try: bool, under_way: &mut UnderWay<S::Item>) {
+        let mut messages: Vec<Message> = items.iter().map(|item| self.source.message(item)).collect();
+        self.source.sign(&mut messages);
+        under_way.extend(items.into_iter().zip(messages).map(|(item, m)| self.publish(item, m, is_try)));
+    }
+
+    fn publish(&self, item: S::Item, message: Message, is_try: bool) -> BoxFuture<'static, Outcome<S::Item>> {
         let nats = self.nats.clone();
         // Not cut short by the scheduler: of many messages in one turn, those that it makes wait would be
         // woken in the reverse order. The window bounds how many there are.

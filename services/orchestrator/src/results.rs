@@ -5,15 +5,19 @@
 
 use crate::app::App;
 use crate::metrics;
+use crate::reuse;
 use crate::transition::{Change, Ignored};
 use agentforge_jetstream::consume::{Delivery, PullOptions, Puller};
 use agentforge_jetstream::{Nats, subjects, trace, trace::Operation};
-use agentforge_message_id::{JobId, Queue};
-use agentforge_proto::bus::{ErrorClass, Finished, Outcome, Rejected, Report};
+use agentforge_message_id::{Attempt, JobId, Queue};
+use agentforge_proto::bus::{ErrorClass, Finished, Outcome, Rejected, Report, TASK_TOKEN};
+use agentforge_proto::operation::REUSABLE;
 use agentforge_proto::time::Micros;
-use futures_util::future::BoxFuture;
+use async_nats::HeaderMap;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -32,6 +36,8 @@ const BATCHES_MAX: usize = 8;
 const ACK_AFTER: Duration = Duration::from_millis(100);
 /// Acknowledgements that wait, at most.
 const ACKS_MAX: usize = 16;
+/// Reports that are not believed are logged no more often than this.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// A report that could not be committed comes back after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -43,16 +49,48 @@ pub enum Meaning {
     Reject(Box<Rejected>),
 }
 
-/// Reads a report.
+/// Why a message on `swarm_results` has no effect.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Bytes that are not a report.
+    #[error("not a report")]
+    NotAReport(#[from] serde_json::Error),
+    /// A report about an attempt by someone who was not given that attempt, or not through that queue.
+    #[error("no task token of the attempt")]
+    Untrusted(&'static str),
+}
+
+/// Reads a report, and believes what it says of a job only with the token that the attempt's message had. A message that
+/// was not a job has no token, and its report changes no job.
 ///
 /// # Errors
-/// What is wrong with the bytes.
-pub fn read(payload: &[u8]) -> Result<Meaning, serde_json::Error> {
-    Ok(match serde_json::from_slice::<Report>(payload)? {
-        Report::Started(s) => Meaning::Change(s.job, Box::new(Change::Started(s))),
-        Report::Finished(f) => Meaning::Change(f.job, Box::new(Change::Finished(Box::new(f)))),
-        Report::Rejected(r) => Meaning::Reject(Box::new(r)),
-    })
+/// [`Refused`].
+pub fn read(app: &App, subject: &str, headers: Option<&HeaderMap>, payload: &[u8]) -> Result<Meaning, Refused> {
+    let (job, attempt, change) = match serde_json::from_slice::<Report>(payload)? {
+        Report::Started(s) => (s.job, s.attempt, Change::Started(s)),
+        Report::Finished(f) => (f.job, f.attempt, Change::Finished(Box::new(f))),
+        Report::Rejected(r) => return Ok(Meaning::Reject(Box::new(r))),
+    };
+    let token = headers.and_then(|headers| headers.get(TASK_TOKEN)).map(|value| value.as_str());
+    check(app, subject, job, attempt, token).map_err(Refused::Untrusted)?;
+    Ok(Meaning::Change(job, Box::new(change)))
+}
+
+/// Queues that a wrong token is held against, to say what is wrong with it.
+const QUEUES_COMPARED: usize = 64;
+
+fn check(app: &App, subject: &str, job: JobId, attempt: Attempt, token: Option<&str>) -> Result<(), &'static str> {
+    let token = token.ok_or("no_token")?;
+    let is_of = |queue: &Queue| app.keys().is_token(app.mission(), queue, job, attempt, token);
+    match queue_of(subject) {
+        Some(queue) if is_of(&queue) => Ok(()),
+        _ if app.queues().names(QUEUES_COMPARED).iter().any(is_of) => Err("other_queue"),
+        _ => Err("wrong_token"),
+    }
+}
+
+fn queue_of(subject: &str) -> Option<Queue> {
+    subject.rsplit('.').next().and_then(|name| Queue::new(name).ok())
 }
 
 /// Takes results once their consumer is known to be there, until `stop` fires.
@@ -75,15 +113,16 @@ pub async fn results_loop(
         },
     }
     let durable = subjects::orchestrator_durable(app.mission());
-    let puller = Puller::start(nats, subjects::STREAM_RESULTS, durable, PullOptions::new("results", IN_FLIGHT_MAX));
-    run(app, puller, stop).await
+    let puller =
+        Puller::start(nats.clone(), subjects::STREAM_RESULTS, durable, PullOptions::new("results", IN_FLIGHT_MAX));
+    run(app, nats, puller, stop).await
 }
 
 /// Runs until `stop` fires: then takes nothing new and settles what it holds.
 ///
 /// # Errors
 /// When the puller ends without a stop.
-async fn run(app: App, mut puller: Puller, stop: CancellationToken) -> Result<(), anyhow::Error> {
+async fn run(app: App, nats: Nats, mut puller: Puller, stop: CancellationToken) -> Result<(), anyhow::Error> {
     puller.grant(IN_FLIGHT_MAX);
     let mut commits = FuturesUnordered::new();
     let mut acks = Acks::default();
@@ -97,7 +136,7 @@ async fn run(app: App, mut puller: Puller, stop: CancellationToken) -> Result<()
             delivery = puller.next(), if commits.len() < BATCHES_MAX => match delivery {
                 Some(first) => {
                     let batch = gather(first, &mut puller);
-                    commits.push(commit(app.clone(), batch));
+                    commits.push(commit(app.clone(), nats.clone(), batch));
                     acks.send();
                 }
                 None if stop.is_cancelled() => break,
@@ -193,18 +232,31 @@ fn gather(first: Delivery, puller: &mut Puller) -> Vec<Delivery> {
 }
 
 /// Commits a batch and settles every message in it but those that are committed.
-async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
+async fn commit(app: App, nats: Nats, batch: Vec<Delivery>) -> Settled {
     let slots = batch.len();
     let mut changes = Vec::with_capacity(batch.len());
     let mut rejects = Vec::new();
     let mut settle = Vec::with_capacity(batch.len());
     let mut spans = Vec::new();
+    let mut reusable = Vec::new();
     for d in batch {
         spans.extend(span_of(&d));
-        match read(d.payload()) {
-            Ok(Meaning::Change(id, change)) => changes.push((id, judged(&app, *change, d.subject()))),
+        match read(&app, d.subject(), d.headers(), d.payload()) {
+            Ok(Meaning::Change(id, change)) => {
+                if let Change::Finished(finished) = &*change
+                    && d.header(REUSABLE).is_some()
+                {
+                    reusable.push(finished.clone());
+                }
+                changes.push((id, judged(&app, *change, d.subject())));
+            }
             Ok(Meaning::Reject(r)) => rejects.push(*r),
-            Err(e) => {
+            Err(Refused::Untrusted(reason)) => {
+                note_refused(reason, &d);
+                let _ = d.term(reason).await;
+                continue;
+            }
+            Err(Refused::NotAReport(e)) => {
                 metrics::REPORTS_INVALID.inc(&[]);
                 warn!(error = %e, bytes = d.payload().len(), stream_seq = d.info().stream_seq, "a message on swarm_results is not a report; terminated");
                 let _ = d.term("not a report").await;
@@ -213,6 +265,7 @@ async fn commit(app: App, batch: Vec<Delivery>) -> Settled {
         }
         settle.push(d);
     }
+    join_all(reusable.iter().map(|finished| reuse::keep(&app, &nats, finished))).await;
     let is_finished: Vec<bool> =
         changes.iter().map(|(_, c)| matches!(c, Change::Finished(_) | Change::ToolMissing { .. })).collect();
     let applied = app.apply_reports(changes, rejects).await;
@@ -243,8 +296,7 @@ fn judged(app: &App, change: Change, subject: &str) -> Change {
         other => return other,
     };
     metrics::TOOLS_MISSING.inc(&[]);
-    let queue = subject.rsplit('.').next().and_then(|name| Queue::new(name).ok());
-    let announced = queue.map(|queue| app.queues().tools_of(&queue, Micros::now())).unwrap_or_default();
+    let announced = queue_of(subject).map(|queue| app.queues().tools_of(&queue, Micros::now())).unwrap_or_default();
     Change::ToolMissing { finished, announced: Box::new(announced), grace: app.queues().tool_grace() }
 }
 
@@ -266,23 +318,21 @@ fn span_of(report: &Delivery) -> Option<Span> {
     Some(span)
 }
 
+/// Counts a report that is not believed. A client that sends many causes few lines in the log.
+fn note_refused(reason: &'static str, report: &Delivery) {
+    static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+    metrics::REPORTS_REFUSED.inc(&[reason]);
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+        *logged = Some(Instant::now());
+        let (subject, stream_seq) = (report.subject(), report.info().stream_seq);
+        warn!(reason, subject, stream_seq, "a report without the task token of its attempt has no effect");
+    }
+}
+
 fn note_ignored(why: Ignored) {
     metrics::DUPLICATES_SUPPRESSED.inc(&["result"]);
     if why == Ignored::Unknown {
         warn!("a result names a job that is not in this database; ignored");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rubbish_is_told_from_reports() {
-        for bytes in [&b""[..], b"{", b"[]", b"{\"finished\":{}}", b"\xff\xfe", b"{\"started\":null}"] {
-            assert!(read(bytes).is_err());
-        }
-        let started = br#"{"started":{"job":"01890a5d-ac96-774b-bcce-b302099a8057","attempt":1,"delivery":1,"worker":"w","at":1}}"#;
-        assert!(matches!(read(started), Ok(Meaning::Change(_, c)) if matches!(*c, Change::Started(_))));
     }
 }

@@ -9,6 +9,7 @@ use crate::assembly::{Parts, assemble, sights};
 use crate::config::{self, Config};
 use crate::drain::Tasks;
 use crate::housekeeping::{self, Ticking, schedule_loop};
+use crate::keys::Keys;
 use crate::opening::Opening;
 use crate::relay::{poll_loop, results_are_read};
 use crate::slo::{Keeper, objectives};
@@ -63,6 +64,7 @@ impl Service for Orchestrator {
         let options = store::Options { pool_size: config.db_pool };
         let store =
             store::open(&config.database_url, &config.common.data_dir, &options).context("cannot open the database")?;
+        let keys = Keys::open(&config.keys).context("no key to sign attempts with")?;
         let nats =
             Nats::connect(&config.nats, "agentforge-orchestrator").await.context("cannot set up the NATS client")?;
         let http = agentforge_runtime::bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
@@ -74,7 +76,7 @@ impl Service for Orchestrator {
         let is_tls = config.common.tls.is_some();
         let (http_address, grpc_address) = (Some(http.0.local_addr()?), Some(grpc.0.local_addr()?));
         let endpoints = Endpoints { http: http_address, grpc: grpc_address, metrics, is_tls, is_metrics_tls: is_tls };
-        let (app, parts) = assemble(&config, &runtime, store.clone(), &nats);
+        let (app, parts) = assemble(&config, &runtime, store.clone(), &nats, keys);
         Ok(Self { config, runtime, app, nats, store, parts, http, grpc, endpoints })
     }
 
@@ -146,6 +148,7 @@ impl Service for Orchestrator {
         let stale_after = config.reconcile_after;
         t.spawn("reconcile", reconcile::stale_loop(app(), nats(), mission(), stale_after, jobs_renewed, stop()));
         t.spawn("health", housekeeping::health_loop(app(), nats(), database, link, stop()));
+        t.spawn("keys", app().keys().clone().follow(stop()));
         t.spawn("clock", clock::steps_loop(app(), stop()));
         t.spawn("outbox-count", housekeeping::outbox_loop(app(), parts.gauge, stop()));
         let depths = housekeeping::Depths::new(app());

@@ -1,25 +1,30 @@
-//! The worker's use of JetStream buckets: hand-backs, finished operations, large outputs.
+//! The worker's use of JetStream buckets: hand-backs, large outputs, and successes that the orchestrator kept, which are
+//! only read here.
 //!
 //! The orchestrator creates the buckets; here they are only opened, on first use. Every call is bounded, because NATS
 //! may be unavailable: what that means for a job is the caller's decision.
 
 use crate::patience::Answer;
-use agentforge_jetstream::subjects::{BUCKET_HANDBACKS, BUCKET_JOB_OUTPUTS, BUCKET_OPERATIONS};
+use crate::{metrics::OPERATIONS_REFUSED, orders::Orders};
+use agentforge_jetstream::subjects::{self, BUCKET_HANDBACKS, BUCKET_JOB_OUTPUTS, BUCKET_OPERATIONS};
 use agentforge_message_id::{Attempt, JobId, Mission};
 use agentforge_proto::{
     bus::{OutputRef, Success},
+    operation::Kept,
     time::Micros,
 };
+use agentforge_signing::HEADER;
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::{
     self, kv,
     object_store::{ObjectMetadata, ObjectStore},
-    stream,
+    stream::{self, DirectGetErrorKind},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 use tokio::{sync::OnceCell, time::timeout};
+use tracing::warn;
 
 /// For one call to a key-value bucket. A job waits for it, so it is short.
 const KV_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,6 +38,8 @@ const CHUNK_MIN_BYTES: usize = 512;
 const CHUNK_HEADERS_BYTES: usize = 1024;
 /// What the subjects of outputs begin with.
 pub(crate) const OUTPUT_SUBJECTS: &str = "$O.job_outputs.";
+/// The header of a key's end.
+const KV_OPERATION: &str = "KV-Operation";
 /// Another worker may count a hand-back of the same attempt at the same moment.
 const UPDATE_TRIES: usize = 3;
 
@@ -121,19 +128,8 @@ pub struct Buckets {
     mission: Mission,
     reuse_window: Duration,
     handbacks: OnceCell<kv::Store>,
-    operations: OnceCell<kv::Store>,
+    operations: OnceCell<stream::Stream>,
     outputs: OnceCell<ObjectStore>,
-}
-
-/// A finished operation, as other workers find it.
-#[derive(Serialize, Deserialize)]
-struct Operation {
-    job: JobId,
-    at: Micros,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    output: Option<Box<RawValue>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    output_ref: Option<OutputRef>,
 }
 
 impl Buckets {
@@ -177,31 +173,37 @@ impl Buckets {
         .await
     }
 
-    /// The success of an equal operation inside the window.
+    /// The success of an equal operation inside the window, as the orchestrator kept it.
     ///
     /// # Errors
     /// [`Error`]; the job is run then.
-    pub async fn find_operation(&self, key: &str, now: Micros) -> Result<Option<Success>, Error> {
+    pub(crate) async fn find_operation(
+        &self,
+        key: &str,
+        orders: &Orders,
+        now: Micros,
+    ) -> Result<Option<Success>, Error> {
         within(KV_TIMEOUT, BUCKET_OPERATIONS, async {
-            let value = self.operation_store().await?.get(self.operation_key(key)).await;
-            let Some(value) = value.map_err(failed(BUCKET_OPERATIONS))? else { return Ok(None) };
-            let operation: Operation = serde_json::from_slice(&value).map_err(failed(BUCKET_OPERATIONS))?;
-            Ok(operation.into_replay(now, self.reuse_window))
-        })
-        .await
-    }
-
-    /// Keeps a success for equal operations to come.
-    ///
-    /// # Errors
-    /// [`Error`]; later operations are run then.
-    pub async fn keep_operation(&self, key: &str, job: JobId, success: &Success, now: Micros) -> Result<(), Error> {
-        within(KV_TIMEOUT, BUCKET_OPERATIONS, async {
-            let (output, output_ref) = (success.output.clone(), success.output_ref.clone());
-            let operation = Operation { job, at: now, output, output_ref };
-            let value = serde_json::to_vec(&operation).map_err(failed(BUCKET_OPERATIONS))?;
-            let stored = self.operation_store().await?.put(self.operation_key(key), value.into()).await;
-            stored.map(drop).map_err(failed(BUCKET_OPERATIONS))
+            let subject = subjects::operation(&self.mission, key);
+            let found = self.operation_stream().await?.direct_get_last_for_subject(&*subject).await;
+            let message = match found {
+                Ok(message) => message,
+                Err(e) if e.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(failed(BUCKET_OPERATIONS)(e)),
+            };
+            if message.headers.get(KV_OPERATION).is_some() {
+                // Its end, not a value.
+                return Ok(None);
+            }
+            let header = |name: &str| message.headers.get(name).map(|value| value.as_str());
+            let id = header(NATS_MESSAGE_ID.as_ref()).unwrap_or_default();
+            if let Err(refused) = orders.check_value(header(HEADER), &subject, id, &message.payload, now) {
+                OPERATIONS_REFUSED.inc(&[refused.as_str()]);
+                warn!(%refused, subject, "a kept success is not the orchestrator's; the job is run");
+                return Ok(None);
+            }
+            let kept: Kept = serde_json::from_slice(&message.payload).map_err(failed(BUCKET_OPERATIONS))?;
+            Ok(kept.into_replay(now, self.reuse_window))
         })
         .await
     }
@@ -242,26 +244,10 @@ impl Buckets {
         self.handbacks.get_or_try_init(open).await
     }
 
-    async fn operation_store(&self) -> Result<&kv::Store, Error> {
-        let open = || async { self.js.get_key_value(BUCKET_OPERATIONS).await.map_err(failed(BUCKET_OPERATIONS)) };
+    async fn operation_stream(&self) -> Result<&stream::Stream, Error> {
+        let name = subjects::bucket_of_keys(BUCKET_OPERATIONS);
+        let open = || async { self.js.get_stream(name).await.map_err(failed(BUCKET_OPERATIONS)) };
         self.operations.get_or_try_init(open).await
-    }
-
-    /// Missions share the bucket but no operations.
-    fn operation_key(&self, key: &str) -> String {
-        format!("{}.{key}", self.mission)
-    }
-}
-
-impl Operation {
-    fn into_replay(self, now: Micros, window: Duration) -> Option<Success> {
-        let young = now.since(self.at) < window;
-        let has_output = self.output.is_some() || self.output_ref.is_some();
-        (young && has_output).then_some(Success {
-            output: self.output,
-            output_ref: self.output_ref,
-            idempotent_replay: Some(self.job),
-        })
     }
 }
 
@@ -344,27 +330,5 @@ mod tests {
         for error in [Error::TimedOut(BUCKET), full(), Error::Contended(BUCKET)] {
             assert_eq!(error.answer(), Answer::NotNow, "{error}");
         }
-    }
-
-    #[test]
-    fn a_success_is_replayed_inside_its_window_only() {
-        let operation = |output: Option<&str>| Operation {
-            job: JobId::generate(),
-            at: Micros(0),
-            output: output.map(|text| RawValue::from_string(text.to_owned()).unwrap()),
-            output_ref: None,
-        };
-        let (young, old) = (Micros(899_999_999), Micros(900_000_000));
-        let window = Duration::from_secs(900);
-        let first = operation(Some("1"));
-        let job = first.job;
-        let replay = first.into_replay(young, window).unwrap();
-        assert_eq!(replay.idempotent_replay, Some(job));
-        assert!(operation(Some("1")).into_replay(old, window).is_none());
-        assert!(
-            operation(Some("1")).into_replay(Micros(0), Duration::ZERO).is_none(),
-            "a window of zero reuses nothing"
-        );
-        assert!(operation(None).into_replay(young, window).is_none());
     }
 }

@@ -4,6 +4,7 @@
 //! nothing and starts nothing.
 
 use crate::{
+    orders::VerifySettings,
     tools::{Toolbox, exec::Spec},
     tools_file::{self, Defaults, ProcessEnvironment},
 };
@@ -121,6 +122,8 @@ pub struct Config {
     pub common: Common,
     /// Where NATS is.
     pub nats: NatsConfig,
+    /// Whose attempts are run.
+    pub verify: VerifySettings,
     /// Port of /healthz and /readyz.
     pub http_port: u16,
     /// The worker's name among the agents.
@@ -167,6 +170,7 @@ impl Config {
         common.check_port(reader, &HTTP_PORT, http_port);
         Self {
             nats: NatsConfig::read(reader),
+            verify: VerifySettings::read(reader, &common),
             http_port,
             id: read_id(reader),
             mission: Mission::new(&common.mission)

@@ -6,11 +6,10 @@
 use crate::{
     attempt::{Admission, Conclusion, Facts, admit, conclude, handbacks_matter},
     buckets,
-    canonical::operation_key,
     keepalive::KeepAliveHold,
     ledger::{Arrival, Registration, Running},
     markers,
-    metrics::REPLAYS,
+    metrics::{ATTEMPTS_REFUSED, REPLAYS},
     patience::Patience,
     run::{self, STOP_GRACE},
     tools::{Tool, ToolContext, ToolOutput},
@@ -23,8 +22,10 @@ use agentforge_jetstream::{
 use agentforge_message_id::MsgId;
 use agentforge_proto::{
     bus::{ErrorClass, Failure, Finished, JobMessage, Outcome, Rejected, Report, Started, Success},
+    operation::operation_key,
     time::Micros,
 };
+use agentforge_signing::Refused;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, info_span, warn};
@@ -54,7 +55,10 @@ pub(crate) async fn settle(worker: Arc<Worker>, queue: usize, delivery: Delivery
     }
     let job = match read(worker, queue, &delivery) {
         Ok(job) => job,
-        Err(reason) => return reject(worker, queue, &delivery, &keep_alive, reason).await,
+        Err(NoJob::Stale) => return put_aside(worker, queue, &delivery).await,
+        Err(NoJob::Rejected { reason, refused }) => {
+            return reject(worker, queue, &delivery, &keep_alive, reason, refused).await;
+        }
     };
     let (span, parent) = span_of(&delivery, &job);
     let task = Task { worker, queue, delivery: &delivery, keep_alive: &keep_alive, job: &job, parent };
@@ -107,8 +111,26 @@ enum Next {
     Nothing,
 }
 
-/// The message as a job of this queue, or why it is none.
-fn read(worker: &Worker, queue: &ServedQueue, delivery: &Delivery) -> Result<JobMessage, String> {
+/// Why a message is not run.
+enum NoJob {
+    /// It is an order, signed too long ago: the orchestrator publishes it again once its message is gone.
+    Stale,
+    /// It is no order, or no job.
+    Rejected { reason: String, refused: Option<Refused> },
+}
+
+impl From<String> for NoJob {
+    fn from(reason: String) -> Self {
+        Self::Rejected { reason, refused: None }
+    }
+}
+
+/// The message as a job of this queue, or why it is none. Nothing of it is looked at before its signature is.
+fn read(worker: &Worker, queue: &ServedQueue, delivery: &Delivery) -> Result<JobMessage, NoJob> {
+    worker.orders.check(delivery, worker.clock.now()).map_err(|refused| match refused {
+        Refused::Stale => NoJob::Stale,
+        refused => NoJob::Rejected { reason: refused.to_string(), refused: Some(refused) },
+    })?;
     let job: JobMessage = serde_json::from_slice(delivery.payload()).map_err(|e| format!("it does not decode: {e}"))?;
     if delivery.subject() != queue.jobs_subject || job.mission != worker.mission || job.queue != queue.name {
         return Err(format!(
@@ -116,20 +138,43 @@ fn read(worker: &Worker, queue: &ServedQueue, delivery: &Delivery) -> Result<Job
             job.mission,
             job.queue,
             delivery.subject()
-        ));
+        )
+        .into());
     }
     Ok(job)
 }
 
-/// Reports a message that is not a job, once, and terminates it.
-async fn reject(worker: &Worker, queue: &ServedQueue, delivery: &Delivery, keep_alive: &KeepAliveHold, reason: String) {
+/// Terminates an order that was signed too long ago. It may be one that somebody kept: it has no other effect.
+async fn put_aside(worker: &Worker, queue: &ServedQueue, delivery: &Delivery) {
+    warn!(
+        sequence = delivery.info().stream_seq,
+        "an attempt was signed too long ago; a job that waits is published again"
+    );
+    ATTEMPTS_REFUSED.inc(&[worker.mission.as_str(), queue.name.as_str(), Refused::Stale.as_str()]);
+    if let Err(error) = delivery.term("its signature is too old").await {
+        debug!(%error, "an old attempt was not settled; redelivered later");
+    }
+}
+
+/// Reports a message that is not a job or not an order, once, and terminates it.
+async fn reject(
+    worker: &Worker,
+    queue: &ServedQueue,
+    delivery: &Delivery,
+    keep_alive: &KeepAliveHold,
+    reason: String,
+    refused: Option<Refused>,
+) {
+    if let Some(refused) = refused {
+        ATTEMPTS_REFUSED.inc(&[worker.mission.as_str(), queue.name.as_str(), refused.as_str()]);
+    }
     let (info, payload) = (delivery.info(), delivery.payload());
     warn!(
         stream = info.stream,
         sequence = info.stream_seq,
         bytes = payload.len(),
         reason,
-        "a message that is not a job"
+        "a message that is not a job of the orchestrator"
     );
     queue.counters.rejected.increment(1);
     let kept_bytes = payload.len().min(Rejected::PAYLOAD_MAX_BYTES);
@@ -144,13 +189,14 @@ async fn reject(worker: &Worker, queue: &ServedQueue, delivery: &Delivery, keep_
             payload_bytes: payload.len() as u64,
             payload_hex,
             at: worker.clock.now(),
+            invalid_signature: refused.is_some(),
         })
     };
     let id = MsgId::rejected(&info.stream, info.stream_seq, info.stored_at_ns);
     let whole = rejected(hex::encode(&payload[..kept_bytes]));
-    let mut stored = worker.store(queue, keep_alive, &id, &whole, OnRefusal::Return).await;
+    let mut stored = worker.store(queue, keep_alive, &id, &whole, None, OnRefusal::Return).await;
     if matches!(stored, Err(NotStored::Refused(_))) {
-        stored = worker.store(queue, keep_alive, &id, &rejected(String::new()), OnRefusal::Hold).await;
+        stored = worker.store(queue, keep_alive, &id, &rejected(String::new()), None, OnRefusal::Hold).await;
     }
     let settled = match stored {
         Ok(()) => delivery.term(&reason).await,
@@ -176,8 +222,7 @@ struct Task<'a> {
 impl Task<'_> {
     async fn settle(&self) -> Next {
         let (worker, job) = (self.worker, self.job);
-        // Not by its sequence: a stream that is recreated counts from 1 again.
-        match worker.ledger.arrive(job.job, job.attempt, self.delivery.info().stored_at_ns) {
+        match worker.ledger.arrive(job.job, job.attempt, self.order()) {
             Arrival::Finished => {
                 worker.handles.duplicates.increment(1);
                 Next::Acknowledge
@@ -188,6 +233,17 @@ impl Task<'_> {
             }
             Arrival::New(_) if worker.draining.is_cancelled() => self.hand_back(None).await,
             Arrival::New(here) => self.attempt(here).await,
+        }
+    }
+
+    /// What distinguishes the messages of one attempt: how often it was published again, which is signed, so that a copy that
+    /// somebody stored is the same order. Without signatures when the stream took it, as that cannot be copied; not its
+    /// sequence: a stream that is recreated counts from 1 again.
+    fn order(&self) -> i128 {
+        if self.worker.orders.are_verified() {
+            i128::from(self.delivery.header("Nats-Msg-Id").map_or(0, MsgId::run_of))
+        } else {
+            self.delivery.info().stored_at_ns
         }
     }
 
@@ -305,18 +361,13 @@ impl Task<'_> {
                 Err(NotStored::Refused(error)) => Outcome::Failed(not_storable(error.as_ref())),
             },
         };
-        if let (Some(key), Outcome::Succeeded(success)) = (&key, &outcome) {
-            // Before the result is stored: a caller that saw it may rely on the reuse.
-            if let Err(error) = worker.buckets.keep_operation(key, job.job, success, worker.clock.now()).await {
-                debug!(error = &error as &dyn std::error::Error, "the success was not stored for reuse");
-            }
-        }
         self.finish(here, started_at, outcome).await
     }
 
     /// The success of an equal operation, if the job may have it. Trouble with the bucket costs a run.
     async fn earlier_success(&self, key: Option<&str>) -> Option<Success> {
-        let found = self.worker.buckets.find_operation(key?, self.worker.clock.now()).await;
+        let worker = self.worker;
+        let found = worker.buckets.find_operation(key?, &worker.orders, worker.clock.now()).await;
         let mut success = found.unwrap_or_else(|error| {
             debug!(error = &error as &dyn std::error::Error, "earlier successes could not be read");
             None
@@ -330,7 +381,7 @@ impl Task<'_> {
         let (job, delivery, worker) = (self.job, self.delivery.info().delivered, &self.worker.id);
         let started = Started { job: job.job, attempt: job.attempt, delivery, worker: worker.clone(), at };
         let id = MsgId::started(job.job, job.attempt, delivery);
-        self.worker.report_unconfirmed(self.queue, &id, &Report::Started(started), &self.parent).await;
+        self.worker.report_unconfirmed(self.queue, &id, &Report::Started(started), job, &self.parent).await;
     }
 
     /// Puts an output where it belongs: into the result, or into the object store.
@@ -394,11 +445,11 @@ impl Task<'_> {
         let run = self.delivery.header("Nats-Msg-Id").map_or(0, MsgId::run_of);
         let id = MsgId::result_of_run(job.job, job.attempt, run, delivery);
         let whole = report(outcome);
-        let mut stored = worker.store(self.queue, self.keep_alive, &id, &whole, OnRefusal::Return).await;
+        let mut stored = worker.store(self.queue, self.keep_alive, &id, &whole, Some(job), OnRefusal::Return).await;
         if let Err(NotStored::Refused(error)) = &stored {
             // Without its output it may be taken. If not even that is, the stream refuses everything.
             let failed = report(Outcome::Failed(not_storable(error.as_ref())));
-            stored = worker.store(self.queue, self.keep_alive, &id, &failed, OnRefusal::Hold).await;
+            stored = worker.store(self.queue, self.keep_alive, &id, &failed, Some(job), OnRefusal::Hold).await;
         }
         if stored.is_err() {
             return self.hand_back(None).await;

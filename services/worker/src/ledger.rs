@@ -62,7 +62,7 @@ pub enum Arrival {
 #[derive(Debug)]
 pub struct Registration {
     running: Arc<Running>,
-    stored_at: i128,
+    order: i128,
     ledger: Arc<Ledger>,
 }
 
@@ -76,7 +76,7 @@ impl std::ops::Deref for Registration {
 impl Registration {
     /// The attempt's result is stored: later deliveries of it need no run.
     pub fn finished(self) {
-        self.ledger.inner().finished.insert((self.running.job, self.running.attempt, self.stored_at), Instant::now());
+        self.ledger.inner().finished.insert((self.running.job, self.running.attempt, self.order), Instant::now());
         self.running.acknowledged.store(true, Ordering::Release);
     }
 }
@@ -97,7 +97,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Inner {
     running: HashMap<(JobId, Attempt), Arc<Running>>,
-    /// With the time the message was stored: an attempt that was published again is to be run again.
+    /// With what tells its messages apart: an attempt that was published again is to be run again.
     finished: Recent<(JobId, Attempt, i128)>,
     /// With the attempt that was stopped; `None` means all.
     cancelled: Recent<(JobId, Option<Attempt>)>,
@@ -112,11 +112,11 @@ impl Default for Ledger {
 
 impl Ledger {
     /// Enters an attempt that came, or says why it need not run.
-    /// `stored_at` is the moment at which its stream took the message, in nanoseconds.
-    pub fn arrive(self: &Arc<Self>, job: JobId, attempt: Attempt, stored_at: i128) -> Arrival {
+    /// `order` tells messages of one attempt apart: one that was published again is another.
+    pub fn arrive(self: &Arc<Self>, job: JobId, attempt: Attempt, order: i128) -> Arrival {
         let now = Instant::now();
         let mut inner = self.inner();
-        if inner.finished.contains(&(job, attempt, stored_at), now) {
+        if inner.finished.contains(&(job, attempt, order), now) {
             return Arrival::Finished;
         }
         match inner.running.entry((job, attempt)) {
@@ -125,7 +125,7 @@ impl Ledger {
                 let (stop, settled, acknowledged) = (Stop::default(), CancellationToken::new(), AtomicBool::new(false));
                 let running = Arc::new(Running { job, attempt, stop, since: now, settled, acknowledged });
                 place.insert(running.clone());
-                Arrival::New(Registration { running, stored_at, ledger: self.clone() })
+                Arrival::New(Registration { running, order, ledger: self.clone() })
             }
         }
     }

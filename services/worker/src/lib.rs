@@ -8,7 +8,6 @@
 
 mod attempt;
 mod buckets;
-mod canonical;
 mod certificate;
 mod clock;
 mod config;
@@ -20,6 +19,7 @@ mod ledger;
 mod lifeline;
 mod markers;
 pub mod metrics;
+mod orders;
 mod patience;
 mod recent;
 mod refusals;

@@ -6,6 +6,7 @@
 use crate::tools::Toolbox;
 use agentforge_message_id::{Mission, Queue, ToolName};
 use agentforge_metrics::{Counter, Gauge, Histogram, Metric, OTHER, buckets};
+use agentforge_signing::Refused;
 use std::{collections::HashMap, time::Duration};
 
 /// How long tools run.
@@ -56,6 +57,13 @@ pub const REJECTED: Metric = Metric::counter(
     &["mission", "queue"],
     "Messages on a job queue that are not jobs; each is terminated and reported once.",
 );
+/// Messages that are not orders.
+pub const ATTEMPTS_REFUSED: Metric = Metric::counter(
+    "agentforge_attempts_refused_total",
+    &["mission", "queue", "reason"],
+    "Messages on a job queue that are not run because of their signature: unsigned, malformed, unknown_key, wrong (of another message), stale (too old; the job is published again).",
+)
+.of(&[&[], &[], &Refused::WORDS]);
 /// Jobs given back.
 pub const HANDBACKS: Metric = Metric::counter(
     "agentforge_job_handbacks_total",
@@ -75,6 +83,14 @@ pub const REPLAYS: Metric = Metric::counter(
     "Jobs answered with an equal earlier success instead of a run.",
 );
 
+/// Kept successes that are not the orchestrator's.
+pub const OPERATIONS_REFUSED: Metric = Metric::counter(
+    "agentforge_operations_refused_total",
+    &["reason"],
+    "Kept successes that were not used because of their signature, by the reasons of agentforge_attempts_refused_total; the job was run.",
+)
+.of(&[&Refused::WORDS]);
+
 /// All of them.
 pub const METRICS: &[Metric] = &[
     JOB_DURATION,
@@ -86,9 +102,11 @@ pub const METRICS: &[Metric] = &[
     RESULTS_HELD,
     REPORTS_REFUSED,
     REJECTED,
+    ATTEMPTS_REFUSED,
     HANDBACKS,
     ACKS_UNCONFIRMED,
     REPLAYS,
+    OPERATIONS_REFUSED,
 ];
 
 /// Handles that are used for every job.
@@ -139,6 +157,7 @@ impl QueueCounters {
     /// Makes the handles.
     pub fn new(mission: &Mission, queue: &Queue) -> Self {
         let labels = [mission.as_str(), queue.as_str()];
+        ATTEMPTS_REFUSED.begin(&labels);
         Self {
             redeliveries: REDELIVERIES.counter_handle(&labels),
             rejected: REJECTED.counter_handle(&labels),

@@ -13,6 +13,7 @@ use crate::{
     ledger::Ledger,
     lifeline::{Identity, Lifeline},
     metrics::{self, CAPACITY, Handles, QueueCounters},
+    orders::{self, Orders},
     refusals::Refusals,
     slots::Pool,
     stop::Cause,
@@ -96,6 +97,7 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
     fn settings() -> Vec<(&'static str, Vec<Setting>)> {
         vec![
             ("Worker", config::SETTINGS.to_vec()),
+            ("Signatures", orders::SETTINGS.to_vec()),
             ("Outgoing calls", vec![Policy::SETTING]),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
             ("Common", Common::SETTINGS.to_vec()),
@@ -142,6 +144,7 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
         runtime
             .supervisor()
             .spawn("http", OnEnd::Stop, async move { Ok(serve_https(listener, tls, router, stop, grace).await?) });
+        runtime.supervisor().spawn("verify-keys", OnEnd::Stop, worker.orders.clone().follow(runtime.stopping()));
         {
             let mut pool = worker.pool.lock().unwrap_or_else(PoisonError::into_inner);
             pool.begin(|queue, n| worker.queues[queue].slots.grant(n));
@@ -270,6 +273,7 @@ fn assemble(
         keepalive: Arc::new(KeepAlive::default()),
         clock: Arc::new(Clock::default()),
         refusals: Refusals::default(),
+        orders: Orders::new(&config.verify),
         buckets: Buckets::new(nats.jetstream().clone(), config.mission.clone(), config.reuse_window),
         nats,
         queues: config.queues.iter().zip(pullers).map(queue).collect(),

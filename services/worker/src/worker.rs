@@ -10,6 +10,7 @@ use crate::{
     keepalive::{KeepAlive, KeepAliveHold},
     ledger::Ledger,
     metrics::{Handles, QueueCounters, REPORTS_REFUSED},
+    orders::Orders,
     patience::{Answer, Patience},
     refusals::Refusals,
     slots::Pool,
@@ -17,7 +18,11 @@ use crate::{
 };
 use agentforge_jetstream::{Delivery, HeaderMap, Nats, Slots, publish, trace};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, MsgId, Queue, Site};
-use agentforge_proto::bus::{Finished, Report};
+use agentforge_proto::{
+    bus::{Finished, JobMessage, Report, TASK_TOKEN},
+    operation::REUSABLE,
+};
+use async_nats::HeaderValue;
 use bytes::Bytes;
 use rand::Rng;
 use std::{
@@ -61,6 +66,8 @@ pub(crate) struct Worker {
     pub(crate) handles: Handles,
     /// What NATS refuses and is held.
     pub(crate) refusals: Refusals,
+    /// What says whether a message is an order.
+    pub(crate) orders: Arc<Orders>,
     pub(crate) queues: Vec<ServedQueue>,
     pub(crate) pool: Mutex<Pool>,
     /// One at a time: see `attempt::SUSPECT_AFTER_LOST`.
@@ -119,10 +126,14 @@ impl Worker {
         keep_alive: &KeepAliveHold,
         id: &MsgId,
         report: &Report,
+        order: Option<&JobMessage>,
         on_refusal: OnRefusal,
     ) -> Result<(), NotStored> {
         let payload: Bytes = serde_json::to_vec(report).expect("a report of plain values serializes").into();
-        let mut headers = HeaderMap::new();
+        let mut headers = returning(order);
+        if order.is_some_and(|job| job.reuse) && report.is_a_run_that_succeeded() {
+            headers.insert(REUSABLE, "1");
+        }
         if let Report::Finished(Finished { traceparent, request_id, .. }) = report {
             if let Some(traceparent) = traceparent {
                 headers.insert(trace::TRACEPARENT, traceparent.as_str());
@@ -195,13 +206,14 @@ impl Worker {
         queue: &ServedQueue,
         id: &MsgId,
         report: &Report,
+        order: &JobMessage,
         parent: &trace::Parent,
     ) {
         if !self.nats.is_connected() {
             return;
         }
         let payload = serde_json::to_vec(report).expect("a report of plain values serializes");
-        let mut headers = HeaderMap::new();
+        let mut headers = returning(Some(order));
         headers.insert(async_nats::header::NATS_MESSAGE_ID, id.as_str());
         if let Some(traceparent) = &parent.traceparent {
             headers.insert(trace::TRACEPARENT, traceparent.as_str());
@@ -259,4 +271,15 @@ impl Worker {
         pool.arrived(queue, waiting, |queue, n| self.queues[queue].slots.grant(n));
         self.arrivals.notify_waiters();
     }
+}
+
+/// The headers of a report that returns the token of its attempt. What is no header is left out: a message that is not
+/// verified may say anything.
+fn returning(order: Option<&JobMessage>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = order.and_then(|job| job.token.as_deref()).and_then(|token| token.parse::<HeaderValue>().ok())
+    {
+        headers.insert(TASK_TOKEN, token);
+    }
+    headers
 }

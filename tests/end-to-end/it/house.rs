@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("agentforge-message-id", 0),
     ("agentforge-config", 1),
     ("agentforge-metrics", 1),
+    ("agentforge-signing", 1),
     ("agentforge-proto", 1),
     ("agentforge-access", 2),
     ("agentforge-runtime", 2),
@@ -65,7 +66,10 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     // It speaks to an installation; those that start one or measure one are programs of their own.
-    ("cli", &["access", "client", "config", "jetstream", "ledger", "message-id", "proto", "runtime", "terminal"]),
+    (
+        "cli",
+        &["access", "client", "config", "jetstream", "ledger", "message-id", "proto", "runtime", "signing", "terminal"],
+    ),
     ("client", &["proto"]),
     ("access", &["config"]),
     ("broadcaster", &["access", "config", "door", "egress", "jetstream", "message-id", "metrics", "runtime"]),
@@ -85,7 +89,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("ledger", &["jetstream", "proto"]),
     ("message-id", &[]),
     ("metrics", &[]),
-    ("orchestrator", &["access", "config", "door", "jetstream", "message-id", "metrics", "proto", "runtime"]),
+    ("signing", &[]),
+    ("orchestrator", &["access", "config", "door", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"]),
     ("nats-exporter", &["config", "metrics", "runtime"]),
     ("observability", &[]),
     ("proto", &["message-id"]),
@@ -115,7 +120,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tactical-api", &["access", "config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     // What goes wrong with a call is put into words in one place.
     ("terminal", &["client", "config", "proto"]),
-    ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
+    ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"]),
 ];
 
 /// Words of the environment that documents name and no service reads.

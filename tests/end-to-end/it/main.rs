@@ -11,6 +11,7 @@ mod house;
 mod links;
 mod oracle;
 mod order;
+mod orders;
 mod poison;
 mod postgres;
 mod pressure;

@@ -115,7 +115,17 @@ async fn rubbish_in_reports_stops_no_event_and_no_dead_letter() {
         "job": job["id"], "attempt": 1, "delivery": 1, "worker": "w", "started_at": 1, "finished_at": 2,
         "request_id": "a\r\nNats-Rollup: all", "traceparent": "\n", "outcome": {"succeeded": {"output": 1}},
     }});
-    js.publish("swarm.results.dev.default", finished.to_string().into()).await.unwrap().await.unwrap();
+    // The queue has no worker: its only message has the token.
+    let stream = js.get_stream("swarm_jobs").await.unwrap();
+    let message = eventually(SOON, "the attempt is published", || async {
+        stream.get_last_raw_message_by_subject("swarm.jobs.dev.by-hand").await.map_err(|e| e.to_string())
+    })
+    .await;
+    let attempt: Value = serde_json::from_slice(&message.payload).unwrap();
+    let mut token = async_nats::HeaderMap::new();
+    token.insert("Agentforge-Task-Token", attempt["token"].as_str().unwrap());
+    let sent = js.publish_with_headers("swarm.results.dev.by-hand", token, finished.to_string().into()).await;
+    sent.unwrap().await.unwrap();
     assert_eq!(api.finished(job["id"].as_str().unwrap()).await["state"], "succeeded");
 
     stack.kill_orchestrator(0).await;

@@ -124,6 +124,7 @@ impl Stack {
         let place = Settings {
             store: Some(self.database_url()),
             tools: self.options.tools.as_ref().map(|_| self.dir.path().join("tools.toml")),
+            verify_keys: Some(agentforge_orchestrator::keys::dev_verify_keys(self.dir.path()).unwrap()),
             // Streams have the sizes that they have without settings.
             is_set: |_| true,
             ..Settings::new(self.dir.path(), &self.nats_url())

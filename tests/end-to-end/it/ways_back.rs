@@ -94,7 +94,10 @@ async fn a_worker_with_a_wrong_clock_ends_no_job_and_does_not_spin_it() {
             "job": id, "attempt": attempt["attempt"], "delivery": 1, "worker": "from-the-future",
             "started_at": 1, "finished_at": 2, "outcome": "expired",
         }});
-        js.publish("swarm.results.dev.default", report.to_string().into()).await.unwrap().await.unwrap();
+        let mut token = async_nats::HeaderMap::new();
+        token.insert("Agentforge-Task-Token", attempt["token"].as_str().unwrap());
+        let sent = js.publish_with_headers("swarm.results.dev.default", token, report.to_string().into()).await;
+        sent.unwrap().await.unwrap();
         message.ack().await.unwrap();
         eventually(Duration::from_secs(20), "the word is not believed", || async {
             let n = api.metric("agentforge_worker_disputes_total", &["about=\"expired\""]).await;

@@ -37,6 +37,8 @@ const ALERTS: &[(&str, &str)] = &[
     ("LoopStandsStill", "critical"),
     ("StreamsAmiss", "critical"),
     ("DeadLettersGrowing", "warning"),
+    ("AttemptsRefused", "critical"),
+    ("ResultsRefused", "warning"),
     ("OutboxParked", "warning"),
     ("ScheduleTurnsSkipped", "warning"),
     ("EdgeLinkDown", "warning"),

@@ -188,6 +188,7 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
         site: args.edge.then(|| args.site.clone()),
         webhook_sink: if has_sink { webhook_sink(ports).await? } else { None },
         without: args.without(),
+        verify_keys: verify_keys(data.path())?,
         egress_allow: std::env::var("EGRESS_ALLOW").unwrap_or_default(),
         is_set,
     };
@@ -203,6 +204,15 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
             Err(failure)
         }
     }
+}
+
+/// The public part of the key that the orchestrator signs with, for its worker: unless the environment names keys.
+fn verify_keys(data: &Path) -> Result<Option<String>> {
+    if ["SIGNING_KEY_FILE", "VERIFY_KEYS", "VERIFY_KEYS_FILE"].into_iter().any(is_set) {
+        return Ok(None);
+    }
+    let keys = agentforge_orchestrator::keys::dev_verify_keys(data);
+    keys.map(Some).map_err(|problem| Failure::new(format!("no key to sign attempts with: {problem}")))
 }
 
 fn is_set(key: &str) -> bool {

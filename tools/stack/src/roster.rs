@@ -94,6 +94,9 @@ pub const SERVICES: &[Service] = &[
             if let Some(tools) = &settings.tools {
                 set(env, "WORKER_TOOLS_FILE", tools.to_string_lossy());
             }
+            if let Some(keys) = &settings.verify_keys {
+                set(env, "VERIFY_KEYS", keys);
+            }
             true
         },
         lines: |ready, _| vec![("worker", format!("{}/readyz", ready.http.as_deref().unwrap_or_default()))],

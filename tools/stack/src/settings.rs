@@ -63,6 +63,8 @@ pub struct Settings {
     pub site: Option<String>,
     /// The sink of this process, unless the environment names endpoints.
     pub webhook_sink: Option<String>,
+    /// Whose attempts the worker runs.
+    pub verify_keys: Option<String>,
     /// EGRESS_ALLOW of the environment.
     pub egress_allow: String,
     /// Whether the environment sets a key.
@@ -85,6 +87,7 @@ impl Settings {
             tools: None,
             site: None,
             webhook_sink: None,
+            verify_keys: None,
             egress_allow: String::new(),
             is_set: |_| false,
         }

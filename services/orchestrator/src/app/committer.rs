@@ -329,8 +329,8 @@ impl CommitLoop {
         now: Micros,
     ) {
         let Committed { submits, mut changes, results, rejects_new, outbox } = committed;
-        if rejects_new > 0 {
-            metrics::DEAD_LETTERS.add(&["unknown", "unknown", "invalid_message"], rejects_new as u64);
+        for reason in rejects_new {
+            metrics::DEAD_LETTERS.inc(&["unknown", "unknown", reason.as_str()]);
         }
         if !outbox.is_empty() {
             self.hand_on_outbox(outbox, claims_outbox);

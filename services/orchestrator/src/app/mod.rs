@@ -15,6 +15,7 @@ mod pressure;
 mod put_back;
 mod queues;
 mod reach;
+mod reuse;
 mod schedules;
 mod turns;
 mod upkeep;
@@ -79,6 +80,7 @@ pub(crate) struct Inner {
     pub(crate) stream_max_bytes: usize,
     pub(crate) cancels: crate::control::Cancels,
     pub(crate) outputs: Arc<dyn Outputs>,
+    pub(crate) keys: crate::keys::Keys,
     pub(crate) watches: Arc<Semaphore>,
     pub(crate) board: Board,
     pub(crate) opening: tokio::sync::watch::Sender<Opening>,
@@ -135,6 +137,11 @@ impl App {
     /// The mission whose jobs are taken.
     pub fn mission(&self) -> &Mission {
         &self.0.limits.mission_default
+    }
+
+    /// What attempts are signed with.
+    pub fn keys(&self) -> &crate::keys::Keys {
+        &self.0.keys
     }
 
     /// The queues that there are.

@@ -73,6 +73,13 @@ impl Queues {
         &self.0.configured
     }
 
+    /// The queues that have workers, jobs, or always a consumer: at most `max`.
+    pub fn names(&self, max: usize) -> Vec<Queue> {
+        let known = self.known();
+        let all = self.configured().iter().chain(known.served.keys()).chain(&known.used).chain(known.new.keys());
+        all.take(max).cloned().collect()
+    }
+
     /// The bound (QUEUES_MAX).
     pub fn max(&self) -> usize {
         self.0.max

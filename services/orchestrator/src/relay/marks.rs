@@ -59,7 +59,7 @@ fn begin(first: u64, last: u64, newest_mark: Option<u64>) -> Option<u64> {
     (from <= last).then_some(from)
 }
 
-fn attempt_of(message: &StreamMessage) -> Option<(JobId, Attempt, i64)> {
+pub(super) fn attempt_of(message: &StreamMessage) -> Option<(JobId, Attempt, i64)> {
     let id = message.headers.get(NATS_MESSAGE_ID).map(|v| v.as_str()).unwrap_or_default();
     let (job, attempt) = read(id)?;
     Some((job, attempt, i64::try_from(message.sequence).ok()?))

@@ -61,6 +61,11 @@ pub async fn results_are_read(
                         warn!(problem, "swarm_jobs could not be read; its jobs may be published again");
                         0
                     });
+                    match super::unsigned::take_out(&app, &nats).await {
+                        Ok(0) => {}
+                        Ok(attempts) => info!(attempts, "attempts without a good signature are published again"),
+                        Err(problem) => warn!(problem, "swarm_jobs could not be searched for unsigned attempts"),
+                    }
                     info!(waited = ?begun.elapsed(), marks, "the results of the last run are read; jobs are published");
                     return;
                 }

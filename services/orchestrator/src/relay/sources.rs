@@ -4,14 +4,16 @@
 //! queue: a subject that is denied, or a stream that is full, holds nothing else.
 
 use super::capacity::{StreamCapacity, Verdict};
-use super::{Message, Shared, Source};
+use super::source::{Message, Shared, Source};
 use crate::app::{Backlog, Committer, Lazy};
+use crate::keys::Keys;
 use crate::model::JobError;
 use crate::store::{self, OutboxPick, OutboxRow, Outgoing, Park, Pick};
 use agentforge_jetstream::{publish, subjects, trace};
 use agentforge_message_id::{MsgId, Queue};
 use agentforge_proto::bus::{ErrorClass, JobMessage};
 use agentforge_proto::time::Micros;
+use agentforge_signing::leaf;
 use async_nats::{HeaderMap, HeaderValue};
 use async_trait::async_trait;
 use serde_json::value::RawValue;
@@ -35,10 +37,15 @@ pub struct JobSource {
     pub backlog: Arc<Backlog>,
     /// How much of `swarm_jobs` each queue may use.
     pub capacity: StreamCapacity,
+    /// What signs them, and makes their tokens.
+    pub keys: Keys,
+    /// How long a signature is good.
+    pub valid_for: Duration,
 }
 
-/// The size of a message in the stream besides the caller's part: the rest of its JSON, headers, the record.
-const OVERHEAD_BYTES: usize = 512;
+/// The size of a message in the stream besides the caller's part: the rest of its JSON, headers with the signature, the
+/// record.
+const OVERHEAD_BYTES: usize = 896;
 
 fn bytes_of(o: &Outgoing) -> u64 {
     (o.args.len() + o.task.as_ref().map_or(0, String::len) + OVERHEAD_BYTES) as u64
@@ -90,6 +97,7 @@ impl Source for JobSource {
             reuse: o.reuse,
             accepted_at: o.created_at,
             scheduled_at: o.scheduled_at,
+            token: Some(self.keys.token(&o.mission, &o.queue, o.id, o.attempt)),
         };
         let mut headers = HeaderMap::new();
         add_origin(&mut headers, o.traceparent.as_deref(), o.request_id.as_deref());
@@ -98,6 +106,16 @@ impl Source for JobSource {
             msg_id: MsgId::republished(o.id, o.attempt, o.republished),
             headers,
             payload: serde_json::to_vec(&message).expect("job messages hold strings and numbers only").into(),
+        }
+    }
+
+    fn sign(&self, messages: &mut [Message]) {
+        let issued = Micros::now();
+        let until = issued.plus(self.valid_for);
+        let leaves: Vec<_> = messages.iter().map(|m| leaf(&m.subject, m.msg_id.as_str(), &m.payload)).collect();
+        let signatures = self.keys.now().sign(&leaves, issued.millis(), until.millis());
+        for (message, signature) in messages.iter_mut().zip(signatures) {
+            message.headers.insert(agentforge_signing::HEADER, signature.as_str());
         }
     }
 

@@ -48,8 +48,8 @@ pub(super) async fn commit_reports(
         let chunk = chunk.map_err(|e| e.1)?;
         let mine = chunk.iter().filter(|m| m.subject.starts_with(&prefix));
         let (mut changes, mut rejects) = (Vec::new(), Vec::new());
-        // Messages that are not reports are left to the consumer.
-        for meaning in mine.filter_map(|m| read(&m.payload).ok()) {
+        // Messages that are not reports, or are not believed, are left to the consumer.
+        for meaning in mine.filter_map(|m| read(app, &m.subject, Some(&m.headers), &m.payload).ok()) {
             match meaning {
                 Meaning::Change(id, change) => changes.push((id, *change)),
                 Meaning::Reject(rejected) => rejects.push(*rejected),

@@ -169,6 +169,11 @@ pub fn rejected_id(r: &Rejected) -> String {
     agentforge_message_id::MsgId::rejected(&r.stream, r.sequence, i128::from(r.stored_at_ns)).to_string()
 }
 
+/// Why it is a dead letter.
+pub fn rejected_reason(r: &Rejected) -> DeadReason {
+    if r.invalid_signature { DeadReason::InvalidSignature } else { DeadReason::InvalidMessage }
+}
+
 /// Mission and queue that a subject `swarm.jobs.<mission>.<queue>` names, or `unknown`: the subject is what a
 /// worker says it was, and becomes a part of the letter's own.
 pub fn queue_of(subject: &str) -> (String, String) {
@@ -184,7 +189,7 @@ pub fn rejected_letter(r: &Rejected) -> OutboxMessage {
     let (mission, queue) = queue_of(&r.subject);
     let message = DeadLetterMessage {
         id: id.clone(),
-        reason: DeadReason::InvalidMessage.as_str().into(),
+        reason: rejected_reason(r).as_str().into(),
         job: None,
         attempts: vec![],
         worker: Some(r.worker.clone()),

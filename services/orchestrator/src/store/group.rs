@@ -97,8 +97,8 @@ pub struct Committed {
     pub changes: Vec<Result<Changed, Ignored>>,
     /// The results that were stored, by the row number of their job.
     pub results: Vec<(i64, ResultEffect)>,
-    /// How many of `rejects` were new.
-    pub rejects_new: usize,
+    /// Those of `rejects` that were new: why each is a dead letter.
+    pub rejects_new: Vec<DeadReason>,
     /// Rows that this commit put into the outbox, claimed by this process where asked for, in order.
     pub outbox: Vec<OutboxRow>,
 }

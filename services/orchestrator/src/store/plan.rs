@@ -151,7 +151,7 @@ pub(super) struct Plan<'g> {
     redrives: Vec<(JobId, usize)>,
     answers: Vec<Answer>,
     changes: Vec<Result<Changed, Ignored>>,
-    rejects_new: usize,
+    rejects_new: Vec<DeadReason>,
     out: Vec<Out>,
 }
 
@@ -193,7 +193,7 @@ impl<'g, 'c> Fold<'g, 'c> {
             redrives: vec![],
             answers: Vec::with_capacity(group.submits.len()),
             changes: Vec::with_capacity(group.changes.len()),
-            rejects_new: 0,
+            rejects_new: vec![],
             out: Vec::with_capacity(group.submits.len() + group.changes.len()),
         };
         Self { group, ctx, by_id, plan }
@@ -328,7 +328,7 @@ impl<'g, 'c> Fold<'g, 'c> {
             if !known.insert(id.clone()) {
                 continue;
             }
-            self.plan.rejects_new += 1;
+            self.plan.rejects_new.push(events::rejected_reason(r));
             self.plan.out.push(Out::Letter(self.plan.letters.len()));
             self.plan.letters.push(rejected(r, id, number));
         }
@@ -461,7 +461,7 @@ fn rejected(r: &Rejected, id: String, number: usize) -> Letter {
         mission,
         queue,
         tool: String::new(),
-        reason: DeadReason::InvalidMessage,
+        reason: events::rejected_reason(r),
         error: JobError { class: ErrorClass::InvalidMessage, message: r.reason.clone(), log_tail: String::new() },
         at: r.at,
         source: LetterSource::Reject(number),

@@ -102,6 +102,7 @@ impl Bench {
             timeout_ms: 30_000,
             deadline: None,
             reuse: false,
+            token: None,
             accepted_at: Micros::now(),
         }
     }

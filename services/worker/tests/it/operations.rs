@@ -3,7 +3,10 @@
 use crate::bench::{Bench, failure_of, output_of};
 use crate::tools::tools_file;
 use agentforge_harness::{NatsOptions, require};
+use agentforge_jetstream::subjects;
 use agentforge_proto::bus::{ErrorClass, Outcome};
+use agentforge_proto::operation::{Kept, operation_key};
+use agentforge_proto::time::Micros;
 use tokio::io::AsyncReadExt;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,8 +40,13 @@ async fn an_equal_operation_is_answered_with_the_earlier_success_also_by_another
     };
     let worker = bench.worker(&[]).await;
     let first = reuse(r#"{"ms":31}"#);
-    let answer = output_of(&bench.run(&first).await);
+    let Outcome::Succeeded(success) = bench.run(&first).await.outcome else { panic!() };
+    let answer = success.output.as_ref().unwrap().get().to_owned();
     worker.drain().await;
+    // As the orchestrator does.
+    let key = operation_key(&first.tool, &first.args, None).unwrap();
+    let kept = serde_json::to_vec(&Kept::new(first.job, &success, Micros::now())).unwrap();
+    bench.send(&subjects::operation(&bench.mission, &key), "kept", kept).await;
 
     let worker = bench.worker(&[]).await;
     let again = bench.run(&reuse(r#" { "ms" : 31 } "#)).await;

@@ -217,6 +217,8 @@ async fn nobody_does_more_than_its_work() {
                 "$JS.API.STREAM.CREATE.x",
                 "$JS.API.CONSUMER.CREATE.swarm_jobs.x",
                 "edge.evidence.a.b",
+                // Results that others would be answered with.
+                "$KV.operations.staging.x",
                 "$JS.API.CONSUMER.MSG.NEXT.swarm_results.orchestrator-staging",
             ],
         ),

@@ -34,7 +34,7 @@ pub(crate) struct DeadLetterParams {
     mission: Option<String>,
     /// Of this queue.
     queue: Option<String>,
-    /// attempts_exhausted, not_retryable, worker_lost or invalid_message.
+    /// attempts_exhausted, not_retryable, worker_lost, invalid_message or invalid_signature.
     reason: Option<String>,
     /// `true`: those put back too.
     #[serde(default)]

@@ -75,6 +75,7 @@ pub async fn pruning_leaves_nothing_of_a_job(w: &World) {
         payload_bytes: 0,
         payload_hex: String::new(),
         at: Micros(15),
+        invalid_signature: false,
     };
     w.commit(15, Group { rejects: vec![rejected], ..Group::default() }).await;
 

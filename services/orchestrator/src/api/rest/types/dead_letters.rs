@@ -19,7 +19,7 @@ pub struct DeadLetterView {
     queue: String,
     /// Tool.
     tool: String,
-    /// attempts_exhausted, not_retryable, worker_lost or invalid_message.
+    /// attempts_exhausted, not_retryable, worker_lost, invalid_message or invalid_signature.
     reason: String,
     /// The last error.
     error: ErrorView,

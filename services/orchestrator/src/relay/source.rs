@@ -1,0 +1,82 @@
+//! What the relay publishes from: the interface that attempts of jobs and the outbox have in common.
+
+use crate::app::Backlog;
+use crate::store::{self, Owner, Store};
+use agentforge_jetstream::publish;
+use agentforge_message_id::MsgId;
+use agentforge_proto::time::Micros;
+use async_nats::HeaderMap;
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the loop publishes from. In metrics and logs its name is the label `lane`.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// What is published.
+    type Item: Send + Sync + 'static;
+    /// `jobs` or `outbox`.
+    const NAME: &'static str;
+    /// How long an item may wait for company, so that one wake-up serves many.
+    const LINGER: Duration;
+    /// A claim older than this is given back instead of used, where the store's word may be newer.
+    const FRESH: Option<Duration>;
+
+    /// What it and the committer know of the backlog in the store.
+    fn backlog(&self) -> &Backlog;
+
+    /// Its place in the order.
+    fn seq(item: &Self::Item) -> i64;
+    /// The line that it leaves or waits with.
+    fn line(item: &Self::Item) -> &str;
+    /// The queue of a line, for metrics.
+    fn queue_of(line: &str) -> &str;
+    /// What it is called in the log.
+    fn name(item: &Self::Item) -> String;
+    /// Subject, id, headers and bytes.
+    fn message(&self, item: &Self::Item) -> Message;
+    /// Adds to messages that are published together what shows where they come from.
+    fn sign(&self, _: &mut [Message]) {}
+    /// Reserves room in the stream for it; else the reason why its line waits, or why it can never leave.
+    fn reserve(&self, item: &Self::Item) -> Result<(), publish::Error>;
+    /// Whether a held line is worth a try: what is known here needs no claim and no message.
+    fn may_try(&self, line: &str) -> bool;
+    /// It was not published after all.
+    fn cancel_reservation(&self, item: &Self::Item);
+    /// Claims from the store, in order, of all lines but those held. None: there is no more.
+    async fn claim(&self, limit: u32, held: Vec<String>) -> Result<Vec<Self::Item>, store::Error>;
+    /// Claims the first of a line.
+    async fn claim_of(&self, line: &str) -> Result<Option<Self::Item>, store::Error>;
+    /// When the store should be asked next.
+    async fn next_due(&self, held: Vec<String>) -> Result<Option<Micros>, store::Error>;
+    /// The PubAck came. Waits while more publishes are settled than the store can note.
+    async fn published(&self, item: Self::Item, ack: publish::Ack);
+    /// It can never be published: it leaves the line, with the reason. Waits as [`Source::published`] does.
+    async fn refused(&self, item: Self::Item, error: &publish::Error);
+    /// Gives claims back.
+    async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
+}
+
+/// A message to publish.
+#[derive(Debug)]
+pub struct Message {
+    /// Where it goes; it names the mission, and the queue or the kind of event.
+    pub subject: String,
+    /// Its `Nats-Msg-Id`, by which the stream recognises a repetition within the duplicate window.
+    pub msg_id: MsgId,
+    /// Headers in addition to `Nats-Msg-Id`: trace context, request id, content type.
+    pub headers: HeaderMap,
+    /// JSON text.
+    pub payload: bytes::Bytes,
+}
+
+/// What both sources claim with.
+#[derive(Clone)]
+pub struct Shared {
+    /// Where due items are claimed from.
+    pub store: Arc<dyn Store>,
+    /// In whose name they are claimed.
+    pub owner: Owner,
+    /// How long claims hold.
+    pub claim_for: Duration,
+}
