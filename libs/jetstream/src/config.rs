@@ -17,12 +17,25 @@ pub const NATS_URL: Setting = Setting::new(
 pub const NATS_CREDS: Setting =
     Setting::new("NATS_CREDS", None, "path", "A .creds file (JWT and seed). Excludes NATS_NKEY and NATS_USER.");
 /// An NKey seed or the file that holds it.
-pub const NATS_NKEY: Setting =
-    Setting::new("NATS_NKEY", None, "seed (SU…) or path of a file with it", "The NKey to log in with.").secret();
+pub const NATS_NKEY: Setting = Setting::new(
+    "NATS_NKEY",
+    None,
+    "seed (SU…) or path of a file with it",
+    "The NKey to log in with. A file is read again at each connect, so that the key can change without a restart.",
+)
+.secret();
 /// A user name.
 pub const NATS_USER: Setting = Setting::new("NATS_USER", None, "text", "User name; needs NATS_PASSWORD.");
 /// The password that belongs to [`NATS_USER`]; a secret.
 pub const NATS_PASSWORD: Setting = Setting::new("NATS_PASSWORD", None, "text", "Password of NATS_USER.").secret();
+/// Where replies go.
+pub const NATS_INBOX_PREFIX: Setting = Setting::new(
+    "NATS_INBOX_PREFIX",
+    None,
+    "subject without wildcards, such as _INBOX.worker",
+    "Below which subject replies arrive, where the server lets this client listen to no other.",
+)
+.default_note("_INBOX. and NATS_USER, or _INBOX");
 /// Who signs the server's certificate.
 pub const NATS_TLS_CA: Setting =
     Setting::new("NATS_TLS_CA", None, "path of a PEM file", "Trusted certificate authorities; makes TLS required.");
@@ -40,12 +53,13 @@ pub const NATS_MAX_RECONNECT_WAIT: Setting = Setting::new(
     "Longest wait between reconnects; the backoff is exponential with full jitter and never gives up.",
 );
 
-const SETTINGS: [Setting; 9] = [
+const SETTINGS: [Setting; 10] = [
     NATS_URL,
     NATS_CREDS,
     NATS_NKEY,
     NATS_USER,
     NATS_PASSWORD,
+    NATS_INBOX_PREFIX,
     NATS_TLS_CA,
     NATS_TLS_CERT,
     NATS_TLS_KEY,
@@ -102,6 +116,8 @@ pub struct NatsConfig {
     pub servers: Vec<ServerAddr>,
     /// How to log in.
     pub auth: Auth,
+    /// Below which subject replies arrive, when it is set.
+    pub inbox_prefix: Option<String>,
     /// The files for TLS towards the servers; all absent when it is not configured.
     pub tls: Tls,
     /// Cap of the reconnect backoff.
@@ -131,6 +147,7 @@ impl NatsConfig {
         Self {
             servers,
             auth: read_auth(reader),
+            inbox_prefix: read_inbox_prefix(reader),
             tls: read_tls(reader),
             max_reconnect_wait: reader
                 .get_in(&NATS_MAX_RECONNECT_WAIT, Duration::from_millis(100)..=Duration::from_secs(600)),
@@ -145,6 +162,7 @@ impl NatsConfig {
         Ok(Self {
             servers: url.split(',').map(ServerAddr::from_str).collect::<Result<_, _>>()?,
             auth: Auth::None,
+            inbox_prefix: None,
             tls: Tls::default(),
             max_reconnect_wait: Duration::from_millis(500),
         })
@@ -189,6 +207,16 @@ fn read_auth(reader: &mut Reader<'_>) -> Auth {
         (None, None, Some(user), Some(password)) => Auth::UserPassword(user, password),
         _ => Auth::None,
     }
+}
+
+fn read_inbox_prefix(reader: &mut Reader<'_>) -> Option<String> {
+    let prefix: String = reader.opt(&NATS_INBOX_PREFIX)?;
+    let is_token = |t: &str| !t.is_empty() && !t.contains(['*', '>', ' ', '\t']);
+    if prefix.split('.').all(is_token) {
+        return Some(prefix);
+    }
+    reader.fault(NATS_INBOX_PREFIX.key, format!("{prefix:?} is not a subject without wildcards"));
+    None
 }
 
 fn read_tls(reader: &mut Reader<'_>) -> Tls {
@@ -241,6 +269,8 @@ mod tests {
             (&[("NATS_NKEY", "SUx"), ("NATS_USER", "u")], "NATS_NKEY: only one of"),
             (&[("NATS_NKEY", "SUx"), ("NATS_USER", "u")], "NATS_USER: needs NATS_PASSWORD"),
             (&[("NATS_TLS_CERT", "/x")], "NATS_TLS_KEY"),
+            (&[("NATS_INBOX_PREFIX", "_INBOX.>")], "NATS_INBOX_PREFIX"),
+            (&[("NATS_INBOX_PREFIX", "")], "NATS_INBOX_PREFIX"),
             (&[("NATS_TLS_KEY", "/x")], "NATS_TLS_CERT"),
             (&[("NATS_MAX_RECONNECT_WAIT", "0s")], "NATS_MAX_RECONNECT_WAIT"),
         ];

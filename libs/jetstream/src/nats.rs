@@ -11,6 +11,7 @@ use crate::{
     link::Link,
     metrics::NATS_CONNECTED,
     missing::Missing,
+    nkey,
     replies::{self, NoReply, Replies},
     server_version::{OLDEST, REPAIRED, Support},
     trouble::{Trouble, trouble},
@@ -123,6 +124,10 @@ impl Nats {
                 events.on_event(&event);
                 std::future::ready(())
             });
+        let options = match &config.inbox_prefix {
+            Some(prefix) => options.custom_inbox_prefix(prefix.clone()),
+            None => options,
+        };
         let options = with_tls(options, config).await?;
         info!(?servers, name, "connecting to NATS");
         let client = options.connect(config.servers.as_slice()).await.map_err(Error::Client)?;
@@ -297,7 +302,8 @@ async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
             let broken = |source| Error::File { key: "NATS_CREDS", path: path.clone(), source };
             options.credentials_file(path).await.map_err(broken)?
         }
-        Auth::NKey(seed) => options.nkey(read_seed(seed.expose_secret()).await?),
+        Auth::NKey(seed) if nkey::is_seed(seed.expose_secret()) => options.nkey(seed.expose_secret().to_owned()),
+        Auth::NKey(path) => nkey::options(path.expose_secret().into())?,
     })
 }
 
@@ -306,18 +312,6 @@ async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
 fn inbox_of(user: &str) -> Option<String> {
     let is_token = !user.is_empty() && user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     is_token.then(|| format!("_INBOX.{user}"))
-}
-
-/// A seed itself, or the content of the named file. Text that is not a seed is taken for a path.
-async fn read_seed(value: &str) -> Result<String, Error> {
-    const SEED_CHARS: usize = 58;
-    if value.starts_with("SU") && value.len() == SEED_CHARS {
-        return Ok(value.to_owned());
-    }
-    // The value may be a mistyped seed: it is not repeated in the error.
-    let broken = |source| Error::File { key: "NATS_NKEY", path: "the file it names".into(), source };
-    let text = tokio::fs::read_to_string(value).await.map_err(broken)?;
-    Ok(text.trim().to_owned())
 }
 
 async fn with_tls(mut options: ConnectOptions, config: &NatsConfig) -> Result<ConnectOptions, Error> {

@@ -14,6 +14,11 @@ pub const REPAIRED: ServerVersion = ServerVersion { major: 2, minor: 12, patch: 
 /// The newest series that the tests run on.
 pub const NEWEST_TRIED: (u32, u32) = (2, 15);
 
+/// The first servers that take no reply and no deliver subject within JetStream's own subjects. With an earlier one, a
+/// user who may have a stored message sent to a reply reaches every request of the API by it.
+pub const REPLIES_APART: [ServerVersion; 2] =
+    [ServerVersion { major: 2, minor: 14, patch: 10 }, ServerVersion { major: 2, minor: 15, patch: 3 }];
+
 /// A server's version; what follows the three numbers is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerVersion {
@@ -33,6 +38,12 @@ impl ServerVersion {
         let mut numbers = plain.split('.').map(|n| n.parse().ok());
         let (major, minor, patch) = (numbers.next()??, numbers.next()??, numbers.next()??);
         numbers.next().is_none().then_some(Self { major, minor, patch })
+    }
+
+    /// Whether replies reach no request of JetStream's API.
+    pub fn keeps_replies_apart(self) -> bool {
+        let [older, newer] = REPLIES_APART;
+        self >= newer || (self >= older && (self.major, self.minor) == (older.major, older.minor))
     }
 }
 
@@ -96,6 +107,22 @@ impl fmt::Display for Support {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replies_are_kept_apart_from_the_first_server_of_each_series_on() {
+        for (text, is_apart) in [
+            ("2.12.9", false),
+            ("2.14.9", false),
+            ("2.14.10", true),
+            ("2.15.0", false),
+            ("2.15.2", false),
+            ("2.15.3", true),
+            ("2.16.0", true),
+            ("3.0.0", true),
+        ] {
+            assert_eq!(ServerVersion::parse(text).unwrap().keeps_replies_apart(), is_apart, "{text}");
+        }
+    }
 
     #[test]
     fn versions_are_compared_as_numbers_and_what_is_none_is_taken() {

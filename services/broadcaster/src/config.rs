@@ -8,26 +8,25 @@ use crate::{
     retry::schedule::{Schedule, Steps},
     settings::{
         BROADCASTER_ALERTS_TOKEN, BROADCASTER_CA_FILE, BROADCASTER_CIRCUIT_FAILURES, BROADCASTER_CIRCUIT_PROBE,
-        BROADCASTER_CIRCUIT_PROBE_MAX, BROADCASTER_CONCURRENCY, BROADCASTER_CORE_FALLBACK, BROADCASTER_DLQ_MAX_AGE,
-        BROADCASTER_DLQ_MAX_BYTES, BROADCASTER_ENDPOINTS_FILE, BROADCASTER_HISTORY_MAX_AGE,
-        BROADCASTER_HISTORY_MAX_BYTES, BROADCASTER_RELOAD_INTERVAL, BROADCASTER_RETRIES_MAX_AGE,
-        BROADCASTER_RETRIES_MAX_BYTES, BROADCASTER_RETRY_4XX, BROADCASTER_RETRY_JITTER, BROADCASTER_RETRY_SCHEDULE,
+        BROADCASTER_CIRCUIT_PROBE_MAX, BROADCASTER_CONCURRENCY, BROADCASTER_CORE_FALLBACK, BROADCASTER_ENDPOINTS_FILE,
+        BROADCASTER_RELOAD_INTERVAL, BROADCASTER_RETRY_4XX, BROADCASTER_RETRY_JITTER, BROADCASTER_RETRY_SCHEDULE,
         BROADCASTER_STATE_KEY, BROADCASTER_SUBJECTS, BROADCASTER_TIMEOUT, BROADCASTER_TOKEN, HTTP_PORT, WEBHOOK_FORMAT,
         WEBHOOK_SECRET, WEBHOOK_URL,
     },
-    topology::streams::StreamLimits,
 };
 use agentforge_access::{Role, Tokens, check_secret};
-use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Reader, Secret, Setting};
+use agentforge_config::{CommaList, Common, ExposeSecret, Reader, Secret};
 use agentforge_door::{Door, DoorConfig};
 use agentforge_egress::{Policy, Resolve};
-use agentforge_jetstream::{NatsConfig, topology::TopologyConfig};
+use agentforge_jetstream::{
+    NatsConfig,
+    topology::{Maker, TopologyConfig, webhooks::WebhookLimits},
+};
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 /// The name of the endpoint that WEBHOOK_URL makes.
 const DEFAULT_NAME: &str = "default";
 const HOUR: Duration = Duration::from_secs(3600);
-const DAYS_1000: Duration = Duration::from_secs(1000 * 24 * 3600);
 
 /// A broadcaster's configuration.
 #[derive(Debug, Clone)]
@@ -38,6 +37,8 @@ pub struct Config {
     pub nats: NatsConfig,
     /// The stream of events, in case it has to be created.
     pub topology: TopologyConfig,
+    /// Whether streams are made here.
+    pub maker: Maker,
     /// Port of the HTTP endpoints.
     pub http_port: u16,
     /// The endpoint that WEBHOOK_URL declares, as resolved at the start.
@@ -63,7 +64,7 @@ pub struct Config {
     /// Whether subjects without a stream are subscribed to.
     pub core_fallback: bool,
     /// Of the broadcaster's streams.
-    pub limits: StreamLimits,
+    pub limits: WebhookLimits,
     /// Certificate authorities in addition to those of the system.
     pub ca_file: Option<PathBuf>,
     /// What may be called.
@@ -102,6 +103,7 @@ impl Config {
         Self {
             nats: NatsConfig::read(reader),
             topology: TopologyConfig::read(reader),
+            maker: Maker::read(reader, &common),
             http_port,
             default_endpoint: default_endpoint(reader, default_declaration.as_ref(), &defaults),
             default_declaration,
@@ -118,7 +120,7 @@ impl Config {
                 probe_max: probe_max.max(probe),
             },
             core_fallback: reader.get(&BROADCASTER_CORE_FALLBACK),
-            limits: limits(reader),
+            limits: WebhookLimits::read(reader),
             ca_file: reader.opt(&BROADCASTER_CA_FILE),
             egress: Policy::read(reader),
             resolver: None,
@@ -248,18 +250,6 @@ fn state_keys(reader: &mut Reader<'_>) -> StateKeys {
         reader.fault(BROADCASTER_STATE_KEY.key, problem);
         StateKeys::default()
     })
-}
-
-fn limits(reader: &mut Reader<'_>) -> StreamLimits {
-    let bytes = |r: &mut Reader<'_>, s| r.get_in(s, ByteSize(1 << 20)..=ByteSize(1 << 50)).bytes();
-    StreamLimits {
-        retries_max_bytes: bytes(reader, &BROADCASTER_RETRIES_MAX_BYTES),
-        retries_max_age: reader.get_in(&BROADCASTER_RETRIES_MAX_AGE, Duration::from_secs(1)..=DAYS_1000),
-        dlq_max_bytes: bytes(reader, &BROADCASTER_DLQ_MAX_BYTES),
-        dlq_max_age: reader.get_in(&BROADCASTER_DLQ_MAX_AGE, HOUR..=DAYS_1000),
-        history_max_bytes: bytes(reader, &BROADCASTER_HISTORY_MAX_BYTES),
-        history_max_age: reader.get_in(&BROADCASTER_HISTORY_MAX_AGE, HOUR..=DAYS_1000),
-    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ use crate::{
 };
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_egress::{Dialer, Policy};
-use agentforge_jetstream::{Nats, NatsConfig, topology::TopologyConfig};
+use agentforge_jetstream::{
+    Nats, NatsConfig,
+    topology::{Maker, TopologyConfig, webhooks::WebhookLimits},
+};
 use agentforge_metrics::Metric;
 use agentforge_runtime::http::HTTP_PROTOCOLS;
 use agentforge_runtime::{Endpoints, OnEnd, Runtime, Service, Tls, admin_router, bind, serve_https, serve_metrics};
@@ -66,7 +69,9 @@ impl Service for Broadcaster {
             ("Broadcaster", settings::SETTINGS.to_vec()),
             ("Access", agentforge_door::SETTINGS.to_vec()),
             ("Outgoing calls", vec![Policy::SETTING]),
+            ("Streams of webhooks", WebhookLimits::SETTINGS.to_vec()),
             ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
+            ("Topology", Maker::SETTINGS.to_vec()),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
             ("Common", Common::SETTINGS.to_vec()),
         ]

@@ -121,40 +121,6 @@ pub const BROADCASTER_CORE_FALLBACK: Setting = Setting::new(
     "Subscribe to subjects without a stream, in queue group broadcaster-workers. Events published while no \
      broadcaster listens are lost.",
 );
-pub const BROADCASTER_RETRIES_MAX_BYTES: Setting = Setting::new(
-    "BROADCASTER_RETRIES_MAX_BYTES",
-    Some("1GiB"),
-    "size 1MiB-1PiB",
-    "Size of the stream of retries. When it is full, failing endpoints are not read; nothing is \
-     discarded.",
-);
-pub const BROADCASTER_RETRIES_MAX_AGE: Setting = Setting::new(
-    "BROADCASTER_RETRIES_MAX_AGE",
-    Some("14d"),
-    "duration 1s-1000d",
-    "How long a due message waits for an endpoint that does not recover, or is no longer configured. Then it \
-     becomes a dead letter.",
-);
-pub const BROADCASTER_DLQ_MAX_BYTES: Setting = Setting::new(
-    "BROADCASTER_DLQ_MAX_BYTES",
-    Some("256MiB"),
-    "size 1MiB-1PiB",
-    "Size of the stream of dead letters. When it is full, endpoints that need it are not read.",
-);
-pub const BROADCASTER_DLQ_MAX_AGE: Setting =
-    Setting::new("BROADCASTER_DLQ_MAX_AGE", Some("30d"), "duration 1h-1000d", "How long dead letters are kept.");
-pub const BROADCASTER_HISTORY_MAX_BYTES: Setting = Setting::new(
-    "BROADCASTER_HISTORY_MAX_BYTES",
-    Some("256MiB"),
-    "size 1MiB-1PiB",
-    "Size of the stream of delivery attempts. When it is full, the oldest are discarded.",
-);
-pub const BROADCASTER_HISTORY_MAX_AGE: Setting = Setting::new(
-    "BROADCASTER_HISTORY_MAX_AGE",
-    Some("7d"),
-    "duration 1h-1000d",
-    "How long delivery attempts are kept.",
-);
 pub const BROADCASTER_CA_FILE: Setting = Setting::new(
     "BROADCASTER_CA_FILE",
     None,
@@ -183,11 +149,5 @@ pub(crate) const SETTINGS: &[Setting] = &[
     BROADCASTER_CIRCUIT_PROBE,
     BROADCASTER_CIRCUIT_PROBE_MAX,
     BROADCASTER_CORE_FALLBACK,
-    BROADCASTER_RETRIES_MAX_BYTES,
-    BROADCASTER_RETRIES_MAX_AGE,
-    BROADCASTER_DLQ_MAX_BYTES,
-    BROADCASTER_DLQ_MAX_AGE,
-    BROADCASTER_HISTORY_MAX_BYTES,
-    BROADCASTER_HISTORY_MAX_AGE,
     BROADCASTER_CA_FILE,
 ];

@@ -42,7 +42,8 @@ pub async fn keep_streams(
         let pause = if !context.nats.is_connected() {
             ENSURE_INTERVAL
         } else {
-            match streams::ensure_all(&context.nats, &context.config.topology, &context.config.limits).await {
+            let config = &context.config;
+            match streams::ensure_all(&context.nats, &config.topology, &config.limits, config.maker).await {
                 Ok((now, created)) => {
                     let had_all = capabilities.borrow().is_some();
                     capabilities.send_if_modified(|was| was.replace(now) != Some(now));

@@ -10,7 +10,10 @@ use crate::transition::Backoff;
 use agentforge_access::Tokens;
 use agentforge_config::{Common, Parse, Reader, Secret, Setting};
 use agentforge_door::DoorConfig;
-use agentforge_jetstream::{HubConfig, NatsConfig, topology::TopologyConfig};
+use agentforge_jetstream::{
+    HubConfig, NatsConfig,
+    topology::{Maker, TopologyConfig},
+};
 use agentforge_message_id::{Mission, Queue, Site, ToolName};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -186,6 +189,8 @@ pub struct Config {
     pub nats: NatsConfig,
     /// Streams and consumers.
     pub topology: TopologyConfig,
+    /// Whether streams are made here; consumers of queues always are.
+    pub maker: Maker,
     /// Where the hub of this site is.
     pub hub: HubConfig,
     /// Port of REST, probes and the admin endpoints (HTTP_PORT); 0: any free one.
@@ -240,6 +245,7 @@ impl Config {
         let common = Common::read(r);
         let nats = NatsConfig::read(r);
         let topology = TopologyConfig::read(r);
+        let maker = Maker::read(r, &common);
         let hub = HubConfig::read(r);
         let edge = topology.edge.is_some();
         let mission = Mission::new(&common.mission).unwrap_or_else(|e| {
@@ -324,6 +330,7 @@ impl Config {
             common,
             nats,
             topology,
+            maker,
             hub,
         };
         let scheme = config.database_url.split(':').next().unwrap_or_default();
@@ -420,6 +427,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Setting>)> {
         ("Access", agentforge_door::SETTINGS.to_vec()),
         ("Signatures", keys::SETTINGS.to_vec()),
         ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
+        ("Topology", Maker::SETTINGS.to_vec()),
         ("Edge site", HubConfig::SETTINGS.to_vec()),
         ("NATS", NatsConfig::SETTINGS.to_vec()),
         ("Common", Common::SETTINGS.to_vec()),

@@ -40,8 +40,10 @@ pub mod service;
 pub mod slo;
 pub mod store;
 mod streams;
+pub mod topology;
 pub mod transition;
 pub mod turns;
 
 pub use config::Config;
 pub use service::Orchestrator;
+pub use topology::Topology;

@@ -126,7 +126,8 @@ impl Service for Orchestrator {
         t.back_until_done("outbox", parts.outbox.run(std::future::ready(()), t.last.clone()));
 
         // In front: what takes work from callers and workers, and what keeps it going.
-        let (topology, gate) = ((config.topology.clone(), mission()), runtime.readiness().gate("streams", true));
+        let topology = (config.topology.clone(), mission(), config.maker);
+        let gate = runtime.readiness().gate("streams", true);
         let signals = streams::Signals { ready: topology_ready, renewed, gate };
         t.spawn("topology", streams::run(app(), nats(), topology, parts.consumers.clone(), signals, stop()));
         let (consumers, capacity) = (parts.consumers.clone(), parts.capacity.clone());

@@ -1,5 +1,7 @@
 //! Keeps streams, consumers and buckets as planned, for as long as the orchestrator runs.
 //!
+//! Where the topology makes the streams (`NATS_TOPOLOGY=wait`), this looks at them, and makes the consumers of queues.
+//!
 //! Checks when it starts, when the connection is back, when a queue is new, whenever an object was reported missing
 //! (`Nats::missing`), and every few seconds anyway: what an operator or a tool removes under a connected system would
 //! otherwise go unnoticed while nothing is in transit. What cannot be created as planned shuts the gate, and is tried
@@ -50,12 +52,12 @@ pub struct Signals {
 pub async fn run(
     app: App,
     nats: Nats,
-    settings: (topology::TopologyConfig, Mission),
+    settings: (topology::TopologyConfig, Mission, topology::Maker),
     consumers: QueueConsumers,
     signals: Signals,
     stop: CancellationToken,
 ) -> Result<(), anyhow::Error> {
-    let (config, mission) = settings;
+    let (config, mission, maker) = settings;
     // Workers that were here a moment ago find their consumers at once.
     if let Ok(agents) = app.workers(Some(&mission), None, AGENTS_MAX).await {
         let online = agents.iter().filter(|a| a.presence(Micros::now()) == Presence::Online);
@@ -72,7 +74,7 @@ pub async fn run(
         complaints.borrow_and_update();
         let plan = topology::plan(&config, &mission, &consumers.queues());
         let inspection = tokio::select! {
-            inspection = topology::keep(nats.jetstream(), &plan) => inspection,
+            inspection = topology::keep(nats.jetstream(), &plan, maker) => inspection,
             () = stop.cancelled() => return Ok(()),
         };
         if let Some(unfit) = state.take_in(inspection, &plan, &nats, &signals).await {
@@ -200,7 +202,7 @@ impl State {
 }
 
 /// An error and what it came from, in one line.
-fn chain(e: &topology::Error) -> String {
+pub fn chain(e: &topology::Error) -> String {
     match std::error::Error::source(e) {
         Some(source) => format!("{e}: {source}"),
         None => e.to_string(),

@@ -2,7 +2,10 @@
 
 use crate::directory::separation;
 use agentforge_config::{ByteSize, Common, Reader, Setting};
-use agentforge_jetstream::{Domain, NatsConfig, subjects, topology::EvidenceConfig};
+use agentforge_jetstream::{
+    Domain, NatsConfig, subjects,
+    topology::{EvidenceConfig, Maker},
+};
 use agentforge_message_id::Site;
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -107,6 +110,8 @@ pub struct Config {
     pub nats: NatsConfig,
     /// Stream and bucket, when they have to be made.
     pub evidence: EvidenceConfig,
+    /// Whether they are made here.
+    pub maker: Maker,
     /// Port of the HTTP endpoints.
     pub http_port: u16,
     /// Where it is.
@@ -161,6 +166,7 @@ impl Config {
             empty_dirs_after,
             nats: NatsConfig::read(reader),
             evidence: EvidenceConfig::read(reader),
+            maker: Maker::read(reader, &common),
             http_port,
             site,
             queue_dir,

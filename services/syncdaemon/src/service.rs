@@ -22,7 +22,10 @@ use crate::{
     steps,
 };
 use agentforge_config::{Common, Reader, Setting};
-use agentforge_jetstream::{HubConfig, HubLink, Nats, NatsConfig, Support, topology::EvidenceConfig};
+use agentforge_jetstream::{
+    HubConfig, HubLink, Nats, NatsConfig, Support,
+    topology::{EvidenceConfig, Maker},
+};
 use agentforge_ledger::{Entry, Event};
 use agentforge_metrics::Metric;
 use agentforge_runtime::http::{HTTP_PROTOCOLS, for_this_machine};
@@ -80,6 +83,7 @@ impl Service for Syncdaemon {
         vec![
             ("Syncdaemon", config::SETTINGS.to_vec()),
             ("Evidence", EvidenceConfig::SETTINGS.to_vec()),
+            ("Topology", Maker::SETTINGS.to_vec()),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
             ("Common", Common::SETTINGS.to_vec()),
         ]

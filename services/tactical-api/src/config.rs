@@ -8,7 +8,10 @@ use crate::{
 };
 use agentforge_access::{Guard, Role, Tokens};
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Parse, Reader, Secret, Setting};
-use agentforge_jetstream::{NatsConfig, topology::TacticalConfig};
+use agentforge_jetstream::{
+    NatsConfig,
+    topology::{Maker, TacticalConfig},
+};
 use agentforge_runtime::http::{ClientCertificates, ServerTls, TlsSettings};
 use axum::http::HeaderName;
 use std::time::Duration;
@@ -176,6 +179,8 @@ pub struct Config {
     pub nats: NatsConfig,
     /// The limits of the stream that this service creates.
     pub stream: TacticalConfig,
+    /// Whether it is made here.
+    pub maker: Maker,
     /// Where it listens.
     pub http_port: u16,
     /// Bounds of the streams.
@@ -205,6 +210,7 @@ impl Config {
             tls,
             signer: read_signer(reader, is_lenient, common.is_dev()),
             stream: TacticalConfig::read(reader),
+            maker: Maker::read(reader, &common),
             nats: NatsConfig::read(reader),
             common,
         }

@@ -19,7 +19,7 @@ use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::{
     Nats, NatsConfig,
     subjects::{EVIDENCE_FILTER, STREAM_EVIDENCE, STREAM_TACTICAL, TACTICAL_FILTER},
-    topology::{self, TacticalConfig, ensure, tactical_plan},
+    topology::{self, Maker, TacticalConfig, ensure_by, tactical_plan},
 };
 use agentforge_metrics::Metric;
 use agentforge_runtime::{
@@ -77,6 +77,7 @@ impl Service for TacticalApi {
         vec![
             ("Tactical-api", config::SETTINGS.to_vec()),
             ("Stream", TacticalConfig::SETTINGS.to_vec()),
+            ("Topology", Maker::SETTINGS.to_vec()),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
             ("Common", Common::SETTINGS.to_vec()),
         ]
@@ -215,13 +216,13 @@ fn follow(config: &Config, runtime: &Runtime, nats: &Nats, live: &Live, source: 
     });
     let (plan, js, until, wake) =
         (tactical_plan(&config.stream), nats.jetstream().clone(), stop.clone(), missing.clone());
-    let (up, shown) = (nats.connected(), live.clone());
+    let (up, shown, maker) = (nats.connected(), live.clone(), config.maker);
     let planned = runtime.readiness().gate("topology", true);
     planned.set(false, "not looked at yet");
     supervisor.spawn("topology", OnEnd::Stop, async move {
         let (mut was_made, mut told) = (false, String::new());
         loop {
-            let wait = match ensure(&js, &plan).await {
+            let wait = match ensure_by(&js, &plan, maker).await {
                 // At the start it stops the start; later it may recover.
                 Err(error @ topology::Error::Incompatible { .. }) if !was_made => {
                     return Err(Error::Topology(error).into());

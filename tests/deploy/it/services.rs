@@ -47,6 +47,10 @@ pub fn environment_at(objects: &[Object], name: &str, nats: &NatsServer, dir: &P
     let mut env = at_home(environment_of(objects, name), &nats.url(), dir);
     env.remove("NATS_USER");
     env.remove("NATS_PASSWORD");
+    // No topology runs there.
+    if ["orchestrator", "syncdaemon", "broadcaster", "tactical-api"].contains(&name) {
+        env.insert("NATS_TOPOLOGY".to_owned(), "make".to_owned());
+    }
     if env.contains_key("NATS_EXPORTER_TARGETS") {
         env.insert("NATS_EXPORTER_TARGETS".to_owned(), format!("nats-0,{}", nats.monitor_url()));
     }

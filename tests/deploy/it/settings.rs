@@ -27,9 +27,10 @@ fn setting_of(key: &str) -> &str {
 }
 
 /// Exit code, stdout and stderr of `--check-config` with exactly this environment.
-fn check(service: &str, env: &BTreeMap<String, String>) -> (Option<i32>, String, String) {
+fn check(service: &str, container: &Value, env: &BTreeMap<String, String>) -> (Option<i32>, String, String) {
     let mut command = Command::new(cargo_bin(&format!("agentforge-{service}")));
-    let out = command.arg("--check-config").env_clear().envs(env).output().unwrap();
+    let args = list(&container["args"]).iter().map(|arg| arg.as_str().unwrap());
+    let out = command.args(args).arg("--check-config").env_clear().envs(env).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (out.status.code(), text(out.stdout), text(out.stderr))
 }
@@ -55,7 +56,7 @@ fn services() -> Vec<(String, String, BTreeMap<String, String>, Value)> {
 fn every_rendered_environment_is_read_by_its_service() {
     let Some(()) = require("kubectl") else { return };
     for (overlay, service, env, container) in services() {
-        let (code, told, fault) = check(&service, &env);
+        let (code, told, fault) = check(&service, &container, &env);
         assert_eq!(code, Some(0), "{overlay} {service}: {fault}");
         let read: BTreeMap<&str, &str> =
             told.lines().filter_map(|line| line.split("  # ").next()?.split_once('=')).collect();
@@ -81,7 +82,7 @@ fn every_rendered_environment_is_read_by_its_service() {
 #[test]
 fn a_misspelt_variable_is_refused() {
     let Some(()) = require("kubectl") else { return };
-    for (overlay, service, env, _) in
+    for (overlay, service, env, container) in
         services().into_iter().filter(|(overlay, ..)| ["staging", "edge"].contains(&overlay.as_str()))
     {
         let shared = ["ENV", "SITE"];
@@ -90,7 +91,7 @@ fn a_misspelt_variable_is_refused() {
             let value = wrong.remove(key).unwrap();
             let misspelt = format!("{}X{}", &key[..key.len() - 1], &key[key.len() - 1..]);
             wrong.insert(misspelt.clone(), value);
-            let (code, _, fault) = check(&service, &wrong);
+            let (code, _, fault) = check(&service, &container, &wrong);
             assert_eq!(code, Some(64), "{overlay} {service}: {misspelt}");
             assert!(fault.contains(&misspelt), "{overlay} {service}: {fault}");
         }

@@ -1,13 +1,17 @@
 //! Makes the server agree with the plan: create, update, read back, compare.
 //!
 //! Safe to run at any time and concurrently. [`ensure`] stops at the first thing that cannot be made so; [`keep`]
-//! continues with the others, and is for an owner that checks periodically.
+//! continues with the others, and is for an owner that checks periodically. Both can look only (`Maker::Wait`).
 
 use super::{
     compare::{self, Difference},
+    maker::Maker,
     plan::{Plan, PlannedConsumer},
 };
-use crate::api::{self, ApiError};
+use crate::{
+    api::{self, ApiError},
+    subjects::STREAM_JOBS,
+};
 use async_nats::jetstream::{
     Context, ErrorCode, consumer,
     context::RequestErrorKind,
@@ -53,6 +57,17 @@ pub enum Error {
         /// As it is.
         found: String,
     },
+    /// It does not exist, and this process is not the one that makes it.
+    #[error(
+        "{kind} {name} is missing: the topology makes it (agentforge-orchestrator topology); a service makes its own \
+         with NATS_TOPOLOGY=make"
+    )]
+    Awaited {
+        /// `stream` or `consumer`.
+        kind: &'static str,
+        /// The name of the stream or consumer.
+        name: String,
+    },
     /// The server refused or did not answer.
     #[error("{attempt} {kind} {name}")]
     Api {
@@ -68,15 +83,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether trying again may help: the server was not able to answer.
+    /// Whether trying again may help: the server was not able to answer, or another process has yet to make it.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if source.is_retryable())
+        match self {
+            Self::Api { source, .. } => source.is_retryable(),
+            Self::Awaited { .. } => true,
+            Self::Incompatible { .. } | Self::NotTaken { .. } => false,
+        }
     }
 
     /// The stream or consumer that it is about.
     pub fn name(&self) -> &str {
         match self {
-            Self::Incompatible { name, .. } | Self::NotTaken { name, .. } | Self::Api { name, .. } => name,
+            Self::Incompatible { name, .. }
+            | Self::NotTaken { name, .. }
+            | Self::Awaited { name, .. }
+            | Self::Api { name, .. } => name,
         }
     }
 
@@ -130,10 +152,13 @@ pub struct Inspection {
 /// Like [`ensure`], for the owner of the plan, which checks periodically: one thing that cannot be made so does not
 /// keep it from the others, and a consumer of another kind is recreated. (Its unacknowledged messages are redelivered;
 /// a stream is never removed, since it may hold the only copy of its messages.)
-pub async fn keep(js: &Context, plan: &Plan) -> Inspection {
+///
+/// With [`Maker::Wait`] only consumers of the stream of jobs are made: they follow the queues, which only their owner
+/// knows. All else is looked at.
+pub async fn keep(js: &Context, plan: &Plan, maker: Maker) -> Inspection {
     let mut inspection = Inspection::default();
     for config in &plan.streams {
-        match agree(&Stream { js, config }, &mut inspection.report).await {
+        match agree(&Stream { js, config }, maker, &mut inspection.report).await {
             Ok(found) => {
                 inspection.made.insert(config.name.clone(), found.created.unix_timestamp_nanos());
             }
@@ -148,11 +173,12 @@ pub async fn keep(js: &Context, plan: &Plan) -> Inspection {
     }
     for planned in plan.consumers.iter().filter(|planned| inspection.made.contains_key(&planned.stream)) {
         let thing = Consumer { js, planned };
-        let mut agreed = agree(&thing, &mut inspection.report).await;
+        let maker = if planned.stream == STREAM_JOBS { Maker::Make } else { maker };
+        let mut agreed = agree(&thing, maker, &mut inspection.report).await;
         if let Err(e @ Error::Incompatible { .. }) = &agreed {
             warn!(error = e as &dyn std::error::Error, "recreating the consumer");
             agreed = match thing.delete().await {
-                Ok(()) => agree(&thing, &mut inspection.report).await,
+                Ok(()) => agree(&thing, maker, &mut inspection.report).await,
                 Err(source) => {
                     Err(Error::Api { attempt: "delete", kind: "consumer", name: thing.name().to_owned(), source })
                 }
@@ -174,12 +200,20 @@ pub async fn keep(js: &Context, plan: &Plan) -> Inspection {
 /// # Errors
 /// See [`Error`]; `is_retryable` says whether the server was merely not able to answer.
 pub async fn ensure(js: &Context, plan: &Plan) -> Result<Report, Error> {
+    ensure_by(js, plan, Maker::Make).await
+}
+
+/// As [`ensure`]; with [`Maker::Wait`] it only makes sure that everything exists.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn ensure_by(js: &Context, plan: &Plan, maker: Maker) -> Result<Report, Error> {
     let mut report = Report::default();
     for config in &plan.streams {
-        agree(&Stream { js, config }, &mut report).await?;
+        agree(&Stream { js, config }, maker, &mut report).await?;
     }
     for planned in &plan.consumers {
-        agree(&Consumer { js, planned }, &mut report).await?;
+        agree(&Consumer { js, planned }, maker, &mut report).await?;
     }
     Ok(report)
 }
@@ -200,7 +234,7 @@ trait Thing {
     fn differences(&self, found: &Self::Found) -> Vec<Difference>;
 }
 
-async fn agree<T: Thing>(thing: &T, report: &mut Report) -> Result<T::Found, Error> {
+async fn agree<T: Thing>(thing: &T, maker: Maker, report: &mut Report) -> Result<T::Found, Error> {
     let name = thing.name().to_owned();
     let failed = |attempt| {
         let name = name.clone();
@@ -209,7 +243,9 @@ async fn agree<T: Thing>(thing: &T, report: &mut Report) -> Result<T::Found, Err
     let mut last = None;
     for _ in 0..ROUNDS {
         let found = match thing.read().await {
+            Ok(found) if maker == Maker::Wait => return Ok(found),
             Ok(found) => found,
+            Err(e) if e.is(T::MISSING) && maker == Maker::Wait => return Err(Error::Awaited { kind: T::KIND, name }),
             Err(e) if e.is(T::MISSING) => {
                 match thing.create().await {
                     Ok(()) => {

@@ -5,7 +5,8 @@
 //! and copies that are there already are the hub's and are kept.
 
 use super::{
-    ensure::{Error, Report, ensure},
+    ensure::{Error, Report, ensure_by},
+    maker::Maker,
     plan::{Plan, UNLIMITED, object_store_stream, signed},
 };
 use crate::{
@@ -142,9 +143,14 @@ fn window(c: &EvidenceConfig) -> Duration {
 ///
 /// # Errors
 /// As [`ensure`].
-pub async fn ensure_evidence(js: &Context, config: &EvidenceConfig, keep_limits: bool) -> Result<Report, Error> {
+pub async fn ensure_evidence(
+    js: &Context,
+    config: &EvidenceConfig,
+    keep_limits: bool,
+    maker: Maker,
+) -> Result<Report, Error> {
     let plan = evidence_plan(config);
-    if keep_limits { ensure_keeping_limits(js, plan).await } else { ensure(js, &plan).await }
+    if keep_limits { ensure_keeping_limits(js, plan, maker).await } else { ensure_by(js, &plan, maker).await }
 }
 
 /// As [`ensure`], but sizes, ages, windows and copies of streams that exist are left as they are: for those
@@ -152,7 +158,10 @@ pub async fn ensure_evidence(js: &Context, config: &EvidenceConfig, keep_limits:
 ///
 /// # Errors
 /// As [`ensure`].
-pub async fn ensure_keeping_limits(js: &Context, mut plan: Plan) -> Result<Report, Error> {
+pub async fn ensure_keeping_limits(js: &Context, mut plan: Plan, maker: Maker) -> Result<Report, Error> {
+    if maker == Maker::Wait {
+        return ensure_by(js, &plan, maker).await;
+    }
     for planned in &mut plan.streams {
         let subject = format!("STREAM.INFO.{}", planned.name);
         match api::call::<stream::Info>(js, subject, &serde_json::json!({})).await {
@@ -161,7 +170,7 @@ pub async fn ensure_keeping_limits(js: &Context, mut plan: Plan) -> Result<Repor
             Err(source) => return Err(unreadable(planned, source)),
         }
     }
-    ensure(js, &plan).await
+    ensure_by(js, &plan, maker).await
 }
 
 fn unreadable(planned: &stream::Config, source: ApiError) -> Error {

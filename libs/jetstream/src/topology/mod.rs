@@ -8,14 +8,17 @@ mod compare;
 mod config;
 mod ensure;
 mod evidence;
+mod maker;
 mod plan;
 mod room;
 mod tactical;
+pub mod webhooks;
 
 pub use compare::Difference;
 pub use config::{EDGE_MODE, Edge, TopologyConfig};
-pub use ensure::{Error, Inspection, Report, ensure, keep};
+pub use ensure::{Error, Inspection, Report, ensure, ensure_by, keep};
 pub use evidence::{EvidenceConfig, ensure_evidence, ensure_keeping_limits, evidence_plan};
+pub use maker::{Maker, NATS_TOPOLOGY};
 pub use plan::{Plan, PlannedConsumer, events_plan, plan};
 pub use room::room;
 pub use tactical::{TacticalConfig, tactical_plan};

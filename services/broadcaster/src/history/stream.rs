@@ -12,16 +12,14 @@ use crate::{
     topology::{
         names::{STREAM_DELIVERIES, deliveries},
         reader,
-        streams::{StreamLimits, base, plan_of},
     },
 };
 use agentforge_jetstream::{
     HeaderMap, publish,
-    topology::{TopologyConfig, ensure},
+    topology::{ensure_by, webhooks::deliveries_plan},
 };
 use agentforge_message_id::MsgId;
 use agentforge_runtime::Heartbeat;
-use async_nats::jetstream::stream::{self, Compression, DiscardPolicy};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -48,22 +46,10 @@ const SCANNED_MAX: u64 = 4096;
 /// Messages of one read: a search reads backwards, block by block.
 const READ_STEP: u64 = 128;
 
-fn plan(c: &TopologyConfig, limits: &StreamLimits) -> stream::Config {
-    stream::Config {
-        description: Some("what became of each attempt to deliver an event".to_owned()),
-        // Old attempts that are no longer requested are dropped.
-        discard: DiscardPolicy::Old,
-        max_bytes: i64::try_from(limits.history_max_bytes).unwrap_or(i64::MAX),
-        max_age: limits.history_max_age,
-        compression: Some(Compression::S2),
-        ..base(c, STREAM_DELIVERIES, &[&deliveries("*")])
-    }
-}
-
 /// Creates or corrects the stream.
 async fn ensure_stream(context: &Context) -> Result<(), String> {
-    let wanted = plan(&context.config.topology, &context.config.limits);
-    ensure(context.nats.jetstream(), &plan_of(wanted)).await.map(drop).map_err(|e| chain(&e))
+    let plan = deliveries_plan(&context.config.topology, &context.config.limits);
+    ensure_by(context.nats.jetstream(), &plan, context.config.maker).await.map(drop).map_err(|e| chain(&e))
 }
 
 /// Writes attempts until `over`, then the rest; cancels `written` when it ends.
@@ -278,23 +264,5 @@ mod tests {
         for bad in ["", "17", "17.x", "-1.0", "1.2.3"] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_past_makes_room_and_is_bounded() {
-        let limits = StreamLimits {
-            retries_max_bytes: 0,
-            retries_max_age: Duration::ZERO,
-            dlq_max_bytes: 0,
-            dlq_max_age: Duration::ZERO,
-            history_max_bytes: 1 << 20,
-            history_max_age: Duration::from_secs(3600),
-        };
-        let stream = plan(&TopologyConfig::default(), &limits);
-        assert_eq!(
-            (stream.discard, stream.max_bytes, stream.max_age),
-            (DiscardPolicy::Old, 1 << 20, limits.history_max_age)
-        );
-        assert_eq!(stream.subjects, ["broadcaster.deliveries.*"]);
     }
 }

@@ -2,22 +2,12 @@
 //!
 //! Environment and endpoint are one token each, without `_`, so that every pair of names is apart.
 
-/// Retries: parked until they are due, and due.
-pub const STREAM_RETRIES: &str = "broadcaster_retries";
-pub const STREAM_DLQ: &str = "broadcaster_dlq";
-/// What became of each attempt.
-pub const STREAM_DELIVERIES: &str = "broadcaster_deliveries";
-/// Disabled endpoints and open circuits.
-pub const BUCKET_STATE: &str = "broadcaster_state";
+pub use agentforge_jetstream::topology::webhooks::{
+    BUCKET_STATE, STREAM_DELIVERIES, STREAM_RETRIES, STREAM_WEBHOOK_DLQ as STREAM_DLQ,
+};
+
 /// Replicas share a core subscription by this name.
 pub const QUEUE_GROUP: &str = "broadcaster-workers";
-/// The subjects of retries that wait for their time.
-pub const PARKED_FILTER: &str = "broadcaster.parked.>";
-/// The subjects of retries whose time has come.
-pub const DUE_FILTER: &str = "broadcaster.due.>";
-/// Every dead letter.
-pub const DLQ_FILTER: &str = "broadcaster.dlq.>";
-
 /// An endpoint's parked retries; a token for the event follows. Here and below `>` names those of all endpoints.
 pub fn parked(env: &str, endpoint: &str) -> String {
     format!("broadcaster.parked.{env}.{endpoint}")

@@ -70,7 +70,7 @@ impl StreamKeeper {
     async fn ensure(&self, reported: &mut Option<String>) -> Duration {
         let js = jetstream(&self.nats, self.config.domain());
         let keep_limits = self.config.domain.is_some();
-        let error = match ensure_evidence(&js, &self.config.evidence, keep_limits).await {
+        let error = match ensure_evidence(&js, &self.config.evidence, keep_limits, self.config.maker).await {
             Ok(report) => {
                 if reported.take().is_some() || !report.created.is_empty() || !report.updated.is_empty() {
                     log_changes(&report.created, &report.updated);

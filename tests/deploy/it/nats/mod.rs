@@ -3,8 +3,10 @@
 //!
 //! A pod's folders are made from the ConfigMaps; changed are only ports and places on disk.
 
+mod attacks;
 mod cluster;
 mod link;
+mod rights;
 mod tls;
 mod users;
 
@@ -139,7 +141,24 @@ fn service(objects: &[Object], name: &str, server: &Server, dir: &TempDir, more:
     for (key, value) in more {
         env.insert((*key).to_owned(), (*value).to_owned());
     }
-    Proc::builder(cargo_bin(&format!("agentforge-{name}"))).envs(env).start()
+    // The topology is the orchestrator's program in its other mode.
+    let (program, args): (&str, &[&str]) =
+        if name == "topology" { ("orchestrator", &["topology"]) } else { (name, &[]) };
+    Proc::builder(cargo_bin(&format!("agentforge-{program}"))).args(args).envs(env).start()
+}
+
+/// Waits until a service says that it is ready; returns its address.
+async fn is_ready(proc: &mut Proc, name: &str) -> String {
+    let http = proc.ready(WAIT).await[name]["http"].as_str().unwrap().to_owned();
+    eventually(WAIT, &format!("{name} is ready"), || async {
+        match http_get(&format!("{http}/readyz"), &[]).await {
+            Ok((200, _)) => Ok(()),
+            Ok((_, body)) => Err(String::from_utf8_lossy(&body).into_owned()),
+            Err(e) => Err(e.to_string()),
+        }
+    })
+    .await;
+    http
 }
 
 /// Lines of a server's log about something refused.
