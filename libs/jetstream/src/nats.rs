@@ -303,7 +303,11 @@ async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
             options.credentials_file(path).await.map_err(broken)?
         }
         Auth::NKey(seed) if nkey::is_seed(seed.expose_secret()) => options.nkey(seed.expose_secret().to_owned()),
-        Auth::NKey(path) => nkey::options(path.expose_secret().into())?,
+        Auth::NKey(path) => {
+            // The value may be a mistyped seed: it is not repeated in the error.
+            let broken = |source| Error::File { key: "NATS_NKEY", path: "the file it names".into(), source };
+            nkey::options(path.expose_secret().into()).map_err(broken)?
+        }
     })
 }
 

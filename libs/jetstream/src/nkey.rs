@@ -1,7 +1,6 @@
 //! Logging in with an NKey whose seed is in a file: the file is read again at each connect, so that a key is changed
 //! without a restart.
 
-use crate::nats::Error;
 use async_nats::{Auth, AuthError, ConnectOptions};
 use nkeys::KeyPair;
 use std::path::{Path, PathBuf};
@@ -18,9 +17,8 @@ pub fn is_seed(value: &str) -> bool {
 ///
 /// # Errors
 /// A file that cannot be read now, or holds no seed.
-pub fn options(path: PathBuf) -> Result<ConnectOptions, Error> {
-    let broken = |source| Error::File { key: "NATS_NKEY", path: "the file it names".into(), source };
-    read(&path).map_err(broken)?;
+pub fn options(path: PathBuf) -> Result<ConnectOptions, std::io::Error> {
+    read(&path)?;
     Ok(ConnectOptions::with_auth_callback(move |nonce| {
         // A line of a local file: no task waits for it.
         let pair = read(&path);

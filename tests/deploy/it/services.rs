@@ -45,8 +45,8 @@ pub fn environment_of(objects: &[Object], name: &str) -> BTreeMap<String, String
 /// As [`environment_of`], at a server that knows no users and is no cluster, with folders below `dir`.
 pub fn environment_at(objects: &[Object], name: &str, nats: &NatsServer, dir: &Path) -> BTreeMap<String, String> {
     let mut env = at_home(environment_of(objects, name), &nats.url(), dir);
-    env.remove("NATS_USER");
-    env.remove("NATS_PASSWORD");
+    env.remove("NATS_NKEY");
+    env.remove("NATS_INBOX_PREFIX");
     // No topology runs there.
     if ["orchestrator", "syncdaemon", "broadcaster", "tactical-api"].contains(&name) {
         env.insert("NATS_TOPOLOGY".to_owned(), "make".to_owned());

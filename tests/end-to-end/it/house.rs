@@ -157,6 +157,8 @@ const OTHER_VARIABLES: &[&str] = &[
     "OTEL_TRACES_SAMPLER_ARG",
     "RUST_LOG",
     "SSL_CERT_FILE",
+    // Of the orchestrator's program in its other mode.
+    "TOPOLOGY_PARTS",
     "XDG_CACHE_HOME",
 ];
 

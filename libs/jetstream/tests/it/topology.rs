@@ -4,7 +4,7 @@ use super::{SOON, Setup};
 use agentforge_harness::eventually;
 use agentforge_jetstream::{
     HeaderMap, PullOptions, Puller, publish, subjects,
-    topology::{Edge, Error, Plan, TopologyConfig, ensure, plan},
+    topology::{Edge, Error, Maker, Plan, TopologyConfig, ensure, ensure_by, keep, plan},
 };
 use agentforge_message_id::{Mission, MsgId, Queue};
 use async_nats::jetstream::{consumer::pull, kv, object_store, stream};
@@ -57,6 +57,29 @@ async fn everything_is_made_once_and_then_left_alone() {
     );
     assert!(report.updated.is_empty(), "what was just made differs: {report:?}");
     assert_eq!(ensure(js, &plan).await.unwrap(), Default::default(), "a second run changed something");
+}
+
+#[tokio::test]
+async fn a_service_that_waits_makes_the_consumers_of_queues_and_nothing_else() {
+    let Some(Setup { nats, server: _server }) = Setup::new().await else { return };
+    let js = nats.jetstream();
+    let plan = planned(&small());
+    let missing = ensure_by(js, &plan, Maker::Wait).await.unwrap_err();
+    assert!(missing.is_retryable() && missing.to_string().contains("swarm_jobs is missing"), "{missing}");
+    let inspection = keep(js, &plan, Maker::Wait).await;
+    assert_eq!((inspection.faults.len(), inspection.report), (plan.streams.len(), Default::default()));
+    // Others make the streams, with sizes of their own: those are left as they are.
+    let theirs = TopologyConfig { jobs_max_bytes: 32 << 20, ..small() };
+    ensure(js, &Plan { consumers: vec![], ..planned(&theirs) }).await.unwrap();
+    let inspection = keep(js, &plan, Maker::Wait).await;
+    let mut made = inspection.report.created;
+    made.sort();
+    assert_eq!(made, ["worker-staging", "worker-staging_gpu"]);
+    assert!(inspection.report.updated.is_empty());
+    let faults: Vec<_> = inspection.faults.iter().map(Error::name).collect();
+    assert_eq!(faults, ["orchestrator-staging"], "the reader of results is not its own to make");
+    let jobs = js.get_stream("swarm_jobs").await.unwrap();
+    assert_eq!(jobs.cached_info().config.max_bytes, 32 << 20);
 }
 
 #[tokio::test]

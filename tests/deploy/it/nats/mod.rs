@@ -5,6 +5,7 @@
 
 mod attacks;
 mod cluster;
+mod keys;
 mod link;
 mod rights;
 mod tls;
@@ -48,7 +49,14 @@ impl Server {
             let volumes = set.list("/spec/template/spec/volumes");
             let volume = volumes.iter().find(|v| v["name"] == mount["name"]);
             if let Some(secret) = volume.and_then(|v| v["secret"]["secretName"].as_str()) {
-                tls::lay_out(secret, &path);
+                match secrets().get(secret) {
+                    Some(texts) => {
+                        for (file, text) in texts {
+                            std::fs::write(path.join(file), text).unwrap();
+                        }
+                    }
+                    None => tls::lay_out(secret, &path),
+                }
             }
             let Some(config) = volume.and_then(|v| v["configMap"]["name"].as_str()) else { continue };
             for (file, text) in texts(find(objects, "ConfigMap", config).at("/data")) {
@@ -124,10 +132,11 @@ async fn monitored(url: &str) -> std::io::Result<(u16, Vec<u8>)> {
 
 /// As one of the users, which subscribes only to its own replies.
 fn login(user: &str) -> async_nats::ConnectOptions {
-    let password = secrets()["nats-users"][user].clone();
-    async_nats::ConnectOptions::with_user_and_password(user.into(), password)
-        .custom_inbox_prefix(format!("_INBOX.{user}"))
-        .add_root_certificates(tls::authority().join("ca.crt"))
+    let options = match secrets()["nats-seeds"].get(user) {
+        Some(seed) => async_nats::ConnectOptions::with_nkey(seed.clone()),
+        None => async_nats::ConnectOptions::with_user_and_password(user.into(), secrets()["nats-users"][user].clone()),
+    };
+    options.custom_inbox_prefix(format!("_INBOX.{user}")).add_root_certificates(tls::authority().join("ca.crt"))
 }
 
 /// A service of an overlay with its own user, at this server.
@@ -137,6 +146,11 @@ fn service(objects: &[Object], name: &str, server: &Server, dir: &TempDir, more:
     let mut env = at_home(environment_of(objects, name), &server.url(), &folder);
     if server.is_tls {
         env.insert("NATS_TLS_CA".into(), tls::authority().join("ca.crt").display().to_string());
+    }
+    if env.contains_key("NATS_NKEY") {
+        let seed = folder.join("nats-seed");
+        std::fs::write(&seed, &secrets()["nats-seeds"][name]).unwrap();
+        env.insert("NATS_NKEY".to_owned(), seed.display().to_string());
     }
     for (key, value) in more {
         env.insert((*key).to_owned(), (*value).to_owned());

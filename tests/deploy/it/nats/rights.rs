@@ -77,7 +77,7 @@ const MAY: [(&str, &[(&str, &str)]); 9] = [
             ("swarm_dlq", "sI"),
             ("swarm_advisories", "I"),
             ("events", "sI"),
-            ("OBJ_job_outputs", "Ilcx"),
+            ("OBJ_job_outputs", "Ilckx"),
             ("KV_operations", "sIl"),
             ("KV_handbacks", "I"),
         ],
@@ -100,12 +100,12 @@ const MAY: [(&str, &[(&str, &str)]); 9] = [
             ("broadcaster_retries", "sIMgdlicfxna"),
             ("broadcaster_dlq", "sIMgdl"),
             ("broadcaster_deliveries", "sId"),
-            ("KV_broadcaster_state", "sIlicfx"),
+            ("KV_broadcaster_state", "sIlicfkx"),
         ],
     ),
     (
         "tactical-api",
-        &[("tactical", "sIgdlicfx"), ("edge_evidence", "Igdlicfx"), ("OBJ_edge_evidence_blobs", "Iglcfx")],
+        &[("tactical", "sIgdlicfkx"), ("edge_evidence", "Igdlicfkx"), ("OBJ_edge_evidence_blobs", "Iglcfkx")],
     ),
     ("backlog", &[("swarm_jobs", "i")]),
     ("producer", &[]),
@@ -177,7 +177,8 @@ fn published(identity: &str) -> Vec<(String, bool)> {
         }
     }
     cells.extend(SUBJECTS.map(|(subject, who)| (subject.to_owned(), who.contains(&identity))));
-    cells.extend(IDENTITIES.map(|other| (format!("_INBOX.{other}.x"), other == identity)));
+    // The backlog only asks: it sends nothing to itself.
+    cells.extend(IDENTITIES.map(|other| (format!("_INBOX.{other}.x"), other == identity && identity != "backlog")));
     cells
 }
 

@@ -76,7 +76,9 @@ async fn every_service_does_its_work_with_its_own_user() {
     let mut tactical = service(&objects, "tactical-api", &nats, &dir, &[]);
     // At a site the syncdaemon comes through the leaf node; here it has a user of its own.
     let site = overlay("edge");
-    let password = secrets()["nats-users"]["syncdaemon"].clone();
+    let seed = dir.path().join("seed-of-the-syncdaemon");
+    std::fs::write(&seed, &secrets()["nats-seeds"]["syncdaemon"]).unwrap();
+    let seed = seed.display().to_string();
     let at_hub =
         [("SYNC_JS_DOMAIN", ""), ("NATS_USER", "syncdaemon"), ("NATS_PASSWORD", &password), ("EVIDENCE_REPLICAS", "1")];
     let mut syncdaemon = service(&site, "syncdaemon", &nats, &dir, &at_hub);
