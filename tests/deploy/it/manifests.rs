@@ -190,7 +190,10 @@ pub fn secret_of_file<'a>(workload: &'a Object, container: &Value, path: &'a str
     let within = |mount: &&Value| path.starts_with(&format!("{}/", mount["mountPath"].as_str().unwrap()));
     let mount = list(&container["volumeMounts"]).iter().find(within)?;
     let volume = workload.list("/spec/template/spec/volumes").iter().find(|volume| volume["name"] == mount["name"])?;
-    Some((volume["secret"]["secretName"].as_str()?, path.rsplit('/').next()?))
+    let file = path.rsplit('/').next()?;
+    let named = list(&volume["secret"]["items"]).iter().find(|item| item["path"] == file);
+    let key = named.map_or(file, |item| item["key"].as_str().unwrap());
+    Some((volume["secret"]["secretName"].as_str()?, key))
 }
 
 /// The place on this machine of a file that the pod would mount from a Secret. What names no such file stays.
