@@ -62,6 +62,9 @@ pub enum Command {
     /// List workers
     #[command(subcommand)]
     Agent(commands::agent::Command),
+    /// Who did what, and whether the log of it is whole
+    #[command(subcommand)]
+    Audit(commands::audit::Command),
     /// Show the state of a running syncdaemon
     #[command(subcommand)]
     Sync(commands::sync::Command),

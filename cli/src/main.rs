@@ -55,6 +55,7 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::Operation(command) => commands::operation::run(command, &context()?).await,
             Command::Schedule(command) => commands::schedule::run(command, &context()?).await,
             Command::Agent(command) => commands::agent::run(command, &context()?).await,
+            Command::Audit(command) => commands::audit::run(command, &context()?).await,
             Command::Sync(command) => commands::sync::run(command, out).await,
             Command::Ledger(command) => commands::ledger::run(command, out).await,
             Command::Webhook(command) => commands::webhook::run(command, out).await,

@@ -1,6 +1,7 @@
 //! One module a command. Each owns its arguments with their examples, its calls and its output.
 
 pub mod agent;
+pub mod audit;
 pub mod backlog;
 pub mod dlq;
 pub mod job;

@@ -67,6 +67,7 @@ struct OperationView {
     started_at: Option<Moment>,
     ended_at: Option<Moment>,
     error: Option<String>,
+    started_by: Option<String>,
 }
 
 impl OperationView {
@@ -90,6 +91,7 @@ impl OperationView {
             created_at: at(o.created_at.as_ref()),
             started_at: at(o.started_at.as_ref()),
             ended_at: at(o.ended_at.as_ref()),
+            started_by: o.started_by,
             error: Some(o.error).filter(|e| !e.is_empty()),
         }
     }

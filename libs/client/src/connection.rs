@@ -4,8 +4,8 @@
 
 use crate::dial::authorities;
 use agentforge_proto::v1::{
-    agents_client::AgentsClient, jobs_client::JobsClient, operations_client::OperationsClient,
-    schedules_client::SchedulesClient,
+    agents_client::AgentsClient, audit_client::AuditClient, jobs_client::JobsClient,
+    operations_client::OperationsClient, schedules_client::SchedulesClient,
 };
 use std::time::Duration;
 use tonic::{
@@ -136,6 +136,11 @@ impl Client {
     /// A client of the operations on many jobs, on the same connection and with the same token.
     pub fn operations(&self) -> OperationsClient<Authorized> {
         OperationsClient::with_interceptor(self.channel.clone(), self.headers.clone())
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+    }
+    /// A client of the audit log's operations, on the same connection and with the same token.
+    pub fn audit(&self) -> AuditClient<Authorized> {
+        AuditClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
     }
     /// A client of the agents' operations, on the same connection and with the same token.

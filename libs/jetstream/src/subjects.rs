@@ -66,6 +66,9 @@ pub fn event(mission: &Mission, state: &str) -> String {
     format!("agentforge.events.job.{mission}.{state}")
 }
 
+/// What other services than the orchestrator report for the audit log: service, mission or ENV, operation follow.
+pub const AUDIT_REPORTED_FILTER: &str = "agentforge.events.audit.reported.>";
+
 /// Where agents announce themselves (core NATS, not stored).
 pub fn agent_heartbeat(mission: &Mission) -> String {
     format!("swarm.agents.{mission}.heartbeat")
@@ -171,6 +174,11 @@ pub fn orchestrator_durable(mission: &Mission) -> String {
     format!("orchestrator-{mission}")
 }
 
+/// The durable consumer through which orchestrators take in what other services report for the audit log.
+pub fn audit_durable(mission: &Mission) -> String {
+    format!("orchestrator-{mission}_audit")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +210,7 @@ mod tests {
             (worker_durable(&mission, &default), "worker-staging"),
             (worker_durable(&mission, &other), "worker-staging_gpu"),
             (orchestrator_durable(&mission), "orchestrator-staging"),
+            (audit_durable(&mission), "orchestrator-staging_audit"),
             (evidence(&Site::new("pier-7").unwrap()), "edge.evidence.pier-7"),
             (tactical_marker("pier-7", "truck 1"), "tactical.markers.pier-7.truck%201"),
             (tactical_zone("pier-7", "a.b"), "tactical.zones.pier-7.a%2Eb"),

@@ -327,6 +327,9 @@ pub struct JobEventData {
     /// The labels of the job's submission.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The name of the token that submitted it; absent when it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_by: Option<String>,
     /// Why, for states that have a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<EventError>,

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 use agentforge_access::{Role, Tokens, check_secret};
-use agentforge_config::{CommaList, Common, ExposeSecret, Reader, Secret};
+use agentforge_config::{CommaList, Common, ExposeSecret, Reader, Secret, Setting};
 use agentforge_door::{Door, DoorConfig};
 use agentforge_egress::{Policy, Resolve};
 use agentforge_jetstream::{

@@ -59,6 +59,7 @@ pub(crate) fn assemble(
         owner: Owner(format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple())),
         claim_for: CLAIM_FOR,
         events: config.events,
+        mission: config.mission.clone(),
     };
     let outlets = Outlets {
         watchers: watchers.clone(),

@@ -177,6 +177,7 @@ pub async fn schedule_loop(app: App, t: Ticking, stop: CancellationToken) -> Res
             owner: &t.committer.owner,
             claim_until: now.plus(t.committer.claim_for),
             events: t.committer.events,
+            mission: &t.committer.mission,
         };
         match app.tick_schedules(now, ctx).await {
             Ok(fired) => metrics::SCHEDULES_FIRED.add(&[], fired as u64),

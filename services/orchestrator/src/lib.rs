@@ -13,6 +13,8 @@ pub mod admission;
 pub mod api;
 pub mod app;
 mod assembly;
+mod auditing;
+pub mod caller;
 mod clock;
 pub mod config;
 mod consumers;

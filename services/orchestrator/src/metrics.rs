@@ -55,6 +55,19 @@ pub const DEAD_LETTERS: Metric =
             &[],
             &["attempts_exhausted", "not_retryable", "worker_lost", "invalid_message", "invalid_signature"],
         ]);
+/// Calls that the audit log has an entry of.
+pub const AUDIT_CALLS: Metric = Metric::counter(
+    "agentforge_audit_calls_total",
+    &[],
+    "Calls recorded in the audit log: changes, refusals, reads of dead letters. Equal ones of a commit share an entry.",
+);
+/// Entries of other services.
+pub const AUDIT_TAKEN_IN: Metric = Metric::counter(
+    "agentforge_audit_taken_in_total",
+    &["outcome"],
+    "Entries of other services that were read from the stream: stored, known (stored before), invalid (not an entry).",
+)
+.of(&[&["stored", "known", "invalid"]]);
 /// Counts repetitions that exactly-once handling made harmless, by the place that recognised them.
 pub const DUPLICATES_SUPPRESSED: Metric = Metric::counter(
     "agentforge_duplicates_suppressed_total",
@@ -279,6 +292,8 @@ pub const EDGE_BEATS_IGNORED: Metric = Metric::counter(
 
 /// The catalogue: what is registered at the start and listed in METRICS.md.
 pub const ALL: &[Metric] = &[
+    AUDIT_CALLS,
+    AUDIT_TAKEN_IN,
     JOBS_SUBMITTED,
     JOBS_COMPLETED,
     JOB_END_TO_END,

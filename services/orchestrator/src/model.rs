@@ -257,6 +257,10 @@ pub struct Schedule {
     pub last_skipped: Option<SkippedTurn>,
     /// How often it was planned again because the clock was set back.
     pub rewinds: i64,
+    /// The name of the token that created it; its jobs are submitted in this name.
+    pub created_by: Option<String>,
+    /// The name of the token that changed it last.
+    pub updated_by: Option<String>,
 }
 
 /// A turn that made no job.

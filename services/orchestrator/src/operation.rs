@@ -90,6 +90,8 @@ pub struct Operation {
     pub cancel_asked: bool,
     /// When it was accepted.
     pub created_at: Micros,
+    /// The name of the token that started it.
+    pub started_by: Option<String>,
     /// How far it is.
     pub progress: OperationProgress,
 }

@@ -14,7 +14,7 @@ use crate::opening::Opening;
 use crate::relay::{poll_loop, results_are_read};
 use crate::slo::{Keeper, objectives};
 use crate::store::{self, Store};
-use crate::{clock, edge, metrics, presence, queues, reconcile, results, streams};
+use crate::{auditing, clock, edge, metrics, presence, queues, reconcile, results, streams};
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::Nats;
 use agentforge_metrics::Metric;
@@ -120,6 +120,7 @@ impl Service for Orchestrator {
         let (topology_ready, topology_is_ready) = watch::channel(false);
         let (renewed, jobs_renewed) = watch::channel(0);
         let ack_wait = config.topology.effective_ack_wait();
+        let audit_is_ready = topology_is_ready.clone();
         let opening = results_are_read(app(), nats(), mission(), ack_wait, topology_is_ready.clone(), t.last.clone());
         t.back_until_done("committer", parts.commit_loop.run(t.last.clone()));
         t.back_until_done("relay", parts.jobs.run(opening, t.last.clone()));
@@ -145,6 +146,9 @@ impl Service for Orchestrator {
         let keeper = Keeper::new(&app(), objectives(config.slo), sights(&runtime, &nats(), attendance));
         t.back("objectives", keeper.run(stop()));
         t.spawn("deadlines", reconcile::expire_loop(app(), nats(), mission(), stop()));
+        let keep = (config.audit_retention, config.audit_entries_max);
+        t.spawn("audit", auditing::keep_loop(app(), keep, stop()));
+        t.spawn("audit-intake", auditing::intake_loop(app(), nats(), audit_is_ready, stop()));
         t.spawn("retention", reconcile::prune_loop(app(), config.retention, stop()));
         let stale_after = config.reconcile_after;
         t.spawn("reconcile", reconcile::stale_loop(app(), nats(), mission(), stale_after, jobs_renewed, stop()));

@@ -90,7 +90,10 @@ pub fn apply(
                 finish(job, finished, backoff, now, jitter, &mut effects);
             }
         }
-        Change::Cancel { at } => end_without_result(job, State::Cancelled, *at)?,
+        Change::Cancel { at, by } => {
+            end_without_result(job, State::Cancelled, *at)?;
+            job.cancelled_by.clone_from(by);
+        }
         Change::Expire { at } => {
             if job.deadline.is_none_or(|d| d > *at) {
                 return Err(Ignored::Passed);
@@ -147,6 +150,7 @@ fn put_back(job: &mut Current, at: Micros, lifetime: Option<Duration>, effects: 
     job.deadline = lifetime.or(before).map(|l| at.plus(l));
     job.finished_at = None;
     job.error = None;
+    job.cancelled_by = None;
     await_publish(job, at, effects);
     effects.redriven = true;
     Ok(())

@@ -68,10 +68,23 @@ const EDGES: &[(&str, &[&str])] = &[
     // It speaks to an installation; those that start one or measure one are programs of their own.
     (
         "cli",
-        &["access", "client", "config", "jetstream", "ledger", "message-id", "proto", "runtime", "signing", "terminal"],
+        &[
+            "access",
+            "audit",
+            "client",
+            "config",
+            "jetstream",
+            "ledger",
+            "message-id",
+            "proto",
+            "runtime",
+            "signing",
+            "terminal",
+        ],
     ),
     ("client", &["proto"]),
     ("access", &["config"]),
+    ("audit", &["proto"]),
     ("broadcaster", &["access", "config", "door", "egress", "jetstream", "message-id", "metrics", "runtime"]),
     ("config", &[]),
     // Uses egress only for its address ranges, as the tactical API does.
@@ -90,7 +103,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("message-id", &[]),
     ("metrics", &[]),
     ("signing", &[]),
-    ("orchestrator", &["access", "config", "door", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"]),
+    (
+        "orchestrator",
+        &["access", "audit", "config", "door", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"],
+    ),
     ("nats-exporter", &["config", "metrics", "runtime"]),
     ("observability", &[]),
     ("proto", &["message-id"]),
@@ -117,7 +133,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("syncdaemon", &["config", "jetstream", "ledger", "message-id", "metrics", "proto", "runtime"]),
     // Uses egress only for its address ranges: trusted proxies are written as webhooks' targets are.
-    ("tactical-api", &["access", "config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
+    (
+        "tactical-api",
+        &["access", "audit", "config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"],
+    ),
     // What goes wrong with a call is put into words in one place.
     ("terminal", &["client", "config", "proto"]),
     ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"]),

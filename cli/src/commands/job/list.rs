@@ -41,6 +41,9 @@ pub struct ListArgs {
     /// Only these states; may be given several times
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = PossibleValuesParser::new(view::states()))]
     states: Vec<String>,
+    /// Only those submitted with the token of this name
+    #[arg(long, value_name = "NAME")]
+    submitted_by: Option<String>,
     /// Only with this label; all of several must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label_text)]
     labels: Vec<String>,
@@ -79,6 +82,7 @@ enum Column {
     Took,
     Worker,
     Key,
+    By,
     Labels,
     Created,
     Finished,
@@ -114,6 +118,7 @@ impl Column {
             Self::Took => took(job).map(short_duration).unwrap_or_default(),
             Self::Worker => job.worker.clone().unwrap_or_default(),
             Self::Key => job.idempotency_key.as_deref().unwrap_or_default().to_owned(),
+            Self::By => job.submitted_by.clone().unwrap_or_default(),
             Self::Labels => job.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "),
             Self::Created => job.created_at.map(|t| format!("{:.3}", t.0)).unwrap_or_default(),
             Self::Finished => job.finished_at.map(|t| format!("{:.3}", t.0)).unwrap_or_default(),
@@ -155,6 +160,7 @@ async fn once(args: &ListArgs, context: &Context) -> Result {
             tool: args.tool.clone().unwrap_or_default(),
             states: states.clone(),
             labels: args.labels.clone(),
+            submitted_by: args.submitted_by.clone().unwrap_or_default(),
             limit,
             cursor,
             ..Default::default()

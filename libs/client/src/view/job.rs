@@ -135,6 +135,11 @@ pub struct JobView {
     /// What is wrong with where it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    /// The name of the token that submitted it.
+    pub submitted_by: Option<String>,
+    /// The name of the token that cancelled it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<String>,
     /// When it continues.
     pub next_attempt_at: Option<Moment>,
     /// What it waits for: `retry`, `run_at`, `publish`.
@@ -195,6 +200,8 @@ impl JobView {
             next_attempt_at,
             waits_for,
             retry,
+            submitted_by,
+            cancelled_by,
         } = job;
         Self {
             id: id.clone(),
@@ -231,6 +238,8 @@ impl JobView {
             trace_id: trace_id.clone(),
             version: *version,
             warning: warning.clone(),
+            submitted_by: submitted_by.clone(),
+            cancelled_by: cancelled_by.clone(),
             next_attempt_at: at(next_attempt_at.as_ref()),
             waits_for: some(waits_for).map(str::to_owned),
             retry: retry.as_ref().map(RetryView::new),

@@ -44,6 +44,10 @@ pub struct ScheduleView {
     pub last_skipped: Option<SkippedView>,
     /// When it was changed last.
     pub updated_at: Option<Moment>,
+    /// The name of the token that created it.
+    pub created_by: Option<String>,
+    /// The name of the token that changed it last.
+    pub updated_by: Option<String>,
 }
 
 /// A turn that made no job.
@@ -94,6 +98,8 @@ impl ScheduleView {
                 detail: skip.detail.clone(),
             }),
             updated_at: at(s.updated_at.as_ref()),
+            created_by: s.created_by.clone(),
+            updated_by: s.updated_by.clone(),
         }
     }
 }

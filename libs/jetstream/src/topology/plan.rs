@@ -2,9 +2,9 @@
 
 use super::TopologyConfig;
 use crate::subjects::{
-    BUCKET_HANDBACKS, BUCKET_JOB_OUTPUTS, BUCKET_OPERATIONS, STREAM_ADVISORIES, STREAM_DLQ, STREAM_EVENTS, STREAM_JOBS,
-    STREAM_RESULTS, bucket_chunks, bucket_info, bucket_stream, job, orchestrator_durable, results_filter,
-    worker_durable,
+    AUDIT_REPORTED_FILTER, BUCKET_HANDBACKS, BUCKET_JOB_OUTPUTS, BUCKET_OPERATIONS, STREAM_ADVISORIES, STREAM_DLQ,
+    STREAM_EVENTS, STREAM_JOBS, STREAM_RESULTS, audit_durable, bucket_chunks, bucket_info, bucket_stream, job,
+    orchestrator_durable, results_filter, worker_durable,
 };
 use agentforge_message_id::{Mission, Queue};
 use async_nats::jetstream::{
@@ -51,7 +51,11 @@ pub fn plan(config: &TopologyConfig, mission: &Mission, queues: &[Queue]) -> Pla
         stream: STREAM_RESULTS.to_owned(),
         config: durable(config, orchestrator_durable(mission), results_filter(mission)),
     };
-    Plan { streams: streams(config), consumers: workers.chain([orchestrator]).collect() }
+    let audit = PlannedConsumer {
+        stream: STREAM_EVENTS.to_owned(),
+        config: durable(config, audit_durable(mission), AUDIT_REPORTED_FILTER.to_owned()),
+    };
+    Plan { streams: streams(config), consumers: workers.chain([orchestrator, audit]).collect() }
 }
 
 fn streams(c: &TopologyConfig) -> Vec<stream::Config> {
@@ -221,6 +225,7 @@ mod tests {
                 ("swarm_jobs", "worker-staging", "swarm.jobs.staging.default"),
                 ("swarm_jobs", "worker-staging_gpu", "swarm.jobs.staging.gpu"),
                 ("swarm_results", "orchestrator-staging", "swarm.results.staging.>"),
+                ("events", "orchestrator-staging_audit", "agentforge.events.audit.reported.>"),
             ]
         );
     }

@@ -69,6 +69,8 @@ pub struct SubmitInput {
     pub traceparent: Option<String>,
     /// X-Request-ID of the request.
     pub request_id: Option<String>,
+    /// The name of the caller's token; never what the body says.
+    pub submitted_by: Option<String>,
 }
 
 impl JobRequest {
@@ -155,6 +157,7 @@ pub fn admit(
         scheduled_at: turn.map(|(_, time)| time),
         traceparent: input.traceparent.take(),
         request_id: input.request_id.take(),
+        submitted_by: input.submitted_by.take(),
         created_at: now,
     };
     let is_named = caller_id.is_some() || spec.idempotency_key.is_some();
@@ -200,6 +203,7 @@ fn given(input: &SubmitInput, spec: &JobSpec) -> [u8; 32] {
         deadline,
         traceparent: _,
         request_id: _,
+        submitted_by: _,
     } = input;
     let mut parts = Parts::default();
     parts.add("version", b"2");

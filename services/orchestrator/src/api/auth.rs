@@ -40,9 +40,17 @@ impl Auth {
     ///
     /// # Errors
     /// `unauthenticated` without a valid token, `permission_denied` when its role is too weak or no token is asked for
-    /// and it came through a proxy, `too_many_requests` with a wait.
-    pub async fn admit(&self, headers: &HeaderMap, extensions: &Extensions, needed: Role) -> Result<Principal, Error> {
-        self.0.admit(peer(extensions), headers, needed).await.map_err(|refusal| in_words(&refusal, needed))
+    /// and it came through a proxy, `too_many_requests` with a wait; and who it is, of a caller that is known.
+    pub async fn admit(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+        needed: Role,
+    ) -> Result<Principal, (Error, Option<Principal>)> {
+        self.0.admit(peer(extensions), headers, needed).await.map_err(|refusal| {
+            let known = if let Refusal::Denied(Denied::Role(caller)) = &refusal { Some(caller.clone()) } else { None };
+            (in_words(&refusal, needed), known)
+        })
     }
 }
 
@@ -96,7 +104,7 @@ mod tests {
 
     async fn admit(auth: &Auth, header: Option<&'static str>, needed: Role) -> Result<Principal, Error> {
         let header = header.map(|text| (http::header::AUTHORIZATION, HeaderValue::from_static(text)));
-        auth.admit(&HeaderMap::from_iter(header), &Extensions::new(), needed).await
+        auth.admit(&HeaderMap::from_iter(header), &Extensions::new(), needed).await.map_err(|(error, _)| error)
     }
 
     #[tokio::test]

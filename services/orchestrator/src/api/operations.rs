@@ -53,13 +53,13 @@ impl Operation {
     ///
     /// # Errors
     /// `permission_denied`.
-    pub fn check_reach(&self, caller: &Principal) -> Result<(), Error> {
+    pub fn within_reach(&self, caller: Principal) -> Result<Principal, (Error, Option<Principal>)> {
         if caller.scopes.is_all() || WITHIN_SCOPES.contains(&self.name) {
-            return Ok(());
+            return Ok(caller);
         }
         let (operation, name, scopes) = (self.name, &caller.name, &caller.scopes);
         let message = format!("{operation} is about the whole installation; the token {name} is limited to {scopes}");
-        Err(Error::new(Code::PermissionDenied, message))
+        Err((Error::new(Code::PermissionDenied, message), Some(caller)))
     }
 }
 
@@ -135,6 +135,9 @@ pub const OPERATIONS: &[Operation] = &[
     op("ListAgents", Read, "GET", "/v1/agents", Some("/agentforge.v1.Agents/ListAgents")),
     op("GetAgent", Read, "GET", "/v1/agents/{id}", Some("/agentforge.v1.Agents/GetAgent")),
     op("ListSlos", Read, "GET", "/v1/slo", None),
+    op("ListAuditEntries", Admin, "GET", "/v1/audit", Some("/agentforge.v1.Audit/ListAuditEntries")),
+    op("ListAuditChains", Admin, "GET", "/v1/audit/chains", Some("/agentforge.v1.Audit/ListAuditChains")),
+    op("ReadAuditChain", Admin, "GET", "/v1/audit/chains/{chain}", Some("/agentforge.v1.Audit/ReadAuditChain")),
 ];
 
 /// REST routes that ask for no token: they hold no data of callers.
@@ -234,7 +237,9 @@ mod tests {
     #[test]
     fn what_changes_something_needs_more_than_reading() {
         for o in OPERATIONS {
-            assert_eq!(o.method == "GET", o.role == Role::Read, "{o:?}");
+            // The audit log names every caller: reading it is for admins.
+            let is_open_read = o.method == "GET" && !o.route.starts_with("/v1/audit");
+            assert_eq!(is_open_read, o.role == Role::Read, "{o:?}");
         }
     }
 

@@ -6,16 +6,18 @@
 //! are too many: a lost mark means a repeated publish.
 
 use super::{Handoffs, JobWatchers, OutboxGauge};
+use crate::caller::Caller;
 use crate::deletions::Deletions;
 use crate::error::Error;
 use crate::metrics;
 use crate::model::{JobError, NewJob, State};
 use crate::store::{
-    Changed, CommitContext, Committed, CreatedJob, EventMask, Group, OutboxRow, Outgoing, Owner, Park, Store, Submit,
-    Submitted,
+    Changed, CommitContext, Committed, CreatedJob, EventMask, Group, OutboxRow, Outgoing, Owner, Park, Store, Subject,
+    Submit, Submitted,
 };
 use crate::transition::{Backoff, Change, Ignored, ResultEffect};
-use agentforge_message_id::{Attempt, JobId};
+use agentforge_audit::Entry;
+use agentforge_message_id::{Attempt, JobId, Mission};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use std::sync::Arc;
@@ -52,6 +54,8 @@ pub struct CommitterConfig {
     pub claim_for: Duration,
     /// Which states are published as events.
     pub events: EventMask,
+    /// Whose jobs these are.
+    pub mission: Mission,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
@@ -59,8 +63,9 @@ type Answer<T> = oneshot::Sender<Result<T, Error>>;
 type Changes = Vec<Result<Changed, Ignored>>;
 
 enum Request {
-    Submit(Box<NewJob>, Answer<Submitted>),
-    Changes(Vec<(JobId, Change)>, Vec<Rejected>, Answer<Changes>),
+    Submit(Box<NewJob>, Caller, Answer<Submitted>),
+    Changes(Vec<(JobId, Change)>, Vec<Rejected>, Option<Caller>, Answer<Changes>),
+    Entry(Box<Entry>, Answer<()>),
 }
 
 /// A mark that no caller waits for.
@@ -124,18 +129,38 @@ impl Committer {
     pub(crate) fn context(&self, now: Micros) -> CommitContext<'_> {
         let c = &self.config;
         let claim_until = now.plus(c.claim_for);
-        CommitContext { now, backoff: &c.backoff, owner: &c.owner, claim_until, events: c.events }
+        CommitContext { now, backoff: &c.backoff, owner: &c.owner, claim_until, events: c.events, mission: &c.mission }
     }
 
-    /// Stores a job. Answers after the commit.
+    /// Stores a job that `caller` submits. Answers after the commit.
     ///
     /// # Errors
     /// `unavailable` when nothing was stored.
-    pub async fn submit(&self, job: NewJob) -> Result<Submitted, Error> {
-        self.ask(|answer| Request::Submit(Box::new(job), answer)).await
+    pub async fn submit(&self, job: NewJob, caller: &Caller) -> Result<Submitted, Error> {
+        self.ask(|answer| Request::Submit(Box::new(job), caller.clone(), answer)).await
     }
 
-    /// Applies changes, and records messages that were not jobs. Answers after the commit, index by index.
+    /// Stores an entry of the audit log that is about no write. Answers after the commit.
+    ///
+    /// # Errors
+    /// `unavailable` when it was not stored.
+    pub async fn record(&self, entry: Entry) -> Result<(), Error> {
+        self.ask(|answer| Request::Entry(Box::new(entry), answer)).await
+    }
+
+    /// Applies changes that `caller` asks for. Answers after the commit, index by index.
+    ///
+    /// # Errors
+    /// `unavailable` when nothing was stored.
+    pub async fn change_for(
+        &self,
+        caller: &Caller,
+        changes: Vec<(JobId, Change)>,
+    ) -> Result<Vec<Result<Changed, Ignored>>, Error> {
+        self.ask(|answer| Request::Changes(changes, vec![], Some(caller.clone()), answer)).await
+    }
+
+    /// Applies changes that no caller asks for, and records messages that were not jobs. Answers after the commit, index by index.
     ///
     /// # Errors
     /// `unavailable` when nothing was stored.
@@ -144,7 +169,7 @@ impl Committer {
         changes: Vec<(JobId, Change)>,
         rejects: Vec<Rejected>,
     ) -> Result<Vec<Result<Changed, Ignored>>, Error> {
-        self.ask(|answer| Request::Changes(changes, rejects, answer)).await
+        self.ask(|answer| Request::Changes(changes, rejects, None, answer)).await
     }
 
     /// Adds a mark; waits while there are too many. When the loop has ended, the next owner of the row's claim adds it
@@ -178,6 +203,7 @@ struct Gathered {
     group: Group,
     submit_answers: Vec<Answer<Submitted>>,
     change_answers: Vec<(usize, Answer<Changes>)>,
+    entry_answers: Vec<Answer<()>>,
     lazy_from: usize,
 }
 
@@ -246,14 +272,24 @@ impl CommitLoop {
 
     fn gather(&self, g: &mut Gathered, request: Request) {
         match request {
-            Request::Submit(job, answer) => {
+            Request::Submit(job, caller, answer) => {
                 let backlog = self.jobs.backlog();
                 let claim = backlog.may_claim() && backlog.reason(job.queue.as_str()).is_none();
+                g.group.acts.push((caller, Subject::Submit(g.group.submits.len())));
                 g.group.submits.push(Submit { job: *job, claim });
                 g.submit_answers.push(answer);
             }
-            Request::Changes(changes, rejects, answer) => {
+            Request::Entry(entry, answer) => {
+                g.group.entries.push(*entry);
+                g.entry_answers.push(answer);
+            }
+            Request::Changes(changes, rejects, caller, answer) => {
                 g.change_answers.push((changes.len(), answer));
+                if let Some(caller) = caller {
+                    let first = g.group.changes.len();
+                    let subjects = (first..first + changes.len()).map(Subject::Change);
+                    g.group.acts.extend(subjects.map(|subject| (caller.clone(), subject)));
+                }
                 g.group.changes.extend(changes);
                 g.group.rejects.extend(rejects);
             }
@@ -278,7 +314,7 @@ impl CommitLoop {
 
     async fn commit(&mut self, g: Gathered) -> Outcome {
         let now = Micros::now();
-        let Gathered { mut group, submit_answers, change_answers, lazy_from } = g;
+        let Gathered { mut group, submit_answers, change_answers, entry_answers, lazy_from } = g;
         let claim_outbox = self.outbox.backlog().may_claim();
         group.claim_outbox = claim_outbox;
         let lazy_ids: Vec<JobId> = group.changes[lazy_from..].iter().map(|(id, _)| *id).collect();
@@ -286,6 +322,7 @@ impl CommitLoop {
             .iter()
             .map(|(_, c)| if let Change::Queued { stream_seq, .. } = c { *stream_seq } else { 0 })
             .collect();
+        let calls = (group.acts.len() + group.entries.len()) as u64;
         metrics::COMMIT_GROUP_SIZE.observe(&[], group.len() as f64);
         let claim_until = now.plus(self.config.claim_for);
         let ctx = CommitContext {
@@ -294,11 +331,16 @@ impl CommitLoop {
             owner: &self.config.owner,
             claim_until,
             events: self.config.events,
+            mission: &self.config.mission,
         };
         let begun = Instant::now();
         match self.store.commit(group, ctx).await {
             Ok(committed) => {
                 metrics::DB_QUERY_DURATION.observe(&["commit"], begun.elapsed().as_secs_f64());
+                metrics::AUDIT_CALLS.add(&[], calls);
+                for a in entry_answers {
+                    let _ = a.send(Ok(()));
+                }
                 self.hand_on(committed, submit_answers, change_answers, &lazy_ids, &lazy_seqs, claim_outbox, now);
                 Outcome::Written
             }
@@ -310,6 +352,9 @@ impl CommitLoop {
                     let _ = a.send(Err(again()));
                 }
                 for (_, a) in change_answers {
+                    let _ = a.send(Err(again()));
+                }
+                for a in entry_answers {
                     let _ = a.send(Err(again()));
                 }
                 if e.is_retryable() { Outcome::Unavailable } else { Outcome::Refused }

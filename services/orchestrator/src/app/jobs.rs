@@ -2,6 +2,7 @@
 
 use super::{App, OutputStream, Page, SubmitAnswer, Subscription, WAIT_MAX, page_limit};
 use crate::admission::{SubmitInput, admit};
+use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::metrics;
 use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
@@ -33,6 +34,8 @@ pub struct JobQuery {
     pub tool: Option<String>,
     /// Jobs in any of these states; empty: in all.
     pub states: Vec<State>,
+    /// Jobs that the token of this name submitted; empty or none: any.
+    pub submitted_by: Option<String>,
     /// `key=value`, all of them.
     pub labels: Vec<String>,
     /// Accepted and final in these times.
@@ -121,6 +124,7 @@ impl JobQuery {
             queue: some(self.queue.as_ref()).map(Queue::new).transpose().map_err(wrong("queue"))?,
             tool: some(self.tool.as_ref()).map(ToolName::new).transpose().map_err(wrong("tool"))?,
             states: self.states.clone(),
+            submitted_by: some(self.submitted_by.as_ref()).map(str::to_owned),
             labels,
             times: self.times,
             before: row_cursor(self.cursor.as_ref())?,
@@ -134,8 +138,8 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument`, `too_large`, `conflict`, `outbox_full` (with a wait), `unavailable`.
-    pub async fn submit(&self, input: SubmitInput) -> Result<SubmitAnswer, Error> {
-        let stored = async { self.store_new(self.admitted(input)?).await };
+    pub async fn submit(&self, caller: &Caller, input: SubmitInput) -> Result<SubmitAnswer, Error> {
+        let stored = async { self.store_new(caller, self.admitted(caller, input).await?).await };
         stored.await.inspect_err(count_refusal)
     }
 
@@ -144,17 +148,22 @@ impl App {
     ///
     /// # Errors
     /// As [`App::submit`], and `too_many_requests`: nothing was stored.
-    pub async fn submit_and_wait(&self, input: SubmitInput, wait: Duration) -> Result<SubmitAnswer, Error> {
-        self.store_and_wait(input, wait).await.inspect_err(count_refusal)
+    pub async fn submit_and_wait(
+        &self,
+        caller: &Caller,
+        input: SubmitInput,
+        wait: Duration,
+    ) -> Result<SubmitAnswer, Error> {
+        self.store_and_wait(caller, input, wait).await.inspect_err(count_refusal)
     }
 
-    async fn store_and_wait(&self, input: SubmitInput, wait: Duration) -> Result<SubmitAnswer, Error> {
+    async fn store_and_wait(&self, caller: &Caller, input: SubmitInput, wait: Duration) -> Result<SubmitAnswer, Error> {
         let until = wait_until(wait)?;
-        let job = self.admitted(input)?;
+        let job = self.admitted(caller, input).await?;
         let _permit = self.watch_permit()?;
         // Before the commit, so that no word of it is missed.
         let mut subscription = self.0.watchers.listen(job.id);
-        let mut answer = self.store_new(job).await?;
+        let mut answer = self.store_new(caller, job).await?;
         if subscription.id() != answer.job.id {
             // An earlier submission under the same key.
             subscription = self.0.watchers.listen(answer.job.id);
@@ -165,16 +174,21 @@ impl App {
         Ok(answer)
     }
 
-    fn admitted(&self, input: SubmitInput) -> Result<NewJob, Error> {
-        let job = admit(input, &self.limits(), Micros::now(), None)?;
-        self.may_submit(&job.spec)?;
+    async fn admitted(&self, caller: &Caller, input: SubmitInput) -> Result<NewJob, Error> {
+        let input = SubmitInput { submitted_by: Some(caller.name().to_owned()), ..input };
+        let admitted =
+            admit(input, &self.limits(), Micros::now(), None).and_then(|job| self.may_submit(&job.spec).map(|()| job));
+        let job = match admitted {
+            Ok(job) => job,
+            Err(e) => self.recorded(caller, "job", None, Err(e)).await?,
+        };
         self.push_back(&job)?;
         Ok(job)
     }
 
-    async fn store_new(&self, job: NewJob) -> Result<SubmitAnswer, Error> {
+    async fn store_new(&self, caller: &Caller, job: NewJob) -> Result<SubmitAnswer, Error> {
         let labels = (job.mission.clone(), job.queue.clone(), job.tool.clone());
-        match self.0.committer.submit(job).await? {
+        match self.0.committer.submit(job, caller).await? {
             Submitted::Created(c) => {
                 metrics::note_submitted(&labels.0, &labels.1, &labels.2);
                 debug!(job = %c.job.id, "the job is stored");
@@ -317,16 +331,23 @@ impl App {
         Ok(attempts)
     }
 
-    /// Stops a job. Cancelling a cancelled job again is not an error.
-    ///
-    /// # Errors
-    /// `not_found`, `failed_precondition` when it is final already, `unavailable`.
-    pub async fn cancel(&self, id: &str) -> Result<Job, Error> {
+    /// The id of a job that the caller may see. Without scopes the change itself finds whether it exists.
+    pub(super) async fn in_reach(&self, id: &str) -> Result<JobId, Error> {
         let id = job_id(id)?;
         if self.is_scoped() {
             self.stored(id).await?;
         }
-        let mut outcome = self.0.committer.change(vec![(id, Change::Cancel { at: Micros::now() })], vec![]).await?;
+        Ok(id)
+    }
+
+    /// Stops a job. Cancelling a cancelled job again is not an error.
+    ///
+    /// # Errors
+    /// `not_found`, `failed_precondition` when it is final already, `unavailable`.
+    pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<Job, Error> {
+        let id = self.recorded(caller, "job", Some(id), self.in_reach(id).await).await?;
+        let change = Change::Cancel { at: Micros::now(), by: Some(caller.name().to_owned()) };
+        let mut outcome = self.0.committer.change_for(caller, vec![(id, change)]).await?;
         let outcome = outcome.pop().unwrap_or(Err(Ignored::Unknown));
         if let Ok(changed) = &outcome {
             self.0.cancels.send(stopped(&changed.job));

@@ -3,11 +3,13 @@
 use super::App;
 use super::jobs::{job_id, some};
 use super::put_back::LIMIT_DEFAULT;
+use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::model::{Agent, DeadLetter, Presence};
-use crate::store::{DeadLetterFilter, QueueCounts};
+use crate::store::{DeadLetterFilter, Order, QueueCounts};
 use agentforge_message_id::{JobId, Mission, Queue};
 use agentforge_proto::time::Micros;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use tracing::info;
 
@@ -34,7 +36,7 @@ pub struct QueueStats {
 }
 
 /// Which dead letters to discard.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct DiscardSpec {
     /// These, by id or by job; or, when empty, all that the filters let through.
     pub ids: Vec<String>,
@@ -84,7 +86,13 @@ impl App {
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
-    pub async fn dead_letter(&self, id: &str) -> Result<DeadLetter, Error> {
+    pub async fn dead_letter(&self, caller: &Caller, id: &str) -> Result<DeadLetter, Error> {
+        let found = self.recorded(caller, "dead_letter", Some(id), self.letter(id).await).await?;
+        self.record_read(caller, "dead_letter", &found.id).await?;
+        Ok(found)
+    }
+
+    async fn letter(&self, id: &str) -> Result<DeadLetter, Error> {
         let found = self.store().dead_letter(id, id.parse().ok()).await?.filter(|letter| self.has_letter(letter));
         found.ok_or_else(|| Error::new(Code::NotFound, format!("there is no dead letter {id}, nor one of a job {id}")))
     }
@@ -93,10 +101,10 @@ impl App {
     ///
     /// # Errors
     /// `not_found` for an id without a letter, before anything is deleted; `unavailable`.
-    pub async fn discard_letters(&self, spec: DiscardSpec) -> Result<u64, Error> {
+    pub async fn discard_letters(&self, caller: &Caller, spec: DiscardSpec) -> Result<u64, Error> {
         let mut seqs = Vec::new();
         for id in &spec.ids {
-            seqs.push(self.dead_letter(id).await?.seq);
+            seqs.push(self.recorded(caller, "dead_letter", Some(id), self.letter(id).await).await?.seq);
         }
         let limit = if spec.limit == 0 { LIMIT_DEFAULT } else { spec.limit } as usize;
         if spec.ids.is_empty() {
@@ -106,7 +114,9 @@ impl App {
         seqs.dedup();
         let mut discarded = 0;
         for step in seqs.chunks(STEP as usize) {
-            discarded += self.store().discard_letters(step).await?;
+            let entry = caller.entry().about("dead_letter", spec.ids.first().filter(|_| spec.ids.len() == 1).cloned());
+            let entry = entry.with(&serde_json::to_value(&spec).unwrap_or_default());
+            discarded += self.order(Order::DiscardLetters(step.to_vec()), entry).await?;
         }
         info!(letters = discarded, "dead letters are discarded");
         Ok(discarded)

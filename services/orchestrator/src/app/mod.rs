@@ -3,6 +3,7 @@
 //! Owns admission, the group committer, watches and the limits; relies on a [`Store`] and, for
 //! publishing, on the relay. Knows no protocol.
 
+mod audit;
 mod backlog;
 mod committer;
 mod gauge;
@@ -22,6 +23,7 @@ mod upkeep;
 mod walk;
 mod watchers;
 
+pub use audit::AuditQuery;
 pub use backlog::Backlog;
 pub(crate) use committer::Outlets;
 pub use committer::{CommitLoop, Committer, CommitterConfig, Lazy};

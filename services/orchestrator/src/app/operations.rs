@@ -7,9 +7,10 @@
 use super::put_back::{RedriveSpec, RetrySpec};
 use super::walk::Walk;
 use super::{App, Page, page, page_limit};
+use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::operation::{Claimed, Kind, OPEN_MAX, Operation, OperationProgress, State};
-use crate::store::Owner;
+use crate::store::{Order, Owner};
 use agentforge_message_id::OperationId;
 use agentforge_proto::time::Micros;
 use serde::Serialize;
@@ -41,34 +42,45 @@ impl App {
     ///
     /// # Errors
     /// As [`App::redrive`] at once; `too_many_requests` when too many are open; `unavailable`.
-    pub async fn start_redrive(&self, spec: RedriveSpec) -> Result<Operation, Error> {
-        self.redrive_walk(spec.clone())?;
-        self.start_operation(Kind::Redrive, &spec).await
+    pub async fn start_redrive(&self, caller: &Caller, spec: RedriveSpec) -> Result<Operation, Error> {
+        let checked = self.redrive_walk(spec.clone()).map(drop);
+        self.recorded(caller, "operation", None, checked).await?;
+        self.start_operation(caller, Kind::Redrive, &spec).await
     }
 
     /// Stores a retry of many that is carried out without the caller.
     ///
     /// # Errors
     /// As [`App::retry_many`] at once; `too_many_requests` when too many are open; `unavailable`.
-    pub async fn start_retry(&self, spec: RetrySpec) -> Result<Operation, Error> {
-        if spec.dry_run {
-            return Err(Error::field("dry_run", "a dry run only counts: it is answered at once, not as an operation"));
-        }
-        self.retry_walk(spec.clone())?;
-        self.start_operation(Kind::Retry, &spec).await
+    pub async fn start_retry(&self, caller: &Caller, spec: RetrySpec) -> Result<Operation, Error> {
+        let checked = if spec.dry_run {
+            Err(Error::field("dry_run", "a dry run only counts: it is answered at once, not as an operation"))
+        } else {
+            self.retry_walk(spec.clone()).map(drop)
+        };
+        self.recorded(caller, "operation", None, checked).await?;
+        self.start_operation(caller, Kind::Retry, &spec).await
     }
 
-    async fn start_operation<S: Serialize + Sync>(&self, kind: Kind, spec: &S) -> Result<Operation, Error> {
+    async fn start_operation<S: Serialize + Sync>(
+        &self,
+        caller: &Caller,
+        kind: Kind,
+        spec: &S,
+    ) -> Result<Operation, Error> {
         let operation = Operation {
             id: OperationId::generate(),
             kind,
             state: State::Waiting,
             cancel_asked: false,
             created_at: Micros::now(),
+            started_by: Some(caller.name().to_owned()),
             progress: OperationProgress::default(),
         };
-        let spec = serde_json::to_string(spec).map_err(|e| Error::new(Code::Internal, e.to_string()))?;
-        if self.0.store.create_operation(&operation, &spec).await? {
+        let spec = serde_json::to_value(spec).map_err(|e| Error::new(Code::Internal, e.to_string()))?;
+        let entry = caller.entry().about("operation", Some(operation.id.to_string())).with(&spec);
+        let order = Order::CreateOperation { operation: Box::new(operation.clone()), spec: spec.to_string() };
+        if self.order(order, entry).await? > 0 {
             return Ok(operation);
         }
         let message = format!("{OPEN_MAX} operations are open, the most there may be; wait for one, or cancel one");
@@ -99,8 +111,10 @@ impl App {
     ///
     /// # Errors
     /// As [`App::operation`].
-    pub async fn cancel_operation(&self, id: &str) -> Result<Operation, Error> {
-        self.0.store.cancel_operation(operation_id(id)?).await?;
+    pub async fn cancel_operation(&self, caller: &Caller, id: &str) -> Result<Operation, Error> {
+        let known = self.recorded(caller, "operation", Some(id), self.operation(id).await).await?;
+        let entry = caller.entry().about("operation", Some(known.id.to_string()));
+        self.order(Order::CancelOperation(known.id), entry).await?;
         self.operation(id).await
     }
 

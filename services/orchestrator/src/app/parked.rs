@@ -1,8 +1,11 @@
 //! Messages of the outbox that were put aside: what an operator can do about them.
 
 use super::{App, Page, page, page_limit};
+use crate::caller::Caller;
 use crate::error::Error;
-use crate::store::Parked;
+use crate::store::{Order, Parked};
+use agentforge_audit::Entry;
+use serde_json::json;
 use tracing::info;
 
 impl App {
@@ -22,8 +25,9 @@ impl App {
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn retry_parked(&self, which: Option<Vec<i64>>) -> Result<u64, Error> {
-        let messages = self.store().unpark(which.as_deref()).await?;
+    pub async fn retry_parked(&self, caller: &Caller, which: Option<Vec<i64>>) -> Result<u64, Error> {
+        let entry = named(caller, which.as_deref());
+        let messages = self.order(Order::Unpark(which), entry).await?;
         info!(messages, "parked messages are published again");
         Ok(messages)
     }
@@ -32,9 +36,19 @@ impl App {
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn discard_parked(&self, which: Option<Vec<i64>>) -> Result<u64, Error> {
-        let messages = self.store().discard_parked(which.as_deref()).await?;
+    pub async fn discard_parked(&self, caller: &Caller, which: Option<Vec<i64>>) -> Result<u64, Error> {
+        let entry = named(caller, which.as_deref());
+        let messages = self.order(Order::DiscardParked(which), entry).await?;
         info!(messages, "parked messages discarded");
         Ok(messages)
+    }
+}
+
+/// The entry about these messages, or about all.
+fn named(caller: &Caller, which: Option<&[i64]>) -> Entry {
+    match which {
+        Some([one]) => caller.entry().about("parked_message", Some(one.to_string())),
+        Some(ids) => caller.entry().about("parked_message", None).with(&json!({"ids": ids})),
+        None => caller.entry().about("parked_message", None).with(&json!({"all": true})),
     }
 }

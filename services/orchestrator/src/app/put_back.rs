@@ -7,6 +7,7 @@ use super::jobs::{job_id, some};
 use super::walk::{COUNT_PAGE, How, PAGE, Progress, Source, Walk};
 use super::{App, JobQuery};
 use crate::admission::admit_deadline_in;
+use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::model::Job;
 use crate::store::DeadLetterFilter;
@@ -66,15 +67,13 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument`, `not_found`, `failed_precondition` with the reason, `outbox_full`, `unavailable`.
-    pub async fn retry(&self, id: &str, deadline_in: Option<Duration>) -> Result<Job, Error> {
-        let id = job_id(id)?;
-        let lifetime = deadline_in.map(admit_deadline_in).transpose()?;
-        if self.is_scoped() {
-            self.stored(id).await?;
-        }
+    pub async fn retry(&self, caller: &Caller, id: &str, deadline_in: Option<Duration>) -> Result<Job, Error> {
+        let lifetime = deadline_in.map(admit_deadline_in).transpose();
+        let lifetime = self.recorded(caller, "job", Some(id), lifetime).await?;
+        let id = self.recorded(caller, "job", Some(id), self.in_reach(id).await).await?;
         self.push_back_all()?;
         let how = How::Retry(lifetime);
-        let mut outcome = self.0.committer.change(vec![(id, how.change(Micros::now()))], vec![]).await?;
+        let mut outcome = self.0.committer.change_for(caller, vec![(id, how.change(Micros::now()))]).await?;
         let outcome = outcome.pop().unwrap_or(Err(Ignored::Unknown));
         let job = self.stored(id).await?;
         match outcome {
@@ -90,8 +89,14 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument` at once; `unavailable` and `outbox_full` as the last item of the stream.
-    pub fn retry_many(&self, spec: RetrySpec) -> Result<BoxStream<'static, Result<Progress, Error>>, Error> {
-        Ok(self.retry_walk(spec)?.progress())
+    pub async fn retry_many(
+        &self,
+        caller: &Caller,
+        spec: RetrySpec,
+    ) -> Result<BoxStream<'static, Result<Progress, Error>>, Error> {
+        let walk = self.recorded(caller, "job", None, self.retry_walk(spec.clone())).await?;
+        self.record_start(caller, &spec).await?;
+        Ok(walk.progress())
     }
 
     /// The same, to be taken step by step.
@@ -119,8 +124,14 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument` at once; `unavailable` and `outbox_full` as the last item of the stream.
-    pub fn redrive(&self, spec: RedriveSpec) -> Result<BoxStream<'static, Result<Progress, Error>>, Error> {
-        Ok(self.redrive_walk(spec)?.progress())
+    pub async fn redrive(
+        &self,
+        caller: &Caller,
+        spec: RedriveSpec,
+    ) -> Result<BoxStream<'static, Result<Progress, Error>>, Error> {
+        let walk = self.recorded(caller, "job", None, self.redrive_walk(spec.clone())).await?;
+        self.record_start(caller, &spec).await?;
+        Ok(walk.progress())
     }
 
     /// The same, to be taken step by step.

@@ -2,12 +2,17 @@
 
 use super::{App, Page, page, page_limit};
 use crate::admission::{JobRequest, SubmitInput, admit};
+use crate::caller::Caller;
 use crate::cron::Clockwork;
 use crate::error::{Code, Error};
 use crate::model::Schedule;
+use crate::store::Order;
 use crate::turns::{CatchUp, Overlap};
+use agentforge_audit::Hash;
 use agentforge_message_id::ScheduleId;
 use agentforge_proto::time::Micros;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 /// Longest name, bytes.
@@ -83,6 +88,16 @@ fn name_taken(name: &str) -> Error {
     Error { field: Some("name"), ..e }
 }
 
+/// What the audit log keeps of a schedule: never the job's args.
+fn described(s: &Schedule) -> Value {
+    let template: Value = serde_json::from_str(&s.template).unwrap_or_default();
+    json!({
+        "name": s.name, "cron": s.cron, "time_zone": s.time_zone, "paused": s.paused, "overlap": s.overlap.as_str(),
+        "tool": template["tool"], "queue": template["queue"],
+        "template_sha256": Hash(Sha256::digest(&s.template).into()),
+    })
+}
+
 impl App {
     /// The template of a submission, checked as one.
     fn template(&self, job: SubmitInput, now: Micros) -> Result<String, Error> {
@@ -98,11 +113,19 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument`, `conflict` when the name is taken, `unavailable`.
-    pub async fn create_schedule(&self, input: ScheduleInput) -> Result<Schedule, Error> {
+    pub async fn create_schedule(&self, caller: &Caller, input: ScheduleInput) -> Result<Schedule, Error> {
+        let schedule = self.recorded(caller, "schedule", None, self.new_schedule(caller, input)).await?;
+        let entry = caller.entry().about("schedule", Some(schedule.id.to_string())).with(&described(&schedule));
+        let created = self.order(Order::CreateSchedule(Box::new(schedule.clone())), entry).await?;
+        let stored = if created > 0 { Ok(schedule) } else { Err(name_taken(&schedule.name)) };
+        self.recorded(caller, "schedule", None, stored).await
+    }
+
+    fn new_schedule(&self, caller: &Caller, input: ScheduleInput) -> Result<Schedule, Error> {
         let now = Micros::now();
         check_name(&input.name)?;
         let clockwork = Clockwork::new(&input.cron, &input.time_zone)?;
-        let schedule = Schedule {
+        Ok(Schedule {
             id: ScheduleId::generate(),
             name: input.name,
             cron: input.cron,
@@ -123,8 +146,9 @@ impl App {
             turns_skipped: 0,
             last_skipped: None,
             rewinds: 0,
-        };
-        if self.0.store.create_schedule(&schedule).await? { Ok(schedule) } else { Err(name_taken(&schedule.name)) }
+            created_by: Some(caller.name().to_owned()),
+            updated_by: None,
+        })
     }
 
     /// Changes what a schedule does and when. It keeps its id, its history, and whether it is paused. With another cron
@@ -132,7 +156,12 @@ impl App {
     ///
     /// # Errors
     /// As [`App::create_schedule`], `not_found`, and `failed_precondition` when somebody else changed it meanwhile.
-    pub async fn update_schedule(&self, id: &str, change: ScheduleChange) -> Result<Schedule, Error> {
+    pub async fn update_schedule(&self, caller: &Caller, id: &str, change: ScheduleChange) -> Result<Schedule, Error> {
+        let updated = self.try_update_schedule(caller, id, change).await;
+        self.recorded(caller, "schedule", Some(id), updated).await
+    }
+
+    async fn try_update_schedule(&self, caller: &Caller, id: &str, change: ScheduleChange) -> Result<Schedule, Error> {
         let now = Micros::now();
         let stored = self.schedule(id).await?;
         let read_at = stored.updated_at;
@@ -157,7 +186,11 @@ impl App {
         }
         // Never the same twice, so that of two that read the same row one is refused.
         new.updated_at = Some(read_at.map_or(now, |read| now.max(Micros(read.0 + 1))));
-        if self.0.store.update_schedule(&new, read_at, retime).await? {
+        new.updated_by = Some(caller.name().to_owned());
+        let detail = json!({"before": described(&stored), "after": described(&new)});
+        let entry = caller.entry().about("schedule", Some(stored.id.to_string())).with(&detail);
+        let order = Order::UpdateSchedule { schedule: Box::new(new.clone()), read_at, retime };
+        if self.order(order, entry).await? > 0 {
             return self.schedule(id).await;
         }
         if self.schedule(id).await?.updated_at == read_at {
@@ -193,24 +226,33 @@ impl App {
     ///
     /// # Errors
     /// As [`App::schedule`].
-    pub async fn pause_schedule(&self, id: &str) -> Result<Schedule, Error> {
-        self.set_schedule_paused(self.schedule(id).await?, true, None).await
+    pub async fn pause_schedule(&self, caller: &Caller, id: &str) -> Result<Schedule, Error> {
+        let known = self.recorded(caller, "schedule", Some(id), self.schedule(id).await).await?;
+        self.set_schedule_paused(caller, known, true, None).await
     }
 
     /// Resumes: from now on, or from the first turn that was missed in the pause, which the catch-up policy judges.
     ///
     /// # Errors
     /// As [`App::schedule`].
-    pub async fn resume_schedule(&self, id: &str, catch_up: bool) -> Result<Schedule, Error> {
-        let schedule = self.schedule(id).await?;
+    pub async fn resume_schedule(&self, caller: &Caller, id: &str, catch_up: bool) -> Result<Schedule, Error> {
+        let schedule = self.recorded(caller, "schedule", Some(id), self.schedule(id).await).await?;
         let clockwork = Clockwork::stored(&schedule.cron, &schedule.time_zone)?;
         let first = schedule.paused_turn.filter(|_| catch_up && schedule.paused);
         let next = first.or_else(|| clockwork.after(Micros::now()));
-        self.set_schedule_paused(schedule, false, next).await
+        self.set_schedule_paused(caller, schedule, false, next).await
     }
 
-    async fn set_schedule_paused(&self, s: Schedule, paused: bool, next: Option<Micros>) -> Result<Schedule, Error> {
-        if !self.0.store.set_schedule_paused(s.id, paused, next).await? {
+    async fn set_schedule_paused(
+        &self,
+        caller: &Caller,
+        s: Schedule,
+        paused: bool,
+        next: Option<Micros>,
+    ) -> Result<Schedule, Error> {
+        let detail = json!({"before": {"paused": s.paused}, "after": {"paused": paused}});
+        let entry = caller.entry().about("schedule", Some(s.id.to_string())).with(&detail);
+        if self.order(Order::PauseSchedule { id: s.id, paused, next }, entry).await? == 0 {
             return Err(Error::not_found("schedule", s.id));
         }
         self.schedule(&s.id.to_string()).await
@@ -220,12 +262,11 @@ impl App {
     ///
     /// # Errors
     /// As [`App::schedule`].
-    pub async fn delete_schedule(&self, id: &str) -> Result<(), Error> {
-        let id = schedule_id(id)?;
-        if self.is_scoped() {
-            self.schedule(&id.to_string()).await?;
-        }
-        if self.0.store.delete_schedule(id).await? { Ok(()) } else { Err(Error::not_found("schedule", id)) }
+    pub async fn delete_schedule(&self, caller: &Caller, id: &str) -> Result<(), Error> {
+        let known = self.recorded(caller, "schedule", Some(id), self.schedule(id).await).await?;
+        let entry = caller.entry().about("schedule", Some(known.id.to_string())).with(&described(&known));
+        let deleted = self.order(Order::DeleteSchedule(known.id), entry).await?;
+        if deleted > 0 { Ok(()) } else { Err(Error::not_found("schedule", known.id)) }
     }
 
     /// The next times a schedule would run, paused or not.

@@ -5,12 +5,14 @@
 
 use super::App;
 use crate::admission::{JobRequest, admit};
+use crate::caller::Caller;
 use crate::cron::Clockwork;
 use crate::error::{Code, Error};
 use crate::metrics;
 use crate::model::{NewJob, Schedule};
 use crate::store::{Act, CommitContext, Fired, Firing, Slot};
 use crate::turns::{self, Overlap, SKEW_MAX, Skip, SkipReason, is_too_late, plan};
+use agentforge_audit::Entry;
 use agentforge_message_id::JobId;
 use agentforge_proto::time::Micros;
 use sha2::{Digest, Sha256};
@@ -149,10 +151,10 @@ impl App {
                 return self.pass(s, slot, skipped, ctx).await;
             }
         };
-        match self.start(s, slot, turn, job, &skipped, ctx).await? {
+        match self.start(s, slot, (turn, job), &skipped, None, ctx).await? {
             Fired::Busy(open) if s.overlap == Overlap::Queue && s.waiting_turn.is_none() => {
                 info!(schedule = %s.id, name = s.name, turn = %turn.timestamp(), job = %open, "a turn waits for the previous one");
-                self.fire(s, Firing { id: s.id, slot, act: Act::Wait(turn), skipped }, ctx).await
+                self.fire(s, Firing { id: s.id, slot, act: Act::Wait(turn), skipped, entry: None }, ctx).await
             }
             // Another turn may have been started meanwhile, or the cancel did not go through: the next tick sees.
             Fired::Busy(_) if s.overlap == Overlap::Replace => Ok(Fired::Lost),
@@ -170,22 +172,22 @@ impl App {
         &self,
         s: &Schedule,
         slot: Slot,
-        turn: Micros,
-        job: NewJob,
+        (turn, job): (Micros, NewJob),
         skipped: &[Skip],
+        entry: Option<Entry>,
         ctx: CommitContext<'_>,
     ) -> Result<Fired, Error> {
         // A waiting turn waits for the end of the previous one, even if the policy has changed since.
         let alone = s.overlap != Overlap::Allow || matches!(slot, Slot::Waiting(_));
         let own = job.id;
-        let firing = Firing { id: s.id, slot, act: Act::Start { turn, job, alone }, skipped: skipped.to_vec() };
+        let firing = Firing { id: s.id, slot, act: Act::Start { turn, job, alone }, skipped: skipped.to_vec(), entry };
         let taken = self.fire(s, firing.clone(), ctx).await?;
         let Fired::Busy(open) = taken else { return Ok(taken) };
         if s.overlap != Overlap::Replace || open == own {
             return Ok(taken);
         }
         info!(schedule = %s.id, name = s.name, turn = %turn.timestamp(), job = %open, "a turn replaces the previous one");
-        match self.cancel(&open.to_string()).await {
+        match self.cancel(&Caller::itself("ReplaceTurn"), &open.to_string()).await {
             Ok(_) => {}
             // It ended by itself, or was deleted.
             Err(e) if matches!(e.code, Code::FailedPrecondition | Code::NotFound) => {}
@@ -195,7 +197,7 @@ impl App {
     }
 
     async fn pass(&self, s: &Schedule, slot: Slot, skipped: Vec<Skip>, ctx: CommitContext<'_>) -> Result<Fired, Error> {
-        self.fire(s, Firing { id: s.id, slot, act: Act::Pass, skipped }, ctx).await
+        self.fire(s, Firing { id: s.id, slot, act: Act::Pass, skipped, entry: None }, ctx).await
     }
 
     /// One transaction, and its notifications.
@@ -221,6 +223,7 @@ impl App {
             serde_json::from_str(&s.template).map_err(|e| Error::new(Code::Internal, e.to_string()))?;
         let mut input = template.of_turn(key);
         input.deadline = s.deadline.map(|deadline| turn.plus(deadline));
+        input.submitted_by.clone_from(&s.created_by);
         let job = admit(input, &self.limits(), now, Some((s.id, turn)))?;
         self.0.queues.admit(&job.queue)?;
         Ok(job)
@@ -232,7 +235,12 @@ impl App {
     /// # Errors
     /// As [`App::schedule`]; `failed_precondition` when an earlier turn is not over and the policy is to skip, or another one
     /// waits already; `invalid_argument` when its job is not accepted any more.
-    pub async fn run_schedule(&self, id: &str, key: &str) -> Result<RunNow, Error> {
+    pub async fn run_schedule(&self, caller: &Caller, id: &str, key: &str) -> Result<RunNow, Error> {
+        let run = self.try_run_schedule(caller, id, key).await;
+        self.recorded(caller, "schedule", Some(id), run).await
+    }
+
+    async fn try_run_schedule(&self, caller: &Caller, id: &str, key: &str) -> Result<RunNow, Error> {
         let ctx = self.0.committer.context(Micros::now());
         if key.len() > KEY_MAX_BYTES || key.contains('\0') {
             let rule = format!("idempotency_key must have at most {KEY_MAX_BYTES} bytes and no NUL");
@@ -244,14 +252,18 @@ impl App {
         let mut job = self.job_of(&s, format!("schedule:{}:run:{key}", s.id), turn, ctx.now)?;
         let own = run_id(&s, &key);
         job.spec.id = own;
+        job.spec.submitted_by = Some(caller.name().to_owned());
+        let entry = caller.entry().about("schedule", Some(s.id.to_string()));
         if self.0.store.job(own).await?.is_some() {
+            self.0.committer.record(entry).await?;
             return Ok(RunNow { schedule: s, job: Some(own) });
         }
         self.push_back(&job)?;
-        let taken = match self.start(&s, Slot::Now, turn, job, &[], ctx).await? {
+        let taken = match self.start(&s, Slot::Now, (turn, job), &[], Some(entry.clone()), ctx).await? {
             Fired::Busy(open) if open == own => Fired::Done(Some(open)),
             Fired::Busy(open) if s.overlap == Overlap::Queue && s.waiting_turn.is_none() => {
-                let wait = Firing { id: s.id, slot: Slot::Now, act: Act::Wait(turn), skipped: vec![] };
+                let act = Act::Wait(turn);
+                let wait = Firing { id: s.id, slot: Slot::Now, act, skipped: vec![], entry: Some(entry) };
                 match self.fire(&s, wait, ctx).await? {
                     Fired::Done(_) => Fired::Done(None),
                     _ => return Err(busy(&s, open)),

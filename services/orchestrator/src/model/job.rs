@@ -77,6 +77,8 @@ pub struct Job {
     pub replay_of: Option<JobId>,
     /// The last error.
     pub error: Option<JobError>,
+    /// Who cancelled it, while it is cancelled.
+    pub cancelled_by: Option<String>,
     /// Rises with each change.
     pub version: i64,
     /// What is wrong with where it waits, as known when it was read; never stored.
@@ -108,6 +110,7 @@ impl Job {
             output_ref: None,
             replay_of: None,
             error: None,
+            cancelled_by: None,
             version: 1,
             warning: None,
             spec: new.spec,

@@ -46,6 +46,8 @@ pub struct JobSpec {
     pub traceparent: Option<String>,
     /// X-Request-ID of the submission.
     pub request_id: Option<String>,
+    /// The name of the token that submitted it; of a schedule's job, that created the schedule.
+    pub submitted_by: Option<String>,
     /// When it was accepted.
     pub created_at: Micros,
 }

@@ -62,6 +62,7 @@ pub fn accepted(job: &NewJob) -> OutboxMessage {
             state: State::Accepted.as_str().into(),
             attempt: Attempt::FIRST,
             labels: job.labels.clone(),
+            submitted_by: job.submitted_by.clone(),
             error: None,
         },
     )
@@ -85,6 +86,7 @@ pub fn changed(job: &Current, at: Micros, source: Source<'_>) -> OutboxMessage {
             state: job.state.as_str().into(),
             attempt: job.attempt,
             labels,
+            submitted_by: job.submitted_by.clone(),
             error: job
                 .error
                 .as_ref()

@@ -31,6 +31,8 @@ pub struct JobFilter {
     pub tool: Option<ToolName>,
     /// Any of these; empty: all.
     pub states: Vec<State>,
+    /// Jobs that this principal submitted; `None`: any.
+    pub submitted_by: Option<String>,
     /// All of these.
     pub labels: Vec<(String, String)>,
     /// Accepted and final in these times.

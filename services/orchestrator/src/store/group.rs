@@ -2,9 +2,11 @@
 
 use super::claim::{OutboxRow, Park};
 use super::identity::Clash;
+use crate::caller::Caller;
 use crate::model::{DeadReason, Job, NewJob, State};
 use crate::transition::{Backoff, Change, Current, Ignored, ResultEffect};
-use agentforge_message_id::JobId;
+use agentforge_audit::Entry;
+use agentforge_message_id::{JobId, Mission};
 use agentforge_proto::bus::{ErrorClass, Rejected};
 use agentforge_proto::time::Micros;
 
@@ -23,12 +25,26 @@ pub struct Group {
     pub outbox_parked: Vec<Park>,
     /// Whether this process takes it upon itself to publish the new rows of the outbox.
     pub claim_outbox: bool,
+    /// What of it callers asked for, and who: each gets its entry in the audit log.
+    pub acts: Vec<(Caller, Subject)>,
+    /// Entries of the audit log that are about no write of this group: reads, refusals.
+    pub entries: Vec<Entry>,
+}
+
+/// A write of a group that a caller asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The submission with this index.
+    Submit(usize),
+    /// The change with this index.
+    Change(usize),
 }
 
 impl Group {
     /// How many writes.
     pub fn len(&self) -> usize {
-        self.submits.len() + self.changes.len() + self.rejects.len() + self.outbox_sent.len() + self.outbox_parked.len()
+        let audited = self.submits.len() + self.changes.len() + self.entries.len();
+        audited + self.rejects.len() + self.outbox_sent.len() + self.outbox_parked.len()
     }
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
@@ -37,6 +53,7 @@ impl Group {
     /// Whether it is nothing but PubAcks that are noted.
     pub fn is_marks(&self) -> bool {
         self.submits.is_empty()
+            && self.entries.is_empty()
             && self.rejects.is_empty()
             && self.outbox_parked.is_empty()
             && self.changes.iter().all(|(_, change)| matches!(change, Change::Queued { .. }))
@@ -65,6 +82,8 @@ pub struct CommitContext<'a> {
     pub claim_until: Micros,
     /// Which states have a life-cycle event, by `State as i16` as bit number.
     pub events: EventMask,
+    /// Whose events these are: entries of the audit log name no mission of their own.
+    pub mission: &'a Mission,
 }
 
 /// Which states are published as events.

@@ -25,7 +25,7 @@ macro_rules! steps {
             (8, "clock_skew", include_str!(concat!($database, "/migrations/0008_clock_skew.sql"))),
             (9, "rewinds", include_str!(concat!($database, "/migrations/0009_rewinds.sql"))),
             (10, "operations", include_str!(concat!($database, "/migrations/0010_operations.sql"))),
-            // 11 is another change of this version.
+            (11, "audit", include_str!(concat!($database, "/migrations/0011_audit.sql"))),
             (12, "unconfined", include_str!("migrations/0012_unconfined.sql")),
         ]
     };

@@ -4,6 +4,7 @@
 //! many submissions and changes in one transaction, so that an fsync is shared. Decisions are not
 //! made here: rows are read, `transition::apply` decides, rows are written.
 
+mod audit;
 mod claim;
 mod codes;
 mod columns;
@@ -15,6 +16,7 @@ mod group;
 mod identity;
 mod migrate;
 mod open;
+mod order;
 mod plan;
 pub mod postgres;
 mod queries;
@@ -25,18 +27,21 @@ pub mod sqlite;
 mod turn;
 mod writes;
 
+pub use audit::{AUDIT_SCAN_MAX, AuditFilter, AuditKeep, AuditRow};
 pub(crate) use claim::{CLAIMS_END_WITHIN_US, lines_of_jobs};
 pub use claim::{OutboxPick, OutboxRow, Outgoing, PARKED_MAX, Park, Parked, Pick, Waiting};
 pub use error::Error;
 pub use filter::{DeadLetterFilter, JobFilter, PAGE_BYTES_MAX, Page, SCAN_ROWS_MAX, Times};
-pub use group::{Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Owner, Submit, Submitted};
+pub use group::{Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Owner, Subject, Submit, Submitted};
 pub use identity::Clash;
 pub use open::{Options, backup, open, restore};
+pub use order::Order;
 pub use turn::{Act, Fired, Firing, Slot};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
 use crate::slo::{Bucket, Finished, Unit};
+use agentforge_audit::{Chain, Chained, Entry, Head};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, OperationId, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
@@ -110,6 +115,22 @@ pub trait Store: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), Error>;
     /// Applies a group in one durable transaction.
     async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error>;
+    /// Carries out what an operator orders, with its entry in the audit log; says how many things it was about. An order
+    /// that comes to nothing has no entry, unless it is one that counts.
+    async fn order(&self, order: Order, entry: Entry, ctx: CommitContext<'_>) -> Result<u64, Error>;
+
+    /// Entries of the audit log, newest first, and where the next page continues; reads [`AUDIT_SCAN_MAX`] rows at most.
+    async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, Error>;
+    /// The chains of the audit log.
+    async fn audit_chains(&self) -> Result<Vec<Chain>, Error>;
+    /// A chain's entries in their order, after the place `after`.
+    async fn audit_chain(&self, chain: i64, after: i64, limit: u32) -> Result<Vec<Chained>, Error>;
+    /// Takes entries of other services in, each once; says how many were new.
+    async fn take_in(&self, entries: Vec<Entry>) -> Result<u64, Error>;
+    /// Appends an entry that names the heads of all chains. Its own hash is the anchor of all that was before.
+    async fn checkpoint_audit(&self, ctx: CommitContext<'_>) -> Result<Head, Error>;
+    /// Takes the oldest entries out, about a thousand of each chain; says how many.
+    async fn prune_audit(&self, keep: AuditKeep, ctx: CommitContext<'_>) -> Result<u64, Error>;
 
     /// One job, whole.
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error>;
@@ -167,10 +188,6 @@ pub trait Store: Send + Sync + 'static {
     async fn parked(&self, before: Option<i64>, limit: u32) -> Result<Vec<Parked>, Error>;
     /// How many there are.
     async fn parked_count(&self) -> Result<u64, Error>;
-    /// Puts these, or all, back into the outbox; says how many there were.
-    async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error>;
-    /// Deletes these, or all; says how many there were.
-    async fn discard_parked(&self, which: Option<&[i64]>) -> Result<u64, Error>;
     /// Drops claims of processes that are gone: all claims but `owner`'s where the store is not shared.
     async fn release_orphans(&self, owner: &Owner) -> Result<(), Error>;
     /// Jobs accepted and not yet published, retries and `run_at` included.
@@ -202,21 +219,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// The dead letter with this id, or the latest of this job.
     async fn dead_letter(&self, id: &str, job: Option<JobId>) -> Result<Option<DeadLetter>, Error>;
-    /// Deletes these rows; says how many there were.
-    async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error>;
     /// A page of dead letters, newest first. Reads [`SCAN_ROWS_MAX`] rows at most.
     async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Page<DeadLetter>, Error>;
 
-    /// Stores a schedule; `false` when its name is taken.
-    async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error>;
     /// The schedule with this id, paused or not.
     async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error>;
     /// Schedules by name after `after`.
     async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error>;
-    /// Pauses (`next` is `None`) or resumes; `false` when there is none.
-    async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error>;
-    /// Removes; `false` when there was none. Jobs it made stay.
-    async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error>;
     /// Schedules whose turn has come.
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error>;
     /// Schedules with a turn that waited, and whose turn before is over.
@@ -226,13 +235,7 @@ pub trait Store: Send + Sync + 'static {
     /// The clock was set back: a schedule whose next turn is still `planned` continues with `next`, and its turns occur
     /// a second time. `false` when it was changed since, or is paused.
     async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error>;
-    /// Stores what callers may change of a schedule that was last changed at `read_at`; with `retime` its next turn
-    /// too. `false` when it was changed since, is gone, or another has the name.
-    async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error>;
 
-    /// Stores an operation with what was asked for, as JSON; `false` when too many are open. The oldest of very many
-    /// ended ones go.
-    async fn create_operation(&self, operation: &Operation, spec: &str) -> Result<bool, Error>;
     /// The operation with this id, while it is kept: see [`ENDED_MAX`](crate::operation::ENDED_MAX).
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, Error>;
     /// Operations before `before`, newest first.
@@ -248,8 +251,6 @@ pub trait Store: Send + Sync + 'static {
     /// Stores state and progress of an operation of `owner`, and holds its claim until `until`. Whether a stop was
     /// asked for; `None` when another process has it, or it has ended.
     async fn save_operation(&self, operation: &Operation, owner: &Owner, until: Micros) -> Result<Option<bool>, Error>;
-    /// Asks an operation to stop, unless it has ended.
-    async fn cancel_operation(&self, id: OperationId) -> Result<(), Error>;
 
     /// Stores the content of heartbeats.
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error>;

@@ -4,6 +4,8 @@
 //! group over them into a [`Plan`], one row per job, however many changes affect it; the store writes the plan; its
 //! [`Answers`] go to the callers. Pure: rows in, rows out; `transition::apply` decides.
 
+mod acts;
+
 use super::identity::{Clash, Identities, Taken, Verdict};
 use super::{Changed, CommitContext, Committed, CreatedJob, Group, OutboxRow, Submitted, events};
 use crate::model::{AttemptRecord, DeadReason, Job, JobError, NewJob, State};
@@ -486,7 +488,7 @@ fn moment(change: &Change, now: Micros) -> Micros {
     match change {
         Change::Queued { at, .. }
         | Change::Refused { at, .. }
-        | Change::Cancel { at }
+        | Change::Cancel { at, .. }
         | Change::Expire { at }
         | Change::Redrive { at }
         | Change::Retry { at, .. }

@@ -5,9 +5,10 @@ use super::columns::{Columns, Record, columns};
 use super::fault::Fault;
 use super::identity::Taken;
 use super::spec::spec;
-use super::{OutboxRow, Outgoing, Parked, StaleJob};
+use super::{AuditRow, OutboxRow, Outgoing, Parked, StaleJob};
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, JobError, RetryPolicy, Schedule, SkippedTurn, State};
 use crate::transition::Current;
+use agentforge_audit::{Base, Chain, Chained, Entry, Hash, Head};
 use agentforge_message_id::{JobId, NameError};
 use agentforge_proto::bus::ErrorClass;
 use uuid::Uuid;
@@ -36,6 +37,8 @@ columns! {
         republished: "j.republished",
         version: "j.version",
         lifetime: "j.lifetime_us",
+        cancelled_by: "j.cancelled_by",
+        submitted_by: "j.submitted_by",
         key_released: "j.former_key IS NOT NULL",
     } need {
         error_class: "j.error_class",
@@ -64,6 +67,7 @@ columns! {
         result: "r.output",
         output_ref: "r.output_ref",
         replay_of: "r.replay_of",
+        cancelled_by: "j.cancelled_by",
         version: "j.version",
     } need {
         error_class: "j.error_class",
@@ -199,6 +203,8 @@ columns! {
         paused_turn: "paused_turn",
         turns_skipped: "turns_skipped",
         rewinds: "rewinds",
+        created_by: "created_by",
+        updated_by: "updated_by",
     } need {
         last_skipped_at: "last_skipped_at",
         last_skip_reason: "last_skip_reason",
@@ -228,6 +234,75 @@ columns! {
         clock_skew_us: "clock_skew_us",
         unconfined: "unconfined",
     }
+}
+
+columns! {
+    /// Of `audit`.
+    audit_columns, audit_row("audit entry", row, c) -> AuditRow {
+        seq: "seq",
+    } need {
+        chain: "chain",
+        place: "place",
+        id: "id",
+        at: "at",
+        surface: "surface",
+        principal: "principal",
+        role: "role",
+        address: "address",
+        request_id: "request_id",
+        operation: "operation",
+        object_kind: "object_kind",
+        object_id: "object_id",
+        outcome: "outcome",
+        calls: "calls",
+        detail: "detail",
+        previous: "previous",
+        hash: "hash",
+    } with {
+        chained: chained(&c)?,
+    }
+}
+
+/// A hash is read as it is stored: what is wrong with it is the verification's to find.
+fn chained(c: &Columns<'_, impl Record>) -> Result<Chained, Fault> {
+    let calls: i64 = c.get("calls")?;
+    Ok(Chained {
+        chain: c.get("chain")?,
+        place: c.get("place")?,
+        previous: hash(c, "previous")?,
+        hash: hash(c, "hash")?,
+        entry: Entry {
+            id: c.get("id")?,
+            at: c.get("at")?,
+            surface: c.get("surface")?,
+            principal: c.get("principal")?,
+            role: c.get("role")?,
+            address: c.get("address")?,
+            request_id: c.get("request_id")?,
+            operation: c.get("operation")?,
+            object_kind: c.get("object_kind")?,
+            object_id: c.get("object_id")?,
+            outcome: c.get("outcome")?,
+            // Out of range is a change too: the largest has another hash.
+            calls: u32::try_from(calls).unwrap_or(u32::MAX),
+            detail: c.get("detail")?,
+        },
+    })
+}
+
+fn hash(c: &Columns<'_, impl Record>, column: &str) -> Result<Hash, Fault> {
+    let bytes: Vec<u8> = c.get(column)?;
+    // One of another length matches nothing.
+    Ok(Hash::try_from(bytes.as_slice()).unwrap_or(Hash([0xff; 32])))
+}
+
+/// Reads `chain, place, hash, base_place, base_hash`.
+pub(super) fn audit_chain(row: &impl Record) -> Result<Chain, Fault> {
+    let c = Columns { what: "audit chain", row };
+    Ok(Chain {
+        head: Head { chain: c.get("chain")?, place: c.get("place")?, hash: hash(&c, "hash")? },
+        base: Base { place: c.get("base_place")?, hash: hash(&c, "base_hash")? },
+    })
 }
 
 fn error(c: &Columns<'_, impl Record>) -> Result<Option<JobError>, Fault> {

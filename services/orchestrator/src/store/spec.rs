@@ -58,6 +58,7 @@ described! {
         queue: queue = "j.queue",
         tool: tool = "j.tool",
         labels: labels = "j.labels",
+        submitted_by: submitted_by = "j.submitted_by",
         max_attempts: max_attempts = "j.max_attempts",
         created_at: created_at = "j.created_at",
         idempotency_key: idempotency_key = "coalesce(j.idempotency_key, j.former_key)",

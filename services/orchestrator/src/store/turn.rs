@@ -3,6 +3,7 @@
 
 use crate::model::{NewJob, Schedule};
 use crate::turns::Skip;
+use agentforge_audit::Entry;
 use agentforge_message_id::{JobId, ScheduleId};
 use agentforge_proto::time::Micros;
 
@@ -17,6 +18,8 @@ pub struct Firing {
     pub act: Act,
     /// Turns that are skipped with it.
     pub skipped: Vec<Skip>,
+    /// The entry in the audit log, where somebody asked for it.
+    pub entry: Option<Entry>,
 }
 
 /// Where the turn comes from.
@@ -104,4 +107,9 @@ pub(super) fn judge(found: Option<Found>, firing: &Firing) -> Result<Schedule, F
         schedule.last_skipped = Some(crate::model::SkippedTurn { at, reason, detail });
     }
     Ok(schedule)
+}
+
+/// The entry of a run that somebody asked for, with its job; none while it waits for an earlier one.
+pub(super) fn started(entry: Entry, job: Option<JobId>) -> Entry {
+    entry.with(&serde_json::json!({ "job": job.map(|job| job.to_string()) }))
 }

@@ -45,6 +45,8 @@ pub enum Change {
     Cancel {
         /// The moment of the cancel; the job ends then.
         at: Micros,
+        /// The name of the caller's token.
+        by: Option<String>,
     },
     /// The deadline passed.
     Expire {

@@ -56,6 +56,10 @@ pub struct Current {
     pub lifetime: Option<Duration>,
     /// Waits between attempts.
     pub retry: RetryPolicy,
+    /// Who cancelled it, while it is cancelled.
+    pub cancelled_by: Option<String>,
+    /// Who submitted it, for events.
+    pub submitted_by: Option<String>,
     /// Whether another job has its idempotency key now.
     pub key_released: bool,
 }
@@ -96,6 +100,8 @@ impl Current {
             version: 1,
             lifetime: job.lifetime(),
             retry: job.retry,
+            cancelled_by: None,
+            submitted_by: job.submitted_by.clone(),
             key_released: false,
         }
     }
@@ -115,6 +121,7 @@ impl Current {
         job.finished_at = self.finished_at;
         job.worker.clone_from(&self.worker);
         job.error.clone_from(&self.error);
+        job.cancelled_by.clone_from(&self.cancelled_by);
         job.version = self.version;
         if let Some(r) = result.filter(|_| self.state == State::Succeeded) {
             job.result.clone_from(&r.output);

@@ -29,6 +29,8 @@ fn job(state: State, attempt: u32) -> Current {
         version: 1,
         lifetime: Some(Duration::from_secs(1)),
         retry: RetryPolicy::default(),
+        cancelled_by: None,
+        submitted_by: None,
         key_released: false,
     }
 }
@@ -98,7 +100,7 @@ fn nothing_but_a_retry_or_a_redrive_leaves_a_final_state() {
             Change::Queued { attempt: Attempt::FIRST, stream_seq: 1, at: Micros(1) },
             finished(&j, 1, success()),
             finished(&j, 1, failure(ErrorClass::Transient)),
-            Change::Cancel { at: Micros(1) },
+            Change::Cancel { at: Micros(1), by: None },
             Change::Expire { at: Micros(2_000_000) },
             Change::Republish { attempt: Attempt::FIRST, at: Micros(1) },
         ];

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod audit_events;
+mod audit_kill;
 mod cancels;
 mod clock_steps;
 mod clocks;

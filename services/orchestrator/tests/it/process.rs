@@ -33,6 +33,11 @@ impl Orchestrator {
         Self { process, base, client }
     }
 
+    /// Where it is reached.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// One request; the answer's status and JSON.
     pub async fn ask(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> (u16, Value) {
         let mut request = self.client.request(method, format!("{}{path}", self.base));

@@ -3,7 +3,8 @@
 use super::status;
 use crate::api::{log_failure, stopping, trace};
 use crate::app::App;
-use crate::error::Error;
+use crate::caller::Caller;
+use crate::error::{Code, Error};
 use agentforge_access::{Principal, Scopes};
 
 /// What a handler knows of its call besides the message.
@@ -12,18 +13,25 @@ pub(super) struct Call {
     pub(super) operation: &'static str,
     pub(super) origin: trace::Origin,
     scopes: Scopes,
+    caller: Option<Caller>,
 }
 
 impl Call {
     pub(super) fn of<T>(operation: &'static str, request: &tonic::Request<T>) -> Self {
         // The guard lets no call pass without a caller; without one there is nothing to see.
         let scopes = request.extensions().get::<Principal>().map_or_else(Scopes::none, |caller| caller.scopes.clone());
-        Self { operation, origin: trace::Origin::of(request.metadata().as_ref()), scopes }
+        let caller = request.extensions().get::<Caller>().cloned();
+        Self { operation, origin: trace::Origin::of(request.metadata().as_ref()), scopes, caller }
     }
 
     /// The application on behalf of the caller, within its scopes.
     pub(super) fn app(&self, app: &App) -> App {
         app.within(&self.scopes)
+    }
+
+    /// Who asks: the guard has put it there.
+    pub(super) fn caller(&self) -> Result<&Caller, tonic::Status> {
+        self.caller.as_ref().ok_or_else(|| self.refuse(&Error::new(Code::Internal, "the call has no caller")))
     }
 
     pub(super) fn request_id(&self) -> Option<&str> {

@@ -37,6 +37,7 @@ macro_rules! moment {
             .transpose()
     };
 }
+pub(super) use moment;
 
 /// Empty strings mean "not given".
 pub(super) fn given(s: String) -> Option<String> {
@@ -70,6 +71,7 @@ pub(super) fn submit_input(r: pb::SubmitJobRequest, origin: trace::Origin) -> Re
         deadline: moment!("deadline", r.deadline)?,
         traceparent: origin.traceparent,
         request_id: origin.request_id,
+        submitted_by: None,
     })
 }
 
@@ -113,6 +115,7 @@ pub(super) fn operation(o: Operation) -> pb::Operation {
         started_at: progress.started_at.map(Micros::to_proto),
         ended_at: progress.ended_at.map(Micros::to_proto),
         error: progress.error.unwrap_or_default(),
+        started_by: o.started_by,
     }
 }
 
@@ -156,6 +159,7 @@ pub(super) fn job_query(r: pb::ListJobsRequest) -> Result<JobQuery, Error> {
         queue: given(r.queue),
         tool: given(r.tool),
         states: states(r.states)?,
+        submitted_by: given(r.submitted_by),
         labels: r.labels,
         times: Times {
             created_after: moment!("created_after", r.created_after)?,
@@ -251,6 +255,7 @@ pub(super) fn job(j: Job) -> pb::Job {
         traceparent,
         // In logs and headers only.
         request_id: _,
+        submitted_by,
         created_at,
     } = j.spec;
     pb::Job {
@@ -286,6 +291,8 @@ pub(super) fn job(j: Job) -> pb::Job {
         trace_id: traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
         version: u64::try_from(j.version).unwrap_or_default(),
         warning: j.warning,
+        submitted_by,
+        cancelled_by: j.cancelled_by,
     }
 }
 
@@ -359,6 +366,8 @@ pub(super) fn schedule(s: Schedule) -> Result<pb::Schedule, Error> {
             detail: skip.detail,
         }),
         updated_at: s.updated_at.map(Micros::to_proto),
+        created_by: s.created_by,
+        updated_by: s.updated_by,
     })
 }
 

@@ -8,9 +8,11 @@ use crate::api::operations::{self, Access};
 use crate::api::rest::of_this_machine;
 use crate::api::trace;
 use crate::app::App;
+use crate::caller::{Caller, GRPC};
 use crate::error::{Code, Error};
+use agentforge_access::Principal;
 use agentforge_jetstream::trace::describe;
-use agentforge_runtime::http::{Caller, bodies};
+use agentforge_runtime::http::{Caller as Peer, bodies};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -21,6 +23,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use tonic::transport::server::TcpConnectInfo;
 use tracing::{Instrument, Span};
 
 /// What the guard needs.
@@ -44,7 +47,11 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let id_header = HeaderValue::from_str(&request_id).expect("checked, or a UUID");
     let name = HeaderName::from_static(trace::REQUEST_ID);
     request.headers_mut().insert(name.clone(), id_header.clone());
-    let mut passed = pass(&guard, &mut request).await;
+    let passed = pass(&guard, &mut request, &request_id).await;
+    if let Err(Refused { error, caller: Some(caller) }) = &passed {
+        guard.app.record_refusal(caller, "", None, error).await;
+    }
+    let mut passed = passed.map_err(|refused| refused.error);
     if passed.is_ok() && matches!(operations::of_rpc(request.uri().path()), Access::Guarded(_)) {
         passed = guard.app.opened().await;
     }
@@ -85,7 +92,19 @@ fn span(request: &mut Request, request_id: &str, root: trace::Root) -> Span {
     span
 }
 
-async fn pass(guard: &Guard, request: &mut Request) -> Result<(), Error> {
+/// Why a call is refused; with its caller, where it is known and may not do this.
+struct Refused {
+    error: Error,
+    caller: Option<Caller>,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, caller: None }
+    }
+}
+
+async fn pass(guard: &Guard, request: &mut Request, request_id: &str) -> Result<(), Refused> {
     let access = operations::of_rpc(request.uri().path());
     let gate = if matches!(access, Access::Open) { &guard.open_gate } else { &guard.gate };
     let place = Place(Arc::new(gate.enter()?));
@@ -96,26 +115,36 @@ async fn pass(guard: &Guard, request: &mut Request) -> Result<(), Error> {
     match access {
         Access::Open => Ok(()),
         Access::Guarded(operation) => {
-            let caller = guard.auth.admit(request.headers(), request.extensions(), operation.role).await?;
-            operation.check_reach(&caller)?;
+            let address = request.extensions().get::<TcpConnectInfo>().and_then(|info| info.remote_addr());
+            let caller = |principal: &Principal| {
+                let (address, id) = (address.map(|a| a.ip()), Some(request_id.to_owned()));
+                Caller::new(principal, address, id, GRPC, operation.name)
+            };
+            let admitted = guard.auth.admit(request.headers(), request.extensions(), operation.role).await;
+            let principal = admitted
+                .and_then(|principal| operation.within_reach(principal))
+                .map_err(|(error, known)| Refused { error, caller: known.as_ref().map(caller) })?;
             if operation.role.includes(Role::Operator) {
-                tracing::info!(caller = &*caller.name, operation = operation.name, "admin request");
+                tracing::info!(caller = &*principal.name, operation = operation.name, "admin request");
             }
             mark_known(request);
             // Handlers find the caller here.
+            let caller = caller(&principal);
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(principal);
             Ok(())
         }
         // Reflection; or it does not exist, and only callers with a valid token may learn that.
         Access::MethodUnknown | Access::Unknown => {
-            guard.auth.admit(request.headers(), request.extensions(), Role::Read).await.map(|_| mark_known(request))
+            let admitted = guard.auth.admit(request.headers(), request.extensions(), Role::Read).await;
+            Ok(admitted.map(|_| mark_known(request)).map_err(|(error, _)| error)?)
         }
     }
 }
 
 /// The connection may stay when it is idle.
 fn mark_known(request: &Request) {
-    if let Some(caller) = request.extensions().get::<Caller>() {
+    if let Some(caller) = request.extensions().get::<Peer>() {
         caller.is_known();
     }
 }

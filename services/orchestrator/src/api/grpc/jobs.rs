@@ -45,8 +45,8 @@ impl Jobs for Service {
         let wait = duration!("wait", request.wait.take()).map_err(|e| call.refuse(&e))?;
         let input = convert::submit_input(request, call.origin.clone()).map_err(|e| call.refuse(&e))?;
         let answer = match wait {
-            Some(wait) if !wait.is_zero() => call.app(&self.app).submit_and_wait(input, wait).await,
-            _ => call.app(&self.app).submit(input).await,
+            Some(wait) if !wait.is_zero() => call.app(&self.app).submit_and_wait(call.caller()?, input, wait).await,
+            _ => call.app(&self.app).submit(call.caller()?, input).await,
         };
         let answer = answer.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::SubmitJobResponse { job: Some(convert::job(answer.job)), created: answer.created }))
@@ -61,7 +61,8 @@ impl Jobs for Service {
         let call = Call::of("SubmitJobs", &request);
         let place = request.extensions().get::<Place>().cloned();
         let kept = request.extensions().get::<Kept>().cloned().unwrap_or_default();
-        let answers = submit::answers(call.app(&self.app), call, kept, request.into_inner());
+        let caller = call.caller()?.clone();
+        let answers = submit::answers(call.app(&self.app), call, caller, kept, request.into_inner());
         // The stream keeps its place among the calls served at once.
         Ok(Response::new(
             answers
@@ -125,7 +126,7 @@ impl Jobs for Service {
 
     async fn cancel_job(&self, request: Request<pb::CancelJobRequest>) -> Result<Response<pb::Job>, Status> {
         let call = Call::of("CancelJob", &request);
-        let job = call.app(&self.app).cancel(&request.get_ref().id).await;
+        let job = call.app(&self.app).cancel(call.caller()?, &request.get_ref().id).await;
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
     }
 
@@ -133,7 +134,7 @@ impl Jobs for Service {
         let call = Call::of("RetryJob", &request);
         let request = request.into_inner();
         let deadline_in = duration!("deadline_in", request.deadline_in).map_err(|e| call.refuse(&e))?;
-        let job = call.app(&self.app).retry(&request.id, deadline_in).await;
+        let job = call.app(&self.app).retry(call.caller()?, &request.id, deadline_in).await;
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
     }
 
@@ -148,11 +149,11 @@ impl Jobs for Service {
         let detached = request.r#async;
         let spec = convert::retry_spec(request).map_err(|e| call.refuse(&e))?;
         if detached {
-            let operation = call.app(&self.app).start_retry(spec).await.map_err(|e| call.refuse(&e))?;
+            let operation = call.app(&self.app).start_retry(call.caller()?, spec).await.map_err(|e| call.refuse(&e))?;
             let named = pb::RetryProgress { operation_id: operation.id.to_string(), ..Default::default() };
             return Ok(Response::new(futures_util::stream::once(async { Ok(named) }).boxed()));
         }
-        let progress = call.app(&self.app).retry_many(spec).map_err(|e| call.refuse(&e))?;
+        let progress = call.app(&self.app).retry_many(call.caller()?, spec).await.map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let answers = progress.map(move |p| {
             p.map(|p| pb::RetryProgress {
@@ -202,7 +203,7 @@ impl Jobs for Service {
         request: Request<pb::GetDeadLetterRequest>,
     ) -> Result<Response<pb::DeadLetter>, Status> {
         let call = Call::of("GetDeadLetter", &request);
-        let letter = call.app(&self.app).dead_letter(&request.get_ref().id).await;
+        let letter = call.app(&self.app).dead_letter(call.caller()?, &request.get_ref().id).await;
         letter.map(|d| Response::new(convert::dead_letter(d))).map_err(|e| call.refuse(&e))
     }
 
@@ -214,7 +215,7 @@ impl Jobs for Service {
         let r = request.into_inner();
         let (mission, queue, reason) = (given(r.mission), given(r.queue), given(r.reason));
         let spec = DiscardSpec { ids: r.ids, mission, queue, reason, limit: r.limit };
-        let discarded = call.app(&self.app).discard_letters(spec).await.map_err(|e| call.refuse(&e))?;
+        let discarded = call.app(&self.app).discard_letters(call.caller()?, spec).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::DiscardDeadLettersResponse { discarded }))
     }
 
@@ -251,11 +252,12 @@ impl Jobs for Service {
             limit: r.limit,
         };
         if r.r#async {
-            let operation = call.app(&self.app).start_redrive(spec).await.map_err(|e| call.refuse(&e))?;
+            let operation =
+                call.app(&self.app).start_redrive(call.caller()?, spec).await.map_err(|e| call.refuse(&e))?;
             let named = pb::RedriveProgress { operation_id: operation.id.to_string(), ..Default::default() };
             return Ok(Response::new(futures_util::stream::once(async { Ok(named) }).boxed()));
         }
-        let progress = call.app(&self.app).redrive(spec).map_err(|e| call.refuse(&e))?;
+        let progress = call.app(&self.app).redrive(call.caller()?, spec).await.map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let answers = progress.map(move |p| {
             p.map(|p| pb::RedriveProgress {

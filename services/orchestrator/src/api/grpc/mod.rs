@@ -4,6 +4,7 @@
 //! service stops, so that a stop does not wait for callers.
 
 mod agents;
+mod audit;
 mod call;
 mod convert;
 mod guard;
@@ -22,6 +23,7 @@ use super::{Auth, trace};
 use crate::app::App;
 use agentforge_proto::FILE_DESCRIPTOR_SET;
 use agentforge_proto::v1::agents_server::AgentsServer;
+use agentforge_proto::v1::audit_server::AuditServer;
 use agentforge_proto::v1::jobs_server::JobsServer;
 use agentforge_proto::v1::operations_server::OperationsServer;
 use agentforge_proto::v1::schedules_server::SchedulesServer;
@@ -69,6 +71,9 @@ pub fn routes(app: App, auth: Auth, root: trace::Root, ready: Ready) -> Result<a
             .add_service(
                 OperationsServer::new(operations::Service { app: app.clone() })
                     .max_decoding_message_size(BODY_MAX_BYTES),
+            )
+            .add_service(
+                AuditServer::new(audit::Service { app: app.clone() }).max_decoding_message_size(BODY_MAX_BYTES),
             )
             .add_service(HealthServer::new(health))
             .add_service(reflection)

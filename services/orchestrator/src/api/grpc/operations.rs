@@ -38,7 +38,7 @@ impl Operations for Service {
         request: Request<pb::CancelOperationRequest>,
     ) -> Result<Response<pb::Operation>, Status> {
         let call = Call::of("CancelOperation", &request);
-        let operation = call.app(&self.app).cancel_operation(&request.get_ref().id).await;
+        let operation = call.app(&self.app).cancel_operation(call.caller()?, &request.get_ref().id).await;
         operation.map(|o| Response::new(convert::operation(o))).map_err(|e| call.refuse(&e))
     }
 }

@@ -4,6 +4,7 @@ use super::call::Call;
 use super::convert;
 use crate::api::trace;
 use crate::app::{App, ScheduleChange, ScheduleInput};
+use crate::caller::Caller;
 use crate::error::Error;
 use crate::model::Schedule;
 use agentforge_proto::time::{Micros, duration_from_proto};
@@ -20,7 +21,7 @@ fn answer(call: &Call, schedule: Result<Schedule, Error>) -> Result<Response<pb:
 }
 
 impl Service {
-    async fn create(&self, call: &Call, r: pb::CreateScheduleRequest) -> Result<Schedule, Error> {
+    async fn create(&self, call: &Call, caller: &Caller, r: pb::CreateScheduleRequest) -> Result<Schedule, Error> {
         let input = ScheduleInput {
             name: r.name,
             cron: r.cron,
@@ -31,10 +32,10 @@ impl Service {
             catch_up: convert::catch_up(r.catch_up)?.unwrap_or_default(),
             deadline: convert::duration!("deadline", r.deadline)?,
         };
-        call.app(&self.app).create_schedule(input).await
+        call.app(&self.app).create_schedule(caller, input).await
     }
 
-    async fn update(&self, call: &Call, r: pb::UpdateScheduleRequest) -> Result<Schedule, Error> {
+    async fn update(&self, call: &Call, caller: &Caller, r: pb::UpdateScheduleRequest) -> Result<Schedule, Error> {
         let job = r.job.map(|job| convert::submit_input(job, trace::Origin::default())).transpose()?;
         let change = ScheduleChange {
             name: r.name,
@@ -45,7 +46,7 @@ impl Service {
             catch_up: convert::catch_up(r.catch_up)?,
             deadline: convert::duration!("deadline", r.deadline)?,
         };
-        call.app(&self.app).update_schedule(&r.id, change).await
+        call.app(&self.app).update_schedule(caller, &r.id, change).await
     }
 }
 
@@ -57,7 +58,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("CreateSchedule", &request);
         let r = request.into_inner();
-        answer(&call, self.create(&call, r).await)
+        answer(&call, self.create(&call, call.caller()?, r).await)
     }
 
     async fn update_schedule(
@@ -66,7 +67,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("UpdateSchedule", &request);
         let r = request.into_inner();
-        answer(&call, self.update(&call, r).await)
+        answer(&call, self.update(&call, call.caller()?, r).await)
     }
 
     async fn run_schedule(
@@ -75,7 +76,11 @@ impl Schedules for Service {
     ) -> Result<Response<pb::RunScheduleResponse>, Status> {
         let call = Call::of("RunSchedule", &request);
         let r = request.into_inner();
-        let run = call.app(&self.app).run_schedule(&r.id, &r.idempotency_key).await.map_err(|e| call.refuse(&e))?;
+        let run = call
+            .app(&self.app)
+            .run_schedule(call.caller()?, &r.id, &r.idempotency_key)
+            .await
+            .map_err(|e| call.refuse(&e))?;
         let schedule = convert::schedule(run.schedule).map_err(|e| call.refuse(&e))?;
         let job_id = run.job.map(|id| id.to_string()).unwrap_or_default();
         Ok(Response::new(pb::RunScheduleResponse { schedule: Some(schedule), job_id }))
@@ -103,7 +108,7 @@ impl Schedules for Service {
         request: Request<pb::PauseScheduleRequest>,
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("PauseSchedule", &request);
-        answer(&call, call.app(&self.app).pause_schedule(&request.get_ref().id).await)
+        answer(&call, call.app(&self.app).pause_schedule(call.caller()?, &request.get_ref().id).await)
     }
 
     async fn resume_schedule(
@@ -112,7 +117,7 @@ impl Schedules for Service {
     ) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("ResumeSchedule", &request);
         let r = request.into_inner();
-        answer(&call, call.app(&self.app).resume_schedule(&r.id, r.catch_up).await)
+        answer(&call, call.app(&self.app).resume_schedule(call.caller()?, &r.id, r.catch_up).await)
     }
 
     async fn delete_schedule(
@@ -120,7 +125,10 @@ impl Schedules for Service {
         request: Request<pb::DeleteScheduleRequest>,
     ) -> Result<Response<pb::DeleteScheduleResponse>, Status> {
         let call = Call::of("DeleteSchedule", &request);
-        call.app(&self.app).delete_schedule(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        call.app(&self.app)
+            .delete_schedule(call.caller()?, &request.get_ref().id)
+            .await
+            .map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::DeleteScheduleResponse {}))
     }
 

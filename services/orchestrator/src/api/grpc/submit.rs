@@ -9,6 +9,7 @@ use super::{convert, guard};
 use crate::api::limits::{Budget, STREAM_INFLIGHT_MAX, STREAM_INFLIGHT_MAX_BYTES};
 use crate::api::{log_failure, shown};
 use crate::app::App;
+use crate::caller::Caller;
 use crate::error::Error;
 use agentforge_proto::time::duration_to_proto;
 use agentforge_proto::v1 as pb;
@@ -24,11 +25,12 @@ use tonic::Status;
 pub(super) fn answers(
     app: App,
     call: Call,
+    caller: Caller,
     kept: Kept,
     requests: impl Stream<Item = Result<pb::SubmitJobRequest, Status>> + Send + 'static,
 ) -> impl Stream<Item = Result<pb::SubmitJobsResponse, Status>> + Send + 'static {
     let budget = Budget::new(STREAM_INFLIGHT_MAX_BYTES);
-    let call = Arc::new(Caller { call, failing: AtomicBool::new(false) });
+    let call = Arc::new(Submitter { call, caller, failing: AtomicBool::new(false) });
     let stop = app.stopping().clone();
     let at_stop = call.clone();
     let requests = until_stopped(requests, stop, move || at_stop.call.cut());
@@ -58,13 +60,14 @@ pub(super) fn answers(
 }
 
 /// The caller of one stream.
-struct Caller {
+struct Submitter {
     call: Call,
+    caller: Caller,
     /// Whether the submission before failed for a reason of ours: a failing database is logged once.
     failing: AtomicBool,
 }
 
-impl Caller {
+impl Submitter {
     /// The error when reading failed.
     fn lost(&self, status: Status) -> Status {
         if status.code() == tonic::Code::OutOfRange { self.call.refuse(&guard::too_large()) } else { status }
@@ -79,12 +82,12 @@ impl Caller {
     }
 }
 
-async fn submit(app: &App, caller: &Caller, request: pb::SubmitJobRequest) -> Outcome {
-    let answer = match convert::submit_input(request, caller.call.origin.clone()) {
-        Ok(input) => app.submit(input).await,
+async fn submit(app: &App, by: &Submitter, request: pb::SubmitJobRequest) -> Outcome {
+    let answer = match convert::submit_input(request, by.call.origin.clone()) {
+        Ok(input) => app.submit(&by.caller, input).await,
         Err(e) => Err(e),
     };
-    caller.note(answer.as_ref().map(|_| ()));
+    by.note(answer.as_ref().map(|_| ()));
     match answer {
         Ok(answer) => Outcome::Accepted(Accepted { id: answer.job.id.to_string(), created: answer.created }),
         Err(e) => Outcome::Refused(Refused {

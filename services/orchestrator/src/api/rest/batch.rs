@@ -11,6 +11,7 @@ use super::state::Api;
 use super::types::{Accepted, BatchAnswer, BatchItem, SubmitBody};
 use crate::api::limits::{BATCH_BODY_MAX_BYTES, BATCH_ITEMS_MAX};
 use crate::api::{log_failure, trace};
+use crate::caller::Caller;
 use crate::error::{Code, Error};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -33,7 +34,7 @@ pub(crate) const NDJSON: &str = "application/x-ndjson";
         (status = 200, description = "One answer a submission, in their order", content((BatchAnswer = "application/json"), (BatchItem = "application/x-ndjson"))),
     )
 )]
-pub(crate) async fn submit(api: Api, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn submit(api: Api, caller: Caller, request: Request) -> Result<Response, Problem> {
     let headers = request.headers().clone();
     let lines = media_type(&headers).as_deref() == Some(NDJSON);
     if !lines {
@@ -50,8 +51,8 @@ pub(crate) async fn submit(api: Api, request: Request) -> Result<Response, Probl
     let parsed = if lines { parse_lines(&bytes)? } else { parse_array(&bytes)? };
     let origin = trace::Origin::of(&headers);
     let answers = join_all(parsed.into_iter().map(|body| {
-        let (app, origin) = (&api.app, origin.clone());
-        async move { Ok::<_, Problem>(app.submit(body?.into_input(origin)?).await?) }
+        let (app, origin, caller) = (&api.app, origin.clone(), &caller);
+        async move { Ok::<_, Problem>(app.submit(caller, body?.into_input(origin)?).await?) }
     }));
     let mut accepted = 0;
     let mut logged = false;

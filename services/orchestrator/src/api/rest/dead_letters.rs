@@ -13,6 +13,7 @@ use super::types::{
 use crate::api::stream::until_last;
 use crate::api::{log_failure, stopping};
 use crate::app::{DeadLetterQuery, DiscardSpec, Progress, RedriveSpec};
+use crate::caller::Caller;
 use crate::error::Error;
 use axum::body::Body;
 use axum::extract::Path;
@@ -87,6 +88,7 @@ pub(crate) async fn list(api: Api, Params(which): Params<DeadLetterParams>) -> R
 )]
 pub(crate) async fn redrive(
     api: Api,
+    caller: Caller,
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<RedriveBody>,
 ) -> Result<Response, Problem> {
@@ -99,9 +101,9 @@ pub(crate) async fn redrive(
         limit: body.limit,
     };
     if body.r#async || prefers_async(&headers) {
-        return accepted(api.app.start_redrive(spec).await?);
+        return accepted(api.app.start_redrive(&caller, spec).await?);
     }
-    let progress = api.app.redrive(spec)?;
+    let progress = api.app.redrive(&caller, spec).await?;
     let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done, stopping).boxed();
     if accepts_lines(&headers) {
         return Ok(lines("RedriveDeadLetters", progress.map(|p| p.map(view)).boxed()));
@@ -123,8 +125,13 @@ pub(crate) async fn redrive(
     params(("id" = String, Path, description = "The letter's id, or its job's")),
     responses((status = 200, description = "The dead letter", body = DeadLetterView))
 )]
-pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
-    json(StatusCode::OK, &DeadLetterView::from(api.app.dead_letter(&id).await?))
+pub(crate) async fn read(
+    api: Api,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
+    json(StatusCode::OK, &DeadLetterView::from(api.app.dead_letter(&caller, &id).await?))
 }
 
 /// Discard dead letters
@@ -135,9 +142,13 @@ pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) 
     request_body = DiscardBody,
     responses((status = 200, description = "How many there were", body = DiscardAnswer))
 )]
-pub(crate) async fn discard(api: Api, JsonBody(body): JsonBody<DiscardBody>) -> Result<Response, Problem> {
+pub(crate) async fn discard(
+    api: Api,
+    caller: Caller,
+    JsonBody(body): JsonBody<DiscardBody>,
+) -> Result<Response, Problem> {
     let DiscardBody { ids, mission, queue, reason, limit } = body;
-    let discarded = api.app.discard_letters(DiscardSpec { ids, mission, queue, reason, limit }).await?;
+    let discarded = api.app.discard_letters(&caller, DiscardSpec { ids, mission, queue, reason, limit }).await?;
     json(StatusCode::OK, &DiscardAnswer { discarded })
 }
 

@@ -9,15 +9,17 @@ use crate::api::limits::Gate;
 use crate::api::operations::{self, Access};
 use crate::api::{log_failure, trace};
 use crate::app::App;
+use crate::caller::{Caller, REST};
 use crate::error::{Code, Error};
 use agentforge_access::Principal;
 use agentforge_runtime::http::{RequestId, same_machine};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 
 /// What the edge needs.
@@ -36,7 +38,7 @@ pub(crate) async fn edge(State(edge): State<Edge>, mut request: Request, next: N
     let id_header = HeaderValue::from_str(&request_id).expect("printable, or a UUID");
     let route = request.extensions().get::<MatchedPath>().map(|m| m.as_str().to_owned()).unwrap_or_default();
     request.headers_mut().insert(HeaderName::from_static(trace::REQUEST_ID), id_header.clone());
-    let mut response = pass(&edge, &route, request, next).await;
+    let mut response = pass(&edge, &route, request, next, &request_id).await;
     if response.status().is_client_error() || response.status().is_server_error() {
         let problem = response.extensions_mut().remove::<Problem>().unwrap_or_else(|| unnamed(&response));
         if let Some(cause) = problem.cause() {
@@ -51,16 +53,24 @@ pub(crate) async fn edge(State(edge): State<Edge>, mut request: Request, next: N
     response
 }
 
-async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Response {
+async fn pass(edge: &Edge, route: &str, mut request: Request, next: Next, request_id: &str) -> Response {
     let _place = match edge.gate.enter() {
         Ok(place) => place,
         Err(e) => return Problem::from(e).into_response(),
     };
     let (mut parts, body) = request.into_parts();
-    match guard(edge, route, &parts).await {
+    match guard(edge, route, &parts, request_id).await {
         // Handlers find the caller here.
-        Ok(caller) => _ = parts.extensions.insert(caller),
-        Err(refusal) => return refusal.into_response(),
+        Ok((principal, caller)) => {
+            parts.extensions.insert(principal);
+            caller.map(|caller| parts.extensions.insert(caller));
+        }
+        Err(Refused { problem, caller }) => {
+            if let (Some(caller), Some(error)) = (caller, problem.cause()) {
+                edge.app.record_refusal(&caller, "", None, error).await;
+            }
+            return problem.into_response();
+        }
     }
     let request = Request::from_parts(parts, body);
     if matches!(operations::of_route(request.method(), route), Access::Guarded(_))
@@ -76,8 +86,31 @@ async fn pass(edge: &Edge, route: &str, request: Request, next: Next) -> Respons
     }
 }
 
+/// Why a request is refused; with its caller, where it is known and may not do this.
+struct Refused {
+    problem: Problem,
+    caller: Option<Caller>,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self { problem, caller: None }
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
+    }
+}
+
 /// Lets pass what the table of operations allows, and says who asks.
-async fn guard(edge: &Edge, route: &str, request: &Parts) -> Result<Principal, Problem> {
+async fn guard(
+    edge: &Edge,
+    route: &str,
+    request: &Parts,
+    request_id: &str,
+) -> Result<(Principal, Option<Caller>), Refused> {
     if edge.auth.is_open() {
         of_this_machine(&request.headers, &request.uri)?;
     }
@@ -86,19 +119,26 @@ async fn guard(edge: &Edge, route: &str, request: &Parts) -> Result<Principal, P
         return Err(Error::new(Code::NotFound, detail).into());
     }
     match operations::of_route(&request.method, route) {
-        Access::Open => Ok(Principal::anyone()),
+        Access::Open => Ok((Principal::anyone(), None)),
         Access::Guarded(operation) => {
-            let caller = edge.auth.admit(&request.headers, &request.extensions, operation.role).await?;
-            operation.check_reach(&caller)?;
+            let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+            let caller = |principal: &Principal| {
+                Caller::new(principal, address, Some(request_id.to_owned()), REST, operation.name)
+            };
+            let admitted = edge.auth.admit(&request.headers, &request.extensions, operation.role).await;
+            let principal = admitted
+                .and_then(|principal| operation.within_reach(principal))
+                .map_err(|(error, known)| Refused { problem: error.into(), caller: known.as_ref().map(caller) })?;
             if operation.role.includes(Role::Operator) {
-                let (caller, path) = (&*caller.name, request.uri.path());
+                let (caller, path) = (&*principal.name, request.uri.path());
                 tracing::info!(caller, operation = operation.name, path, "admin request");
             }
-            Ok(caller)
+            let caller = caller(&principal);
+            Ok((principal, Some(caller)))
         }
         Access::MethodUnknown => {
             let allow = operations::methods_of(route);
-            Err(Problem::method(format!("{route} has no method {}; it has {allow}", request.method), &allow))
+            Err(Problem::method(format!("{route} has no method {}; it has {allow}", request.method), &allow).into())
         }
         Access::Unknown => Err(Error::new(Code::PermissionDenied, "this route is not open to anyone").into()),
     }
@@ -111,6 +151,16 @@ pub(crate) fn of_this_machine(headers: &HeaderMap, uri: &Uri) -> Result<(), Erro
             format!("without API_TOKENS {foreign}; set API_TOKENS to serve other callers than this machine's");
         Error::new(Code::PermissionDenied, message)
     })
+}
+
+/// Handlers take who asks from where the edge put it.
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Error::new(Code::Internal, "the request has no caller").into())
+    }
 }
 
 /// A refusal that did not come from our code, such as axum's own.

@@ -9,6 +9,7 @@ use super::types::{AttemptList, JobList, JobView, SubmitBody, parse_moment};
 use crate::admission::SubmitInput;
 use crate::api::{job, trace};
 use crate::app::JobQuery;
+use crate::caller::Caller;
 use crate::error::Error;
 use crate::model::State as JobState;
 use crate::store::Times;
@@ -62,6 +63,7 @@ impl WaitParams {
 )]
 pub(crate) async fn submit(
     api: Api,
+    caller: Caller,
     headers: HeaderMap,
     Params(asked): Params<WaitParams>,
     JsonBody(body): JsonBody<SubmitBody>,
@@ -69,8 +71,8 @@ pub(crate) async fn submit(
     let wait = asked.wait()?;
     let input = with_key(body.into_input(trace::Origin::of(&headers))?, &headers)?;
     let answer = match wait {
-        Some(wait) => api.app.submit_and_wait(input, wait).await?,
-        None => api.app.submit(input).await?,
+        Some(wait) => api.app.submit_and_wait(&caller, input, wait).await?,
+        None => api.app.submit(&caller, input).await?,
     };
     let status = if answer.created { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", answer.job.id)).expect("a UUID is ASCII");
@@ -107,6 +109,8 @@ pub(crate) struct JobParams {
     /// In any of these states; repeated, or a comma-separated list.
     #[serde(default)]
     state: Vec<String>,
+    /// Submitted with the token of this name.
+    submitted_by: Option<String>,
     /// With all of these labels, `key=value`; repeated, or a comma-separated list. A comma inside a value is written `%2C`.
     #[serde(default)]
     label: Vec<String>,
@@ -146,6 +150,7 @@ pub(crate) async fn list(api: Api, Params(which): Params<JobParams>) -> Result<R
             queue: which.queue,
             tool: which.tool,
             states: which.state.iter().map(|w| state(w)).collect::<Result<_, _>>()?,
+            submitted_by: which.submitted_by,
             labels: which.label,
             times: Times {
                 created_after: moment("created_after", which.created_after)?,
@@ -231,6 +236,11 @@ pub(crate) async fn output(api: Api, Path(id): Path<String>, _: Params<NoParams>
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The cancelled job", body = JobView))
 )]
-pub(crate) async fn cancel(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
-    json(StatusCode::OK, &JobView::try_from(api.app.cancel(&id).await?)?)
+pub(crate) async fn cancel(
+    api: Api,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
+    json(StatusCode::OK, &JobView::try_from(api.app.cancel(&caller, &id).await?)?)
 }

@@ -6,6 +6,7 @@
 pub mod types;
 
 mod agents;
+mod audit;
 mod batch;
 mod dead_letters;
 mod docs;
@@ -93,6 +94,9 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(agents::list))
         .routes(routes!(agents::read))
         .routes(routes!(slo::list))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::chains))
+        .routes(routes!(audit::chain))
 }
 
 /// The edge has refused already; this is for the type.

@@ -5,6 +5,7 @@ use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
 use super::types::{OperationList, OperationView};
+use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::operation::Operation;
 use axum::extract::Path;
@@ -49,8 +50,13 @@ pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) 
     params(("id" = String, Path, description = "The operation's id")),
     responses((status = 200, description = "The operation", body = OperationView))
 )]
-pub(crate) async fn cancel(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
-    json(StatusCode::OK, &OperationView::from(api.app.cancel_operation(&id).await?))
+pub(crate) async fn cancel(
+    api: Api,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
+    json(StatusCode::OK, &OperationView::from(api.app.cancel_operation(&caller, &id).await?))
 }
 
 /// Whether the caller does not want to wait for the end (RFC 7240).

@@ -6,6 +6,7 @@ use super::problem::Problem;
 use super::response::json;
 use super::state::Api;
 use super::types::{ParkedAnswer, ParkedBody, ParkedList};
+use crate::caller::Caller;
 use axum::response::Response;
 use http::StatusCode;
 
@@ -32,8 +33,8 @@ pub(crate) async fn list(api: Api, Params(page): Params<PageParams>) -> Result<R
     request_body = ParkedBody,
     responses((status = 200, description = "How many there were", body = ParkedAnswer))
 )]
-pub(crate) async fn retry(api: Api, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
-    let messages = api.app.retry_parked(body.which()?).await?;
+pub(crate) async fn retry(api: Api, caller: Caller, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
+    let messages = api.app.retry_parked(&caller, body.which()?).await?;
     json(StatusCode::OK, &ParkedAnswer { messages })
 }
 
@@ -45,7 +46,11 @@ pub(crate) async fn retry(api: Api, JsonBody(body): JsonBody<ParkedBody>) -> Res
     request_body = ParkedBody,
     responses((status = 200, description = "How many there were", body = ParkedAnswer))
 )]
-pub(crate) async fn discard(api: Api, JsonBody(body): JsonBody<ParkedBody>) -> Result<Response, Problem> {
-    let messages = api.app.discard_parked(body.which()?).await?;
+pub(crate) async fn discard(
+    api: Api,
+    caller: Caller,
+    JsonBody(body): JsonBody<ParkedBody>,
+) -> Result<Response, Problem> {
+    let messages = api.app.discard_parked(&caller, body.which()?).await?;
     json(StatusCode::OK, &ParkedAnswer { messages })
 }

@@ -11,6 +11,7 @@ use super::types::{JobView, NotPutBackView, OperationView, RetryBody, RetryJobsB
 use crate::api::stopping;
 use crate::api::stream::until_last;
 use crate::app::Progress;
+use crate::caller::Caller;
 use axum::extract::Path;
 use axum::response::Response;
 use futures_util::StreamExt;
@@ -28,12 +29,13 @@ use http::{HeaderMap, StatusCode};
 )]
 pub(crate) async fn retry(
     api: Api,
+    caller: Caller,
     Path(id): Path<String>,
     _: Params<NoParams>,
     OptionalJsonBody(body): OptionalJsonBody<RetryBody>,
 ) -> Result<Response, Problem> {
     let deadline_in = parse_span("deadline_in", body.deadline_in.as_deref(), body.deadline_in_ms)?;
-    json(StatusCode::OK, &JobView::try_from(api.app.retry(&id, deadline_in).await?)?)
+    json(StatusCode::OK, &JobView::try_from(api.app.retry(&caller, &id, deadline_in).await?)?)
 }
 
 /// Retry many jobs
@@ -52,15 +54,16 @@ pub(crate) async fn retry(
 )]
 pub(crate) async fn retry_many(
     api: Api,
+    caller: Caller,
     headers: HeaderMap,
     OptionalJsonBody(body): OptionalJsonBody<RetryJobsBody>,
 ) -> Result<Response, Problem> {
     let detached = body.r#async || prefers_async(&headers);
     let spec = body.into_spec()?;
     if detached {
-        return accepted(api.app.start_retry(spec).await?);
+        return accepted(api.app.start_retry(&caller, spec).await?);
     }
-    let progress = api.app.retry_many(spec)?;
+    let progress = api.app.retry_many(&caller, spec).await?;
     let mut progress = until_last(progress, api.app.stopping().clone(), |p| p.done, stopping).boxed();
     if accepts_lines(&headers) {
         return Ok(lines("RetryJobs", progress.map(|p| p.map(view)).boxed()));

@@ -9,6 +9,7 @@ use super::types::schedules as types;
 use super::types::{NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody, ScheduleList, ScheduleView};
 use crate::api::trace;
 use crate::app::{ScheduleChange, ScheduleInput};
+use crate::caller::Caller;
 use crate::error::Error;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
@@ -24,7 +25,11 @@ use utoipa::IntoParams;
     request_body = ScheduleBody,
     responses((status = 201, description = "The schedule", body = ScheduleView, headers(("Location" = String, description = "Where the schedule is read"))))
 )]
-pub(crate) async fn create(api: Api, JsonBody(body): JsonBody<ScheduleBody>) -> Result<Response, Problem> {
+pub(crate) async fn create(
+    api: Api,
+    caller: Caller,
+    JsonBody(body): JsonBody<ScheduleBody>,
+) -> Result<Response, Problem> {
     let input = ScheduleInput {
         name: body.name,
         cron: body.cron,
@@ -35,7 +40,7 @@ pub(crate) async fn create(api: Api, JsonBody(body): JsonBody<ScheduleBody>) -> 
         catch_up: types::catch_up(body.catch_up)?.unwrap_or_default(),
         deadline: types::deadline(body.deadline, body.deadline_ms)?,
     };
-    let schedule = api.app.create_schedule(input).await?;
+    let schedule = api.app.create_schedule(&caller, input).await?;
     let location = HeaderValue::from_str(&format!("/v1/schedules/{}", schedule.id)).expect("a UUID is ASCII");
     let body = json(StatusCode::CREATED, &ScheduleView::try_from(schedule)?)?;
     Ok(([(header::LOCATION, location)], body).into_response())
@@ -77,6 +82,7 @@ pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) 
 )]
 pub(crate) async fn update(
     api: Api,
+    caller: Caller,
     Path(id): Path<String>,
     JsonBody(body): JsonBody<ScheduleChangeBody>,
 ) -> Result<Response, Problem> {
@@ -89,7 +95,7 @@ pub(crate) async fn update(
         catch_up: types::catch_up(body.catch_up)?,
         deadline: types::deadline(body.deadline, body.deadline_ms)?,
     };
-    json(StatusCode::OK, &ScheduleView::try_from(api.app.update_schedule(&id, change).await?)?)
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.update_schedule(&caller, &id, change).await?)?)
 }
 
 /// Run a schedule now
@@ -104,10 +110,11 @@ pub(crate) async fn update(
 )]
 pub(crate) async fn run(
     api: Api,
+    caller: Caller,
     Path(id): Path<String>,
     OptionalJsonBody(body): OptionalJsonBody<RunBody>,
 ) -> Result<Response, Problem> {
-    let run = api.app.run_schedule(&id, &body.idempotency_key).await?;
+    let run = api.app.run_schedule(&caller, &id, &body.idempotency_key).await?;
     let view = RunView { schedule: run.schedule.try_into()?, job_id: run.job.map(|id| id.to_string()) };
     json(StatusCode::ACCEPTED, &view)
 }
@@ -120,8 +127,13 @@ pub(crate) async fn run(
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 204, description = "It is gone"))
 )]
-pub(crate) async fn delete(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
-    api.app.delete_schedule(&id).await?;
+pub(crate) async fn delete(
+    api: Api,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
+    api.app.delete_schedule(&caller, &id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -133,8 +145,13 @@ pub(crate) async fn delete(api: Api, Path(id): Path<String>, _: Params<NoParams>
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 200, description = "The paused schedule", body = ScheduleView))
 )]
-pub(crate) async fn pause(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
-    json(StatusCode::OK, &ScheduleView::try_from(api.app.pause_schedule(&id).await?)?)
+pub(crate) async fn pause(
+    api: Api,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.pause_schedule(&caller, &id).await?)?)
 }
 
 /// How a schedule is resumed.
@@ -159,10 +176,11 @@ pub(crate) struct ResumeParams {
 )]
 pub(crate) async fn resume(
     api: Api,
+    caller: Caller,
     Path(id): Path<String>,
     Params(how): Params<ResumeParams>,
 ) -> Result<Response, Problem> {
-    json(StatusCode::OK, &ScheduleView::try_from(api.app.resume_schedule(&id, how.catch_up).await?)?)
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.resume_schedule(&caller, &id, how.catch_up).await?)?)
 }
 
 /// How many runs.

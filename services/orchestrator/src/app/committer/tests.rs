@@ -4,7 +4,7 @@ use super::*;
 use crate::admission::{JobRequest, Limits, SubmitInput, admit, args_max_bytes};
 use crate::app::{Backlog, Handed, handoffs};
 use crate::store::sqlite::SqliteStore;
-use agentforge_message_id::{AgentId, Mission};
+use agentforge_message_id::AgentId;
 use tokio_util::sync::CancellationToken;
 
 const CLAIM_FOR: Duration = Duration::from_secs(30);
@@ -28,6 +28,7 @@ async fn world() -> World {
         owner: owner.clone(),
         claim_for: CLAIM_FOR,
         events: EventMask::ALL,
+        mission: Mission::new("dev").unwrap(),
     };
     let ((jobs, _), (to_outbox, outbox)) = (handoffs(), handoffs());
     let (orphans, _) = crate::deletions::deletions();
@@ -74,7 +75,8 @@ async fn no_mark_is_lost_however_many_come_at_once() {
     // More than wait in the queue and in one commit together.
     const JOBS: usize = LAZY_QUEUE + MARKS_MAX + 1_000;
     let mut w = world().await;
-    let submits = (0..JOBS).map(|_| w.committer.submit(job()));
+    let by = Caller::itself("SubmitJob");
+    let submits = (0..JOBS).map(|_| w.committer.submit(job(), &by));
     for stored in futures_util::future::join_all(submits).await {
         stored.unwrap();
     }
@@ -128,8 +130,9 @@ async fn a_commit_tells_the_job_and_its_result_to_those_who_listen() {
         (id, Change::Finished(Box::new(finished)))
     };
     let changes = vec![finished(heard.id), finished(unheard.id)];
-    w.committer.submit(heard).await.unwrap();
-    w.committer.submit(unheard).await.unwrap();
+    let by = Caller::itself("SubmitJob");
+    w.committer.submit(heard, &by).await.unwrap();
+    w.committer.submit(unheard, &by).await.unwrap();
     for changed in w.committer.change(changes, vec![]).await.unwrap() {
         changed.unwrap();
     }

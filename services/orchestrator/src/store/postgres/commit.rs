@@ -3,6 +3,7 @@
 //! Rows are locked in the order of their ids, so that replicas that meet wait for each other instead
 //! of dead-locking; what still collides is tried again, from the look-up on.
 
+use super::audit;
 use super::connection::Session;
 use super::text::{bytes, clean};
 use super::write;
@@ -69,6 +70,8 @@ pub(super) async fn apply(c: &mut PgConnection, group: &Group, ctx: &CommitConte
 
     // Answer. Submissions that were stored before are answered with their job as this commit leaves it.
     let existing = whole_jobs(c, &plan.existing()).await?;
+    // Last, so that a chain is held for a moment only.
+    outbox.extend(audit::append(c, plan.entries(ctx.now), group.claim_outbox, ctx).await?);
     plan.answers(&existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))
 }
 

@@ -4,11 +4,13 @@
 //! that a service started before its database comes up and waits.
 
 mod agents;
+mod audit;
 mod backup;
 mod claims;
 mod clock;
 mod commit;
 mod connection;
+mod orders;
 mod parked;
 mod pooler;
 mod queries;
@@ -20,13 +22,14 @@ mod write;
 pub(super) use backup::{backup, restore};
 
 use super::{
-    CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, codes, columns::micros, fault::Fault,
-    queues, writes::Writes,
+    AuditFilter, AuditKeep, AuditRow, CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group,
+    JobFilter, Order, OutboxPick, OutboxRow, Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store,
+    Waiting, audit::page_of as audit_page, codes, columns::micros, fault::Fault, queues, writes::Writes,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
 use crate::slo::{Bucket, Finished, Unit};
+use agentforge_audit::{Chain, Chained, Entry, Head};
 use agentforge_message_id::{AgentId, JobId, Mission, OperationId, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
@@ -116,6 +119,30 @@ impl Store for PostgresStore {
     async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error> {
         self.written("commit a group", commit::commit(&self.pool, group, &ctx).await)
     }
+    async fn order(&self, order: Order, entry: Entry, ctx: CommitContext<'_>) -> Result<u64, Error> {
+        self.asked(order.attempted(), orders::carry_out(&self.pool, &order, entry, &ctx).await)
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, Error> {
+        let rows = self.asked("read the audit log", queries::audit::page(&self.pool, filter).await)?;
+        let end = queries::audit::end_of_scan(&self.pool, filter.before).await;
+        Ok(audit_page(rows, filter, self.asked("read the audit log", end)?))
+    }
+    async fn audit_chains(&self) -> Result<Vec<Chain>, Error> {
+        self.asked("read the audit log", queries::audit::chains(&self.pool).await)
+    }
+    async fn audit_chain(&self, chain: i64, after: i64, limit: u32) -> Result<Vec<Chained>, Error> {
+        self.asked("read the audit log", queries::audit::chain(&self.pool, chain, after, limit).await)
+    }
+    async fn take_in(&self, entries: Vec<Entry>) -> Result<u64, Error> {
+        self.asked("take audit entries in", audit::take_in(&self.pool, entries).await)
+    }
+    async fn checkpoint_audit(&self, ctx: CommitContext<'_>) -> Result<Head, Error> {
+        self.asked("write a checkpoint of the audit log", audit::checkpoint(&self.pool, &ctx).await)
+    }
+    async fn prune_audit(&self, keep: AuditKeep, ctx: CommitContext<'_>) -> Result<u64, Error> {
+        self.asked("prune the audit log", audit::prune(&self.pool, keep, &ctx).await)
+    }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
         self.asked("read a job", jobs::job(&self.pool, id).await)
@@ -165,12 +192,6 @@ impl Store for PostgresStore {
     async fn parked_count(&self) -> Result<u64, Error> {
         self.asked("count messages put aside", queries::parked::count(&self.pool).await)
     }
-    async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error> {
-        self.asked("put messages back into the outbox", parked::unpark(&self.pool, which).await)
-    }
-    async fn discard_parked(&self, which: Option<&[i64]>) -> Result<u64, Error> {
-        self.asked("discard messages put aside", parked::discard(&self.pool, which).await)
-    }
     async fn release_orphans(&self, _owner: &Owner) -> Result<(), Error> {
         // Whose claims are orphaned, no replica can know: they run out.
         Ok(())
@@ -183,9 +204,6 @@ impl Store for PostgresStore {
     }
     async fn dead_letter(&self, id: &str, job: Option<JobId>) -> Result<Option<DeadLetter>, Error> {
         self.asked("read a dead letter", lookup::dead_letter(&self.pool, id, job).await)
-    }
-    async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error> {
-        self.asked("discard dead letters", queries::discard_letters(&self.pool, seqs).await)
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
         self.asked("find queues with jobs", jobs::lines(&self.pool).await.map(queues::queues_of))
@@ -214,29 +232,17 @@ impl Store for PostgresStore {
         self.asked("list dead letters", jobs::dead_letters(&self.pool, filter).await)
     }
 
-    async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error> {
-        self.asked("create a schedule", queries::schedules::create(&self.pool, schedule).await)
-    }
     async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error> {
         self.asked("read a schedule", queries::schedules::one(&self.pool, id).await)
     }
     async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error> {
         self.asked("list schedules", queries::schedules::page(&self.pool, after, limit).await)
     }
-    async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error> {
-        self.asked("pause a schedule", queries::schedules::set_paused(&self.pool, id, paused, next).await)
-    }
-    async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error> {
-        self.asked("delete a schedule", queries::schedules::delete(&self.pool, id).await)
-    }
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
         self.asked("find due schedules", queries::schedules::due(&self.pool, now, limit).await)
     }
     async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error> {
         self.asked("find waiting schedules", queries::schedules::waiting(&self.pool, limit).await)
-    }
-    async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error> {
-        self.asked("update a schedule", queries::schedules::update(&self.pool, schedule, read_at, retime).await)
     }
     async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error> {
         self.asked("rewind a schedule", queries::schedules::rewind(&self.pool, id, planned, next).await)
@@ -245,10 +251,6 @@ impl Store for PostgresStore {
         self.asked("fire a schedule", schedules::fire(&self.pool, firing, &ctx).await)
     }
 
-    async fn create_operation(&self, operation: &Operation, spec: &str) -> Result<bool, Error> {
-        let mut c = self.connection("store an operation").await?;
-        self.asked("store an operation", operations::create(&mut c, operation, spec).await)
-    }
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, Error> {
         self.asked("read an operation", operations::one(&self.pool, id).await)
     }
@@ -272,11 +274,6 @@ impl Store for PostgresStore {
         let mut c = self.connection("store how far an operation is").await?;
         self.asked("store how far an operation is", operations::save(&mut c, operation, owner, until).await)
     }
-    async fn cancel_operation(&self, id: OperationId) -> Result<(), Error> {
-        let mut c = self.connection("cancel an operation").await?;
-        self.asked("cancel an operation", operations::cancel(&mut c, id).await)
-    }
-
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {
         self.written("store heartbeats", agents::upsert(&self.pool, agents).await)
     }

@@ -4,7 +4,7 @@ use super::text::clean;
 use crate::store::fault::Fault;
 use crate::store::{PARKED_MAX, Park};
 use agentforge_proto::time::Micros;
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::PgConnection;
 use sqlx::query;
 
 /// Puts rows of the outbox aside, and keeps the newest of all.
@@ -33,7 +33,7 @@ pub(super) async fn park(c: &mut PgConnection, parks: &[Park], now: Micros) -> R
     Ok(())
 }
 
-pub(super) async fn unpark(pool: &PgPool, which: Option<&[i64]>) -> Result<u64, Fault> {
+pub(super) async fn unpark(c: &mut PgConnection, which: Option<&[i64]>) -> Result<u64, Fault> {
     let done = query(
         "WITH gone AS (DELETE FROM outbox_parked WHERE $1::bigint[] IS NULL OR seq = ANY($1) \
            RETURNING seq, created_at, subject, msg_id, payload) \
@@ -41,12 +41,12 @@ pub(super) async fn unpark(pool: &PgPool, which: Option<&[i64]>) -> Result<u64, 
          SELECT 0, created_at, subject, msg_id, payload FROM gone ORDER BY seq",
     )
     .bind(which)
-    .execute(pool)
+    .execute(c)
     .await?;
     Ok(done.rows_affected())
 }
 
-pub(super) async fn discard(pool: &PgPool, which: Option<&[i64]>) -> Result<u64, Fault> {
+pub(super) async fn discard(c: &mut PgConnection, which: Option<&[i64]>) -> Result<u64, Fault> {
     let done = query("DELETE FROM outbox_parked WHERE $1::bigint[] IS NULL OR seq = ANY($1)");
-    Ok(done.bind(which).execute(pool).await?.rows_affected())
+    Ok(done.bind(which).execute(c).await?.rows_affected())
 }

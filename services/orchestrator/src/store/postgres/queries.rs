@@ -6,7 +6,7 @@ use crate::store::fault::Fault;
 use crate::store::{queries, rows};
 use agentforge_message_id::JobId;
 use agentforge_proto::time::Micros;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{query, query_scalar};
 
 /// Not: what looks for work is planned each time. A plan that was made while the table was nearly empty reads it
@@ -15,6 +15,9 @@ pub(super) const PLAN_KEPT: bool = false;
 
 pub(super) mod agents {
     super::queries::agents!(sqlx::Postgres);
+}
+pub(super) mod audit {
+    super::queries::audit!(sqlx::Postgres);
 }
 pub(super) mod installation {
     super::queries::installation!(sqlx::Postgres, sqlx::PgConnection);
@@ -49,8 +52,8 @@ pub(super) async fn versions(pool: &PgPool, ids: &[JobId]) -> Result<Vec<(JobId,
     rows.iter().map(rows::version).collect()
 }
 
-pub(super) async fn discard_letters(pool: &PgPool, seqs: &[i64]) -> Result<u64, Fault> {
-    let done = query("DELETE FROM dead_letters WHERE seq = ANY($1)").bind(seqs).execute(pool).await?;
+pub(super) async fn discard_letters(c: &mut PgConnection, seqs: &[i64]) -> Result<u64, Fault> {
+    let done = query("DELETE FROM dead_letters WHERE seq = ANY($1)").bind(seqs).execute(c).await?;
     Ok(done.rows_affected())
 }
 

@@ -1,10 +1,10 @@
 //! Turns of schedules: taken under the lock of the schedule's row.
 
-use super::commit;
 use super::connection::Session;
 use super::queries::schedules::{keep, locked};
+use super::{audit, commit};
 use crate::store::fault::Fault;
-use crate::store::turn::judge;
+use crate::store::turn::{judge, started};
 use crate::store::{Act, CommitContext, Fired, Firing, Group, Submit, Submitted};
 use sqlx::postgres::PgPool;
 
@@ -30,6 +30,9 @@ async fn fire_in(session: &mut Session, firing: Firing, ctx: &CommitContext<'_>)
         schedule.last_job_id = made;
     }
     keep(&mut tx, &schedule).await?;
+    if let Some(entry) = firing.entry {
+        audit::append(&mut tx, vec![started(entry, made)], false, ctx).await?;
+    }
     tx.commit().await?;
     Ok(Fired::Done(made))
 }

@@ -191,13 +191,13 @@ async fn update_whole(c: &mut PgConnection, jobs: &[&Touched], ctx: &CommitConte
            claimable_at = n.claimable_at, claim_owner = NULL, deadline = n.deadline, expires_at = n.expires_at, \
            checked_at = n.checked_at, queued_at = n.queued_at, started_at = n.started_at, \
            finished_at = n.finished_at, worker = n.worker, error_class = n.error_class, \
-           error_message = n.error_message, error_log = n.error_log \
+           error_message = n.error_message, error_log = n.error_log, cancelled_by = n.cancelled_by \
          FROM UNNEST($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
            $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
-           $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[], $19::text[]) \
+           $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[]) \
          AS n (seq, state, attempt, attempt_limit, version, republished, stream_seq, available_at, claimable_at, \
            deadline, expires_at, checked_at, queued_at, started_at, finished_at, worker, error_class, error_message, \
-           error_log) \
+           error_log, cancelled_by) \
          WHERE jobs.seq = n.seq",
     )
     .bind(column(jobs, |t| t.job.seq))
@@ -219,6 +219,7 @@ async fn update_whole(c: &mut PgConnection, jobs: &[&Touched], ctx: &CommitConte
     .bind(classes)
     .bind(messages)
     .bind(logs)
+    .bind(column(jobs, |t| maybe_clean(t.job.cancelled_by.as_deref())))
     .execute(c)
     .await?;
     Ok(())

@@ -47,6 +47,7 @@ macro_rules! jobs {
                AND (CAST($10 AS bigint) IS NULL OR j.created_at < $10) \
                AND (CAST($11 AS bigint) IS NULL OR j.finished_at >= $11) \
                AND (CAST($12 AS bigint) IS NULL OR j.finished_at < $12) \
+               AND (CAST($13 AS text) IS NULL OR j.submitted_by = $13) \
              ORDER BY j.seq DESC LIMIT $8"
         );
 
@@ -70,6 +71,7 @@ macro_rules! jobs {
                 .bind(f.times.created_before.map(|m| m.0))
                 .bind(f.times.finished_after.map(|m| m.0))
                 .bind(f.times.finished_before.map(|m| m.0))
+                .bind(f.submitted_by.as_deref())
                 .fetch(pool);
             let (mut items, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.try_next().await? {

@@ -5,6 +5,7 @@
 //! `postgres/commit.rs`. Parameters are `$1` in both, and what a driver cannot say the same way is passed in.
 
 mod agents;
+mod audit;
 mod installation;
 mod jobs;
 mod lookup;
@@ -14,6 +15,7 @@ mod schedules;
 mod slo;
 
 pub(super) use agents::agents;
+pub(super) use audit::audit;
 pub(super) use installation::installation;
 pub(super) use jobs::jobs;
 pub(super) use lookup::lookup;

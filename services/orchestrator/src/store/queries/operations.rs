@@ -7,11 +7,14 @@ use agentforge_message_id::OperationId;
 use agentforge_proto::time::Micros;
 use uuid::Uuid;
 
-/// One row: id, kind, state, whether a stop was asked for, creation, progress.
-pub(in crate::store) type Row = (Vec<u8>, i16, i16, i16, i64, String);
+/// One row: id, kind, state, whether a stop was asked for, creation, progress, who started it.
+pub(in crate::store) type Row = (Vec<u8>, i16, i16, i16, i64, String, Option<String>);
+
+/// The same, with what was asked for.
+pub(in crate::store) type ClaimedRow = (Vec<u8>, i16, i16, i16, i64, String, Option<String>, String);
 
 pub(in crate::store) fn operation(
-    (id, kind, state, cancel_asked, created_at, progress): Row,
+    (id, kind, state, cancel_asked, created_at, progress, started_by): Row,
 ) -> Result<Operation, Fault> {
     let wrong = |problem: &dyn std::fmt::Display| Fault::row("operation", problem);
     Ok(Operation {
@@ -20,14 +23,15 @@ pub(in crate::store) fn operation(
         state: State::from_number(state).ok_or_else(|| wrong(&format_args!("{state} is not a state")))?,
         cancel_asked: cancel_asked != 0,
         created_at: Micros(created_at),
+        started_by,
         progress: serde_json::from_str(&progress).map_err(|e| wrong(&e))?,
     })
 }
 
 pub(in crate::store) fn claimed(
-    (id, kind, state, cancel, created, progress, spec): (Vec<u8>, i16, i16, i16, i64, String, String),
+    (id, kind, state, cancel, created, progress, by, spec): ClaimedRow,
 ) -> Result<Claimed, Fault> {
-    Ok(Claimed { operation: operation((id, kind, state, cancel, created, progress))?, spec })
+    Ok(Claimed { operation: operation((id, kind, state, cancel, created, progress, by))?, spec })
 }
 
 pub(in crate::store) fn text(progress: &OperationProgress) -> String {
@@ -59,7 +63,8 @@ macro_rules! operations {
             .execute(&mut *c)
             .await?;
             query(
-                "INSERT INTO operations (id, kind, state, created_at, spec, progress) VALUES ($1, $2, $3, $4, $5, $6)",
+                "INSERT INTO operations (id, kind, state, created_at, spec, progress, started_by) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
             )
             .bind(o.id.as_bytes().as_slice())
             .bind(o.kind as i16)
@@ -67,13 +72,15 @@ macro_rules! operations {
             .bind(o.created_at.0)
             .bind(spec)
             .bind(read::text(&o.progress))
+            .bind(o.started_by.as_deref())
             .execute(c)
             .await?;
             Ok(true)
         }
 
         pub(in crate::store) async fn one(c: &$pool, id: OperationId) -> Result<Option<Operation>, Fault> {
-            let sql = "SELECT id, kind, state, cancel_asked, created_at, progress FROM operations WHERE id = $1";
+            let sql = "SELECT id, kind, state, cancel_asked, created_at, progress, started_by FROM operations \
+                       WHERE id = $1";
             let row = query_as::<$database, read::Row>(sql).bind(id.as_bytes().as_slice()).fetch_optional(c).await?;
             row.map(read::operation).transpose()
         }
@@ -85,7 +92,7 @@ macro_rules! operations {
         ) -> Result<Vec<Operation>, Fault> {
             let last = OperationId::from_uuid(uuid::Uuid::max());
             let rows = query_as::<$database, read::Row>(
-                "SELECT id, kind, state, cancel_asked, created_at, progress FROM operations \
+                "SELECT id, kind, state, cancel_asked, created_at, progress, started_by FROM operations \
                  WHERE id < $1 ORDER BY id DESC LIMIT $2",
             )
             .bind(before.unwrap_or(last).as_bytes().as_slice())
@@ -111,7 +118,7 @@ macro_rules! operations {
             let rows = query_as::<$database, _>(
                 "UPDATE operations SET state = 2, claim_owner = $1, claim_until = $2 WHERE claim_until < $3 AND id IN \
                  (SELECT id FROM operations WHERE state <= 2 AND claim_until < $3 ORDER BY id LIMIT $4) \
-                 RETURNING id, kind, state, cancel_asked, created_at, progress, spec",
+                 RETURNING id, kind, state, cancel_asked, created_at, progress, started_by, spec",
             )
             .bind(&owner.0)
             .bind(until.0)
@@ -143,17 +150,18 @@ macro_rules! operations {
             Ok(asked.map(|asked| asked != 0))
         }
 
-        /// Ends one that waits; one that runs is asked to stop.
-        pub(in crate::store) async fn cancel(c: &mut $connection, id: OperationId) -> Result<(), Fault> {
+        /// Ends one that waits; one that runs is asked to stop. 0 when it has ended.
+        pub(in crate::store) async fn cancel(c: &mut $connection, id: OperationId) -> Result<u64, Fault> {
             let ended = OperationProgress { ended_at: Some(Micros::now()), ..OperationProgress::default() };
-            query("UPDATE operations SET cancel_asked = 1, state = 5, progress = $1 WHERE id = $2 AND state = 1")
-                .bind(read::text(&ended))
-                .bind(id.as_bytes().as_slice())
-                .execute(&mut *c)
-                .await?;
+            let waited =
+                query("UPDATE operations SET cancel_asked = 1, state = 5, progress = $1 WHERE id = $2 AND state = 1")
+                    .bind(read::text(&ended))
+                    .bind(id.as_bytes().as_slice())
+                    .execute(&mut *c)
+                    .await?;
             let sql = "UPDATE operations SET cancel_asked = 1 WHERE id = $1 AND state <= 2";
-            query(sql).bind(id.as_bytes().as_slice()).execute(c).await?;
-            Ok(())
+            let ran = query(sql).bind(id.as_bytes().as_slice()).execute(c).await?;
+            Ok(waited.rows_affected() + ran.rows_affected())
         }
     };
 }

@@ -18,7 +18,7 @@ macro_rules! schedules {
         ) -> Result<bool, Fault> {
             let done = query(
                 "INSERT INTO schedules (id, name, cron, time_zone, template, paused, created_at, next_run_at, overlap, \
-                 catch_up, turn_deadline_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+                 catch_up, turn_deadline_us, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
                  ON CONFLICT (name) DO NOTHING",
             )
             .bind(s.id.as_bytes().as_slice())
@@ -32,6 +32,7 @@ macro_rules! schedules {
             .bind(s.overlap as i16)
             .bind(s.catch_up as i16)
             .bind(s.deadline.map(micros))
+            .bind(s.created_by.as_deref())
             .execute(c)
             .await?;
             Ok(done.rows_affected() == 1)
@@ -45,7 +46,7 @@ macro_rules! schedules {
         ) -> Result<bool, Fault> {
             let done = query(
                 "UPDATE schedules SET name = $1, cron = $2, time_zone = $3, template = $4, overlap = $5, \
-                 catch_up = $6, turn_deadline_us = $7, updated_at = $8, \
+                 catch_up = $6, turn_deadline_us = $7, updated_at = $8, updated_by = $13, \
                  next_run_at = CASE WHEN $9 AND NOT paused THEN $10 ELSE next_run_at END, \
                  paused_turn = CASE WHEN $9 THEN NULL ELSE paused_turn END \
                  WHERE id = $11 AND updated_at IS NOT DISTINCT FROM $12 \
@@ -63,6 +64,7 @@ macro_rules! schedules {
             .bind(s.next_run_at.map(|m| m.0))
             .bind(s.id.as_bytes().as_slice())
             .bind(read_at.map(|m| m.0))
+            .bind(s.updated_by.as_deref())
             .execute(c)
             .await?;
             Ok(done.rows_affected() == 1)

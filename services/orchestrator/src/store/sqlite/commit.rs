@@ -1,5 +1,6 @@
 //! The hot path: one group, one transaction, about a dozen statements regardless of its size.
 
+use super::audit;
 use super::connection::Writer;
 use super::parked::{PARK, SHORTEN};
 use super::recent::Recent;
@@ -16,6 +17,7 @@ use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Subjects, Tou
 use crate::store::{CommitContext, Committed, Group, OutboxRow, PARKED_MAX};
 use crate::store::{rows, spec};
 use crate::transition::{AttemptEffect, Current, ResultEffect};
+use agentforge_audit::Head;
 use agentforge_message_id::JobId;
 use sqlx::sqlite::SqliteConnection;
 use std::collections::{HashMap, HashSet};
@@ -26,7 +28,7 @@ use tokio::sync::Notify;
 ///
 /// After an error the connection is closed, which rolls back, and the memory of recent jobs goes with it.
 pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
-    let numbers = Numbers { next_job: &mut w.next_job, next_outbox: &mut w.next_outbox };
+    let numbers = Numbers { next_job: &mut w.next_job, next_outbox: &mut w.next_outbox, audit: &mut w.audit };
     let ends = Ends::Commits { recent: &mut w.recent, completed: &w.completed };
     transact(&mut w.connection, numbers, group, ctx, ends).await
 }
@@ -54,6 +56,8 @@ enum Ends<'w> {
 pub(super) struct Numbers<'w> {
     pub next_job: &'w mut i64,
     pub next_outbox: &'w mut i64,
+    /// The last entry of the audit log.
+    pub audit: &'w mut Head,
 }
 
 /// One group, from top to bottom.
@@ -75,7 +79,9 @@ async fn transact(
     // Decide.
     let mut plan = plan::decide(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
     let details = letter_details(c, &plan).await?;
-    let outbox = plan.take_outbox(&details, || take(numbers.next_outbox));
+    let mut outbox = plan.take_outbox(&details, || take(numbers.next_outbox));
+    let entries = audit::chain(numbers.audit, plan.entries(ctx.now));
+    outbox.extend(audit::events(&entries, ctx.mission.as_str(), || take(numbers.next_outbox)));
     // Submissions that were stored before are answered with their job as this commit leaves it.
     let repeated = plan.existing();
 
@@ -87,6 +93,7 @@ async fn transact(
     write_jobs(&mut script, &plan, ctx);
     write_letters(&mut script, &plan, ctx);
     write_outbox(&mut script, &outbox, &group, ctx);
+    audit::write(&mut script, &entries);
     let existing = match &ends {
         Ends::Commits { completed, .. } if repeated.is_empty() => {
             script.add_plain("COMMIT");
@@ -198,6 +205,7 @@ fn bind_whole(a: &mut Args, t: &Touched, ctx: &CommitContext<'_>) {
     a.push(j.stream_seq).push(j.available_at.0).push(timers.claimable_at).push(j.deadline.map(|d| d.0));
     a.push(timers.expires_at).push(timers.checked_at).push(j.queued_at.map(|m| m.0)).push(j.started_at.map(|m| m.0));
     a.push(j.finished_at.map(|m| m.0)).maybe_text(j.worker.as_deref());
+    a.maybe_text(j.cancelled_by.as_deref());
     push_error(a, j.error.as_ref());
 }
 

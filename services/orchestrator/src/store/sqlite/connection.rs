@@ -7,6 +7,7 @@ use super::super::{Error, codes, fault::Fault};
 use super::recent::Recent;
 use crate::store::migrate;
 use crate::store::writes::Writes;
+use agentforge_audit::{Hash, Head};
 use agentforge_runtime::private;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -41,6 +42,9 @@ const LOG_PAGES_RESTART: i64 = 4_096;
 /// How often the log is copied back into the file.
 const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 
+/// The one chain of the audit log.
+const AUDIT_CHAIN: i64 = 0;
+
 /// A statement of the writer that finds nothing; comparing the two texts notifies the caller that waits for
 /// [`Writer::completed`]. SQLite itself has no signal for the end of a commit that sqlx passes on.
 pub(super) const COMPLETED: &str = "SELECT 1 WHERE 'a' <> 'b' COLLATE rings";
@@ -52,6 +56,8 @@ pub(super) struct Writer {
     pub next_job: i64,
     pub next_outbox: i64,
     pub recent: Recent,
+    /// The last entry of the audit log, as the last transaction left it.
+    pub audit: Head,
     /// Notified by SQLite when it comes to [`COMPLETED`].
     pub completed: Arc<Notify>,
     /// Somebody has it, or went away while having it.
@@ -168,6 +174,9 @@ impl Connections {
             // that nothing was begun is not an error.
             let _ = sqlx::query("ROLLBACK").execute(&mut writer.connection).await;
             writer.recent.forget();
+            // What had been sent may be done: the audit log continues from what is stored.
+            let head = head_of_audit(&mut writer.connection).await;
+            writer.audit = head.map_err(|f| f.trying_to("continue the audit log"))?;
         }
         writer.in_use = true;
         Ok(Writing { slot, writes: &self.writes })
@@ -247,7 +256,9 @@ impl Writer {
         let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0), \
                            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
         let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut connection).await?;
+        let audit = head_of_audit(&mut connection).await?;
         Ok(Self {
+            audit,
             completed,
             connection,
             next_job: job + 1,
@@ -256,6 +267,14 @@ impl Writer {
             in_use: false,
         })
     }
+}
+
+/// The last entry of the audit log, as it is stored.
+async fn head_of_audit(c: &mut SqliteConnection) -> Result<Head, Fault> {
+    let stored = "SELECT place, hash FROM audit_chains WHERE chain = ?";
+    let (place, hash): (i64, Vec<u8>) = sqlx::query_as(stored).bind(AUDIT_CHAIN).fetch_one(c).await?;
+    let hash = Hash::try_from(hash.as_slice()).map_err(|e| Fault::row("audit chain", e))?;
+    Ok(Head { chain: AUDIT_CHAIN, place, hash })
 }
 
 /// Which files lie at the database's paths, by device and inode.

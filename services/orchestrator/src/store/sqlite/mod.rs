@@ -4,11 +4,13 @@
 //! process away.
 
 mod agents;
+mod audit;
 mod backup;
 mod claims;
 mod clock;
 mod commit;
 mod connection;
+mod orders;
 mod parked;
 mod queries;
 mod recent;
@@ -22,12 +24,14 @@ mod tests;
 pub(super) use backup::{backup, restore};
 
 use super::{
-    CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group, JobFilter, OutboxPick, OutboxRow,
-    Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store, Waiting, columns::micros, fault::Fault, queues,
+    AuditFilter, AuditKeep, AuditRow, CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group,
+    JobFilter, Order, OutboxPick, OutboxRow, Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store,
+    Waiting, audit::page_of as audit_page, columns::micros, fault::Fault, queues,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
 use crate::slo::{Bucket, Finished, Unit};
+use agentforge_audit::{Chain, Chained, Entry, Head};
 use agentforge_message_id::{AgentId, JobId, Mission, OperationId, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 use async_trait::async_trait;
@@ -107,6 +111,39 @@ impl Store for SqliteStore {
         let done = commit::commit(&mut w, group, &ctx).await;
         w.settle("commit a group", done)
     }
+    async fn order(&self, order: Order, entry: Entry, ctx: CommitContext<'_>) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = orders::carry_out(&mut w, &order, entry, &ctx).await;
+        w.settle(order.attempted(), done)
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, Error> {
+        let readers = &self.connections.readers;
+        let rows = Self::asked("read the audit log", queries::audit::page(readers, filter).await)?;
+        let end = queries::audit::end_of_scan(readers, filter.before);
+        Ok(audit_page(rows, filter, Self::asked("read the audit log", end.await)?))
+    }
+    async fn audit_chains(&self) -> Result<Vec<Chain>, Error> {
+        Self::asked("read the audit log", queries::audit::chains(&self.connections.readers).await)
+    }
+    async fn audit_chain(&self, chain: i64, after: i64, limit: u32) -> Result<Vec<Chained>, Error> {
+        Self::asked("read the audit log", queries::audit::chain(&self.connections.readers, chain, after, limit).await)
+    }
+    async fn take_in(&self, entries: Vec<Entry>) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = audit::take_in(&mut w, entries).await;
+        w.settle("take audit entries in", done)
+    }
+    async fn checkpoint_audit(&self, ctx: CommitContext<'_>) -> Result<Head, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = audit::checkpoint(&mut w, &ctx).await;
+        w.settle("write a checkpoint of the audit log", done)
+    }
+    async fn prune_audit(&self, keep: AuditKeep, ctx: CommitContext<'_>) -> Result<u64, Error> {
+        let mut w = self.connections.writer().await?;
+        let done = audit::prune(&mut w, keep, &ctx).await;
+        w.settle("prune the audit log", done)
+    }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
         Self::asked("read a job", jobs::job(&self.connections.readers, id).await)
@@ -164,16 +201,6 @@ impl Store for SqliteStore {
     async fn parked_count(&self) -> Result<u64, Error> {
         Self::asked("count messages put aside", queries::parked::count(&self.connections.readers).await)
     }
-    async fn unpark(&self, which: Option<&[i64]>) -> Result<u64, Error> {
-        let mut w = self.connections.writer().await?;
-        let done = parked::unpark(&mut w, which).await;
-        w.settle("put messages back into the outbox", done)
-    }
-    async fn discard_parked(&self, which: Option<&[i64]>) -> Result<u64, Error> {
-        let mut w = self.connections.writer().await?;
-        let done = parked::discard(&mut w, which).await;
-        w.settle("discard messages put aside", done)
-    }
     async fn release_orphans(&self, owner: &Owner) -> Result<(), Error> {
         let mut w = self.connections.writer().await?;
         let done = claims::release_orphans(&mut w, owner).await;
@@ -187,11 +214,6 @@ impl Store for SqliteStore {
     }
     async fn dead_letter(&self, id: &str, job: Option<JobId>) -> Result<Option<DeadLetter>, Error> {
         Self::asked("read a dead letter", lookup::dead_letter(&self.connections.readers, id, job).await)
-    }
-    async fn discard_letters(&self, seqs: &[i64]) -> Result<u64, Error> {
-        let mut w = self.connections.writer().await?;
-        let done = queries::discard_letters(&mut w, seqs).await;
-        w.settle("discard dead letters", done)
     }
     async fn queues(&self) -> Result<Vec<Queue>, Error> {
         let lines = jobs::lines(&self.connections.readers).await.map(queues::queues_of);
@@ -223,37 +245,17 @@ impl Store for SqliteStore {
         Self::asked("list dead letters", jobs::dead_letters(&self.connections.readers, filter).await)
     }
 
-    async fn create_schedule(&self, schedule: &Schedule) -> Result<bool, Error> {
-        let mut w = self.connections.writer().await?;
-        let done = queries::schedules::create(&mut w.connection, schedule).await;
-        w.settle("create a schedule", done)
-    }
     async fn schedule(&self, id: ScheduleId) -> Result<Option<Schedule>, Error> {
         Self::asked("read a schedule", queries::schedules::one(&self.connections.readers, id).await)
     }
     async fn schedules(&self, after: Option<&str>, limit: u32) -> Result<Vec<Schedule>, Error> {
         Self::asked("list schedules", queries::schedules::page(&self.connections.readers, after, limit).await)
     }
-    async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> Result<bool, Error> {
-        let mut w = self.connections.writer().await?;
-        let done = queries::schedules::set_paused(&mut w.connection, id, paused, next).await;
-        w.settle("pause a schedule", done)
-    }
-    async fn delete_schedule(&self, id: ScheduleId) -> Result<bool, Error> {
-        let mut w = self.connections.writer().await?;
-        let done = queries::schedules::delete(&mut w.connection, id).await;
-        w.settle("delete a schedule", done)
-    }
     async fn due_schedules(&self, now: Micros, limit: u32) -> Result<Vec<Schedule>, Error> {
         Self::asked("find due schedules", queries::schedules::due(&self.connections.readers, now, limit).await)
     }
     async fn waiting_schedules(&self, limit: u32) -> Result<Vec<Schedule>, Error> {
         Self::asked("find waiting schedules", queries::schedules::waiting(&self.connections.readers, limit).await)
-    }
-    async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> Result<bool, Error> {
-        let mut w = self.connections.writer().await?;
-        let done = queries::schedules::update(&mut w.connection, schedule, read_at, retime).await;
-        w.settle("update a schedule", done)
     }
     async fn rewind_schedule(&self, id: ScheduleId, planned: Micros, next: Option<Micros>) -> Result<bool, Error> {
         let mut w = self.connections.writer().await?;
@@ -266,11 +268,6 @@ impl Store for SqliteStore {
         w.settle("fire a schedule", done)
     }
 
-    async fn create_operation(&self, operation: &Operation, spec: &str) -> Result<bool, Error> {
-        let mut w = self.connections.writer().await?;
-        let done = operations::create(&mut w.connection, operation, spec).await;
-        w.settle("store an operation", done)
-    }
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, Error> {
         Self::asked("read an operation", operations::one(&self.connections.readers, id).await)
     }
@@ -296,12 +293,6 @@ impl Store for SqliteStore {
         let done = operations::save(&mut w.connection, operation, owner, until).await;
         w.settle("store how far an operation is", done)
     }
-    async fn cancel_operation(&self, id: OperationId) -> Result<(), Error> {
-        let mut w = self.connections.writer().await?;
-        let done = operations::cancel(&mut w.connection, id).await;
-        w.settle("cancel an operation", done)
-    }
-
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {
         let mut w = self.connections.writer().await?;
         let done = agents::upsert(&mut w, agents).await;

@@ -1,9 +1,9 @@
 //! Messages of the outbox that were put aside.
 
-use super::connection::Writer;
 use super::sql::Batch;
 use crate::store::fault::Fault;
-use sqlx::{Connection as _, query, query_as, query_scalar};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{query, query_as, query_scalar};
 use std::sync::LazyLock;
 
 /// Rows on their way aside; each is a row of the outbox, whose delete follows in the same script.
@@ -32,31 +32,31 @@ fn list(which: Option<&[i64]>) -> Option<String> {
     which.map(|seqs| serde_json::to_string(seqs).expect("numbers are always JSON"))
 }
 
-pub(super) async fn unpark(w: &mut Writer, which: Option<&[i64]>) -> Result<u64, Fault> {
-    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    let seqs: Vec<i64> = query_scalar(NAMED).bind(list(which)).fetch_all(&mut *tx).await?;
+pub(super) async fn unpark(
+    c: &mut SqliteConnection,
+    next_outbox: &mut i64,
+    which: Option<&[i64]>,
+) -> Result<u64, Fault> {
+    let seqs: Vec<i64> = query_scalar(NAMED).bind(list(which)).fetch_all(&mut *c).await?;
     for seq in &seqs {
         query(
             "INSERT INTO outbox (seq, claim_until, created_at, subject, msg_id, payload) \
              SELECT ?1, 0, created_at, subject, msg_id, payload FROM outbox_parked WHERE seq = ?2",
         )
-        .bind(w.next_outbox)
+        .bind(*next_outbox)
         .bind(seq)
-        .execute(&mut *tx)
+        .execute(&mut *c)
         .await?;
-        w.next_outbox += 1;
-        query("DELETE FROM outbox_parked WHERE seq = ?").bind(seq).execute(&mut *tx).await?;
+        *next_outbox += 1;
+        query("DELETE FROM outbox_parked WHERE seq = ?").bind(seq).execute(&mut *c).await?;
     }
-    tx.commit().await?;
     Ok(seqs.len() as u64)
 }
 
-pub(super) async fn discard(w: &mut Writer, which: Option<&[i64]>) -> Result<u64, Fault> {
-    let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    let seqs: Vec<(i64,)> = query_as(NAMED).bind(list(which)).fetch_all(&mut *tx).await?;
+pub(super) async fn discard(c: &mut SqliteConnection, which: Option<&[i64]>) -> Result<u64, Fault> {
+    let seqs: Vec<(i64,)> = query_as(NAMED).bind(list(which)).fetch_all(&mut *c).await?;
     for (seq,) in &seqs {
-        query("DELETE FROM outbox_parked WHERE seq = ?").bind(seq).execute(&mut *tx).await?;
+        query("DELETE FROM outbox_parked WHERE seq = ?").bind(seq).execute(&mut *c).await?;
     }
-    tx.commit().await?;
     Ok(seqs.len() as u64)
 }

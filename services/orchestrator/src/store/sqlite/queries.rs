@@ -1,16 +1,18 @@
 //! The queries of [`crate::store::queries`], on SQLite's driver, and those that only differ in how they take a list.
 
-use super::connection::Writer;
 use super::sql::{Batch, push_id};
 use crate::model::State;
 use crate::store::fault::Fault;
 use crate::store::{queries, rows};
 use agentforge_message_id::JobId;
-use sqlx::sqlite::SqlitePool;
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use std::sync::LazyLock;
 
 pub(super) mod agents {
     super::queries::agents!(sqlx::Sqlite);
+}
+pub(super) mod audit {
+    super::queries::audit!(sqlx::Sqlite);
 }
 pub(super) mod installation {
     super::queries::installation!(sqlx::Sqlite, sqlx::SqliteConnection);
@@ -50,6 +52,6 @@ pub(super) async fn versions(pool: &SqlitePool, ids: &[JobId]) -> Result<Vec<(Jo
 
 static DISCARD_LETTERS: LazyLock<Batch> = LazyLock::new(|| Batch::list("DELETE FROM dead_letters WHERE seq IN", ""));
 
-pub(super) async fn discard_letters(w: &mut Writer, seqs: &[i64]) -> Result<u64, Fault> {
-    Ok(DISCARD_LETTERS.execute(&mut w.connection, seqs, |a, seq| _ = a.push(*seq)).await?)
+pub(super) async fn discard_letters(c: &mut SqliteConnection, seqs: &[i64]) -> Result<u64, Fault> {
+    Ok(DISCARD_LETTERS.execute(c, seqs, |a, seq| _ = a.push(*seq)).await?)
 }

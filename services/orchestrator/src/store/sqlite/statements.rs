@@ -92,12 +92,14 @@ pub(super) static UPDATE_PROGRESS: LazyLock<Batch> = LazyLock::new(|| {
 pub(super) static UPDATE_WHOLE: LazyLock<Batch> = LazyLock::new(|| {
     Batch::with(
         "seq, state, attempt, attempt_limit, version, republished, stream_seq, available_at, claimable_at, deadline, \
-         expires_at, checked_at, queued_at, started_at, finished_at, worker, error_class, error_message, error_log",
+         expires_at, checked_at, queued_at, started_at, finished_at, worker, cancelled_by, error_class, error_message, \
+         error_log",
         "UPDATE jobs SET state = n.state, attempt = n.attempt, attempt_limit = n.attempt_limit, version = n.version, \
          republished = n.republished, stream_seq = n.stream_seq, available_at = n.available_at, \
          claimable_at = n.claimable_at, claim_owner = NULL, deadline = n.deadline, expires_at = n.expires_at, \
          checked_at = n.checked_at, queued_at = n.queued_at, started_at = n.started_at, finished_at = n.finished_at, \
-         worker = n.worker, error_class = n.error_class, error_message = n.error_message, error_log = n.error_log \
+         worker = n.worker, cancelled_by = n.cancelled_by, error_class = n.error_class, \
+         error_message = n.error_message, error_log = n.error_log \
          FROM n WHERE jobs.seq = n.seq",
     )
 });
@@ -146,6 +148,36 @@ pub(super) static INSERT_LETTERS: LazyLock<Batch> = LazyLock::new(|| {
 pub(super) static INSERT_OUTBOX: LazyLock<Batch> = LazyLock::new(|| {
     let names = ["seq", "claim_until", "claim_owner", "created_at", "subject", "msg_id", "payload"];
     Batch::insert("outbox", &names, "")
+});
+
+pub(super) static INSERT_AUDIT: LazyLock<Batch> = LazyLock::new(|| {
+    let names = [
+        "chain",
+        "place",
+        "id",
+        "at",
+        "surface",
+        "principal",
+        "role",
+        "address",
+        "request_id",
+        "operation",
+        "object_kind",
+        "object_id",
+        "outcome",
+        "calls",
+        "detail",
+        "previous",
+        "hash",
+    ];
+    Batch::insert("audit", &names, "")
+});
+
+pub(super) static MOVE_HEAD: LazyLock<Batch> = LazyLock::new(|| {
+    Batch::with(
+        "chain, place, hash",
+        "UPDATE audit_chains SET place = n.place, hash = n.hash FROM n WHERE audit_chains.chain = n.chain",
+    )
 });
 
 pub(super) static DELETE_OUTBOX: LazyLock<Batch> = LazyLock::new(|| Batch::list("DELETE FROM outbox WHERE seq IN", ""));

@@ -7,6 +7,7 @@ use super::{SqliteStore, claims, statements};
 use crate::admission::{JobRequest, SubmitInput, admit, tests::limits};
 use crate::store::{CommitContext, EventMask, Group, Owner, Store, Submit};
 use crate::transition::Backoff;
+use agentforge_message_id::Mission;
 use agentforge_proto::time::Micros;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 use std::path::{Path, PathBuf};
@@ -25,13 +26,14 @@ fn submits(n: usize, args_bytes: usize) -> Group {
 }
 
 async fn commit(store: &SqliteStore, group: Group) -> Result<(), crate::store::Error> {
-    let (backoff, owner) = (Backoff::default(), Owner("us".into()));
+    let (backoff, owner, mission) = (Backoff::default(), Owner("us".into()), Mission::new("dev").unwrap());
     let ctx = CommitContext {
         now: Micros(1),
         backoff: &backoff,
         owner: &owner,
         claim_until: Micros(2),
         events: EventMask::ALL,
+        mission: &mission,
     };
     store.commit(group, ctx).await.map(drop)
 }

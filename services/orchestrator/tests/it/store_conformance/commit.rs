@@ -258,6 +258,7 @@ pub async fn everything_a_job_is_made_of_comes_back(w: &World) {
         scheduled_at: Some(Micros(77)),
         traceparent: Some("00-1-2-3".into()),
         request_id: Some("r-1".into()),
+        submitted_by: Some("ci".into()),
         created_at: Micros(10),
     };
     let new = NewJob { spec, id_from_caller: true, body_hash: Some([3; 32]), ..job(10) };

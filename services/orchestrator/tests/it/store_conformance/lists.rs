@@ -47,7 +47,7 @@ pub async fn filters_narrow_and_cursors_walk(w: &World) {
     assert_eq!(ids(w, &JobFilter { tool: Some(ToolName::new("send").unwrap()), ..all(10) }).await, [odd]);
     assert_eq!(ids(w, &JobFilter { tool: Some(ToolName::new("none").unwrap()), ..all(10) }).await, []);
 
-    w.change(20, odd, Change::Cancel { at: Micros(20) }).await.unwrap();
+    w.change(20, odd, cancel(20)).await.unwrap();
     w.change(20, made[1], queued(1, 20)).await.unwrap();
     let states = |states: &[State]| JobFilter { states: states.to_vec(), ..all(50) };
     assert_eq!(ids(w, &states(&[State::Cancelled])).await, [odd]);

@@ -3,6 +3,7 @@
 //! Each case is a function over a [`World`]: a fresh, empty store with a clock that the case sets. Cases use only the
 //! `Store` trait; tables are read only to check that nothing is left.
 
+mod audit;
 mod claims;
 mod commit;
 mod copies;
@@ -58,6 +59,14 @@ conformance! {
         hostile_text_is_stored,
         two_stores_agree_on_one_job,
         a_dropped_commit_is_whole_or_nothing;
+    audit:
+        every_act_of_a_commit_has_its_entry,
+        what_is_done_to_the_log_in_sql_is_found,
+        what_cannot_be_audited_is_not_done,
+        stores_that_append_at_once_leave_whole_chains,
+        a_pruned_log_is_still_checked,
+        entries_of_other_services_are_taken_in_once,
+        the_log_is_filtered_and_paged;
     claims:
         due_jobs_are_claimed_once_in_order,
         a_claim_at_submission_keeps_others_away,

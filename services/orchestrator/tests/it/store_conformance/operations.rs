@@ -3,7 +3,7 @@
 use super::world::*;
 use agentforge_message_id::OperationId;
 use agentforge_orchestrator::operation::{Kind, OPEN_MAX, Operation, OperationProgress, Position, State};
-use agentforge_orchestrator::store::Owner;
+use agentforge_orchestrator::store::{Order, Owner};
 use agentforge_proto::time::Micros;
 
 fn operation() -> Operation {
@@ -13,13 +13,14 @@ fn operation() -> Operation {
         state: State::Waiting,
         cancel_asked: false,
         created_at: Micros(5),
+        started_by: Some("ops".into()),
         progress: OperationProgress::default(),
     }
 }
 
 pub async fn an_operation_is_carried_out_by_one_and_continued_by_another(w: &World) {
     let made = operation();
-    assert!(w.store.create_operation(&made, r#"{"of":"it"}"#).await.unwrap());
+    assert!(w.create_operation(&made, r#"{"of":"it"}"#).await);
     let (us, them) = (Owner("us".into()), Owner("them".into()));
     let other = w.other().await;
     let (a, b) = tokio::join!(
@@ -48,7 +49,7 @@ pub async fn an_operation_is_carried_out_by_one_and_continued_by_another(w: &Wor
     assert_eq!(taken.operation.progress, running.progress);
     assert_eq!(w.store.save_operation(&running, first, Micros(70)).await.unwrap(), None, "it is another's now");
     // A cancel is noticed with the next share, and ends it.
-    w.store.cancel_operation(made.id).await.unwrap();
+    w.order(Order::CancelOperation(made.id)).await;
     assert_eq!(w.store.save_operation(&taken.operation, second, Micros(70)).await.unwrap(), Some(true));
     let ended = Operation { state: State::Cancelled, ..taken.operation };
     assert_eq!(w.store.save_operation(&ended, second, Micros(70)).await.unwrap(), Some(true));
@@ -61,8 +62,8 @@ pub async fn an_operation_is_carried_out_by_one_and_continued_by_another(w: &Wor
 
 pub async fn an_operation_that_waits_is_cancelled_at_once(w: &World) {
     let made = operation();
-    assert!(w.store.create_operation(&made, "{}").await.unwrap());
-    w.store.cancel_operation(made.id).await.unwrap();
+    assert!(w.create_operation(&made, "{}").await);
+    w.order(Order::CancelOperation(made.id)).await;
     let read = w.store.operation(made.id).await.unwrap().unwrap();
     assert_eq!((read.state, read.cancel_asked, read.progress.ended_at.is_some()), (State::Cancelled, true, true));
     let us = Owner("us".into());
@@ -71,7 +72,7 @@ pub async fn an_operation_that_waits_is_cancelled_at_once(w: &World) {
 
 pub async fn operations_of_a_process_that_ended_are_taken_up_at_the_start(w: &World) {
     let made = operation();
-    w.store.create_operation(&made, "{}").await.unwrap();
+    w.create_operation(&made, "{}").await;
     let (before, now) = (Owner("before".into()), Owner("now".into()));
     assert_eq!(w.store.claim_operations(&before, Micros(10), Micros(1_000), 4).await.unwrap().len(), 1);
     w.store.release_orphans(&now).await.unwrap();
@@ -90,10 +91,10 @@ pub async fn operations_are_bounded_and_listed_newest_first(w: &World) {
     let mut made = Vec::new();
     for _ in 0..OPEN_MAX {
         let one = operation();
-        assert!(w.store.create_operation(&one, "{}").await.unwrap());
+        assert!(w.create_operation(&one, "{}").await);
         made.push(one.id);
     }
-    assert!(!w.store.create_operation(&operation(), "{}").await.unwrap(), "no more than {OPEN_MAX} are open");
+    assert!(!w.create_operation(&operation(), "{}").await, "no more than {OPEN_MAX} are open");
     made.reverse();
     let ids = |page: Vec<Operation>| page.into_iter().map(|o| o.id).collect::<Vec<_>>();
     assert_eq!(ids(w.store.operations(None, 60).await.unwrap()), made[..60]);
@@ -103,5 +104,5 @@ pub async fn operations_are_bounded_and_listed_newest_first(w: &World) {
     assert_eq!(claimed.id, made[OPEN_MAX as usize - 1], "the oldest first");
     let ended = Operation { state: State::Succeeded, ..claimed };
     w.store.save_operation(&ended, &w.owner, Micros(20)).await.unwrap();
-    assert!(w.store.create_operation(&operation(), "{}").await.unwrap());
+    assert!(w.create_operation(&operation(), "{}").await);
 }

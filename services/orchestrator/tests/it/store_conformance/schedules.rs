@@ -3,7 +3,7 @@
 use super::world::*;
 use agentforge_message_id::{AgentId, Mission, ScheduleId};
 use agentforge_orchestrator::model::{Agent, NewJob, Schedule};
-use agentforge_orchestrator::store::{Act, Fired, Firing, Slot};
+use agentforge_orchestrator::store::{Act, Fired, Firing, Order, Slot};
 use agentforge_orchestrator::transition::Change;
 use agentforge_orchestrator::turns::{self, CatchUp, Overlap, Skip, SkipReason};
 use agentforge_proto::time::Micros;
@@ -31,12 +31,14 @@ fn schedule(name: &str, next: i64) -> Schedule {
         turns_skipped: 0,
         last_skipped: None,
         rewinds: 0,
+        created_by: Some("ops".into()),
+        updated_by: None,
     }
 }
 
 fn due(s: &Schedule, expected: i64, next: i64, act: Act) -> Firing {
     let slot = Slot::Due { expected: Micros(expected), next: Some(Micros(next)) };
-    Firing { id: s.id, slot, act, skipped: vec![] }
+    Firing { id: s.id, slot, act, skipped: vec![], entry: None }
 }
 
 fn start(turn: i64, alone: bool) -> Act {
@@ -47,7 +49,7 @@ fn start(turn: i64, alone: bool) -> Act {
 pub async fn a_turn_is_taken_once(w: &World) {
     let other = w.other().await;
     let s = schedule("every-five", 100);
-    assert!(w.store.create_schedule(&s).await.unwrap());
+    assert!(w.create_schedule(&s).await);
     for turn in 100..120 {
         let firing = || due(&s, turn, turn + 1, start(turn, false));
         let (a, b) = tokio::join!(
@@ -72,7 +74,7 @@ pub async fn a_turn_is_taken_once(w: &World) {
 
 pub async fn a_skipped_turn_moves_on_without_a_job(w: &World) {
     let s = schedule("s", 100);
-    w.store.create_schedule(&s).await.unwrap();
+    w.create_schedule(&s).await;
     let older = Skip { turn: Micros(90), count: 3, reason: SkipReason::Missed, detail: "m".into() };
     let last = Skip::one(Micros(100), SkipReason::Refused, "r");
     let firing = Firing { skipped: vec![last, older], ..due(&s, 100, 400, Act::Pass) };
@@ -86,7 +88,7 @@ pub async fn a_skipped_turn_moves_on_without_a_job(w: &World) {
 
 pub async fn a_turn_waits_for_the_end_of_the_one_before(w: &World) {
     let s = schedule("s", 100);
-    w.store.create_schedule(&s).await.unwrap();
+    w.create_schedule(&s).await;
     let fire = |firing, now| w.store.fire_schedule(firing, w.ctx(now));
     let Fired::Done(Some(first)) = fire(due(&s, 100, 200, start(100, true)), 100).await.unwrap() else { panic!() };
     // Nothing happens together with a job that is not over.
@@ -118,7 +120,7 @@ pub async fn a_turn_waits_for_the_end_of_the_one_before(w: &World) {
 pub async fn a_schedule_is_changed_as_it_was_read(w: &World) {
     let (s, taken) = (schedule("s", 100), schedule("taken", 100));
     for s in [&s, &taken] {
-        w.store.create_schedule(s).await.unwrap();
+        w.create_schedule(s).await;
     }
     let changed = Schedule {
         name: "t".into(),
@@ -129,24 +131,24 @@ pub async fn a_schedule_is_changed_as_it_was_read(w: &World) {
         updated_at: Some(Micros(5)),
         ..s.clone()
     };
-    assert!(w.store.update_schedule(&changed, None, false).await.unwrap());
+    assert!(w.update_schedule(&changed, None, false).await);
     let stored = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((stored.name.as_str(), stored.overlap, stored.deadline), ("t", Overlap::Skip, None));
     assert_eq!((stored.next_run_at, stored.updated_at), (Some(Micros(100)), Some(Micros(5))), "its turn stays");
     // Who read the row before that is refused; so is a name that another has.
-    assert!(!w.store.update_schedule(&changed, None, false).await.unwrap());
+    assert!(!w.update_schedule(&changed, None, false).await);
     let newer = Schedule { updated_at: Some(Micros(6)), ..changed.clone() };
     let named = Schedule { name: "taken".into(), ..newer.clone() };
-    assert!(!w.store.update_schedule(&named, Some(Micros(5)), false).await.unwrap());
-    assert!(w.store.update_schedule(&newer, Some(Micros(5)), true).await.unwrap());
+    assert!(!w.update_schedule(&named, Some(Micros(5)), false).await);
+    assert!(w.update_schedule(&newer, Some(Micros(5)), true).await);
     assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().next_run_at, Some(Micros(700)));
     // A pause keeps the turn that it made the schedule miss.
-    assert!(w.store.set_schedule_paused(s.id, true, None).await.unwrap());
+    assert!(w.set_schedule_paused(s.id, true, None).await);
     let paused = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((paused.next_run_at, paused.paused_turn), (None, Some(Micros(700))));
-    assert!(w.store.set_schedule_paused(s.id, true, None).await.unwrap());
+    assert!(w.set_schedule_paused(s.id, true, None).await);
     assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().paused_turn, Some(Micros(700)), "however often");
-    assert!(w.store.set_schedule_paused(s.id, false, Some(Micros(900))).await.unwrap());
+    assert!(w.set_schedule_paused(s.id, false, Some(Micros(900))).await);
     let resumed = w.store.schedule(s.id).await.unwrap().unwrap();
     assert_eq!((resumed.next_run_at, resumed.paused_turn), (Some(Micros(900)), None));
 }
@@ -154,9 +156,9 @@ pub async fn a_schedule_is_changed_as_it_was_read(w: &World) {
 pub async fn a_schedule_goes_on_where_a_clock_that_was_set_back_is(w: &World) {
     let (s, paused) = (schedule("s", 900), schedule("paused", 900));
     for s in [&s, &paused] {
-        w.store.create_schedule(s).await.unwrap();
+        w.create_schedule(s).await;
     }
-    w.store.set_schedule_paused(paused.id, true, None).await.unwrap();
+    w.set_schedule_paused(paused.id, true, None).await;
     let other = w.other().await;
     let rewind = |planned| w.store.rewind_schedule(s.id, Micros(planned), Some(Micros(100)));
     assert!(!rewind(800).await.unwrap(), "a turn was taken since it was read");
@@ -185,36 +187,36 @@ pub async fn a_schedule_goes_on_where_a_clock_that_was_set_back_is(w: &World) {
 
 pub async fn names_are_unique_and_pages_sorted(w: &World) {
     for name in ["b", "a", "C"] {
-        assert!(w.store.create_schedule(&schedule(name, 100)).await.unwrap());
+        assert!(w.create_schedule(&schedule(name, 100)).await);
     }
-    assert!(!w.store.create_schedule(&schedule("a", 5)).await.unwrap());
+    assert!(!w.create_schedule(&schedule("a", 5)).await);
     let names = |page: Vec<Schedule>| page.into_iter().map(|s| s.name).collect::<Vec<_>>();
     assert_eq!(names(w.store.schedules(None, 2).await.unwrap()), ["C", "a"]);
     assert_eq!(names(w.store.schedules(Some("a"), 2).await.unwrap()), ["b"]);
 
     let s = w.store.schedules(None, 1).await.unwrap().remove(0);
-    assert!(w.store.delete_schedule(s.id).await.unwrap());
-    assert!(!w.store.delete_schedule(s.id).await.unwrap());
+    assert_eq!(w.order(Order::DeleteSchedule(s.id)).await, 1);
+    assert_eq!(w.order(Order::DeleteSchedule(s.id)).await, 0);
     assert!(w.store.schedule(s.id).await.unwrap().is_none());
 }
 
 pub async fn a_paused_schedule_is_never_due(w: &World) {
     let (a, b) = (schedule("a", 100), schedule("b", 50));
     for s in [&a, &b] {
-        w.store.create_schedule(s).await.unwrap();
+        w.create_schedule(s).await;
     }
     let found = |now| async move {
         w.store.due_schedules(Micros(now), 9).await.unwrap().into_iter().map(|s| s.id).collect::<Vec<_>>()
     };
     assert_eq!(found(99).await, [b.id]);
     assert_eq!(found(100).await, [b.id, a.id]);
-    assert!(w.store.set_schedule_paused(b.id, true, None).await.unwrap());
+    assert!(w.set_schedule_paused(b.id, true, None).await);
     assert_eq!(found(1_000).await, [a.id]);
     let fired = w.store.fire_schedule(due(&b, 50, 60, start(50, false)), w.ctx(1_000)).await.unwrap();
     assert_eq!(fired, Fired::Lost);
-    assert!(w.store.set_schedule_paused(b.id, false, Some(Micros(70))).await.unwrap());
+    assert!(w.set_schedule_paused(b.id, false, Some(Micros(70))).await);
     assert_eq!(found(1_000).await, [b.id, a.id]);
-    assert!(!w.store.set_schedule_paused(ScheduleId::generate(), true, None).await.unwrap());
+    assert!(!w.set_schedule_paused(ScheduleId::generate(), true, None).await);
 }
 
 pub async fn agents_are_kept_as_last_heard(w: &World) {

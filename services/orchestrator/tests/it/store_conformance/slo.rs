@@ -61,7 +61,7 @@ pub async fn finished_jobs_are_counted_by_minute_and_outcome(w: &World) {
         let id = w.submit(accepted, new).await.job.id;
         let change = match how {
             State::Succeeded => finished(id, 1, success("1")),
-            State::Cancelled => Change::Cancel { at: Micros(ends) },
+            State::Cancelled => cancel(ends),
             _ => finished(id, 1, failure(ErrorClass::ToolNotFound)),
         };
         w.change(ends, id, change).await.unwrap();

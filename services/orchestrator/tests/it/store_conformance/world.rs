@@ -1,12 +1,15 @@
 //! A fresh store for a case, and short words for what cases do to it.
 
-use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Site};
+use agentforge_access::{Principal, Role};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission, ScheduleId, Site};
 use agentforge_orchestrator::admission::{JobRequest, Limits, SubmitInput, admit};
+use agentforge_orchestrator::caller::Caller;
 pub use agentforge_orchestrator::model::JobSpec;
-use agentforge_orchestrator::model::{Agent, Job, NewJob, State};
+use agentforge_orchestrator::model::{Agent, Job, NewJob, Schedule, State};
+use agentforge_orchestrator::operation::Operation;
 use agentforge_orchestrator::store::{
-    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Options, OutboxRow, Owner, Store, Submit,
-    Submitted,
+    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Options, Order, OutboxRow, Owner, Store,
+    Submit, Submitted,
 };
 use agentforge_orchestrator::transition::{Backoff, Change, Ignored};
 use agentforge_proto::bus::{ErrorClass, Failure, Finished, Outcome, Started, Success};
@@ -28,6 +31,7 @@ pub struct World {
     pub owner: Owner,
     pub backoff: Backoff,
     pub events: EventMask,
+    pub mission: Mission,
 }
 
 impl World {
@@ -44,7 +48,8 @@ impl World {
         let store = store::open(&url, dir.path(), &Options::default()).unwrap();
         store.prepare().await.unwrap();
         let (owner, backoff) = (Owner("us".into()), Backoff::default());
-        Self { store, url, dir, owner, backoff, events: EventMask::ALL }
+        let mission = Mission::new("dev").unwrap();
+        Self { store, url, dir, owner, backoff, events: EventMask::ALL, mission }
     }
 
     /// Another process's store on the same database, where that may be; else the same one.
@@ -69,7 +74,31 @@ impl World {
             owner: &self.owner,
             claim_until: Micros(now + CLAIM),
             events: self.events,
+            mission: &self.mission,
         }
+    }
+
+    /// Carries an order out as somebody's; whether it came to something.
+    pub async fn order(&self, order: Order) -> u64 {
+        let entry = caller("ops", "Order").entry().about("thing", None);
+        self.store.order(order, entry, self.ctx(1)).await.unwrap()
+    }
+
+    pub async fn create_schedule(&self, schedule: &Schedule) -> bool {
+        self.order(Order::CreateSchedule(Box::new(schedule.clone()))).await == 1
+    }
+
+    pub async fn update_schedule(&self, schedule: &Schedule, read_at: Option<Micros>, retime: bool) -> bool {
+        self.order(Order::UpdateSchedule { schedule: Box::new(schedule.clone()), read_at, retime }).await == 1
+    }
+
+    pub async fn set_schedule_paused(&self, id: ScheduleId, paused: bool, next: Option<Micros>) -> bool {
+        self.order(Order::PauseSchedule { id, paused, next }).await == 1
+    }
+
+    pub async fn create_operation(&self, operation: &Operation, spec: &str) -> bool {
+        let spec = spec.to_owned();
+        self.order(Order::CreateOperation { operation: Box::new(operation.clone()), spec }).await == 1
     }
 
     pub async fn commit(&self, now: i64, group: Group) -> Committed {
@@ -111,7 +140,7 @@ impl World {
             State::Succeeded => finished(id, 1, success("1")),
             State::Failed => finished(id, 1, failure(ErrorClass::Validation)),
             State::Dead => finished(id, 1, failure(ErrorClass::WorkerLost)),
-            State::Cancelled => Change::Cancel { at: Micros(now) },
+            State::Cancelled => cancel(now),
             State::Expired => Change::Expire { at: Micros(now + DEADLINE) },
         };
         assert_eq!(self.change(now, id, last).await.unwrap().job.state, state);
@@ -131,6 +160,11 @@ impl World {
     pub async fn outbox(&self) -> Vec<OutboxRow> {
         let far = Micros(i64::MAX - 1);
         self.store.claim_outbox(&self.owner, far, far, 10_000).await.unwrap()
+    }
+
+    /// Those with subjects that begin so.
+    pub async fn events_of(&self, prefix: &str) -> Vec<OutboxRow> {
+        self.outbox().await.into_iter().filter(|row| row.subject.starts_with(prefix)).collect()
     }
 
     /// Rows of a table, seen from outside the store.
@@ -207,6 +241,16 @@ pub fn attempt(n: u32) -> Attempt {
 
 pub fn worker() -> AgentId {
     AgentId::new("worker-1").unwrap()
+}
+
+pub fn cancel(at: i64) -> Change {
+    Change::Cancel { at: Micros(at), by: Some("ops".into()) }
+}
+
+/// A caller of these tests.
+pub fn caller(name: &str, operation: &'static str) -> Caller {
+    let principal = Principal { name, role: Role::Admin };
+    Caller::new(principal, Some([10, 0, 0, 7].into()), Some("req-1".into()), "rest", operation)
 }
 
 pub fn queued(n: u32, at: i64) -> Change {

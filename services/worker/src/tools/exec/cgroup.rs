@@ -121,7 +121,7 @@ impl Cgroup {
             }
             _ => Ok(()),
         };
-        let limited = || {
+        let limited = || -> std::io::Result<()> {
             // The launcher counts processes and says which limit was passed; this one holds when it is too slow.
             set("pids.max", (4 * u64::from(processes_max) + THREADS).to_string())?;
             if let Some(bytes) = memory_max_bytes {

@@ -145,6 +145,7 @@ impl SubmitBody {
             idempotency_key: self.idempotency_key,
             traceparent: origin.traceparent,
             request_id: origin.request_id,
+            submitted_by: None,
         })
     }
 }
@@ -227,6 +228,10 @@ pub struct JobView {
     waits_for: Option<&'static str>,
     /// Waits between tries, where they are not the orchestrator's own.
     retry: Option<RetryPolicyView>,
+    /// The name of the token that submitted it; of a schedule's job, that created the schedule.
+    submitted_by: Option<String>,
+    /// The name of the token that cancelled it, while it is cancelled.
+    cancelled_by: Option<String>,
 }
 
 /// Waits between tries; null is the orchestrator's own.
@@ -272,6 +277,7 @@ impl TryFrom<Job> for JobView {
             traceparent,
             // In logs and headers only.
             request_id: _,
+            submitted_by,
             created_at,
         } = j.spec;
         Ok(Self {
@@ -307,6 +313,8 @@ impl TryFrom<Job> for JobView {
             trace_id: traceparent.as_deref().and_then(trace::trace_id).map(str::to_owned),
             version: j.version,
             warning: j.warning,
+            submitted_by,
+            cancelled_by: j.cancelled_by,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Shapes only. `args` and `result` are passed through byte for byte.
 
 mod agents;
+mod audit;
 mod batch;
 mod dead_letters;
 mod job;
@@ -16,6 +17,7 @@ pub(crate) mod schedules;
 mod slo;
 
 pub use agents::{AgentList, AgentView};
+pub use audit::{AuditChainEntries, AuditChainList, AuditChainView, AuditEntryView, AuditList};
 pub use batch::{Accepted, BatchAnswer, BatchItem, Refused};
 pub use dead_letters::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, RedriveBody, RedriveView};
 pub use job::{JobView, RetryPolicyBody, RetryPolicyView, SubmitBody, TemplateView};

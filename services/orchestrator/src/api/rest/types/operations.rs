@@ -38,6 +38,8 @@ pub struct OperationView {
     ended_at: Option<Moment>,
     /// Why it failed; while it runs, what it waits for.
     error: Option<String>,
+    /// The name of the token that started it.
+    started_by: Option<String>,
 }
 
 impl From<Operation> for OperationView {
@@ -56,6 +58,7 @@ impl From<Operation> for OperationView {
             started_at: moment(o.progress.started_at),
             ended_at: moment(o.progress.ended_at),
             error: o.progress.error,
+            started_by: o.started_by,
         }
     }
 }

@@ -168,6 +168,10 @@ pub struct ScheduleView {
     /// Last changed.
     #[schema(value_type = Option<String>, format = DateTime)]
     updated_at: Option<Moment>,
+    /// The name of the token that created it; its jobs are submitted in this name.
+    created_by: Option<String>,
+    /// The name of the token that changed it last.
+    updated_by: Option<String>,
 }
 
 impl TryFrom<Schedule> for ScheduleView {
@@ -197,6 +201,8 @@ impl TryFrom<Schedule> for ScheduleView {
                 detail: skip.detail,
             }),
             updated_at: moment(s.updated_at),
+            created_by: s.created_by,
+            updated_by: s.updated_by,
         })
     }
 }

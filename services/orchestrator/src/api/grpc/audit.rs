@@ -1,0 +1,91 @@
+//! The Audit service.
+
+use super::call::Call;
+use super::convert::{self, given};
+use crate::app::{App, AuditQuery};
+use crate::error::Error;
+use agentforge_audit::{Chain, Chained};
+use agentforge_proto::time::Micros;
+use agentforge_proto::v1 as pb;
+use agentforge_proto::v1::audit_server::Audit;
+use tonic::{Request, Response, Status};
+
+pub(super) struct Service {
+    pub(super) app: App,
+}
+
+#[tonic::async_trait]
+impl Audit for Service {
+    async fn list_audit_entries(
+        &self,
+        request: Request<pb::ListAuditEntriesRequest>,
+    ) -> Result<Response<pb::ListAuditEntriesResponse>, Status> {
+        let call = Call::of("ListAuditEntries", &request);
+        let r = request.into_inner();
+        let query = AuditQuery {
+            principal: given(r.principal),
+            operation: given(r.operation),
+            object: given(r.object),
+            outcome: given(r.outcome),
+            since: convert::moment!("since", r.since).map_err(|e| call.refuse(&e))?,
+            until: convert::moment!("until", r.until).map_err(|e| call.refuse(&e))?,
+            limit: r.limit,
+            cursor: given(r.cursor),
+        };
+        let page = self.app.audit(query).await.map_err(|e| call.refuse(&e))?;
+        let entries = page.items.into_iter().map(|row| entry(row.chained)).collect();
+        Ok(Response::new(pb::ListAuditEntriesResponse { entries, next_cursor: page.next.unwrap_or_default() }))
+    }
+
+    async fn list_audit_chains(
+        &self,
+        request: Request<pb::ListAuditChainsRequest>,
+    ) -> Result<Response<pb::ListAuditChainsResponse>, Status> {
+        let call = Call::of("ListAuditChains", &request);
+        let chains = self.app.audit_chains().await.map_err(|e| call.refuse(&e))?;
+        Ok(Response::new(pb::ListAuditChainsResponse { chains: chains.iter().map(chain).collect() }))
+    }
+
+    async fn read_audit_chain(
+        &self,
+        request: Request<pb::ReadAuditChainRequest>,
+    ) -> Result<Response<pb::ReadAuditChainResponse>, Status> {
+        let call = Call::of("ReadAuditChain", &request);
+        let r = request.into_inner();
+        let entries = self.app.audit_chain(r.chain, r.after, r.limit).await.map_err(|e| call.refuse(&e))?;
+        Ok(Response::new(pb::ReadAuditChainResponse { entries: entries.into_iter().map(entry).collect() }))
+    }
+}
+
+fn entry(c: Chained) -> pb::AuditEntry {
+    let e = c.entry;
+    pb::AuditEntry {
+        id: e.id,
+        at: Some(Micros::to_proto(e.at)),
+        surface: e.surface,
+        principal: e.principal,
+        role: e.role,
+        address: e.address,
+        request_id: e.request_id,
+        operation: e.operation,
+        object_kind: e.object_kind,
+        object_id: e.object_id,
+        outcome: e.outcome,
+        calls: e.calls,
+        detail: e.detail,
+        chain: c.chain,
+        place: c.place,
+        previous: c.previous.0.to_vec(),
+        hash: c.hash.0.to_vec(),
+    }
+}
+
+fn chain(c: &Chain) -> pb::AuditChain {
+    pb::AuditChain {
+        chain: c.head.chain,
+        place: c.head.place,
+        hash: c.head.hash.0.to_vec(),
+        base_place: c.base.place,
+        base_hash: c.base.hash.0.to_vec(),
+    }
+}
