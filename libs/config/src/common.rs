@@ -394,11 +394,11 @@ mod tests {
         let (common, effective) = read(&[]);
         let effective = effective.unwrap();
         let declared: Vec<_> = Common::SETTINGS.iter().map(|setting| setting.key).collect();
-        let mut read: Vec<_> = effective.keys().collect();
-        read.sort_unstable();
+        let mut keys: Vec<_> = effective.keys().collect();
+        keys.sort_unstable();
         let mut sorted = declared.clone();
         sorted.sort_unstable();
-        assert_eq!(read, sorted);
+        assert_eq!(keys, sorted);
         assert!(common.is_dev());
         assert_eq!((common.mission.as_str(), common.site.as_str()), ("dev", "dev"));
         assert_eq!(common.metrics_port, 7777);

@@ -13,12 +13,11 @@ use agentforge_jetstream::topology::{self, EvidenceConfig, Inspection, Maker, Pl
 use agentforge_jetstream::{Nats, NatsConfig, REPLIES_APART, ServerVersion, subjects};
 use agentforge_message_id::Mission;
 use agentforge_metrics::Metric;
-use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, admin_router, bind, serve_http};
+use agentforge_runtime::{Endpoints, Gate, OnEnd, Runtime, Service, serve_metrics};
 use anyhow::{Context, Error};
 use futures_util::StreamExt as _;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -153,7 +152,6 @@ pub struct Topology {
     config: Config,
     runtime: Runtime,
     nats: Nats,
-    listener: TcpListener,
     endpoints: Endpoints,
 }
 
@@ -188,10 +186,10 @@ impl Service for Topology {
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, Error> {
         let nats = Nats::connect(&config.nats, "agentforge-topology").await.context("cannot set up the NATS client")?;
-        let listener = bind(config.common.listen(config.common.metrics_port), "METRICS_PORT").await?;
-        let address = Some(listener.local_addr()?);
-        let endpoints = Endpoints { http: address, grpc: None, metrics: address };
-        Ok(Self { config, runtime, nats, listener, endpoints })
+        let metrics = serve_metrics(&runtime, &config.common).await?;
+        let is_tls = config.common.tls.is_some();
+        let endpoints = Endpoints { http: metrics, grpc: None, metrics, is_tls, is_metrics_tls: is_tls };
+        Ok(Self { config, runtime, nats, endpoints })
     }
 
     fn endpoints(&self) -> Endpoints {
@@ -199,10 +197,8 @@ impl Service for Topology {
     }
 
     async fn run(self) -> Result<(), Error> {
-        let Self { config, runtime, nats, listener, .. } = self;
-        let (router, stop, grace) = (admin_router(&runtime), runtime.stopping(), runtime.grace());
+        let Self { config, runtime, nats, .. } = self;
         let supervisor = runtime.supervisor();
-        supervisor.spawn("http", OnEnd::Stop, async move { Ok(serve_http(listener, router, stop, grace).await?) });
         let gate = runtime.readiness().gate("streams", true);
         gate.set(false, "not looked at yet");
         supervisor.spawn("topology", OnEnd::Stop, watch(config, nats.clone(), gate, runtime.stopping()));

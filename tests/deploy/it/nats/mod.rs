@@ -158,7 +158,7 @@ fn service(objects: &[Object], name: &str, server: &Server, dir: &TempDir, more:
     // The topology is the orchestrator's program in its other mode.
     let (program, args): (&str, &[&str]) =
         if name == "topology" { ("orchestrator", &["topology"]) } else { (name, &[]) };
-    Proc::builder(cargo_bin(&format!("agentforge-{program}"))).args(args).envs(env).start()
+    Proc::builder(cargo_bin(&format!("agentforge-{program}"))).args(args.iter().copied()).envs(env).start()
 }
 
 /// Waits until a service says that it is ready; returns its address.

@@ -79,8 +79,12 @@ async fn every_service_does_its_work_with_its_own_user() {
     let seed = dir.path().join("seed-of-the-syncdaemon");
     std::fs::write(&seed, &secrets()["nats-seeds"]["syncdaemon"]).unwrap();
     let seed = seed.display().to_string();
-    let at_hub =
-        [("SYNC_JS_DOMAIN", ""), ("NATS_USER", "syncdaemon"), ("NATS_PASSWORD", &password), ("EVIDENCE_REPLICAS", "1")];
+    let at_hub = [
+        ("SYNC_JS_DOMAIN", ""),
+        ("NATS_NKEY", seed.as_str()),
+        ("NATS_INBOX_PREFIX", "_INBOX.syncdaemon"),
+        ("EVIDENCE_REPLICAS", "1"),
+    ];
     let mut syncdaemon = service(&site, "syncdaemon", &nats, &dir, &at_hub);
     let api = orchestrator.ready(WAIT).await["orchestrator"]["http"].as_str().unwrap().to_owned();
     for (name, proc) in [

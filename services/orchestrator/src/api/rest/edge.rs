@@ -53,7 +53,7 @@ pub(crate) async fn edge(State(edge): State<Edge>, mut request: Request, next: N
     response
 }
 
-async fn pass(edge: &Edge, route: &str, mut request: Request, next: Next, request_id: &str) -> Response {
+async fn pass(edge: &Edge, route: &str, request: Request, next: Next, request_id: &str) -> Response {
     let _place = match edge.gate.enter() {
         Ok(place) => place,
         Err(e) => return Problem::from(e).into_response(),

@@ -140,7 +140,7 @@ pub async fn states_shorter_than_a_commit_are_not_told(w: &World) {
     let quiet = World { events: EventMask::FINAL, ..World::sqlite().await };
     let id = quiet.job_in(10, State::Running).await;
     assert!(quiet.outbox().await.is_empty());
-    quiet.change(20, id, Change::Cancel { at: Micros(20) }).await.unwrap();
+    quiet.change(20, id, Change::Cancel { at: Micros(20), by: None }).await.unwrap();
     assert_eq!(states_of(&quiet.outbox().await), ["cancelled"]);
 }
 
@@ -148,7 +148,7 @@ pub async fn a_job_submitted_and_cancelled_in_one_group_never_runs(w: &World) {
     let new = job(1);
     let id = new.id;
     let submits = vec![Submit { job: new, claim: true }];
-    let group = Group { submits, changes: vec![(id, Change::Cancel { at: Micros(1) })], ..Group::default() };
+    let group = Group { submits, changes: vec![(id, Change::Cancel { at: Micros(1), by: None })], ..Group::default() };
     let done = w.commit(1, group).await;
     assert_eq!(states_of(&done.outbox), ["accepted", "cancelled"]);
     assert!(!created(done.submits.into_iter().next().unwrap()).claimed);

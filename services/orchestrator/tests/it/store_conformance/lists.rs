@@ -4,7 +4,6 @@ use super::world::*;
 use agentforge_message_id::{JobId, Mission, Queue, ToolName};
 use agentforge_orchestrator::model::{NewJob, State};
 use agentforge_orchestrator::store::{DeadLetterFilter, JobFilter, PAGE_BYTES_MAX, SCAN_ROWS_MAX};
-use agentforge_orchestrator::transition::Change;
 use agentforge_proto::time::Micros;
 
 fn all(limit: u32) -> JobFilter {

@@ -98,10 +98,16 @@ pub async fn a_turn_waits_for_the_end_of_the_one_before(w: &World) {
     // One waits; another cannot.
     assert_eq!(fire(due(&s, 300, 400, Act::Wait(Micros(300))), 300).await.unwrap(), Fired::Lost);
     assert!(w.store.waiting_schedules(9).await.unwrap().is_empty(), "the first is not over");
-    let waits = |alone| Firing { id: s.id, slot: Slot::Waiting(Micros(200)), act: start(200, alone), skipped: vec![] };
+    let waits = |alone| Firing {
+        id: s.id,
+        slot: Slot::Waiting(Micros(200)),
+        act: start(200, alone),
+        skipped: vec![],
+        entry: None,
+    };
     assert_eq!(fire(waits(true), 250).await.unwrap(), Fired::Busy(first));
 
-    w.change(260, first, Change::Cancel { at: Micros(260) }).await.unwrap();
+    w.change(260, first, Change::Cancel { at: Micros(260), by: None }).await.unwrap();
     let waiting = w.store.waiting_schedules(9).await.unwrap();
     assert_eq!(waiting.iter().map(|s| s.waiting_turn).collect::<Vec<_>>(), [Some(Micros(200))]);
     let other = w.other().await;
@@ -112,7 +118,7 @@ pub async fn a_turn_waits_for_the_end_of_the_one_before(w: &World) {
     assert_eq!((stored.waiting_turn, stored.last_scheduled_at), (None, Some(Micros(200))));
     assert_eq!((stored.next_run_at, w.rows("jobs").await), (Some(Micros(300)), 2));
     // A requested run leaves the clock's turns alone.
-    let now = Firing { id: s.id, slot: Slot::Now, act: start(280, false), skipped: vec![] };
+    let now = Firing { id: s.id, slot: Slot::Now, act: start(280, false), skipped: vec![], entry: None };
     assert!(matches!(fire(now, 280).await.unwrap(), Fired::Done(Some(_))));
     assert_eq!(w.store.schedule(s.id).await.unwrap().unwrap().next_run_at, Some(Micros(300)));
 }

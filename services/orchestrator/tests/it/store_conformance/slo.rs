@@ -3,7 +3,6 @@
 use super::world::*;
 use agentforge_orchestrator::model::{NewJob, State};
 use agentforge_orchestrator::slo::{Bucket, Finished, Unit};
-use agentforge_orchestrator::transition::Change;
 use agentforge_proto::bus::ErrorClass;
 use agentforge_proto::time::Micros;
 

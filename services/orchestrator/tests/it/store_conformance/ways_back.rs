@@ -26,7 +26,7 @@ async fn end(w: &World, id: JobId, state: State) {
     let change = match state {
         State::Failed => finished(id, 1, failure(ErrorClass::Validation)),
         State::Dead => finished(id, 1, failure(ErrorClass::WorkerLost)),
-        State::Cancelled => Change::Cancel { at: Micros(20) },
+        State::Cancelled => Change::Cancel { at: Micros(20), by: None },
         _ => Change::Expire { at: Micros(20 + 2 * DEADLINE) },
     };
     assert_eq!(w.change(20, id, change).await.unwrap().job.state, state);
@@ -64,7 +64,7 @@ pub async fn a_retry_grants_the_same_time_again_however_often(w: &World) {
         assert_eq!(w.change(at, id, retry(at)).await.unwrap().job.deadline, Some(Micros(at + 77)));
     }
     let longer = Change::Retry { at: Micros(6_000_000), lifetime: Some(Duration::from_micros(5)) };
-    w.change(6_000_000, id, Change::Cancel { at: Micros(6_000_000) }).await.unwrap();
+    w.change(6_000_000, id, Change::Cancel { at: Micros(6_000_000), by: None }).await.unwrap();
     assert_eq!(w.change(6_000_000, id, longer).await.unwrap().job.deadline, Some(Micros(6_000_005)));
 }
 
@@ -122,7 +122,7 @@ pub async fn a_stale_cancel_at_a_worker_ends_no_job(w: &World) {
     let id = w.job_in(10, State::Running).await;
     let done = w.change(30, id, finished(id, 1, Outcome::Cancelled)).await.unwrap();
     assert_eq!((done.job.state, done.job.attempt.get(), done.disputed), (State::Accepted, 2, true));
-    w.change(40, id, Change::Cancel { at: Micros(40) }).await.unwrap();
+    w.change(40, id, Change::Cancel { at: Micros(40), by: None }).await.unwrap();
     assert_eq!(w.change(50, id, finished(id, 2, Outcome::Cancelled)).await.unwrap_err(), Ignored::Stopped);
 }
 
@@ -246,7 +246,7 @@ pub async fn jobs_are_listed_by_when_they_came_and_ended(w: &World) {
     let mut ids = Vec::new();
     for at in [100, 200, 300] {
         let id = w.submit(at, job(at)).await.job.id;
-        w.change(at + 1_000, id, Change::Cancel { at: Micros(at + 1_000) }).await.unwrap();
+        w.change(at + 1_000, id, Change::Cancel { at: Micros(at + 1_000), by: None }).await.unwrap();
         ids.push(id);
     }
     let open = w.submit(400, job(400)).await.job.id;

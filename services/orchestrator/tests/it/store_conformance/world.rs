@@ -1,6 +1,6 @@
 //! A fresh store for a case, and short words for what cases do to it.
 
-use agentforge_access::{Principal, Role};
+use agentforge_access::Principal;
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, ScheduleId, Site};
 use agentforge_orchestrator::admission::{JobRequest, Limits, SubmitInput, admit};
 use agentforge_orchestrator::caller::Caller;
@@ -249,8 +249,8 @@ pub fn cancel(at: i64) -> Change {
 
 /// A caller of these tests.
 pub fn caller(name: &str, operation: &'static str) -> Caller {
-    let principal = Principal { name, role: Role::Admin };
-    Caller::new(principal, Some([10, 0, 0, 7].into()), Some("req-1".into()), "rest", operation)
+    let principal = Principal { name: name.into(), ..Principal::anyone() };
+    Caller::new(&principal, Some([10, 0, 0, 7].into()), Some("req-1".into()), "rest", operation)
 }
 
 pub fn queued(n: u32, at: i64) -> Change {
