@@ -7,7 +7,7 @@
 
 use super::{Server, WAIT, service};
 use crate::manifests::overlay;
-use agentforge_harness::{eventually, require};
+use agentforge_harness::{eventually, http_get, require};
 use agentforge_jetstream::ServerVersion;
 use async_nats::jetstream;
 use serde_json::{Value, json};
@@ -29,8 +29,8 @@ struct Insider {
 const INSIDERS: [Insider; 5] = [
     Insider {
         name: "worker",
-        store: "$KV.operations.evil.x",
-        read: &["$JS.API.DIRECT.GET.KV_operations.$KV.operations.evil.x"],
+        store: "$KV.handbacks.evil.x",
+        read: &["$JS.API.DIRECT.GET.KV_handbacks.$KV.handbacks.evil.x"],
         consumer: None,
     },
     Insider {
@@ -99,12 +99,18 @@ fn is_apart(version: &str) -> bool {
 #[tokio::test]
 async fn a_reply_or_a_consumer_reaches_no_api_and_what_it_copies_elsewhere_is_no_order() {
     let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
-    let (nats, mut topology, _dir, operator) = staging().await;
+    let (nats, mut topology, dir, operator) = staging().await;
     let version = operator.client().server_info().version;
     let before = settings(&operator).await;
     for Insider { name, store, read, consumer } in INSIDERS {
         let client = nats.client(name).await;
-        let stored = json!({"name": "evil", "subjects": ["evil.>"], "storage": "memory"}).to_string();
+        // What a request of the API would be, and an attempt.
+        let stored = json!({
+            "name": "evil", "subjects": ["evil.>"], "storage": "memory",
+            "job": "01a1fd98-49e6-720a-ab05-e03bd3d8231b", "attempt": 1, "mission": "staging", "queue": "default",
+            "tool": "echo", "args": {"by": name}, "timeout_ms": 300_000, "accepted_at": 1_795_255_978_472_923_u64,
+        })
+        .to_string();
         let ack = client.request(store, stored.clone().into()).await.unwrap();
         assert!(String::from_utf8_lossy(&ack.payload).contains("\"seq\""), "{name} stores in what is its own");
         // The acknowledgement of a publish, and a stored body, copied to where orders are.
@@ -136,11 +142,37 @@ async fn a_reply_or_a_consumer_reaches_no_api_and_what_it_copies_elsewhere_is_no
     }
     let jobs = messages(&operator, "swarm_jobs").await;
     assert!(jobs > 0, "nobody purged what was copied there");
+    is_no_order(&nats, &dir, jobs).await;
     assert_eq!(settings(&operator).await, before, "no stream was changed, and none is gone");
     let streams = operator.request("STREAM.NAMES", &json!({})).await.unwrap();
     let jetstream::response::Response::Ok::<Value>(names) = streams else { panic!("no names") };
     assert!(!names["streams"].to_string().contains("evil"), "{names}");
     assert_eq!(topology.sigterm(WAIT).await, 0);
+}
+
+/// A worker of staging takes all that was copied to the queue, and runs none of it: nothing there is signed.
+async fn is_no_order(nats: &Server, dir: &tempfile::TempDir, copied: u64) {
+    let objects = overlay("staging");
+    let sqlite = [("DATABASE_URL", "sqlite://test.db"), ("POSTGRES_USER", ""), ("POSTGRES_PASSWORD", "")];
+    let mut orchestrator = service(&objects, "orchestrator", nats, dir, &sqlite);
+    let mut worker = service(&objects, "worker", nats, dir, &[]);
+    super::is_ready(&mut orchestrator, "orchestrator").await;
+    let metrics = worker.ready(WAIT).await["worker"]["metrics"].as_str().unwrap().to_owned();
+    let counted = |page: &str, name: &str| -> f64 {
+        let lines = page.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    let page = eventually(WAIT, "the worker refuses all of it", || async {
+        let (_, body) = http_get(&metrics, &[]).await.map_err(|e| e.to_string())?;
+        let page = String::from_utf8_lossy(&body).into_owned();
+        let refused = counted(&page, "agentforge_attempts_refused_total{");
+        if refused >= copied as f64 { Ok(page) } else { Err(format!("{refused} of {copied}")) }
+    })
+    .await;
+    assert_eq!(counted(&page, "agentforge_job_duration_seconds_count{"), 0.0, "a copied body ran");
+    for proc in [&mut worker, &mut orchestrator] {
+        assert_eq!(proc.sigterm(WAIT).await, 0);
+    }
 }
 
 /// A push consumer on a stream of its own, with a subject of others to deliver to.

@@ -76,7 +76,8 @@ const MAY: [(&str, &[(&str, &str)]); 9] = [
             ("swarm_results", "Idina"),
             ("swarm_dlq", "sI"),
             ("swarm_advisories", "I"),
-            ("events", "sI"),
+            // A consumer of what other services report for the audit log; of no other event.
+            ("events", "sIina"),
             ("OBJ_job_outputs", "Ilckx"),
             ("KV_operations", "sIl"),
             ("KV_handbacks", "I"),
@@ -88,7 +89,7 @@ const MAY: [(&str, &[(&str, &str)]); 9] = [
             ("swarm_jobs", "Iina"),
             ("swarm_results", "sI"),
             ("OBJ_job_outputs", "sIlP"),
-            ("KV_operations", "sIl"),
+            ("KV_operations", "Il"),
             ("KV_handbacks", "sIl"),
         ],
     ),
