@@ -59,6 +59,8 @@ impl Api {
             .env("HTTP_PORT", "0")
             .env("METRICS_PORT", "0")
             .env("ENV", "dev")
+            // In other environments the topology makes the stream.
+            .env("NATS_TOPOLOGY", "make")
             .env("LOG_LEVEL", "warn")
             .env("SHUTDOWN_GRACE", "10s")
             .envs(settings.iter().map(|(k, v)| (*k, *v)))

@@ -44,8 +44,9 @@ async fn production_loses_nothing_when_a_server_is_killed_under_load() {
         duplicate_window: Duration::from_secs(120),
         ..Default::default()
     };
+    let topology = jetstream::new(login("topology").connect(&urls[..]).await.unwrap());
     eventually(WAIT, "a stream of three copies is made", || async {
-        js.create_stream(config()).await.map(drop).map_err(|e| e.to_string())
+        topology.create_stream(config()).await.map(drop).map_err(|e| e.to_string())
     })
     .await;
     let total = if std::env::var("AGENTFORGE_SOAK").is_ok_and(|v| v == "1") { 20_000_u64 } else { 2_000 };

@@ -36,8 +36,11 @@ async fn a_site_of_the_edge_overlay_delivers_to_the_hub_of_production() {
     site.start().await;
 
     let dir = tempfile::tempdir().unwrap();
-    let at_one = [("EVIDENCE_REPLICAS", "1"), ("EVIDENCE_MAX_BYTES", "64MiB"), ("EVIDENCE_BLOBS_MAX_BYTES", "64MiB")];
-    let mut syncdaemon = service(&edge, "syncdaemon", &site, &dir, &at_one);
+    // The hub's own topology makes the streams of evidence.
+    let at_one = [("NATS_REPLICAS", "1"), ("TACTICAL_REPLICAS", "1"), ("EVIDENCE_REPLICAS", "1")];
+    let mut topology = service(&objects, "topology", &hub, &dir, &at_one);
+    super::is_ready(&mut topology, "topology").await;
+    let mut syncdaemon = service(&edge, "syncdaemon", &site, &dir, &[]);
     let mut orchestrator = service(&edge, "orchestrator", &site, &dir, &[]);
     syncdaemon.ready(WAIT).await;
     let metrics = orchestrator.ready(WAIT).await["orchestrator"]["metrics"].as_str().unwrap().to_owned();
@@ -65,7 +68,7 @@ async fn a_site_of_the_edge_overlay_delivers_to_the_hub_of_production() {
     .await;
     assert_eq!(stored(&site, "edge_evidence").await, 0, "the site keeps none");
     assert!(stored(&site, "swarm_jobs").await == 0 && stored(&hub, "swarm_jobs").await == 0);
-    for proc in [&mut syncdaemon, &mut orchestrator] {
+    for proc in [&mut syncdaemon, &mut orchestrator, &mut topology] {
         assert_eq!(proc.sigterm(WAIT).await, 0);
     }
     assert_eq!(refused(&hub.log()), Vec::<&str>::new());
