@@ -7,6 +7,7 @@ mod bodies;
 mod circles;
 mod linked;
 mod roster;
+mod variables;
 
 use agentforge_orchestrator::{api::rest::openapi_json, error::Code};
 use agentforge_runtime::pages;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use variables::OTHER_VARIABLES;
 
 /// Every crate and its layer; services are in one of their own. An edge must lead to a lower one.
 const LAYERS: &[(&str, u8)] = &[
@@ -137,45 +139,6 @@ const EDGES: &[(&str, &[&str])] = &[
     // What goes wrong with a call is put into words in one place.
     ("terminal", &["client", "config", "proto"]),
     ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"]),
-];
-
-/// Words of the environment that documents name and no service reads.
-const OTHER_VARIABLES: &[&str] = &[
-    "AGENTFORGE_ATTEMPT",
-    "AGENTFORGE_BIN",
-    "AGENTFORGE_CA_FILE",
-    "AGENTFORGE_DELIVERY",
-    "AGENTFORGE_JOB",
-    "AGENTFORGE_KUBECTL",
-    "AGENTFORGE_NATS_SERVER",
-    "AGENTFORGE_REQUEST_TIMEOUT",
-    "AGENTFORGE_SCHEDULED_AT",
-    "AGENTFORGE_SERVER",
-    "AGENTFORGE_SOAK",
-    "AGENTFORGE_TACTICAL_URL",
-    "AGENTFORGE_TOKEN",
-    "BACKLOG_COUNT",
-    "CARGO_BUILD_JOBS",
-    "CURL_CA_BUNDLE",
-    "GRPC_VERBOSITY",
-    "HUB_LEAF_ADVERTISE",
-    "HUB_LEAF_LISTEN",
-    "HUB_LEAF_URL",
-    "JOB_ID",
-    "JOB_NAME",
-    "JS_MAX_FILE_STORE",
-    "NATS_ALLOW_NON_TLS",
-    "NATS_MONITOR",
-    "NO_COLOR",
-    "OTEL_RESOURCE_ATTRIBUTES",
-    "OTEL_SERVICE_NAME",
-    "OTEL_TRACES_SAMPLER",
-    "OTEL_TRACES_SAMPLER_ARG",
-    "RUST_LOG",
-    "SSL_CERT_FILE",
-    // Of the orchestrator's program in its other mode.
-    "TOPOLOGY_PARTS",
-    "XDG_CACHE_HOME",
 ];
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
