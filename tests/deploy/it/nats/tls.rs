@@ -116,8 +116,9 @@ async fn certificates_of_production_are_renewed_under_load_and_no_message_fails(
         max_bytes: 64 << 20,
         ..Default::default()
     };
+    let topology = jetstream::new(login("topology").connect(&urls[..]).await.unwrap());
     eventually(WAIT, "a stream of three copies is made over TLS routes", || async {
-        js.create_stream(config()).await.map(drop).map_err(|e| e.to_string())
+        topology.create_stream(config()).await.map(drop).map_err(|e| e.to_string())
     })
     .await;
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
