@@ -30,6 +30,7 @@ pub use quantity::{ByteSize, parse_byte_size, parse_duration, show_duration};
 pub use reader::Reader;
 pub use redact::{HIDDEN, without_credentials};
 pub use secrecy::{ExposeSecret, SecretString};
+pub use secret_file::{SecretFile, read as read_secret_file};
 pub use setting::Setting;
 pub use source::{Env, Source};
 pub use unknown::{Unknown, unknown};

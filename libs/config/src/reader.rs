@@ -11,7 +11,7 @@ use crate::{ExposeSecret, Parse, SecretString, Setting, Source, secret_file};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeBounds;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Shortest secret that is searched for in the text of other faults; shorter ones would blank out
 /// ordinary words.
@@ -153,6 +153,12 @@ impl<'a> Reader<'a> {
             self.refuse(setting, format!("the default {problem}"), Some(default));
             T::placeholder()
         })
+    }
+
+    /// The file that a secret comes from, if it comes from one: for those that read it again later.
+    pub fn file_of(&self, setting: &Setting) -> Option<PathBuf> {
+        let key = format!("{}{}", setting.key, secret_file::SUFFIX);
+        trimmed(self.source.get(&key)).filter(|_| setting.by_file).map(PathBuf::from)
     }
 
     fn raw(&mut self, setting: &Setting) -> Option<String> {

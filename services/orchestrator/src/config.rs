@@ -17,6 +17,7 @@ use agentforge_jetstream::{
 use agentforge_message_id::{Mission, Queue, Site, ToolName};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const HTTP_PORT: Setting = Setting::new(
@@ -31,7 +32,7 @@ const DATABASE_URL: Setting = Setting::new(
     "DATABASE_URL",
     Some("sqlite://agentforge.db"),
     "sqlite://FILE (under DATA_DIR) or postgres://USER:PASSWORD@HOST/DB",
-    "Where jobs are stored.",
+    "Where jobs are stored. For Postgres, DATABASE_URL_FILE is read again when it changes: new connections log in as it says.",
 )
 .secret();
 const DB_POOL: Setting =
@@ -209,6 +210,8 @@ pub struct Config {
     pub grpc_port: u16,
     /// `sqlite://<path>` or `postgres://…`, with credentials: never logged (DATABASE_URL).
     pub database_url: String,
+    /// Where that comes from, if from a file (DATABASE_URL_FILE).
+    pub database_url_file: Option<PathBuf>,
     /// Most connections to Postgres (DB_POOL); SQLite has a writer and readers of its own.
     pub db_pool: NonZeroU32,
     /// Who may call.
@@ -323,6 +326,7 @@ impl Config {
             tool_grace: r.get_in(&TOOL_GRACE, ..=Duration::from_secs(3600)),
             grpc_port: r.get(&GRPC_PORT),
             database_url: r.get(&DATABASE_URL),
+            database_url_file: r.file_of(&DATABASE_URL),
             db_pool: NonZeroU32::new(r.get_in(&DB_POOL, 1..=200)).unwrap_or(NonZeroU32::MIN),
             auth,
             keys: KeySettings::read(r, &common),

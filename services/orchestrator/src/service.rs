@@ -61,7 +61,7 @@ impl Service for Orchestrator {
     }
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, Error> {
-        let options = store::Options { pool_size: config.db_pool };
+        let options = store::Options { pool_size: config.db_pool, url_file: config.database_url_file.clone() };
         let store =
             store::open(&config.database_url, &config.common.data_dir, &options).context("cannot open the database")?;
         let keys = Keys::open(&config.keys).context("no key to sign attempts with")?;

@@ -10,11 +10,13 @@ use std::sync::Arc;
 pub struct Options {
     /// Connections to Postgres at most. SQLite has its own number.
     pub pool_size: NonZeroU32,
+    /// The file that has the URL, if it comes from one: for Postgres it is read again when it changes.
+    pub url_file: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pool_size: const { NonZeroU32::new(10).expect("ten is not zero") } }
+        Self { pool_size: const { NonZeroU32::new(10).expect("ten is not zero") }, url_file: None }
     }
 }
 
@@ -29,7 +31,9 @@ impl Default for Options {
 pub fn open(url: &str, data_dir: &Path, options: &Options) -> Result<Arc<dyn Store>, Error> {
     Ok(match Target::parse(url, data_dir)? {
         Target::Sqlite(file) => Arc::new(sqlite::SqliteStore::open(&file)?),
-        Target::Postgres => Arc::new(postgres::PostgresStore::open(url, options.pool_size)?),
+        Target::Postgres => {
+            Arc::new(postgres::PostgresStore::open(url, options.pool_size, options.url_file.as_deref())?)
+        }
     })
 }
 

@@ -7,6 +7,7 @@ mod audit_kill;
 mod cancels;
 mod clock_steps;
 mod clocks;
+mod database_login;
 mod logs;
 mod operations;
 mod process;

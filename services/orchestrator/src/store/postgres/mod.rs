@@ -10,6 +10,7 @@ mod claims;
 mod clock;
 mod commit;
 mod connection;
+mod login;
 mod orders;
 mod parked;
 mod pooler;
@@ -38,6 +39,7 @@ use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::time::Duration;
 
 /// The store in Postgres.
@@ -46,18 +48,21 @@ pub struct PostgresStore {
     pool: PgPool,
     left: connection::Left,
     writes: Writes,
+    _login: Option<login::Following>,
 }
 
 impl PostgresStore {
-    /// A store that connects when it is asked. Needs a tokio runtime.
+    /// A store that connects when it is asked, and logs in as `url_file` says when that changes. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`Error::Url`] when `url` cannot be read.
-    pub fn open(url: &str, pool_size: NonZeroU32) -> Result<Self, Error> {
+    pub fn open(url: &str, pool_size: NonZeroU32, url_file: Option<&Path>) -> Result<Self, Error> {
         let options = connection::options(url)?;
         let left = connection::Left::default();
         let pool = connection::pool(options.clone(), pool_size, left.clone());
-        Ok(Self { options, pool, left, writes: Writes::default() })
+        let follow = |file: &Path| login::Following::start(pool.clone(), url.to_owned(), file.to_owned());
+        let login = url_file.map(follow);
+        Ok(Self { options, pool, left, writes: Writes::default(), _login: login })
     }
 
     fn asked<T>(&self, attempted: &'static str, answer: Result<T, Fault>) -> Result<T, Error> {
@@ -96,7 +101,7 @@ impl Store for PostgresStore {
         true
     }
     async fn prepare(&self) -> Result<(), Error> {
-        connection::prepare(&self.options).await
+        connection::prepare(&self.pool.connect_options()).await
     }
     fn place(&self) -> String {
         let (host, port) = (self.options.get_host(), self.options.get_port());
