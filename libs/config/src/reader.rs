@@ -166,11 +166,15 @@ impl<'a> Reader<'a> {
         if !setting.by_file {
             return given;
         }
-        if !self.files.contains_key(setting.key) {
-            let held = self.read_file(setting, given.is_some()).map(SecretString::from);
-            self.files.insert(setting.key, held);
-        }
-        given.or_else(|| self.files.get(setting.key)?.as_ref().map(|held| held.expose_secret().to_owned()))
+        let held = match self.files.get(setting.key) {
+            Some(held) => held.clone(),
+            None => {
+                let held = self.read_file(setting, given.is_some()).map(SecretString::from);
+                self.files.insert(setting.key, held.clone());
+                held
+            }
+        };
+        given.or_else(|| held.map(|held| held.expose_secret().to_owned()))
     }
 
     /// What the file of a secret holds. Faults name the setting that names the file.

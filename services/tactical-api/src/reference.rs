@@ -34,7 +34,7 @@ pub fn site_of_subject(subject: &str) -> Option<&str> {
 /// cannot be another's; a site that cannot have evidence has none to link to.
 pub fn is_own(site: &str, id: &str) -> bool {
     match site_and_hash(id) {
-        Some((of, _)) => of.to_string() == site,
+        Some((of, _)) => of.as_str() == site,
         None => Site::new(site).is_ok(),
     }
 }

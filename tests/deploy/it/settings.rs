@@ -17,15 +17,6 @@ fn service(container: &Value) -> Option<&str> {
     (image.contains("agentforge/") && !["nats-server", "cli"].contains(&name)).then_some(name)
 }
 
-/// The setting whose value, or whose file, a variable names.
-fn setting_of(key: &str) -> &str {
-    let secrets =
-        ["API_TOKENS", "BROADCASTER_TOKEN", "EVIDENCE_SIGNING_SECRET", "NATS_PASSWORD", "TACTICAL_PUBLISH_TOKEN"];
-    let more = ["TACTICAL_READ_TOKENS", "WEBHOOK_SECRET", "WEBHOOK_URL"];
-    let plain = key.strip_suffix("_FILE").filter(|plain| secrets.contains(plain) || more.contains(plain));
-    plain.unwrap_or(key)
-}
-
 /// Exit code, stdout and stderr of `--check-config` with exactly this environment.
 fn check(service: &str, container: &Value, env: &BTreeMap<String, String>) -> (Option<i32>, String, String) {
     let mut command = Command::new(cargo_bin(&format!("agentforge-{service}")));
@@ -60,8 +51,13 @@ fn every_rendered_environment_is_read_by_its_service() {
         assert_eq!(code, Some(0), "{overlay} {service}: {fault}");
         let read: BTreeMap<&str, &str> =
             told.lines().filter_map(|line| line.split("  # ").next()?.split_once('=')).collect();
+        // A secret's value, or the file that holds it.
+        let is_read = |key: &str| {
+            let of_file = key.strip_suffix("_FILE").and_then(|plain| read.get(plain));
+            read.contains_key(key) || of_file == Some(&"[hidden]")
+        };
         let unread: BTreeSet<_> =
-            env.keys().filter(|key| !PARTS.contains(&key.as_str()) && !read.contains_key(setting_of(key))).collect();
+            env.keys().filter(|key| !PARTS.contains(&key.as_str()) && !is_read(key.as_str())).collect();
         assert!(unread.is_empty(), "{overlay} {service} does not read {unread:?}");
         for secret in ["API_TOKENS", "DATABASE_URL", "EVIDENCE_SIGNING_SECRET"] {
             let value = env.get(secret).filter(|value| !value.starts_with("sqlite"));

@@ -96,7 +96,7 @@ impl Drop for Delegated {
 async fn commands_have_a_cgroup_of_their_own_where_one_is_delegated() {
     let (Some(()), Some(())) = (require("nats-server"), require_right(Right::Root)) else { return };
     let Some(group) = Delegated::make() else {
-        println!("skipped: cgroup v2 is not here");
+        eprintln!("SKIPPED: no group of cgroup v2 can be made here");
         return;
     };
     let bench = Bench::start().await;
