@@ -10,13 +10,13 @@ use url::Url;
 /// Issuers whose keys are kept and fetched.
 const ISSUERS_MAX: usize = 8;
 
-const TOKENS_FILE: Setting = Setting::new(
+pub(crate) const TOKENS_FILE: Setting = Setting::new(
     "ACCESS_TOKENS_FILE",
     None,
     "path of a file with lines of `agentforge token new`",
     "Tokens with roles, ends and scopes, as digests. Read again when it changes.",
 );
-const RELOAD_INTERVAL: Setting =
+pub(crate) const RELOAD_INTERVAL: Setting =
     Setting::new("ACCESS_RELOAD_INTERVAL", Some("2s"), "duration 100ms-1h", "How often ACCESS_TOKENS_FILE is checked.");
 const CALLER_RATE: Setting = Setting::new(
     "ACCESS_CALLER_RATE",

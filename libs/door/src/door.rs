@@ -6,7 +6,7 @@ use crate::{
     logins::Logins,
     metrics,
     rates::Rates,
-    watch::{Look, Watched},
+    watch::{Watched, report},
 };
 use agentforge_access::{Denied, Guard, JwtFault, Keyring, Principal, Role, forwarded, now};
 use agentforge_egress::Net;
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 /// Failed logins that are logged in a second; the others are counted.
 const LINES_A_SECOND: u32 = 10;
@@ -117,12 +117,16 @@ impl Door {
         self.0.guard.is_open()
     }
 
-    /// The address whose limits a request is under: the peer's, or what a trusted proxy says.
+    /// Whose limits a request is under: those of its address, or of its network where one customer gets a whole one.
     pub fn address(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> IpAddr {
-        let is_trusted = |address: IpAddr| self.0.trusted_proxies.iter().any(|net| net.contains(address));
         // Without a peer, as in tests of a router, all share one.
-        let peer = peer.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        forwarded::household(forwarded::address(peer, headers, is_trusted))
+        forwarded::household(self.client(peer.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), headers))
+    }
+
+    /// The address that a request comes from: the peer's, or what a trusted proxy says.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let is_trusted = |address: IpAddr| self.0.trusted_proxies.iter().any(|net| net.contains(address));
+        forwarded::address(peer, headers, is_trusted)
     }
 
     /// Lets a request in that may do what `needed` allows, and says who makes it.
@@ -231,20 +235,6 @@ impl Door {
     }
 }
 
-fn report(look: Look) {
-    match look {
-        Look::Same => {}
-        Look::Changed(tokens) => {
-            metrics::FILE_OK.set(&[], 1.0);
-            info!(tokens, "tokens file read");
-        }
-        Look::Unusable(problem) => {
-            metrics::FILE_OK.set(&[], 0.0);
-            error!(problem, "tokens file not usable; the tokens read before stay in use");
-        }
-    }
-}
-
 /// How many lines this second has had.
 #[derive(Debug, Default)]
 struct Lines {
@@ -314,6 +304,9 @@ mod tests {
         assert_eq!(ask(TOKEN, "203.0.113.9", at).unwrap_err().as_str(), "locked_out", "a right one waits too");
         assert_eq!(ask(TOKEN, "203.0.113.10", at).unwrap(), "ci", "another address behind the proxy does not");
         assert_eq!(ask(TOKEN, "203.0.113.9", at + Duration::from_secs(1)).unwrap(), "ci");
+        let behind = headers(&[("x-forwarded-for", "2001:db8::7")]);
+        assert_eq!(door.client("10.0.0.1".parse().unwrap(), &behind).to_string(), "2001:db8::7");
+        assert_eq!(door.address(peer, &behind).to_string(), "2001:db8::", "limits are those of the network");
         // A stranger's own header moves it nowhere.
         let stranger: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(door.address(Some(stranger), &headers(&[("x-forwarded-for", "203.0.113.9")])), stranger);

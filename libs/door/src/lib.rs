@@ -11,7 +11,9 @@ mod issuers;
 mod logins;
 pub mod metrics;
 mod rates;
+mod tokens_file;
 mod watch;
 
 pub use config::{DoorConfig, SETTINGS};
 pub use door::{Door, Refusal};
+pub use tokens_file::TokensFile;

@@ -1,5 +1,6 @@
 //! The file of tokens: reads it, and again when it changes.
 
+use crate::metrics;
 use agentforge_access::{FILE_BYTES_MAX, Keyring, TokenFile};
 use std::{
     fs::{self, File},
@@ -7,6 +8,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+use tracing::{error, info};
 
 /// Reads a file of tokens.
 ///
@@ -68,6 +70,21 @@ impl Watched {
             Err(name) => {
                 Look::Unusable(format!("{} has a token named {name}, as the settings have", self.path.display()))
             }
+        }
+    }
+}
+
+/// Says what a check of the file came to, and sets its metric.
+pub(crate) fn report(look: Look) {
+    match look {
+        Look::Same => {}
+        Look::Changed(tokens) => {
+            metrics::FILE_OK.set(&[], 1.0);
+            info!(tokens, "tokens file read");
+        }
+        Look::Unusable(problem) => {
+            metrics::FILE_OK.set(&[], 0.0);
+            error!(problem, "tokens file not usable; the tokens read before stay in use");
         }
     }
 }

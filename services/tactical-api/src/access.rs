@@ -7,7 +7,8 @@ use crate::{
     event::Sight,
     origin::{self, Foreign, Ingress, Origin},
 };
-use agentforge_access::{Guard, Role, Tokens, bearer, forwarded};
+use agentforge_access::{Guard, Keyring, Principal, Role, Scopes, bearer, forwarded, now};
+use agentforge_door::TokensFile;
 use agentforge_egress::Net;
 use axum::http::{HeaderMap, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +28,9 @@ const VERIFIED: &[u8] = b"SUCCESS";
 #[derive(Clone, Debug)]
 pub struct Access {
     /// Tokens for the streams and for evidence.
-    pub read_tokens: Tokens,
+    pub readers: Keyring,
+    /// Where further ones come from, with scopes, while the service runs.
+    pub tokens_file: Option<TokensFile>,
     /// What a reader without a token gets; `None` for nothing.
     pub without_token: Option<Sight>,
     /// What publishing asks for.
@@ -112,24 +115,31 @@ impl Access {
         self.trusts(peer.ip()) && is_told && are_single && said.all(|value| value.as_bytes() == VERIFIED)
     }
 
-    /// What a stream's caller may see; `None` where it needs a token and has none. `is_foreign` is a page that may not
-    /// come.
-    pub fn sight(&self, headers: &HeaderMap, is_foreign: bool) -> Option<Sight> {
-        if self.has_read_token(headers, is_foreign) { Some(Sight::Evidence) } else { self.without_token }
+    /// What a stream's caller may see, and of which sites; `None` where it needs a token and has none. `is_foreign` is a
+    /// page that may not come.
+    pub fn sight(&self, headers: &HeaderMap, is_foreign: bool) -> Option<(Sight, Scopes)> {
+        match self.reader(headers, is_foreign) {
+            Some(reader) => Some((Sight::Evidence, reader.scopes)),
+            None => self.without_token.map(|sight| (sight, Scopes::ALL)),
+        }
     }
 
-    /// Whether a caller has a token for reading, also where none is asked for.
-    pub fn has_read_token(&self, headers: &HeaderMap, is_foreign: bool) -> bool {
-        let is_one = |given: &[u8]| self.read_tokens.find(given).is_some();
-        bearer(headers.get(header::AUTHORIZATION)).is_some_and(is_one)
-            || subprotocols(headers).filter_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN)).any(|t| is_one(t.as_bytes()))
+    /// Who a caller with a token for reading is, also where none is asked for.
+    pub fn reader(&self, headers: &HeaderMap, is_foreign: bool) -> Option<Principal> {
+        let one = |given: &[u8]| self.readers.holder(given, now()).filter(|reader| reader.role.includes(Role::Read));
+        bearer(headers.get(header::AUTHORIZATION))
+            .and_then(one)
+            .or_else(|| {
+                let mut given = subprotocols(headers).filter_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN));
+                given.find_map(|token| one(token.as_bytes()))
+            })
             // A cookie is sent by pages of any origin.
-            || (!is_foreign && cookies(headers).any(|token| is_one(token.as_bytes())))
+            .or_else(|| cookies(headers).filter(|_| !is_foreign).find_map(|token| one(token.as_bytes())))
     }
 
-    /// Whether a caller may publish.
-    pub fn may_publish(&self, headers: &HeaderMap) -> bool {
-        self.publish.check(headers.get(header::AUTHORIZATION), Role::Submit).is_ok()
+    /// Who a caller that may publish is.
+    pub fn publisher(&self, headers: &HeaderMap) -> Option<Principal> {
+        self.publish.check(headers.get(header::AUTHORIZATION), Role::Submit).ok()
     }
 }
 
@@ -152,6 +162,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentforge_access::Tokens;
     use agentforge_config::Secret;
     use axum::http::HeaderName;
 
@@ -162,7 +173,8 @@ mod tests {
 
     fn access() -> Access {
         Access {
-            read_tokens: tokens(Role::Read, &["one", "two"]),
+            readers: Keyring::new(tokens(Role::Read, &["one", "two"]), Vec::new()),
+            tokens_file: None,
             without_token: None,
             publish: Guard::Tokens(tokens(Role::Submit, &["three"])),
             needs_certificate: true,
@@ -225,19 +237,19 @@ mod tests {
             (&[("sec-websocket-protocol", "agentforge.v1, bearer.three")], false),
             (&[], false),
         ] {
-            assert_eq!(access().has_read_token(&headers(given), false), may, "{given:?}");
+            assert_eq!(access().reader(&headers(given), false).is_some(), may, "{given:?}");
         }
         // A page of another origin sends the cookie without knowing it.
-        assert!(!access().has_read_token(&headers(&[("cookie", "agentforge_token=two")]), true));
-        assert!(access().has_read_token(&headers(&[("authorization", "Bearer one")]), true));
+        assert!(!access().reader(&headers(&[("cookie", "agentforge_token=two")]), true).is_some());
+        assert!(access().reader(&headers(&[("authorization", "Bearer one")]), true).is_some());
         // What is open to everybody is less than a token gets.
         let open = Access { without_token: Some(Sight::Picture), ..access() };
         for (given, sight) in [(&[][..], Sight::Picture), (&[("authorization", "Bearer one")], Sight::Evidence)] {
-            assert_eq!(open.sight(&headers(given), false), Some(sight), "{given:?}");
+            assert_eq!(open.sight(&headers(given), false).map(|(sight, _)| sight), Some(sight), "{given:?}");
         }
         assert_eq!(access().sight(&headers(&[]), false), None);
-        assert!(access().may_publish(&headers(&[("authorization", "Bearer three")])));
-        assert!(!access().may_publish(&headers(&[("authorization", "Bearer one")])));
-        assert!(!Access { publish: Guard::Closed, ..access() }.may_publish(&headers(&[])));
+        assert!(access().publisher(&headers(&[("authorization", "Bearer three")])).is_some());
+        assert!(!access().publisher(&headers(&[("authorization", "Bearer one")])).is_some());
+        assert!(!Access { publish: Guard::Closed, ..access() }.publisher(&headers(&[])).is_some());
     }
 }

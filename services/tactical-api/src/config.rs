@@ -6,8 +6,9 @@ use crate::{
     links::Signer,
     origin::Origin,
 };
-use agentforge_access::{Guard, Role, Tokens};
+use agentforge_access::{Guard, Keyring, Role, Tokens};
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Parse, Reader, Secret, Setting};
+use agentforge_door::TokensFile;
 use agentforge_jetstream::{
     NatsConfig,
     topology::{Maker, TacticalConfig},
@@ -233,9 +234,13 @@ fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Acces
     let tokens = secrets(reader.opt::<Secret>(&READ_TOKENS));
     check_length(reader, &READ_TOKENS, &tokens, is_dev);
     let needs_certificate: bool = reader.get(&REQUIRE_CLIENT_CERT);
-    let without_token = read_without_token(reader, !tokens.is_empty(), needs_certificate, is_lenient);
     let publish_token: Option<Secret> = reader.opt(&PUBLISH_TOKEN);
     check_length(reader, &PUBLISH_TOKEN, publish_token.as_slice(), is_dev);
+    let readers = Keyring::new(Tokens::sharing("reader", Role::Read, &tokens), Vec::new());
+    let publishers = Keyring::new(Tokens::sharing("publisher", Role::Submit, publish_token.as_ref()), Vec::new());
+    let file = TokensFile::read(reader, &[&readers, &publishers]);
+    let has_tokens = !tokens.is_empty() || file.is_some();
+    let without_token = read_without_token(reader, has_tokens, needs_certificate, is_lenient);
     let mut trusted_proxies = Vec::new();
     for entry in reader.opt::<CommaList>(&TRUSTED_PROXIES).map(CommaList::into_inner).unwrap_or_default() {
         match entry.parse() {
@@ -247,18 +252,20 @@ fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Acces
         let unfit = |_| format!("is not the name of a header such as {}", CERTIFICATE_HEADERS[0]);
         name.parse::<HeaderName>().map(drop).map_err(unfit)
     });
+    let publish = match &publish_token {
+        None if is_lenient && file.is_none() => Guard::Open,
+        None if file.is_none() => Guard::Closed,
+        _ => Guard::Keyring(publishers),
+    };
     Access {
         certificate_header,
         allowed_origins: read_origins(reader),
         is_local: is_lenient,
         is_tls: false,
-        read_tokens: Tokens::sharing("reader", Role::Read, &tokens),
+        readers,
+        tokens_file: file,
         without_token,
-        publish: match &publish_token {
-            Some(token) => Guard::Tokens(Tokens::sharing("publisher", Role::Submit, [token])),
-            None if is_lenient => Guard::Open,
-            None => Guard::Closed,
-        },
+        publish,
         needs_certificate,
         trusted_proxies,
     }

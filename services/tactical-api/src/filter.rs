@@ -4,6 +4,7 @@ use crate::{
     feature::{Key, Kind, Severity},
     geometry::Bounds,
 };
+use agentforge_access::Scopes;
 
 /// Most sites of one filter.
 const SITES_MAX: usize = 64;
@@ -17,6 +18,8 @@ pub struct Filter {
     severities: Option<Vec<Severity>>,
     sites: Option<Vec<String>>,
     kinds: Option<Vec<Kind>>,
+    /// What its client may see at all; not the client's to change.
+    within: Scopes,
 }
 
 /// Which part of a filter is wrong, and how.
@@ -57,6 +60,16 @@ impl Filter {
         Ok(filter)
     }
 
+    /// The same, for a client that sees the sites of these scopes only.
+    pub fn within(self, within: Scopes) -> Self {
+        Self { within, ..self }
+    }
+
+    /// What its client may see.
+    pub fn scopes(&self) -> &Scopes {
+        &self.within
+    }
+
     /// Whether it takes everything.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -64,7 +77,8 @@ impl Filter {
 
     /// Whether it looks at this marker or zone at all.
     pub fn names(&self, key: &Key) -> bool {
-        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&key.kind))
+        self.within.has_site(&key.site)
+            && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&key.kind))
             && self.sites.as_ref().is_none_or(|sites| sites.iter().any(|site| **site == *key.site))
     }
 
@@ -127,6 +141,13 @@ mod tests {
         assert!(!filter.takes(&key(Kind::Marker, "c"), here, Severity::High));
         assert!(!filter.takes(&key(Kind::Zone, "b"), here, Severity::Critical));
         assert!(Filter::default().takes(&key(Kind::Zone, "c"), here, Severity::Low));
+        // Scopes bind in addition to what the client asks for, and without it.
+        let scopes = Scopes::parse(["site:a"]).unwrap();
+        for asked in [Filter::default(), Filter::parse([("site", "a,b")]).unwrap()] {
+            let filter = asked.within(scopes.clone());
+            assert!(!filter.is_empty() && filter.scopes() == &scopes);
+            assert!(filter.names(&key(Kind::Marker, "a")) && !filter.names(&key(Kind::Marker, "b")));
+        }
     }
 
     #[test]

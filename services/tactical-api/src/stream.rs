@@ -170,9 +170,10 @@ impl Streams {
             return Err(Refusal::Certificate);
         }
         let page = access.page(peer, headers);
-        let sight = access.sight(headers, page.is_err()).ok_or(Refusal::Token)?;
+        let (sight, scopes) = access.sight(headers, page.is_err()).ok_or(Refusal::Token)?;
         page.and(access.is_named_for_reading(headers)).map_err(Refusal::Foreign)?;
         let (asked, filter) = asked(&taken.head).map_err(Refusal::Parameter)?;
+        let filter = filter.within(scopes);
         let slot = slots.take(access.address(peer, headers), channel).map_err(Refusal::LimitReached)?;
         let (start, notice) = live.start(asked).ok_or(Refusal::Unavailable)?;
         Ok(Role::Client { slot, filter, sight, start, notice, unread: taken.unread.clone() })

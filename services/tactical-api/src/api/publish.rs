@@ -121,16 +121,19 @@ pub async fn rejected(
     headers: HeaderMap,
 ) -> Result<Json<Rejected>, Problem> {
     let is_foreign = api.access.page(peer, &headers).is_err();
-    if !api.access.has_read_token(&headers, is_foreign) && !api.access.may_publish(&headers) {
+    // What was refused may be of any site.
+    let callers = [api.access.reader(&headers, is_foreign), api.access.publisher(&headers)];
+    if callers.iter().all(Option::is_none) {
         return Err(unauthorized());
+    }
+    if callers.into_iter().flatten().all(|caller| !caller.scopes.is_all()) {
+        return Err(outside("every site"));
     }
     Ok(Json(Rejected { rejected: api.live.refused() }))
 }
 
 async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> Published {
-    if !api.access.may_publish(headers) {
-        return Err(unauthorized());
-    }
+    let publisher = api.access.publisher(headers).ok_or_else(unauthorized)?;
     let body = body.map_err(|rejection| match rejection.status() {
         status @ StatusCode::PAYLOAD_TOO_LARGE => problem(status, "too_large", Rejection::TooLarge.to_string()),
         _ => invalid(rejection.body_text()),
@@ -145,6 +148,9 @@ async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> P
         .map_err(|e| invalid(format!("the body is not an object with strings as id and site: {e}")))?;
     let id = named.id.unwrap_or_else(|| Uuid::now_v7().to_string());
     let site = named.site.unwrap_or_else(|| api.site.clone());
+    if !publisher.scopes.has_site(&site) {
+        return Err(outside(&site));
+    }
     let subject = subject(kind, &site, &id)?;
     let change = sanitise(&subject, &body, jiff::Timestamp::now()).map_err(|reason| match reason {
         Rejection::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason.to_string()),
@@ -160,14 +166,20 @@ async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> P
 }
 
 async fn remove(api: &Api, kind: Kind, id: GivenId, at: GivenAt, headers: &HeaderMap) -> Published {
-    if !api.access.may_publish(headers) {
-        return Err(unauthorized());
-    }
+    let publisher = api.access.publisher(headers).ok_or_else(unauthorized)?;
     let Path(id) = id.map_err(|rejection| invalid(rejection.body_text()))?;
     let Query(at) = at.map_err(|rejection| invalid(rejection.body_text()))?;
     let site = at.site.unwrap_or_else(|| api.site.clone());
+    if !publisher.scopes.has_site(&site) {
+        return Err(outside(&site));
+    }
     let subject = subject(kind, &site, &id)?;
     send(api, kind, &site, &id, subject, headers, Bytes::from_static(REMOVED), StatusCode::OK).await
+}
+
+/// The refusal of a site that the caller's token is not for.
+fn outside(site: &str) -> Problem {
+    problem(StatusCode::FORBIDDEN, "permission_denied", format!("the token's scopes do not include {site}"))
 }
 
 fn subject(kind: Kind, site: &str, id: &str) -> Result<String, Problem> {

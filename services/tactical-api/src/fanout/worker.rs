@@ -30,6 +30,7 @@ use crate::{
     metrics,
     ws::{self, Incoming},
 };
+use agentforge_access::Scopes;
 use mio::{Events, Poll, Token};
 use slab::Slab;
 use std::{
@@ -442,7 +443,12 @@ impl Worker {
             let Some(client) = self.clients.get_mut(key) else { return };
             match said {
                 Incoming::Text(text) => match filter_of(&text) {
-                    Some(filter) => client.queue.filter = (!filter.is_empty()).then(|| Box::new(filter)),
+                    Some(filter) => {
+                        // What a client may see stays, regardless of what it asks for.
+                        let scopes = client.queue.filter.as_ref().map_or(Scopes::ALL, |before| before.scopes().clone());
+                        let filter = filter.within(scopes);
+                        client.queue.filter = (!filter.is_empty()).then(|| Box::new(filter));
+                    }
                     None => {
                         let reason = CloseReason::Closed(ws::code::UNSUPPORTED, "only {\"filter\":{…}} is understood");
                         return self.dismiss(key, reason, now);
