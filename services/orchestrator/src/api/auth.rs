@@ -52,6 +52,11 @@ impl Auth {
             (in_words(&refusal, needed), known)
         })
     }
+
+    /// The address that a request comes from: the peer's, or what a trusted proxy says.
+    pub fn address(&self, headers: &HeaderMap, extensions: &Extensions) -> Option<IpAddr> {
+        peer(extensions).map(|peer| self.0.client(peer, headers))
+    }
 }
 
 /// The peer's address, as either server notes it.

@@ -23,7 +23,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::transport::server::TcpConnectInfo;
 use tracing::{Instrument, Span};
 
 /// What the guard needs.
@@ -115,10 +114,9 @@ async fn pass(guard: &Guard, request: &mut Request, request_id: &str) -> Result<
     match access {
         Access::Open => Ok(()),
         Access::Guarded(operation) => {
-            let address = request.extensions().get::<TcpConnectInfo>().and_then(|info| info.remote_addr());
+            let address = guard.auth.address(request.headers(), request.extensions());
             let caller = |principal: &Principal| {
-                let (address, id) = (address.map(|a| a.ip()), Some(request_id.to_owned()));
-                Caller::new(principal, address, id, GRPC, operation.name)
+                Caller::new(principal, address, Some(request_id.to_owned()), GRPC, operation.name)
             };
             let admitted = guard.auth.admit(request.headers(), request.extensions(), operation.role).await;
             let principal = admitted

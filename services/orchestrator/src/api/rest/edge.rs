@@ -13,13 +13,12 @@ use crate::caller::{Caller, REST};
 use crate::error::{Code, Error};
 use agentforge_access::Principal;
 use agentforge_runtime::http::{RequestId, same_machine};
-use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 
 /// What the edge needs.
@@ -121,7 +120,7 @@ async fn guard(
     match operations::of_route(&request.method, route) {
         Access::Open => Ok((Principal::anyone(), None)),
         Access::Guarded(operation) => {
-            let address = request.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+            let address = edge.auth.address(&request.headers, &request.extensions);
             let caller = |principal: &Principal| {
                 Caller::new(principal, address, Some(request_id.to_owned()), REST, operation.name)
             };
