@@ -71,6 +71,9 @@ pub enum Command {
     /// Read a site's ledger, and verify it against the hub's stream
     #[command(subcommand)]
     Ledger(commands::ledger::Command),
+    /// Give edge sites accounts at their hub, and revoke them
+    #[command(subcommand)]
+    Site(commands::site::Command),
     /// Manage webhooks: endpoints, attempts, dead letters
     #[command(subcommand)]
     Webhook(commands::webhook::Command),

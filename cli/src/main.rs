@@ -42,6 +42,7 @@ fn run(cli: Cli, out: Output) -> Result {
         Command::Rules(command) => return commands::rules::run(command, out),
         Command::Token(command) => return commands::token::run(command, out),
         Command::Keys(command) => return commands::keys::run(command, out),
+        Command::Site(command) => return commands::site::run(command, out),
         _ => {}
     }
     global.trust()?;
@@ -62,7 +63,9 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::Backlog(command) => commands::backlog::run(command, &context()?).await,
             Command::Marker(command) => commands::marker::run(command, &global, out).await,
             Command::Verify(args) => commands::verify::run(args, &context()?).await,
-            Command::Completions(_) | Command::Rules(_) | Command::Token(_) | Command::Keys(_) => Ok(()),
+            Command::Completions(_) | Command::Rules(_) | Command::Token(_) | Command::Keys(_) | Command::Site(_) => {
+                Ok(())
+            }
             // Only where the words could not be told apart before, as in `agentforge --json=x dev`.
             Command::Dev
             | Command::Link

@@ -12,6 +12,7 @@ pub mod operation;
 pub mod queue;
 pub mod rules;
 pub mod schedule;
+pub mod site;
 pub mod sync;
 pub mod token;
 pub mod verify;

@@ -10,6 +10,7 @@ mod jobs;
 mod keys;
 mod ledger;
 mod pages;
+mod site;
 mod support;
 mod tls;
 mod usage;

@@ -19,6 +19,7 @@ mod nkey;
 pub mod publish;
 mod replies;
 mod server_version;
+pub mod site_accounts;
 pub mod subjects;
 pub mod topology;
 pub mod trace;

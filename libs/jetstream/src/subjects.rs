@@ -87,6 +87,20 @@ pub fn evidence(site: &Site) -> String {
     format!("edge.evidence.{site}")
 }
 
+/// The site that a subject of evidence belongs to: the token after `edge.evidence`.
+pub fn evidence_site(subject: &str) -> Option<&str> {
+    subject.strip_prefix("edge.evidence.")?.split('.').next().filter(|site| !site.is_empty())
+}
+
+/// The name of a large file's chunks in the bucket, below the site's token, so that a site can be confined to its own.
+/// A second upload of the same content, where the first place has other bytes, has the run after it.
+pub fn evidence_chunks(site: &str, sha256: &str, run: Option<&str>) -> String {
+    match run {
+        Some(run) => format!("{site}.{sha256}.{run}"),
+        None => format!("{site}.{sha256}"),
+    }
+}
+
 /// What all subjects of the live picture begin with, and what its stream takes.
 pub const TACTICAL_FILTER: &str = "tactical.>";
 
@@ -197,6 +211,19 @@ mod tests {
     }
 
     #[test]
+    fn evidence_belongs_to_the_site_that_its_subject_names() {
+        for (subject, site) in [
+            ("edge.evidence.pier-7.ab", Some("pier-7")),
+            ("edge.evidence.pier-7.names.x.ab", Some("pier-7")),
+            ("edge.evidence..ab", None),
+            ("edge.evidence", None),
+            ("swarm.jobs.x", None),
+        ] {
+            assert_eq!(evidence_site(subject), site, "{subject}");
+        }
+    }
+
+    #[test]
     fn names_are_those_of_the_contract() {
         let (mission, other) = (Mission::new("staging").unwrap(), Queue::new("gpu").unwrap());
         let default = Queue::default();
@@ -217,6 +244,8 @@ mod tests {
             (bucket_stream(BUCKET_EVIDENCE_BLOBS), "OBJ_edge_evidence_blobs"),
             (bucket_chunks(BUCKET_EVIDENCE_BLOBS, "x"), "$O.edge_evidence_blobs.C.x"),
             (bucket_info(BUCKET_EVIDENCE_BLOBS, "eA=="), "$O.edge_evidence_blobs.M.eA=="),
+            (evidence_chunks("pier-7", "ab", None), "pier-7.ab"),
+            (evidence_chunks("pier-7", "ab", Some("7")), "pier-7.ab.7"),
         ];
         for (made, expected) in cases {
             assert_eq!(made, expected);

@@ -1,6 +1,7 @@
 //! The hub's stream, as a ledger is held against it: what is there, and whether it has the content.
 //!
-//! Reads only, through any server that is connected with the hub.
+//! Reads only, through any server that is connected with the hub. Through a site's leaf node it asks for single messages
+//! of the site, because the hub lets a site see no more.
 
 use crate::{
     account::{Account, Claim},
@@ -8,7 +9,7 @@ use crate::{
 };
 use agentforge_jetstream::{
     Nats,
-    subjects::{BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE, bucket_chunks, bucket_stream},
+    subjects::{BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE, bucket_chunks, bucket_stream, evidence_chunks, evidence_site},
 };
 use agentforge_proto::evidence::{
     ALIASES_TOKEN, HEADER_LEDGER, HEADER_MANIFEST, HEADER_PREFIX_SHA256, HEADER_SITE, Manifest,
@@ -50,6 +51,9 @@ pub enum Error {
     },
 }
 
+/// Place, subject, and the hash of the ledger's line that the message names.
+type NewestMessage = (u64, String, Option<String>);
+
 /// The hub, asked about the site of a ledger.
 #[derive(Debug)]
 pub struct Hub {
@@ -73,6 +77,9 @@ impl Hub {
     /// # Errors
     /// The stream cannot be read.
     pub async fn subjects(&self, account: &Account) -> Result<HashSet<String>, Error> {
+        if self.domain.is_some() {
+            return self.claimed(account).await;
+        }
         let stream = self.stream().await?;
         let mut found = HashSet::new();
         for root in account.subjects() {
@@ -87,28 +94,51 @@ impl Hub {
         Ok(found)
     }
 
+    /// Of what the ledger claims, the subjects that are in the stream; each is asked for.
+    async fn claimed(&self, account: &Account) -> Result<HashSet<String>, Error> {
+        let subjects: Vec<String> = account.claims().map(|claim| claim.subject.clone()).collect();
+        let checks = stream::iter(subjects).map(|subject| async move {
+            let found = last(&self.nats, self.domain.as_deref(), STREAM_EVIDENCE, &subject).await;
+            found.map(|found| found.map(|_| subject)).map_err(Error::Unanswered)
+        });
+        checks.buffer_unordered(READS).try_filter_map(|found| async { Ok(found) }).try_collect().await
+    }
+
+    /// The newest message of a filter: its place, its subject, and the ledger's line that it names.
+    async fn newest_of(&self, stream: Option<&Stream>, filter: &str) -> Result<Option<NewestMessage>, Error> {
+        let Some(stream) = stream else {
+            let found = last(&self.nats, self.domain.as_deref(), STREAM_EVIDENCE, filter).await;
+            let Some((seq, message)) = found.map_err(Error::Unanswered)? else { return Ok(None) };
+            let text = |name| header(&message, name).map(str::to_owned);
+            return Ok(Some((seq, text("Nats-Subject").unwrap_or_default(), text(HEADER_LEDGER))));
+        };
+        match stream.get_last_raw_message_by_subject(filter).await {
+            Ok(message) => {
+                let line = message.headers.get(HEADER_LEDGER).map(|value| value.as_str().to_owned());
+                Ok(Some((message.sequence, message.subject.to_string(), line)))
+            }
+            Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(e) => Err(unanswered(e)),
+        }
+    }
+
     /// The newest message of the ledger's site, contents and other names of them alike.
     ///
     /// # Errors
     /// The stream cannot be read.
     pub async fn newest(&self, account: &Account) -> Result<Option<Newest>, Error> {
-        let stream = self.stream().await?;
+        let stream = if self.domain.is_some() { None } else { Some(self.stream().await?) };
         let mut newest: Option<(u64, Newest)> = None;
         let roots = account.subjects();
         let filters =
             roots.iter().flat_map(|root| [(root, format!("{root}.*")), (root, format!("{root}.{ALIASES_TOKEN}.*.*"))]);
         for (root, filter) in filters {
-            let message = match stream.get_last_raw_message_by_subject(&filter).await {
-                Ok(message) => message,
-                Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => continue,
-                Err(e) => return Err(unanswered(e)),
-            };
-            if newest.as_ref().is_none_or(|(seq, _)| *seq < message.sequence) {
+            let Some((place, subject, line)) = self.newest_of(stream.as_ref(), &filter).await? else { continue };
+            if newest.as_ref().is_none_or(|(seq, _)| *seq < place) {
                 let mut anchor = [0; 32];
-                let header = message.headers.get(HEADER_LEDGER).map(|value| value.as_str());
-                let anchor = header.and_then(|hex| hex::decode_to_slice(hex, &mut anchor).ok()).map(|()| anchor);
-                let sha256 = message.subject.rsplit('.').next().unwrap_or_default();
-                newest = Some((message.sequence, Newest { subject: format!("{root}.{sha256}"), anchor }));
+                let anchor = line.and_then(|hex| hex::decode_to_slice(hex, &mut anchor).ok()).map(|()| anchor);
+                let sha256 = subject.rsplit('.').next().unwrap_or_default();
+                newest = Some((place, Newest { subject: format!("{root}.{sha256}"), anchor }));
             }
         }
         Ok(newest.map(|(_, newest)| newest))
@@ -138,8 +168,8 @@ impl Hub {
         if !holds(&message, sha256) || header(&message, HEADER_MANIFEST).is_none() {
             return Ok(holds(&message, sha256));
         }
-        let Some(site) = header(&message, HEADER_SITE) else { return Ok(false) };
-        let chunks = bucket_chunks(BUCKET_EVIDENCE_BLOBS, &format!("{site}-{sha256}"));
+        let Some(chunks) = chunks_of(subject, &message, sha256) else { return Ok(false) };
+        let chunks = bucket_chunks(BUCKET_EVIDENCE_BLOBS, &chunks);
         let chunk = last(&bucket_stream(BUCKET_EVIDENCE_BLOBS), &chunks).await?;
         Ok(chunk.is_some_and(|(_, chunk)| header(&chunk, HEADER_PREFIX_SHA256) == Some(sha256)))
     }
@@ -184,6 +214,16 @@ pub async fn last(
     }
     let seq = header(&message, "Nats-Sequence").and_then(|seq| seq.parse().ok());
     seq.map(|seq| Some((seq, message))).ok_or_else(|| "the answer has no sequence".to_owned())
+}
+
+/// The name of a large file's chunks, as its manifest has them.
+fn chunks_of(subject: &str, message: &Message, sha256: &str) -> Option<String> {
+    let manifest: Manifest = serde_json::from_slice(&message.payload).ok()?;
+    if manifest.chunk_bytes.is_none() {
+        // As versions without the site's token stored them.
+        return Some(format!("{}-{sha256}", header(message, HEADER_SITE)?));
+    }
+    Some(evidence_chunks(evidence_site(subject)?, sha256, manifest.run.as_deref()))
 }
 
 /// The text of a header.

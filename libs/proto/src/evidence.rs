@@ -64,6 +64,20 @@ pub struct Manifest {
     pub sha256: String,
     /// How many chunks it is stored in.
     pub chunks: u64,
+    /// Bytes of a chunk except for the last. Given since chunks have the site in their subject; without it the object is
+    /// described in the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk_bytes: Option<u64>,
+    /// Which upload of the content the chunks are of, where it is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+}
+
+impl Manifest {
+    /// Whether a run is one that can be a token of a subject.
+    pub fn is_run(run: &str) -> bool {
+        (1..=32).contains(&run.len()) && run.bytes().all(|b| b.is_ascii_alphanumeric())
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +89,8 @@ mod tests {
         let text = r#"{"bucket":"b","object":"o","size":7,"sha256":"ab","chunks":1,"later":{"x":1}}"#;
         let manifest: Manifest = serde_json::from_str(text).unwrap();
         assert_eq!((manifest.size, manifest.object.as_str()), (7, "o"));
+        assert_eq!((manifest.chunk_bytes, manifest.run), (None, None), "of the version before");
+        assert!(Manifest::is_run("0a9") && !Manifest::is_run("a.b") && !Manifest::is_run("") && !Manifest::is_run(">"));
         let text = r#"{"file":"a%20b","size":7,"sha256":"ab","mtime":"2026-11-30T00:00:00Z","seq":3,"later":1}"#;
         let alias: ContentAlias = serde_json::from_str(text).unwrap();
         assert_eq!((alias.seq, alias.file.as_str()), (3, "a%20b"));

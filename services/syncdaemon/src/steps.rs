@@ -14,10 +14,8 @@ pub enum Step {
     Read,
     /// A chunk of a large file is stored.
     ChunkStored,
-    /// All chunks are stored, the object is not described yet.
+    /// All chunks are stored, the manifest is not sent.
     ChunksComplete,
-    /// The object is described, the manifest is not sent.
-    ObjectStored,
     /// The message was sent, there is no PubAck yet.
     Sent,
     /// The PubAck is here, nothing is written.
@@ -38,13 +36,12 @@ pub enum Step {
 
 impl Step {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::Taken,
         Self::Opened,
         Self::Read,
         Self::ChunkStored,
         Self::ChunksComplete,
-        Self::ObjectStored,
         Self::Sent,
         Self::Acknowledged,
         Self::LedgerWritten,
@@ -57,7 +54,7 @@ impl Step {
 
     /// Whether only a file that goes in chunks passes it.
     pub const fn is_of_large_files(self) -> bool {
-        matches!(self, Self::ChunkStored | Self::ChunksComplete | Self::ObjectStored)
+        matches!(self, Self::ChunkStored | Self::ChunksComplete)
     }
 }
 

@@ -136,8 +136,8 @@ fn each_environment_is_as_the_table_says() {
         let deployments: BTreeSet<_> = objects.iter().filter(|o| o.kind() == "Deployment").map(Object::name).collect();
         let mut wanted: BTreeSet<_> = facts.services().collect();
         wanted.extend((facts.overlay == "feature").then_some("postgres"));
-        // The orchestrator's image in its other mode. A site's server is its own, and its orchestrator makes its streams.
-        wanted.extend((facts.overlay != "edge").then_some("topology"));
+        // The orchestrator's image in its other mode.
+        wanted.insert("topology");
         assert_eq!(deployments, wanted, "{}", facts.overlay);
         sizes(&objects, &facts);
 
@@ -201,7 +201,10 @@ fn sizes(objects: &[Object], facts: &Facts) {
     // One exporter for all servers, and none next to a server: sums would count twice.
     let targets = &first_environment(objects, "Deployment", NATS_EXPORTER)["NATS_EXPORTER_TARGETS"];
     assert_eq!(targets.matches("http://").count() as u64, servers, "{targets}");
-    assert_eq!(containers(nats).len(), 1);
+    // Where sites come in there is a gate next to each.
+    let names: Vec<_> = containers(nats).iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names[0], "nats");
+    assert_eq!(names.get(1..), Some(if seek(objects, "Service", "nats-leaf").is_some() { &["gate"][..] } else { &[] }));
 }
 
 #[test]

@@ -1,26 +1,119 @@
-//! A hub and an edge site: two real NATS servers, one a leaf node of the other, and a link that can fail.
+//! A hub and an edge site: real NATS servers, the hub's with its gate, the site's a leaf node of the gate, and a link that
+//! can fail.
 //!
 //! Relies on `k8s/components/edge`, the configuration that hubs and sites are deployed with, so that tests
 //! attack the real accounts. Depends on nothing of ours; makes no stream.
 
 use crate::{NatsOptions, NatsServer, TcpProxy, eventually, free_port};
+use nkeys::KeyPair;
 use std::time::Duration;
 
 /// What every edge site's server is configured with: accounts, imports, the remote.
 const LEAF: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-leaf.conf"));
-/// And every hub's: the listener for leaf nodes.
+/// And every hub's gate: its accounts, its listener for leaf nodes, and what one site adds.
+const GATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-gate.conf"));
 const HUB: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-hub.conf"));
+const ACCOUNT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/site-account.conf"));
+/// What the gate may at the hub.
+const MAY_GATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/base/nats/may-gate.conf"));
 /// The leaf tries once a second, and a hub that restarts recovers its streams first.
 const LINK: Duration = Duration::from_secs(30);
 /// For one answer of the hub; a link that is up answers in milliseconds.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// The gate of a hub's server, which sites connect to.
+pub struct Gate {
+    /// The gate's server; it stores nothing.
+    pub server: NatsServer,
+    /// Where it takes leaf nodes.
+    pub leaf_nodes: String,
+    /// Has the file of accounts.
+    dir: tempfile::TempDir,
+}
+
+/// A site's credential: the seed that it has, and the public key that its account at the gate names.
+pub struct SiteKey {
+    /// The site's name.
+    pub site: String,
+    /// The site's secret.
+    pub seed: String,
+    /// What the gate knows of it.
+    pub public: String,
+}
+
+impl SiteKey {
+    /// A new one.
+    ///
+    /// # Panics
+    /// Never: a key of the user kind has a seed.
+    pub fn new(site: &str) -> Self {
+        let pair = KeyPair::new_user();
+        Self { site: site.to_owned(), seed: pair.seed().expect("a new pair has its seed"), public: pair.public_key() }
+    }
+
+    /// The site's account, as `agentforge site add` writes it.
+    pub fn account(&self) -> String {
+        let id = &self.public[self.public.len() - 8..];
+        ACCOUNT.replace("@SITE@", &self.site).replace("@ID@", id).replace("@NKEY@", &self.public)
+    }
+}
+
+/// A hub's options: a port for its gate, and a user for it that may what it may where hubs are deployed. All others
+/// come without credentials.
+pub fn with_gate(options: NatsOptions, port: u16) -> NatsOptions {
+    let text = format!(
+        "server_name: hub\nleafnodes {{ listen: \"127.0.0.1:{port}\" }}\nno_auth_user: services\nauthorization {{ users: [\n\
+         {{ user: services }}\n\
+         {{ user: gate, password: gate, allowed_connection_types: [LEAFNODE], permissions {{\n{MAY_GATE}}} }}\n] }}"
+    );
+    options.extra(&text).jetstream("domain: hub")
+}
+
+impl Gate {
+    /// Starts the gate of a hub that listens for it on this port, with these accounts. Sites reach it at `advertised`.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start(hub_port: u16, leaf_nodes: u16, advertised: &str, accounts: &str, more: NatsOptions) -> Self {
+        let dir = tempfile::Builder::new().prefix("agentforge-gate-").tempdir().expect("a temporary folder");
+        let sites = dir.path().join("sites.conf");
+        // Relative to the folder of the gate's configuration, which is next to this one.
+        let folder = dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let included = format!("include \"../{folder}/sites.conf\"");
+        let text =
+            GATE.replace("include \"../nats-sites/sites.conf\"", &included).replace("include \"nats-hub.conf\"", HUB);
+        // On one machine.
+        let text = text.replace("include \"tls-gate.conf\"", "");
+        std::fs::write(&sites, accounts).expect("the accounts can be written");
+        let leaf_nodes = format!("127.0.0.1:{leaf_nodes}");
+        let own = format!(
+            "server_name: gate\nHUB_LEAF_LISTEN: \"{leaf_nodes}\"\nHUB_LEAF_ADVERTISE: \"{advertised}\"\n\
+             HUB_GATE_URL: \"nats-leaf://gate:gate@127.0.0.1:{hub_port}\"\n{text}"
+        );
+        let options = NatsOptions { without_jetstream: true, ..more };
+        Self { server: NatsServer::start(options.extra(&own)).await, leaf_nodes, dir }
+    }
+
+    /// Puts other accounts in place, and has the gate reload.
+    ///
+    /// # Panics
+    /// When the gate does not run.
+    pub fn set_accounts(&self, accounts: &str) {
+        std::fs::write(self.dir.path().join("sites.conf"), accounts).expect("the accounts can be written");
+        let pid = self.server.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+        let pid = pid.expect("the gate runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the gate can be told");
+    }
+}
+
 /// A hub with JetStream domain `hub`, a site with a domain of its own, and the link between them.
 /// Plain clients connect to `hub.url()` and `leaf.url()` without credentials; a client of the leaf is in
-/// the site's account and reaches the hub's JetStream by the domain.
+/// the site's account and reaches what the hub gives the site by the domain.
 pub struct EdgeSite {
     /// The hub's server.
     pub hub: NatsServer,
+    /// The hub's gate.
+    pub gate: Gate,
     /// The site's server.
     pub leaf: NatsServer,
     /// Every byte between them: cut it, swallow it, delay it, restore it.
@@ -49,19 +142,18 @@ impl EdgeSite {
     }
 
     async fn launch(site: &str, hub: NatsOptions, leaf: NatsOptions, is_cut: bool) -> Self {
-        let leafnodes = free_port();
-        let link = TcpProxy::start(format!("127.0.0.1:{leafnodes}")).await;
-        let of_hub = format!(
-            "server_name: hub\nHUB_LEAF_LISTEN: \"127.0.0.1:{leafnodes}\"\nHUB_LEAF_ADVERTISE: \"{}\"\nleafnodes {{\n{HUB}}}",
-            link.address()
-        );
-        let hub = NatsServer::start(hub.extra(&of_hub).jetstream("domain: hub")).await;
+        let (hub_port, leaf_nodes) = (free_port(), free_port());
+        let link = TcpProxy::start(format!("127.0.0.1:{leaf_nodes}")).await;
+        // A gate whose messages are larger or smaller than the hub's would be another hub.
+        let of_gate = NatsOptions { version: hub.version.clone(), extra: hub.extra.clone(), ..NatsOptions::default() };
+        let hub = NatsServer::start(with_gate(hub, hub_port)).await;
+        let key = SiteKey::new(site);
+        let gate = Gate::start(hub_port, leaf_nodes, &link.address(), &key.account(), of_gate).await;
         if is_cut {
             link.cut();
         }
-        let of_site = format!("server_name: {site}\nHUB_LEAF_URL: \"nats-leaf://{}\"\n{LEAF}", link.address());
-        let leaf = NatsServer::start(leaf.extra(&of_site).jetstream(&format!("domain: {site}"))).await;
-        Self { hub, leaf, link }
+        let leaf = NatsServer::start(leaf_of(&key, &link.address(), leaf)).await;
+        Self { hub, gate, leaf, link }
     }
 
     /// Whether the hub's JetStream answers a client of the site now.
@@ -83,22 +175,24 @@ impl EdgeSite {
     }
 }
 
+/// The options of a site's server. Its clients come without credentials; where sites are deployed each has a user.
+pub fn leaf_of(key: &SiteKey, hub: &str, options: NatsOptions) -> NatsOptions {
+    let text = LEAF
+        .replace("include \"../nats/users.conf\"", "users: [ { user: site } ]")
+        .replace("include \"../nats-site/seed.conf\"", &format!("nkey: {}", key.seed));
+    let site = &key.site;
+    let own = format!("server_name: {site}\nHUB_LEAF_URL: \"nats-leaf://{hub}\"\nno_auth_user: site\n{text}");
+    options.extra(&own).jetstream(&format!("domain: {site}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use async_nats::jetstream::{self, consumer, object_store, stream};
+    use async_nats::jetstream::{self, stream};
     use futures_util::StreamExt;
-    use tokio::io::AsyncReadExt;
 
-    /// Larger than a message may be, and than the room a reader grants before it must be asked again.
-    const BLOB: usize = 6 << 20;
-
-    async fn jetstream_of(url: String, domain: Option<&str>) -> jetstream::Context {
-        let client = async_nats::connect(url).await.unwrap();
-        match domain {
-            Some(domain) => jetstream::with_domain(client, domain),
-            None => jetstream::new(client),
-        }
+    async fn jetstream_of(url: String) -> jetstream::Context {
+        jetstream::new(async_nats::connect(url).await.unwrap())
     }
 
     async fn stored(js: &jetstream::Context) -> Vec<(String, u64)> {
@@ -124,19 +218,27 @@ mod tests {
     fn the_files_are_valid_when_they_are_included() {
         let Some(()) = crate::require("nats-server") else { return };
         let dir = tempfile::tempdir().unwrap();
-        let main = [
-            ("hub", "leafnodes { include \"nats-hub.conf\", authorization { users: [ { user: a, password: b } ] } }"),
-            ("site", "include \"nats-leaf.conf\""),
-        ];
-        std::fs::write(dir.path().join("nats-hub.conf"), HUB).unwrap();
-        std::fs::write(dir.path().join("nats-leaf.conf"), LEAF).unwrap();
-        for (name, text) in main {
+        let key = SiteKey::new("site-a");
+        for (name, text) in [
+            ("edge/nats-gate.conf", GATE),
+            ("edge/nats-hub.conf", HUB),
+            ("edge/nats-leaf.conf", LEAF),
+            ("edge/tls-gate.conf", ""),
+            ("nats-sites/sites.conf", &key.account()),
+            ("nats-site/seed.conf", &format!("nkey: {}", key.seed)),
+            ("nats/users.conf", "users: [ { user: worker, password: b } ]"),
+            ("nats/site.conf", "jetstream { domain: site-a }\ninclude \"../edge/nats-leaf.conf\""),
+        ] {
             let path = dir.path().join(name);
-            std::fs::write(&path, format!("jetstream {{ domain: {name} }}\n{text}\n")).unwrap();
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        for name in ["edge/nats-gate.conf", "nats/site.conf"] {
             let mut check = std::process::Command::new(crate::nats::binary().unwrap());
             check.env("HUB_LEAF_LISTEN", "0.0.0.0:7422").env("HUB_LEAF_ADVERTISE", "hub.example:7422");
-            check.env("HUB_LEAF_URL", "nats-leaf://site-a:secret@hub.example:7422");
-            let out = check.arg("-t").arg("-c").arg(path).output().unwrap();
+            check.env("HUB_GATE_URL", "nats-leaf://gate:secret@127.0.0.1:7421");
+            check.env("HUB_LEAF_URL", "nats-leaf://hub.example:7422");
+            let out = check.arg("-t").arg("-c").arg(dir.path().join(name)).output().unwrap();
             assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
         }
     }
@@ -145,8 +247,8 @@ mod tests {
     async fn evidence_crosses_the_link_and_jobs_do_not() {
         let Some(()) = crate::require("nats-server") else { return };
         let site = EdgeSite::start("site-a").await;
-        let hub = jetstream_of(site.hub.url(), None).await;
-        let local = jetstream_of(site.leaf.url(), None).await;
+        let hub = jetstream_of(site.hub.url()).await;
+        let local = jetstream_of(site.leaf.url()).await;
         for js in [&hub, &local] {
             make(js, "swarm_jobs", &["swarm.jobs.>"]).await;
             make(js, "events", &["agentforge.events.>"]).await;
@@ -169,73 +271,6 @@ mod tests {
         let of_hub = [("edge_evidence", 1), ("events", 0), ("swarm_jobs", 1), ("tactical", 1)];
         assert_eq!(stored(&hub).await, expected(&of_hub));
         assert_eq!(stored(&local).await, expected(&[("events", 1), ("swarm_jobs", 1)]));
-    }
-
-    #[tokio::test]
-    async fn the_hubs_jetstream_can_be_used_through_the_leaf() {
-        let Some(()) = crate::require("nats-server") else { return };
-        let site = EdgeSite::start("site-a").await;
-        let hub = jetstream_of(site.hub.url(), None).await;
-        make(&hub, "edge_evidence", &["edge.evidence.>"]).await;
-        let bucket = object_store::Config { bucket: "edge_evidence_blobs".into(), ..Default::default() };
-        hub.create_object_store(bucket).await.unwrap();
-
-        let through = jetstream_of(site.leaf.url(), Some("hub")).await;
-        for n in 0..20 {
-            publish(&through, &format!("edge.evidence.site-a.{n}")).await;
-        }
-        let mut stream = through.get_stream("edge_evidence").await.unwrap();
-        assert_eq!(stream.info().await.unwrap().state.messages, 20);
-        stream.get_last_raw_message_by_subject("edge.evidence.site-a.7").await.unwrap();
-        stream.direct_get_last_for_subject("edge.evidence.site-a.7").await.unwrap();
-        let config = consumer::pull::Config { ack_policy: consumer::AckPolicy::None, ..Default::default() };
-        let reader = stream.create_consumer(config).await.unwrap();
-        let batch = reader.fetch().max_messages(20).messages().await.unwrap();
-        assert_eq!(batch.count().await, 20, "one request is answered with many messages");
-
-        let blobs = through.get_object_store("edge_evidence_blobs").await.unwrap();
-        let content: Vec<u8> = (0..BLOB).map(|i| (i % 251) as u8).collect();
-        blobs.put("x", &mut content.as_slice()).await.unwrap();
-        let mut read = Vec::new();
-        blobs.get("x").await.unwrap().read_to_end(&mut read).await.unwrap();
-        assert!(read == content, "{} of {BLOB} bytes came back", read.len());
-        assert_eq!(blobs.info("x").await.unwrap().size, BLOB);
-    }
-
-    #[tokio::test]
-    async fn updates_go_both_ways_and_reach_everybody_once() {
-        let Some(()) = crate::require("nats-server") else { return };
-        let site = EdgeSite::start("site-a").await;
-        let (hub, leaf) =
-            (async_nats::connect(site.hub.url()).await.unwrap(), async_nats::connect(site.leaf.url()).await.unwrap());
-        let (mut at_hub, mut at_leaf) =
-            (hub.subscribe("tactical.>").await.unwrap(), leaf.subscribe("tactical.>").await.unwrap());
-        // A subscription is known on the other side after a moment: ask until it is heard.
-        let end = tokio::time::Instant::now() + LINK;
-        loop {
-            hub.publish("tactical.probe", "".into()).await.unwrap();
-            if tokio::time::timeout(Duration::from_millis(200), at_leaf.next()).await.is_ok() {
-                break;
-            }
-            assert!(tokio::time::Instant::now() < end, "the hub never knew the leaf's subscription");
-        }
-        leaf.publish("tactical.markers.site-a.1", "".into()).await.unwrap();
-        hub.publish("tactical.markers.site-b.1", "".into()).await.unwrap();
-        leaf.publish("tactical.end.leaf", "".into()).await.unwrap();
-        leaf.flush().await.unwrap();
-        // The link keeps the order, so what the leaf sent is at the hub when the hub's end comes back.
-        for (name, feed) in [("hub", &mut at_hub), ("leaf", &mut at_leaf)] {
-            let mut seen = Vec::new();
-            while !seen.iter().any(|s: &String| s == "tactical.end.leaf")
-                || !seen.iter().any(|s| s == "tactical.markers.site-b.1")
-            {
-                let message = tokio::time::timeout(Duration::from_secs(10), feed.next()).await;
-                seen.push(message.expect("both arrive").expect("a subscription goes on").subject.to_string());
-            }
-            for subject in ["tactical.markers.site-a.1", "tactical.markers.site-b.1"] {
-                assert_eq!(seen.iter().filter(|s| *s == subject).count(), 1, "{subject} at the {name}: {seen:?}");
-            }
-        }
     }
 
     #[tokio::test]

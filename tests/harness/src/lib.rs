@@ -25,7 +25,7 @@ mod wall_clock;
 pub use alertmanager::{Alertmanager, amtool};
 pub use child::Signal;
 pub use cluster::NatsCluster;
-pub use edge::EdgeSite;
+pub use edge::{EdgeSite, Gate, SiteKey, leaf_of, with_gate};
 pub use eventually::{Outcome, eventually};
 pub use http::{http_get, http_post, http_post_with};
 pub use nats::{NatsOptions, NatsServer};

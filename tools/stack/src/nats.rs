@@ -1,7 +1,7 @@
 //! The NATS servers of `dev`: JetStream in the data directory, kept running on the same ports.
 //!
-//! One, or with `--edge` two: a hub, and a site's server that is a leaf node of it. Their accounts and
-//! what crosses the link are those of `k8s/components/edge`, which sites are deployed with.
+//! One, or with `--edge` three: a hub, its gate, and a site's server that is a leaf node of the gate. Their accounts and
+//! what crosses the link are those of `k8s/components/edge`, which hubs and sites are deployed with.
 
 use crate::{
     child::Spec,
@@ -23,8 +23,10 @@ const STOP_MAX: Duration = Duration::from_secs(20);
 /// Between looks for the ports file.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What a hub adds to its configuration, and what a site does.
+/// What a hub's gate adds to its configuration, what the gate may at the hub, and what a site adds.
+const GATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-gate.conf"));
 const HUB: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-hub.conf"));
+const MAY_GATE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/base/nats/may-gate.conf"));
 const SITE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../k8s/components/edge/nats-leaf.conf"));
 
 /// What a server is for.
@@ -34,10 +36,23 @@ pub enum Role {
     Alone,
     /// The hub of an edge site.
     Hub {
+        /// Takes its gate, and no other server.
+        gate: SocketAddr,
+        /// The gate's.
+        password: String,
+    },
+    /// The gate of a hub.
+    Gate {
+        /// Where the hub takes it.
+        hub: SocketAddr,
+        /// The gate's own, at the hub.
+        password: String,
         /// Takes leaf nodes.
         leaf_nodes: SocketAddr,
         /// Where they find it: the site's end of the link.
         advertised: SocketAddr,
+        /// The accounts of sites.
+        sites: String,
     },
     /// The server of an edge site.
     Site {
@@ -45,8 +60,15 @@ pub enum Role {
         site: String,
         /// Its end of the link.
         link: SocketAddr,
+        /// The site's credential at the gate.
+        seed: String,
+        /// Of its clients, which are the user [`SITE_USER`].
+        password: String,
     },
 }
+
+/// The user of a site's clients here.
+const SITE_USER: &str = "dev";
 
 impl Role {
     /// The name in messages and of the log.
@@ -54,6 +76,7 @@ impl Role {
         match self {
             Self::Alone => "nats-server",
             Self::Hub { .. } => "nats-hub",
+            Self::Gate { .. } => "nats-gate",
             Self::Site { .. } => "nats-site",
         }
     }
@@ -62,27 +85,52 @@ impl Role {
     fn folder(&self) -> &'static str {
         match self {
             Self::Alone => "nats",
-            Self::Hub { .. } | Self::Site { .. } => self.name(),
+            Self::Hub { .. } | Self::Gate { .. } | Self::Site { .. } => self.name(),
         }
     }
 
     fn domain(&self) -> Option<&str> {
         match self {
-            Self::Alone => None,
+            Self::Alone | Self::Gate { .. } => None,
             Self::Hub { .. } => Some(HUB_DOMAIN),
             Self::Site { site, .. } => Some(site),
+        }
+    }
+
+    /// For its clients, before the address; empty where they need none.
+    fn login(&self) -> String {
+        match self {
+            Self::Alone | Self::Hub { .. } | Self::Gate { .. } => String::new(),
+            Self::Site { password, .. } => format!("{SITE_USER}:{password}@"),
         }
     }
 
     fn more(&self) -> String {
         match self {
             Self::Alone => String::new(),
-            Self::Hub { leaf_nodes, advertised } => {
+            // On this machine all who reach it are its clients; the gate is the one that others reach.
+            Self::Hub { gate, password } => format!(
+                "leafnodes {{ listen: \"{gate}\" }}\nno_auth_user: services\nauthorization {{ users: [\n  \
+                 {{ user: services }}\n  {{ user: gate, password: \"{password}\", allowed_connection_types: [LEAFNODE], \
+                 permissions {{\n{MAY_GATE}  }} }}\n] }}\n"
+            ),
+            Self::Gate { hub, password, leaf_nodes, advertised, sites } => {
+                let text = GATE
+                    .replace("include \"../nats-sites/sites.conf\"", sites)
+                    .replace("include \"nats-hub.conf\"", HUB)
+                    .replace("include \"tls-gate.conf\"", "");
                 format!(
-                    "HUB_LEAF_LISTEN: \"{leaf_nodes}\"\nHUB_LEAF_ADVERTISE: \"{advertised}\"\nleafnodes {{\n{HUB}}}\n"
+                    "HUB_LEAF_LISTEN: \"{leaf_nodes}\"\nHUB_LEAF_ADVERTISE: \"{advertised}\"\n\
+                     HUB_GATE_URL: \"nats-leaf://gate:{password}@{hub}\"\n{text}"
                 )
             }
-            Self::Site { link, .. } => format!("HUB_LEAF_URL: \"nats-leaf://{link}\"\n{SITE}"),
+            Self::Site { link, seed, password, .. } => {
+                let users = format!("users: [ {{ user: {SITE_USER}, password: \"{password}\" }} ]");
+                let text = SITE
+                    .replace("include \"../nats/users.conf\"", &users)
+                    .replace("include \"../nats-site/seed.conf\"", &format!("nkey: {seed}"));
+                format!("HUB_LEAF_URL: \"nats-leaf://{link}\"\n{text}")
+            }
         }
     }
 }
@@ -115,7 +163,7 @@ impl Nats {
         std::fs::create_dir_all(&folder).map_err(unwritable)?;
         forget_ports_files(&folder);
         let config = folder.join("nats-server.conf");
-        std::fs::write(&config, configuration(&role, &folder, ports)).map_err(unwritable)?;
+        write_private(&config, &configuration(&role, &folder, ports)).map_err(unwritable)?;
         let log = data.join(format!("logs/{}.log", role.name()));
         let spec = Spec {
             name: role.name(),
@@ -137,11 +185,11 @@ impl Nats {
             }
         };
         // A restart must come back where the clients look for it.
-        std::fs::write(&config, configuration(&role, &folder, [port, monitor])).map_err(unwritable)?;
+        write_private(&config, &configuration(&role, &folder, [port, monitor])).map_err(unwritable)?;
         keeper.established(|_| {});
         Ok(Self::Own {
             keeper,
-            url: format!("nats://127.0.0.1:{port}"),
+            url: format!("nats://{}127.0.0.1:{port}", role.login()),
             monitor: format!("http://127.0.0.1:{monitor}"),
         })
     }
@@ -205,17 +253,30 @@ fn forget_ports_files(folder: &Path) {
     }
 }
 
+/// A file with credentials: readable only for this user.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    // One of an earlier run may be readable by others.
+    let _ = std::fs::remove_file(path);
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
 fn configuration(role: &Role, folder: &Path, [port, monitor]: [u16; 2]) -> String {
     let free = |port: u16| if port == 0 { -1 } else { i32::from(port) };
     // A JSON string is a valid string of the server's configuration too.
     let store = serde_json::Value::from(folder.to_string_lossy().as_ref());
     let domain = role.domain().map(|domain| format!("  domain: \"{domain}\"\n")).unwrap_or_default();
+    let jetstream = match role {
+        Role::Gate { .. } => String::new(),
+        _ => format!("jetstream {{\n  store_dir: {store}\n{domain}}}\n"),
+    };
     format!(
         "# Written by `agentforge dev` at each start.\n\
          server_name: agentforge-dev{}\n\
          listen: \"127.0.0.1:{}\"\n\
          http: \"127.0.0.1:{}\"\n\
-         jetstream {{\n  store_dir: {store}\n{domain}}}\n{}",
+         {jetstream}{}",
         role.folder().trim_start_matches("nats"),
         free(port),
         free(monitor),
@@ -237,10 +298,19 @@ mod tests {
 
     #[test]
     fn hub_and_site_have_their_domains_and_meet_at_the_link() {
-        let (leaf_nodes, link) = ("127.0.0.1:7422".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
-        let hub = configuration(&Role::Hub { leaf_nodes, advertised: link }, Path::new("/h"), [0, 0]);
-        assert!(hub.contains("domain: \"hub\"") && hub.contains("HUB_LEAF_ADVERTISE: \"127.0.0.1:1\""), "{hub}");
-        let site = configuration(&Role::Site { site: "pier".into(), link }, Path::new("/s"), [0, 0]);
+        let [inner, leaf_nodes, link] = ["127.0.0.1:2", "127.0.0.1:7422", "127.0.0.1:1"].map(|a| a.parse().unwrap());
+        let password = || "word".to_owned();
+        let hub = configuration(&Role::Hub { gate: inner, password: password() }, Path::new("/h"), [0, 0]);
+        assert!(hub.contains("domain: \"hub\"") && hub.contains("listen: \"127.0.0.1:2\""), "{hub}");
+        let sites = "\"SITE-pier\" {}".to_owned();
+        let gate = Role::Gate { hub: inner, password: password(), leaf_nodes, advertised: link, sites };
+        let gate = configuration(&gate, Path::new("/g"), [0, 0]);
+        assert!(gate.contains("HUB_LEAF_ADVERTISE: \"127.0.0.1:1\"") && gate.contains("SITE-pier"), "{gate}");
+        assert!(!gate.contains("jetstream {") && !gate.contains("include"), "{gate}");
+        let site = Role::Site { site: "pier".into(), link, seed: "SU1".into(), password: password() };
+        assert_eq!(site.login(), "dev:word@");
+        let site = configuration(&site, Path::new("/s"), [0, 0]);
         assert!(site.contains("domain: \"pier\"") && site.contains("nats-leaf://127.0.0.1:1"), "{site}");
+        assert!(site.contains("nkey: SU1") && !site.contains("include") && !site.contains("no_auth_user"), "{site}");
     }
 }

@@ -33,6 +33,11 @@ const SIZES: [(&str, &str); 7] = [
     ("BROADCASTER_DLQ_MAX_BYTES", "64MiB"),
     ("BROADCASTER_HISTORY_MAX_BYTES", "32MiB"),
 ];
+/// The sizes that the environment does not set.
+pub fn sizes(is_set: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
+    SIZES.into_iter().filter(|(key, _)| !is_set(key)).map(|(key, size)| (key.to_owned(), size.to_owned())).collect()
+}
+
 /// The JetStream domain of the hub, with `--edge`.
 pub const HUB_DOMAIN: &str = "hub";
 

@@ -125,6 +125,8 @@ pub fn evidence_plan(c: &EvidenceConfig) -> Plan {
         ..Default::default()
     };
     let blobs = stream::Config {
+        // One message with a roll-up header would remove the chunks of all sites.
+        allow_rollup: false,
         max_age: c.max_age,
         num_replicas: c.replicas,
         duplicate_window: window(c),
@@ -204,7 +206,7 @@ mod tests {
         }
         let [evidence, blobs] = &plan.streams[..] else { panic!("{plan:?}") };
         assert_eq!((evidence.max_messages_per_subject, evidence.discard_new_per_subject), (1, true));
-        assert!(blobs.allow_rollup && !blobs.deny_purge);
+        assert!(!blobs.allow_rollup && !evidence.allow_rollup, "no site can remove what another delivered");
         assert_eq!(blobs.name, "OBJ_edge_evidence_blobs");
     }
 

@@ -3,13 +3,13 @@
 //! Each chunk names the sequence of the chunk before it, so the server itself refuses a gap, a repetition
 //! and a second writer; and each carries the hash of all bytes so far, so that an upload resumes where it
 //! stopped, after a cut or a restart, and only if what is there is a beginning of this very file. The
-//! object's chunks are named by site and content: equal content is one object.
+//! chunks' subject has the site, to which the hub confines it, and the content: equal content is stored once.
 
 use crate::{
     completion::commit::{CommitHandle, Record},
     content::read::{self, Fault, Rules, hash_large, is_unchanged},
     delivery::{
-        publish::{FileIdentity, HEADERS_MAX_BYTES, HubClient, PublishOutcome},
+        publish::{FileIdentity, HEADERS_MAX_BYTES, HubClient, PublishOutcome, WRONG_LAST_SEQUENCE},
         small::{delivered, set_aside},
     },
     directory::Root,
@@ -22,13 +22,12 @@ use crate::{
 };
 use agentforge_jetstream::{
     HeaderMap, publish,
-    subjects::{BUCKET_EVIDENCE_BLOBS, bucket_chunks, bucket_info, bucket_stream},
+    subjects::{BUCKET_EVIDENCE_BLOBS, bucket_chunks, bucket_stream, evidence_chunks},
 };
 use agentforge_ledger::{Entry, Event, hub::header};
 use agentforge_message_id::MsgId;
 use agentforge_proto::evidence::{HEADER_CHUNK, HEADER_PREFIX_SHA256, HEADER_SITE, Manifest};
-use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_ROLLUP};
-use base64::{Engine, engine::general_purpose::URL_SAFE};
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 use std::{
@@ -49,8 +48,6 @@ use tracing::{info, warn};
 /// A chunk is at most this large, and a multiple of the step, so that it stays the same over restarts.
 const CHUNK_MAX_BYTES: usize = 1 << 20;
 const CHUNK_STEP_BYTES: usize = 64 << 10;
-/// The server's code for "another sequence was last".
-const WRONG_LAST_SEQUENCE: u64 = 10_071;
 /// Uploads restarted because what was stored was not a beginning of the file.
 const RESTARTS_MAX: u32 = 3;
 
@@ -86,8 +83,10 @@ enum UploadError {
 struct Upload {
     file: Arc<File>,
     identity: FileIdentity,
-    /// The object's name for its content.
-    nuid: String,
+    /// The site's token in the subjects of its evidence.
+    site: String,
+    /// The upload that the chunks are of, where another has the first place.
+    place: Option<String>,
     chunk_bytes: usize,
     /// Distinguishes the messages of this run from those of an earlier run.
     run: String,
@@ -140,14 +139,14 @@ impl LargeSender {
 
     async fn send(&self, candidate: Candidate) -> Result<Record, UploadError> {
         let Some(root) = self.queue.root() else { return Err(UploadError::File(Fault::Gone)) };
-        let upload = self.begin(&root, &candidate).await?;
+        let mut upload = self.begin(&root, &candidate).await?;
         let mut restarts = 0;
         let chunks = loop {
             match self.upload(&upload).await {
                 Ok(chunks) => break chunks,
                 Err(UploadError::Conflict) if restarts < RESTARTS_MAX => {
                     restarts += 1;
-                    self.purge(&upload).await?;
+                    upload.move_on();
                 }
                 Err(error) => return Err(error),
             }
@@ -158,14 +157,15 @@ impl LargeSender {
         if !unchanged {
             return Err(UploadError::File(Fault::Changing(self.rules.settle)));
         }
-        let object = self.describe(&upload, chunks).await?;
-        reached(Step::ObjectStored);
+        let sha256 = upload.identity.sha256.clone();
         let manifest = Manifest {
             bucket: BUCKET_EVIDENCE_BLOBS.to_owned(),
-            object,
+            object: format!("{}/{sha256}", self.hub.site()),
             size: upload.identity.stamp.size,
-            sha256: upload.identity.sha256.clone(),
+            sha256,
             chunks,
+            chunk_bytes: Some(upload.chunk_bytes as u64),
+            run: upload.place.clone(),
         };
         let payload = Bytes::from(serde_json::to_vec(&manifest).expect("a manifest of plain values serializes"));
         let mut failures = 0;
@@ -212,8 +212,8 @@ impl LargeSender {
         let (file, identity) = hashed.map_err(UploadError::File)?;
         let whole = self.hub.whole_max_bytes().min(CHUNK_MAX_BYTES);
         let chunk_bytes = if whole < CHUNK_STEP_BYTES { whole } else { whole - whole % CHUNK_STEP_BYTES };
-        let nuid = format!("{}-{}", self.hub.site(), identity.sha256);
-        Ok(Upload { file: Arc::new(file), identity, nuid, chunk_bytes, run: format!("{:016x}", rand::random::<u64>()) })
+        let site = self.hub.evidence_site().to_owned();
+        Ok(Upload { file: Arc::new(file), identity, site, place: None, chunk_bytes, run: new_run() })
     }
 
     /// Stores what is not stored yet. Gives the number of chunks.
@@ -230,8 +230,8 @@ impl LargeSender {
         if hex::encode(stored.prefix.finish().as_ref()) == upload.identity.sha256 {
             return Ok(stored.chunks);
         }
-        // The file was changed between being hashed and being sent; what is stored is of no content.
-        self.purge(upload).await?;
+        // The file was changed between being hashed and being sent; what is stored is of no content, and an upload of
+        // this one goes to another place.
         Err(UploadError::File(Fault::Changing(self.rules.settle)))
     }
 
@@ -325,62 +325,6 @@ impl LargeSender {
         }
     }
 
-    /// Describes the object, so that every client of object stores can read it. Gives its name.
-    async fn describe(&self, upload: &Upload, chunks: u64) -> Result<String, UploadError> {
-        let FileIdentity { sha256, stamp, .. } = &upload.identity;
-        let name = format!("{}/{sha256}", self.hub.site());
-        let digest = URL_SAFE.encode(hex::decode(sha256).unwrap_or_default());
-        let mtime = jiff::Timestamp::from_nanosecond(i128::from(stamp.mtime_ns)).unwrap_or_default();
-        let info = serde_json::json!({
-            "name": name,
-            "bucket": BUCKET_EVIDENCE_BLOBS,
-            "nuid": upload.nuid,
-            "size": stamp.size,
-            "chunks": chunks,
-            "mtime": mtime.to_string(),
-            "digest": format!("SHA-256={digest}"),
-            "options": {"max_chunk_size": upload.chunk_bytes},
-        });
-        let (subject, payload) =
-            (bucket_info(BUCKET_EVIDENCE_BLOBS, &URL_SAFE.encode(&name)), Bytes::from(info.to_string()));
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_ROLLUP, "sub");
-        let id = MsgId::evidence_info(self.hub.site(), sha256, &upload.run);
-        let mut failures = 0;
-        loop {
-            self.bandwidth(payload.len()).await?;
-            let limit = ack_limit(payload.len() + CHUNK_MAX_BYTES);
-            let answer = publish::publish_within(
-                &self.hub.nats,
-                subject.clone(),
-                id.clone(),
-                headers.clone(),
-                payload.clone(),
-                limit,
-            );
-            match self.judged(answer.await) {
-                Ok(_) => return Ok(name),
-                Err((hold, detail)) => self.pause(&mut failures, hold, detail).await?,
-            }
-        }
-    }
-
-    /// Removes the chunks of an object that is not to be.
-    async fn purge(&self, upload: &Upload) -> Result<(), UploadError> {
-        let mut failures = 0;
-        loop {
-            let stream = self.hub.js.get_stream(bucket_stream(BUCKET_EVIDENCE_BLOBS)).await;
-            let purged = match stream {
-                Ok(stream) => stream.purge().filter(upload.subject()).await.map(drop).map_err(|e| e.to_string()),
-                Err(e) => Err(e.to_string()),
-            };
-            match purged {
-                Ok(()) => return Ok(()),
-                Err(detail) => self.pause(&mut failures, Hold::Unavailable, detail).await?,
-            }
-        }
-    }
-
     async fn bandwidth(&self, bytes: usize) -> Result<(), UploadError> {
         while let Err(wait) = self.hub.take_bandwidth(bytes) {
             self.sleep(wait).await?;
@@ -428,9 +372,20 @@ impl LargeSender {
     }
 }
 
+fn new_run() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
 impl Upload {
     fn subject(&self) -> String {
-        bucket_chunks(BUCKET_EVIDENCE_BLOBS, &self.nuid)
+        let chunks = evidence_chunks(&self.site, &self.identity.sha256, self.place.as_deref());
+        bucket_chunks(BUCKET_EVIDENCE_BLOBS, &chunks)
+    }
+
+    /// Goes to a place of its own: what is at this one is of other bytes, and a site removes nothing at its hub.
+    fn move_on(&mut self) {
+        self.run = new_run();
+        self.place = Some(self.run.clone());
     }
 
     /// The bytes of a chunk, by its number; the last one is shorter.

@@ -14,7 +14,10 @@ use crate::{
     progress::Progress,
     steps::{Step, reached},
 };
-use agentforge_jetstream::{HeaderMap, Nats, Publisher, publish, subjects::STREAM_EVIDENCE};
+use agentforge_jetstream::{
+    HeaderMap, Nats, Publisher, publish,
+    subjects::{STREAM_EVIDENCE, evidence_site},
+};
 use agentforge_ledger::{
     chain,
     hub::{self, API_TIMEOUT, header, holds},
@@ -24,9 +27,8 @@ use agentforge_proto::evidence::{
     HEADER_CONTENT_TYPE, HEADER_CREATED, HEADER_EVIDENCE_ID, HEADER_FILE, HEADER_LEDGER, HEADER_MANIFEST,
     HEADER_MODIFIED, HEADER_MTIME, HEADER_SAME_AS, HEADER_SITE, HEADER_SIZE,
 };
-use async_nats::{Message, jetstream};
+use async_nats::{Message, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -40,12 +42,13 @@ const MESSAGE_MAX_BYTES: usize = 8 << 20;
 /// only made sure that it has it.
 const READ_BACK_MAX_BYTES: usize = 256 << 10;
 
+/// The server's code for "another sequence was last".
+pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
+
 /// The client of the hub.
 pub struct HubClient {
     /// The connection that evidence is sent on.
     pub nats: Nats,
-    /// The hub's JetStream.
-    pub js: jetstream::Context,
     publisher: Publisher,
     site: Site,
     subject: String,
@@ -96,18 +99,22 @@ impl HubClient {
     /// A client of the hub; nothing is sent yet.
     pub fn new(nats: Nats, config: &Config, progress: Arc<Progress>) -> Self {
         let domain = config.domain().map(str::to_owned);
-        let js = hub::jetstream(&nats, config.domain());
         // Room for the sender of large files in addition to that of small ones.
         let publisher = Publisher::with_limits(nats.clone(), config.max_inflight + 1, API_TIMEOUT);
         let bucket = config.max_bandwidth_bps.map(|bps| Mutex::new(TokenBucket::new(bps, Instant::now())));
         let (site, subject) = (config.site.clone(), config.subject.clone());
         let aliases = AliasLimits::default();
-        Self { nats, js, publisher, site, subject, domain, bucket, progress, aliases }
+        Self { nats, publisher, site, subject, domain, bucket, progress, aliases }
     }
 
     /// The site whose files these are; a token of every subject.
     pub fn site(&self) -> &Site {
         &self.site
+    }
+
+    /// The token of the site in subjects of its evidence: what the hub confines it to.
+    pub fn evidence_site(&self) -> &str {
+        evidence_site(&self.subject).unwrap_or(self.site.as_str())
     }
 
     /// The hub's JetStream domain, where it has one.
@@ -338,13 +345,19 @@ impl HubClient {
         }
     }
 
-    /// Whether the stream has a message of a subject, without reading it.
+    /// Whether the stream has a message of a subject, without reading it. An empty message that names an impossible
+    /// place is refused, and the refusal names the place of the last one.
     async fn is_there(&self, subject: &str) -> Result<bool, String> {
-        let stream = self.js.get_stream(STREAM_EVIDENCE).await.map_err(|e| e.to_string())?;
-        let mut subjects = stream.info_with_subjects(subject).await.map_err(|e| e.to_string())?;
-        match subjects.next().await {
-            None => Ok(false),
-            Some(found) => found.map(|_| true).map_err(|e| e.to_string()),
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, u64::MAX.to_string());
+        let id = MsgId::evidence_again(&self.site, "look", &format!("{:016x}", rand::random::<u64>()));
+        match publish::publish_within(&self.nats, subject.to_owned(), id, headers, Bytes::new(), API_TIMEOUT).await {
+            Err(publish::Error::Other { code: WRONG_LAST_SEQUENCE, reason, .. }) => {
+                let last = last_sequence(&reason).ok_or(reason)?;
+                Ok(last > 0)
+            }
+            Err(error) => Err(error.to_string()),
+            Ok(ack) => Err(format!("stream {} takes what names an impossible place", ack.stream)),
         }
     }
 
@@ -354,5 +367,23 @@ impl HubClient {
     /// There was no answer, or none that is understood.
     pub async fn last(&self, stream: &str, subject: &str) -> Result<Option<(u64, Message)>, String> {
         hub::last(&self.nats, self.domain(), stream, subject).await
+    }
+}
+
+/// The place in the server's "wrong last sequence: 7".
+fn last_sequence(reason: &str) -> Option<u64> {
+    let digits = |c: char| !c.is_ascii_digit();
+    reason.split("wrong last sequence: ").nth(1)?.split(digits).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_the_last_message_is_read_from_the_refusal() {
+        assert_eq!(last_sequence("wrong last sequence: 0"), Some(0));
+        assert_eq!(last_sequence("refused: wrong last sequence: 17 (10071)"), Some(17));
+        assert_eq!(last_sequence("wrong last sequence"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Stream and bucket at the hub are removed, changed and emptied while everybody stays connected.
 
-use crate::site::{Hub, SITE, SOON, Site, Stream, client, header};
+use crate::site::{Hub, SITE, SOON, Site, Stream, client, evidence_at, header};
 use agentforge_harness::{EdgeSite, NatsOptions, eventually, require};
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn a_stream_and_a_bucket_that_vanish_are_made_again_and_delivery_goes_on()
     site.put("large-after", vec![2u8; 400 << 10]);
     eventually(FOUND, "the large one is delivered", || async { site.files().is_empty() }).await;
     let blobs = Stream { js, name: "OBJ_edge_evidence_blobs" };
-    assert!(blobs.count().await >= 2, "its chunks and its description");
+    assert!(blobs.count().await >= 2, "its chunks");
     // Without sending: only the bucket, found by a periodic check.
     js.delete_stream("OBJ_edge_evidence_blobs").await.unwrap();
     eventually(FOUND, "it is there again", || async { js.get_stream("OBJ_edge_evidence_blobs").await.is_ok() }).await;
@@ -39,15 +39,20 @@ async fn a_stream_and_a_bucket_that_vanish_are_made_again_and_delivery_goes_on()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_vanishes_at_the_hub_of_a_site_is_made_again_through_the_link() {
+async fn what_vanishes_at_the_hub_of_a_site_is_awaited_and_nothing_is_lost() {
     let Some(()) = require("nats-server") else { return };
     let (edge, site) = (EdgeSite::start(SITE).await, Site::new());
+    evidence_at(&edge.hub.url()).await;
     let daemon = site.daemon(&edge.leaf.url(), &[("SYNC_JS_DOMAIN", "hub")]).await;
     site.put("before", "one");
     site.until_drained().await;
     let hub = client(&edge.hub.url()).await;
     hub.jetstream().delete_stream("edge_evidence").await.unwrap();
     site.put("after", "two");
+    eventually(FOUND, "it is held", || async { daemon.metric("replay_held", &["unavailable"]).await == Some(1.0) })
+        .await;
+    assert!(hub.jetstream().get_stream("edge_evidence").await.is_err(), "a site made it");
+    evidence_at(&edge.hub.url()).await;
     eventually(FOUND, "it is delivered", || async { site.files().is_empty() }).await;
     // Other names cross the link as contents do.
     site.put("again", "two");

@@ -1,8 +1,12 @@
 //! A replay directory, a ledger and a server, and what a test asks them.
 
 use agentforge_harness::{NatsOptions, NatsServer, Proc, eventually};
-use agentforge_jetstream::{Nats, NatsConfig};
+use agentforge_jetstream::{
+    Nats, NatsConfig, subjects,
+    topology::{EvidenceConfig, Maker, ensure_evidence},
+};
 use agentforge_ledger::{Entry, Event, files};
+use agentforge_proto::evidence::Manifest;
 use agentforge_runtime::Process;
 use agentforge_syncdaemon::Status;
 use async_nats::{Message, jetstream};
@@ -230,6 +234,24 @@ impl Hub {
     pub fn stream(&self) -> Stream<'_> {
         Stream { js: self.nats.jetstream(), name: "edge_evidence" }
     }
+}
+
+/// What the hub of a site makes: a site makes nothing there.
+pub async fn evidence_at(hub: &str) {
+    let config = EvidenceConfig { max_bytes: 256 << 20, blobs_max_bytes: 2 << 30, ..EvidenceConfig::default() };
+    ensure_evidence(client(hub).await.jetstream(), &config, false, Maker::Make).await.unwrap();
+}
+
+/// A large file, from the chunks that its manifest names.
+pub async fn content_of(js: &jetstream::Context, manifest: &Message) -> Vec<u8> {
+    let read: Manifest = serde_json::from_slice(&manifest.payload).unwrap();
+    let site = subjects::evidence_site(&manifest.subject).unwrap();
+    let chunks = subjects::evidence_chunks(site, &read.sha256, read.run.as_deref());
+    let subject = subjects::bucket_chunks(&read.bucket, &chunks);
+    let messages = Stream { js, name: "OBJ_edge_evidence_blobs" }.messages().await;
+    let parts: Vec<_> = messages.into_iter().filter(|m| *m.subject == *subject).map(|m| m.payload).collect();
+    assert_eq!(parts.len() as u64, read.chunks);
+    parts.concat()
 }
 
 pub async fn client(url: &str) -> Nats {

@@ -1,7 +1,8 @@
 //! An object of the bucket, read chunk by chunk from any place.
 //!
 //! Chunks are messages of one subject among others. The syncdaemon numbers them, so a chunk is found in a
-//! few steps; an object that another client stored is read from its start.
+//! few steps; an object that another client stored is read from its start. Earlier versions described their objects in
+//! the bucket, and the manifest does now.
 
 use super::{error::Error, slots::ReadSlot, span::Span};
 use crate::history::{self, Begin, Stored};
@@ -63,30 +64,31 @@ impl Chunks {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn open(nats: Nats, fetches: Arc<Semaphore>, manifest: &Manifest, span: Span) -> Result<Self, Error> {
+    pub async fn open(
+        nats: Nats,
+        fetches: Arc<Semaphore>,
+        manifest: &Manifest,
+        place: Option<&str>,
+        span: Span,
+    ) -> Result<Self, Error> {
         let stream = bucket_stream(&manifest.bucket);
-        let about = bucket_info(&manifest.bucket, &URL_SAFE.encode(&manifest.object));
-        let info = history::last(&nats, &stream, &about).await?;
-        let info = info.ok_or_else(|| Error::Damaged("its object is not in the bucket".to_owned()))?;
-        let info: Info = serde_json::from_slice(&info.payload)
-            .map_err(|e| Error::Damaged(format!("its object's description cannot be read: {e}")))?;
-        if info.size != manifest.size {
-            return Err(Error::Damaged("its object has another size".to_owned()));
-        }
+        let (nuid, chunk_bytes) = match place {
+            Some(place) => (place.to_owned(), manifest.chunk_bytes),
+            None => described(&nats, &stream, manifest).await?,
+        };
         let is_whole = span.start == 0 && span.len == manifest.size;
         let mut this = Self {
             nats,
             fetches,
             stream,
-            subject: bucket_chunks(&manifest.bucket, &info.nuid),
+            subject: bucket_chunks(&manifest.bucket, &nuid),
             next_seq: 1,
             ready: VecDeque::new(),
             skip: span.start,
             left: span.len,
             hash: is_whole.then(|| (Context::new(&SHA256), manifest.sha256.clone())),
         };
-        let chunk_bytes = info.options.and_then(|o| o.max_chunk_size).filter(|bytes| *bytes > 0);
-        if let Some(chunk_bytes) = chunk_bytes.filter(|bytes| span.start >= *bytes) {
+        if let Some(chunk_bytes) = chunk_bytes.filter(|bytes| *bytes > 0 && span.start >= *bytes) {
             this.seek(span.start / chunk_bytes, chunk_bytes).await?;
         }
         Ok(this)
@@ -180,4 +182,17 @@ impl Chunks {
         })
         .boxed()
     }
+}
+
+/// The name of the chunks of an object that is described in the bucket, and their size.
+async fn described(nats: &Nats, stream: &str, manifest: &Manifest) -> Result<(String, Option<u64>), Error> {
+    let about = bucket_info(&manifest.bucket, &URL_SAFE.encode(&manifest.object));
+    let info = history::last(nats, stream, &about).await?;
+    let info = info.ok_or_else(|| Error::Damaged("its object is not in the bucket".to_owned()))?;
+    let info: Info = serde_json::from_slice(&info.payload)
+        .map_err(|e| Error::Damaged(format!("its object's description cannot be read: {e}")))?;
+    if info.size != manifest.size {
+        return Err(Error::Damaged("its object has another size".to_owned()));
+    }
+    Ok((info.nuid, info.options.and_then(|options| options.max_chunk_size)))
 }

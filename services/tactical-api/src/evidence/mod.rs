@@ -54,7 +54,8 @@ pub struct Evidence {
 #[derive(Clone, Debug)]
 enum Content {
     Here(Bytes),
-    Bucket(Manifest),
+    /// With the name of its chunks, where the manifest gives it.
+    Bucket(Manifest, Option<String>),
 }
 
 /// Where evidence is. Clones share it.
@@ -113,8 +114,9 @@ impl Store {
                 });
                 Ok(pieces.boxed())
             }
-            Content::Bucket(manifest) => {
-                let chunks = chunks::Chunks::open(self.nats.clone(), self.fetches.clone(), manifest, span).await?;
+            Content::Bucket(manifest, name) => {
+                let (nats, fetches) = (self.nats.clone(), self.fetches.clone());
+                let chunks = chunks::Chunks::open(nats, fetches, manifest, name.as_deref(), span).await?;
                 Ok(chunks.stream(place))
             }
         }
@@ -134,7 +136,8 @@ fn describe(stored: Stored, sha256: String) -> Result<Evidence, Error> {
             if manifest.bucket != BUCKET_EVIDENCE_BLOBS || manifest.sha256 != sha256 {
                 return Err(Error::Damaged("its manifest is of something else".to_owned()));
             }
-            (manifest.size, Content::Bucket(manifest))
+            let place = chunks_of(&stored.subject, &manifest)?;
+            (manifest.size, Content::Bucket(manifest, place))
         }
         _ => (stored.payload.len() as u64, Content::Here(stored.payload.clone())),
     };
@@ -147,4 +150,45 @@ fn describe(stored: Stored, sha256: String) -> Result<Evidence, Error> {
         sha256,
         content,
     })
+}
+
+/// The name of a file's chunks, from the subject of its message and never from what the message says: a site names no
+/// other site's bytes. `None` for a message of earlier versions, whose object is described in the bucket.
+fn chunks_of(subject: &str, manifest: &Manifest) -> Result<Option<String>, Error> {
+    let Some(site) = subjects::evidence_site(subject) else { return Ok(None) };
+    if manifest.chunk_bytes.is_none() {
+        // Where the subject is the site's own, so is the object.
+        let is_own = subject.matches('.').count() != 3 || manifest.object == format!("{site}/{}", manifest.sha256);
+        return if is_own { Ok(None) } else { Err(Error::Damaged("its object is of another site".to_owned())) };
+    }
+    match manifest.run.as_deref() {
+        Some(run) if !Manifest::is_run(run) => Err(Error::Damaged("its run is not valid".to_owned())),
+        run => Ok(Some(subjects::evidence_chunks(site, &manifest.sha256, run))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_those_of_the_site_that_the_subject_names() {
+        let manifest = |object: &str, chunk_bytes, run: Option<&str>| Manifest {
+            bucket: BUCKET_EVIDENCE_BLOBS.to_owned(),
+            object: object.to_owned(),
+            size: 1,
+            sha256: "ab".to_owned(),
+            chunks: 1,
+            chunk_bytes,
+            run: run.map(str::to_owned),
+        };
+        let at = |manifest: &Manifest| chunks_of("edge.evidence.pier-7.ab", manifest).map_err(|e| e.to_string());
+        assert_eq!(at(&manifest("dock-1/ab", Some(1), None)).unwrap().as_deref(), Some("pier-7.ab"));
+        assert_eq!(at(&manifest("x", Some(1), Some("0f"))).unwrap().as_deref(), Some("pier-7.ab.0f"));
+        assert_eq!(at(&manifest("pier-7/ab", None, None)).unwrap(), None, "as earlier versions wrote it");
+        assert!(at(&manifest("dock-1/ab", None, None)).unwrap_err().contains("another site"));
+        for run in ["", "a.b", "*", ">"] {
+            assert!(at(&manifest("x", Some(1), Some(run))).unwrap_err().contains("run"), "{run}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ pub(super) async fn production() -> Vec<Server> {
             assert_ne!(*route, here);
             *route = here;
         }
-        server.env.insert("HUB_LEAF_LISTEN".into(), format!("127.0.0.1:{}", free_port()));
+        server.env.insert("HUB_GATE_LISTEN".into(), format!("127.0.0.1:{}", free_port()));
         servers.push(server);
     }
     for server in &mut servers {

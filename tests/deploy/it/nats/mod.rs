@@ -4,16 +4,18 @@
 //! A pod's folders are made from the ConfigMaps; changed are only ports and places on disk.
 
 mod attacks;
+mod attempts;
 mod cluster;
 mod keys;
 mod link;
 mod rights;
+mod sites;
 mod tls;
 mod users;
 
 use crate::manifests::{Object, containers, environment, find, list, overlay, secrets, texts};
 use crate::services::{at_home, environment_of};
-use agentforge_harness::{Proc, cargo_bin, eventually, free_port, http_get, program, require};
+use agentforge_harness::{Proc, SiteKey, cargo_bin, eventually, free_port, http_get, program, require};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ const WAIT: Duration = Duration::from_secs(60);
 /// A server as a pod of the StatefulSet would run it.
 struct Server {
     dir: TempDir,
+    /// The configuration, as the container names it.
+    config: String,
     env: BTreeMap<String, String>,
     proc: Option<Proc>,
     client: u16,
@@ -37,8 +41,14 @@ struct Server {
 impl Server {
     /// Lays out the pod's folders; `replaced` are texts of the configuration that name fixed ports.
     fn new(objects: &[Object], name: &str, replaced: &[(&str, String)]) -> Self {
+        Self::of(objects, "nats", name, replaced)
+    }
+
+    /// As [`Self::new`], of one of the pod's containers.
+    fn of(objects: &[Object], container: &str, name: &str, replaced: &[(&str, String)]) -> Self {
         let set = find(objects, "StatefulSet", "nats");
-        let container = &containers(set)[0];
+        let container = containers(set).iter().find(|c| c["name"] == container).unwrap();
+        let config = list(&container["args"])[1].as_str().unwrap().to_owned();
         let mut env = environment(objects, set, container);
         env.insert("POD_NAME".into(), name.into());
         let dir = tempfile::tempdir().unwrap();
@@ -76,11 +86,16 @@ impl Server {
             *advertised = format!("localhost:{client}");
         }
         let is_tls = env.contains_key("NATS_ALLOW_NON_TLS");
-        Self { dir, env, proc: None, client, monitor, is_tls }
+        Self { dir, config, env, proc: None, client, monitor, is_tls }
     }
 
     fn config(&self) -> PathBuf {
-        self.dir.path().join("etc/nats/nats.conf")
+        self.dir.path().join(self.config.trim_start_matches('/'))
+    }
+
+    /// Writes a file that a Secret or an operator brings, such as `etc/nats-site/seed.conf`.
+    fn write(&self, path: &str, text: &str) {
+        std::fs::write(self.dir.path().join(path), text).unwrap();
     }
 
     fn url(&self) -> String {
@@ -184,9 +199,23 @@ fn refused(log: &str) -> Vec<&str> {
 async fn every_configuration_is_accepted_by_the_server() {
     let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
     for name in crate::manifests::OVERLAYS {
-        let server = Server::new(&overlay(name), "nats-0", &[]);
-        let mut check = std::process::Command::new(program("nats-server").unwrap());
-        let out = check.arg("-t").arg("-c").arg(server.config()).env_clear().envs(&server.env).output().unwrap();
-        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        let objects = overlay(name);
+        let mut servers = vec![Server::new(&objects, "nats-0", &[])];
+        if name == "edge" {
+            servers[0].write("etc/nats-site/seed.conf", &format!("nkey: {}", SiteKey::new("site-a").seed));
+        }
+        let set = find(&objects, "StatefulSet", "nats");
+        if containers(set).iter().any(|c| c["name"] == "gate") {
+            servers.push(Server::of(&objects, "gate", "nats-0", &[]));
+        }
+        for server in servers {
+            check_configuration(name, &server);
+        }
     }
+}
+
+fn check_configuration(name: &str, server: &Server) {
+    let mut check = std::process::Command::new(program("nats-server").unwrap());
+    let out = check.arg("-t").arg("-c").arg(server.config()).env_clear().envs(&server.env).output().unwrap();
+    assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
 }

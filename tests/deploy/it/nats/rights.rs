@@ -199,7 +199,7 @@ async fn each_identity_publishes_and_hears_what_the_table_says_and_nothing_else(
     assert!(async_nats::connect(nats.url()).await.is_err(), "nobody gets in without a user");
     let wrong = async_nats::ConnectOptions::with_user_and_password("worker".into(), "guess".into());
     assert!(wrong.connect(nats.url()).await.is_err());
-    assert!(super::login("site").connect(nats.url()).await.is_err(), "the leaf node's user is for leaf nodes");
+    assert!(super::login("gate").connect(nats.url()).await.is_err(), "the gate's user is for leaf nodes");
 
     let (mut wrongly, mut tried) = (Vec::new(), 0);
     for identity in IDENTITIES {

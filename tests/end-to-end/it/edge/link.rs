@@ -88,7 +88,8 @@ async fn jobs_are_accepted_and_run_at_a_site_that_is_cut_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_site_is_seen_by_its_hub_until_it_is_cut_off() {
     let Some(()) = require("nats-server") else { return };
-    let Site { hub, link, stack: at_site } = Site::start(EdgeSite::start(SITE).await, Options::new().workers(0)).await;
+    let servers = EdgeSite::start(SITE).await;
+    let Site { hub, gate: _gate, link, stack: at_site } = Site::start(servers, Options::new().workers(0)).await;
     let at_hub = Stack::start_on(hub, Options::new().workers(0).orchestrator("SITE", "centre")).await;
     let api = at_hub.api();
     let first = seen_after(&api, 0.0).await;

@@ -6,7 +6,7 @@ mod separation;
 
 use crate::api::Api;
 use crate::stack::{Options, Stack};
-use agentforge_harness::{EdgeSite, NatsServer, TcpProxy, eventually};
+use agentforge_harness::{EdgeSite, Gate, NatsServer, TcpProxy, eventually};
 use std::time::Duration;
 
 /// The site's name and its JetStream domain.
@@ -17,6 +17,8 @@ const NOTICED: Duration = Duration::from_secs(30);
 /// A site in edge mode with services at the leaf, and its hub.
 struct Site {
     hub: NatsServer,
+    /// Held for its end.
+    gate: Gate,
     link: TcpProxy,
     /// On the leaf's server.
     stack: Stack,
@@ -24,14 +26,14 @@ struct Site {
 
 impl Site {
     async fn start(servers: EdgeSite, options: Options) -> Self {
-        let EdgeSite { hub, leaf, link } = servers;
+        let EdgeSite { hub, gate, leaf, link } = servers;
         let options = options
             .orchestrator("SITE", SITE)
             .orchestrator("EDGE_MODE", "Yes")
             .orchestrator("EDGE_HUB_DOMAIN", "hub")
             .worker("SITE", SITE)
             .worker("EDGE_MODE", "ON");
-        Self { hub, link, stack: Stack::start_on(leaf, options).await }
+        Self { hub, gate, link, stack: Stack::start_on(leaf, options).await }
     }
 
     fn api(&self) -> Api {

@@ -23,7 +23,8 @@ fn counted() -> Options {
 async fn what_belongs_to_a_site_is_stored_there_once_and_nowhere_else() {
     let Some(()) = require("nats-server") else { return };
     // The same mission and the same subjects at both ends: only the accounts keep them apart.
-    let Site { hub, link: _link, stack: at_site } = Site::start(EdgeSite::start(SITE).await, counted()).await;
+    let Site { hub, gate: _gate, link: _link, stack: at_site } =
+        Site::start(EdgeSite::start(SITE).await, counted()).await;
     let at_hub = Stack::start_on(hub, counted()).await;
     let (of_site, of_hub) = (at_site.api(), at_hub.api());
     let (site_jobs, hub_jobs) = tokio::join!(
