@@ -9,7 +9,6 @@ use agentforge_door::{Door, DoorConfig, Refusal};
 use axum::extract::ConnectInfo;
 use http::{Extensions, HeaderMap};
 use std::net::{IpAddr, SocketAddr};
-use tonic::transport::server::TcpConnectInfo;
 
 /// The check of callers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,8 +60,7 @@ impl Auth {
 
 /// The peer's address, as either server notes it.
 fn peer(extensions: &Extensions) -> Option<IpAddr> {
-    let http = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-    http.or_else(|| extensions.get::<TcpConnectInfo>()?.remote_addr()).map(|address| address.ip())
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }
 
 fn in_words(refusal: &Refusal, needed: Role) -> Error {

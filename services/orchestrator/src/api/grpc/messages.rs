@@ -232,7 +232,7 @@ mod tests {
     use std::future::poll_fn;
     use std::sync::LazyLock;
     use tokio::sync::mpsc;
-    use tokio_stream::wrappers::UnboundedReceiverStream;
+    use tokio_stream::wrappers::ReceiverStream;
 
     fn message(length: usize) -> Vec<u8> {
         let mut bytes = vec![0];
@@ -256,12 +256,12 @@ mod tests {
         assert!(place.is_inside());
     }
 
-    type Pieces = mpsc::UnboundedSender<Result<Bytes, std::io::Error>>;
+    type Pieces = mpsc::Sender<Result<Bytes, std::io::Error>>;
 
     fn messages(kind: Kind, bodies: &'static Bodies) -> (Pieces, Messages, Kept) {
-        let (send, pieces) = mpsc::unbounded_channel();
+        let (send, pieces) = mpsc::channel(64);
         let kept = Kept::default();
-        let body = Body::from_stream(UnboundedReceiverStream::new(pieces));
+        let body = Body::from_stream(ReceiverStream::new(pieces));
         (send, Messages::new(body, kind, bodies, kept.clone()), kept)
     }
 
@@ -274,13 +274,13 @@ mod tests {
         static BODIES: LazyLock<Bodies> = LazyLock::new(|| Bodies::new(1 << 20));
         for kind in [Kind::One, Kind::Submissions] {
             let (send, mut messages, _) = messages(kind, &BODIES);
-            send.send(Ok(message(100)[..50].to_vec().into())).unwrap();
+            send.try_send(Ok(message(100)[..50].to_vec().into())).unwrap();
             assert!(next(&mut messages).await.unwrap().is_ok());
             // A byte now and then does not prolong it.
             let drip = async {
                 loop {
                     sleep(Duration::from_secs(8)).await;
-                    let _ = send.send(Ok(Bytes::from_static(b"x")));
+                    let _ = send.try_send(Ok(Bytes::from_static(b"x")));
                 }
             };
             let end = async {
@@ -299,7 +299,7 @@ mod tests {
         let (_send, mut none, _) = messages(Kind::One, &BODIES);
         assert_eq!(code(next(&mut none).await), tonic::Code::DeadlineExceeded);
         let (send, mut stream, _) = messages(Kind::Submissions, &BODIES);
-        send.send(Ok(message(10).into())).unwrap();
+        send.try_send(Ok(message(10).into())).unwrap();
         assert!(next(&mut stream).await.unwrap().is_ok());
         let silent = tokio::time::timeout(BODY_TIMEOUT * 100, next(&mut stream)).await;
         assert!(silent.is_err(), "between messages there is no limit");
@@ -309,13 +309,13 @@ mod tests {
     async fn without_memory_a_call_is_refused_and_a_stream_waits() {
         static BODIES: LazyLock<Bodies> = LazyLock::new(|| Bodies::new(1000));
         let (send, mut first, kept) = messages(Kind::Submissions, &BODIES);
-        send.send(Ok(message(600).into())).unwrap();
+        send.try_send(Ok(message(600).into())).unwrap();
         assert!(next(&mut first).await.unwrap().is_ok());
         let (send_one, mut one, _) = messages(Kind::One, &BODIES);
-        send_one.send(Ok(message(600).into())).unwrap();
+        send_one.try_send(Ok(message(600).into())).unwrap();
         assert_eq!(code(next(&mut one).await), tonic::Code::ResourceExhausted);
 
-        send.send(Ok(message(600).into())).unwrap();
+        send.try_send(Ok(message(600).into())).unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(50), next(&mut first)).await.is_err());
         // The handler is done with the first.
         drop(kept.next());
