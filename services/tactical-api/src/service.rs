@@ -166,6 +166,7 @@ impl Service for TacticalApi {
         let slots = Slots::new(config.limits.clients, config.limits.clients_per_address);
         let streams = Streams::new(config.access.clone(), slots, live.clone(), hub.clone());
         let api = Api {
+            env: config.common.env.clone(),
             access: config.access.clone(),
             nats: nats.clone(),
             site: config.common.site.clone(),

@@ -87,7 +87,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("client", &["proto"]),
     ("access", &["config"]),
     ("audit", &["proto"]),
-    ("broadcaster", &["access", "config", "door", "egress", "jetstream", "message-id", "metrics", "runtime"]),
+    ("broadcaster", &["access", "audit", "config", "door", "egress", "jetstream", "message-id", "metrics", "runtime"]),
     ("config", &[]),
     // Uses egress only for its address ranges, as the tactical API does.
     ("door", &["access", "config", "egress", "metrics"]),
@@ -135,7 +135,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("syncdaemon", &["config", "jetstream", "ledger", "message-id", "metrics", "proto", "runtime"]),
     // Uses egress only for its address ranges: trusted proxies are written as webhooks' targets are.
-    ("tactical-api", &["access", "config", "door", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"]),
+    (
+        "tactical-api",
+        &["access", "audit", "config", "door", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"],
+    ),
     // What goes wrong with a call is put into words in one place.
     ("terminal", &["client", "config", "proto"]),
     ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"]),

@@ -4,6 +4,7 @@
 //! listener, and then refuses requests of web pages: a page in a browser on this machine could reach the port otherwise;
 //! and what came through a proxy, whose callers are strangers.
 
+use super::audit::{Audit, refusal_of};
 use super::problem::Problem;
 use agentforge_access::{Denied, Role};
 use agentforge_door::{Door, Refusal};
@@ -17,7 +18,7 @@ use axum::{
 use std::net::SocketAddr;
 
 /// Lets a request pass, or refuses it. Handlers find the caller as `Principal`.
-pub(super) async fn guarded(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+pub(super) async fn guarded(State((door, audit)): State<(Door, Audit)>, mut request: Request, next: Next) -> Response {
     if door.is_open()
         && let Err(foreign) = same_machine(request.headers(), request.uri())
     {
@@ -31,13 +32,21 @@ pub(super) async fn guarded(State(door): State<Door>, mut request: Request, next
         Ok(principal) if !principal.scopes.is_all() => {
             let (name, scopes) = (&principal.name, &principal.scopes);
             let detail = format!("the token {name} is limited to {scopes}, and this is about the whole installation");
+            let entry = refusal_of(&request, &principal);
+            audit.note(entry).await;
             Problem::new(StatusCode::FORBIDDEN, "permission_denied", detail).into_response()
         }
         Ok(principal) => {
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
-        Err(refusal) => in_words(&refusal).into_response(),
+        Err(refusal) => {
+            if let Refusal::Denied(Denied::Role(principal)) = &refusal {
+                let entry = refusal_of(&request, principal);
+                audit.note(entry).await;
+            }
+            in_words(&refusal).into_response()
+        }
     }
 }
 

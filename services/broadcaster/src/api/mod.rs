@@ -13,6 +13,7 @@ use axum::{
 
 mod alerts;
 mod app;
+mod audit;
 mod dead_letters;
 mod deliveries;
 mod endpoints;
@@ -30,6 +31,7 @@ pub fn router(registry: &Registry) -> Router {
     let config = &registry.context().config;
     let door = config.door.clone();
     let context = registry.context();
+    let audit = audit::Audit { nats: context.nats.clone(), env: config.common.env.clone() };
     let (clock, quota) = (context.clock.clone(), context.quota.clone());
     let dead_letters = DeadLetters::new(context.nats.clone(), &config.common.env, clock, quota);
     let api = Api { registry: registry.clone(), dead_letters };
@@ -48,7 +50,8 @@ pub fn router(registry: &Registry) -> Router {
         .route("/v1/dead-letters/redeliver", post(dead_letters::redeliver))
         .route("/v1/alerts", post(alerts::take))
         .layer(from_fn(json_only))
-        .layer(from_fn_with_state(door, guard::guarded))
+        .layer(from_fn_with_state(audit.clone(), audit::audited))
+        .layer(from_fn_with_state((door, audit), guard::guarded))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(api)
 }

@@ -1,5 +1,6 @@
 //! Requests and answers over HTTP, apart from the streams.
 
+mod audit;
 pub mod cors;
 mod evidence;
 pub mod openapi;
@@ -44,6 +45,7 @@ pub fn router(api: Api) -> Router {
         .route(SSE_PATH, axum::routing::any(not_a_stream))
         .route(WS_PATH, axum::routing::any(not_a_stream))
         .fallback(not_found)
+        .layer(from_fn_with_state(api.clone(), audit::audited))
         .layer(DefaultBodyLimit::max(PAYLOAD_MAX_BYTES))
         .layer(from_fn_with_state(api.clone(), cors::pages))
         .with_state(api)

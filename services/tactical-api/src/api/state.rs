@@ -9,6 +9,8 @@ pub struct Api {
     pub access: Access,
     /// Where messages go.
     pub nats: Nats,
+    /// ENV, which the audit log's entries name.
+    pub env: String,
     /// The site of markers that name none.
     pub site: String,
     /// What was refused.

@@ -28,6 +28,10 @@ impl World {
     /// With these settings.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let nats = NatsServer::start(NatsOptions::default()).await;
+        // The orchestrator's, where the audit log's entries go: without it nothing is published.
+        let js = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+        let (name, subjects) = ("events".to_owned(), vec!["agentforge.events.>".to_owned()]);
+        js.create_stream(jetstream::stream::Config { name, subjects, ..Default::default() }).await.unwrap();
         let api = Api::start(&nats.url(), settings).await;
         Self { nats, api }
     }

@@ -114,12 +114,15 @@ const MAY: [(&str, &[(&str, &str)]); 9] = [
 ];
 
 /// Subjects of no one stream, and who may publish them.
-const SUBJECTS: [(&str, &[&str]); 24] = [
+const SUBJECTS: [(&str, &[&str]); 27] = [
     ("swarm.control.staging.cancel", &["orchestrator"]),
     ("swarm.agents.a.heartbeat", &["worker"]),
     ("swarm.anything", &[]),
     ("agentforge.events.custom.order", &["orchestrator", "producer"]),
     ("agentforge.events.alert.high", &["orchestrator", "broadcaster"]),
+    ("agentforge.events.audit.orchestrator.staging.CancelJob", &["orchestrator"]),
+    ("agentforge.events.audit.reported.broadcaster.staging.EnableEndpoint", &["orchestrator", "broadcaster"]),
+    ("agentforge.events.audit.reported.tactical-api.staging.RemoveMarker", &["orchestrator", "tactical-api"]),
     ("todos.events", &["producer"]),
     ("edge.site.s.seen", &["orchestrator"]),
     ("$KV.other.x", &[]),
