@@ -183,7 +183,7 @@ impl Verifier {
         self.entries += 1;
         if found.place > at.place + 1 {
             self.find(Finding::Missing { chain, from: at.place + 1, to: found.place - 1 });
-        } else if found.previous != at.hash {
+        } else if found.place <= at.place || found.previous != at.hash {
             self.find(Finding::Unlinked { chain, place: found.place, id: id() });
         }
         if found.chain != chain || found.computed() != found.hash {

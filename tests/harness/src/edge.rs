@@ -148,11 +148,11 @@ impl EdgeSite {
         let of_gate = NatsOptions { version: hub.version.clone(), extra: hub.extra.clone(), ..NatsOptions::default() };
         let hub = NatsServer::start(with_gate(hub, hub_port)).await;
         let key = SiteKey::new(site);
-        let gate = Gate::start(hub_port, leaf_nodes, &link.address(), &key.account(), of_gate).await;
+        let gate = Gate::start(hub_port, leaf_nodes, &link.address().to_string(), &key.account(), of_gate).await;
         if is_cut {
             link.cut();
         }
-        let leaf = NatsServer::start(leaf_of(&key, &link.address(), leaf)).await;
+        let leaf = NatsServer::start(leaf_of(&key, &link.address().to_string(), leaf)).await;
         Self { hub, gate, leaf, link }
     }
 

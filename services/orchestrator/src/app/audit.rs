@@ -8,7 +8,11 @@ use crate::metrics;
 use crate::store::{AuditFilter, AuditKeep, AuditRow, Order};
 use agentforge_audit::{Chain, Chained, Entry, Head};
 use agentforge_proto::time::Micros;
+use std::time::Duration;
 use tracing::warn;
+
+/// A refused caller is not kept longer than this while the database does not take the entry.
+const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
 /// Which entries of the audit log to list, as asked. All that is given must match.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +69,9 @@ impl App {
     /// Records that a call was refused. Nothing was done, so it stays refused where this cannot be stored.
     pub async fn record_refusal(&self, caller: &Caller, kind: &str, id: Option<&str>, refusal: &Error) {
         let entry = caller.entry().about(kind, id.map(str::to_owned)).ended(refusal.code.as_str());
-        if let Err(e) = self.0.committer.record(entry).await {
+        let recorded = tokio::time::timeout(REFUSAL_WAIT, self.0.committer.record(entry)).await;
+        let late = || Error::new(Code::Unavailable, "the database does not take it in time");
+        if let Err(e) = recorded.unwrap_or_else(|_| Err(late())) {
             warn!(error = %e, principal = caller.name(), operation = caller.operation(), "a refusal is not in the audit log");
         }
     }

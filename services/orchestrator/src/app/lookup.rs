@@ -113,7 +113,12 @@ impl App {
         seqs.sort_unstable();
         seqs.dedup();
         let mut discarded = 0;
-        for step in seqs.chunks(STEP as usize) {
+        // That there were none is recorded too.
+        let mut steps: Vec<&[i64]> = seqs.chunks(STEP as usize).collect();
+        if steps.is_empty() {
+            steps.push(&[]);
+        }
+        for step in steps {
             let entry = caller.entry().about("dead_letter", spec.ids.first().filter(|_| spec.ids.len() == 1).cloned());
             let entry = entry.with(&serde_json::to_value(&spec).unwrap_or_default());
             discarded += self.order(Order::DiscardLetters(step.to_vec()), entry).await?;

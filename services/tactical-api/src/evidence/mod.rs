@@ -20,7 +20,7 @@ use crate::{
 };
 use agentforge_jetstream::{
     Nats,
-    subjects::{BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE},
+    subjects::{self, BUCKET_EVIDENCE_BLOBS, STREAM_EVIDENCE},
 };
 use agentforge_proto::evidence::{HEADER_CONTENT_TYPE, HEADER_FILE, HEADER_MANIFEST, Manifest};
 use bytes::Bytes;

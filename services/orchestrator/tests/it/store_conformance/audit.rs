@@ -61,7 +61,9 @@ pub async fn every_act_of_a_commit_has_its_entry(w: &World) {
         let e = row.chained.entry.clone();
         (e.principal, e.operation, e.outcome, e.calls)
     };
-    let of = |name: &str, operation: &str, outcome: &str, calls| (name.into(), operation.into(), outcome.into(), calls);
+    let of = |name: &str, operation: &str, outcome: &str, calls: u32| {
+        (name.to_owned(), operation.to_owned(), outcome.to_owned(), calls)
+    };
     assert_eq!(
         found.iter().map(short).collect::<Vec<_>>(),
         [
