@@ -307,7 +307,7 @@ mod tests {
         for name in ["swarm_jobs", "events", "broadcaster_dlq", "broadcaster_deliveries", "tactical", "KV_operations"] {
             assert_eq!(streams.iter().filter(|s| *s == name).count(), 1, "{name}");
         }
-        assert_eq!(consumers, ["swarm_results"], "those of queues are the orchestrator's");
+        assert_eq!(consumers, ["swarm_results", "events"], "those of queues are the orchestrator's");
         assert_eq!(names("tactical").0, ["tactical"]);
         assert!(names("webhooks").0.contains(&"events".to_owned()));
     }

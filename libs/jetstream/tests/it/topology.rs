@@ -47,6 +47,7 @@ async fn everything_is_made_once_and_then_left_alone() {
             "OBJ_job_outputs",
             "events",
             "orchestrator-staging",
+            "orchestrator-staging_audit",
             "swarm_advisories",
             "swarm_dlq",
             "swarm_jobs",
@@ -77,7 +78,7 @@ async fn a_service_that_waits_makes_the_consumers_of_queues_and_nothing_else() {
     assert_eq!(made, ["worker-staging", "worker-staging_gpu"]);
     assert!(inspection.report.updated.is_empty());
     let faults: Vec<_> = inspection.faults.iter().map(Error::name).collect();
-    assert_eq!(faults, ["orchestrator-staging"], "the reader of results is not its own to make");
+    assert_eq!(faults, ["orchestrator-staging", "orchestrator-staging_audit"], "readers are not its own to make");
     let jobs = js.get_stream("swarm_jobs").await.unwrap();
     assert_eq!(jobs.cached_info().config.max_bytes, 32 << 20);
 }
@@ -109,7 +110,14 @@ async fn what_differs_is_updated_where_that_is_possible_and_the_rest_is_kept() {
     report.updated.sort();
     assert_eq!(
         report.updated,
-        ["KV_operations", "orchestrator-staging", "swarm_jobs", "worker-staging", "worker-staging_gpu"]
+        [
+            "KV_operations",
+            "orchestrator-staging",
+            "orchestrator-staging_audit",
+            "swarm_jobs",
+            "worker-staging",
+            "worker-staging_gpu"
+        ]
     );
     let stream = js.get_stream("swarm_jobs").await.unwrap();
     let config = &stream.cached_info().config;

@@ -68,7 +68,7 @@ const DEEDS: [(char, &str); 22] = [
 
 /// What an identity may do with each stream; `*` is every stream, and what it may is added to what is listed here.
 const MAY: [(&str, &[(&str, &str)]); 9] = [
-    ("topology", &[("*", "ICU"), ("swarm_results", "icfx")]),
+    ("topology", &[("*", "ICU"), ("swarm_results", "icfx"), ("events", "ix")]),
     (
         "orchestrator",
         &[
@@ -76,7 +76,7 @@ const MAY: [(&str, &[(&str, &str)]); 9] = [
             ("swarm_results", "Idina"),
             ("swarm_dlq", "sI"),
             ("swarm_advisories", "I"),
-            // A consumer of what other services report for the audit log; of no other event.
+            // What other services report for the audit log, by a consumer that the topology makes.
             ("events", "sIina"),
             ("OBJ_job_outputs", "Ilckx"),
             ("KV_operations", "sIl"),
