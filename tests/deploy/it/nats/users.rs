@@ -65,6 +65,7 @@ async fn every_service_does_its_work_with_its_own_user() {
     let hook = closed_port();
     let webhooks = [
         ("WEBHOOK_URL", hook.as_str()),
+        ("WEBHOOK_URL_FILE", ""),
         ("EGRESS_ALLOW", "127.0.0.1"),
         ("BROADCASTER_SUBJECTS", "todos.events,agentforge.events.>"),
         // A sweep over retries every second, and the end of those that are overdue.
@@ -83,6 +84,8 @@ async fn every_service_does_its_work_with_its_own_user() {
         ("SYNC_JS_DOMAIN", ""),
         ("NATS_NKEY", seed.as_str()),
         ("NATS_INBOX_PREFIX", "_INBOX.syncdaemon"),
+        // This server has no TLS.
+        ("NATS_TLS_CA", ""),
         ("EVIDENCE_REPLICAS", "1"),
     ];
     let mut syncdaemon = service(&site, "syncdaemon", &nats, &dir, &at_hub);
