@@ -93,7 +93,7 @@ const MAY: [(&str, &[(&str, &str)]); 9] = [
             ("KV_handbacks", "sIl"),
         ],
     ),
-    ("syncdaemon", &[("edge_evidence", "sIlg"), ("OBJ_edge_evidence_blobs", "sIlgP")]),
+    ("syncdaemon", &[("edge_evidence", "sIlg"), ("OBJ_edge_evidence_blobs", "sIlg")]),
     (
         "broadcaster",
         &[
