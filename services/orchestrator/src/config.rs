@@ -7,9 +7,7 @@ use crate::model::RetryPolicy;
 use crate::slo::{Target, Targets};
 use crate::store::EventMask;
 use crate::transition::Backoff;
-use agentforge_access::Tokens;
-use agentforge_config::{Common, Parse, Reader, Secret, Setting};
-use agentforge_door::DoorConfig;
+use agentforge_config::{Common, Parse, Reader, Setting};
 use agentforge_jetstream::{
     HubConfig, NatsConfig,
     topology::{Maker, TopologyConfig},
@@ -273,10 +271,7 @@ impl Config {
             r.fault("SITE", e.to_string());
             Site::new("dev").expect("fits the grammar")
         });
-        let tokens = r.opt::<Secret>(&API_TOKENS).map(|tokens| Tokens::parse(&tokens));
-        let tokens = tokens.transpose().map_err(|problem| r.fault(API_TOKENS.key, problem.to_string()));
-        let tokens = tokens.ok().flatten().unwrap_or_default();
-        let auth = Auth::new(DoorConfig::read(r, &common, tokens, &API_TOKENS));
+        let auth = Auth::read(r, &common, &API_TOKENS);
         let outbox_max = r.opt_in(&OUTBOX_MAX, 1..=JOBS_WAITING_MAX).unwrap_or(if edge { 1_000_000 } else { 100_000 });
         let queues = r.opt::<String>(&QUEUES).unwrap_or_default();
         let names = queues.split(',').map(str::trim).filter(|name| !name.is_empty());

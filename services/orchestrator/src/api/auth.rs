@@ -4,7 +4,8 @@
 
 use crate::error::{Code, Error};
 pub use agentforge_access::Role;
-use agentforge_access::{Denied, Principal};
+use agentforge_access::{Denied, Principal, Tokens};
+use agentforge_config::{Common, Reader, Secret, Setting};
 use agentforge_door::{Door, DoorConfig, Refusal};
 use axum::extract::ConnectInfo;
 use http::{Extensions, HeaderMap};
@@ -18,6 +19,14 @@ impl Auth {
     /// With these settings.
     pub fn new(config: DoorConfig) -> Self {
         Self(Door::new(config))
+    }
+
+    /// By the settings: `own` has tokens of this API, in addition to those that every door takes. Faults stay in the
+    /// reader.
+    pub fn read(reader: &mut Reader<'_>, common: &Common, own: &Setting) -> Self {
+        let tokens = reader.opt::<Secret>(own).map(|tokens| Tokens::parse(&tokens));
+        let tokens = tokens.transpose().map_err(|problem| reader.fault(own.key, problem.to_string()));
+        Self::new(DoorConfig::read(reader, common, tokens.ok().flatten().unwrap_or_default(), own))
     }
 
     /// Every caller may do everything. Only for listeners that strangers cannot reach.
@@ -96,7 +105,7 @@ fn in_words(refusal: &Refusal, needed: Role) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agentforge_access::{Guard, Tokens};
+    use agentforge_access::Guard;
     use http::HeaderValue;
     use std::time::Duration;
 
