@@ -196,12 +196,12 @@ pub fn secret_of_file<'a>(workload: &'a Object, container: &Value, path: &'a str
     Some((volume["secret"]["secretName"].as_str()?, key))
 }
 
-/// The place on this machine of a file that the pod would mount from a Secret. What names no such file stays.
+/// The place on this machine of a file that the pod would mount from a Secret. What names no such file stays, and what is
+/// in a Secret that the cluster makes, such as the authority of certificates.
 fn mounted(workload: &Object, container: &Value, path: &str) -> Option<String> {
     static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let (name, key) = secret_of_file(workload, container, path)?;
-    let value = secrets().get(name).and_then(|secret| secret.get(key));
-    let value = value.unwrap_or_else(|| panic!("no Secret {name}/{key}"));
+    let value = secrets().get(name)?.get(key).unwrap_or_else(|| panic!("no Secret {name}/{key}"));
     let folder = MADE.get_or_init(|| tempfile::tempdir().unwrap()).path().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join(key);

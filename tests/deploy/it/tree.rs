@@ -111,6 +111,11 @@ fn what_is_made_from_monitoring_is_up_to_date() {
     script("scripts/generate-manifests", &["--check"]);
 }
 
+/// Secrets with certificates.
+const MADE_BY_THE_CLUSTER: [&str; 2] = ["nats-tls", "nats-hub-ca"];
+/// Keys for people and programs outside, and for sites.
+const NOT_READ_BY_PODS: [&str; 3] = ["nats-seeds/operator", "nats-seeds/producer", "nats-seeds/syncdaemon"];
+
 #[test]
 fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
     let Some(()) = require("kubectl") else { return };
@@ -141,9 +146,26 @@ fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
                     names.insert((name.to_owned(), key.to_owned()));
                 }
             }
+            // A volume has the keys that it lists, or all.
+            for secret in workload.list("/spec/template/spec/volumes").iter().map(|volume| &volume["secret"]) {
+                let Some((name, made)) = secret["secretName"].as_str().and_then(|n| template.get_key_value(n)) else {
+                    continue;
+                };
+                let listed: BTreeSet<&str> =
+                    list(&secret["items"]).iter().map(|item| item["key"].as_str().unwrap()).collect();
+                let mounted = made.keys().filter(|key| listed.is_empty() || listed.contains(key.as_str()));
+                read.extend(mounted.map(|key| (name.clone(), key.clone())));
+            }
         }
     }
-    assert_eq!(read, keys(&template), "what is read, and what the template names");
+    // Certificates are made by the cluster.
+    let unknown: BTreeSet<_> = read.difference(&keys(&template)).map(|(name, _)| name.clone()).collect();
+    assert!(
+        unknown.iter().all(|name| MADE_BY_THE_CLUSTER.contains(&name.as_str())),
+        "not in the template: {unknown:?}"
+    );
+    let unread: BTreeSet<_> = keys(&template).difference(&read).map(|(name, key)| format!("{name}/{key}")).collect();
+    assert!(unread.iter().all(|of| NOT_READ_BY_PODS.contains(&of.as_str())), "no pod reads {unread:?}");
     for (name, key) in &optional {
         assert!(text.contains(&format!("#   {name}: {key}\n")), "the template does not name {name}: {key}");
         assert!(!secrets().contains_key(name), "another run of scripts/make-secrets would replace {name}");
