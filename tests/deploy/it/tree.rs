@@ -113,8 +113,8 @@ fn what_is_made_from_monitoring_is_up_to_date() {
 
 /// Secrets with certificates.
 const MADE_BY_THE_CLUSTER: [&str; 2] = ["nats-tls", "nats-hub-ca"];
-/// Keys for people and programs outside, and for sites.
-const NOT_READ_BY_PODS: [&str; 3] = ["nats-seeds/operator", "nats-seeds/producer", "nats-seeds/syncdaemon"];
+/// Keys for people and programs outside.
+const NOT_READ_BY_PODS: [&str; 2] = ["nats-seeds/operator", "nats-seeds/producer"];
 
 #[test]
 fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
