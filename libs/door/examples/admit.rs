@@ -1,4 +1,4 @@
-//! What letting a caller in costs: `cargo run --release -p agentforge-door --example cost`.
+//! What letting a caller in costs: `cargo run --release -p agentforge-door --example admit`.
 //!
 //! One thread, one address; each figure is the mean of the fastest of five rounds. A JSON Web Token's signature is checked
 //! at its first request, and remembered.
