@@ -46,6 +46,8 @@ impl World {
 pub struct Api {
     pub proc: Proc,
     pub base: String,
+    /// Outside ENV=dev only the port of probes has metrics.
+    probes: String,
 }
 
 impl Api {
@@ -71,9 +73,9 @@ impl Api {
             .start();
         let ready = proc.ready(SOON).await;
         // With TLS there is no http address; the port of the metrics is asked for health then.
-        let base = ready["tactical-api"]["http"].as_str().or(ready["tactical-api"]["metrics"].as_str()).unwrap();
-        let base = base.trim_end_matches("/metrics").to_owned();
-        Self { proc, base }
+        let probes = ready["tactical-api"]["metrics"].as_str().unwrap().trim_end_matches("/metrics").to_owned();
+        let base = ready["tactical-api"]["http"].as_str().map_or_else(|| probes.clone(), str::to_owned);
+        Self { proc, base, probes }
     }
 
     pub async fn until_ready(&self) {
@@ -89,7 +91,7 @@ impl Api {
 
     /// The value of a series, 0 if it is not there.
     pub async fn metric(&self, series: &str) -> f64 {
-        let (_, page) = http_get(&format!("{}/metrics", self.base), &[]).await.unwrap();
+        let (_, page) = http_get(&format!("{}/metrics", self.probes), &[]).await.unwrap();
         let page = String::from_utf8(page).unwrap();
         let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
