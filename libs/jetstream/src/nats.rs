@@ -106,7 +106,7 @@ impl Nats {
         let shared = Arc::new(Shared::new(servers.join(", "), config.tls.authorities()));
         let (events, first) = (shared.clone(), AtomicBool::new(true));
         let cap = config.max_reconnect_wait;
-        let options = login(&config.auth)
+        let options = login(config)
             .await?
             .name(name)
             .retry_on_initial_connect()
@@ -287,17 +287,15 @@ pub(crate) enum SendError {
     NoReply(NoReply),
 }
 
-async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
+async fn login(config: &NatsConfig) -> Result<ConnectOptions, Error> {
     let options = ConnectOptions::new();
-    Ok(match auth {
-        Auth::None => options,
-        Auth::UserPassword(user, password) => {
-            let options = options.user_and_password(user.clone(), password.expose_secret().to_owned());
-            match inbox_of(user) {
-                Some(prefix) => options.custom_inbox_prefix(prefix),
-                None => options,
-            }
-        }
+    Ok(match &config.auth {
+        // The client does not take them from an address itself.
+        Auth::None => match config.servers.iter().find_map(|server| Some((server.username()?, server.password()?))) {
+            Some((user, password)) => with_password(options, user, password),
+            None => options,
+        },
+        Auth::UserPassword(user, password) => with_password(options, user, password.expose_secret()),
         Auth::Creds(path) => {
             let broken = |source| Error::File { key: "NATS_CREDS", path: path.clone(), source };
             options.credentials_file(path).await.map_err(broken)?
@@ -309,6 +307,14 @@ async fn login(auth: &Auth) -> Result<ConnectOptions, Error> {
             nkey::options(path.expose_secret().into()).map_err(broken)?
         }
     })
+}
+
+fn with_password(options: ConnectOptions, user: &str, password: &str) -> ConnectOptions {
+    let options = options.user_and_password(user.to_owned(), password.to_owned());
+    match inbox_of(user) {
+        Some(prefix) => options.custom_inbox_prefix(prefix),
+        None => options,
+    }
 }
 
 /// Where a user's replies go: below its own name, so that a server can restrict its subscriptions to those. `None` for

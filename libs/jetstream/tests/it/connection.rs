@@ -86,3 +86,16 @@ async fn files_that_are_not_there_are_named_and_secrets_are_not() {
     let error = Nats::connect(&nkey, "test").await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("SUmistyped"), "{error:?}");
 }
+
+#[tokio::test]
+async fn user_and_password_of_an_address_are_used() {
+    let Some(()) = require("nats-server") else { return };
+    let users = "authorization { users: [ { user: dev, password: \"SUword\" } ] }";
+    let server = NatsServer::start(NatsOptions::default().extra(users)).await;
+    let url = |login: &str| format!("nats://{login}{}", server.address());
+    for (login, is_in) in [("dev:SUword@", true), ("dev:other@", false), ("", false)] {
+        let nats = Nats::connect(&NatsConfig::for_url(&url(login)).unwrap(), "address").await.unwrap();
+        let limit = if is_in { SOON } else { Duration::from_secs(1) };
+        assert_eq!(nats.wait_connected(limit).await, is_in, "{login}");
+    }
+}
