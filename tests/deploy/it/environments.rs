@@ -200,7 +200,7 @@ fn sizes(objects: &[Object], facts: &Facts) {
     }
     // One exporter for all servers, and none next to a server: sums would count twice.
     let targets = &first_environment(objects, "Deployment", NATS_EXPORTER)["NATS_EXPORTER_TARGETS"];
-    assert_eq!(targets.matches("http://").count() as u64, servers, "{targets}");
+    assert_eq!(targets.matches("://").count() as u64, servers, "{targets}");
     // Where sites come in there is a gate next to each.
     let names: Vec<_> = containers(nats).iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(names[0], "nats");
@@ -236,6 +236,7 @@ fn workers_scale_by_what_waits() {
         let expected = json!({
             "natsServerMonitoringEndpoint": format!("nats.{namespace}.svc.cluster.local:8222"), "account": "$G",
             "stream": "swarm_jobs", "consumer": format!("worker-{name}"), "lagThreshold": "10", "activationLagThreshold": "0",
+            "useHttps": (name == "production").to_string(),
         });
         assert_eq!((&backlog["type"], &backlog["metadata"]), (&json!("nats-jetstream"), &expected));
         assert_eq!(drain["type"], "prometheus");

@@ -73,6 +73,7 @@ impl Server {
                 let at_home = |path: &str| format!("{}{path}", dir.path().display());
                 let mut text = text.replace("/lib/nats", &at_home("/lib/nats"));
                 text = text.replace("/etc/nats-tls", &at_home("/etc/nats-tls"));
+                text = text.replace("https_port: 8222", &format!("https: \"127.0.0.1:{monitor}\""));
                 for (from, to) in replaced {
                     text = text.replace(from, to);
                 }
@@ -109,9 +110,13 @@ impl Server {
     async fn start(&mut self) {
         let (client, monitor) = (self.client.to_string(), self.monitor.to_string());
         let config = self.config().display().to_string();
-        let of_monitor = if self.is_tls { "--https_port" } else { "-m" };
-        let args = ["-c", &config, "-a", "127.0.0.1", "-p", &client, of_monitor, &monitor];
-        let start = || Proc::builder(program("nats-server").unwrap()).args(args).envs(self.env.clone()).start();
+        let mut args = vec!["-c", &config, "-a", "127.0.0.1", "-p", &client];
+        // With TLS the configuration has it: a server that got this port by a flag does not reload.
+        if !self.is_tls {
+            args.extend(["-m", &monitor]);
+        }
+        let start =
+            || Proc::builder(program("nats-server").unwrap()).args(args.iter().copied()).envs(self.env.clone()).start();
         let mut proc = start();
         eventually(WAIT, "the server serves", || {
             // A port that was free a moment ago may be taken.
