@@ -177,7 +177,15 @@ async fn outside_of_dev_an_endpoint_without_a_secret_is_reported_once_and_in_the
     let token = ("BROADCASTER_TOKEN", "a-token-of-the-operator");
     for (env, is_told) in [("production", true), ("dev", false)] {
         let broadcaster = stage
-            .broadcaster_only(&[("ENV", env), ("BIND_ADDR", "127.0.0.1"), ("SHUTDOWN_PAUSE", "0s"), path, token])
+            .broadcaster_only(&[
+                ("ENV", env),
+                ("BIND_ADDR", "127.0.0.1"),
+                ("SHUTDOWN_PAUSE", "0s"),
+                // Nothing else makes streams here.
+                ("NATS_TOPOLOGY", "make"),
+                path,
+                token,
+            ])
             .await;
         let header = "Authorization: Bearer a-token-of-the-operator";
         let list = eventually(SOON, "all are active", || async {
