@@ -15,6 +15,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(60);
+/// Longer than the stream remembers ids here, `DUPLICATE_WINDOW=1s`.
+const FORGOTTEN: Duration = Duration::from_millis(1_600);
 
 /// A tool that leaves a line for each run.
 struct Marks(TempDir);
@@ -81,7 +83,7 @@ async fn what_the_orchestrator_did_not_sign_is_not_run_but_kept_and_counted() {
     let Some(()) = require("nats-server") else { return };
     let marks = Marks::new();
     let options = Options::new().tools(&marks.tools()).worker("WORKER_QUEUES", "default,other");
-    let options = options.orchestrator("DUPLICATE_WINDOW", "100ms");
+    let options = options.orchestrator("DUPLICATE_WINDOW", "1s");
     let stack = Stack::start(options).await;
     let (api, js) = (stack.api(), stack.jetstream().await);
     let client = async_nats::connect(stack.nats.url()).await.unwrap();
@@ -116,8 +118,7 @@ async fn what_the_orchestrator_did_not_sign_is_not_run_but_kept_and_counted() {
         ("unknown_key", subject, "forged", Some(&forged), &a.body),
     ];
     for (_, subject, id, signature, body) in attacks {
-        // Longer than ids are remembered.
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(FORGOTTEN).await;
         send(&js, subject, id, signature, body.to_vec()).await;
     }
     for (reason, n) in [("unsigned", 1.0), ("malformed", 1.0), ("wrong", 5.0), ("unknown_key", 1.0)] {
@@ -136,7 +137,7 @@ async fn what_the_orchestrator_did_not_sign_is_not_run_but_kept_and_counted() {
     assert!(letters.to_string().contains("is not signed"), "{letters}");
     until_metric(&api, "agentforge_dead_letters_total", &["invalid_signature"], attacks.len() as f64).await;
     // What was signed, once more: this worker knows that it is done.
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    tokio::time::sleep(FORGOTTEN).await;
     send(&js, subject, &a.id, Some(&a.signature), a.body.clone()).await;
     eventually(SOON, "the copy is recognised", || async {
         let found = refused(&stack, "agentforge_duplicates_suppressed_total", "where=\"worker\"").await;
@@ -209,7 +210,7 @@ async fn a_report_without_the_attempts_token_has_no_effect() {
 async fn equal_jobs_are_answered_by_what_the_orchestrator_kept_and_by_nothing_else() {
     let Some(()) = require("nats-server") else { return };
     let marks = Marks::new();
-    let options = Options::new().tools(&marks.tools()).orchestrator("DUPLICATE_WINDOW", "100ms");
+    let options = Options::new().tools(&marks.tools()).orchestrator("DUPLICATE_WINDOW", "1s");
     let stack = Stack::start(options).await;
     let (api, js) = (stack.api(), stack.jetstream().await);
     let body = |n: u32| json!({"tool": "mark", "args": {"n": n}, "reuse": true});
@@ -230,8 +231,7 @@ async fn equal_jobs_are_answered_by_what_the_orchestrator_kept_and_by_nothing_el
     let entry =
         json!({"job": uuid::Uuid::now_v7(), "at": jiff::Timestamp::now().as_microsecond(), "output": {"forged": 1}});
     store.put(&key, entry.to_string().into()).await.unwrap();
-    // Longer than ids are remembered.
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    tokio::time::sleep(FORGOTTEN).await;
     js.publish_with_headers(format!("$KV.operations.{other}"), signed.headers, signed.payload)
         .await
         .unwrap()
@@ -289,7 +289,7 @@ async fn a_key_is_replaced_under_load_and_none_is_refused_but_its_own_later() {
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     let options = Options::new()
         .orchestrator("SIGNING_KEY_FILE", &text(files.signing()))
-        .orchestrator("DUPLICATE_WINDOW", "100ms")
+        .orchestrator("DUPLICATE_WINDOW", "1s")
         .worker("VERIFY_KEYS", "")
         .worker("VERIFY_KEYS_FILE", &text(files.verify()));
     let stack = Stack::start(options).await;
@@ -333,7 +333,7 @@ async fn a_key_is_replaced_under_load_and_none_is_refused_but_its_own_later() {
     // What was signed with the old key is an order no more, once the worker has read its file again.
     eventually(SOON, "the old key is not trusted", || async {
         send(&js, "swarm.jobs.dev.default", &first.id, Some(&first.signature), first.body.clone()).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(FORGOTTEN).await;
         let found = refused(&stack, "agentforge_attempts_refused_total", "reason=\"unknown_key\"").await;
         if found >= 1.0 { Ok(()) } else { Err(found) }
     })
