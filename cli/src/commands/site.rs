@@ -37,7 +37,7 @@ const LEAF_PORT: u16 = 7422;
 pub enum Command {
     /// Give a site an account at its hub, and write what the site needs
     Add(AddArgs),
-    /// Take a site's account away: its link is cut when the hub's gate reloads
+    /// Take a site's account away: its link is cut when the hub's gate restarts
     Revoke(RevokeArgs),
     /// List the sites of a hub
     List(ListArgs),
@@ -61,7 +61,7 @@ Examples:
 
 The folder has the site's secrets, readable only for you: take it to the site, and keep no copy. `nats-server -c
 nats.conf` in it is the site's server, services/*.env are the settings of its services, and nats-site.json is the Secret of
-a site in Kubernetes. The hub's gate takes the site after a reload.")]
+a site in Kubernetes. The hub's gate takes the site after a restart.")]
 pub struct AddArgs {
     /// The site's name: 1 to 63 letters, digits or hyphens
     #[arg(value_parser = site)]
@@ -83,8 +83,7 @@ Examples:
   agentforge site revoke pier-7
   agentforge site revoke pier-7 --accounts overlays/production/sites.conf
 
-Then reload the gate (`nats-server --signal reload=PID`; in Kubernetes docs/howto/edge-site.md): it cuts the site's link and
-refuses its credential. What the site delivered stays. The same name can be added again, with a new credential.")]
+Then restart the gate (docs/howto/edge-site.md), which stores nothing: it cuts the site's link and refuses its credential. What the site delivered stays. The same name can be added again, with a new credential.")]
 pub struct RevokeArgs {
     /// The site's name
     #[arg(value_parser = site)]
@@ -174,7 +173,7 @@ fn add(args: &AddArgs, out: Output) -> Result {
     }
     out.line(format!("site {} has an account in {}", styled(BOLD, &args.name), path.display()))?;
     out.line(format!("its secrets are in {}; take them there and keep no copy", folder.display()))?;
-    out.line("the hub's gate takes it after a reload: nats-server --signal reload=PID")
+    out.line("the hub's gate takes it after a restart")
 }
 
 fn revoke(args: &RevokeArgs, out: Output) -> Result {
@@ -187,7 +186,7 @@ fn revoke(args: &RevokeArgs, out: Output) -> Result {
         return out.document(&Listed { site: args.name.as_str(), public_key: &public_key });
     }
     out.line(format!("site {} has no account in {} any more", styled(BOLD, &args.name), path.display()))?;
-    out.line("the hub's gate cuts its link at a reload: nats-server --signal reload=PID")
+    out.line("the hub's gate cuts its link at a restart")
 }
 
 fn list(args: &ListArgs, out: Output) -> Result {

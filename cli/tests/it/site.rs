@@ -130,7 +130,7 @@ async fn a_site_starts_from_its_folder_and_delivers_until_it_is_revoked() {
         .await
         .unwrap();
     let accounts = fs::read_to_string(&desk.accounts).unwrap();
-    let gate = Gate::start(hub_port, leaf_nodes, &at, &accounts, NatsOptions::default()).await;
+    let mut gate = Gate::start(hub_port, leaf_nodes, &at, &accounts, NatsOptions::default()).await;
 
     let (config, port, http) = (desk.folder("pier-7").join("nats.conf"), client.to_string(), monitor.to_string());
     let store = desk.folder("js").to_string_lossy().into_owned();
@@ -156,7 +156,7 @@ async fn a_site_starts_from_its_folder_and_delivers_until_it_is_revoked() {
     assert!(site.request("edge.evidence.dock-1.aa", "x".into()).await.is_err(), "as another it is heard by nobody");
 
     assert_eq!(desk.revoke("pier-7").code, 0);
-    gate.set_accounts(&fs::read_to_string(&desk.accounts).unwrap());
+    gate.set_accounts(&fs::read_to_string(&desk.accounts).unwrap()).await;
     eventually(SOON, "the link is cut", || async {
         site.request("edge.evidence.pier-7.bb", "x".into()).await.is_err()
     })

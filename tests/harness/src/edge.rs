@@ -94,15 +94,13 @@ impl Gate {
         Self { server: NatsServer::start(options.extra(&own)).await, leaf_nodes, dir }
     }
 
-    /// Puts other accounts in place, and has the gate reload.
+    /// Puts other accounts in place, and restarts the gate.
     ///
     /// # Panics
-    /// When the gate does not run.
-    pub fn set_accounts(&self, accounts: &str) {
+    /// When the gate does not come up.
+    pub async fn set_accounts(&mut self, accounts: &str) {
         std::fs::write(self.dir.path().join("sites.conf"), accounts).expect("the accounts can be written");
-        let pid = self.server.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-        let pid = pid.expect("the gate runs");
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the gate can be told");
+        self.server.restart().await;
     }
 }
 

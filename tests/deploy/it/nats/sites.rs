@@ -69,12 +69,6 @@ impl Hub {
         self.gate.write("etc/nats-sites/sites.conf", &accounts);
     }
 
-    /// As `kubectl exec nats-0 -c gate -- /service --signal reload=1` does.
-    fn reload(&self) {
-        let pid = self.gate.proc.as_ref().unwrap().pid().to_string();
-        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    }
-
     /// The server of a site of the edge overlay.
     pub(super) async fn site(&self, key: &SiteKey) -> Server {
         let mut site = self.site_of(key);
@@ -123,6 +117,14 @@ impl Hub {
         })
         .await;
     }
+}
+
+/// As `kubectl exec nats-0 -c gate -- /service --signal quit=1` does: the container starts again.
+async fn restart(gate: &mut Server) {
+    if let Some(mut proc) = gate.proc.take() {
+        let _ = proc.sigterm(WAIT).await;
+    }
+    gate.start().await;
 }
 
 /// The streams of evidence, as the hub makes them.
@@ -389,7 +391,7 @@ async fn nobody_comes_through_the_gate_without_a_sites_credential() {
 async fn a_site_that_is_revoked_is_cut_and_the_others_go_on() {
     let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
     let (a, b) = (SiteKey::new("site-a"), SiteKey::new("site-b"));
-    let hub = Hub::start(&[&a, &b]).await;
+    let mut hub = Hub::start(&[&a, &b]).await;
     evidence_streams(&hub.server).await;
     let (site_a, site_b) = (hub.site(&a).await, hub.site(&b).await);
     hub.until_connected(&["site-a", "site-b"]).await;
@@ -420,8 +422,10 @@ async fn a_site_that_is_revoked_is_cut_and_the_others_go_on() {
     let (of_a, of_b) = (site_a.client("syncdaemon").await, site_b.client("syncdaemon").await);
     assert!(is_heard(&of_a).await && is_heard(&of_b).await);
     hub.set_sites(&[&b]);
-    hub.reload();
+    restart(&mut hub.gate).await;
+    hub.until_connected(&["site-b"]).await;
     eventually(WAIT, "the hub does not hear the site", || async { !is_heard(&of_a).await }).await;
+    eventually(WAIT, "it hears the other one", || async { is_heard(&of_b).await }).await;
     put(0, "after");
     put(1, "after");
     evidence(3, "the other goes on").await;
@@ -434,7 +438,7 @@ async fn a_site_that_is_revoked_is_cut_and_the_others_go_on() {
     // and not for a new one.
     let again = SiteKey::new("site-a");
     hub.set_sites(&[&b, &again]);
-    hub.reload();
+    restart(&mut hub.gate).await;
     let renewed = hub.site(&again).await;
     let of_renewed = renewed.client("syncdaemon").await;
     eventually(WAIT, "the hub hears the new credential", || async { is_heard(&of_renewed).await }).await;
@@ -458,18 +462,18 @@ async fn a_site_that_is_revoked_is_cut_and_the_others_go_on() {
     assert_eq!(daemon.sigterm(WAIT).await, 0);
 }
 
-/// A name that is given away and taken back between two reloads has another account.
+/// A name that is given away and taken back between two restarts has another account.
 #[tokio::test]
 async fn a_site_that_gets_a_new_credential_in_one_step_loses_the_old_one() {
     let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
     let (old, new) = (SiteKey::new("site-a"), SiteKey::new("site-a"));
-    let hub = Hub::start(&[&old]).await;
+    let mut hub = Hub::start(&[&old]).await;
     evidence_streams(&hub.server).await;
     let site = hub.rogue(&format!(", nkey: {}", old.seed)).await;
     let site = async_nats::connect(site.url()).await.unwrap();
     eventually(WAIT, "the hub hears the site", || async { is_heard(&site).await }).await;
     hub.set_sites(&[&new]);
-    hub.reload();
+    restart(&mut hub.gate).await;
     eventually(WAIT, "the hub does not hear the site", || async { !is_heard(&site).await }).await;
     assert!(!answers(&site, "edge.evidence.site-a.forged").await);
     assert_eq!(stored(&hub.server, "edge_evidence").await, 0);
