@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Kills.
 const ROUNDS: u64 = 5;
@@ -84,11 +86,12 @@ async fn nothing_is_done_without_its_entry(url: &str, dir: &Path) {
     for round in 0..ROUNDS {
         let mut orchestrator = Orchestrator::start(url, &[]).await;
         let base = orchestrator.base().to_owned();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answered = Arc::new(Notify::new());
         let callers: Vec<_> = (0..CALLERS)
             .map(|caller| {
-                let base = base.clone();
+                let (base, client, answered) = (base.clone(), client.clone(), answered.clone());
                 tokio::spawn(async move {
-                    let client = reqwest::Client::builder().no_proxy().build().unwrap();
                     let send = |path: String, body: Value| {
                         let request = client.post(format!("{base}{path}"));
                         request.header("content-type", "application/json").body(body.to_string()).send()
@@ -102,6 +105,7 @@ async fn nothing_is_done_without_its_entry(url: &str, dir: &Path) {
                         // Until the process is gone.
                         let Ok(answer) = body else { return };
                         let Ok(text) = answer.text().await else { return };
+                        answered.notify_one();
                         let job: Value = serde_json::from_str(&text).unwrap_or_default();
                         if let Some(id) = job["id"].as_str()
                             && send(format!("/v1/jobs/{id}/cancel"), json!({})).await.is_err()
@@ -112,8 +116,9 @@ async fn nothing_is_done_without_its_entry(url: &str, dir: &Path) {
                 })
             })
             .collect();
+        tokio::time::timeout(Duration::from_secs(60), answered.notified()).await.expect("a caller is answered");
         // The moment is the attack.
-        tokio::time::sleep(Duration::from_millis(300 + 137 * round)).await;
+        tokio::time::sleep(Duration::from_millis(100 + 137 * round)).await;
         orchestrator.process.kill9();
         for caller in callers {
             caller.await.unwrap();
