@@ -323,8 +323,10 @@ mod tests {
 
     #[test]
     fn only_plain_addresses_are_taken() {
-        assert!(Endpoint::new("http://127.0.0.1:8010/", None).is_ok());
-        for wrong in ["https://x:1", "127.0.0.1:8010", "http://", "http://x:1/path"] {
+        for right in ["http://127.0.0.1:8010/", "https://x:1"] {
+            assert!(Endpoint::new(right, None).is_ok(), "{right}");
+        }
+        for wrong in ["ftp://x:1", "127.0.0.1:8010", "http://", "http://x:1/path"] {
             assert!(Endpoint::new(wrong, None).is_err(), "{wrong}");
         }
     }
