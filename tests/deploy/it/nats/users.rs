@@ -22,10 +22,11 @@ async fn call(url: &str, token: &str, body: Option<Value>) -> (u16, Value) {
 }
 
 /// Reads a stream of events until it has said this.
-async fn watch_until(base: &str, path: &str, wanted: &str) {
+async fn watch_until(base: &str, token: &str, path: &str, wanted: &str) {
     let address = base.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     let (mut seen, mut part) = (String::new(), [0; 4096]);
     let read = async {
         while !seen.contains(wanted) {
@@ -163,7 +164,8 @@ async fn every_service_does_its_work_with_its_own_user() {
     let marker = json!({"id": "m1", "title": "t", "coordinates": [1.0, 2.0], "severity": "low"});
     let (status, answer) = call(&format!("{base}/v1/markers"), &publish, Some(marker)).await;
     assert!((200..300).contains(&status), "{status} {answer}");
-    watch_until(&base, "/events/stream?snapshot=true", "event: marker").await;
+    let read = secrets()["tactical-api-secret"]["TACTICAL_READ_TOKENS"].clone();
+    watch_until(&base, &read, "/events/stream?snapshot=true", "event: marker").await;
     // Alerts come in, events go out, and what an endpoint was not given is kept.
     let token = secrets()["broadcaster-secret"]["BROADCASTER_TOKEN"].clone();
     let base = broadcaster.ready(WAIT).await["broadcaster"]["http"].as_str().unwrap().to_owned();
