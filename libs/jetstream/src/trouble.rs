@@ -16,7 +16,8 @@ pub(crate) fn trouble(servers: &str, authorities: &str, last: Option<&str>) -> T
         Some(e) if is_refusal => {
             format!("{servers} refuses the credentials: {e} (NATS_CREDS, NATS_NKEY, or NATS_USER and NATS_PASSWORD)")
         }
-        Some(e) if e.contains("TLS") => format!(
+        // A handshake that fails is an IO error of the client, too.
+        Some(e) if e.contains("TLS") || servers.contains("tls://") => format!(
             "{servers} cannot be reached: {e}; its certificate must be for that name, and signed by {authorities} (NATS_TLS_CA, NATS_URL)"
         ),
         Some(e) => format!("{servers} cannot be reached: {e} (NATS_URL)"),
@@ -37,6 +38,8 @@ mod tests {
             (Some("TLS error"), false, "signed by an authority in /etc/ca.pem (NATS_TLS_CA, NATS_URL)"),
             (None, false, "not connected to nats://a:1"),
         ];
+        let handshake = trouble("tls://a:1", "an authority in /etc/ca.pem", Some("IO error")).reason;
+        assert!(handshake.contains("signed by an authority in /etc/ca.pem (NATS_TLS_CA"), "{handshake}");
         for (error, is_refusal, part) in cases {
             let told = trouble("nats://a:1", "an authority in /etc/ca.pem", error);
             assert_eq!(told.is_refusal, is_refusal, "{told:?}");
