@@ -468,7 +468,7 @@ fn files() -> Vec<PathBuf> {
             let name = entry.file_name().to_string_lossy().into_owned();
             let ours = !name.starts_with('.') || [".ci", ".config", ".gitignore"].contains(&name.as_str());
             match entry.file_type().unwrap() {
-                kind if kind.is_dir() && ours && name != "target" && name != "agentforge-data" => {
+                kind if kind.is_dir() && ours && !["target", "dist", "agentforge-data"].contains(&&*name) => {
                     folders.push(entry.path())
                 }
                 kind if kind.is_file() && ours => files.push(entry.path()),

@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// Files that list the services besides the roster, manifests and documents, and why each must.
-const LISTS: [(&str, &str); 5] = [
+const LISTS: [(&str, &str); 7] = [
     ("Cargo.toml", "where each crate is, for the others"),
     ("Tiltfile", "ports to forward; Tilt reads no Rust"),
+    ("tests/deploy/it/nats/attacks.rs", "who may not get around its rights"),
+    ("tests/deploy/it/nats/rights.rs", "what each may do with each stream"),
     ("tests/deploy/it/nats/users.rs", "what each may do with its own user"),
     ("tests/end-to-end/it/house.rs", "what each crate may depend on"),
     ("tools/stack/Cargo.toml", "dependencies of the roster"),
