@@ -338,8 +338,11 @@ fn every_setting_that_a_document_names_exists() {
     let mut known: BTreeSet<String> = SERVICES
         .iter()
         .flat_map(|service| (service.program.settings)())
-        .flat_map(|(_, list)| list.into_iter().map(|s| s.key.to_owned()))
+        .flat_map(|(_, list)| list.into_iter().flat_map(|s| [Some(s.key.to_owned()), s.file_key()]))
+        .flatten()
         .collect();
+    // Any of them.
+    known.insert("NAME_FILE".to_owned());
     known.extend(OTHER_VARIABLES.iter().map(|s| (*s).to_owned()));
     known.extend(Code::ALL.iter().map(|code| upper_snake(&format!("{:?}", code.grpc()))));
     let mut unknown = BTreeSet::new();
