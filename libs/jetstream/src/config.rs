@@ -270,7 +270,6 @@ mod tests {
             (&[("NATS_NKEY", "SUx"), ("NATS_USER", "u")], "NATS_USER: needs NATS_PASSWORD"),
             (&[("NATS_TLS_CERT", "/x")], "NATS_TLS_KEY"),
             (&[("NATS_INBOX_PREFIX", "_INBOX.>")], "NATS_INBOX_PREFIX"),
-            (&[("NATS_INBOX_PREFIX", "")], "NATS_INBOX_PREFIX"),
             (&[("NATS_TLS_KEY", "/x")], "NATS_TLS_CERT"),
             (&[("NATS_MAX_RECONNECT_WAIT", "0s")], "NATS_MAX_RECONNECT_WAIT"),
         ];
