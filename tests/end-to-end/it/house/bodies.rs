@@ -4,8 +4,10 @@ use super::read;
 use agentforge_stack::roster::SERVICES;
 use serde_json::Value;
 
-/// Parts of bodies that hold any object: what a tool takes, and the event of a dead letter as it was published.
-const ANY_OBJECT: [&str; 4] = ["Job.args", "JobTemplate.args", "SubmitJobRequest.args", "DeadLetter.event"];
+/// Parts of bodies that hold any object: what a tool takes, the event of a dead letter as it was published, and what
+/// an operation says of itself in the audit log.
+const ANY_OBJECT: [&str; 5] =
+    ["Job.args", "JobTemplate.args", "SubmitJobRequest.args", "DeadLetter.event", "AuditEntry.detail"];
 
 /// Whether a schema says only that there is an object.
 fn is_bare(schema: &Value) -> bool {
