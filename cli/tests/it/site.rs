@@ -133,8 +133,12 @@ async fn a_site_starts_from_its_folder_and_delivers_until_it_is_revoked() {
     let mut gate = Gate::start(hub_port, leaf_nodes, &at, &accounts, NatsOptions::default()).await;
 
     let (config, port, http) = (desk.folder("pier-7").join("nats.conf"), client.to_string(), monitor.to_string());
-    let store = desk.folder("js").to_string_lossy().into_owned();
-    let args = ["-c", config.to_str().unwrap(), "-p", &port, "-m", &http, "-sd", &store];
+    // Its store is in the folder that it is started in, and a test starts it in another.
+    let text = fs::read_to_string(&config).unwrap();
+    let here = text.replace("store_dir: \"js\"", &format!("store_dir: \"{}\"", desk.folder("js").display()));
+    assert_ne!(here, text);
+    fs::write(&config, here).unwrap();
+    let args = ["-c", config.to_str().unwrap(), "-p", &port, "-m", &http];
     let _server = Proc::builder(program("nats-server").unwrap()).args(args).start();
     let env = fs::read_to_string(desk.folder("pier-7").join("services/syncdaemon.env")).unwrap();
     let env: BTreeMap<&str, &str> = env.lines().filter_map(|line| line.split_once('=')).collect();
