@@ -17,12 +17,26 @@ const NOT_OF: &[(&str, &str, &str)] = &[
     (TACTICAL_API, "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
     (NATS_EXPORTER, "agentforge_ready", "its page is about NATS; /readyz says it"),
 ];
+/// What there is only with a setting, or after a body, that this system does not have.
+const ONLY_WITH: &[(&str, &str)] = &[
+    ("agentforge_tls_certificate_expiry_timestamp_seconds", "TLS_CERT"),
+    ("agentforge_tls_files_unusable", "TLS_CERT"),
+    ("agentforge_tls_reloads_total", "TLS_CERT"),
+    ("nats_exporter_target_certificate_expiry_timestamp_seconds", "a target with TLS"),
+    ("agentforge_access_issuer_ok", "ACCESS_ISSUERS"),
+    ("agentforge_access_tokens_file_ok", "ACCESS_TOKENS_FILE"),
+    ("agentforge_access_next_token_expiry_timestamp_seconds", "ACCESS_TOKENS_FILE"),
+    ("agentforge_access_locked_addresses", "tokens"),
+    ("agentforge_request_bodies_bytes", "a body"),
+];
 /// What only a service with an HTTP API has: others have probes, a status or a page of metrics.
 const OF_APIS: [&str; 2] = ["agentforge_http_requests_total", "agentforge_http_request_duration_seconds"];
 
 fn is_excused(service: &str, metric: &str) -> bool {
     let has_api = roster::find(service).is_some_and(|row| row.openapi.is_some());
-    NOT_OF.iter().any(|(of, name, _)| *of == service && *name == metric) || (!has_api && OF_APIS.contains(&metric))
+    ONLY_WITH.iter().any(|(name, _)| *name == metric)
+        || NOT_OF.iter().any(|(of, name, _)| *of == service && *name == metric)
+        || (!has_api && OF_APIS.contains(&metric))
 }
 
 /// Families of a page, as its `# TYPE` lines name them, that have a series.

@@ -96,7 +96,8 @@ async fn no_mark_is_lost_however_many_come_at_once() {
     }
     rows.sort_by_key(|row| row.seq);
     rows.dedup_by_key(|row| row.seq);
-    assert_eq!(rows.len(), JOBS, "one event for each job accepted");
+    let accepted = rows.iter().filter(|row| row.subject.contains(".job.")).count();
+    assert_eq!(accepted, JOBS, "one event for each job accepted; the rest is of the audit log");
     let marks = rows.iter().map(|row| w.committer.mark(Lazy::OutboxSent(row.seq)));
     futures_util::future::join_all(marks).await;
 

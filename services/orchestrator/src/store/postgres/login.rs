@@ -61,6 +61,9 @@ fn read(file: &Path) -> Result<String, String> {
 
 /// How to log in to the same database. The error does not repeat the URL.
 fn login(now: &PgConnectOptions, url: &str) -> Result<PgConnectOptions, String> {
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err("it does not begin with postgres://".to_owned());
+    }
     let options = connection::options(url).map_err(|e| e.to_string())?;
     let place = |o: &PgConnectOptions| (o.get_host().to_owned(), o.get_port(), o.get_database().map(str::to_owned));
     if place(now) == place(&options) {
