@@ -210,13 +210,10 @@ fn read_auth(reader: &mut Reader<'_>) -> Auth {
 }
 
 fn read_inbox_prefix(reader: &mut Reader<'_>) -> Option<String> {
-    let prefix: String = reader.opt(&NATS_INBOX_PREFIX)?;
     let is_token = |t: &str| !t.is_empty() && !t.contains(['*', '>', ' ', '\t']);
-    if prefix.split('.').all(is_token) {
-        return Some(prefix);
-    }
-    reader.fault(NATS_INBOX_PREFIX.key, format!("{prefix:?} is not a subject without wildcards"));
-    None
+    reader.opt_if(&NATS_INBOX_PREFIX, |prefix: &String| {
+        if prefix.split('.').all(is_token) { Ok(()) } else { Err("is not a subject without wildcards".to_owned()) }
+    })
 }
 
 fn read_tls(reader: &mut Reader<'_>) -> Tls {

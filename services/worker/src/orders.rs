@@ -50,9 +50,8 @@ impl VerifySettings {
         if let Some(Err(problem)) = file.as_deref().map(read_public) {
             reader.fault(VERIFY_KEYS_FILE.key, problem);
         }
-        let inline = reader.opt::<String>(&VERIFY_KEYS).and_then(|list| {
-            PublicKeys::from_list(&list).map_err(|e| reader.fault(VERIFY_KEYS.key, e.to_string())).ok()
-        });
+        let are_keys = |list: &String| PublicKeys::from_list(list).map(drop).map_err(|e| e.to_string());
+        let inline = reader.opt_if(&VERIFY_KEYS, are_keys).and_then(|list| PublicKeys::from_list(&list).ok());
         if file.is_none() && !reader.is_set(&VERIFY_KEYS) && !common.is_dev() {
             reader.fault(
                 VERIFY_KEYS_FILE.key,

@@ -59,6 +59,8 @@ pub(crate) fn configure(common: &Common) {
     let set = common.request_bodies_max.map(|size| usize::try_from(size.bytes()).unwrap_or(usize::MAX));
     let bodies = BODIES.get_or_init(|| Bodies::new(set.unwrap_or_else(|| default_max(memory::limit()))));
     metrics::BODIES_MAX_BYTES.set(&[], bodies.max() as f64);
+    // On the page from the start.
+    metrics::BODIES_BYTES.shift(&[], 0.0);
 }
 
 fn default_max(memory: u64) -> usize {

@@ -162,7 +162,7 @@ pub async fn ask(address: SocketAddr, request_line: &str, headers: &str) -> Stri
 /// Sends a request and leaves the connection open.
 pub async fn open(address: SocketAddr, request_line: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("{request_line} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
+    let request = format!("{request_line} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
