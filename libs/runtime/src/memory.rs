@@ -19,7 +19,7 @@ pub(crate) fn limit() -> u64 {
 fn limit_below(root: &Path) -> u64 {
     let read = |path: &str| std::fs::read_to_string(root.join(path.trim_start_matches('/'))).ok();
     let groups = read("proc/self/cgroup").unwrap_or_default();
-    let limits = groups.lines().flat_map(|line| group_files(line)).filter_map(|file| read(&file));
+    let limits = groups.lines().flat_map(group_files).filter_map(|file| read(&file));
     let limits = limits.filter_map(|text| text.trim().parse::<u64>().ok()).filter(|bytes| *bytes < NO_LIMIT);
     let machine = read("proc/meminfo").as_deref().and_then(machine_total);
     limits.chain(machine).min().unwrap_or(UNKNOWN)

@@ -30,7 +30,8 @@ impl Marks {
     }
     fn tools(&self) -> String {
         let script = format!("echo ran >> {}; echo '{{}}'", self.file().display());
-        format!("[[tool]]\nname = \"mark\"\nargv = [\"/bin/sh\", \"-c\", \"{script}\"]\n")
+        let folder = self.0.path();
+        format!("[[tool]]\nname = \"mark\"\nargv = [\"/bin/sh\", \"-c\", \"{script}\"]\nwrite = [{folder:?}]\n")
     }
     fn runs(&self) -> usize {
         std::fs::read_to_string(self.file()).map_or(0, |text| text.lines().count())
