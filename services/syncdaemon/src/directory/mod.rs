@@ -272,6 +272,8 @@ pub fn stamp_of(file: impl AsFd) -> io::Result<Stamp> {
 ///
 /// # Errors
 /// The system's.
+// Its type has 32 bits on some machines.
+#[allow(clippy::useless_conversion)]
 pub fn names_of(file: impl AsFd) -> io::Result<u64> {
     Ok(u64::from(fstat(file)?.st_nlink))
 }
