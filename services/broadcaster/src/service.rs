@@ -163,7 +163,7 @@ impl Service for Broadcaster {
         );
         let config = &context.config;
         let first = config.first_endpoints();
-        warn_of_unsigned(&context, &first);
+        warn_of_unsigned(context, &first);
         registry.apply(first);
         let (over, written) = (CancellationToken::new(), CancellationToken::new());
         let history = history::write(context.clone(), history, heartbeat("history"), over.clone(), written.clone());

@@ -240,7 +240,7 @@ mod tests {
             assert_eq!(access().reader(&headers(given), false).is_some(), may, "{given:?}");
         }
         // A page of another origin sends the cookie without knowing it.
-        assert!(!access().reader(&headers(&[("cookie", "agentforge_token=two")]), true).is_some());
+        assert!(access().reader(&headers(&[("cookie", "agentforge_token=two")]), true).is_none());
         assert!(access().reader(&headers(&[("authorization", "Bearer one")]), true).is_some());
         // What is open to everybody is less than a token gets.
         let open = Access { without_token: Some(Sight::Picture), ..access() };
@@ -249,7 +249,7 @@ mod tests {
         }
         assert_eq!(access().sight(&headers(&[]), false), None);
         assert!(access().publisher(&headers(&[("authorization", "Bearer three")])).is_some());
-        assert!(!access().publisher(&headers(&[("authorization", "Bearer one")])).is_some());
-        assert!(!Access { publish: Guard::Closed, ..access() }.publisher(&headers(&[])).is_some());
+        assert!(access().publisher(&headers(&[("authorization", "Bearer one")])).is_none());
+        assert!(Access { publish: Guard::Closed, ..access() }.publisher(&headers(&[])).is_none());
     }
 }

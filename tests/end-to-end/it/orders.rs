@@ -60,6 +60,9 @@ async fn send(js: &jetstream::Context, subject: &str, id: &str, signature: Optio
     assert!(!ack.duplicate, "{id} was taken for another");
 }
 
+/// What it is, subject, id, signature and body of a message.
+type Attack<'a> = (&'a str, &'a str, &'a str, Option<&'a str>, &'a [u8]);
+
 /// An attempt as somebody who hears the subject has it.
 struct Heard {
     id: String,
@@ -108,7 +111,7 @@ async fn what_the_orchestrator_did_not_sign_is_not_run_but_kept_and_counted() {
     other["queue"] = json!("other");
     let other = serde_json::to_vec(&other).unwrap();
     let forged = stranger.sign(&[leaf(subject, "forged", &a.body)], 0, u64::MAX).remove(0);
-    let attacks: [(&str, &str, &str, Option<&str>, &[u8]); 8] = [
+    let attacks: [Attack<'_>; 8] = [
         ("unsigned", subject, "unsigned", None, &a.body),
         ("malformed", subject, "malformed", Some("AQAAAA"), &a.body),
         ("wrong", subject, &a.id, Some(&a.signature), &changed),

@@ -138,12 +138,14 @@ async fn an_open_port_answers_to_no_name_that_others_can_give_it() {
     ] {
         let origin = format!("Host: {host}:{port}\r\nOrigin: http://{host}:{port}");
         let ok = |good: &'static str| if may { good } else { "403" };
+        // Probes know no allowed names.
+        let probe = if ["localhost", "127.0.0.1", "[::1]"].contains(&host) { "200" } else { "403" };
         for (what, rest, status) in [
             ("GET /events/stream", "", ok("200")),
             ("GET /v1/rejected", "", ok("200")),
             ("POST /v1/markers", json, ok("201")),
             ("DELETE /v1/markers/m", "", ok("200")),
-            ("GET /healthz", "", "200"),
+            ("GET /healthz", "", probe),
         ] {
             let mut stream = TcpStream::connect(world.api.address()).await.unwrap();
             let rest = if rest.is_empty() { "\r\n".to_owned() } else { format!("{rest}\r\n\r\n{body}") };
