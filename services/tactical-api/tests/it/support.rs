@@ -80,7 +80,7 @@ impl Api {
 
     pub async fn until_ready(&self) {
         eventually(SOON, "the picture is complete", || async {
-            matches!(http_get(&format!("{}/readyz", self.base), &[]).await, Ok((200, _)))
+            matches!(http_get(&format!("{}/readyz", self.probes), &[]).await, Ok((200, _)))
         })
         .await;
     }
