@@ -363,7 +363,10 @@ async fn readers_that_stall_keep_evidence_from_nobody_and_are_cut() {
         // All of one network of IPv6.
         let from = format!("X-Forwarded-For: [2001:db8::{n:x}]:99");
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(format!("GET {large} HTTP/1.1\r\nHost: x\r\n{from}\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("GET {large} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{from}\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut head = [0; 12];
         stream.read_exact(&mut head).await.unwrap();
         let status = String::from_utf8_lossy(&head[9..]).into_owned();
