@@ -119,7 +119,7 @@ pub async fn what_is_done_to_the_log_in_sql_is_found(w: &World) {
         ("address = NULL", "address = '10.0.0.7'"),
     ] {
         let set = |what: &str| format!("UPDATE audit SET {what} WHERE chain = 0 AND place = 3");
-        assert_eq!(after(w, &set(change)).await, [changed.clone()], "{change}");
+        assert_eq!(after(w, &set(change)).await, std::slice::from_ref(&changed), "{change}");
         assert_eq!(after(w, &set(back)).await, [], "{back}");
     }
     // Two entries that changed places.
@@ -183,7 +183,9 @@ pub async fn stores_that_append_at_once_leave_whole_chains(w: &World) {
             order(&w.store),
             order(&other),
         );
-        (a.unwrap(), b.unwrap(), c.unwrap(), d.unwrap());
+        for done in [a.map(drop), b.map(drop), c.map(drop), d.map(drop)] {
+            done.unwrap();
+        }
     }
     // A caller that goes away in the middle leaves all of it or nothing.
     for turn in 0..20 {
