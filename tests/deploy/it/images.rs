@@ -263,7 +263,7 @@ async fn runs_alone(service: &str, image: &Path, place: &Place) {
     let mounts = list(&container["volumeMounts"]).iter().map(|m| m["mountPath"].as_str().unwrap().trim_matches('/'));
     let mounts: Vec<PathBuf> = mounts.chain([READY_DIR, DEV_DIR]).map(|name| image.join(name)).collect();
     for folder in &mounts {
-        std::fs::create_dir(folder).unwrap();
+        std::fs::create_dir_all(folder).unwrap();
         chown(folder, Some(1001), Some(1001)).unwrap();
     }
     // A file of them, since a device may not be made everywhere.
@@ -278,9 +278,19 @@ async fn runs_alone(service: &str, image: &Path, place: &Place) {
         Proc::builder(cargo_bin("agentforge-orchestrator")).envs(env).start()
     });
     let root = image.display().to_string();
+    let mut env = environment_at(&place.objects, service, &place.nats, Path::new(""));
+    for (name, value) in &mut env {
+        // Files of Secrets, which a pod mounts, are outside of the image's root here.
+        if Path::new(value.as_str()).is_absolute() && Path::new(value.as_str()).is_file() {
+            let copy = image.join(READY_DIR).join(name);
+            std::fs::copy(&value, &copy).unwrap();
+            chown(&copy, Some(1001), Some(1001)).unwrap();
+            *value = format!("/{READY_DIR}/{name}");
+        }
+    }
     let mut proc = Proc::builder("/usr/sbin/chroot")
         .args(["--userspec=1001:1001", &root, "/service"])
-        .envs(environment_at(&place.objects, service, &place.nats, Path::new("")))
+        .envs(env)
         .env("READY_FILE", format!("/{READY_DIR}/ready.json"))
         .start();
     let ready = eventually(WAIT, &format!("{service} of the image is ready"), || {
