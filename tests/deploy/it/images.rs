@@ -70,20 +70,23 @@ fn libraries(deps: &Path, crate_name: &str) -> Vec<PathBuf> {
 }
 
 /// Links the development build of a service again, statically: a build of its own would take minutes. Works for a
-/// service whose `main` needs only its library and the runtime.
+/// service whose `main` needs only its library, the runtime and the settings.
 fn linked_statically(service: &str, to: &Path) {
     let name = format!("agentforge_{}", service.replace('-', "_"));
     let deps = cargo_bin(&format!("agentforge-{service}")).with_file_name("deps");
     let built = libraries(&deps, &name);
     let library = built.first().expect("built with the service");
     let mut told = String::new();
-    // A used folder has libraries of earlier builds, too; only one of the runtime's is the one that the service knows.
-    for runtime in libraries(&deps, "agentforge_runtime") {
+    // A used folder has libraries of earlier builds, too; only one of each is the one that the service knows.
+    let runtimes = libraries(&deps, "agentforge_runtime").into_iter();
+    let configs = libraries(&deps, "agentforge_config");
+    for (runtime, config) in runtimes.flat_map(|runtime| configs.iter().map(move |config| (runtime.clone(), config))) {
         let mut link = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
         link.args(["--edition=2024", "--crate-name=service", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"]);
         link.arg("-L").arg(format!("dependency={}", deps.display()));
         link.arg("--extern").arg(format!("{name}={}", library.display()));
         link.arg("--extern").arg(format!("agentforge_runtime={}", runtime.display()));
+        link.arg("--extern").arg(format!("agentforge_config={}", config.display()));
         link.arg("-o").arg(to).arg(root().join("services").join(service).join("src/main.rs"));
         let out = link.output().unwrap();
         if out.status.success() {
