@@ -122,7 +122,7 @@ async fn connect(address: &str, config: Arc<rustls::ClientConfig>) -> Tls {
 
 /// Sends a request and gives the head of the answer.
 async fn ask(stream: &mut Tls, path: &str, headers: &str) -> String {
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").as_bytes()).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes()).await.unwrap();
     until(stream, "\r\n\r\n").await
 }
 
