@@ -1,4 +1,4 @@
-//! What signing and verifying cost per message, by the size of the group. `docs/benchmarks.md` has the figures:
+//! What signing and verifying cost per message, by the size of the group. Measure it on your machine with:
 //!
 //! `cargo run --release -p agentforge-signing --example cost`
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a program that prints what it measured")]

@@ -8,8 +8,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::fmt;
 use subtle::ConstantTimeEq;
 
-/// Messages of one signature. A larger group saves less than a microsecond a message, and makes each message larger: its
-/// path has one hash for every doubling.
+/// Messages of one signature. A larger group saves about a microsecond a message, and makes each message larger: its path
+/// has one hash for every doubling.
 pub const GROUP_MAX: usize = 32;
 
 /// Private keys. The first signs; tokens of all are good.
