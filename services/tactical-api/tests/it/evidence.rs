@@ -395,6 +395,12 @@ async fn readers_that_stall_keep_evidence_from_nobody_and_are_cut() {
         if status == 200 { Ok(()) } else { Err(status) }
     })
     .await;
+    // The last of them began a little later than the first.
+    eventually(std::time::Duration::from_secs(90), "all are cut", || async {
+        let open = world.api.metric("agentforge_http_connections").await;
+        if open < 8.0 { Ok(()) } else { Err(open) }
+    })
+    .await;
     let mut cut = 0;
     for mut stream in stalled {
         let mut rest = Vec::new();
