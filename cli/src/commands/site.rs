@@ -66,7 +66,7 @@ pub struct AddArgs {
     /// The site's name: 1 to 63 letters, digits or hyphens
     #[arg(value_parser = site)]
     name: Site,
-    /// Where the site reaches its hub's gate: tls://HOST[:PORT], or nats-leaf://HOST[:PORT] without TLS
+    /// Where the site reaches its hub's gate: tls://HOST or tls://HOST:PORT; nats-leaf://… without TLS
     #[arg(long, value_name = "URL", value_parser = hub)]
     hub: String,
     /// The new folder for the site [default: site-NAME]
