@@ -144,7 +144,7 @@ fn window(c: &EvidenceConfig) -> Duration {
 /// what exists are left as they are: many sites share one hub, and its operators decide about them.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`super::ensure`].
 pub async fn ensure_evidence(
     js: &Context,
     config: &EvidenceConfig,
@@ -155,11 +155,11 @@ pub async fn ensure_evidence(
     if keep_limits { ensure_keeping_limits(js, plan, maker).await } else { ensure_by(js, &plan, maker).await }
 }
 
-/// As [`ensure`], but sizes, ages, windows and copies of streams that exist are left as they are: for those
+/// As [`super::ensure`], but sizes, ages, windows and copies of streams that exist are left as they are: for those
 /// that another service owns, too.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`super::ensure`].
 pub async fn ensure_keeping_limits(js: &Context, mut plan: Plan, maker: Maker) -> Result<Report, Error> {
     if maker == Maker::Wait {
         return ensure_by(js, &plan, maker).await;
