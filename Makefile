@@ -9,7 +9,7 @@ endif
 # What `make bench` builds with.
 PROFILE ?= dist
 
-.PHONY: help dev build test needs lint advisories fmt soak bench docs clean-data
+.PHONY: help dev build test needs lint advisories fmt soak bench bench-peers docs clean-data
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench: ## Jobs per second and latency, compared with the raw JetStream floor, bu
 	$(CARGO) build --profile $(PROFILE) -p agentforge-cli -p agentforge-bench -p agentforge-stack -p agentforge-orchestrator \
 		-p agentforge-worker --bins
 	target/$(PROFILE)/agentforge bench jobs
+
+bench-peers: ## The same job through other job libraries, in turns with what `make bench` built (PEERS='--count 500 --rounds 1')
+	@bench/peers/run $(PEERS)
 
 docs: build ## Write docs/configuration.md, docs/METRICS.md and the OpenAPI documents
 	@scripts/generate-docs

@@ -1,0 +1,3 @@
+module agentforge.example/peers/contract
+
+go 1.25

@@ -1,0 +1,1 @@
+"""What `bench/peers/run` consists of: processes, servers, peers, measuring, the report."""
