@@ -3,6 +3,7 @@
 use crate::{
     delivery::circuit::Limits,
     endpoints::declaration::{self, CONCURRENCY_MAX, Declaration, Defaults, Endpoint, TIMEOUT, subjects_problem},
+    endpoints::reference::is_reference,
     payload::render::Format,
     registry::sealing::StateKeys,
     retry::schedule::{Schedule, Steps},
@@ -173,20 +174,33 @@ fn default_declaration(reader: &mut Reader<'_>) -> Option<Declaration> {
     let secret: Option<Secret> = reader.opt(&WEBHOOK_SECRET);
     let format: Format = reader.get(&WEBHOOK_FORMAT);
     let secrets = secret.iter().flat_map(|s| s.expose_secret().split(',').map(|s| s.trim().to_owned()));
-    let secrets: Vec<String> = secrets.filter(|s| !s.is_empty()).collect();
+    let mut secrets: Vec<String> = secrets.filter(|s| !s.is_empty()).collect();
     if secret.is_some() && secrets.is_empty() {
         reader.fault(WEBHOOK_SECRET.key, "names no secret; unset it to sign nothing");
     }
     if secret.is_some() && url.is_none() {
         reader.fault(WEBHOOK_SECRET.key, "needs WEBHOOK_URL");
     }
+    if let Some(file) = secrets.first().and_then(|first| followed(reader, &WEBHOOK_SECRET, first)) {
+        secrets = vec![file];
+    }
     let url = match (url, secrets.is_empty()) {
-        (Some(url), _) => url.expose_secret().to_owned(),
+        (Some(url), _) => {
+            let url = url.expose_secret();
+            followed(reader, &WEBHOOK_URL, url).unwrap_or_else(|| url.to_owned())
+        }
         (None, true) => return None,
         // Only for checking the secrets, too: the start ends with the fault above.
         (None, false) => "https://webhook.invalid/".to_owned(),
     };
     Some(Declaration { name: DEFAULT_NAME.to_owned(), url, secrets, format, ..Declaration::default() })
+}
+
+/// The reference to the file that a setting's value comes from (`NAME_FILE`): it is read again when it changes. A file
+/// that only refers to another place is not followed itself.
+fn followed(reader: &Reader<'_>, setting: &Setting, value: &str) -> Option<String> {
+    let file = reader.file_of(setting)?;
+    (!is_reference(value)).then(|| format!("file:{}", file.display()))
 }
 
 /// For endpoints that name no subjects. A fault is reported here and not for each of them, too.

@@ -18,14 +18,14 @@ pub const WEBHOOK_URL: Setting = Setting::new(
     "WEBHOOK_URL",
     None,
     "http or https URL, file:PATH or env:NAME",
-    "An endpoint named default, with or without an endpoints file.",
+    "An endpoint named default, with or without an endpoints file. A file is read again when it changes.",
 )
 .secret();
 pub const WEBHOOK_SECRET: Setting = Setting::new(
     "WEBHOOK_SECRET",
     None,
     "whsec_…, whsk_…, file:PATH or env:NAME, several with commas",
-    "Signs requests to WEBHOOK_URL. Two during a rotation. Unset: requests are not signed.",
+    "Signs requests to WEBHOOK_URL. Two during a rotation. A file is read again when it changes. Unset: requests are not signed.",
 )
 .secret();
 pub const WEBHOOK_FORMAT: Setting = Setting::new(

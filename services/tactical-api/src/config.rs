@@ -3,8 +3,8 @@
 use crate::{
     access::{Access, CERTIFICATE_HEADERS},
     event::Sight,
-    links::Signer,
     origin::Origin,
+    signing::{Place, SIGNING_SECRET, SIGNING_TTL, Signing, check_length},
 };
 use agentforge_access::{Guard, Keyring, Role, Tokens};
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Parse, Reader, Secret, Setting};
@@ -113,23 +113,6 @@ const TLS_CLIENT_CA: Setting = Setting::new(
     "path of a PEM file",
     "Authorities whose client certificates are accepted. A client needs none unless TACTICAL_REQUIRE_CLIENT_CERT is on.",
 );
-const SIGNING_SECRET: Setting = Setting::new(
-    "EVIDENCE_SIGNING_SECRET",
-    Some(DEV_SECRET),
-    "comma-separated list: the first signs, all verify; each of 16 characters or more outside ENV=dev",
-    "Signs links to evidence. The default is refused unless ENV is dev and BIND_ADDR is loopback.",
-)
-.secret();
-const SIGNING_TTL: Setting = Setting::new(
-    "EVIDENCE_SIGNING_TTL",
-    Some("300"),
-    "seconds 1-604800",
-    "How long a link to evidence is valid. A link that would be valid for longer is refused.",
-);
-
-const DEV_SECRET: &str = "dev-secret";
-/// Shorter secrets are guessed.
-const SECRET_MIN_CHARS: usize = 16;
 /// Origins that may be named.
 const ORIGINS_MAX: usize = 64;
 
@@ -191,7 +174,7 @@ pub struct Config {
     /// TLS of the port.
     pub tls: Option<ServerTls>,
     /// Makes and checks links to evidence.
-    pub signer: Signer,
+    pub signing: Signing,
 }
 
 impl Config {
@@ -209,7 +192,7 @@ impl Config {
             limits,
             access,
             tls,
-            signer: read_signer(reader, is_lenient, common.is_dev()),
+            signing: Signing::read(reader, Place { is_lenient, is_dev: common.is_dev() }),
             stream: TacticalConfig::read(reader),
             maker: Maker::read(reader, &common),
             nats: NatsConfig::read(reader),
@@ -336,15 +319,6 @@ fn read_origins(reader: &mut Reader<'_>) -> Vec<Origin> {
     origins
 }
 
-/// Somebody's own machine may have short ones.
-fn check_length(reader: &mut Reader<'_>, setting: &Setting, secrets: &[Secret], is_dev: bool) {
-    let is_short = |secret: &Secret| secret.expose_secret().chars().count() < SECRET_MIN_CHARS;
-    if !is_dev && secrets.iter().any(is_short) {
-        let problem = format!("has a secret of fewer than {SECRET_MIN_CHARS} characters, which only ENV=dev takes");
-        reader.fault(setting.key, problem);
-    }
-}
-
 fn secrets(list: Option<Secret>) -> Vec<Secret> {
     let list = list.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
     let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
@@ -358,22 +332,6 @@ fn read_tls(reader: &mut Reader<'_>) -> Option<ServerTls> {
     let settings = TlsSettings { cert: &TLS_CERT, key: &TLS_KEY, client_ca: &TLS_CLIENT_CA };
     // Whether a certificate is needed is answered in words, behind the handshake.
     ServerTls::read(reader, settings, ClientCertificates::Optional, PROTOCOLS)
-}
-
-fn read_signer(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Signer {
-    let secrets = secrets(Some(reader.get::<Secret>(&SIGNING_SECRET)));
-    let ttl = Duration::from_secs(reader.get_in(&SIGNING_TTL, 1..=604_800));
-    if secrets.is_empty() {
-        reader.fault(SIGNING_SECRET.key, "has no secret");
-        return Signer::new([DEV_SECRET], ttl);
-    }
-    if !is_lenient && secrets.iter().any(|secret| secret.expose_secret() == DEV_SECRET) {
-        let problem = "is the public default; it is accepted only in ENV=dev on a loopback BIND_ADDR";
-        reader.fault(SIGNING_SECRET.key, problem);
-    } else {
-        check_length(reader, &SIGNING_SECRET, &secrets, is_dev);
-    }
-    Signer::new(secrets.iter().map(ExposeSecret::expose_secret), ttl)
 }
 
 #[cfg(test)]
@@ -394,7 +352,7 @@ mod tests {
         let limits = config.limits;
         assert_eq!((config.http_port, limits.clients, limits.clients_per_address), (8010, 50, 0));
         assert_eq!(limits.sse_heartbeat, Duration::from_secs(10));
-        assert_eq!(config.signer.ttl(), Duration::from_secs(300));
+        assert_eq!(config.signing.signer.ttl(), Duration::from_secs(300));
         assert!(
             config.access.publish.is_open()
                 && config.access.without_token == Some(Sight::Evidence)

@@ -5,8 +5,12 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use ring::hmac;
-use std::{fmt, time::Duration};
+use ring::{digest, hmac};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 /// Where links lead.
 pub const PREFIX: &str = "/v1/evidence/";
@@ -20,16 +24,35 @@ const EXPIRY_DIGITS_MAX: usize = 16;
 /// Everything but what RFC 3986 calls unreserved.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Makes and checks links. The first key signs, every key verifies.
+/// Makes and checks links. The first key signs, every key verifies. Clones share the keys.
 #[derive(Clone)]
 pub struct Signer {
-    keys: Vec<hmac::Key>,
+    keys: Arc<RwLock<Arc<Keys>>>,
     ttl: Duration,
+}
+
+/// The keys, and what they were made from: a hash that shows whether other secrets make the same.
+struct Keys {
+    all: Vec<hmac::Key>,
+    digest: [u8; 32],
+}
+
+impl Keys {
+    fn of(secrets: &[&str]) -> Self {
+        let mut sum = digest::Context::new(&digest::SHA256);
+        for secret in secrets {
+            sum.update(&(secret.len() as u64).to_be_bytes());
+            sum.update(secret.as_bytes());
+        }
+        let digest = sum.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");
+        let key = |secret: &&str| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        Self { all: secrets.iter().map(key).collect(), digest }
+    }
 }
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").field("keys", &self.keys.len()).field("ttl", &self.ttl).finish()
+        f.debug_struct("Signer").field("keys", &self.secrets()).field("ttl", &self.ttl).finish()
     }
 }
 
@@ -49,8 +72,28 @@ pub enum Checked {
 impl Signer {
     /// With at least one secret; links last for `ttl`.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>, ttl: Duration) -> Self {
-        let key = |secret: &str| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        Self { keys: secrets.into_iter().map(key).collect(), ttl }
+        let secrets: Vec<&str> = secrets.into_iter().collect();
+        Self { keys: Arc::new(RwLock::new(Arc::new(Keys::of(&secrets)))), ttl }
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many secrets verify.
+    pub fn secrets(&self) -> usize {
+        self.keys().all.len()
+    }
+
+    /// Uses at least one secret instead of the earlier ones, in all clones. Says whether they are others.
+    pub fn replace<'a>(&self, secrets: impl IntoIterator<Item = &'a str>) -> bool {
+        let secrets: Vec<&str> = secrets.into_iter().collect();
+        let keys = Keys::of(&secrets);
+        let is_news = keys.digest != self.keys().digest;
+        if is_news {
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        }
+        is_news
     }
 
     /// How long a link lasts.
@@ -61,7 +104,7 @@ impl Signer {
     /// The path of a link that is made at `now`, in unix seconds.
     pub fn link(&self, id: &str, now: i64) -> String {
         let expiry = now.saturating_add(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX));
-        let signature = hmac::sign(&self.keys[0], format!("{id}.{expiry}").as_bytes());
+        let signature = hmac::sign(&self.keys().all[0], format!("{id}.{expiry}").as_bytes());
         let id = utf8_percent_encode(id, ESCAPED);
         format!("{PREFIX}{id}.{expiry}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -79,8 +122,8 @@ impl Signer {
         let Some((id, expiry)) = signed.rsplit_once('.') else { return Checked::Forged };
         let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return Checked::Forged };
         let is_number = expiry.len() <= EXPIRY_DIGITS_MAX && expiry.bytes().all(|b| b.is_ascii_digit());
-        let is_ours =
-            self.keys.iter().fold(false, |ours, key| ours | hmac::verify(key, signed.as_bytes(), &signature).is_ok());
+        let verifies = |key: &hmac::Key| hmac::verify(key, signed.as_bytes(), &signature).is_ok();
+        let is_ours = self.keys().all.iter().fold(false, |ours, key| ours | verifies(key));
         match expiry.parse::<i64>() {
             Ok(expiry) if is_ours && is_number => {
                 if expiry <= now {

@@ -90,10 +90,37 @@ pub const WITHHELD: Metric = Metric::counter(
     &[],
     "Markers and zones of the stream that named another site's evidence; they are shown without a link.",
 );
+/// Secrets of links.
+pub const EVIDENCE_SECRETS: Metric = Metric::gauge(
+    "tactical_evidence_secrets",
+    &[],
+    "Secrets of EVIDENCE_SIGNING_SECRET that verify links to evidence: more than one during a rotation.",
+);
+/// Changes of the secrets' file.
+pub const EVIDENCE_SECRET_RELOADS: Metric = Metric::counter(
+    "tactical_evidence_secret_reloads_total",
+    &["outcome"],
+    "Changes of the file that EVIDENCE_SIGNING_SECRET_FILE names: applied, or refused, which keeps the earlier secrets.",
+)
+.of(&[&["applied", "refused"]]);
 
 /// All of them.
-pub const METRICS: &[Metric] =
-    &[PUBLISHED, CLIENTS, REJECTED, DROPPED, REFUSED, LAG, GAPS, CONFLATED, REPLAYED, FEATURES, EVIDENCE, WITHHELD];
+pub const METRICS: &[Metric] = &[
+    PUBLISHED,
+    CLIENTS,
+    REJECTED,
+    DROPPED,
+    REFUSED,
+    LAG,
+    GAPS,
+    CONFLATED,
+    REPLAYED,
+    FEATURES,
+    EVIDENCE,
+    WITHHELD,
+    EVIDENCE_SECRETS,
+    EVIDENCE_SECRET_RELOADS,
+];
 
 /// Handles that are used for every event.
 pub struct Handles {

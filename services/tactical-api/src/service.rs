@@ -110,7 +110,7 @@ impl Service for TacticalApi {
         let settings = Settings {
             heartbeats: [config.limits.sse_heartbeat, config.limits.ws_heartbeat],
             client_buffer_bytes: config.limits.client_buffer_bytes,
-            signer: config.signer.clone(),
+            signer: config.signing.signer.clone(),
             source: source.clone(),
         };
         let (want, wanted) = replay::queue(config.limits.clients);
@@ -130,11 +130,12 @@ impl Service for TacticalApi {
 
     async fn run(self) -> Result<(), anyhow::Error> {
         let Self { config, runtime, listener, tls, nats, hub, ends, wanted, source, .. } = self;
-        let live = Live::new(hub.clone(), config.signer.clone());
+        let live = Live::new(hub.clone(), config.signing.signer.clone());
         // Clients that are still here after the stop get events until they are asked to leave.
         let farewell = CancellationToken::new();
         follow(&config, &runtime, &nats, &live, source, &farewell);
-        let replay = Replay { nats: nats.clone(), live: live.clone(), signer: config.signer.clone(), hub: hub.clone() };
+        let replay =
+            Replay { nats: nats.clone(), live: live.clone(), signer: config.signing.signer.clone(), hub: hub.clone() };
         let aliases = Aliases::default();
         let evidence = Target {
             stream: STREAM_EVIDENCE,
@@ -152,6 +153,11 @@ impl Service for TacticalApi {
                 Ok(())
             });
         }
+        let (signing, stop) = (config.signing.clone(), runtime.stopping());
+        supervisor.spawn("signing", OnEnd::Stop, async move {
+            signing.keep(stop).await;
+            Ok(())
+        });
         let stop = farewell.clone();
         supervisor.spawn("replay", OnEnd::Stop, async move {
             replay.run(wanted, stop).await;
@@ -171,7 +177,7 @@ impl Service for TacticalApi {
             nats: nats.clone(),
             site: config.common.site.clone(),
             live,
-            signer: config.signer.clone(),
+            signer: config.signing.signer.clone(),
             evidence: Store::new(nats.clone(), aliases),
         };
         let router = instrument(router(api).merge(admin_router(&runtime)), &runtime);

@@ -20,6 +20,7 @@ mod prometheus;
 mod provided;
 mod proxy;
 mod require;
+mod runbook;
 mod wall_clock;
 
 pub use alertmanager::{Alertmanager, amtool};
@@ -37,6 +38,7 @@ pub use prometheus::{Prometheus, Series, promtool};
 pub use provided::{nats_pinned, nats_server_of, nats_versions, program};
 pub use proxy::TcpProxy;
 pub use require::{Right, require, require_nats, require_right};
+pub use runbook::Runbook;
 pub use wall_clock::WallClock;
 
 use std::net::TcpListener;

@@ -4,7 +4,7 @@
 //! Every fault names its endpoint and key, never a URL, a secret or a header's value.
 
 use crate::{
-    endpoints::reference::{self, resolve},
+    endpoints::reference::{self, is_reference, resolve},
     endpoints::retry_4xx::Retry4xx,
     payload::{render::Format, signature::Signer},
 };
@@ -162,7 +162,7 @@ impl Declaration {
     pub fn has_references(&self) -> bool {
         let values = [&self.url].into_iter().chain(&self.secret).chain(&self.secrets).chain(self.headers.values());
         let mut values = values.map(|value| value.trim_start());
-        values.any(|value| value.starts_with("env:") || reference::file(value).is_some())
+        values.any(is_reference)
     }
 
     /// The files that its values refer to.
@@ -315,15 +315,18 @@ fn headers(written: &BTreeMap<String, String>, problems: &mut Vec<String>) -> Ve
     headers
 }
 
-/// Secrets as they are written, or from where they say. What a variable or a file holds may be several, with blanks
-/// or line breaks between.
+/// Secrets as they are written, or from where they say. What a variable or a file holds may be several, with
+/// commas, blanks or line breaks between.
 fn secrets(written: &Declaration, problems: &mut Vec<String>) -> Vec<String> {
     let all: Vec<&String> = written.secret.iter().chain(&written.secrets).collect();
     let mut secrets = Vec::new();
     for (at, secret) in all.into_iter().take(SECRETS_MAX).enumerate() {
         match resolve(secret) {
             Ok(found) if found == *secret => secrets.push(found.trim().to_owned()),
-            Ok(found) => secrets.extend(found.split_whitespace().map(str::to_owned)),
+            Ok(found) => {
+                let several = found.split(|c: char| c == ',' || c.is_whitespace());
+                secrets.extend(several.filter(|one| !one.is_empty()).map(str::to_owned));
+            }
             Err(problem) => problems.push(format!("secret {} {problem}", at + 1)),
         }
     }

@@ -29,6 +29,11 @@ pub fn resolve(text: &str) -> Result<String, String> {
     }
 }
 
+/// Whether a text names a variable or a file.
+pub fn is_reference(text: &str) -> bool {
+    text.starts_with("env:") || file(text).is_some()
+}
+
 /// The file that a text refers to.
 pub fn file(text: &str) -> Option<&Path> {
     text.strip_prefix("file:").map(Path::new)

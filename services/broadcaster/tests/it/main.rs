@@ -15,6 +15,7 @@ mod outcomes;
 mod purge;
 mod rate;
 mod reload;
+mod rotation;
 mod sink;
 mod stage;
 mod upgrades;

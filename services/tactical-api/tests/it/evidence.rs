@@ -16,7 +16,7 @@ use tokio::{
 };
 
 /// What the syncdaemon makes, with its names.
-async fn evidence_streams(world: &World) {
+pub async fn evidence_streams(world: &World) {
     let js = world.bus().await.js;
     for (name, subjects) in [
         ("edge_evidence", vec!["edge.evidence.>"]),
@@ -35,7 +35,7 @@ async fn evidence_streams(world: &World) {
 }
 
 /// A file as its message.
-async fn deliver(world: &World, content: &[u8], name: &str, alias: Option<&str>) -> String {
+pub async fn deliver(world: &World, content: &[u8], name: &str, alias: Option<&str>) -> String {
     let sha = hex::encode(Sha256::digest(content));
     let mut headers = HeaderMap::new();
     headers.insert("Agentforge-File", name);
@@ -61,7 +61,7 @@ async fn link(world: &World, evidence_id: &str) -> String {
     got.data["properties"]["evidence_link"].as_str().unwrap().to_owned()
 }
 
-fn sign(secret: &str, id: &str, expiry: i64) -> String {
+pub fn sign(secret: &str, id: &str, expiry: i64) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&key, format!("{id}.{expiry}").as_bytes()));
     let id = id.replace('%', "%25").replace('/', "%2F").replace(' ', "%20");

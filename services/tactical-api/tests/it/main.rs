@@ -8,6 +8,7 @@ mod gaps;
 mod pages;
 mod picture;
 mod publish;
+mod rotation;
 mod sites;
 mod slots;
 mod slow;
