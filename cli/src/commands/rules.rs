@@ -7,11 +7,12 @@ use agentforge_terminal::{Failure, Output, Result};
 use std::path::PathBuf;
 
 /// The files, as in `monitoring/alerts`.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("jetstream.rules.yml", include_str!("../../../monitoring/alerts/jetstream.rules.yml")),
     ("services.rules.yml", include_str!("../../../monitoring/alerts/services.rules.yml")),
     ("edge.rules.yml", include_str!("../../../monitoring/alerts/edge.rules.yml")),
     ("fan-out.rules.yml", include_str!("../../../monitoring/alerts/fan-out.rules.yml")),
+    ("trust.rules.yml", include_str!("../../../monitoring/alerts/trust.rules.yml")),
 ];
 
 /// Units of durations as Prometheus writes them, in milliseconds; `ms` before `m`.

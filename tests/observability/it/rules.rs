@@ -48,6 +48,8 @@ const ALERTS: &[(&str, &str)] = &[
     ("BroadcasterDeadLetters", "warning"),
     ("BroadcasterEndpointWaits", "warning"),
     ("BroadcasterRetriesNearlyFull", "warning"),
+    ("FailedLogins", "warning"),
+    ("AccessTokensFileUnusable", "warning"),
     ("WorkerDisputes", "warning"),
     ("WorkerResultsHeld", "warning"),
 ];
