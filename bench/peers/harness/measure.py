@@ -151,6 +151,7 @@ def bench_jobs(binary, options, folder, more):
         "cpu_us_per_job": said.get("cpu_us_per_job"),
         "lost": said["lost"],
         "duplicated": said["duplicated"],
+        "optimised": said["machine"]["optimised"],
     }
 
 
