@@ -89,7 +89,7 @@ PEERS = [
         keeps="redis",
         package="github.com/hibiken/asynq",
         commits=f"{REDIS}; finished jobs are deleted, no results",
-        settings="256 at once, 64 submitters",
+        settings="256 at once, TaskCheckInterval 10 ms, 64 submitters",
     ),
     Peer(
         name="celery",
