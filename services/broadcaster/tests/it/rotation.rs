@@ -1,4 +1,4 @@
-//! The secret of webhooks is changed under load by the commands of docs/howto/rotate-secrets.md, with a receiver that refuses
+//! Secrets of webhooks are changed under load by the commands of docs/howto/rotate-secrets.md, with a receiver that refuses
 //! what its secret did not sign: it refuses nothing, before, during and after.
 
 use crate::{
@@ -6,7 +6,8 @@ use crate::{
     sink::{OK, Request, Sink, status},
     stage::{Broadcaster, SECRET, SOON, Stage},
 };
-use agentforge_harness::{Runbook, eventually, require};
+use agentforge_harness::{Runbook, cargo_bin, eventually, require};
+use serde_json::json;
 use std::{
     sync::{
         Arc, Mutex,
@@ -138,4 +139,39 @@ async fn the_secret_of_webhooks_is_changed_under_load() {
         let log = replica.proc.full_log();
         assert!(!log.contains(SECRET) && !log.contains(&new) && !log.contains("/hook"), "no secret is logged");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_the_api_is_changed_under_load() {
+    let Some(()) = require("nats-server") else { return };
+    assert!(cargo_bin("agentforge").is_file());
+    let (stage, load) = (Arc::new(Stage::new().await), Load::new().await);
+    let replicas = [&stage.broadcaster(&[]).await, &stage.broadcaster(&[]).await];
+    let wanted = json!({ "name": "orders", "url": load.sink.url(), "secret": SECRET }).to_string();
+    assert_eq!(replicas[0].post("/v1/endpoints", "", &wanted).await.0, 201);
+    for replica in replicas {
+        eventually(SOON, "it delivers", || async { replica.endpoint("orders").await["state"] == "active" }).await;
+    }
+    let mut page = Runbook::open(PAGE, "## Webhooks of the API");
+    page.step();
+    for (name, value) in [("BROADCASTER", replicas[0].http.as_str()), ("ENDPOINT", "orders"), ("OVERLAP", "30s")] {
+        page.set(name, value);
+    }
+    let publishing = load.run(&stage);
+    load.more(20).await;
+    let told = page.step();
+    let new = told.split_whitespace().find(|word| word.starts_with("whsec_")).expect("the new secret").to_owned();
+    for (wanted, what) in [([(true, true)], "both sign"), ([(false, true)], "only the new one signs")] {
+        eventually(SOON, what, || async {
+            let last = signed(&load.more(20).await, &new);
+            if last == wanted { Ok(()) } else { Err(last) }
+        })
+        .await;
+        // The receiver changes while both sign.
+        load.change(&new);
+    }
+    load.stop.store(true, Ordering::Relaxed);
+    publishing.await.unwrap();
+    load.check(&replicas).await;
+    assert_eq!(page.left(), 0, "every command of the page was run");
 }
