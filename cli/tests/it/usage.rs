@@ -183,7 +183,10 @@ fn settings_tell_every_variable_in_three_forms() {
     // A default that the code declares is not a secret; the second one holds only with ENV=dev.
     let defaults = settings.iter().filter(|s| s["secret"] == true && !s["default"].is_null());
     let defaults: Vec<_> = defaults.map(|s| (s["key"].as_str().unwrap(), s["default"].as_str().unwrap())).collect();
-    assert_eq!(defaults, [("DATABASE_URL", "sqlite://agentforge.db"), ("EVIDENCE_SIGNING_SECRET", "dev-secret")]);
+    assert_eq!(
+        defaults,
+        [("DATABASE_URL", "sqlite://agentforge.db"), ("EVIDENCE_SIGNING_SECRET", "dev-secret-that-everybody-knows")]
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::{
     bearer::bearer,
     keyring::Keyring,
-    principal::{Denied, Principal},
+    principal::{Denied, JwtFault, Principal},
     role::Role,
     tokens::Tokens,
 };
@@ -42,13 +42,30 @@ impl Guard {
     /// # Errors
     /// Why it may not.
     pub fn check_at(&self, authorization: Option<&HeaderValue>, needed: Role, now: i64) -> Result<Principal, Denied> {
-        let principal = match self {
+        self.check_tokens(bearer(authorization).as_slice(), needed, now)
+    }
+
+    /// Who the caller is that shows these tokens: the first one that is accepted counts.
+    ///
+    /// # Errors
+    /// Why none is: what is wrong with the first, unless one has a key that may be a new one.
+    pub fn check_tokens(&self, tokens: &[&[u8]], needed: Role, now: i64) -> Result<Principal, Denied> {
+        let check: &dyn Fn(&[u8]) -> Result<Principal, Denied> = match self {
             Self::Open => return Ok(Principal::anyone()),
             Self::Closed => return Err(Denied::Closed),
-            Self::Tokens(tokens) => tokens.holder(bearer(authorization).ok_or(Denied::Missing)?, now)?,
-            Self::Keyring(keyring) => keyring.check(bearer(authorization).ok_or(Denied::Missing)?, now)?,
+            Self::Tokens(tokens) => &|token| tokens.holder(token, now),
+            Self::Keyring(keyring) => &|token| keyring.check(token, now),
         };
-        if principal.role.includes(needed) { Ok(principal) } else { Err(Denied::Role(principal)) }
+        let mut fault = Denied::Missing;
+        for token in tokens {
+            match check(token) {
+                Ok(principal) if principal.role.includes(needed) => return Ok(principal),
+                Ok(principal) => return Err(Denied::Role(principal)),
+                Err(denied) if fault == Denied::Missing || denied == Denied::Jwt(JwtFault::Key) => fault = denied,
+                Err(_) => {}
+            }
+        }
+        Err(fault)
     }
 }
 
@@ -100,6 +117,20 @@ mod tests {
             assert_eq!(check(&guard, Some(&format!("Bearer {wrong}")), Role::Read), Err(Denied::Unknown), "{wrong}");
         }
         assert_eq!(check(&guard, Some(&format!("bearer  {ADMIN} ")), Role::Admin).unwrap(), "ops");
+    }
+
+    #[test]
+    fn of_several_tokens_the_first_that_is_accepted_counts() {
+        let check = |tokens: &[&str], needed| {
+            let tokens: Vec<&[u8]> = tokens.iter().map(|token| token.as_bytes()).collect();
+            guard().check_tokens(&tokens, needed, 0).map(|principal| principal.name.to_string())
+        };
+        assert_eq!(check(&["wrong", READ, ADMIN], Role::Read).unwrap(), "dash");
+        assert!(matches!(check(&[READ, ADMIN], Role::Admin), Err(Denied::Role(_))));
+        assert_eq!(
+            (check(&["wrong", ""], Role::Read), check(&[], Role::Read)),
+            (Err(Denied::Unknown), Err(Denied::Missing))
+        );
     }
 
     #[test]

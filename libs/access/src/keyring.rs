@@ -96,11 +96,6 @@ impl Keyring {
         *ring = Arc::new(next);
     }
 
-    /// Whose token this is, if it is accepted then, in seconds since 1970.
-    pub fn holder(&self, token: &[u8], now: i64) -> Option<Principal> {
-        self.check(token, now).ok()
-    }
-
     /// Whose token this is.
     pub(crate) fn check(&self, token: &[u8], now: i64) -> Result<Principal, Denied> {
         let (ring, digest) = (self.ring(), digest(token));

@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for a person, on data of its own")]
 
 use agentforge_access::{Guard, Issuer, KeySet, Keyring, Role, Scopes, TokenFile, digest, now};
-use agentforge_door::{Door, DoorConfig};
+use agentforge_door::{Door, DoorConfig, Shown};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 use ring::{
@@ -73,7 +73,7 @@ async fn cost(door: &Door, given: &[HeaderMap], rounds: usize) -> f64 {
     for _ in 0..rounds {
         let begun = Instant::now();
         for headers in given {
-            door.admit(Some([192, 0, 2, 1].into()), headers, Role::Read).await.unwrap();
+            door.admit(&Shown::new(Some([192, 0, 2, 1].into()), headers), Role::Read).await.unwrap();
         }
         best = best.min(begun.elapsed());
     }

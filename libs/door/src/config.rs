@@ -10,13 +10,13 @@ use url::Url;
 /// Issuers whose keys are kept and fetched.
 const ISSUERS_MAX: usize = 8;
 
-pub(crate) const TOKENS_FILE: Setting = Setting::new(
+const TOKENS_FILE: Setting = Setting::new(
     "ACCESS_TOKENS_FILE",
     None,
     "path of a file with lines of `agentforge token new`",
     "Tokens with roles, ends and scopes, as digests. Read again when it changes.",
 );
-pub(crate) const RELOAD_INTERVAL: Setting =
+const RELOAD_INTERVAL: Setting =
     Setting::new("ACCESS_RELOAD_INTERVAL", Some("2s"), "duration 100ms-1h", "How often ACCESS_TOKENS_FILE is checked.");
 const CALLER_RATE: Setting = Setting::new(
     "ACCESS_CALLER_RATE",
@@ -133,6 +133,16 @@ impl DoorConfig {
     /// where there is no way at all to authenticate: that is for ENV=dev on a loopback listener only. A loopback
     /// listener elsewhere may have a proxy in front of it, whose callers are strangers.
     pub fn read(reader: &mut Reader<'_>, common: &Common, own: Tokens, own_setting: &Setting) -> Self {
+        let mut config = Self::read_closed(reader, common, own, own_setting.key);
+        if matches!(config.guard, Guard::Closed) {
+            config.guard = without_tokens(reader, common, own_setting);
+        }
+        config
+    }
+
+    /// The same for a surface that decides itself what it does where there is no way to authenticate: its door is closed
+    /// then. `own_settings` names those of `own`.
+    pub fn read_closed(reader: &mut Reader<'_>, common: &Common, own: Tokens, own_settings: &str) -> Self {
         let file: Option<PathBuf> = reader.opt(&TOKENS_FILE);
         let mut trusted_proxies = Vec::new();
         for entry in reader.opt::<CommaList>(&TRUSTED_PROXIES).map(CommaList::into_inner).unwrap_or_default() {
@@ -143,11 +153,11 @@ impl DoorConfig {
         }
         let issuers = issuers(reader, common);
         let guard = if own.is_empty() && file.is_none() && issuers.is_empty() {
-            without_tokens(reader, common, own_setting)
+            Guard::Closed
         } else {
             let keyring = Keyring::new(own, issuers);
             let problem = file.as_ref().and_then(|path| match read_file(path) {
-                Ok(file) => keyring.replace(&file).map_err(|name| same_name(&name, own_setting.key)).err(),
+                Ok(file) => keyring.replace(&file).map_err(|name| same_name(&name, own_settings)).err(),
                 Err(problem) => Some(problem),
             });
             if let Some(problem) = problem {
@@ -164,6 +174,11 @@ impl DoorConfig {
             lockout_after: reader.get_in(&LOCKOUT_AFTER, ..=1_000),
             trusted_proxies,
         }
+    }
+
+    /// Whether tokens can come from elsewhere than the surface's own settings: from the file or an issuer.
+    pub fn has_shared_tokens(&self) -> bool {
+        self.file.is_some() || matches!(&self.guard, Guard::Keyring(keyring) if !keyring.issuers().is_empty())
     }
 }
 
@@ -228,7 +243,7 @@ fn without_tokens(reader: &mut Reader<'_>, common: &Common, own: &Setting) -> Gu
     Guard::Closed
 }
 
-pub(crate) fn same_name(name: &str, own: &str) -> String {
+fn same_name(name: &str, own: &str) -> String {
     format!("has a token named {name}, as {own} has")
 }
 

@@ -6,11 +6,12 @@ use crate::{
     logins::Logins,
     metrics,
     rates::Rates,
+    shown::Shown,
     watch::{Watched, report},
 };
 use agentforge_access::{Denied, Guard, JwtFault, Keyring, Principal, Role, forwarded, now};
 use agentforge_egress::Net;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use std::{
     net::{IpAddr, Ipv6Addr},
     path::PathBuf,
@@ -125,38 +126,45 @@ impl Door {
 
     /// The address that a request comes from: the peer's, or what a trusted proxy says.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let is_trusted = |address: IpAddr| self.0.trusted_proxies.iter().any(|net| net.contains(address));
-        forwarded::address(peer, headers, is_trusted)
+        forwarded::address(peer, headers, |address| self.trusts(address))
+    }
+
+    /// Whether the headers of this peer are believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.0.trusted_proxies.iter().any(|net| net.contains(peer))
     }
 
     /// Lets a request in that may do what `needed` allows, and says who makes it.
     ///
     /// # Errors
     /// Why it is not let in; counted, and logged where a login failed.
-    pub async fn admit(&self, peer: Option<IpAddr>, headers: &HeaderMap, needed: Role) -> Result<Principal, Refusal> {
-        let mut admitted = self.admit_at(peer, headers, needed, Instant::now(), Try::First);
+    pub async fn admit(&self, shown: &Shown<'_>, needed: Role) -> Result<Principal, Refusal> {
+        let mut admitted = self.admit_at(shown, needed, Instant::now(), Try::First);
         if admitted == Err(Refusal::Denied(Denied::Jwt(JwtFault::Key))) {
             // The issuer may have a new key. How often it is asked does not depend on callers.
             self.0.issuers.unknown_key().await;
-            admitted = self.admit_at(peer, headers, needed, Instant::now(), Try::Last);
+            admitted = self.admit_at(shown, needed, Instant::now(), Try::Last);
         }
         admitted.inspect_err(|refusal| metrics::REFUSED.inc(&[refusal.as_str()]))
     }
 
-    fn admit_at(
-        &self,
-        peer: Option<IpAddr>,
-        headers: &HeaderMap,
-        needed: Role,
-        at: Instant,
-        attempt: Try,
-    ) -> Result<Principal, Refusal> {
+    /// Counts a request that needs no credential against the rate of its address.
+    ///
+    /// # Errors
+    /// [`Refusal::AddressRate`].
+    pub fn pace(&self, shown: &Shown<'_>) -> Result<(), Refusal> {
+        let paced = self.0.rates.address(self.address(shown.peer, shown.headers)).map_err(Refusal::AddressRate);
+        paced.inspect_err(|refusal| metrics::REFUSED.inc(&[refusal.as_str()]))
+    }
+
+    fn admit_at(&self, shown: &Shown<'_>, needed: Role, at: Instant, attempt: Try) -> Result<Principal, Refusal> {
         if self.is_open() {
-            return if forwarded::is_forwarded(headers) { Err(Refusal::Proxy) } else { Ok(Principal::anyone()) };
+            return if forwarded::is_forwarded(shown.headers) { Err(Refusal::Proxy) } else { Ok(Principal::anyone()) };
         }
-        let address = self.address(peer, headers);
+        let address = self.address(shown.peer, shown.headers);
         self.0.rates.address(address).map_err(Refusal::AddressRate)?;
-        let checked = self.0.guard.check(headers.get(header::AUTHORIZATION), needed);
+        let checked = self.0.guard.check_tokens(&shown.tokens, needed, now());
         let principal = match &checked {
             Ok(principal) | Err(Denied::Role(principal)) => principal,
             Err(denied) => return Err(self.denied(denied, address, at, attempt)),
@@ -275,12 +283,19 @@ mod tests {
     #[test]
     fn an_open_door_does_not_answer_a_proxy() {
         let (open, at) = (Door::new(DoorConfig::open()), Instant::now());
-        assert!(open.admit_at(None, &headers(&[]), Role::Admin, at, Try::Last).is_ok());
+        assert!(open.admit_at(&Shown::new(None, &headers(&[])), Role::Admin, at, Try::Last).is_ok());
         for name in ["x-forwarded-for", "forwarded", "x-forwarded-proto"] {
             let through = headers(&[(name, "203.0.113.9")]);
-            assert_eq!(open.admit_at(None, &through, Role::Read, at, Try::Last), Err(Refusal::Proxy), "{name}");
+            assert_eq!(
+                open.admit_at(&Shown::new(None, &through), Role::Read, at, Try::Last),
+                Err(Refusal::Proxy),
+                "{name}"
+            );
             let bearer = headers(&[(name, "203.0.113.9"), ("authorization", &format!("Bearer {TOKEN}"))]);
-            assert!(door(DoorConfig::open()).admit_at(None, &bearer, Role::Read, at, Try::Last).is_ok(), "{name}");
+            assert!(
+                door(DoorConfig::open()).admit_at(&Shown::new(None, &bearer), Role::Read, at, Try::Last).is_ok(),
+                "{name}"
+            );
         }
     }
 
@@ -294,7 +309,7 @@ mod tests {
         let (at, peer) = (Instant::now(), Some("10.0.0.1".parse().unwrap()));
         let ask = |token: &str, from: &str, at| {
             let given = headers(&[("authorization", &format!("Bearer {token}")), ("x-forwarded-for", from)]);
-            door.admit_at(peer, &given, Role::Read, at, Try::Last).map(|p| p.name.to_string())
+            door.admit_at(&Shown::new(peer, &given), Role::Read, at, Try::Last).map(|p| p.name.to_string())
         };
         for _ in 0..2 {
             assert_eq!(ask("wrong-wrong-wrong", "203.0.113.9", at), Err(Refusal::Denied(Denied::Unknown)));
@@ -316,12 +331,13 @@ mod tests {
     fn callers_and_addresses_have_rates() {
         let door = door(DoorConfig { caller_rate: 1, address_rate: 3, ..DoorConfig::open() });
         let (at, bearer) = (Instant::now(), headers(&[("authorization", &format!("Bearer {TOKEN}"))]));
-        let ask = |from: &str| door.admit_at(Some(from.parse().unwrap()), &bearer, Role::Read, at, Try::Last);
+        let ask =
+            |from: &str| door.admit_at(&Shown::new(Some(from.parse().unwrap()), &bearer), Role::Read, at, Try::Last);
         assert!(ask("192.0.2.1").is_ok() && ask("192.0.2.2").is_ok());
         let refused = ask("192.0.2.3").unwrap_err();
         assert_eq!((refused.as_str(), refused.retry_after()), ("caller_rate", Some(Duration::from_secs(1))));
         let nobody = |n: u32| {
-            door.admit_at(Some("192.0.2.9".parse().unwrap()), &headers(&[]), Role::Read, at, Try::Last)
+            door.admit_at(&Shown::new(Some("192.0.2.9".parse().unwrap()), &headers(&[])), Role::Read, at, Try::Last)
                 .map_err(|e| (n, e.as_str()))
         };
         assert_eq!((1..=6).map(|n| nobody(n).unwrap_err().1).collect::<Vec<_>>(), ["missing"; 6]);

@@ -11,9 +11,9 @@ mod issuers;
 mod logins;
 pub mod metrics;
 mod rates;
-mod tokens_file;
+mod shown;
 mod watch;
 
 pub use config::{DoorConfig, SETTINGS};
 pub use door::{Door, Refusal};
-pub use tokens_file::TokensFile;
+pub use shown::Shown;

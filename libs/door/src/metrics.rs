@@ -61,9 +61,6 @@ pub const ISSUER_OK: Metric = Metric::gauge(
 /// All of them, for the recorder and the catalogue.
 pub const CATALOGUE: &[Metric] = &[REFUSED, LOCKED, FILE_OK, NEXT_EXPIRY, ISSUER_OK];
 
-/// Those of a surface that has only the file of tokens.
-pub const FILE_CATALOGUE: &[Metric] = &[FILE_OK];
-
 #[cfg(test)]
 mod tests {
     use super::*;

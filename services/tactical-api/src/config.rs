@@ -1,14 +1,14 @@
 //! The configuration of the tactical API: every setting, parsed and checked, all faults at once.
 
 use crate::{
-    access::{Access, CERTIFICATE_HEADERS},
+    access::{Access, CERTIFICATE_HEADERS, OWN_TOKENS, own_tokens},
     event::Sight,
     origin::Origin,
-    signing::{Place, SIGNING_SECRET, SIGNING_TTL, Signing, check_length},
+    signing::{SIGNING_SECRET, SIGNING_TTL, Signing, check_secrets},
 };
-use agentforge_access::{Guard, Keyring, Role, Tokens};
+use agentforge_access::Guard;
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Parse, Reader, Secret, Setting};
-use agentforge_door::TokensFile;
+use agentforge_door::{Door, DoorConfig};
 use agentforge_jetstream::{
     NatsConfig,
     topology::{Maker, TacticalConfig},
@@ -57,7 +57,7 @@ const REQUIRE_BEARER: Setting = Setting::new(
     "TACTICAL_REQUIRE_BEARER",
     None,
     "1, true, yes, on, 0, false, no, off",
-    "Streams need a token of TACTICAL_READ_TOKENS. Without a required client certificate, only TACTICAL_OPEN_TO_ANYONE turns this off outside ENV=dev on loopback.",
+    "Streams need a token: of TACTICAL_READ_TOKENS, of ACCESS_TOKENS_FILE, or of an issuer. Without a required client certificate, only TACTICAL_OPEN_TO_ANYONE turns this off outside ENV=dev on loopback.",
 )
 .default_note("off in ENV=dev on loopback, with TACTICAL_REQUIRE_CLIENT_CERT and with TACTICAL_OPEN_TO_ANYONE, else on");
 const OPEN_TO_ANYONE: Setting = Setting::new(
@@ -69,15 +69,15 @@ const OPEN_TO_ANYONE: Setting = Setting::new(
 const READ_TOKENS: Setting = Setting::new(
     "TACTICAL_READ_TOKENS",
     None,
-    "comma-separated list; each of 16 characters or more outside ENV=dev",
+    "comma-separated list; each of 16 characters or more",
     "Tokens for reading the picture and evidence: Authorization header, cookie agentforge_token, or WebSocket subprotocol bearer.<token>.",
 )
 .secret();
 const PUBLISH_TOKEN: Setting = Setting::new(
     "TACTICAL_PUBLISH_TOKEN",
     None,
-    "text of 16 characters or more outside ENV=dev",
-    "Token for POST and DELETE. Without it they are open in ENV=dev on loopback, and closed everywhere else.",
+    "text of 16 characters or more",
+    "Token for POST and DELETE. Without it, ACCESS_TOKENS_FILE and ACCESS_ISSUERS they are open in ENV=dev on loopback, and closed everywhere else.",
 )
 .secret();
 const REQUIRE_CLIENT_CERT: Setting = Setting::new(
@@ -96,7 +96,7 @@ const TRUSTED_PROXIES: Setting = Setting::new(
     "TACTICAL_TRUSTED_PROXIES",
     None,
     "list of addresses and ranges such as 10.1.0.0/16",
-    "Peers whose X-Forwarded-* and client certificate headers are trusted.",
+    "Peers whose X-Forwarded-* and client certificate headers are trusted, in addition to those of ACCESS_TRUSTED_PROXIES.",
 );
 const ALLOWED_ORIGINS: Setting = Setting::new(
     "TACTICAL_ALLOWED_ORIGINS",
@@ -186,13 +186,13 @@ impl Config {
         common.check_port(reader, &HTTP_PORT, http_port);
         let limits = read_limits(reader);
         let tls = read_tls(reader).or_else(|| ServerTls::of(&common, PROTOCOLS));
-        let access = Access { is_tls: tls.is_some(), ..read_access(reader, is_lenient, common.is_dev()) };
+        let access = Access { is_tls: tls.is_some(), ..read_access(reader, &common, is_lenient) };
         Self {
             http_port,
             limits,
             access,
             tls,
-            signing: Signing::read(reader, Place { is_lenient, is_dev: common.is_dev() }),
+            signing: Signing::read(reader, is_lenient),
             stream: TacticalConfig::read(reader),
             maker: Maker::read(reader, &common),
             nats: NatsConfig::read(reader),
@@ -213,21 +213,22 @@ fn read_limits(reader: &mut Reader<'_>) -> Limits {
     }
 }
 
-fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Access {
+fn read_access(reader: &mut Reader<'_>, common: &Common, is_lenient: bool) -> Access {
     let tokens = secrets(reader.opt::<Secret>(&READ_TOKENS));
-    check_length(reader, &READ_TOKENS, &tokens, is_dev);
+    check_secrets(reader, &READ_TOKENS, &tokens);
     let needs_certificate: bool = reader.get(&REQUIRE_CLIENT_CERT);
     let publish_token: Option<Secret> = reader.opt(&PUBLISH_TOKEN);
-    check_length(reader, &PUBLISH_TOKEN, publish_token.as_slice(), is_dev);
-    let readers = Keyring::new(Tokens::sharing("reader", Role::Read, &tokens), Vec::new());
-    let publishers = Keyring::new(Tokens::sharing("publisher", Role::Submit, publish_token.as_ref()), Vec::new());
-    let file = TokensFile::read(reader, &[&readers, &publishers]);
-    let has_tokens = !tokens.is_empty() || file.is_some();
+    check_secrets(reader, &PUBLISH_TOKEN, publish_token.as_slice());
+    let mut door = DoorConfig::read_closed(reader, common, own_tokens(&tokens, publish_token.as_ref()), OWN_TOKENS);
+    if is_lenient && matches!(door.guard, Guard::Closed) {
+        // No one is asked for anything, as where a door is open.
+        (door.caller_rate, door.address_rate) = (0, 0);
+    }
+    let has_tokens = !tokens.is_empty() || door.has_shared_tokens();
     let without_token = read_without_token(reader, has_tokens, needs_certificate, is_lenient);
-    let mut trusted_proxies = Vec::new();
     for entry in reader.opt::<CommaList>(&TRUSTED_PROXIES).map(CommaList::into_inner).unwrap_or_default() {
         match entry.parse() {
-            Ok(net) => trusted_proxies.push(net),
+            Ok(net) => door.trusted_proxies.push(net),
             Err(problem) => reader.fault(TRUSTED_PROXIES.key, format!("{entry} {problem}")),
         }
     }
@@ -235,22 +236,15 @@ fn read_access(reader: &mut Reader<'_>, is_lenient: bool, is_dev: bool) -> Acces
         let unfit = |_| format!("is not the name of a header such as {}", CERTIFICATE_HEADERS[0]);
         name.parse::<HeaderName>().map(drop).map_err(unfit)
     });
-    let publish = match &publish_token {
-        None if is_lenient && file.is_none() => Guard::Open,
-        None if file.is_none() => Guard::Closed,
-        _ => Guard::Keyring(publishers),
-    };
     Access {
         certificate_header,
         allowed_origins: read_origins(reader),
         is_local: is_lenient,
         is_tls: false,
-        readers,
-        tokens_file: file,
+        is_publishing_open: is_lenient && publish_token.is_none() && !door.has_shared_tokens(),
+        door: Door::new(door),
         without_token,
-        publish,
         needs_certificate,
-        trusted_proxies,
     }
 }
 
@@ -354,7 +348,7 @@ mod tests {
         assert_eq!(limits.sse_heartbeat, Duration::from_secs(10));
         assert_eq!(config.signing.signer.ttl(), Duration::from_secs(300));
         assert!(
-            config.access.publish.is_open()
+            config.access.is_publishing_open
                 && config.access.without_token == Some(Sight::Evidence)
                 && config.tls.is_none()
         );
@@ -373,34 +367,41 @@ mod tests {
             assert!(read(open).unwrap_err().contains("EVIDENCE_SIGNING_SECRET"), "{open:?}");
             let with_own = [open, &[own, reader]].concat();
             let config = read(&with_own).unwrap();
-            assert!(!config.access.publish.is_open(), "{open:?}");
-            let rotated = [open, &[("EVIDENCE_SIGNING_SECRET", "new,dev-secret")]].concat();
+            assert!(!config.access.is_publishing_open, "{open:?}");
+            let rotated =
+                [open, &[("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own,dev-secret-that-everybody-knows")]].concat();
             assert!(read(&rotated).unwrap_err().contains("default"), "{open:?}");
         }
     }
 
     #[test]
-    fn short_secrets_are_for_dev_alone() {
+    fn short_secrets_are_refused_in_dev_too() {
         let good = ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own");
-        let production = ("ENV", "production");
-        for (key, value) in [
-            ("EVIDENCE_SIGNING_SECRET", "k"),
-            ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own,15-characters-x"),
-            ("TACTICAL_READ_TOKENS", "1"),
-            ("TACTICAL_READ_TOKENS", "a-token-that-is-long-enough,short"),
-            ("TACTICAL_PUBLISH_TOKEN", "x"),
-        ] {
-            let fault = read(&[good, production, (key, value)]).unwrap_err();
-            assert!(fault.contains(key) && fault.contains("16 characters"), "{key}: {fault}");
-            assert!(read(&[(key, value)]).is_ok(), "{key}");
+        for place in [("ENV", "production"), ("ENV", "dev")] {
+            for (key, value) in [
+                ("EVIDENCE_SIGNING_SECRET", "k"),
+                ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own,15-characters-x"),
+                ("TACTICAL_READ_TOKENS", "1"),
+                ("TACTICAL_READ_TOKENS", "a-token-that-is-long-enough,short"),
+                ("TACTICAL_PUBLISH_TOKEN", "x"),
+            ] {
+                let fault = read(&[good, place, (key, value)]).unwrap_err();
+                assert!(fault.contains(key) && fault.contains("16 characters"), "{key}: {fault}");
+            }
+            assert!(read(&[place, good, ("TACTICAL_READ_TOKENS", "exactly-16-chars")]).is_ok());
         }
-        let long = [
-            production,
-            good,
-            ("TACTICAL_PUBLISH_TOKEN", "exactly-16-chars"),
-            ("TACTICAL_READ_TOKENS", "exactly-16-chars"),
+    }
+
+    #[test]
+    fn an_issuer_or_a_file_is_a_way_in_and_closes_publishing() {
+        let issuer = [
+            ("ACCESS_ISSUERS", "https://login.example"),
+            ("ACCESS_AUDIENCE", "urn:agentforge"),
+            ("ACCESS_ROLES", "ops=operator"),
         ];
-        assert!(read(&long).is_ok());
+        let production = [("ENV", "production"), ("EVIDENCE_SIGNING_SECRET", "a-secret-of-our-own")];
+        assert_eq!(read(&[&production[..], &issuer].concat()).unwrap().access.without_token, None);
+        assert!(!read(&issuer).unwrap().access.is_publishing_open);
     }
 
     #[test]

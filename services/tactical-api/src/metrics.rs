@@ -9,8 +9,11 @@ const REJECTIONS: &[&str] =
 const REFUSALS: &[&str] = &[
     "client_cert_required",
     "unauthorized",
+    "permission_denied",
+    "too_many_requests",
     "origin_not_allowed",
     "host_not_allowed",
+    "proxy_not_allowed",
     "invalid_argument",
     "too_many_clients",
     "too_many_clients_ip",

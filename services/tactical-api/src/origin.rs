@@ -34,6 +34,11 @@ pub enum Foreign {
     /// A name that is not this machine's.
     #[error("without a token this port accepts localhost or an address as its name, not this name")]
     Name,
+    /// A proxy that the settings do not name, whose callers may be anyone.
+    #[error(
+        "without a token requests through a proxy are refused: TACTICAL_TRUSTED_PROXIES lists those that may forward them"
+    )]
+    Proxy,
 }
 
 impl Foreign {
@@ -42,6 +47,7 @@ impl Foreign {
         match self {
             Self::Page => "origin_not_allowed",
             Self::Name => "host_not_allowed",
+            Self::Proxy => "proxy_not_allowed",
         }
     }
 }

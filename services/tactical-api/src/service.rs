@@ -15,9 +15,7 @@ use crate::{
     stream::Streams,
     tail::{Tail, Target},
 };
-use agentforge_access::Guard;
 use agentforge_config::{Common, Reader, Setting};
-use agentforge_door::TokensFile;
 use agentforge_jetstream::{
     Nats, NatsConfig,
     subjects::{EVIDENCE_FILTER, STREAM_EVIDENCE, STREAM_TACTICAL, TACTICAL_FILTER},
@@ -78,7 +76,7 @@ impl Service for TacticalApi {
     fn settings() -> Vec<(&'static str, Vec<Setting>)> {
         vec![
             ("Tactical-api", config::SETTINGS.to_vec()),
-            ("Access", TokensFile::SETTINGS.to_vec()),
+            ("Access", agentforge_door::SETTINGS.to_vec()),
             ("Stream", TacticalConfig::SETTINGS.to_vec()),
             ("Topology", Maker::SETTINGS.to_vec()),
             ("NATS", NatsConfig::SETTINGS.to_vec()),
@@ -95,7 +93,7 @@ impl Service for TacticalApi {
     }
 
     fn metrics() -> Vec<&'static [Metric]> {
-        vec![metrics::METRICS, agentforge_door::metrics::FILE_CATALOGUE, agentforge_jetstream::metrics::CATALOGUE]
+        vec![metrics::METRICS, agentforge_door::metrics::CATALOGUE, agentforge_jetstream::metrics::CATALOGUE]
     }
 
     async fn build(config: Config, runtime: Runtime) -> Result<Self, anyhow::Error> {
@@ -144,15 +142,11 @@ impl Service for TacticalApi {
             again: EVIDENCE_RETRY_INTERVAL,
         };
         let supervisor = runtime.supervisor();
-        if let Some(file) = config.access.tokens_file.clone() {
-            let publishers = if let Guard::Keyring(keyring) = &config.access.publish { Some(keyring) } else { None };
-            let keyrings = [Some(&config.access.readers), publishers].into_iter().flatten().cloned().collect();
-            let stop = runtime.stopping();
-            supervisor.spawn("access", OnEnd::Stop, async move {
-                file.keep(keyrings, stop).await;
-                Ok(())
-            });
-        }
+        let (door, kept) = (config.access.door.clone(), farewell.clone());
+        supervisor.spawn("access", OnEnd::Stop, async move {
+            door.keep(kept).await;
+            Ok(())
+        });
         let (signing, stop) = (config.signing.clone(), runtime.stopping());
         supervisor.spawn("signing", OnEnd::Stop, async move {
             signing.keep(stop).await;

@@ -4,6 +4,7 @@
 //! without the content.
 
 use crate::{links::Signer, metrics};
+use agentforge_access::TOKEN_CHARS_MIN;
 use agentforge_config::{ExposeSecret, Reader, Secret, Setting, read_secret_file};
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use tracing::{info, warn};
 pub(crate) const SIGNING_SECRET: Setting = Setting::new(
     "EVIDENCE_SIGNING_SECRET",
     Some(DEV_SECRET),
-    "comma-separated list of at most 8: the first signs, all verify; each of 16 characters or more outside ENV=dev",
+    "comma-separated list of at most 8: the first signs, all verify; each of 16 characters or more",
     "Signs links to evidence. A file is read again when it changes. The default is refused unless ENV is dev and BIND_ADDR is loopback.",
 )
 .secret();
@@ -26,22 +27,11 @@ pub(crate) const SIGNING_TTL: Setting = Setting::new(
     "How long a link to evidence is valid. A link that would be valid for longer is refused.",
 );
 
-const DEV_SECRET: &str = "dev-secret";
-/// Shorter secrets are guessed.
-const SECRET_MIN_CHARS: usize = 16;
+const DEV_SECRET: &str = "dev-secret-that-everybody-knows";
 /// A rotation needs two, and a link is checked against each.
 const SECRETS_MAX: usize = 8;
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// Which secrets are accepted, by where the service runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// `ENV=dev` on a loopback listener: the public default will do.
-    pub is_lenient: bool,
-    /// `ENV=dev`: short ones will do.
-    pub is_dev: bool,
-}
 
 /// Makes and checks links, with the file that its secrets come from.
 #[derive(Clone, Debug)]
@@ -49,22 +39,23 @@ pub struct Signing {
     /// With the secrets that count now. Clones share them.
     pub signer: Signer,
     file: Option<PathBuf>,
-    place: Place,
+    /// `ENV=dev` on a loopback listener: the public default will do.
+    is_lenient: bool,
 }
 
 impl Signing {
     /// Reads the settings; faults stay in the reader.
-    pub(crate) fn read(reader: &mut Reader<'_>, place: Place) -> Self {
+    pub(crate) fn read(reader: &mut Reader<'_>, is_lenient: bool) -> Self {
         let given: Secret = reader.get(&SIGNING_SECRET);
         let ttl = Duration::from_secs(reader.get_in(&SIGNING_TTL, 1..=604_800));
-        let signer = match check(given.expose_secret(), place) {
+        let signer = match check(given.expose_secret(), is_lenient) {
             Ok(secrets) => Signer::new(secrets, ttl),
             Err(problem) => {
                 reader.fault(SIGNING_SECRET.key, problem);
                 Signer::new([DEV_SECRET], ttl)
             }
         };
-        Self { signer, file: reader.file_of(&SIGNING_SECRET), place }
+        Self { signer, file: reader.file_of(&SIGNING_SECRET), is_lenient }
     }
 
     /// Follows the file until the stop. Without one it only waits.
@@ -73,8 +64,10 @@ impl Signing {
         let Some(file) = self.file else { return stop.cancelled().await };
         let mut told = None;
         loop {
-            let (path, signer, place) = (file.clone(), self.signer.clone(), self.place);
-            let Ok(looked) = tokio::task::spawn_blocking(move || look(&path, &signer, place)).await else { return };
+            let (path, signer, is_lenient) = (file.clone(), self.signer.clone(), self.is_lenient);
+            let Ok(looked) = tokio::task::spawn_blocking(move || look(&path, &signer, is_lenient)).await else {
+                return;
+            };
             match &looked {
                 Ok(None) => {}
                 Ok(Some(secrets)) => {
@@ -102,15 +95,15 @@ impl Signing {
 }
 
 /// Takes up what the file has: how many secrets there are then, or none if they are those in use. Blocks.
-fn look(path: &Path, signer: &Signer, place: Place) -> Result<Option<usize>, String> {
+fn look(path: &Path, signer: &Signer, is_lenient: bool) -> Result<Option<usize>, String> {
     let found = read_secret_file(path).map_err(|problem| format!("{} {problem}", path.display()))?;
-    let secrets = check(&found.text, place)?;
+    let secrets = check(&found.text, is_lenient)?;
     let count = secrets.len();
     Ok(signer.replace(secrets).then_some(count))
 }
 
 /// The secrets of a value, or what is wrong with it, as a half-sentence without the value.
-fn check(text: &str, place: Place) -> Result<Vec<&str>, String> {
+fn check(text: &str, is_lenient: bool) -> Result<Vec<&str>, String> {
     let secrets: Vec<&str> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
     if secrets.is_empty() {
         return Err("has no secret".to_owned());
@@ -118,24 +111,23 @@ fn check(text: &str, place: Place) -> Result<Vec<&str>, String> {
     if secrets.len() > SECRETS_MAX {
         return Err(format!("has {} secrets; the limit is {SECRETS_MAX}", secrets.len()));
     }
-    if !place.is_lenient && secrets.contains(&DEV_SECRET) {
+    if !is_lenient && secrets.contains(&DEV_SECRET) {
         return Err("is the public default; it is accepted only in ENV=dev on a loopback BIND_ADDR".to_owned());
     }
-    if !place.is_dev && secrets.iter().any(|secret| secret.chars().count() < SECRET_MIN_CHARS) {
+    if secrets.iter().any(|secret| secret.chars().count() < TOKEN_CHARS_MIN) {
         return Err(too_short());
     }
     Ok(secrets)
 }
 
-/// The words for a secret that is too short for anything but somebody's own machine.
 fn too_short() -> String {
-    format!("has a secret of fewer than {SECRET_MIN_CHARS} characters, which only ENV=dev takes")
+    format!("has a secret of fewer than {TOKEN_CHARS_MIN} characters")
 }
 
-/// Somebody's own machine may have short ones.
-pub(crate) fn check_length(reader: &mut Reader<'_>, setting: &Setting, secrets: &[Secret], is_dev: bool) {
-    let is_short = |secret: &Secret| secret.expose_secret().chars().count() < SECRET_MIN_CHARS;
-    if !is_dev && secrets.iter().any(is_short) {
+/// Reports a setting with a secret that is too short.
+pub(crate) fn check_secrets(reader: &mut Reader<'_>, setting: &Setting, secrets: &[Secret]) {
+    let is_short = |secret: &Secret| secret.expose_secret().chars().count() < TOKEN_CHARS_MIN;
+    if secrets.iter().any(is_short) {
         reader.fault(setting.key, too_short());
     }
 }
@@ -149,13 +141,12 @@ mod tests {
     fn a_file_that_changed_counts_and_one_that_is_broken_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
-        let place = Place { is_lenient: false, is_dev: false };
         let signer = Signer::new(["the-old-secret-of-links"], Duration::from_secs(60));
         let (shared, link) = (signer.clone(), signer.link("a", 0));
         let token = link.trim_start_matches("/v1/evidence/");
         let look = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            look(&path, &signer, place)
+            look(&path, &signer, false)
         };
         assert_eq!(look("the-old-secret-of-links\n"), Ok(None));
         assert_eq!(look("the-new-secret-of-links,the-old-secret-of-links"), Ok(Some(2)));
@@ -164,7 +155,7 @@ mod tests {
         for (broken, why) in [
             ("", "has no secret"),
             ("the-new-secret-of-links,hunter2", "16 characters"),
-            ("dev-secret", "public default"),
+            (DEV_SECRET, "public default"),
             ("a,b,c,d,e,f,g,h,i", "limit is 8"),
         ] {
             let problem = look(broken).unwrap_err();

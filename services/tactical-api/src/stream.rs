@@ -6,7 +6,7 @@
 use crate::{
     access::{self, Access, SUBPROTOCOL},
     api::cors,
-    event::{Channel, EventId, sequence},
+    event::{Channel, EventId, Sight, sequence},
     fanout::{Fanout, Join, Role},
     filter::Filter,
     live::{Live, StartRequest},
@@ -15,10 +15,11 @@ use crate::{
     slots::{LimitReached, Slots},
     ws::{self, code},
 };
-use agentforge_runtime::http::{PROBLEM_MEDIA_TYPE, Problem, Socket, Taken, Takeover};
+use agentforge_access::Scopes;
+use agentforge_runtime::http::{ClientCertificate, PROBLEM_MEDIA_TYPE, Problem, Taken, Takeover};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
 use bytes::{Bytes, BytesMut};
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
 /// The path of server-sent events.
 pub const SSE_PATH: &str = "/events/stream";
@@ -39,8 +40,8 @@ const REFUSED_RETRY_MS: std::ops::Range<u32> = 4000..8000;
 pub enum Refusal {
     /// No client certificate.
     Certificate,
-    /// No valid token.
-    Token,
+    /// No valid token, or one that has to wait.
+    Door(agentforge_door::Refusal),
     /// A parameter makes no sense.
     Parameter(String),
     /// All places are taken.
@@ -58,7 +59,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Certificate => "client_cert_required",
-            Self::Token => "unauthorized",
+            Self::Door(refusal) => access::in_words(refusal).1,
             Self::Parameter(_) => "invalid_argument",
             Self::LimitReached(LimitReached::All) => "too_many_clients",
             Self::LimitReached(LimitReached::Address) => "too_many_clients_ip",
@@ -71,7 +72,7 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Certificate | Self::Foreign(_) => StatusCode::FORBIDDEN,
-            Self::Token => StatusCode::UNAUTHORIZED,
+            Self::Door(refusal) => access::in_words(refusal).0,
             Self::Parameter(_) => StatusCode::BAD_REQUEST,
             Self::LimitReached(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -82,7 +83,11 @@ impl Refusal {
     fn close_code(&self) -> u16 {
         match self {
             Self::Certificate | Self::Foreign(_) => code::FORBIDDEN,
-            Self::Token => code::UNAUTHORIZED,
+            Self::Door(_) => match self.status() {
+                StatusCode::UNAUTHORIZED => code::UNAUTHORIZED,
+                StatusCode::FORBIDDEN => code::FORBIDDEN,
+                _ => code::TOO_MANY,
+            },
             Self::Parameter(_) => code::BAD_REQUEST,
             Self::LimitReached(_) => code::TOO_MANY,
             Self::Unavailable => code::TRY_LATER,
@@ -93,7 +98,7 @@ impl Refusal {
     fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::Certificate => "a client certificate is needed".into(),
-            Self::Token => "a valid token is needed: Authorization header, cookie or subprotocol".into(),
+            Self::Door(refusal) => access::in_words(refusal).2,
             Self::Parameter(problem) => problem.clone().into(),
             Self::LimitReached(LimitReached::All) => "all places are taken".into(),
             Self::LimitReached(LimitReached::Address) => "all places of this address are taken".into(),
@@ -105,8 +110,12 @@ impl Refusal {
 
     fn headers(&self) -> String {
         match self {
-            Self::Token => "WWW-Authenticate: Bearer\r\n".to_owned(),
+            Self::Door(_) if self.status() == StatusCode::UNAUTHORIZED => "WWW-Authenticate: Bearer\r\n".to_owned(),
             Self::LimitReached(_) | Self::Unavailable => format!("Retry-After: {RETRY_AFTER}\r\n"),
+            Self::Door(refusal) => match refusal.retry_after() {
+                Some(wait) => format!("Retry-After: {}\r\n", wait.as_secs().max(1)),
+                None => String::new(),
+            },
             Self::Handshake(_) => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned(),
             Self::Certificate | Self::Parameter(_) | Self::Foreign(_) => String::new(),
         }
@@ -114,13 +123,19 @@ impl Refusal {
 
     /// Whether it may be over in a while, so that asking again makes sense.
     fn passes(&self) -> bool {
-        matches!(self, Self::LimitReached(_) | Self::Unavailable)
+        match self {
+            Self::LimitReached(_) | Self::Unavailable => true,
+            Self::Door(refusal) => refusal.retry_after().is_some(),
+            _ => false,
+        }
     }
 
     /// For a browser's EventSource, which takes every status but 200 as permanent: a stream that reports the reason and
     /// ends, after which it reconnects by itself.
     fn stream(&self, cors: &str) -> Bytes {
-        let retry = rand::random_range(REFUSED_RETRY_MS);
+        let wait = if let Self::Door(refusal) = self { refusal.retry_after() } else { None };
+        let wait = u32::try_from(wait.unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u32::MAX);
+        let retry = rand::random_range(REFUSED_RETRY_MS).saturating_add(wait);
         let data = serde_json::json!({"reason": self.code(), "detail": self.detail(), "retry_ms": retry});
         let mut answer = BytesMut::from(&*sse_head(cors, retry));
         answer.extend_from_slice(format!("event: {}\ndata: {data}\n\n", self.code()).as_bytes());
@@ -149,6 +164,10 @@ const COMMON_HEADERS: &str = "Cache-Control: no-store\r\nX-Content-Type-Options:
 #[derive(Clone)]
 pub struct Streams(Arc<Inner>);
 
+/// The outcome of the first checks, which have to be waited for.
+#[derive(Clone)]
+struct Known(Result<(Sight, Scopes), Refusal>);
+
 struct Inner {
     access: Access,
     slots: Slots,
@@ -162,16 +181,25 @@ impl Streams {
         Self(Arc::new(Inner { access, slots, live, hub }))
     }
 
+    /// What a caller may see, or which of the first checks refuses it.
+    async fn known(&self, head: &Parts, peer: SocketAddr) -> Result<(Sight, Scopes), Refusal> {
+        let (access, headers) = (&self.0.access, &head.headers);
+        let of_connection = head.extensions.get().is_some_and(|ClientCertificate(is_there)| *is_there);
+        if !access.has_certificate(peer, headers, of_connection) {
+            return Err(Refusal::Certificate);
+        }
+        let is_foreign = access.page(peer, headers).is_err();
+        access.sight(peer, headers, is_foreign).await.map_err(Refusal::Door)
+    }
+
     /// Checks in the order of the contract and takes a place.
     fn admit(&self, taken: &Taken, channel: Channel) -> Result<Role, Refusal> {
         let Inner { access, slots, live, .. } = &*self.0;
         let (headers, peer) = (&taken.head.headers, taken.peer);
-        if !access.has_certificate(peer, headers, has_certificate(&taken.socket)) {
-            return Err(Refusal::Certificate);
-        }
-        let page = access.page(peer, headers);
-        let (sight, scopes) = access.sight(headers, page.is_err()).ok_or(Refusal::Token)?;
-        page.and(access.is_named_for_reading(headers)).map_err(Refusal::Foreign)?;
+        let Known(known) = taken.head.extensions.get().cloned().ok_or(Refusal::Certificate)?;
+        let (sight, scopes) = known?;
+        let named = access.page(peer, headers).and(access.is_named_for_reading(peer, headers));
+        named.map_err(Refusal::Foreign)?;
         let (asked, filter) = asked(&taken.head).map_err(Refusal::Parameter)?;
         let filter = filter.within(scopes);
         let slot = slots.take(access.address(peer, headers), channel).map_err(Refusal::LimitReached)?;
@@ -185,6 +213,11 @@ impl Takeover for Streams {
         let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
             || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
         head.method == Method::GET && !has_body && channel_of(head.uri.path()).is_some()
+    }
+
+    async fn prepare(&self, head: &mut Parts, peer: SocketAddr) {
+        let known = self.known(head, peer).await;
+        head.extensions.insert(Known(known));
     }
 
     fn take(&self, taken: Taken) {
@@ -238,13 +271,6 @@ fn takes_events(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut kinds = values.flat_map(|value| value.split(',')).filter_map(|kind| kind.split(';').next());
     kinds.any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
-}
-
-fn has_certificate(socket: &Socket) -> bool {
-    match socket {
-        Socket::Plain(_) => false,
-        Socket::Tls(_, session) => session.peer_certificates().is_some_and(|chain| !chain.is_empty()),
-    }
 }
 
 /// The body ends with the connection, so that every frame is the same bytes for everybody.

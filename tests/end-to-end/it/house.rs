@@ -91,7 +91,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("audit", &["proto"]),
     ("broadcaster", &["access", "audit", "config", "door", "egress", "jetstream", "message-id", "metrics", "runtime"]),
     ("config", &[]),
-    // Uses egress only for its address ranges, as the tactical API does.
+    // Uses egress for its address ranges, which trusted proxies are written as, and to fetch keys of issuers.
     ("door", &["access", "config", "egress", "metrics"]),
     ("egress", &["config"]),
     ("deploy", &[]),
@@ -136,11 +136,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("syncdaemon", &["config", "jetstream", "ledger", "message-id", "metrics", "proto", "runtime"]),
-    // Uses egress only for its address ranges: trusted proxies are written as webhooks' targets are.
-    (
-        "tactical-api",
-        &["access", "audit", "config", "door", "egress", "jetstream", "message-id", "metrics", "proto", "runtime"],
-    ),
+    ("tactical-api", &["access", "audit", "config", "door", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     // What goes wrong with a call is put into words in one place.
     ("terminal", &["client", "config", "proto"]),
     ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"]),

@@ -40,6 +40,12 @@ const STALLED_MAX: Duration = Duration::from_secs(30);
 pub trait Takeover: Clone + Send + Sync + Unpin + 'static {
     /// Whether the connection of this request is taken.
     fn wants(&self, head: &Parts) -> bool;
+    /// What has to be waited for before it is taken, such as who its caller is; the result goes into the head's
+    /// extensions. Meanwhile the connection keeps its place among those of the listener.
+    fn prepare(&self, head: &mut Parts, peer: SocketAddr) -> impl Future<Output = ()> + Send {
+        let _ = (head, peer);
+        ready(())
+    }
     /// Takes it. Nothing was answered yet. Must not block.
     fn take(&self, taken: Taken);
 }
@@ -137,7 +143,9 @@ async fn connection(io: Io, client: Client, router: Router, takeover: impl Takeo
     let parts = http.into_parts();
     let mut io = parts.io.into_inner();
     match head {
-        Some(head) => {
+        Some(mut head) => {
+            head.extensions.insert(certificate);
+            takeover.prepare(&mut head, peer).await;
             // None behind an answer that is not out yet: the caller of such a pipelined request is not one of ours.
             if let Some(socket) = bare(io) {
                 takeover.take(Taken { head, peer, socket, unread: parts.read_buf });

@@ -7,7 +7,7 @@
 use super::audit::{Audit, refusal_of};
 use super::problem::Problem;
 use agentforge_access::{Denied, Role};
-use agentforge_door::{Door, Refusal};
+use agentforge_door::{Door, Refusal, Shown};
 use agentforge_runtime::http::same_machine;
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
@@ -27,7 +27,8 @@ pub(super) async fn guarded(State((door, audit)): State<(Door, Audit)>, mut requ
     }
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    match door.admit(peer, request.headers(), needed(request.method(), route)).await {
+    let shown = Shown::new(peer, request.headers());
+    match door.admit(&shown, needed(request.method(), route)).await {
         // What is here is about the whole installation.
         Ok(principal) if !principal.scopes.is_all() => {
             let (name, scopes) = (&principal.name, &principal.scopes);

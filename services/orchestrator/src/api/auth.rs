@@ -6,7 +6,7 @@ use crate::error::{Code, Error};
 pub use agentforge_access::Role;
 use agentforge_access::{Denied, Principal, Tokens};
 use agentforge_config::{Common, Reader, Secret, Setting};
-use agentforge_door::{Door, DoorConfig, Refusal};
+use agentforge_door::{Door, DoorConfig, Refusal, Shown};
 use axum::extract::ConnectInfo;
 use http::{Extensions, HeaderMap};
 use std::net::{IpAddr, SocketAddr};
@@ -55,7 +55,7 @@ impl Auth {
         extensions: &Extensions,
         needed: Role,
     ) -> Result<Principal, (Error, Option<Principal>)> {
-        self.0.admit(peer(extensions), headers, needed).await.map_err(|refusal| {
+        self.0.admit(&Shown::new(peer(extensions), headers), needed).await.map_err(|refusal| {
             let known = if let Refusal::Denied(Denied::Role(caller)) = &refusal { Some(caller.clone()) } else { None };
             (in_words(&refusal, needed), known)
         })

@@ -4,14 +4,14 @@
 //! Works on the method, not on a list of routes: a new route that changes something is audited without being named.
 
 use super::{problem::unavailable, state::Api};
-use agentforge_access::Role;
+use agentforge_access::Principal;
 use agentforge_audit::{Asker, Entry, Event, subject};
 use agentforge_jetstream::{HeaderMap, publish};
 use agentforge_message_id::MsgId;
 use agentforge_runtime::http::{Problem, RequestId};
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{Method, StatusCode, header},
+    http::{Method, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -22,7 +22,7 @@ const SERVICE: &str = "tactical-api";
 
 /// Stores the entry of a call before it is carried out; refuses what cannot be stored.
 pub async fn audited(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    // Who may not publish is refused by the handler.
+    // Who may not publish was refused before.
     let Some(entry) = entry_of(&api, &request) else { return next.run(request).await };
     if let Err(problem) = store(&api, &entry).await {
         return problem.into_response();
@@ -51,7 +51,7 @@ fn entry_of(api: &Api, request: &Request) -> Option<Entry> {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         return None;
     }
-    let principal = api.access.publish.check(request.headers().get(header::AUTHORIZATION), Role::Submit).ok()?;
+    let principal = request.extensions().get::<Principal>()?;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let by = Asker {
         principal: &principal.name,

@@ -54,7 +54,7 @@ pub async fn pages(
         true => page.as_ref().err().copied(),
         // A link is its own guard.
         false if request.uri().path().starts_with(links::PREFIX) => None,
-        false => guard(&api, headers, page.as_ref().err().copied()),
+        false => guard(&api, peer, headers, page.as_ref().err().copied()),
     };
     let mut response = match refused {
         Some(foreign) => problem(StatusCode::FORBIDDEN, foreign.code(), foreign.to_string()).into_response(),
@@ -65,8 +65,8 @@ pub async fn pages(
     response
 }
 
-fn guard(api: &Api, headers: &HeaderMap, page: Option<Foreign>) -> Option<Foreign> {
-    if api.access.publish.is_open() { page.or(api.access.is_named_for_publishing(headers).err()) } else { None }
+fn guard(api: &Api, peer: SocketAddr, headers: &HeaderMap, page: Option<Foreign>) -> Option<Foreign> {
+    if api.access.is_publishing_open { page.or(api.access.is_named_for_publishing(peer, headers).err()) } else { None }
 }
 
 fn preflight() -> Response {

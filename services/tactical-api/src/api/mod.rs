@@ -3,6 +3,7 @@
 mod audit;
 pub mod cors;
 mod evidence;
+mod guard;
 pub mod openapi;
 mod problem;
 mod publish;
@@ -46,6 +47,7 @@ pub fn router(api: Api) -> Router {
         .route(WS_PATH, axum::routing::any(not_a_stream))
         .fallback(not_found)
         .layer(from_fn_with_state(api.clone(), audit::audited))
+        .layer(from_fn_with_state(api.clone(), guard::guarded))
         .layer(DefaultBodyLimit::max(PAYLOAD_MAX_BYTES))
         .layer(from_fn_with_state(api.clone(), cors::pages))
         .with_state(api)

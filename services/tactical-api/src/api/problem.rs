@@ -1,5 +1,7 @@
 //! The refusals that several handlers give.
 
+use crate::access::in_words;
+use agentforge_door::Refusal;
 use agentforge_runtime::http::Problem;
 use axum::http::{HeaderValue, StatusCode, header};
 use std::{borrow::Cow, time::Duration};
@@ -12,9 +14,17 @@ pub fn problem(status: StatusCode, code: &'static str, detail: impl Into<Cow<'st
     uncached(Problem::new(status, code, detail))
 }
 
-/// No token, or none that is valid.
-pub fn unauthorized() -> Problem {
-    uncached(Problem::unauthorized("unauthorized", "a valid bearer token is needed"))
+/// A caller that is not let in.
+pub fn refused(refusal: &Refusal) -> Problem {
+    let (status, code, detail) = in_words(refusal);
+    let refused = match status {
+        StatusCode::UNAUTHORIZED => uncached(Problem::unauthorized(code, detail)),
+        _ => problem(status, code, detail),
+    };
+    match refusal.retry_after() {
+        Some(wait) => refused.with(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1))),
+        None => refused,
+    }
 }
 
 /// Something is unavailable; trying again helps.

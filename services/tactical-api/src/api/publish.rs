@@ -1,7 +1,7 @@
 //! Publishing markers and zones, removing them, and what was refused lately.
 
 use super::{
-    problem::{problem, unauthorized, unavailable},
+    problem::{problem, unavailable},
     shapes::{MarkerRequest, ZoneRequest},
     state::Api,
 };
@@ -12,13 +12,14 @@ use crate::{
     live::Refused,
     sanitise::{Change, Rejection, is_name, sanitise},
 };
+use agentforge_access::Principal;
 use agentforge_jetstream::{HeaderMap as NatsHeaders, publish, subjects};
 use agentforge_message_id::MsgId;
 use agentforge_runtime::http::Problem;
 use axum::{
-    Json,
+    Extension, Json,
     extract::{
-        ConnectInfo, Path, Query, State,
+        Path, Query, State,
         rejection::{BytesRejection, PathRejection, QueryRejection},
     },
     http::{HeaderMap, StatusCode, header},
@@ -26,7 +27,7 @@ use axum::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -39,7 +40,7 @@ const KEY_MAX: usize = 128;
 pub const REMOVED: &[u8] = br#"{"removed":true}"#;
 
 type Published = Result<(StatusCode, Json<Value>), Problem>;
-/// In order of importance: a caller that may not publish gets that error first.
+type Caller = Extension<Principal>;
 type GivenBody = Result<Bytes, BytesRejection>;
 type GivenId = Result<Path<String>, PathRejection>;
 type GivenAt = Result<Query<At>, QueryRejection>;
@@ -67,8 +68,13 @@ pub struct At {
     request_body = MarkerRequest,
     responses((status = 201, description = "Stored, and under which id the stream sends it", body = Answer))
 )]
-pub async fn marker(State(api): State<Arc<Api>>, headers: HeaderMap, body: GivenBody) -> Published {
-    state(&api, Kind::Marker, &headers, body).await
+pub async fn marker(
+    State(api): State<Arc<Api>>,
+    Extension(publisher): Caller,
+    headers: HeaderMap,
+    body: GivenBody,
+) -> Published {
+    state(&api, &publisher, Kind::Marker, &headers, body).await
 }
 
 /// Publish a zone
@@ -80,8 +86,13 @@ pub async fn marker(State(api): State<Arc<Api>>, headers: HeaderMap, body: Given
     request_body = ZoneRequest,
     responses((status = 201, description = "Stored, and under which id the stream sends it", body = Answer))
 )]
-pub async fn zone(State(api): State<Arc<Api>>, headers: HeaderMap, body: GivenBody) -> Published {
-    state(&api, Kind::Zone, &headers, body).await
+pub async fn zone(
+    State(api): State<Arc<Api>>,
+    Extension(publisher): Caller,
+    headers: HeaderMap,
+    body: GivenBody,
+) -> Published {
+    state(&api, &publisher, Kind::Zone, &headers, body).await
 }
 
 /// Remove a marker
@@ -92,8 +103,14 @@ pub async fn zone(State(api): State<Arc<Api>>, headers: HeaderMap, body: GivenBo
     params(("id" = String, Path, description = "Its id"), At),
     responses((status = 200, description = "Stored", body = Answer))
 )]
-pub async fn remove_marker(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt, headers: HeaderMap) -> Published {
-    remove(&api, Kind::Marker, id, at, &headers).await
+pub async fn remove_marker(
+    State(api): State<Arc<Api>>,
+    Extension(publisher): Caller,
+    id: GivenId,
+    at: GivenAt,
+    headers: HeaderMap,
+) -> Published {
+    remove(&api, &publisher, Kind::Marker, id, at, &headers).await
 }
 
 /// Remove a zone
@@ -104,8 +121,14 @@ pub async fn remove_marker(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt
     params(("id" = String, Path, description = "Its id"), At),
     responses((status = 200, description = "Stored", body = Answer))
 )]
-pub async fn remove_zone(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt, headers: HeaderMap) -> Published {
-    remove(&api, Kind::Zone, id, at, &headers).await
+pub async fn remove_zone(
+    State(api): State<Arc<Api>>,
+    Extension(publisher): Caller,
+    id: GivenId,
+    at: GivenAt,
+    headers: HeaderMap,
+) -> Published {
+    remove(&api, &publisher, Kind::Zone, id, at, &headers).await
 }
 
 /// What was refused lately
@@ -115,25 +138,15 @@ pub async fn remove_zone(State(api): State<Arc<Api>>, id: GivenId, at: GivenAt, 
     get, path = "/v1/rejected", tag = "Publishing",
     responses((status = 200, description = "The last of them", body = Rejected))
 )]
-pub async fn rejected(
-    State(api): State<Arc<Api>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    headers: HeaderMap,
-) -> Result<Json<Rejected>, Problem> {
-    let is_foreign = api.access.page(peer, &headers).is_err();
+pub async fn rejected(State(api): State<Arc<Api>>, Extension(caller): Caller) -> Result<Json<Rejected>, Problem> {
     // What was refused may be of any site.
-    let callers = [api.access.reader(&headers, is_foreign), api.access.publisher(&headers)];
-    if callers.iter().all(Option::is_none) {
-        return Err(unauthorized());
-    }
-    if callers.into_iter().flatten().all(|caller| !caller.scopes.is_all()) {
+    if !caller.scopes.is_all() {
         return Err(outside("every site"));
     }
     Ok(Json(Rejected { rejected: api.live.refused() }))
 }
 
-async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> Published {
-    let publisher = api.access.publisher(headers).ok_or_else(unauthorized)?;
+async fn state(api: &Api, publisher: &Principal, kind: Kind, headers: &HeaderMap, body: GivenBody) -> Published {
     let body = body.map_err(|rejection| match rejection.status() {
         status @ StatusCode::PAYLOAD_TOO_LARGE => problem(status, "too_large", Rejection::TooLarge.to_string()),
         _ => invalid(rejection.body_text()),
@@ -165,8 +178,14 @@ async fn state(api: &Api, kind: Kind, headers: &HeaderMap, body: GivenBody) -> P
     send(api, kind, &site, &id, subject, headers, body, StatusCode::CREATED).await
 }
 
-async fn remove(api: &Api, kind: Kind, id: GivenId, at: GivenAt, headers: &HeaderMap) -> Published {
-    let publisher = api.access.publisher(headers).ok_or_else(unauthorized)?;
+async fn remove(
+    api: &Api,
+    publisher: &Principal,
+    kind: Kind,
+    id: GivenId,
+    at: GivenAt,
+    headers: &HeaderMap,
+) -> Published {
     let Path(id) = id.map_err(|rejection| invalid(rejection.body_text()))?;
     let Query(at) = at.map_err(|rejection| invalid(rejection.body_text()))?;
     let site = at.site.unwrap_or_else(|| api.site.clone());

@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const GUARDED: [(&str, &str); 5] = [
     ("TACTICAL_REQUIRE_CLIENT_CERT", "on"),
     ("TACTICAL_REQUIRE_BEARER", "on"),
-    ("TACTICAL_READ_TOKENS", "other,read-token"),
+    ("TACTICAL_READ_TOKENS", "another-read-token,read-token-of-a-test"),
     ("TACTICAL_STREAM_MAX_CLIENTS", "2"),
     ("TACTICAL_STREAM_MAX_PER_IP", "1"),
 ];
 const TRUSTED: (&str, &str) = ("TACTICAL_TRUSTED_PROXIES", "127.0.0.0/8");
 const CERT: &str = "X-SSL-Client-Verify: SUCCESS";
-const TOKEN: &str = "Authorization: Bearer read-token";
+const TOKEN: &str = "Authorization: Bearer read-token-of-a-test";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_of_the_table_has_its_status_and_its_close_code() {
@@ -94,14 +94,15 @@ async fn headers_of_an_untrusted_peer_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_come_by_header_cookie_or_subprotocol_and_never_by_query() {
     let Some(()) = require("nats-server") else { return };
-    let world = World::start(&[("TACTICAL_REQUIRE_BEARER", "true"), ("TACTICAL_READ_TOKENS", "read-token")]).await;
+    let world =
+        World::start(&[("TACTICAL_REQUIRE_BEARER", "true"), ("TACTICAL_READ_TOKENS", "read-token-of-a-test")]).await;
     let address = world.api.address();
     for (headers, path, status) in [
         (&[TOKEN][..], "/events/stream", 200),
-        (&["Cookie: x=y; agentforge_token=read-token"], "/events/stream", 200),
-        (&["Cookie: agentforge_token=read-token", "Origin: https://evil.example"], "/events/stream", 401),
-        (&["Authorization: Bearer read-toke"], "/events/stream", 401),
-        (&[], "/events/stream?token=read-token&access_token=read-token", 401),
+        (&["Cookie: x=y; agentforge_token=read-token-of-a-test"], "/events/stream", 200),
+        (&["Cookie: agentforge_token=read-token-of-a-test", "Origin: https://evil.example"], "/events/stream", 401),
+        (&["Authorization: Bearer read-token-of-a-tes"], "/events/stream", 401),
+        (&[], "/events/stream?token=read-token-of-a-test&access_token=read-token-of-a-test", 401),
         (&[TOKEN], "/events/stream?bbox=1,2,3", 400),
     ] {
         assert_eq!(Sse::open(address, path, headers).await.status, status, "{headers:?} {path}");
@@ -110,7 +111,7 @@ async fn tokens_come_by_header_cookie_or_subprotocol_and_never_by_query() {
     let mut ws = Ws::open(
         address,
         "/events/ws?snapshot=true",
-        &[("sec-websocket-protocol", "agentforge.v1, bearer.read-token")],
+        &[("sec-websocket-protocol", "agentforge.v1, bearer.read-token-of-a-test")],
     )
     .await;
     assert_eq!(ws.protocol.as_deref(), Some("agentforge.v1"));
@@ -118,7 +119,7 @@ async fn tokens_come_by_header_cookie_or_subprotocol_and_never_by_query() {
     assert_eq!(ws.next().await.unwrap().title(), "1");
     let mut ws = Ws::open(address, "/events/ws", &[("sec-websocket-protocol", "agentforge.v1, bearer.wrong")]).await;
     assert_eq!(ws.close().await.0, 4401);
-    let mut ws = Ws::open(address, "/events/ws?since=never", &[("authorization", "Bearer read-token")]).await;
+    let mut ws = Ws::open(address, "/events/ws?since=never", &[("authorization", "Bearer read-token-of-a-test")]).await;
     assert_eq!(ws.close().await.0, 4400);
 }
 
@@ -166,6 +167,24 @@ async fn outside_of_dev_nothing_is_read_without_a_token_unless_it_is_opened() {
             assert_eq!(link.is_string(), sees_link, "{to} {given:?}: {link}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_port_answers_no_proxy_that_it_does_not_know() {
+    let Some(()) = require("nats-server") else { return };
+    let world = World::start(&[]).await;
+    let address = world.api.address();
+    let body = r#"{"title":"t","coordinates":[0,0]}"#;
+    for header in ["X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9", "X-Forwarded-Proto: https"] {
+        let refused = Sse::open(address, "/events/stream", &[header]).await;
+        assert_eq!(refused.status, 403, "{header}");
+        assert_eq!(refused.body().await["code"], "proxy_not_allowed", "{header}");
+        let json = "Content-Type: application/json";
+        assert_eq!(request(address, "POST", "/v1/markers", &[header, json], body).await.0, 403, "{header}");
+    }
+    let mut ws = Ws::open(address, "/events/ws", &[("x-forwarded-for", "203.0.113.9")]).await;
+    assert_eq!(ws.close().await.0, 4403);
+    assert_eq!(Sse::open(address, "/events/stream", &[]).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,7 +157,7 @@ const ws = (protocols) => new Promise((done) => {
 });
 (async () => {
   await report({sse: await sse(), ws: await ws([]), wrong: await ws(['agentforge.v1', 'bearer.wrong']),
-    right: await ws(['agentforge.v1', 'bearer.read-token'])});
+    right: await ws(['agentforge.v1', 'bearer.read-token-of-a-test'])});
 })();
 </script>"#;
 
@@ -166,7 +166,7 @@ async fn a_browser_sees_refusals_and_may_send_its_token_as_a_subprotocol() {
     let (Some(()), Some(())) = (require("nats-server"), require("chromium")) else { return };
     let world = World::start(&[
         ("TACTICAL_REQUIRE_BEARER", "on"),
-        ("TACTICAL_READ_TOKENS", "read-token"),
+        ("TACTICAL_READ_TOKENS", "read-token-of-a-test"),
         ("TACTICAL_WS_HEARTBEAT_SECS", "0.2"),
     ])
     .await;

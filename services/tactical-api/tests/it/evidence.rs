@@ -133,7 +133,7 @@ async fn a_link_opens_the_file_with_its_digest_and_nothing_else_does() {
     }
 
     // By its alias, too, with dots and a slash.
-    let by_alias = sign("dev-secret", "report.v1/photo", later());
+    let by_alias = sign("dev-secret-that-everybody-knows", "report.v1/photo", later());
     eventually(SOON, "the alias is known", || async { request(address, "GET", &by_alias, &[], "").await.0 == 200 })
         .await;
 
@@ -145,10 +145,10 @@ async fn a_link_opens_the_file_with_its_digest_and_nothing_else_does() {
         (link.replace("%2F", "%2f."), 403, "link_invalid"),
         (link.replace("%2F", "%FF"), 403, "link_invalid"),
         (sign("other-secret", &id, later()), 403, "link_invalid"),
-        (sign("dev-secret", &id, 1_700_000_000), 410, "link_expired"),
-        (sign("dev-secret", "pier-7/unknown", later()), 404, "not_found"),
-        (sign("dev-secret", &format!("pier-7/{}", "0".repeat(64)), later()), 404, "not_found"),
-        (sign("dev-secret", "*/x", later()), 404, "not_found"),
+        (sign("dev-secret-that-everybody-knows", &id, 1_700_000_000), 410, "link_expired"),
+        (sign("dev-secret-that-everybody-knows", "pier-7/unknown", later()), 404, "not_found"),
+        (sign("dev-secret-that-everybody-knows", &format!("pier-7/{}", "0".repeat(64)), later()), 404, "not_found"),
+        (sign("dev-secret-that-everybody-knows", "*/x", later()), 404, "not_found"),
     ] {
         let (found, headers, body) = request(address, "GET", &path, &[], "").await;
         let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -164,13 +164,13 @@ async fn a_link_opens_the_file_with_its_digest_and_nothing_else_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_secret_opens_old_links_until_it_is_taken_out() {
     let Some(()) = require("nats-server") else { return };
-    let mut world = World::start(&[("EVIDENCE_SIGNING_SECRET", "new-secret,old-secret")]).await;
+    let mut world = World::start(&[("EVIDENCE_SIGNING_SECRET", "new-secret-of-a-test,old-secret-of-a-test")]).await;
     evidence_streams(&world).await;
     let id = deliver(&world, b"x", "x", None).await;
-    let old = sign("old-secret", &id, later());
+    let old = sign("old-secret-of-a-test", &id, later());
     assert_eq!(request(world.api.address(), "GET", &old, &[], "").await.0, 200);
     let made = link(&world, &id).await;
-    world.api = Api::start(&world.nats.url(), &[("EVIDENCE_SIGNING_SECRET", "new-secret")]).await;
+    world.api = Api::start(&world.nats.url(), &[("EVIDENCE_SIGNING_SECRET", "new-secret-of-a-test")]).await;
     assert_eq!(request(world.api.address(), "GET", &old, &[], "").await.0, 403);
     assert_eq!(request(world.api.address(), "GET", &made, &[], "").await.0, 200);
 }
@@ -243,9 +243,12 @@ async fn a_marker_links_to_evidence_of_its_own_site_alone() {
     eventually(SOON, "the alias is known", || async { request(address, "GET", &own, &[], "").await.0 == 200 }).await;
     assert_eq!(request(address, "GET", &stolen, &[], "").await.0, 404);
     // A link of the version before, which named no site.
-    assert_eq!(request(address, "GET", &sign("dev-secret", "report", later()), &[], "").await.0, 200);
+    assert_eq!(
+        request(address, "GET", &sign("dev-secret-that-everybody-knows", "report", later()), &[], "").await.0,
+        200
+    );
     // A link lasts as long as the setting says, also one that another program signed.
-    let year = sign("dev-secret", &id, later() + 31_536_000);
+    let year = sign("dev-secret-that-everybody-knows", &id, later() + 31_536_000);
     let (status, _, answer) = request(address, "GET", &year, &[], "").await;
     assert!(status == 403 && String::from_utf8_lossy(&answer).contains("EVIDENCE_SIGNING_TTL"), "{status}");
     assert_eq!(world.api.metric("tactical_evidence_requests_total{outcome=\"too_long\"}").await, 1.0);
@@ -304,7 +307,7 @@ async fn a_large_file_is_read_from_any_place_without_memory() {
     evidence_streams(&world).await;
     let (object, sha) = deliver_large(&world, chunks).await;
     let size = chunks * (128 << 10);
-    let link = sign("dev-secret", &object, later());
+    let link = sign("dev-secret-that-everybody-knows", &object, later());
     let address = world.api.address();
     // In parts first: within a chunk, over a border, at the end.
     for (start, len) in [(0, 10), ((128 << 10) - 3, 6), (size / 2 + 5, 300_000), (size - 7, 7)] {
@@ -354,7 +357,10 @@ async fn readers_that_stall_keep_evidence_from_nobody_and_are_cut() {
     // More than sockets hold.
     let (object, _) = deliver_large(&world, 64).await;
     let small = deliver(&world, b"small", "small.txt", None).await;
-    let (large, small) = (sign("dev-secret", &object, later()), sign("dev-secret", &small, later()));
+    let (large, small) = (
+        sign("dev-secret-that-everybody-knows", &object, later()),
+        sign("dev-secret-that-everybody-knows", &small, later()),
+    );
     let address = world.api.address();
     let before = world.api.resident();
     let mut stalled = Vec::new();
@@ -428,7 +434,7 @@ async fn a_file_is_saved_under_its_name() {
     .enumerate()
     {
         let id = deliver(&world, format!("content {n}").as_bytes(), name, None).await;
-        let link = sign("dev-secret", &id, later());
+        let link = sign("dev-secret-that-everybody-knows", &id, later());
         let (_, headers, _) = request(world.api.address(), "GET", &link, &[], "").await;
         // What curl and others read that know no filename*.
         let (_, plain) = headers["content-disposition"].split_once("filename=\"").unwrap();

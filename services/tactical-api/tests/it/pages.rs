@@ -8,12 +8,12 @@ use tokio::{
 };
 
 const EVIL: &str = "https://evil.example";
-const TOKEN: &str = "Bearer read-token";
+const TOKEN: &str = "Bearer read-token-of-a-test";
 
 /// Settings, or headers.
 type Pairs = &'static [(&'static str, &'static str)];
 
-const BEARER: Pairs = &[("TACTICAL_REQUIRE_BEARER", "on"), ("TACTICAL_READ_TOKENS", "read-token")];
+const BEARER: Pairs = &[("TACTICAL_REQUIRE_BEARER", "on"), ("TACTICAL_READ_TOKENS", "read-token-of-a-test")];
 const CERTIFICATE: Pairs = &[("TACTICAL_REQUIRE_CLIENT_CERT", "on"), ("TACTICAL_TRUSTED_PROXIES", "127.0.0.0/8")];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +23,7 @@ async fn every_upgrade_of_a_foreign_page_is_refused_whatever_guards_the_port() {
     let guards: [(Pairs, Pairs); 5] = [
         (&[], &[]),
         (BEARER, &[("authorization", TOKEN)]),
-        (BEARER, &[("sec-websocket-protocol", "agentforge.v1, bearer.read-token")]),
+        (BEARER, &[("sec-websocket-protocol", "agentforge.v1, bearer.read-token-of-a-test")]),
         (CERTIFICATE, &[("x-client-verify", "SUCCESS")]),
         (
             &[
@@ -156,10 +156,11 @@ async fn an_open_port_answers_to_no_name_that_others_can_give_it() {
         }
     }
     // With a token the name does not matter.
-    let guarded = [("TACTICAL_REQUIRE_BEARER", "on"), ("TACTICAL_READ_TOKENS", "read-token")];
+    let guarded = [("TACTICAL_REQUIRE_BEARER", "on"), ("TACTICAL_READ_TOKENS", "read-token-of-a-test")];
     let api = Api::start(&world.nats.url(), &guarded).await;
     let stream = TcpStream::connect(api.address()).await.unwrap();
-    let sse = Sse::over(stream, "maps.corp.example", "/events/stream", &["Authorization: Bearer read-token"]).await;
+    let sse =
+        Sse::over(stream, "maps.corp.example", "/events/stream", &["Authorization: Bearer read-token-of-a-test"]).await;
     assert_eq!(sse.status, 200);
 }
 

@@ -89,9 +89,9 @@ async fn what_makes_no_sense_is_refused_before_it_is_published() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_token_publishes_where_there_is_one() {
     let Some(()) = require("nats-server") else { return };
-    let world = World::start(&[("TACTICAL_PUBLISH_TOKEN", "publish-token")]).await;
+    let world = World::start(&[("TACTICAL_PUBLISH_TOKEN", "publish-token-of-a-test")]).await;
     let body = json!({"title": "t", "coordinates": [0, 0]});
-    let token = "Authorization: Bearer publish-token";
+    let token = "Authorization: Bearer publish-token-of-a-test";
     for (headers, status) in [(&[][..], 401), (&["Authorization: Bearer wrong"], 401), (&[token], 201)] {
         assert_eq!(post(world.api.address(), "/v1/markers", headers, &body).await.0, status);
         let deleted = request(world.api.address(), "DELETE", "/v1/markers/x", headers, "").await.0;
