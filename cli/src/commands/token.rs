@@ -2,7 +2,7 @@
 //!
 //! A token is shown once and stored nowhere; the services' file has its digest. Nothing is asked of a server.
 
-use agentforge_access::{Role, Scopes, TokenFile, digest, is_name, now};
+use agentforge_access::{Role, Scopes, TokenFile, digest, is_certificate_name, is_name, now};
 use agentforge_terminal::{Failure, Output, Result, When, when};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -27,6 +27,7 @@ Examples:
   agentforge token new ci --role submitter --expires +90d --scope queue:builds --scope tool:echo
   agentforge token new oncall --role operator --expires 2027-01-31T00:00:00Z
   agentforge token new dashboard --role viewer --json | jq -r .line >> tokens
+  agentforge token new fleet --role operator --certificate fleet.example
 
 The token goes to its caller (AGENTFORGE_TOKEN), the line into the file that ACCESS_TOKENS_FILE names. The services read
 the file again when it changes. To revoke a token, remove its line.")]
@@ -43,13 +44,17 @@ pub struct NewArgs {
     /// What it is for: mission:NAME, queue:NAME, tool:NAME or site:NAME; `*` at the end stands for any rest; repeatable
     #[arg(long = "scope", value_name = "KIND:NAME", value_parser = scope)]
     scopes: Vec<String>,
+    /// Let the client certificate with this name in, instead of a token
+    #[arg(long, value_name = "NAME", value_parser = certificate)]
+    certificate: Option<String>,
 }
 
 /// A token as `--json` prints it.
 #[derive(Serialize)]
 struct Made<'a> {
     name: &'a str,
-    token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     line: String,
 }
 
@@ -68,12 +73,19 @@ pub fn run(command: &Command, out: Output) -> Result {
     }
     let scopes = Scopes::parse(args.scopes.iter().map(String::as_str))
         .map_err(|problem| Failure::usage(format!("the token {problem}")))?;
+    if let Some(named) = &args.certificate {
+        let line = TokenFile::certificate_line(&args.name, args.role, named, expires, &scopes);
+        if out.json {
+            return out.document(&Made { name: &args.name, token: None, line });
+        }
+        return out.line(format!("line for the file of tokens (ACCESS_TOKENS_FILE):\n  {line}"));
+    }
     let mut bytes = [0; TOKEN_BYTES];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::new("the system provides no random numbers"))?;
     let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
     let line = TokenFile::line(&args.name, args.role, &digest(&token), expires, &scopes);
     if out.json {
-        return out.document(&Made { name: &args.name, token, line });
+        return out.document(&Made { name: &args.name, token: Some(token), line });
     }
     out.line(format!("token, shown only now:\n  {token}\nline for the file of tokens (ACCESS_TOKENS_FILE):\n  {line}"))
 }
@@ -84,6 +96,10 @@ fn name(text: &str) -> std::result::Result<String, String> {
     } else {
         Err("expected 1 to 64 letters, digits, dots, hyphens or underscores".to_owned())
     }
+}
+
+fn certificate(text: &str) -> std::result::Result<String, String> {
+    if is_certificate_name(text) { Ok(text.to_owned()) } else { Err("expected 1 to 256 visible characters".to_owned()) }
 }
 
 fn role(text: &str) -> std::result::Result<Role, String> {

@@ -1,14 +1,18 @@
-//! The file of tokens: one line for each, with the digest of the token and never the token itself. Pure.
+//! The file of tokens: one line for each, with the digest of the token and never the token itself; and of certificates, by
+//! their names. Pure.
 //!
 //! ```text
 //! # name role  digest                 end                          what it is for
 //! ci     submitter sha256:5e88…       expires=2027-01-31T00:00:00Z scope=queue:builds scope=tool:echo
+//! # the certificate of a client, by a name that it has
+//! fleet  operator  cert:fleet.example
 //! # JSON Web Tokens that are refused before their end, by token or by subject
 //! deny   jti=0b0f4c1e
 //! deny   sub=alice
 //! ```
 
 use crate::{
+    certificate::{certificate_digest, is_certificate_name},
     jwt::Denials,
     principal::Principal,
     role::Role,
@@ -24,6 +28,8 @@ pub const FILE_BYTES_MAX: usize = 4 << 20;
 pub const FILE_TOKENS_MAX: usize = 10_000;
 /// What a digest begins with.
 const SHA256: &str = "sha256:";
+/// What the name of a certificate begins with.
+const CERT: &str = "cert:";
 /// The first word of a line that denies tokens.
 const DENY: &str = "deny";
 
@@ -85,7 +91,7 @@ impl TokenFile {
                 return Err(at("has the name of an earlier line"));
             }
             if tokens.insert(digest, token).is_some() {
-                return Err(at("has the digest of an earlier line"));
+                return Err(at("has the digest or the certificate of an earlier line"));
             }
         }
         Ok(Self { tokens: Tokens::of(tokens), denials })
@@ -93,10 +99,17 @@ impl TokenFile {
 
     /// The line of a token.
     pub fn line(name: &str, role: Role, digest: &TokenDigest, expires: Option<i64>, scopes: &Scopes) -> String {
-        let mut line = format!("{name} {} {SHA256}", role.as_str());
-        for byte in digest {
-            line += &format!("{byte:02x}");
-        }
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::line_of(name, role, &format!("{SHA256}{digest}"), expires, scopes)
+    }
+
+    /// The line of a certificate with this name.
+    pub fn certificate_line(name: &str, role: Role, named: &str, expires: Option<i64>, scopes: &Scopes) -> String {
+        Self::line_of(name, role, &format!("{CERT}{named}"), expires, scopes)
+    }
+
+    fn line_of(name: &str, role: Role, credential: &str, expires: Option<i64>, scopes: &Scopes) -> String {
+        let mut line = format!("{name} {} {credential}", role.as_str());
         if let Some(end) = expires.and_then(|end| Timestamp::from_second(end).ok()) {
             line += &format!(" expires={end}");
         }
@@ -118,15 +131,23 @@ fn deny(words: &[&str], denials: &mut Denials) -> Result<(), &'static str> {
 }
 
 fn parse_line(words: &[&str]) -> Result<(TokenDigest, Token), &'static str> {
-    let [name, role, digest, options @ ..] = words else {
-        return Err("is not NAME ROLE sha256:DIGEST, with expires=TIME and scope=KIND:NAME as needed");
+    let [name, role, credential, options @ ..] = words else {
+        return Err(
+            "is not NAME ROLE sha256:DIGEST or NAME ROLE cert:NAME, with expires=TIME and scope=KIND:NAME as needed",
+        );
     };
     if !is_name(name) {
         return Err("needs a name of 1 to 64 letters, digits, dots, hyphens or underscores");
     }
     let role = Role::from_word(role).ok_or("needs one of the roles viewer, submitter, operator, alerts, admin")?;
-    let digest = digest.strip_prefix(SHA256).and_then(parse_digest);
-    let digest = digest.ok_or("needs sha256: and the 64 hexadecimal digits of the token's digest")?;
+    let digest = match credential.strip_prefix(CERT) {
+        Some(named) if is_certificate_name(named) => certificate_digest(named),
+        Some(_) => return Err("needs cert: and the name of a certificate, 1 to 256 visible characters"),
+        None => {
+            let digest = credential.strip_prefix(SHA256).and_then(parse_digest);
+            digest.ok_or("needs sha256: and the 64 hexadecimal digits of the token's digest, or cert: and a name")?
+        }
+    };
     let (mut expires, mut scopes) = (None, Vec::new());
     for option in options {
         match option.split_once('=') {
@@ -171,6 +192,9 @@ mod tests {
             ("ci", Role::Submit, Some(1_801_353_600))
         );
         assert_eq!(token.principal.scopes, scopes);
+        let line = TokenFile::certificate_line("fleet", Role::Operator, "spiffe://fleet/a", None, &scopes);
+        assert_eq!(line, "fleet operator cert:spiffe://fleet/a scope=queue:builds scope=tool:e*");
+        assert_eq!(TokenFile::parse(&line).unwrap().tokens.len(), 1);
     }
 
     #[test]
@@ -181,6 +205,8 @@ mod tests {
             (format!("ci root sha256:{d}"), "line 1 needs one of the roles"),
             (format!("c/i viewer sha256:{d}"), "line 1 needs a name"),
             (format!("ci viewer {d}"), "line 1 needs sha256:"),
+            ("ci viewer cert:".to_owned(), "line 1 needs cert:"),
+            ("ci viewer cert:a\nop viewer cert:a".to_owned(), "line 2 has the digest"),
             (format!("ci viewer sha256:{}", &d[1..]), "line 1 needs sha256:"),
             (format!("ci viewer sha256:{}é", &d[2..]), "line 1 needs sha256:"),
             (format!("\nci viewer sha256:{d} expires=tomorrow"), "line 2 has an end"),

@@ -2,6 +2,7 @@
 
 use crate::{
     bearer::bearer,
+    certificate::certificate_digest,
     keyring::Keyring,
     principal::{Denied, JwtFault, Principal},
     role::Role,
@@ -50,6 +51,24 @@ impl Guard {
     /// # Errors
     /// Why none is: what is wrong with the first, unless one has a key that may be a new one.
     pub fn check_tokens(&self, tokens: &[&[u8]], needed: Role, now: i64) -> Result<Principal, Denied> {
+        self.check_shown(tokens, &[], needed, now)
+    }
+
+    /// Who the caller is that shows these tokens, or, where it shows none, whose certificate has one of these names. A
+    /// certificate that is not known is like none.
+    ///
+    /// # Errors
+    /// As [`check_tokens`](Self::check_tokens).
+    pub fn check_shown(
+        &self,
+        tokens: &[&[u8]],
+        certificate: &[String],
+        needed: Role,
+        now: i64,
+    ) -> Result<Principal, Denied> {
+        if tokens.is_empty() {
+            return self.check_certificate(certificate, needed, now);
+        }
         let check: &dyn Fn(&[u8]) -> Result<Principal, Denied> = match self {
             Self::Open => return Ok(Principal::anyone()),
             Self::Closed => return Err(Denied::Closed),
@@ -67,6 +86,20 @@ impl Guard {
         }
         Err(fault)
     }
+
+    fn check_certificate(&self, names: &[String], needed: Role, now: i64) -> Result<Principal, Denied> {
+        let tokens = match self {
+            Self::Open => return Ok(Principal::anyone()),
+            Self::Closed => return Err(Denied::Closed),
+            Self::Tokens(tokens) => tokens.clone(),
+            Self::Keyring(keyring) => keyring.tokens(),
+        };
+        let mut holders = names.iter().map(|name| tokens.holder_of(&certificate_digest(name), now));
+        match holders.find(|holder| *holder != Err(Denied::Unknown)).unwrap_or(Err(Denied::Missing))? {
+            principal if principal.role.includes(needed) => Ok(principal),
+            principal => Err(Denied::Role(principal)),
+        }
+    }
 }
 
 /// Seconds since 1970.
@@ -78,7 +111,7 @@ pub fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{principal::ANYONE, scopes::Scopes};
+    use crate::{file::TokenFile, principal::ANYONE, scopes::Scopes};
 
     const READ: &str = "0123456789abcdef-r";
     const SUBMIT: &str = "0123456789abcdef:s";
@@ -131,6 +164,30 @@ mod tests {
             (check(&["wrong", ""], Role::Read), check(&[], Role::Read)),
             (Err(Denied::Unknown), Err(Denied::Missing))
         );
+    }
+
+    #[test]
+    fn a_certificate_counts_where_no_token_is_shown() {
+        let file = "ci submitter cert:ci.fleet.example expires=1970-01-01T00:16:40Z scope=queue:a";
+        let file = TokenFile::parse(&format!("{file}\nops admin cert:spiffe://fleet/ops")).unwrap();
+        let keyring = Keyring::new(Tokens::parse(&format!("dash:read:{READ}").into()).unwrap(), Vec::new());
+        keyring.replace(&file).unwrap();
+        let check = |tokens: &[&[u8]], names: &[&str], now| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let checked = Guard::Keyring(keyring.clone()).check_shown(tokens, &names, Role::Submit, now);
+            checked.map(|principal| (principal.name.to_string(), principal.scopes.to_string()))
+        };
+        let named = |name: &str, scopes: &str| Ok((name.to_owned(), scopes.to_owned()));
+        assert_eq!(check(&[], &["ci.fleet.example"], 999), named("ci", "queue:a"));
+        assert_eq!(check(&[], &["other", "spiffe://fleet/ops"], 0).unwrap().0, "ops");
+        assert_eq!(check(&[], &["ci.fleet.example"], 1_000), Err(Denied::Expired("ci".into())));
+        for unknown in [&[][..], &["ci"], &["CI.fleet.example"], &["ci.fleet.example.evil"]] {
+            assert_eq!(check(&[], unknown, 0), Err(Denied::Missing), "{unknown:?}");
+        }
+        // What is shown on purpose counts, and so does what is wrong with it.
+        assert_eq!(check(&[b"wrong"], &["spiffe://fleet/ops"], 0), Err(Denied::Unknown));
+        assert!(matches!(check(&[READ.as_bytes()], &["spiffe://fleet/ops"], 0), Err(Denied::Role(_))));
+        assert_eq!(check(&[b"certificate\0spiffe://fleet/ops"], &[], 0).unwrap().0, "ops", "no header can have a 0");
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub(crate) const ANYONE: &str = "anyone";
 /// A caller that was admitted. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// The name of its token.
+    /// The name of its token or certificate.
     pub name: Arc<str>,
     /// What it may do.
     pub role: Role,
@@ -33,7 +33,9 @@ pub enum Denied {
     Missing,
     /// The token is not known.
     Unknown,
-    /// The token of this name is past its end.
+    /// A proxy's headers do not agree about the client's certificate.
+    Certificate,
+    /// The token or certificate of this name is past its end.
     Expired(Arc<str>),
     /// A JSON Web Token is not accepted.
     Jwt(JwtFault),
@@ -126,6 +128,7 @@ impl Denied {
             Self::Closed => "closed",
             Self::Missing => "missing",
             Self::Unknown => "unknown",
+            Self::Certificate => "certificate",
             Self::Expired(_) => "expired",
             Self::Jwt(fault) => fault.as_str(),
             Self::Role(_) => "role",
@@ -135,7 +138,7 @@ impl Denied {
     /// Whether the caller showed something that is not, or not any more, a credential.
     pub const fn is_failed_login(&self) -> bool {
         match self {
-            Self::Unknown | Self::Expired(_) => true,
+            Self::Unknown | Self::Certificate | Self::Expired(_) => true,
             Self::Jwt(fault) => !fault.is_without_rights(),
             Self::Closed | Self::Missing | Self::Role(_) => false,
         }

@@ -4,6 +4,7 @@ use crate::watch::read_file;
 use agentforge_access::{Guard, Issuer, Keyring, Role, Tokens};
 use agentforge_config::{CommaList, Common, Reader, Setting};
 use agentforge_egress::Net;
+use http::HeaderName;
 use std::{path::PathBuf, time::Duration};
 use url::Url;
 
@@ -14,7 +15,7 @@ const TOKENS_FILE: Setting = Setting::new(
     "ACCESS_TOKENS_FILE",
     None,
     "path of a file with lines of `agentforge token new`",
-    "Tokens with roles, ends and scopes, as digests. Read again when it changes.",
+    "Tokens as digests, and names of client certificates, with roles, ends and scopes. Read again when it changes.",
 );
 const RELOAD_INTERVAL: Setting =
     Setting::new("ACCESS_RELOAD_INTERVAL", Some("2s"), "duration 100ms-1h", "How often ACCESS_TOKENS_FILE is checked.");
@@ -41,6 +42,12 @@ const TRUSTED_PROXIES: Setting = Setting::new(
     None,
     "list of addresses and ranges such as 10.1.0.0/16",
     "Peers whose X-Forwarded-For or Forwarded header is believed: limits and log lines are then about the address behind them.",
+);
+const CLIENT_CERT_HEADER: Setting = Setting::new(
+    "ACCESS_CLIENT_CERT_HEADER",
+    None,
+    "name of a header",
+    "The header in which a trusted proxy reports the name of a client's verified certificate, or its distinguished name, of which CN counts. It must overwrite the callers' header.",
 );
 
 const ISSUERS: Setting = Setting::new(
@@ -94,6 +101,7 @@ pub const SETTINGS: &[Setting] = &[
     ADDRESS_RATE,
     LOCKOUT_AFTER,
     TRUSTED_PROXIES,
+    CLIENT_CERT_HEADER,
 ];
 
 /// The configuration of a door.
@@ -113,6 +121,8 @@ pub struct DoorConfig {
     pub lockout_after: u32,
     /// Whose headers are believed.
     pub trusted_proxies: Vec<Net>,
+    /// Where they report a client's certificate.
+    pub certificate_header: Option<HeaderName>,
 }
 
 impl DoorConfig {
@@ -126,6 +136,7 @@ impl DoorConfig {
             address_rate: 0,
             lockout_after: 0,
             trusted_proxies: Vec::new(),
+            certificate_header: None,
         }
     }
 
@@ -173,6 +184,7 @@ impl DoorConfig {
             address_rate: reader.get_in(&ADDRESS_RATE, ..=1_000_000),
             lockout_after: reader.get_in(&LOCKOUT_AFTER, ..=1_000),
             trusted_proxies,
+            certificate_header: read_header(reader),
         }
     }
 
@@ -180,6 +192,12 @@ impl DoorConfig {
     pub fn has_shared_tokens(&self) -> bool {
         self.file.is_some() || matches!(&self.guard, Guard::Keyring(keyring) if !keyring.issuers().is_empty())
     }
+}
+
+fn read_header(reader: &mut Reader<'_>) -> Option<HeaderName> {
+    let unfit = |_| "is not the name of a header such as x-client-cert-name".to_owned();
+    let name = reader.opt_if::<String>(&CLIENT_CERT_HEADER, |name| name.parse::<HeaderName>().map(drop).map_err(unfit));
+    name?.parse().ok()
 }
 
 fn issuers(reader: &mut Reader<'_>, common: &Common) -> Vec<Issuer> {
@@ -317,6 +335,9 @@ mod tests {
         let both = [("API_TOKENS", "ops:admin:0123456789abcdef"), ("ACCESS_TOKENS_FILE", path.to_str().unwrap())];
         assert!(read(&both).unwrap_err().contains("named ops"));
         assert!(read(&[("ACCESS_TOKENS_FILE", "/no/such")]).unwrap_err().contains("/no/such"));
+        assert!(
+            read(&[("ACCESS_CLIENT_CERT_HEADER", "not a name")]).unwrap_err().contains("ACCESS_CLIENT_CERT_HEADER")
+        );
         assert!(read(&[("ACCESS_TRUSTED_PROXIES", "10.0.0.1/8")]).unwrap_err().contains("ACCESS_TRUSTED_PROXIES"));
     }
 }

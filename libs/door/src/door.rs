@@ -9,10 +9,13 @@ use crate::{
     shown::Shown,
     watch::{Watched, report},
 };
-use agentforge_access::{Denied, Guard, JwtFault, Keyring, Principal, Role, forwarded, now};
+use agentforge_access::{
+    Denied, Disagreement, Guard, JwtFault, Keyring, Principal, Role, forwarded, is_of_foreign_page, now, reported,
+};
 use agentforge_egress::Net;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use std::{
+    borrow::Cow,
     net::{IpAddr, Ipv6Addr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -35,6 +38,7 @@ struct Inner {
     file: Option<PathBuf>,
     reload_interval: Duration,
     trusted_proxies: Vec<Net>,
+    certificate_header: Option<HeaderName>,
     rates: Rates,
     logins: Mutex<Logins>,
     lines: Mutex<Lines>,
@@ -107,6 +111,7 @@ impl Door {
             file: config.file,
             reload_interval: config.reload_interval,
             trusted_proxies: config.trusted_proxies,
+            certificate_header: config.certificate_header,
             rates: Rates::new(config.caller_rate, config.address_rate),
             logins: Mutex::new(Logins::new(config.lockout_after)),
             lines: Mutex::default(),
@@ -149,13 +154,37 @@ impl Door {
         admitted.inspect_err(|refusal| metrics::REFUSED.inc(&[refusal.as_str()]))
     }
 
-    /// Counts a request that needs no credential against the rate of its address.
+    /// The same for what needs no credential: `None` for a caller that shows none, whose address has a rate all the same.
     ///
     /// # Errors
-    /// [`Refusal::AddressRate`].
-    pub fn pace(&self, shown: &Shown<'_>) -> Result<(), Refusal> {
-        let paced = self.0.rates.address(self.address(shown.peer, shown.headers)).map_err(Refusal::AddressRate);
-        paced.inspect_err(|refusal| metrics::REFUSED.inc(&[refusal.as_str()]))
+    /// Why what it shows is not accepted, or for how long it has to wait.
+    pub async fn recognise(&self, shown: &Shown<'_>, needed: Role) -> Result<Option<Principal>, Refusal> {
+        if shown.tokens.is_empty() {
+            return match self.admit_at(shown, needed, Instant::now(), Try::Last) {
+                Ok(principal) => Ok(Some(principal)),
+                Err(Refusal::Denied(Denied::Missing | Denied::Closed)) => Ok(None),
+                Err(refusal) => {
+                    metrics::REFUSED.inc(&[refusal.as_str()]);
+                    Err(refusal)
+                }
+            };
+        }
+        self.admit(shown, needed).await.map(Some)
+    }
+
+    /// The names of the certificate that a request comes with. A browser shows its certificate for every page, so that of
+    /// another origin's page says nothing.
+    fn certificate(&self, shown: &Shown<'_>) -> Result<Cow<'_, [String]>, Denied> {
+        if !shown.tokens.is_empty() || is_of_foreign_page(shown.headers) {
+            return Ok(Cow::Borrowed(&[]));
+        }
+        // The certificate of a proxy's own connection is not its callers'.
+        if shown.peer.is_some_and(|peer| self.trusts(peer)) {
+            let Some(header) = &self.0.certificate_header else { return Ok(Cow::Borrowed(&[])) };
+            let name = reported(shown.headers, header).map_err(|Disagreement| Denied::Certificate)?;
+            return Ok(Cow::Owned(name.into_iter().collect()));
+        }
+        Ok(Cow::Owned(shown.certificate.to_vec()))
     }
 
     fn admit_at(&self, shown: &Shown<'_>, needed: Role, at: Instant, attempt: Try) -> Result<Principal, Refusal> {
@@ -164,7 +193,8 @@ impl Door {
         }
         let address = self.address(shown.peer, shown.headers);
         self.0.rates.address(address).map_err(Refusal::AddressRate)?;
-        let checked = self.0.guard.check_tokens(&shown.tokens, needed, now());
+        let checked = self.certificate(shown);
+        let checked = checked.and_then(|names| self.0.guard.check_shown(&shown.tokens, &names, needed, now()));
         let principal = match &checked {
             Ok(principal) | Err(Denied::Role(principal)) => principal,
             Err(denied) => return Err(self.denied(denied, address, at, attempt)),
@@ -266,8 +296,8 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agentforge_access::Tokens;
-    use http::{HeaderName, HeaderValue};
+    use agentforge_access::{TokenFile, Tokens};
+    use http::HeaderValue;
 
     const TOKEN: &str = "0123456789abcdef";
 
@@ -325,6 +355,36 @@ mod tests {
         // A stranger's own header moves it nowhere.
         let stranger: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(door.address(Some(stranger), &headers(&[("x-forwarded-for", "203.0.113.9")])), stranger);
+    }
+
+    #[test]
+    fn a_certificate_comes_from_the_connection_or_by_the_header_of_a_trusted_proxy() {
+        const NAMED: &str = "x-client-name";
+        let keyring = Keyring::new(Tokens::parse(&format!("dash:viewer:{TOKEN}").into()).unwrap(), Vec::new());
+        let file = TokenFile::parse("ci submitter cert:ci.example\nproxy admin cert:proxy.example").unwrap();
+        keyring.replace(&file).unwrap();
+        let door = Door::new(DoorConfig {
+            guard: Guard::Keyring(keyring),
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            certificate_header: Some(HeaderName::from_static(NAMED)),
+            ..DoorConfig::open()
+        });
+        let ask = |peer: &str, own: &str, given: &[(&str, &str)]| {
+            let (given, own) = (headers(given), [own.to_owned()]);
+            let shown = Shown::new(Some(peer.parse().unwrap()), &given).with_certificate(&own);
+            let admitted = door.admit_at(&shown, Role::Read, Instant::now(), Try::Last);
+            admitted.map(|p| p.name.to_string()).map_err(|refusal| refusal.as_str())
+        };
+        let (proxy, stranger, lie) = ("10.0.0.1", "192.0.2.1", (NAMED, "ci.example"));
+        assert_eq!(ask(stranger, "ci.example", &[]), Ok("ci".to_owned()));
+        assert_eq!(ask(stranger, "other.example", &[]), Err("missing"));
+        assert_eq!(ask(proxy, "proxy.example", &[lie]), Ok("ci".to_owned()));
+        assert_eq!(ask(stranger, "other.example", &[lie]), Err("missing"), "a stranger's header is not read");
+        assert_eq!(ask(proxy, "proxy.example", &[]), Err("missing"), "the proxy does not lend its own");
+        assert_eq!(ask(proxy, "", &[lie, ("ssl-client-verify", "FAILED")]), Err("certificate"));
+        assert_eq!(ask(stranger, "ci.example", &[("sec-fetch-site", "cross-site")]), Err("missing"));
+        let bearer = ("authorization", &*format!("Bearer {TOKEN}"));
+        assert_eq!(ask(stranger, "ci.example", &[bearer]), Ok("dash".to_owned()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) const REASONS: &[&str] = &[
     "closed",
     "missing",
     "unknown",
+    "certificate",
     "expired",
     "role",
     "jwt_malformed",
@@ -29,7 +30,7 @@ pub(crate) const REASONS: &[&str] = &[
 pub const REFUSED: Metric = Metric::counter(
     "agentforge_access_refused_total",
     &["reason"],
-    "Requests that were not let in: missing, unknown or expired token, a JSON Web Token that is not accepted (jwt_…), a role that is too weak (role), a proxy in front of an API without tokens (proxy), an address that is locked after failed logins (locked_out), too many requests of a caller or an address (caller_rate, address_rate).",
+    "Requests that were not let in: missing, unknown or expired token, a JSON Web Token that is not accepted (jwt_…), headers that disagree about a client certificate (certificate), a role that is too weak (role), a proxy in front of an API without tokens (proxy), an address that is locked after failed logins (locked_out), too many requests of a caller or an address (caller_rate, address_rate).",
 )
 .of(&[REASONS]);
 

@@ -13,12 +13,14 @@ pub struct Shown<'r> {
     pub(crate) peer: Option<IpAddr>,
     pub(crate) headers: &'r HeaderMap,
     pub(crate) tokens: Vec<&'r [u8]>,
+    pub(crate) certificate: &'r [String],
 }
 
 impl<'r> Shown<'r> {
     /// A request whose token, if it has one, is in the header `Authorization`.
     pub fn new(peer: Option<IpAddr>, headers: &'r HeaderMap) -> Self {
-        Self { peer, headers, tokens: bearer(headers.get(header::AUTHORIZATION)).into_iter().collect() }
+        let tokens = bearer(headers.get(header::AUTHORIZATION)).into_iter().collect();
+        Self { peer, headers, tokens, certificate: &[] }
     }
 
     /// The same with tokens from elsewhere in the request, which are tried after it.
@@ -29,8 +31,10 @@ impl<'r> Shown<'r> {
         self
     }
 
-    /// Whether there is nothing to check.
-    pub fn is_anonymous(&self) -> bool {
-        self.tokens.is_empty()
+    /// The same with the names of the certificate that the connection's own TLS has verified.
+    #[must_use]
+    pub fn with_certificate(mut self, names: &'r [String]) -> Self {
+        self.certificate = names;
+        self
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     event::Sight,
     origin::{self, Foreign, Ingress, Origin},
 };
-use agentforge_access::{Denied, Principal, Role, Scopes, Tokens, forwarded};
+use agentforge_access::{Denied, Principal, Role, Scopes, Tokens, VERIFIED, VERIFY_HEADERS, forwarded};
 use agentforge_config::{ExposeSecret, Secret};
 use agentforge_door::{Door, Refusal, Shown};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -22,10 +22,6 @@ pub const COOKIE: &str = "agentforge_token";
 pub const SUBPROTOCOL: &str = "agentforge.v1";
 /// The subprotocol that carries a token, before it.
 const SUBPROTOCOL_TOKEN: &str = "bearer.";
-/// Headers in which proxies report that a client's certificate was verified.
-pub const CERTIFICATE_HEADERS: [&str; 3] = ["ssl-client-verify", "x-ssl-client-verify", "x-client-verify"];
-/// What they say then.
-const VERIFIED: &[u8] = b"SUCCESS";
 /// The name of callers with TACTICAL_PUBLISH_TOKEN, which publishes and does not read.
 pub const PUBLISHER: &str = "publisher";
 
@@ -104,7 +100,7 @@ impl Access {
         // Two values could be one of the proxy and one of the caller; so could two names.
         let names: &[&str] = match &self.certificate_header {
             Some(name) => &[name],
-            None => &CERTIFICATE_HEADERS,
+            None => &VERIFY_HEADERS,
         };
         let mut said = names.iter().flat_map(|name| headers.get_all(*name).iter()).peekable();
         let is_told = said.peek().is_some();
@@ -120,19 +116,24 @@ impl Access {
         &self,
         peer: SocketAddr,
         headers: &HeaderMap,
+        certificate: &[String],
         is_foreign: bool,
     ) -> Result<(Sight, Scopes), Refusal> {
-        let shown = shown(peer, headers, is_foreign);
+        let shown = shown(peer, headers, certificate, is_foreign);
         let open = self.without_token.map(|sight| (sight, Scopes::ALL));
-        if let Some(open) = open.as_ref().filter(|_| shown.is_anonymous()) {
-            return self.door.pace(&shown).map(|()| open.clone());
-        }
-        let refusal = match self.door.admit(&shown, Role::Read).await {
-            Ok(reader) if &*reader.name != PUBLISHER => return Ok((Sight::Evidence, reader.scopes)),
-            Ok(publisher) => Refusal::Denied(Denied::Role(publisher)),
+        let known = match &open {
+            Some(_) => self.door.recognise(&shown, Role::Read).await,
+            None => self.door.admit(&shown, Role::Read).await.map(Some),
+        };
+        let refusal = match known {
+            Ok(Some(reader)) if &*reader.name != PUBLISHER => return Ok((Sight::Evidence, reader.scopes)),
+            Ok(Some(publisher)) => Refusal::Denied(Denied::Role(publisher)),
+            Ok(None) => Refusal::Denied(Denied::Missing),
             Err(refusal) => refusal,
         };
         match (refusal, open) {
+            // What could be somebody else's is refused.
+            (refusal @ Refusal::Denied(Denied::Certificate), _) => Err(refusal),
             // A token that is not accepted gets no more than none at all, and no less.
             (Refusal::Denied(_) | Refusal::LockedOut(_), Some(open)) => Ok(open),
             (refusal, _) => Err(refusal),
@@ -147,6 +148,7 @@ impl Access {
         &self,
         peer: SocketAddr,
         headers: &HeaderMap,
+        certificate: &[String],
         is_foreign: bool,
         needed: Role,
     ) -> Result<Principal, Refusal> {
@@ -154,21 +156,22 @@ impl Access {
             return Ok(Principal::anyone());
         }
         let shown = if needed == Role::Read {
-            shown(peer, headers, is_foreign)
+            shown(peer, headers, certificate, is_foreign)
         } else {
             // A cookie is for reading.
-            Shown::new(Some(peer.ip()), headers)
+            Shown::new(Some(peer.ip()), headers).with_certificate(if is_foreign { &[] } else { certificate })
         };
         self.door.admit(&shown, needed).await
     }
 }
 
 /// What a request shows of who makes it: browsers cannot set the header for a stream.
-fn shown(peer: SocketAddr, headers: &HeaderMap, is_foreign: bool) -> Shown<'_> {
+fn shown<'r>(peer: SocketAddr, headers: &'r HeaderMap, certificate: &'r [String], is_foreign: bool) -> Shown<'r> {
     let of_subprotocols = subprotocols(headers).filter_map(|p| p.strip_prefix(SUBPROTOCOL_TOKEN));
     // A cookie is sent by pages of any origin.
     let of_cookies = cookies(headers).filter(move |_| !is_foreign);
-    Shown::new(Some(peer.ip()), headers).with_tokens(of_subprotocols.chain(of_cookies).map(str::as_bytes))
+    let shown = Shown::new(Some(peer.ip()), headers).with_certificate(if is_foreign { &[] } else { certificate });
+    shown.with_tokens(of_subprotocols.chain(of_cookies).map(str::as_bytes))
 }
 
 /// A refusal as an answer has it: status, code and detail.
@@ -177,6 +180,9 @@ pub fn in_words(refusal: &Refusal) -> (StatusCode, &'static str, Cow<'static, st
     let ((status, code), detail): (_, Cow<'static, str>) = match refusal {
         Refusal::Denied(Denied::Missing | Denied::Unknown | Denied::Closed) => {
             (unauthorized, "a valid token is needed: Authorization header, or for streams cookie or subprotocol".into())
+        }
+        Refusal::Denied(Denied::Certificate) => {
+            (unauthorized, "the proxy's headers do not agree about the client's certificate".into())
         }
         Refusal::Denied(Denied::Expired(_)) => (unauthorized, "the token has expired; a new one is needed".into()),
         Refusal::Denied(Denied::Jwt(fault)) if fault.is_without_rights() => {
@@ -268,7 +274,7 @@ mod tests {
     #[test]
     fn certificates_count_from_the_connection_or_a_trusted_proxy() {
         let (proxy, other) = (PROXY.parse().unwrap(), "192.0.2.1:1".parse().unwrap());
-        for name in CERTIFICATE_HEADERS {
+        for name in VERIFY_HEADERS {
             assert!(access().has_certificate(proxy, &headers(&[(name, "SUCCESS")]), false));
             assert!(!access().has_certificate(other, &headers(&[(name, "SUCCESS")]), false));
             assert!(!access().has_certificate(proxy, &headers(&[(name, "FAILED")]), false));
@@ -296,7 +302,7 @@ mod tests {
 
     /// What a caller sees, or the code of its refusal.
     async fn sight(access: &Access, given: &[(&str, &str)], is_foreign: bool) -> Result<Sight, &'static str> {
-        let seen = access.sight(PROXY.parse().unwrap(), &headers(given), is_foreign).await;
+        let seen = access.sight(PROXY.parse().unwrap(), &headers(given), &[], is_foreign).await;
         seen.map(|(sight, _)| sight).map_err(|refusal| in_words(&refusal).1)
     }
 
@@ -335,12 +341,14 @@ mod tests {
     #[tokio::test]
     async fn publishing_needs_its_role_in_the_header() {
         let caller = async |access: Access, given: &[(&str, &str)]| {
-            let caller = access.caller(PROXY.parse().unwrap(), &headers(given), false, Role::Submit).await;
+            let caller = access.caller(PROXY.parse().unwrap(), &headers(given), &[], false, Role::Submit).await;
             caller.map(|caller| caller.name.to_string()).map_err(|refusal| in_words(&refusal).1)
         };
         assert_eq!(caller(access(), &[("authorization", "Bearer three")]).await, Ok(PUBLISHER.to_owned()));
         assert_eq!(caller(access(), &[("authorization", "Bearer one")]).await, Err("permission_denied"));
         assert_eq!(caller(access(), &[("cookie", "agentforge_token=three")]).await, Err("unauthorized"));
+        let page = access().caller(PROXY.parse().unwrap(), &headers(&[]), &["x".to_owned()], true, Role::Submit).await;
+        assert_eq!(page.unwrap_err().as_str(), "missing");
         let closed = Access { door: Door::new(DoorConfig { guard: Guard::Closed, ..DoorConfig::open() }), ..access() };
         assert_eq!(caller(closed.clone(), &[]).await, Err("unauthorized"));
         let open = Access { is_publishing_open: true, ..closed };

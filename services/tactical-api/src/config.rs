@@ -1,12 +1,12 @@
 //! The configuration of the tactical API: every setting, parsed and checked, all faults at once.
 
 use crate::{
-    access::{Access, CERTIFICATE_HEADERS, OWN_TOKENS, own_tokens},
+    access::{Access, OWN_TOKENS, own_tokens},
     event::Sight,
     origin::Origin,
     signing::{SIGNING_SECRET, SIGNING_TTL, Signing, check_secrets},
 };
-use agentforge_access::Guard;
+use agentforge_access::{Guard, VERIFY_HEADERS};
 use agentforge_config::{ByteSize, CommaList, Common, ExposeSecret, Parse, Reader, Secret, Setting};
 use agentforge_door::{Door, DoorConfig};
 use agentforge_jetstream::{
@@ -233,7 +233,7 @@ fn read_access(reader: &mut Reader<'_>, common: &Common, is_lenient: bool) -> Ac
         }
     }
     let certificate_header = reader.opt_if::<String>(&CLIENT_CERT_HEADER, |name| {
-        let unfit = |_| format!("is not the name of a header such as {}", CERTIFICATE_HEADERS[0]);
+        let unfit = |_| format!("is not the name of a header such as {}", VERIFY_HEADERS[0]);
         name.parse::<HeaderName>().map(drop).map_err(unfit)
     });
     Access {

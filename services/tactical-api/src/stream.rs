@@ -184,12 +184,12 @@ impl Streams {
     /// What a caller may see, or which of the first checks refuses it.
     async fn known(&self, head: &Parts, peer: SocketAddr) -> Result<(Sight, Scopes), Refusal> {
         let (access, headers) = (&self.0.access, &head.headers);
-        let of_connection = head.extensions.get().is_some_and(|ClientCertificate(is_there)| *is_there);
-        if !access.has_certificate(peer, headers, of_connection) {
+        let certificate = head.extensions.get::<ClientCertificate>().cloned().unwrap_or_default();
+        if !access.has_certificate(peer, headers, certificate.is_there()) {
             return Err(Refusal::Certificate);
         }
         let is_foreign = access.page(peer, headers).is_err();
-        access.sight(peer, headers, is_foreign).await.map_err(Refusal::Door)
+        access.sight(peer, headers, certificate.names(), is_foreign).await.map_err(Refusal::Door)
     }
 
     /// Checks in the order of the contract and takes a place.

@@ -40,7 +40,8 @@ pub(super) enum Counting {
     ByHandler,
 }
 
-/// Has `router` answer. Handlers find the peer as `ConnectInfo<SocketAddr>`, and its connection as [`Caller`].
+/// Has `router` answer. Handlers find the peer as `ConnectInfo<SocketAddr>`, its connection as [`Caller`], and its
+/// certificate as [`ClientCertificate`](super::ClientCertificate).
 pub(super) async fn exchange(
     client: Client,
     counting: Counting,
@@ -51,6 +52,7 @@ pub(super) async fn exchange(
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(ConnectInfo(client.peer));
     parts.extensions.insert(Caller(client.activity));
+    parts.extensions.insert(client.certificate);
     let counted = (counting == Counting::Whole && !body.is_end_stream()).then(Charge::default);
     if let Some(charge) = &counted {
         parts.extensions.insert(charge.clone());

@@ -2,6 +2,7 @@
 
 mod activity;
 mod bodies;
+mod client_certificate;
 mod connection;
 mod exchange;
 mod grpc;
@@ -21,6 +22,7 @@ mod tls_files;
 
 pub use activity::Caller;
 pub use bodies::{Bodies, BodyRefusal, Held, bodies};
+pub use client_certificate::ClientCertificate;
 pub use grpc::serve_grpc;
 pub use instrument::{REQUEST_ID_HEADER, RequestId, instrument};
 pub(crate) use listen::serve_probes;
@@ -30,7 +32,7 @@ pub use local::{Foreign, for_this_machine, json_only, same_machine};
 pub use openapi::{OPENAPI_PATH, complete_openapi, serve_openapi};
 pub use problem::{PROBLEM_MEDIA_TYPE, Problem, ProblemBody};
 pub use server_tls::{ClientCertificates, GRPC_PROTOCOLS, HTTP_PROTOCOLS, ServerTls, TlsSettings};
-pub use takeover::{ClientCertificate, Socket, Taken, Takeover, serve_with_takeover};
+pub use takeover::{Socket, Taken, Takeover, serve_with_takeover};
 pub use tls_files::Tls;
 
 /// Takes the settings that bound all listeners of the process. The first call decides.

@@ -4,6 +4,7 @@
 //! What is spoken on a connection is the caller's. A client that stalls in its TLS handshake delays no other.
 
 use super::activity::Activity;
+use super::client_certificate::ClientCertificate;
 use super::connection::{Connection, Limits};
 use super::places::Places;
 use super::sockets::Sockets;
@@ -38,6 +39,7 @@ pub(super) type Io = Either<Connection, Box<TlsStream<Connection>>>;
 pub(super) struct Client {
     pub(super) peer: SocketAddr,
     pub(super) activity: Arc<Activity>,
+    pub(super) certificate: ClientCertificate,
 }
 
 /// A listener, and what its connections may take.
@@ -75,7 +77,7 @@ impl Server {
                 let (stream, peer) = accept(&listener).await;
                 let (activity, end) = (Activity::new(is_multiplexed), cut.child_token());
                 let place = places.take(peer.ip(), &activity, &end, sockets.shared.as_ref()).await;
-                (stream, Client { peer, activity }, place, end)
+                (stream, Client { peer, activity, certificate: ClientCertificate::default() }, place, end)
             };
             let (stream, client, place, end) = tokio::select! {
                 accepted = accepted => accepted,
@@ -90,7 +92,8 @@ impl Server {
                     tasks.spawn(async move {
                         if let Some(stream) = handshake(tls, connection, client.peer, stop).await {
                             client.activity.secured();
-                            serve(Either::Right(Box::new(stream)), client).await;
+                            let certificate = ClientCertificate::of(stream.get_ref().1);
+                            serve(Either::Right(Box::new(stream)), Client { certificate, ..client }).await;
                         }
                     })
                 }

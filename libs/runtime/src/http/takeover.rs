@@ -77,8 +77,9 @@ pub enum Socket {
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// As [`super::serve_http`], with TLS where `tls` is given; connections that `takeover` wants are given away.
-/// HTTP/1.1 only; a peer that takes nothing of its answer for 30 s is cut. Handlers find the peer as `ConnectInfo<SocketAddr>`, and with TLS whether the client has a
-/// certificate as [`ClientCertificate`].
+/// HTTP/1.1 only; a peer that takes nothing of its answer for 30 s is cut. Handlers find the peer as
+/// `ConnectInfo<SocketAddr>`, and its certificate as [`ClientCertificate`](super::ClientCertificate), which the head of a
+/// connection that is taken has too.
 ///
 /// # Errors
 /// [`Error::Serve`] if the listener has no address.
@@ -97,15 +98,11 @@ pub async fn serve_with_takeover(
     server.run(move |io, client| connection(io, client, router.clone(), takeover.clone(), on_stop.clone())).await
 }
 
-/// Whether a client showed a certificate that our authorities signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientCertificate(pub bool);
-
 type Wanted = Arc<Mutex<Option<Parts>>>;
 
 async fn connection(io: Io, client: Client, router: Router, takeover: impl Takeover, stop: CancellationToken) {
     let (wanted, peer) = (Wanted::default(), client.peer);
-    let certificate = ClientCertificate(has_certificate(&io));
+    let certificate = client.certificate.clone();
     let service = hyper::service::service_fn({
         let (wanted, takeover) = (wanted.clone(), takeover.clone());
         move |request: Request<Incoming>| -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
@@ -118,8 +115,7 @@ async fn connection(io: Io, client: Client, router: Router, takeover: impl Takeo
                 // The connection is taken below; this answer is never waited for.
                 return pending().boxed();
             }
-            let mut request = Request::from_parts(parts, body);
-            request.extensions_mut().insert(certificate);
+            let request = Request::from_parts(parts, body);
             exchange(client.clone(), Counting::Whole, request, router.clone()).boxed()
         }
     });
@@ -152,13 +148,6 @@ async fn connection(io: Io, client: Client, router: Router, takeover: impl Takeo
             }
         }
         None => drop(tokio::time::timeout(LET_GO, tokio::io::AsyncWriteExt::shutdown(&mut io)).await),
-    }
-}
-
-fn has_certificate(io: &Io) -> bool {
-    match io {
-        Either::Left(_) => false,
-        Either::Right(tls) => tls.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty()),
     }
 }
 

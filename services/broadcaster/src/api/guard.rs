@@ -8,7 +8,7 @@ use super::audit::{Audit, refusal_of};
 use super::problem::Problem;
 use agentforge_access::{Denied, Role};
 use agentforge_door::{Door, Refusal, Shown};
-use agentforge_runtime::http::same_machine;
+use agentforge_runtime::http::{ClientCertificate, same_machine};
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
     http::{HeaderValue, Method, StatusCode, header},
@@ -27,7 +27,8 @@ pub(super) async fn guarded(State((door, audit)): State<(Door, Audit)>, mut requ
     }
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let shown = Shown::new(peer, request.headers());
+    let certificate = request.extensions().get::<ClientCertificate>().map_or(&[][..], ClientCertificate::names);
+    let shown = Shown::new(peer, request.headers()).with_certificate(certificate);
     match door.admit(&shown, needed(request.method(), route)).await {
         // What is here is about the whole installation.
         Ok(principal) if !principal.scopes.is_all() => {
@@ -66,9 +67,12 @@ fn in_words(refusal: &Refusal) -> Problem {
         Refusal::Denied(Denied::Expired(_)) => {
             Problem::unauthorized("unauthenticated", "the token has expired; a new one is needed")
         }
+        Refusal::Denied(Denied::Certificate) => {
+            Problem::unauthorized("unauthenticated", "the proxy's headers do not agree about the client's certificate")
+        }
         Refusal::Denied(Denied::Closed | Denied::Missing | Denied::Unknown) => Problem::unauthorized(
             "unauthenticated",
-            "send `Authorization: Bearer TOKEN` with the value of BROADCASTER_TOKEN, or a token of ACCESS_TOKENS_FILE",
+            "send `Authorization: Bearer TOKEN` with the value of BROADCASTER_TOKEN, or a token of ACCESS_TOKENS_FILE, or a client certificate that it names",
         ),
         Refusal::LockedOut(wait) | Refusal::CallerRate(wait) | Refusal::AddressRate(wait) => {
             let wait = refusal.retry_after().unwrap_or(*wait);

@@ -7,6 +7,7 @@ pub use agentforge_access::Role;
 use agentforge_access::{Denied, Principal, Tokens};
 use agentforge_config::{Common, Reader, Secret, Setting};
 use agentforge_door::{Door, DoorConfig, Refusal, Shown};
+use agentforge_runtime::http::ClientCertificate;
 use axum::extract::ConnectInfo;
 use http::{Extensions, HeaderMap};
 use std::net::{IpAddr, SocketAddr};
@@ -55,7 +56,9 @@ impl Auth {
         extensions: &Extensions,
         needed: Role,
     ) -> Result<Principal, (Error, Option<Principal>)> {
-        self.0.admit(&Shown::new(peer(extensions), headers), needed).await.map_err(|refusal| {
+        let certificate = extensions.get::<ClientCertificate>().map_or(&[][..], ClientCertificate::names);
+        let shown = Shown::new(peer(extensions), headers).with_certificate(certificate);
+        self.0.admit(&shown, needed).await.map_err(|refusal| {
             let known = if let Refusal::Denied(Denied::Role(caller)) = &refusal { Some(caller.clone()) } else { None };
             (in_words(&refusal, needed), known)
         })
@@ -75,9 +78,13 @@ fn peer(extensions: &Extensions) -> Option<IpAddr> {
 fn in_words(refusal: &Refusal, needed: Role) -> Error {
     let (code, message) = match refusal {
         Refusal::Denied(Denied::Missing | Denied::Closed) => {
-            (Code::Unauthenticated, "a token is needed: send the header Authorization: Bearer <token>".to_owned())
+            let words = "a token is needed (send the header Authorization: Bearer <token>), or a client certificate that is known";
+            (Code::Unauthenticated, words.to_owned())
         }
         Refusal::Denied(Denied::Unknown) => (Code::Unauthenticated, "the bearer token is not known".to_owned()),
+        Refusal::Denied(Denied::Certificate) => {
+            (Code::Unauthenticated, "the proxy's headers do not agree about the client's certificate".to_owned())
+        }
         Refusal::Denied(Denied::Expired(name)) => {
             (Code::Unauthenticated, format!("the token {name} has expired; a new one is needed"))
         }

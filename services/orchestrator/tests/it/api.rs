@@ -3,6 +3,7 @@
 mod access;
 mod answers;
 mod audit;
+mod certificates;
 mod contract;
 mod limits;
 mod oidc;

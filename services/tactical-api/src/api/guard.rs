@@ -5,7 +5,7 @@
 use super::{problem::refused, state::Api};
 use crate::links;
 use agentforge_access::Role;
-use agentforge_runtime::http::OPENAPI_PATH;
+use agentforge_runtime::http::{ClientCertificate, OPENAPI_PATH};
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
     http::Method,
@@ -25,7 +25,8 @@ pub async fn guarded(
     let Some(needed) = needed(request.method(), route) else { return next.run(request).await };
     let headers = request.headers();
     let is_foreign = api.access.page(peer, headers).is_err();
-    match api.access.caller(peer, headers, is_foreign, needed).await {
+    let certificate = request.extensions().get::<ClientCertificate>().map_or(&[][..], ClientCertificate::names);
+    match api.access.caller(peer, headers, certificate, is_foreign, needed).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await

@@ -3,6 +3,7 @@
 
 mod access;
 mod browser;
+mod certificates;
 mod door;
 mod evidence;
 mod gaps;

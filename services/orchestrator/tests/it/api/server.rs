@@ -29,6 +29,11 @@ pub struct Server {
 impl Server {
     /// Starts one with these settings in addition to the usual ones, and waits until it is ready.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_for(reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap(), settings).await
+    }
+
+    /// The same for a client of its own, such as one with a certificate.
+    pub async fn start_for(client: reqwest::Client, settings: &[(&str, &str)]) -> Self {
         let data = TempDir::new().unwrap();
         let runtime = Runtime::for_tests("orchestrator");
         let usual = [
@@ -46,11 +51,12 @@ impl Server {
         reader.finish().unwrap();
         let orchestrator = Orchestrator::build(config, runtime.clone()).await.unwrap();
         let endpoints = orchestrator.endpoints();
+        let scheme = if endpoints.is_tls { "https" } else { "http" };
         let task = tokio::spawn(orchestrator.run());
         let server = Self {
-            http: format!("http://{}", endpoints.http.unwrap()),
-            grpc: format!("http://{}", endpoints.grpc.unwrap()),
-            client: reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap(),
+            http: format!("{scheme}://{}", endpoints.http.unwrap()),
+            grpc: format!("{scheme}://{}", endpoints.grpc.unwrap()),
+            client,
             runtime,
             task: Some(task),
             _data: data,
