@@ -2,9 +2,10 @@
 //!
 //! Owns what is around the check of [`agentforge_access`]: its settings, the file of tokens that is read again when
 //! it changes, the keys of issuers, the address behind trusted proxies, limits of rate, the pauses after failed logins, log lines and metrics.
-//! Who is let in is decided there; what an operation needs and the words of a refusal are the surface's.
+//! Also records what was asked of an HTTP surface ([`audited`]). Who is let in is decided there; what an operation needs and the words of a refusal are the surface's.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod audited;
 mod config;
 mod door;
 mod issuers;
@@ -14,6 +15,7 @@ mod rates;
 mod shown;
 mod watch;
 
+pub use audited::{Audit, Calls, audited};
 pub use config::{DoorConfig, SETTINGS};
 pub use door::{Door, Refusal};
 pub use shown::Shown;

@@ -89,10 +89,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("client", &["proto"]),
     ("access", &["config"]),
     ("audit", &["proto"]),
-    ("broadcaster", &["access", "audit", "config", "door", "egress", "jetstream", "message-id", "metrics", "runtime"]),
+    ("broadcaster", &["access", "config", "door", "egress", "jetstream", "message-id", "metrics", "runtime"]),
     ("config", &[]),
-    // Uses egress for its address ranges, which trusted proxies are written as, and to fetch keys of issuers.
-    ("door", &["access", "config", "egress", "metrics"]),
+    // Uses egress for its address ranges, which trusted proxies are written as, and to fetch keys of issuers; records what is
+    // asked of surfaces that have no database, in the stream of events.
+    ("door", &["access", "audit", "config", "egress", "jetstream", "message-id", "metrics", "runtime"]),
     ("egress", &["config"]),
     ("deploy", &[]),
     ("end-to-end", &[]),
@@ -136,7 +137,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("syncdaemon", &["config", "jetstream", "ledger", "message-id", "metrics", "proto", "runtime"]),
-    ("tactical-api", &["access", "audit", "config", "door", "jetstream", "message-id", "metrics", "proto", "runtime"]),
+    ("tactical-api", &["access", "config", "door", "jetstream", "message-id", "metrics", "proto", "runtime"]),
     // What goes wrong with a call is put into words in one place.
     ("terminal", &["client", "config", "proto"]),
     ("worker", &["config", "egress", "jetstream", "message-id", "metrics", "proto", "runtime", "signing"]),

@@ -4,10 +4,9 @@
 //! listener, and then refuses requests of web pages: a page in a browser on this machine could reach the port otherwise;
 //! and what came through a proxy, whose callers are strangers.
 
-use super::audit::{Audit, refusal_of};
 use super::problem::Problem;
 use agentforge_access::{Denied, Role};
-use agentforge_door::{Door, Refusal, Shown};
+use agentforge_door::{Audit, Door, Refusal, Shown};
 use agentforge_runtime::http::{ClientCertificate, same_machine};
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
@@ -34,8 +33,7 @@ pub(super) async fn guarded(State((door, audit)): State<(Door, Audit)>, mut requ
         Ok(principal) if !principal.scopes.is_all() => {
             let (name, scopes) = (&principal.name, &principal.scopes);
             let detail = format!("the token {name} is limited to {scopes}, and this is about the whole installation");
-            let entry = refusal_of(&request, &principal);
-            audit.note(entry).await;
+            audit.refused(&request, &principal).await;
             Problem::new(StatusCode::FORBIDDEN, "permission_denied", detail).into_response()
         }
         Ok(principal) => {
@@ -44,8 +42,7 @@ pub(super) async fn guarded(State((door, audit)): State<(Door, Audit)>, mut requ
         }
         Err(refusal) => {
             if let Refusal::Denied(Denied::Role(principal)) = &refusal {
-                let entry = refusal_of(&request, principal);
-                audit.note(entry).await;
+                audit.refused(&request, principal).await;
             }
             in_words(&refusal).into_response()
         }

@@ -3,6 +3,7 @@
 //! Answers contain names of endpoints, never URLs, secrets or headers. Refusals are problems with a stable code.
 
 use crate::{redelivery::dead_letters::DeadLetters, registry::Registry};
+use agentforge_door::{Audit, audited};
 use agentforge_runtime::http::json_only;
 use axum::{
     Router,
@@ -31,7 +32,7 @@ pub fn router(registry: &Registry) -> Router {
     let config = &registry.context().config;
     let door = config.door.clone();
     let context = registry.context();
-    let audit = audit::Audit { nats: context.nats.clone(), env: config.common.env.clone() };
+    let audit = Audit::new(context.nats.clone(), config.common.env.clone(), door.clone(), audit::CALLS);
     let (clock, quota) = (context.clock.clone(), context.quota.clone());
     let dead_letters = DeadLetters::new(context.nats.clone(), &config.common.env, clock, quota);
     let api = Api { registry: registry.clone(), dead_letters };
@@ -50,7 +51,7 @@ pub fn router(registry: &Registry) -> Router {
         .route("/v1/dead-letters/redeliver", post(dead_letters::redeliver))
         .route("/v1/alerts", post(alerts::take))
         .layer(from_fn(json_only))
-        .layer(from_fn_with_state(audit.clone(), audit::audited))
+        .layer(from_fn_with_state(audit.clone(), audited))
         .layer(from_fn_with_state((door, audit), guard::guarded))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(api)

@@ -4,7 +4,8 @@
 
 use super::{problem::refused, state::Api};
 use crate::links;
-use agentforge_access::Role;
+use agentforge_access::{Denied, Role};
+use agentforge_door::{Audit, Refusal};
 use agentforge_runtime::http::{ClientCertificate, OPENAPI_PATH};
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
@@ -16,7 +17,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 /// Lets a request pass, or refuses it. Handlers find the caller as `Principal`.
 pub async fn guarded(
-    State(api): State<Arc<Api>>,
+    State((api, audit)): State<(Arc<Api>, Audit)>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
@@ -31,7 +32,12 @@ pub async fn guarded(
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refusal) => refused(&refusal).into_response(),
+        Err(refusal) => {
+            if let Refusal::Denied(Denied::Role(caller)) = &refusal {
+                audit.refused(&request, caller).await;
+            }
+            refused(&refusal).into_response()
+        }
     }
 }
 

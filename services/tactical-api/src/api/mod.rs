@@ -18,6 +18,7 @@ use crate::{
     sanitise::PAYLOAD_MAX_BYTES,
     stream::{SSE_PATH, WS_PATH},
 };
+use agentforge_door::{Audit, audited};
 use agentforge_runtime::http::{OPENAPI_PATH, Problem, serve_openapi};
 use axum::{
     Router,
@@ -33,6 +34,7 @@ use std::sync::Arc;
 /// All routes of the API, except for the streams, which take their connections over.
 pub fn router(api: Api) -> Router {
     let links = format!("{}{{token}}", links::PREFIX);
+    let audit = Audit::new(api.nats.clone(), api.env.clone(), api.access.door.clone(), audit::CALLS);
     let (api, document) = (Arc::new(api), Bytes::from(openapi::openapi_json()));
     Router::new()
         .route("/v1/markers", post(publish::marker))
@@ -46,8 +48,8 @@ pub fn router(api: Api) -> Router {
         .route(SSE_PATH, axum::routing::any(not_a_stream))
         .route(WS_PATH, axum::routing::any(not_a_stream))
         .fallback(not_found)
-        .layer(from_fn_with_state(api.clone(), audit::audited))
-        .layer(from_fn_with_state(api.clone(), guard::guarded))
+        .layer(from_fn_with_state(audit.clone(), audited))
+        .layer(from_fn_with_state((api.clone(), audit), guard::guarded))
         .layer(DefaultBodyLimit::max(PAYLOAD_MAX_BYTES))
         .layer(from_fn_with_state(api.clone(), cors::pages))
         .with_state(api)
