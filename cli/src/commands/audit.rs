@@ -1,16 +1,12 @@
 //! `agentforge audit`: who did what, and whether the log of it is what was written.
 
 use crate::{context::Context, words::ago};
-use agentforge_audit::{Base, Chain, Chained, Entry, Finding, Hash, Head, Verified, Verifier};
-use agentforge_client::{
-    pages,
-    view::{Moment, at},
-};
+use agentforge_audit::{Chain, Chained, EntryView, Finding, Hash, Head, NoTime, Verified, Verifier};
+use agentforge_client::{pages, view::Moment};
 use agentforge_proto::{time::Micros, v1};
 use agentforge_terminal::{Explain, Failure, Result, Table, clean, since};
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{collections::HashSet, time::Duration};
 
 /// Between two checks of `--follow`.
@@ -75,54 +71,6 @@ fn hash(text: &str) -> std::result::Result<Hash, String> {
     text.parse().map_err(|e: agentforge_audit::NotAHash| e.to_string())
 }
 
-/// An entry as `--json` prints it; field names are those of the REST API.
-#[derive(Debug, Serialize)]
-struct EntryView {
-    id: String,
-    at: Option<Moment>,
-    surface: String,
-    principal: String,
-    role: String,
-    address: Option<String>,
-    request_id: Option<String>,
-    operation: String,
-    object_kind: String,
-    object_id: Option<String>,
-    outcome: String,
-    calls: u32,
-    detail: Option<Value>,
-    chain: i64,
-    place: i64,
-    hash: String,
-}
-
-impl EntryView {
-    fn new(e: v1::AuditEntry) -> Self {
-        Self {
-            id: e.id,
-            at: at(e.at.as_ref()),
-            surface: e.surface,
-            principal: e.principal,
-            role: e.role,
-            address: e.address,
-            request_id: e.request_id,
-            operation: e.operation,
-            object_kind: e.object_kind,
-            object_id: e.object_id,
-            outcome: e.outcome,
-            calls: e.calls,
-            detail: e.detail.map(|detail| serde_json::from_str(&detail).unwrap_or(Value::String(detail))),
-            chain: e.chain,
-            place: e.place,
-            hash: hex(&e.hash),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Hash::try_from(bytes).map(|hash| hash.to_string()).unwrap_or_default()
-}
-
 /// Runs it.
 ///
 /// # Errors
@@ -156,28 +104,39 @@ async fn list(args: &LogArgs, context: &Context) -> Result {
         let request = context.client.request(request(args, limit, cursor));
         let answer = context.client.audit().list_audit_entries(request).await;
         let page = answer.map_err(|e| context.client.failure("reading the audit log", &e))?.into_inner();
-        let entries: Vec<_> = page.entries.into_iter().map(EntryView::new).collect();
+        let entries: Vec<Chained> = page.entries.into_iter().map(chained).collect::<Result<_>>()?;
         Ok::<_, Failure>((entries, page.next_cursor))
     };
     if context.out.json {
         let mut list = context.out.list("entries");
-        let left = pages(Some(args.limit), fetch, |page| list.extend(&page)).await?;
+        let add = |page: Vec<Chained>| list.extend(&page.into_iter().map(EntryView::from).collect::<Vec<_>>());
+        let left = pages(Some(args.limit), fetch, add).await?;
         return list.finish(left.as_deref());
     }
     let mut found = Vec::new();
-    let add = |page: Vec<EntryView>| {
+    let add = |page: Vec<Chained>| {
         found.extend(page);
         Ok(())
     };
     let left = pages(Some(args.limit), fetch, add).await?;
     let headings = ["WHEN", "WHO", "ROLE", "FROM", "BY", "OPERATION", "OBJECT", "OUTCOME", "CALLS"];
     let mut table = Table::new(headings).right(8);
-    for e in found {
+    for e in found.into_iter().map(|found| found.entry) {
         let object = [e.object_kind.as_str(), e.object_id.as_deref().unwrap_or_default()].join(" ");
         let from = e.address.unwrap_or_default();
         let calls = e.calls.to_string();
         let [principal, operation, outcome] = [e.principal, e.operation, e.outcome].map(|text| clean(&text, 64));
-        let row = [ago(e.at), principal, e.role, from, e.surface, operation, clean(&object, 80), outcome, calls];
+        let row = [
+            ago(Some(Moment(e.at.timestamp()))),
+            principal,
+            e.role,
+            from,
+            e.surface,
+            operation,
+            clean(&object, 80),
+            outcome,
+            calls,
+        ];
         table.row(row, None);
     }
     table.print(context.out, "No entries.")?;
@@ -197,14 +156,14 @@ async fn follow(args: &LogArgs, context: &Context) -> Result {
             seen = page.entries.iter().map(|e| e.id.clone()).collect();
         }
         for entry in page.entries.into_iter().rev().filter(|e| seen.insert(e.id.clone())).collect::<Vec<_>>() {
-            let view = EntryView::new(entry);
+            let chained = chained(entry)?;
             let line = if context.out.json {
-                serde_json::to_string(&view).map_err(|e| Failure::new(e.to_string()))?
+                serde_json::to_string(&EntryView::from(chained)).map_err(|e| Failure::new(e.to_string()))?
             } else {
-                let at = view.at.map(|t| format!("{:.3}", t.0)).unwrap_or_default();
-                let object = view.object_id.unwrap_or_default();
-                let words = [&view.principal, &view.operation, &view.object_kind, &object, &view.outcome];
-                format!("{at} {}", words.map(|word| clean(word, 80)).join(" "))
+                let e = chained.entry;
+                let object = e.object_id.unwrap_or_default();
+                let words = [&e.principal, &e.operation, &e.object_kind, &object, &e.outcome];
+                format!("{:.3} {}", e.at.timestamp(), words.map(|word| clean(word, 80)).join(" "))
             };
             context.out.line(line)?;
         }
@@ -220,7 +179,7 @@ async fn verify(anchors: &[Hash], context: &Context) -> Result {
     let request = context.client.request(v1::ListAuditChainsRequest {});
     let chains = context.client.audit().list_audit_chains(request).await.map_err(failed)?.into_inner().chains;
     for chain in chains {
-        let chain = described(&chain)?;
+        let chain = described(chain)?;
         verifier.begin(&chain);
         // What is appended meanwhile is not looked at: the chain ends at the head that was read.
         let (mut after, mut last) = (chain.base.place, None);
@@ -282,42 +241,13 @@ fn show(verified: &Verified, heads: &[Head], anchors: &[Hash], context: &Context
     Ok(())
 }
 
-/// A hash of another length is none that was written.
-fn hash_of(bytes: &[u8]) -> Hash {
-    Hash::try_from(bytes).unwrap_or(Hash([0xff; 32]))
-}
-
-fn described(c: &v1::AuditChain) -> Result<Chain> {
+fn described(c: v1::AuditChain) -> Result<Chain> {
     if c.chain < 0 || c.place < 0 || c.base_place < 0 {
         return Err(Failure::new("the orchestrator described a chain of the audit log that cannot be"));
     }
-    Ok(Chain {
-        head: Head { chain: c.chain, place: c.place, hash: hash_of(&c.hash) },
-        base: Base { place: c.base_place, hash: hash_of(&c.base_hash) },
-    })
+    Ok(c.into())
 }
 
 fn chained(e: v1::AuditEntry) -> Result<Chained> {
-    let at = e.at.as_ref().and_then(Micros::from_proto);
-    Ok(Chained {
-        chain: e.chain,
-        place: e.place,
-        previous: hash_of(&e.previous),
-        hash: hash_of(&e.hash),
-        entry: Entry {
-            at: at.ok_or_else(|| Failure::new(format!("entry {} has no time", clean(&e.id, 64))))?,
-            id: e.id,
-            surface: e.surface,
-            principal: e.principal,
-            role: e.role,
-            address: e.address,
-            request_id: e.request_id,
-            operation: e.operation,
-            object_kind: e.object_kind,
-            object_id: e.object_id,
-            outcome: e.outcome,
-            calls: e.calls,
-            detail: e.detail,
-        },
-    })
+    e.try_into().map_err(|e: NoTime| Failure::new(format!("entry {} has no time", clean(&e.id, 64))))
 }

@@ -4,7 +4,6 @@ use super::call::Call;
 use super::convert::{self, given};
 use crate::app::{App, AuditQuery};
 use crate::error::Error;
-use agentforge_audit::{Chain, Chained};
 use agentforge_proto::time::Micros;
 use agentforge_proto::v1 as pb;
 use agentforge_proto::v1::audit_server::Audit;
@@ -33,7 +32,7 @@ impl Audit for Service {
             cursor: given(r.cursor),
         };
         let page = self.app.audit(query).await.map_err(|e| call.refuse(&e))?;
-        let entries = page.items.into_iter().map(|row| entry(row.chained)).collect();
+        let entries = page.items.into_iter().map(|row| row.chained.into()).collect();
         Ok(Response::new(pb::ListAuditEntriesResponse { entries, next_cursor: page.next.unwrap_or_default() }))
     }
 
@@ -43,7 +42,7 @@ impl Audit for Service {
     ) -> Result<Response<pb::ListAuditChainsResponse>, Status> {
         let call = Call::of("ListAuditChains", &request);
         let chains = self.app.audit_chains().await.map_err(|e| call.refuse(&e))?;
-        Ok(Response::new(pb::ListAuditChainsResponse { chains: chains.iter().map(chain).collect() }))
+        Ok(Response::new(pb::ListAuditChainsResponse { chains: chains.into_iter().map(Into::into).collect() }))
     }
 
     async fn read_audit_chain(
@@ -53,39 +52,6 @@ impl Audit for Service {
         let call = Call::of("ReadAuditChain", &request);
         let r = request.into_inner();
         let entries = self.app.audit_chain(r.chain, r.after, r.limit).await.map_err(|e| call.refuse(&e))?;
-        Ok(Response::new(pb::ReadAuditChainResponse { entries: entries.into_iter().map(entry).collect() }))
-    }
-}
-
-fn entry(c: Chained) -> pb::AuditEntry {
-    let e = c.entry;
-    pb::AuditEntry {
-        id: e.id,
-        at: Some(Micros::to_proto(e.at)),
-        surface: e.surface,
-        principal: e.principal,
-        role: e.role,
-        address: e.address,
-        request_id: e.request_id,
-        operation: e.operation,
-        object_kind: e.object_kind,
-        object_id: e.object_id,
-        outcome: e.outcome,
-        calls: e.calls,
-        detail: e.detail,
-        chain: c.chain,
-        place: c.place,
-        previous: c.previous.0.to_vec(),
-        hash: c.hash.0.to_vec(),
-    }
-}
-
-fn chain(c: &Chain) -> pb::AuditChain {
-    pb::AuditChain {
-        chain: c.head.chain,
-        place: c.head.place,
-        hash: c.head.hash.0.to_vec(),
-        base_place: c.base.place,
-        base_hash: c.base.hash.0.to_vec(),
+        Ok(Response::new(pb::ReadAuditChainResponse { entries: entries.into_iter().map(Into::into).collect() }))
     }
 }

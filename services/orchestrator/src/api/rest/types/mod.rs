@@ -17,7 +17,7 @@ pub(crate) mod schedules;
 mod slo;
 
 pub use agents::{AgentList, AgentView};
-pub use audit::{AuditChainEntries, AuditChainList, AuditChainView, AuditEntryView, AuditList};
+pub use audit::{AuditChainEntries, AuditChainList, AuditList};
 pub use batch::{Accepted, BatchAnswer, BatchItem, Refused};
 pub use dead_letters::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, RedriveBody, RedriveView};
 pub use job::{JobView, RetryPolicyBody, RetryPolicyView, SubmitBody, TemplateView};
