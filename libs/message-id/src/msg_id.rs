@@ -33,6 +33,11 @@ impl MsgId {
     pub fn run_of(id: &str) -> u32 {
         id.rsplit_once(":r").and_then(|(_, run)| run.parse().ok()).unwrap_or(0)
     }
+    /// Several results in one message: `reports:<key>`, with a key that is used once. It is sent once: results that may
+    /// be lost are sent again one by one, under their own ids.
+    pub fn reports(key: &str) -> Self {
+        Self(format!("reports:{key}"))
+    }
     /// A worker's word that it has begun: `<job>:<attempt>:<delivery>:started`.
     pub fn started(job: JobId, attempt: Attempt, delivery: u64) -> Self {
         Self(format!("{job}:{attempt}:{delivery}:started"))
@@ -119,6 +124,7 @@ mod tests {
             MsgId::result(a, one, 2),
             MsgId::result_of_run(a, one, 1, 1),
             MsgId::result_of_run(a, one, 2, 1),
+            MsgId::reports("k"),
             MsgId::started(a, one, 1),
             MsgId::rejected("swarm_jobs", 7, 1),
             MsgId::rejected("swarm_jobs", 7, 2),

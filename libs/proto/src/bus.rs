@@ -14,6 +14,24 @@ pub use crate::error_class::ErrorClass;
 /// The header of a report that returns the token of its attempt.
 pub const TASK_TOKEN: &str = "Agentforge-Task-Token";
 
+/// The header of a message on `swarm.results.…` that carries several reports: how many. Its payload is a JSON array of
+/// [`Bundled`].
+pub const REPORTS: &str = "Agentforge-Reports";
+/// Reports in one message, at most.
+pub const REPORTS_MAX: usize = 64;
+
+/// A report that travels with others in one message, with what would otherwise be headers of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bundled<R> {
+    /// The token of the attempt.
+    pub token: String,
+    /// Whether the result may be returned to equal operations.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reusable: bool,
+    /// A [`Report`], or its JSON text.
+    pub report: R,
+}
+
 /// What `swarm.jobs.<mission>.<queue>` carries: one attempt at a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobMessage {
@@ -66,6 +84,13 @@ impl Report {
     /// Whether a tool ran and gave a result; one that was found is another's.
     pub fn is_a_run_that_succeeded(&self) -> bool {
         matches!(self, Self::Finished(Finished { outcome: Outcome::Succeeded(s), .. }) if s.idempotent_replay.is_none())
+    }
+
+    /// Whether it is the end of an attempt whose trace is recorded (the flag `sampled` of its traceparent).
+    pub fn is_traced(&self) -> bool {
+        let Self::Finished(Finished { traceparent: Some(traceparent), .. }) = self else { return false };
+        let flags = traceparent.rsplit('-').next().and_then(|flags| u8::from_str_radix(flags, 16).ok());
+        flags.is_some_and(|flags| flags & 1 == 1)
     }
 }
 

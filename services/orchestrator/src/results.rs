@@ -10,13 +10,16 @@ use crate::transition::{Change, Ignored};
 use agentforge_jetstream::consume::{Delivery, PullOptions, Puller};
 use agentforge_jetstream::{Nats, subjects, trace, trace::Operation};
 use agentforge_message_id::{Attempt, JobId, Queue};
-use agentforge_proto::bus::{ErrorClass, Finished, Outcome, Rejected, Report, TASK_TOKEN};
+use agentforge_proto::bus::{
+    Bundled, ErrorClass, Finished, Outcome, REPORTS, REPORTS_MAX, Rejected, Report, TASK_TOKEN,
+};
 use agentforge_proto::operation::REUSABLE;
 use agentforge_proto::time::Micros;
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderValue};
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use serde_json::value::RawValue;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -58,20 +61,50 @@ pub enum Refused {
     /// A report about an attempt by someone who was not given that attempt, or not through that queue.
     #[error("no task token of the attempt")]
     Untrusted(&'static str),
+    /// More in one message than any worker sends.
+    #[error("{0} reports in one message, where at most {REPORTS_MAX} may be")]
+    TooMany(usize),
 }
 
-/// Reads a report, and believes what it says of a job only with the token that the attempt's message had. A message that
-/// was not a job has no token, and its report changes no job.
+/// A report as it came.
+pub struct Reported {
+    /// What it means, or why it has no effect.
+    pub meaning: Result<Meaning, Refused>,
+    /// Whether its result may be returned to equal operations.
+    pub reusable: bool,
+}
+
+/// Reads the reports of a message, and believes what each says of a job only with the token that the attempt's message
+/// had. A message that was not a job has no token, and its report changes no job.
 ///
-/// # Errors
-/// [`Refused`].
-pub fn read(app: &App, subject: &str, headers: Option<&HeaderMap>, payload: &[u8]) -> Result<Meaning, Refused> {
-    let (job, attempt, change) = match serde_json::from_slice::<Report>(payload)? {
+/// One report is the payload by itself, its token a header; several are an array, each with its token.
+pub fn read(app: &App, subject: &str, headers: Option<&HeaderMap>, payload: &[u8]) -> Vec<Reported> {
+    let header = |name| headers.and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
+    if header(REPORTS).is_none() {
+        let meaning = meaning_of(app, subject, header(TASK_TOKEN), payload);
+        return vec![Reported { meaning, reusable: header(REUSABLE).is_some() }];
+    }
+    let refused = |why| vec![Reported { meaning: Err(why), reusable: false }];
+    match serde_json::from_slice::<Vec<Bundled<&RawValue>>>(payload) {
+        Err(e) => refused(Refused::NotAReport(e)),
+        Ok(reports) if reports.len() > REPORTS_MAX => refused(Refused::TooMany(reports.len())),
+        // One that a newer worker says in a way that is unknown here takes no other with it.
+        Ok(reports) => reports
+            .into_iter()
+            .map(|one| Reported {
+                meaning: meaning_of(app, subject, Some(&one.token), one.report.get().as_bytes()),
+                reusable: one.reusable,
+            })
+            .collect(),
+    }
+}
+
+fn meaning_of(app: &App, subject: &str, token: Option<&str>, report: &[u8]) -> Result<Meaning, Refused> {
+    let (job, attempt, change) = match serde_json::from_slice::<Report>(report)? {
         Report::Started(s) => (s.job, s.attempt, Change::Started(s)),
         Report::Finished(f) => (f.job, f.attempt, Change::Finished(Box::new(f))),
         Report::Rejected(r) => return Ok(Meaning::Reject(Box::new(r))),
     };
-    let token = headers.and_then(|headers| headers.get(TASK_TOKEN)).map(|value| value.as_str());
     check(app, subject, job, attempt, token).map_err(Refused::Untrusted)?;
     Ok(Meaning::Change(job, Box::new(change)))
 }
@@ -221,50 +254,82 @@ impl Acks {
     }
 }
 
-/// The first report and what else is here already.
+/// The first message and what else is here already, up to a batch of reports.
 fn gather(first: Delivery, puller: &mut Puller) -> Vec<Delivery> {
+    let mut reports = reports_of(&first);
     let mut batch = vec![first];
-    while batch.len() < BATCH_MAX {
+    while reports < BATCH_MAX {
         let Some(d) = puller.try_next() else { break };
+        reports += reports_of(&d);
         batch.push(d);
     }
     batch
 }
 
-/// Commits a batch and settles every message in it but those that are committed.
-async fn commit(app: App, nats: Nats, batch: Vec<Delivery>) -> Settled {
-    let slots = batch.len();
-    let mut changes = Vec::with_capacity(batch.len());
-    let mut rejects = Vec::new();
-    let mut settle = Vec::with_capacity(batch.len());
-    let mut spans = Vec::new();
-    let mut reusable = Vec::new();
-    for d in batch {
-        spans.extend(span_of(&d));
-        match read(&app, d.subject(), d.headers(), d.payload()) {
-            Ok(Meaning::Change(id, change)) => {
-                if let Change::Finished(finished) = &*change
-                    && d.header(REUSABLE).is_some()
-                {
-                    reusable.push(finished.clone());
+/// How many reports a message says that it has.
+fn reports_of(d: &Delivery) -> usize {
+    d.header(REPORTS).and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, REPORTS_MAX)
+}
+
+/// The reports of a batch, sorted by what they ask for.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<(JobId, Change)>,
+    rejects: Vec<Rejected>,
+    reusable: Vec<Box<Finished>>,
+    spans: Vec<Span>,
+    /// Messages with at least one report that is believed.
+    settle: Vec<Delivery>,
+}
+
+impl Batch {
+    /// Adds what a message says; one that says nothing that is believed is terminated.
+    async fn add(&mut self, app: &App, d: Delivery) {
+        self.spans.extend(span_of(&d));
+        let mut refused = None;
+        let mut believed = 0_usize;
+        for Reported { meaning, reusable } in read(app, d.subject(), d.headers(), d.payload()) {
+            match meaning {
+                Ok(Meaning::Change(id, change)) => {
+                    if let Change::Finished(finished) = &*change
+                        && reusable
+                    {
+                        self.reusable.push(finished.clone());
+                    }
+                    self.changes.push((id, judged(app, *change, d.subject())));
+                    believed += 1;
                 }
-                changes.push((id, judged(&app, *change, d.subject())));
-            }
-            Ok(Meaning::Reject(r)) => rejects.push(*r),
-            Err(Refused::Untrusted(reason)) => {
-                note_refused(reason, &d);
-                let _ = d.term(reason).await;
-                continue;
-            }
-            Err(Refused::NotAReport(e)) => {
-                metrics::REPORTS_INVALID.inc(&[]);
-                warn!(error = %e, bytes = d.payload().len(), stream_seq = d.info().stream_seq, "a message on swarm_results is not a report; terminated");
-                let _ = d.term("not a report").await;
-                continue;
+                Ok(Meaning::Reject(r)) => {
+                    self.rejects.push(*r);
+                    believed += 1;
+                }
+                Err(Refused::Untrusted(reason)) => {
+                    note_refused(reason, &d);
+                    refused = Some(reason);
+                }
+                Err(e @ (Refused::NotAReport(_) | Refused::TooMany(_))) => {
+                    metrics::REPORTS_INVALID.inc(&[]);
+                    warn!(error = %e, bytes = d.payload().len(), stream_seq = d.info().stream_seq, "a message on swarm_results is not a report; it has no effect");
+                    refused.get_or_insert("not a report");
+                }
             }
         }
-        settle.push(d);
+        if believed > 0 {
+            self.settle.push(d);
+        } else {
+            let _ = d.term(refused.unwrap_or("no reports")).await;
+        }
     }
+}
+
+/// Commits a batch and settles every message in it but those that are committed.
+async fn commit(app: App, nats: Nats, messages: Vec<Delivery>) -> Settled {
+    let slots = messages.len();
+    let mut batch = Batch::default();
+    for d in messages {
+        batch.add(&app, d).await;
+    }
+    let Batch { changes, rejects, reusable, spans, mut settle } = batch;
     join_all(reusable.iter().map(|finished| reuse::keep(&app, &nats, finished))).await;
     let is_finished: Vec<bool> =
         changes.iter().map(|(_, c)| matches!(c, Change::Finished(_) | Change::ToolMissing { .. })).collect();

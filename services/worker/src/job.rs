@@ -4,6 +4,7 @@
 //! way; a panic here leaves it unsettled, and it is redelivered.
 
 use crate::{
+    acks::Ack,
     attempt::{Admission, Conclusion, Facts, admit, conclude, handbacks_matter},
     buckets,
     keepalive::KeepAliveHold,
@@ -37,15 +38,18 @@ const SUSPECT_PAUSE: Duration = Duration::from_millis(500);
 /// Between two signs of life of a second delivery that waits for the first.
 const WAIT_TURN: Duration = Duration::from_secs(10);
 
+/// A job's slot; free again when this is dropped.
+pub(crate) struct Slot(Arc<Worker>, usize);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.handles.inflight.decrement(1.0);
+        self.0.free_slot(self.1);
+    }
+}
+
 /// Takes a delivery to its settlement. Its slot is free again when this ends, however it ends.
 pub(crate) async fn settle(worker: Arc<Worker>, queue: usize, delivery: Delivery) {
-    struct Slot(Arc<Worker>, usize);
-    impl Drop for Slot {
-        fn drop(&mut self) {
-            self.0.handles.inflight.decrement(1.0);
-            self.0.free_slot(self.1);
-        }
-    }
     worker.handles.inflight.increment(1.0);
     let slot = Slot(worker.clone(), queue);
     let (worker, queue) = (&worker, &worker.queues[queue]);
@@ -62,19 +66,12 @@ pub(crate) async fn settle(worker: Arc<Worker>, queue: usize, delivery: Delivery
     };
     let (span, parent) = span_of(&delivery, &job);
     let task = Task { worker, queue, delivery: &delivery, keep_alive: &keep_alive, job: &job, parent };
-    async {
-        if task.settle().await == Next::Acknowledge {
-            // The job is done, so another may come while the server is asked for its word.
-            let room = worker.acks.try_acquire();
-            let _slot = (room.is_err()).then_some(slot);
-            if room.is_ok() {
-                worker.wait_for_traffic().await;
-            }
-            worker.acknowledge(queue, &delivery).await;
-        }
+    if task.settle().instrument(span).await == Next::Acknowledge {
+        // The job is done, so another may come while the server is asked for its word.
+        let room = Arc::clone(&worker.acks).try_acquire_owned().ok();
+        let slot = if room.is_some() { None } else { Some(slot) };
+        worker.acknowledge(queue, Ack::new(delivery.settler(), keep_alive, room, slot)).await;
     }
-    .instrument(span)
-    .await;
 }
 
 /// The span around a job, and what its messages carry. Most traces are not recorded: then only log lines have it.

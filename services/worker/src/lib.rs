@@ -6,8 +6,10 @@
 //! `examples/custom-tool` shows it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod acks;
 mod attempt;
 mod buckets;
+mod bundle;
 mod certificate;
 mod clock;
 mod config;

@@ -4,7 +4,9 @@
 //! connected and every queue's consumer is bound.
 
 use crate::{
+    acks::Acks,
     buckets::Buckets,
+    bundle::Bundler,
     clock::Clock,
     config::{self, Config},
     consume::{self, Bindings, STALL_MAX},
@@ -261,6 +263,8 @@ fn assemble(
         jobs_subject: subjects::job(&config.mission, queue),
         results_subject: subjects::results(&config.mission, queue),
         counters: QueueCounters::new(&config.mission, queue),
+        bundler: Bundler::new(&subjects::results(&config.mission, queue)),
+        acks: Acks::default(),
         slots: puller.slots(),
     };
     Worker {
@@ -279,7 +283,7 @@ fn assemble(
         queues: config.queues.iter().zip(pullers).map(queue).collect(),
         pool: Mutex::new(Pool::new(config.concurrency, config.queues.len())),
         suspects: Semaphore::new(1),
-        acks: Semaphore::new(ACKS_PER_SLOT * config.concurrency),
+        acks: Arc::new(Semaphore::new(ACKS_PER_SLOT * config.concurrency)),
         arrivals: Notify::new(),
         max_lost: config.max_lost,
         started_after: config.started_after,

@@ -5,7 +5,9 @@
 //! the ledger, the message id or the orchestrator's fence recognises it.
 
 use crate::{
+    acks::{Ack, Acks},
     buckets::Buckets,
+    bundle::{Bundler, REPORT_BYTES_MAX},
     clock::Clock,
     keepalive::{KeepAlive, KeepAliveHold},
     ledger::Ledger,
@@ -19,12 +21,13 @@ use crate::{
 use agentforge_jetstream::{Delivery, HeaderMap, Nats, Slots, publish, trace};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, MsgId, Queue, Site};
 use agentforge_proto::{
-    bus::{Finished, JobMessage, Report, TASK_TOKEN},
+    bus::{Bundled, Finished, JobMessage, Report, TASK_TOKEN},
     operation::REUSABLE,
 };
 use async_nats::HeaderValue;
 use bytes::Bytes;
 use rand::Rng;
+use serde_json::value::to_raw_value;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -73,7 +76,7 @@ pub(crate) struct Worker {
     /// One at a time: see `attempt::SUSPECT_AFTER_LOST`.
     pub(crate) suspects: Semaphore,
     /// Acknowledgements under way whose jobs have given their slots back.
-    pub(crate) acks: Semaphore,
+    pub(crate) acks: Arc<Semaphore>,
     /// Notifies of each delivery that arrives.
     pub(crate) arrivals: Notify,
     pub(crate) max_lost: u64,
@@ -92,6 +95,8 @@ pub(crate) struct ServedQueue {
     pub(crate) jobs_subject: String,
     pub(crate) results_subject: String,
     pub(crate) counters: QueueCounters,
+    pub(crate) bundler: Bundler,
+    pub(crate) acks: Acks,
     pub(crate) slots: Slots,
 }
 
@@ -129,9 +134,21 @@ impl Worker {
         order: Option<&JobMessage>,
         on_refusal: OnRefusal,
     ) -> Result<(), NotStored> {
-        let payload: Bytes = serde_json::to_vec(report).expect("a report of plain values serializes").into();
+        let text = to_raw_value(report).expect("a report of plain values serializes");
+        let reusable = order.is_some_and(|job| job.reuse) && report.is_a_run_that_succeeded();
+        // What is reported because the first report was refused goes by itself, and so does a part of a trace that is
+        // recorded: its message is a part too.
+        if let Some(token) = order.and_then(|job| job.token.clone())
+            && on_refusal == OnRefusal::Return
+            && text.get().len() <= REPORT_BYTES_MAX
+            && !report.is_traced()
+            && queue.bundler.store(&self.nats, Bundled { token, reusable, report: text.clone() }).await
+        {
+            return Ok(());
+        }
+        let payload: Bytes = Box::<str>::from(text).into_boxed_bytes().into();
         let mut headers = returning(order);
-        if order.is_some_and(|job| job.reuse) && report.is_a_run_that_succeeded() {
+        if reusable {
             headers.insert(REUSABLE, "1");
         }
         if let Report::Finished(Finished { traceparent, request_id, .. }) = report {
@@ -222,21 +239,22 @@ impl Worker {
         let _ = tokio::time::timeout(STARTED_TIMEOUT, sent).await;
     }
 
-    /// Waits for the next arrival, so that an acknowledgement travels with what that sends; at most [`ACK_AFTER`].
-    pub(crate) async fn wait_for_traffic(&self) {
+    /// Acknowledges deliveries whose results are stored, together with those of other jobs. If that fails the messages are
+    /// redelivered, which is harmless: the ledger recognises them here, the message id in the stream, the fence in SQL.
+    pub(crate) async fn acknowledge(&self, queue: &ServedQueue, ack: Ack) {
+        if !queue.acks.add(ack) {
+            return;
+        }
         tokio::select! {
             () = self.arrivals.notified() => {}
+            () = queue.acks.urgent() => {}
             () = tokio::time::sleep(ACK_AFTER) => {}
             () = self.draining.cancelled() => {}
         }
-    }
-
-    /// Acknowledges a delivery whose result is stored. If that fails the message is redelivered, which is harmless: the
-    /// ledger recognises it here, the message id in the stream, the fence in SQL.
-    pub(crate) async fn acknowledge(&self, queue: &ServedQueue, delivery: &Delivery) {
-        if let Err(error) = delivery.ack_confirmed(ACK_TIMEOUT).await {
-            queue.counters.acks_unconfirmed.increment(1);
-            debug!(%error, "an acknowledgement was not confirmed");
+        let (unconfirmed, error) = queue.acks.send_all(ACK_TIMEOUT).await;
+        if let Some(error) = error {
+            queue.counters.acks_unconfirmed.increment(unconfirmed);
+            debug!(%error, unconfirmed, "acknowledgements were not confirmed");
         }
     }
 

@@ -210,6 +210,49 @@ async fn a_report_without_the_attempts_token_has_no_effect() {
     assert_eq!(api.finished(job).await["result"], json!({"forged": true}));
 }
 
+/// Each report of a message is believed by itself: what is wrong with one takes no other with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_that_travel_together_are_judged_one_by_one() {
+    let Some(()) = require("nats-server") else { return };
+    let stack = Stack::start(Options::new()).await;
+    let (api, js) = (stack.api(), stack.jetstream().await);
+    let client = async_nats::connect(stack.nats.url()).await.unwrap();
+    let mut jobs = client.subscribe("swarm.jobs.>").await.unwrap();
+    client.flush().await.unwrap();
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        let id = api.job("sleep", json!({"ms": 60_000})).await;
+        running.push((id, Heard::of(&jobs.next().await.unwrap()).token()));
+    }
+    let bundled = |job: usize, token: usize| {
+        let outcome = json!({"succeeded": {"output": {"n": job}}});
+        let finished = json!({
+            "job": running[job].0, "attempt": 1, "delivery": 1, "worker": "w", "started_at": 1, "finished_at": 2,
+            "outcome": outcome,
+        });
+        json!({"token": running[token].1, "report": {"finished": finished}})
+    };
+    let send = async |reports: Value| {
+        let mut headers = HeaderMap::new();
+        headers.insert("Agentforge-Reports", reports.as_array().unwrap().len().to_string());
+        let sent = js.publish_with_headers("swarm.results.dev.default", headers, reports.to_string().into());
+        sent.await.unwrap().await.unwrap();
+    };
+    // More than any worker sends, all of them good: none counts.
+    send(json!(vec![bundled(1, 1); 65])).await;
+    until_metric(&api, "agentforge_reports_invalid_total", &[], 1.0).await;
+    let rubbish = json!({"token": running[0].1, "report": {"finished": 7}});
+    send(json!([bundled(0, 0), bundled(1, 0), rubbish, bundled(2, 2)])).await;
+    for job in [0, 2] {
+        let end = api.finished(&running[job].0).await;
+        assert_eq!((end["state"].as_str(), &end["result"]), (Some("succeeded"), &json!({"n": job})), "{end}");
+    }
+    until_metric(&api, "agentforge_results_refused_total", &["reason=\"wrong_token\""], 1.0).await;
+    until_metric(&api, "agentforge_reports_invalid_total", &[], 2.0).await;
+    let other = api.read(&running[1].0).await;
+    assert!(matches!(other["state"].as_str(), Some("queued" | "running")), "{other}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_jobs_are_answered_by_what_the_orchestrator_kept_and_by_nothing_else() {
     let Some(()) = require("nats-server") else { return };

@@ -21,8 +21,10 @@ async fn runs(nats_url: &str) -> Arc<Mutex<HashMap<String, u32>>> {
     let told = Arc::clone(&seen);
     tokio::spawn(async move {
         while let Some(m) = reports.next().await {
-            let report: Value = serde_json::from_slice(&m.payload).unwrap();
-            if let Some(job) = report["finished"]["job"].as_str() {
+            let message: Value = serde_json::from_slice(&m.payload).unwrap();
+            // Several travel in an array, each with its token.
+            let reports = message.as_array().cloned().unwrap_or_else(|| vec![json!({"report": message})]);
+            for job in reports.iter().filter_map(|one| one["report"]["finished"]["job"].as_str()) {
                 *told.lock().unwrap().entry(job.to_owned()).or_default() += 1;
             }
         }

@@ -11,8 +11,8 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 /// Requests for messages that are open at once.
 const REQUESTS: usize = 64;
-/// Reports of one commit.
-const CHUNK: usize = 256;
+/// Messages of one commit, each with up to 64 reports.
+const CHUNK: usize = 64;
 
 /// The existing messages from `first` to `last`, in order.
 pub(super) fn messages(
@@ -49,7 +49,8 @@ pub(super) async fn commit_reports(
         let mine = chunk.iter().filter(|m| m.subject.starts_with(&prefix));
         let (mut changes, mut rejects) = (Vec::new(), Vec::new());
         // Messages that are not reports, or are not believed, are left to the consumer.
-        for meaning in mine.filter_map(|m| read(app, &m.subject, Some(&m.headers), &m.payload).ok()) {
+        let reports = mine.flat_map(|m| read(app, &m.subject, Some(&m.headers), &m.payload));
+        for meaning in reports.filter_map(|reported| reported.meaning.ok()) {
             match meaning {
                 Meaning::Change(id, change) => changes.push((id, *change)),
                 Meaning::Reject(rejected) => rejects.push(*rejected),
