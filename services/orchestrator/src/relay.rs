@@ -26,7 +26,7 @@ use crate::app::Handed;
 use crate::metrics;
 use agentforge_jetstream::{Nats, publish, trace, trace::Operation};
 use agentforge_proto::time::Micros;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use lines::Lines;
@@ -60,6 +60,8 @@ pub struct Relay<S: Source> {
     handed: Handed<S::Item>,
     forgotten: mpsc::Receiver<i64>,
     lines: Lines<S::Item>,
+    /// Messages that wait for their PubAck.
+    sent: usize,
     scan_at: Instant,
     /// NATS is unavailable, and nothing is published.
     is_disconnected: bool,
@@ -71,8 +73,15 @@ const ALL_LINES: &str = "*";
 /// Why nothing is published while NATS is unavailable.
 const UNAVAILABLE: &str = "unavailable";
 
-/// An item, whether it was a held line's try, and what came of it.
-type Outcome<T> = (T, bool, Result<publish::Ack, publish::Error>);
+/// An item that was sent, all of its messages or the first for a try.
+struct Outcome<T> {
+    item: T,
+    /// Whether it was the try of a held line.
+    is_try: bool,
+    /// What came of each message, in order.
+    results: Vec<Result<publish::Ack, publish::Error>>,
+}
+
 type UnderWay<T> = FuturesUnordered<BoxFuture<'static, Outcome<T>>>;
 
 impl<S: Source> Relay<S> {
@@ -87,6 +96,7 @@ impl<S: Source> Relay<S> {
             handed,
             forgotten,
             lines: Lines::new(S::line),
+            sent: 0,
             scan_at: Instant::now(),
             is_disconnected: false,
             logged: HashMap::new(),
@@ -111,7 +121,7 @@ impl<S: Source> Relay<S> {
             self.check_link();
             self.send(&mut under_way).await;
             let has_room = self.lines.len() < SCAN_LIMIT as usize;
-            let linger_until = self.linger_until().filter(|_| !self.is_disconnected && under_way.len() < WINDOW);
+            let linger_until = self.linger_until().filter(|_| !self.is_disconnected && self.sent < WINDOW);
             let try_at = self.lines.next_try().filter(|_| !self.is_disconnected);
             tokio::select! {
                 biased;
@@ -166,7 +176,9 @@ impl<S: Source> Relay<S> {
 
     /// Whether what waits is worth a wake-up now.
     fn company_came(&self) -> bool {
-        self.lines.len() >= COMPANY || self.linger_until().is_none_or(|until| until <= Instant::now())
+        self.lines.len() >= COMPANY
+            || self.lines.first().is_some_and(|item| S::parts(item) >= COMPANY)
+            || self.linger_until().is_none_or(|until| until <= Instant::now())
     }
 
     fn linger_until(&self) -> Option<Instant> {
@@ -175,12 +187,15 @@ impl<S: Source> Relay<S> {
 
     /// Sends what may leave, as far as the window goes.
     async fn send(&mut self, under_way: &mut UnderWay<S::Item>) {
-        let mut together = Vec::new();
-        while under_way.len() + together.len() < WINDOW && !self.is_disconnected && self.company_came() {
+        let (mut together, mut messages) = (Vec::new(), 0);
+        while self.sent + messages < WINDOW && !self.is_disconnected && self.company_came() {
             let Some(item) = self.lines.pop() else { break };
             match self.source.reserve(&item) {
-                Ok(()) => together.push(item),
-                Err(e) => self.not_published(item, false, e).await,
+                Ok(()) => {
+                    messages += S::parts(&item);
+                    together.push(item);
+                }
+                Err(e) => self.not_reserved(item, false, e).await,
             }
         }
         self.publish_all(together, false, under_way);
@@ -189,7 +204,7 @@ impl<S: Source> Relay<S> {
     async fn send_one(&mut self, item: S::Item, is_try: bool, under_way: &mut UnderWay<S::Item>) {
         match self.source.reserve(&item) {
             Ok(()) => self.publish_all(vec![item], is_try, under_way),
-            Err(e) => self.not_published(item, is_try, e).await,
+            Err(e) => self.not_reserved(item, is_try, e).await,
         }
     }
 
@@ -205,7 +220,7 @@ impl<S: Source> Relay<S> {
             Some(item) => Some(item),
             None => match self.source.claim_of(&line).await {
                 Ok(item) => {
-                    self.source.backlog().hold(usize::from(item.is_some()));
+                    self.source.backlog().hold(item.as_ref().map_or(0, S::parts));
                     item
                 }
                 Err(e) => {
@@ -223,17 +238,33 @@ impl<S: Source> Relay<S> {
         }
     }
 
-    fn publish_all(&self, items: Vec<S::Item>, is_try: bool, under_way: &mut UnderWay<S::Item>) {
-        let mut messages: Vec<Message> = items.iter().map(|item| self.source.message(item)).collect();
+    fn publish_all(&mut self, items: Vec<S::Item>, is_try: bool, under_way: &mut UnderWay<S::Item>) {
+        let mut sizes = Vec::with_capacity(items.len());
+        let mut messages = Vec::with_capacity(items.len());
+        for item in &items {
+            let mut own = self.source.messages(item);
+            if is_try {
+                own.truncate(1);
+            }
+            sizes.push(own.len());
+            messages.append(&mut own);
+        }
+        self.sent += messages.len();
         self.source.sign(&mut messages);
-        under_way.extend(items.into_iter().zip(messages).map(|(item, m)| self.publish(item, m, is_try)));
+        let mut messages = messages.into_iter();
+        for (item, size) in items.into_iter().zip(sizes) {
+            let publishes: Vec<_> = messages.by_ref().take(size).map(|m| self.publish(m)).collect();
+            // Not cut short by the scheduler: of many messages in one turn, those that it makes wait would be
+            // woken in the reverse order. The window bounds how many there are.
+            let all =
+                tokio::task::unconstrained(async move { Outcome { item, is_try, results: join_all(publishes).await } });
+            under_way.push(all.boxed());
+        }
     }
 
-    fn publish(&self, item: S::Item, message: Message, is_try: bool) -> BoxFuture<'static, Outcome<S::Item>> {
+    fn publish(&self, message: Message) -> impl Future<Output = Result<publish::Ack, publish::Error>> + use<S> {
         let nats = self.nats.clone();
-        // Not cut short by the scheduler: of many messages in one turn, those that it makes wait would be
-        // woken in the reverse order. The window bounds how many there are.
-        let publish = tokio::task::unconstrained(async move {
+        async move {
             let Message { subject, msg_id, mut headers, payload } = message;
             let span = trace::carried_on(&mut headers, || {
                 let name = Operation::Publish.span_name(&subject);
@@ -242,59 +273,93 @@ impl<S: Source> Relay<S> {
             if !span.is_disabled() {
                 trace::describe_message(&span, Operation::Publish, &subject, msg_id.to_string());
             }
-            let outcome = publish::publish(&nats, subject, msg_id, headers, payload).instrument(span).await;
-            (item, is_try, outcome)
-        });
-        publish.boxed()
-    }
-
-    async fn settle(&mut self, (item, is_try, outcome): Outcome<S::Item>) {
-        match outcome {
-            Ok(ack) => {
-                if ack.duplicate {
-                    metrics::DUPLICATES_SUPPRESSED.inc(&["publish"]);
-                }
-                metrics::RELAY_PUBLISHED.inc(&[S::NAME]);
-                self.source.backlog().let_go(1);
-                if is_try {
-                    self.reopen(S::line(&item));
-                }
-                self.source.published(item, ack).await;
-            }
-            Err(e) => {
-                self.source.cancel_reservation(&item);
-                self.not_published(item, is_try, e).await;
-            }
+            publish::publish(&nats, subject, msg_id, headers, payload).instrument(span).await
         }
     }
 
-    async fn not_published(&mut self, item: S::Item, is_try: bool, e: publish::Error) {
-        if e.is_of_the_message() {
+    async fn settle(&mut self, Outcome { mut item, is_try, results }: Outcome<S::Item>) {
+        self.sent -= results.len();
+        let (mut last, mut held, mut left) = (None, None, Vec::new());
+        left.extend(results.len()..S::parts(&item));
+        for (part, result) in results.into_iter().enumerate() {
+            match result {
+                Ok(ack) => {
+                    if ack.duplicate {
+                        metrics::DUPLICATES_SUPPRESSED.inc(&["publish"]);
+                    }
+                    metrics::RELAY_PUBLISHED.inc(&[S::NAME]);
+                    self.source.backlog().let_go(1);
+                    last = Some(ack);
+                }
+                Err(e) => {
+                    self.source.cancel_reservation(&item);
+                    if e.is_of_the_message() {
+                        self.refuse(&item, part, &e).await;
+                    } else {
+                        left.push(part);
+                        held.get_or_insert(e);
+                    }
+                }
+            }
+        }
+        match held {
+            Some(e) => self.hold_for(S::line(&item), is_try, &e),
             // Nothing behind it waits for what can never be.
-            warn!(
-                lane = S::NAME,
-                item = S::name(&item),
-                code = e.code(),
-                error = %e,
-                "a message that can never be published leaves the relay"
-            );
-            metrics::RELAY_REFUSED.inc(&[S::NAME, e.code()]);
-            self.source.backlog().let_go(1);
+            None if is_try => self.reopen(S::line(&item)),
+            None => {}
+        }
+        if left.is_empty() {
+            self.source.settled(item, last).await;
+        } else {
+            left.sort_unstable();
+            S::keep(&mut item, &left);
+            self.put(item, Instant::now());
+        }
+    }
+
+    /// There is no room for it in the stream, now or ever.
+    async fn not_reserved(&mut self, item: S::Item, is_try: bool, e: publish::Error) {
+        if e.is_of_the_message() {
+            for part in 0..S::parts(&item) {
+                self.refuse(&item, part, &e).await;
+            }
             if is_try {
                 self.reopen(S::line(&item));
             }
-            self.source.refused(item, &e).await;
-            return;
+            self.source.settled(item, None).await;
+        } else {
+            self.hold_for(S::line(&item), is_try, &e);
+            self.put(item, Instant::now());
         }
-        // While NATS is unavailable the source waits as a whole; a line that was held before stays held.
+    }
+
+    async fn refuse(&mut self, item: &S::Item, part: usize, e: &publish::Error) {
+        warn!(
+            lane = S::NAME,
+            item = S::name(item, part),
+            code = e.code(),
+            error = %e,
+            "a message that can never be published leaves the relay"
+        );
+        metrics::RELAY_REFUSED.inc(&[S::NAME, e.code()]);
+        self.source.backlog().let_go(1);
+        self.source.refused(item, part, e).await;
+    }
+
+    /// While NATS is unavailable the source waits as a whole; a line that was held before stays held.
+    fn hold_for(&mut self, line: &str, is_try: bool, e: &publish::Error) {
         if self.nats.is_connected() {
-            self.hold(S::line(&item), e.code(), &e);
+            self.hold(line, e.code(), e);
         } else if is_try {
-            let reason = self.lines.reason(S::line(&item)).unwrap_or(UNAVAILABLE);
-            self.hold(S::line(&item), reason, &e);
+            let reason = self.lines.reason(line).unwrap_or(UNAVAILABLE);
+            self.hold(line, reason, e);
         }
-        if !self.lines.insert(S::seq(&item), item, Instant::now()) {
-            self.source.backlog().let_go(1);
+    }
+
+    /// Puts an item that counts as held into its line; one that takes the place of itself counts once.
+    fn put(&mut self, item: S::Item, since: Instant) {
+        if let Some(same) = self.lines.insert(S::seq(&item), item, since) {
+            self.source.backlog().let_go(S::parts(&same));
         }
     }
 
@@ -344,20 +409,18 @@ impl<S: Source> Relay<S> {
     fn accept(&mut self, items: Vec<S::Item>) {
         let since = Instant::now();
         if self.lines.len() < QUEUE_MAX {
-            let (came, mut new) = (items.len(), 0);
             for item in items {
-                new += usize::from(self.lines.insert(S::seq(&item), item, since));
+                self.put(item, since);
             }
-            self.source.backlog().let_go(came - new);
         } else {
             // They lie in the store; their claims run out and a scan finds them.
-            self.source.backlog().let_go(items.len());
+            self.source.backlog().let_go(items.iter().map(S::parts).sum());
         }
     }
 
     fn forget(&mut self, seq: i64) {
-        if self.lines.remove(seq) {
-            self.source.backlog().let_go(1);
+        if let Some(item) = self.lines.remove(seq) {
+            self.source.backlog().let_go(S::parts(&item));
         }
     }
 
@@ -374,8 +437,8 @@ impl<S: Source> Relay<S> {
                 // A claim may end early by bytes: only an empty one says that there is no more.
                 let more = !items.is_empty();
                 for item in items {
-                    let is_new = self.lines.insert(S::seq(&item), item, since);
-                    self.source.backlog().hold(usize::from(is_new));
+                    self.source.backlog().hold(S::parts(&item));
+                    self.put(item, since);
                 }
                 if more {
                     self.scan_at = since;
@@ -409,11 +472,11 @@ impl<S: Source> Relay<S> {
         if back.is_empty() {
             return;
         }
-        let n = back.len();
+        let (n, parts) = (back.len(), back.iter().map(S::parts).sum());
         if let Err(e) = self.source.release(back).await {
             warn!(lane = S::NAME, error = &e as &dyn std::error::Error, "old claims are left to expire");
         }
-        self.source.backlog().let_go(n);
+        self.source.backlog().let_go(parts);
         if n > spilled {
             self.scan_at = Instant::now();
         }

@@ -3,6 +3,7 @@
 
 mod api;
 mod chaos;
+mod costs;
 mod duplicates;
 mod edge;
 mod examples;

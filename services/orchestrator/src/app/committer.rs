@@ -402,7 +402,8 @@ impl CommitLoop {
 
     fn hand_on_outbox(&self, rows: Vec<OutboxRow>, claimed: bool) {
         if claimed {
-            self.outbox.hand_over(rows);
+            let messages = rows.iter().map(|row| row.messages.len()).sum();
+            self.outbox.hand_over(rows, messages);
         } else {
             // More than is kept in memory: they are found in the store.
             self.outbox.backlog().note_unclaimed();
@@ -433,7 +434,8 @@ impl CommitLoop {
         if unclaimed {
             self.jobs.backlog().wake_at(Micros::now());
         }
-        self.jobs.hand_over(outgoing);
+        let messages = outgoing.len();
+        self.jobs.hand_over(outgoing, messages);
         for (s, a) in submits.into_iter().zip(answers) {
             let _ = a.send(Ok(s));
         }

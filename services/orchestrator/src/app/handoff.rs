@@ -36,10 +36,9 @@ impl<T> Handoffs<T> {
         &self.backlog
     }
 
-    /// Hands over claimed items, in their order.
-    pub(crate) fn hand_over(&self, items: Vec<T>) {
-        let count = items.len();
-        if count == 0 {
+    /// Hands over claimed items, in their order; together they are `count` messages.
+    pub(crate) fn hand_over(&self, items: Vec<T>, count: usize) {
+        if items.is_empty() {
             return;
         }
         self.backlog.hold(count);
@@ -79,14 +78,14 @@ mod tests {
         to.backlog().set_open(true);
         to.backlog().note_scanned(to.backlog().generation());
         for n in 0..HANDOFFS_MAX {
-            to.hand_over(vec![n]);
+            to.hand_over(vec![n], 1);
         }
         assert!(!to.backlog().may_claim(), "more than may be held");
         let before = to.backlog().generation();
-        to.hand_over(vec![0]);
+        to.hand_over(vec![0], 1);
         assert_ne!(to.backlog().generation(), before, "the store has something that is not in memory");
         assert_eq!(from.next().await, Some(vec![0]));
-        to.hand_over(vec![]);
+        to.hand_over(vec![], 0);
         drop(to);
         let mut rest = 0;
         while let Some(items) = from.next().await {

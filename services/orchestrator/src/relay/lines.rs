@@ -52,25 +52,30 @@ impl<T> Lines<T> {
         self.ready.len()
     }
 
+    /// The first of those.
+    pub(super) fn first(&self) -> Option<&T> {
+        self.ready.first_key_value().map(|(_, w)| &w.item)
+    }
+
     /// When the first of those came.
     pub(super) fn first_since(&self) -> Option<Instant> {
         self.ready.first_key_value().map(|(_, w)| w.since)
     }
 
-    /// Puts an item into its place; `true` when it was not there already.
-    pub(super) fn insert(&mut self, seq: i64, item: T, since: Instant) -> bool {
+    /// Puts an item into its place; returns what was there already.
+    pub(super) fn insert(&mut self, seq: i64, item: T, since: Instant) -> Option<T> {
         let waiting = Waiting { item, since };
         if self.held.is_empty() {
-            return self.ready.insert(seq, waiting).is_none();
+            return self.ready.insert(seq, waiting).map(|w| w.item);
         }
         match self.held.get_mut((self.line_of)(&waiting.item)) {
-            None => self.ready.insert(seq, waiting).is_none(),
+            None => self.ready.insert(seq, waiting).map(|w| w.item),
             Some(held) => {
-                let is_new = held.items.insert(seq, waiting).is_none();
+                let was = held.items.insert(seq, waiting).map(|w| w.item);
                 if held.items.len() > KEPT_MAX {
                     self.spilled.extend(held.items.pop_last().map(|(_, w)| w.item));
                 }
-                is_new
+                was
             }
         }
     }
@@ -92,9 +97,10 @@ impl<T> Lines<T> {
         std::mem::take(&mut self.spilled)
     }
 
-    /// Removes an item; `true` when it was here.
-    pub(super) fn remove(&mut self, seq: i64) -> bool {
-        self.ready.remove(&seq).is_some() || self.held.values_mut().any(|h| h.items.remove(&seq).is_some())
+    /// Takes an item out, where it is here.
+    pub(super) fn remove(&mut self, seq: i64) -> Option<T> {
+        let held = || self.held.values_mut().find_map(|h| h.items.remove(&seq));
+        self.ready.remove(&seq).or_else(held).map(|w| w.item)
     }
 
     /// Removes what came before `limit`.
@@ -202,7 +208,7 @@ mod tests {
 
     fn put(lines: &mut Lines<Item>, items: &[Item], now: Instant) {
         for item in items {
-            assert!(lines.insert(item.0, *item, now));
+            assert_eq!(lines.insert(item.0, *item, now), None);
         }
     }
 
@@ -244,7 +250,7 @@ mod tests {
         let back = l.take_spilled();
         assert_eq!(back.len(), 100 - KEPT_MAX);
         assert!(back.iter().all(|(seq, _)| *seq >= KEPT_MAX as i64));
-        assert!(l.remove(0) && !l.remove(0));
+        assert_eq!((l.remove(0), l.remove(0)), (Some((0, "a")), None));
         l.insert(500, (500, "b"), now);
         assert_eq!(l.take_all().len(), KEPT_MAX);
     }

@@ -31,10 +31,14 @@ pub trait Source: Send + Sync + 'static {
     fn line(item: &Self::Item) -> &str;
     /// The queue of a line, for metrics.
     fn queue_of(line: &str) -> &str;
-    /// What it is called in the log.
-    fn name(item: &Self::Item) -> String;
-    /// Subject, id, headers and bytes.
-    fn message(&self, item: &Self::Item) -> Message;
+    /// What one of its messages is called in the log.
+    fn name(item: &Self::Item, part: usize) -> String;
+    /// How many messages it is, one or more.
+    fn parts(item: &Self::Item) -> usize;
+    /// Its messages: subject, id, headers and bytes.
+    fn messages(&self, item: &Self::Item) -> Vec<Message>;
+    /// Only these of its messages are left to publish, by their places in order.
+    fn keep(item: &mut Self::Item, left: &[usize]);
     /// Adds to messages that are published together what shows where they come from.
     fn sign(&self, _: &mut [Message]) {}
     /// Reserves room in the stream for it; else the reason why its line waits, or why it can never leave.
@@ -49,10 +53,11 @@ pub trait Source: Send + Sync + 'static {
     async fn claim_of(&self, line: &str) -> Result<Option<Self::Item>, store::Error>;
     /// When the store should be asked next.
     async fn next_due(&self, held: Vec<String>) -> Result<Option<Micros>, store::Error>;
-    /// The PubAck came. Waits while more publishes are settled than the store can note.
-    async fn published(&self, item: Self::Item, ack: publish::Ack);
-    /// It can never be published: it leaves the line, with the reason. Waits as [`Source::published`] does.
-    async fn refused(&self, item: Self::Item, error: &publish::Error);
+    /// One of its messages can never be published: it leaves the line, with the reason. Waits as [`Source::settled`] does.
+    async fn refused(&self, item: &Self::Item, part: usize, error: &publish::Error);
+    /// Nothing of it is left; with the last PubAck, unless all was refused. Waits while more publishes are settled than
+    /// the store can note.
+    async fn settled(&self, item: Self::Item, ack: Option<publish::Ack>);
     /// Gives claims back.
     async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
 }

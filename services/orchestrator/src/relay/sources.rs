@@ -8,7 +8,7 @@ use super::source::{Message, Shared, Source};
 use crate::app::{Backlog, Committer, Lazy};
 use crate::keys::Keys;
 use crate::model::JobError;
-use crate::store::{self, OutboxPick, OutboxRow, Outgoing, Park, Pick};
+use crate::store::{self, EVENTS, OutboxPick, OutboxRow, Outgoing, Park, Pick};
 use agentforge_jetstream::{publish, subjects, trace};
 use agentforge_message_id::{MsgId, Queue};
 use agentforge_proto::bus::{ErrorClass, JobMessage};
@@ -20,8 +20,6 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the subjects of events begin with; also their line.
-const EVENTS: &str = "agentforge.events.";
 /// As much of a message's id as the log has.
 const NAME_CHARS_MAX: usize = 200;
 /// Longest trace context or request id that becomes a header.
@@ -79,11 +77,17 @@ impl Source for JobSource {
         line
     }
 
-    fn name(o: &Outgoing) -> String {
+    fn name(o: &Outgoing, _: usize) -> String {
         format!("{}:{}", o.id, o.attempt)
     }
 
-    fn message(&self, o: &Outgoing) -> Message {
+    fn parts(_: &Outgoing) -> usize {
+        1
+    }
+
+    fn keep(_: &mut Outgoing, _: &[usize]) {}
+
+    fn messages(&self, o: &Outgoing) -> Vec<Message> {
         let message = JobMessage {
             job: o.id,
             attempt: o.attempt,
@@ -101,12 +105,12 @@ impl Source for JobSource {
         };
         let mut headers = HeaderMap::new();
         add_origin(&mut headers, o.traceparent.as_deref(), o.request_id.as_deref());
-        Message {
+        vec![Message {
             subject: subjects::job(&o.mission, &o.queue),
             msg_id: MsgId::republished(o.id, o.attempt, o.republished),
             headers,
             payload: serde_json::to_vec(&message).expect("job messages hold strings and numbers only").into(),
-        }
+        }]
     }
 
     fn sign(&self, messages: &mut [Message]) {
@@ -163,13 +167,14 @@ impl Source for JobSource {
         self.shared.store.next_due_of(&Pick::AllBut(queues(held))).await
     }
 
-    async fn published(&self, o: Outgoing, ack: publish::Ack) {
+    async fn settled(&self, o: Outgoing, ack: Option<publish::Ack>) {
+        let Some(ack) = ack else { return };
         self.capacity.stored(o.queue.as_str(), bytes_of(&o));
         let seq = i64::try_from(ack.seq).unwrap_or(i64::MAX);
         self.committer.mark(Lazy::Queued(o.id, o.attempt, seq, Micros::now())).await;
     }
 
-    async fn refused(&self, o: Outgoing, error: &publish::Error) {
+    async fn refused(&self, o: &Outgoing, _: usize, error: &publish::Error) {
         let error = JobError {
             class: ErrorClass::Validation,
             message: format!(
@@ -203,13 +208,6 @@ fn add_origin(headers: &mut HeaderMap, traceparent: Option<&str>, request_id: Op
     }
 }
 
-/// The trace and the request that an event names.
-#[derive(Default, serde::Deserialize)]
-struct Origin {
-    traceparent: Option<String>,
-    requestid: Option<String>,
-}
-
 /// Events and dead letters on their way out.
 pub struct OutboxSource {
     /// What due items are claimed with.
@@ -237,31 +235,43 @@ impl Source for OutboxSource {
     }
 
     fn line(row: &OutboxRow) -> &str {
-        if row.subject.starts_with(EVENTS) { EVENTS } else { &row.subject }
+        row.line()
     }
 
     fn queue_of(line: &str) -> &str {
         line.rsplit('.').find(|token| !token.is_empty()).unwrap_or_default()
     }
 
-    fn name(row: &OutboxRow) -> String {
-        row.msg_id.chars().take(NAME_CHARS_MAX).collect()
+    fn name(row: &OutboxRow, part: usize) -> String {
+        row.messages.get(part).map(|m| m.msg_id.chars().take(NAME_CHARS_MAX).collect()).unwrap_or_default()
     }
 
-    fn message(&self, row: &OutboxRow) -> Message {
-        let mut headers = HeaderMap::new();
-        let is_event = row.subject.starts_with(EVENTS);
-        headers.insert("Content-Type", if is_event { "application/cloudevents+json" } else { "application/json" });
-        if is_event {
-            let origin: Origin = serde_json::from_slice(&row.payload).unwrap_or_default();
-            add_origin(&mut headers, origin.traceparent.as_deref(), origin.requestid.as_deref());
-        }
-        Message {
-            subject: row.subject.clone(),
-            msg_id: MsgId::outbox(&row.msg_id),
-            headers,
-            payload: row.payload.clone().into(),
-        }
+    fn parts(row: &OutboxRow) -> usize {
+        row.messages.len()
+    }
+
+    fn keep(row: &mut OutboxRow, left: &[usize]) {
+        let mut place = 0;
+        row.messages.retain(|_| {
+            place += 1;
+            left.binary_search(&(place - 1)).is_ok()
+        });
+    }
+
+    fn messages(&self, row: &OutboxRow) -> Vec<Message> {
+        let messages = row.messages.iter().map(|m| {
+            let mut headers = HeaderMap::new();
+            let is_event = m.subject.starts_with(EVENTS);
+            headers.insert("Content-Type", if is_event { "application/cloudevents+json" } else { "application/json" });
+            add_origin(&mut headers, m.origin.traceparent.as_deref(), m.origin.requestid.as_deref());
+            Message {
+                subject: m.subject.clone(),
+                msg_id: MsgId::outbox(&m.msg_id),
+                headers,
+                payload: m.payload.clone(),
+            }
+        });
+        messages.collect()
     }
 
     /// Who reads events and dead letters is not known here: the server's limits are the only ones.
@@ -290,12 +300,13 @@ impl Source for OutboxSource {
         Ok(None)
     }
 
-    async fn published(&self, row: OutboxRow, _: publish::Ack) {
+    async fn settled(&self, row: OutboxRow, _: Option<publish::Ack>) {
         self.committer.mark(Lazy::OutboxSent(row.seq)).await;
     }
 
-    async fn refused(&self, row: OutboxRow, error: &publish::Error) {
-        let park = Park { seq: row.seq, code: error.code(), reason: error.to_string() };
+    async fn refused(&self, row: &OutboxRow, part: usize, error: &publish::Error) {
+        let Some(message) = row.messages.get(part).cloned() else { return };
+        let park = Park { seq: row.seq, message, code: error.code(), reason: error.to_string() };
         self.committer.mark(Lazy::OutboxParked(park)).await;
     }
 

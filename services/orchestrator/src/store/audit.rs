@@ -5,8 +5,8 @@
 //! holds, as its last step: orchestrators that commit at the same time never wait for each other's disk, and a
 //! checkpoint that names the heads of all ties them together.
 
-use super::events::OutboxMessage;
 use super::filter::Page;
+use super::outbox::{Origin, OutboxMessage};
 use agentforge_audit::{Base, Chain, Chained, Entry, Event, Hash, Head, PRUNE, Pruned};
 use agentforge_proto::time::Micros;
 
@@ -59,7 +59,8 @@ pub(super) fn event(chained: &Chained, mission: &str) -> OutboxMessage {
     OutboxMessage {
         subject: agentforge_audit::subject(agentforge_audit::ORCHESTRATOR, mission, &chained.entry.operation),
         msg_id: chained.entry.id.clone(),
-        payload: Event::chained(chained, mission).to_json(),
+        payload: Event::chained(chained, mission).to_json().into(),
+        origin: Origin::default(),
     }
 }
 

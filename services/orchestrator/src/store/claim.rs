@@ -1,5 +1,6 @@
 //! What the relay asks of a store: of which lines it claims, what waits, and what was put aside.
 
+use super::outbox::OutboxMessage;
 use crate::model::JobSpec;
 use agentforge_message_id::{Attempt, Queue};
 use agentforge_proto::time::Micros;
@@ -26,19 +27,6 @@ impl Deref for Outgoing {
     fn deref(&self) -> &JobSpec {
         &self.spec
     }
-}
-
-/// A message waiting in the outbox (an event or a dead letter).
-#[derive(Clone, Debug)]
-pub struct OutboxRow {
-    /// Row number: order of writing.
-    pub seq: i64,
-    /// Subject to publish to.
-    pub subject: String,
-    /// By which the stream recognises a repetition within the duplicate window.
-    pub msg_id: String,
-    /// The message as JSON text.
-    pub payload: Vec<u8>,
 }
 
 /// Of which queues jobs are claimed.
@@ -106,11 +94,13 @@ macro_rules! lines_of_jobs {
 }
 pub(crate) use lines_of_jobs;
 
-/// A row of the outbox on its way aside: no server would ever take it.
+/// A message of the outbox on its way aside: no server would ever take it. Its row stays until all of it is settled.
 #[derive(Clone, Debug)]
 pub struct Park {
-    /// Row number in the outbox.
+    /// The number of its row in the outbox.
     pub seq: i64,
+    /// The message.
+    pub message: OutboxMessage,
     /// The kind of refusal, one word.
     pub code: &'static str,
     /// The refusal in words.

@@ -1,8 +1,51 @@
 //! What the SQLSTATEs of Postgres and the result codes of SQLite mean. The one place that reads them.
 
-use sqlx::error::DatabaseError;
+use sqlx::error::{DatabaseError, ErrorKind};
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
+use std::borrow::Cow;
+use std::error::Error as StdError;
+
+/// SQLite's word on a statement of the writer's own connection, as sqlx has it of others.
+#[derive(Debug, thiserror::Error)]
+#[error("(code: {code}) {message}")]
+pub(super) struct LiteError {
+    code: i32,
+    message: String,
+    #[source]
+    source: rusqlite::Error,
+}
+
+impl LiteError {
+    pub(super) fn new(source: rusqlite::Error) -> Self {
+        let code = source.sqlite_error().map_or(1, |e| e.extended_code);
+        Self { code, message: source.to_string(), source }
+    }
+}
+
+impl DatabaseError for LiteError {
+    fn message(&self) -> &str {
+        &self.message
+    }
+    fn code(&self) -> Option<Cow<'_, str>> {
+        Some(self.code.to_string().into())
+    }
+    fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        self
+    }
+    fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+        self
+    }
+    fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+        self
+    }
+    fn kind(&self) -> ErrorKind {
+        match self.code {
+            1_555 | 2_067 => ErrorKind::UniqueViolation,
+            _ => ErrorKind::Other,
+        }
+    }
+}
 
 /// Whether the same statement may succeed later: lost connections, full disks, locks, a standby.
 pub(super) fn is_passing(e: &sqlx::Error) -> bool {
@@ -77,6 +120,6 @@ pub(super) fn is_damage(e: &sqlx::Error) -> bool {
 }
 
 fn sqlite_code(e: &dyn DatabaseError) -> Option<i32> {
-    e.try_downcast_ref::<SqliteError>()?;
-    e.code()?.parse().ok()
+    let is_sqlite = e.try_downcast_ref::<SqliteError>().is_some() || e.try_downcast_ref::<LiteError>().is_some();
+    if is_sqlite { e.code()?.parse().ok() } else { None }
 }

@@ -9,6 +9,7 @@ use crate::turns::{CatchUp, Overlap};
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, NameError, Queue, ScheduleId, Site, ToolName};
 use agentforge_proto::bus::OutputRef;
 use agentforge_proto::time::Micros;
+use rusqlite::types::ValueRef;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Postgres, Row, Sqlite, Type};
@@ -16,10 +17,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// What both drivers decode by themselves.
-pub(super) trait Plain<'r>: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres> {}
+/// What both drivers decode by themselves, and the writer's own connection.
+pub(super) trait Plain<'r>:
+    Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres> + FromLite<'r>
+{
+}
 
-impl<'r, T> Plain<'r> for T where T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres> {}
+impl<'r, T> Plain<'r> for T where
+    T: Decode<'r, Sqlite> + Type<Sqlite> + Decode<'r, Postgres> + Type<Postgres> + FromLite<'r>
+{
+}
+
+/// A value of a row of the writer's own connection; `None` when it is of another kind.
+pub(super) trait FromLite<'r>: Sized {
+    fn from_lite(value: ValueRef<'r>) -> Option<Self>;
+}
 
 /// A row of either driver.
 pub(super) trait Record {

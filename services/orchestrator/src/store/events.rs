@@ -3,6 +3,7 @@
 //! Pure: rows in, bytes out. Ids are made from the job, its state and its attempt, so that writing
 //! the same thing twice is found out.
 
+use super::outbox::{Origin, OutboxMessage};
 use crate::model::{AttemptRecord, DeadReason, NewJob, State};
 use crate::transition::Current;
 use agentforge_jetstream::subjects;
@@ -12,17 +13,6 @@ use agentforge_proto::bus::{
 };
 use agentforge_proto::time::Micros;
 use serde_json::value::RawValue;
-
-/// A message for the outbox.
-#[derive(Debug)]
-pub struct OutboxMessage {
-    /// `agentforge.events.job.<mission>.<state>`, or that of a queue of dead letters.
-    pub subject: String,
-    /// Its `Nats-Msg-Id`, by which the stream recognises a repetition.
-    pub msg_id: String,
-    /// A CloudEvent, or a dead letter, as JSON text.
-    pub payload: Vec<u8>,
-}
 
 /// What brought an event about, for those who follow it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,7 +101,8 @@ fn event(state: State, id: String, at: Micros, source: Source<'_>, data: JobEven
     OutboxMessage {
         subject: subjects::event(&event.data.mission, state.as_str()),
         msg_id: id,
-        payload: serde_json::to_vec(&event).expect("events hold strings and numbers only"),
+        payload: serde_json::to_vec(&event).expect("events hold strings and numbers only").into(),
+        origin: Origin { traceparent: event.traceparent, requestid: event.requestid },
     }
 }
 
@@ -162,7 +153,8 @@ pub fn dead_letter(
     OutboxMessage {
         subject: subjects::dlq(&job.mission, &job.queue),
         msg_id: id,
-        payload: serde_json::to_vec(&message).expect("dead letters hold strings and numbers only"),
+        payload: serde_json::to_vec(&message).expect("dead letters hold strings and numbers only").into(),
+        origin: Origin::default(),
     }
 }
 
@@ -202,7 +194,8 @@ pub fn rejected_letter(r: &Rejected) -> OutboxMessage {
     OutboxMessage {
         subject: format!("swarm.dlq.{mission}.{queue}"),
         msg_id: id,
-        payload: serde_json::to_vec(&message).expect("dead letters hold strings and numbers only"),
+        payload: serde_json::to_vec(&message).expect("dead letters hold strings and numbers only").into(),
+        origin: Origin::default(),
     }
 }
 

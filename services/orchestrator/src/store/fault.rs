@@ -32,6 +32,15 @@ impl Fault {
     }
 }
 
+impl From<rusqlite::Error> for Fault {
+    fn from(e: rusqlite::Error) -> Self {
+        match e {
+            rusqlite::Error::SqliteFailure(..) => Self::Sql(sqlx::Error::Database(Box::new(codes::LiteError::new(e)))),
+            other => Self::row("row", other),
+        }
+    }
+}
+
 impl From<sqlx::Error> for Fault {
     fn from(e: sqlx::Error) -> Self {
         Self::Sql(e)

@@ -1,7 +1,8 @@
 //! A group commit: the writes that share one transaction, and what became of each.
 
-use super::claim::{OutboxRow, Park};
+use super::claim::Park;
 use super::identity::Clash;
+use super::outbox::OutboxRow;
 use crate::caller::Caller;
 use crate::model::{DeadReason, Job, NewJob, State};
 use crate::transition::{Backoff, Change, Current, Ignored, ResultEffect};
@@ -19,9 +20,9 @@ pub struct Group {
     pub changes: Vec<(JobId, Change)>,
     /// Messages on queues that were not jobs. Kept once each, as dead letters.
     pub rejects: Vec<Rejected>,
-    /// Rows of the outbox whose PubAck came.
+    /// Rows of the outbox of which nothing is left to publish.
     pub outbox_sent: Vec<i64>,
-    /// Rows of the outbox that can never be published: they are put aside.
+    /// Messages of the outbox that can never be published: they are put aside.
     pub outbox_parked: Vec<Park>,
     /// Whether this process takes it upon itself to publish the new rows of the outbox.
     pub claim_outbox: bool,
@@ -84,6 +85,39 @@ pub struct CommitContext<'a> {
     pub events: EventMask,
     /// Whose events these are: entries of the audit log name no mission of their own.
     pub mission: &'a Mission,
+}
+
+impl CommitContext<'_> {
+    /// For a thread of its own.
+    pub(super) fn to_owned(self) -> OwnContext {
+        let Self { now, backoff, owner, claim_until, events, mission } = self;
+        OwnContext {
+            now,
+            backoff: backoff.clone(),
+            owner: owner.clone(),
+            claim_until,
+            events,
+            mission: mission.clone(),
+        }
+    }
+}
+
+/// A [`CommitContext`] that borrows nothing.
+#[derive(Debug)]
+pub(super) struct OwnContext {
+    now: Micros,
+    backoff: Backoff,
+    owner: Owner,
+    claim_until: Micros,
+    events: EventMask,
+    mission: Mission,
+}
+
+impl OwnContext {
+    pub(super) fn context(&self) -> CommitContext<'_> {
+        let Self { now, backoff, owner, claim_until, events, mission } = self;
+        CommitContext { now: *now, backoff, owner, claim_until: *claim_until, events: *events, mission }
+    }
 }
 
 /// Which states are published as events.

@@ -27,6 +27,7 @@ macro_rules! steps {
             (10, "operations", include_str!(concat!($database, "/migrations/0010_operations.sql"))),
             (11, "audit", include_str!(concat!($database, "/migrations/0011_audit.sql"))),
             (12, "unconfined", include_str!("migrations/0012_unconfined.sql")),
+            (13, "outbox_groups", include_str!(concat!($database, "/migrations/0013_outbox_groups.sql"))),
         ]
     };
 }

@@ -17,6 +17,7 @@ mod identity;
 mod migrate;
 mod open;
 mod order;
+mod outbox;
 mod plan;
 pub mod postgres;
 mod queries;
@@ -29,13 +30,14 @@ mod writes;
 
 pub use audit::{AUDIT_SCAN_MAX, AuditFilter, AuditKeep, AuditRow};
 pub(crate) use claim::{CLAIMS_END_WITHIN_US, lines_of_jobs};
-pub use claim::{OutboxPick, OutboxRow, Outgoing, PARKED_MAX, Park, Parked, Pick, Waiting};
+pub use claim::{OutboxPick, Outgoing, PARKED_MAX, Park, Parked, Pick, Waiting};
 pub use error::Error;
 pub use filter::{DeadLetterFilter, JobFilter, PAGE_BYTES_MAX, Page, SCAN_ROWS_MAX, Times};
 pub use group::{Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Owner, Subject, Submit, Submitted};
 pub use identity::Clash;
 pub use open::{Options, backup, open, restore};
 pub use order::Order;
+pub use outbox::{EVENTS, OutboxMessage, OutboxRow};
 pub use turn::{Act, Fired, Firing, Slot};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};

@@ -7,13 +7,13 @@
 mod acts;
 
 use super::identity::{Clash, Identities, Taken, Verdict};
+use super::outbox::OutboxMessage;
 use super::{Changed, CommitContext, Committed, CreatedJob, Group, OutboxRow, Submitted, events};
 use crate::model::{AttemptRecord, DeadReason, Job, JobError, NewJob, State};
 use crate::transition::{self, AttemptEffect, Change, Current, Effects, Ignored, ResultEffect};
 use agentforge_message_id::JobId;
 use agentforge_proto::bus::{ErrorClass, Rejected};
 use agentforge_proto::time::Micros;
-use events::OutboxMessage;
 use std::collections::{HashMap, HashSet};
 
 /// What a group is about: the rows to be read before it is decided.
@@ -363,19 +363,14 @@ impl Plan<'_> {
         seqs
     }
 
-    /// The rows of the outbox, in order. Call it once.
-    pub(super) fn take_outbox(
-        &mut self,
-        details: &HashMap<i64, LetterDetails>,
-        mut next_seq: impl FnMut() -> i64,
-    ) -> Vec<OutboxRow> {
+    /// The messages for the outbox, in order. Call it once.
+    pub(super) fn take_messages(&mut self, details: &HashMap<i64, LetterDetails>) -> Vec<OutboxMessage> {
         std::mem::take(&mut self.out)
             .into_iter()
             .map(|out| match out {
                 Out::Message(m) => m,
                 Out::Letter(n) => self.letter_message(&self.letters[n], details),
             })
-            .map(|m| OutboxRow { seq: next_seq(), subject: m.subject, msg_id: m.msg_id, payload: m.payload })
             .collect()
     }
 

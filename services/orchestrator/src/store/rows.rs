@@ -159,12 +159,24 @@ columns! {
 
 columns! {
     /// Of `outbox`.
-    outbox_columns, outbox_row("message", row, c) -> OutboxRow {
+    outbox_columns, stored_row("message", row, c) -> StoredRow {
         seq: "seq",
         subject: "subject",
         msg_id: "msg_id",
         payload: "payload",
     }
+}
+
+pub(super) struct StoredRow {
+    seq: i64,
+    subject: String,
+    msg_id: String,
+    payload: Vec<u8>,
+}
+
+pub(super) fn outbox_row<R: Record>(row: &R) -> Result<OutboxRow, Fault> {
+    let StoredRow { seq, subject, msg_id, payload } = stored_row(row)?;
+    OutboxRow::read(seq, subject, msg_id, payload)
 }
 
 columns! {

@@ -3,14 +3,15 @@
 use super::connection::Session;
 use super::queries::audit as read;
 use super::text::clean;
+use super::write::add_outbox;
 use crate::store::audit::{self, AuditKeep, PRUNE_STEP};
-use crate::store::events::OutboxMessage;
 use crate::store::fault::Fault;
+use crate::store::outbox::rows_of;
 use crate::store::{CommitContext, OutboxRow};
 use agentforge_audit::{Chained, Entry, Hash, Head};
 use agentforge_proto::time::Micros;
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{query, query_as};
 
 /// The first chain that no transaction holds; when all are held, the first of all, once it is free.
 async fn take_head(c: &mut PgConnection) -> Result<Head, Fault> {
@@ -37,25 +38,11 @@ pub(super) async fn append(
         return Ok(vec![]);
     }
     let chained = store(c, entries).await?;
-    let events: Vec<OutboxMessage> = chained.iter().map(|c| audit::event(c, ctx.mission.as_str())).collect();
+    let events = chained.iter().map(|c| audit::event(c, ctx.mission.as_str())).collect();
     let (until, owner) = if claim { (ctx.claim_until.0, Some(ctx.owner.0.as_str())) } else { (0, None) };
-    let mut numbers: Vec<i64> = query_scalar(
-        "INSERT INTO outbox (claim_until, claim_owner, created_at, subject, msg_id, payload) \
-         SELECT $1, $2, $3, subject, msg_id, payload \
-         FROM UNNEST($4::text[], $5::text[], $6::bytea[]) WITH ORDINALITY AS n (subject, msg_id, payload, place) \
-         ORDER BY place RETURNING seq",
-    )
-    .bind(until)
-    .bind(owner)
-    .bind(ctx.now.0)
-    .bind(events.iter().map(|m| m.subject.as_str()).collect::<Vec<_>>())
-    .bind(events.iter().map(|m| m.msg_id.as_str()).collect::<Vec<_>>())
-    .bind(events.iter().map(|m| m.payload.as_slice()).collect::<Vec<_>>())
-    .fetch_all(c)
-    .await?;
-    numbers.sort_unstable();
-    let rows = events.into_iter().zip(numbers);
-    Ok(rows.map(|(m, seq)| OutboxRow { seq, subject: m.subject, msg_id: m.msg_id, payload: m.payload }).collect())
+    let mut rows = rows_of(events, || 0);
+    add_outbox(c, &mut rows, until, owner, ctx.now).await?;
+    Ok(rows)
 }
 
 /// Gives entries their places, and stores them and the new head.
@@ -131,7 +118,7 @@ pub(super) async fn checkpoint(pool: &PgPool, ctx: &CommitContext<'_>) -> Result
             .bind(ctx.now.0)
             .bind(event.subject)
             .bind(event.msg_id)
-            .bind(event.payload)
+            .bind(&*event.payload)
             .execute(&mut *tx)
             .await?;
         let head = Head { chain: last.chain, place: last.place, hash: last.hash };

@@ -122,12 +122,17 @@ pub(super) async fn claim_outbox(
 ) -> Result<Vec<OutboxRow>, Fault> {
     let (but, only) = rows::outbox_lines(pick);
     let rows = query(
-        "WITH free AS (SELECT seq FROM outbox WHERE claim_until <= $1 \
+        "WITH free AS (SELECT seq, length(payload) AS bytes FROM outbox \
+           WHERE coalesce(group_until, claim_until) <= $1 \
            AND ($5::text IS NULL OR NOT ($5::jsonb ? CASE WHEN subject LIKE 'agentforge.events.%' \
                   THEN 'agentforge.events.' ELSE subject END)) \
            AND ($6::text IS NULL OR subject = $6 OR $6 = 'agentforge.events.' AND subject LIKE 'agentforge.events.%') \
            ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED), \
-         claimed AS (UPDATE outbox SET claim_owner = $3, claim_until = $4 FROM free WHERE outbox.seq = free.seq \
+         summed AS (SELECT seq, sum(bytes) OVER (ORDER BY seq) - bytes AS bytes_before FROM free), \
+         claimed AS (UPDATE outbox SET claim_owner = $3, \
+           claim_until = CASE WHEN group_until IS NULL THEN $4 ELSE claim_until END, \
+           group_until = CASE WHEN group_until IS NULL THEN NULL ELSE $4 END FROM summed \
+           WHERE outbox.seq = summed.seq AND bytes_before < $7 \
            RETURNING outbox.seq, subject, msg_id, payload) \
          SELECT seq, subject, msg_id, payload FROM claimed ORDER BY seq",
     )
@@ -137,17 +142,21 @@ pub(super) async fn claim_outbox(
     .bind(until.0)
     .bind(but)
     .bind(only)
+    .bind(i64::try_from(PAGE_BYTES_MAX).unwrap_or(i64::MAX))
     .fetch_all(pool)
     .await?;
     rows.iter().map(rows::outbox_row).collect()
 }
 
 pub(super) async fn release_outbox(pool: &PgPool, owner: &Owner, seqs: &[i64]) -> Result<(), Fault> {
-    query("UPDATE outbox SET claim_owner = NULL, claim_until = 0 WHERE claim_owner = $1 AND seq = ANY($2)")
-        .bind(&owner.0)
-        .bind(seqs)
-        .execute(pool)
-        .await?;
+    query(
+        "UPDATE outbox SET claim_owner = NULL, claim_until = CASE WHEN group_until IS NULL THEN 0 ELSE claim_until END, \
+         group_until = CASE WHEN group_until IS NULL THEN NULL ELSE 0 END WHERE claim_owner = $1 AND seq = ANY($2)",
+    )
+    .bind(&owner.0)
+    .bind(seqs)
+    .execute(pool)
+    .await?;
     Ok(())
 }
 

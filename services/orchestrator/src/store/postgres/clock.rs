@@ -19,8 +19,8 @@ const DEADLINES: &str = "WITH held AS (SELECT seq FROM jobs WHERE expires_at > $
 const CHECKS: &str = "WITH held AS (SELECT seq FROM jobs WHERE checked_at > $1::bigint ORDER BY id FOR UPDATE) \
      UPDATE jobs SET checked_at = checked_at - $2::bigint FROM held WHERE jobs.seq = held.seq AND checked_at IS NOT NULL";
 /// Only those from before the step: later ones end soon by themselves.
-const CLAIMS: &str =
-    "UPDATE outbox SET claim_until = claim_until - $2::bigint WHERE claim_until > $1::bigint + $2::bigint / 2";
+const CLAIMS: &str = "UPDATE outbox SET claim_until = CASE WHEN group_until IS NULL THEN claim_until - $2::bigint ELSE claim_until END, \
+     group_until = group_until - $2::bigint WHERE coalesce(group_until, claim_until) > $1::bigint + $2::bigint / 2";
 
 const OPERATIONS: &str = "UPDATE operations SET claim_until = claim_until - $2::bigint \
      WHERE state <= 2 AND claim_until > $1::bigint + $2::bigint / 2";

@@ -9,6 +9,7 @@ use super::text::{bytes, clean};
 use super::write;
 use crate::model::Job;
 use crate::store::fault::Fault;
+use crate::store::outbox::rows_of;
 use crate::store::plan::{self, Answers, Found, LetterDetails, Plan, Subjects};
 use crate::store::rows::{self, attempt_columns, current_columns, outcome_columns, taken_columns};
 use crate::store::spec::spec_columns;
@@ -61,7 +62,7 @@ pub(super) async fn apply(c: &mut PgConnection, group: &Group, ctx: &CommitConte
     // Decide. The outbox numbers its rows itself.
     let mut plan = plan::decide(group, ctx, found, number, rand::random::<f64>);
     let details = letter_details(c, &plan).await?;
-    let mut outbox = plan.take_outbox(&details, || 0);
+    let mut outbox = rows_of(plan.take_messages(&details), || 0);
 
     // Write.
     write::jobs(c, &plan, ctx).await?;

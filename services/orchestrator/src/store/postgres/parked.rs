@@ -7,22 +7,27 @@ use agentforge_proto::time::Micros;
 use sqlx::postgres::PgConnection;
 use sqlx::query;
 
-/// Puts rows of the outbox aside, and keeps the newest of all.
+/// Puts messages of the outbox aside while their row is there (a mark that is made twice is made once), and keeps the
+/// newest of all.
 pub(super) async fn park(c: &mut PgConnection, parks: &[Park], now: Micros) -> Result<(), Fault> {
     if parks.is_empty() {
         return Ok(());
     }
     query(
-        "WITH gone AS (DELETE FROM outbox WHERE seq = ANY($1) RETURNING seq, created_at, subject, msg_id, payload) \
-         INSERT INTO outbox_parked (created_at, parked_at, subject, msg_id, code, reason, payload) \
-         SELECT gone.created_at, $2, gone.subject, gone.msg_id, n.code, n.reason, gone.payload \
-         FROM UNNEST($1::bigint[], $3::text[], $4::text[]) AS n (seq, code, reason) JOIN gone ON gone.seq = n.seq \
-         ORDER BY gone.seq",
+        "INSERT INTO outbox_parked (created_at, parked_at, subject, msg_id, code, reason, payload) \
+         SELECT o.created_at, $2, n.subject, n.msg_id, n.code, n.reason, n.payload \
+         FROM UNNEST($1::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[]) \
+           WITH ORDINALITY AS n (seq, code, reason, subject, msg_id, payload, place) JOIN outbox AS o ON o.seq = n.seq \
+         WHERE NOT EXISTS (SELECT 1 FROM outbox_parked AS p WHERE p.msg_id = n.msg_id AND p.subject = n.subject) \
+         ORDER BY o.seq, place",
     )
     .bind(parks.iter().map(|p| p.seq).collect::<Vec<_>>())
     .bind(now.0)
     .bind(parks.iter().map(|p| p.code).collect::<Vec<_>>())
     .bind(parks.iter().map(|p| clean(&p.reason)).collect::<Vec<_>>())
+    .bind(parks.iter().map(|p| clean(&p.message.subject)).collect::<Vec<_>>())
+    .bind(parks.iter().map(|p| clean(&p.message.msg_id)).collect::<Vec<_>>())
+    .bind(parks.iter().map(|p| &*p.message.payload).collect::<Vec<_>>())
     .execute(&mut *c)
     .await?;
     // By number: one that was retried or discarded has used its number up.

@@ -41,7 +41,7 @@ pub(super) mod parked {
     super::queries::parked!(sqlx::Postgres);
 }
 pub(super) mod schedules {
-    super::queries::schedules!(sqlx::Postgres, sqlx::PgConnection, lock: " FOR UPDATE");
+    super::queries::schedules!(sqlx::Postgres);
 }
 pub(super) mod slo {
     super::queries::slo!(sqlx::Postgres);

@@ -7,6 +7,7 @@ use crate::store::fault::Fault;
 use crate::store::plan::{Plan, Touched, Write};
 use crate::store::spec::{self, Value};
 use crate::store::{CommitContext, Group, OutboxRow};
+use agentforge_proto::time::Micros;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::{Postgres, query, query_scalar};
@@ -316,28 +317,46 @@ pub(super) async fn outbox(
 ) -> Result<(), Fault> {
     let owner = Some(ctx.owner.0.as_str());
     let (until, owner) = if group.claim_outbox { (ctx.claim_until.0, owner) } else { (0, None) };
-    if !new.is_empty() {
-        let mut numbers: Vec<i64> = query_scalar(
-            "INSERT INTO outbox (claim_until, claim_owner, created_at, subject, msg_id, payload) \
-             SELECT $1, $2, $3, subject, msg_id, payload \
-             FROM UNNEST($4::text[], $5::text[], $6::bytea[]) WITH ORDINALITY AS n (subject, msg_id, payload, place) \
-             ORDER BY place RETURNING seq",
-        )
-        .bind(until)
-        .bind(owner)
-        .bind(ctx.now.0)
-        .bind(column(new, |m| clean(&m.subject)))
-        .bind(column(new, |m| clean(&m.msg_id)))
-        .bind(column(new, |m| m.payload.as_slice()))
-        .fetch_all(&mut *c)
-        .await?;
-        numbers.sort_unstable();
-        for (row, seq) in new.iter_mut().zip(numbers) {
-            row.seq = seq;
-        }
-    }
+    add_outbox(c, new, until, owner, ctx.now).await?;
+    super::parked::park(c, &group.outbox_parked, ctx.now).await?;
     if !group.outbox_sent.is_empty() {
         query("DELETE FROM outbox WHERE seq = ANY($1)").bind(&group.outbox_sent).execute(&mut *c).await?;
     }
-    super::parked::park(c, &group.outbox_parked, ctx.now).await
+    Ok(())
+}
+
+/// Inserts rows, claimed until then by `owner`, and gives them their numbers, which rise in their order.
+pub(super) async fn add_outbox(
+    c: &mut PgConnection,
+    new: &mut [OutboxRow],
+    until: i64,
+    owner: Option<&str>,
+    now: Micros,
+) -> Result<(), Fault> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let stored: Vec<_> = new.iter().map(|row| row.stored(until)).collect();
+    let mut numbers: Vec<i64> = query_scalar(
+        "INSERT INTO outbox (claim_until, group_until, claim_owner, created_at, subject, msg_id, payload) \
+         SELECT claim_until, group_until, $2, $3, subject, msg_id, payload \
+         FROM UNNEST($1::bigint[], $7::bigint[], $4::text[], $5::text[], $6::bytea[]) \
+           WITH ORDINALITY AS n (claim_until, group_until, subject, msg_id, payload, place) \
+         ORDER BY place RETURNING seq",
+    )
+    .bind(column(&stored, |m| m.claim_until))
+    .bind(owner)
+    .bind(now.0)
+    .bind(column(&stored, |m| clean(m.subject)))
+    .bind(column(&stored, |m| clean(m.msg_id)))
+    .bind(column(&stored, |m| &*m.payload))
+    .bind(column(&stored, |m| m.group_until))
+    .fetch_all(c)
+    .await?;
+    drop(stored);
+    numbers.sort_unstable();
+    for (row, seq) in new.iter_mut().zip(numbers) {
+        row.seq = seq;
+    }
+    Ok(())
 }

@@ -21,5 +21,5 @@ pub(super) use jobs::jobs;
 pub(super) use lookup::lookup;
 pub(super) use operations::operations;
 pub(super) use parked::parked;
-pub(super) use schedules::schedules;
+pub(super) use schedules::{KEEP_SCHEDULE, OPEN_JOB, SCHEDULE_BY_ID, schedules};
 pub(super) use slo::slo;

@@ -1,16 +1,29 @@
 //! Schedules. Taking a turn is each store's own, since only the transaction differs.
 
-/// The queries, on one driver. `lock` is what a SELECT ends with that keeps its row from others.
+use crate::store::rows::schedule_columns;
+
+/// The row of a schedule, by id.
+pub(in crate::store) const SCHEDULE_BY_ID: &str =
+    concat!("SELECT ", schedule_columns!(), " FROM schedules WHERE id = $1");
+
+/// Whether a job is open. States 1 to 3 are the open ones.
+pub(in crate::store) const OPEN_JOB: &str = "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = $1 AND state <= 3)";
+
+/// What a turn leaves of the schedule.
+pub(in crate::store) const KEEP_SCHEDULE: &str = "UPDATE schedules SET next_run_at = $1, waiting_turn = $2, last_run_at = $3, last_job_id = $4, \
+     last_scheduled_at = $5, turns_skipped = $6, last_skipped_at = $7, last_skip_reason = $8, \
+     last_skip_detail = $9 WHERE id = $10";
+
+/// The queries, on one driver.
 macro_rules! schedules {
-    ($database:ty, $connection:ty, lock: $lock:literal) => {
-        use agentforge_message_id::{JobId, ScheduleId};
+    ($database:ty) => {
+        use agentforge_message_id::ScheduleId;
         use agentforge_proto::time::Micros;
-        use sqlx::{Executor, query, query_scalar};
+        use sqlx::{Executor, query};
         use $crate::model::Schedule;
         use $crate::store::columns::micros;
         use $crate::store::fault::Fault;
         use $crate::store::rows::{self, schedule_columns};
-        use $crate::store::turn::Found;
 
         pub(in crate::store) async fn create(
             c: impl Executor<'_, Database = $database>,
@@ -161,47 +174,6 @@ macro_rules! schedules {
         ) -> Result<bool, Fault> {
             let done = query("DELETE FROM schedules WHERE id = $1").bind(id.as_bytes().as_slice()).execute(c).await?;
             Ok(done.rows_affected() == 1)
-        }
-
-        /// The row as a turn finds it, kept from other replicas where there may be some.
-        pub(in crate::store) async fn locked(c: &mut $connection, id: ScheduleId) -> Result<Option<Found>, Fault> {
-            let sql = concat!("SELECT ", schedule_columns!(), " FROM schedules WHERE id = $1", $lock);
-            let row = query(sql).bind(id.as_bytes().as_slice()).fetch_optional(&mut *c).await?;
-            let Some(schedule) = row.as_ref().map(rows::schedule).transpose()? else { return Ok(None) };
-            let open = match schedule.last_job_id {
-                Some(job) => open(c, job).await?.then_some(job),
-                None => None,
-            };
-            Ok(Some(Found { schedule, open }))
-        }
-
-        /// States 1 to 3 are the open ones.
-        async fn open(c: &mut $connection, job: JobId) -> Result<bool, Fault> {
-            let sql = "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = $1 AND state <= 3)";
-            Ok(query_scalar(sql).bind(job.as_bytes().as_slice()).fetch_one(c).await?)
-        }
-
-        /// What a turn leaves of the schedule.
-        pub(in crate::store) async fn keep(c: &mut $connection, s: &Schedule) -> Result<(), Fault> {
-            let skipped = s.last_skipped.as_ref();
-            query(
-                "UPDATE schedules SET next_run_at = $1, waiting_turn = $2, last_run_at = $3, last_job_id = $4, \
-                 last_scheduled_at = $5, turns_skipped = $6, last_skipped_at = $7, last_skip_reason = $8, \
-                 last_skip_detail = $9 WHERE id = $10",
-            )
-            .bind(s.next_run_at.map(|m| m.0))
-            .bind(s.waiting_turn.map(|m| m.0))
-            .bind(s.last_run_at.map(|m| m.0))
-            .bind(s.last_job_id.map(|id| id.as_bytes().to_vec()))
-            .bind(s.last_scheduled_at.map(|m| m.0))
-            .bind(i64::try_from(s.turns_skipped).unwrap_or(i64::MAX))
-            .bind(skipped.map(|skip| skip.at.0))
-            .bind(skipped.map(|skip| skip.reason.as_str()))
-            .bind(skipped.map(|skip| skip.detail.replace('\0', "\u{fffd}")))
-            .bind(s.id.as_bytes().as_slice())
-            .execute(c)
-            .await?;
-            Ok(())
         }
     };
 }

@@ -1,6 +1,7 @@
 //! Heartbeats, many at once.
 
 use super::connection::Writer;
+use super::lite::Bind as _;
 use super::sql::Batch;
 use crate::model::Agent;
 use crate::store::columns::micros;
@@ -48,10 +49,10 @@ pub(super) async fn upsert(w: &mut Writer, agents: &[Agent]) -> Result<(), Fault
     UPSERT
         .execute(&mut tx, agents, |a, agent| {
             a.text(agent.id.as_str()).text(agent.mission.as_str()).text(agent.site.as_str());
-            a.text(&agent.host).text(&agent.version).push(json(&agent.tools)).push(json(&agent.queues));
+            a.text(&*agent.host).text(&*agent.version).push(json(&agent.tools)).push(json(&agent.queues));
             a.push(agent.capacity).push(agent.inflight).push(micros(agent.interval)).push(agent.left);
             a.push(agent.first_seen_at.0).push(agent.last_seen_at.0).push(agent.certificate_expires_at.map(|m| m.0));
-            a.push(agent.clock_skew_us).maybe_text(agent.unconfined.as_deref());
+            a.push(agent.clock_skew_us).text(agent.unconfined.as_deref());
         })
         .await?;
     Ok(tx.commit().await?)

@@ -4,6 +4,7 @@
 //! one index, and a claim that runs out comes back by itself.
 
 use super::connection::Writer;
+use super::lite::Bind as _;
 use super::queries::jobs::lines;
 use super::sql::{Args, Batch, push_id};
 use crate::store::fault::Fault;
@@ -30,11 +31,16 @@ static RELEASE: LazyLock<Batch> = LazyLock::new(|| {
     )
 });
 
-static CLAIM_OUTBOX: LazyLock<Batch> =
-    LazyLock::new(|| Batch::list("UPDATE outbox SET claim_owner = ?, claim_until = ? WHERE seq IN", ""));
+static CLAIM_OUTBOX: LazyLock<Batch> = LazyLock::new(|| {
+    let head = "UPDATE outbox SET claim_owner = ?, claim_until = iif(group_until IS NULL, ?, claim_until), \
+             group_until = iif(group_until IS NULL, NULL, ?) WHERE seq IN";
+    Batch::list(head, "")
+});
 
 static RELEASE_OUTBOX: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::list("UPDATE outbox SET claim_owner = NULL, claim_until = 0 WHERE claim_owner = ? AND seq IN", "")
+    let head = "UPDATE outbox SET claim_owner = NULL, claim_until = iif(group_until IS NULL, 0, claim_until), \
+         group_until = iif(group_until IS NULL, NULL, 0) WHERE claim_owner = ? AND seq IN";
+    Batch::list(head, "")
 });
 
 static TOUCH: LazyLock<Batch> =
@@ -63,7 +69,7 @@ pub(super) async fn claim_due(
         due_of(&mut tx, queue, now, share, PAGE_BYTES_MAX / left, &mut due).await?;
         left -= 1;
     }
-    let claim = |a: &mut Args| _ = a.text(&owner.0).push(until.0);
+    let claim = |a: &mut Args| _ = a.text(&*owner.0).push(until.0);
     CLAIM.execute_with(&mut tx, claim, &due, |a, o| _ = a.push(o.seq)).await?;
     tx.commit().await?;
     due.sort_unstable_by_key(|o| o.seq);
@@ -101,7 +107,7 @@ async fn due_of(
 
 pub(super) async fn release(w: &mut Writer, owner: &Owner, ids: &[JobId]) -> Result<(), Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    RELEASE.execute_with(&mut tx, |a| _ = a.text(&owner.0), ids, push_id).await?;
+    RELEASE.execute_with(&mut tx, |a| _ = a.text(&*owner.0), ids, push_id).await?;
     Ok(tx.commit().await?)
 }
 
@@ -118,15 +124,23 @@ pub(super) async fn claim_outbox(
     let free = concat!(
         "SELECT ",
         outbox_columns!(),
-        " FROM outbox WHERE claim_until <= ?1 \
+        " FROM outbox WHERE coalesce(group_until, claim_until) <= ?1 \
         AND (?3 IS NULL OR CASE WHEN substr(subject, 1, 18) = 'agentforge.events.' THEN 'agentforge.events.' \
                ELSE subject END NOT IN (SELECT value FROM json_each(?3))) \
         AND (?4 IS NULL OR subject = ?4 OR ?4 = 'agentforge.events.' AND substr(subject, 1, 18) = ?4) \
         ORDER BY seq LIMIT ?2"
     );
-    let rows = query(free).bind(now.0).bind(limit).bind(but).bind(only).fetch_all(&mut *tx).await?;
-    let rows: Vec<OutboxRow> = rows.iter().map(rows::outbox_row).collect::<Result<_, _>>()?;
-    let claim = |a: &mut Args| _ = a.text(&owner.0).push(until.0);
+    let mut found = query(free).bind(now.0).bind(limit).bind(but).bind(only).fetch(&mut *tx);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while bytes < PAGE_BYTES_MAX
+        && let Some(row) = found.try_next().await?
+    {
+        let row = rows::outbox_row(&row)?;
+        bytes += row.bytes();
+        rows.push(row);
+    }
+    drop(found);
+    let claim = |a: &mut Args| _ = a.text(&*owner.0).push(until.0).push(until.0);
     CLAIM_OUTBOX.execute_with(&mut tx, claim, &rows, |a, r| _ = a.push(r.seq)).await?;
     tx.commit().await?;
     Ok(rows)
@@ -134,7 +148,7 @@ pub(super) async fn claim_outbox(
 
 pub(super) async fn release_outbox(w: &mut Writer, owner: &Owner, seqs: &[i64]) -> Result<(), Fault> {
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
-    RELEASE_OUTBOX.execute_with(&mut tx, |a| _ = a.text(&owner.0), seqs, |a, seq| _ = a.push(*seq)).await?;
+    RELEASE_OUTBOX.execute_with(&mut tx, |a| _ = a.text(&*owner.0), seqs, |a, seq| _ = a.push(*seq)).await?;
     Ok(tx.commit().await?)
 }
 
@@ -148,10 +162,13 @@ pub(super) async fn release_orphans(w: &mut Writer, owner: &Owner) -> Result<(),
     .bind(&owner.0)
     .execute(&mut *tx)
     .await?;
-    query("UPDATE outbox SET claim_owner = NULL, claim_until = 0 WHERE claim_owner <> ?")
-        .bind(&owner.0)
-        .execute(&mut *tx)
-        .await?;
+    query(
+        "UPDATE outbox SET claim_owner = NULL, claim_until = iif(group_until IS NULL, 0, claim_until), \
+         group_until = iif(group_until IS NULL, NULL, 0) WHERE claim_owner <> ?",
+    )
+    .bind(&owner.0)
+    .execute(&mut *tx)
+    .await?;
     query("UPDATE operations SET claim_until = 0 WHERE state <= 2 AND claim_owner <> ?")
         .bind(&owner.0)
         .execute(&mut *tx)
@@ -192,7 +209,7 @@ pub(super) async fn prune(w: &mut Writer, before: Micros, limit: u32) -> Result<
     .await?;
     tx.commit().await?;
     if !seqs.is_empty() {
-        w.recent.forget();
+        w.known.recent.forget();
     }
     Ok(seqs.len() as u64)
 }

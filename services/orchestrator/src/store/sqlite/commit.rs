@@ -1,254 +1,204 @@
-//! The hot path: one group, one transaction, about a dozen statements regardless of its size.
+//! The hot path: one group, one transaction, one thread from top to bottom.
 
 use super::audit;
-use super::connection::Writer;
+use super::lite::{Bind, Known, Lite, Parameters, take};
 use super::parked::{PARK, SHORTEN};
-use super::recent::Recent;
-use super::sql::{Args, Script, push_id};
 use super::statements::{
     ATTEMPTS, CURRENTS, DELETE_OUTBOX, INSERT_ATTEMPTS, INSERT_JOBS, INSERT_LETTERS, INSERT_OUTBOX, INSERT_PAYLOADS,
     INSERT_RESULTS, KNOWN_LETTERS, MARK_REDRIVEN, PAYLOADS, RELEASE_KEYS, TAKEN_IDS, TAKEN_KEYS, UPDATE_PROGRESS,
     UPDATE_WHOLE, WHOLE_JOBS,
 };
 use crate::model::{Job, JobError, NewJob};
+use crate::store::audit::event as entry_event;
 use crate::store::columns::micros;
 use crate::store::fault::Fault;
-use crate::store::plan::{self, Found, Letter, LetterDetails, Plan, Subjects, Touched, Write};
+use crate::store::outbox::rows_of;
+use crate::store::plan::{self, Answers, Found, Letter, LetterDetails, Plan, Subjects, Touched, Write};
 use crate::store::{CommitContext, Committed, Group, OutboxRow, PARKED_MAX};
 use crate::store::{rows, spec};
 use crate::transition::{AttemptEffect, Current, ResultEffect};
-use agentforge_audit::Head;
+use agentforge_audit::Chained;
 use agentforge_message_id::JobId;
-use sqlx::sqlite::SqliteConnection;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use tokio::sync::Notify;
 
 /// Applies `group` in a transaction of its own.
 ///
-/// After an error the connection is closed, which rolls back, and the memory of recent jobs goes with it.
-pub(super) async fn commit(w: &mut Writer, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
-    let numbers = Numbers { next_job: &mut w.next_job, next_outbox: &mut w.next_outbox, audit: &mut w.audit };
-    let ends = Ends::Commits { recent: &mut w.recent, completed: &w.completed };
-    transact(&mut w.connection, numbers, group, ctx, ends).await
-}
-
-/// Applies `group` inside a transaction that is the caller's.
-pub(super) async fn apply(
-    c: &mut SqliteConnection,
-    numbers: Numbers<'_>,
+/// After an error the connection is closed, and what was known goes with it.
+pub(super) fn commit(
+    lite: &Lite,
+    known: &mut Known,
     group: Group,
     ctx: &CommitContext<'_>,
 ) -> Result<Committed, Fault> {
-    transact(c, numbers, group, ctx, Ends::Caller).await
-}
-
-/// Who begins and commits the transaction.
-enum Ends<'w> {
-    /// The group's own statements: they travel with the others. `recent` holds jobs that need no reading; `completed`
-    /// shows when the statements are done.
-    Commits { recent: &'w mut Recent, completed: &'w Notify },
-    /// The caller, around other statements of its own.
-    Caller,
-}
-
-/// The row numbers that the writer gives.
-pub(super) struct Numbers<'w> {
-    pub next_job: &'w mut i64,
-    pub next_outbox: &'w mut i64,
-    /// The last entry of the audit log.
-    pub audit: &'w mut Head,
-}
-
-/// One group, from top to bottom.
-async fn transact(
-    c: &mut SqliteConnection,
-    numbers: Numbers<'_>,
-    group: Group,
-    ctx: &CommitContext<'_>,
-    mut ends: Ends<'_>,
-) -> Result<Committed, Fault> {
-    // Read. There is no other writer: what is read before the transaction begins is still true when it does.
-    let subjects = plan::Subjects::of(&group);
-    let known = match &mut ends {
-        Ends::Commits { recent, .. } => subjects.changed.iter().filter_map(|id| recent.take(id)).collect(),
-        Ends::Caller => vec![],
-    };
-    let found = look_up(c, &subjects, known).await?;
-
-    // Decide.
-    let mut plan = plan::decide(&group, ctx, found, || take(numbers.next_job), rand::random::<f64>);
-    let details = letter_details(c, &plan).await?;
-    let mut outbox = plan.take_outbox(&details, || take(numbers.next_outbox));
-    let entries = audit::chain(numbers.audit, plan.entries(ctx.now));
-    outbox.extend(audit::events(&entries, ctx.mission.as_str(), || take(numbers.next_outbox)));
-    // Submissions that were stored before are answered with their job as this commit leaves it.
-    let repeated = plan.existing();
-
-    // Write. Nothing is read after it in most groups, and the script ends the transaction.
-    let mut script = Script::for_group(&group);
-    if matches!(ends, Ends::Commits { .. }) {
-        script.add_plain("BEGIN IMMEDIATE");
-    }
-    write_jobs(&mut script, &plan, ctx);
-    write_letters(&mut script, &plan, ctx);
-    write_outbox(&mut script, &outbox, &group, ctx);
-    audit::write(&mut script, &entries);
-    let existing = match &ends {
-        Ends::Commits { completed, .. } if repeated.is_empty() => {
-            script.add_plain("COMMIT");
-            script.run(c, Some(*completed)).await?;
-            HashMap::new()
-        }
-        Ends::Commits { .. } => {
-            script.run(c, None).await?;
-            let existing = whole_jobs(c, &repeated).await?;
-            sqlx::query("COMMIT").execute(c).await?;
-            existing
-        }
-        Ends::Caller => {
-            script.run(c, None).await?;
-            whole_jobs(c, &repeated).await?
-        }
-    };
-
-    // Answer.
-    let mut answers = plan.answers(&existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))?;
-    if let Ends::Commits { recent, .. } = ends {
-        // What is remembered of a job that was not read does not know that it lost its key.
-        answers.released.iter().for_each(|id| _ = recent.take(id));
-        recent.keep(std::mem::take(&mut answers.jobs));
-    }
+    // There is no other writer: what is read before the transaction begins is still true when it does.
+    let decided = decide(lite, known, &group, ctx, true)?;
+    let mut answers = lite.transaction(|lite| write(lite, decided, ctx))?;
+    // What is remembered of a job that was not read does not know that it lost its key.
+    answers.released.iter().for_each(|id| _ = known.recent.take(id));
+    known.recent.keep(std::mem::take(&mut answers.jobs));
     Ok(answers.to(group))
 }
 
-fn take(next: &mut i64) -> i64 {
-    let n = *next;
-    *next += 1;
-    n
+/// Applies `group` inside a transaction that is the caller's.
+pub(super) fn apply(lite: &Lite, known: &mut Known, group: Group, ctx: &CommitContext<'_>) -> Result<Committed, Fault> {
+    let decided = decide(lite, known, &group, ctx, false)?;
+    Ok(write(lite, decided, ctx)?.to(group))
 }
 
-async fn look_up(c: &mut SqliteConnection, subjects: &Subjects<'_>, known: Vec<Current>) -> Result<Found, Fault> {
-    let by_id = TAKEN_IDS.fetch(c, &subjects.ids, push_id).await?;
-    let by_key = TAKEN_KEYS.fetch(c, &subjects.keys, |a, (mission, key)| _ = a.text(mission).text(key)).await?;
-    let is_known: HashSet<JobId> = known.iter().map(|job| job.id).collect();
-    let missing: Vec<JobId> = subjects.changed.iter().copied().filter(|id| !is_known.contains(id)).collect();
-    let mut currents = known;
-    for row in &CURRENTS.fetch(c, &missing, push_id).await? {
-        currents.push(rows::current(row)?);
-    }
-    let letters = KNOWN_LETTERS.fetch(c, &subjects.letters, |a, id| _ = a.text(id)).await?;
-    Ok(Found {
-        taken: by_id.iter().chain(&by_key).map(rows::taken).collect::<Result<_, _>>()?,
-        currents,
-        letters: letters.iter().map(rows::letter_id).collect::<Result<_, _>>()?,
-    })
+/// What is to be written.
+struct Decided<'g> {
+    plan: Plan<'g>,
+    outbox: Vec<OutboxRow>,
+    entries: Vec<Chained>,
 }
 
-async fn letter_details(c: &mut SqliteConnection, plan: &Plan<'_>) -> Result<HashMap<i64, LetterDetails>, Fault> {
+fn decide<'g>(
+    lite: &Lite,
+    known: &mut Known,
+    group: &'g Group,
+    ctx: &CommitContext<'_>,
+    may_remember: bool,
+) -> Result<Decided<'g>, Fault> {
+    let subjects = Subjects::of(group);
+    let remembered = match may_remember {
+        true => subjects.changed.iter().filter_map(|id| known.recent.take(id)).collect(),
+        false => vec![],
+    };
+    let found = look_up(lite, &subjects, remembered)?;
+    let mut plan = plan::decide(group, ctx, found, || take(&mut known.next_job), rand::random::<f64>);
+    let details = letter_details(lite, &plan)?;
+    let mut messages = plan.take_messages(&details);
+    let entries = audit::chain(&mut known.audit, plan.entries(ctx.now));
+    messages.extend(entries.iter().map(|entry| entry_event(entry, ctx.mission.as_str())));
+    let outbox = rows_of(messages, || take(&mut known.next_outbox));
+    Ok(Decided { plan, outbox, entries })
+}
+
+fn write(lite: &Lite, decided: Decided<'_>, ctx: &CommitContext<'_>) -> Result<Answers, Fault> {
+    let Decided { plan, outbox, entries } = decided;
+    write_jobs(lite, &plan, ctx)?;
+    write_letters(lite, &plan, ctx)?;
+    write_outbox(lite, &outbox, plan.group, ctx)?;
+    audit::write(lite, &entries)?;
+    // Submissions that were stored before are answered with their job as this commit leaves it.
+    let existing = whole_jobs(lite, &plan.existing())?;
+    plan.answers(&existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))
+}
+
+fn look_up(lite: &Lite, subjects: &Subjects<'_>, remembered: Vec<Current>) -> Result<Found, Fault> {
+    let mut taken = lite.find(TAKEN_IDS, &subjects.ids, |a, id| _ = a.id(id), |row| rows::taken(row))?;
+    let key = |a: &mut Parameters<'_, '_>, key: &(&str, &str)| _ = a.text(key.0).text(key.1);
+    taken.extend(lite.find(TAKEN_KEYS, &subjects.keys, key, |row| rows::taken(row))?);
+    let is_remembered: HashSet<JobId> = remembered.iter().map(|job| job.id).collect();
+    let missing = subjects.changed.iter().filter(|id| !is_remembered.contains(id));
+    let mut currents = remembered;
+    currents.extend(lite.find(CURRENTS, missing, |a, id| _ = a.id(id), |row| rows::current(row))?);
+    let letters = lite.find(KNOWN_LETTERS, &subjects.letters, |a, id| _ = a.text(&**id), |row| rows::letter_id(row))?;
+    Ok(Found { taken, currents, letters: letters.into_iter().collect() })
+}
+
+fn letter_details(lite: &Lite, plan: &Plan<'_>) -> Result<HashMap<i64, LetterDetails>, Fault> {
     let seqs = plan.seqs_of_letters();
     let mut details: HashMap<i64, LetterDetails> = HashMap::with_capacity(seqs.len());
-    for row in PAYLOADS.fetch(c, &seqs, |a, seq| _ = a.push(*seq)).await? {
-        let (seq, args, traceparent) = rows::payload(&row)?;
+    for (seq, args, traceparent) in lite.find(PAYLOADS, &seqs, |a, seq| _ = a.number(*seq), |row| rows::payload(row))? {
         details.insert(seq, LetterDetails { args, traceparent, attempts: vec![] });
     }
-    for row in ATTEMPTS.fetch(c, &seqs, |a, seq| _ = a.push(*seq)).await? {
-        let (seq, attempt) = rows::attempt_of_job(&row)?;
+    for (seq, attempt) in lite.find(ATTEMPTS, &seqs, |a, seq| _ = a.number(*seq), |row| rows::attempt_of_job(row))? {
         details.entry(seq).or_default().attempts.push(attempt);
     }
     Ok(details)
 }
 
 /// Jobs by id, with their payloads and results.
-pub(super) async fn whole_jobs(c: &mut SqliteConnection, ids: &[JobId]) -> Result<HashMap<JobId, Job>, Fault> {
-    let rows = WHOLE_JOBS.fetch(c, ids, push_id).await?;
-    rows.iter().map(|row| rows::job(row).map(|job| (job.id, job))).collect()
+fn whole_jobs(lite: &Lite, ids: &[JobId]) -> Result<HashMap<JobId, Job>, Fault> {
+    let jobs = lite.find(WHOLE_JOBS, ids, |a, id| _ = a.id(id), |row| rows::job(row))?;
+    Ok(jobs.into_iter().map(|job| (job.id, job)).collect())
 }
 
-fn write_jobs(script: &mut Script, plan: &Plan<'_>, ctx: &CommitContext<'_>) {
+fn write_jobs(lite: &Lite, plan: &Plan<'_>, ctx: &CommitContext<'_>) -> Result<(), Fault> {
     let new = plan.new_jobs();
-    RELEASE_KEYS.add(script, &plan.released, push_id);
-    INSERT_JOBS.add(script, &new, |a, (t, job)| bind_job(a, t, job, ctx));
-    INSERT_PAYLOADS.add(script, &new, |a, (t, job)| bind_payload(a, t.job.seq, job));
-
-    UPDATE_PROGRESS.add(script, &plan.written(Write::Progress), |a, t| bind_progress(a, t, ctx));
-    UPDATE_WHOLE.add(script, &plan.written(Write::Whole), |a, t| bind_whole(a, t, ctx));
-    INSERT_ATTEMPTS.add(script, &plan.attempts, |a, (seq, t)| bind_attempt(a, *seq, t));
-    INSERT_RESULTS.add(script, &plan.results, |a, (seq, r)| bind_result(a, *seq, r));
+    lite.each(RELEASE_KEYS, &plan.released, |a, id| _ = a.id(id))?;
+    lite.each(&INSERT_JOBS, &new, |a, (t, job)| bind_job(a, t, job, ctx))?;
+    lite.each(&INSERT_PAYLOADS, &new, |a, (t, job)| bind_payload(a, t.job.seq, job))?;
+    lite.each(UPDATE_PROGRESS, plan.written(Write::Progress), |a, t| bind_progress(a, t, ctx))?;
+    lite.each(UPDATE_WHOLE, plan.written(Write::Whole), |a, t| bind_whole(a, t, ctx))?;
+    lite.each(&INSERT_ATTEMPTS, &plan.attempts, |a, (seq, t)| bind_attempt(a, *seq, t))?;
+    lite.each(&INSERT_RESULTS, &plan.results, |a, (seq, r)| bind_result(a, *seq, r))
 }
 
-fn bind_job(a: &mut Args, t: &Touched, new: &NewJob, ctx: &CommitContext<'_>) {
+fn bind_job(a: &mut impl Bind, t: &Touched, new: &NewJob, ctx: &CommitContext<'_>) {
     let deadline = new.deadline.map(|d| d.0);
     // As accepted: a change in the same group is written over it.
     let (claimable_at, claim_owner) =
         if t.claimed { (ctx.claim_until, Some(ctx.owner.0.as_str())) } else { (t.job.available_at, None) };
-    a.push(t.job.seq).push(new.max_attempts).push(t.job.available_at.0);
-    a.push(claimable_at.0).maybe_text(claim_owner).push(deadline).push(deadline);
-    a.push(new.body_hash.map(Vec::from)).push(new.given_hash.map(Vec::from)).push(t.job.lifetime.map(micros));
-    spec::columns_of("jobs").for_each(|column| a.value((column.value)(new)));
+    a.number(t.job.seq).number(i64::from(new.max_attempts)).number(t.job.available_at.0);
+    a.number(claimable_at.0).text(claim_owner).number(deadline).number(deadline);
+    a.bytes(new.body_hash.as_ref().map(<[u8; 32]>::as_slice)).bytes(new.given_hash.as_ref().map(<[u8; 32]>::as_slice));
+    a.number(t.job.lifetime.map(micros));
+    spec::columns_of("jobs").for_each(|column| _ = a.value(&(column.value)(new)));
 }
 
-fn bind_payload(a: &mut Args, seq: i64, new: &NewJob) {
-    a.push(seq);
-    spec::columns_of("job_payloads").for_each(|column| a.value((column.value)(new)));
+fn bind_payload(a: &mut impl Bind, seq: i64, new: &NewJob) {
+    a.number(seq);
+    spec::columns_of("job_payloads").for_each(|column| _ = a.value(&(column.value)(new)));
 }
 
-fn bind_progress(a: &mut Args, t: &Touched, ctx: &CommitContext<'_>) {
+fn bind_progress(a: &mut impl Bind, t: &Touched, ctx: &CommitContext<'_>) {
     let j = &t.job;
-    a.push(j.seq).push(j.state as i16).push(j.queued_at.map(|m| m.0)).push(j.started_at.map(|m| m.0));
-    a.maybe_text(j.worker.as_deref()).push(j.stream_seq).push(j.version).push(t.timers(ctx.claim_until).checked_at);
+    a.number(j.seq).number(j.state as i64).number(j.queued_at.map(|m| m.0)).number(j.started_at.map(|m| m.0));
+    a.text(j.worker.as_deref()).number(j.stream_seq).number(j.version).number(t.timers(ctx.claim_until).checked_at);
 }
 
-fn bind_whole(a: &mut Args, t: &Touched, ctx: &CommitContext<'_>) {
+fn bind_whole(a: &mut impl Bind, t: &Touched, ctx: &CommitContext<'_>) {
     let (j, timers) = (&t.job, t.timers(ctx.claim_until));
-    a.push(j.seq).push(j.state as i16).push(j.attempt.get()).push(j.attempt_limit).push(j.version).push(j.republished);
-    a.push(j.stream_seq).push(j.available_at.0).push(timers.claimable_at).push(j.deadline.map(|d| d.0));
-    a.push(timers.expires_at).push(timers.checked_at).push(j.queued_at.map(|m| m.0)).push(j.started_at.map(|m| m.0));
-    a.push(j.finished_at.map(|m| m.0)).maybe_text(j.worker.as_deref());
-    a.maybe_text(j.cancelled_by.as_deref());
-    push_error(a, j.error.as_ref());
+    a.number(j.seq).number(j.state as i64).number(i64::from(j.attempt.get())).number(i64::from(j.attempt_limit));
+    a.number(j.version).number(i64::from(j.republished)).number(j.stream_seq).number(j.available_at.0);
+    a.number(timers.claimable_at).number(j.deadline.map(|d| d.0)).number(timers.expires_at);
+    a.number(timers.checked_at).number(j.queued_at.map(|m| m.0)).number(j.started_at.map(|m| m.0));
+    a.number(j.finished_at.map(|m| m.0)).text(j.worker.as_deref()).text(j.cancelled_by.as_deref());
+    bind_error(a, j.error.as_ref());
 }
 
-fn bind_attempt(a: &mut Args, seq: i64, t: &AttemptEffect) {
-    a.push(seq).push(t.attempt.get()).text(t.outcome).push(i64::try_from(t.delivery).unwrap_or(i64::MAX));
-    a.push(t.started_at.map(|m| m.0)).push(t.finished_at.0).push(t.retry_at.map(|m| m.0));
-    push_error(a.maybe_text(t.worker.as_deref()), t.error.as_ref());
+fn bind_attempt(a: &mut impl Bind, seq: i64, t: &AttemptEffect) {
+    a.number(seq).number(i64::from(t.attempt.get())).text(t.outcome);
+    a.number(i64::try_from(t.delivery).unwrap_or(i64::MAX)).number(t.started_at.map(|m| m.0)).number(t.finished_at.0);
+    a.number(t.retry_at.map(|m| m.0)).text(t.worker.as_deref());
+    bind_error(a, t.error.as_ref());
 }
 
-fn bind_result(a: &mut Args, seq: i64, r: &ResultEffect) {
+fn bind_result(a: &mut impl Bind, seq: i64, r: &ResultEffect) {
     let output_ref = r.output_ref.as_ref();
     let output_ref = output_ref.map(|o| serde_json::to_string(o).expect("strings and a number are always JSON"));
-    a.push(seq).push(output_ref).push(r.replay_of.map(|id| id.as_bytes().to_vec())).maybe_text(r.output.as_deref());
+    a.number(seq).text(output_ref.as_deref()).bytes(r.replay_of.as_ref().map(|id| id.as_bytes().as_slice()));
+    a.text(r.output.as_deref());
 }
 
-fn write_letters(script: &mut Script, plan: &Plan<'_>, ctx: &CommitContext<'_>) {
-    MARK_REDRIVEN.add_with(script, |a| _ = a.push(ctx.now.0), &plan.redriven, push_id);
-    INSERT_LETTERS.add(script, &plan.letters, |a, l| bind_letter(a, l, plan, ctx));
+fn write_letters(lite: &Lite, plan: &Plan<'_>, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    lite.each(MARK_REDRIVEN, &plan.redriven, |a, id| _ = a.number(ctx.now.0).id(id))?;
+    lite.each(&INSERT_LETTERS, &plan.letters, |a, l| bind_letter(a, l, plan, ctx))
 }
 
-fn bind_letter(a: &mut Args, l: &Letter, plan: &Plan<'_>, ctx: &CommitContext<'_>) {
-    a.text(&l.id).push(l.job.map(|(_, id)| id.as_bytes().to_vec()));
-    a.text(&l.mission).text(&l.queue).text(&l.tool).text(l.reason.as_str());
-    a.push(l.at.0).push(plan.is_redriven(l).then_some(ctx.now.0));
-    push_error(a, Some(&l.error));
+fn bind_letter(a: &mut impl Bind, l: &Letter, plan: &Plan<'_>, ctx: &CommitContext<'_>) {
+    a.text(&*l.id).bytes(l.job.as_ref().map(|(_, id)| id.as_bytes().as_slice()));
+    a.text(&*l.mission).text(&*l.queue).text(&*l.tool).text(l.reason.as_str());
+    a.number(l.at.0).number(plan.is_redriven(l).then_some(ctx.now.0));
+    bind_error(a, Some(&l.error));
 }
 
-fn write_outbox(script: &mut Script, new: &[OutboxRow], group: &Group, ctx: &CommitContext<'_>) {
-    let owner: Arc<str> = ctx.owner.0.as_str().into();
-    let (until, owner) = if group.claim_outbox { (ctx.claim_until.0, Some(owner)) } else { (0, None) };
-    INSERT_OUTBOX.add(script, new, |a, m| {
-        a.push(m.seq).push(until).push(owner.clone()).push(ctx.now.0);
-        a.text(&m.subject).text(&m.msg_id).push(m.payload.clone());
-    });
-    DELETE_OUTBOX.add(script, &group.outbox_sent, |a, seq| _ = a.push(*seq));
-    PARK.add(script, &group.outbox_parked, |a, p| _ = a.push(p.seq).push(ctx.now.0).text(p.code).text(&p.reason));
-    DELETE_OUTBOX.add(script, &group.outbox_parked, |a, p| _ = a.push(p.seq));
+fn write_outbox(lite: &Lite, new: &[OutboxRow], group: &Group, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    let (until, owner) = if group.claim_outbox { (ctx.claim_until.0, Some(ctx.owner.0.as_str())) } else { (0, None) };
+    lite.each(&INSERT_OUTBOX, new, |a, row| audit::bind_row(a, row, until, owner, ctx.now))?;
+    lite.each(PARK, &group.outbox_parked, |a, p| {
+        a.number(p.seq).number(ctx.now.0).text(&*p.message.subject).text(&*p.message.msg_id).text(p.code);
+        a.text(&*p.reason).bytes(&*p.message.payload);
+    })?;
     if !group.outbox_parked.is_empty() {
-        SHORTEN.add(script, &[PARKED_MAX], |a, kept| _ = a.push(*kept));
+        lite.each(SHORTEN, &[PARKED_MAX], |a, kept| _ = a.number(*kept))?;
     }
+    lite.each(DELETE_OUTBOX, &group.outbox_sent, |a, seq| _ = a.number(*seq))
 }
 
-fn push_error(a: &mut Args, error: Option<&JobError>) {
-    a.maybe_text(error.map(|e| e.class.as_str()));
-    a.maybe_text(error.map(|e| e.message.as_str())).maybe_text(error.map(|e| e.log_tail.as_str()));
+fn bind_error(a: &mut impl Bind, error: Option<&JobError>) {
+    a.text(error.map(|e| e.class.as_str()));
+    a.text(error.map(|e| e.message.as_str())).text(error.map(|e| e.log_tail.as_str()));
 }

@@ -4,6 +4,7 @@
 //! because SQLite may have rolled back without sqlx's knowledge.
 
 use super::super::{Error, codes, fault::Fault};
+use super::lite::{Known, Lite};
 use super::recent::Recent;
 use crate::store::migrate;
 use crate::store::writes::Writes;
@@ -13,7 +14,6 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _};
-use std::cmp::Ordering;
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 /// Connections that read at once. More would compete for two cores with the writer.
@@ -29,11 +29,13 @@ const READERS: u32 = 4;
 /// How long a reader is waited for.
 const READER_WAIT: Duration = Duration::from_secs(5);
 /// How long SQLite waits for a lock of its own (only a backup or a checkpoint can hold one).
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// Pages that each writing connection keeps in memory, KiB.
+pub(super) const CACHE_KIB: u32 = 32_768;
 /// The log is cut to this length whenever it restarts, bytes.
-const LOG_BYTES_MAX: u32 = 64 * 1024 * 1024;
+pub(super) const LOG_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// The writer copies the log back by itself at this length, pages of 4 KiB: only when the keeper is stuck.
-const LOG_PAGES_OF_LAST_RESORT: u32 = 65_536;
+pub(super) const LOG_PAGES_OF_LAST_RESORT: u32 = 65_536;
 /// How long the keeper waits, the writer in its hands, for those who still read in the log. A long
 /// reader, such as a backup, lets the log grow until it is done.
 const KEEPER_BUSY_WAIT: Duration = Duration::from_millis(20);
@@ -45,21 +47,14 @@ const KEEPER_PERIOD: Duration = Duration::from_secs(1);
 /// The one chain of the audit log.
 const AUDIT_CHAIN: i64 = 0;
 
-/// A statement of the writer that finds nothing; comparing the two texts notifies the caller that waits for
-/// [`Writer::completed`]. SQLite itself has no signal for the end of a commit that sqlx passes on.
-pub(super) const COMPLETED: &str = "SELECT 1 WHERE 'a' <> 'b' COLLATE rings";
-
-/// The connection that writes, and the row numbers it gives next. Numbers of a transaction that was
+/// The connections that write, one at a time, and what they know without reading. Row numbers of a transaction that was
 /// rolled back are not used again.
 pub(super) struct Writer {
+    /// For what is asked seldom.
     pub connection: SqliteConnection,
-    pub next_job: i64,
-    pub next_outbox: i64,
-    pub recent: Recent,
-    /// The last entry of the audit log, as the last transaction left it.
-    pub audit: Head,
-    /// Notified by SQLite when it comes to [`COMPLETED`].
-    pub completed: Arc<Notify>,
+    /// For commits.
+    lite: Arc<std::sync::Mutex<Lite>>,
+    pub known: Known,
     /// Somebody has it, or went away while having it.
     in_use: bool,
 }
@@ -126,7 +121,7 @@ impl Connections {
     }
 
     async fn open_writer(&self, attempted: &'static str) -> Result<Writer, Error> {
-        let writer = Writer::open(&self.options).await.map_err(|f| f.trying_to(attempted))?;
+        let writer = Writer::open(&self.options, &self.file).await.map_err(|f| f.trying_to(attempted))?;
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Identity::of(&self.file);
         Ok(writer)
     }
@@ -173,10 +168,9 @@ impl Connections {
             // The previous caller went away in the middle of its turn. What it had begun and not committed is undone;
             // that nothing was begun is not an error.
             let _ = sqlx::query("ROLLBACK").execute(&mut writer.connection).await;
-            writer.recent.forget();
-            // What had been sent may be done: the audit log continues from what is stored.
-            let head = head_of_audit(&mut writer.connection).await;
-            writer.audit = head.map_err(|f| f.trying_to("continue the audit log"))?;
+            // What had been sent may be done: everything continues from what is stored.
+            let known = writer.look().await;
+            writer.known = known.map_err(|f| f.trying_to("continue after a caller that went away"))?;
         }
         writer.in_use = true;
         Ok(Writing { slot, writes: &self.writes })
@@ -245,28 +239,56 @@ async fn copy(connection: &mut SqliteConnection, how: &'static str) -> Result<i6
 }
 
 impl Writer {
-    async fn open(options: &SqliteConnectOptions) -> Result<Self, Fault> {
-        let completed = Arc::new(Notify::new());
-        let notified_at_end = Arc::clone(&completed);
-        let rings = move |_: &str, _: &str| {
-            notified_at_end.notify_one();
-            Ordering::Equal
-        };
-        let mut connection = options.clone().collation("rings", rings).connect().await?;
-        let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0), \
-                           coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
-        let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut connection).await?;
-        let audit = head_of_audit(&mut connection).await?;
-        Ok(Self {
-            audit,
-            completed,
-            connection,
-            next_job: job + 1,
-            next_outbox: outbox + 1,
-            recent: Recent::default(),
-            in_use: false,
-        })
+    async fn open(options: &SqliteConnectOptions, file: &Path) -> Result<Self, Fault> {
+        let mut connection = options.clone().connect().await?;
+        let known = read_known(&mut connection).await?;
+        // After the connection that sets the mode of the log.
+        let file = file.to_owned();
+        let lite = on_thread(move || Lite::open(&file)).await?;
+        Ok(Self { connection, lite: Arc::new(std::sync::Mutex::new(lite)), known, in_use: false })
     }
+
+    /// What is stored, once nothing of an earlier caller is under way.
+    async fn look(&mut self) -> Result<Known, Fault> {
+        let lite = Arc::clone(&self.lite);
+        on_thread(move || {
+            drop(lite.lock().unwrap_or_else(PoisonError::into_inner));
+            Ok(())
+        })
+        .await?;
+        read_known(&mut self.connection).await
+    }
+
+    /// Runs `work` on a thread where it may wait for the disk. A caller that goes away meanwhile leaves it to its end; the
+    /// next one waits for that, and reads again what is known.
+    pub(super) async fn work<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Lite, &mut Known) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let lite = Arc::clone(&self.lite);
+        let mut known = std::mem::take(&mut self.known);
+        let (known, done) = on_thread(move || {
+            let lite = lite.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = work(&lite, &mut known);
+            Ok((known, done))
+        })
+        .await?;
+        self.known = known;
+        done
+    }
+}
+
+/// Runs `work` on a thread of the runtime's blocking pool; a panic in it is an error of the database.
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Fault::Sql(sqlx::Error::WorkerCrashed)))
+}
+
+async fn read_known(c: &mut SqliteConnection) -> Result<Known, Fault> {
+    let last = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0), \
+                       coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'outbox'), 0)";
+    let (job, outbox): (i64, i64) = sqlx::query_as(last).fetch_one(&mut *c).await?;
+    let audit = head_of_audit(c).await?;
+    Ok(Known { next_job: job + 1, next_outbox: outbox + 1, recent: Recent::default(), audit })
 }
 
 /// The last entry of the audit log, as it is stored.
@@ -378,7 +400,7 @@ fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         // The answer to a submission is sent after the commit: the commit must be on disk.
         .synchronous(SqliteSynchronous::Full)
-        .pragma("cache_size", "-32768")
+        .pragma("cache_size", format!("-{CACHE_KIB}"))
         .pragma("wal_autocheckpoint", LOG_PAGES_OF_LAST_RESORT.to_string())
         .pragma("journal_size_limit", LOG_BYTES_MAX.to_string())
         .statement_cache_capacity(256)

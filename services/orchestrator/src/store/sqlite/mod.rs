@@ -10,6 +10,7 @@ mod claims;
 mod clock;
 mod commit;
 mod connection;
+mod lite;
 mod orders;
 mod parked;
 mod queries;
@@ -108,7 +109,8 @@ impl Store for SqliteStore {
     }
     async fn commit(&self, group: Group, ctx: CommitContext<'_>) -> Result<Committed, Error> {
         let mut w = self.connections.writer().await?;
-        let done = commit::commit(&mut w, group, &ctx).await;
+        let own = ctx.to_owned();
+        let done = w.work(move |lite, known| commit::commit(lite, known, group, &own.context())).await;
         w.settle("commit a group", done)
     }
     async fn order(&self, order: Order, entry: Entry, ctx: CommitContext<'_>) -> Result<u64, Error> {
@@ -264,7 +266,11 @@ impl Store for SqliteStore {
     }
     async fn fire_schedule(&self, firing: Firing, ctx: CommitContext<'_>) -> Result<Fired, Error> {
         let mut w = self.connections.writer().await?;
-        let done = schedules::fire(&mut w, firing, &ctx).await;
+        let own = ctx.to_owned();
+        let fire = move |lite: &lite::Lite, known: &mut lite::Known| {
+            lite.transaction(|lite| schedules::fire(lite, known, firing, &own.context()))
+        };
+        let done = w.work(fire).await;
         w.settle("fire a schedule", done)
     }
 

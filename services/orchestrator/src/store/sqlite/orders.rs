@@ -26,7 +26,7 @@ pub(super) async fn carry_out(
         Order::DeleteSchedule(id) => u64::from(schedules::delete(c, *id).await?),
         Order::CreateOperation { operation, spec } => u64::from(operations::create(c, operation, spec).await?),
         Order::CancelOperation(id) => operations::cancel(c, *id).await?,
-        Order::Unpark(which) => parked::unpark(c, &mut w.next_outbox, which.as_deref()).await?,
+        Order::Unpark(which) => parked::unpark(c, &mut w.known.next_outbox, which.as_deref()).await?,
         Order::DiscardParked(which) => parked::discard(c, which.as_deref()).await?,
         Order::DiscardLetters(seqs) => discard_letters(c, seqs).await?,
     };
@@ -35,7 +35,7 @@ pub(super) async fn carry_out(
         return Ok(0);
     }
     let entry = if order.counts() { entry.counted(done) } else { entry };
-    audit::append(&mut tx, &mut w.audit, &mut w.next_outbox, vec![entry], ctx).await?;
+    audit::append(&mut tx, &mut w.known, vec![entry], ctx).await?;
     tx.commit().await?;
     Ok(done)
 }

@@ -1,28 +1,16 @@
 //! Messages of the outbox that were put aside.
 
-use super::sql::Batch;
 use crate::store::fault::Fault;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{query, query_as, query_scalar};
-use std::sync::LazyLock;
 
-/// Rows on their way aside; each is a row of the outbox, whose delete follows in the same script.
-pub(super) static PARK: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::with(
-        "seq, parked_at, code, reason",
-        "INSERT INTO outbox_parked (created_at, parked_at, subject, msg_id, code, reason, payload) \
-         SELECT o.created_at, n.parked_at, o.subject, o.msg_id, n.code, n.reason, o.payload \
-         FROM n JOIN outbox AS o ON o.seq = n.seq ORDER BY o.seq",
-    )
-});
+/// A message on its way aside, while its row of the outbox is there: a mark that is made twice is made once.
+pub(super) const PARK: &str = "INSERT INTO outbox_parked (created_at, parked_at, subject, msg_id, code, reason, payload) \
+     SELECT o.created_at, ?2, ?3, ?4, ?5, ?6, ?7 FROM outbox AS o WHERE o.seq = ?1 \
+     AND NOT EXISTS (SELECT 1 FROM outbox_parked AS p WHERE p.msg_id = ?4 AND p.subject = ?3)";
 
 /// Keeps the newest, by number: one that was retried or discarded has used its number up.
-pub(super) static SHORTEN: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::with(
-        "kept",
-        "DELETE FROM outbox_parked WHERE seq <= (SELECT max(seq) FROM outbox_parked) - (SELECT max(kept) FROM n)",
-    )
-});
+pub(super) const SHORTEN: &str = "DELETE FROM outbox_parked WHERE seq <= (SELECT max(seq) FROM outbox_parked) - ?";
 
 /// The rows named, or all.
 const NAMED: &str = "SELECT seq FROM outbox_parked \

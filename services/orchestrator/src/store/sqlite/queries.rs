@@ -37,7 +37,7 @@ pub(super) mod parked {
     super::queries::parked!(sqlx::Sqlite);
 }
 pub(super) mod schedules {
-    super::queries::schedules!(sqlx::Sqlite, sqlx::SqliteConnection, lock: "");
+    super::queries::schedules!(sqlx::Sqlite);
 }
 pub(super) mod slo {
     super::queries::slo!(sqlx::Sqlite);

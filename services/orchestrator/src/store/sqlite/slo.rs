@@ -1,6 +1,7 @@
 //! Minutes of the objectives, merged.
 
 use super::connection::Writer;
+use super::lite::Bind as _;
 use super::sql::Batch;
 use crate::slo::{Bucket, Unit};
 use crate::store::fault::Fault;
@@ -37,7 +38,7 @@ pub(super) async fn merge(w: &mut Writer, unit: Unit, rows: &[Bucket]) -> Result
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     statement
         .execute(&mut tx, rows, |a, row| {
-            a.text(&row.slo).push(row.minute).push(row.seen).push(row.good);
+            a.text(&*row.slo).push(row.minute).push(row.seen).push(row.good);
         })
         .await?;
     Ok(tx.commit().await?)

@@ -1,59 +1,46 @@
-//! The statements of a commit, made once.
+//! The statements of a commit, each over one row, made once.
 
-use super::sql::Batch;
 use crate::store::rows::{attempt_columns, current_columns, outcome_columns, taken_columns};
 use crate::store::spec;
 use crate::store::spec::spec_columns;
 use std::sync::LazyLock;
 
-pub(super) static TAKEN_IDS: LazyLock<Batch> =
-    LazyLock::new(|| Batch::list(concat!("SELECT ", taken_columns!(), " FROM jobs AS j WHERE j.id IN"), ""));
+/// `INSERT INTO table (names) VALUES (…) tail`. A name may be followed by `=` and a constant, which then is no parameter.
+pub(super) fn insert(table: &str, names: &[&str], tail: &str) -> String {
+    let parts: Vec<(&str, &str)> = names.iter().map(|n| n.split_once('=').unwrap_or((n, "?"))).collect();
+    let columns: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+    let values: Vec<&str> = parts.iter().map(|(_, value)| *value).collect();
+    format!("INSERT INTO {table} ({}) VALUES ({}) {tail}", columns.join(", "), values.join(", "))
+}
 
-pub(super) static TAKEN_KEYS: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::with(
-        "mission, key",
-        concat!(
-            "SELECT ",
-            taken_columns!(),
-            " FROM n CROSS JOIN jobs AS j ON j.mission = n.mission AND j.idempotency_key = n.key"
-        ),
-    )
-});
+pub(super) const TAKEN_IDS: &str = concat!("SELECT ", taken_columns!(), " FROM jobs AS j WHERE j.id = ?");
 
-pub(super) static CURRENTS: LazyLock<Batch> =
-    LazyLock::new(|| Batch::list(concat!("SELECT ", current_columns!(), " FROM jobs AS j WHERE j.id IN"), ""));
+pub(super) const TAKEN_KEYS: &str =
+    concat!("SELECT ", taken_columns!(), " FROM jobs AS j WHERE j.mission = ? AND j.idempotency_key = ?");
 
-pub(super) static KNOWN_LETTERS: LazyLock<Batch> =
-    LazyLock::new(|| Batch::list("SELECT id FROM dead_letters WHERE id IN", ""));
+pub(super) const CURRENTS: &str = concat!("SELECT ", current_columns!(), " FROM jobs AS j WHERE j.id = ?");
 
-pub(super) static WHOLE_JOBS: LazyLock<Batch> = LazyLock::new(|| {
-    let head = concat!(
-        "SELECT ",
-        outcome_columns!(),
-        spec_columns!(),
-        " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
-         WHERE j.id IN"
-    );
-    Batch::list(head, "")
-});
+pub(super) const KNOWN_LETTERS: &str = "SELECT id FROM dead_letters WHERE id = ?";
 
-pub(super) static PAYLOADS: LazyLock<Batch> =
-    LazyLock::new(|| Batch::list("SELECT seq, args, traceparent FROM job_payloads WHERE seq IN", ""));
+pub(super) const WHOLE_JOBS: &str = concat!(
+    "SELECT ",
+    outcome_columns!(),
+    spec_columns!(),
+    " FROM jobs AS j JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
+     WHERE j.id = ?"
+);
 
-pub(super) static ATTEMPTS: LazyLock<Batch> = LazyLock::new(|| {
-    let head = concat!("SELECT seq, ", attempt_columns!(), " FROM job_attempts WHERE seq IN");
-    Batch::list(head, "ORDER BY seq, attempt")
-});
+pub(super) const PAYLOADS: &str = "SELECT seq, args, traceparent FROM job_payloads WHERE seq = ?";
+
+pub(super) const ATTEMPTS: &str =
+    concat!("SELECT seq, ", attempt_columns!(), " FROM job_attempts WHERE seq = ? ORDER BY attempt");
 
 /// Jobs that ended without success give their keys away; 5 to 8 are those ends.
-pub(super) static RELEASE_KEYS: LazyLock<Batch> = LazyLock::new(|| {
-    let head = "UPDATE jobs SET former_key = idempotency_key, idempotency_key = NULL \
-                WHERE idempotency_key IS NOT NULL AND state IN (5, 6, 7, 8) AND id IN";
-    Batch::list(head, "")
-});
+pub(super) const RELEASE_KEYS: &str = "UPDATE jobs SET former_key = idempotency_key, idempotency_key = NULL \
+     WHERE idempotency_key IS NOT NULL AND state IN (5, 6, 7, 8) AND id = ?";
 
 /// A job as accepted; what changed in the same group is written by `UPDATE_WHOLE`. Its description comes last.
-pub(super) static INSERT_JOBS: LazyLock<Batch> = LazyLock::new(|| {
+pub(super) static INSERT_JOBS: LazyLock<String> = LazyLock::new(|| {
     let own = [
         "seq",
         "state=1",
@@ -71,40 +58,25 @@ pub(super) static INSERT_JOBS: LazyLock<Batch> = LazyLock::new(|| {
         "lifetime_us",
     ];
     let names: Vec<&str> = own.into_iter().chain(spec::columns_of("jobs").map(|column| column.name)).collect();
-    Batch::insert("jobs", &names, "")
+    insert("jobs", &names, "")
 });
 
-pub(super) static INSERT_PAYLOADS: LazyLock<Batch> = LazyLock::new(|| {
+pub(super) static INSERT_PAYLOADS: LazyLock<String> = LazyLock::new(|| {
     let described = spec::columns_of("job_payloads").map(|column| column.name);
-    Batch::insert("job_payloads", &["seq"].into_iter().chain(described).collect::<Vec<_>>(), "")
+    insert("job_payloads", &["seq"].into_iter().chain(described).collect::<Vec<_>>(), "")
 });
 
 /// What `Queued` and `Started` touch: two of the five indexes.
-pub(super) static UPDATE_PROGRESS: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::with(
-        "seq, state, queued_at, started_at, worker, stream_seq, version, checked_at",
-        "UPDATE jobs SET state = n.state, queued_at = n.queued_at, started_at = n.started_at, worker = n.worker, \
-         stream_seq = n.stream_seq, version = n.version, checked_at = coalesce(jobs.checked_at, n.checked_at), \
-         claimable_at = NULL, claim_owner = NULL FROM n WHERE jobs.seq = n.seq",
-    )
-});
+pub(super) const UPDATE_PROGRESS: &str = "UPDATE jobs SET state = ?2, queued_at = ?3, started_at = ?4, worker = ?5, \
+     stream_seq = ?6, version = ?7, checked_at = coalesce(checked_at, ?8), claimable_at = NULL, claim_owner = NULL \
+     WHERE seq = ?1";
 
-pub(super) static UPDATE_WHOLE: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::with(
-        "seq, state, attempt, attempt_limit, version, republished, stream_seq, available_at, claimable_at, deadline, \
-         expires_at, checked_at, queued_at, started_at, finished_at, worker, cancelled_by, error_class, error_message, \
-         error_log",
-        "UPDATE jobs SET state = n.state, attempt = n.attempt, attempt_limit = n.attempt_limit, version = n.version, \
-         republished = n.republished, stream_seq = n.stream_seq, available_at = n.available_at, \
-         claimable_at = n.claimable_at, claim_owner = NULL, deadline = n.deadline, expires_at = n.expires_at, \
-         checked_at = n.checked_at, queued_at = n.queued_at, started_at = n.started_at, finished_at = n.finished_at, \
-         worker = n.worker, cancelled_by = n.cancelled_by, error_class = n.error_class, \
-         error_message = n.error_message, error_log = n.error_log \
-         FROM n WHERE jobs.seq = n.seq",
-    )
-});
+pub(super) const UPDATE_WHOLE: &str = "UPDATE jobs SET state = ?2, attempt = ?3, attempt_limit = ?4, version = ?5, \
+     republished = ?6, stream_seq = ?7, available_at = ?8, claimable_at = ?9, claim_owner = NULL, deadline = ?10, \
+     expires_at = ?11, checked_at = ?12, queued_at = ?13, started_at = ?14, finished_at = ?15, worker = ?16, \
+     cancelled_by = ?17, error_class = ?18, error_message = ?19, error_log = ?20 WHERE seq = ?1";
 
-pub(super) static INSERT_ATTEMPTS: LazyLock<Batch> = LazyLock::new(|| {
+pub(super) static INSERT_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     let names = [
         "seq",
         "attempt",
@@ -118,17 +90,16 @@ pub(super) static INSERT_ATTEMPTS: LazyLock<Batch> = LazyLock::new(|| {
         "error_message",
         "error_log",
     ];
-    Batch::insert("job_attempts", &names, "")
+    insert("job_attempts", &names, "")
 });
 
-pub(super) static INSERT_RESULTS: LazyLock<Batch> =
-    LazyLock::new(|| Batch::insert("job_results", &["seq", "output_ref", "replay_of", "output"], ""));
+pub(super) static INSERT_RESULTS: LazyLock<String> =
+    LazyLock::new(|| insert("job_results", &["seq", "output_ref", "replay_of", "output"], ""));
 
-pub(super) static MARK_REDRIVEN: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::list("UPDATE dead_letters SET redriven_at = ? WHERE redriven_at IS NULL AND job_id IN", "")
-});
+pub(super) const MARK_REDRIVEN: &str =
+    "UPDATE dead_letters SET redriven_at = ? WHERE redriven_at IS NULL AND job_id = ?";
 
-pub(super) static INSERT_LETTERS: LazyLock<Batch> = LazyLock::new(|| {
+pub(super) static INSERT_LETTERS: LazyLock<String> = LazyLock::new(|| {
     let names = [
         "id",
         "job_id",
@@ -142,15 +113,15 @@ pub(super) static INSERT_LETTERS: LazyLock<Batch> = LazyLock::new(|| {
         "error_message",
         "error_log",
     ];
-    Batch::insert("dead_letters", &names, "ON CONFLICT (id) DO NOTHING")
+    insert("dead_letters", &names, "ON CONFLICT (id) DO NOTHING")
 });
 
-pub(super) static INSERT_OUTBOX: LazyLock<Batch> = LazyLock::new(|| {
-    let names = ["seq", "claim_until", "claim_owner", "created_at", "subject", "msg_id", "payload"];
-    Batch::insert("outbox", &names, "")
+pub(super) static INSERT_OUTBOX: LazyLock<String> = LazyLock::new(|| {
+    let names = ["seq", "claim_until", "group_until", "claim_owner", "created_at", "subject", "msg_id", "payload"];
+    insert("outbox", &names, "")
 });
 
-pub(super) static INSERT_AUDIT: LazyLock<Batch> = LazyLock::new(|| {
+pub(super) static INSERT_AUDIT: LazyLock<String> = LazyLock::new(|| {
     let names = [
         "chain",
         "place",
@@ -170,14 +141,19 @@ pub(super) static INSERT_AUDIT: LazyLock<Batch> = LazyLock::new(|| {
         "previous",
         "hash",
     ];
-    Batch::insert("audit", &names, "")
+    insert("audit", &names, "")
 });
 
-pub(super) static MOVE_HEAD: LazyLock<Batch> = LazyLock::new(|| {
-    Batch::with(
-        "chain, place, hash",
-        "UPDATE audit_chains SET place = n.place, hash = n.hash FROM n WHERE audit_chains.chain = n.chain",
-    )
-});
+pub(super) const MOVE_HEAD: &str = "UPDATE audit_chains SET place = ?2, hash = ?3 WHERE chain = ?1";
 
-pub(super) static DELETE_OUTBOX: LazyLock<Batch> = LazyLock::new(|| Batch::list("DELETE FROM outbox WHERE seq IN", ""));
+pub(super) const DELETE_OUTBOX: &str = "DELETE FROM outbox WHERE seq = ?";
+
+#[cfg(test)]
+mod tests {
+    use super::insert;
+
+    #[test]
+    fn constants_are_no_parameters() {
+        assert_eq!(insert("t", &["a", "b=1", "c"], "TAIL"), "INSERT INTO t (a, b, c) VALUES (?, 1, ?) TAIL");
+    }
+}

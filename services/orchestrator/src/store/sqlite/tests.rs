@@ -2,6 +2,7 @@
 //! runs often walks a whole table.
 
 use super::connection::{Connections, options};
+use super::lite::{Known, Lite};
 use super::queries::jobs;
 use super::{SqliteStore, claims, statements};
 use crate::admission::{JobRequest, SubmitInput, admit, tests::limits};
@@ -9,7 +10,7 @@ use crate::store::{CommitContext, EventMask, Group, Owner, Store, Submit};
 use crate::transition::Backoff;
 use agentforge_message_id::Mission;
 use agentforge_proto::time::Micros;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 use std::path::{Path, PathBuf};
 
 fn submits(n: usize, args_bytes: usize) -> Group {
@@ -53,7 +54,12 @@ async fn a_full_disk_refuses_the_group_and_loses_nothing() {
     {
         // As good as a full disk: SQLite itself says SQLITE_FULL and may roll back on its own.
         let mut w = store.connections.writer().await.unwrap();
-        w.connection.execute("PRAGMA max_page_count = 1").await.unwrap();
+        let full = |lite: &Lite, _: &mut Known| {
+            lite.batch("PRAGMA max_page_count = 1");
+            Ok(())
+        };
+        w.work(full).await.unwrap();
+        w.settle("fill the disk", Ok(())).unwrap();
     }
     let e = commit(&store, submits(50, 20_000)).await.unwrap_err();
     assert!(e.is_retryable(), "{e:?}");
@@ -101,11 +107,11 @@ async fn statements_that_run_often_use_their_index() {
         (jobs::DEPTHS, "SEARCH j USING INDEX jobs_due (queue=? AND claimable_at<?)"),
         (jobs::DEPTHS, "jobs_checked"),
         (jobs::JOBS, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
-        (statements::TAKEN_KEYS.largest(), "SEARCH j USING INDEX jobs_by_key (mission=? AND idempotency_key=?)"),
-        (statements::CURRENTS.largest(), "SEARCH j USING INDEX sqlite_autoindex_jobs_1 (id=?)"),
-        (statements::UPDATE_WHOLE.largest(), "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
-        (statements::DELETE_OUTBOX.largest(), "SEARCH outbox USING INTEGER PRIMARY KEY (rowid=?)"),
-        (statements::MARK_REDRIVEN.largest(), "SEARCH dead_letters USING INDEX dead_letters_by_job (job_id=?)"),
+        (statements::TAKEN_KEYS, "SEARCH j USING INDEX jobs_by_key (mission=? AND idempotency_key=?)"),
+        (statements::CURRENTS, "SEARCH j USING INDEX sqlite_autoindex_jobs_1 (id=?)"),
+        (statements::UPDATE_WHOLE, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
+        (statements::DELETE_OUTBOX, "SEARCH outbox USING INTEGER PRIMARY KEY (rowid=?)"),
+        (statements::MARK_REDRIVEN, "SEARCH dead_letters USING INDEX dead_letters_by_job (job_id=?)"),
     ];
     for (sql, expected) in plans {
         let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut c).await.unwrap();

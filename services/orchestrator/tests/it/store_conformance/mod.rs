@@ -10,6 +10,7 @@ mod copies;
 mod lists;
 mod operations;
 mod ownership;
+mod plans;
 mod schedules;
 mod slo;
 mod upkeep;
@@ -126,6 +127,7 @@ conformance! {
         a_migration_of_a_later_version_is_tolerated;
     version_before:
         statements_of_the_version_before_run_on_this_schema,
+        the_version_before_leaves_rows_of_several_messages_alone,
         the_version_before_finds_due_jobs_without_reading_finished_ones;
     ways_back:
         every_end_without_success_can_be_retried,

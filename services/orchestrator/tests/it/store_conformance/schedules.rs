@@ -69,8 +69,8 @@ pub async fn a_turn_is_taken_once(w: &World) {
     let turns: Vec<_> = made.iter().map(|job| job.scheduled_at).collect();
     assert_eq!(turns, (100..120).map(|turn| Some(Micros(turn))).collect::<Vec<_>>(), "each knows its time");
     assert_eq!(made.last().map(|job| job.id), stored.last_job_id);
-    let events = w.store.claim_outbox(&w.owner, Micros(300), Micros(301), 100).await.unwrap();
-    assert_eq!(events.iter().filter(|row| row.subject.contains(".job.")).count(), 20);
+    let events = messages(w.store.claim_outbox(&w.owner, Micros(300), Micros(301), 100).await.unwrap());
+    assert_eq!(events.iter().filter(|event| event.subject.contains(".job.")).count(), 20);
 }
 
 pub async fn a_skipped_turn_moves_on_without_a_job(w: &World) {

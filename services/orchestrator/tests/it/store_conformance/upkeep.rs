@@ -122,7 +122,7 @@ pub async fn a_store_survives_its_process(w: &World) {
 
 pub async fn row_numbers_are_never_used_again(w: &World) {
     let id = w.job_in(10, State::Succeeded).await;
-    let (seq, sent) = (w.job(id).await.seq, w.outbox().await);
+    let (seq, sent) = (w.job(id).await.seq, w.rows_of_outbox().await);
     let outbox_sent = sent.iter().map(|r| r.seq).collect();
     w.commit(20, Group { outbox_sent, ..Group::default() }).await;
     assert_eq!(w.store.prune(Micros(100), 9).await.unwrap(), 1);
@@ -130,5 +130,5 @@ pub async fn row_numbers_are_never_used_again(w: &World) {
     let w = World { store: w.reopened().await, url: w.url.clone(), ..World::sqlite().await };
     let next = w.submit(200, job(200)).await;
     assert!(next.seq > seq);
-    assert!(w.outbox().await[0].seq > sent.last().unwrap().seq);
+    assert!(w.rows_of_outbox().await[0].seq > sent.last().unwrap().seq);
 }

@@ -51,6 +51,21 @@ pub async fn statements_of_the_version_before_run_on_this_schema(w: &World) {
     assert_eq!(w.store.agents(None, None, 9).await.unwrap()[0].version, "0.1.0");
 }
 
+/// A row with several messages would be one message to the version before, with a subject that is none: it never sees
+/// that row as free.
+pub async fn the_version_before_leaves_rows_of_several_messages_alone(w: &World) {
+    w.submit_many(10, 3).await;
+    w.submit_many(11, 1).await;
+    let free = format!("outbox WHERE claim_until <= {}", i64::MAX - 1);
+    assert_eq!((w.rows("outbox").await, w.rows(&free).await), (2, 1));
+    assert_eq!(w.outbox().await.len(), 4);
+    assert_eq!(w.rows(&free).await, 1, "a claim changes nothing of that");
+    let seqs: Vec<i64> = w.rows_of_outbox().await.iter().map(|row| row.seq).collect();
+    w.store.release_outbox(&w.owner, &seqs).await.unwrap();
+    assert_eq!(w.rows(&free).await, 1, "nor does its end");
+    assert_eq!(w.store.claim_outbox(&w.owner, Micros(20), Micros(30), 9).await.unwrap().len(), 2);
+}
+
 /// Its own index is gone; it takes another one, whose rows are the open jobs only, and sorts them. So it is slower
 /// with a large backlog, and does not read finished jobs.
 pub async fn the_version_before_finds_due_jobs_without_reading_finished_ones(w: &World) {

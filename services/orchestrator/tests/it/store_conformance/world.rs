@@ -8,8 +8,8 @@ pub use agentforge_orchestrator::model::JobSpec;
 use agentforge_orchestrator::model::{Agent, Job, NewJob, Schedule, State};
 use agentforge_orchestrator::operation::Operation;
 use agentforge_orchestrator::store::{
-    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Options, Order, OutboxRow, Owner, Store,
-    Submit, Submitted,
+    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, Options, Order, OutboxMessage, OutboxRow,
+    Owner, Store, Submit, Submitted,
 };
 use agentforge_orchestrator::transition::{Backoff, Change, Ignored};
 use agentforge_proto::bus::{ErrorClass, Failure, Finished, Outcome, Started, Success};
@@ -156,14 +156,19 @@ impl World {
         due.into_iter().map(|o| o.id).collect()
     }
 
-    /// All that waits in the outbox, regardless of its claim.
-    pub async fn outbox(&self) -> Vec<OutboxRow> {
+    /// All rows that wait in the outbox, regardless of their claims.
+    pub async fn rows_of_outbox(&self) -> Vec<OutboxRow> {
         let far = Micros(i64::MAX - 1);
         self.store.claim_outbox(&self.owner, far, far, 10_000).await.unwrap()
     }
 
+    /// All messages of those.
+    pub async fn outbox(&self) -> Vec<OutboxMessage> {
+        messages(self.rows_of_outbox().await)
+    }
+
     /// Those with subjects that begin so.
-    pub async fn events_of(&self, prefix: &str) -> Vec<OutboxRow> {
+    pub async fn events_of(&self, prefix: &str) -> Vec<OutboxMessage> {
         self.outbox().await.into_iter().filter(|row| row.subject.starts_with(prefix)).collect()
     }
 
@@ -303,4 +308,9 @@ pub fn agent(id: &str, mission: &str, seen: i64, inflight: u32) -> Agent {
         clock_skew_us: Some(-7),
         unconfined: Some("cgroup ipc".into()),
     }
+}
+
+/// The messages of rows, in order.
+pub fn messages(rows: Vec<OutboxRow>) -> Vec<OutboxMessage> {
+    rows.into_iter().flat_map(|row| row.messages).collect()
 }
