@@ -2,7 +2,8 @@
 //! every call that changes something, so that no change is without its entry.
 
 use agentforge_access::Principal;
-use agentforge_audit::{Entry, OK};
+use agentforge_audit::{Entry, OK, ORCHESTRATOR};
+use agentforge_message_id::OperationId;
 use agentforge_proto::time::Micros;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 pub const REST: &str = "rest";
 /// The surface of the gRPC API.
 pub const GRPC: &str = "grpc";
+/// The surface of what an operation does after the call that started it.
+pub const OPERATION: &str = "operation";
 
 /// One call's caller. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -24,10 +27,13 @@ struct Parts {
     request_id: Option<String>,
     surface: &'static str,
     operation: &'static str,
+    /// The operation that carries it out.
+    under: Option<OperationId>,
 }
 
 /// What two calls must have in common to share an entry.
-pub(crate) type Likeness<'c> = (&'c str, &'static str, Option<IpAddr>, &'static str, &'static str);
+pub(crate) type Likeness<'c> =
+    (&'c str, &'static str, Option<IpAddr>, &'static str, &'static str, Option<OperationId>);
 
 impl Caller {
     /// Of a call that was admitted.
@@ -39,13 +45,21 @@ impl Caller {
         operation: &'static str,
     ) -> Self {
         let (name, role) = (principal.name.as_ref().to_owned(), principal.role.as_str());
-        Self(Arc::new(Parts { name, role, address, request_id, surface, operation }))
+        Self(Arc::new(Parts { name, role, address, request_id, surface, operation, under: None }))
     }
 
     /// The orchestrator itself, for what follows from a call that was made before.
     pub fn itself(operation: &'static str) -> Self {
-        let principal = Principal { name: agentforge_audit::ORCHESTRATOR.into(), ..Principal::anyone() };
-        Self::new(&principal, None, None, agentforge_audit::ORCHESTRATOR, operation)
+        let principal = Principal { name: ORCHESTRATOR.into(), ..Principal::anyone() };
+        Self::new(&principal, None, None, ORCHESTRATOR, operation)
+    }
+
+    /// The one who started an operation, for what it does without its caller. The role, the address and the request are in the
+    /// entry of its start.
+    pub fn of_operation(started_by: Option<&str>, operation: &'static str, id: OperationId) -> Self {
+        let name = started_by.unwrap_or(ORCHESTRATOR).to_owned();
+        let (address, request_id, role) = (None, None, "");
+        Self(Arc::new(Parts { name, role, address, request_id, surface: OPERATION, operation, under: Some(id) }))
     }
 
     /// The name of the caller's token: who submitted, who cancelled.
@@ -58,9 +72,14 @@ impl Caller {
         self.0.operation
     }
 
+    /// The operation that carries it out, where that is not the call itself.
+    pub(crate) fn under(&self) -> Option<OperationId> {
+        self.0.under
+    }
+
     /// All but the request.
     pub(crate) fn likeness(&self) -> Likeness<'_> {
-        (&self.0.name, self.0.role, self.0.address, self.0.surface, self.0.operation)
+        (&self.0.name, self.0.role, self.0.address, self.0.surface, self.0.operation, self.0.under)
     }
 
     /// An entry of what is being done as asked.

@@ -13,6 +13,8 @@ use tracing::warn;
 
 /// A refused caller is not kept longer than this while the database does not take the entry.
 const REFUSAL_WAIT: Duration = Duration::from_secs(2);
+/// Ids of a request that its entry repeats, at most.
+const LISTED_MAX: usize = 20;
 
 /// Which entries of the audit log to list, as asked. All that is given must match.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,18 @@ const fn is_about_the_caller(code: Code) -> bool {
             | Code::Conflict
             | Code::FailedPrecondition
     )
+}
+
+/// What was asked, as an entry has it. A long list of ids is counted: the entries of what is done name them.
+pub(super) fn asked(spec: &impl serde::Serialize) -> serde_json::Value {
+    let mut spec = serde_json::to_value(spec).unwrap_or_default();
+    for value in spec.as_object_mut().into_iter().flat_map(|fields| fields.values_mut()) {
+        match value.as_array() {
+            Some(list) if list.len() > LISTED_MAX => *value = serde_json::json!({ "count": list.len() }),
+            _ => {}
+        }
+    }
+    spec
 }
 
 impl App {
@@ -89,7 +103,7 @@ impl App {
     /// # Errors
     /// `unavailable`: then it must not begin.
     pub(super) async fn record_start(&self, caller: &Caller, spec: &impl serde::Serialize) -> Result<(), Error> {
-        let entry = caller.entry().about("job", None).with(&serde_json::to_value(spec).unwrap_or_default());
+        let entry = caller.entry().about("job", None).with(&asked(spec));
         self.0.committer.record(entry).await
     }
 

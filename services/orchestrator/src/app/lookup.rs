@@ -1,6 +1,7 @@
 //! What people look up: queues, jobs by the beginning of their ids, single dead letters.
 
 use super::App;
+use super::audit::asked;
 use super::jobs::{job_id, some};
 use super::put_back::LIMIT_DEFAULT;
 use crate::caller::Caller;
@@ -10,6 +11,7 @@ use crate::store::{DeadLetterFilter, Order, QueueCounts};
 use agentforge_message_id::{JobId, Mission, Queue};
 use agentforge_proto::time::Micros;
 use serde::Serialize;
+use serde_json::json;
 use std::collections::BTreeMap;
 use tracing::info;
 
@@ -119,8 +121,7 @@ impl App {
             steps.push(&[]);
         }
         for step in steps {
-            let entry = caller.entry().about("dead_letter", spec.ids.first().filter(|_| spec.ids.len() == 1).cloned());
-            let entry = entry.with(&serde_json::to_value(&spec).unwrap_or_default());
+            let entry = caller.entry().about("dead_letter", None).with(&json!({ "asked": asked(&spec) }));
             discarded += self.order(Order::DiscardLetters(step.to_vec()), entry).await?;
         }
         info!(letters = discarded, "dead letters are discarded");

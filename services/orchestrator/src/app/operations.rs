@@ -4,6 +4,7 @@
 //! to run out; the next one continues with the share that was under way, at most 100 jobs. Those of them that were put
 //! back are open and not found again, unless they have ended meanwhile; counts may leave them out.
 
+use super::audit::asked;
 use super::put_back::{RedriveSpec, RetrySpec};
 use super::walk::Walk;
 use super::{App, Page, page, page_limit};
@@ -43,7 +44,7 @@ impl App {
     /// # Errors
     /// As [`App::redrive`] at once; `too_many_requests` when too many are open; `unavailable`.
     pub async fn start_redrive(&self, caller: &Caller, spec: RedriveSpec) -> Result<Operation, Error> {
-        let checked = self.redrive_walk(spec.clone()).map(drop);
+        let checked = self.redrive_walk(caller, spec.clone()).map(drop);
         self.recorded(caller, "operation", None, checked).await?;
         self.start_operation(caller, Kind::Redrive, &spec).await
     }
@@ -56,7 +57,7 @@ impl App {
         let checked = if spec.dry_run {
             Err(Error::field("dry_run", "a dry run only counts: it is answered at once, not as an operation"))
         } else {
-            self.retry_walk(spec.clone()).map(drop)
+            self.retry_walk(caller, spec.clone()).map(drop)
         };
         self.recorded(caller, "operation", None, checked).await?;
         self.start_operation(caller, Kind::Retry, &spec).await
@@ -78,7 +79,7 @@ impl App {
             progress: OperationProgress::default(),
         };
         let spec = serde_json::to_value(spec).map_err(|e| Error::new(Code::Internal, e.to_string()))?;
-        let entry = caller.entry().about("operation", Some(operation.id.to_string())).with(&spec);
+        let entry = caller.entry().about("operation", Some(operation.id.to_string())).with(&asked(&spec));
         let order = Order::CreateOperation { operation: Box::new(operation.clone()), spec: spec.to_string() };
         if self.order(order, entry).await? > 0 {
             return Ok(operation);
@@ -118,12 +119,16 @@ impl App {
         self.operation(id).await
     }
 
-    fn resumed(&self, kind: Kind, spec: &str, progress: &OperationProgress) -> Result<Walk, Error> {
+    fn resumed(&self, operation: &Operation, spec: &str) -> Result<Walk, Error> {
         let unreadable = |e: serde_json::Error| Error::new(Code::Internal, format!("it cannot be read: {e}"));
-        let mut walk = match kind {
-            Kind::Redrive => self.redrive_walk(serde_json::from_str(spec).map_err(unreadable)?)?,
-            Kind::Retry => self.retry_walk(serde_json::from_str(spec).map_err(unreadable)?)?,
+        let by = |name| Caller::of_operation(operation.started_by.as_deref(), name, operation.id);
+        let mut walk = match operation.kind {
+            Kind::Redrive => {
+                self.redrive_walk(&by("RedriveDeadLetters"), serde_json::from_str(spec).map_err(unreadable)?)?
+            }
+            Kind::Retry => self.retry_walk(&by("RetryJobs"), serde_json::from_str(spec).map_err(unreadable)?)?,
         };
+        let progress = &operation.progress;
         walk.resume(progress.position, progress.reasons.len());
         Ok(walk)
     }
@@ -132,7 +137,7 @@ impl App {
     async fn carry_out(&self, claimed: Claimed, owner: Owner, stop: CancellationToken) {
         let Claimed { mut operation, spec } = claimed;
         let id = operation.id;
-        let mut walk = match self.resumed(operation.kind, &spec, &operation.progress) {
+        let mut walk = match self.resumed(&operation, &spec) {
             Ok(walk) => walk,
             Err(e) => {
                 end(&mut operation, State::Failed, Some(e.message));

@@ -1,5 +1,6 @@
 //! Messages of the outbox that were put aside: what an operator can do about them.
 
+use super::audit::asked;
 use super::{App, Page, page, page_limit};
 use crate::caller::Caller;
 use crate::error::Error;
@@ -44,11 +45,11 @@ impl App {
     }
 }
 
-/// The entry about these messages, or about all.
+/// The entry about these messages, or about all: the store adds the ids of those that there were.
 fn named(caller: &Caller, which: Option<&[i64]>) -> Entry {
-    match which {
-        Some([one]) => caller.entry().about("parked_message", Some(one.to_string())),
-        Some(ids) => caller.entry().about("parked_message", None).with(&json!({"ids": ids})),
-        None => caller.entry().about("parked_message", None).with(&json!({"all": true})),
-    }
+    let spec = match which {
+        Some(ids) => json!({ "ids": ids }),
+        None => json!({ "all": true }),
+    };
+    caller.entry().about("parked_message", None).with(&json!({ "asked": asked(&spec) }))
 }

@@ -94,13 +94,13 @@ impl App {
         caller: &Caller,
         spec: RetrySpec,
     ) -> Result<BoxStream<'static, Result<Progress, Error>>, Error> {
-        let walk = self.recorded(caller, "job", None, self.retry_walk(spec.clone())).await?;
+        let walk = self.recorded(caller, "job", None, self.retry_walk(caller, spec.clone())).await?;
         self.record_start(caller, &spec).await?;
         Ok(walk.progress())
     }
 
     /// The same, to be taken step by step.
-    pub(super) fn retry_walk(&self, spec: RetrySpec) -> Result<Walk, Error> {
+    pub(super) fn retry_walk(&self, caller: &Caller, spec: RetrySpec) -> Result<Walk, Error> {
         let lifetime = spec.deadline_in.map(admit_deadline_in).transpose()?;
         let source = if spec.job_ids.is_empty() {
             let filter = JobQuery { limit: if spec.dry_run { COUNT_PAGE } else { PAGE }, ..spec.filter }.filter()?;
@@ -117,7 +117,7 @@ impl App {
         } else {
             Source::Ids
         };
-        self.walk(source, &spec.job_ids, How::Retry(lifetime), (spec.rate, spec.limit), spec.dry_run)
+        self.walk(caller, (source, &spec.job_ids), How::Retry(lifetime), (spec.rate, spec.limit), spec.dry_run)
     }
 
     /// Puts dead jobs back at a rate, and reports progress.
@@ -129,13 +129,13 @@ impl App {
         caller: &Caller,
         spec: RedriveSpec,
     ) -> Result<BoxStream<'static, Result<Progress, Error>>, Error> {
-        let walk = self.recorded(caller, "job", None, self.redrive_walk(spec.clone())).await?;
+        let walk = self.recorded(caller, "job", None, self.redrive_walk(caller, spec.clone())).await?;
         self.record_start(caller, &spec).await?;
         Ok(walk.progress())
     }
 
     /// The same, to be taken step by step.
-    pub(super) fn redrive_walk(&self, spec: RedriveSpec) -> Result<Walk, Error> {
+    pub(super) fn redrive_walk(&self, caller: &Caller, spec: RedriveSpec) -> Result<Walk, Error> {
         let source = if spec.job_ids.is_empty() {
             Source::Letters(Some(DeadLetterFilter {
                 mission: some(spec.mission.as_ref()).map(str::to_owned),
@@ -147,14 +147,14 @@ impl App {
         } else {
             Source::Ids
         };
-        self.walk(source, &spec.job_ids, How::Redrive, (spec.rate, spec.limit), false)
+        self.walk(caller, (source, &spec.job_ids), How::Redrive, (spec.rate, spec.limit), false)
     }
 
     /// Counts jobs that a walk is to put back, newest first, and puts them back at a rate.
     fn walk(
         &self,
-        source: Source,
-        ids: &[String],
+        caller: &Caller,
+        (source, ids): (Source, &[String]),
         how: How,
         (rate, limit): (f64, u32),
         dry_run: bool,
@@ -174,6 +174,6 @@ impl App {
         let wrong = |e: Error| Error::field("job_ids", e.message);
         let ids = ids.iter().map(|i| job_id(i).map_err(wrong)).collect::<Result<_, _>>()?;
         let limit = if limit == 0 { LIMIT_DEFAULT } else { limit };
-        Ok(Walk::new(self.clone(), source, ids, how, (rate, limit), dry_run))
+        Ok(Walk::new((self.clone(), caller.clone()), source, ids, how, (rate, limit), dry_run))
     }
 }

@@ -1,6 +1,7 @@
 //! A walk over jobs that are put back: page by page, at a rate, from where it was left.
 
 use super::App;
+use crate::caller::Caller;
 use crate::error::Error;
 use crate::model::State;
 use crate::operation::{NotPutBack, Position};
@@ -84,6 +85,8 @@ pub(super) enum Source {
 /// Jobs on their way back.
 pub(super) struct Walk {
     app: App,
+    /// In whose name: each share's entry in the audit log has it.
+    caller: Caller,
     /// Those that were read; of a listing with where they are in it.
     ids: VecDeque<(JobId, Option<i64>)>,
     source: Source,
@@ -100,7 +103,7 @@ pub(super) struct Walk {
 impl Walk {
     /// At its beginning.
     pub(super) fn new(
-        app: App,
+        (app, caller): (App, Caller),
         source: Source,
         ids: VecDeque<JobId>,
         how: How,
@@ -109,7 +112,7 @@ impl Walk {
     ) -> Self {
         let (progress, position) = (Progress::default(), Position::default());
         let ids = ids.into_iter().map(|id| (id, None)).collect();
-        Self { app, ids, source, how, limit, rate, dry_run, progress, position, reasons_given: 0, over: false }
+        Self { app, caller, ids, source, how, limit, rate, dry_run, progress, position, reasons_given: 0, over: false }
     }
 
     /// Continues behind the last job that another one took.
@@ -237,7 +240,7 @@ impl Walk {
         self.app.push_back_all()?;
         let change = self.how.change(Micros::now());
         let changes = ids.iter().map(|id| (*id, change.clone())).collect();
-        let outcomes = self.app.0.committer.change(changes, vec![]).await?;
+        let outcomes = self.app.0.committer.change_for(&self.caller, changes).await?;
         let mut refused = Vec::new();
         for (id, outcome) in ids.iter().zip(outcomes) {
             match outcome {

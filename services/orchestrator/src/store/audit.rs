@@ -14,6 +14,8 @@ use agentforge_proto::time::Micros;
 pub(super) const PRUNE_STEP: i64 = 1_000;
 /// Rows that one page of a filtered list reads, at most.
 pub const AUDIT_SCAN_MAX: i64 = 50_000;
+/// An id this long is also looked for in ids that contain it, and among those that an entry names: a shorter text is in many.
+pub(super) const ID_BYTES_MIN: i64 = 16;
 
 /// Which entries to list. Newest first; all that is given must match.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +24,7 @@ pub struct AuditFilter {
     pub principal: Option<String>,
     /// Of this operation.
     pub operation: Option<String>,
-    /// About the thing with this id.
+    /// About the thing with this id, or naming it.
     pub object: Option<String>,
     /// With this outcome.
     pub outcome: Option<String>,

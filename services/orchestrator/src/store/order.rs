@@ -2,6 +2,7 @@
 
 use crate::model::Schedule;
 use crate::operation::Operation;
+use agentforge_audit::Entry;
 use agentforge_message_id::{OperationId, ScheduleId};
 use agentforge_proto::time::Micros;
 
@@ -68,5 +69,36 @@ impl Order {
     /// Whether it says how many rows there were: then none is an answer, and not a refusal.
     pub(super) const fn counts(&self) -> bool {
         matches!(self, Self::CancelOperation(_) | Self::Unpark(_) | Self::DiscardParked(_) | Self::DiscardLetters(_))
+    }
+}
+
+/// What an order came to.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// So many rows.
+    Rows(u64),
+    /// What it was about, by its ids.
+    Named(Vec<String>),
+}
+
+impl Done {
+    /// How many things it was about.
+    pub(super) fn count(&self) -> u64 {
+        match self {
+            Self::Rows(rows) => *rows,
+            Self::Named(ids) => ids.len() as u64,
+        }
+    }
+
+    /// The entries of the order: of many things as many as name them all.
+    pub(super) fn entries(&self, order: &Order, entry: Entry) -> Vec<Entry> {
+        match self {
+            Self::Named(ids) => {
+                let kind = entry.object_kind.clone();
+                entry.naming(&kind, ids)
+            }
+            Self::Rows(rows) if order.counts() => vec![entry.counted(*rows)],
+            Self::Rows(_) => vec![entry],
+        }
     }
 }

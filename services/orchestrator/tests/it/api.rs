@@ -5,6 +5,7 @@ mod answers;
 mod audit;
 mod certificates;
 mod contract;
+mod contract_calls;
 mod limits;
 mod oidc;
 mod operations;

@@ -20,7 +20,7 @@ pub(crate) struct AuditParams {
     principal: Option<String>,
     /// Of this operation, such as `CancelJob`.
     operation: Option<String>,
-    /// About the thing with this id.
+    /// About the thing with this id, or naming it.
     object: Option<String>,
     /// `ok`, or the code of a refusal.
     outcome: Option<String>,

@@ -1,15 +1,15 @@
-//! What a group's callers get into the audit log: one entry for all equal acts of a caller, with how many jobs they are
-//! about, the first and the last of them, and the SHA-256 of all their ids.
+//! What a group's callers get into the audit log: one entry for all equal acts of a caller.
 //!
-//! A group has hundreds of submissions, often all of one caller: an entry for each would double what is written. Who
-//! submitted a job is also kept with the job.
+//! A group has hundreds of submissions, often all of one caller: an entry for each would double what is written. Theirs has how
+//! many jobs they are about, the first and the last of them, and the SHA-256 of all their ids: who submitted a job is also kept
+//! with the job. An entry about changes names each of its jobs, at most 100: what became of a job is found by its id.
 
 use super::{Answer, Plan};
 use crate::caller::{Caller, Likeness};
 use crate::model::State;
 use crate::store::Subject;
 use crate::transition::{Change, Ignored};
-use agentforge_audit::{Entry, Hash, OK};
+use agentforge_audit::{Entry, Hash, NAMED_MAX, OK};
 use agentforge_message_id::JobId;
 use agentforge_proto::time::Micros;
 use serde_json::json;
@@ -23,6 +23,8 @@ struct Fold<'g> {
     first: JobId,
     last: JobId,
     ids: Sha256,
+    /// Those of changes.
+    named: Vec<JobId>,
     jobs: u32,
     created: u32,
     states: Option<(State, State)>,
@@ -33,6 +35,7 @@ struct Done {
     job: JobId,
     outcome: &'static str,
     created: bool,
+    is_change: bool,
     states: Option<(State, State)>,
 }
 
@@ -46,22 +49,17 @@ impl Plan<'_> {
                 Subject::Submit(number) => self.submitted(number),
                 Subject::Change(number) => self.changed(number),
             };
-            let index = *known.entry((caller.likeness(), done.outcome)).or_insert_with(|| {
-                folds.push(Fold {
-                    caller,
-                    outcome: done.outcome,
-                    first: done.job,
-                    last: done.job,
-                    ids: Sha256::new(),
-                    jobs: 0,
-                    created: 0,
-                    states: done.states,
-                });
+            let key = (caller.likeness(), done.outcome);
+            let open = known.get(&key).copied().filter(|index| folds[*index].named.len() < NAMED_MAX);
+            let index = open.unwrap_or_else(|| {
+                folds.push(Fold::new(caller, &done));
+                known.insert(key, folds.len() - 1);
                 folds.len() - 1
             });
             let fold = &mut folds[index];
             fold.last = done.job;
             fold.ids.update(done.job.as_bytes());
+            fold.named.extend(done.is_change.then_some(done.job));
             fold.jobs += 1;
             fold.created += u32::from(done.created);
         }
@@ -82,7 +80,7 @@ impl Plan<'_> {
             Answer::Existing(id) => (*id, OK, false),
             Answer::Conflict { existing, .. } => (*existing, "conflict", false),
         };
-        Done { job, outcome, created, states: None }
+        Done { job, outcome, created, is_change: false, states: None }
     }
 
     fn changed(&self, number: usize) -> Done {
@@ -96,7 +94,7 @@ impl Plan<'_> {
             }
             Err(_) => ("failed_precondition", None),
         };
-        Done { job: *job, outcome, created: false, states }
+        Done { job: *job, outcome, created: false, is_change: true, states }
     }
 
     fn is_cancelled(&self, job: JobId) -> bool {
@@ -104,26 +102,33 @@ impl Plan<'_> {
     }
 }
 
-impl Fold<'_> {
+impl<'g> Fold<'g> {
+    fn new(caller: &'g Caller, done: &Done) -> Self {
+        let Done { job, outcome, states, .. } = *done;
+        let (ids, named) = (Sha256::new(), Vec::new());
+        Self { caller, outcome, first: job, last: job, ids, named, jobs: 0, created: 0, states }
+    }
+
     fn entry(self, now: Micros) -> Entry {
         let entry = Entry { at: now, calls: self.jobs, ..self.caller.entry() }.ended(self.outcome);
-        if self.jobs == 1 {
-            let entry = entry.about("job", Some(self.first.to_string()));
-            return match self.states {
-                Some((before, after)) => {
-                    entry.with(&json!({"before": {"state": before.as_str()}, "after": {"state": after.as_str()}}))
-                }
-                None if self.outcome == OK => entry.with(&json!({"created": self.created == 1})),
-                None => entry,
-            };
+        let mut detail = match (self.jobs, self.states) {
+            (1, Some((before, after))) => {
+                json!({"before": {"state": before.as_str()}, "after": {"state": after.as_str()}})
+            }
+            (1, None) if self.outcome == OK && self.named.is_empty() => json!({"created": self.created == 1}),
+            (1, None) => json!({}),
+            (jobs, _) if !self.named.is_empty() => {
+                json!({"jobs": jobs, "ids": self.named.iter().map(ToString::to_string).collect::<Vec<_>>()})
+            }
+            (jobs, _) => json!({
+                "jobs": jobs, "first": self.first.to_string(), "last": self.last.to_string(),
+                "ids_sha256": Hash(self.ids.finalize().into()), "created": self.created,
+            }),
+        };
+        if let Some(operation) = self.caller.under() {
+            detail["operation"] = json!(operation.to_string());
         }
-        let (first, last) = (self.first.to_string(), self.last.to_string());
-        let mut detail = json!({
-            "jobs": self.jobs, "first": first, "last": last, "ids_sha256": Hash(self.ids.finalize().into()),
-        });
-        if self.states.is_none() {
-            detail["created"] = json!(self.created);
-        }
-        entry.about("job", None).with(&detail)
+        let entry = entry.about("job", Some(self.first.to_string()).filter(|_| self.jobs == 1));
+        if detail.as_object().is_none_or(serde_json::Map::is_empty) { entry } else { entry.with(&detail) }
     }
 }

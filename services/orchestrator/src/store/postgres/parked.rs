@@ -5,7 +5,7 @@ use crate::store::fault::Fault;
 use crate::store::{PARKED_MAX, Park};
 use agentforge_proto::time::Micros;
 use sqlx::postgres::PgConnection;
-use sqlx::query;
+use sqlx::{query, query_scalar};
 
 /// Puts messages of the outbox aside while their row is there (a mark that is made twice is made once), and keeps the
 /// newest of all.
@@ -38,20 +38,19 @@ pub(super) async fn park(c: &mut PgConnection, parks: &[Park], now: Micros) -> R
     Ok(())
 }
 
-pub(super) async fn unpark(c: &mut PgConnection, which: Option<&[i64]>) -> Result<u64, Fault> {
-    let done = query(
+/// Says the ids of the messages that there were, as `discard` does.
+pub(super) async fn unpark(c: &mut PgConnection, which: Option<&[i64]>) -> Result<Vec<String>, Fault> {
+    let moved = query_scalar(
         "WITH gone AS (DELETE FROM outbox_parked WHERE $1::bigint[] IS NULL OR seq = ANY($1) \
-           RETURNING seq, created_at, subject, msg_id, payload) \
-         INSERT INTO outbox (claim_until, created_at, subject, msg_id, payload) \
-         SELECT 0, created_at, subject, msg_id, payload FROM gone ORDER BY seq",
-    )
-    .bind(which)
-    .execute(c)
-    .await?;
-    Ok(done.rows_affected())
+           RETURNING seq, created_at, subject, msg_id, payload), \
+         moved AS (INSERT INTO outbox (claim_until, created_at, subject, msg_id, payload) \
+           SELECT 0, created_at, subject, msg_id, payload FROM gone ORDER BY seq) \
+         SELECT msg_id FROM gone ORDER BY seq",
+    );
+    Ok(moved.bind(which).fetch_all(c).await?)
 }
 
-pub(super) async fn discard(c: &mut PgConnection, which: Option<&[i64]>) -> Result<u64, Fault> {
-    let done = query("DELETE FROM outbox_parked WHERE $1::bigint[] IS NULL OR seq = ANY($1)");
-    Ok(done.bind(which).execute(c).await?.rows_affected())
+pub(super) async fn discard(c: &mut PgConnection, which: Option<&[i64]>) -> Result<Vec<String>, Fault> {
+    let gone = query_scalar("DELETE FROM outbox_parked WHERE $1::bigint[] IS NULL OR seq = ANY($1) RETURNING msg_id");
+    Ok(gone.bind(which).fetch_all(c).await?)
 }

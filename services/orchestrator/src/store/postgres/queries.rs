@@ -52,9 +52,9 @@ pub(super) async fn versions(pool: &PgPool, ids: &[JobId]) -> Result<Vec<(JobId,
     rows.iter().map(rows::version).collect()
 }
 
-pub(super) async fn discard_letters(c: &mut PgConnection, seqs: &[i64]) -> Result<u64, Fault> {
-    let done = query("DELETE FROM dead_letters WHERE seq = ANY($1)").bind(seqs).execute(c).await?;
-    Ok(done.rows_affected())
+/// Says the ids of those that there were.
+pub(super) async fn discard_letters(c: &mut PgConnection, seqs: &[i64]) -> Result<Vec<String>, Fault> {
+    Ok(query_scalar("DELETE FROM dead_letters WHERE seq = ANY($1) RETURNING id").bind(seqs).fetch_all(c).await?)
 }
 
 /// The server's clock, in microseconds since 1970, as ours.

@@ -5,7 +5,7 @@ macro_rules! audit {
     ($database:ty) => {
         use agentforge_audit::{Chain, Chained};
         use sqlx::{Executor, query};
-        use $crate::store::audit::{AUDIT_SCAN_MAX, AuditFilter, AuditRow};
+        use $crate::store::audit::{AUDIT_SCAN_MAX, AuditFilter, AuditRow, ID_BYTES_MIN};
         use $crate::store::fault::Fault;
         use $crate::store::rows::{self, audit_columns};
 
@@ -19,7 +19,10 @@ macro_rules! audit {
                 audit_columns!(),
                 " FROM (SELECT * FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2) AS a \
                  WHERE (CAST($3 AS text) IS NULL OR principal = $3) AND (CAST($4 AS text) IS NULL OR operation = $4) \
-                   AND (CAST($5 AS text) IS NULL OR object_id = $5) AND (CAST($6 AS text) IS NULL OR outcome = $6) \
+                   AND (CAST($5 AS text) IS NULL OR object_id = $5 OR (length($5) >= $10 \
+                     AND replace(coalesce(object_id, '') || ' ' || coalesce(detail, ''), $5, '') \
+                       <> coalesce(object_id, '') || ' ' || coalesce(detail, ''))) \
+                   AND (CAST($6 AS text) IS NULL OR outcome = $6) \
                    AND (CAST($7 AS bigint) IS NULL OR at >= $7) AND (CAST($8 AS bigint) IS NULL OR at < $8) \
                  ORDER BY seq DESC LIMIT $9"
             );
@@ -33,6 +36,7 @@ macro_rules! audit {
                 .bind(f.since.map(|m| m.0))
                 .bind(f.until.map(|m| m.0))
                 .bind(i64::from(f.limit))
+                .bind(ID_BYTES_MIN)
                 .fetch_all(c)
                 .await?;
             rows.iter().map(rows::audit_row).collect()

@@ -5,6 +5,7 @@ use super::connection::Writer;
 use super::parked;
 use super::queries::{discard_letters, operations, schedules};
 use crate::store::fault::Fault;
+use crate::store::order::Done;
 use crate::store::{CommitContext, Order};
 use agentforge_audit::Entry;
 use sqlx::Connection as _;
@@ -18,24 +19,28 @@ pub(super) async fn carry_out(
     let mut tx = w.connection.begin_with("BEGIN IMMEDIATE").await?;
     let c = &mut *tx;
     let done = match order {
-        Order::CreateSchedule(schedule) => u64::from(schedules::create(c, schedule).await?),
+        Order::CreateSchedule(schedule) => Done::Rows(u64::from(schedules::create(c, schedule).await?)),
         Order::UpdateSchedule { schedule, read_at, retime } => {
-            u64::from(schedules::update(c, schedule, *read_at, *retime).await?)
+            Done::Rows(u64::from(schedules::update(c, schedule, *read_at, *retime).await?))
         }
-        Order::PauseSchedule { id, paused, next } => u64::from(schedules::set_paused(c, *id, *paused, *next).await?),
-        Order::DeleteSchedule(id) => u64::from(schedules::delete(c, *id).await?),
-        Order::CreateOperation { operation, spec } => u64::from(operations::create(c, operation, spec).await?),
-        Order::CancelOperation(id) => operations::cancel(c, *id).await?,
-        Order::Unpark(which) => parked::unpark(c, &mut w.known.next_outbox, which.as_deref()).await?,
-        Order::DiscardParked(which) => parked::discard(c, which.as_deref()).await?,
-        Order::DiscardLetters(seqs) => discard_letters(c, seqs).await?,
+        Order::PauseSchedule { id, paused, next } => {
+            Done::Rows(u64::from(schedules::set_paused(c, *id, *paused, *next).await?))
+        }
+        Order::DeleteSchedule(id) => Done::Rows(u64::from(schedules::delete(c, *id).await?)),
+        Order::CreateOperation { operation, spec } => {
+            Done::Rows(u64::from(operations::create(c, operation, spec).await?))
+        }
+        Order::CancelOperation(id) => Done::Rows(operations::cancel(c, *id).await?),
+        Order::Unpark(which) => Done::Named(parked::unpark(c, &mut w.known.next_outbox, which.as_deref()).await?),
+        Order::DiscardParked(which) => Done::Named(parked::discard(c, which.as_deref()).await?),
+        Order::DiscardLetters(seqs) => Done::Named(discard_letters(c, seqs).await?),
     };
-    if done == 0 && !order.counts() {
+    if done.count() == 0 && !order.counts() {
         tx.rollback().await?;
         return Ok(0);
     }
-    let entry = if order.counts() { entry.counted(done) } else { entry };
-    audit::append(&mut tx, &mut w.known, vec![entry], ctx).await?;
+    let entries = done.entries(order, entry);
+    audit::append(&mut tx, &mut w.known, entries, ctx).await?;
     tx.commit().await?;
-    Ok(done)
+    Ok(done.count())
 }

@@ -50,8 +50,10 @@ pub(super) async fn versions(pool: &SqlitePool, ids: &[JobId]) -> Result<Vec<(Jo
     VERSIONS.fetch(&mut connection, ids, push_id).await?.iter().map(rows::version).collect()
 }
 
-static DISCARD_LETTERS: LazyLock<Batch> = LazyLock::new(|| Batch::list("DELETE FROM dead_letters WHERE seq IN", ""));
+static DISCARD_LETTERS: LazyLock<Batch> = LazyLock::new(|| Batch::list("DELETE FROM dead_letters WHERE seq IN", "RETURNING id"));
 
-pub(super) async fn discard_letters(c: &mut SqliteConnection, seqs: &[i64]) -> Result<u64, Fault> {
-    Ok(DISCARD_LETTERS.execute(c, seqs, |a, seq| _ = a.push(*seq)).await?)
+/// Says the ids of those that there were.
+pub(super) async fn discard_letters(c: &mut SqliteConnection, seqs: &[i64]) -> Result<Vec<String>, Fault> {
+    let gone = DISCARD_LETTERS.fetch(c, seqs, |a, seq| _ = a.push(*seq)).await?;
+    gone.iter().map(rows::letter_id).collect()
 }

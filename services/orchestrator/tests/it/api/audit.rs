@@ -1,21 +1,21 @@
-//! The audit of the API: each operation of the table that changes something leaves an entry with its caller, on both
-//! protocols, done or refused.
+//! The audit of the API: each operation of the contract that changes something leaves an entry with its caller, its object and
+//! its outcome, on both protocols, done or refused. The operations are those of the OpenAPI document and of the proto files.
 
+use super::contract_calls::{Call, grpc_calls, rest_calls};
 use super::server::Server;
-use agentforge_orchestrator::api::Role;
-use agentforge_orchestrator::api::operations::OPERATIONS;
+use agentforge_harness::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::time::Duration;
 
 const TOKENS: &str =
     "dash:read:read-0123456789abcdef,ci:submit:submit-0123456789abcdef,ops:admin:admin-0123456789abcdef";
 const ADMIN: &str = "Bearer admin-0123456789abcdef";
+const SUBMITTER: &str = "Bearer submit-0123456789abcdef";
 const READER: &str = "Bearer read-0123456789abcdef";
 /// Something that is not there.
 const NO_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-
-/// Reads of what is sensitive.
-const SENSITIVE: [&str; 1] = ["GetDeadLetter"];
 
 async fn entries(server: &Server, query: &str) -> Vec<Value> {
     let headers = [("authorization", ADMIN)];
@@ -25,51 +25,97 @@ async fn entries(server: &Server, query: &str) -> Vec<Value> {
     page["entries"].as_array().unwrap().clone()
 }
 
-/// A body with which the operation gets as far as the application.
-fn body(operation: &str) -> Value {
+async fn send(server: &Server, method: Method, path: &str, token: &str, body: Value) -> Value {
+    let headers = [("authorization", token), ("content-type", "application/json")];
+    let answer = server.send(method, path, &headers, &body.to_string()).await;
+    assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
+    answer.json().await.unwrap()
+}
+
+async fn id_of(server: &Server, path: &str, body: Value) -> String {
+    send(server, Method::POST, path, ADMIN, body).await["id"].as_str().unwrap().to_owned()
+}
+
+/// A job that may be put back.
+async fn cancelled(server: &Server) -> String {
+    let id = id_of(server, "/v1/jobs", json!({"tool": "echo"})).await;
+    send(server, Method::POST, &format!("/v1/jobs/{id}/cancel"), ADMIN, json!({})).await;
+    id
+}
+
+/// The id of something that this operation can be done to; of what is not known here, of nothing.
+async fn object_for(server: &Server, operation: &str) -> String {
     match operation {
-        "SubmitJob" => json!({"tool": "echo", "args": {"password": "hunter2-hunter2"}}),
-        "SubmitJobs" => json!([{"tool": "echo"}, {"tool": "echo"}]),
-        "RetryJobs" => json!({"states": ["failed"]}),
-        "RetryParkedMessages" | "DiscardParkedMessages" => json!({"all": true}),
-        "CreateSchedule" => {
-            json!({"name": "nightly", "cron": "0 3 * * *", "job": {"tool": "echo", "args": {"password": "hunter2-hunter2"}}})
+        "RetryJob" => cancelled(server).await,
+        _ if operation.ends_with("Job") => id_of(server, "/v1/jobs", json!({"tool": "echo"})).await,
+        _ if operation.ends_with("Schedule") => {
+            let name = format!("for {operation} {}", uuid::Uuid::now_v7());
+            id_of(server, "/v1/schedules", json!({"name": name, "cron": "0 3 * * *", "job": {"tool": "echo"}})).await
         }
-        _ => json!({}),
+        _ if operation.ends_with("Operation") => {
+            id_of(server, "/v1/dead-letters/redrive", json!({"async": true})).await
+        }
+        _ => NO_ID.to_owned(),
     }
 }
 
-fn audited() -> impl Iterator<Item = &'static agentforge_orchestrator::api::operations::Operation> {
-    OPERATIONS.iter().filter(|o| o.method != "GET" || SENSITIVE.contains(&o.name))
+/// The entries of one request.
+async fn entries_of(server: &Server, call: &Call, request: &str) -> Vec<Value> {
+    let mut found = entries(server, &format!("operation={}", call.operation)).await;
+    found.retain(|e| e["request_id"] == request);
+    found
+}
+
+/// Makes each call done, refused for what it is about, and refused for who asks; each has its entry.
+async fn each_leaves_its_entry(server: &Server, surface: &str, calls: Vec<Call>) {
+    // So that there is something to put back.
+    cancelled(server).await;
+    let mut requests = 0;
+    let mut made = async |call: &Call, token: &str, object: Option<&str>| {
+        requests += 1;
+        let request = format!("{surface}-{requests}");
+        let answer = call.make(server, token, &request, object).await;
+        let found = entries_of(server, call, &request).await;
+        assert!(!found.is_empty(), "{call:?} left no entry; the answer is {answer}");
+        for entry in &found {
+            assert_eq!((&entry["surface"], &entry["address"]), (&json!(surface), &json!("127.0.0.1")), "{entry}");
+        }
+        (answer, found)
+    };
+    for call in &calls {
+        let object = if call.has_id { Some(object_for(server, &call.operation).await) } else { None };
+        let (answer, found) = made(call, ADMIN, object.as_deref()).await;
+        for entry in &found {
+            let who = (&entry["principal"], &entry["role"], &entry["outcome"]);
+            assert_eq!(who, (&json!("ops"), &json!("admin"), &json!("ok")), "{call:?} {answer}: {entry}");
+            assert_ne!(entry["object_kind"], "", "{entry}");
+        }
+        // What was named, or made, is the object.
+        if let Some(id) = object.as_deref().or(answer["id"].as_str()) {
+            assert!(found.iter().any(|e| e["object_id"] == id), "{call:?}: {found:?}");
+        }
+        if call.operation.starts_with("Create") || call.operation == "SubmitJob" {
+            assert!(found[0]["object_id"].is_string(), "{call:?}: {found:?}");
+        }
+        if call.has_id {
+            let (answer, found) = made(call, ADMIN, Some(NO_ID)).await;
+            let entry = &found[0];
+            assert_eq!((&entry["outcome"], &entry["object_id"]), (&json!("not_found"), &json!(NO_ID)), "{answer}");
+        }
+        let (_, found) = made(call, READER, object.as_deref()).await;
+        let entry = &found[0];
+        assert_eq!((&entry["principal"], &entry["outcome"]), (&json!("dash"), &json!("permission_denied")), "{entry}");
+    }
+    let all = entries(server, "").await;
+    assert!(!Value::Array(all).to_string().contains("hunter2"), "args are in no entry");
 }
 
 #[tokio::test]
 async fn each_change_by_rest_leaves_an_entry_with_its_caller() {
     let server = Server::start(&[("API_TOKENS", TOKENS)]).await;
-    for operation in audited() {
-        let path = operation.route.replace("{id}", NO_ID);
-        let method = Method::from_bytes(operation.method.as_bytes()).unwrap();
-        let headers =
-            [("authorization", ADMIN), ("content-type", "application/json"), ("x-request-id", operation.name)];
-        let text = if operation.method == "GET" { String::new() } else { body(operation.name).to_string() };
-        let status = server.send(method.clone(), &path, &headers, &text).await.status().as_u16();
-        let found = entries(&server, &format!("operation={}&principal=ops", operation.name)).await;
-        assert!(!found.is_empty(), "{} answered {status} and left no entry", operation.name);
-        let entry = &found[0];
-        assert_eq!((&entry["role"], &entry["surface"]), (&json!("admin"), &json!("rest")), "{entry}");
-        assert_eq!(entry["request_id"], operation.name, "{entry}");
-        assert_eq!(entry["address"], "127.0.0.1", "{entry}");
-        assert_eq!(entry["outcome"] == "ok", (200..300).contains(&status), "{status}: {entry}");
-        if operation.role != Role::Read {
-            let denied = [("authorization", READER), ("content-type", "application/json")];
-            let answer = server.send(method, &path, &denied, &text).await;
-            assert_eq!(answer.status(), 403);
-            let found = entries(&server, &format!("operation={}&principal=dash", operation.name)).await;
-            assert_eq!(found[0]["outcome"], "permission_denied", "{}", operation.name);
-        }
-    }
-    let all = entries(&server, "").await;
-    assert!(!Value::Array(all).to_string().contains("hunter2"), "args are in no entry");
+    let calls = rest_calls();
+    assert!(calls.len() >= 18, "{calls:?}");
+    each_leaves_its_entry(&server, "rest", calls).await;
     // A call without a token is not of anyone.
     let before = entries(&server, "").await.len();
     assert_eq!(server.post("/v1/jobs", r#"{"tool":"echo"}"#).await.status(), 401);
@@ -79,36 +125,76 @@ async fn each_change_by_rest_leaves_an_entry_with_its_caller() {
 #[tokio::test]
 async fn each_change_by_grpc_leaves_an_entry_with_its_caller() {
     let server = Server::start(&[("API_TOKENS", TOKENS)]).await;
-    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
-    // An empty message, so that each RPC of the table can be called: most are refused, by the application.
-    let call = async |rpc: &str, auth: &str| {
-        let request = client.post(format!("{}{rpc}", server.grpc));
-        let request = request.header("content-type", "application/grpc").header("te", "trailers");
-        request.header("authorization", auth).body(vec![0u8; 5]).send().await.unwrap().bytes().await.unwrap();
-    };
-    for operation in audited() {
-        let Some(rpc) = operation.rpc else { continue };
-        call(rpc, ADMIN).await;
-        let found = entries(&server, &format!("operation={}&principal=ops", operation.name)).await;
-        assert!(!found.is_empty(), "{rpc} left no entry");
-        assert_eq!((&found[0]["surface"], &found[0]["address"]), (&json!("grpc"), &json!("127.0.0.1")), "{}", found[0]);
-        if operation.role != Role::Read {
-            call(rpc, READER).await;
-            let found = entries(&server, &format!("operation={}&principal=dash", operation.name)).await;
-            assert_eq!(found[0]["outcome"], "permission_denied", "{rpc}");
-        }
+    let calls = grpc_calls();
+    assert!(calls.len() >= 14, "{calls:?}");
+    each_leaves_its_entry(&server, "grpc", calls).await;
+}
+
+/// Reading a dead letter is recorded, found or not.
+#[tokio::test]
+async fn a_read_of_a_dead_letter_leaves_an_entry() {
+    let server = Server::start(&[("API_TOKENS", TOKENS)]).await;
+    let path = format!("/v1/dead-letters/{NO_ID}");
+    assert_eq!(server.send(Method::GET, &path, &[("authorization", READER)], "").await.status(), 404);
+    let entry = &entries(&server, "operation=GetDeadLetter").await[0];
+    assert_eq!((&entry["principal"], &entry["outcome"]), (&json!("dash"), &json!("not_found")));
+}
+
+/// Who put a job back is found by its id, also where it was one of many.
+#[tokio::test]
+async fn each_job_of_a_walk_is_named() {
+    let server = Server::start(&[("API_TOKENS", TOKENS)]).await;
+    let mut ids = Vec::new();
+    for _ in 0..230 {
+        ids.push(cancelled(&server).await);
     }
+    let named = async |operation: &str, id: &str| {
+        let found = entries(&server, &format!("operation={operation}&object={id}")).await;
+        assert_eq!(found.len(), 1, "{operation} of {id}: {found:?}");
+        found.into_iter().next().unwrap()
+    };
+    // With one call that waits.
+    let body = json!({"states": ["cancelled"], "rate": 1000});
+    let done = send(&server, Method::POST, "/v1/jobs:retry", ADMIN, body).await;
+    assert_eq!(done["retried"], 230, "{done}");
+    let mut shares = HashSet::new();
+    for id in &ids {
+        let entry = named("RetryJobs", id).await;
+        assert_eq!((&entry["principal"], &entry["role"], &entry["surface"]), (&json!("ops"), &json!("admin"), &json!("rest")));
+        shares.insert(entry["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(shares.len(), 3, "a hundred in each");
+    // One by one, by somebody else.
+    for id in &ids {
+        send(&server, Method::POST, &format!("/v1/jobs/{id}/cancel"), SUBMITTER, json!({})).await;
+    }
+    let mut who: Vec<Value> = entries(&server, &format!("operation=CancelJob&object={}", ids[7])).await;
+    assert_eq!(who.drain(..).map(|e| e["principal"].clone()).collect::<Vec<_>>(), ["ci", "ops"]);
+    // As an operation, which has no call any more.
+    let body = json!({"states": ["cancelled"], "rate": 1000, "async": true});
+    let operation = id_of(&server, "/v1/jobs:retry", body).await;
+    eventually(Duration::from_secs(60), "the operation is done", async || {
+        let path = format!("/v1/operations/{operation}");
+        let shown: Value = server.send(Method::GET, &path, &[("authorization", ADMIN)], "").await.json().await.unwrap();
+        if shown["state"] == "succeeded" { Ok(()) } else { Err(shown) }
+    })
+    .await;
+    for id in &ids {
+        let found = entries(&server, &format!("operation=RetryJobs&object={id}")).await;
+        assert_eq!(found.len(), 2, "{found:?}");
+        let entry = &found[0];
+        assert_eq!((&entry["principal"], &entry["surface"]), (&json!("ops"), &json!("operation")), "{entry}");
+        assert_eq!(entry["detail"]["operation"], json!(operation), "which says who asked, from where");
+    }
+    let start = &entries(&server, &format!("object={operation}")).await;
+    assert!(start.iter().any(|e| e["object_id"] == json!(operation) && e["role"] == "admin"), "{start:?}");
 }
 
 #[tokio::test]
 async fn jobs_and_schedules_keep_who_made_them() {
     let server = Server::start(&[("API_TOKENS", TOKENS)]).await;
-    let send = async |method: Method, path: &str, token: &str, body: Value| -> Value {
-        let headers = [("authorization", token), ("content-type", "application/json")];
-        server.send(method, path, &headers, &body.to_string()).await.json().await.unwrap()
-    };
-    let submitter = "Bearer submit-0123456789abcdef";
-    let job = send(Method::POST, "/v1/jobs", submitter, json!({"tool": "echo"})).await;
+    let send = async |method: Method, path: &str, token: &str, body: Value| send(&server, method, path, token, body).await;
+    let job = send(Method::POST, "/v1/jobs", SUBMITTER, json!({"tool": "echo"})).await;
     assert_eq!((&job["submitted_by"], &job["cancelled_by"]), (&json!("ci"), &Value::Null));
     send(Method::POST, "/v1/jobs", ADMIN, json!({"tool": "echo"})).await;
     let path = format!("/v1/jobs/{}/cancel", job["id"].as_str().unwrap());
@@ -117,7 +203,7 @@ async fn jobs_and_schedules_keep_who_made_them() {
     let list = send(Method::GET, "/v1/jobs?submitted_by=ci", ADMIN, json!({})).await;
     assert_eq!(list["jobs"].as_array().unwrap().len(), 1, "{list}");
 
-    let schedule = send(Method::POST, "/v1/schedules", ADMIN, body("CreateSchedule")).await;
+    let schedule = send(Method::POST, "/v1/schedules", ADMIN, json!({"name": "nightly", "cron": "0 3 * * *", "job": {"tool": "echo"}})).await;
     assert_eq!((&schedule["created_by"], &schedule["updated_by"]), (&json!("ops"), &Value::Null));
     let path = format!("/v1/schedules/{}", schedule["id"].as_str().unwrap());
     let changed = send(Method::PATCH, &path, ADMIN, json!({"cron": "0 4 * * *"})).await;

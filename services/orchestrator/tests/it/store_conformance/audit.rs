@@ -4,7 +4,7 @@ use super::world::*;
 use agentforge_audit::{Entry, Finding, Verified, Verifier};
 use agentforge_orchestrator::model::NewJob;
 use agentforge_orchestrator::store::{
-    AuditFilter, AuditKeep, AuditRow, Group, JobFilter, Order, Store, Subject, Submit, Submitted,
+    AuditFilter, AuditKeep, AuditRow, Group, JobFilter, Order, Park, Store, Subject, Submit, Submitted,
 };
 use agentforge_proto::time::Micros;
 use serde_json::{Value, json};
@@ -166,6 +166,42 @@ pub async fn what_cannot_be_audited_is_not_done(w: &World) {
     w.sql(if w.store.is_shared() { "DROP TRIGGER no_audit ON audit" } else { "DROP TRIGGER no_audit" }).await;
     w.commit(30, submits(&[("ci", job(30))])).await;
     assert_eq!((w.rows("jobs").await, log(w).await.len()), (2, 2));
+    assert_eq!(verified(&w.store, &[]).await.findings, []);
+}
+
+/// What an order or a walk was about is found by its id, however many there were.
+pub async fn each_thing_of_many_is_named(w: &World) {
+    let ids = w.submit_many(10, 250).await;
+    let about = |object: &str| AuditFilter { object: Some(object.to_owned()), limit: 9, ..AuditFilter::default() };
+    let mut group = Group { changes: ids.iter().map(|id| (*id, cancel(20))).collect(), ..Group::default() };
+    group.acts.extend((0..ids.len()).map(|n| (caller("ops", "CancelJob"), Subject::Change(n))));
+    w.commit(20, group).await;
+    for id in &ids {
+        let found = w.store.audit(&about(&id.to_string())).await.unwrap().items;
+        let of: Vec<_> = found.iter().map(|row| (&*row.chained.entry.operation, row.chained.entry.calls)).collect();
+        assert!(matches!(of[..], [("CancelJob", 50 | 100)]), "{of:?}");
+    }
+    let rows = w.outbox().await;
+    let of_jobs: Vec<_> = rows.iter().filter(|row| row.subject.starts_with("agentforge.events.job.")).collect();
+    let outbox_parked = of_jobs.iter().map(|r| Park { seq: r.seq, code: "refused", reason: "no".into() }).collect();
+    w.commit(30, Group { outbox_parked, ..Group::default() }).await;
+    let named = async |operation: &'static str, order: Order| {
+        let before = log(w).await.len();
+        let done = w.store.order(order, caller("ops", operation).entry(), w.ctx(40)).await.unwrap();
+        assert_eq!(done, of_jobs.len() as u64);
+        for row in &of_jobs {
+            let found = w.store.audit(&about(&row.msg_id)).await.unwrap().items;
+            assert!(found.iter().any(|row| row.chained.entry.operation == operation), "{operation} of {}", row.msg_id);
+        }
+        let new = log(w).await.len() - before;
+        assert!((5..=9).contains(&new), "{} messages in {new} entries", of_jobs.len());
+    };
+    named("RetryParkedMessages", Order::Unpark(None)).await;
+    let rows = w.outbox().await;
+    let again = rows.iter().filter(|row| row.subject.starts_with("agentforge.events.job."));
+    let outbox_parked = again.map(|r| Park { seq: r.seq, code: "refused", reason: "no".into() }).collect();
+    w.commit(50, Group { outbox_parked, ..Group::default() }).await;
+    named("DiscardParkedMessages", Order::DiscardParked(None)).await;
     assert_eq!(verified(&w.store, &[]).await.findings, []);
 }
 

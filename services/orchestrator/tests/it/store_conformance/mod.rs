@@ -64,6 +64,7 @@ conformance! {
         every_act_of_a_commit_has_its_entry,
         what_is_done_to_the_log_in_sql_is_found,
         what_cannot_be_audited_is_not_done,
+        each_thing_of_many_is_named,
         stores_that_append_at_once_leave_whole_chains,
         a_pruned_log_is_still_checked,
         entries_of_other_services_are_taken_in_once,

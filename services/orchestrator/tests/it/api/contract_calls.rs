@@ -1,0 +1,153 @@
+//! The calls of the contract that change something, as the OpenAPI document and the proto files have them, with messages
+//! that make them succeed. A call that is new there is among them without being named here.
+
+use super::server::Server;
+use agentforge_proto::v1 as pb;
+use prost::Message;
+use prost_types::{DescriptorProto, FileDescriptorSet};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// What a method that only reads begins with.
+const READS: [&str; 5] = ["Get", "List", "Watch", "Find", "Read"];
+
+/// One call of the contract.
+#[derive(Debug)]
+pub struct Call {
+    /// Its name there.
+    pub operation: String,
+    /// Whether it names what it is about.
+    pub has_id: bool,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Rest { method: Method, route: String },
+    Grpc { path: String, input: String },
+}
+
+/// Those of the OpenAPI document.
+pub fn rest_calls() -> Vec<Call> {
+    let document: Value = serde_json::from_str(&agentforge_orchestrator::api::rest::openapi_json()).unwrap();
+    let mut calls = Vec::new();
+    for (route, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            if method == Method::GET {
+                continue;
+            }
+            let operation = operation["operationId"].as_str().unwrap().to_owned();
+            let way = Way::Rest { method, route: route.clone() };
+            calls.push(Call { operation, has_id: route.contains("{id}"), way });
+        }
+    }
+    calls
+}
+
+/// Those of the proto files.
+pub fn grpc_calls() -> Vec<Call> {
+    let files = FileDescriptorSet::decode(agentforge_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let mut calls = Vec::new();
+    for file in &files.file {
+        for service in &file.service {
+            for method in &service.method {
+                if READS.iter().any(|verb| method.name().starts_with(verb)) {
+                    continue;
+                }
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                let input = method.input_type().to_owned();
+                let has = |name| message(&files, &input).field.iter().any(|f| f.name() == name);
+                // The id of a submission is one that the caller chooses.
+                let has_id = has("id") && !has("tool");
+                calls.push(Call { operation: method.name().to_owned(), has_id, way: Way::Grpc { path, input } });
+            }
+        }
+    }
+    calls
+}
+
+impl Call {
+    /// Makes it; the answer of REST.
+    pub async fn make(&self, server: &Server, token: &str, request_id: &str, id: Option<&str>) -> Value {
+        let headers = [("authorization", token), ("x-request-id", request_id)];
+        match &self.way {
+            Way::Rest { method, route } => {
+                let path = route.replace("{id}", id.unwrap_or_default());
+                let answer = server.send(method.clone(), &path, &headers, &body(&self.operation).to_string()).await;
+                serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default()
+            }
+            Way::Grpc { path, input } => {
+                let files = FileDescriptorSet::decode(agentforge_proto::FILE_DESCRIPTOR_SET).unwrap();
+                let message = encoded(&files, input, id);
+                let mut framed = vec![0];
+                framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+                framed.extend(message);
+                let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+                let mut request = client.post(format!("{}{path}", server.grpc)).body(framed);
+                request = request.header("content-type", "application/grpc").header("te", "trailers");
+                for (name, value) in headers {
+                    request = request.header(name, value);
+                }
+                request.send().await.unwrap().bytes().await.unwrap();
+                Value::Null
+            }
+        }
+    }
+}
+
+fn name() -> String {
+    format!("nightly {}", uuid::Uuid::now_v7())
+}
+
+/// A body with which the operation is done. What is not known here takes an empty one, or is refused.
+fn body(operation: &str) -> Value {
+    match operation {
+        "SubmitJob" => json!({"tool": "echo", "args": {"password": "hunter2-hunter2"}}),
+        "SubmitJobs" => json!([{"tool": "echo"}, {"tool": "echo"}]),
+        "RetryJobs" => json!({"states": ["cancelled"]}),
+        "RetryParkedMessages" | "DiscardParkedMessages" => json!({"all": true}),
+        "CreateSchedule" => {
+            let job = json!({"tool": "echo", "args": {"password": "hunter2-hunter2"}});
+            json!({"name": name(), "cron": "0 3 * * *", "job": job})
+        }
+        _ => json!({}),
+    }
+}
+
+fn message<'f>(files: &'f FileDescriptorSet, full_name: &str) -> &'f DescriptorProto {
+    let name = full_name.rsplit('.').next().unwrap();
+    files.file.iter().flat_map(|file| &file.message_type).find(|m| m.name() == name).unwrap()
+}
+
+/// A message with which the method is done: those of its fields that we know by their names.
+fn encoded(files: &FileDescriptorSet, full_name: &str, id: Option<&str>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for field in &message(files, full_name).field {
+        let mut put = |data: &[u8]| {
+            // Length-delimited, which all of these are.
+            varint(&mut bytes, u64::try_from(field.number()).unwrap() << 3 | 2);
+            varint(&mut bytes, data.len() as u64);
+            bytes.extend(data);
+        };
+        match field.name() {
+            "id" => _ = id.map(|id| put(id.as_bytes())),
+            "tool" => put(b"echo"),
+            "args" => put(br#"{"password": "hunter2-hunter2"}"#),
+            "name" => put(name().as_bytes()),
+            "cron" => put(b"0 3 * * *"),
+            "job" => put(&encoded(files, field.type_name(), None)),
+            "states" => put(&[u8::try_from(pb::JobState::Cancelled as i32).unwrap()]),
+            _ => {}
+        }
+    }
+    bytes
+}
+
+fn varint(bytes: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        bytes.push((n & 0x7f) as u8 | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n as u8);
+}
