@@ -1,6 +1,7 @@
 //! The broadcaster against a real NATS server and real HTTP servers, as a process of its own.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod audited;
 mod certificates;
 mod chaos;
 mod circuit;

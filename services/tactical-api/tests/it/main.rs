@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod audited;
 mod browser;
 mod certificates;
 mod door;
