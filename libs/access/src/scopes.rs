@@ -125,6 +125,11 @@ impl Scopes {
         if kind == Kind::Site { self.has_site(name) } else { self.is_for_jobs() && self.lets(kind, name) }
     }
 
+    /// Whether one of them names this; being for everything names nothing.
+    pub fn names(&self, kind: Kind, name: &str) -> bool {
+        self.list().iter().any(|scope| scope.matches(kind, name))
+    }
+
     /// Whether this site is within them.
     pub fn has_site(&self, site: &str) -> bool {
         self.is_all() || self.list().iter().any(|scope| scope.matches(Kind::Site, site))
@@ -203,6 +208,8 @@ mod tests {
         let none = Scopes::none();
         assert!(!none.has_job("m", "a", "t") && !none.has_site("north") && !none.is_all());
         assert!(scopes("site:north queue:a").has_job("m", "a", "t") && scopes("queue:a").is_for_jobs());
+        assert!(scopes("tool:pay*").names(Kind::Tool, "pay-out") && !scopes("queue:a").names(Kind::Tool, "pay-out"));
+        assert!(!Scopes::ALL.names(Kind::Tool, "pay-out"));
     }
 
     #[test]

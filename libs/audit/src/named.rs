@@ -49,7 +49,7 @@ fn size(value: &Value) -> usize {
     value.to_string().len()
 }
 
-/// Cuts ids into parts whose JSON has at most so many bytes.
+/// Cuts ids into parts whose JSON fits into this room, in bytes.
 fn cut(ids: &[String], room: usize) -> Vec<&[String]> {
     let mut parts = Vec::new();
     let (mut from, mut bytes) = (0, 0);

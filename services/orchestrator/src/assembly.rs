@@ -84,6 +84,7 @@ pub(crate) fn assemble(
         outputs: Arc::new(outputs::ObjectStoreOutputs(nats.clone())),
         keys: keys.clone(),
         board: slo::Board::default(),
+        marks: config.audit.marks.clone(),
         opening: watch::Sender::new(app::Opening::UnderWay),
         watches: Arc::new(Semaphore::new(config.watches_max.min(Semaphore::MAX_PERMITS))),
         stopping: runtime.stopping(),

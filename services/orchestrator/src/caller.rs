@@ -1,7 +1,7 @@
 //! Who asks, from where and how: what the API knows of a call and the audit log keeps. The application takes it with
 //! every call that changes something, so that no change is without its entry.
 
-use agentforge_access::Principal;
+use agentforge_access::{Principal, Role};
 use agentforge_audit::{Entry, OK, ORCHESTRATOR};
 use agentforge_message_id::OperationId;
 use agentforge_proto::time::Micros;
@@ -32,8 +32,7 @@ struct Parts {
 }
 
 /// What two calls must have in common to share an entry.
-pub(crate) type Likeness<'c> =
-    (&'c str, &'static str, Option<IpAddr>, &'static str, &'static str, Option<OperationId>);
+pub(crate) type Likeness<'c> = (&'c str, &'static str, Option<IpAddr>, &'static str, &'static str, Option<OperationId>);
 
 impl Caller {
     /// Of a call that was admitted.
@@ -65,6 +64,11 @@ impl Caller {
     /// The name of the caller's token: who submitted, who cancelled.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// What it may do; `None` for what an operation does.
+    pub(crate) fn role(&self) -> Option<Role> {
+        Role::from_word(self.0.role)
     }
 
     /// What was asked, by its name in the table of operations.

@@ -2,6 +2,7 @@
 
 use crate::admission::{Limits, ToolRetries, admit_retry};
 use crate::api::auth::Auth;
+use crate::audit_settings::AuditSettings;
 use crate::keys::{self, KeySettings};
 use crate::model::RetryPolicy;
 use crate::slo::{Target, Targets};
@@ -94,14 +95,6 @@ const TOOL_RETRIES: Setting = Setting::new(
 );
 const JOB_RETENTION: Setting =
     Setting::new("JOB_RETENTION", Some("30d"), "duration 1s-3650d", "How long finished jobs are kept.");
-const AUDIT_RETENTION: Setting =
-    Setting::new("AUDIT_RETENTION", Some("90d"), "duration 1h-3650d", "How long entries of the audit log are kept.");
-const AUDIT_ENTRIES_MAX: Setting = Setting::new(
-    "AUDIT_ENTRIES_MAX",
-    Some("1000000"),
-    "1000 to 1000000000",
-    "Entries kept of each chain of the audit log; the oldest go.",
-);
 const JOB_EVENTS: Setting = Setting::new(
     "JOB_EVENTS",
     Some("all"),
@@ -175,8 +168,6 @@ pub const SETTINGS: &[Setting] = &[
     JOB_MAX_ATTEMPTS,
     TOOL_RETRIES,
     JOB_RETENTION,
-    AUDIT_RETENTION,
-    AUDIT_ENTRIES_MAX,
     JOB_EVENTS,
     RETRY_BASE,
     RETRY_CAP,
@@ -234,10 +225,8 @@ pub struct Config {
     pub tool_grace: Duration,
     /// Finished jobs are kept so long.
     pub retention: Duration,
-    /// AUDIT_RETENTION.
-    pub audit_retention: Duration,
-    /// AUDIT_ENTRIES_MAX.
-    pub audit_entries_max: u64,
+    /// What the audit log keeps.
+    pub audit: AuditSettings,
     /// Which states are published.
     pub events: EventMask,
     /// When queued and running jobs are checked.
@@ -333,8 +322,7 @@ impl Config {
             limits,
             backoff,
             retention: r.get_in(&JOB_RETENTION, Duration::from_secs(1)..=DAY * 3650),
-            audit_retention: r.get_in(&AUDIT_RETENTION, Duration::from_secs(3600)..=DAY * 3650),
-            audit_entries_max: r.get_in(&AUDIT_ENTRIES_MAX, 1_000..=1_000_000_000),
+            audit: AuditSettings::read(r),
             events,
             reconcile_after: r.get_in(&RECONCILE_AFTER, Duration::from_secs(1)..=DAY),
             watches_max: r.get_in(&WATCHES_MAX, 1..=1_000_000),
@@ -440,6 +428,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Setting>)> {
     vec![
         ("Orchestrator", SETTINGS.to_vec()),
         ("Access", agentforge_door::SETTINGS.to_vec()),
+        ("Audit log", AuditSettings::settings()),
         ("Signatures", keys::SETTINGS.to_vec()),
         ("Streams and consumers", TopologyConfig::SETTINGS.to_vec()),
         ("Topology", Maker::SETTINGS.to_vec()),

@@ -59,7 +59,7 @@ pub const DEAD_LETTERS: Metric =
 pub const AUDIT_CALLS: Metric = Metric::counter(
     "agentforge_audit_calls_total",
     &[],
-    "Calls recorded in the audit log: changes, refusals, reads of dead letters. Equal ones of a commit share an entry.",
+    "Calls recorded in the audit log: changes, refusals, reads of dead letters and of sensitive payloads. Equal ones of a commit share an entry.",
 );
 /// Entries of other services.
 pub const AUDIT_TAKEN_IN: Metric = Metric::counter(

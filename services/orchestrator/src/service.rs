@@ -146,7 +146,7 @@ impl Service for Orchestrator {
         let keeper = Keeper::new(&app(), objectives(config.slo), sights(&runtime, &nats(), attendance));
         t.back("objectives", keeper.run(stop()));
         t.spawn("deadlines", reconcile::expire_loop(app(), nats(), mission(), stop()));
-        let keep = (config.audit_retention, config.audit_entries_max);
+        let keep = (config.audit.retention, config.audit.entries_max);
         t.spawn("audit", auditing::keep_loop(app(), keep, stop()));
         t.spawn("audit-intake", auditing::intake_loop(app(), nats(), audit_is_ready, stop()));
         t.spawn("retention", reconcile::prune_loop(app(), config.retention, stop()));

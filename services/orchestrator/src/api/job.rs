@@ -1,8 +1,6 @@
 //! What REST and gRPC show of a job in the same way.
 
-use super::limits::PAGE_MAX_BYTES;
 use crate::admission::JobRequest;
-use crate::app::Page;
 use crate::error::Error;
 use crate::model::{Job, Schedule, State};
 use agentforge_proto::time::Micros;
@@ -24,30 +22,6 @@ pub(crate) fn waiting(job: &Job, now: Micros) -> Option<(&'static str, Micros)> 
         () => "run_at",
     };
     Some((why, job.available_at))
-}
-
-/// Cuts a page so that it fits in one message. At least one job stays.
-pub(crate) fn cut(mut page: Page<Job>) -> Page<Job> {
-    let mut bytes = 0;
-    let fits = page.items.iter().take_while(|job| {
-        bytes += size(job);
-        bytes <= PAGE_MAX_BYTES
-    });
-    let keep = fits.count().max(1);
-    if keep < page.items.len() {
-        page.items.truncate(keep);
-        // The cursor of a page is its last row's number.
-        page.next = page.items.last().map(|j| j.seq.to_string());
-    }
-    page
-}
-
-/// About what a job takes in a message, bytes.
-fn size(job: &Job) -> usize {
-    const FIXED: usize = 512;
-    let labels: usize = job.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
-    let error = job.error.as_ref().map_or(0, |e| e.message.len() + e.log_tail.len());
-    FIXED + job.args.len() + job.result.as_ref().map_or(0, String::len) + labels + error
 }
 
 /// The stored template of a schedule.
@@ -111,16 +85,5 @@ pub(crate) mod tests {
                 "{state:?} {attempt}"
             );
         }
-    }
-
-    #[test]
-    fn a_page_is_cut_to_what_fits_and_goes_on_from_there() {
-        let big = "x".repeat(PAGE_MAX_BYTES / 2);
-        let items = (1..=4).rev().map(|seq| job(seq, &big)).collect();
-        let page = cut(Page { items, next: None });
-        assert_eq!((page.items.len(), page.next.as_deref()), (1, Some("4")));
-        let whole = cut(Page { items: vec![job(2, "{}"), job(1, "{}")], next: None });
-        assert_eq!((whole.items.len(), whole.next), (2, None));
-        assert_eq!(cut(Page { items: vec![], next: None }).items.len(), 0);
     }
 }

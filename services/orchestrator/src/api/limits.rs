@@ -25,8 +25,6 @@ pub const CONNECTION_STREAMS_MAX: u32 = 1_024;
 pub const CALLS_MAX: usize = 4_096;
 /// Calls at once that need no token, such as watches of health: strangers take no places of callers.
 pub const OPEN_CALLS_MAX: usize = 256;
-/// Bytes of jobs in one page; by default gRPC clients refuse messages above 4 MiB.
-pub const PAGE_MAX_BYTES: usize = 3 * 1024 * 1024;
 
 /// Bounds how many requests are served at once. Refuses at once rather than queue.
 #[derive(Clone, Debug)]

@@ -1,11 +1,13 @@
 //! Jobs as callers use them: submit, read, wait, watch, cancel, redrive.
 
+use super::shown::cut;
 use super::{App, OutputStream, Page, SubmitAnswer, Subscription, WAIT_MAX, page_limit};
 use crate::admission::{SubmitInput, admit};
 use crate::caller::Caller;
 use crate::error::{Code, Error};
 use crate::metrics;
 use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
+use crate::sensitive::Payload;
 use crate::store::{Changed, DeadLetterFilter, JobFilter, Submitted, Times};
 use crate::transition::{Change, Current, Ignored};
 use agentforge_access::Kind;
@@ -143,18 +145,27 @@ impl App {
         stored.await.inspect_err(count_refusal)
     }
 
-    /// As [`App::submit`], and answers once the job is final or `wait` (at most 60 s) is over: from the
-    /// commit of its result, without a read in between. Once the job is stored there is an answer.
+    /// As [`App::submit`], for an answer that shows the job: with a `wait` (at most 60 s) once it is final or that is over, from
+    /// the commit of its result, without a read in between. Once the job is stored there is an answer.
     ///
     /// # Errors
     /// As [`App::submit`], and `too_many_requests`: nothing was stored.
-    pub async fn submit_and_wait(
+    pub async fn submit_and_show(
         &self,
         caller: &Caller,
         input: SubmitInput,
-        wait: Duration,
+        wait: Option<Duration>,
     ) -> Result<SubmitAnswer, Error> {
-        self.store_and_wait(caller, input, wait).await.inspect_err(count_refusal)
+        let answer = match wait {
+            Some(wait) => self.store_and_wait(caller, input, wait).await.inspect_err(count_refusal)?,
+            None => self.submit(caller, input).await?,
+        };
+        let job = &answer.job;
+        // What the caller just sent is not a read; what came of it, or was stored before, is.
+        if answer.created && job.result.is_none() && job.output_ref.is_none() && job.error.is_none() {
+            return Ok(answer);
+        }
+        Ok(SubmitAnswer { job: self.shown_answer(caller, answer.job).await, ..answer })
     }
 
     async fn store_and_wait(&self, caller: &Caller, input: SubmitInput, wait: Duration) -> Result<SubmitAnswer, Error> {
@@ -209,8 +220,17 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument`, `not_found`, `unavailable`.
-    pub async fn job(&self, id: &str) -> Result<Job, Error> {
-        self.stored(job_id(id)?).await
+    pub async fn job(&self, caller: &Caller, id: &str) -> Result<Job, Error> {
+        self.shown(caller, self.stored(job_id(id)?).await?).await
+    }
+
+    /// A job's state and version.
+    ///
+    /// # Errors
+    /// As [`App::job`].
+    pub async fn version(&self, id: &str) -> Result<(State, i64), Error> {
+        let job = self.stored(job_id(id)?).await?;
+        Ok((job.state, job.version))
     }
 
     fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
@@ -224,14 +244,14 @@ impl App {
     ///
     /// # Errors
     /// As [`App::job`], and `too_many_requests`.
-    pub async fn wait(&self, id: &str, wait: Duration) -> Result<Job, Error> {
+    pub async fn wait(&self, caller: &Caller, id: &str, wait: Duration) -> Result<Job, Error> {
         let until = wait_until(wait)?;
         let id = job_id(id)?;
         let _permit = self.watch_permit()?;
         let subscription = self.0.watchers.listen(id);
         let mut job = self.stored(id).await?;
         self.until_final(&mut job, subscription, until).await?;
-        Ok(job)
+        self.shown(caller, job).await
     }
 
     pub(super) async fn stored(&self, id: JobId) -> Result<Job, Error> {
@@ -267,11 +287,12 @@ impl App {
     ///
     /// # Errors
     /// As [`App::job`], and `too_many_requests`.
-    pub async fn watch(&self, id: &str) -> Result<BoxStream<'static, Result<Job, Error>>, Error> {
+    pub async fn watch(&self, caller: &Caller, id: &str) -> Result<BoxStream<'static, Result<Job, Error>>, Error> {
         let permit = self.watch_permit()?;
         let id = job_id(id)?;
         let subscription = self.0.watchers.listen(id);
         let first = self.stored(id).await?;
+        let is_hidden = self.begin_watch(caller, &first).await?;
         let state = (self.clone(), subscription, permit, Some(first), i64::MIN, false);
         let jobs = stream::unfold(state, move |(app, mut subscription, permit, next, mut version, over)| async move {
             if over {
@@ -303,32 +324,40 @@ impl App {
                 }
             }
         });
-        Ok(jobs.boxed())
+        let shown = move |mut job: Job| {
+            if is_hidden {
+                job.hide();
+            }
+            job
+        };
+        Ok(jobs.map(move |job| job.map(shown)).boxed())
     }
 
     /// A page of jobs, newest first.
     ///
     /// # Errors
     /// `invalid_argument`, `unavailable`.
-    pub async fn jobs(&self, query: JobQuery) -> Result<Page<Job>, Error> {
+    pub async fn jobs(&self, caller: &Caller, query: JobQuery) -> Result<Page<Job>, Error> {
         let filter = self.limited(query)?.filter()?;
         let found = self.0.store.jobs(&filter).await?;
         let within = found.items.into_iter().filter(|job| self.has_job(job));
         let items = within.map(|job| self.with_warning(job)).collect();
-        Ok(Page { items, next: found.next.map(|n| n.to_string()) })
+        let mut page = cut(Page { items, next: found.next.map(|n| n.to_string()) });
+        self.show(caller, &mut page.items).await?;
+        Ok(page)
     }
 
     /// The tries at a job, oldest first.
     ///
     /// # Errors
     /// As [`App::job`].
-    pub async fn attempts(&self, id: &str) -> Result<Vec<AttemptRecord>, Error> {
+    pub async fn attempts(&self, caller: &Caller, id: &str) -> Result<Vec<AttemptRecord>, Error> {
         let id = job_id(id)?;
         let attempts = self.0.store.attempts(id).await?;
         if attempts.is_empty() || self.is_scoped() {
             self.stored(id).await?;
         }
-        Ok(attempts)
+        self.shown_attempts(caller, id, attempts).await
     }
 
     /// The id of a job that the caller may see. Without scopes the change itself finds whether it exists.
@@ -393,9 +422,12 @@ impl App {
     /// The result as bytes, from the store or from where the worker put it.
     ///
     /// # Errors
-    /// `not_found`, `failed_precondition` when there is no result, `unavailable`.
-    pub async fn output(&self, id: &str) -> Result<JobOutput, Error> {
-        let job = self.job(id).await?;
+    /// `not_found`, `permission_denied`, `failed_precondition` when there is no result, `unavailable`.
+    pub async fn output(&self, caller: &Caller, id: &str) -> Result<JobOutput, Error> {
+        let job = self.stored(job_id(id)?).await?;
+        self.may_read_output(caller, &job).await?;
+        let has_output = job.output_ref.is_some() || job.result.is_some();
+        let job = if has_output { self.shown(caller, job).await? } else { job };
         if let Some(reference) = &job.output_ref {
             let stream = self.0.outputs.open(reference).await?;
             return Ok(JobOutput { content_length: Some(reference.size), stream });
@@ -417,7 +449,7 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument`, `unavailable`.
-    pub async fn dead_letters(&self, mut query: DeadLetterQuery) -> Result<Page<DeadLetter>, Error> {
+    pub async fn dead_letters(&self, caller: &Caller, mut query: DeadLetterQuery) -> Result<Page<DeadLetter>, Error> {
         if self.is_scoped() {
             self.limit(Kind::Mission, &mut query.mission)?;
             self.limit(Kind::Queue, &mut query.queue)?;
@@ -432,7 +464,8 @@ impl App {
             limit,
         };
         let found = self.0.store.dead_letters(&filter).await?;
-        let items = found.items.into_iter().filter(|letter| self.has_letter(letter)).collect();
+        let mut items: Vec<_> = found.items.into_iter().filter(|letter| self.has_letter(letter)).collect();
+        self.show(caller, &mut items).await?;
         Ok(Page { items, next: found.next.map(|n| n.to_string()) })
     }
 }

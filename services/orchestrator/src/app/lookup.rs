@@ -91,7 +91,7 @@ impl App {
     pub async fn dead_letter(&self, caller: &Caller, id: &str) -> Result<DeadLetter, Error> {
         let found = self.recorded(caller, "dead_letter", Some(id), self.letter(id).await).await?;
         self.record_read(caller, "dead_letter", &found.id).await?;
-        Ok(found)
+        Ok(self.shown_of_entry(caller, found))
     }
 
     async fn letter(&self, id: &str) -> Result<DeadLetter, Error> {

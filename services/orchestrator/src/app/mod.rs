@@ -18,6 +18,7 @@ mod queues;
 mod reach;
 mod reuse;
 mod schedules;
+mod shown;
 mod turns;
 mod upkeep;
 mod walk;
@@ -42,6 +43,7 @@ pub use watchers::{JobWatchers, Subscription, Update};
 use crate::admission::Limits;
 use crate::error::{Code, Error};
 use crate::model::{Agent, Job};
+use crate::sensitive::Marks;
 use crate::slo::Board;
 use crate::store::Store;
 use agentforge_access::Scopes;
@@ -85,6 +87,8 @@ pub(crate) struct Inner {
     pub(crate) keys: crate::keys::Keys,
     pub(crate) watches: Arc<Semaphore>,
     pub(crate) board: Board,
+    /// Whose payloads are sensitive.
+    pub(crate) marks: Marks,
     pub(crate) opening: tokio::sync::watch::Sender<Opening>,
     pub(crate) stopping: tokio_util::sync::CancellationToken,
 }

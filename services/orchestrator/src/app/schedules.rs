@@ -204,7 +204,7 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument`, `not_found`, `unavailable`.
-    pub async fn schedule(&self, id: &str) -> Result<Schedule, Error> {
+    pub(super) async fn schedule(&self, id: &str) -> Result<Schedule, Error> {
         let id = schedule_id(id)?;
         let found = self.0.store.schedule(id).await?.filter(|schedule| self.has_schedule(schedule));
         found.ok_or_else(|| Error::not_found("schedule", id))
@@ -214,7 +214,7 @@ impl App {
     ///
     /// # Errors
     /// `invalid_argument`, `unavailable`.
-    pub async fn schedules(&self, limit: u32, cursor: Option<&str>) -> Result<Page<Schedule>, Error> {
+    pub(super) async fn schedules(&self, limit: u32, cursor: Option<&str>) -> Result<Page<Schedule>, Error> {
         let limit = page_limit(limit)?;
         let items = self.0.store.schedules(cursor.filter(|c| !c.is_empty()), limit + 1).await?;
         let mut page = page(items, limit, |s| s.name.clone());

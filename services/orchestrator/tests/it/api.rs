@@ -11,6 +11,7 @@ mod oidc;
 mod operations;
 mod refusals;
 mod scopes;
+mod sensitive;
 mod server;
 mod slo;
 mod streams;

@@ -4,7 +4,6 @@ use super::call::Call;
 use super::guard::Place;
 use super::messages::Kept;
 use super::{convert, submit};
-use crate::api::job;
 use crate::api::stream::until_last;
 use crate::app::{App, DeadLetterQuery, DiscardSpec, RedriveSpec};
 use crate::error::Error;
@@ -44,10 +43,8 @@ impl Jobs for Service {
         let mut request = request.into_inner();
         let wait = duration!("wait", request.wait.take()).map_err(|e| call.refuse(&e))?;
         let input = convert::submit_input(request, call.origin.clone()).map_err(|e| call.refuse(&e))?;
-        let answer = match wait {
-            Some(wait) if !wait.is_zero() => call.app(&self.app).submit_and_wait(call.caller()?, input, wait).await,
-            _ => call.app(&self.app).submit(call.caller()?, input).await,
-        };
+        let wait = wait.filter(|wait| !wait.is_zero());
+        let answer = call.app(&self.app).submit_and_show(call.caller()?, input, wait).await;
         let answer = answer.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::SubmitJobResponse { job: Some(convert::job(answer.job)), created: answer.created }))
     }
@@ -78,8 +75,8 @@ impl Jobs for Service {
         let request = request.into_inner();
         let wait = duration!("wait", request.wait).map_err(|e| call.refuse(&e))?;
         let job = match wait {
-            Some(wait) if !wait.is_zero() => call.app(&self.app).wait(&request.id, wait).await,
-            _ => call.app(&self.app).job(&request.id).await,
+            Some(wait) if !wait.is_zero() => call.app(&self.app).wait(call.caller()?, &request.id, wait).await,
+            _ => call.app(&self.app).job(call.caller()?, &request.id).await,
         };
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
     }
@@ -87,7 +84,7 @@ impl Jobs for Service {
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsResponse>, Status> {
         let call = Call::of("ListJobs", &request);
         let query = convert::job_query(request.into_inner()).map_err(|e| call.refuse(&e))?;
-        let page = job::cut(call.app(&self.app).jobs(query).await.map_err(|e| call.refuse(&e))?);
+        let page = call.app(&self.app).jobs(call.caller()?, query).await.map_err(|e| call.refuse(&e))?;
         let jobs = page.items.into_iter().map(convert::job).collect();
         Ok(Response::new(pb::ListJobsResponse { jobs, next_cursor: page.next.unwrap_or_default() }))
     }
@@ -96,7 +93,8 @@ impl Jobs for Service {
 
     async fn watch_job(&self, request: Request<pb::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
         let call = Call::of("WatchJob", &request);
-        let jobs = call.app(&self.app).watch(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let jobs = call.app(&self.app).watch(call.caller()?, &request.get_ref().id).await;
+        let jobs = jobs.map_err(|e| call.refuse(&e))?;
         let at_cut = call.clone();
         let jobs = jobs.map(move |j| j.map_err(|e| call.refuse(&e))).boxed();
         let jobs = until_last(jobs, self.app.stopping().clone(), |j| j.state.is_final(), move || at_cut.cut());
@@ -111,7 +109,8 @@ impl Jobs for Service {
     ) -> Result<Response<Self::GetJobOutputStream>, Status> {
         let call = Call::of("GetJobOutput", &request);
         let place = request.extensions().get::<Place>().cloned();
-        let output = call.app(&self.app).output(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let output = call.app(&self.app).output(call.caller()?, &request.get_ref().id).await;
+        let output = output.map_err(|e| call.refuse(&e))?;
         let chunks = output.stream.flat_map(move |piece| {
             let _held = &place;
             let pieces = match piece {
@@ -175,7 +174,8 @@ impl Jobs for Service {
         request: Request<pb::ListAttemptsRequest>,
     ) -> Result<Response<pb::ListAttemptsResponse>, Status> {
         let call = Call::of("ListAttempts", &request);
-        let attempts = call.app(&self.app).attempts(&request.get_ref().id).await.map_err(|e| call.refuse(&e))?;
+        let attempts = call.app(&self.app).attempts(call.caller()?, &request.get_ref().id).await;
+        let attempts = attempts.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListAttemptsResponse { attempts: attempts.into_iter().map(convert::attempt).collect() }))
     }
 
@@ -193,7 +193,7 @@ impl Jobs for Service {
             limit: r.limit,
             cursor: given(r.cursor),
         };
-        let page = call.app(&self.app).dead_letters(query).await.map_err(|e| call.refuse(&e))?;
+        let page = call.app(&self.app).dead_letters(call.caller()?, query).await.map_err(|e| call.refuse(&e))?;
         let dead_letters = page.items.into_iter().map(convert::dead_letter).collect();
         Ok(Response::new(pb::ListDeadLettersResponse { dead_letters, next_cursor: page.next.unwrap_or_default() }))
     }

@@ -88,7 +88,7 @@ impl Schedules for Service {
 
     async fn get_schedule(&self, request: Request<pb::GetScheduleRequest>) -> Result<Response<pb::Schedule>, Status> {
         let call = Call::of("GetSchedule", &request);
-        answer(&call, call.app(&self.app).schedule(&request.get_ref().id).await)
+        answer(&call, call.app(&self.app).read_schedule(call.caller()?, &request.get_ref().id).await)
     }
 
     async fn list_schedules(
@@ -97,7 +97,8 @@ impl Schedules for Service {
     ) -> Result<Response<pb::ListSchedulesResponse>, Status> {
         let call = Call::of("ListSchedules", &request);
         let r = request.into_inner();
-        let page = call.app(&self.app).schedules(r.limit, Some(&r.cursor)).await.map_err(|e| call.refuse(&e))?;
+        let page = call.app(&self.app).read_schedules(call.caller()?, r.limit, Some(&r.cursor)).await;
+        let page = page.map_err(|e| call.refuse(&e))?;
         let schedules =
             page.items.into_iter().map(convert::schedule).collect::<Result<_, _>>().map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListSchedulesResponse { schedules, next_cursor: page.next.unwrap_or_default() }))

@@ -55,18 +55,20 @@ pub(crate) struct DeadLetterParams {
     params(DeadLetterParams),
     responses((status = 200, description = "A page of dead letters", body = DeadLetterList))
 )]
-pub(crate) async fn list(api: Api, Params(which): Params<DeadLetterParams>) -> Result<Response, Problem> {
-    let page = api
-        .app
-        .dead_letters(DeadLetterQuery {
-            mission: which.mission,
-            queue: which.queue,
-            reason: which.reason,
-            include_redriven: which.include_redriven,
-            limit: which.limit,
-            cursor: which.cursor,
-        })
-        .await?;
+pub(crate) async fn list(
+    api: Api,
+    caller: Caller,
+    Params(which): Params<DeadLetterParams>,
+) -> Result<Response, Problem> {
+    let query = DeadLetterQuery {
+        mission: which.mission,
+        queue: which.queue,
+        reason: which.reason,
+        include_redriven: which.include_redriven,
+        limit: which.limit,
+        cursor: which.cursor,
+    };
+    let page = api.app.dead_letters(&caller, query).await?;
     let dead_letters = page.items.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &DeadLetterList { dead_letters, next_cursor: page.next })
 }

@@ -7,7 +7,7 @@ use super::response::json;
 use super::state::Api;
 use super::types::{AttemptList, JobList, JobView, SubmitBody, parse_moment};
 use crate::admission::SubmitInput;
-use crate::api::{job, trace};
+use crate::api::trace;
 use crate::app::JobQuery;
 use crate::caller::Caller;
 use crate::error::Error;
@@ -70,10 +70,7 @@ pub(crate) async fn submit(
 ) -> Result<Response, Problem> {
     let wait = asked.wait()?;
     let input = with_key(body.into_input(trace::Origin::of(&headers))?, &headers)?;
-    let answer = match wait {
-        Some(wait) => api.app.submit_and_wait(&caller, input, wait).await?,
-        None => api.app.submit(&caller, input).await?,
-    };
+    let answer = api.app.submit_and_show(&caller, input, wait).await?;
     let status = if answer.created { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", answer.job.id)).expect("a UUID is ASCII");
     let body = json(status, &JobView::try_from(answer.job)?)?;
@@ -141,28 +138,25 @@ pub(crate) struct JobParams {
     params(JobParams),
     responses((status = 200, description = "A page of jobs", body = JobList))
 )]
-pub(crate) async fn list(api: Api, Params(which): Params<JobParams>) -> Result<Response, Problem> {
+pub(crate) async fn list(api: Api, caller: Caller, Params(which): Params<JobParams>) -> Result<Response, Problem> {
     let moment = |name, given: Option<String>| parse_moment(name, given.as_deref());
-    let page = api
-        .app
-        .jobs(JobQuery {
-            mission: which.mission,
-            queue: which.queue,
-            tool: which.tool,
-            states: which.state.iter().map(|w| state(w)).collect::<Result<_, _>>()?,
-            submitted_by: which.submitted_by,
-            labels: which.label,
-            times: Times {
-                created_after: moment("created_after", which.created_after)?,
-                created_before: moment("created_before", which.created_before)?,
-                finished_after: moment("finished_after", which.finished_after)?,
-                finished_before: moment("finished_before", which.finished_before)?,
-            },
-            limit: which.limit,
-            cursor: which.cursor,
-        })
-        .await?;
-    let page = job::cut(page);
+    let query = JobQuery {
+        mission: which.mission,
+        queue: which.queue,
+        tool: which.tool,
+        states: which.state.iter().map(|w| state(w)).collect::<Result<_, _>>()?,
+        submitted_by: which.submitted_by,
+        labels: which.label,
+        times: Times {
+            created_after: moment("created_after", which.created_after)?,
+            created_before: moment("created_before", which.created_before)?,
+            finished_after: moment("finished_after", which.finished_after)?,
+            finished_before: moment("finished_before", which.finished_before)?,
+        },
+        limit: which.limit,
+        cursor: which.cursor,
+    };
+    let page = api.app.jobs(&caller, query).await?;
     let jobs = page.items.into_iter().map(JobView::try_from).collect::<Result<_, _>>()?;
     json(StatusCode::OK, &JobList { jobs, next_cursor: page.next })
 }
@@ -187,12 +181,13 @@ fn state(word: &str) -> Result<JobState, Problem> {
 )]
 pub(crate) async fn read(
     api: Api,
+    caller: Caller,
     Path(id): Path<String>,
     Params(asked): Params<WaitParams>,
 ) -> Result<Response, Problem> {
     let job = match asked.wait()? {
-        Some(wait) => api.app.wait(&id, wait).await?,
-        None => api.app.job(&id).await?,
+        Some(wait) => api.app.wait(&caller, &id, wait).await?,
+        None => api.app.job(&caller, &id).await?,
     };
     json(StatusCode::OK, &JobView::try_from(job)?)
 }
@@ -205,8 +200,13 @@ pub(crate) async fn read(
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The attempts", body = AttemptList))
 )]
-pub(crate) async fn attempts(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
-    let attempts = api.app.attempts(&id).await?.into_iter().map(Into::into).collect();
+pub(crate) async fn attempts(
+    api: Api,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
+    let attempts = api.app.attempts(&caller, &id).await?.into_iter().map(Into::into).collect();
     json(StatusCode::OK, &AttemptList { attempts })
 }
 
@@ -218,8 +218,13 @@ pub(crate) async fn attempts(api: Api, Path(id): Path<String>, _: Params<NoParam
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The result", body = serde_json::Value))
 )]
-pub(crate) async fn output(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
-    let output = api.app.output(&id).await?;
+pub(crate) async fn output(
+    api: Api,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
+    let output = api.app.output(&caller, &id).await?;
     let mut response = Body::from_stream(output.stream).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(length) = output.content_length {

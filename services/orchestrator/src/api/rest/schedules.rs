@@ -54,8 +54,8 @@ pub(crate) async fn create(
     params(PageParams),
     responses((status = 200, description = "A page of schedules", body = ScheduleList))
 )]
-pub(crate) async fn list(api: Api, Params(page): Params<PageParams>) -> Result<Response, Problem> {
-    let page = api.app.schedules(page.limit, page.cursor.as_deref()).await?;
+pub(crate) async fn list(api: Api, caller: Caller, Params(page): Params<PageParams>) -> Result<Response, Problem> {
+    let page = api.app.read_schedules(&caller, page.limit, page.cursor.as_deref()).await?;
     let schedules = page.items.into_iter().map(ScheduleView::try_from).collect::<Result<_, Error>>()?;
     json(StatusCode::OK, &ScheduleList { schedules, next_cursor: page.next })
 }
@@ -66,8 +66,13 @@ pub(crate) async fn list(api: Api, Params(page): Params<PageParams>) -> Result<R
     params(("id" = String, Path, description = "The schedule's id")),
     responses((status = 200, description = "The schedule", body = ScheduleView))
 )]
-pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) -> Result<Response, Problem> {
-    json(StatusCode::OK, &ScheduleView::try_from(api.app.schedule(&id).await?)?)
+pub(crate) async fn read(
+    api: Api,
+    caller: Caller,
+    Path(id): Path<String>,
+    _: Params<NoParams>,
+) -> Result<Response, Problem> {
+    json(StatusCode::OK, &ScheduleView::try_from(api.app.read_schedule(&caller, &id).await?)?)
 }
 
 /// Change a schedule

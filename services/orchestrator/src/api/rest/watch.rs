@@ -5,6 +5,7 @@ use super::problem::Problem;
 use super::state::Api;
 use super::types::JobView;
 use crate::api::log_failure;
+use crate::caller::Caller;
 use crate::error::Error;
 use crate::model::Job;
 use axum::extract::Path;
@@ -38,17 +39,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 )]
 pub(crate) async fn watch(
     api: Api,
+    caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     _: Params<NoParams>,
 ) -> Result<Response, Problem> {
     if let Some(seen) = last_seen(&headers) {
-        let job = api.app.job(&id).await?;
-        if job.state.is_final() && job.version == seen {
+        let (state, version) = api.app.version(&id).await?;
+        if state.is_final() && version == seen {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }
-    let jobs = api.app.watch(&id).await?;
+    let jobs = api.app.watch(&caller, &id).await?;
     let events =
         jobs.take_until(api.app.stopping().clone().cancelled_owned()).map(|job| Ok::<_, Infallible>(event(job)));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);

@@ -50,7 +50,8 @@ pub(super) async fn versions(pool: &SqlitePool, ids: &[JobId]) -> Result<Vec<(Jo
     VERSIONS.fetch(&mut connection, ids, push_id).await?.iter().map(rows::version).collect()
 }
 
-static DISCARD_LETTERS: LazyLock<Batch> = LazyLock::new(|| Batch::list("DELETE FROM dead_letters WHERE seq IN", "RETURNING id"));
+static DISCARD_LETTERS: LazyLock<Batch> =
+    LazyLock::new(|| Batch::list("DELETE FROM dead_letters WHERE seq IN", "RETURNING id"));
 
 /// Says the ids of those that there were.
 pub(super) async fn discard_letters(c: &mut SqliteConnection, seqs: &[i64]) -> Result<Vec<String>, Fault> {

@@ -6,6 +6,7 @@ use super::server::Server;
 use agentforge_harness::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -160,7 +161,10 @@ async fn each_job_of_a_walk_is_named() {
     let mut shares = HashSet::new();
     for id in &ids {
         let entry = named("RetryJobs", id).await;
-        assert_eq!((&entry["principal"], &entry["role"], &entry["surface"]), (&json!("ops"), &json!("admin"), &json!("rest")));
+        assert_eq!(
+            (&entry["principal"], &entry["role"], &entry["surface"]),
+            (&json!("ops"), &json!("admin"), &json!("rest"))
+        );
         shares.insert(entry["id"].as_str().unwrap().to_owned());
     }
     assert_eq!(shares.len(), 3, "a hundred in each");
@@ -193,7 +197,8 @@ async fn each_job_of_a_walk_is_named() {
 #[tokio::test]
 async fn jobs_and_schedules_keep_who_made_them() {
     let server = Server::start(&[("API_TOKENS", TOKENS)]).await;
-    let send = async |method: Method, path: &str, token: &str, body: Value| send(&server, method, path, token, body).await;
+    let send =
+        async |method: Method, path: &str, token: &str, body: Value| send(&server, method, path, token, body).await;
     let job = send(Method::POST, "/v1/jobs", SUBMITTER, json!({"tool": "echo"})).await;
     assert_eq!((&job["submitted_by"], &job["cancelled_by"]), (&json!("ci"), &Value::Null));
     send(Method::POST, "/v1/jobs", ADMIN, json!({"tool": "echo"})).await;
@@ -203,7 +208,13 @@ async fn jobs_and_schedules_keep_who_made_them() {
     let list = send(Method::GET, "/v1/jobs?submitted_by=ci", ADMIN, json!({})).await;
     assert_eq!(list["jobs"].as_array().unwrap().len(), 1, "{list}");
 
-    let schedule = send(Method::POST, "/v1/schedules", ADMIN, json!({"name": "nightly", "cron": "0 3 * * *", "job": {"tool": "echo"}})).await;
+    let schedule = send(
+        Method::POST,
+        "/v1/schedules",
+        ADMIN,
+        json!({"name": "nightly", "cron": "0 3 * * *", "job": {"tool": "echo"}}),
+    )
+    .await;
     assert_eq!((&schedule["created_by"], &schedule["updated_by"]), (&json!("ops"), &Value::Null));
     let path = format!("/v1/schedules/{}", schedule["id"].as_str().unwrap());
     let changed = send(Method::PATCH, &path, ADMIN, json!({"cron": "0 4 * * *"})).await;
@@ -211,4 +222,65 @@ async fn jobs_and_schedules_keep_who_made_them() {
     let entry = &entries(&server, "operation=UpdateSchedule").await[0];
     let detail = &entry["detail"];
     assert_eq!((&detail["before"]["cron"], &detail["after"]["cron"]), (&json!("0 3 * * *"), &json!("0 4 * * *")));
+}
+
+/// Rows of the tables that calls change, as they are.
+async fn rows(db: &mut sqlx::SqliteConnection) -> Vec<(String, i64)> {
+    let mut rows = Vec::new();
+    for table in ["jobs", "job_payloads", "schedules", "operations", "dead_letters", "outbox_parked", "audit"] {
+        let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        rows.push((table.to_owned(), sqlx::query_scalar(sql).fetch_one(&mut *db).await.unwrap()));
+    }
+    let of_states = "SELECT state || ' ' || coalesce(cancelled_by, ''), count(*) FROM jobs GROUP BY 1 ORDER BY 1";
+    rows.extend(sqlx::query_as::<_, (String, i64)>(of_states).fetch_all(&mut *db).await.unwrap());
+    let of_schedules = "SELECT name || paused || coalesce(updated_by, ''), 1 FROM schedules ORDER BY 1";
+    rows.extend(sqlx::query_as::<_, (String, i64)>(of_schedules).fetch_all(db).await.unwrap());
+    rows
+}
+
+/// The table takes no entry: no call of the contract is carried out, and none that reads what is sensitive is answered.
+#[tokio::test]
+async fn a_call_that_cannot_be_recorded_is_refused_and_nothing_is_done() {
+    let server = Server::start(&[("API_TOKENS", TOKENS), ("AUDIT_SENSITIVE_TOOLS", "payroll")]).await;
+    cancelled(&server).await;
+    let secret = id_of(&server, "/v1/jobs", json!({"tool": "payroll", "args": {"password": "hunter2-hunter2"}})).await;
+    let mut calls = Vec::new();
+    for call in rest_calls().into_iter().chain(grpc_calls()) {
+        let object = if call.has_id { Some(object_for(&server, &call.operation).await) } else { None };
+        calls.push((call, object));
+    }
+    let waiting = async || {
+        let shown: Value =
+            server.send(Method::GET, "/v1/operations", &[("authorization", ADMIN)], "").await.json().await.unwrap();
+        shown["operations"].as_array().unwrap().iter().filter(|o| o["ended_at"].is_null()).count()
+    };
+    eventually(Duration::from_secs(60), "no operation is open", async || waiting().await == 0).await;
+    let file = server.data.path().join("agentforge.db");
+    let mut db = sqlx::SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let lock = "CREATE TRIGGER no_audit BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    sqlx::query(lock).execute(&mut db).await.unwrap();
+    let before = rows(&mut db).await;
+    for (call, object) in &calls {
+        let text = call.text(&server, ADMIN, "locked", object.as_deref()).await;
+        let is_refused = ["unavailable", "internal", "grpc-status: 14", "grpc-status: 13"];
+        assert!(is_refused.iter().any(|word| text.contains(word)), "{call:?}: {text}");
+        assert_eq!(rows(&mut db).await, before, "{call:?} changed something: {text}");
+    }
+    for path in ["", "/output", "/watch"] {
+        let answer =
+            server.send(Method::GET, &format!("/v1/jobs/{secret}{path}"), &[("authorization", ADMIN)], "").await;
+        let status = answer.status();
+        assert!(!answer.text().await.unwrap().contains("hunter2"), "{path}");
+        assert!(status.is_server_error() || path == "/output", "{path}: {status}");
+    }
+    let list = server.send(Method::GET, "/v1/jobs", &[("authorization", ADMIN)], "").await;
+    assert!(list.status().is_server_error());
+    let plain = server.send(Method::GET, "/v1/jobs?tool=echo", &[("authorization", ADMIN)], "").await;
+    assert_eq!(plain.status(), 200, "what is not sensitive is read");
+    sqlx::query("DROP TRIGGER no_audit").execute(&mut db).await.unwrap();
+    eventually(Duration::from_secs(60), "calls are carried out again", async || {
+        let headers = [("authorization", ADMIN), ("content-type", "application/json")];
+        server.send(Method::POST, "/v1/jobs", &headers, r#"{"tool":"echo"}"#).await.status() == 202
+    })
+    .await;
 }

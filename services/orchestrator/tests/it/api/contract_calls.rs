@@ -1,5 +1,5 @@
-//! The calls of the contract that change something, as the OpenAPI document and the proto files have them, with messages
-//! that make them succeed. A call that is new there is among them without being named here.
+//! The calls of the contract, as the OpenAPI document and the proto files have them, with messages that make them succeed. A
+//! call that is new there is among them without being named here.
 
 use super::server::Server;
 use agentforge_proto::v1 as pb;
@@ -27,14 +27,23 @@ enum Way {
     Grpc { path: String, input: String },
 }
 
-/// Those of the OpenAPI document.
+/// Those of the OpenAPI document that change something.
 pub fn rest_calls() -> Vec<Call> {
+    rest(|method| method != Method::GET)
+}
+
+/// Those of it that read.
+pub fn rest_reads() -> Vec<Call> {
+    rest(|method| method == Method::GET)
+}
+
+fn rest(is_wanted: impl Fn(&Method) -> bool) -> Vec<Call> {
     let document: Value = serde_json::from_str(&agentforge_orchestrator::api::rest::openapi_json()).unwrap();
     let mut calls = Vec::new();
     for (route, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            if method == Method::GET {
+            if !is_wanted(&method) {
                 continue;
             }
             let operation = operation["operationId"].as_str().unwrap().to_owned();
@@ -45,14 +54,23 @@ pub fn rest_calls() -> Vec<Call> {
     calls
 }
 
-/// Those of the proto files.
+/// Those of the proto files that change something.
 pub fn grpc_calls() -> Vec<Call> {
+    grpc(false)
+}
+
+/// Those of them that read.
+pub fn grpc_reads() -> Vec<Call> {
+    grpc(true)
+}
+
+fn grpc(reads: bool) -> Vec<Call> {
     let files = FileDescriptorSet::decode(agentforge_proto::FILE_DESCRIPTOR_SET).unwrap();
     let mut calls = Vec::new();
     for file in &files.file {
         for service in &file.service {
             for method in &service.method {
-                if READS.iter().any(|verb| method.name().starts_with(verb)) {
+                if READS.iter().any(|verb| method.name().starts_with(verb)) != reads {
                     continue;
                 }
                 let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
@@ -70,16 +88,22 @@ pub fn grpc_calls() -> Vec<Call> {
 impl Call {
     /// Makes it; the answer of REST.
     pub async fn make(&self, server: &Server, token: &str, request_id: &str, id: Option<&str>) -> Value {
+        serde_json::from_str(&self.text(server, token, request_id, id).await).unwrap_or_default()
+    }
+
+    /// Makes it; what the answer has as text, of gRPC the messages' bytes.
+    pub async fn text(&self, server: &Server, token: &str, request_id: &str, id: Option<&str>) -> String {
         let headers = [("authorization", token), ("x-request-id", request_id)];
         match &self.way {
             Way::Rest { method, route } => {
                 let path = route.replace("{id}", id.unwrap_or_default());
-                let answer = server.send(method.clone(), &path, &headers, &body(&self.operation).to_string()).await;
-                serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default()
+                let text = if method == Method::GET { String::new() } else { body(&self.operation).to_string() };
+                server.send(method.clone(), &path, &headers, &text).await.text().await.unwrap()
             }
             Way::Grpc { path, input } => {
                 let files = FileDescriptorSet::decode(agentforge_proto::FILE_DESCRIPTOR_SET).unwrap();
-                let message = encoded(&files, input, id);
+                let reads = READS.iter().any(|verb| self.operation.starts_with(verb));
+                let message = encoded(&files, input, id, reads);
                 let mut framed = vec![0];
                 framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
                 framed.extend(message);
@@ -89,8 +113,11 @@ impl Call {
                 for (name, value) in headers {
                     request = request.header(name, value);
                 }
-                request.send().await.unwrap().bytes().await.unwrap();
-                Value::Null
+                let answer = request.send().await.unwrap();
+                // Where the call has no answer but a status, it is here.
+                let status = answer.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned());
+                let status = status.map(|status| format!("grpc-status: {status}")).unwrap_or_default();
+                status + &String::from_utf8_lossy(&answer.bytes().await.unwrap())
             }
         }
     }
@@ -120,23 +147,24 @@ fn message<'f>(files: &'f FileDescriptorSet, full_name: &str) -> &'f DescriptorP
     files.file.iter().flat_map(|file| &file.message_type).find(|m| m.name() == name).unwrap()
 }
 
-/// A message with which the method is done: those of its fields that we know by their names.
-fn encoded(files: &FileDescriptorSet, full_name: &str, id: Option<&str>) -> Vec<u8> {
+/// A message with which the method is done: those of its fields that we know by their names. A read has no filters.
+fn encoded(files: &FileDescriptorSet, full_name: &str, id: Option<&str>, reads: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in &message(files, full_name).field {
         let mut put = |data: &[u8]| {
             // Length-delimited, which all of these are.
-            varint(&mut bytes, u64::try_from(field.number()).unwrap() << 3 | 2);
+            varint(&mut bytes, (u64::try_from(field.number()).unwrap() << 3) | 2);
             varint(&mut bytes, data.len() as u64);
             bytes.extend(data);
         };
         match field.name() {
             "id" => _ = id.map(|id| put(id.as_bytes())),
+            _ if reads => {}
             "tool" => put(b"echo"),
             "args" => put(br#"{"password": "hunter2-hunter2"}"#),
             "name" => put(name().as_bytes()),
             "cron" => put(b"0 3 * * *"),
-            "job" => put(&encoded(files, field.type_name(), None)),
+            "job" => put(&encoded(files, field.type_name(), None, reads)),
             "states" => put(&[u8::try_from(pb::JobState::Cancelled as i32).unwrap()]),
             _ => {}
         }

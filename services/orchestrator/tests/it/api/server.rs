@@ -23,7 +23,7 @@ pub struct Server {
     pub client: reqwest::Client,
     runtime: Runtime,
     task: Option<JoinHandle<anyhow::Result<()>>>,
-    _data: TempDir,
+    pub data: TempDir,
 }
 
 impl Server {
@@ -59,7 +59,7 @@ impl Server {
             client,
             runtime,
             task: Some(task),
-            _data: data,
+            data,
         };
         eventually(DEADLINE, "the orchestrator is ready", async || {
             let answer = server.client.get(format!("{}/readyz", server.http)).send().await;
