@@ -23,4 +23,5 @@ mod settings;
 mod staging;
 mod surfaces;
 mod tilt;
+mod tokens;
 mod tree;
