@@ -16,5 +16,5 @@ pub use chain::{Chained, Hash, Head, NotAHash};
 pub use entry::{ASKED, Asker, CHECKPOINT, DETAIL_MAX_BYTES, Entry, OK, ORCHESTRATOR, PRUNE, TEXT_MAX_BYTES};
 pub use event::{EVENTS_PREFIX, Event, EventData, subject};
 pub use named::NAMED_MAX;
-pub use verify::{Base, Chain, Finding, Pruned, Verified, Verifier};
+pub use verify::{Base, Chain, Finding, Follower, Pruned, Verified, Verifier};
 pub use view::{ChainView, EntryView, NoTime};

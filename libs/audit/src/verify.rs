@@ -150,6 +150,87 @@ pub struct Verified {
     pub more: u64,
 }
 
+/// What is wrong with an entry that comes after `at`: with its place, and with its content.
+fn faults(at: &Head, found: &Chained) -> [Option<Finding>; 2] {
+    let (chain, place, id) = (at.chain, found.place, || found.entry.id.clone());
+    let of_place = if place > at.place + 1 {
+        Some(Finding::Missing { chain, from: at.place + 1, to: place - 1 })
+    } else if place <= at.place || found.previous != at.hash {
+        Some(Finding::Unlinked { chain, place, id: id() })
+    } else {
+        None
+    };
+    let is_changed = found.chain != chain || found.computed() != found.hash;
+    [of_place, is_changed.then(|| Finding::Changed { chain, place, id: id() })]
+}
+
+/// Follows one chain while it grows, a few entries at a time, and remembers only where it is.
+///
+/// What it has read is an anchor: a chain that is computed again later, from an earlier entry on, does not continue there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follower {
+    at: Head,
+    /// Where it was when it began again at the start.
+    anchor: Head,
+}
+
+impl Follower {
+    /// Begins with the first entry that was not pruned.
+    pub fn new(chain: &Chain) -> Self {
+        let at = Head { chain: chain.head.chain, place: chain.base.place, hash: chain.base.hash };
+        Self { at, anchor: at }
+    }
+
+    /// The last entry that it has read.
+    pub fn at(&self) -> Head {
+        self.at
+    }
+
+    /// Begins again at the start; where it is now stays in mind.
+    pub fn again(&mut self, chain: &Chain) {
+        *self = Self { anchor: self.at, ..Self::new(chain) };
+    }
+
+    /// Continues with a chain that is described like this now: skips what was pruned meanwhile; what is wrong. Its end
+    /// cannot be before the last entry that was read.
+    pub fn resume(&mut self, chain: &Chain) -> Option<Finding> {
+        let (base, head) = (chain.base, chain.head);
+        if base.place > self.at.place {
+            (self.at.place, self.at.hash) = (base.place, base.hash);
+        }
+        if head.place >= self.at.place {
+            return None;
+        }
+        let gone = Finding::Missing { chain: head.chain, from: head.place + 1, to: self.at.place };
+        self.at = head;
+        Some(gone)
+    }
+
+    /// Takes the next entry, in order of places; what is wrong.
+    pub fn take(&mut self, found: &Chained) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = faults(&self.at, found).into_iter().flatten().collect();
+        if found.place == self.anchor.place && found.hash != self.anchor.hash {
+            findings.push(Finding::NoAnchor { hash: self.anchor.hash });
+        }
+        (self.at.place, self.at.hash) = (found.place, found.hash);
+        findings
+    }
+
+    /// After the last entry, of a chain whose head was this one before they were read; what is wrong.
+    pub fn end(&mut self, head: &Head) -> Option<Finding> {
+        let Head { chain, place, .. } = self.at;
+        if place < head.place {
+            self.at = *head;
+            Some(Finding::Missing { chain, from: place + 1, to: head.place })
+        } else if place == head.place && self.at != *head {
+            self.at = *head;
+            Some(Finding::OtherHead { chain, place })
+        } else {
+            None
+        }
+    }
+}
+
 /// Reads chains one after the other, each from its base on.
 #[derive(Debug, Default)]
 pub struct Verifier {
@@ -179,17 +260,14 @@ impl Verifier {
     /// Takes the next entry, in order of places.
     pub fn take(&mut self, found: &Chained) {
         let Some(mut at) = self.at else { return };
-        let (chain, id) = (at.chain, || found.entry.id.clone());
+        let chain = at.chain;
         self.entries += 1;
-        if found.place > at.place + 1 {
-            self.find(Finding::Missing { chain, from: at.place + 1, to: found.place - 1 });
-        } else if found.place <= at.place || found.previous != at.hash {
-            self.find(Finding::Unlinked { chain, place: found.place, id: id() });
-        }
-        if found.chain != chain || found.computed() != found.hash {
-            self.find(Finding::Changed { chain, place: found.place, id: id() });
-        } else {
+        let [place, content] = faults(&at, found);
+        if content.is_none() {
             self.note(found);
+        }
+        for finding in [place, content].into_iter().flatten() {
+            self.find(finding);
         }
         let (base, hashes) = self.hashes.entry(chain).or_default();
         while (*base + i64::try_from(hashes.len()).unwrap_or(i64::MAX)) + 1 < found.place {
@@ -339,5 +417,57 @@ mod tests {
         verifier.end(&other);
         let id = point.entry.id;
         assert_eq!(verifier.finish(&[]).findings, [Finding::OtherCheckpoint { chain: 0, place: 3, id }]);
+    }
+
+    fn follow(follower: &mut Follower, entries: &[Chained], head: &Head) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = entries.iter().flat_map(|entry| follower.take(entry)).collect();
+        findings.extend(follower.end(head));
+        findings
+    }
+
+    #[test]
+    fn a_chain_is_followed_while_it_grows_and_what_was_read_is_an_anchor() {
+        let (good, head) = chain(6);
+        let third = Head { chain: 0, place: 3, hash: good[2].hash };
+        let begin = || Follower::new(&Chain { head: third, base: WHOLE });
+        let mut follower = begin();
+        assert_eq!(follow(&mut follower, &good[..3], &third), []);
+        assert_eq!(follow(&mut follower, &good[3..], &head), []);
+        assert_eq!(follower.at(), head);
+        // A change, a removal, and an end that was cut off.
+        let mut changed = good.clone();
+        changed[4].entry.outcome = "ok?".into();
+        let id = good[4].entry.id.clone();
+        assert_eq!(follow(&mut begin(), &changed, &head), [Finding::Changed { chain: 0, place: 5, id }]);
+        assert_eq!(follow(&mut begin(), &good[..4], &head), [Finding::Missing { chain: 0, from: 5, to: 6 }]);
+        let gone = [&good[..1], &good[2..]].concat();
+        assert_eq!(follow(&mut begin(), &gone, &head), [Finding::Missing { chain: 0, from: 2, to: 2 }]);
+        // Computed again from the third on, when the third was read: by the next entry, and in the next round.
+        let mut forged_head = Head { chain: 0, place: 2, hash: good[1].hash };
+        let forged: Vec<_> = good[2..].iter().map(|c| Entry { role: "x".into(), ..c.entry.clone() }).collect();
+        let forged: Vec<_> = forged.into_iter().map(|entry| forged_head.append(entry)).collect();
+        let mut follower = begin();
+        follow(&mut follower, &good[..3], &third);
+        let mut again = follower;
+        let id = forged[1].entry.id.clone();
+        assert_eq!(follow(&mut follower, &forged[1..], &forged_head), [Finding::Unlinked { chain: 0, place: 4, id }]);
+        again.again(&Chain { head: forged_head, base: WHOLE });
+        let all = [&good[..2], &forged].concat();
+        assert_eq!(follow(&mut again, &all, &forged_head), [Finding::NoAnchor { hash: third.hash }]);
+    }
+
+    #[test]
+    fn what_is_pruned_ahead_of_a_follower_is_skipped() {
+        let (entries, head) = chain(5);
+        let mut follower = Follower::new(&Chain { head, base: WHOLE });
+        follower.take(&entries[0]);
+        let pruned = Chain { head, base: Base { place: 3, hash: entries[2].hash } };
+        assert_eq!(follower.resume(&pruned), None);
+        assert_eq!(follow(&mut follower, &entries[3..], &head), []);
+        assert_eq!((follower.resume(&pruned), follower.at()), (None, head));
+        // Cut at its end, with the head that belongs to what is left.
+        let cut = Chain { head: Head { chain: 0, place: 4, hash: entries[3].hash }, ..pruned };
+        assert_eq!(follower.resume(&cut), Some(Finding::Missing { chain: 0, from: 5, to: 5 }));
+        assert_eq!((follower.resume(&cut), follower.at()), (None, cut.head));
     }
 }

@@ -13,6 +13,7 @@ pub mod admission;
 pub mod api;
 pub mod app;
 mod assembly;
+mod audit_check;
 pub mod audit_settings;
 mod auditing;
 pub mod caller;

@@ -68,6 +68,24 @@ pub const AUDIT_TAKEN_IN: Metric = Metric::counter(
     "Entries of other services that were read from the stream: stored, known (stored before), invalid (not an entry).",
 )
 .of(&[&["stored", "known", "invalid"]]);
+/// Entries that were verified.
+pub const AUDIT_VERIFIED: Metric = Metric::counter(
+    "agentforge_audit_verified_total",
+    &[],
+    "Entries of the audit log that this orchestrator has read and verified: new ones, and once an hour all of them.",
+);
+/// What the verification found.
+pub const AUDIT_FINDINGS: Metric = Metric::gauge(
+    "agentforge_audit_findings",
+    &[],
+    "Entries of the audit log that were changed, removed or moved, as far as the present lap of verification has found them; the log names each.",
+);
+/// When the verification was at the end.
+pub const AUDIT_VERIFIED_AT: Metric = Metric::gauge(
+    "agentforge_audit_verified_timestamp_seconds",
+    &[],
+    "When the verification of the audit log last reached the newest entry, in seconds since 1970.",
+);
 /// Counts repetitions that exactly-once handling made harmless, by the place that recognised them.
 pub const DUPLICATES_SUPPRESSED: Metric = Metric::counter(
     "agentforge_duplicates_suppressed_total",
@@ -294,6 +312,9 @@ pub const EDGE_BEATS_IGNORED: Metric = Metric::counter(
 pub const ALL: &[Metric] = &[
     AUDIT_CALLS,
     AUDIT_TAKEN_IN,
+    AUDIT_VERIFIED,
+    AUDIT_FINDINGS,
+    AUDIT_VERIFIED_AT,
     JOBS_SUBMITTED,
     JOBS_COMPLETED,
     JOB_END_TO_END,

@@ -14,7 +14,7 @@ use crate::opening::Opening;
 use crate::relay::{poll_loop, results_are_read};
 use crate::slo::{Keeper, objectives};
 use crate::store::{self, Store};
-use crate::{auditing, clock, edge, metrics, presence, queues, reconcile, results, streams};
+use crate::{audit_check, auditing, clock, edge, metrics, presence, queues, reconcile, results, streams};
 use agentforge_config::{Common, Reader, Setting};
 use agentforge_jetstream::Nats;
 use agentforge_metrics::Metric;
@@ -148,6 +148,7 @@ impl Service for Orchestrator {
         t.spawn("deadlines", reconcile::expire_loop(app(), nats(), mission(), stop()));
         let keep = (config.audit.retention, config.audit.entries_max);
         t.spawn("audit", auditing::keep_loop(app(), keep, stop()));
+        t.spawn("audit-check", audit_check::check_loop(app(), config.audit.verify_interval, stop()));
         t.spawn("audit-intake", auditing::intake_loop(app(), nats(), audit_is_ready, stop()));
         t.spawn("retention", reconcile::prune_loop(app(), config.retention, stop()));
         let stale_after = config.reconcile_after;

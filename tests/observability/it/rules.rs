@@ -50,6 +50,7 @@ const ALERTS: &[(&str, &str)] = &[
     ("BroadcasterRetriesNearlyFull", "warning"),
     ("FailedLogins", "warning"),
     ("AccessTokensFileUnusable", "warning"),
+    ("AuditVerificationFailed", "critical"),
     ("WorkerDisputes", "warning"),
     ("WorkerResultsHeld", "warning"),
 ];

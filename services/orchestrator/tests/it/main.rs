@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod audit_check;
 mod audit_events;
 mod audit_kill;
 mod cancels;

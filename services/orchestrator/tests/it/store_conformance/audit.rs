@@ -4,7 +4,7 @@ use super::world::*;
 use agentforge_audit::{Entry, Finding, Verified, Verifier};
 use agentforge_orchestrator::model::NewJob;
 use agentforge_orchestrator::store::{
-    AuditFilter, AuditKeep, AuditRow, Group, JobFilter, Order, Park, Store, Subject, Submit, Submitted,
+    AuditFilter, AuditKeep, AuditRow, Group, JobFilter, Order, OutboxMessage, Park, Store, Subject, Submit, Submitted,
 };
 use agentforge_proto::time::Micros;
 use serde_json::{Value, json};
@@ -181,10 +181,17 @@ pub async fn each_thing_of_many_is_named(w: &World) {
         let of: Vec<_> = found.iter().map(|row| (&*row.chained.entry.operation, row.chained.entry.calls)).collect();
         assert!(matches!(of[..], [("CancelJob", 50 | 100)]), "{of:?}");
     }
-    let rows = w.outbox().await;
-    let of_jobs: Vec<_> = rows.iter().filter(|row| row.subject.starts_with("agentforge.events.job.")).collect();
-    let outbox_parked = of_jobs.iter().map(|r| Park { seq: r.seq, code: "refused", reason: "no".into() }).collect();
-    w.commit(30, Group { outbox_parked, ..Group::default() }).await;
+    let is_of_a_job = |m: &OutboxMessage| m.subject.starts_with("agentforge.events.job.");
+    let parks = async || {
+        let park = |(seq, message): (i64, OutboxMessage)| Park { seq, message, code: "refused", reason: "no".into() };
+        let rows = w.rows_of_outbox().await;
+        let outbox_sent = rows.iter().map(|row| row.seq).collect();
+        let each = rows.into_iter().flat_map(|row| row.messages.into_iter().map(move |message| (row.seq, message)));
+        Group { outbox_parked: each.filter(|(_, m)| is_of_a_job(m)).map(park).collect(), outbox_sent, ..Group::default() }
+    };
+    let messages = w.outbox().await;
+    let of_jobs: Vec<_> = messages.iter().filter(|m| is_of_a_job(m)).collect();
+    w.commit(30, parks().await).await;
     let named = async |operation: &'static str, order: Order| {
         let before = log(w).await.len();
         let done = w.store.order(order, caller("ops", operation).entry(), w.ctx(40)).await.unwrap();
@@ -197,10 +204,7 @@ pub async fn each_thing_of_many_is_named(w: &World) {
         assert!((5..=9).contains(&new), "{} messages in {new} entries", of_jobs.len());
     };
     named("RetryParkedMessages", Order::Unpark(None)).await;
-    let rows = w.outbox().await;
-    let again = rows.iter().filter(|row| row.subject.starts_with("agentforge.events.job."));
-    let outbox_parked = again.map(|r| Park { seq: r.seq, code: "refused", reason: "no".into() }).collect();
-    w.commit(50, Group { outbox_parked, ..Group::default() }).await;
+    w.commit(50, parks().await).await;
     named("DiscardParkedMessages", Order::DiscardParked(None)).await;
     assert_eq!(verified(&w.store, &[]).await.findings, []);
 }
