@@ -3,11 +3,13 @@
 use crate::{
     check::Delivery,
     floor, latency, machine,
+    process::processor_time,
     report::{Drain, Report, Round},
     stack::{Setup, Stack},
-    throughput,
+    throughput::{self, Drained},
 };
 use agentforge_terminal::{Failure, Result};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,30 +93,33 @@ pub async fn run(args: Args, json: bool) -> Result {
     };
     for n in 1..=args.rounds {
         let label = format!("{run}-{n}");
-        let product = async || throughput::measure(&stack, args.count, args.args_bytes, &label).await;
+        let product = async || product(&stack, args.count, args.args_bytes, &label).await;
         let floor = async || floor::measure(stack.nats_url(), args.count, args.args_bytes).await;
         // The second side finds the machine more tired: they take turns.
-        let (floor_per_s, jobs_per_s) = match n % 2 {
+        let (floor_per_s, (jobs_per_s, cpu_us)) = match n % 2 {
             1 => (floor().await?, product().await?),
             _ => {
-                let jobs_per_s = product().await?;
-                (floor().await?, jobs_per_s)
+                let measured = product().await?;
+                (floor().await?, measured)
             }
         };
         delivery.add(stack.check(&label, args.count).await?);
         memory.push(stack.memory());
-        let round = Round { floor_per_s, jobs_per_s };
+        let round = Round { floor_per_s, jobs_per_s, cpu_us };
         say(format!("round {n}: {round}"));
         rounds.push(round);
     }
-    let mut drains: Vec<Drain> = args.drain.iter().map(|n| Drain { queued: *n, per_s: vec![] }).collect();
+    let mut drains: Vec<Drain> =
+        args.drain.iter().map(|n| Drain { queued: *n, enqueued_per_s: vec![], per_s: vec![] }).collect();
     for round in 1..=args.drain_rounds {
         for d in &mut drains {
             let label = format!("{run}-drain-{}-{round}", d.queued);
-            let per_s = throughput::drain(&stack, d.queued, args.args_bytes, &label).await?;
+            let Drained { enqueued_per_s, per_s } =
+                throughput::drain(&stack, d.queued, args.args_bytes, &label).await?;
             delivery.add(stack.check(&label, d.queued).await?);
             memory.push(stack.memory());
-            say(format!("drained {} jobs at {per_s:.0}/s", d.queued));
+            say(format!("queued {} jobs at {enqueued_per_s:.0}/s, drained at {per_s:.0}/s", d.queued));
+            d.enqueued_per_s.push(enqueued_per_s);
             d.per_s.push(per_s);
         }
     }
@@ -128,4 +133,21 @@ pub async fn run(args: Args, json: bool) -> Result {
     } else {
         Err(Failure::new("delivery was not exact: see lost and duplicated above"))
     }
+}
+
+/// Jobs per second, and what each of them took of each process, in microseconds.
+async fn product(stack: &Stack, count: u64, args_bytes: u32, label: &str) -> Result<(f64, BTreeMap<String, f64>)> {
+    let times = || {
+        let mut times = stack.processor_times();
+        let here = i32::try_from(std::process::id()).ok().and_then(processor_time);
+        times.extend(here.map(|time| ("submitter".to_owned(), time)));
+        times
+    };
+    let before = times();
+    let jobs_per_s = throughput::measure(stack, count, args_bytes, label).await?;
+    let cpu_us = times().into_iter().filter_map(|(name, time)| {
+        let taken = time.checked_sub(*before.get(&name)?)?;
+        Some((name, taken.as_secs_f64() * 1e6 / count as f64))
+    });
+    Ok((jobs_per_s, cpu_us.collect()))
 }

@@ -3,6 +3,7 @@
 use crate::{check::Delivery, latency::Latency, machine::Machine, stack::Memory};
 use agentforge_terminal::{Failure, Result};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Floor and product, one after the other.
@@ -12,12 +13,22 @@ pub struct Round {
     pub floor_per_s: f64,
     /// Jobs end to end.
     pub jobs_per_s: f64,
+    /// Processor time per job while they ran, microseconds, of each process; `submitter` is this program.
+    pub cpu_us: BTreeMap<String, f64>,
+}
+
+impl Round {
+    fn cpu_us_per_job(&self) -> f64 {
+        self.cpu_us.values().sum()
+    }
 }
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { floor_per_s, jobs_per_s } = self;
-        write!(f, "floor {floor_per_s:.0}/s, jobs {jobs_per_s:.0}/s, ratio {:.2}", jobs_per_s / floor_per_s)
+        let Self { floor_per_s, jobs_per_s, cpu_us } = self;
+        write!(f, "floor {floor_per_s:.0}/s, jobs {jobs_per_s:.0}/s, ratio {:.2}", jobs_per_s / floor_per_s)?;
+        let parts: Vec<_> = cpu_us.iter().map(|(name, us)| format!("{name} {us:.0}")).collect();
+        write!(f, "; CPU per job {:.0} µs ({})", self.cpu_us_per_job(), parts.join(", "))
     }
 }
 
@@ -26,6 +37,8 @@ impl fmt::Display for Round {
 pub struct Drain {
     /// Jobs that were queued before workers started.
     pub queued: u64,
+    /// Jobs accepted per second while it was queued, one figure per round.
+    pub enqueued_per_s: Vec<f64>,
     /// Jobs per second, one figure per round.
     pub per_s: Vec<f64>,
 }
@@ -67,11 +80,13 @@ impl Report {
         let jobs_per_s = median(self.rounds.iter().map(|r| r.jobs_per_s));
         let floor_per_s = median(self.rounds.iter().map(|r| r.floor_per_s));
         let ratio = median(self.rounds.iter().map(|r| r.jobs_per_s / r.floor_per_s));
+        let cpu_us_per_job = median(self.rounds.iter().map(Round::cpu_us_per_job));
         if json {
             let document = serde_json::json!({
                 "jobs_per_s": jobs_per_s,
                 "floor_per_s": floor_per_s,
                 "ratio_to_floor": ratio,
+                "cpu_us_per_job": cpu_us_per_job,
                 "p50_ms": self.latency.as_ref().map(|l| l.p50_ms),
                 "p99_ms": self.latency.as_ref().map(|l| l.p99_ms),
                 "lost": self.delivery.lost,
@@ -92,12 +107,15 @@ impl Report {
         anstream::println!("{}", self.machine);
         anstream::println!("{} jobs a round, {} rounds, events {}", self.count, self.rounds.len(), self.events);
         anstream::println!("jobs   {jobs_per_s:>9.0}/s   floor {floor_per_s:>9.0}/s   ratio {ratio:.2} (medians)");
+        anstream::println!("CPU per job, all processes: {cpu_us_per_job:.0} µs");
         if let Some(l) = &self.latency {
             anstream::println!("{l}");
         }
         for d in &self.drains {
             let rate = median(d.per_s.iter().copied());
-            anstream::println!("drain of {:>9}: {rate:.0}/s (median of {})", d.queued, d.per_s.len());
+            let enqueued = median(d.enqueued_per_s.iter().copied());
+            let times = d.per_s.len();
+            anstream::println!("drain of {:>9}: {rate:.0}/s, queued at {enqueued:.0}/s (medians of {times})", d.queued);
         }
         let Delivery { accepted, succeeded, lost, duplicated } = self.delivery;
         anstream::println!("accepted {accepted}, succeeded {succeeded}, lost {lost}, duplicated {duplicated}");

@@ -2,7 +2,7 @@
 
 use crate::{
     check::{self, Delivery},
-    process::{sibling, spawn},
+    process::{processor_time, sibling, spawn},
 };
 use agentforge_stack::{
     child::Child,
@@ -157,13 +157,18 @@ impl Stack {
 
     /// Resident memory now.
     pub fn memory(&self) -> Memory {
-        let pids = self
-            .ready
-            .services
-            .iter()
-            .map(|(n, s)| (n.clone(), s.pid))
-            .chain([("nats-server".into(), self.ready.nats.pid)]);
-        Memory(pids.filter_map(|(name, pid)| Some((name, resident_mib(pid)?))).collect())
+        Memory(self.pids().filter_map(|(name, pid)| Some((name, resident_mib(pid)?))).collect())
+    }
+
+    /// Processor time that each process of it took so far.
+    pub fn processor_times(&self) -> BTreeMap<String, Duration> {
+        self.pids().filter_map(|(name, pid)| Some((name, processor_time(pid)?))).collect()
+    }
+
+    /// NATS and the services, by name.
+    fn pids(&self) -> impl Iterator<Item = (String, i32)> {
+        let services = self.ready.services.iter().map(|(name, service)| (name.clone(), service.pid));
+        services.chain([("nats-server".into(), self.ready.nats.pid)])
     }
 
     /// Looks into the database whether every job of `label` has exactly one committed result.

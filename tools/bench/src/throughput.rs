@@ -37,20 +37,31 @@ pub async fn measure(stack: &Stack, count: u64, args_bytes: u32, label: &str) ->
     Ok(count as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Jobs a second of a backlog that was queued while the worker stood still.
-pub async fn drain(stack: &Stack, count: u64, args_bytes: u32, label: &str) -> Result<f64> {
+/// Jobs per second of a backlog that was queued while the worker stood still.
+pub struct Drained {
+    /// Accepted: from the first submission to the last acknowledgement.
+    pub enqueued_per_s: f64,
+    /// Done: from the worker's start to the last committed result.
+    pub per_s: f64,
+}
+
+/// Queues a backlog while the worker stands still, then lets it work.
+pub async fn drain(stack: &Stack, count: u64, args_bytes: u32, label: &str) -> Result<Drained> {
     let target = final_jobs(stack).await? + count;
     stack.freeze_worker(true)?;
     let queued = async {
+        let begun = Instant::now();
         submit(stack, count, args_bytes, label).await?;
-        until_queued(stack).await
+        let enqueued_per_s = count as f64 / begun.elapsed().as_secs_f64();
+        until_queued(stack).await?;
+        Ok::<_, Failure>(enqueued_per_s)
     };
     let outcome = queued.await;
     let begun = Instant::now();
     stack.freeze_worker(false)?;
-    outcome?;
+    let enqueued_per_s = outcome?;
     until_final(stack, target).await?;
-    Ok(count as f64 / begun.elapsed().as_secs_f64())
+    Ok(Drained { enqueued_per_s, per_s: count as f64 / begun.elapsed().as_secs_f64() })
 }
 
 async fn submit(stack: &Stack, count: u64, args_bytes: u32, label: &str) -> Result {
