@@ -12,6 +12,7 @@ mod images;
 mod manifests;
 mod measure;
 mod nats;
+mod peers;
 mod pods;
 mod policies;
 mod promote;
