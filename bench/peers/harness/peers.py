@@ -74,6 +74,15 @@ PEERS = [
         environment={"PEER_STORE": "sqlite"},
     ),
     Peer(
+        name="apalis",
+        title="apalis + Redis",
+        kind="cargo",
+        keeps="redis",
+        package="apalis-redis",
+        commits=f"{REDIS}; finished jobs are kept",
+        settings="256 at once, batches of 500, push_bulk of 500",
+    ),
+    Peer(
         name="bullmq",
         title="BullMQ + Redis",
         kind="npm",
