@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Checks staging as a whole: applies it, checks that its policies exist, runs the checks inside, and checks that KEDA's
-# metric followed the backlog. Exits with 0 only if all of this succeeds.
+# Checks staging as a whole: applies it (or waits for Argo CD to do so), waits until its newest pods run, checks that its
+# policies exist, runs the checks inside, and checks that KEDA's metric followed the backlog. Exits with 0 only if all of
+# this succeeds.
 #
 #   scripts/run_staging_end_to_end.sh            in the cluster of kubectl's context
 #   scripts/run_staging_end_to_end.sh --local    the same checks against `agentforge dev`, started for them
 #
-# NS (agentforge-staging), BACKLOG_COUNT (3000). Secrets are made beforehand, once (scripts/make-secrets).
+# NS (agentforge-staging), BACKLOG_COUNT (3000), ROLLOUT_TIMEOUT (600 s), REVISION (where Argo CD applies: this commit).
+# Secrets are made beforehand, once (scripts/make-secrets).
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 NS="${NS:-agentforge-staging}"
@@ -22,15 +24,26 @@ fi
 overlay="$here/../overlays/staging"
 # What a folder makes, in another namespace if NS names one.
 render() { kubectl kustomize "$1" | sed "s/agentforge-staging/$NS/g"; }
-render "$overlay" | kubectl apply --server-side -f -
-kubectl -n "$NS" rollout status --timeout=10m statefulset/nats
-kubectl -n "$NS" wait --for=condition=Available --timeout=10m deployment --all
+. "$here/cluster-rollout.sh"
 
-# A change of a generated ConfigMap is another one. Argo CD prunes the former; an apply does not, and the quota counts.
-current="$(render "$overlay" | sed -n 's/^  name: \(\(agentforge-env\|nats-config\)-[a-z0-9]*\)$/configmap\/\1/p')"
-[ -n "$current" ] || { echo "the overlay has no generated ConfigMap" >&2; exit 1; }
-kubectl -n "$NS" get configmap -o name | grep -E '^configmap/(agentforge-env|nats-config)-' | grep -vxF "$current" |
-    xargs -r kubectl -n "$NS" delete || true
+# Where Argo CD has the environment, only it applies: the checks wait for what it makes of this commit.
+application=application.argoproj.io/agentforge-staging
+place="$(kubectl -n argocd get "$application" --ignore-not-found -o 'jsonpath={.spec.destination.namespace}' 2>/dev/null || true)"
+if [ "$place" = "$NS" ]; then
+    revision="${REVISION:-$(git -C "$here" rev-parse HEAD)}"
+    echo "Argo CD applies $NS: waiting until it is in sync with $revision"
+    synced='{.status.sync.status} {.status.sync.revision} {.status.operationState.phase}'
+    for tries in $(seq 1 300); do
+        state="$(kubectl -n argocd get "$application" -o "jsonpath=$synced")"
+        [ "$state" = "Synced $revision Succeeded" ] && break
+        [ "$tries" -lt 300 ] || { echo "Argo CD is not in sync with $revision: $state" >&2; exit 1; }
+        sleep 2
+    done
+else
+    render "$overlay" | kubectl apply --server-side -f -
+fi
+await_rollouts
+check_images "$(render "$overlay" | sed -n 's/^ *\(- \)\?image: //p' | sort -u)"
 
 for policy in default-deny allow-dns services-to-nats allow-services-to-nats allow-backlog-to-nats allow-keda-to-nats; do
     kubectl -n "$NS" get networkpolicy "$policy" >/dev/null || { echo "the policy $policy is missing" >&2; exit 1; }
@@ -58,4 +71,6 @@ for job in end-to-end nats-backlog; do
 done
 [ "$peak" -gt 0 ] || { echo "KEDA's metric never showed the backlog" >&2; failed=1; }
 echo "the scaler saw a backlog of up to $peak"
+# Last, when what runs now is known to work. Argo CD prunes by itself.
+[ "$place" = "$NS" ] || [ "$failed" -ne 0 ] || prune_settings
 exit "$failed"

@@ -13,8 +13,11 @@ if [ "${1:-}" = --local ]; then
     start_local_stack
 else
     . "$here/cluster-stack.sh"
+    . "$here/cluster-rollout.sh"
+    NS="${NS:-agentforge-staging}"
+    # Before the port-forward, which would lead to a former pod.
+    await_rollouts
     start_cluster_stack
-    kubectl -n "$NS" wait --for=condition=Available --timeout=5m deployment --all
 fi
 backlog=()
 [ "${GENERATE_BACKLOG:-0}" = 1 ] && backlog=(--backlog "${BACKLOG_COUNT:-500}")

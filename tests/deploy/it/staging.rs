@@ -10,8 +10,12 @@ use std::time::Duration;
 /// Some rounds of two seconds, and kubectl's renderings, on a busy machine.
 const RUN: Duration = Duration::from_secs(120);
 
-/// What the cluster's part answers: `policy`, `metric`, `backlog` and `checks` are shell commands of their lines.
+/// What the cluster's part answers: shell commands of their lines.
 struct Cluster {
+    /// Argo CD's application: its namespace, and its state.
+    application: &'static str,
+    rollout: &'static str,
+    images: &'static str,
     policy: &'static str,
     metric: &'static str,
     backlog: &'static str,
@@ -20,6 +24,9 @@ struct Cluster {
 
 /// Everything is well; the metric and the end of the checks come late, and `Complete` after another condition.
 const WELL: Cluster = Cluster {
+    application: "true",
+    rollout: "true",
+    images: r#"sed -n 's/^ *\(- \)\?image: //p' "$here/rendered" | grep -v /cli: | sort -u"#,
     policy: "true",
     metric: r#"[ "$asked" -gt 1 ] && echo '{"items":[{"value":"42"}]}'"#,
     backlog: "echo Complete",
@@ -36,10 +43,16 @@ here={}
 echo "$*" >>"$here/calls"
 asked="$(grep -c -e --raw "$here/calls")"
 case "$*" in
-    kustomize*) exec {} "$@" ;;
+    kustomize*) {} "$@" | tee -a "$here/rendered" ;;
+    *"get application.argoproj.io/agentforge-staging"*) {} ;;
+    *"get statefulset,deployment -o name") printf '%s\n' statefulset.apps/nats deployment.apps/orchestrator ;;
+    *"rollout status"*orchestrator) {} ;;
+    *"get statefulset,deployment -o jsonpath"*) {} ;;
+    *"get deployment,statefulset,replicaset"*) cat "$here/applied"; echo "name: agentforge-env-rollback01" ;;
+    *"get pod -o"*) echo "orchestrator-x: ContainersNotReady ImagePullBackOff no such tag" ;;
     apply*) cat >>"$here/applied" && echo --- >>"$here/applied" ;;
     *"get networkpolicy allow-backlog-to-nats") {} ;;
-    *"get configmap -o name") printf 'configmap/%s\n' kube-root-ca.crt agentforge-env-former0001 nats-config-former0002 ;;
+    *"get configmap -o name") printf 'configmap/%s\n' kube-root-ca.crt agentforge-env-former0001 agentforge-env-rollback01 nats-config-former0002 ;;
     *--raw*) {} ;;
     *"get job nats-backlog"*) {} ;;
     *"get job end-to-end"*) {} ;;
@@ -47,6 +60,9 @@ esac
 "#,
             dir.path().display(),
             program("kubectl").unwrap().display(),
+            self.application,
+            self.rollout,
+            self.images,
             self.policy,
             self.metric,
             self.backlog,
@@ -60,6 +76,7 @@ esac
             .env("PATH", format!("{}:{found}", dir.path().display()))
             .env("NS", "some-staging")
             .env("BACKLOG_COUNT", "70")
+            .env("REVISION", "1a2b3c")
             .start();
         let code = script.wait(RUN).await;
         (code, script.full_log(), dir)
@@ -89,9 +106,16 @@ async fn staging_is_applied_cleared_and_checked() {
     assert_eq!(
         deleted,
         ["-n some-staging delete configmap/agentforge-env-former0001 configmap/nats-config-former0002"],
-        "the former ones, and nobody else's"
+        "the former ones, but for what a rollback needs, and nobody else's"
     );
-    for call in calls.lines().filter(|call| !call.starts_with("kustomize") && !call.starts_with("apply")) {
+    let place = |what: &str| calls.lines().position(|call| call.contains(what)).unwrap_or_else(|| panic!("no {what}"));
+    let order =
+        ["apply --server-side", "rollout status", "get networkpolicy", "get job end-to-end", " delete configmap"];
+    assert!(order.map(place).is_sorted(), "{calls}");
+    assert!(calls.contains("rollout status --timeout=600s statefulset.apps/nats"), "{calls}");
+    for call in
+        calls.lines().filter(|call| !["kustomize", "apply", "-n argocd"].iter().any(|start| call.starts_with(start)))
+    {
         assert!(call.contains("some-staging"), "{call}");
     }
 }
@@ -100,12 +124,32 @@ async fn staging_is_applied_cleared_and_checked() {
 async fn what_fails_in_staging_fails_the_script() {
     let Some(()) = require("kubectl") else { return };
     for (what, cluster) in [
+        ("deployment.apps/orchestrator does not run as it was applied", Cluster { rollout: "exit 1", ..WELL }),
+        ("ImagePullBackOff no such tag", Cluster { rollout: "exit 1", ..WELL }),
+        ("other images run than the overlay names", Cluster { images: "echo agentforge/worker:of-yesterday", ..WELL }),
         ("the policy allow-backlog-to-nats is missing", Cluster { policy: "exit 1", ..WELL }),
         ("KEDA's metric never showed the backlog", Cluster { metric: "exit 1", ..WELL }),
         ("the job nats-backlog did not complete", Cluster { backlog: "echo FailureTarget Failed", ..WELL }),
         ("the job end-to-end did not complete", Cluster { checks: "echo Failed", ..WELL }),
     ] {
-        let (code, log, _dir) = cluster.run().await;
+        let (code, log, dir) = cluster.run().await;
         assert!(code != 0 && log.contains(what), "{what}: {code}\n{log}");
+        assert!(!text(dir.path(), "calls").contains(" delete configmap"), "{what}: what may still run was pruned");
     }
+}
+
+#[tokio::test]
+async fn what_argo_has_is_not_applied_but_awaited() {
+    let Some(()) = require("kubectl") else { return };
+    // In sync with the commit before, then with this one.
+    let application = r#"case "$*" in
+        *destination*) echo some-staging ;;
+        *) echo . >>"$here/looks"; if [ "$(wc -l <"$here/looks")" -gt 1 ]; then echo "Synced 1a2b3c Succeeded"; else echo "Synced 0f0f0f Succeeded"; fi ;;
+    esac"#;
+    let (code, log, dir) = Cluster { application, ..WELL }.run().await;
+    assert_eq!(code, 0, "{log}");
+    let applied = parse(&text(dir.path(), "applied")).unwrap();
+    assert!(applied.iter().all(|o| o.kind() == "Job"), "only the checks: {log}");
+    assert_eq!(text(dir.path(), "looks").lines().count(), 2);
+    assert!(!text(dir.path(), "calls").contains(" delete configmap"), "Argo CD prunes by itself");
 }
