@@ -47,7 +47,7 @@ const FACTS: [Facts; 4] = [
         replicas: None,
         workers: None,
         nats: (1, "50m", "128Mi", None),
-        quota: Some(("1000m", "1Gi")),
+        quota: Some(("1", "1Gi")),
         log_level: "debug",
         database: "@postgres:5432/agentforge",
     },

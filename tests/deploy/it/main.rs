@@ -6,6 +6,7 @@
 
 mod argo;
 mod checks;
+mod defaults;
 mod english;
 mod environments;
 mod images;
