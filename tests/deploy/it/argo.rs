@@ -116,8 +116,8 @@ fn every_application_is_of_the_project_of_its_environment() {
         let folder = spec["source"]["path"].as_str().unwrap();
         assert!(overlays.iter().any(|name| folder == format!("overlays/{name}")), "{}: {folder}", object.name());
         let namespace = spec["destination"]["namespace"].as_str().unwrap();
-        // A branch's name is normalized: feature/x becomes feature-x.
-        let namespace = namespace.replace("{{ .branchNormalized }}", "feature-*");
+        // Of the branch's name: feature/x becomes feature-x.
+        let namespace = namespace.replace("{{ .values.name }}", "feature-*");
         assert_eq!(namespace, *place, "{}", object.name());
     }
 }
@@ -145,7 +145,7 @@ fn a_branch_is_kept_to_its_own_namespace_labels_and_host() {
     // The application's name, which Argo CD writes on all it makes, is that of the ApplicationSet's template.
     let argo = render("k8s/argocd");
     let set = find(&argo, "ApplicationSet", "agentforge-feature");
-    assert_eq!(set.text("/spec/template/metadata/name"), "agentforge-{{ .branchNormalized }}");
+    assert_eq!(set.text("/spec/template/metadata/name"), "agentforge-{{ .values.name }}");
     let (when, objects) = expressions("agentforge-feature-objects");
     assert!(when.contains("argocd-application-controller") && when.contains(r#"startsWith("feature-")"#), "{when}");
     assert_eq!(objects, r#"variables.application == "agentforge-" + request.namespace"#);
