@@ -6,6 +6,8 @@ use agentforge_harness::require;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+const SYNC_OPTIONS: &str = "/metadata/annotations/argocd.argoproj.io~1sync-options";
+
 #[test]
 fn what_is_autoscaled_says_no_number_and_argo_leaves_it_alone() {
     let Some(()) = require("kubectl") else { return };
@@ -42,8 +44,13 @@ fn what_is_autoscaled_says_no_number_and_argo_leaves_it_alone() {
         assert_eq!(ignored, Vec::from_iter(is_scaled.then_some((&kind, &replicas))), "{name}");
     }
     // What a site has not sent yet is on its volumes and nowhere else.
-    for claim in overlay("edge").iter().filter(|o| o.kind() == "PersistentVolumeClaim") {
-        assert_eq!(claim.text("/metadata/annotations/argocd.argoproj.io~1sync-options"), "Prune=false");
+    for claim in overlay("edge").iter().filter(|o| ["PersistentVolumeClaim", "StorageClass"].contains(&o.kind())) {
+        assert_eq!(claim.text(SYNC_OPTIONS), "Prune=false,Delete=false", "{}", claim.name());
+    }
+    for name in ["staging", "production", "edge"] {
+        let objects = overlay(name);
+        let namespace = objects.iter().find(|o| o.kind() == "Namespace").unwrap();
+        assert_eq!(namespace.text(SYNC_OPTIONS), "Prune=false,Delete=false", "{name}");
     }
     let set = find(&argo, "ApplicationSet", "agentforge-feature");
     assert_eq!(set.text("/spec/template/spec/source/path"), "overlays/feature");

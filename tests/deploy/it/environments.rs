@@ -378,11 +378,13 @@ fn protected_namespaces_cannot_be_deleted_and_the_manager_deletes_feature_ones_a
     let policy = find(&objects, "ValidatingAdmissionPolicy", "agentforge-protected-namespaces");
     assert_eq!(policy.text("/spec/failurePolicy"), "Fail");
     let rule = &policy.list("/spec/matchConstraints/resourceRules")[0];
-    assert_eq!((&rule["operations"], &rule["resources"]), (&json!(["DELETE"]), &json!(["namespaces"])));
+    assert_eq!((&rule["operations"], &rule["resources"]), (&json!(["CREATE", "DELETE"]), &json!(["namespaces"])));
     let [protected, manager] = policy.list("/spec/validations") else { panic!("two validations") };
     for name in ["agentforge", "agentforge-staging", "agentforge-edge"] {
         assert!(protected["expression"].as_str().unwrap().contains(&format!("\"{name}\"")), "{name}");
     }
+    // Making them is refused to managers only.
+    assert!(protected["expression"].as_str().unwrap().starts_with("request.operation == \"CREATE\" || "));
     let binding = find(&objects, "ClusterRoleBinding", "namespace-manager");
     let [subject] = binding.list("/subjects") else { panic!("one principal") };
     let principal = subject["name"].as_str().unwrap();
