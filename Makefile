@@ -9,7 +9,7 @@ endif
 # What `make bench` builds with.
 PROFILE ?= dist
 
-.PHONY: help dev build test needs lint advisories fmt soak bench bench-peers docs clean-data
+.PHONY: help dev build test needs lint advisories test-cluster fmt soak bench bench-peers docs clean-data
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -33,10 +33,15 @@ lint: ## The checks without the tests: lints, documentation, dependencies, spell
 advisories: ## Known weaknesses in dependencies, by today's list (needs a network, so not part of the checks)
 	@scripts/checker cargo-deny --log-level error check advisories
 
+test-cluster: ## The manifests on a real Kubernetes API, which Go builds once (minutes); the gate skips them where none is built
+	@scripts/control-plane --build >/dev/null
+	AGENTFORGE_CLUSTER=1 $(CARGO) test -p agentforge-deploy --test it -- cluster:: --test-threads=2
+
 fmt: ## Format
 	$(CARGO) fmt --all
 
 soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...), optimised; takes long
+	@scripts/control-plane --build >/dev/null || echo "  without it the manifests are tried on no Kubernetes API" >&2
 	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-observability -p agentforge-deploy \
 		$(addprefix -p agentforge-,$(notdir $(wildcard services/*)))
 

@@ -6,6 +6,7 @@
 
 mod argo;
 mod checks;
+mod cluster;
 mod defaults;
 mod english;
 mod environments;

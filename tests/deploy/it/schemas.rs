@@ -22,7 +22,7 @@ pub fn roots() -> Vec<String> {
     overlays.chain(apart.map(str::to_owned)).collect()
 }
 
-fn schemas() -> &'static Value {
+pub fn schemas() -> &'static Value {
     static READ: OnceLock<Value> = OnceLock::new();
     READ.get_or_init(|| serde_json::from_str(include_str!("../schemas.json")).unwrap())
 }
