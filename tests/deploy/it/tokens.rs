@@ -198,12 +198,13 @@ async fn a_token_is_added_rotated_and_ended_under_load() {
             while !stop.load(Ordering::Relaxed) {
                 let bearer = token.lock().unwrap().clone();
                 let status = caller.work(name, &bearer).await;
-                let mut seen = seen.lock().unwrap();
-                seen.let_in += 1;
-                if status >= 300 {
-                    seen.refused.push(format!("{name} {status}"));
+                {
+                    let mut seen = seen.lock().unwrap();
+                    seen.let_in += 1;
+                    if status >= 300 {
+                        seen.refused.push(format!("{name} {status}"));
+                    }
                 }
-                drop(seen);
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
