@@ -4,7 +4,7 @@
 use agentforge_orchestrator::{Orchestrator, Topology};
 use std::process::ExitCode;
 
-/// Hundreds of small values for each job come and go on several threads: the system's allocator took a third of the time.
+/// Hundreds of small values for each job come and end on several threads: the system's allocator took a third of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

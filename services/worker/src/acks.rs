@@ -23,7 +23,7 @@ pub(crate) struct Ack {
 }
 
 impl Ack {
-    /// `slot` where there is no `room` beside the slots: then it is free only when this has been sent.
+    /// `slot` where there is no `room` in addition to the slots: then it is free only when this has been sent.
     pub(crate) fn new(
         settler: Settler,
         keep_alive: KeepAliveHold,
@@ -34,7 +34,7 @@ impl Ack {
     }
 }
 
-/// Those of one queue that wait. Bounded by the slots and the room beside them.
+/// Those of one queue that wait. Bounded by the slots and the additional room.
 #[derive(Default)]
 pub(crate) struct Acks {
     waiting: Mutex<Vec<Ack>>,

@@ -68,7 +68,7 @@ impl Bundler {
             let mut stored = filling.stored.subscribe();
             return stored.wait_for(Option::is_some).await.is_ok_and(|stored| *stored == Some(true));
         }
-        // Whatever ends this task, those who wait are told.
+        // However this task ends, those who wait hear of it.
         let told = Told(&filling, false);
         self.wait_for_company(&filling).await;
         let under_way = UnderWay::begin(self);
@@ -139,7 +139,7 @@ impl Filling {
     }
 }
 
-/// Tells those who wait what became of a message, at the latest when it is dropped.
+/// Says to those who wait what became of a message, at the latest when it is dropped.
 struct Told<'a>(&'a Filling, bool);
 
 impl Told<'_> {

@@ -7,7 +7,7 @@ use agentforge_terminal::{Global, Output, Result, STYLES, describe, ended, parse
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{process::ExitCode, time::Duration};
 
-/// Hundreds of small values for each job come and go on several threads: the system's allocator took a third of the time.
+/// Hundreds of small values for each job come and end on several threads: the system's allocator took a third of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

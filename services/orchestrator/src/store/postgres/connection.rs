@@ -29,7 +29,7 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 ///
 /// Statements stay prepared, with the plan that was the best when the session made it. On the empty tables of a new
 /// installation that is a walk through all of a table, and every job would make the next one slower. Each statement has
-/// an index for what it looks for: with these settings it is what the planner takes, whatever it knows of the tables.
+/// an index for what it looks for: with these settings it is what the planner takes, regardless of what it knows of the tables.
 const SESSION: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
     SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
     SET idle_in_transaction_session_timeout = '30s'; SET client_min_messages = 'warning'; \

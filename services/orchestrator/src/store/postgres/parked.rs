@@ -7,7 +7,7 @@ use agentforge_proto::time::Micros;
 use sqlx::postgres::PgConnection;
 use sqlx::{query, query_scalar};
 
-/// Puts messages of the outbox aside while their row is there (a mark that is made twice is made once), and keeps the
+/// Puts messages of the outbox aside while their row exists (a mark that is made twice is made once), and keeps the
 /// newest of all.
 pub(super) async fn park(c: &mut PgConnection, parks: &[Park], now: Micros) -> Result<(), Fault> {
     if parks.is_empty() {

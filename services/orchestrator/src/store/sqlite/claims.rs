@@ -32,14 +32,16 @@ static RELEASE: LazyLock<Batch> = LazyLock::new(|| {
 });
 
 static CLAIM_OUTBOX: LazyLock<Batch> = LazyLock::new(|| {
-    let head = "UPDATE outbox SET claim_owner = ?, claim_until = iif(group_until IS NULL, ?, claim_until), \
-             group_until = iif(group_until IS NULL, NULL, ?) WHERE seq IN";
+    let head = "UPDATE outbox SET claim_owner = ?, \
+         claim_until = CASE WHEN group_until IS NULL THEN ? ELSE claim_until END, \
+         group_until = CASE WHEN group_until IS NULL THEN NULL ELSE ? END WHERE seq IN";
     Batch::list(head, "")
 });
 
 static RELEASE_OUTBOX: LazyLock<Batch> = LazyLock::new(|| {
-    let head = "UPDATE outbox SET claim_owner = NULL, claim_until = iif(group_until IS NULL, 0, claim_until), \
-         group_until = iif(group_until IS NULL, NULL, 0) WHERE claim_owner = ? AND seq IN";
+    let head = "UPDATE outbox SET claim_owner = NULL, \
+         claim_until = CASE WHEN group_until IS NULL THEN 0 ELSE claim_until END, \
+         group_until = CASE WHEN group_until IS NULL THEN NULL ELSE 0 END WHERE claim_owner = ? AND seq IN";
     Batch::list(head, "")
 });
 
@@ -163,8 +165,9 @@ pub(super) async fn release_orphans(w: &mut Writer, owner: &Owner) -> Result<(),
     .execute(&mut *tx)
     .await?;
     query(
-        "UPDATE outbox SET claim_owner = NULL, claim_until = iif(group_until IS NULL, 0, claim_until), \
-         group_until = iif(group_until IS NULL, NULL, 0) WHERE claim_owner <> ?",
+        "UPDATE outbox SET claim_owner = NULL, \
+         claim_until = CASE WHEN group_until IS NULL THEN 0 ELSE claim_until END, \
+         group_until = CASE WHEN group_until IS NULL THEN NULL ELSE 0 END WHERE claim_owner <> ?",
     )
     .bind(&owner.0)
     .execute(&mut *tx)

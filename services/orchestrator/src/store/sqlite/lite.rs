@@ -47,7 +47,7 @@ pub(super) fn take(next: &mut i64) -> i64 {
 }
 
 impl Lite {
-    /// Opens a file that is there, with the writer's settings.
+    /// Opens a file that exists, with the writer's settings.
     pub(super) fn open(file: &Path) -> Result<Self, Fault> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(file, flags)?;

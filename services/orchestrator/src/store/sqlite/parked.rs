@@ -4,7 +4,7 @@ use crate::store::fault::Fault;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{query, query_as};
 
-/// A message on its way aside, while its row of the outbox is there: a mark that is made twice is made once.
+/// A message on its way aside, while its row of the outbox exists: a mark that is made twice is made once.
 pub(super) const PARK: &str = "INSERT INTO outbox_parked (created_at, parked_at, subject, msg_id, code, reason, payload) \
      SELECT o.created_at, ?2, ?3, ?4, ?5, ?6, ?7 FROM outbox AS o WHERE o.seq = ?1 \
      AND NOT EXISTS (SELECT 1 FROM outbox_parked AS p WHERE p.msg_id = ?4 AND p.subject = ?3)";

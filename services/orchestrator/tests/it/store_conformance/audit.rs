@@ -187,7 +187,11 @@ pub async fn each_thing_of_many_is_named(w: &World) {
         let rows = w.rows_of_outbox().await;
         let outbox_sent = rows.iter().map(|row| row.seq).collect();
         let each = rows.into_iter().flat_map(|row| row.messages.into_iter().map(move |message| (row.seq, message)));
-        Group { outbox_parked: each.filter(|(_, m)| is_of_a_job(m)).map(park).collect(), outbox_sent, ..Group::default() }
+        Group {
+            outbox_parked: each.filter(|(_, m)| is_of_a_job(m)).map(park).collect(),
+            outbox_sent,
+            ..Group::default()
+        }
     };
     let messages = w.outbox().await;
     let of_jobs: Vec<_> = messages.iter().filter(|m| is_of_a_job(m)).collect();
