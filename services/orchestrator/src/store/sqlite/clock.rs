@@ -15,7 +15,8 @@ const DEADLINES: &str = "UPDATE jobs SET deadline = deadline - ?2, expires_at = 
 const CHECKS: &str = "UPDATE jobs SET checked_at = checked_at - ?2 WHERE checked_at > ?1";
 /// Only those from before the step: later ones end soon by themselves.
 const CLAIMS: &str = "UPDATE outbox SET \
-     claim_until = CASE WHEN group_until IS NULL THEN claim_until - ?2 ELSE claim_until END, group_until = group_until - ?2 WHERE coalesce(group_until, claim_until) > ?1 + ?2 / 2";
+     claim_until = CASE WHEN group_until IS NULL THEN claim_until - ?2 ELSE claim_until END, \
+     group_until = group_until - ?2 WHERE coalesce(group_until, claim_until) > ?1 + ?2 / 2";
 
 const OPERATIONS: &str = "UPDATE operations SET claim_until = claim_until - ?2 \
      WHERE state <= 2 AND claim_until > ?1 + ?2 / 2";
