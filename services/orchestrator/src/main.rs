@@ -4,10 +4,6 @@
 use agentforge_orchestrator::{Orchestrator, Topology};
 use std::process::ExitCode;
 
-/// Hundreds of small values for each job come and end on several threads: the system's allocator took a third of the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     if arguments.next_if(|first| first == "topology").is_some() {

@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-/// Hundreds of small values for each job come and end on several threads: the system's allocator took a third of the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     agentforge_worker::shed_secrets();
     agentforge_worker::enable_launcher();

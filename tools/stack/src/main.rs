@@ -7,10 +7,6 @@ use agentforge_terminal::{Global, Output, Result, STYLES, describe, ended, parse
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{process::ExitCode, time::Duration};
 
-/// Hundreds of small values for each job come and end on several threads: the system's allocator took a third of the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Start AgentForge on this machine, and read what it is made of.
 #[derive(Debug, Parser)]
 #[command(

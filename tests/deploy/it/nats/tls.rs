@@ -125,8 +125,11 @@ async fn certificates_of_production_are_renewed_under_load_and_no_message_fails(
             while !stop.load(Ordering::Relaxed) {
                 // One connection that stays, and one that is made now.
                 js.publish("swarm.dlq.production.default", "x".into()).await.unwrap().await.unwrap();
-                let fresh = login("orchestrator").connect(&urls[..]).await.unwrap();
-                fresh.flush().await.unwrap();
+                // A server that reads its configuration again may turn a login away in that moment; services try again.
+                let fresh = eventually(WAIT, "a new connection is made", || async {
+                    login("orchestrator").connect(&urls[..]).await.map_err(|e| e.to_string())
+                });
+                fresh.await.flush().await.unwrap();
                 sent.fetch_add(1, Ordering::Relaxed);
             }
         })

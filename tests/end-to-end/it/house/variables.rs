@@ -36,6 +36,7 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "OTEL_SERVICE_NAME",
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
+    "PEER_URL",
     "RUST_LOG",
     "SSL_CERT_FILE",
     // Of the orchestrator's program in its other mode.

@@ -6,6 +6,7 @@
 use super::super::{Error, codes, fault::Fault};
 use super::lite::{Known, Lite};
 use super::recent::Recent;
+use super::settings::{BUSY_WAIT, LOG_BYTES_MAX, LOG_PAGES_OF_LAST_RESORT, SMALL_CACHE_KIB};
 use crate::store::migrate;
 use crate::store::writes::Writes;
 use agentforge_audit::{Hash, Head};
@@ -28,14 +29,6 @@ use tokio_util::sync::CancellationToken;
 const READERS: u32 = 4;
 /// How long a reader is waited for.
 const READER_WAIT: Duration = Duration::from_secs(5);
-/// How long SQLite waits for a lock of its own (only a backup or a checkpoint can hold one).
-pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
-/// Pages that each writing connection keeps in memory, KiB.
-pub(super) const CACHE_KIB: u32 = 32_768;
-/// The log is cut to this length whenever it restarts, bytes.
-pub(super) const LOG_BYTES_MAX: u32 = 64 * 1024 * 1024;
-/// The writer copies the log back by itself at this length, pages of 4 KiB: only when the keeper is stuck.
-pub(super) const LOG_PAGES_OF_LAST_RESORT: u32 = 65_536;
 /// How long the keeper waits, the writer in its hands, for those who still read in the log. A long
 /// reader, such as a backup, lets the log grow until it is done.
 const KEEPER_BUSY_WAIT: Duration = Duration::from_millis(20);
@@ -400,7 +393,7 @@ fn writer_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         // The answer to a submission is sent after the commit: the commit must be on disk.
         .synchronous(SqliteSynchronous::Full)
-        .pragma("cache_size", format!("-{CACHE_KIB}"))
+        .pragma("cache_size", format!("-{SMALL_CACHE_KIB}"))
         .pragma("wal_autocheckpoint", LOG_PAGES_OF_LAST_RESORT.to_string())
         .pragma("journal_size_limit", LOG_BYTES_MAX.to_string())
         .statement_cache_capacity(256)

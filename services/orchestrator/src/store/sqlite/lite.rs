@@ -4,8 +4,8 @@
 //! too much for a commit of a thousand small statements. Here a whole transaction runs on one thread of the runtime's
 //! blocking pool: one hop there, one back.
 
-use super::connection::{BUSY_WAIT, CACHE_KIB, LOG_BYTES_MAX, LOG_PAGES_OF_LAST_RESORT};
 use super::recent::Recent;
+use super::settings::{BUSY_WAIT, CACHE_KIB, LOG_BYTES_MAX, LOG_PAGES_OF_LAST_RESORT};
 use crate::store::columns::{FromLite, Plain, Record};
 use crate::store::fault::Fault;
 use crate::store::spec::Value;

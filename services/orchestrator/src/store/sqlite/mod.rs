@@ -16,6 +16,7 @@ mod parked;
 mod queries;
 mod recent;
 mod schedules;
+mod settings;
 mod slo;
 mod sql;
 mod statements;

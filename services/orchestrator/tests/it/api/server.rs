@@ -29,11 +29,15 @@ pub struct Server {
 impl Server {
     /// Starts one with these settings in addition to the usual ones, and waits until it is ready.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
-        Self::start_for(reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap(), settings).await
+        Self::start_with(None, settings).await
     }
 
     /// The same for a client of its own, such as one with a certificate.
     pub async fn start_for(client: reqwest::Client, settings: &[(&str, &str)]) -> Self {
+        Self::start_with(Some(client), settings).await
+    }
+
+    async fn start_with(client: Option<reqwest::Client>, settings: &[(&str, &str)]) -> Self {
         let data = TempDir::new().unwrap();
         let runtime = Runtime::for_tests("orchestrator");
         let usual = [
@@ -50,6 +54,9 @@ impl Server {
         let config = Config::read(&mut reader);
         reader.finish().unwrap();
         let orchestrator = Orchestrator::build(config, runtime.clone()).await.unwrap();
+        // The service brings the cryptography that clients use here.
+        let usual = || reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+        let client = client.unwrap_or_else(usual);
         let endpoints = orchestrator.endpoints();
         let scheme = if endpoints.is_tls { "https" } else { "http" };
         let task = tokio::spawn(orchestrator.run());
