@@ -276,7 +276,7 @@ fn reports_of(d: &Delivery) -> usize {
 struct Batch {
     changes: Vec<(JobId, Change)>,
     rejects: Vec<Rejected>,
-    reusable: Vec<Box<Finished>>,
+    reusable: Vec<Finished>,
     spans: Vec<Span>,
     /// Messages with at least one report that is believed.
     settle: Vec<Delivery>,
@@ -294,7 +294,7 @@ impl Batch {
                     if let Change::Finished(finished) = &*change
                         && reusable
                     {
-                        self.reusable.push(finished.clone());
+                        self.reusable.push(finished.as_ref().clone());
                     }
                     self.changes.push((id, judged(app, *change, d.subject())));
                     believed += 1;

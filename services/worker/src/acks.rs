@@ -3,7 +3,7 @@
 //! The first job that has one to send leads: it waits for what sends them with other traffic, then sends them all. The
 //! others leave theirs here and are done.
 
-use crate::{job::Slot, keepalive::KeepAliveHold};
+use crate::keepalive::KeepAliveHold;
 use agentforge_jetstream::{Settler, consume};
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -19,7 +19,7 @@ pub(crate) struct Ack {
     settler: Settler,
     _keep_alive: KeepAliveHold,
     _room: Option<OwnedSemaphorePermit>,
-    slot: Option<Slot>,
+    slot: Option<Box<dyn Send + Sync>>,
 }
 
 impl Ack {
@@ -28,8 +28,9 @@ impl Ack {
         settler: Settler,
         keep_alive: KeepAliveHold,
         room: Option<OwnedSemaphorePermit>,
-        slot: Option<Slot>,
+        slot: Option<impl Send + Sync + 'static>,
     ) -> Self {
+        let slot = slot.map(|slot| Box::new(slot) as Box<dyn Send + Sync>);
         Self { settler, _keep_alive: keep_alive, _room: room, slot }
     }
 }

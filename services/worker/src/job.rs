@@ -39,7 +39,7 @@ const SUSPECT_PAUSE: Duration = Duration::from_millis(500);
 const WAIT_TURN: Duration = Duration::from_secs(10);
 
 /// A job's slot; free again when this is dropped.
-pub(crate) struct Slot(Arc<Worker>, usize);
+struct Slot(Arc<Worker>, usize);
 
 impl Drop for Slot {
     fn drop(&mut self) {

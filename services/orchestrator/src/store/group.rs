@@ -91,14 +91,7 @@ impl CommitContext<'_> {
     /// For a thread of its own.
     pub(super) fn to_owned(self) -> OwnContext {
         let Self { now, backoff, owner, claim_until, events, mission } = self;
-        OwnContext {
-            now,
-            backoff: backoff.clone(),
-            owner: owner.clone(),
-            claim_until,
-            events,
-            mission: mission.clone(),
-        }
+        OwnContext { now, backoff: *backoff, owner: owner.clone(), claim_until, events, mission: mission.clone() }
     }
 }
 

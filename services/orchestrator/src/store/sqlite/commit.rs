@@ -60,10 +60,8 @@ fn decide<'g>(
     may_remember: bool,
 ) -> Result<Decided<'g>, Fault> {
     let subjects = Subjects::of(group);
-    let remembered = match may_remember {
-        true => subjects.changed.iter().filter_map(|id| known.recent.take(id)).collect(),
-        false => vec![],
-    };
+    let remembered =
+        if may_remember { subjects.changed.iter().filter_map(|id| known.recent.take(id)).collect() } else { vec![] };
     let found = look_up(lite, &subjects, remembered)?;
     let mut plan = plan::decide(group, ctx, found, || take(&mut known.next_job), rand::random::<f64>);
     let details = letter_details(lite, &plan)?;
