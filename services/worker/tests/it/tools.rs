@@ -29,9 +29,11 @@ pub fn running(mark: &str) -> usize {
         .count()
 }
 
-pub async fn nothing_runs(mark: &str) {
+/// Waits until nothing sleeps for so many seconds: neither `sleep` itself nor a shell that is to call it. Digits alone would
+/// also be found in the command lines of others.
+pub async fn nothing_runs(seconds: &str) {
     eventually(Duration::from_secs(20), "nothing is left running", || async {
-        match running(mark) {
+        match running(&format!("sleep\0{seconds}")) + running(&format!("sleep {seconds}")) {
             0 => Ok(()),
             n => Err(format!("{n} processes")),
         }
