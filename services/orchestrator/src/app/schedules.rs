@@ -225,7 +225,7 @@ impl App {
     /// Pauses. A waiting turn keeps waiting.
     ///
     /// # Errors
-    /// As [`App::schedule`].
+    /// As `App::schedule`.
     pub async fn pause_schedule(&self, caller: &Caller, id: &str) -> Result<Schedule, Error> {
         let known = self.recorded(caller, "schedule", Some(id), self.schedule(id).await).await?;
         self.set_schedule_paused(caller, known, true, None).await
@@ -234,7 +234,7 @@ impl App {
     /// Resumes: from now on, or from the first turn that was missed in the pause, which the catch-up policy judges.
     ///
     /// # Errors
-    /// As [`App::schedule`].
+    /// As `App::schedule`.
     pub async fn resume_schedule(&self, caller: &Caller, id: &str, catch_up: bool) -> Result<Schedule, Error> {
         let schedule = self.recorded(caller, "schedule", Some(id), self.schedule(id).await).await?;
         let clockwork = Clockwork::stored(&schedule.cron, &schedule.time_zone)?;
@@ -261,7 +261,7 @@ impl App {
     /// Removes a schedule. Jobs that it made stay.
     ///
     /// # Errors
-    /// As [`App::schedule`].
+    /// As `App::schedule`.
     pub async fn delete_schedule(&self, caller: &Caller, id: &str) -> Result<(), Error> {
         let known = self.recorded(caller, "schedule", Some(id), self.schedule(id).await).await?;
         let entry = caller.entry().about("schedule", Some(known.id.to_string())).with(&described(&known));
@@ -272,7 +272,7 @@ impl App {
     /// The next times a schedule would run, paused or not.
     ///
     /// # Errors
-    /// As [`App::schedule`].
+    /// As `App::schedule`.
     pub async fn next_runs(&self, id: &str, limit: u32) -> Result<Vec<Micros>, Error> {
         let n = match limit {
             0 => 5,

@@ -233,7 +233,7 @@ impl App {
     /// that is asked for again under the same key is the first one.
     ///
     /// # Errors
-    /// As [`App::schedule`]; `failed_precondition` when an earlier turn is not over and the policy is to skip, or another one
+    /// As `App::schedule`; `failed_precondition` when an earlier turn is not over and the policy is to skip, or another one
     /// waits already; `invalid_argument` when its job is not accepted any more.
     pub async fn run_schedule(&self, caller: &Caller, id: &str, key: &str) -> Result<RunNow, Error> {
         let run = self.try_run_schedule(caller, id, key).await;

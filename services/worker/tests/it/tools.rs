@@ -29,8 +29,8 @@ pub fn running(mark: &str) -> usize {
         .count()
 }
 
-/// Waits until nothing sleeps for so many seconds: neither `sleep` itself nor a shell that is to call it. Digits alone would
-/// also be found in the command lines of others.
+/// Waits until neither `sleep` with this number of seconds nor a shell that calls it is running. Only the digits could be
+/// in other command lines too.
 pub async fn nothing_runs(seconds: &str) {
     eventually(Duration::from_secs(20), "nothing is left running", || async {
         match running(&format!("sleep\0{seconds}")) + running(&format!("sleep {seconds}")) {
