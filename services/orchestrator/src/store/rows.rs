@@ -176,7 +176,7 @@ pub(super) struct StoredRow {
 
 pub(super) fn outbox_row<R: Record>(row: &R) -> Result<OutboxRow, Fault> {
     let StoredRow { seq, subject, msg_id, payload } = stored_row(row)?;
-    OutboxRow::read(seq, subject, msg_id, payload)
+    Ok(OutboxRow::read(seq, subject, msg_id, payload))
 }
 
 columns! {
