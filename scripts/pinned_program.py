@@ -21,6 +21,8 @@ from pathlib import Path
 
 # Added to the name of the cache's folder of versions that are asked for by number.
 OTHERS = "-others"
+# Set for a program that is asked for its version.
+ASKED = "AGENTFORGE_PROGRAM_ASKED"
 
 
 class Problem(Exception):
@@ -59,7 +61,9 @@ class Program:
         """The binary's version as a tuple, or None when it does not run or is something else."""
         try:
             command = [str(binary), *self.version_arguments]
-            out = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+            # A script of this kind that is taken for the program would look for it in turn, without an end.
+            asked = {**os.environ, ASKED: "1"}
+            out = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20, env=asked)
         except (OSError, subprocess.TimeoutExpired):
             return None
         found = re.search(self.version_pattern, out.stdout + out.stderr)
@@ -218,6 +222,9 @@ class Program:
 
     def main(self, arguments):
         """`--path` prints the path of the binary; anything else runs it. Returns the exit code of a failure."""
+        if ASKED in os.environ:
+            print(f"{self.name}: a script that provides {self.what}, not the program", file=sys.stderr)
+            return 69
         try:
             if arguments[:1] == ["--of"] and len(arguments) > 1:
                 binary, arguments = self.of(arguments[1]), arguments[2:]
