@@ -1,10 +1,11 @@
-//! `agentforge queue`: what waits and runs in each queue, and who serves it.
+//! `agentforge queue`: what waits and runs in each queue, who serves it, and whether it is paused.
 
 use crate::{context::Context, words::ago};
 use agentforge_client::view::{Moment, at};
 use agentforge_proto::v1;
-use agentforge_terminal::{Explain, Failure, Result, Table, YELLOW, styled};
+use agentforge_terminal::{Explain, Failure, Result, Table, YELLOW, clean, short_duration, styled};
 use serde::Serialize;
+use std::time::Duration;
 
 /// What to do with queues.
 #[derive(Debug, clap::Subcommand)]
@@ -14,6 +15,10 @@ pub enum Command {
     List(ListArgs),
     /// Show one queue
     Get(GetArgs),
+    /// Pause a queue: what is accepted for it waits, and what runs ends
+    Pause(PauseArgs),
+    /// Resume a queue: its jobs run again
+    Resume(ResumeArgs),
 }
 
 /// Which queues.
@@ -42,6 +47,29 @@ pub struct GetArgs {
     mission: Option<String>,
 }
 
+/// Which queue to pause.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge queue pause bulk
+
+It holds until it is resumed, across restarts and for every orchestrator. Nothing is lost, and deadlines keep counting.")]
+pub struct PauseArgs {
+    /// Its name
+    name: String,
+}
+
+/// Which queue to resume.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  agentforge queue resume bulk
+  agentforge queue list --json | jq -r '.queues[] | select(.paused) | .queue' | xargs -n 1 agentforge queue resume")]
+pub struct ResumeArgs {
+    /// Its name
+    name: String,
+}
+
 /// A queue as `--json` prints it; field names are those of the REST API.
 #[derive(Debug, Serialize)]
 struct QueueView {
@@ -54,6 +82,17 @@ struct QueueView {
     oldest_waiting_since: Option<Moment>,
     workers: u32,
     capacity: u32,
+    ended_per_second: f64,
+    drain_seconds: Option<f64>,
+    paused: Option<PauseView>,
+}
+
+/// A queue's pause.
+#[derive(Debug, Serialize)]
+struct PauseView {
+    since: Option<Moment>,
+    by: String,
+    in_effect: bool,
 }
 
 impl QueueView {
@@ -68,6 +107,13 @@ impl QueueView {
             oldest_waiting_since: at(q.oldest_waiting_since.as_ref()),
             workers: q.workers,
             capacity: q.capacity,
+            ended_per_second: q.ended_per_second,
+            drain_seconds: q.drain_seconds,
+            paused: q.paused.as_ref().map(|p| PauseView {
+                since: at(p.since.as_ref()),
+                by: p.by.clone(),
+                in_effect: p.in_effect,
+            }),
         }
     }
 
@@ -90,7 +136,22 @@ pub async fn run(command: Command, context: &Context) -> Result {
             show(&queues, "No queue has open jobs, and no worker is online.", context)
         }
         Command::Get(args) => get(args, context).await,
+        Command::Pause(PauseArgs { name }) => {
+            let request = context.client.request(v1::PauseQueueRequest { queue: name });
+            let answer = context.client.jobs().pause_queue(request).await;
+            changed(answer.map_err(|e| context.client.failure("pausing the queue", &e))?.get_ref(), context)
+        }
+        Command::Resume(ResumeArgs { name }) => {
+            let request = context.client.request(v1::ResumeQueueRequest { queue: name });
+            let answer = context.client.jobs().resume_queue(request).await;
+            changed(answer.map_err(|e| context.client.failure("resuming the queue", &e))?.get_ref(), context)
+        }
     }
+}
+
+fn changed(queue: &v1::QueueStats, context: &Context) -> Result {
+    let view = QueueView::new(queue);
+    if context.out.json { context.out.document(&view) } else { show(&[view], "", context) }
 }
 
 async fn get(args: GetArgs, context: &Context) -> Result {
@@ -118,9 +179,19 @@ async fn fetch(mission: Option<String>, context: &Context) -> Result<Vec<QueueVi
 }
 
 fn show(queues: &[QueueView], empty: &str, context: &Context) -> Result {
-    let mut table =
-        Table::new(["QUEUE", "ACCEPTED", "QUEUED", "RUNNING", "DELAYED", "OLDEST WAITS", "WORKERS", "CAPACITY"]);
-    for column in [1, 2, 3, 4, 6, 7] {
+    let mut table = Table::new([
+        "QUEUE",
+        "STATE",
+        "ACCEPTED",
+        "QUEUED",
+        "RUNNING",
+        "DELAYED",
+        "OLDEST WAITS",
+        "WORKERS",
+        "CAPACITY",
+        "DRAINED IN",
+    ]);
+    for column in [2, 3, 4, 5, 7, 8, 9] {
         table = table.right(column);
     }
     for q in queues {
@@ -128,9 +199,23 @@ fn show(queues: &[QueueView], empty: &str, context: &Context) -> Result {
         let [accepted, queued, running, delayed] = numbers;
         let (workers, capacity) = (q.workers.to_string(), q.capacity.to_string());
         let name = format!("{}/{}", q.mission, q.queue);
-        table.row([name, accepted, queued, running, delayed, ago(q.oldest_waiting_since), workers, capacity], None);
+        let state = if q.paused.is_some() { "paused" } else { "runs" }.to_owned();
+        let waits = ago(q.oldest_waiting_since);
+        let drained = q.drain_seconds.filter(|s| *s > 0.0).map(|s| short_duration(Duration::from_secs_f64(s.min(1e9))));
+        let drained = drained.unwrap_or_default();
+        table.row([name, state, accepted, queued, running, delayed, waits, workers, capacity, drained], None);
     }
     table.print(context.out, empty)?;
+    for (q, pause) in queues.iter().filter_map(|q| Some((q, q.paused.as_ref()?))) {
+        let held = if pause.in_effect { "" } else { "; NATS has not followed yet, jobs in its stream may still run" };
+        context.out.note(format!(
+            "{}/{} is paused since {} by {}{held}",
+            q.mission,
+            q.queue,
+            ago(pause.since),
+            clean(&pause.by, 64)
+        ));
+    }
     for q in queues.iter().filter(|q| q.waits_for_nobody()) {
         context.out.note(format!(
             "{} no worker serves {}/{}: start one with WORKER_QUEUES={}, or look whether the name is right",

@@ -25,7 +25,11 @@ pub use certificate::{
 };
 pub use file::{FILE_BYTES_MAX, FILE_TOKENS_MAX, FileError, TokenFile};
 pub use guard::{Guard, now};
-pub use jwt::{Denials, JWT_BYTES_MAX, issuer::Issuer, keys::KeySet};
+pub use jwt::{
+    Denials, JWT_BYTES_MAX,
+    issuer::{CONSOLE_ISSUER, Issuer},
+    keys::KeySet,
+};
 pub use keyring::Keyring;
 pub use principal::{Denied, JwtFault, Principal};
 pub use role::Role;

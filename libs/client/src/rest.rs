@@ -55,6 +55,49 @@ pub async fn call(
     }
 }
 
+/// An answer with its headers, as [`exchange`] gives it.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Names in lower case, and values, in their order.
+    pub headers: Vec<(String, String)>,
+    /// The body as it was sent.
+    pub body: String,
+}
+
+impl Answer {
+    /// The first value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A request with these headers and a JSON body (none when it is empty): the whole answer.
+///
+/// # Errors
+/// No answer within `limit`.
+pub async fn exchange(
+    base: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+    limit: Duration,
+) -> Result<Answer, String> {
+    let mut lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    if !body.is_empty() {
+        lines += "Content-Type: application/json\r\n";
+    }
+    if !body.is_empty() || method != "GET" {
+        lines += &format!("Content-Length: {}\r\n", body.len());
+    }
+    match timeout(limit, whole(base, method, path, &lines, body)).await {
+        Err(_) => Err("no answer".to_owned()),
+        Ok(answer) => answer.map_err(|e| e.to_string()),
+    }
+}
+
 /// The value of the first series of a metric on a page; `None` while it cannot be read.
 pub async fn metric(page: &str, name: &str) -> Option<f64> {
     let (base, path) = page.rsplit_once('/')?;
@@ -68,6 +111,11 @@ async fn get(base: &str, path: &str) -> std::io::Result<(u16, String)> {
 }
 
 async fn send(base: &str, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<(u16, String)> {
+    let answer = whole(base, method, path, headers, body).await?;
+    Ok((answer.status, answer.body))
+}
+
+async fn whole(base: &str, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<Answer> {
     let (mut stream, address) = dial(base).await?;
     let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
@@ -76,7 +124,13 @@ async fn send(base: &str, method: &str, path: &str, headers: &str, body: &str) -
     let text = String::from_utf8_lossy(&answer);
     let status = text.split(' ').nth(1).and_then(|s| s.parse().ok());
     let status = status.ok_or_else(|| std::io::Error::other("the answer is not HTTP"))?;
-    Ok((status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()))
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+    };
+    let headers = head.lines().skip(1).filter_map(header).collect();
+    Ok(Answer { status, headers, body: body.to_owned() })
 }
 
 #[cfg(test)]

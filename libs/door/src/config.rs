@@ -1,6 +1,6 @@
 //! The settings of a door, and whether it may be open.
 
-use crate::watch::read_file;
+use crate::{console::ConsoleKeys, watch::read_file};
 use agentforge_access::{Guard, Issuer, Keyring, Role, Tokens};
 use agentforge_config::{CommaList, Common, Reader, Setting};
 use agentforge_egress::Net;
@@ -87,6 +87,13 @@ const SCOPE_CLAIM: Setting = Setting::new(
     "Where a JSON Web Token has its scopes, such as queue:a; * is everything, and none at all is refused. Unset: all tokens of the issuers have every scope.",
 );
 
+const CONSOLE_KEYS: Setting = Setting::new(
+    "ACCESS_CONSOLE_KEYS",
+    None,
+    "path of a JWKS file with the console's public keys",
+    "Whose word about its users is accepted: the console's requests carry a short token with the user and the role. Several keys during a rotation; read again when it changes (ACCESS_RELOAD_INTERVAL). In ENV=dev on loopback it asks nothing of other callers.",
+);
+
 /// The settings of every door.
 pub const SETTINGS: &[Setting] = &[
     TOKENS_FILE,
@@ -97,6 +104,7 @@ pub const SETTINGS: &[Setting] = &[
     ROLE_CLAIM,
     ROLES,
     SCOPE_CLAIM,
+    CONSOLE_KEYS,
     CALLER_RATE,
     ADDRESS_RATE,
     LOCKOUT_AFTER,
@@ -111,7 +119,9 @@ pub struct DoorConfig {
     pub guard: Guard,
     /// The file of tokens.
     pub file: Option<PathBuf>,
-    /// Between two checks of it.
+    /// The console's keys, and where they are accepted.
+    pub console: Option<ConsoleKeys>,
+    /// Between two checks of both files.
     pub reload_interval: Duration,
     /// Requests of one caller per second; 0: no limit.
     pub caller_rate: u32,
@@ -131,6 +141,7 @@ impl DoorConfig {
         Self {
             guard: Guard::Open,
             file: None,
+            console: None,
             reload_interval: Duration::from_secs(2),
             caller_rate: 0,
             address_rate: 0,
@@ -162,10 +173,17 @@ impl DoorConfig {
                 Err(problem) => reader.fault(TRUSTED_PROXIES.key, format!("{entry} {problem}")),
             }
         }
-        let issuers = issuers(reader, common);
-        let guard = if own.is_empty() && file.is_none() && issuers.is_empty() {
+        let mut issuers = issuers(reader, common);
+        let console: Option<PathBuf> = reader.opt(&CONSOLE_KEYS);
+        // On a developer's machine the console is one caller among others, who need nothing.
+        let is_asked = console.is_some() && !(common.is_dev() && common.bind_addr.is_loopback());
+        let guard = if own.is_empty() && file.is_none() && issuers.is_empty() && !is_asked {
             Guard::Closed
         } else {
+            if console.is_some() {
+                // The last one: keys of those before it are fetched, by their places.
+                issuers.push(Issuer::console());
+            }
             let keyring = Keyring::new(own, issuers);
             let problem = file.as_ref().and_then(|path| match read_file(path) {
                 Ok(file) => keyring.replace(&file).map_err(|name| same_name(&name, own_settings)).err(),
@@ -176,9 +194,14 @@ impl DoorConfig {
             }
             Guard::Keyring(keyring)
         };
+        let console = console.map(|path| ConsoleKeys::of(path, &guard));
+        if let Some(problem) = console.as_ref().and_then(|console| console.load().err()) {
+            reader.fault(CONSOLE_KEYS.key, problem);
+        }
         Self {
             guard,
             file,
+            console,
             reload_interval: reader.get_in(&RELOAD_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600)),
             caller_rate: reader.get_in(&CALLER_RATE, ..=1_000_000),
             address_rate: reader.get_in(&ADDRESS_RATE, ..=1_000_000),
@@ -297,6 +320,26 @@ mod tests {
             assert!(read(strict).unwrap_err().contains("API_TOKENS: is required"), "{strict:?}");
             assert!(!read(&[strict, &[token]].concat()).unwrap().guard.is_open(), "{strict:?}");
         }
+    }
+
+    #[test]
+    fn the_consoles_keys_are_a_way_in_and_leave_a_developers_machine_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console-keys.json");
+        let console = ("ACCESS_CONSOLE_KEYS", path.to_str().unwrap());
+        assert!(read(&[console]).unwrap_err().contains("ACCESS_CONSOLE_KEYS: "), "a file that is not there");
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        let keys = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{x}"}}]}}"#);
+        std::fs::write(&path, keys).unwrap();
+        let open = read(&[console]).unwrap();
+        assert!(open.guard.is_open() && open.console.is_some());
+        for strict in [[console, ("ENV", "production")], [console, ("BIND_ADDR", "0.0.0.0")]] {
+            let config = read(&strict).unwrap();
+            assert!(matches!(config.guard, Guard::Keyring(_)) && config.has_shared_tokens(), "{strict:?}");
+        }
+        assert!(!read(&[console, ("API_TOKENS", "ops:admin:0123456789abcdef")]).unwrap().guard.is_open());
+        std::fs::write(&path, "{}").unwrap();
+        assert!(read(&[console]).unwrap_err().contains("is not a JWKS document"));
     }
 
     #[test]

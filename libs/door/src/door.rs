@@ -2,6 +2,7 @@
 
 use crate::{
     config::DoorConfig,
+    console::ConsoleKeys,
     issuers::Issuers,
     logins::Logins,
     metrics,
@@ -36,6 +37,7 @@ pub struct Door(Arc<Inner>);
 struct Inner {
     guard: Guard,
     file: Option<PathBuf>,
+    console: Option<ConsoleKeys>,
     reload_interval: Duration,
     trusted_proxies: Vec<Net>,
     certificate_header: Option<HeaderName>,
@@ -109,6 +111,7 @@ impl Door {
             issuers: Issuers::new(keyring),
             guard: config.guard,
             file: config.file,
+            console: config.console,
             reload_interval: config.reload_interval,
             trusted_proxies: config.trusted_proxies,
             certificate_header: config.certificate_header,
@@ -189,12 +192,18 @@ impl Door {
 
     fn admit_at(&self, shown: &Shown<'_>, needed: Role, at: Instant, attempt: Try) -> Result<Principal, Refusal> {
         if self.is_open() {
-            return if forwarded::is_forwarded(shown.headers) { Err(Refusal::Proxy) } else { Ok(Principal::anyone()) };
+            if forwarded::is_forwarded(shown.headers) {
+                return Err(Refusal::Proxy);
+            }
+            let of_console = self.of_console(shown, needed).unwrap_or_else(|| Ok(Principal::anyone()));
+            return of_console.map_err(Refusal::Denied);
         }
         let address = self.address(shown.peer, shown.headers);
         self.0.rates.address(address).map_err(Refusal::AddressRate)?;
-        let checked = self.certificate(shown);
-        let checked = checked.and_then(|names| self.0.guard.check_shown(&shown.tokens, &names, needed, now()));
+        let checked = self.of_console(shown, needed).unwrap_or_else(|| {
+            let names = self.certificate(shown)?;
+            self.0.guard.check_shown(&shown.tokens, &names, needed, now())
+        });
         let principal = match &checked {
             Ok(principal) | Err(Denied::Role(principal)) => principal,
             Err(denied) => return Err(self.denied(denied, address, at, attempt)),
@@ -202,6 +211,15 @@ impl Door {
         self.logins().admit(address, &principal.name, at).map_err(Refusal::LockedOut)?;
         self.0.rates.caller(&principal.name).map_err(Refusal::CallerRate)?;
         checked.map_err(Refusal::Denied)
+    }
+
+    /// A user of the console, where callers need no token. What has another issuer's form is not the console's.
+    fn of_console(&self, shown: &Shown<'_>, needed: Role) -> Option<Result<Principal, Denied>> {
+        let guard = self.0.console.as_ref()?.apart()?;
+        match guard.check_tokens(&shown.tokens, needed, now()) {
+            Err(Denied::Missing | Denied::Unknown | Denied::Jwt(JwtFault::Issuer | JwtFault::Malformed)) => None,
+            checked => Some(checked),
+        }
     }
 
     fn denied(&self, denied: &Denied, address: IpAddr, at: Instant, attempt: Try) -> Refusal {
@@ -230,8 +248,32 @@ impl Door {
         self.0.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the file of tokens again when it changes, fetches keys of issuers, and cleans up, until the stop.
+    /// Reads the files of tokens and of the console's keys again when they change, fetches keys of issuers, and cleans up,
+    /// until the stop.
     pub async fn keep(self, stop: CancellationToken) {
+        let console = self.clone().keep_console(stop.clone());
+        tokio::join!(console, self.keep_tokens(stop));
+    }
+
+    async fn keep_console(self, stop: CancellationToken) {
+        let Some(console) = self.0.console.clone() else { return };
+        let mut told = String::new();
+        loop {
+            let keys = console.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                keys.look(&mut told);
+                told
+            });
+            let Ok(said) = looked.await else { return };
+            told = said;
+            tokio::select! {
+                () = tokio::time::sleep(self.0.reload_interval.min(UPKEEP)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn keep_tokens(self, stop: CancellationToken) {
         let Guard::Keyring(keyring) = self.0.guard.clone() else { return stop.cancelled().await };
         let mut watched = self.0.file.clone().map(|path| Watched::new(path, keyring.clone()));
         let mut cleaned = Instant::now();

@@ -3,7 +3,7 @@
 //! A failed fetch keeps the keys that there are: an issuer that is unavailable keeps no caller out that has a token.
 
 use crate::metrics;
-use agentforge_access::{KeySet, Keyring};
+use agentforge_access::{CONSOLE_ISSUER, KeySet, Keyring};
 use agentforge_egress::{Client, Policy, Timeouts, client};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
@@ -46,7 +46,9 @@ impl Issuers {
             let (policy, _) = Policy::from_entries([host.as_str()]);
             Fetcher { url, client: client(&policy, TIMEOUTS).ok(), last: Mutex::default() }
         };
-        Self { all: keyring.issuers().into_iter().map(fetcher).collect(), keyring }
+        // The console's are in a file.
+        let fetched = keyring.issuers().into_iter().filter(|url| url != CONSOLE_ISSUER);
+        Self { all: fetched.map(fetcher).collect(), keyring }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

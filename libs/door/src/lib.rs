@@ -7,6 +7,7 @@
 
 mod audited;
 mod config;
+mod console;
 mod door;
 mod issuers;
 mod logins;
@@ -17,5 +18,8 @@ mod watch;
 
 pub use audited::{Audit, Calls, audited};
 pub use config::{DoorConfig, SETTINGS};
+pub use console::ConsoleKeys;
 pub use door::{Door, Refusal};
+pub use logins::Logins;
+pub use rates::Rates;
 pub use shown::Shown;

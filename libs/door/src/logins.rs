@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,12 +23,13 @@ const KNOWN_FOR: Duration = Duration::from_secs(3600);
 /// Addresses, and callers, that are remembered. About 1 MiB each.
 const ENTRIES_MAX: usize = 10_000;
 
-#[derive(Debug, Default)]
-pub(crate) struct Logins {
+/// Failed logins by address, or by something else that is locked, such as a user.
+#[derive(Debug)]
+pub struct Logins<K = IpAddr> {
     /// Failures before the first pause; 0 locks nothing.
     after: u32,
-    failures: HashMap<IpAddr, Failures>,
-    known: HashMap<(IpAddr, Arc<str>), Instant>,
+    failures: HashMap<K, Failures>,
+    known: HashMap<(K, Arc<str>), Instant>,
 }
 
 #[derive(Debug)]
@@ -37,16 +39,17 @@ struct Failures {
     locked_until: Option<Instant>,
 }
 
-impl Logins {
-    pub(crate) fn new(after: u32) -> Self {
-        Self { after, ..Self::default() }
+impl<K: Hash + Eq + Copy> Logins<K> {
+    /// With the number of failures before the first pause; 0 locks nothing.
+    pub fn new(after: u32) -> Self {
+        Self { after, failures: HashMap::new(), known: HashMap::new() }
     }
 
     /// Whether a caller whose token is right may come in from this address.
     ///
     /// # Errors
     /// How long it has to wait.
-    pub(crate) fn admit(&mut self, address: IpAddr, name: &Arc<str>, now: Instant) -> Result<(), Duration> {
+    pub fn admit(&mut self, address: K, name: &Arc<str>, now: Instant) -> Result<(), Duration> {
         let key = (address, name.clone());
         if let Some(seen) = self.known.get_mut(&key).filter(|seen| now.duration_since(**seen) < KNOWN_FOR) {
             *seen = now;
@@ -62,8 +65,13 @@ impl Logins {
         Ok(())
     }
 
+    /// Whether this caller was let in from here before.
+    pub fn is_known(&self, address: K, name: &Arc<str>, now: Instant) -> bool {
+        self.known.get(&(address, name.clone())).is_some_and(|seen| now.duration_since(*seen) < KNOWN_FOR)
+    }
+
     /// Notes a failed login. How long the address is locked, if it was or is now.
-    pub(crate) fn fail(&mut self, address: IpAddr, now: Instant) -> Option<Duration> {
+    pub fn fail(&mut self, address: K, now: Instant) -> Option<Duration> {
         if self.after == 0 {
             return None;
         }
@@ -88,13 +96,13 @@ impl Logins {
     }
 
     /// How long the address is still locked.
-    pub(crate) fn locked(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+    pub fn locked(&self, address: K, now: Instant) -> Option<Duration> {
         let until = self.failures.get(&address)?.locked_until?;
         until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
     /// Addresses that are locked now.
-    pub(crate) fn locked_count(&self, now: Instant) -> usize {
+    pub fn locked_count(&self, now: Instant) -> usize {
         self.failures.values().filter(|entry| entry.locked_until.is_some_and(|until| until > now)).count()
     }
 
@@ -109,7 +117,7 @@ impl Logins {
 }
 
 /// Drops what is too old once all places are taken.
-fn make_room<K: std::hash::Hash + Eq, V>(entries: &mut HashMap<K, V>, is_fresh: impl Fn(&V) -> bool) {
+fn make_room<K: Hash + Eq, V>(entries: &mut HashMap<K, V>, is_fresh: impl Fn(&V) -> bool) {
     if entries.len() >= ENTRIES_MAX {
         entries.retain(|_, entry| is_fresh(entry));
     }

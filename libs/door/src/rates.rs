@@ -16,7 +16,7 @@ use std::{
 const KEYS_MAX: usize = 100_000;
 
 /// The limits; `None` limits nothing.
-pub(crate) struct Rates {
+pub struct Rates {
     callers: Option<Limiter<Arc<str>>>,
     addresses: Option<Limiter<IpAddr>>,
 }
@@ -29,7 +29,7 @@ struct Limiter<K: Hash + Eq + Clone> {
 
 impl Rates {
     /// Requests per second; twice as many may come at once. 0 limits nothing.
-    pub(crate) fn new(per_caller: u32, per_address: u32) -> Self {
+    pub fn new(per_caller: u32, per_address: u32) -> Self {
         Self {
             callers: Limiter::new(per_caller, "".into()),
             addresses: Limiter::new(per_address, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
@@ -40,7 +40,7 @@ impl Rates {
     ///
     /// # Errors
     /// How long it has to wait.
-    pub(crate) fn address(&self, address: IpAddr) -> Result<(), Duration> {
+    pub fn address(&self, address: IpAddr) -> Result<(), Duration> {
         self.addresses.as_ref().map_or(Ok(()), |limiter| limiter.check(&address))
     }
 
@@ -48,12 +48,12 @@ impl Rates {
     ///
     /// # Errors
     /// How long it has to wait.
-    pub(crate) fn caller(&self, name: &Arc<str>) -> Result<(), Duration> {
+    pub fn caller(&self, name: &Arc<str>) -> Result<(), Duration> {
         self.callers.as_ref().map_or(Ok(()), |limiter| limiter.check(name))
     }
 
     /// Drops those who have nothing to wait for. To be called every few seconds.
-    pub(crate) fn upkeep(&self) {
+    pub fn upkeep(&self) {
         if let Some(limiter) = &self.callers {
             limiter.upkeep();
         }

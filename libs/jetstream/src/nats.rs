@@ -4,6 +4,8 @@
 //! that starts before its NATS waits here. Owns what the client does not: jitter, a count of
 //! connections ("epoch") by which others know that what they had in flight is gone, and replies.
 
+mod together;
+
 use crate::{
     backoff::full_jitter,
     config::{Auth, NatsConfig},

@@ -4,6 +4,10 @@
 //! proves the opposite: a message may be stored although its ack was lost, so a retry uses the same id.
 //! Nothing is sent while the connection is down; the wait for it counts against the timeout.
 
+mod together;
+
+pub use together::{Outgoing, PubAcks, send_all};
+
 use crate::{
     nats::{Nats, SendError},
     replies::{NoReply, Pending},
@@ -240,20 +244,25 @@ impl Future for PubAck {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let reply = ready!(Pin::new(&mut self.pending).poll(cx));
-        Poll::Ready(match reply {
-            Ok(message) => {
-                let ack = read_ack(&self.subject, self.size, &message);
-                if matches!(ack, Err(Error::NoStream { .. })) {
-                    self.nats.missing().note(&format!("a stream for {}", self.subject));
-                }
-                ack
+        Poll::Ready(answer_to(&self.nats, &self.subject, self.size, reply))
+    }
+}
+
+/// What a reply to a publish means.
+fn answer_to(nats: &Nats, subject: &Subject, size: usize, reply: Result<Message, NoReply>) -> Result<Ack, Error> {
+    match reply {
+        Ok(message) => {
+            let ack = read_ack(subject, size, &message);
+            if matches!(ack, Err(Error::NoStream { .. })) {
+                nats.missing().note(&format!("a stream for {subject}"));
             }
-            Err(NoReply::TimedOut) if self.nats.denied().any_below(&self.subject) => {
-                let reason = "no acknowledgement: the server denies publishing there (permissions of this user)";
-                Err(Error::Unavailable { subject: self.subject.to_string(), reason: reason.to_owned() })
-            }
-            Err(no_reply) => Err(not_sent(&self.subject, self.size, 0, SendError::NoReply(no_reply))),
-        })
+            ack
+        }
+        Err(NoReply::TimedOut) if nats.denied().any_below(subject) => {
+            let reason = "no acknowledgement: the server denies publishing there (permissions of this user)";
+            Err(Error::Unavailable { subject: subject.to_string(), reason: reason.to_owned() })
+        }
+        Err(no_reply) => Err(not_sent(subject, size, 0, SendError::NoReply(no_reply))),
     }
 }
 

@@ -51,6 +51,10 @@ impl MsgId {
     pub fn outbox(key: &str) -> Self {
         Self(key.to_owned())
     }
+    /// A notice of the governance commands, by what it is about: `notice:<kind>:<key>`.
+    pub fn notice(kind: &str, key: &str) -> Self {
+        Self(format!("notice:{kind}:{key}"))
+    }
     /// A file of a site's evidence, by its content: `<site>:<SHA-256 in hex>`.
     pub fn evidence(site: &Site, sha256_hex: &str) -> Self {
         Self(format!("{site}:{sha256_hex}"))

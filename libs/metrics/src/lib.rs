@@ -10,6 +10,7 @@ pub mod buckets;
 mod catalogue;
 mod metric;
 mod recorder;
+mod withdrawn;
 
 pub use bounded::{Admitted, Bounded, OTHER};
 pub use catalogue::{catalogue_markdown, check};

@@ -3,6 +3,7 @@
 //! Label values are given in the order of the declared labels. Asking for a handle costs a lookup
 //! and some allocations: code that records per message keeps the handle.
 
+use crate::withdrawn;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata};
 
 /// What a metric measures.
@@ -104,6 +105,7 @@ impl Metric {
     /// The gauge with these label values, registered if new.
     pub fn gauge_handle(&self, label_values: &[&str]) -> Gauge {
         debug_assert!(matches!(self.kind, Kind::Gauge), "{} is not a gauge", self.name);
+        withdrawn::show(self.name, self.labels, label_values);
         metrics::with_recorder(|recorder| recorder.register_gauge(&self.key(label_values), &METADATA))
     }
 
@@ -131,6 +133,13 @@ impl Metric {
     /// Adds to a gauge; a negative amount lowers it.
     pub fn shift(&self, label_values: &[&str], amount: f64) {
         self.gauge_handle(label_values).increment(amount);
+    }
+
+    /// Takes a gauge's series off the page, because what it is about is gone. A later [`Metric::set`] brings it back; a
+    /// handle that was made before does not.
+    pub fn withdraw(&self, label_values: &[&str]) {
+        debug_assert!(matches!(self.kind, Kind::Gauge), "{} is not a gauge", self.name);
+        withdrawn::leave_out(self.name, self.labels, label_values);
     }
 
     /// Sets a gauge to the present time, in seconds since 1970.

@@ -5,7 +5,7 @@
 //! process may start services one by one. Rendering joins them.
 
 use crate::metric::combinations;
-use crate::{Kind, Metric, Unit};
+use crate::{Kind, Metric, Unit, withdrawn};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::collections::BTreeMap;
@@ -64,7 +64,11 @@ impl Handle {
         families.sort_by_key(|family| family.lines().find_map(|line| line.strip_prefix("# TYPE ")));
         let mut out = String::with_capacity(text.len() + 1);
         for family in families {
-            out.push_str(family);
+            match withdrawn::any().then(|| withdrawn::without(family)) {
+                None => out.push_str(family),
+                Some(Some(shown)) => out.push_str(&shown),
+                Some(None) => continue,
+            }
             out.push_str("\n\n");
         }
         out

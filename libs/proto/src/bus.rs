@@ -5,8 +5,10 @@
 
 use crate::time::Micros;
 use agentforge_message_id::{AgentId, Attempt, JobId, Mission, Queue, Site, ToolName};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub use crate::error_class::ErrorClass;
@@ -34,7 +36,7 @@ pub struct Bundled<R> {
 
 /// What `swarm.jobs.<mission>.<queue>` carries: one attempt at a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct JobMessage {
+pub struct JobMessage<'a> {
     /// The id of the job that is tried.
     pub job: JobId,
     /// Which try this is; the orchestrator numbers them.
@@ -49,7 +51,7 @@ pub struct JobMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
     /// A JSON object, passed on byte for byte.
-    pub args: Box<RawValue>,
+    pub args: Cow<'a, RawValue>,
     /// Bound of this attempt's run, milliseconds.
     pub timeout_ms: u64,
     /// Past it the attempt is not begun.
@@ -308,35 +310,35 @@ pub struct CancelSignal {
 
 /// A CloudEvent 1.0 in structured JSON, `agentforge.events.job.<mission>.<state>`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct JobEvent {
+pub struct JobEvent<'a> {
     /// The version of CloudEvents, always `1.0`.
-    pub specversion: String,
+    pub specversion: Cow<'a, str>,
     /// `<job>:<state>:<attempt>`, and `:<version>` of the job but for the first; also the message's `Nats-Msg-Id`.
-    pub id: String,
+    pub id: Cow<'a, str>,
     /// Where the event comes from: `/agentforge/<mission>`.
-    pub source: String,
+    pub source: Cow<'a, str>,
     /// The event's type: `agentforge.job.<state>`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Cow<'a, str>,
     /// The job's id.
-    pub subject: String,
+    pub subject: JobId,
     /// When the job entered the state, as RFC 3339.
-    pub time: String,
+    pub time: Timestamp,
     /// The format of `data`, always `application/json`.
-    pub datacontenttype: String,
+    pub datacontenttype: Cow<'a, str>,
     /// W3C trace context, where one is known (the CloudEvents extension of that name).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
+    pub traceparent: Option<Cow<'a, str>>,
     /// X-Request-ID of the submission, where one is known (an extension of ours).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requestid: Option<String>,
+    pub requestid: Option<Cow<'a, str>>,
     /// What happened to which job.
-    pub data: JobEventData,
+    pub data: JobEventData<'a>,
 }
 
 /// The facts of a life-cycle event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct JobEventData {
+pub struct JobEventData<'a> {
     /// The id of the job that changed.
     pub job_id: JobId,
     /// The mission of the job.
@@ -346,27 +348,31 @@ pub struct JobEventData {
     /// The tool that the job names.
     pub tool: ToolName,
     /// The state it entered.
-    pub state: String,
+    pub state: Cow<'a, str>,
     /// The attempt it is at.
     pub attempt: Attempt,
     /// The labels of the job's submission.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "has_no_labels")]
+    pub labels: Cow<'a, BTreeMap<String, String>>,
     /// The name of the token that submitted it; absent when it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub submitted_by: Option<String>,
+    pub submitted_by: Option<Cow<'a, str>>,
     /// Why, for states that have a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<EventError>,
+    pub error: Option<EventError<'a>>,
+}
+
+fn has_no_labels(labels: &BTreeMap<String, String>) -> bool {
+    labels.is_empty()
 }
 
 /// The error in an event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EventError {
+pub struct EventError<'a> {
     /// What kind of error it is; it decides whether the job is tried again.
     pub class: ErrorClass,
     /// What went wrong, in words for people.
-    pub message: String,
+    pub message: Cow<'a, str>,
 }
 
 /// What `swarm.dlq.<mission>.<queue>` carries.

@@ -102,6 +102,10 @@ impl Service for Broadcaster {
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let http = Some(listener.local_addr()?);
         let tls = Tls::of(&runtime, &config.common, HTTP_PROTOCOLS)?;
+        // Closed before the first question: what is ready for a moment at the start gets callers.
+        for gate in ["nats", "streams"] {
+            runtime.readiness().gate(gate, true);
+        }
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, "broadcaster").await?;
         let (capabilities, known) = watch::channel(None);

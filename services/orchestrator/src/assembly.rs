@@ -70,6 +70,7 @@ pub(crate) fn assemble(
     };
     let (committer, commit_loop) = Committer::new(store.clone(), committer_config.clone(), outlets);
     let shared = Shared { store: store.clone(), owner: committer_config.owner.clone(), claim_for: CLAIM_FOR };
+    let pauses = app::Pauses::default();
     let app = App::new(app::Inner {
         store,
         committer: committer.clone(),
@@ -86,6 +87,9 @@ pub(crate) fn assemble(
         board: slo::Board::default(),
         marks: config.audit.marks.clone(),
         opening: watch::Sender::new(app::Opening::UnderWay),
+        counts: app::Counts::default(),
+        rates: app::Rates::default(),
+        pauses: pauses.clone(),
         watches: Arc::new(Semaphore::new(config.watches_max.min(Semaphore::MAX_PERMITS))),
         stopping: runtime.stopping(),
     });
@@ -95,6 +99,7 @@ pub(crate) fn assemble(
         committer: committer.clone(),
         backlog: jobs.backlog().clone(),
         capacity: capacity.clone(),
+        pauses,
         keys,
         valid_for: config.keys.valid_for,
     };

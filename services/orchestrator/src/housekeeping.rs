@@ -86,10 +86,10 @@ pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) 
     loop {
         let begun = tokio::time::Instant::now();
         if begun >= count_at {
-            let before = gauge.changes();
+            let moment = gauge.moment();
             if let Ok(waiting) = app.waiting().await {
                 // Where jobs come and go all the time a few more or less are no matter.
-                if gauge.changes() == before || missed >= MISSED_MAX {
+                if gauge.is_still(moment) || missed >= MISSED_MAX {
                     gauge.set(waiting);
                     missed = 0;
                 } else {
@@ -102,6 +102,7 @@ pub async fn outbox_loop(app: App, gauge: OutboxGauge, stop: CancellationToken) 
             }
         }
         metrics::OUTBOX.set(&[], gauge.get() as f64);
+        metrics::OUTBOX_LIMIT.set(&[], gauge.max() as f64);
         metrics::SCHEDULED.set(&[], gauge.later() as f64);
         if !pause(&stop, Duration::from_secs(1)).await {
             return Ok(());

@@ -108,6 +108,8 @@ pub const OUTBOX: Metric = Metric::gauge(
     &[],
     "Jobs accepted, due and not yet published to JetStream; limited by OUTBOX_MAX.",
 );
+/// The bound itself, so that a rule can tell how near it is.
+pub const OUTBOX_LIMIT: Metric = Metric::gauge("agentforge_outbox_max_jobs", &[], "The value of OUTBOX_MAX.");
 /// What SCHEDULED_MAX bounds: jobs with a `run_at` or a retry to come.
 pub const SCHEDULED: Metric = Metric::gauge(
     "agentforge_scheduled_jobs",
@@ -139,7 +141,13 @@ pub const SUBMITS_REFUSED: Metric =
 pub const RELAY_HELD: Metric = Metric::gauge(
     "agentforge_relay_held",
     &["lane", "queue", "reason"],
-    "Queues that the relay cannot publish (lane jobs or outbox; queue * while NATS is unavailable; reason full, unavailable, no_stream or refused), else 0.",
+    "Queues that the relay cannot publish (lane jobs or outbox; queue * while NATS is unavailable; reason full, unavailable, no_stream, refused, or paused by an operator), else 0.",
+);
+/// A queue that an operator paused.
+pub const QUEUE_PAUSED: Metric = Metric::gauge(
+    "agentforge_queue_paused",
+    &["mission", "queue"],
+    "1 while the queue is paused: what is accepted for it waits until it is resumed. 0 once it was resumed.",
 );
 /// Streams, consumers and buckets that are not as planned.
 pub const STREAMS_AMISS: Metric = Metric::gauge(
@@ -326,10 +334,12 @@ pub const ALL: &[Metric] = &[
     OLDEST_PENDING,
     PENDING,
     OUTBOX,
+    OUTBOX_LIMIT,
     SCHEDULED,
     CONSUMERS_REMOVED,
     SUBMITS_REFUSED,
     RELAY_HELD,
+    QUEUE_PAUSED,
     STREAMS_AMISS,
     RELAY_PUBLISHED,
     RELAY_REFUSED,

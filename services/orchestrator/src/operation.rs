@@ -16,6 +16,8 @@ pub enum Kind {
     Redrive = 1,
     /// Puts jobs back that ended without success.
     Retry = 2,
+    /// Stops open jobs.
+    Cancel = 3,
 }
 
 /// Where an operation is. Stored as numbers; never renumber. Up to [`State::Running`] it is open.
@@ -27,21 +29,24 @@ pub enum State {
     Running = 2,
     /// It is done.
     Succeeded = 3,
-    /// It cannot continue; the error says why. Jobs that were put back stay so.
+    /// It cannot continue; the error says why. Jobs that were put back or stopped stay so.
     Failed = 4,
-    /// A caller stopped it. What was put back stays so.
+    /// A caller stopped it. What it did stays so.
     Cancelled = 5,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Redrive, Self::Retry];
+    pub const ALL: [Self; 3] = [Self::Redrive, Self::Retry, Self::Cancel];
+    /// The one with the highest number.
+    pub const LAST: Self = Self::Cancel;
 
     /// The word used in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Redrive => "redrive",
             Self::Retry => "retry",
+            Self::Cancel => "cancel",
         }
     }
 
@@ -115,7 +120,9 @@ pub struct OperationProgress {
     pub matched: u64,
     /// Jobs that are accepted again.
     pub put_back: u64,
-    /// Not put back.
+    /// Jobs that were stopped.
+    pub cancelled: u64,
+    /// Neither put back nor stopped.
     pub skipped: u64,
     /// Why the first of these were not.
     pub reasons: Vec<NotPutBack>,
@@ -139,7 +146,7 @@ pub struct Position {
     pub taken: u32,
 }
 
-/// A job that was not put back.
+/// A job that was not put back, or not stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotPutBack {
     /// As the caller or the filter named it; it may be unknown.
@@ -156,6 +163,7 @@ mod tests {
     fn numbers_are_stable_and_progress_of_other_versions_is_read() {
         for kind in Kind::ALL {
             assert_eq!(Kind::from_number(kind as i16), Some(kind));
+            assert!(kind as i16 <= Kind::LAST as i16);
         }
         for state in State::ALL {
             assert_eq!(State::from_number(state as i16), Some(state));

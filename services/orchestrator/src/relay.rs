@@ -11,6 +11,7 @@ mod forgets;
 mod lines;
 mod marks;
 mod opening;
+mod sending;
 mod source;
 mod sources;
 mod tail;
@@ -19,14 +20,14 @@ mod unsigned;
 pub use capacity::{StreamCapacity, poll_loop};
 pub use forgets::Forgets;
 pub use opening::results_are_read;
-pub use source::{Message, Shared, Source};
+pub use source::{Shared, Source};
 pub use sources::{JobSource, OutboxSource};
 
-use crate::app::Handed;
+use crate::app::{Handed, PAUSED};
 use crate::metrics;
-use agentforge_jetstream::{Nats, publish, trace, trace::Operation};
+use agentforge_jetstream::{Nats, publish};
 use agentforge_proto::time::Micros;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use lines::Lines;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{debug, info, warn};
 
 /// Publishes that wait for their PubAck at once.
 const WINDOW: usize = 1_024;
@@ -82,7 +83,8 @@ struct Outcome<T> {
     results: Vec<Result<publish::Ack, publish::Error>>,
 }
 
-type UnderWay<T> = FuturesUnordered<BoxFuture<'static, Outcome<T>>>;
+/// Some dozens of messages each, whose PubAcks wake the loop once.
+type UnderWay<T> = FuturesUnordered<BoxFuture<'static, Vec<Outcome<T>>>>;
 
 impl<S: Source> Relay<S> {
     /// A relay that takes work from `handed`, and its handle for what is cancelled before its publish.
@@ -125,10 +127,10 @@ impl<S: Source> Relay<S> {
             let try_at = self.lines.next_try().filter(|_| !self.is_disconnected);
             tokio::select! {
                 biased;
-                Some(outcome) = under_way.next(), if !under_way.is_empty() => {
-                    self.settle(outcome).await;
-                    while let Some(Some(outcome)) = under_way.next().now_or_never() {
-                        self.settle(outcome).await;
+                Some(outcomes) = under_way.next(), if !under_way.is_empty() => {
+                    self.settle_all(outcomes).await;
+                    while let Some(Some(outcomes)) = under_way.next().now_or_never() {
+                        self.settle_all(outcomes).await;
                     }
                 }
                 Some(seq) = self.forgotten.recv() => self.forget(seq),
@@ -144,8 +146,8 @@ impl<S: Source> Relay<S> {
         self.source.backlog().set_open(false);
         let last_word = Instant::now() + Duration::from_secs(2);
         let acks = async {
-            while let Some(outcome) = under_way.next().await {
-                self.settle(outcome).await;
+            while let Some(outcomes) = under_way.next().await {
+                self.settle_all(outcomes).await;
             }
         };
         let _ = tokio::time::timeout_at(last_word, acks).await;
@@ -190,6 +192,11 @@ impl<S: Source> Relay<S> {
         let (mut together, mut messages) = (Vec::new(), 0);
         while self.sent + messages < WINDOW && !self.is_disconnected && self.company_came() {
             let Some(item) = self.lines.pop() else { break };
+            if let Some(reason) = self.source.waits(S::line(&item)) {
+                self.hold(S::line(&item), reason, &reason);
+                self.put(item, Instant::now());
+                continue;
+            }
             match self.source.reserve(&item) {
                 Ok(()) => {
                     messages += S::parts(&item);
@@ -198,12 +205,12 @@ impl<S: Source> Relay<S> {
                 Err(e) => self.not_reserved(item, false, e).await,
             }
         }
-        self.publish_all(together, false, under_way);
+        self.publish_all(together, false, under_way).await;
     }
 
     async fn send_one(&mut self, item: S::Item, is_try: bool, under_way: &mut UnderWay<S::Item>) {
         match self.source.reserve(&item) {
-            Ok(()) => self.publish_all(vec![item], is_try, under_way),
+            Ok(()) => self.publish_all(vec![item], is_try, under_way).await,
             Err(e) => self.not_reserved(item, is_try, e).await,
         }
     }
@@ -211,7 +218,12 @@ impl<S: Source> Relay<S> {
     /// Tries one message of a held line.
     async fn try_line(&mut self, under_way: &mut UnderWay<S::Item>) {
         let Some(line) = self.lines.begin_try(Instant::now()) else { return };
-        if !self.source.may_try(&line) {
+        if let Some(reason) = self.source.waits(&line) {
+            self.hold(&line, reason, &reason);
+            return;
+        }
+        // A line that was paused says with its next message why it waits now.
+        if self.lines.reason(&line) != Some(PAUSED) && !self.source.may_try(&line) {
             let reason = self.lines.reason(&line).unwrap_or(UNAVAILABLE);
             self.lines.hold(&line, reason, Instant::now());
             return;
@@ -238,42 +250,9 @@ impl<S: Source> Relay<S> {
         }
     }
 
-    fn publish_all(&mut self, items: Vec<S::Item>, is_try: bool, under_way: &mut UnderWay<S::Item>) {
-        let mut sizes = Vec::with_capacity(items.len());
-        let mut messages = Vec::with_capacity(items.len());
-        for item in &items {
-            let mut own = self.source.messages(item);
-            if is_try {
-                own.truncate(1);
-            }
-            sizes.push(own.len());
-            messages.append(&mut own);
-        }
-        self.sent += messages.len();
-        self.source.sign(&mut messages);
-        let mut messages = messages.into_iter();
-        for (item, size) in items.into_iter().zip(sizes) {
-            let publishes: Vec<_> = messages.by_ref().take(size).map(|m| self.publish(m)).collect();
-            // Not cut short by the scheduler: of many messages in one turn, those that it makes wait would be
-            // woken in the reverse order. The window bounds how many there are.
-            let all =
-                tokio::task::unconstrained(async move { Outcome { item, is_try, results: join_all(publishes).await } });
-            under_way.push(all.boxed());
-        }
-    }
-
-    fn publish(&self, message: Message) -> impl Future<Output = Result<publish::Ack, publish::Error>> + use<S> {
-        let nats = self.nats.clone();
-        async move {
-            let Message { subject, msg_id, mut headers, payload } = message;
-            let span = trace::carried_on(&mut headers, || {
-                let name = Operation::Publish.span_name(&subject);
-                info_span!("publish", subject, otel.name = name, otel.kind = "producer")
-            });
-            if !span.is_disabled() {
-                trace::describe_message(&span, Operation::Publish, &subject, msg_id.to_string());
-            }
-            publish::publish(&nats, subject, msg_id, headers, payload).instrument(span).await
+    async fn settle_all(&mut self, outcomes: Vec<Outcome<S::Item>>) {
+        for outcome in outcomes {
+            self.settle(outcome).await;
         }
     }
 
@@ -281,14 +260,14 @@ impl<S: Source> Relay<S> {
         self.sent -= results.len();
         let (mut last, mut held, mut left) = (None, None, Vec::new());
         left.extend(results.len()..S::parts(&item));
+        let mut published = 0;
         for (part, result) in results.into_iter().enumerate() {
             match result {
                 Ok(ack) => {
                     if ack.duplicate {
                         metrics::DUPLICATES_SUPPRESSED.inc(&["publish"]);
                     }
-                    metrics::RELAY_PUBLISHED.inc(&[S::NAME]);
-                    self.source.backlog().let_go(1);
+                    published += 1;
                     last = Some(ack);
                 }
                 Err(e) => {
@@ -302,6 +281,8 @@ impl<S: Source> Relay<S> {
                 }
             }
         }
+        metrics::RELAY_PUBLISHED.add(&[S::NAME], published as u64);
+        self.source.backlog().let_go(published);
         match held {
             Some(e) => self.hold_for(S::line(&item), is_try, &e),
             // Nothing behind it waits for what can never be.
@@ -403,7 +384,11 @@ impl<S: Source> Relay<S> {
         if self.logged.len() < LOGGED_MAX {
             self.logged.insert(line.into(), (reason, Instant::now()));
         }
-        warn!(lane = S::NAME, line, reason, error = %e, "the relay is held; accepted work waits in the database");
+        if reason == PAUSED {
+            info!(lane = S::NAME, line, "the queue is paused; accepted work waits in the database");
+        } else {
+            warn!(lane = S::NAME, line, reason, error = %e, "the relay is held; accepted work waits in the database");
+        }
     }
 
     fn accept(&mut self, items: Vec<S::Item>) {

@@ -4,7 +4,7 @@
 //! committed, everything committed may be published later.
 
 use crate::api::{self, grpc, rest};
-use crate::app::{App, operations_loop};
+use crate::app::{App, operations_loop, pauses_loop};
 use crate::assembly::{Parts, assemble, sights};
 use crate::config::{self, Config};
 use crate::drain::Tasks;
@@ -72,6 +72,10 @@ impl Service for Orchestrator {
         let tls = |protocols| Tls::of(&runtime, &config.common, protocols);
         let (http, grpc) = ((http, tls(HTTP_PROTOCOLS)?), (grpc, tls(GRPC_PROTOCOLS)?));
         edge::declare(&config.site);
+        // Closed before the first question: what is ready for a moment at the start gets callers.
+        for gate in ["database", "streams"] {
+            runtime.readiness().gate(gate, true);
+        }
         let metrics = agentforge_runtime::serve_metrics(&runtime, &config.common).await?;
         let is_tls = config.common.tls.is_some();
         let (http_address, grpc_address) = (Some(http.0.local_addr()?), Some(grpc.0.local_addr()?));
@@ -134,6 +138,7 @@ impl Service for Orchestrator {
         let (consumers, capacity) = (parts.consumers.clone(), parts.capacity.clone());
         let idle_after = config.queue_idle_after;
         t.spawn("queues", queues::Keeper { app: app(), nats: nats(), consumers, capacity, idle_after }.run(stop()));
+        t.spawn("pauses", pauses_loop(app(), stop()));
         t.spawn("room", poll_loop(nats(), parts.capacity, mission(), stop()));
         t.front("results", results::results_loop(app(), nats(), topology_is_ready, stop()));
         t.spawn("control", parts.cancel_loop.run(nats(), mission(), parts.forgets, parts.deletions, stop()));

@@ -64,6 +64,7 @@ pub async fn run(
         online.flat_map(|a| &a.queues).filter_map(|q| Queue::new(q).ok()).for_each(|q| consumers.note(&q));
     }
     let (mut queues, mut complaints) = (consumers.changes(), nats.missing().reports());
+    let mut pauses = app.pauses().changes();
     let mut connected = nats.connected();
     let mut state = State::default();
     loop {
@@ -72,11 +73,22 @@ pub async fn run(
         }
         queues.borrow_and_update();
         complaints.borrow_and_update();
-        let plan = topology::plan(&config, &mission, &consumers.queues());
+        // What the database says now: a consumer that is made is paused from its first moment.
+        let is_known = app.read_pauses().await.is_ok();
+        let change = *pauses.borrow_and_update();
+        let (served, paused) = (consumers.queues(), app.pauses().queues());
+        let mut plan = topology::plan(&config, &mission, &served);
+        topology::pause(&mut plan, &mission, &paused);
         let inspection = tokio::select! {
             inspection = topology::keep(nats.jetstream(), &plan, maker) => inspection,
             () = stop.cancelled() => return Ok(()),
         };
+        let names = served.iter().map(|queue| (queue, subjects::worker_durable(&mission, queue)));
+        let is_resumed = resume(&app, &nats, names, &inspection.paused).await;
+        let is_of_jobs = |e: &topology::Error| e.name() == subjects::STREAM_JOBS || e.name().starts_with("worker-");
+        if is_known && is_resumed && !inspection.faults.iter().any(is_of_jobs) {
+            app.pauses().set_in_effect(change);
+        }
         if let Some(unfit) = state.take_in(inspection, &plan, &nats, &signals).await {
             return Err(anyhow::Error::from(unfit).context("streams or consumers do not fit"));
         }
@@ -85,13 +97,49 @@ pub async fn run(
         }
         tokio::select! {
             new = queues.changed() => new?,
+            changed = pauses.changed() => changed?,
             reported = complaints.changed(), if state.failures == 0 => reported?,
             // A server that lost its data comes back without streams.
             lost = connected.wait_for(|c| !*c) => { let _ = lost?; }
-            () = tokio::time::sleep(state.rest()) => {}
+            () = tokio::time::sleep(if is_resumed { state.rest() } else { RETRY_INTERVAL }) => {}
             () = stop.cancelled() => return Ok(()),
         }
     }
+}
+
+/// Has consumers deliver again that were found paused, and says whether all do. The database is asked before each: it may
+/// have been paused since the plan was made, by another orchestrator. And after it, in case that was just now.
+async fn resume<'q>(
+    app: &App,
+    nats: &Nats,
+    names: impl Iterator<Item = (&'q Queue, String)>,
+    found: &[String],
+) -> bool {
+    let mut all = true;
+    for (queue, name) in names.filter(|(_, name)| found.contains(name)) {
+        let is_paused = async || match app.read_pauses().await {
+            Ok(()) => app.pauses().holds(queue.as_str()),
+            // What is not known stays as it is.
+            Err(_) => true,
+        };
+        if is_paused().await {
+            all = false;
+            continue;
+        }
+        let mut done = topology::set_paused(nats.jetstream(), &name, false).await;
+        if done.is_ok() && is_paused().await {
+            done = topology::set_paused(nats.jetstream(), &name, true).await;
+            all = false;
+        }
+        match done {
+            Ok(()) => info!(%queue, consumer = name, "its consumer delivers again"),
+            Err(e) => {
+                warn!(%queue, error = &e as &dyn std::error::Error, "its consumer could not be resumed; trying again");
+                all = false;
+            }
+        }
+    }
+    all
 }
 
 /// Waits for the connection; `false` when the stop comes first. An outage of NATS passes, and accepted jobs wait in the

@@ -90,7 +90,11 @@ pub fn apply(
                 finish(job, finished, backoff, now, jitter, &mut effects);
             }
         }
-        Change::Cancel { at, by } => {
+        Change::Cancel { at, by, only } => {
+            // It was chosen by its state, and has another since.
+            if !job.state.is_final() && !only.is_empty() && !only.contains(&job.state) {
+                return Err(Ignored::Passed);
+            }
             end_without_result(job, State::Cancelled, *at)?;
             job.cancelled_by.clone_from(by);
         }

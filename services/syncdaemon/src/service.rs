@@ -106,6 +106,8 @@ impl Service for Syncdaemon {
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let http = Some(listener.local_addr()?);
         let tls = Tls::of(&runtime, &config.common, HTTP_PROTOCOLS)?;
+        // Closed before the first question: what is ready for a moment at the start gets callers.
+        runtime.readiness().gate("ledger", true);
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let ledger_failed = |source| Error::Ledger { path: config.ledger_dir.clone(), source };
         let (writer, torn_bytes) = writer::Writer::open(&config.ledger_dir).map_err(ledger_failed)?;

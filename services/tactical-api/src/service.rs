@@ -102,6 +102,10 @@ impl Service for TacticalApi {
         // Accepted connections inherit it. More in the kernel would only make a slow reader look like a stalled one.
         let _ = socket2::SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES);
         let address = listener.local_addr()?;
+        // Closed before the first question: what is ready for a moment at the start gets callers.
+        for gate in ["stream", "nats", "topology"] {
+            runtime.readiness().gate(gate, true);
+        }
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, "tactical-api").await?;
         let source = Source::new();

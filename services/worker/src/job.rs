@@ -59,9 +59,10 @@ pub(crate) async fn settle(worker: Arc<Worker>, queue: usize, delivery: Delivery
     }
     let job = match read(worker, queue, &delivery) {
         Ok(job) => job,
-        Err(NoJob::Stale) => return put_aside(worker, queue, &delivery).await,
+        // Seldom: boxed, or every job would hold their futures.
+        Err(NoJob::Stale) => return Box::pin(put_aside(worker, queue, &delivery)).await,
         Err(NoJob::Rejected { reason, refused }) => {
-            return reject(worker, queue, &delivery, &keep_alive, reason, refused).await;
+            return Box::pin(reject(worker, queue, &delivery, &keep_alive, reason, refused)).await;
         }
     };
     let (span, parent) = span_of(&delivery, &job);
@@ -75,7 +76,7 @@ pub(crate) async fn settle(worker: Arc<Worker>, queue: usize, delivery: Delivery
 }
 
 /// The span around a job, and what its messages carry. Most traces are not recorded: then only log lines have it.
-fn span_of(delivery: &Delivery, job: &JobMessage) -> (Span, Parent) {
+fn span_of(delivery: &Delivery, job: &JobMessage<'_>) -> (Span, Parent) {
     macro_rules! span {
         ($($how:tt)*) => {
             info_span!($($how)* job = %job.job, attempt = job.attempt.get(), delivery = delivery.info().delivered, tool = job.tool.as_str(), request_id = trace::request_id(delivery.headers()))
@@ -123,7 +124,7 @@ impl From<String> for NoJob {
 }
 
 /// The message as a job of this queue, or why it is none. Nothing of it is looked at before its signature is.
-fn read(worker: &Worker, queue: &ServedQueue, delivery: &Delivery) -> Result<JobMessage, NoJob> {
+fn read(worker: &Worker, queue: &ServedQueue, delivery: &Delivery) -> Result<JobMessage<'static>, NoJob> {
     worker.orders.check(delivery, worker.clock.now()).map_err(|refused| match refused {
         Refused::Stale => NoJob::Stale,
         refused => NoJob::Rejected { reason: refused.to_string(), refused: Some(refused) },
@@ -211,7 +212,7 @@ struct Task<'a> {
     queue: &'a ServedQueue,
     delivery: &'a Delivery,
     keep_alive: &'a KeepAliveHold,
-    job: &'a JobMessage,
+    job: &'a JobMessage<'static>,
     /// The trace that it runs in.
     parent: Parent,
 }
@@ -276,7 +277,7 @@ impl Task<'_> {
                         // Those who found the place taken are giving their messages back: a death now would
                         // count against them.
                         tokio::time::sleep(SUSPECT_PAUSE).await;
-                        self.run(here, tool.as_ref()).await
+                        Box::pin(self.run(here, tool.as_ref())).await
                     }
                     Err(_) => self.hand_back(Some(SUSPECT_DELAY)).await,
                 };
@@ -299,7 +300,7 @@ impl Task<'_> {
         if !handbacks_matter(delivered, self.worker.max_lost) {
             return Some(0);
         }
-        match self.worker.buckets.handbacks(self.job.job, self.job.attempt).await {
+        match Box::pin(self.worker.buckets.handbacks(self.job.job, self.job.attempt)).await {
             Ok(count) => Some(count),
             Err(error) => {
                 warn!(
@@ -332,7 +333,7 @@ impl Task<'_> {
             scheduled_at: job.scheduled_at,
         };
         let started = Instant::now();
-        let report_unconfirmed = async || self.report_started(started_at).await;
+        let report_unconfirmed = async || Box::pin(self.report_started(started_at)).await;
         let span = if self.parent.is_sampled {
             info_span!("tool", tool = job.tool.as_str(), otel.name = format!("tool {}", job.tool))
         } else {
@@ -364,7 +365,7 @@ impl Task<'_> {
     /// The success of an equal operation, if the job may have it. Trouble with the bucket costs a run.
     async fn earlier_success(&self, key: Option<&str>) -> Option<Success> {
         let worker = self.worker;
-        let found = worker.buckets.find_operation(key?, &worker.orders, worker.clock.now()).await;
+        let found = Box::pin(worker.buckets.find_operation(key?, &worker.orders, worker.clock.now())).await;
         let mut success = found.unwrap_or_else(|error| {
             debug!(error = &error as &dyn std::error::Error, "earlier successes could not be read");
             None
@@ -385,7 +386,9 @@ impl Task<'_> {
     async fn place(&self, output: ToolOutput) -> Result<Success, NotStored> {
         let (worker, job, delivered) = (self.worker, self.job, self.delivery.info().delivered);
         let output = output.into_raw();
-        markers::publish_all(&worker.nats, &worker.site, job, &output).await;
+        if markers::may_be_in(&output) {
+            Box::pin(markers::publish_all(&worker.nats, &worker.site, job, &output)).await;
+        }
         // A server with a small max_payload has the last word on what fits into a message.
         let inline_max = worker.output_inline_max_bytes.min(worker.nats.max_payload() / 2);
         if output.get().len() <= inline_max {
@@ -395,7 +398,8 @@ impl Task<'_> {
         for attempt in 0.. {
             // Asked at each try: the server that is connected now may take less than the one before.
             let message_max = worker.nats.max_payload();
-            let stored = worker.buckets.store_output(job.job, job.attempt, delivered, &output, message_max).await;
+            let stored =
+                Box::pin(worker.buckets.store_output(job.job, job.attempt, delivered, &output, message_max)).await;
             let error = match stored {
                 Ok(output_ref) => {
                     return Ok(Success { output: None, output_ref: Some(output_ref), idempotent_replay: None });
@@ -457,7 +461,7 @@ impl Task<'_> {
     }
 
     async fn hand_back(&self, delay: Option<Duration>) -> Next {
-        self.worker.hand_back(self.queue, self.delivery, self.job.job, self.job.attempt, delay).await;
+        Box::pin(self.worker.hand_back(self.queue, self.delivery, self.job.job, self.job.attempt, delay)).await;
         Next::Nothing
     }
 }

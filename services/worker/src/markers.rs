@@ -36,10 +36,15 @@ struct Named {
     polygon: Option<serde::de::IgnoredAny>,
 }
 
+/// Whether an output may have markers.
+pub(crate) fn may_be_in(output: &RawValue) -> bool {
+    output.get().contains(WORD)
+}
+
 /// Subject and payload of each marker and zone in an output; those without an id are none.
 fn markers_of<'a>(output: &'a RawValue, site: &Site) -> Vec<(String, &'a str)> {
     // Nearly no output has them, and none is read twice for that.
-    if !output.get().contains(WORD) {
+    if !may_be_in(output) {
         return Vec::new();
     }
     let Ok(carrying) = serde_json::from_str::<Carrying<'_>>(output.get()) else { return Vec::new() };
@@ -56,7 +61,7 @@ fn markers_of<'a>(output: &'a RawValue, site: &Site) -> Vec<(String, &'a str)> {
 }
 
 /// Publishes what an output carries.
-pub(crate) async fn publish_all(nats: &Nats, site: &Site, job: &JobMessage, output: &RawValue) {
+pub(crate) async fn publish_all(nats: &Nats, site: &Site, job: &JobMessage<'_>, output: &RawValue) {
     let deadline = Instant::now() + PUBLISH_MAX;
     for (n, (subject, payload)) in markers_of(output, site).into_iter().enumerate() {
         let id = MsgId::tactical_of_job(job.job, job.attempt, n);

@@ -123,6 +123,10 @@ impl<T: CompiledIn> Service for WorkerWith<T> {
         let listener = bind(config.common.listen(config.http_port), "HTTP_PORT").await?;
         let http = Some(listener.local_addr()?);
         let tls = Tls::of(&runtime, &config.common, HTTP_PROTOCOLS)?;
+        // Closed before the first question: what is ready for a moment at the start gets callers.
+        for gate in ["consumer", "nats", "streams"] {
+            runtime.readiness().gate(gate, true);
+        }
         let metrics = serve_metrics(&runtime, &config.common).await?;
         let nats = Nats::connect(&config.nats, &format!("worker {}", config.id)).await?;
         let pullers: Vec<_> = config.queues.iter().map(|queue| start_puller(&config, &nats, queue)).collect();

@@ -131,7 +131,7 @@ impl Worker {
         keep_alive: &KeepAliveHold,
         id: &MsgId,
         report: &Report,
-        order: Option<&JobMessage>,
+        order: Option<&JobMessage<'_>>,
         on_refusal: OnRefusal,
     ) -> Result<(), NotStored> {
         let text = to_raw_value(report).expect("a report of plain values serializes");
@@ -142,11 +142,25 @@ impl Worker {
             && on_refusal == OnRefusal::Return
             && text.get().len() <= REPORT_BYTES_MAX
             && !report.is_traced()
-            && queue.bundler.store(&self.nats, Bundled { token, reusable, report: text.clone() }).await
+            && queue.bundler.store(&self.nats, Bundled { token, reusable, report: text }).await
         {
             return Ok(());
         }
-        let payload: Bytes = Box::<str>::from(text).into_boxed_bytes().into();
+        // Seldom, and large as a future: each job would hold it.
+        Box::pin(self.store_by_itself(queue, keep_alive, id, report, order, on_refusal)).await
+    }
+
+    async fn store_by_itself(
+        &self,
+        queue: &ServedQueue,
+        keep_alive: &KeepAliveHold,
+        id: &MsgId,
+        report: &Report,
+        order: Option<&JobMessage<'_>>,
+        on_refusal: OnRefusal,
+    ) -> Result<(), NotStored> {
+        let reusable = order.is_some_and(|job| job.reuse) && report.is_a_run_that_succeeded();
+        let payload: Bytes = serde_json::to_vec(report).expect("a report of plain values serializes").into();
         let mut headers = returning(order);
         if reusable {
             headers.insert(REUSABLE, "1");
@@ -223,7 +237,7 @@ impl Worker {
         queue: &ServedQueue,
         id: &MsgId,
         report: &Report,
-        order: &JobMessage,
+        order: &JobMessage<'_>,
         parent: &trace::Parent,
     ) {
         if !self.nats.is_connected() {
@@ -268,7 +282,7 @@ impl Worker {
         attempt: Attempt,
         delay: Option<Duration>,
     ) {
-        if let Err(error) = self.buckets.count_handback(job, attempt).await {
+        if let Err(error) = Box::pin(self.buckets.count_handback(job, attempt)).await {
             warn!(error = &error as &dyn std::error::Error, %job, "a hand-back could not be counted; it will look like a lost worker");
         }
         queue.counters.handbacks.increment(1);
@@ -293,7 +307,7 @@ impl Worker {
 
 /// The headers of a report that returns the token of its attempt. What is no header is left out: a message that is not
 /// verified may say anything.
-fn returning(order: Option<&JobMessage>) -> HeaderMap {
+fn returning(order: Option<&JobMessage<'_>>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if let Some(token) = order.and_then(|job| job.token.as_deref()).and_then(|token| token.parse::<HeaderValue>().ok())
     {

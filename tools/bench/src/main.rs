@@ -4,6 +4,7 @@
 //! drives it through the public API, and checks exact delivery in the database afterwards.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod aggregate;
 mod check;
 mod cost;
 mod exporter;
@@ -78,6 +79,12 @@ Examples:
   agentforge bench webhooks
   agentforge bench webhooks --count 100000 --pairs 0 --json > bench-webhooks.json")]
     Webhooks(webhooks::Args),
+    /// Many reports as one: rolling averages, curves, and what became worse
+    #[command(after_help = "\
+Examples:
+  agentforge bench aggregate 'bench-*.json'
+  agentforge bench aggregate 'reports/*/bench.json' --json --md --fail")]
+    Aggregate(aggregate::Args),
     /// The commands and options of this program as JSON
     #[command(hide = true)]
     Describe,
@@ -104,6 +111,7 @@ fn run(command: Command, out: Output) -> Result {
     match &command {
         Command::Describe => return out.document(&describe(&Cli::command())),
         Command::Floor(args) => return tactical::floor::run(args),
+        Command::Aggregate(args) => return aggregate::run(args, out),
         _ => {}
     }
     let runtime = runtime()?;
@@ -116,7 +124,7 @@ fn run(command: Command, out: Output) -> Result {
             Command::Sync(args) => sync::run(args, out.json).await,
             Command::Webhooks(args) => webhooks::run(args, out.json).await,
             Command::Load(args) => tactical::load::run(args).await,
-            Command::Describe | Command::Floor(_) => Ok(()),
+            Command::Describe | Command::Floor(_) | Command::Aggregate(_) => Ok(()),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));

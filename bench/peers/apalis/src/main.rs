@@ -110,11 +110,14 @@ async fn work(call: Call) -> Result<(), Failure> {
         });
     let input = ready().await?;
     let begun = now();
-    tokio::spawn(worker.run());
+    let mut run = tokio::spawn(worker.run());
     println!("working");
     let mut latencies_ms = Vec::with_capacity(call.count);
     while latencies_ms.len() < call.count {
-        latencies_ms.push(completions.recv().await.ok_or("the worker ended")?);
+        tokio::select! {
+            Some(latency_ms) = completions.recv() => latencies_ms.push(latency_ms),
+            ended = &mut run => return Err(format!("the worker ended: {ended:?}").into()),
+        }
     }
     let result = serde_json::json!({ "begun": begun, "ended": now(), "latencies_ms": latencies_ms });
     finish(input, result).await

@@ -1,7 +1,9 @@
-//! `agentforge job`: submit, list, get, output, wait, watch, cancel, retry, attempts.
+//! `agentforge job`: submit, list, counts, get, output, wait, watch, cancel, retry, attempts.
 
 mod args;
 mod batch;
+mod cancel;
+mod counts;
 mod follow;
 mod list;
 mod one;
@@ -20,9 +22,9 @@ use crate::{
     context::Context,
     words::{ago, short},
 };
-use agentforge_client::view::{self, AttemptView, JobView};
+use agentforge_client::view::{self, AttemptView};
 use agentforge_proto::v1;
-use agentforge_terminal::{Explain, FAILED, Failure, Result, Table, clean, state_style, styled, until_final};
+use agentforge_terminal::{Explain, Result, Table, until_final};
 use one::{full_id, show, show_ended};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,6 +36,8 @@ pub enum Command {
     Submit(Box<SubmitArgs>),
     /// List jobs, newest first
     List(Box<list::ListArgs>),
+    /// Count jobs by state
+    Counts(counts::CountsArgs),
     /// Show one job
     Get(GetArgs),
     /// Print a job's result as the tool returned it, regardless of its size
@@ -43,7 +47,7 @@ pub enum Command {
     /// Follow a job until it ends
     Watch(IdArg),
     /// Stop jobs: before the start they never run, while running the tool is stopped
-    Cancel(CancelArgs),
+    Cancel(Box<cancel::CancelArgs>),
     /// Put back jobs that ended without success: failed, dead, cancelled or expired
     Retry(Box<retry::RetryArgs>),
     /// Show the attempts of a job
@@ -85,18 +89,6 @@ pub struct AttemptsArgs {
     id: String,
 }
 
-/// Which jobs to stop.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  agentforge job cancel 0198c5a2-7d1e-7c3a-9f00-0123456789ab
-  agentforge job list --state queued --all --json | jq -r '.jobs[].id' | xargs agentforge job cancel")]
-pub struct CancelArgs {
-    /// The jobs' ids
-    #[arg(required = true, num_args = 1..)]
-    ids: Vec<String>,
-}
-
 /// Runs it.
 ///
 /// # Errors
@@ -105,11 +97,12 @@ pub async fn run(command: Command, context: &Context) -> Result {
     match command {
         Command::Submit(args) => submit::run(*args, context).await,
         Command::List(args) => list::run(*args, context).await,
+        Command::Counts(args) => counts::run(args, context).await,
         Command::Output(args) => output::run(args, context).await,
         Command::Wait(args) => wait::run(args, context).await,
         Command::Get(args) => get(args, context).await,
         Command::Watch(args) => follow::watch(&full_id(&args.id, context).await?, context).await,
-        Command::Cancel(args) => cancel(args, context).await,
+        Command::Cancel(args) => cancel::run(*args, context).await,
         Command::Retry(args) => retry::run(*args, context).await,
         Command::Attempts(args) => attempts(&full_id(&args.id, context).await?, context).await,
     }
@@ -123,37 +116,6 @@ async fn get(args: GetArgs, context: &Context) -> Result {
     let request = v1::GetJobRequest { id: full_id(&args.id, context).await?, wait: None };
     let job = context.client.jobs().get_job(context.client.request(request)).await;
     show(&job.map_err(|e| context.client.failure("getting the job", &e))?.into_inner(), context)
-}
-
-async fn cancel(args: CancelArgs, context: &Context) -> Result {
-    let mut failures = 0;
-    for given in args.ids {
-        let id = match full_id(&given, context).await {
-            Ok(id) => id,
-            Err(failure) => {
-                failures += 1;
-                agentforge_terminal::report(&failure, context.out);
-                continue;
-            }
-        };
-        let answer =
-            context.client.jobs().cancel_job(context.client.request(v1::CancelJobRequest { id: id.clone() })).await;
-        match answer {
-            Ok(job) if context.out.json => context.out.document(&JobView::new(&job.into_inner()))?,
-            Ok(job) => {
-                let word = view::state_word(job.into_inner().state());
-                context.out.line(format!("{id}  {}", styled(state_style(word), word)))?;
-            }
-            Err(e) => {
-                failures += 1;
-                agentforge_terminal::report(
-                    &context.client.failure(&format!("cancelling {}", clean(&id, 64)), &e),
-                    context.out,
-                );
-            }
-        }
-    }
-    if failures == 0 { Ok(()) } else { Err(Failure::quiet(FAILED)) }
 }
 
 async fn attempts(id: &str, context: &Context) -> Result {

@@ -46,6 +46,9 @@ pub struct RetryArgs {
     /// Only this tool
     #[arg(long, requires = "states")]
     tool: Option<String>,
+    /// Only those submitted with the token of this name
+    #[arg(long, value_name = "NAME", requires = "states")]
+    submitted_by: Option<String>,
     /// Only with this label; all of several must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label_text, requires = "states")]
     labels: Vec<String>,
@@ -122,7 +125,7 @@ struct Retried {
     not_put_back: Vec<Reason>,
 }
 
-/// A job that was not put back.
+/// A job to which nothing was done.
 #[derive(Debug, Serialize)]
 pub(crate) struct Reason {
     job_id: String,
@@ -135,9 +138,9 @@ pub(crate) fn reasons(told: Vec<v1::NotPutBack>) -> impl Iterator<Item = Reason>
 }
 
 /// A line on stderr for each of the first few.
-pub(crate) fn tell_reasons(reasons: &[Reason], skipped: u64, context: &Context) {
+pub(crate) fn tell_reasons(what: &str, reasons: &[Reason], skipped: u64, context: &Context) {
     for r in reasons.iter().take(REASONS_SHOWN) {
-        context.out.note(format!("not put back: {}: {}", clean(&r.job_id, 64), clean(&r.reason, 300)));
+        context.out.note(format!("{what}: {}: {}", clean(&r.job_id, 64), clean(&r.reason, 300)));
     }
     let shown = reasons.len().min(REASONS_SHOWN) as u64;
     if skipped > shown && shown > 0 {
@@ -153,6 +156,7 @@ async fn many(args: RetryArgs, context: &Context) -> Result {
         mission: args.mission.unwrap_or_default(),
         queue: args.queue.unwrap_or_default(),
         tool: args.tool.unwrap_or_default(),
+        submitted_by: args.submitted_by.unwrap_or_default(),
         labels: args.labels,
         created_after: stamp(args.since),
         created_before: stamp(args.until),
@@ -195,7 +199,7 @@ async fn many(args: RetryArgs, context: &Context) -> Result {
     if context.out.json {
         context.out.document(&done)?;
     } else {
-        tell_reasons(&done.not_put_back, done.skipped, context);
+        tell_reasons("not put back", &done.not_put_back, done.skipped, context);
         let skipped = if done.skipped > 0 { format!(", {} skipped", done.skipped) } else { String::new() };
         let text = if args.dry_run {
             format!("{} would be put back", done.matched)

@@ -27,7 +27,30 @@ pub struct Issuer {
     pub scope_claim: Option<String>,
 }
 
+/// What the console's tokens say that they are of.
+pub const CONSOLE_ISSUER: &str = "agentforge-console";
+/// What they say that they are for.
+const CONSOLE_AUDIENCE: &str = "agentforge";
+/// How far the clocks of the console and of a service may differ, seconds.
+const CONSOLE_SKEW: i64 = 30;
+
 impl Issuer {
+    /// The console, whose tokens carry a role by its own name, and the scopes, `*` for everything.
+    pub fn console() -> Self {
+        Self {
+            url: CONSOLE_ISSUER.to_owned(),
+            audience: CONSOLE_AUDIENCE.to_owned(),
+            skew: CONSOLE_SKEW,
+            role_claim: "roles".to_owned(),
+            roles: Role::ALL
+                .into_iter()
+                .filter(|role| *role != Role::Alerts)
+                .map(|role| (role.as_str().to_owned(), role))
+                .collect(),
+            scope_claim: Some("scope".to_owned()),
+        }
+    }
+
     /// The end of a token with these claims, with the skew.
     pub(super) fn check(&self, claims: &Map<String, Value>, now: i64) -> Result<i64, Denied> {
         let is_for_us = match claims.get("aud") {

@@ -6,6 +6,7 @@
 use super::{
     compare::{self, Difference},
     maker::Maker,
+    pause::{self, Standing},
     plan::{Plan, PlannedConsumer},
 };
 use crate::{
@@ -71,7 +72,7 @@ pub enum Error {
     /// The server refused or did not answer.
     #[error("{attempt} {kind} {name}")]
     Api {
-        /// `read`, `create` or `update`.
+        /// `read`, `create`, `update`, `delete`, `pause` or `resume`.
         attempt: &'static str,
         /// `stream` or `consumer`.
         kind: &'static str,
@@ -147,6 +148,9 @@ pub struct Inspection {
     pub faults: Vec<Error>,
     /// When each stream that is as planned was made: another moment means another stream of that name.
     pub made: BTreeMap<String, i128>,
+    /// Consumers of queues that are paused and are not to be. They are left so: whether the plan is newer than the pause
+    /// is for its owner to find out.
+    pub paused: Vec<String>,
 }
 
 /// Like [`ensure`], for the owner of the plan, which checks periodically: one thing that cannot be made so does not
@@ -184,7 +188,18 @@ pub async fn keep(js: &Context, plan: &Plan, maker: Maker) -> Inspection {
                 }
             };
         }
-        if let Err(e) = agreed {
+        let followed = match agreed {
+            Ok(found) if planned.stream == STREAM_JOBS => match pause::standing(&planned.config, &found) {
+                Standing::Fits => Ok(()),
+                Standing::Delivers => set_paused(js, thing.name(), true).await,
+                Standing::IsPaused => {
+                    inspection.paused.push(thing.name().to_owned());
+                    Ok(())
+                }
+            },
+            agreed => agreed.map(drop),
+        };
+        if let Err(e) = followed {
             let is_silence = e.is_silence();
             inspection.faults.push(e);
             if is_silence {
@@ -193,6 +208,17 @@ pub async fn keep(js: &Context, plan: &Plan, maker: Maker) -> Inspection {
         }
     }
     inspection
+}
+
+/// Has the consumer of a queue deliver nothing, or deliver again, until the opposite is asked for. One that is missing is
+/// left to the plan.
+///
+/// # Errors
+/// The server's refusal, or its silence.
+pub async fn set_paused(js: &Context, name: &str, is_paused: bool) -> Result<(), Error> {
+    let attempt = if is_paused { "pause" } else { "resume" };
+    let failed = |source| Error::Api { attempt, kind: "consumer", name: name.to_owned(), source };
+    pause::request(js, name, is_paused).await.map_err(failed)
 }
 
 /// Creates or updates everything in the plan and makes sure that the server has it so.

@@ -4,7 +4,7 @@ use super::{SOON, STREAM, Setup, connect, put_one, queue, stored};
 use agentforge_harness::{NatsOptions, NatsServer, TcpProxy, eventually, require};
 use agentforge_jetstream::{
     HeaderMap, Publisher, publish,
-    publish::{Error, LimitOf},
+    publish::{Error, LimitOf, Outgoing},
 };
 use agentforge_message_id::MsgId;
 use async_nats::jetstream::stream;
@@ -101,6 +101,54 @@ async fn a_publish_in_flight_ends_when_its_connection_breaks_not_at_its_timeout(
     proxy.restore();
     let ack = eventually(SOON, "a retry with the same id works", || put_one(&nats, "a")).await;
     assert_eq!((ack.seq, stored(&nats).await), (1, 1));
+}
+
+fn together(texts: &[&str]) -> Vec<Outgoing> {
+    let message = |text: &&str| {
+        // A text that is a subject of its own goes there.
+        let subject = if text.contains(' ') || text.contains('.') { *text } else { "work.x" };
+        let payload = text.to_string().into();
+        Outgoing { subject: subject.into(), id: MsgId::outbox(text), headers: HeaderMap::new(), payload }
+    };
+    texts.iter().map(message).collect()
+}
+
+#[tokio::test]
+async fn messages_that_are_sent_together_are_answered_one_by_one_and_in_order() {
+    let Some(Setup { nats, server: _server }) = Setup::with_queue(SOON).await else { return };
+    let texts = ["a", "not a subject", "b", "a", "nobody.listens", "c"];
+    let deadline = tokio::time::Instant::now() + SOON;
+    let answers = publish::send_all(&nats, together(&texts), deadline).await.all().await;
+    assert_eq!(answers.len(), texts.len());
+    let ack = |n: usize| answers[n].as_ref().map(|ack| (ack.seq, ack.duplicate)).unwrap();
+    assert_eq!([ack(0), ack(2), ack(3), ack(5)], [(1, false), (2, false), (1, true), (3, false)]);
+    assert!(matches!(&answers[1], Err(e) if e.is_of_the_message()), "{:?}", answers[1]);
+    assert!(matches!(answers[4], Err(Error::NoStream { .. })), "{:?}", answers[4]);
+    assert!(publish::send_all(&nats, vec![], deadline).await.all().await.is_empty());
+}
+
+#[tokio::test]
+async fn messages_that_were_sent_together_end_when_their_connection_breaks() {
+    let Some(()) = require("nats-server") else { return };
+    let server = NatsServer::start(NatsOptions::default()).await;
+    let proxy = TcpProxy::start(server.address()).await;
+    let nats = connect(&proxy.nats_url()).await;
+    nats.jetstream().create_stream(queue()).await.unwrap();
+    proxy.blackhole();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let acks = publish::send_all(&nats, together(&["a", "b"]), deadline).await;
+    proxy.drop_connections();
+    let answers = tokio::time::timeout(Duration::from_secs(10), acks.all()).await.expect("waited for its deadline");
+    assert!(answers.iter().all(|a| matches!(a, Err(Error::Unavailable { .. }))), "{answers:?}");
+
+    // And they are not sent late.
+    eventually(SOON, "the loss is noticed", || async { !nats.is_connected() }).await;
+    let soon = tokio::time::Instant::now() + Duration::from_millis(200);
+    let answers = publish::send_all(&nats, together(&["c", "d"]), soon).await.all().await;
+    assert!(answers.iter().all(|a| matches!(a, Err(e) if e.is_retryable())), "{answers:?}");
+    proxy.restore();
+    eventually(SOON, "the connection is back", || async { nats.is_connected() }).await;
+    assert_eq!((stored(&nats).await, put_one(&nats, "a").await.unwrap().seq), (0, 1));
 }
 
 #[tokio::test]

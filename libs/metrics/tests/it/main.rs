@@ -12,6 +12,7 @@ const CLOSED: Metric =
     Metric::counter("test_closed_total", &["channel", "reason"], "Closed.").of(&[&["sse", "ws"], &["slow"]]);
 const HALF: Metric = Metric::counter("test_half_total", &["endpoint", "reason"], "Half.").of(&[&[], &["late", "lost"]]);
 const CLOSED_SECONDS: Metric = Metric::histogram("test_closed_seconds", &[1.0], &["way"], "Closed.").of(&[&["in"]]);
+const GONE: Metric = Metric::gauge("test_gone", &["service"], "Of things that go.");
 const GAUGE: Metric = Metric::gauge("test_level", &[], "A level.");
 
 /// Every test starts from the same first install, whichever runs first.
@@ -115,4 +116,22 @@ fn families_are_sorted_and_whole() {
     let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     assert!(names.is_sorted(), "{names:?}");
     assert!(text.ends_with('\n'));
+}
+
+#[test]
+fn a_withdrawn_gauge_is_off_the_page_until_it_is_set_again() {
+    let handle = installed();
+    let (a, b) = ("test_gone{service=\"a\"} 1", "test_gone{service=\"b\\\"\"} 2");
+    GONE.set(&["a"], 1.0);
+    GONE.set(&["b\""], 2.0);
+    let text = handle.render();
+    assert!(has_line(&text, a) && has_line(&text, b), "{text}");
+    GONE.withdraw(&["b\""]);
+    let text = handle.render();
+    assert!(has_line(&text, a) && !text.contains("service=\"b"), "{text}");
+    GONE.withdraw(&["a"]);
+    assert!(!handle.render().contains("test_gone"), "a family without a series is not on the page");
+    GONE.set(&["a"], 3.0);
+    let text = handle.render();
+    assert!(has_line(&text, "test_gone{service=\"a\"} 3") && !text.contains("service=\"b"), "{text}");
 }

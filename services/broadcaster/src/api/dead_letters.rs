@@ -49,7 +49,7 @@ pub(super) struct DeadLetterPage {
 ///
 /// Without their events, which may be large.
 #[utoipa::path(
-    get, path = "/v1/dead-letters", tag = "Dead letters",
+    get, path = "/v1/dead-letters", tag = "Dead letters", operation_id = "list_dead_letters",
     params(ListQuery),
     responses((status = 200, description = "A page", body = DeadLetterPage))
 )]

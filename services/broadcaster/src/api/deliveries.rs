@@ -67,7 +67,7 @@ pub(super) struct AttemptPage {
 ///
 /// Those that this replica remembers, and those that the stream keeps of all replicas.
 #[utoipa::path(
-    get, path = "/v1/deliveries", tag = "Deliveries",
+    get, path = "/v1/deliveries", tag = "Deliveries", operation_id = "list_deliveries",
     params(AttemptQuery),
     responses((status = 200, description = "The attempts, oldest first", body = AttemptPage))
 )]

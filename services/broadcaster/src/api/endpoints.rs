@@ -90,6 +90,8 @@ impl EndpointDetails {
 }
 
 /// Show an endpoint
+///
+/// Its state and settings; never its URL, secret or headers.
 #[utoipa::path(
     get, path = "/v1/endpoints/{name}", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),
@@ -395,6 +397,8 @@ pub(super) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> R
 }
 
 /// Resume an endpoint
+///
+/// What waited is sent.
 #[utoipa::path(
     post, path = "/v1/endpoints/{name}/resume", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),
@@ -430,7 +434,7 @@ fn json_of<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 ///
 /// Names and states; never URLs, secrets or headers.
 #[utoipa::path(
-    get, path = "/v1/endpoints", tag = "Endpoints",
+    get, path = "/v1/endpoints", tag = "Endpoints", operation_id = "list_endpoints",
     responses((status = 200, description = "All of them", body = EndpointList))
 )]
 pub(super) async fn list(State(api): State<Api>) -> Response {
@@ -453,6 +457,8 @@ pub(super) async fn test(State(api): State<Api>, Path(name): Path<String>) -> Re
 }
 
 /// Enable an endpoint that answered 410
+///
+/// It gets events again, as after its creation.
 #[utoipa::path(
     post, path = "/v1/endpoints/{name}/enable", tag = "Endpoints",
     params(("name" = String, Path, description = "The endpoint's name")),

@@ -154,6 +154,8 @@ async fn dead_letters_are_looked_at_and_sent_again_by_filter_with_a_rate() {
         .await;
     assert_eq!((answer["redelivered"].as_u64(), answer["missing"].as_u64()), (Some(2), Some(1)), "{answer}");
 
+    eventually(SOON, "both of b arrive", || async { sink.delivered().values().sum::<usize>() == 12 }).await;
+
     // One that dies again within the duplicate window is kept again.
     sink.answer(|_| status(400));
     let (_, answer) = broadcaster.post("/v1/dead-letters/redeliver", "", r#"{"all":true}"#).await;

@@ -167,7 +167,7 @@ pub fn admit(
         body_hash: is_named.then(|| resolved(&spec, input.deadline)),
         given_hash: is_named.then(|| given(&input, &spec)),
         deadline,
-        spec,
+        spec: spec.into(),
     })
 }
 

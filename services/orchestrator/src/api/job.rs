@@ -42,7 +42,7 @@ pub(crate) mod tests {
             JobRequest { tool: "echo".into(), timeout: Some(Duration::from_millis(1500)), ..JobRequest::default() };
         let input = SubmitInput { request, ..SubmitInput::default() };
         let mut new = admit(input, &limits(), Micros(1_700_000_000_123_456), None).unwrap();
-        new.spec.args = args.to_owned();
+        std::sync::Arc::make_mut(&mut new.spec).args = args.to_owned();
         new.deadline = None;
         Job { available_at: Micros(0), ..Job::accepted(seq, new) }
     }

@@ -39,7 +39,7 @@ impl Default for Wake {
 
 impl Backlog {
     /// Items the relay may hold in memory, the group that crosses the bound not counted.
-    pub(super) const HELD_MAX: usize = 8_192;
+    pub(super) const HELD_MAX: usize = 16_384;
 
     /// Whether something new may be handed over in memory without overtaking what lies in SQL.
     pub(super) fn may_claim(&self) -> bool {

@@ -1,18 +1,25 @@
 //! Group commit: many submissions and changes share one transaction and one fsync.
 //!
 //! Owns the only path on which jobs are written. A caller is answered after the commit, never before. Urgent writes
-//! (with a waiting caller) start a commit at once; lazy ones (marks without a waiting caller) gather first, then are
-//! committed with others or separately. While a commit runs, the next group gathers. Senders of marks wait when there
-//! are too many: a lost mark means a repeated publish.
+//! (with a waiting caller) start a commit at once; marks, which have no waiting caller, gather first (see `marks`). While
+//! a commit runs, the next group gathers. Senders of marks wait when there are too many: a lost mark means a repeated
+//! publish.
+//!
+//! A lane is one group after the other. Where the database commits side by side, submissions have a lane of their own: a
+//! new job is in no other group before it is stored, so what happens to one job still happens in one order.
 
+mod lanes;
+
+use self::lanes::{Answer, Changes, Lane, Of, Request, ask, submitted};
+use super::marks::{self, Lazy, MARKS_MAX, Marks, Reported};
 use super::{Handoffs, JobWatchers, OutboxGauge};
 use crate::caller::Caller;
 use crate::deletions::Deletions;
 use crate::error::Error;
 use crate::metrics;
-use crate::model::{JobError, NewJob, State};
+use crate::model::{NewJob, State};
 use crate::store::{
-    Changed, CommitContext, Committed, CreatedJob, EventMask, Group, OutboxRow, Outgoing, Owner, Park, Store, Subject,
+    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, OutboxRow, Outgoing, Owner, Store, Subject,
     Submit, Submitted,
 };
 use crate::transition::{Backoff, Change, Ignored, ResultEffect};
@@ -20,26 +27,19 @@ use agentforge_audit::Entry;
 use agentforge_message_id::{Attempt, JobId, Mission};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 /// Writes of one commit, at most.
 const GROUP_MAX: usize = 512;
-/// Urgent requests that may wait; beyond it senders wait.
-const URGENT_QUEUE: usize = 4_096;
-/// Marks of one commit, at most. A job leaves about four (its publish, and those of its events): a commit
-/// takes as many along as the jobs of a full group leave, or they would pile up under load.
-const MARKS_MAX: usize = 4 * GROUP_MAX;
-/// Marks that ride along with the next commit; fewer wait for company. A commit that somebody waits for is
-/// faster without, and the mark of a job that ended meanwhile writes nothing.
-const MARKS_MIN: usize = 256;
-/// How long a mark waits for company.
-const LINGER: Duration = Duration::from_millis(100);
-/// Marks that may wait in addition to those; beyond it their senders wait.
-const LAZY_QUEUE: usize = 2 * MARKS_MAX;
+/// Marks that may wait in addition to those that are kept; beyond it their senders wait.
+const LAZY_QUEUE: usize = MARKS_MAX;
 /// Until marks that could not be stored are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -58,48 +58,37 @@ pub struct CommitterConfig {
     pub mission: Mission,
 }
 
-type Answer<T> = oneshot::Sender<Result<T, Error>>;
-/// What became of changes, index by index.
-type Changes = Vec<Result<Changed, Ignored>>;
-
-enum Request {
-    Submit(Box<NewJob>, Caller, Answer<Submitted>),
-    Changes(Vec<(JobId, Change)>, Vec<Rejected>, Option<Caller>, Answer<Changes>),
-    Entry(Box<Entry>, Answer<()>),
-}
-
-/// A mark that no caller waits for.
-#[derive(Debug)]
-pub enum Lazy {
-    /// The PubAck of an attempt came.
-    Queued(JobId, Attempt, i64, Micros),
-    /// An attempt can never be published.
-    Refused(JobId, Attempt, Box<JobError>, Micros),
-    /// The PubAck of an outbox row came.
-    OutboxSent(i64),
-    /// A row of the outbox can never be published.
-    OutboxParked(Park),
+impl CommitterConfig {
+    fn context(&self, now: Micros) -> CommitContext<'_> {
+        let Self { backoff, owner, claim_for, events, mission } = self;
+        CommitContext { now, backoff, owner, claim_until: now.plus(*claim_for), events: *events, mission }
+    }
 }
 
 /// Cheap to clone; all clones feed one loop.
 #[derive(Clone)]
 pub struct Committer {
-    urgent: mpsc::Sender<Request>,
+    submits: mpsc::Sender<Request>,
+    changes: mpsc::Sender<Request>,
     lazy: mpsc::Sender<Lazy>,
     config: Arc<CommitterConfig>,
 }
 
 /// The loop's side; give it to [`CommitLoop::run`].
 pub struct CommitLoop {
-    urgent: mpsc::Receiver<Request>,
+    /// Changes and marks; submissions too, where they have no lane of their own.
+    changes: Lane,
+    submits: Option<Lane>,
     lazy: mpsc::Receiver<Lazy>,
     store: Arc<dyn Store>,
-    config: CommitterConfig,
+    config: Arc<CommitterConfig>,
     watchers: JobWatchers,
     gauge: OutboxGauge,
     jobs: Handoffs<Outgoing>,
     outbox: Handoffs<OutboxRow>,
     orphans: Deletions,
+    /// Groups under way that leave their rows of the outbox in the store.
+    left_under_way: usize,
 }
 
 /// Where the loop hands work on.
@@ -116,20 +105,32 @@ pub(crate) struct Outlets {
 
 impl Committer {
     pub(crate) fn new(store: Arc<dyn Store>, config: CommitterConfig, outlets: Outlets) -> (Self, CommitLoop) {
-        let (urgent, urgent_rx) = mpsc::channel(URGENT_QUEUE);
+        let (changes, changes_lane) = Lane::new();
+        let (submits, submits_lane) = Some(Lane::new()).filter(|_| store.is_shared()).unzip();
+        let submits = submits.unwrap_or_else(|| changes.clone());
         let (lazy, lazy_rx) = mpsc::channel(LAZY_QUEUE);
         let Outlets { watchers, gauge, jobs, outbox, orphans } = outlets;
-        let own = Arc::new(config.clone());
-        let run =
-            CommitLoop { urgent: urgent_rx, lazy: lazy_rx, store, config, watchers, gauge, jobs, outbox, orphans };
-        (Self { urgent, lazy, config: own }, run)
+        let config = Arc::new(config);
+        let own = Arc::clone(&config);
+        let run = CommitLoop {
+            changes: changes_lane,
+            submits: submits_lane,
+            lazy: lazy_rx,
+            store,
+            config: own,
+            watchers,
+            gauge,
+            jobs,
+            outbox,
+            orphans,
+            left_under_way: 0,
+        };
+        (Self { submits, changes, lazy, config }, run)
     }
 
     /// How a commit outside of the loop is to be made.
     pub(crate) fn context(&self, now: Micros) -> CommitContext<'_> {
-        let c = &self.config;
-        let claim_until = now.plus(c.claim_for);
-        CommitContext { now, backoff: &c.backoff, owner: &c.owner, claim_until, events: c.events, mission: &c.mission }
+        self.config.context(now)
     }
 
     /// Stores a job that `caller` submits. Answers after the commit.
@@ -137,7 +138,7 @@ impl Committer {
     /// # Errors
     /// `unavailable` when nothing was stored.
     pub async fn submit(&self, job: NewJob, caller: &Caller) -> Result<Submitted, Error> {
-        self.ask(|answer| Request::Submit(Box::new(job), caller.clone(), answer)).await
+        ask(&self.submits, |answer| Request::Submit(Box::new(job), caller.clone(), answer)).await
     }
 
     /// Stores an entry of the audit log that is about no write. Answers after the commit.
@@ -145,7 +146,7 @@ impl Committer {
     /// # Errors
     /// `unavailable` when it was not stored.
     pub async fn record(&self, entry: Entry) -> Result<(), Error> {
-        self.ask(|answer| Request::Entry(Box::new(entry), answer)).await
+        ask(&self.changes, |answer| Request::Entry(Box::new(entry), answer)).await
     }
 
     /// Applies changes that `caller` asks for. Answers after the commit, index by index.
@@ -157,7 +158,7 @@ impl Committer {
         caller: &Caller,
         changes: Vec<(JobId, Change)>,
     ) -> Result<Vec<Result<Changed, Ignored>>, Error> {
-        self.ask(|answer| Request::Changes(changes, vec![], Some(caller.clone()), answer)).await
+        ask(&self.changes, |answer| Request::Changes(changes, vec![], Some(caller.clone()), answer)).await
     }
 
     /// Applies changes that no caller asks for, and records messages that were not jobs. Answers after the commit, index by index.
@@ -169,7 +170,7 @@ impl Committer {
         changes: Vec<(JobId, Change)>,
         rejects: Vec<Rejected>,
     ) -> Result<Vec<Result<Changed, Ignored>>, Error> {
-        self.ask(|answer| Request::Changes(changes, rejects, None, answer)).await
+        ask(&self.changes, |answer| Request::Changes(changes, rejects, None, answer)).await
     }
 
     /// Adds a mark; waits while there are too many. When the loop has ended, the next owner of the row's claim adds it
@@ -179,22 +180,6 @@ impl Committer {
             debug!("a mark arrived after the last commit; repeated when the claim expires");
         }
     }
-
-    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Error> {
-        let gone = || Error::new(crate::error::Code::Unavailable, "the orchestrator is stopping; nothing was stored");
-        let (tx, rx) = oneshot::channel();
-        self.urgent.send(request(tx)).await.map_err(|_| gone())?;
-        rx.await.map_err(|_| gone())?
-    }
-}
-
-/// What became of a commit.
-enum Outcome {
-    Written,
-    /// Nothing is stored; the same may be stored later.
-    Unavailable,
-    /// Nothing is stored, and will not be.
-    Refused,
 }
 
 /// One group being gathered: writes on one side, who waits for them on the other.
@@ -204,69 +189,95 @@ struct Gathered {
     submit_answers: Vec<Answer<Submitted>>,
     change_answers: Vec<(usize, Answer<Changes>)>,
     entry_answers: Vec<Answer<()>>,
-    lazy_from: usize,
 }
+
+/// Who waits for a commit that is under way, and what it holds.
+struct Waiting {
+    of: Of,
+    submit_answers: Vec<Answer<Submitted>>,
+    change_answers: Vec<(usize, Answer<Changes>)>,
+    entry_answers: Vec<Answer<()>>,
+    /// The marks in it, as they were kept: to be kept again if it fails for now.
+    marks: Vec<Lazy>,
+    /// Of the marks that became changes: the job, and where the stream has its message, or 0.
+    lazy: Vec<(JobId, i64)>,
+    /// Attempts whose end it reports.
+    reported: Reported,
+    claims_outbox: bool,
+    calls: u64,
+    now: Micros,
+    begun: Instant,
+}
+
+type Commits = FuturesUnordered<BoxFuture<'static, (Waiting, Result<Committed, store::Error>)>>;
 
 impl CommitLoop {
     /// Runs until every [`Committer`] is dropped or `stop` fires and nothing waits.
     pub async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
-        let mut kept: Vec<Lazy> = Vec::new();
-        let mut linger_until: Option<Instant> = None;
-        let mut failing = false;
+        let mut kept = Marks::default();
+        let mut under_way = Commits::new();
         loop {
-            let mut gathered = Gathered::default();
+            let (mut changes, mut submits) = (Gathered::default(), Gathered::default());
+            let may_change = !self.changes.is_busy;
+            let due = kept.due().filter(|_| may_change);
             let timer = async {
-                match linger_until {
-                    Some(t) => tokio::time::sleep_until(t).await,
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                Some(r) = self.urgent.recv() => self.gather(&mut gathered, r),
-                Some(l) = self.lazy.recv(), if kept.len() < MARKS_MAX => {
-                    kept.push(l);
-                    linger_until.get_or_insert_with(|| Instant::now() + LINGER);
-                    if failing || kept.len() < MARKS_MIN {
+                Some((waiting, committed)) = under_way.next(), if !under_way.is_empty() => {
+                    self.settle(waiting, committed, &mut kept, stop.is_cancelled());
+                    continue;
+                }
+                Some(r) = self.changes.requests.recv(), if may_change => self.gather(&mut changes, r),
+                Some(r) = submitted(&mut self.submits) => self.gather(&mut submits, r),
+                Some(l) = self.lazy.recv(), if !kept.are_full() => {
+                    kept.add(l);
+                    self.take_marks(&mut kept);
+                    let is_due = kept.due().is_some_and(|at| at <= Instant::now());
+                    if !may_change || !is_due && !stop.is_cancelled() {
                         continue;
                     }
                 }
                 () = timer => {}
-                () = stop.cancelled() => {}
+                () = stop.cancelled(), if under_way.is_empty() => {}
             }
-            while gathered.group.len() < GROUP_MAX {
-                let Ok(r) = self.urgent.try_recv() else { break };
-                self.gather(&mut gathered, r);
+            while submits.group.len() < GROUP_MAX
+                && let Some(lane) = self.submits.as_mut().filter(|lane| !lane.is_busy)
+                && let Ok(r) = lane.requests.try_recv()
+            {
+                self.gather(&mut submits, r);
             }
-            while kept.len() < MARKS_MAX {
-                let Ok(l) = self.lazy.try_recv() else { break };
-                kept.push(l);
-                linger_until.get_or_insert_with(|| Instant::now() + LINGER);
+            if !submits.group.is_empty() {
+                under_way.push(self.begin(Of::Submits, submits, vec![], Reported::new(), 0));
             }
-            gathered.lazy_from = gathered.group.changes.len();
-            let late = linger_until.is_some_and(|t| t <= Instant::now());
-            let rode = late || !failing && kept.len() >= MARKS_MIN || stop.is_cancelled();
-            if rode {
-                Self::ride_along(&mut gathered, &kept);
-            }
-            if gathered.group.is_empty() {
-                if stop.is_cancelled() {
-                    return;
+            if may_change {
+                while changes.group.len() < GROUP_MAX {
+                    let Ok(r) = self.changes.requests.try_recv() else { break };
+                    self.gather(&mut changes, r);
                 }
-                continue;
-            }
-            match self.commit(gathered).await {
-                _ if !rode => {}
-                Outcome::Unavailable if !stop.is_cancelled() => {
-                    failing = true;
-                    linger_until = Some(Instant::now() + RETRY_INTERVAL);
-                }
-                // Refused: a commit without them may do. Claims end, and the marks are made again.
-                Outcome::Written | Outcome::Refused | Outcome::Unavailable => {
-                    kept.clear();
-                    (failing, linger_until) = (false, None);
+                self.take_marks(&mut kept);
+                let reported = marks::reported(&changes.group.changes);
+                let lazy_from = changes.group.changes.len();
+                let marks = kept.board(&mut changes.group, &reported, stop.is_cancelled());
+                if !changes.group.is_empty() {
+                    under_way.push(self.begin(Of::Changes, changes, marks, reported, lazy_from));
+                    continue;
                 }
             }
+            if stop.is_cancelled() && under_way.is_empty() && kept.due().is_none() {
+                return;
+            }
+        }
+    }
+
+    fn take_marks(&mut self, kept: &mut Marks) {
+        while !kept.are_full() {
+            let Ok(mark) = self.lazy.try_recv() else { break };
+            kept.add(mark);
         }
     }
 
@@ -296,80 +307,96 @@ impl CommitLoop {
         }
     }
 
-    fn ride_along(g: &mut Gathered, kept: &[Lazy]) {
-        for l in kept {
-            match l {
-                &Lazy::Queued(id, attempt, stream_seq, at) => {
-                    g.group.changes.push((id, Change::Queued { attempt, stream_seq, at }))
-                }
-                Lazy::Refused(id, attempt, error, at) => {
-                    let change = Change::Refused { attempt: *attempt, error: error.clone(), at: *at };
-                    g.group.changes.push((*id, change));
-                }
-                Lazy::OutboxSent(seq) => g.group.outbox_sent.push(*seq),
-                Lazy::OutboxParked(park) => g.group.outbox_parked.push(park.clone()),
-            }
+    fn begin(
+        &mut self,
+        of: Of,
+        g: Gathered,
+        marks: Vec<Lazy>,
+        reported: Reported,
+        lazy_from: usize,
+    ) -> BoxFuture<'static, (Waiting, Result<Committed, store::Error>)> {
+        let Gathered { mut group, submit_answers, change_answers, entry_answers } = g;
+        self.set_busy(of, true);
+        self.gauge.begin_commit();
+        let now = Micros::now();
+        // What is handed over must not overtake what an earlier group leaves in the store.
+        let claims_outbox = self.left_under_way == 0 && self.outbox.backlog().may_claim();
+        self.left_under_way += usize::from(!claims_outbox);
+        group.claim_outbox = claims_outbox;
+        let stream_seq = |change: &Change| if let Change::Queued { stream_seq, .. } = change { *stream_seq } else { 0 };
+        let lazy = group.changes[lazy_from..].iter().map(|(id, change)| (*id, stream_seq(change))).collect();
+        let calls = (group.acts.len() + group.entries.len()) as u64;
+        metrics::COMMIT_GROUP_SIZE.observe(&[], group.len() as f64);
+        let begun = Instant::now();
+        let waiting = Waiting {
+            of,
+            submit_answers,
+            change_answers,
+            entry_answers,
+            marks,
+            lazy,
+            reported,
+            claims_outbox,
+            calls,
+            now,
+            begun,
+        };
+        let (store, config) = (Arc::clone(&self.store), Arc::clone(&self.config));
+        async move { (waiting, store.commit(group, config.context(now)).await) }.boxed()
+    }
+
+    fn set_busy(&mut self, of: Of, is_busy: bool) {
+        match (of, &mut self.submits) {
+            (Of::Submits, Some(lane)) => lane.is_busy = is_busy,
+            _ => self.changes.is_busy = is_busy,
         }
     }
 
-    async fn commit(&mut self, g: Gathered) -> Outcome {
-        let now = Micros::now();
-        let Gathered { mut group, submit_answers, change_answers, entry_answers, lazy_from } = g;
-        let claim_outbox = self.outbox.backlog().may_claim();
-        group.claim_outbox = claim_outbox;
-        let lazy_ids: Vec<JobId> = group.changes[lazy_from..].iter().map(|(id, _)| *id).collect();
-        let lazy_seqs: Vec<i64> = group.changes[lazy_from..]
-            .iter()
-            .map(|(_, c)| if let Change::Queued { stream_seq, .. } = c { *stream_seq } else { 0 })
-            .collect();
-        let calls = (group.acts.len() + group.entries.len()) as u64;
-        metrics::COMMIT_GROUP_SIZE.observe(&[], group.len() as f64);
-        let claim_until = now.plus(self.config.claim_for);
-        let ctx = CommitContext {
-            now,
-            backoff: &self.config.backoff,
-            owner: &self.config.owner,
-            claim_until,
-            events: self.config.events,
-            mission: &self.config.mission,
-        };
-        let begun = Instant::now();
-        match self.store.commit(group, ctx).await {
+    fn settle(&mut self, w: Waiting, committed: Result<Committed, store::Error>, kept: &mut Marks, is_stopping: bool) {
+        self.answer(w, committed, kept, is_stopping);
+        self.gauge.committed();
+    }
+
+    fn answer(&mut self, w: Waiting, committed: Result<Committed, store::Error>, kept: &mut Marks, is_stopping: bool) {
+        self.set_busy(w.of, false);
+        self.left_under_way -= usize::from(!w.claims_outbox);
+        match committed {
             Ok(committed) => {
-                metrics::DB_QUERY_DURATION.observe(&["commit"], begun.elapsed().as_secs_f64());
-                metrics::AUDIT_CALLS.add(&[], calls);
-                for a in entry_answers {
+                metrics::DB_QUERY_DURATION.observe(&["commit"], w.begun.elapsed().as_secs_f64());
+                metrics::AUDIT_CALLS.add(&[], w.calls);
+                kept.forget(&w.reported);
+                for a in w.entry_answers {
                     let _ = a.send(Ok(()));
                 }
-                self.hand_on(committed, submit_answers, change_answers, &lazy_ids, &lazy_seqs, claim_outbox, now);
-                Outcome::Written
+                self.hand_on(committed, w.submit_answers, w.change_answers, &w.lazy, w.claims_outbox, w.now);
             }
             Err(e) => {
                 metrics::DB_ERRORS.inc(&[]);
                 warn!(error = &e as &dyn std::error::Error, "a group could not be committed; its callers get an error");
                 let again = || Error::of_store(&e);
-                for a in submit_answers {
+                for a in w.submit_answers {
                     let _ = a.send(Err(again()));
                 }
-                for (_, a) in change_answers {
+                for (_, a) in w.change_answers {
                     let _ = a.send(Err(again()));
                 }
-                for a in entry_answers {
+                for a in w.entry_answers {
                     let _ = a.send(Err(again()));
                 }
-                if e.is_retryable() { Outcome::Unavailable } else { Outcome::Refused }
+                // Refused: a commit without the marks may do. Claims end, and the marks are made again.
+                if e.is_retryable() && !is_stopping {
+                    kept.put_back(w.marks, Instant::now() + RETRY_INTERVAL);
+                }
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of one caller; a struct would only rename them")]
     fn hand_on(
-        &mut self,
+        &self,
         committed: Committed,
         submit_answers: Vec<Answer<Submitted>>,
         change_answers: Vec<(usize, Answer<Changes>)>,
-        lazy_ids: &[JobId],
-        lazy_seqs: &[i64],
+        lazy: &[(JobId, i64)],
         claims_outbox: bool,
         now: Micros,
     ) {
@@ -388,7 +415,7 @@ impl CommitLoop {
         }
         // Marks come last in the group; a mark for a stopped job means an unneeded message.
         let marks = changes.split_off(asked.min(changes.len()));
-        for ((mark, id), stream_seq) in marks.iter().zip(lazy_ids).zip(lazy_seqs) {
+        for (mark, (id, stream_seq)) in marks.iter().zip(lazy) {
             // A number of 0: it was refused, and the stream has nothing of it.
             if matches!(mark, Err(Ignored::Stopped)) && *stream_seq != 0 {
                 self.orphans.delete(*id, *stream_seq);
@@ -459,7 +486,7 @@ impl CommitLoop {
 }
 
 fn first_attempt(seq: i64, job: &NewJob) -> Outgoing {
-    Outgoing { seq, attempt: Attempt::FIRST, republished: 0, deadline: job.deadline, spec: job.spec.clone() }
+    Outgoing { seq, attempt: Attempt::FIRST, republished: 0, deadline: job.deadline, spec: Arc::clone(&job.spec) }
 }
 
 #[cfg(test)]

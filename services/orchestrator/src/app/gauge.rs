@@ -20,15 +20,17 @@ struct Counts {
     due_max: u64,
     later_max: u64,
     queues: Mutex<HashMap<Queue, u64>>,
-    /// Rises with each job that comes or goes.
+    /// Rises with each job that comes or goes, and with each commit.
     changes: AtomicU64,
+    /// Commits whose jobs may be in the store and not in these counts.
+    under_way: AtomicU64,
 }
 
 impl OutboxGauge {
     /// Starts at zero; `set` it from the store.
     pub fn new(due_max: u64, later_max: u64) -> Self {
-        let (due, later, queues, changes) = Default::default();
-        Self(Arc::new(Counts { due, later, due_max, later_max, queues, changes }))
+        let (due, later, queues, changes, under_way) = Default::default();
+        Self(Arc::new(Counts { due, later, due_max, later_max, queues, changes, under_way }))
     }
 
     fn queues(&self) -> MutexGuard<'_, HashMap<Queue, u64>> {
@@ -60,10 +62,26 @@ impl OutboxGauge {
         self.0.later.load(Ordering::Relaxed)
     }
 
-    /// Rises with each job that comes or goes: counts of the store are of one moment, and what changes while they
-    /// are made may be in them or not.
-    pub fn changes(&self) -> u64 {
-        self.0.changes.load(Ordering::Acquire)
+    /// A moment with which counts of the store can agree, if nothing changes until they are made: none while a commit is
+    /// under way, as its jobs may be in the store and are not counted here before it has ended.
+    pub fn moment(&self) -> Option<u64> {
+        let moment = self.0.changes.load(Ordering::Acquire);
+        (self.0.under_way.load(Ordering::Acquire) == 0).then_some(moment)
+    }
+
+    /// Whether nothing has changed since that moment.
+    pub fn is_still(&self, moment: Option<u64>) -> bool {
+        moment.is_some() && self.moment() == moment
+    }
+
+    /// A commit begins; it ends with [`Self::committed`], when its jobs are counted.
+    pub(crate) fn begin_commit(&self) {
+        self.0.under_way.fetch_add(1, Ordering::AcqRel);
+        self.changed();
+    }
+
+    pub(crate) fn committed(&self) {
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn changed(&self) {
@@ -120,5 +138,19 @@ mod tests {
         assert_eq!((gauge.get(), gauge.of(&queue)), (0, 0));
         gauge.set(Waiting { due: vec![(queue.clone(), 5)], later: 1 });
         assert_eq!((gauge.get(), gauge.of(&queue), gauge.later()), (5, 5, 1));
+    }
+    #[test]
+    fn counts_of_the_store_are_of_no_moment_in_which_a_commit_is_under_way() {
+        let gauge = OutboxGauge::new(2, 3);
+        let quiet = gauge.moment();
+        assert!(gauge.is_still(quiet));
+        gauge.begin_commit();
+        let during = gauge.moment();
+        // Here the store has the job already.
+        assert!(!gauge.is_still(quiet) && !gauge.is_still(during));
+        gauge.add_later();
+        gauge.committed();
+        assert!(!gauge.is_still(quiet) && !gauge.is_still(during));
+        assert!(gauge.is_still(gauge.moment()));
     }
 }

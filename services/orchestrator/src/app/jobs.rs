@@ -24,6 +24,9 @@ use tracing::debug;
 
 /// How often a watcher reads the store itself, in case a notification was missed.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a page with nothing in it is looked for: then it is given empty, with the cursor to continue.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+
 /// Which jobs to list, as asked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -261,7 +264,7 @@ impl App {
 
     /// The job with what is known of where it waits.
     fn with_warning(&self, job: Job) -> Job {
-        Job { warning: self.0.queues.warning(&job), ..job }
+        Job { warning: self.warning(&job), ..job }
     }
 
     /// Keeps `job` as it is known to be, until it is final, `until`, or the service stops. `subscription` began to
@@ -279,7 +282,7 @@ impl App {
                 None => *job = self.stored(job.id).await?,
             }
         }
-        job.warning = self.0.queues.warning(job);
+        job.warning = self.warning(job);
         Ok(())
     }
 
@@ -338,11 +341,19 @@ impl App {
     /// # Errors
     /// `invalid_argument`, `unavailable`.
     pub async fn jobs(&self, caller: &Caller, query: JobQuery) -> Result<Page<Job>, Error> {
-        let filter = self.limited(query)?.filter()?;
-        let found = self.0.store.jobs(&filter).await?;
-        let within = found.items.into_iter().filter(|job| self.has_job(job));
-        let items = within.map(|job| self.with_warning(job)).collect();
-        let mut page = cut(Page { items, next: found.next.map(|n| n.to_string()) });
+        let mut filter = self.limited(query)?.filter()?;
+        let looked = Instant::now();
+        let (within, next) = loop {
+            let found = self.0.store.jobs(&filter).await?;
+            let within: Vec<Job> = found.items.into_iter().filter(|job| self.has_job(job)).collect();
+            if within.is_empty() && found.next.is_some() && looked.elapsed() < LOOK_MAX {
+                filter.before = found.next;
+                continue;
+            }
+            break (within, found.next);
+        };
+        let items = within.into_iter().map(|job| self.with_warning(job)).collect();
+        let mut page = cut(Page { items, next: next.map(|n| n.to_string()) });
         self.show(caller, &mut page.items).await?;
         Ok(page)
     }
@@ -375,7 +386,7 @@ impl App {
     /// `not_found`, `failed_precondition` when it is final already, `unavailable`.
     pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<Job, Error> {
         let id = self.recorded(caller, "job", Some(id), self.in_reach(id).await).await?;
-        let change = Change::Cancel { at: Micros::now(), by: Some(caller.name().to_owned()) };
+        let change = Change::Cancel { at: Micros::now(), by: Some(caller.name().to_owned()), only: [].into() };
         let mut outcome = self.0.committer.change_for(caller, vec![(id, change)]).await?;
         let outcome = outcome.pop().unwrap_or(Err(Ignored::Unknown));
         if let Ok(changed) = &outcome {
@@ -455,7 +466,7 @@ impl App {
             self.limit(Kind::Queue, &mut query.queue)?;
         }
         let limit = page_limit(query.limit)?;
-        let filter = DeadLetterFilter {
+        let mut filter = DeadLetterFilter {
             mission: some(query.mission.as_ref()).map(str::to_owned),
             queue: some(query.queue.as_ref()).map(str::to_owned),
             reason: some(query.reason.as_ref()).map(str::to_owned),
@@ -463,14 +474,22 @@ impl App {
             before: row_cursor(query.cursor.as_ref())?,
             limit,
         };
-        let found = self.0.store.dead_letters(&filter).await?;
-        let mut items: Vec<_> = found.items.into_iter().filter(|letter| self.has_letter(letter)).collect();
+        let looked = Instant::now();
+        let (mut items, next) = loop {
+            let found = self.0.store.dead_letters(&filter).await?;
+            let within: Vec<_> = found.items.into_iter().filter(|letter| self.has_letter(letter)).collect();
+            if within.is_empty() && found.next.is_some() && looked.elapsed() < LOOK_MAX {
+                filter.before = found.next;
+                continue;
+            }
+            break (within, found.next);
+        };
         self.show(caller, &mut items).await?;
-        Ok(Page { items, next: found.next.map(|n| n.to_string()) })
+        Ok(Page { items, next: next.map(|n| n.to_string()) })
     }
 }
 
 /// The message to workers about a job that was stopped.
-fn stopped(job: &Current) -> crate::control::Cancelled {
+pub(super) fn stopped(job: &Current) -> crate::control::Cancelled {
     (job.id, job.attempt, job.seq, job.stream_seq)
 }

@@ -1,4 +1,4 @@
-//! What people look up: queues, jobs by the beginning of their ids, single dead letters.
+//! What people look up: jobs by the beginning of their ids, single dead letters.
 
 use super::App;
 use super::audit::asked;
@@ -6,13 +6,11 @@ use super::jobs::{job_id, some};
 use super::put_back::LIMIT_DEFAULT;
 use crate::caller::Caller;
 use crate::error::{Code, Error};
-use crate::model::{Agent, DeadLetter, Presence};
-use crate::store::{DeadLetterFilter, Order, QueueCounts};
-use agentforge_message_id::{JobId, Mission, Queue};
-use agentforge_proto::time::Micros;
+use crate::model::DeadLetter;
+use crate::store::{DeadLetterFilter, Order};
+use agentforge_message_id::JobId;
 use serde::Serialize;
 use serde_json::json;
-use std::collections::BTreeMap;
 use tracing::info;
 
 /// Fewer digits match too much to be meant: ids begin with the time.
@@ -21,21 +19,8 @@ const PREFIX_DIGITS_MIN: usize = 4;
 const ID_DIGITS: usize = 32;
 /// Most ids that a search gives.
 const FOUND_MAX: u32 = 10;
-/// Workers read for the list of queues.
-const AGENTS_MAX: u32 = 1_000;
 /// Dead letters read in one step.
 const STEP: u32 = 500;
-
-/// A queue, and who serves it.
-#[derive(Clone, Debug)]
-pub struct QueueStats {
-    /// What is open in it.
-    pub counts: QueueCounts,
-    /// Workers online that serve it.
-    pub workers: u32,
-    /// Jobs that these run at once, in all their queues.
-    pub capacity: u32,
-}
 
 /// Which dead letters to discard.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -68,20 +53,6 @@ impl App {
             found = within;
         }
         Ok(found)
-    }
-
-    /// Queues with something open, and queues that somebody serves.
-    ///
-    /// # Errors
-    /// `unavailable`.
-    pub async fn queue_stats(&self, mission: Option<&str>) -> Result<Vec<QueueStats>, Error> {
-        let now = Micros::now();
-        let counts = self.store().queue_counts(now).await?;
-        let agents = self.store().agents(None, None, AGENTS_MAX).await?;
-        let mut all = merged(counts, &agents, now);
-        all.retain(|q| mission.is_none_or(|mission| q.counts.mission.as_str() == mission));
-        all.retain(|q| self.has_queue(q.counts.mission.as_str(), q.counts.queue.as_str()));
-        Ok(all)
     }
 
     /// One dead letter, by its id or the latest of this job.
@@ -166,34 +137,6 @@ fn range_of(prefix: &str) -> Result<(JobId, JobId), Error> {
         job_id(&id)
     };
     Ok((padded('0')?, padded('f')?))
-}
-
-/// Open jobs in addition to the workers present, in order of mission and queue.
-fn merged(counts: Vec<QueueCounts>, agents: &[Agent], now: Micros) -> Vec<QueueStats> {
-    let stats = |counts| QueueStats { counts, workers: 0, capacity: 0 };
-    let key = |mission: &Mission, queue: &str| (mission.to_string(), queue.to_owned());
-    let mut all: BTreeMap<_, _> = counts.into_iter().map(|c| (key(&c.mission, c.queue.as_str()), stats(c))).collect();
-    for agent in agents.iter().filter(|a| a.presence(now) == Presence::Online) {
-        for queue in &agent.queues {
-            let Ok(name) = Queue::new(queue.clone()) else { continue };
-            let nothing = || {
-                let (accepted, delayed, queued, running) = (0, 0, 0, 0);
-                stats(QueueCounts {
-                    mission: agent.mission.clone(),
-                    queue: name,
-                    accepted,
-                    delayed,
-                    queued,
-                    running,
-                    oldest: None,
-                })
-            };
-            let served = all.entry(key(&agent.mission, queue)).or_insert_with(nothing);
-            served.workers += 1;
-            served.capacity = served.capacity.saturating_add(agent.capacity);
-        }
-    }
-    all.into_values().collect()
 }
 
 #[cfg(test)]

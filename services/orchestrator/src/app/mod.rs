@@ -5,16 +5,24 @@
 
 mod audit;
 mod backlog;
+mod cancels;
 mod committer;
+mod counting;
+mod counts;
 mod gauge;
 mod handoff;
 mod jobs;
 mod lookup;
+mod marks;
 mod operations;
 mod parked;
+mod pauses;
+mod pausing;
 mod pressure;
 mod put_back;
+mod queue_stats;
 mod queues;
+mod rates;
 mod reach;
 mod reuse;
 mod schedules;
@@ -26,15 +34,23 @@ mod watchers;
 
 pub use audit::AuditQuery;
 pub use backlog::Backlog;
+pub use cancels::CancelSpec;
 pub(crate) use committer::Outlets;
-pub use committer::{CommitLoop, Committer, CommitterConfig, Lazy};
+pub use committer::{CommitLoop, Committer, CommitterConfig};
+pub(crate) use counts::Counts;
+pub use counts::{COUNTS_AGE_MAX, JobCounts};
 pub use gauge::OutboxGauge;
 pub(crate) use handoff::{Handed, Handoffs, handoffs};
 pub use jobs::{DeadLetterQuery, JobOutput, JobQuery};
-pub use lookup::{DiscardSpec, QueueStats};
+pub use lookup::DiscardSpec;
+pub use marks::Lazy;
 pub(crate) use operations::operations_loop;
+pub(crate) use pauses::{PAUSED, Pauses};
+pub(crate) use pausing::pauses_loop;
 pub use put_back::{RedriveSpec, RetrySpec};
+pub use queue_stats::{Paused, QueueStats};
 pub use queues::Queues;
+pub(crate) use rates::Rates;
 pub use schedules::{ScheduleChange, ScheduleInput};
 pub use turns::RunNow;
 pub use walk::Progress;
@@ -86,6 +102,12 @@ pub(crate) struct Inner {
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) keys: crate::keys::Keys,
     pub(crate) watches: Arc<Semaphore>,
+    /// Jobs by state, as counted last.
+    pub(crate) counts: Counts,
+    /// How fast queues move, as counted last.
+    pub(crate) rates: Rates,
+    /// Which queues are paused.
+    pub(crate) pauses: Pauses,
     pub(crate) board: Board,
     /// Whose payloads are sensitive.
     pub(crate) marks: Marks,

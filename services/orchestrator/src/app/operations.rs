@@ -2,9 +2,11 @@
 //!
 //! Who carries one out holds a claim and stores after each share how far it is. A process that ends leaves the claim
 //! to run out; the next one continues with the share that was under way, at most 100 jobs. Those of them that were put
-//! back are open and not found again, unless they have ended meanwhile; counts may leave them out.
+//! back are open and not found again, unless they have ended meanwhile; those that were stopped stay so. Counts may leave
+//! them out.
 
 use super::audit::asked;
+use super::cancels::CancelSpec;
 use super::put_back::{RedriveSpec, RetrySpec};
 use super::walk::Walk;
 use super::{App, Page, page, page_limit};
@@ -63,12 +65,32 @@ impl App {
         self.start_operation(caller, Kind::Retry, &spec).await
     }
 
+    /// Stores a cancel of many that is carried out without the caller.
+    ///
+    /// # Errors
+    /// As [`App::cancel_many`] at once; `too_many_requests` when too many are open; `unavailable`.
+    pub async fn start_cancel(&self, caller: &Caller, spec: CancelSpec) -> Result<Operation, Error> {
+        let checked = if spec.dry_run {
+            Err(Error::field("dry_run", "a dry run only counts: it is answered at once, not as an operation"))
+        } else {
+            self.cancel_walk(caller, spec.clone()).map(drop)
+        };
+        self.recorded(caller, "operation", None, checked).await?;
+        self.start_operation(caller, Kind::Cancel, &spec).await
+    }
+
     async fn start_operation<S: Serialize + Sync>(
         &self,
         caller: &Caller,
         kind: Kind,
         spec: &S,
     ) -> Result<Operation, Error> {
+        if self.is_scoped() {
+            // It runs without its caller, and whether it may is judged by the scopes of the call.
+            let message = "an operation is about the whole installation; without async, a token with scopes may do it";
+            let refused = Err(Error::new(Code::PermissionDenied, message));
+            return self.recorded(caller, "operation", None, refused).await;
+        }
         let operation = Operation {
             id: OperationId::generate(),
             kind,
@@ -127,6 +149,7 @@ impl App {
                 self.redrive_walk(&by("RedriveDeadLetters"), serde_json::from_str(spec).map_err(unreadable)?)?
             }
             Kind::Retry => self.retry_walk(&by("RetryJobs"), serde_json::from_str(spec).map_err(unreadable)?)?,
+            Kind::Cancel => self.cancel_walk(&by("CancelJobs"), serde_json::from_str(spec).map_err(unreadable)?)?,
         };
         let progress = &operation.progress;
         walk.resume(progress.position, progress.reasons.len());
@@ -150,7 +173,8 @@ impl App {
             // It is only for people; without it the work is the same.
             operation.progress.total = walk.total().await.unwrap_or_default();
         }
-        info!(operation = %id, kind = operation.kind.as_str(), put_back = operation.progress.put_back, "operation runs");
+        info!(operation = %id, kind = operation.kind.as_str(), put_back = operation.progress.put_back,
+            cancelled = operation.progress.cancelled, "operation runs");
         let mut begun = Instant::now();
         let mut pause = Duration::ZERO;
         loop {
@@ -166,7 +190,7 @@ impl App {
                     operation.cancel_asked = asked;
                     if operation.state.is_final() {
                         info!(operation = %id, state = operation.state.as_str(), put_back = operation.progress.put_back,
-                            skipped = operation.progress.skipped, error = operation.progress.error, "operation ended");
+                            cancelled = operation.progress.cancelled, skipped = operation.progress.skipped, error = operation.progress.error, "operation ended");
                         return;
                     }
                 }
@@ -192,6 +216,7 @@ impl App {
         let progress = &mut operation.progress;
         progress.matched += done.matched;
         progress.put_back += done.put_back;
+        progress.cancelled += done.cancelled;
         progress.skipped += done.skipped;
         progress.reasons.extend(done.reasons);
         progress.position = walk.position();

@@ -1,6 +1,7 @@
 //! Back-pressure: what a submission is refused for, with the reason, the limit and the knob.
 
 use super::App;
+use super::pauses::PAUSED;
 use crate::error::{Code, Error};
 use crate::model::NewJob;
 use agentforge_proto::time::Micros;
@@ -77,6 +78,7 @@ impl App {
 fn words(reason: &str) -> &str {
     match reason {
         "full" => "its share of swarm_jobs is full: no worker takes its jobs fast enough, or JOBS_MAX_BYTES is small",
+        PAUSED => "an operator paused it; resume it to have its jobs run",
         "no_stream" => "there is no stream swarm_jobs",
         "refused" => "swarm_jobs refuses it; the orchestrator's log says why",
         _ => "NATS does not acknowledge it",

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Jobs a second when no rate was asked for.
 const RATE_DEFAULT: f64 = 50.0;
 /// Jobs a second at most.
-const RATE_MAX: f64 = 1_000.0;
+pub(super) const RATE_MAX: f64 = 1_000.0;
 /// Jobs of one walk when no bound was asked for.
 pub(super) const LIMIT_DEFAULT: u32 = 10_000;
 /// Ids that one call may name.
@@ -103,7 +103,8 @@ impl App {
     pub(super) fn retry_walk(&self, caller: &Caller, spec: RetrySpec) -> Result<Walk, Error> {
         let lifetime = spec.deadline_in.map(admit_deadline_in).transpose()?;
         let source = if spec.job_ids.is_empty() {
-            let filter = JobQuery { limit: if spec.dry_run { COUNT_PAGE } else { PAGE }, ..spec.filter }.filter()?;
+            let page = if spec.dry_run { COUNT_PAGE } else { PAGE };
+            let filter = self.limited(JobQuery { limit: page, cursor: None, ..spec.filter })?.filter()?;
             let words = "failed, dead, cancelled or expired";
             if filter.states.is_empty() {
                 let message = format!("name job_ids, or states to put back: {words}");
@@ -117,7 +118,8 @@ impl App {
         } else {
             Source::Ids
         };
-        self.walk(caller, (source, &spec.job_ids), How::Retry(lifetime), (spec.rate, spec.limit), spec.dry_run)
+        let rate = rate_of(spec.rate, RATE_DEFAULT)?;
+        self.walk(caller, (source, &spec.job_ids), How::Retry(lifetime), (rate, spec.limit), spec.dry_run)
     }
 
     /// Puts dead jobs back at a rate, and reports progress.
@@ -147,11 +149,12 @@ impl App {
         } else {
             Source::Ids
         };
-        self.walk(caller, (source, &spec.job_ids), How::Redrive, (spec.rate, spec.limit), false)
+        let rate = rate_of(spec.rate, RATE_DEFAULT)?;
+        self.walk(caller, (source, &spec.job_ids), How::Redrive, (rate, spec.limit), false)
     }
 
-    /// Counts jobs that a walk is to put back, newest first, and puts them back at a rate.
-    fn walk(
+    /// Jobs on their way, newest first, at a rate; or only counted.
+    pub(super) fn walk(
         &self,
         caller: &Caller,
         (source, ids): (Source, &[String]),
@@ -159,14 +162,6 @@ impl App {
         (rate, limit): (f64, u32),
         dry_run: bool,
     ) -> Result<Walk, Error> {
-        let rate = match rate {
-            0.0 => RATE_DEFAULT,
-            r if r.is_finite() && r > 0.0 && r <= RATE_MAX => r,
-            r => {
-                let message = format!("rate is {r}; expected more than 0 and at most {RATE_MAX} a second");
-                return Err(Error::field("rate", message));
-            }
-        };
         if ids.len() > IDS_MAX {
             let message = format!("{} job_ids were given; at most {IDS_MAX} are allowed", ids.len());
             return Err(Error::too_large("job_ids", message));
@@ -175,5 +170,20 @@ impl App {
         let ids = ids.iter().map(|i| job_id(i).map_err(wrong)).collect::<Result<_, _>>()?;
         let limit = if limit == 0 { LIMIT_DEFAULT } else { limit };
         Ok(Walk::new((self.clone(), caller.clone()), source, ids, how, (rate, limit), dry_run))
+    }
+}
+
+/// A rate as asked; 0 is `default`.
+///
+/// # Errors
+/// `invalid_argument`.
+pub(super) fn rate_of(asked: f64, default: f64) -> Result<f64, Error> {
+    match asked {
+        0.0 => Ok(default),
+        r if r.is_finite() && r > 0.0 && r <= RATE_MAX => Ok(r),
+        r => {
+            let message = format!("rate is {r}; expected more than 0 and at most {RATE_MAX} a second");
+            Err(Error::field("rate", message))
+        }
     }
 }

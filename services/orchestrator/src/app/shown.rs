@@ -197,7 +197,7 @@ mod tests {
         let request = JobRequest { tool: "echo".into(), ..JobRequest::default() };
         let input = SubmitInput { request, ..SubmitInput::default() };
         let mut new = admit(input, &limits(), Micros(1_700_000_000_123_456), None).unwrap();
-        new.spec.args = args.to_owned();
+        std::sync::Arc::make_mut(&mut new.spec).args = args.to_owned();
         Job::accepted(seq, new)
     }
 

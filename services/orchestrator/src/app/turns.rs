@@ -251,8 +251,9 @@ impl App {
         let key = if key.is_empty() { turn.0.to_string() } else { key.to_owned() };
         let mut job = self.job_of(&s, format!("schedule:{}:run:{key}", s.id), turn, ctx.now)?;
         let own = run_id(&s, &key);
-        job.spec.id = own;
-        job.spec.submitted_by = Some(caller.name().to_owned());
+        let spec = std::sync::Arc::make_mut(&mut job.spec);
+        spec.id = own;
+        spec.submitted_by = Some(caller.name().to_owned());
         let entry = caller.entry().about("schedule", Some(s.id.to_string()));
         if self.0.store.job(own).await?.is_some() {
             self.0.committer.record(entry).await?;

@@ -1,8 +1,9 @@
-//! A walk over jobs that are put back: page by page, at a rate, from where it was left.
+//! A walk over jobs that are put back or stopped: page by page, at a rate, from where it was left.
 
 use super::App;
+use super::jobs::stopped;
 use crate::caller::Caller;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::model::State;
 use crate::operation::{NotPutBack, Position};
 use crate::store::{DeadLetterFilter, JobFilter};
@@ -11,7 +12,8 @@ use agentforge_message_id::JobId;
 use agentforge_proto::time::Micros;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
@@ -28,11 +30,13 @@ const REASONS_MAX: usize = 100;
 /// How far a walk is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Jobs that match, whether or not they were put back.
+    /// Jobs that match, whether or not something was done to them.
     pub matched: u64,
     /// Jobs that are accepted again.
     pub put_back: u64,
-    /// Not put back: in no such state any more, or unknown.
+    /// Jobs that were stopped.
+    pub cancelled: u64,
+    /// Neither: in no such state any more, or unknown.
     pub skipped: u64,
     /// Whether this is the last word.
     pub done: bool,
@@ -40,28 +44,46 @@ pub struct Progress {
     pub reasons: Vec<NotPutBack>,
 }
 
-/// How a job is put back.
-#[derive(Clone, Copy, Debug)]
+/// What is done to a job.
+#[derive(Clone, Debug)]
 pub(super) enum How {
-    /// Dead and failed ones.
+    /// Dead and failed ones are put back.
     Redrive,
-    /// Every end without success.
+    /// Every end without success is undone.
     Retry(Option<Duration>),
+    /// What is open is stopped.
+    Cancel {
+        /// In whose name.
+        by: String,
+        /// Only in these states; empty: in any that is open.
+        only: Arc<[State]>,
+    },
 }
 
 impl How {
-    pub(super) fn change(self, at: Micros) -> Change {
+    pub(super) fn change(&self, at: Micros) -> Change {
         match self {
             Self::Redrive => Change::Redrive { at },
-            Self::Retry(lifetime) => Change::Retry { at, lifetime },
+            Self::Retry(lifetime) => Change::Retry { at, lifetime: *lifetime },
+            Self::Cancel { by, only } => Change::Cancel { at, by: Some(by.clone()), only: only.clone() },
         }
     }
 
-    /// Why a job in this state is not put back so.
-    pub(super) fn reason(self, state: State, ignored: Ignored) -> String {
+    /// Whether it would do something to a job in this state.
+    fn takes(&self, state: State) -> bool {
+        match self {
+            Self::Redrive | Self::Retry(_) => state.may_be_retried(),
+            Self::Cancel { only, .. } => !state.is_final() && (only.is_empty() || only.contains(&state)),
+        }
+    }
+
+    /// Why nothing is done to a job in this state.
+    pub(super) fn reason(&self, state: State, ignored: Ignored) -> String {
         let word = state.as_str();
         match (self, ignored) {
             (_, Ignored::Unknown) => "there is no such job".into(),
+            (Self::Cancel { .. }, _) if state.is_final() => format!("it is {word} already"),
+            (Self::Cancel { .. }, _) => format!("it is {word} by now"),
             (_, Ignored::KeyTaken) => "its idempotency_key belongs to a newer job, which does the same work".into(),
             (_, _) if !state.is_final() => format!("it is {word}: it still runs, or was put back already"),
             (Self::Redrive, _) if state.may_be_retried() => {
@@ -82,7 +104,7 @@ pub(super) enum Source {
     Jobs(Option<JobFilter>),
 }
 
-/// Jobs on their way back.
+/// Jobs on their way back, or to their end.
 pub(super) struct Walk {
     app: App,
     /// In whose name: each share's entry in the audit log has it.
@@ -228,7 +250,7 @@ impl Walk {
         if self.dry_run {
             self.count(&ids).await?;
         } else {
-            self.put_back(&ids).await?;
+            self.change(&ids).await?;
         }
         self.ids.drain(..taken);
         self.position.before = place.or(self.position.before);
@@ -236,23 +258,58 @@ impl Walk {
         Ok(Some(taken))
     }
 
-    async fn put_back(&mut self, ids: &[JobId]) -> Result<(), Error> {
-        self.app.push_back_all()?;
+    async fn change(&mut self, ids: &[JobId]) -> Result<(), Error> {
+        let is_cancel = matches!(self.how, How::Cancel { .. });
+        if !is_cancel {
+            self.app.push_back_all()?;
+        }
+        let ids = self.in_reach(ids).await?;
+        if ids.is_empty() {
+            return Ok(());
+        }
         let change = self.how.change(Micros::now());
         let changes = ids.iter().map(|id| (*id, change.clone())).collect();
         let outcomes = self.app.0.committer.change_for(&self.caller, changes).await?;
         let mut refused = Vec::new();
         for (id, outcome) in ids.iter().zip(outcomes) {
             match outcome {
-                Ok(_) => {
-                    (self.progress.matched, self.progress.put_back) =
-                        (self.progress.matched + 1, self.progress.put_back + 1)
+                Ok(changed) => {
+                    self.progress.matched += 1;
+                    if is_cancel {
+                        self.progress.cancelled += 1;
+                        self.app.0.cancels.send(stopped(&changed.job));
+                    } else {
+                        self.progress.put_back += 1;
+                    }
                 }
                 Err(ignored) => refused.push((*id, ignored)),
             }
         }
         self.refuse(refused).await;
         Ok(())
+    }
+
+    /// Those that the caller may see. One that was named and is outside of its scopes does not exist for it.
+    async fn in_reach(&mut self, ids: &[JobId]) -> Result<Vec<JobId>, Error> {
+        if !self.app.is_scoped() {
+            return Ok(ids.to_vec());
+        }
+        let mut within = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.app.stored(*id).await {
+                Ok(_) => within.push(*id),
+                Err(e) if e.code == Code::NotFound => {
+                    self.progress.skipped += 1;
+                    if self.reasons_given < REASONS_MAX {
+                        self.reasons_given += 1;
+                        let reason = self.how.reason(State::Accepted, Ignored::Unknown);
+                        self.progress.reasons.push(NotPutBack { job: *id, reason });
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(within)
     }
 
     /// Reads the next candidates; whether there may be more behind them.
@@ -268,7 +325,8 @@ impl Walk {
             }
             Source::Jobs(Some(filter)) => {
                 let found = self.app.0.store.jobs(filter).await?;
-                self.ids.extend(found.items.iter().map(|j| (j.id, Some(j.seq))));
+                let within = found.items.iter().filter(|job| self.app.has_job(job));
+                self.ids.extend(within.map(|j| (j.id, Some(j.seq))));
                 filter.before = found.next;
                 found.next
             }
@@ -280,20 +338,22 @@ impl Walk {
     }
 
     async fn count(&mut self, ids: &[JobId]) -> Result<(), Error> {
-        let known = self.app.0.store.versions(ids).await?;
+        let ids = self.in_reach(ids).await?;
+        let known = self.app.0.store.versions(&ids).await?;
+        let known: HashMap<JobId, State> = known.into_iter().map(|(id, state, _)| (id, state)).collect();
         let mut refused = Vec::new();
         for id in ids {
-            match known.iter().find(|(known, ..)| known == id) {
-                Some((_, state, _)) if state.may_be_retried() => self.progress.matched += 1,
-                Some(_) => refused.push((*id, Ignored::Passed)),
-                None => refused.push((*id, Ignored::Unknown)),
+            match known.get(&id) {
+                Some(state) if self.how.takes(*state) => self.progress.matched += 1,
+                Some(_) => refused.push((id, Ignored::Passed)),
+                None => refused.push((id, Ignored::Unknown)),
             }
         }
         self.refuse(refused).await;
         Ok(())
     }
 
-    /// Counts jobs that were not put back, and says why of the first of them. The others of their share are put back
+    /// Counts jobs to which nothing was done, and says why of the first of them. The others of their share are done
     /// already, so a database that does not answer now costs the reasons, and the share is not repeated.
     async fn refuse(&mut self, refused: Vec<(JobId, Ignored)>) {
         self.progress.skipped += refused.len() as u64;
@@ -306,7 +366,11 @@ impl Walk {
         let known = match self.app.0.store.versions(&ids).await {
             Ok(known) => known,
             Err(e) => {
-                warn!(jobs = ids.len(), error = &e as &dyn std::error::Error, "why jobs were not put back is unknown");
+                warn!(
+                    jobs = ids.len(),
+                    error = &e as &dyn std::error::Error,
+                    "why nothing was done to jobs is unknown"
+                );
                 return;
             }
         };

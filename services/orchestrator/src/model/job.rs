@@ -6,13 +6,14 @@ use agentforge_message_id::{Attempt, JobId};
 use agentforge_proto::bus::OutputRef;
 use agentforge_proto::time::Micros;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A job that passed admission and is not stored yet. It is read as its description: `job.queue`.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    /// What it is.
-    pub spec: JobSpec,
+    /// What it is. Shared with its message on its way out.
+    pub spec: Arc<JobSpec>,
     /// Whether the caller chose the id: only then can it exist already.
     pub id_from_caller: bool,
     /// Whether the key may be taken from an earlier job that ended.
@@ -113,7 +114,7 @@ impl Job {
             cancelled_by: None,
             version: 1,
             warning: None,
-            spec: new.spec,
+            spec: Arc::unwrap_or_clone(new.spec),
         }
     }
 }

@@ -15,9 +15,9 @@ use futures_util::TryStreamExt;
 
 /// Publishes that may be unmarked at once: in flight, waiting for their commit, and in it; rounded up. As far as
 /// that the scan goes back behind the newest mark.
-const UNMARKED_MAX: u64 = 8_192;
+const UNMARKED_MAX: u64 = 16_384;
 /// Messages read at most if no mark says where to begin.
-const SCANNED_MAX: u64 = 4 * UNMARKED_MAX;
+const SCANNED_MAX: u64 = 2 * UNMARKED_MAX;
 /// Marks of one commit.
 const CHUNK: usize = 256;
 

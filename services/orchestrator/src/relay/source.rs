@@ -2,10 +2,8 @@
 
 use crate::app::Backlog;
 use crate::store::{self, Owner, Store};
-use agentforge_jetstream::publish;
-use agentforge_message_id::MsgId;
+use agentforge_jetstream::publish::{self, Outgoing};
 use agentforge_proto::time::Micros;
-use async_nats::HeaderMap;
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +33,16 @@ pub trait Source: Send + Sync + 'static {
     fn name(item: &Self::Item, part: usize) -> String;
     /// How many messages it is, one or more.
     fn parts(item: &Self::Item) -> usize;
-    /// Its messages: subject, id, headers and bytes.
-    fn messages(&self, item: &Self::Item) -> Vec<Message>;
+    /// Its messages.
+    fn messages(&self, item: &Self::Item) -> Vec<Outgoing>;
     /// Only these of its messages are left to publish, by their places in order.
     fn keep(item: &mut Self::Item, left: &[usize]);
     /// Adds to messages that are published together what shows where they come from.
-    fn sign(&self, _: &mut [Message]) {}
+    fn sign(&self, _: &mut [Outgoing]) {}
+    /// Why this line is to wait although it could leave, such as that an operator paused it.
+    fn waits(&self, _line: &str) -> Option<&'static str> {
+        None
+    }
     /// Reserves room in the stream for it; else the reason why its line waits, or why it can never leave.
     fn reserve(&self, item: &Self::Item) -> Result<(), publish::Error>;
     /// Whether a held line is worth a try: what is known here needs no claim and no message.
@@ -60,19 +62,6 @@ pub trait Source: Send + Sync + 'static {
     async fn settled(&self, item: Self::Item, ack: Option<publish::Ack>);
     /// Gives claims back.
     async fn release(&self, items: Vec<Self::Item>) -> Result<(), store::Error>;
-}
-
-/// A message to publish.
-#[derive(Debug)]
-pub struct Message {
-    /// Where it goes; it names the mission, and the queue or the kind of event.
-    pub subject: String,
-    /// Its `Nats-Msg-Id`, by which the stream recognises a repetition within the duplicate window.
-    pub msg_id: MsgId,
-    /// Headers in addition to `Nats-Msg-Id`: trace context, request id, content type.
-    pub headers: HeaderMap,
-    /// JSON text.
-    pub payload: bytes::Bytes,
 }
 
 /// What both sources claim with.

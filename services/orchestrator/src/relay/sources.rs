@@ -4,8 +4,8 @@
 //! queue: a subject that is denied, or a stream that is full, holds nothing else.
 
 use super::capacity::{StreamCapacity, Verdict};
-use super::source::{Message, Shared, Source};
-use crate::app::{Backlog, Committer, Lazy};
+use super::source::{Shared, Source};
+use crate::app::{Backlog, Committer, Lazy, PAUSED, Pauses};
 use crate::keys::Keys;
 use crate::model::JobError;
 use crate::store::{self, EVENTS, OutboxPick, OutboxRow, Outgoing, Park, Pick};
@@ -17,6 +17,7 @@ use agentforge_signing::leaf;
 use async_nats::{HeaderMap, HeaderValue};
 use async_trait::async_trait;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct JobSource {
     pub backlog: Arc<Backlog>,
     /// How much of `swarm_jobs` each queue may use.
     pub capacity: StreamCapacity,
+    /// Which queues are paused.
+    pub(crate) pauses: Pauses,
     /// What signs them, and makes their tokens.
     pub keys: Keys,
     /// How long a signature is good.
@@ -87,7 +90,7 @@ impl Source for JobSource {
 
     fn keep(_: &mut Outgoing, _: &[usize]) {}
 
-    fn messages(&self, o: &Outgoing) -> Vec<Message> {
+    fn messages(&self, o: &Outgoing) -> Vec<publish::Outgoing> {
         let message = JobMessage {
             job: o.id,
             attempt: o.attempt,
@@ -95,7 +98,7 @@ impl Source for JobSource {
             queue: o.queue.clone(),
             tool: o.tool.clone(),
             task: o.task.clone(),
-            args: RawValue::from_string(o.args.clone()).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            args: Cow::Borrowed(serde_json::from_str(&o.args).unwrap_or(RawValue::NULL)),
             timeout_ms: u64::try_from(o.timeout.as_millis()).unwrap_or(u64::MAX),
             deadline: o.deadline,
             reuse: o.reuse,
@@ -105,22 +108,26 @@ impl Source for JobSource {
         };
         let mut headers = HeaderMap::new();
         add_origin(&mut headers, o.traceparent.as_deref(), o.request_id.as_deref());
-        vec![Message {
-            subject: subjects::job(&o.mission, &o.queue),
-            msg_id: MsgId::republished(o.id, o.attempt, o.republished),
+        vec![publish::Outgoing {
+            subject: subjects::job(&o.mission, &o.queue).into(),
+            id: MsgId::republished(o.id, o.attempt, o.republished),
             headers,
             payload: serde_json::to_vec(&message).expect("job messages hold strings and numbers only").into(),
         }]
     }
 
-    fn sign(&self, messages: &mut [Message]) {
+    fn sign(&self, messages: &mut [publish::Outgoing]) {
         let issued = Micros::now();
         let until = issued.plus(self.valid_for);
-        let leaves: Vec<_> = messages.iter().map(|m| leaf(&m.subject, m.msg_id.as_str(), &m.payload)).collect();
+        let leaves: Vec<_> = messages.iter().map(|m| leaf(&m.subject, m.id.as_str(), &m.payload)).collect();
         let signatures = self.keys.now().sign(&leaves, issued.millis(), until.millis());
         for (message, signature) in messages.iter_mut().zip(signatures) {
             message.headers.insert(agentforge_signing::HEADER, signature.as_str());
         }
+    }
+
+    fn waits(&self, line: &str) -> Option<&'static str> {
+        self.pauses.holds(line).then_some(PAUSED)
     }
 
     fn reserve(&self, o: &Outgoing) -> Result<(), publish::Error> {
@@ -258,15 +265,15 @@ impl Source for OutboxSource {
         });
     }
 
-    fn messages(&self, row: &OutboxRow) -> Vec<Message> {
+    fn messages(&self, row: &OutboxRow) -> Vec<publish::Outgoing> {
         let messages = row.messages.iter().map(|m| {
             let mut headers = HeaderMap::new();
             let is_event = m.subject.starts_with(EVENTS);
             headers.insert("Content-Type", if is_event { "application/cloudevents+json" } else { "application/json" });
             add_origin(&mut headers, m.origin.traceparent.as_deref(), m.origin.requestid.as_deref());
-            Message {
-                subject: m.subject.clone(),
-                msg_id: MsgId::outbox(&m.msg_id),
+            publish::Outgoing {
+                subject: m.subject.as_str().into(),
+                id: MsgId::outbox(&m.msg_id),
                 headers,
                 payload: m.payload.clone(),
             }

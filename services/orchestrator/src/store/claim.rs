@@ -5,6 +5,7 @@ use crate::model::JobSpec;
 use agentforge_message_id::{Attempt, Queue};
 use agentforge_proto::time::Micros;
 use std::ops::Deref;
+use std::sync::Arc;
 
 /// An attempt to be published. It is read as its job's description: `outgoing.queue`.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub struct Outgoing {
     /// Past it the attempt is not begun.
     pub deadline: Option<Micros>,
     /// What its message says of the job.
-    pub spec: JobSpec,
+    pub spec: Arc<JobSpec>,
 }
 
 impl Deref for Outgoing {

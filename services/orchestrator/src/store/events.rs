@@ -13,6 +13,7 @@ use agentforge_proto::bus::{
 };
 use agentforge_proto::time::Micros;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// What brought an event about, for those who follow it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,8 +33,8 @@ const EVENT_ERROR_BYTES_MAX: usize = 4 * 1024;
 const ATTEMPT_ERROR_BYTES_MAX: usize = 1024;
 
 /// The beginning of a text, whole characters of it.
-fn short(text: &str, bytes_max: usize) -> String {
-    text[..text.floor_char_boundary(bytes_max)].to_owned()
+fn short(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 /// The event of a job that was just accepted.
@@ -51,8 +52,8 @@ pub fn accepted(job: &NewJob) -> OutboxMessage {
             tool: job.tool.clone(),
             state: State::Accepted.as_str().into(),
             attempt: Attempt::FIRST,
-            labels: job.labels.clone(),
-            submitted_by: job.submitted_by.clone(),
+            labels: Cow::Borrowed(&job.labels),
+            submitted_by: job.submitted_by.as_deref().map(Cow::Borrowed),
             error: None,
         },
     )
@@ -63,6 +64,7 @@ pub fn changed(job: &Current, at: Micros, source: Source<'_>) -> OutboxMessage {
     // The version distinguishes two entries into one state (a second `queued` after a republish).
     let id = format!("{}:{}:{}:{}", job.id, job.state.as_str(), job.attempt, job.version);
     let labels = job.labels.as_deref().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
+    let error = job.error.as_ref();
     event(
         job.state,
         id,
@@ -75,34 +77,41 @@ pub fn changed(job: &Current, at: Micros, source: Source<'_>) -> OutboxMessage {
             tool: job.tool.clone(),
             state: job.state.as_str().into(),
             attempt: job.attempt,
-            labels,
-            submitted_by: job.submitted_by.clone(),
-            error: job
-                .error
-                .as_ref()
-                .map(|e| EventError { class: e.class, message: short(&e.message, EVENT_ERROR_BYTES_MAX) }),
+            labels: Cow::Owned(labels),
+            submitted_by: job.submitted_by.as_deref().map(Cow::Borrowed),
+            error: error
+                .map(|e| EventError { class: e.class, message: short(&e.message, EVENT_ERROR_BYTES_MAX).into() }),
         },
     )
 }
 
-fn event(state: State, id: String, at: Micros, source: Source<'_>, data: JobEventData) -> OutboxMessage {
-    let event = JobEvent {
-        specversion: "1.0".into(),
-        id: id.clone(),
-        source: format!("/agentforge/{}", data.mission),
-        kind: format!("agentforge.job.{}", state.as_str()),
-        subject: data.job_id.to_string(),
-        time: at.timestamp().to_string(),
-        datacontenttype: "application/json".into(),
+/// Most events fit: their buffer does not grow.
+const EVENT_BYTES: usize = 640;
+
+fn event(state: State, id: String, at: Micros, source: Source<'_>, data: JobEventData<'_>) -> OutboxMessage {
+    let origin = Origin {
         traceparent: source.traceparent.filter(|t| trace_id(t).is_some()).map(str::to_owned),
         requestid: source.request_id.map(str::to_owned),
+    };
+    let event = JobEvent {
+        specversion: "1.0".into(),
+        id: id.as_str().into(),
+        source: format!("/agentforge/{}", data.mission).into(),
+        kind: format!("agentforge.job.{}", state.as_str()).into(),
+        subject: data.job_id,
+        time: at.timestamp(),
+        datacontenttype: "application/json".into(),
+        traceparent: origin.traceparent.as_deref().map(Cow::Borrowed),
+        requestid: origin.requestid.as_deref().map(Cow::Borrowed),
         data,
     };
+    let mut payload = Vec::with_capacity(EVENT_BYTES);
+    serde_json::to_writer(&mut payload, &event).expect("events hold strings and numbers only");
     OutboxMessage {
         subject: subjects::event(&event.data.mission, state.as_str()),
         msg_id: id,
-        payload: serde_json::to_vec(&event).expect("events hold strings and numbers only").into(),
-        origin: Origin { traceparent: event.traceparent, requestid: event.requestid },
+        payload: payload.into(),
+        origin,
     }
 }
 
@@ -140,7 +149,10 @@ pub fn dead_letter(
             .map(|a| DeadAttempt {
                 attempt: a.attempt,
                 class: a.error.as_ref().map_or(ErrorClass::Unknown, |e| e.class),
-                message: a.error.as_ref().map_or_else(String::new, |e| short(&e.message, ATTEMPT_ERROR_BYTES_MAX)),
+                message: a
+                    .error
+                    .as_ref()
+                    .map_or_else(String::new, |e| short(&e.message, ATTEMPT_ERROR_BYTES_MAX).to_owned()),
                 worker: a.worker.as_deref().and_then(|w| AgentId::new(w).ok()),
                 at: a.finished_at,
             })
@@ -222,7 +234,7 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_characters() {
-        assert_eq!((short("ab", 2), short("aé", 2), short("", 2)), ("ab".into(), "a".into(), String::new()));
+        assert_eq!((short("ab", 2), short("aé", 2), short("", 2)), ("ab", "a", ""));
     }
 
     #[test]

@@ -8,14 +8,13 @@ use serde::{Deserialize, Serialize};
 /// A page of a list.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
-    /// What was found; may be fewer than asked for, even none, with more to come.
+    /// What was found; may be fewer than asked for, with more to come.
     pub items: Vec<T>,
     /// Where the next page continues (`before` of its filter); `None` at the end of the list.
     pub next: Option<i64>,
 }
 
-/// Rows that one page reads, at most: a filter that matches little gives short pages, not long
-/// transactions. About 50 ms of reading.
+/// Rows that one step through dead letters reads, at most. About 50 ms.
 pub const SCAN_ROWS_MAX: i64 = 50_000;
 /// A page or a claim ends early once its rows hold so many bytes of arguments and results.
 pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -28,6 +28,8 @@ macro_rules! steps {
             (11, "audit", include_str!(concat!($database, "/migrations/0011_audit.sql"))),
             (12, "unconfined", include_str!("migrations/0012_unconfined.sql")),
             (13, "outbox_groups", include_str!(concat!($database, "/migrations/0013_outbox_groups.sql"))),
+            (14, "listing", include_str!(concat!($database, "/migrations/0014_listing.sql"))),
+            (15, "queue_pauses", include_str!(concat!($database, "/migrations/0015_queue_pauses.sql"))),
         ]
     };
 }

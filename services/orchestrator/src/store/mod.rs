@@ -14,10 +14,12 @@ mod fault;
 mod filter;
 mod group;
 mod identity;
+mod listing;
 mod migrate;
 mod open;
 mod order;
 mod outbox;
+mod pause;
 mod plan;
 pub mod postgres;
 mod queries;
@@ -38,6 +40,7 @@ pub use identity::Clash;
 pub use open::{Options, backup, open, restore};
 pub use order::Order;
 pub use outbox::{EVENTS, OutboxMessage, OutboxRow};
+pub use pause::QueuePause;
 pub use turn::{Act, Fired, Firing, Slot};
 
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
@@ -96,6 +99,22 @@ pub struct QueueCounts {
     pub oldest: Option<Micros>,
 }
 
+/// Queues that may be paused at once.
+pub const PAUSES_MAX: u32 = 1_000;
+
+/// Jobs of one queue that ended lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueEnded {
+    /// Their mission.
+    pub mission: Mission,
+    /// Their queue.
+    pub queue: Queue,
+    /// How many succeeded, failed or died.
+    pub jobs: u64,
+    /// Since when: as was asked for, or, where more ended than are read, when the first of those that were read did.
+    pub since: Micros,
+}
+
 /// What a database does for the orchestrator. Every method is one transaction.
 ///
 /// # Errors
@@ -136,7 +155,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// One job, whole.
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error>;
-    /// A page of jobs, newest first. Reads [`SCAN_ROWS_MAX`] rows at most.
+    /// A page of jobs, newest first. It is empty only at the end of the list, or after five seconds of looking.
     async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error>;
     /// The tries at a job, oldest first; empty for an unknown job.
     async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error>;
@@ -208,6 +227,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is open, by queue, in order of mission and queue. At most 1,000 queues.
     async fn queue_counts(&self, now: Micros) -> Result<Vec<QueueCounts>, Error>;
+    /// Queues that are paused, in order of mission and queue. At most [`PAUSES_MAX`].
+    async fn queue_pauses(&self) -> Result<Vec<QueuePause>, Error>;
+    /// The newest jobs that ended since `since`, at most `limit`, by queue. Those that were cancelled or have expired are
+    /// left out.
+    async fn ended_by_queue(&self, since: Micros, limit: u32) -> Result<Vec<QueueEnded>, Error>;
+    /// How many jobs are in each state, in the order of the states; of one moment.
+    async fn state_counts(&self) -> Result<[(State, u64); State::ALL.len()], Error>;
     /// Ids from `from` to `to`, both included, in their order.
     async fn ids_between(&self, from: JobId, to: JobId, limit: u32) -> Result<Vec<JobId>, Error>;
 

@@ -1,9 +1,10 @@
 //! What operators order: writes outside of the commits of jobs. Each is one transaction with its entry in the audit log.
 
+use super::QueuePause;
 use crate::model::Schedule;
 use crate::operation::Operation;
 use agentforge_audit::Entry;
-use agentforge_message_id::{OperationId, ScheduleId};
+use agentforge_message_id::{Mission, OperationId, Queue, ScheduleId};
 use agentforge_proto::time::Micros;
 
 /// A write that somebody asked for.
@@ -42,6 +43,15 @@ pub enum Order {
     },
     /// Asks an operation to stop, unless it has ended.
     CancelOperation(OperationId),
+    /// Pauses a queue; 0 when it is paused already.
+    PauseQueue(QueuePause),
+    /// Resumes a queue; 0 when it was not paused.
+    ResumeQueue {
+        /// Its mission.
+        mission: Mission,
+        /// Which one.
+        queue: Queue,
+    },
     /// Puts these messages that were put aside, or all, back into the outbox; says how many there were.
     Unpark(Option<Vec<i64>>),
     /// Deletes these messages that were put aside, or all; says how many there were.
@@ -60,6 +70,8 @@ impl Order {
             Self::DeleteSchedule(_) => "delete a schedule",
             Self::CreateOperation { .. } => "store an operation",
             Self::CancelOperation(_) => "cancel an operation",
+            Self::PauseQueue(_) => "pause a queue",
+            Self::ResumeQueue { .. } => "resume a queue",
             Self::Unpark(_) => "put messages back into the outbox",
             Self::DiscardParked(_) => "discard messages put aside",
             Self::DiscardLetters(_) => "discard dead letters",
@@ -68,7 +80,15 @@ impl Order {
 
     /// Whether it says how many rows there were: then none is an answer, and not a refusal.
     pub(super) const fn counts(&self) -> bool {
-        matches!(self, Self::CancelOperation(_) | Self::Unpark(_) | Self::DiscardParked(_) | Self::DiscardLetters(_))
+        matches!(
+            self,
+            Self::CancelOperation(_)
+                | Self::PauseQueue(_)
+                | Self::ResumeQueue { .. }
+                | Self::Unpark(_)
+                | Self::DiscardParked(_)
+                | Self::DiscardLetters(_)
+        )
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Found {
     /// Jobs that have an id or a key of the submissions.
     pub taken: Vec<Taken>,
     /// Jobs that the changes name.
-    pub currents: Vec<Current>,
+    pub currents: Vec<Box<Current>>,
     /// Ids of dead letters that the rejects would make.
     pub letters: HashSet<String>,
 }
@@ -67,7 +67,8 @@ pub(super) enum Write {
 /// A job as it is after the group.
 #[derive(Debug)]
 pub(super) struct Touched {
-    pub job: Current,
+    /// Boxed: it passes through many hands, and is large.
+    pub job: Box<Current>,
     /// The number of the submission that this is the new row of: inserted as accepted, then written.
     pub new: Option<usize>,
     pub write: Write,
@@ -180,7 +181,7 @@ struct Fold<'g, 'c> {
 }
 
 impl<'g, 'c> Fold<'g, 'c> {
-    fn new(group: &'g Group, ctx: &'c CommitContext<'c>, currents: Vec<Current>) -> Self {
+    fn new(group: &'g Group, ctx: &'c CommitContext<'c>, currents: Vec<Box<Current>>) -> Self {
         let jobs: Vec<_> =
             currents.into_iter().map(|job| Touched { job, new: None, write: Write::Nothing, claimed: false }).collect();
         let by_id = jobs.iter().enumerate().map(|(i, t)| (t.job.id, i)).collect();
@@ -232,7 +233,7 @@ impl<'g, 'c> Fold<'g, 'c> {
         let index = self.plan.jobs.len();
         self.by_id.insert(submit.job.id, index);
         self.plan.jobs.push(Touched {
-            job: Current::accepted(&submit.job, seq, later.unwrap_or(self.ctx.now)),
+            job: Box::new(Current::accepted(&submit.job, seq, later.unwrap_or(self.ctx.now))),
             new: Some(number),
             write: Write::Nothing,
             claimed: submit.claim && later.is_none(),
@@ -285,7 +286,7 @@ impl<'g, 'c> Fold<'g, 'c> {
         }
         let failed = effects.attempt.as_ref().and_then(|a| a.error.as_ref()).map(|e| e.class);
         let (dead, disputed) = (effects.dead, effects.disputed);
-        self.plan.changes.push(Ok(Changed { from, job: touched.job.clone(), dead, failed, disputed }));
+        self.plan.changes.push(Ok(Changed { from, job: Current::clone(&touched.job), dead, failed, disputed }));
         self.plan.attempts.extend(effects.attempt.map(|a| (seq, a)));
         self.plan.results.extend(effects.result.map(|r| (seq, r)));
     }
@@ -427,7 +428,7 @@ pub(super) struct Answers {
     submits: Vec<Kept>,
     committed: Committed,
     /// Every job that the group was about, as it is now.
-    pub jobs: Vec<Current>,
+    pub jobs: Vec<Box<Current>>,
     /// The jobs that lost their key.
     pub released: Vec<JobId>,
 }

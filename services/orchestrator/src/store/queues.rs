@@ -1,7 +1,7 @@
 //! What the store knows of each queue, from rows of either database: its counts, its first job, and which are due.
 
 use super::fault::Fault;
-use super::{Pick, QueueCounts, Waiting, rows};
+use super::{Pick, QueueCounts, QueueEnded, Waiting, rows};
 use agentforge_message_id::{Mission, Queue};
 use agentforge_proto::time::Micros;
 
@@ -18,6 +18,16 @@ pub(super) fn counts(row: CountsRow) -> Result<QueueCounts, Fault> {
         queued: queued.unsigned_abs(),
         running: running.unsigned_abs(),
         oldest: oldest.map(Micros),
+    })
+}
+
+/// How many jobs of a queue ended, and since when.
+pub(super) fn ended((mission, queue, jobs, since): (String, String, i64, i64)) -> Result<QueueEnded, Fault> {
+    Ok(QueueEnded {
+        mission: rows::name("job", Mission::new(mission))?,
+        queue: rows::name("job", Queue::new(queue))?,
+        jobs: jobs.unsigned_abs(),
+        since: Micros(since),
     })
 }
 

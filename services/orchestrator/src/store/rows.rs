@@ -89,7 +89,7 @@ columns! {
         republished: "j.republished",
         deadline: "CASE WHEN j.error_class = 'expired' THEN NULL ELSE j.deadline END",
     } need {} with {
-        spec: spec(row)?,
+        spec: spec(row)?.into(),
     }
 }
 

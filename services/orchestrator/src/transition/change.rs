@@ -1,10 +1,11 @@
 //! What can happen to a job, and why it may do nothing.
 
-use crate::model::JobError;
+use crate::model::{JobError, State};
 use agentforge_message_id::Attempt;
 use agentforge_proto::bus::{Finished, Started};
 use agentforge_proto::time::Micros;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What happened to a job.
@@ -47,6 +48,8 @@ pub enum Change {
         at: Micros,
         /// The name of the caller's token.
         by: Option<String>,
+        /// Only a job that is in one of these states is stopped; empty: any that is open.
+        only: Arc<[State]>,
     },
     /// The deadline passed.
     Expire {

@@ -100,7 +100,7 @@ fn nothing_but_a_retry_or_a_redrive_leaves_a_final_state() {
             Change::Queued { attempt: Attempt::FIRST, stream_seq: 1, at: Micros(1) },
             finished(&j, 1, success()),
             finished(&j, 1, failure(ErrorClass::Transient)),
-            Change::Cancel { at: Micros(1), by: None },
+            Change::Cancel { at: Micros(1), by: None, only: [].into() },
             Change::Expire { at: Micros(2_000_000) },
             Change::Republish { attempt: Attempt::FIRST, at: Micros(1) },
         ];

@@ -5,6 +5,7 @@ mod api;
 mod audit_check;
 mod audit_events;
 mod audit_kill;
+mod bulk_cancels;
 mod cancels;
 mod clock_steps;
 mod clocks;

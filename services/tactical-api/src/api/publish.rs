@@ -54,6 +54,7 @@ struct Named {
 
 /// The site of what is removed.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct At {
     /// Its site; the server's own, when it is not said.
     site: Option<String>,

@@ -40,6 +40,12 @@ async fn a_certificate_of_our_tls_sees_and_publishes_what_its_scopes_name() {
         pki.ask(&address, client, what, headers, body).await.unwrap().0
     };
     let stream = "GET /events/stream";
+    // It answers 503 until it has its stream at NATS.
+    eventually(SOON, "the picture is served", async || match ask(Some(&north), stream, &[], "").await {
+        503 => Err("503"),
+        status => Ok(status),
+    })
+    .await;
     for (client, status) in [(Some(&north), 200), (Some(&all), 200), (Some(&other), 401), (None, 401)] {
         assert_eq!(ask(client, stream, &[], "").await, status);
     }

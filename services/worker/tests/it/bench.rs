@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use serde_json::value::RawValue;
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
@@ -89,7 +90,7 @@ impl Bench {
         Self { server, nats, mission, received, url, _reader: bench_reader, _heartbeats: heartbeats }
     }
 
-    pub fn job(&self, tool: &str, args: &str) -> JobMessage {
+    pub fn job(&self, tool: &str, args: &str) -> JobMessage<'static> {
         JobMessage {
             scheduled_at: None,
             job: JobId::generate(),
@@ -98,7 +99,7 @@ impl Bench {
             queue: Queue::default(),
             tool: ToolName::new(tool).unwrap(),
             task: None,
-            args: RawValue::from_string(args.to_owned()).unwrap(),
+            args: RawValue::from_string(args.to_owned()).map(Cow::Owned).unwrap(),
             timeout_ms: 30_000,
             deadline: None,
             reuse: false,
@@ -107,7 +108,7 @@ impl Bench {
         }
     }
 
-    pub async fn submit(&self, job: &JobMessage) {
+    pub async fn submit(&self, job: &JobMessage<'_>) {
         let subject = subjects::job(&job.mission, &job.queue);
         self.send(&subject, MsgId::attempt(job.job, job.attempt).as_str(), serde_json::to_vec(job).unwrap()).await;
     }
@@ -117,7 +118,7 @@ impl Bench {
     }
 
     /// Submits a job and gives its end.
-    pub async fn run(&self, job: &JobMessage) -> Finished {
+    pub async fn run(&self, job: &JobMessage<'_>) -> Finished {
         self.submit(job).await;
         self.finished(job.job).await
     }

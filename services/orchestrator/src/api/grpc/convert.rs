@@ -2,13 +2,12 @@
 
 use crate::admission::{JobRequest, SubmitInput};
 use crate::api::{job, trace};
-use crate::app::{JobQuery, QueueStats, RetrySpec};
+use crate::app::QueueStats;
 use crate::error::Error;
 use crate::model::{
     Agent, AttemptRecord, DeadLetter, Job, JobError, JobSpec, KeyReuse, Presence, RetryPolicy, Schedule, State,
 };
 use crate::operation::{self, NotPutBack, Operation};
-use crate::store::Times;
 use crate::turns::{CatchUp, Overlap};
 use agentforge_proto::bus::{ErrorClass, OutputRef};
 use agentforge_proto::time::{Micros, duration_from_proto, duration_to_proto};
@@ -109,6 +108,7 @@ pub(super) fn operation(o: Operation) -> pb::Operation {
         total: progress.total,
         matched: progress.matched,
         put_back: progress.put_back,
+        cancelled: progress.cancelled,
         skipped: progress.skipped,
         not_put_back: not_put_back(progress.reasons),
         created_at: Some(o.created_at.to_proto()),
@@ -129,57 +129,7 @@ const fn operation_state(state: operation::State) -> pb::OperationState {
     }
 }
 
-pub(super) fn retry_spec(r: pb::RetryJobsRequest) -> Result<RetrySpec, Error> {
-    Ok(RetrySpec {
-        filter: JobQuery {
-            mission: given(r.mission),
-            queue: given(r.queue),
-            tool: given(r.tool),
-            states: states(r.states)?,
-            labels: r.labels,
-            times: Times {
-                created_after: moment!("created_after", r.created_after)?,
-                created_before: moment!("created_before", r.created_before)?,
-                finished_after: moment!("finished_after", r.finished_after)?,
-                finished_before: moment!("finished_before", r.finished_before)?,
-            },
-            ..JobQuery::default()
-        },
-        job_ids: r.job_ids,
-        rate: r.rate,
-        limit: r.limit,
-        dry_run: r.dry_run,
-        deadline_in: duration!("deadline_in", r.deadline_in)?,
-    })
-}
-
-pub(super) fn job_query(r: pb::ListJobsRequest) -> Result<JobQuery, Error> {
-    Ok(JobQuery {
-        mission: given(r.mission),
-        queue: given(r.queue),
-        tool: given(r.tool),
-        states: states(r.states)?,
-        submitted_by: given(r.submitted_by),
-        labels: r.labels,
-        times: Times {
-            created_after: moment!("created_after", r.created_after)?,
-            created_before: moment!("created_before", r.created_before)?,
-            finished_after: moment!("finished_after", r.finished_after)?,
-            finished_before: moment!("finished_before", r.finished_before)?,
-        },
-        limit: r.limit,
-        cursor: given(r.cursor),
-    })
-}
-
-fn states(numbers: Vec<i32>) -> Result<Vec<State>, Error> {
-    numbers
-        .into_iter()
-        .map(|n| state_from(n).ok_or_else(|| Error::field("states", format!("there is no state {n}"))))
-        .collect()
-}
-
-fn state_from(n: i32) -> Option<State> {
+pub(super) fn state_from(n: i32) -> Option<State> {
     Some(match pb::JobState::try_from(n).ok()? {
         pb::JobState::Unspecified => return None,
         pb::JobState::Accepted => State::Accepted,
@@ -454,6 +404,13 @@ pub(super) fn queue(q: QueueStats) -> pb::QueueStats {
         oldest_waiting_since: q.counts.oldest.map(Micros::to_proto),
         workers: q.workers,
         capacity: q.capacity,
+        ended_per_second: q.ended_per_second,
+        drain_seconds: q.drain_seconds(),
+        paused: q.paused.map(|p| pb::QueuePause {
+            since: Some(p.pause.since.to_proto()),
+            by: p.pause.by,
+            in_effect: p.in_effect,
+        }),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::guard::Place;
 use super::messages::Kept;
-use super::{convert, submit};
+use super::{convert, filters, submit};
 use crate::api::stream::until_last;
 use crate::app::{App, DeadLetterQuery, DiscardSpec, RedriveSpec};
 use crate::error::Error;
@@ -83,7 +83,7 @@ impl Jobs for Service {
 
     async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsResponse>, Status> {
         let call = Call::of("ListJobs", &request);
-        let query = convert::job_query(request.into_inner()).map_err(|e| call.refuse(&e))?;
+        let query = filters::job_query(request.into_inner()).map_err(|e| call.refuse(&e))?;
         let page = call.app(&self.app).jobs(call.caller()?, query).await.map_err(|e| call.refuse(&e))?;
         let jobs = page.items.into_iter().map(convert::job).collect();
         Ok(Response::new(pb::ListJobsResponse { jobs, next_cursor: page.next.unwrap_or_default() }))
@@ -129,6 +129,39 @@ impl Jobs for Service {
         job.map(|j| Response::new(convert::job(j))).map_err(|e| call.refuse(&e))
     }
 
+    type CancelJobsStream = Answers<pb::CancelProgress>;
+
+    async fn cancel_jobs(
+        &self,
+        request: Request<pb::CancelJobsRequest>,
+    ) -> Result<Response<Self::CancelJobsStream>, Status> {
+        let call = Call::of("CancelJobs", &request);
+        let request = request.into_inner();
+        let detached = request.r#async;
+        let spec = filters::cancel_spec(request).map_err(|e| call.refuse(&e))?;
+        if detached {
+            let operation =
+                call.app(&self.app).start_cancel(call.caller()?, spec).await.map_err(|e| call.refuse(&e))?;
+            let named = pb::CancelProgress { operation_id: operation.id.to_string(), ..Default::default() };
+            return Ok(Response::new(futures_util::stream::once(async { Ok(named) }).boxed()));
+        }
+        let progress = call.app(&self.app).cancel_many(call.caller()?, spec).await.map_err(|e| call.refuse(&e))?;
+        let at_cut = call.clone();
+        let answers = progress.map(move |p| {
+            p.map(|p| pb::CancelProgress {
+                matched: p.matched,
+                cancelled: p.cancelled,
+                skipped: p.skipped,
+                done: p.done,
+                not_cancelled: convert::not_put_back(p.reasons),
+                operation_id: String::new(),
+            })
+            .map_err(|e| call.refuse(&e))
+        });
+        let answers = until_last(answers.boxed(), self.app.stopping().clone(), |p| p.done, move || at_cut.cut());
+        Ok(Response::new(answers.boxed()))
+    }
+
     async fn retry_job(&self, request: Request<pb::RetryJobRequest>) -> Result<Response<pb::Job>, Status> {
         let call = Call::of("RetryJob", &request);
         let request = request.into_inner();
@@ -146,7 +179,7 @@ impl Jobs for Service {
         let call = Call::of("RetryJobs", &request);
         let request = request.into_inner();
         let detached = request.r#async;
-        let spec = convert::retry_spec(request).map_err(|e| call.refuse(&e))?;
+        let spec = filters::retry_spec(request).map_err(|e| call.refuse(&e))?;
         if detached {
             let operation = call.app(&self.app).start_retry(call.caller()?, spec).await.map_err(|e| call.refuse(&e))?;
             let named = pb::RetryProgress { operation_id: operation.id.to_string(), ..Default::default() };
@@ -225,6 +258,27 @@ impl Jobs for Service {
         Ok(Response::new(pb::FindJobsResponse { ids: ids.iter().map(ToString::to_string).collect() }))
     }
 
+    async fn get_job_counts(
+        &self,
+        request: Request<pb::GetJobCountsRequest>,
+    ) -> Result<Response<pb::JobCounts>, Status> {
+        let call = Call::of("GetJobCounts", &request);
+        let counts = call.app(&self.app).job_counts().await.map_err(|e| call.refuse(&e))?;
+        let [accepted, queued, running, succeeded, failed, dead, cancelled, expired] = counts.of.map(|(_, n)| n);
+        let counted_at = Some(counts.at.to_proto());
+        Ok(Response::new(pb::JobCounts {
+            accepted,
+            queued,
+            running,
+            succeeded,
+            failed,
+            dead,
+            cancelled,
+            expired,
+            counted_at,
+        }))
+    }
+
     async fn list_queues(
         &self,
         request: Request<pb::ListQueuesRequest>,
@@ -233,6 +287,18 @@ impl Jobs for Service {
         let mission = given(request.into_inner().mission);
         let queues = call.app(&self.app).queue_stats(mission.as_deref()).await.map_err(|e| call.refuse(&e))?;
         Ok(Response::new(pb::ListQueuesResponse { queues: queues.into_iter().map(convert::queue).collect() }))
+    }
+
+    async fn pause_queue(&self, request: Request<pb::PauseQueueRequest>) -> Result<Response<pb::QueueStats>, Status> {
+        let call = Call::of("PauseQueue", &request);
+        let queue = call.app(&self.app).pause_queue(call.caller()?, &request.get_ref().queue).await;
+        queue.map(|q| Response::new(convert::queue(q))).map_err(|e| call.refuse(&e))
+    }
+
+    async fn resume_queue(&self, request: Request<pb::ResumeQueueRequest>) -> Result<Response<pb::QueueStats>, Status> {
+        let call = Call::of("ResumeQueue", &request);
+        let queue = call.app(&self.app).resume_queue(call.caller()?, &request.get_ref().queue).await;
+        queue.map(|q| Response::new(convert::queue(q))).map_err(|e| call.refuse(&e))
     }
 
     type RedriveDeadLettersStream = Answers<pb::RedriveProgress>;

@@ -7,6 +7,7 @@ mod agents;
 mod audit;
 mod call;
 mod convert;
+mod filters;
 mod guard;
 mod health;
 mod jobs;

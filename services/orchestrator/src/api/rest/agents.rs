@@ -52,6 +52,8 @@ fn presence(word: &str) -> Result<Presence, Problem> {
 }
 
 /// Read a worker
+///
+/// As its last heartbeat described it.
 #[utoipa::path(
     get, path = "/v1/agents/{id}", tag = "Agents", operation_id = "GetAgent",
     params(("id" = String, Path, description = "The worker's id")),

@@ -132,7 +132,8 @@ pub(crate) struct JobParams {
 
 /// List jobs
 ///
-/// Newest first. All filters must match.
+/// Newest first. All filters must match. A page may be shorter than `limit`; `next_cursor` continues. It is never empty while
+/// jobs match, unless looking for the first takes longer than five seconds.
 #[utoipa::path(
     get, path = "/v1/jobs", tag = "Jobs", operation_id = "ListJobs",
     params(JobParams),

@@ -8,6 +8,7 @@ pub mod types;
 mod agents;
 mod audit;
 mod batch;
+mod cancels;
 mod dead_letters;
 mod docs;
 mod edge;
@@ -71,6 +72,7 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(watch::watch))
         .routes(routes!(jobs::output))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(cancels::cancel_many))
         .routes(routes!(retries::retry))
         .routes(routes!(retries::retry_many))
         .routes(routes!(dead_letters::list))
@@ -78,7 +80,10 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(dead_letters::discard))
         .routes(routes!(dead_letters::read))
         .routes(routes!(queues::list))
+        .routes(routes!(queues::pause))
+        .routes(routes!(queues::resume))
         .routes(routes!(queues::find))
+        .routes(routes!(queues::counts))
         .routes(routes!(operations::list))
         .routes(routes!(operations::read))
         .routes(routes!(operations::cancel))

@@ -1,4 +1,4 @@
-//! Operations over REST: how far retries and redrives are that continue without their caller.
+//! Operations over REST: how far retries, redrives and cancels are that continue without their caller.
 
 use super::params::{NoParams, PageParams, Params};
 use super::problem::Problem;
@@ -44,7 +44,7 @@ pub(crate) async fn read(api: Api, Path(id): Path<String>, _: Params<NoParams>) 
 
 /// Cancel an operation
 ///
-/// It stops within seconds; what it put back stays so. One that has ended stays as it is.
+/// It stops within seconds; what it put back or cancelled stays so. One that has ended stays as it is.
 #[utoipa::path(
     post, path = "/v1/operations/{id}/cancel", tag = "Operations", operation_id = "CancelOperation",
     params(("id" = String, Path, description = "The operation's id")),

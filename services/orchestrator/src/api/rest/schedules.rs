@@ -61,6 +61,8 @@ pub(crate) async fn list(api: Api, caller: Caller, Params(page): Params<PagePara
 }
 
 /// Read a schedule
+///
+/// With when it runs next.
 #[utoipa::path(
     get, path = "/v1/schedules/{id}", tag = "Schedules", operation_id = "GetSchedule",
     params(("id" = String, Path, description = "The schedule's id")),

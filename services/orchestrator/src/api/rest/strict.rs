@@ -41,6 +41,7 @@ pub(super) fn parameters(route: &str, operation: &mut Value) {
         match name.as_str() {
             "id" if route.starts_with("/v1/agents") => schema["pattern"] = json!(AGENT),
             "id" => schema["format"] = json!("uuid"),
+            "name" if route.starts_with("/v1/queues") => schema["pattern"] = json!(TOKEN),
             "limit" => {
                 let max = if route.ends_with("/next-runs") { 100 } else { PAGE_MAX };
                 (schema["minimum"], schema["maximum"]) = (json!(1), json!(max));
@@ -92,7 +93,7 @@ pub(super) fn requests(schemas: &mut Map<String, Value>) {
     for (name, schema) in schemas.iter_mut().filter(|(name, _)| name.ends_with("Request")) {
         either(schema);
         match name.as_str() {
-            "RetryJobsRequest" => {
+            "RetryJobsRequest" | "CancelJobsRequest" => {
                 let states = json!({"required": ["states"], "properties": {"states": {"minItems": 1}}});
                 schema["anyOf"] =
                     json!([{"required": ["job_ids"], "properties": {"job_ids": {"minItems": 1}}}, states]);
@@ -124,8 +125,10 @@ pub(super) fn requests(schemas: &mut Map<String, Value>) {
                 "labels" => of["items"]["pattern"] = json!(LABEL),
                 "job_ids" => of["items"]["format"] = json!("uuid"),
                 "states" => {
-                    let ends = State::ALL.into_iter().filter(|s| s.may_be_retried()).map(State::as_str);
-                    of["items"]["enum"] = Value::from_iter(ends);
+                    let is_cancel = name == "CancelJobsRequest";
+                    let is_taken = |s: &State| if is_cancel { !s.is_final() } else { s.may_be_retried() };
+                    let states = State::ALL.into_iter().filter(is_taken).map(State::as_str);
+                    of["items"]["enum"] = Value::from_iter(states);
                 }
                 "limit" => of["maximum"] = json!(u32::MAX),
                 "cron" => of["minLength"] = json!(1),

@@ -3,11 +3,11 @@
 use super::connection::Session;
 use super::queries::audit as read;
 use super::text::clean;
-use super::write::add_outbox;
+use super::write::join_outbox;
 use crate::store::audit::{self, AuditKeep, PRUNE_STEP};
 use crate::store::fault::Fault;
 use crate::store::outbox::rows_of;
-use crate::store::{CommitContext, OutboxRow};
+use crate::store::{CommitContext, OutboxMessage};
 use agentforge_audit::{Chained, Entry, Hash, Head};
 use agentforge_proto::time::Micros;
 use sqlx::postgres::{PgConnection, PgPool};
@@ -26,23 +26,28 @@ async fn take_head(c: &mut PgConnection) -> Result<Head, Fault> {
     Ok(Head { chain, place, hash })
 }
 
-/// Appends entries and puts their events into the outbox, claimed as the group's own are. Nothing else of the transaction
-/// may follow that waits for rows of others.
+/// Appends entries, and gives back their events for the outbox. Nothing else of the transaction may follow that waits for
+/// rows of others.
 pub(super) async fn append(
     c: &mut PgConnection,
     entries: Vec<Entry>,
-    claim: bool,
     ctx: &CommitContext<'_>,
-) -> Result<Vec<OutboxRow>, Fault> {
+) -> Result<Vec<OutboxMessage>, Fault> {
     if entries.is_empty() {
         return Ok(vec![]);
     }
     let chained = store(c, entries).await?;
-    let events = chained.iter().map(|c| audit::event(c, ctx.mission.as_str())).collect();
-    let (until, owner) = if claim { (ctx.claim_until.0, Some(ctx.owner.0.as_str())) } else { (0, None) };
-    let mut rows = rows_of(events, || 0);
-    add_outbox(c, &mut rows, until, owner, ctx.now).await?;
-    Ok(rows)
+    Ok(chained.iter().map(|c| audit::event(c, ctx.mission.as_str())).collect())
+}
+
+/// The same outside the commit of a group: the events wait in the store for the next scan.
+pub(super) async fn append_unclaimed(
+    c: &mut PgConnection,
+    entries: Vec<Entry>,
+    ctx: &CommitContext<'_>,
+) -> Result<(), Fault> {
+    let events = append(c, entries, ctx).await?;
+    join_outbox(c, &mut rows_of(events, || 0), false, ctx).await
 }
 
 /// Gives entries their places, and stores them and the new head.
@@ -144,7 +149,7 @@ pub(super) async fn prune(pool: &PgPool, keep: AuditKeep, ctx: &CommitContext<'_
         }
         if gone > 0 {
             let entries = audit::attest(&read::chains(&mut *tx).await?, Micros::now());
-            append(&mut tx, entries, false, ctx).await?;
+            append_unclaimed(&mut tx, entries, ctx).await?;
         }
         tx.commit().await?;
         Ok(gone)

@@ -42,7 +42,7 @@ pub(super) async fn commit(pool: &PgPool, group: Group, ctx: &CommitContext<'_>)
 async fn try_commit(pool: &PgPool, group: &Group, ctx: &CommitContext<'_>) -> Result<Answers, Fault> {
     let mut session = Session::open(pool).await?;
     let done = async {
-        let mut tx = session.begin().await?;
+        let mut tx = session.begin_known().await?;
         let applied = apply(&mut tx, group, ctx).await?;
         tx.commit().await?;
         Ok(applied)
@@ -62,17 +62,19 @@ pub(super) async fn apply(c: &mut PgConnection, group: &Group, ctx: &CommitConte
     // Decide. The outbox numbers its rows itself.
     let mut plan = plan::decide(group, ctx, found, number, rand::random::<f64>);
     let details = letter_details(c, &plan).await?;
-    let mut outbox = rows_of(plan.take_messages(&details), || 0);
+    let mut messages = plan.take_messages(&details);
 
     // Write.
     write::jobs(c, &plan, ctx).await?;
     write::letters(c, &plan, ctx).await?;
-    write::outbox(c, &mut outbox, group, ctx).await?;
+    write::leave_outbox(c, group, ctx).await?;
 
     // Answer. Submissions that were stored before are answered with their job as this commit leaves it.
     let existing = whole_jobs(c, &plan.existing()).await?;
     // Last, so that a chain is held for a moment only.
-    outbox.extend(audit::append(c, plan.entries(ctx.now), group.claim_outbox, ctx).await?);
+    messages.extend(audit::append(c, plan.entries(ctx.now), ctx).await?);
+    let mut outbox = rows_of(messages, || 0);
+    write::join_outbox(c, &mut outbox, group.claim_outbox, ctx).await?;
     plan.answers(&existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))
 }
 
@@ -100,13 +102,13 @@ async fn look_up(c: &mut PgConnection, subjects: &Subjects<'_>) -> Result<Found,
     })
 }
 
-async fn currents(c: &mut PgConnection, ids: &[JobId]) -> Result<Vec<Current>, Fault> {
+async fn currents(c: &mut PgConnection, ids: &[JobId]) -> Result<Vec<Box<Current>>, Fault> {
     if ids.is_empty() {
         return Ok(vec![]);
     }
     let sql = concat!("SELECT ", current_columns!(), " FROM jobs AS j WHERE j.id = ANY($1) ORDER BY j.id FOR UPDATE");
     let rows = query(sql).bind(bytes(ids)).fetch_all(c).await?;
-    rows.iter().map(rows::current).collect()
+    rows.iter().map(|row| rows::current(row).map(Box::new)).collect()
 }
 
 async fn known_letters(c: &mut PgConnection, ids: &[String]) -> Result<HashSet<String>, Fault> {

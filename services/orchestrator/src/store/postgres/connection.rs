@@ -20,6 +20,8 @@ const MIGRATION_WAIT: Duration = Duration::from_secs(600);
 const LIFETIME_MAX: Duration = Duration::from_secs(600);
 /// Nor idle for longer than this.
 const IDLE_MAX: Duration = Duration::from_secs(120);
+/// Sessions that are opened with the schema.
+const OPEN_SESSIONS: u32 = 4;
 /// A connection that was idle for longer is tried before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
@@ -97,6 +99,13 @@ pub(super) fn pool(options: PgConnectOptions, size: NonZeroU32, left: Left) -> P
         .connect_lazy_with(options)
 }
 
+/// Opens as many sessions as commits and the other loops use at once: a login that is being changed turns new ones
+/// away, and leaves those that are open.
+pub(super) async fn open_sessions(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let count = OPEN_SESSIONS.min(pool.options().get_max_connections());
+    futures_util::future::try_join_all((0..count).map(|_| pool.acquire())).await.map(drop)
+}
+
 /// Brings the schema up to date, on a connection of its own: an error may leave the lock held, and it
 /// goes with the connection.
 pub(super) async fn prepare(options: &PgConnectOptions) -> Result<(), Error> {
@@ -132,6 +141,12 @@ pub(super) struct Session {
 impl Session {
     pub(super) async fn open(pool: &PgPool) -> Result<Self, Fault> {
         Ok(Self { connection: pool.acquire().await?, ended: false })
+    }
+
+    /// Begins a transaction whose statements walk along the same indexes with all values: their plans are made
+    /// once, where the planner would make one for each call. A list is not one of them.
+    pub(super) async fn begin_known(&mut self) -> Result<Transaction<'_, Postgres>, Fault> {
+        Ok(self.connection.begin_with("BEGIN; SET LOCAL plan_cache_mode = force_generic_plan").await?)
     }
 
     pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, Fault> {

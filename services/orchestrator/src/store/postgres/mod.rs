@@ -17,6 +17,8 @@ mod pooler;
 mod queries;
 mod schedules;
 mod slo;
+#[cfg(test)]
+mod tests;
 mod text;
 mod write;
 
@@ -24,8 +26,9 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     AuditFilter, AuditKeep, AuditRow, CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group,
-    JobFilter, Order, OutboxPick, OutboxRow, Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store,
-    Waiting, audit::page_of as audit_page, codes, columns::micros, fault::Fault, queues, writes::Writes,
+    JobFilter, Order, OutboxPick, OutboxRow, Outgoing, Owner, Page, Parked, Pick, QueueCounts, QueueEnded, QueuePause,
+    StaleJob, Store, Waiting, audit::page_of as audit_page, codes, columns::micros, fault::Fault, listing, queues,
+    writes::Writes,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
@@ -101,7 +104,10 @@ impl Store for PostgresStore {
         true
     }
     async fn prepare(&self) -> Result<(), Error> {
-        connection::prepare(&self.pool.connect_options()).await
+        connection::prepare(&self.pool.connect_options()).await?;
+        // Without them a later commit opens its own.
+        let _ = connection::open_sessions(&self.pool).await;
+        Ok(())
     }
     fn place(&self) -> String {
         let (host, port) = (self.options.get_host(), self.options.get_port());
@@ -153,7 +159,7 @@ impl Store for PostgresStore {
         self.asked("read a job", jobs::job(&self.pool, id).await)
     }
     async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error> {
-        self.asked("list jobs", jobs::jobs(&self.pool, filter).await)
+        self.asked("list jobs", listing::page(&self.pool, filter).await)
     }
     async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error> {
         self.asked("list attempts", jobs::attempts(&self.pool, id).await)
@@ -203,6 +209,9 @@ impl Store for PostgresStore {
     }
     async fn queue_counts(&self, now: Micros) -> Result<Vec<QueueCounts>, Error> {
         self.asked("count what is open", lookup::queue_counts(&self.pool, now).await)
+    }
+    async fn state_counts(&self) -> Result<[(State, u64); State::ALL.len()], Error> {
+        self.asked("count jobs", queries::listing::counts(&self.pool).await)
     }
     async fn ids_between(&self, from: JobId, to: JobId, limit: u32) -> Result<Vec<JobId>, Error> {
         self.asked("find jobs", lookup::ids_between(&self.pool, from, to, limit).await)
@@ -278,6 +287,12 @@ impl Store for PostgresStore {
     async fn save_operation(&self, operation: &Operation, owner: &Owner, until: Micros) -> Result<Option<bool>, Error> {
         let mut c = self.connection("store how far an operation is").await?;
         self.asked("store how far an operation is", operations::save(&mut c, operation, owner, until).await)
+    }
+    async fn queue_pauses(&self) -> Result<Vec<QueuePause>, Error> {
+        self.asked("read which queues are paused", queries::pauses::all(&self.pool).await)
+    }
+    async fn ended_by_queue(&self, since: Micros, limit: u32) -> Result<Vec<QueueEnded>, Error> {
+        self.asked("count jobs that ended", lookup::ended_by_queue(&self.pool, since, limit).await)
     }
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {
         self.written("store heartbeats", agents::upsert(&self.pool, agents).await)

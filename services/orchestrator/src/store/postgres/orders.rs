@@ -1,7 +1,7 @@
 //! What operators order, each in one transaction with its entry in the audit log.
 
 use super::connection::Session;
-use super::queries::{discard_letters, operations, schedules};
+use super::queries::{discard_letters, operations, pauses, schedules};
 use super::{audit, parked};
 use crate::store::fault::Fault;
 use crate::store::order::Done;
@@ -41,6 +41,8 @@ async fn carry_out_in(
             Done::Rows(u64::from(operations::create(c, operation, spec).await?))
         }
         Order::CancelOperation(id) => Done::Rows(operations::cancel(c, *id).await?),
+        Order::PauseQueue(pause) => Done::Rows(pauses::pause(&mut *c, pause).await?),
+        Order::ResumeQueue { mission, queue } => Done::Rows(pauses::resume(&mut *c, mission, queue).await?),
         Order::Unpark(which) => Done::Named(parked::unpark(c, which.as_deref()).await?),
         Order::DiscardParked(which) => Done::Named(parked::discard(c, which.as_deref()).await?),
         Order::DiscardLetters(seqs) => Done::Named(discard_letters(c, seqs).await?),
@@ -50,7 +52,7 @@ async fn carry_out_in(
         return Ok(0);
     }
     let entries = done.entries(order, entry);
-    audit::append(&mut tx, entries, false, ctx).await?;
+    audit::append_unclaimed(&mut tx, entries, ctx).await?;
     tx.commit().await?;
     Ok(done.count())
 }

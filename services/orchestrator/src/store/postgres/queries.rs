@@ -26,9 +26,20 @@ pub(super) mod jobs {
     super::queries::jobs!(
         sqlx::Postgres,
         sqlx::PgPool,
+        plan_kept: crate::store::postgres::queries::PLAN_KEPT
+    );
+}
+pub(super) mod listing {
+    super::queries::listing!(
+        sqlx::Postgres,
+        sqlx::PgPool,
         plan_kept: crate::store::postgres::queries::PLAN_KEPT,
-        labelled: "NOT EXISTS (SELECT 1 FROM jsonb_array_elements($7::jsonb) AS want \
-            WHERE j.labels::jsonb ->> (want ->> 0) IS DISTINCT FROM want ->> 1)"
+        labelled: "NOT EXISTS (SELECT 1 FROM jsonb_array_elements($5::jsonb) AS want \
+            WHERE j.labels::jsonb ->> (want ->> 0) IS DISTINCT FROM want ->> 1)",
+        among: "j.seq = ANY(ARRAY(SELECT CAST(n AS bigint) FROM jsonb_array_elements_text($11::jsonb) AS n))",
+        of_list: "j.seq = ANY(ARRAY(SELECT CAST(n AS bigint) FROM jsonb_array_elements_text($1::jsonb) AS n))",
+        listed: "listed = $1",
+        all_listed: "SELECT CAST(listed AS bigint), count(*) FROM jobs WHERE listed IS NOT NULL GROUP BY listed"
     );
 }
 pub(super) mod lookup {
@@ -39,6 +50,9 @@ pub(super) mod operations {
 }
 pub(super) mod parked {
     super::queries::parked!(sqlx::Postgres);
+}
+pub(super) mod pauses {
+    super::queries::pauses!(sqlx::Postgres);
 }
 pub(super) mod schedules {
     super::queries::schedules!(sqlx::Postgres);

@@ -36,7 +36,7 @@ async fn fire_in(session: &mut Session, firing: Firing, ctx: &CommitContext<'_>)
     }
     keep(&mut tx, &schedule).await?;
     if let Some(entry) = firing.entry {
-        audit::append(&mut tx, vec![started(entry, made)], false, ctx).await?;
+        audit::append_unclaimed(&mut tx, vec![started(entry, made)], ctx).await?;
     }
     tx.commit().await?;
     Ok(Fired::Done(made))

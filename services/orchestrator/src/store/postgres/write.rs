@@ -7,7 +7,6 @@ use crate::store::fault::Fault;
 use crate::store::plan::{Plan, Touched, Write};
 use crate::store::spec::{self, Value};
 use crate::store::{CommitContext, Group, OutboxRow};
-use agentforge_proto::time::Micros;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::{Postgres, query, query_scalar};
@@ -34,11 +33,8 @@ pub(super) async fn jobs(c: &mut PgConnection, plan: &Plan<'_>, ctx: &CommitCont
     let new = plan.new_jobs();
     release_keys(c, plan).await?;
     insert_jobs(c, &new, ctx).await?;
-    insert_payloads(c, &new).await?;
     update_progress(c, &plan.written(Write::Progress), ctx).await?;
-    update_whole(c, &plan.written(Write::Whole), ctx).await?;
-    insert_attempts(c, plan).await?;
-    insert_results(c, plan).await
+    update_whole(c, plan, ctx).await
 }
 
 /// Jobs that ended without success (5 to 8) give their keys away. One that another replica put back meanwhile
@@ -58,19 +54,22 @@ async fn release_keys(c: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Fault
     Ok(())
 }
 
-/// Columns of a new row, in the order in which they are bound; what is the same for all follows `=`.
-fn insert_into(table: &'static str, own: &[&str]) -> String {
+/// Columns of a new row, in the order in which they are bound after `before` others; what is the same for all follows `=`.
+/// Also how many are bound.
+fn insert_into(table: &'static str, own: &[&str], before: usize) -> (String, usize) {
     let own = own.iter().map(|name| name.split_once('=').map_or((*name, None), |(name, value)| (name, Some(value))));
     let columns: Vec<_> = own.chain(spec::columns_of(table).map(|column| (column.name, None))).collect();
     let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let bound: Vec<_> = columns.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
-    let numbers = (1..=bound.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
+    let count = bound.len();
+    let numbers = (1..=count).map(|n| format!("${}", before + n)).collect::<Vec<_>>().join(", ");
     let values = columns.iter().map(|(name, value)| value.unwrap_or(name)).collect::<Vec<_>>().join(", ");
     let bound = bound.join(", ");
-    format!("INSERT INTO {table} ({names}) SELECT {values} FROM UNNEST({numbers}) AS n ({bound})")
+    (format!("INSERT INTO {table} ({names}) SELECT {values} FROM UNNEST({numbers}) AS n ({bound})"), count)
 }
 
-/// As accepted; what changed in the same group is written over it. Its description comes last.
+/// As accepted; what changed in the same group is written over it. Its description comes last, and then its payload: one
+/// statement, so one answer to wait for.
 static INSERT_JOBS: LazyLock<String> = LazyLock::new(|| {
     let own = [
         "seq",
@@ -88,15 +87,15 @@ static INSERT_JOBS: LazyLock<String> = LazyLock::new(|| {
         "given_hash",
         "lifetime_us",
     ];
-    insert_into("jobs", &own)
+    let (jobs, before) = insert_into("jobs", &own, 0);
+    let (payloads, _) = insert_into("job_payloads", &["seq"], before);
+    format!("WITH new AS ({jobs}) {payloads}")
 });
 
-static INSERT_PAYLOADS: LazyLock<String> = LazyLock::new(|| insert_into("job_payloads", &["seq"]));
-
-type Insert<'q> = Query<'q, Postgres, PgArguments>;
+type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Binds the columns of a table that come from descriptions.
-fn bind_described<'q>(mut insert: Insert<'q>, table: &'static str, new: &[(&Touched, &NewJob)]) -> Insert<'q> {
+fn bind_described<'q>(mut insert: Statement<'q>, table: &'static str, new: &[(&Touched, &NewJob)]) -> Statement<'q> {
     for column in spec::columns_of(table) {
         let values: Vec<Value<'_>> = new.iter().map(|(_, job)| (column.value)(job)).collect();
         insert = bind_column(insert, values);
@@ -105,7 +104,7 @@ fn bind_described<'q>(mut insert: Insert<'q>, table: &'static str, new: &[(&Touc
 }
 
 /// All values of a column are of one kind.
-fn bind_column<'q>(insert: Insert<'q>, values: Vec<Value<'_>>) -> Insert<'q> {
+fn bind_column<'q>(insert: Statement<'q>, values: Vec<Value<'_>>) -> Statement<'q> {
     macro_rules! all {
         ($kind:ident, |$value:ident| $shown:expr) => {
             insert.bind(
@@ -142,15 +141,7 @@ async fn insert_jobs(c: &mut PgConnection, new: &[(&Touched, &NewJob)], ctx: &Co
         .bind(column(new, |(_, j)| j.body_hash.as_ref().map(<[u8; 32]>::as_slice)))
         .bind(column(new, |(_, j)| j.given_hash.as_ref().map(<[u8; 32]>::as_slice)))
         .bind(column(new, |(t, _)| t.job.lifetime.map(micros)));
-    bind_described(insert, "jobs", new).execute(c).await?;
-    Ok(())
-}
-
-async fn insert_payloads(c: &mut PgConnection, new: &[(&Touched, &NewJob)]) -> Result<(), Fault> {
-    if new.is_empty() {
-        return Ok(());
-    }
-    let insert = query(INSERT_PAYLOADS.as_str()).bind(column(new, |(t, _)| t.job.seq));
+    let insert = bind_described(insert, "jobs", new).bind(column(new, |(t, _)| t.job.seq));
     bind_described(insert, "job_payloads", new).execute(c).await?;
     Ok(())
 }
@@ -180,97 +171,83 @@ async fn update_progress(c: &mut PgConnection, jobs: &[&Touched], ctx: &CommitCo
     Ok(())
 }
 
-async fn update_whole(c: &mut PgConnection, jobs: &[&Touched], ctx: &CommitContext<'_>) -> Result<(), Fault> {
-    if jobs.is_empty() {
+/// Jobs as they are now, the attempts that ended and their results: one statement, so one answer to wait for.
+const UPDATE_WHOLE: &str = "\
+    WITH attempts AS ( \
+      INSERT INTO job_attempts (seq, attempt, outcome, delivery, started_at, finished_at, retry_at, worker, \
+        error_class, error_message, error_log) \
+      SELECT * FROM UNNEST($21::bigint[], $22::bigint[], $23::text[], $24::bigint[], $25::bigint[], $26::bigint[], \
+        $27::bigint[], $28::text[], $29::text[], $30::text[], $31::text[])), \
+    results AS ( \
+      INSERT INTO job_results (seq, output_ref, replay_of, output) \
+      SELECT * FROM UNNEST($32::bigint[], $33::text[], $34::bytea[], $35::text[])) \
+    UPDATE jobs SET state = n.state, attempt = n.attempt, attempt_limit = n.attempt_limit, version = n.version, \
+      republished = n.republished, stream_seq = n.stream_seq, available_at = n.available_at, \
+      claimable_at = n.claimable_at, claim_owner = NULL, deadline = n.deadline, expires_at = n.expires_at, \
+      checked_at = n.checked_at, queued_at = n.queued_at, started_at = n.started_at, \
+      finished_at = n.finished_at, worker = n.worker, error_class = n.error_class, \
+      error_message = n.error_message, error_log = n.error_log, cancelled_by = n.cancelled_by \
+    FROM UNNEST($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
+      $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
+      $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[]) \
+    AS n (seq, state, attempt, attempt_limit, version, republished, stream_seq, available_at, claimable_at, \
+      deadline, expires_at, checked_at, queued_at, started_at, finished_at, worker, error_class, error_message, \
+      error_log, cancelled_by) \
+    WHERE jobs.seq = n.seq";
+
+async fn update_whole(c: &mut PgConnection, plan: &Plan<'_>, ctx: &CommitContext<'_>) -> Result<(), Fault> {
+    let (jobs, tries, results) = (plan.written(Write::Whole), &plan.attempts, &plan.results);
+    if jobs.is_empty() && tries.is_empty() && results.is_empty() {
         return Ok(());
     }
+    let update = bind_whole(query(UPDATE_WHOLE), &jobs, ctx);
+    let (classes, messages, logs) = errors(tries, |(_, t)| t.error.as_ref());
+    let json = |o| serde_json::to_string(o).expect("strings and a number are always JSON");
+    update
+        .bind(column(tries, |(seq, _)| *seq))
+        .bind(column(tries, |(_, t)| i64::from(t.attempt.get())))
+        .bind(column(tries, |(_, t)| t.outcome))
+        .bind(column(tries, |(_, t)| i64::try_from(t.delivery).unwrap_or(i64::MAX)))
+        .bind(column(tries, |(_, t)| t.started_at.map(|m| m.0)))
+        .bind(column(tries, |(_, t)| t.finished_at.0))
+        .bind(column(tries, |(_, t)| t.retry_at.map(|m| m.0)))
+        .bind(column(tries, |(_, t)| t.worker.as_deref()))
+        .bind(classes)
+        .bind(messages)
+        .bind(logs)
+        .bind(column(results, |(seq, _)| *seq))
+        .bind(column(results, |(_, r)| r.output_ref.as_ref().map(json)))
+        .bind(column(results, |(_, r)| r.replay_of.as_ref().map(|id| id.as_bytes().as_slice())))
+        .bind(column(results, |(_, r)| maybe_clean(r.output.as_deref())))
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+fn bind_whole<'q>(update: Statement<'q>, jobs: &[&'q Touched], ctx: &CommitContext<'_>) -> Statement<'q> {
     let timers = column(jobs, |t| t.timers(ctx.claim_until));
     let (classes, messages, logs) = errors(jobs, |t| t.job.error.as_ref());
-    query(
-        "UPDATE jobs SET state = n.state, attempt = n.attempt, attempt_limit = n.attempt_limit, version = n.version, \
-           republished = n.republished, stream_seq = n.stream_seq, available_at = n.available_at, \
-           claimable_at = n.claimable_at, claim_owner = NULL, deadline = n.deadline, expires_at = n.expires_at, \
-           checked_at = n.checked_at, queued_at = n.queued_at, started_at = n.started_at, \
-           finished_at = n.finished_at, worker = n.worker, error_class = n.error_class, \
-           error_message = n.error_message, error_log = n.error_log, cancelled_by = n.cancelled_by \
-         FROM UNNEST($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
-           $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
-           $14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[]) \
-         AS n (seq, state, attempt, attempt_limit, version, republished, stream_seq, available_at, claimable_at, \
-           deadline, expires_at, checked_at, queued_at, started_at, finished_at, worker, error_class, error_message, \
-           error_log, cancelled_by) \
-         WHERE jobs.seq = n.seq",
-    )
-    .bind(column(jobs, |t| t.job.seq))
-    .bind(column(jobs, |t| t.job.state as i16))
-    .bind(column(jobs, |t| i64::from(t.job.attempt.get())))
-    .bind(column(jobs, |t| i64::from(t.job.attempt_limit)))
-    .bind(column(jobs, |t| t.job.version))
-    .bind(column(jobs, |t| i64::from(t.job.republished)))
-    .bind(column(jobs, |t| t.job.stream_seq))
-    .bind(column(jobs, |t| t.job.available_at.0))
-    .bind(column(&timers, |t| t.claimable_at))
-    .bind(column(jobs, |t| t.job.deadline.map(|d| d.0)))
-    .bind(column(&timers, |t| t.expires_at))
-    .bind(column(&timers, |t| t.checked_at))
-    .bind(column(jobs, |t| t.job.queued_at.map(|m| m.0)))
-    .bind(column(jobs, |t| t.job.started_at.map(|m| m.0)))
-    .bind(column(jobs, |t| t.job.finished_at.map(|m| m.0)))
-    .bind(column(jobs, |t| t.job.worker.as_deref()))
-    .bind(classes)
-    .bind(messages)
-    .bind(logs)
-    .bind(column(jobs, |t| maybe_clean(t.job.cancelled_by.as_deref())))
-    .execute(c)
-    .await?;
-    Ok(())
-}
-
-async fn insert_attempts(c: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Fault> {
-    let tries = &plan.attempts;
-    if tries.is_empty() {
-        return Ok(());
-    }
-    let (classes, messages, logs) = errors(tries, |(_, t)| t.error.as_ref());
-    query(
-        "INSERT INTO job_attempts (seq, attempt, outcome, delivery, started_at, finished_at, retry_at, worker, \
-           error_class, error_message, error_log) \
-         SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], \
-           $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[])",
-    )
-    .bind(column(tries, |(seq, _)| *seq))
-    .bind(column(tries, |(_, t)| i64::from(t.attempt.get())))
-    .bind(column(tries, |(_, t)| t.outcome))
-    .bind(column(tries, |(_, t)| i64::try_from(t.delivery).unwrap_or(i64::MAX)))
-    .bind(column(tries, |(_, t)| t.started_at.map(|m| m.0)))
-    .bind(column(tries, |(_, t)| t.finished_at.0))
-    .bind(column(tries, |(_, t)| t.retry_at.map(|m| m.0)))
-    .bind(column(tries, |(_, t)| t.worker.as_deref()))
-    .bind(classes)
-    .bind(messages)
-    .bind(logs)
-    .execute(c)
-    .await?;
-    Ok(())
-}
-
-async fn insert_results(c: &mut PgConnection, plan: &Plan<'_>) -> Result<(), Fault> {
-    let results = &plan.results;
-    if results.is_empty() {
-        return Ok(());
-    }
-    let json = |o| serde_json::to_string(o).expect("strings and a number are always JSON");
-    query(
-        "INSERT INTO job_results (seq, output_ref, replay_of, output) \
-         SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::bytea[], $4::text[])",
-    )
-    .bind(column(results, |(seq, _)| *seq))
-    .bind(column(results, |(_, r)| r.output_ref.as_ref().map(json)))
-    .bind(column(results, |(_, r)| r.replay_of.as_ref().map(|id| id.as_bytes().as_slice())))
-    .bind(column(results, |(_, r)| maybe_clean(r.output.as_deref())))
-    .execute(c)
-    .await?;
-    Ok(())
+    update
+        .bind(column(jobs, |t| t.job.seq))
+        .bind(column(jobs, |t| t.job.state as i16))
+        .bind(column(jobs, |t| i64::from(t.job.attempt.get())))
+        .bind(column(jobs, |t| i64::from(t.job.attempt_limit)))
+        .bind(column(jobs, |t| t.job.version))
+        .bind(column(jobs, |t| i64::from(t.job.republished)))
+        .bind(column(jobs, |t| t.job.stream_seq))
+        .bind(column(jobs, |t| t.job.available_at.0))
+        .bind(column(&timers, |t| t.claimable_at))
+        .bind(column(jobs, |t| t.job.deadline.map(|d| d.0)))
+        .bind(column(&timers, |t| t.expires_at))
+        .bind(column(&timers, |t| t.checked_at))
+        .bind(column(jobs, |t| t.job.queued_at.map(|m| m.0)))
+        .bind(column(jobs, |t| t.job.started_at.map(|m| m.0)))
+        .bind(column(jobs, |t| t.job.finished_at.map(|m| m.0)))
+        .bind(column(jobs, |t| t.job.worker.as_deref()))
+        .bind(classes)
+        .bind(messages)
+        .bind(logs)
+        .bind(column(jobs, |t| maybe_clean(t.job.cancelled_by.as_deref())))
 }
 
 pub(super) async fn letters(c: &mut PgConnection, plan: &Plan<'_>, ctx: &CommitContext<'_>) -> Result<(), Fault> {
@@ -308,31 +285,24 @@ pub(super) async fn letters(c: &mut PgConnection, plan: &Plan<'_>, ctx: &CommitC
     Ok(())
 }
 
-/// Gives `new` its row numbers: they rise in the order of `new`.
-pub(super) async fn outbox(
-    c: &mut PgConnection,
-    new: &mut [OutboxRow],
-    group: &Group,
-    ctx: &CommitContext<'_>,
-) -> Result<(), Fault> {
-    let owner = Some(ctx.owner.0.as_str());
-    let (until, owner) = if group.claim_outbox { (ctx.claim_until.0, owner) } else { (0, None) };
-    add_outbox(c, new, until, owner, ctx.now).await?;
+/// Puts rows aside, and takes out those that are sent.
+pub(super) async fn leave_outbox(c: &mut PgConnection, group: &Group, ctx: &CommitContext<'_>) -> Result<(), Fault> {
     super::parked::park(c, &group.outbox_parked, ctx.now).await?;
     if !group.outbox_sent.is_empty() {
-        query("DELETE FROM outbox WHERE seq = ANY($1)").bind(&group.outbox_sent).execute(&mut *c).await?;
+        query("DELETE FROM outbox WHERE seq = ANY($1)").bind(&group.outbox_sent).execute(c).await?;
     }
     Ok(())
 }
 
-/// Inserts rows, claimed until then by `owner`, and gives them their numbers, which rise in their order.
-pub(super) async fn add_outbox(
+/// Adds rows, claimed by the orchestrator of `ctx` where `claim` says so. Gives them their numbers, which rise in their
+/// order.
+pub(super) async fn join_outbox(
     c: &mut PgConnection,
     new: &mut [OutboxRow],
-    until: i64,
-    owner: Option<&str>,
-    now: Micros,
+    claim: bool,
+    ctx: &CommitContext<'_>,
 ) -> Result<(), Fault> {
+    let (until, owner) = if claim { (ctx.claim_until.0, Some(ctx.owner.0.as_str())) } else { (0, None) };
     if new.is_empty() {
         return Ok(());
     }
@@ -346,7 +316,7 @@ pub(super) async fn add_outbox(
     )
     .bind(column(&stored, |m| m.claim_until))
     .bind(owner)
-    .bind(now.0)
+    .bind(ctx.now.0)
     .bind(column(&stored, |m| clean(m.subject)))
     .bind(column(&stored, |m| clean(m.msg_id)))
     .bind(column(&stored, |m| &*m.payload))

@@ -1,12 +1,10 @@
 //! Questions about jobs: they never wait for a commit.
 
-/// The queries, on one driver. `plan_kept` is whether the plan of what looks for work is kept; `labelled` is the
-/// condition that a job has all labels of `$7`, an array of pairs as JSON.
+/// The queries, on one driver. `plan_kept` is whether the plan of what looks for work is kept.
 macro_rules! jobs {
-    ($database:ty, $pool:ty, plan_kept: $plan_kept:expr, labelled: $labelled:literal) => {
-        use agentforge_message_id::{JobId, Mission, Queue, ToolName};
+    ($database:ty, $pool:ty, plan_kept: $plan_kept:expr) => {
+        use agentforge_message_id::JobId;
         use agentforge_proto::time::Micros;
-        use futures_util::TryStreamExt as _;
         use sqlx::{Executor, query, query_as, query_scalar};
         use $crate::model::{AttemptRecord, DeadLetter, Job};
         use $crate::store::fault::Fault;
@@ -14,8 +12,7 @@ macro_rules! jobs {
         use $crate::store::rows::{self, attempt_columns, letter_columns, outcome_columns, stale_columns};
         use $crate::store::spec::spec_columns;
         use $crate::store::{
-            CLAIMS_END_WITHIN_US, DeadLetterFilter, Depth, JobFilter, PAGE_BYTES_MAX, Page, Pick, SCAN_ROWS_MAX,
-            StaleJob, Waiting, lines_of_jobs,
+            CLAIMS_END_WITHIN_US, DeadLetterFilter, Depth, Page, Pick, SCAN_ROWS_MAX, StaleJob, Waiting, lines_of_jobs,
         };
 
         pub(in crate::store) async fn job(
@@ -30,68 +27,6 @@ macro_rules! jobs {
                  WHERE j.id = $1"
             );
             query(sql).bind(id.as_bytes().as_slice()).fetch_optional(c).await?.as_ref().map(rows::job).transpose()
-        }
-
-        pub(in crate::store) const JOBS: &str = concat!(
-            "SELECT ",
-            outcome_columns!(),
-            spec_columns!(),
-            " FROM (SELECT * FROM jobs WHERE seq < $1 ORDER BY seq DESC LIMIT $2) AS j \
-             JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq \
-             WHERE (CAST($3 AS text) IS NULL OR j.mission = $3) AND (CAST($4 AS text) IS NULL OR j.queue = $4) \
-               AND (CAST($5 AS text) IS NULL OR j.tool = $5) \
-               AND (CAST($6 AS bigint) = 0 OR ($6 >> CAST(j.state AS integer)) & 1 = 1) \
-               AND (CAST($7 AS text) IS NULL OR ",
-            $labelled,
-            ") AND (CAST($9 AS bigint) IS NULL OR j.created_at >= $9) \
-               AND (CAST($10 AS bigint) IS NULL OR j.created_at < $10) \
-               AND (CAST($11 AS bigint) IS NULL OR j.finished_at >= $11) \
-               AND (CAST($12 AS bigint) IS NULL OR j.finished_at < $12) \
-               AND (CAST($13 AS text) IS NULL OR j.submitted_by = $13) \
-             ORDER BY j.seq DESC LIMIT $8"
-        );
-
-        /// Walks back by row number, reads `SCAN_ROWS_MAX` rows at most, and stops there even if the page is not full:
-        /// about 1 µs per row that does not match, more with labels.
-        pub(in crate::store) async fn jobs(pool: &$pool, f: &JobFilter) -> Result<Page<Job>, Fault> {
-            let before = f.before.unwrap_or(i64::MAX);
-            let states = f.states.iter().fold(0_i64, |bits, s| bits | 1 << (*s as i16));
-            let labels =
-                (!f.labels.is_empty()).then(|| serde_json::to_string(&f.labels).expect("strings are always JSON"));
-            let mut rows = query(JOBS)
-                .bind(before)
-                .bind(SCAN_ROWS_MAX)
-                .bind(f.mission.as_ref().map(Mission::as_str))
-                .bind(f.queue.as_ref().map(Queue::as_str))
-                .bind(f.tool.as_ref().map(ToolName::as_str))
-                .bind(states)
-                .bind(labels)
-                .bind(i64::from(f.limit))
-                .bind(f.times.created_after.map(|m| m.0))
-                .bind(f.times.created_before.map(|m| m.0))
-                .bind(f.times.finished_after.map(|m| m.0))
-                .bind(f.times.finished_before.map(|m| m.0))
-                .bind(f.submitted_by.as_deref())
-                .fetch(pool);
-            let (mut items, mut bytes) = (Vec::new(), 0);
-            while let Some(row) = rows.try_next().await? {
-                let job = rows::job(&row)?;
-                bytes += job.args.len() + job.result.as_ref().map_or(0, String::len);
-                items.push(job);
-                if bytes > PAGE_BYTES_MAX {
-                    break;
-                }
-            }
-            drop(rows);
-            let is_full = items.len() >= f.limit as usize || bytes > PAGE_BYTES_MAX;
-            let next = match items.last() {
-                Some(last) if is_full => Some(last.seq),
-                _ => {
-                    end_of_scan(pool, "SELECT seq FROM jobs WHERE seq < $1 ORDER BY seq DESC LIMIT 1 OFFSET $2", before)
-                        .await?
-                }
-            };
-            Ok(Page { items, next })
         }
 
         /// The last row that a scan from `before` read; `None` when it saw them all.

@@ -7,10 +7,10 @@ macro_rules! lookup {
         use agentforge_proto::time::Micros;
         use sqlx::{Executor, query, query_as, query_scalar};
         use $crate::model::DeadLetter;
-        use $crate::store::QueueCounts;
         use $crate::store::fault::Fault;
         use $crate::store::queues;
         use $crate::store::rows::{self, letter_columns};
+        use $crate::store::{QueueCounts, QueueEnded};
 
         /// Reads all that is open: about 1 µs per job.
         pub(in crate::store) async fn queue_counts(
@@ -34,6 +34,26 @@ macro_rules! lookup {
             .fetch_all(c)
             .await?;
             rows.into_iter().map(queues::counts).collect()
+        }
+
+        /// Reads at most `limit` jobs, newest first: 10,000 take some 10 ms.
+        pub(in crate::store) async fn ended_by_queue(
+            c: impl Executor<'_, Database = $database>,
+            since: Micros,
+            limit: u32,
+        ) -> Result<Vec<QueueEnded>, Fault> {
+            let rows: Vec<(String, String, i64, i64)> = query_as(
+                "WITH ended AS (SELECT mission, queue, state, finished_at FROM jobs WHERE finished_at >= $1 \
+                   ORDER BY finished_at DESC LIMIT $2) \
+                 SELECT mission, queue, count(*), \
+                   (SELECT CASE WHEN count(*) < $2 THEN $1 ELSE min(finished_at) END FROM ended) FROM ended \
+                 WHERE state IN (4, 5, 6) GROUP BY mission, queue ORDER BY mission, queue LIMIT 1000",
+            )
+            .bind(since.0)
+            .bind(i64::from(limit))
+            .fetch_all(c)
+            .await?;
+            rows.into_iter().map(queues::ended).collect()
         }
 
         /// Both included, in their order.

@@ -44,7 +44,7 @@ macro_rules! operations {
         use agentforge_message_id::OperationId;
         use agentforge_proto::time::Micros;
         use sqlx::{query, query_as, query_scalar};
-        use $crate::operation::{Claimed, ENDED_MAX, OPEN_MAX, Operation, OperationProgress};
+        use $crate::operation::{Claimed, ENDED_MAX, Kind, OPEN_MAX, Operation, OperationProgress};
         use $crate::store::Owner;
         use $crate::store::fault::Fault;
         use $crate::store::queries::operations as read;
@@ -104,8 +104,8 @@ macro_rules! operations {
 
         /// Whether one waits for somebody to carry it out.
         pub(in crate::store) async fn waits(c: &$pool, now: Micros) -> Result<bool, Fault> {
-            let sql = "SELECT count(*) FROM operations WHERE state <= 2 AND claim_until < $1";
-            Ok(query_scalar::<_, i64>(sql).bind(now.0).fetch_one(c).await? > 0)
+            let sql = "SELECT count(*) FROM operations WHERE state <= 2 AND claim_until < $1 AND kind <= $2";
+            Ok(query_scalar::<_, i64>(sql).bind(now.0).bind(Kind::LAST as i16).fetch_one(c).await? > 0)
         }
 
         pub(in crate::store) async fn claim(
@@ -117,13 +117,15 @@ macro_rules! operations {
         ) -> Result<Vec<Claimed>, Fault> {
             let rows = query_as::<$database, _>(
                 "UPDATE operations SET state = 2, claim_owner = $1, claim_until = $2 WHERE claim_until < $3 AND id IN \
-                 (SELECT id FROM operations WHERE state <= 2 AND claim_until < $3 ORDER BY id LIMIT $4) \
+                 (SELECT id FROM operations WHERE state <= 2 AND claim_until < $3 AND kind <= $5 ORDER BY id LIMIT $4) \
                  RETURNING id, kind, state, cancel_asked, created_at, progress, started_by, spec",
             )
             .bind(&owner.0)
             .bind(until.0)
             .bind(now.0)
             .bind(i64::from(limit))
+            // What a later version has added is its own.
+            .bind(Kind::LAST as i16)
             .fetch_all(c)
             .await?;
             rows.into_iter().map(read::claimed).collect()

@@ -4,9 +4,9 @@ use super::audit;
 use super::lite::{Bind, Known, Lite, Parameters, take};
 use super::parked::{PARK, SHORTEN};
 use super::statements::{
-    ATTEMPTS, CURRENTS, DELETE_OUTBOX, INSERT_ATTEMPTS, INSERT_JOBS, INSERT_LETTERS, INSERT_OUTBOX, INSERT_PAYLOADS,
-    INSERT_RESULTS, KNOWN_LETTERS, MARK_REDRIVEN, PAYLOADS, RELEASE_KEYS, TAKEN_IDS, TAKEN_KEYS, UPDATE_PROGRESS,
-    UPDATE_WHOLE, WHOLE_JOBS,
+    ATTEMPTS, CURRENTS, DELETE_OUTBOX, INSERT_ATTEMPTS, INSERT_JOBS, INSERT_LABELS, INSERT_LETTERS, INSERT_OUTBOX,
+    INSERT_PAYLOADS, INSERT_RESULTS, KNOWN_LETTERS, MARK_REDRIVEN, PAYLOADS, RELEASE_KEYS, TAKEN_IDS, TAKEN_KEYS,
+    UPDATE_PROGRESS, UPDATE_WHOLE, WHOLE_JOBS,
 };
 use crate::model::{Job, JobError, NewJob};
 use crate::store::audit::event as entry_event;
@@ -83,14 +83,14 @@ fn write(lite: &Lite, decided: Decided<'_>, ctx: &CommitContext<'_>) -> Result<A
     plan.answers(&existing, outbox).ok_or_else(|| Fault::row("job", "it has no payload"))
 }
 
-fn look_up(lite: &Lite, subjects: &Subjects<'_>, remembered: Vec<Current>) -> Result<Found, Fault> {
+fn look_up(lite: &Lite, subjects: &Subjects<'_>, remembered: Vec<Box<Current>>) -> Result<Found, Fault> {
     let mut taken = lite.find(TAKEN_IDS, &subjects.ids, |a, id| _ = a.id(id), |row| rows::taken(row))?;
     let key = |a: &mut Parameters<'_, '_>, key: &(&str, &str)| _ = a.text(key.0).text(key.1);
     taken.extend(lite.find(TAKEN_KEYS, &subjects.keys, key, |row| rows::taken(row))?);
     let is_remembered: HashSet<JobId> = remembered.iter().map(|job| job.id).collect();
     let missing = subjects.changed.iter().filter(|id| !is_remembered.contains(id));
     let mut currents = remembered;
-    currents.extend(lite.find(CURRENTS, missing, |a, id| _ = a.id(id), |row| rows::current(row))?);
+    currents.extend(lite.find(CURRENTS, missing, |a, id| _ = a.id(id), |row| rows::current(row).map(Box::new))?);
     let letters = lite.find(KNOWN_LETTERS, &subjects.letters, |a, id| _ = a.text(&**id), |row| rows::letter_id(row))?;
     Ok(Found { taken, currents, letters: letters.into_iter().collect() })
 }
@@ -117,6 +117,8 @@ fn write_jobs(lite: &Lite, plan: &Plan<'_>, ctx: &CommitContext<'_>) -> Result<(
     let new = plan.new_jobs();
     lite.each(RELEASE_KEYS, &plan.released, |a, id| _ = a.id(id))?;
     lite.each(&INSERT_JOBS, &new, |a, (t, job)| bind_job(a, t, job, ctx))?;
+    let labelled = new.iter().filter(|(_, job)| !job.spec.labels.is_empty());
+    lite.each(INSERT_LABELS, labelled, |a, (t, _)| _ = a.number(t.job.seq))?;
     lite.each(&INSERT_PAYLOADS, &new, |a, (t, job)| bind_payload(a, t.job.seq, job))?;
     lite.each(UPDATE_PROGRESS, plan.written(Write::Progress), |a, t| bind_progress(a, t, ctx))?;
     lite.each(UPDATE_WHOLE, plan.written(Write::Whole), |a, t| bind_whole(a, t, ctx))?;
@@ -193,10 +195,37 @@ fn write_outbox(lite: &Lite, new: &[OutboxRow], group: &Group, ctx: &CommitConte
     if !group.outbox_parked.is_empty() {
         lite.each(SHORTEN, &[PARKED_MAX], |a, kept| _ = a.number(*kept))?;
     }
-    lite.each(DELETE_OUTBOX, &group.outbox_sent, |a, seq| _ = a.number(*seq))
+    lite.each(DELETE_OUTBOX, &runs(&group.outbox_sent), |a, run| _ = a.number(run.0).number(run.1))
+}
+
+/// Numbers that follow each other, as the first and the last of each run: rows are mostly sent in their order, and one
+/// statement for a run costs what it costs for a row.
+fn runs(numbers: &[i64]) -> Vec<(i64, i64)> {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    let mut runs: Vec<(i64, i64)> = Vec::new();
+    for n in sorted {
+        match runs.last_mut() {
+            Some((_, last)) if n <= last.saturating_add(1) => *last = n,
+            _ => runs.push((n, n)),
+        }
+    }
+    runs
 }
 
 fn bind_error(a: &mut impl Bind, error: Option<&JobError>) {
     a.text(error.map(|e| e.class.as_str()));
     a.text(error.map(|e| e.message.as_str())).text(error.map(|e| e.log_tail.as_str()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runs;
+
+    #[test]
+    fn runs_hold_each_number_and_no_other() {
+        assert_eq!(runs(&[]), []);
+        assert_eq!(runs(&[7, 3, 4, 9, 5, 4, 10]), [(3, 5), (7, 7), (9, 10)]);
+        assert_eq!(runs(&[i64::MAX, i64::MAX - 1]), [(i64::MAX - 1, i64::MAX)]);
+    }
 }

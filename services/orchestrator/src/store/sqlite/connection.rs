@@ -7,6 +7,7 @@ use super::super::{Error, codes, fault::Fault};
 use super::lite::{Known, Lite};
 use super::recent::Recent;
 use super::settings::{BUSY_WAIT, LOG_BYTES_MAX, LOG_PAGES_OF_LAST_RESORT, SMALL_CACHE_KIB};
+use super::statements::MISSING_LABELS;
 use crate::store::migrate;
 use crate::store::writes::Writes;
 use agentforge_audit::{Hash, Head};
@@ -107,6 +108,7 @@ impl Connections {
             Error::Refused { source, .. } if codes::is_damage(&source) => Error::Damaged(self.file.clone(), source),
             other => other,
         })?;
+        sqlx::query(MISSING_LABELS).execute(&mut connection).await.map_err(failed)?;
         connection.close().await.map_err(failed)?;
         *slot = Some(self.open_writer(WHAT).await?);
         self.gone.store(false, atomic::Ordering::Relaxed);

@@ -27,8 +27,8 @@ pub(super) use backup::{backup, restore};
 
 use super::{
     AuditFilter, AuditKeep, AuditRow, CommitContext, Committed, DeadLetterFilter, Depth, Error, Fired, Firing, Group,
-    JobFilter, Order, OutboxPick, OutboxRow, Outgoing, Owner, Page, Parked, Pick, QueueCounts, StaleJob, Store,
-    Waiting, audit::page_of as audit_page, columns::micros, fault::Fault, queues,
+    JobFilter, Order, OutboxPick, OutboxRow, Outgoing, Owner, Page, Parked, Pick, QueueCounts, QueueEnded, QueuePause,
+    StaleJob, Store, Waiting, audit::page_of as audit_page, columns::micros, fault::Fault, listing, queues,
 };
 use crate::model::{Agent, AttemptRecord, DeadLetter, Job, Schedule, State};
 use crate::operation::{Claimed, Operation};
@@ -152,7 +152,7 @@ impl Store for SqliteStore {
         Self::asked("read a job", jobs::job(&self.connections.readers, id).await)
     }
     async fn jobs(&self, filter: &JobFilter) -> Result<Page<Job>, Error> {
-        Self::asked("list jobs", jobs::jobs(&self.connections.readers, filter).await)
+        Self::asked("list jobs", listing::page(&self.connections.readers, filter).await)
     }
     async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, Error> {
         Self::asked("list attempts", jobs::attempts(&self.connections.readers, id).await)
@@ -211,6 +211,9 @@ impl Store for SqliteStore {
     }
     async fn queue_counts(&self, now: Micros) -> Result<Vec<QueueCounts>, Error> {
         Self::asked("count what is open", lookup::queue_counts(&self.connections.readers, now).await)
+    }
+    async fn state_counts(&self) -> Result<[(State, u64); State::ALL.len()], Error> {
+        Self::asked("count jobs", queries::listing::counts(&self.connections.readers).await)
     }
     async fn ids_between(&self, from: JobId, to: JobId, limit: u32) -> Result<Vec<JobId>, Error> {
         Self::asked("find jobs", lookup::ids_between(&self.connections.readers, from, to, limit).await)
@@ -299,6 +302,12 @@ impl Store for SqliteStore {
         let mut w = self.connections.writer().await?;
         let done = operations::save(&mut w.connection, operation, owner, until).await;
         w.settle("store how far an operation is", done)
+    }
+    async fn queue_pauses(&self) -> Result<Vec<QueuePause>, Error> {
+        Self::asked("read which queues are paused", queries::pauses::all(&self.connections.readers).await)
+    }
+    async fn ended_by_queue(&self, since: Micros, limit: u32) -> Result<Vec<QueueEnded>, Error> {
+        Self::asked("count jobs that ended", lookup::ended_by_queue(&self.connections.readers, since, limit).await)
     }
     async fn upsert_agents(&self, agents: &[Agent]) -> Result<(), Error> {
         let mut w = self.connections.writer().await?;

@@ -3,7 +3,7 @@
 use super::audit;
 use super::connection::Writer;
 use super::parked;
-use super::queries::{discard_letters, operations, schedules};
+use super::queries::{discard_letters, operations, pauses, schedules};
 use crate::store::fault::Fault;
 use crate::store::order::Done;
 use crate::store::{CommitContext, Order};
@@ -31,6 +31,8 @@ pub(super) async fn carry_out(
             Done::Rows(u64::from(operations::create(c, operation, spec).await?))
         }
         Order::CancelOperation(id) => Done::Rows(operations::cancel(c, *id).await?),
+        Order::PauseQueue(pause) => Done::Rows(pauses::pause(&mut *c, pause).await?),
+        Order::ResumeQueue { mission, queue } => Done::Rows(pauses::resume(&mut *c, mission, queue).await?),
         Order::Unpark(which) => Done::Named(parked::unpark(c, &mut w.known.next_outbox, which.as_deref()).await?),
         Order::DiscardParked(which) => Done::Named(parked::discard(c, which.as_deref()).await?),
         Order::DiscardLetters(seqs) => Done::Named(discard_letters(c, seqs).await?),

@@ -21,10 +21,21 @@ pub(super) mod jobs {
     super::queries::jobs!(
         sqlx::Sqlite,
         sqlx::SqlitePool,
+        plan_kept: true
+    );
+}
+pub(super) mod listing {
+    super::queries::listing!(
+        sqlx::Sqlite,
+        sqlx::SqlitePool,
         plan_kept: true,
-        labelled: "NOT EXISTS (SELECT 1 FROM json_each($7) AS want WHERE NOT EXISTS ( \
+        labelled: "NOT EXISTS (SELECT 1 FROM json_each($5) AS want WHERE NOT EXISTS ( \
             SELECT 1 FROM json_each(j.labels) AS have \
-            WHERE have.key = want.value ->> 0 AND have.value = want.value ->> 1))"
+            WHERE have.key = want.value ->> 0 AND have.value = want.value ->> 1))",
+        among: "j.seq IN (SELECT value FROM json_each($11))",
+        of_list: "j.seq IN (SELECT value FROM json_each($1))",
+        listed: "state = $1 AND (state = 3 OR state >= 5)",
+        all_listed: "SELECT state, count(*) FROM jobs WHERE state = 3 OR state >= 5 GROUP BY state"
     );
 }
 pub(super) mod lookup {
@@ -35,6 +46,9 @@ pub(super) mod operations {
 }
 pub(super) mod parked {
     super::queries::parked!(sqlx::Sqlite);
+}
+pub(super) mod pauses {
+    super::queries::pauses!(sqlx::Sqlite);
 }
 pub(super) mod schedules {
     super::queries::schedules!(sqlx::Sqlite);

@@ -22,12 +22,12 @@ pub(super) struct Recent {
 
 impl Recent {
     /// Takes a job out: only a commit that succeeds puts it back.
-    pub(super) fn take(&mut self, id: &JobId) -> Option<Current> {
+    pub(super) fn take(&mut self, id: &JobId) -> Option<Box<Current>> {
         self.open.take(id).or_else(|| self.ended.take(id))
     }
 
     /// Remembers jobs as a commit left them; the oldest go when there are too many.
-    pub(super) fn keep(&mut self, jobs: Vec<Current>) {
+    pub(super) fn keep(&mut self, jobs: Vec<Box<Current>>) {
         for job in jobs {
             if job.state.is_final() { self.ended.keep(job, ENDED) } else { self.open.keep(job, OPEN) }
         }
@@ -41,17 +41,17 @@ impl Recent {
 
 #[derive(Default)]
 struct Generations {
-    new: HashMap<JobId, Current>,
-    old: HashMap<JobId, Current>,
+    new: HashMap<JobId, Box<Current>>,
+    old: HashMap<JobId, Box<Current>>,
 }
 
 impl Generations {
-    fn take(&mut self, id: &JobId) -> Option<Current> {
+    fn take(&mut self, id: &JobId) -> Option<Box<Current>> {
         let old = self.old.remove(id);
         self.new.remove(id).or(old)
     }
 
-    fn keep(&mut self, job: Current, size: usize) {
+    fn keep(&mut self, job: Box<Current>, size: usize) {
         if self.new.len() >= size {
             self.old = std::mem::take(&mut self.new);
         }

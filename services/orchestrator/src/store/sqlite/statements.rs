@@ -66,6 +66,19 @@ pub(super) static INSERT_PAYLOADS: LazyLock<String> = LazyLock::new(|| {
     insert("job_payloads", &["seq"].into_iter().chain(described).collect::<Vec<_>>(), "")
 });
 
+/// The labels of a stored job.
+pub(super) const INSERT_LABELS: &str = "INSERT INTO job_labels (key, value, seq) \
+     SELECT l.key, l.value, j.seq FROM jobs AS j, json_each(j.labels) AS l WHERE j.seq = ?";
+
+/// Those of the newest jobs, down to the first that has them: the version before stores jobs without.
+pub(super) const MISSING_LABELS: &str = "INSERT OR IGNORE INTO job_labels (key, value, seq) \
+     SELECT l.key, l.value, j.seq FROM jobs AS j INDEXED BY jobs_labelled, json_each(j.labels) AS l \
+     WHERE j.labels IS NOT NULL AND j.seq > coalesce( \
+       (SELECT k.seq FROM jobs AS k INDEXED BY jobs_labelled WHERE k.labels IS NOT NULL \
+          AND EXISTS (SELECT 1 FROM json_each(k.labels) AS h JOIN job_labels AS m \
+                        ON m.key = h.key AND m.value = h.value AND m.seq = k.seq) \
+        ORDER BY k.seq DESC LIMIT 1), 0)";
+
 /// What `Queued` and `Started` touch: two of the five indexes.
 pub(super) const UPDATE_PROGRESS: &str = "UPDATE jobs SET state = ?2, queued_at = ?3, started_at = ?4, worker = ?5, \
      stream_seq = ?6, version = ?7, checked_at = coalesce(checked_at, ?8), claimable_at = NULL, claim_owner = NULL \
@@ -146,7 +159,7 @@ pub(super) static INSERT_AUDIT: LazyLock<String> = LazyLock::new(|| {
 
 pub(super) const MOVE_HEAD: &str = "UPDATE audit_chains SET place = ?2, hash = ?3 WHERE chain = ?1";
 
-pub(super) const DELETE_OUTBOX: &str = "DELETE FROM outbox WHERE seq = ?";
+pub(super) const DELETE_OUTBOX: &str = "DELETE FROM outbox WHERE seq BETWEEN ? AND ?";
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 
 use super::connection::{Connections, options};
 use super::lite::{Known, Lite};
-use super::queries::jobs;
+use super::queries::{jobs, listing};
 use super::{SqliteStore, claims, statements};
 use crate::admission::{JobRequest, SubmitInput, admit, tests::limits};
 use crate::store::{CommitContext, EventMask, Group, Owner, Store, Submit};
@@ -20,7 +20,7 @@ fn submits(n: usize, args_bytes: usize) -> Group {
     };
     let job = || {
         let mut job = admit(input(), &limits(), Micros(1), None).unwrap();
-        job.spec.args = format!("\"{}\"", "x".repeat(args_bytes));
+        std::sync::Arc::make_mut(&mut job.spec).args = format!("\"{}\"", "x".repeat(args_bytes));
         job
     };
     Group { submits: (0..n).map(|_| Submit { job: job(), claim: false }).collect(), ..Group::default() }
@@ -106,11 +106,11 @@ async fn statements_that_run_often_use_their_index() {
         (jobs::STALE, "SEARCH jobs USING INDEX jobs_checked (checked_at<?)"),
         (jobs::DEPTHS, "SEARCH j USING INDEX jobs_due (queue=? AND claimable_at<?)"),
         (jobs::DEPTHS, "jobs_checked"),
-        (jobs::JOBS, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
+        (listing::WALK, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
         (statements::TAKEN_KEYS, "SEARCH j USING INDEX jobs_by_key (mission=? AND idempotency_key=?)"),
         (statements::CURRENTS, "SEARCH j USING INDEX sqlite_autoindex_jobs_1 (id=?)"),
         (statements::UPDATE_WHOLE, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
-        (statements::DELETE_OUTBOX, "SEARCH outbox USING INTEGER PRIMARY KEY (rowid=?)"),
+        (statements::DELETE_OUTBOX, "SEARCH outbox USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
         (statements::MARK_REDRIVEN, "SEARCH dead_letters USING INDEX dead_letters_by_job (job_id=?)"),
     ];
     for (sql, expected) in plans {
@@ -118,6 +118,43 @@ async fn statements_that_run_often_use_their_index() {
         let plan: Vec<String> = plan.iter().map(|row| row.get::<String, _>(3)).collect();
         assert!(plan.iter().any(|step| step.contains(expected)), "{}: {plan:#?}", &sql[..sql.len().min(200)]);
         assert!(!plan.iter().any(|step| step.starts_with("USE TEMP B-TREE FOR ORDER BY")), "it sorts: {plan:#?}");
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn listings_use_their_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, file) = opened(dir.path()).await;
+    let mut c = options(&file).connect().await.unwrap();
+    let plans = [
+        (listing::WALKED, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
+        (listing::MATCHING, "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"),
+        (listing::WHOLE, "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"),
+        (listing::LABEL, "SEARCH job_labels USING PRIMARY KEY (key=? AND value=? AND seq<?)"),
+        (listing::LISTED, "SEARCH jobs USING COVERING INDEX jobs_listed (state=? AND rowid<?)"),
+        (listing::KIND, "COVERING INDEX jobs_kinds (mission=? AND queue=? AND tool=? AND submitted_by=? AND rowid<?)"),
+        (listing::KIND_OF_NOBODY, "jobs_kinds (mission=? AND queue=? AND tool=? AND submitted_by=? AND rowid<?)"),
+        (listing::ACCEPTED, "USING COVERING INDEX jobs_due"),
+        (listing::PUBLISHED, "USING COVERING INDEX jobs_checked"),
+        (listing::ALL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
+        (listing::CREATED, "COVERING INDEX jobs_created_blocks (<expr>=? AND created_at>? AND created_at<?)"),
+        (listing::FINISHED, "COVERING INDEX jobs_finished_blocks (<expr>=? AND finished_at>? AND finished_at<?)"),
+        (listing::CREATED_BELOW, "COVERING INDEX jobs_created_blocks (<expr>=? AND created_at>? AND created_at<?)"),
+        (listing::CREATED_ABOVE, "COVERING INDEX jobs_created_blocks (<expr>=? AND created_at>? AND created_at<?)"),
+        (listing::FINISHED_BELOW, "COVERING INDEX jobs_finished_blocks (<expr>=? AND finished_at>? AND finished_at<?)"),
+        (listing::FINISHED_ABOVE, "COVERING INDEX jobs_finished_blocks (<expr>=? AND finished_at>? AND finished_at<?)"),
+        (listing::KINDS, "SEARCH n USING COVERING INDEX jobs_kinds (mission=? AND queue=? AND tool>?)"),
+        (listing::KINDS, "SEARCH n USING COVERING INDEX jobs_kinds (mission>?)"),
+        (listing::COUNTS, "USING COVERING INDEX jobs_finished "),
+        (listing::COUNTS, "USING COVERING INDEX jobs_listed"),
+    ];
+    for (sql, expected) in plans {
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut c).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get::<String, _>(3)).collect();
+        assert!(plan.iter().any(|step| step.contains(expected)), "{sql}: {expected}: {plan:#?}");
+        let walks = |step: &&String| step.starts_with("SCAN jobs") && !step.contains("USING COVERING INDEX");
+        assert!(!plan.iter().any(|step| walks(&step)), "{sql}: it walks through all jobs: {plan:#?}");
     }
     store.close().await;
 }

@@ -1,9 +1,11 @@
 //! What callers get when nothing is wrong.
 
 use super::server::{Server, problem, refusal};
+use agentforge_harness::eventually;
 use agentforge_proto::v1 as pb;
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -173,6 +175,33 @@ async fn a_listing_is_filtered_and_goes_on_with_its_cursor() {
     };
     let page = server.jobs().await.list_jobs(request).await.unwrap().into_inner();
     assert_eq!((page.jobs.len(), page.next_cursor.as_str()), (2, ""));
+}
+
+#[tokio::test]
+async fn jobs_are_counted_by_state_over_both() {
+    let server = Server::start(&[]).await;
+    let id = server.submit(r#"{"tool":"sleep"}"#).await["id"].as_str().unwrap().to_owned();
+    server.submit(r#"{"tool":"echo"}"#).await;
+    server.post(&format!("/v1/jobs/{id}/cancel"), "").await;
+    let counts: Value = server.get("/v1/jobs:counts").await.json().await.unwrap();
+    let of = |state: &str| counts[state].as_u64().unwrap_or_else(|| panic!("{counts}"));
+    assert_eq!(
+        (of("accepted") + of("queued") + of("running"), of("cancelled"), of("succeeded")),
+        (1, 1, 0),
+        "{counts}"
+    );
+    assert!(counts["counted_at"].is_string(), "{counts}");
+
+    // What is given may be older than the last submission, but not by much.
+    server.submit(r#"{"tool":"echo"}"#).await;
+    let mut jobs = server.jobs().await;
+    eventually(Duration::from_secs(20), "the counts follow", || async {
+        let counts = jobs.clone().get_job_counts(pb::GetJobCountsRequest {}).await.unwrap().into_inner();
+        if counts.accepted + counts.queued + counts.running == 2 { Ok(()) } else { Err(counts) }
+    })
+    .await;
+    let counts = jobs.get_job_counts(pb::GetJobCountsRequest {}).await.unwrap().into_inner();
+    assert_eq!((counts.cancelled, counts.dead, counts.counted_at.is_some()), (1, 0, true));
 }
 
 /// Clients refuse messages above 4 MiB, so a page must not become one.

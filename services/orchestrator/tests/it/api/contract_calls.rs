@@ -96,7 +96,7 @@ impl Call {
         let headers = [("authorization", token), ("x-request-id", request_id)];
         match &self.way {
             Way::Rest { method, route } => {
-                let path = route.replace("{id}", id.unwrap_or_default());
+                let path = route.replace("{id}", id.unwrap_or_default()).replace("{name}", "audited");
                 let text = if method == Method::GET { String::new() } else { body(&self.operation).to_string() };
                 server.send(method.clone(), &path, &headers, &text).await.text().await.unwrap()
             }
@@ -133,6 +133,7 @@ fn body(operation: &str) -> Value {
         "SubmitJob" => json!({"tool": "echo", "args": {"password": "hunter2-hunter2"}}),
         "SubmitJobs" => json!([{"tool": "echo"}, {"tool": "echo"}]),
         "RetryJobs" => json!({"states": ["cancelled"]}),
+        "CancelJobs" => json!({"states": ["queued"]}),
         "RetryParkedMessages" | "DiscardParkedMessages" => json!({"all": true}),
         "CreateSchedule" => {
             let job = json!({"tool": "echo", "args": {"password": "hunter2-hunter2"}});
@@ -160,11 +161,13 @@ fn encoded(files: &FileDescriptorSet, full_name: &str, id: Option<&str>, reads: 
         match field.name() {
             "id" => _ = id.map(|id| put(id.as_bytes())),
             _ if reads => {}
+            "queue" if full_name.contains("Queue") => put(b"audited"),
             "tool" => put(b"echo"),
             "args" => put(br#"{"password": "hunter2-hunter2"}"#),
             "name" => put(name().as_bytes()),
             "cron" => put(b"0 3 * * *"),
             "job" => put(&encoded(files, field.type_name(), None, reads)),
+            "states" if full_name.contains("Cancel") => put(&[u8::try_from(pb::JobState::Queued as i32).unwrap()]),
             "states" => put(&[u8::try_from(pb::JobState::Cancelled as i32).unwrap()]),
             _ => {}
         }

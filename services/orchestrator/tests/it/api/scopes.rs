@@ -151,6 +151,50 @@ async fn schedules_are_those_whose_jobs_are_within_the_scopes() {
     assert_eq!((kept["paused"].as_bool(), kept["cron"].as_str()), (Some(false), Some("0 3 1 1 *")));
 }
 
+/// Many at once are those of its scopes, and no more.
+#[tokio::test]
+async fn a_cancel_of_many_and_a_pause_stay_within_the_scopes() {
+    let dir = TempDir::new().unwrap();
+    let server = Server::start(&[("ACCESS_TOKENS_FILE", &tokens(&dir))]).await;
+    let (all, mine, chief) = (As(&server, "all"), As(&server, "mine"), As(&server, "chief"));
+    let foreign = all.submit("echo", "b").await;
+    let own = [all.submit("sh", "a").await, all.submit("echo", "a").await];
+    let open = json!({"states": ["accepted", "queued", "running"]});
+    mine.refused(Method::POST, "/v1/jobs:cancel", open.clone(), 403).await;
+    let detached = json!({"states": ["accepted"], "async": true});
+    chief.refused(Method::POST, "/v1/jobs:cancel", detached, 403).await;
+    let named = json!({"states": ["accepted"], "queue": "b"});
+    chief.refused(Method::POST, "/v1/jobs:cancel", named, 403).await;
+    let post = async |path: &str, body: &Value| -> Value {
+        let answer = chief.send(Method::POST, path, body).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json().await.unwrap()
+    };
+    let mut dry = open.clone();
+    dry["dry_run"] = json!(true);
+    assert_eq!(post("/v1/jobs:cancel", &dry).await["matched"], 2);
+    let by_id = post("/v1/jobs:cancel", &json!({"job_ids": [foreign]})).await;
+    assert_eq!(
+        (&by_id["cancelled"], &by_id["not_cancelled"][0]["reason"]),
+        (&json!(0), &json!("there is no such job"))
+    );
+    assert_eq!(post("/v1/jobs:cancel", &open).await["cancelled"], 2);
+    for id in own {
+        assert_eq!(all.get(&format!("/v1/jobs/{id}")).await["state"], "cancelled");
+    }
+    assert_eq!(all.get(&format!("/v1/jobs/{foreign}")).await["state"], "accepted");
+    assert_eq!(post("/v1/jobs:retry", &json!({"states": ["cancelled"]})).await["retried"], 2);
+
+    for queue in ["b", "default"] {
+        chief.refused(Method::POST, &format!("/v1/queues/{queue}/pause"), Value::Null, 403).await;
+    }
+    // A role below, and one tool of the queue, are not enough.
+    mine.refused(Method::POST, "/v1/queues/a/pause", Value::Null, 403).await;
+    let paused = post("/v1/queues/a/pause", &Value::Null).await;
+    assert_eq!(paused["paused"]["by"], "chief", "{paused}");
+    assert_eq!(post("/v1/queues/a/resume", &Value::Null).await["paused"], Value::Null);
+}
+
 #[tokio::test]
 async fn grpc_has_the_same_walls() {
     let dir = TempDir::new().unwrap();

@@ -48,7 +48,7 @@ pub async fn every_act_of_a_commit_has_its_entry(w: &World) {
     let known = named(10, Some("key"), 1);
     let done = w.commit(10, submits(&[("ci", known.clone())])).await;
     let Submitted::Created(first) = &done.submits[0] else { panic!("{done:?}") };
-    let again = NewJob { spec: JobSpec { id: job(10).spec.id, ..known.spec.clone() }, ..known.clone() };
+    let again = NewJob { spec: JobSpec { id: job(10).spec.id, ..JobSpec::clone(&known.spec) }.into(), ..known.clone() };
     let other = NewJob { body_hash: Some([2; 32]), ..again.clone() };
     w.commit(20, submits(&[("ci", job(20)), ("ops", job(20)), ("ci", job(20)), ("ci", again), ("ci", other)])).await;
     let mut group = Group { changes: vec![(first.job.id, cancel(30))], ..Group::default() };

@@ -13,8 +13,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub async fn due_jobs_are_claimed_once_in_order(w: &World) {
-    let later =
-        w.submit(10, NewJob { spec: JobSpec { run_at: Some(Micros(1_000)), ..job(10).spec }, ..job(10) }).await.job.id;
+    let later = w
+        .submit(
+            10,
+            NewJob { spec: JobSpec { run_at: Some(Micros(1_000)), ..JobSpec::clone(&job(10).spec) }.into(), ..job(10) },
+        )
+        .await
+        .job
+        .id;
     let ids = w.submit_many(10, 70).await;
     assert_eq!(w.claim(20, 50).await, ids[..50]);
     assert_eq!(w.claim(20, 50).await, ids[50..]);
@@ -23,8 +29,10 @@ pub async fn due_jobs_are_claimed_once_in_order(w: &World) {
 }
 
 pub async fn a_claim_at_submission_keeps_others_away(w: &World) {
-    let claimed =
-        |now, run_at| Submit { job: NewJob { spec: JobSpec { run_at, ..job(now).spec }, ..job(now) }, claim: true };
+    let claimed = |now, run_at| Submit {
+        job: NewJob { spec: JobSpec { run_at, ..JobSpec::clone(&job(now).spec) }.into(), ..job(now) },
+        claim: true,
+    };
     let submits = vec![claimed(10, None), claimed(10, Some(Micros(9))), claimed(10, Some(Micros(500)))];
     let done = w.commit(10, Group { submits, ..Group::default() }).await.submits;
     let done: Vec<_> = done.into_iter().map(created).collect();
@@ -108,7 +116,11 @@ pub async fn concurrent_claimers_share_without_overlap(w: &World) {
 pub async fn a_claim_takes_no_more_than_it_can_carry(w: &World) {
     let args = format!(r#"{{"x":"{}"}}"#, "y".repeat(PAGE_BYTES_MAX / 2));
     for _ in 0..4 {
-        w.submit(10, NewJob { spec: JobSpec { args: args.clone(), ..job(10).spec }, ..job(10) }).await;
+        w.submit(
+            10,
+            NewJob { spec: JobSpec { args: args.clone(), ..JobSpec::clone(&job(10).spec) }.into(), ..job(10) },
+        )
+        .await;
     }
     let first = w.claim(10, 100).await.len();
     assert!((1..4).contains(&first), "{first}");
@@ -170,7 +182,11 @@ pub async fn the_next_due_moment_counts_claims_and_the_future(w: &World) {
     assert_eq!(w.store.next_due().await.unwrap(), Some(Micros(10)));
     w.claim(10, 1).await;
     assert_eq!(w.store.next_due().await.unwrap(), Some(Micros(10 + CLAIM)));
-    w.submit(11, NewJob { spec: JobSpec { run_at: Some(Micros(500)), ..job(11).spec }, ..job(11) }).await;
+    w.submit(
+        11,
+        NewJob { spec: JobSpec { run_at: Some(Micros(500)), ..JobSpec::clone(&job(11).spec) }.into(), ..job(11) },
+    )
+    .await;
     assert_eq!(w.store.next_due().await.unwrap(), Some(Micros(500)));
     w.change(12, ids[0], cancel(12)).await.unwrap();
     assert_eq!(w.store.accepted_count().await.unwrap(), 1);
@@ -277,7 +293,10 @@ pub async fn a_refused_attempt_ends_its_job_with_a_letter(w: &World) {
 
 /// A queue that cannot leave is passed over, however much of it lies before the others.
 pub async fn queues_are_claimed_apart(w: &World) {
-    let of = |queue: &str| NewJob { spec: JobSpec { queue: Queue::new(queue).unwrap(), ..job(10).spec }, ..job(10) };
+    let of = |queue: &str| NewJob {
+        spec: JobSpec { queue: Queue::new(queue).unwrap(), ..JobSpec::clone(&job(10).spec) }.into(),
+        ..job(10)
+    };
     let mut ids = HashMap::<&str, Vec<JobId>>::new();
     for queue in ["bulk", "bulk", "bulk", "default", "a", "z-last", "bulk", "default"] {
         let id = w.submit(10, of(queue)).await.job.id;
@@ -316,7 +335,7 @@ pub async fn queues_are_claimed_apart(w: &World) {
 pub async fn what_waits_is_counted_by_queue(w: &World) {
     assert_eq!(w.store.waiting(Micros(10)).await.unwrap(), Waiting::default());
     let of = |queue: &str, run_at| NewJob {
-        spec: JobSpec { queue: Queue::new(queue).unwrap(), run_at, ..job(10).spec },
+        spec: JobSpec { queue: Queue::new(queue).unwrap(), run_at, ..JobSpec::clone(&job(10).spec) }.into(),
         ..job(10)
     };
     for _ in 0..3 {

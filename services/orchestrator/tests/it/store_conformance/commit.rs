@@ -17,7 +17,11 @@ pub async fn a_submission_can_be_repeated_but_not_changed(w: &World) {
         w.change(11, id, queued(1, 11)).await.unwrap();
 
         let again = NewJob {
-            spec: JobSpec { id: if key.is_some() { JobId::generate() } else { id }, ..first.clone().spec },
+            spec: JobSpec {
+                id: if key.is_some() { JobId::generate() } else { id },
+                ..JobSpec::clone(&first.clone().spec)
+            }
+            .into(),
             ..first.clone()
         };
         let Submitted::Existing(job) = w.try_submit(20, again.clone()).await else { panic!("not found again") };
@@ -32,9 +36,12 @@ pub async fn a_submission_can_be_repeated_but_not_changed(w: &World) {
 
 pub async fn repeats_inside_one_group_are_one_job(w: &World) {
     let first = named(1, Some("k"), 1);
-    let same = NewJob { spec: JobSpec { id: JobId::generate(), ..first.clone().spec }, ..first.clone() };
+    let same = NewJob {
+        spec: JobSpec { id: JobId::generate(), ..JobSpec::clone(&first.clone().spec) }.into(),
+        ..first.clone()
+    };
     let other = NewJob {
-        spec: JobSpec { id: JobId::generate(), ..first.clone().spec },
+        spec: JobSpec { id: JobId::generate(), ..JobSpec::clone(&first.clone().spec) }.into(),
         body_hash: Some([2; 32]),
         ..first.clone()
     };
@@ -50,7 +57,12 @@ pub async fn repeats_inside_one_group_are_one_job(w: &World) {
 pub async fn a_key_belongs_to_its_mission(w: &World) {
     let here = named(1, Some("k"), 1);
     let there = NewJob {
-        spec: JobSpec { id: JobId::generate(), mission: Mission::new("staging").unwrap(), ..here.clone().spec },
+        spec: JobSpec {
+            id: JobId::generate(),
+            mission: Mission::new("staging").unwrap(),
+            ..JobSpec::clone(&here.clone().spec)
+        }
+        .into(),
         ..here.clone()
     };
     w.submit(1, here).await;
@@ -104,10 +116,10 @@ fn states_of(messages: &[agentforge_orchestrator::store::OutboxMessage]) -> Vec<
     let event = |r: &agentforge_orchestrator::store::OutboxMessage| {
         let event: JobEvent = serde_json::from_slice(&r.payload).unwrap();
         assert_eq!(
-            (event.id.as_str(), r.subject.as_str()),
+            (&*event.id, r.subject.as_str()),
             (r.msg_id.as_str(), format!("agentforge.events.job.dev.{}", event.data.state).as_str())
         );
-        event.data.state
+        event.data.state.into_owned()
     };
     messages.iter().map(event).collect()
 }
@@ -140,7 +152,7 @@ pub async fn states_shorter_than_a_commit_are_not_told(w: &World) {
     let quiet = World { events: EventMask::FINAL, ..World::sqlite().await };
     let id = quiet.job_in(10, State::Running).await;
     assert!(quiet.outbox().await.is_empty());
-    quiet.change(20, id, Change::Cancel { at: Micros(20), by: None }).await.unwrap();
+    quiet.change(20, id, Change::Cancel { at: Micros(20), by: None, only: [].into() }).await.unwrap();
     assert_eq!(states_of(&quiet.outbox().await), ["cancelled"]);
 }
 
@@ -148,7 +160,11 @@ pub async fn a_job_submitted_and_cancelled_in_one_group_never_runs(w: &World) {
     let new = job(1);
     let id = new.id;
     let submits = vec![Submit { job: new, claim: true }];
-    let group = Group { submits, changes: vec![(id, Change::Cancel { at: Micros(1), by: None })], ..Group::default() };
+    let group = Group {
+        submits,
+        changes: vec![(id, Change::Cancel { at: Micros(1), by: None, only: [].into() })],
+        ..Group::default()
+    };
     let done = w.commit(1, group).await;
     assert_eq!(done.outbox.len(), 1, "events of one commit are one row");
     assert_eq!(states_of(&messages(done.outbox)), ["accepted", "cancelled"]);
@@ -163,8 +179,9 @@ pub async fn a_dead_job_makes_one_letter(w: &World) {
         spec: JobSpec {
             max_attempts: 2,
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
-            ..job(1).spec
-        },
+            ..JobSpec::clone(&job(1).spec)
+        }
+        .into(),
         ..job(1)
     };
     let id = w.submit(1, new).await.job.id;
@@ -262,10 +279,10 @@ pub async fn everything_a_job_is_made_of_comes_back(w: &World) {
         submitted_by: Some("ci".into()),
         created_at: Micros(10),
     };
-    let new = NewJob { spec, id_from_caller: true, body_hash: Some([3; 32]), ..job(10) };
+    let new = NewJob { spec: spec.into(), id_from_caller: true, body_hash: Some([3; 32]), ..job(10) };
     let c = w.submit(20, new.clone()).await;
     let got = w.job(new.id).await;
-    assert_eq!((&got.spec, got.seq, got.deadline), (&new.spec, c.seq, new.deadline));
+    assert_eq!((&got.spec, got.seq, got.deadline), (&*new.spec, c.seq, new.deadline));
     assert_eq!((got.available_at, got.version), (Micros(50), 1));
 
     let output_ref = OutputRef { bucket: "b".into(), name: "n".into(), size: 9, sha256: "ff".into() };
@@ -294,7 +311,11 @@ pub async fn hostile_text_is_stored(w: &World) {
     assert!(error.message.starts_with('a') && error.message.ends_with("--"), "{error:?}");
 
     let args = format!(r#"{{"x":"{}","nul":"\u0000"}}"#, "y".repeat(1 << 20));
-    let big = w.submit(30, NewJob { spec: JobSpec { args: args.clone(), ..job(30).spec }, ..job(30) }).await.job.id;
+    let big = w
+        .submit(30, NewJob { spec: JobSpec { args: args.clone(), ..JobSpec::clone(&job(30).spec) }.into(), ..job(30) })
+        .await
+        .job
+        .id;
     assert_eq!(w.job(big).await.args, args);
 }
 
@@ -304,7 +325,10 @@ pub async fn two_stores_agree_on_one_job(w: &World) {
     let other = w.other().await;
     for round in 0..20 {
         let first = named(round, Some(&format!("round-{round}")), 1);
-        let second = NewJob { spec: JobSpec { id: JobId::generate(), ..first.clone().spec }, ..first.clone() };
+        let second = NewJob {
+            spec: JobSpec { id: JobId::generate(), ..JobSpec::clone(&first.clone().spec) }.into(),
+            ..first.clone()
+        };
         let group = |job| Group { submits: vec![Submit { job, claim: false }], ..Group::default() };
         let (a, b) =
             tokio::join!(w.store.commit(group(first), w.ctx(round)), other.commit(group(second), w.ctx(round)),);

@@ -21,8 +21,9 @@ pub async fn filters_narrow_and_cursors_walk(w: &World) {
             mission: Mission::new("staging").unwrap(),
             queue: Queue::new("mail").unwrap(),
             tool: ToolName::new("send").unwrap(),
-            ..job(10).spec
-        },
+            ..JobSpec::clone(&job(10).spec)
+        }
+        .into(),
         ..job(10)
     };
     let odd = w.submit(10, odd).await.job.id;
@@ -58,8 +59,9 @@ pub async fn labels_are_matched_all_at_once(w: &World) {
     let labelled = |labels: &[(&str, &str)]| NewJob {
         spec: JobSpec {
             labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            ..job(10).spec
-        },
+            ..JobSpec::clone(&job(10).spec)
+        }
+        .into(),
         ..job(10)
     };
     let a = w.submit(10, labelled(&[("team", "a"), ("we\"i.rd$", "ä'%")])).await.job.id;
@@ -76,13 +78,19 @@ pub async fn labels_are_matched_all_at_once(w: &World) {
     assert_eq!(ids(w, &by(&[("a", "team")])).await, []);
 }
 
-pub async fn a_page_looks_at_a_bounded_number_of_rows(w: &World) {
+pub async fn a_rare_job_below_many_is_on_the_first_page(w: &World) {
     let rare = w
-        .submit(10, NewJob { spec: JobSpec { tool: ToolName::new("rare").unwrap(), ..job(10).spec }, ..job(10) })
+        .submit(
+            10,
+            NewJob {
+                spec: JobSpec { tool: ToolName::new("rare").unwrap(), ..JobSpec::clone(&job(10).spec) }.into(),
+                ..job(10)
+            },
+        )
         .await;
     w.submit(10, job(10)).await;
     // Many rows that do not match, made inside the database.
-    let n = SCAN_ROWS_MAX + 10;
+    let n = SCAN_ROWS_MAX;
     let id = if w.store.is_shared() { "decode(md5(n::text), 'hex')" } else { "randomblob(16)" };
     let columns = "state, attempt, attempt_limit, max_attempts, version, republished, created_at, available_at, mission, queue, tool";
     w.sql(&format!(
@@ -91,16 +99,18 @@ pub async fn a_page_looks_at_a_bounded_number_of_rows(w: &World) {
     ))
     .await;
     let filter = JobFilter { tool: Some(ToolName::new("rare").unwrap()), ..all(10) };
-    let first = w.store.jobs(&filter).await.unwrap();
-    assert!(first.items.is_empty());
-    let second = w.store.jobs(&JobFilter { before: Some(first.next.expect("there is more")), ..filter }).await.unwrap();
-    assert_eq!((second.items.len(), second.items[0].seq, second.next), (1, rare.seq, None));
+    let page = w.store.jobs(&filter).await.unwrap();
+    assert_eq!((page.items.len(), page.items[0].seq, page.next), (1, rare.seq, None));
 }
 
 pub async fn large_jobs_make_short_pages(w: &World) {
     let args = format!(r#"{{"x":"{}"}}"#, "y".repeat(PAGE_BYTES_MAX / 2));
     for _ in 0..4 {
-        w.submit(10, NewJob { spec: JobSpec { args: args.clone(), ..job(10).spec }, ..job(10) }).await;
+        w.submit(
+            10,
+            NewJob { spec: JobSpec { args: args.clone(), ..JobSpec::clone(&job(10).spec) }.into(), ..job(10) },
+        )
+        .await;
     }
     let (mut sizes, mut filter) = (Vec::new(), all(100));
     loop {
@@ -134,11 +144,20 @@ pub async fn depths_measure_what_waits(w: &World) {
     w.job_in(5, State::Queued).await;
     w.job_in(1, State::Running).await;
     w.job_in(1, State::Succeeded).await;
-    w.submit(1, NewJob { spec: JobSpec { run_at: Some(Micros(500)), ..job(1).spec }, ..job(1) }).await;
+    w.submit(
+        1,
+        NewJob { spec: JobSpec { run_at: Some(Micros(500)), ..JobSpec::clone(&job(1).spec) }.into(), ..job(1) },
+    )
+    .await;
     w.submit(
         20,
         NewJob {
-            spec: JobSpec { queue: Queue::new("mail").unwrap(), run_at: Some(Micros(30)), ..job(20).spec },
+            spec: JobSpec {
+                queue: Queue::new("mail").unwrap(),
+                run_at: Some(Micros(30)),
+                ..JobSpec::clone(&job(20).spec)
+            }
+            .into(),
             ..job(20)
         },
     )

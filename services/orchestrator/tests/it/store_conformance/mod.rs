@@ -7,9 +7,12 @@ mod audit;
 mod claims;
 mod commit;
 mod copies;
+mod listing;
 mod lists;
+mod million;
 mod operations;
 mod ownership;
+mod pauses;
 mod plans;
 mod schedules;
 mod slo;
@@ -90,11 +93,18 @@ conformance! {
     lists:
         filters_narrow_and_cursors_walk,
         labels_are_matched_all_at_once,
-        a_page_looks_at_a_bounded_number_of_rows,
+        a_rare_job_below_many_is_on_the_first_page,
         large_jobs_make_short_pages,
         versions_tell_what_changed,
         depths_measure_what_waits,
         dead_letters_are_filtered_and_paged;
+    listing:
+        every_filter_finds_what_a_reader_of_all_would,
+        states_are_counted,
+        labels_go_with_their_job;
+    million:
+        pages_among_very_many_jobs_are_found_soon,
+        what_listing_costs_a_commit_is_measured;
     schedules:
         a_turn_is_taken_once,
         a_skipped_turn_moves_on_without_a_job,
@@ -121,6 +131,9 @@ conformance! {
         an_operation_that_waits_is_cancelled_at_once,
         operations_of_a_process_that_ended_are_taken_up_at_the_start,
         operations_are_bounded_and_listed_newest_first;
+    pauses:
+        a_pause_is_one_row_that_every_store_sees,
+        jobs_that_ended_are_counted_by_queue;
     ownership:
         preparing_again_changes_nothing,
         a_database_belongs_to_one_mission,

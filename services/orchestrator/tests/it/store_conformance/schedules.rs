@@ -42,7 +42,10 @@ fn due(s: &Schedule, expected: i64, next: i64, act: Act) -> Firing {
 }
 
 fn start(turn: i64, alone: bool) -> Act {
-    let job = NewJob { spec: JobSpec { scheduled_at: Some(Micros(turn)), ..job(turn).spec }, ..job(turn) };
+    let job = NewJob {
+        spec: JobSpec { scheduled_at: Some(Micros(turn)), ..JobSpec::clone(&job(turn).spec) }.into(),
+        ..job(turn)
+    };
     Act::Start { turn: Micros(turn), job, alone }
 }
 
@@ -108,7 +111,7 @@ pub async fn a_turn_waits_for_the_end_of_the_one_before(w: &World) {
     };
     assert_eq!(fire(waits(true), 250).await.unwrap(), Fired::Busy(first));
 
-    w.change(260, first, Change::Cancel { at: Micros(260), by: None }).await.unwrap();
+    w.change(260, first, Change::Cancel { at: Micros(260), by: None, only: [].into() }).await.unwrap();
     let waiting = w.store.waiting_schedules(9).await.unwrap();
     assert_eq!(waiting.iter().map(|s| s.waiting_turn).collect::<Vec<_>>(), [Some(Micros(200))]);
     let other = w.other().await;
@@ -176,7 +179,8 @@ pub async fn a_schedule_goes_on_where_a_clock_that_was_set_back_is(w: &World) {
     assert_eq!((stored.next_run_at, stored.rewinds), (Some(Micros(100)), 1));
     // The turn was taken the first time; now it occurs again, and has a job of its own.
     let of = |key: String| NewJob {
-        spec: JobSpec { scheduled_at: Some(Micros(100)), idempotency_key: Some(key), ..job(100).spec },
+        spec: JobSpec { scheduled_at: Some(Micros(100)), idempotency_key: Some(key), ..JobSpec::clone(&job(100).spec) }
+            .into(),
         ..job(100)
     };
     w.submit(50, of(turns::key(s.id, Micros(100), 0, false))).await;

@@ -56,7 +56,10 @@ pub async fn finished_jobs_are_counted_by_minute_and_outcome(w: &World) {
         (19 * MINUTE, None, 20 * MINUTE + 4, State::Cancelled),
     ];
     for (accepted, run_at, ends, how) in cases {
-        let new = NewJob { spec: JobSpec { run_at: run_at.map(Micros), ..job(accepted).spec }, ..job(accepted) };
+        let new = NewJob {
+            spec: JobSpec { run_at: run_at.map(Micros), ..JobSpec::clone(&job(accepted).spec) }.into(),
+            ..job(accepted)
+        };
         let id = w.submit(accepted, new).await.job.id;
         let change = match how {
             State::Succeeded => finished(id, 1, success("1")),

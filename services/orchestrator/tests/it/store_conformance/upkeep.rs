@@ -108,7 +108,10 @@ pub async fn a_store_survives_its_process(w: &World) {
     let w = World { store, url: w.url.clone(), ..World::sqlite().await };
     assert_eq!(w.job(running).await.state, State::Running);
     assert_eq!(w.claim(30, 9).await, [waiting.id]);
-    let again = NewJob { spec: JobSpec { id: agentforge_message_id::JobId::generate(), ..waiting.spec }, ..waiting };
+    let again = NewJob {
+        spec: JobSpec { id: agentforge_message_id::JobId::generate(), ..JobSpec::clone(&waiting.spec) }.into(),
+        ..waiting
+    };
     let again = w.store.commit(
         Group {
             submits: vec![agentforge_orchestrator::store::Submit { job: again, claim: false }],

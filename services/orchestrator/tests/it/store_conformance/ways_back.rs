@@ -26,7 +26,7 @@ async fn end(w: &World, id: JobId, state: State) {
     let change = match state {
         State::Failed => finished(id, 1, failure(ErrorClass::Validation)),
         State::Dead => finished(id, 1, failure(ErrorClass::WorkerLost)),
-        State::Cancelled => Change::Cancel { at: Micros(20), by: None },
+        State::Cancelled => Change::Cancel { at: Micros(20), by: None, only: [].into() },
         _ => Change::Expire { at: Micros(20 + 2 * DEADLINE) },
     };
     assert_eq!(w.change(20, id, change).await.unwrap().job.state, state);
@@ -54,7 +54,7 @@ pub async fn every_end_without_success_can_be_retried(w: &World) {
 
 pub async fn a_retry_grants_the_same_time_again_however_often(w: &World) {
     let new = NewJob {
-        spec: JobSpec { run_at: Some(Micros(1_000)), ..job(10).spec },
+        spec: JobSpec { run_at: Some(Micros(1_000)), ..JobSpec::clone(&job(10).spec) }.into(),
         deadline: Some(Micros(1_000 + 77)),
         ..job(10)
     };
@@ -64,7 +64,7 @@ pub async fn a_retry_grants_the_same_time_again_however_often(w: &World) {
         assert_eq!(w.change(at, id, retry(at)).await.unwrap().job.deadline, Some(Micros(at + 77)));
     }
     let longer = Change::Retry { at: Micros(6_000_000), lifetime: Some(Duration::from_micros(5)) };
-    w.change(6_000_000, id, Change::Cancel { at: Micros(6_000_000), by: None }).await.unwrap();
+    w.change(6_000_000, id, Change::Cancel { at: Micros(6_000_000), by: None, only: [].into() }).await.unwrap();
     assert_eq!(w.change(6_000_000, id, longer).await.unwrap().job.deadline, Some(Micros(6_000_005)));
 }
 
@@ -83,7 +83,13 @@ pub async fn waits_between_attempts_are_the_jobs_own(w: &World) {
     let second = Duration::from_secs(1);
     let policy = RetryPolicy { base: Some(second * 40), cap: Some(second * 100) };
     let id = w
-        .submit(10, NewJob { spec: JobSpec { retry: policy, max_attempts: 9, ..job(10).spec }, ..job(10) })
+        .submit(
+            10,
+            NewJob {
+                spec: JobSpec { retry: policy, max_attempts: 9, ..JobSpec::clone(&job(10).spec) }.into(),
+                ..job(10)
+            },
+        )
         .await
         .job
         .id;
@@ -122,7 +128,7 @@ pub async fn a_stale_cancel_at_a_worker_ends_no_job(w: &World) {
     let id = w.job_in(10, State::Running).await;
     let done = w.change(30, id, finished(id, 1, Outcome::Cancelled)).await.unwrap();
     assert_eq!((done.job.state, done.job.attempt.get(), done.disputed), (State::Accepted, 2, true));
-    w.change(40, id, Change::Cancel { at: Micros(40), by: None }).await.unwrap();
+    w.change(40, id, Change::Cancel { at: Micros(40), by: None, only: [].into() }).await.unwrap();
     assert_eq!(w.change(50, id, finished(id, 2, Outcome::Cancelled)).await.unwrap_err(), Ignored::Stopped);
 }
 
@@ -156,7 +162,8 @@ pub async fn a_key_is_used_again_by_one_of_many(w: &World) {
     end(w, first, State::Cancelled).await;
     let groups = (0..200).map(|n: i64| {
         let job = NewJob {
-            spec: JobSpec { id: JobId::generate(), ..with_key(30, "k", KeyReuse::AfterFailure).spec },
+            spec: JobSpec { id: JobId::generate(), ..JobSpec::clone(&with_key(30, "k", KeyReuse::AfterFailure).spec) }
+                .into(),
             ..with_key(30, "k", KeyReuse::AfterFailure)
         };
         let store = if n % 2 == 0 { &w.store } else { &other };
@@ -193,7 +200,7 @@ pub async fn a_retry_and_a_new_use_of_the_key_exclude_each_other(w: &World) {
 pub async fn id_and_key_are_both_honoured_or_both_refused(w: &World) {
     let (x, y) = (JobId::generate(), JobId::generate());
     let with = |id: JobId, key: Option<&str>| NewJob {
-        spec: JobSpec { id, ..named(10, key, 1).spec },
+        spec: JobSpec { id, ..JobSpec::clone(&named(10, key, 1).spec) }.into(),
         id_from_caller: true,
         ..named(10, key, 1)
     };
@@ -235,10 +242,17 @@ pub async fn a_row_of_the_version_before_is_known_again(w: &World) {
     // For a row of this version, the given value decides, regardless of its current meaning.
     let new = NewJob { given_hash: Some([7; 32]), ..named(30, Some("new"), 1) };
     let id = w.submit(30, new.clone()).await.job.id;
-    let defaults_changed =
-        NewJob { spec: JobSpec { id: JobId::generate(), ..new.clone().spec }, body_hash: Some([2; 32]), ..new.clone() };
+    let defaults_changed = NewJob {
+        spec: JobSpec { id: JobId::generate(), ..JobSpec::clone(&new.clone().spec) }.into(),
+        body_hash: Some([2; 32]),
+        ..new.clone()
+    };
     assert!(matches!(w.try_submit(40, defaults_changed).await, Submitted::Existing(j) if j.id == id));
-    let other = NewJob { spec: JobSpec { id: JobId::generate(), ..new.spec }, given_hash: Some([8; 32]), ..new };
+    let other = NewJob {
+        spec: JobSpec { id: JobId::generate(), ..JobSpec::clone(&new.spec) }.into(),
+        given_hash: Some([8; 32]),
+        ..new
+    };
     assert!(matches!(w.try_submit(40, other).await, Submitted::Conflict { .. }));
 }
 
@@ -246,7 +260,7 @@ pub async fn jobs_are_listed_by_when_they_came_and_ended(w: &World) {
     let mut ids = Vec::new();
     for at in [100, 200, 300] {
         let id = w.submit(at, job(at)).await.job.id;
-        w.change(at + 1_000, id, Change::Cancel { at: Micros(at + 1_000), by: None }).await.unwrap();
+        w.change(at + 1_000, id, Change::Cancel { at: Micros(at + 1_000), by: None, only: [].into() }).await.unwrap();
         ids.push(id);
     }
     let open = w.submit(400, job(400)).await.job.id;
@@ -275,7 +289,10 @@ pub async fn a_clock_that_goes_back_holds_nothing_up(w: &World) {
     let later = w
         .submit(
             before,
-            NewJob { spec: JobSpec { run_at: Some(Micros(before + hour)), ..job(before).spec }, ..job(before) },
+            NewJob {
+                spec: JobSpec { run_at: Some(Micros(before + hour)), ..JobSpec::clone(&job(before).spec) }.into(),
+                ..job(before)
+            },
         )
         .await
         .job

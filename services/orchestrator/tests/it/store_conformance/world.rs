@@ -52,6 +52,11 @@ impl World {
         Self { store, url, dir, owner, backoff, events: EventMask::ALL, mission }
     }
 
+    /// A store of the same kind on another database.
+    pub async fn another(&self, name: &str) -> Self {
+        if self.store.is_shared() { Self::postgres(name).await } else { Self::sqlite().await }
+    }
+
     /// Another process's store on the same database, where that may be; else the same one.
     pub async fn other(&self) -> Arc<dyn Store> {
         if self.store.is_shared() { self.reopened().await } else { Arc::clone(&self.store) }
@@ -177,7 +182,7 @@ impl World {
         self.sql_number(&format!("SELECT count(*) FROM {table}")).await
     }
 
-    async fn sql_number(&self, sql: &str) -> i64 {
+    pub async fn sql_number(&self, sql: &str) -> i64 {
         use sqlx::{AssertSqlSafe, Connection, query_scalar};
         let sql = AssertSqlSafe(sql.to_owned());
         if self.store.is_shared() {
@@ -233,7 +238,7 @@ pub fn job(now: i64) -> NewJob {
 /// A job that says who it is, so that it can be submitted again.
 pub fn named(now: i64, key: Option<&str>, hash: u8) -> NewJob {
     NewJob {
-        spec: JobSpec { idempotency_key: key.map(str::to_owned), ..job(now).spec },
+        spec: JobSpec { idempotency_key: key.map(str::to_owned), ..JobSpec::clone(&job(now).spec) }.into(),
         id_from_caller: key.is_none(),
         body_hash: Some([hash; 32]),
         ..job(now)
@@ -249,7 +254,7 @@ pub fn worker() -> AgentId {
 }
 
 pub fn cancel(at: i64) -> Change {
-    Change::Cancel { at: Micros(at), by: Some("ops".into()) }
+    Change::Cancel { at: Micros(at), by: Some("ops".into()), only: [].into() }
 }
 
 /// A caller of these tests.

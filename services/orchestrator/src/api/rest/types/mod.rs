@@ -5,6 +5,7 @@
 mod agents;
 mod audit;
 mod batch;
+mod cancels;
 mod dead_letters;
 mod job;
 mod jobs;
@@ -19,13 +20,14 @@ mod slo;
 pub use agents::{AgentList, AgentView};
 pub use audit::{AuditChainEntries, AuditChainList, AuditList};
 pub use batch::{Accepted, BatchAnswer, BatchItem, Refused};
+pub use cancels::{CancelJobsBody, CancelView};
 pub use dead_letters::{DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, RedriveBody, RedriveView};
 pub use job::{JobView, RetryPolicyBody, RetryPolicyView, SubmitBody, TemplateView};
 pub use jobs::{AttemptList, AttemptView, JobList};
 pub use operations::{OperationList, OperationView};
 pub use outbox::{ParkedAnswer, ParkedBody, ParkedList, ParkedView};
 pub use outcome::{ErrorView, OutputRefView};
-pub use queues::{FoundJobs, QueueList, QueueView};
+pub use queues::{FoundJobs, JobCountsView, QueueList, QueueView};
 pub use retries::{NotPutBackView, RetryBody, RetryJobsBody, RetryView};
 pub use schedules::{
     NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody, ScheduleList, ScheduleView, SkippedTurnView,

@@ -5,13 +5,13 @@ use crate::operation::Operation;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A retry or redrive of many jobs that continues without its caller.
+/// A retry, redrive or cancel of many jobs that continues without its caller.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Operation)]
 pub struct OperationView {
     /// Its id.
     pub(crate) id: String,
-    /// retry or redrive.
+    /// retry, redrive or cancel.
     kind: &'static str,
     /// waiting, running, succeeded, failed or cancelled; the last three are final.
     state: &'static str,
@@ -23,7 +23,9 @@ pub struct OperationView {
     matched: u64,
     /// Put back.
     put_back: u64,
-    /// Not put back.
+    /// Of a cancel: stopped.
+    cancelled: u64,
+    /// Neither put back nor stopped.
     skipped: u64,
     /// Why jobs were skipped, at most 100.
     not_put_back: Vec<NotPutBackView>,
@@ -52,6 +54,7 @@ impl From<Operation> for OperationView {
             total: o.progress.total,
             matched: o.progress.matched,
             put_back: o.progress.put_back,
+            cancelled: o.progress.cancelled,
             skipped: o.progress.skipped,
             not_put_back: o.progress.reasons.into_iter().map(NotPutBackView::from).collect(),
             created_at: o.created_at.into(),

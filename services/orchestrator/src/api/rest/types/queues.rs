@@ -1,7 +1,7 @@
-//! Queues as JSON.
+//! Queues and counts as JSON.
 
 use super::{Moment, moment};
-use crate::app::QueueStats;
+use crate::app::{JobCounts, QueueStats};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -28,6 +28,25 @@ pub struct QueueView {
     workers: u32,
     /// Jobs that these run at once, in all their queues.
     capacity: u32,
+    /// Jobs per second that workers ended: of the last minute, or of the last 10,000 jobs where these took less.
+    ended_per_second: f64,
+    /// How long what is due takes at this rate; null while nothing ends, and while the queue is paused.
+    drain_seconds: Option<f64>,
+    /// Its pause; null while it runs.
+    paused: Option<PauseView>,
+}
+
+/// A queue's pause.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QueuePause)]
+pub struct PauseView {
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    since: Moment,
+    /// The name of the token that asked for it.
+    by: String,
+    /// Whether the NATS server delivers nothing of it. False for a moment after the call, and while NATS is unavailable.
+    in_effect: bool,
 }
 
 impl From<QueueStats> for QueueView {
@@ -42,6 +61,9 @@ impl From<QueueStats> for QueueView {
             oldest_waiting_since: moment(q.counts.oldest),
             workers: q.workers,
             capacity: q.capacity,
+            ended_per_second: q.ended_per_second,
+            drain_seconds: q.drain_seconds(),
+            paused: q.paused.map(|p| PauseView { since: p.pause.since.into(), by: p.pause.by, in_effect: p.in_effect }),
         }
     }
 }
@@ -58,4 +80,37 @@ pub struct QueueList {
 pub struct FoundJobs {
     /// Oldest first, at most ten.
     pub(crate) ids: Vec<String>,
+}
+
+/// How many jobs are in each state.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobCounts)]
+pub struct JobCountsView {
+    /// Stored, not yet published, or for later.
+    accepted: u64,
+    /// Published, not begun.
+    queued: u64,
+    /// Begun.
+    running: u64,
+    /// Ended with a result.
+    succeeded: u64,
+    /// Ended with an error that no retry fixes.
+    failed: u64,
+    /// Used up their attempts, or lost too many workers.
+    dead: u64,
+    /// Stopped by a caller.
+    cancelled: u64,
+    /// Not ended by their deadlines.
+    expired: u64,
+    /// When they were counted.
+    #[schema(value_type = String, format = DateTime)]
+    counted_at: Moment,
+}
+
+impl From<JobCounts> for JobCountsView {
+    fn from(counts: JobCounts) -> Self {
+        let [accepted, queued, running, succeeded, failed, dead, cancelled, expired] = counts.of.map(|(_, n)| n);
+        let counted_at = Moment(counts.at);
+        Self { accepted, queued, running, succeeded, failed, dead, cancelled, expired, counted_at }
+    }
 }

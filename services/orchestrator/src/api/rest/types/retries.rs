@@ -40,6 +40,8 @@ pub struct RetryJobsBody {
     pub queue: Option<String>,
     /// Of this tool.
     pub tool: Option<String>,
+    /// Submitted by the caller of this name.
+    pub submitted_by: Option<String>,
     /// With all of these labels, `key=value`.
     #[serde(default)]
     pub labels: Vec<String>,
@@ -90,6 +92,7 @@ impl RetryJobsBody {
                 queue: self.queue,
                 tool: self.tool,
                 states: self.states.iter().map(state).collect::<Result<_, _>>()?,
+                submitted_by: self.submitted_by,
                 labels: self.labels,
                 times: Times {
                     created_after: parse_moment("created_after", self.created_after.as_deref())?,
@@ -124,7 +127,7 @@ pub struct RetryView {
     pub(crate) not_put_back: Vec<NotPutBackView>,
 }
 
-/// A job that was not put back.
+/// A job to which nothing was done.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = NotPutBack)]
 pub struct NotPutBackView {
