@@ -9,17 +9,20 @@ endif
 # What `make bench` builds with.
 PROFILE ?= dist
 
-.PHONY: help dev build test needs lint advisories test-cluster fmt soak bench bench-peers docs clean-data
+.PHONY: help dev build ui test needs lint advisories test-cluster test-contracts fmt soak governance bench bench-peers docs clean-data
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-dev: build ## Build and run everything on this machine, with a small workload; Ctrl-C drains and ends it
+dev: ui build ## Build and run everything on this machine, with a small workload; Ctrl-C drains and ends it
 	@AGENTFORGE_NATS_SERVER="$$(scripts/nats-server --path)" target/debug/agentforge dev
 
 build: ## Provide nats-server and build the command, its programs and the services
 	@scripts/nats-server --path >/dev/null
 	$(CARGO) build
+
+ui: ## Build the console's pages, where their sources are newer; without them the console says how to
+	@scripts/console-pages
 
 test: needs ## Everything that must hold: the checks, then all tests (NATS=2.14: on another server)
 	@NATS="$(NATS)" scripts/check --tests
@@ -33,9 +36,16 @@ lint: ## The checks without the tests: lints, documentation, dependencies, spell
 advisories: ## Known weaknesses in dependencies, by today's list (needs a network, so not part of the checks)
 	@scripts/checker cargo-deny --log-level error check advisories
 
-test-cluster: ## The manifests on a real Kubernetes API, which Go builds once (minutes); the gate skips them where none is built
+test-cluster: ## The manifests on a real Kubernetes API, and the chart by Helm, which Go builds once (minutes); the gate skips them where none is built
 	@scripts/control-plane --build >/dev/null
-	AGENTFORGE_CLUSTER=1 $(CARGO) test -p agentforge-deploy --test it -- cluster:: --test-threads=2
+	@scripts/helm --build >/dev/null
+	AGENTFORGE_CLUSTER=1 $(CARGO) test -p agentforge-deploy --test it -- cluster:: chart:: --test-threads=2
+
+test-contracts: ## Our contracts and rules, compared with oasdiff and buf, which Go builds once (minutes)
+	@scripts/oasdiff --build >/dev/null
+	@scripts/buf --build >/dev/null
+	@scripts/governance-programs >/dev/null
+	AGENTFORGE_CONTRACTS=1 $(CARGO) test -p agentforge-governance --test it -- changes:: own::
 
 fmt: ## Format
 	$(CARGO) fmt --all
@@ -44,6 +54,13 @@ soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...)
 	@scripts/control-plane --build >/dev/null || echo "  without it the manifests are tried on no Kubernetes API" >&2
 	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-observability -p agentforge-deploy \
 		$(addprefix -p agentforge-,$(notdir $(wildcard services/*)))
+
+governance: ## Alerts of this repository against their taxonomy, with all artifacts (target/governance/status)
+	$(CARGO) build --quiet -p agentforge-governance
+	@for command in lint check render metrics history gate; do \
+		case $$command in lint | check) output="" ;; *) output="--output target/governance" ;; esac; \
+		echo "--- alerts $$command"; target/debug/agentforge-governance alerts $$command $$output || exit; \
+	done
 
 bench: ## Jobs per second and latency, compared with the raw JetStream floor, built as in the images (PROFILE=release: built sooner)
 	@scripts/nats-server --path >/dev/null

@@ -79,6 +79,10 @@ pub enum Command {
     Webhook(commands::webhook::Command),
     /// Measure this installation against its floor
     Bench,
+    /// Prove that a change to alerts, contracts, artifacts or manifests is safe
+    Governance,
+    /// Call what is called too rarely to be measured, a few times
+    Seed,
     /// Answers webhooks and counts them
     #[command(hide = true)]
     WebhookSink,
@@ -90,10 +94,14 @@ pub enum Command {
     Marker(commands::marker::Command),
     /// Check whether an installation works
     Verify(commands::verify::Args),
+    /// Check whether people can use the console: login, page, renewal, metrics
+    Smoke(commands::smoke::Args),
     /// Back up the orchestrator's database to a file
     Backup,
     /// Restore a database from a backup
     Restore,
+    /// Add, list and disable the console's users, and let them in again
+    User,
     /// Make the keys that attempts are signed with
     #[command(subcommand)]
     Keys(commands::keys::Command),

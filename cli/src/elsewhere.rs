@@ -10,19 +10,26 @@ use std::{ffi::OsString, process};
 const STACK: &str = "agentforge-stack";
 /// The program behind `agentforge bench`; it is not part of the images.
 const BENCH: &str = "agentforge-bench";
+/// Proves that changes are safe; it is not part of the images.
+const GOVERNANCE: &str = "agentforge-governance";
 /// The commands, and whose they are.
-const COMMANDS: [(&str, &str); 10] = [
+const COMMANDS: [(&str, &str); 13] = [
     ("dev", STACK),
     ("link", STACK),
     ("backup", STACK),
     ("restore", STACK),
+    ("user", STACK),
     ("settings", STACK),
     ("metrics-catalogue", STACK),
     ("openapi", STACK),
     ("webhook-sink", STACK),
     ("example-tool", STACK),
     ("bench", BENCH),
+    ("governance", GOVERNANCE),
+    ("seed", GOVERNANCE),
 ];
+/// Commands that stand for all that a program has: it has no word for them.
+const WHOLE: [&str; 2] = ["bench", "governance"];
 /// Options of every command that have a value.
 const WITH_VALUE: [&str; 3] = ["--server", "--token", "--request-timeout"];
 
@@ -40,9 +47,9 @@ impl Elsewhere {
         while words.get(at)?.to_str().is_some_and(|word| word.len() > 2 && word.starts_with("--")) {
             at += if words[at].to_str().is_some_and(|word| WITH_VALUE.contains(&word)) { 2 } else { 1 };
         }
-        let (_, program) = COMMANDS.iter().find(|(command, _)| words.get(at).is_some_and(|word| word == command))?;
-        // A program with one command has no word for it.
-        let left_out = *program == BENCH;
+        let (command, program) =
+            COMMANDS.iter().find(|(command, _)| words.get(at).is_some_and(|word| word == command))?;
+        let left_out = WHOLE.contains(command);
         let words = words.iter().enumerate().filter(|(n, _)| !left_out || *n != at).map(|(_, word)| word.clone());
         Some(Self { program, words: words.collect() })
     }
@@ -58,14 +65,16 @@ impl Elsewhere {
 
 /// The command line with the options of those programs that exist, for completion in a shell.
 pub fn completed(mut command: Command) -> Command {
-    for program in [STACK, BENCH] {
+    for program in [STACK, BENCH, GOVERNANCE] {
         let Some(described) = described(program) else { continue };
-        if program == BENCH {
-            command = command.mut_subcommand("bench", |_| described.name("bench"));
-            continue;
-        }
-        for below in described.get_subcommands().cloned().collect::<Vec<_>>() {
-            let name = below.get_name().to_owned();
+        for (name, _) in COMMANDS.iter().filter(|(_, of)| *of == program) {
+            let below = if WHOLE.contains(name) {
+                described.clone().name(*name)
+            } else if let Some(below) = described.find_subcommand(name) {
+                below.clone()
+            } else {
+                continue;
+            };
             command = command.mut_subcommand(name, |_| below);
         }
     }
@@ -92,6 +101,8 @@ mod tests {
             ("--server http://h:1 --json dev --help", STACK, "--server http://h:1 --json dev --help"),
             ("--json bench jobs --rounds 1", BENCH, "--json jobs --rounds 1"),
             ("--token=x settings", STACK, "--token=x settings"),
+            ("--json governance alerts lint", GOVERNANCE, "--json alerts lint"),
+            ("seed --dry-run", GOVERNANCE, "seed --dry-run"),
         ] {
             let wanted = Elsewhere { program, words: words(passed) };
             assert_eq!(Elsewhere::of(&words(given)), Some(wanted), "{given}");

@@ -63,6 +63,7 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::Backlog(command) => commands::backlog::run(command, &context()?).await,
             Command::Marker(command) => commands::marker::run(command, &global, out).await,
             Command::Verify(args) => commands::verify::run(args, &context()?).await,
+            Command::Smoke(args) => commands::smoke::run(args, out).await,
             Command::Completions(_) | Command::Rules(_) | Command::Token(_) | Command::Keys(_) | Command::Site(_) => {
                 Ok(())
             }
@@ -70,9 +71,12 @@ fn run(cli: Cli, out: Output) -> Result {
             Command::Dev
             | Command::Link
             | Command::Bench
+            | Command::Governance
+            | Command::Seed
             | Command::WebhookSink
             | Command::Backup
             | Command::Restore
+            | Command::User
             | Command::Settings
             | Command::MetricsCatalogue
             | Command::Openapi

@@ -287,7 +287,7 @@ async fn redrive(args: RedriveArgs, context: &Context) -> Result {
     if context.out.json {
         context.out.document(&done)?;
     } else {
-        tell_reasons(&done.not_put_back, done.skipped, context);
+        tell_reasons("not put back", &done.not_put_back, done.skipped, context);
         let skipped = if done.skipped > 0 { format!(", {} skipped", done.skipped) } else { String::new() };
         context.out.line(format!("{}{skipped}", styled(GREEN, format!("{} put back", done.redriven))))?;
     }

@@ -1,4 +1,4 @@
-//! `agentforge operation`: retries and redrives that continue without the command that started them.
+//! `agentforge operation`: retries, redrives and cancels that continue without the command that started them.
 
 use crate::{context::Context, words::ago};
 use agentforge_client::{
@@ -16,7 +16,7 @@ pub enum Command {
     List(ListArgs),
     /// Show how far an operation is
     Get(GetArgs),
-    /// Stop an operation; what it put back stays so
+    /// Stop an operation; what it put back or cancelled stays so
     Cancel(CancelArgs),
 }
 
@@ -62,6 +62,7 @@ struct OperationView {
     total: Option<u64>,
     matched: u64,
     put_back: u64,
+    cancelled: u64,
     skipped: u64,
     created_at: Option<Moment>,
     started_at: Option<Moment>,
@@ -87,6 +88,7 @@ impl OperationView {
             total: o.total,
             matched: o.matched,
             put_back: o.put_back,
+            cancelled: o.cancelled,
             skipped: o.skipped,
             created_at: at(o.created_at.as_ref()),
             started_at: at(o.started_at.as_ref()),
@@ -151,15 +153,15 @@ fn show(operation: v1::Operation, context: &Context) -> Result {
 }
 
 fn table(operations: Vec<OperationView>, empty: &str, context: &Context) -> Result {
-    let mut table = Table::new(["ID", "KIND", "STATE", "PUT BACK", "SKIPPED", "TOTAL", "STARTED", "ENDED", "ERROR"]);
+    let mut table = Table::new(["ID", "KIND", "STATE", "DONE", "SKIPPED", "TOTAL", "STARTED", "ENDED", "ERROR"]);
     for column in [3, 4, 5] {
         table = table.right(column);
     }
     for o in operations {
         let total = o.total.map(|n| n.to_string()).unwrap_or_default();
-        let (put_back, skipped) = (o.put_back.to_string(), o.skipped.to_string());
+        let (done, skipped) = ((o.put_back + o.cancelled).to_string(), o.skipped.to_string());
         let error = clean(o.error.as_deref().unwrap_or_default(), 300);
-        let row = [o.id, o.kind, o.state.into(), put_back, skipped, total, ago(o.started_at), ago(o.ended_at), error];
+        let row = [o.id, o.kind, o.state.into(), done, skipped, total, ago(o.started_at), ago(o.ended_at), error];
         table.row(row, None);
     }
     table.print(context.out, empty)

@@ -7,7 +7,9 @@ use agentforge_terminal::{Failure, Output, Result};
 use std::path::PathBuf;
 
 /// The files, as in `monitoring/alerts`.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 7] = [
+    ("availability.rules.yml", include_str!("../../../monitoring/alerts/availability.rules.yml")),
+    ("console.rules.yml", include_str!("../../../monitoring/alerts/console.rules.yml")),
     ("jetstream.rules.yml", include_str!("../../../monitoring/alerts/jetstream.rules.yml")),
     ("services.rules.yml", include_str!("../../../monitoring/alerts/services.rules.yml")),
     ("edge.rules.yml", include_str!("../../../monitoring/alerts/edge.rules.yml")),
@@ -75,6 +77,9 @@ fn joined(scale: u32) -> String {
     all
 }
 
+/// What goes before a duration that is in no brackets.
+const OFFSET: &str = " offset ";
+
 /// The text with every duration divided.
 fn scaled(text: &str, scale: u32) -> String {
     if scale == 1 {
@@ -87,7 +92,11 @@ fn scaled(text: &str, scale: u32) -> String {
                 let indent = &line[..line.len() - line.trim_start().len()];
                 out.push_str(&format!("{indent}for: {}\n", written(ms, scale)));
             }
-            None => ranges(line, scale, &mut out),
+            None => {
+                let mut shorter = String::with_capacity(line.len());
+                ranges(line, scale, &mut shorter);
+                offsets(&shorter, scale, &mut out);
+            }
         }
     }
     out
@@ -107,6 +116,23 @@ fn ranges(line: &str, scale: u32, out: &mut String) {
             }
             None => rest = after,
         }
+    }
+    out.push_str(rest);
+}
+
+/// Copies a line; a duration after `offset` is divided.
+fn offsets(line: &str, scale: u32, out: &mut String) {
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once(OFFSET) {
+        let end = after.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(after.len());
+        let (text, tail) = after.split_at(end);
+        out.push_str(before);
+        out.push_str(OFFSET);
+        match duration(text) {
+            Some(ms) => out.push_str(&written(ms, scale)),
+            None => out.push_str(text),
+        }
+        rest = tail;
     }
     out.push_str(rest);
 }
@@ -164,6 +190,13 @@ mod tests {
                 }
                 None => line,
             };
+            let mut line = line.to_owned();
+            while let Some(at) = line.find(OFFSET) {
+                let from = at + OFFSET.len();
+                let end = line[from..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(line.len(), |n| from + n);
+                found.push(duration(&line[from..end]).expect("an offset is a duration"));
+                line.replace_range(at..end, "");
+            }
             for (index, part) in line.split(['[', ']']).enumerate() {
                 match duration(part).filter(|_| index % 2 == 1) {
                     Some(ms) => found.push(ms),

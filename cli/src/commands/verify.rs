@@ -27,6 +27,7 @@ Examples:
   agentforge verify                                       what `agentforge dev` runs here
   agentforge verify --server https://forge.example --http http://orchestrator:8080 --json
   agentforge verify --backlog 500                         and drain 500 jobs
+  agentforge verify --headers https://console.example     only the headers of these pages
 
 Exit code 1 when a check fails.")]
 pub struct Args {
@@ -45,6 +46,9 @@ pub struct Args {
     /// How long the backlog may take
     #[arg(long, value_name = "DURATION", default_value = "20m", value_parser = duration)]
     cap: Duration,
+    /// Only check the security headers of these addresses, direct or behind a proxy
+    #[arg(long, value_name = "URL", num_args = 1.., conflicts_with_all = ["exporter", "backlog"])]
+    headers: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,6 +70,17 @@ impl Check {
 /// # Errors
 /// Exit code 1 when one of them failed.
 pub async fn run(args: Args, context: &Context) -> Result {
+    if !args.headers.is_empty() {
+        let mut checks = Vec::new();
+        for url in &args.headers {
+            let seen = super::headers::check(url).await;
+            checks.push(Check::new(
+                "headers",
+                seen.map(|seen| format!("{url} {seen}")).map_err(|e| format!("{url} {e}")),
+            ));
+        }
+        return report(&checks, context);
+    }
     let mut checks =
         vec![Check::new("orchestrator is ready", rest::is_ready(&args.http).await.map(|()| args.http.clone()))];
     checks.push(Check::new("NATS will do", nats(&args.http).await));
@@ -87,11 +102,15 @@ pub async fn run(args: Args, context: &Context) -> Result {
         };
         checks.push(Check::new("a backlog drains", seen));
     }
+    report(&checks, context)
+}
+
+fn report(checks: &[Check], context: &Context) -> Result {
     let ok = checks.iter().all(|check| check.ok);
     if context.out.json {
         context.out.document(&serde_json::json!({ "ok": ok, "checks": checks }))?;
     } else {
-        for check in &checks {
+        for check in checks {
             let word = if check.ok { styled(GREEN, "ok    ") } else { styled(RED, "failed") };
             context.out.line(format!("{word} {}: {}", check.name, check.detail))?;
         }

@@ -178,6 +178,8 @@ fn queues(dev: &Dev) {
         dev.run(["job", "submit", "echo", "{}", "--queue", "nobody-serves-this"]).ok();
     }
     dev.run(["job", "submit", "echo", "{}", "--run-at", "+1h", "--queue", "nobody-serves-this"]).ok();
+    let counts = dev.run(["job", "counts"]).ok();
+    assert!(counts["accepted"].as_u64() >= Some(1) && counts["counted_at"].is_string(), "{counts}");
     let all = dev.run(["queue", "list"]).ok();
     let find = |name: &str| all["queues"].as_array().unwrap().iter().find(|q| q["queue"] == name).cloned().unwrap();
     let (served, alone) = (find("default"), find("nobody-serves-this"));

@@ -3,6 +3,7 @@
 
 mod batch;
 mod bench;
+mod console;
 mod dev;
 mod dev_edge;
 mod dev_faults;

@@ -185,7 +185,11 @@ fn settings_tell_every_variable_in_three_forms() {
     let defaults: Vec<_> = defaults.map(|s| (s["key"].as_str().unwrap(), s["default"].as_str().unwrap())).collect();
     assert_eq!(
         defaults,
-        [("DATABASE_URL", "sqlite://agentforge.db"), ("EVIDENCE_SIGNING_SECRET", "dev-secret-that-everybody-knows")]
+        [
+            ("DATABASE_URL", "sqlite://agentforge.db"),
+            ("EVIDENCE_SIGNING_SECRET", "dev-secret-that-everybody-knows"),
+            ("DATABASE_URL", "sqlite://console.db")
+        ]
     );
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod api;
+mod board;
 mod chaos;
 mod costs;
 mod duplicates;
@@ -13,6 +14,7 @@ mod links;
 mod oracle;
 mod order;
 mod orders;
+mod pauses;
 mod poison;
 mod postgres;
 mod pressure;

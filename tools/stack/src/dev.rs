@@ -6,6 +6,7 @@
 
 use crate::{
     banner,
+    console::ConsoleStart,
     data_dir::DataDir,
     demo, evidence, feed,
     in_process::InProcess,
@@ -80,7 +81,7 @@ Examples:
   agentforge dev
   agentforge dev --port-base 0 --no-demo --ready-file ready.json
   agentforge dev --processes --concurrency 64
-  agentforge dev --without broadcaster,tactical-api
+  agentforge dev --without broadcaster
   agentforge dev --edge                 # a site with a hub; then, elsewhere: agentforge link down
   agentforge dev --store postgres://forge:secret@localhost/forge --nats-url nats://localhost:4222
 
@@ -189,6 +190,7 @@ async fn start(args: &Args, ports: Ports, data: &DataDir, place: &demo::Place) -
         webhook_sink: if has_sink { webhook_sink(ports).await? } else { None },
         without: args.without(),
         verify_keys: verify_keys(data.path())?,
+        console: ConsoleStart::new(data.path(), ports, roster::ports_behind())?,
         egress_allow: std::env::var("EGRESS_ALLOW").unwrap_or_default(),
         is_set,
     };

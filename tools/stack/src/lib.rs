@@ -7,6 +7,7 @@
 pub mod backup;
 mod banner;
 pub mod child;
+pub mod console;
 mod data_dir;
 mod demo;
 pub mod dev;
@@ -30,6 +31,7 @@ pub mod roster;
 mod servers;
 pub mod settings;
 pub mod sink;
+pub mod user;
 
 #[cfg(test)]
 mod settings_tests;

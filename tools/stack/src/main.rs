@@ -2,7 +2,7 @@
 //!
 //! Parses, runs one command, ends with its exit code.
 
-use agentforge_stack::{backup, child, dev, example_tool, link_command, pages, sink};
+use agentforge_stack::{backup, child, dev, example_tool, link_command, pages, sink, user};
 use agentforge_terminal::{Global, Output, Result, STYLES, describe, ended, parse, runtime, usage};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::{process::ExitCode, time::Duration};
@@ -35,6 +35,9 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Restore a database from a backup
     Restore(backup::RestoreArgs),
+    /// Add, list and disable the console's users, and let them in again
+    #[command(subcommand)]
+    User(user::Command),
     /// Print every setting of every service
     Settings(pages::SettingsArgs),
     /// Print every metric of every service
@@ -125,6 +128,7 @@ fn run(cli: Cli, out: Output) -> Result {
         Command::Link(command) => on_runtime(Box::pin(link_command::run(command, out))),
         Command::Backup(args) => on_runtime(Box::pin(backup::backup(args, out))),
         Command::Restore(args) => on_runtime(Box::pin(backup::restore(args, out))),
+        Command::User(command) => on_runtime(Box::pin(user::run(command, out))),
         Command::WebhookSink(args) => on_runtime(Box::pin(sink::run(args))),
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     settings::{HUB_DOMAIN, Settings},
 };
 use agentforge_broadcaster::Broadcaster;
+use agentforge_console::Console;
 use agentforge_nats_exporter::NatsExporter;
 use agentforge_orchestrator::Orchestrator;
 use agentforge_syncdaemon::Syncdaemon;
@@ -51,6 +52,16 @@ pub const NATS_EXPORTER: &str = "nats-exporter";
 pub const BROADCASTER: &str = "broadcaster";
 /// Serves the live picture.
 pub const TACTICAL_API: &str = "tactical-api";
+/// Shows all of it to people.
+pub const CONSOLE: &str = "console";
+/// Where the console finds the services, by the setting of each.
+const BEHIND: [(&str, &str); 5] = [
+    (ORCHESTRATOR, "ORCHESTRATOR_URL"),
+    (BROADCASTER, "BROADCASTER_URL"),
+    (TACTICAL_API, "TACTICAL_URL"),
+    (NATS_EXPORTER, "NATS_EXPORTER_URL"),
+    (SYNCDAEMON, "SYNCDAEMON_URL"),
+];
 /// Signs what the local sink gets: known to everybody, for a place that is reached from this machine only.
 const DEV_WEBHOOK_SECRET: &str = "whsec_YWdlbnRmb3JnZSBkZXYgc2luayBzZWNyZXQ=";
 
@@ -180,7 +191,46 @@ pub const SERVICES: &[Service] = &[
         },
         openapi: Some(agentforge_tactical_api::openapi_json),
     },
+    Service {
+        name: CONSOLE,
+        program: Program::of::<Console>(),
+        optional: Some("Shows all of it to people"),
+        ports: &[port("HTTP_PORT", 5125, 18, "console"), metrics(7783, 19, "console metrics")],
+        settings: |settings, env| {
+            // In Postgres it has a schema of its own; a file belongs to the orchestrator.
+            let shared = settings.store.clone().filter(|store| !store.starts_with("sqlite"));
+            set(env, "DATABASE_URL", shared.unwrap_or_else(|| "sqlite://console.db".to_owned()));
+            for (key, url) in behind(settings).into_iter().filter(|(key, _)| !(settings.is_set)(key)) {
+                set(env, key, url);
+            }
+            // Its key is in the data directory, as its public part is that the others read.
+            set(env, "CONSOLE_SIGNING_KEY", "");
+            set(env, "CONSOLE_DEV_LINK", settings.console.link.clone().unwrap_or_default())
+        },
+        lines: |ready, settings| {
+            let url = ready.http.as_deref().unwrap_or_default();
+            let login = settings.console.link.as_ref().map(|token| format!("   log in once {url}/once/{token}"));
+            vec![("console", format!("{url}{}", login.unwrap_or_default()))]
+        },
+        tries: |_, _| Vec::new(),
+        openapi: None,
+    },
 ];
+
+/// The ports of the services behind the console.
+pub fn ports_behind() -> impl Iterator<Item = Port> {
+    BEHIND.iter().filter_map(|(name, _)| find(name)?.ports.first().copied())
+}
+
+/// The addresses of those that run here, by setting.
+fn behind(settings: &Settings) -> Vec<(&'static str, String)> {
+    let running = BEHIND.iter().filter(|(name, _)| {
+        // The exporter runs only next to a server of our own.
+        !settings.without.contains(name) && (*name != NATS_EXPORTER || settings.nats_monitor.is_some())
+    });
+    let found = running.filter_map(|(name, key)| Some((*key, settings.port(*find(name)?.ports.first()?))));
+    found.filter(|(_, port)| *port != 0).map(|(key, port)| (key, format!("http://127.0.0.1:{port}"))).collect()
+}
 
 const fn port(key: &'static str, standard: u16, place: u16, what: &'static str) -> Port {
     Port { key, standard, place, what, used: Used::Always }
@@ -221,7 +271,7 @@ impl Service {
     pub fn env(&self, settings: &Settings) -> Option<Env> {
         let mut env = settings.common();
         for port in self.ports.iter().filter(|port| !port.key.is_empty()) {
-            set(&mut env, port.key, settings.ports.of(*port).to_string());
+            set(&mut env, port.key, settings.port(*port).to_string());
         }
         let runs = !settings.without.contains(&self.name) && (self.settings)(settings, &mut env);
         runs.then_some(env)

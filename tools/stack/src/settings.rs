@@ -3,7 +3,10 @@
 //! Settings that would send jobs or credentials elsewhere (DATABASE_URL, NATS_URL and its
 //! credentials) are never taken from the environment here: `--store` and `--nats-url` name servers.
 
-use crate::ports::Ports;
+use crate::{
+    console::ConsoleStart,
+    ports::{Port, Ports},
+};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -70,6 +73,8 @@ pub struct Settings {
     pub webhook_sink: Option<String>,
     /// Whose attempts the worker runs.
     pub verify_keys: Option<String>,
+    /// What the console needs.
+    pub console: ConsoleStart,
     /// EGRESS_ALLOW of the environment.
     pub egress_allow: String,
     /// Whether the environment sets a key.
@@ -93,6 +98,7 @@ impl Settings {
             site: None,
             webhook_sink: None,
             verify_keys: None,
+            console: ConsoleStart::default(),
             egress_allow: String::new(),
             is_set: |_| false,
         }
@@ -115,12 +121,23 @@ impl Settings {
         for (key, size) in SIZES.into_iter().filter(|(key, _)| !(self.is_set)(key)) {
             set(key, size.to_owned());
         }
+        if let Some(keys) = &self.console.keys {
+            set("ACCESS_CONSOLE_KEYS", keys.clone());
+        }
         if let Some(site) = &self.site {
             set("SITE", site.clone());
             set("EDGE_MODE", "on".to_owned());
             set("EDGE_HUB_DOMAIN", HUB_DOMAIN.to_owned());
         }
         map
+    }
+
+    /// Where a port is; 0 selects a free one.
+    pub fn port(&self, port: Port) -> u16 {
+        match self.ports.of(port) {
+            0 => self.console.pinned.get(&port.place).copied().unwrap_or_default(),
+            fixed => fixed,
+        }
     }
 
     /// The replay directory.

@@ -13,6 +13,7 @@ pub fn describe(command: &Command) -> Value {
             "short": arg.get_short(),
             "help": arg.get_help().map(ToString::to_string),
             "takes_value": arg.get_action().takes_values(),
+            "many": matches!(arg.get_action(), ArgAction::Append),
             "values": values,
             "path": matches!(arg.get_value_hint(), ValueHint::AnyPath | ValueHint::FilePath | ValueHint::DirPath),
         })
@@ -39,7 +40,14 @@ pub fn command_of(described: &Value) -> Option<Command> {
             continue;
         }
         let takes_value = arg["takes_value"].as_bool()?;
-        let mut built = Arg::new(id).action(if takes_value { ArgAction::Append } else { ArgAction::SetTrue });
+        // Of words without a name only the last may be many.
+        let many = arg["many"] == true;
+        let action = match takes_value {
+            true if many => ArgAction::Append,
+            true => ArgAction::Set,
+            false => ArgAction::SetTrue,
+        };
+        let mut built = Arg::new(id).action(action);
         if let Some(long) = kept(&arg["long"]) {
             built = built.long(long);
         }
@@ -77,6 +85,8 @@ mod tests {
         let options = [
             Arg::new("without").long("without").help("Leave out").value_parser(["worker", "broadcaster"]),
             Arg::new("edge").long("edge").short('e').action(ArgAction::SetTrue),
+            Arg::new("old").required(true),
+            Arg::new("new").action(ArgAction::Append),
         ];
         let command = Command::new("dev").about("Start everything").args(options).subcommand(Command::new("now"));
         let again = command_of(&describe(&command)).unwrap();

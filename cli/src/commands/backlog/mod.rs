@@ -61,7 +61,7 @@ Examples:
   agentforge backlog measure --nats-url nats://127.0.0.1:4222      # also shows how many messages waited
 
 Exit codes: 0 P95 and every run are within their limits; 1 P95 is above the objective; 2 a run exceeded the cap or
-did not finish.")]
+did not finish; 69 a run could not begin, because no orchestrator answers or the token is missing.")]
 pub struct MeasureArgs {
     #[command(flatten)]
     jobs: Jobs,
@@ -170,6 +170,7 @@ fn print(report: &Report, context: &Context) -> Result {
         Verdict::Passed => styled(GREEN, "passed"),
         Verdict::P95Missed => styled(RED, "P95 is above the objective"),
         Verdict::CapBroken => styled(RED, "a run was above the cap or did not come to its end"),
+        Verdict::Error => styled(RED, "a run could not begin, so nothing was measured"),
     };
     let p95 = report.p95.map_or_else(|| "none".to_owned(), |s| format!("{s:.2} s"));
     let (objective, cap) = (Duration::from_secs_f64(report.objective_s), Duration::from_secs_f64(report.cap_s));

@@ -60,7 +60,7 @@ pub async fn submit_and_drain(
     let end = begun + cap;
     match timeout_at(end, submit(client, workload, &label)).await {
         Err(_) => return Outcome::TimedOut { open: workload.count },
-        Ok(Err(failure)) => return Outcome::Failed { reason: failure.message },
+        Ok(Err(failure)) => return Outcome::NotStarted { reason: failure.message },
         Ok(Ok(())) => {}
     }
     let mut peak = None;

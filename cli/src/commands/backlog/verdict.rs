@@ -24,6 +24,11 @@ pub enum Outcome {
         /// What went wrong, as the command prints it.
         reason: String,
     },
+    /// The jobs were not taken: no orchestrator answers, or the token is missing. It says nothing about an objective.
+    NotStarted {
+        /// Why, as the command prints it.
+        reason: String,
+    },
 }
 
 impl Outcome {
@@ -31,7 +36,7 @@ impl Outcome {
     pub fn seconds(&self) -> Option<f64> {
         match self {
             Self::Drained { seconds, .. } => Some(*seconds),
-            Self::TimedOut { .. } | Self::Failed { .. } => None,
+            Self::TimedOut { .. } | Self::Failed { .. } | Self::NotStarted { .. } => None,
         }
     }
 
@@ -39,7 +44,7 @@ impl Outcome {
     pub fn peak_backlog(&self) -> Option<u64> {
         match self {
             Self::Drained { peak_backlog, .. } => *peak_backlog,
-            Self::TimedOut { .. } | Self::Failed { .. } => None,
+            Self::TimedOut { .. } | Self::Failed { .. } | Self::NotStarted { .. } => None,
         }
     }
 
@@ -49,6 +54,7 @@ impl Outcome {
             Self::Drained { .. } => "drained".to_owned(),
             Self::TimedOut { open } => format!("timed out with {open} jobs open"),
             Self::Failed { reason } => format!("failed: {reason}"),
+            Self::NotStarted { reason } => format!("not started: {reason}"),
         }
     }
 }
@@ -63,6 +69,8 @@ pub enum Verdict {
     P95Missed,
     /// A run was above the cap, or did not come to its end.
     CapBroken,
+    /// A run could not begin, so there is no measurement.
+    Error,
 }
 
 impl Verdict {
@@ -72,12 +80,17 @@ impl Verdict {
             Self::Passed => 0,
             Self::P95Missed => 1,
             Self::CapBroken => 2,
+            // EX_UNAVAILABLE: a gate can tell an orchestrator that is not there from a broken objective.
+            Self::Error => 69,
         }
     }
 }
 
 /// The verdict; no runs do not pass.
 pub fn judge(runs: &[Outcome], objective: Duration, cap: Duration) -> Verdict {
+    if runs.iter().any(|run| matches!(run, Outcome::NotStarted { .. })) {
+        return Verdict::Error;
+    }
     let is_within = |run: &Outcome| run.seconds().is_some_and(|seconds| seconds <= cap.as_secs_f64());
     match p95(runs) {
         Some(p95) if runs.iter().all(is_within) => {
@@ -121,6 +134,7 @@ mod tests {
             (vec![drained(1.0), Outcome::TimedOut { open: 3 }], Verdict::CapBroken),
             (vec![drained(1.0), Outcome::Failed { reason: "2 of 3 succeeded".into() }], Verdict::CapBroken),
             (vec![], Verdict::CapBroken),
+            (vec![drained(700.0), Outcome::NotStarted { reason: "no answer".into() }], Verdict::Error),
         ];
         for (runs, wanted) in cases {
             assert_eq!(judge(&runs, objective, cap), wanted, "{runs:?}");
@@ -136,6 +150,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_those_of_the_contract() {
-        assert_eq!([Verdict::Passed, Verdict::P95Missed, Verdict::CapBroken].map(Verdict::exit), [0, 1, 2]);
+        let all = [Verdict::Passed, Verdict::P95Missed, Verdict::CapBroken, Verdict::Error];
+        assert_eq!(all.map(Verdict::exit), [0, 1, 2, 69]);
     }
 }

@@ -2,6 +2,9 @@
 
 /// Words of the environment that documents name and no service reads.
 pub const OTHER_VARIABLES: &[&str] = &[
+    // secrets of a forge, for the workflow that pushes images
+    "REGISTRY_PASSWORD",
+    "REGISTRY_USER",
     "AGENTFORGE_ATTEMPT",
     "AGENTFORGE_BIN",
     "AGENTFORGE_CA_FILE",
@@ -20,6 +23,9 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "CARGO_BUILD_JOBS",
     "CURL_CA_BUNDLE",
     "GATE_NAME",
+    "GOVERNANCE_STABILITY_MIN",
+    "GOVERNANCE_WEBHOOK",
+    "GOV_SIGNING_PRIVATE_KEY",
     "GRPC_VERBOSITY",
     "HUB_GATE_LISTEN",
     "HUB_GATE_URL",
@@ -37,8 +43,27 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "OTEL_TRACES_SAMPLER",
     "OTEL_TRACES_SAMPLER_ARG",
     "PEER_URL",
+    "PLACEHOLDER_MAX_RUNS",
+    "PLACEHOLDER_STREAK_ALERT_THRESHOLD",
     "RUST_LOG",
     "SSL_CERT_FILE",
+    // Of the governance commands.
+    "GITHUB_BASE_REF",
+    "GITHUB_STEP_SUMMARY",
+    "MAX_CHURN_DELTA",
+    "MAX_RISK_CHURN_DELTA",
+    "PROMETHEUS_URL",
+    "RISK_CHURN_SPIKE_FAIL",
+    "RISK_CHURN_SPIKE_THRESHOLD",
+    "RUNBOOK_MIN_PERCENT",
+    "SEED_DRY_RUN",
+    "SOURCE_DATE_EPOCH",
+    "TAXONOMY_DEPRECATION_MAX_DAYS",
+    "TAXONOMY_DEPRECATION_STRICT",
+    "TAXONOMY_SLACK_BLOCKS",
+    "TAXONOMY_WEBHOOK",
+    // What `bundle verify` prints.
+    "VERIFY_OK",
     // Of the orchestrator's program in its other mode.
     "TOPOLOGY_PARTS",
     "XDG_CACHE_HOME",

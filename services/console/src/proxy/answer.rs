@@ -1,0 +1,87 @@
+//! The answers of services: what goes on to the browser of them.
+//!
+//! A small JSON document gets an ETag, so that a page that asks again learns that nothing changed, and is compressed.
+//! Everything else is streamed as it arrives.
+
+use crate::assets::{compressed, is_known, takes_gzip};
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    response::Response,
+};
+use futures_util::StreamExt;
+use ring::digest;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Larger documents are streamed.
+const WHOLE_BYTES_MAX: u64 = 1 << 20;
+/// Of a service's answer, what browsers may need.
+const PASSED: [HeaderName; 10] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_DISPOSITION,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::RETRY_AFTER,
+    header::CACHE_CONTROL,
+    HeaderName::from_static("x-request-id"),
+];
+
+/// Hands an answer on. The place is given back when its last piece is.
+pub(super) async fn pass(
+    answer: reqwest::Response,
+    method: &Method,
+    asked: &HeaderMap,
+    place: OwnedSemaphorePermit,
+) -> Result<Response, ()> {
+    let status = answer.status();
+    let mut headers: HeaderMap =
+        PASSED.iter().filter_map(|name| Some((name.clone(), answer.headers().get(name)?.clone()))).collect();
+    let is_json =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let is_small = answer.content_length().is_some_and(|length| length <= WHOLE_BYTES_MAX);
+    if method == Method::GET && status == StatusCode::OK && is_json && is_small {
+        let plain = answer.bytes().await.map_err(drop)?;
+        headers.remove(header::CONTENT_LENGTH);
+        return Ok(whole(&plain, headers, asked));
+    }
+    if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+        // nginx would keep events back until it has some kilobytes of them.
+        headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    }
+    let pieces = answer.bytes_stream().map(move |piece| {
+        let _held = &place;
+        piece
+    });
+    Ok(of(status, headers, Body::from_stream(pieces)))
+}
+
+fn whole(plain: &[u8], mut headers: HeaderMap, asked: &HeaderMap) -> Response {
+    let tag = hex::encode(&digest::digest(&digest::SHA256, plain).as_ref()[..16]);
+    // Weak: the compressed document has the same.
+    let tag = HeaderValue::from_str(&format!("W/\"{tag}\"")).expect("hexadecimal digits are ASCII");
+    let is_same = is_known(asked, &tag);
+    headers.insert(header::ETAG, tag);
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding, cookie"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    if is_same {
+        headers.remove(header::CONTENT_TYPE);
+        return of(StatusCode::NOT_MODIFIED, headers, Body::empty());
+    }
+    match compressed(plain).filter(|_| takes_gzip(asked)) {
+        Some(packed) => {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            of(StatusCode::OK, headers, packed.into())
+        }
+        None => of(StatusCode::OK, headers, plain.to_vec().into()),
+    }
+}
+
+fn of(status: StatusCode, headers: HeaderMap, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

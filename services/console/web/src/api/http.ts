@@ -1,0 +1,64 @@
+// Requests to the console: cookies, the CSRF header, and one silent renewal of the session when it has expired.
+import { Problem } from './problem';
+
+export type Query = Record<string, string | number | boolean | readonly string[] | null | undefined>;
+
+export interface RequestOptions {
+  query?: Query;
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+  /** Survives leaving the page. */
+  keepalive?: boolean;
+}
+
+/** What the session gives this module; it knows of no page. */
+export interface Guard {
+  csrf(): string | undefined;
+  /** Renews the session; whether that worked. */
+  renew(): Promise<boolean>;
+}
+
+let guard: Guard | undefined;
+
+export function guardWith(own: Guard) {
+  guard = own;
+}
+
+function address(path: string, query: Query | undefined): string {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(query ?? {})) {
+    if (value === null || value === undefined || value === '') continue;
+    for (const one of Array.isArray(value) ? value : [value]) search.append(name, String(one));
+  }
+  const text = search.toString();
+  return text ? `${path}?${text}` : path;
+}
+
+/** The answer of a request that succeeded; throws a Problem otherwise. */
+export async function send(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
+  const once = () => {
+    const headers: Record<string, string> = { accept: 'application/json', ...options.headers };
+    if (options.body !== undefined) headers['content-type'] = 'application/json';
+    const csrf = method === 'GET' ? undefined : guard?.csrf();
+    if (csrf) headers['x-af-csrf'] = csrf;
+    return fetch(address(path, options.query), {
+      method,
+      headers,
+      body: options.body === undefined ? undefined : JSON.stringify(options.body),
+      signal: options.signal,
+      keepalive: options.keepalive,
+      credentials: 'same-origin',
+    });
+  };
+  let response = await once();
+  if (response.status === 401 && guard && !path.startsWith('/auth/') && (await guard.renew())) response = await once();
+  if (!response.ok) throw await Problem.from(response);
+  return response;
+}
+
+export async function json<T>(method: string, path: string, options?: RequestOptions): Promise<T> {
+  const response = await send(method, path, options);
+  if (response.status === 204) return undefined as T;
+  return (await response.json()) as T;
+}
