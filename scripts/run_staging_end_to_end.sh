@@ -7,13 +7,16 @@
 #   scripts/run_staging_end_to_end.sh --local    the same checks against `agentforge dev`, started for them
 #
 # NS (agentforge-staging), BACKLOG_COUNT (3000), ROLLOUT_TIMEOUT (600 s), REVISION (where Argo CD applies: this commit).
+# Exit code 64: a wrong argument; 69: no cluster, or no such namespace; 1: a check failed.
 # Secrets are made beforehand, once (scripts/make-secrets).
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 NS="${NS:-agentforge-staging}"
 BACKLOG_COUNT="${BACKLOG_COUNT:-3000}"
 
-if [ "${1:-}" = --local ]; then
+. "$here/arguments.sh"
+take_arguments "$@"
+if [ "$LOCAL" = 1 ]; then
     . "$here/local-stack.sh"
     start_local_stack
     "$AGENTFORGE_BIN" verify --http "$ORCHESTRATOR_HTTP"
@@ -21,6 +24,7 @@ if [ "${1:-}" = --local ]; then
     exit 0
 fi
 
+check_cluster
 overlay="$here/../overlays/staging"
 # What a folder makes, in another namespace if NS names one.
 render() { kubectl kustomize "$1" | sed "s/agentforge-staging/$NS/g"; }

@@ -2,6 +2,11 @@
 
 use crate::manifests::{BRANCH, Object, containers, environment, find, list, overlay, render, seek, texts};
 use crate::quotas::quantity;
+pub use agentforge_governance::manifests::pods::images;
+use agentforge_governance::manifests::{
+    pods::{is_pinned, placeholders},
+    together,
+};
 use agentforge_harness::require;
 use agentforge_stack::roster::{self, BROADCASTER, NATS_EXPORTER, SERVICES, SYNCDAEMON, TACTICAL_API};
 use serde_json::{Value, json};
@@ -217,7 +222,7 @@ fn a_site_keeps_what_it_stores() {
     let claims: Vec<Value> = claims
         .chain([find(&objects, "StatefulSet", "nats").list("/spec/volumeClaimTemplates")[0]["spec"].clone()])
         .collect();
-    assert_eq!(claims.len(), 3, "of the database, of the ledger, of NATS");
+    assert_eq!(claims.len(), 4, "of the database, of the ledger, of the console, of NATS");
     assert!(claims.iter().all(|spec| spec["storageClassName"] == class.name()), "{claims:?}");
     let nats = first_environment(&objects, "StatefulSet", "nats");
     assert_eq!((nats["JS_SYNC_INTERVAL"].as_str(), nats["JS_DOMAIN"].as_str()), ("always", "site-a"));
@@ -235,7 +240,7 @@ fn workers_scale_by_what_waits() {
         let [backlog, drain] = scaled.list("/spec/triggers") else { panic!("two triggers") };
         let expected = json!({
             "natsServerMonitoringEndpoint": format!("nats.{namespace}.svc.cluster.local:8222"), "account": "$G",
-            "stream": "swarm_jobs", "consumer": format!("worker-{name}"), "lagThreshold": "10", "activationLagThreshold": "0",
+            "stream": "swarm_jobs", "consumer": format!("worker-{name}"), "lagThreshold": "6", "activationLagThreshold": "0",
             "useHttps": (name == "production").to_string(),
         });
         assert_eq!((&backlog["type"], &backlog["metadata"]), (&json!("nats-jetstream"), &expected));
@@ -267,28 +272,9 @@ fn workers_scale_by_what_waits() {
     }
 }
 
-/// Images of an object's pods.
-pub fn images(object: &Object) -> Vec<String> {
-    containers(object).iter().map(|c| c["image"].as_str().unwrap().to_owned()).collect()
-}
-
-/// A digest, or the whole of a commit's name as the tag.
-fn is_pinned(image: &str) -> bool {
-    let hex = |text: &str, n| text.len() == n && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    match image.rsplit_once("@sha256:") {
-        Some((_, digest)) => hex(digest, 64),
-        None => image.rsplit_once(':').is_some_and(|(_, tag)| hex(tag, 40)),
-    }
-}
-
 #[test]
 fn production_has_no_placeholder_no_moving_tag_and_nothing_of_development() {
     let Some(()) = require("kubectl") else { return };
-    for (image, pinned) in
-        [("r/x:latest", false), ("r/x:v1.2", false), ("r/x", false), ("r/x@sha256:12", false), ("r:5000/x", false)]
-    {
-        assert_eq!(is_pinned(image), pinned, "{image}");
-    }
     for folder in [
         "overlays/production",
         "overlays/azure-production",
@@ -303,25 +289,22 @@ fn production_has_no_placeholder_no_moving_tag_and_nothing_of_development() {
                 "{folder}: {image}"
             );
         }
-        for object in &objects {
-            let text = object.0.to_string();
-            let words = [
-                BRANCH,
-                "AZURE_",
-                "CHANGEME",
-                "changeme",
-                "TODO",
-                "example.com",
-                ".example",
-                "NAMESPACE",
-                "MISSION\"",
-                ":latest",
-                "dev-secret",
-                "localhost",
-            ];
-            let found: Vec<_> = words.iter().filter(|word| text.contains(**word)).collect();
-            assert!(found.is_empty(), "{folder}: {} {} has {found:?}", object.kind(), object.name());
-        }
+        let words = [
+            BRANCH,
+            "AZURE_",
+            "CHANGEME",
+            "changeme",
+            "TODO",
+            "example.com",
+            ".example",
+            "NAMESPACE",
+            "MISSION\"",
+            ":latest",
+            "dev-secret",
+            "localhost",
+        ];
+        let found = placeholders(&objects, &words);
+        assert!(found.is_empty(), "{folder}: {found:?}");
         if folder.contains("production") {
             let text: String = objects.iter().map(|o| o.0.to_string()).collect();
             assert!(!text.contains("dev-gateway") && !text.contains("staging"), "{folder}");
@@ -332,21 +315,13 @@ fn production_has_no_placeholder_no_moving_tag_and_nothing_of_development() {
 #[test]
 fn environments_of_one_cluster_share_no_name_of_the_cluster() {
     let Some(()) = require("kubectl") else { return };
-    let mut owners: BTreeMap<(String, String), &str> = BTreeMap::new();
+    let with_the_cluster = [render("k8s/cluster"), render("k8s/cluster/azure-monitor")].concat();
     // The two of Azure stand in for feature and production, in a cluster of their own.
     for group in [&["feature", "staging", "production", "edge"][..], &["azure-feature", "azure-production"]] {
-        owners.clear();
-        for name in group {
-            let shared = overlay(name).into_iter().filter(|o| o.namespace().is_none_or(|n| n == "kube-system"));
-            for object in shared {
-                let key = (object.kind().to_owned(), object.name().to_owned());
-                assert_eq!(owners.insert(key.clone(), name), None, "{key:?} of {name}");
-            }
-        }
-    }
-    for object in render("k8s/cluster").iter().chain(&render("k8s/cluster/azure-monitor")) {
-        let key = (object.kind().to_owned(), object.name().to_owned());
-        assert!(!owners.contains_key(&key), "{key:?} belongs to the cluster");
+        let mut all: Vec<_> = group.iter().map(|name| ((*name).to_owned(), overlay(name))).collect();
+        all.push(("the cluster".to_owned(), with_the_cluster.clone()));
+        let shared = together::shared(&all);
+        assert!(shared.is_empty(), "{shared:?}");
     }
 }
 

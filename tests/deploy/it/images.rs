@@ -323,10 +323,13 @@ fn the_containerfile_ends_with_an_image_from_scratch() {
             "scratch AS frame",
             "frame AS prebuilt",
             "docker.io/library/debian:bookworm-slim AS development",
+            // The version that scripts/node brings.
+            "docker.io/library/node:24.19.0-bookworm-slim AS pages",
             &format!("docker.io/library/rust:{}-bookworm AS build", pinned_compiler()),
             "frame"
         ]
     );
+    assert!(read("scripts/node").contains("version=\"24.19.0\""));
     assert!(text.contains("USER 1001:1001\nENTRYPOINT [\"/service\"]"));
     // A build from source and one of a prebuilt binary say the same about themselves.
     let labels = |stage: &str| text.split(stage).nth(1).unwrap().split("COPY").next().unwrap().to_owned();

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod argo;
+mod backup;
+mod chart;
 mod checks;
 mod cluster;
 mod defaults;
@@ -20,6 +22,7 @@ mod policies;
 mod promote;
 mod quotas;
 mod releases;
+mod scaling;
 mod schemas;
 mod services;
 mod settings;
@@ -28,3 +31,4 @@ mod surfaces;
 mod tilt;
 mod tokens;
 mod tree;
+mod walk;

@@ -3,6 +3,7 @@
 //! Renders with kubectl, as it is done by hand and by Argo CD. Values of Secrets are those that
 //! `scripts/make-secrets` makes.
 
+pub use agentforge_governance::manifests::{Object, containers, list, parse, pod_labels, selects, texts, workloads};
 use agentforge_harness::program;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -32,51 +33,6 @@ pub fn script(path: &str, args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// One document of a rendered stream.
-#[derive(Debug, Clone)]
-pub struct Object(pub Value);
-
-impl Object {
-    pub fn kind(&self) -> &str {
-        self.text("/kind")
-    }
-    pub fn name(&self) -> &str {
-        self.text("/metadata/name")
-    }
-    pub fn namespace(&self) -> Option<&str> {
-        self.0.pointer("/metadata/namespace").and_then(Value::as_str)
-    }
-    /// `apiVersion kind`, such as `apps/v1 Deployment`.
-    pub fn type_name(&self) -> String {
-        format!("{} {}", self.text("/apiVersion"), self.kind())
-    }
-    /// The value at a JSON pointer; `Null` when there is none.
-    pub fn at(&self, pointer: &str) -> &Value {
-        self.0.pointer(pointer).unwrap_or(&Value::Null)
-    }
-    /// The text at a JSON pointer; empty when there is none.
-    pub fn text(&self, pointer: &str) -> &str {
-        self.at(pointer).as_str().unwrap_or_default()
-    }
-    pub fn list(&self, pointer: &str) -> &[Value] {
-        list(self.at(pointer))
-    }
-    pub fn labels(&self) -> BTreeMap<String, String> {
-        texts(self.at("/metadata/labels"))
-    }
-}
-
-/// The items of a list; none when it is not a list.
-pub fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// A map of texts; numbers and truth values as they are written.
-pub fn texts(value: &Value) -> BTreeMap<String, String> {
-    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-    value.as_object().map(|map| map.iter().map(|(k, v)| (k.clone(), text(v))).collect()).unwrap_or_default()
-}
-
 /// What a folder of kustomize makes.
 pub fn render(folder: &str) -> Vec<Object> {
     build(&root().join(folder)).unwrap_or_else(|e| panic!("{folder}: {e}"))
@@ -97,14 +53,6 @@ pub fn build(folder: &Path) -> Result<Vec<Object>, String> {
     parse(&String::from_utf8_lossy(&out.stdout))
 }
 
-/// The documents of a YAML stream.
-pub fn parse(text: &str) -> Result<Vec<Object>, String> {
-    use serde::Deserialize;
-    let documents = yaml_serde::Deserializer::from_str(text).map(|d| Value::deserialize(d).map_err(|e| e.to_string()));
-    let documents: Vec<Value> = documents.collect::<Result<_, _>>()?;
-    Ok(documents.into_iter().filter(|document| !document.is_null()).map(Object).collect())
-}
-
 /// The only object of this kind and name.
 pub fn find<'a>(objects: &'a [Object], kind: &str, name: &str) -> &'a Object {
     seek(objects, kind, name).unwrap_or_else(|| panic!("there is no {kind} {name}"))
@@ -115,35 +63,9 @@ pub fn seek<'a>(objects: &'a [Object], kind: &str, name: &str) -> Option<&'a Obj
     objects.iter().find(|o| o.kind() == kind && o.name() == name)
 }
 
-/// What runs pods.
-pub fn workloads(objects: &[Object]) -> Vec<&Object> {
-    let kinds = ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"];
-    objects.iter().filter(|o| kinds.contains(&o.kind())).collect()
-}
-
 /// The checks of `k8s/base/jobs`: every environment may run them.
 pub fn jobs() -> Vec<Object> {
     render("k8s/base/jobs")
-}
-
-/// Labels of a workload's pods.
-pub fn pod_labels(workload: &Object) -> BTreeMap<String, String> {
-    texts(workload.at("/spec/template/metadata/labels"))
-}
-
-/// Containers of a workload's pods.
-pub fn containers(workload: &Object) -> &[Value] {
-    workload.list("/spec/template/spec/containers")
-}
-
-/// Whether a selector of labels (`matchLabels` and `matchExpressions` with In) takes these.
-pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
-    let equal = texts(&selector["matchLabels"]).iter().all(|(key, value)| labels.get(key) == Some(value));
-    let among = list(&selector["matchExpressions"]).iter().all(|e| {
-        assert_eq!(e["operator"], "In", "this test knows no other operator");
-        labels.get(e["key"].as_str().unwrap()).is_some_and(|v| list(&e["values"]).iter().any(|known| known == v))
-    });
-    equal && among
 }
 
 /// Every Secret of `scripts/make-secrets`, by name and key; made once per process.

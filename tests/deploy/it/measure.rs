@@ -1,5 +1,6 @@
 //! The deployment scripts in their local mode, against `agentforge dev`: figures, verdicts and exit codes.
 
+use crate::english::passes;
 use crate::manifests::root;
 use agentforge_harness::{Proc, cargo_bin, require};
 use serde_json::Value;
@@ -63,12 +64,14 @@ async fn a_missed_objective_is_1_and_a_run_without_an_end_is_2_and_no_figure() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_no_pass() {
+async fn without_an_orchestrator_nothing_is_measured() {
     let mut command = Proc::builder(cargo_bin("agentforge"))
         .args(["backlog", "measure", "--json", "--count", "1", "--server", "http://127.0.0.1:9"])
         .start();
     let code = command.wait(RUN).await;
-    assert_eq!((code, document(&command.full_log())["runs"][0]["outcome"].as_str()), (2, Some("failed")));
+    let report = document(&command.full_log());
+    let found = (code, report["verdict"].as_str(), report["runs"][0]["outcome"].as_str());
+    assert_eq!(found, (69, Some("error"), Some("not_started")), "not a broken objective");
     let mut command = Proc::builder(cargo_bin("agentforge"))
         .args(["verify", "--json", "--server", "http://127.0.0.1:9", "--http", "http://127.0.0.1:9"])
         .start();
@@ -86,4 +89,31 @@ async fn staging_is_verified_here_as_it_is_there() {
     }
     let (code, log) = local("run_staging_end_to_end.sh", &[("BACKLOG_COUNT", "50")]).await;
     assert!(code == 0 && log.contains("verdict passed"), "{log}");
+}
+
+/// An unknown argument does nothing, `--help` explains, and without a cluster nothing is called broken.
+#[test]
+fn scripts_say_what_they_are_and_where_they_cannot_work() {
+    for name in ["run_staging_end_to_end.sh", "verify_staging.sh", "measure_backlog_drain.sh", "install_monitoring.sh"]
+    {
+        let run = |args: &[&str]| {
+            let mut command = std::process::Command::new(root().join("scripts").join(name));
+            // Without a cluster, also where this machine has one.
+            command.args(args).env("KUBECONFIG", "/dev/null").env("AGENTFORGE_BIN", cargo_bin("agentforge"));
+            let out = command.output().unwrap();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (out.status.code(), text(&out.stdout), text(&out.stderr))
+        };
+        let (code, help, _) = run(&["--help"]);
+        assert!(code == Some(0) && help.contains(name) && help.contains("--local"), "{name}: {help}");
+        let (code, _, told) = run(&["--remote"]);
+        assert!(code == Some(64) && told.contains("--remote"), "{name}: {told}");
+        let (code, _, told) = run(&[]);
+        assert_eq!(code, Some(69), "{name}: {told}");
+    }
+}
+
+#[test]
+fn a_script_that_provides_a_program_is_never_taken_for_it() {
+    passes(&["-m", "unittest", "discover", "-s", "scripts/tests", "-p", "test_pinned_program.py"]);
 }

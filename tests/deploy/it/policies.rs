@@ -7,45 +7,27 @@ use crate::manifests::{
     OVERLAYS, Object, containers, environment, jobs, list, overlay, pod_labels, render, root, seek, selects, texts,
     workloads,
 };
+use agentforge_governance::manifests::policy::{Peer, is_for_all, is_inside, is_open};
 use agentforge_harness::{cargo_bin, require};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Who calls, who is called, and on which port.
 type Edge = (String, String, u16);
 
-/// Somebody on either end of an edge.
-#[derive(Debug, Clone)]
-enum Peer {
-    /// A pod, with its namespace; ours is empty.
-    Pod { name: String, namespace: &'static str, labels: BTreeMap<String, String> },
-    /// An address that does not belong to a pod.
-    Address { name: &'static str, ip: IpAddr },
-}
-
-impl Peer {
-    fn name(&self) -> &str {
-        match self {
-            Self::Pod { name, .. } => name,
-            Self::Address { name, .. } => name,
-        }
-    }
-    fn is_ours(&self) -> bool {
-        matches!(self, Self::Pod { namespace: "", .. })
-    }
-}
-
 /// Name, namespace and labels.
 type Neighbour = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 /// Pods of other namespaces, as their projects label them, and some that have no business here.
-const NEIGHBOURS: [Neighbour; 8] = [
+const NEIGHBOURS: [Neighbour; 10] = [
     ("gateway", "gateway-system", &[]),
     ("keda-operator", "keda", &[("app", "keda-operator")]),
     ("prometheus", "monitoring", &[("app.kubernetes.io/name", "prometheus")]),
     ("alertmanager", "monitoring", &[("app.kubernetes.io/name", "alertmanager")]),
     ("otel-collector", "monitoring", &[("app.kubernetes.io/name", "otel-collector")]),
     ("kube-dns", "kube-system", &[("k8s-app", "kube-dns")]),
+    ("Azure's agent", "kube-system", &[("rsName", "ama-metrics")]),
+    ("Azure's agent of a node", "kube-system", &[("dsName", "ama-metrics-node")]),
     ("a neighbour", "elsewhere", &[("app.kubernetes.io/name", "orchestrator")]),
     ("a stray", "", &[("app", "stray")]),
 ];
@@ -141,8 +123,10 @@ fn targets(objects: &[Object], host: &str, port: u16) -> Vec<(String, u16)> {
             .map(|(w, port)| (w.name().to_owned(), port))
             .collect();
     }
-    if NEIGHBOURS.iter().any(|(name, namespace, _)| labels[0] == *name && labels.get(1) == Some(namespace)) {
-        return vec![(labels[0].to_owned(), port)];
+    // The operator's Service for all of a kind is named after it.
+    let pod = labels[0].trim_end_matches("-operated");
+    if NEIGHBOURS.iter().any(|(name, namespace, _)| pod == *name && labels.get(1) == Some(namespace)) {
+        return vec![(pod.to_owned(), port)];
     }
     let all = ADDRESSES.iter().map(|(name, _)| *name);
     let outside: Vec<&str> = match port {
@@ -164,6 +148,13 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
     let mut edges = BTreeSet::new();
     for workload in workloads(objects) {
         let name = workload.name().to_owned();
+        // Azure's agent reads what is annotated.
+        let annotated = texts(workload.at("/spec/template/metadata/annotations"));
+        if annotated.get("prometheus.io/scrape").is_some_and(|scrape| scrape == "true") {
+            let port = annotated["prometheus.io/port"].parse().unwrap();
+            let agents = ["Azure's agent", "Azure's agent of a node"];
+            edges.extend(agents.map(|agent| (agent.to_owned(), name.clone(), port)));
+        }
         for container in containers(workload) {
             let args = list(&container["args"]).iter().filter_map(Value::as_str).map(str::to_owned);
             let env = environment(objects, workload, container);
@@ -183,7 +174,9 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
         }
     }
     // Who calls others does so by their names; who calls no others needs none.
-    let callers: BTreeSet<String> = edges.iter().map(|(from, ..)| from.clone()).collect();
+    let ours: BTreeSet<&str> = workloads(objects).into_iter().map(|workload| workload.name()).collect();
+    let callers: BTreeSet<String> =
+        edges.iter().map(|(from, ..)| from.clone()).filter(|from| ours.contains(from.as_str())).collect();
     edges.extend(callers.into_iter().map(|from| (from, "kube-dns".to_owned(), 53)));
     // Agents on the nodes read the exporter, too.
     edges.insert(("node".to_owned(), "nats-exporter".to_owned(), 7777));
@@ -235,65 +228,6 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
     edges
 }
 
-// ---- what is open
-
-/// Whether the policies of our namespace let `from` reach `to`.
-fn is_open(policies: &[&Object], from: &Peer, to: &Peer, port: u16) -> bool {
-    let way = |subject: &Peer, other: &Peer, direction: &str| {
-        let Peer::Pod { labels, namespace: "", .. } = subject else { return true };
-        let own = policies.iter().filter(|p| selects(p.at("/spec/podSelector"), labels));
-        let mut own =
-            own.filter(|p| p.list("/spec/policyTypes").iter().any(|t| t.as_str() == Some(direction))).peekable();
-        let (rules, side) = if direction == "Ingress" { ("/spec/ingress", "from") } else { ("/spec/egress", "to") };
-        own.peek().is_none() || own.any(|p| p.list(rules).iter().any(|rule| admits(rule, side, other, port)))
-    };
-    way(to, from, "Ingress") && way(from, to, "Egress")
-}
-
-fn admits(rule: &Value, side: &str, peer: &Peer, port: u16) -> bool {
-    assert!(
-        !list(&rule[side]).is_empty() && !list(&rule["ports"]).is_empty(),
-        "a rule for everybody or for every port: {rule}"
-    );
-    list(&rule["ports"]).iter().any(|p| p["port"] == port) && list(&rule[side]).iter().any(|of| is_peer(of, peer))
-}
-
-fn is_peer(of: &Value, peer: &Peer) -> bool {
-    match peer {
-        Peer::Address { ip, .. } => of.get("ipBlock").is_some_and(|block| {
-            let inside = |cidr: &Value| is_inside(cidr.as_str().unwrap(), *ip);
-            inside(&block["cidr"]) && !list(&block["except"]).iter().any(inside)
-        }),
-        Peer::Pod { namespace, labels, .. } => {
-            let of_namespace = match of.get("namespaceSelector") {
-                Some(selector) => {
-                    selects(selector, &[("kubernetes.io/metadata.name".to_owned(), (*namespace).to_owned())].into())
-                }
-                None => namespace.is_empty(),
-            };
-            let has_selector = of.get("namespaceSelector").is_some() || of.get("podSelector").is_some();
-            has_selector && of_namespace && of.get("podSelector").is_none_or(|selector| selects(selector, labels))
-        }
-    }
-}
-
-fn is_inside(cidr: &str, ip: IpAddr) -> bool {
-    let (network, bits) = cidr.split_once('/').unwrap();
-    let bits: u32 = bits.parse().unwrap();
-    // A plug-in may judge a mapped address as either.
-    match (network.parse().unwrap(), ip) {
-        (IpAddr::V4(network), IpAddr::V4(ip)) => {
-            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-            ip.to_bits() & mask == network.to_bits() & mask
-        }
-        (IpAddr::V6(network), IpAddr::V6(ip)) => {
-            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-            ip.to_bits() & mask == network.to_bits() & mask
-        }
-        _ => false,
-    }
-}
-
 #[test]
 fn the_policies_open_the_call_graph_and_nothing_else() {
     let Some(()) = require("kubectl") else { return };
@@ -302,6 +236,10 @@ fn the_policies_open_the_call_graph_and_nothing_else() {
         let needed = needed(&objects);
         assert!(needed.len() > 10, "{name}: the graph was not found: {needed:?}");
         let policies: Vec<_> = objects.iter().filter(|o| o.kind() == "NetworkPolicy").collect();
+        for (rules, side) in [("/spec/ingress", "from"), ("/spec/egress", "to")] {
+            let mut all = policies.iter().flat_map(|p| p.list(rules));
+            assert!(!all.any(|rule| is_for_all(rule, side)), "{name}: a rule for everybody or for every port");
+        }
         let peers = peers(&objects);
         let ports: BTreeSet<u16> = needed.iter().map(|(.., port)| *port).chain([22, 80, 443, 6443, 9090]).collect();
         let mut open = BTreeSet::new();

@@ -94,3 +94,63 @@ fn an_environment_moves_whole_and_in_one_commit() {
     assert_eq!(promote(&["production", commit]).0, Some(1));
     assert_eq!(commits(), "4");
 }
+
+/// What an environment names can be built: its commit has the folder and the Containerfile of each image.
+#[test]
+fn every_pinned_commit_has_what_its_images_are_made_of() {
+    for name in ["staging", "staging/jobs", "production", "edge"] {
+        let text = crate::manifests::read(&format!("overlays/{name}/kustomization.yaml"));
+        let entries: Vec<&str> = text.lines().map(str::trim).collect();
+        let pinned = entries.windows(3).filter_map(|lines| {
+            let service = lines[0].strip_prefix("- name: agentforge/")?;
+            Some((service, lines[2].strip_prefix("newTag: ")?))
+        });
+        let pinned: Vec<_> = pinned.collect();
+        for (service, commit) in &pinned {
+            let has =
+                |what: &str| run(&root(), "git", &["cat-file", "-e", &format!("{commit}{what}")]).status.success();
+            if !has("^{commit}") {
+                eprintln!("SKIPPED: this clone does not have the commit {commit}");
+                continue;
+            }
+            let folder = match *service {
+                "cli" => ":cli",
+                "nats-server" => ":scripts/nats-server",
+                _ => &format!(":services/{service}"),
+            };
+            for what in [folder, ":Containerfile", ":scripts/build-images"] {
+                assert!(has(what), "{name}: {service} cannot be built from {commit}: it has no {what}");
+            }
+        }
+        assert!(!pinned.is_empty(), "{name}");
+    }
+}
+
+/// With a substitute for the engine: what is pushed, and the lines that a promotion by digest reads.
+#[test]
+fn what_is_pushed_is_said_by_its_digest() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let digest = format!("sha256:{}", "cd".repeat(32));
+    let engine = format!(
+        "#!/bin/sh\necho \"$*\" >>{0}/calls\ncase \"$1\" in inspect) echo \"r.example/af/worker@{digest}\" ;; esac\n",
+        dir.path().display()
+    );
+    let path = dir.path().join("docker");
+    std::fs::write(&path, engine).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let found = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let build = |args: &[&str], tag: &str| {
+        let mut command = Command::new(root().join("scripts/build-images"));
+        command.args(args).env("PATH", &found).env("MODE", "source").env("ENGINE", "docker").env("TAG", tag);
+        command.env("REGISTRY", "r.example/af").output().unwrap()
+    };
+    let out = build(&["--push", "worker"], "abc");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success() && said == format!("worker {digest}\n"), "{out:?}");
+    let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap();
+    assert!(calls.contains("push r.example/af/worker:abc"), "{calls}");
+    assert_eq!(build(&["--push", "worker"], "abc-dirty").status.code(), Some(64), "no commit has it");
+    assert_eq!(build(&["--pusch"], "abc").status.code(), Some(64));
+    assert!(build(&["--help"], "abc").status.success());
+}

@@ -17,6 +17,8 @@ pub fn roots() -> Vec<String> {
         "k8s/argocd/site",
         "k8s/cluster",
         "k8s/cluster/azure-monitor",
+        "k8s/cluster/collector",
+        "k8s/cluster/monitoring",
         "k8s/cluster/network-policies",
     ];
     overlays.chain(apart.map(str::to_owned)).collect()

@@ -30,7 +30,7 @@ pub fn at_home(mut env: BTreeMap<String, String>, nats_url: &str, dir: &Path) ->
     if env.contains_key("NATS_URL") {
         env.insert("NATS_URL".to_owned(), nats_url.to_owned());
     }
-    for key in ["OTEL_EXPORTER_OTLP_ENDPOINT", "NATS_TLS_CA", "NATS_EXPORTER_NATS_TLS_CA"] {
+    for key in ["OTEL_EXPORTER_OTLP_ENDPOINT", "NATS_TLS_CA", "NATS_EXPORTER_NATS_TLS_CA", "LATENCY_SAMPLE_CA_FILE"] {
         env.remove(key);
     }
     env
@@ -125,7 +125,8 @@ async fn services_of_a_branch_run_on_its_postgres_and_answer_their_probes() {
     postgres.sql("postgres", &format!("CREATE ROLE {} LOGIN PASSWORD '{}'", role["user"], role["password"])).await;
     postgres.sql("postgres", &format!("CREATE DATABASE agentforge OWNER {}", role["user"])).await;
     runs_as_in("feature", |env| {
-        if let Some(url) = env.get("DATABASE_URL").cloned() {
+        // The console has a file of its own.
+        if let Some(url) = env.get("DATABASE_URL").filter(|url| !url.starts_with("sqlite://")).cloned() {
             // The very URL of the manifest, at the test's server.
             let here = url.replace("@postgres:5432/", &format!("@{}/", postgres.address()));
             assert_ne!(here, url);

@@ -12,7 +12,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const WITH_GATEWAY: [&str; 5] = ["feature", "azure-feature", "staging", "production", "azure-production"];
 
 #[test]
-fn the_gateway_leads_to_streams_evidence_and_the_api_and_to_nothing_else() {
+fn the_gateway_leads_to_streams_evidence_the_api_and_the_console() {
     let Some(()) = require("kubectl") else { return };
     for name in WITH_GATEWAY {
         let objects = overlay(name);
@@ -32,6 +32,7 @@ fn the_gateway_leads_to_streams_evidence_and_the_api_and_to_nothing_else() {
         }
         routed.sort();
         let wanted = [
+            ("/", "console", "/"),
             ("/tactical/events", "tactical-api", "/events"),
             ("/tactical/v1/evidence", "tactical-api", "/v1/evidence"),
             ("/v1", "orchestrator", "/v1"),

@@ -1,11 +1,12 @@
 //! The file of tokens of the manifests: every service that reads it mounts it, the tokens of `scripts/make-secrets` do what
 //! their roles say, and the commands of docs/howto/access-tokens.md change it under load.
 
-use crate::manifests::{Object, containers, find, list, overlay, root, secret_of_file};
+use crate::manifests::{Object, containers, find, list, overlay, root, secret_of_file, secrets};
 use crate::services::{environment_at, environment_of};
 use agentforge_harness::{
     NatsOptions, NatsServer, Proc, Runbook, cargo_bin, eventually, http_get, http_post_with, require,
 };
+use agentforge_stack::roster::CONSOLE;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -142,6 +143,85 @@ fn every_service_that_reads_the_file_of_tokens_mounts_it() {
         });
         assert!(readers.count() > 0, "{name}");
     }
+}
+
+#[test]
+fn every_service_behind_the_console_mounts_its_public_keys() {
+    let Some(()) = require("kubectl") else { return };
+    for name in crate::manifests::OVERLAYS {
+        let objects: Vec<Object> = overlay(name);
+        for service in SERVICES {
+            let Some(workload) = crate::manifests::seek(&objects, "Deployment", service) else { continue };
+            let container = &containers(workload)[0];
+            let variable = list(&container["env"]).iter().find(|v| v["name"] == "ACCESS_CONSOLE_KEYS");
+            let path = variable.map(|v| v["value"].as_str().unwrap()).unwrap_or_default();
+            assert_eq!(
+                secret_of_file(workload, container, path),
+                Some(("console-keys", "keys.json")),
+                "{name}: {service}"
+            );
+        }
+        let console = crate::manifests::find(&objects, "Deployment", CONSOLE);
+        let container = &containers(console)[0];
+        let variable = list(&container["env"]).iter().find(|v| v["name"] == "CONSOLE_SIGNING_KEY_FILE").unwrap();
+        let from = secret_of_file(console, container, variable["value"].as_str().unwrap());
+        assert_eq!(from, Some(("console-signing", "keys.pem")), "{name}");
+    }
+}
+
+/// What the console shows to a service about a user: a token that its key signs.
+fn word_of_the_console(key: &str, kid: &str, role: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let (pem, text, signature) = (dir.path().join("key.pem"), dir.path().join("text"), dir.path().join("signature"));
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let claims = json!({"iss": "agentforge-console", "aud": "agentforge", "sub": "alice", "roles": [role], "scope": "*",
+        "iat": now, "exp": now + 60});
+    let part = |value: Value| url_safe(value.to_string().as_bytes());
+    let signed = format!("{}.{}", part(json!({"alg": "EdDSA", "typ": "JWT", "kid": kid})), part(claims));
+    std::fs::write(&pem, key).unwrap();
+    std::fs::write(&text, &signed).unwrap();
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkeyutl", "-sign", "-rawin", "-inkey"]).arg(&pem).arg("-in").arg(&text).arg("-out").arg(&signature);
+    assert!(openssl.status().unwrap().success());
+    format!("{signed}.{}", url_safe(&std::fs::read(&signature).unwrap()))
+}
+
+/// Base 64 with the alphabet of URLs and nothing behind.
+fn url_safe(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let bits = three.iter().chain([0, 0].iter()).take(3).fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let digits = (0..=three.len()).map(|n| ALPHABET[(bits >> (18 - 6 * n) & 63) as usize] as char);
+        text.extend(digits);
+    }
+    text
+}
+
+#[tokio::test]
+async fn the_consoles_word_is_taken_with_the_keys_for_a_start() {
+    let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
+    let (_, file) = made();
+    let stage = Stage::start("## Add a token", &file).await;
+    let (made, other) = (secrets(), openssl_key());
+    let (key, keys) = (&made["console-signing"]["keys.pem"], &made["console-keys"]["keys.json"]);
+    let keys: Value = serde_json::from_str(keys).unwrap();
+    let kid = keys["keys"][0]["kid"].as_str().unwrap();
+    let (operator, viewer) = (word_of_the_console(key, kid, "operator"), word_of_the_console(key, kid, "viewer"));
+    let wrong = word_of_the_console(&other, kid, "operator");
+    let orchestrator = stage.caller("orchestrator");
+    assert_eq!(orchestrator.work("orchestrator", &operator).await, 202);
+    assert_eq!(orchestrator.get("/v1/jobs", &viewer).await, 200);
+    assert_eq!(orchestrator.work("orchestrator", &viewer).await, 403);
+    assert_eq!(orchestrator.get("/v1/jobs", &wrong).await, 401);
+    assert_eq!(stage.caller("broadcaster").get("/v1/endpoints", &operator).await, 200);
+    assert_eq!(stage.caller("tactical-api").work("tactical-api", &operator).await, 201);
+}
+
+/// A key that no Secret has.
+fn openssl_key() -> String {
+    let out = Command::new("openssl").args(["genpkey", "-algorithm", "ed25519"]).output().unwrap();
+    String::from_utf8(out.stdout).unwrap()
 }
 
 #[tokio::test]

@@ -1,46 +1,29 @@
 //! The files under k8s and overlays: every folder builds, nothing lies about unused, and made files are up to date.
 
 use crate::manifests::{OVERLAYS, build, jobs, list, overlay, read, root, script, secrets, texts, workloads};
+use agentforge_governance::manifests::sources::{self, Kustomization};
 use agentforge_harness::require;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Every folder with a kustomization.
-fn folders() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for top in ["k8s", "overlays", "monitoring"] {
-        walk(&root().join(top), &mut |path| {
-            if path.ends_with("kustomization.yaml") {
-                found.push(path.parent().unwrap().to_owned());
-            }
-        });
-    }
+fn kustomizations() -> Vec<Kustomization> {
+    let tops = ["k8s", "overlays", "monitoring"].iter();
+    let found: Vec<_> = tops.flat_map(|top| sources::kustomizations(&root().join(top)).unwrap()).collect();
     assert!(found.len() > 25, "the folders were not found");
     found
-}
-
-fn walk(folder: &Path, see: &mut impl FnMut(&Path)) {
-    let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().map(|e| e.path()).collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() { walk(&path, see) } else { see(&path) }
-    }
-}
-
-fn yaml(path: &Path) -> Value {
-    yaml_serde::from_str(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 #[test]
 fn every_folder_builds_alone_and_every_component_on_the_base() {
     let Some(()) = require("kubectl") else { return };
     let mut failures = Vec::new();
-    for folder in folders() {
-        if let Err(told) = build(&folder) {
+    for kustomization in kustomizations() {
+        let folder = &kustomization.folder;
+        if let Err(told) = build(folder) {
             failures.push(format!("{}: {told}", folder.display()));
         }
-        if yaml(&folder.join("kustomization.yaml"))["kind"] == "Component" {
+        if kustomization.is_component() {
             // In the repository, since a component is named relative to it.
             std::fs::create_dir_all(root().join("target")).unwrap();
             let dir = tempfile::tempdir_in(root().join("target")).unwrap();
@@ -62,48 +45,17 @@ fn every_file_is_used_and_every_named_one_is_there() {
     // Read by people or by `agentforge site add`, and never applied.
     let apart = ["k8s/base/shared/secrets.template.yaml", "k8s/components/edge/site-account.conf"];
     let apart = apart.map(|path| root().join(path));
-    let mut used = BTreeSet::new();
-    for folder in folders() {
-        let kustomization = yaml(&folder.join("kustomization.yaml"));
-        let entries = ["resources", "components"].into_iter().flat_map(|key| list(&kustomization[key]).iter());
-        let patches = list(&kustomization["patches"]).iter().filter_map(|patch| patch.get("path"));
-        let generated = list(&kustomization["configMapGenerator"]).iter().flat_map(|g| list(&g["files"]).iter());
-        for entry in entries.chain(patches).chain(generated) {
-            let path = folder.join(entry.as_str().unwrap());
-            used.insert(path.canonicalize().unwrap_or_else(|e| panic!("{}: {e}", path.display())));
-        }
-    }
-    let mut unused = Vec::new();
-    for top in ["k8s", "overlays"] {
-        walk(&root().join(top), &mut |path| {
-            let is_root = path.ends_with("kustomization.yaml");
-            if !is_root && !used.contains(path) && !apart.contains(&path.to_owned()) {
-                unused.push(path.display().to_string());
-            }
-        });
-    }
-    assert!(unused.is_empty(), "no kustomization names these:\n{}", unused.join("\n"));
+    let all = kustomizations();
+    let files: Vec<PathBuf> =
+        ["k8s", "overlays"].iter().flat_map(|top| sources::files(&root().join(top)).unwrap()).collect();
+    let faults = sources::unreferenced(&all, &files, &apart);
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]
 fn no_patch_addresses_a_list_by_its_index() {
-    for folder in folders() {
-        let kustomization = yaml(&folder.join("kustomization.yaml"));
-        for patch in list(&kustomization["patches"]) {
-            let text = match (patch["patch"].as_str(), patch["path"].as_str()) {
-                (Some(text), _) => text.to_owned(),
-                (None, Some(path)) => std::fs::read_to_string(folder.join(path)).unwrap(),
-                (None, None) => panic!("{}: a patch of nothing", folder.display()),
-            };
-            let by_index = text.lines().find(|line| {
-                line.trim().trim_start_matches("- ").strip_prefix("path: ").is_some_and(|path| {
-                    path.split('/')
-                        .any(|part| part == "-" || (!part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())))
-                })
-            });
-            assert_eq!(by_index, None, "{}", folder.display());
-        }
-    }
+    let faults = sources::patched_by_index(&kustomizations()).unwrap();
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]

@@ -15,6 +15,9 @@ const SECRET = 'a-secret-for-tests-only';
 const CLIENTS = ['operators', 'viewers', 'strangers', 'elsewhere', 'brief', 'scoped'];
 const REDIRECT = 'https://console.example/callback';
 
+// Where the console takes its users back.
+const CONSOLE = 'https://console.example/auth/oidc/callback';
+
 const [first, issuer, client] = process.argv.slice(2);
 if (first === 'token') console.log(await programToken(issuer, client));
 else if (first === 'login') console.log(await personToken(issuer));
@@ -49,7 +52,7 @@ function provider(Provider, url, key) {
       })),
       {
         client_id: 'console', token_endpoint_auth_method: 'none', application_type: 'web',
-        grant_types: ['authorization_code'], response_types: ['code'], redirect_uris: [REDIRECT],
+        grant_types: ['authorization_code'], response_types: ['code'], redirect_uris: [REDIRECT, CONSOLE],
       },
     ],
     features: {

@@ -37,7 +37,7 @@ pub use pki::{ClientPem, Pki};
 pub use postgres::{Postgres, PostgresOptions};
 pub use proc::{Proc, ProcBuilder, cargo_bin};
 pub use prometheus::{Prometheus, Series, promtool};
-pub use provided::{nats_pinned, nats_server_of, nats_versions, program};
+pub use provided::{nats_pinned, nats_server_of, nats_versions, program, python_with};
 pub use proxy::TcpProxy;
 pub use require::{Right, require, require_nats, require_right};
 pub use runbook::Runbook;

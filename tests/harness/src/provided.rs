@@ -58,6 +58,21 @@ fn ask_script(name: &str, args: &[&str]) -> Result<String, String> {
     if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
 }
 
+/// The Python that has a module, such as `jsonschema`: the first on PATH, else the system's.
+///
+/// # Errors
+/// None has it, with how to get it.
+pub fn python_with(module: &str) -> Result<PathBuf, String> {
+    let pythons = on_path("python3").into_iter().chain([PathBuf::from("/usr/bin/python3")]);
+    let has = |python: &PathBuf| {
+        let out = Command::new(python).args(["-c", &format!("import {module}")]).output();
+        out.is_ok_and(|out| out.status.success())
+    };
+    pythons.into_iter().find(has).ok_or_else(|| {
+        format!("Python has no module {module}: install your system's package python3-{module}, or it from PyPI")
+    })
+}
+
 /// A program of the system's packages; the error says how to get it.
 pub(crate) fn on_path(name: &str) -> Result<PathBuf, String> {
     let folders = std::env::var_os("PATH").unwrap_or_default();

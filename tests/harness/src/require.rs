@@ -8,7 +8,7 @@ use crate::{alertmanager, nats, postgres, prometheus};
 use std::process::Command;
 
 /// `Some(())` when `server` (`nats-server`, `postgres`, `prometheus` or `alertmanager`), or the program `kubectl`,
-/// `buildah`, `chromium`, `pgbouncer` or `setpriv`, can be started here.
+/// `console-pages`, `buildah`, `chromium`, `pgbouncer` or `setpriv`, can be started here.
 /// Otherwise prints `SKIPPED <test>: <reason>` and returns `None`:
 ///
 /// ```no_run
@@ -23,12 +23,16 @@ pub fn require(server: &str) -> Option<()> {
         "nats-server" => nats::binary().err(),
         "postgres" => postgres::binaries().err(),
         "oidc-provider" => crate::provided::on_path("node").and_then(|_| crate::program("oidc-provider")).err(),
+        "console-pages" => crate::program("console-pages").err(),
         "kubectl" => crate::program("kubectl").err(),
+        "nginx" => crate::program("nginx").err(),
         "chromium" => crate::provided::on_path("chromium").err(),
         "pgbouncer" => crate::provided::on_path("pgbouncer").err(),
         "setpriv" => crate::provided::on_path("setpriv").err(),
         "buildah" => crate::provided::on_path("buildah").err(),
         "prometheus" => prometheus::binaries().err(),
+        "python3-jsonschema" => crate::provided::python_with("jsonschema").err(),
+        "python3-nacl" => crate::provided::python_with("nacl").err(),
         "alertmanager" => alertmanager::binaries().err(),
         other => panic!("require() knows nats-server, postgres, prometheus and alertmanager, not {other:?}"),
     };

@@ -7,10 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What makes alerts of one kind equal for inhibition.
-const SAME: [(&str, &str); 3] = [("mission", "staging"), ("queue", "default"), ("site", "north")];
+const SAME: [(&str, &str); 7] = [
+    ("namespace", "agentforge"),
+    ("mission", "staging"),
+    ("queue", "default"),
+    ("site", "north"),
+    ("service", "orchestrator"),
+    ("slo", "availability"),
+    ("job", "worker"),
+];
+/// Pages that may be silenced, because another page has said the cause.
+const PAGES_THAT_FOLLOW: [&str; 5] =
+    ["EdgeReplayStalled", "ServiceNotReady", "NoWorkersOnline", "AgentsOffline", "JobLatencySLOBurnFast"];
 
 /// Who silences whom while both are about the same thing. No other alert may be silenced.
-const SILENCED: [(&str, &[&str]); 5] = [
+const SILENCED: [(&str, &[&str]); 10] = [
     ("SustainedNATSBacklogCritical", &["SustainedNATSBacklogWarning"]),
     ("NATSBacklogDrainSLOBurnFast", &["NATSBacklogDrainSLOBurnSlow"]),
     ("JobLatencySLOBurnFast", &["JobLatencySLOBurnSlow", "JobEndToEndP95High"]),
@@ -22,8 +33,28 @@ const SILENCED: [(&str, &[&str]); 5] = [
             "NATSBacklogDrainSLOBurnSlow",
             "NATSConsumerAckPendingHigh",
             "NATSStorageFilling",
+            "NATSStreamFilling",
+            "NATSServerDown",
         ],
     ),
+    (
+        "NATSDown",
+        &[
+            "NATSServerDown",
+            "NATSJetStreamMetricsMissing",
+            "HeartbeatFailures",
+            "WorkerResultsHeld",
+            "BroadcasterEndpointWaits",
+            "EdgeLinkDown",
+        ],
+    ),
+    ("DatabaseConnectionErrors", &["ServiceNotReady"]),
+    ("ServiceDown", &["NoWorkersOnline", "AgentsOffline"]),
+    (
+        "JobLatencyCapBurnFast",
+        &["JobLatencyCapBurnSlow", "JobLatencySLOBurnFast", "JobLatencySLOBurnSlow", "JobEndToEndP95High"],
+    ),
+    ("SLOBreached", &["SLOAtRisk"]),
     ("EdgeLinkDown", &["EdgeReplayStalled", "EdgeBandwidthLow"]),
 ];
 
@@ -69,6 +100,11 @@ fn every_alert_is_told_to_those_who_shall_know() {
         };
         assert_eq!(receivers_of(&labels), BTreeSet::from(expected.map(str::to_owned)), "{}", alert.name);
     }
+    for namespace in ["agentforge-staging", "feature-x"] {
+        let labels = ["alertname=NATSDown", "severity=critical"].map(str::to_owned);
+        let at_night = receivers_of(&[labels.to_vec(), vec![format!("namespace={namespace}")]].concat());
+        assert_eq!(at_night, BTreeSet::from(["broadcaster", "slack"].map(str::to_owned)), "{namespace}");
+    }
     let other = receivers_of(&["alertname=SomebodyElses".to_owned()]);
     assert_eq!(other, BTreeSet::from(["mail".to_owned()]), "what has no severity is not lost");
 }
@@ -102,7 +138,7 @@ async fn what_says_more_silences_what_follows_and_nothing_else() {
         for target in expected {
             assert!(alerts.iter().any(|a| a.name == *target), "{source} silences {target}, which is no alert");
             let is_page = severity(target) == "critical";
-            assert!(!is_page || *target == "EdgeReplayStalled", "{source} would silence a page, {target}");
+            assert!(!is_page || PAGES_THAT_FOLLOW.contains(target), "{source} would silence a page, {target}");
         }
     }
     alertmanager.post(&Value::Array(all.clone())).await.unwrap();
@@ -133,6 +169,46 @@ async fn what_says_more_silences_what_follows_and_nothing_else() {
             (Some(wrong), _) => Err(format!("{wrong:?} is not in the table")),
             (None, false) => Err(format!("only {:?} are silent", targets(&silenced))),
         }
+    })
+    .await;
+}
+
+/// What silences in one environment silences nothing in another, even if all else is the same.
+#[tokio::test]
+async fn nothing_is_silenced_by_another_environment() {
+    let Some(()) = require("alertmanager") else { return };
+    let document: Value = yaml_serde::from_str(&shipped()).unwrap();
+    for rule in document["inhibit_rules"].as_array().unwrap() {
+        let equal = rule["equal"].as_array().unwrap_or_else(|| panic!("{rule} silences everywhere"));
+        assert!(equal.iter().any(|label| label == "namespace"), "{rule}");
+    }
+    let configuration = json!({
+        "route": {"receiver": "nobody"},
+        "inhibit_rules": document["inhibit_rules"],
+        "receivers": [{"name": "nobody"}],
+    });
+    let alertmanager = Alertmanager::start(&configuration.to_string()).await;
+    let all = files::alerts();
+    let severity = |name: &str| all.iter().find(|a| a.name == name).unwrap().labels["severity"].clone();
+    let mut posted = Vec::new();
+    for (source, targets) in SILENCED {
+        posted.push(alert(source, &severity(source), false));
+        // One that silences others itself would do so there.
+        for target in targets.iter().filter(|target| SILENCED.iter().all(|(source, _)| source != *target)) {
+            let mut elsewhere = alert(target, &severity(target), false);
+            elsewhere["labels"]["namespace"] = "agentforge-staging".into();
+            posted.push(elsewhere);
+        }
+    }
+    posted.push(alert("EdgeBandwidthLow", "warning", false));
+    alertmanager.post(&json!(posted)).await.unwrap();
+    eventually(Duration::from_secs(30), "one alert is silent, which is of the same environment", async || {
+        let found = alertmanager.alerts().await?;
+        let silent = found.iter().filter(|a| a["status"]["state"] == "suppressed");
+        // Causes of the one environment silence each other as well.
+        let elsewhere = silent.clone().filter(|a| a["labels"]["namespace"] == "agentforge-staging").count();
+        let is_known = silent.clone().any(|a| a["labels"]["alertname"] == "EdgeBandwidthLow");
+        if is_known && elsewhere == 0 { Ok(()) } else { Err(format!("{elsewhere} silent elsewhere")) }
     })
     .await;
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// What operators look for, by file, and a metric that each must show.
-const PANELS: [(&str, &[&str]); 8] = [
+const PANELS: [(&str, &[&str]); 12] = [
     (
         "jetstream.json",
         &[
@@ -44,6 +44,21 @@ const PANELS: [(&str, &[&str]); 8] = [
         ],
     ),
     ("slo.json", &["agentforge_slo_status", "agentforge_error_budget_used_seconds"]),
+    (
+        "internal-latency.json",
+        &[
+            "internal_service_latency_class",
+            "internal_service:p99_latency_seconds_5m",
+            "internal_service:failure_rate_5m",
+            "internal_service_latency_targets",
+        ],
+    ),
+    ("api.json", &["agentforge_http_requests_total", "agentforge_http_request_duration_seconds_bucket"]),
+    ("alerts.json", &["ALERTS"]),
+    (
+        "bridge.json",
+        &["bridge_inputs_total", "bridge_experiments_total", "bridge_inputs_by_status", "bridge_inputs_by_owner"],
+    ),
     ("nats-server.json", &["gnatsd_varz_connections", "nats_jetstream_server_storage_bytes"]),
 ];
 
@@ -73,6 +88,10 @@ fn every_dashboard_has_a_stable_id_a_choice_of_source_and_units() {
         let source =
             variables.iter().find(|v| v["type"] == "datasource").unwrap_or_else(|| panic!("{file}: no source"));
         assert_eq!((&source["name"], &source["query"]), (&json!("datasource"), &json!("prometheus")), "{file}");
+        assert!(variables.iter().any(|v| v["name"] == "namespace"), "{file}: no choice of the environment");
+        for (panel, expr) in queries(&dashboard) {
+            assert!(expr.contains("namespace=~\"$namespace\""), "{file}, {panel}: of all environments at once");
+        }
         let panels = dashboard["panels"].as_array().unwrap();
         let ids: BTreeSet<u64> = panels.iter().map(|p| p["id"].as_u64().unwrap()).collect();
         assert_eq!(ids.len(), panels.len(), "{file}: two panels have one id");

@@ -17,6 +17,7 @@ const OTHERS: &[(&str, &[&str])] = &[
     // Prometheus itself.
     ("up", &[]),
     ("scrape_duration_seconds", &[]),
+    ("ALERTS", &["alertname", "alertstate", "severity"]),
     // KEDA's operator, before and since 2.15.
     ("keda_scaler_errors_total", &["exported_namespace", "scaledObject"]),
     ("keda_scaler_detail_errors_total", &["exported_namespace", "scaledObject"]),

@@ -11,7 +11,7 @@ const SECTIONS: [&str; 6] =
     ["What it means", "Impact", "Triage", "Causes and what to do", "Mitigation", "How to know that it is over"];
 
 /// Programs that a command may begin with.
-const PROGRAMS: [&str; 6] = ["agentforge", "promtool", "curl", "kubectl", "openssl", "df"];
+const PROGRAMS: [&str; 7] = ["agentforge", "promtool", "curl", "kubectl", "openssl", "df", "scripts/promote"];
 
 /// The PromQL of a page's `promtool query instant` commands.
 pub fn expressions(page: &str) -> Vec<String> {

@@ -2,8 +2,8 @@
 
 use crate::registry;
 use crate::stack::{DEADLINE, Options, Stack, sum};
-use agentforge_harness::{NatsCluster, NatsOptions, NatsServer, cargo_bin, eventually, http_get, require};
-use agentforge_stack::roster::{self, BROADCASTER, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, TACTICAL_API};
+use agentforge_harness::{NatsCluster, NatsOptions, NatsServer, cargo_bin, eventually, http_get, http_post, require};
+use agentforge_stack::roster::{self, BROADCASTER, CONSOLE, NATS_EXPORTER, ORCHESTRATOR, SYNCDAEMON, TACTICAL_API};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 const NOT_OF: &[(&str, &str, &str)] = &[
     (SYNCDAEMON, "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
     (TACTICAL_API, "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
+    (CONSOLE, "agentforge_loop_last_progress_timestamp_seconds", "it pulls from no consumer"),
     (NATS_EXPORTER, "agentforge_ready", "its page is about NATS; /readyz says it"),
 ];
 /// What there is only with a setting, or after a body, that this system does not have.
@@ -125,6 +126,9 @@ async fn exercise(stack: &Stack) {
     let keyed = json!({"tool": "echo", "args": {}, "idempotency_key": "twice"});
     stack.job_as(keyed.clone()).await;
     stack.job_as(keyed).await;
+    let item = json!({"text": "Look at the pier", "owner": "ada"}).to_string();
+    let (status, answer) = http_post(&format!("{}/api/intake", stack.http(CONSOLE)), &item).await.unwrap();
+    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
     std::fs::write(stack.replay_dir().join("frame.bin"), b"evidence").unwrap();
 }
 
@@ -139,7 +143,8 @@ async fn a_scrape_of_the_whole_system_has_every_declared_metric() {
         .set(BROADCASTER, "WEBHOOK_URL", url)
         .set(BROADCASTER, "EGRESS_ALLOW", "127.0.0.1/32")
         .set(BROADCASTER, "BROADCASTER_SUBJECTS", "agentforge.events.>")
-        .set(SYNCDAEMON, "SITE", "north");
+        .set(SYNCDAEMON, "SITE", "north")
+        .set(CONSOLE, "NATS_MONITOR_URL", cluster.servers()[0].monitor_url());
     let stack = Stack::start(options).await;
     let _viewer = viewer(&stack.http(TACTICAL_API)).await;
     exercise(&stack).await;

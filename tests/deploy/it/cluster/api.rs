@@ -75,7 +75,8 @@ impl Api {
         let server = Proc::builder(folders.servers.join("kube-apiserver"))
             .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--authorization-mode=RBAC"])
             .args(["--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.96.0.0/16"])
-            .args(["--service-account-issuer=https://kubernetes.default.svc"])
+            // As clusters have it: pods that are not restricted are Pod Security's to refuse.
+            .args(["--service-account-issuer=https://kubernetes.default.svc", "--allow-privileged=true"])
             .args([
                 format!("--secure-port={port}"),
                 format!("--cert-dir={}", path("certificates")),
@@ -104,8 +105,14 @@ impl Api {
         .await;
         let all = definitions::all(&folders.tools.join("crds"));
         api.kubectl(&["apply", "--server-side", "-f", "-"], &all).ok("the definitions");
-        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"];
-        api.kubectl(&wait, "").ok("the definitions are served");
+        // `kubectl wait` fails on one that has no condition yet.
+        let served = "-o=jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Established\")].status} {end}";
+        eventually(START, "the definitions are served", || {
+            let said = api.kubectl(&["get", "crd", served], "");
+            let is_served = said.is_done && said.out.split_whitespace().all(|one| one.ends_with("=True"));
+            async move { if is_served { Ok(()) } else { Err(format!("{}{}", said.out, said.err)) } }
+        })
+        .await;
         api
     }
 

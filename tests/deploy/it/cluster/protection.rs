@@ -51,9 +51,11 @@ async fn nobody_deletes_an_environment_or_what_a_site_has_not_sent_yet() {
         made(&api, name);
     }
     let delete = |name: &str| api.kubectl(&["delete", "namespace", name, "--wait=false"], "");
-    for name in ["agentforge", "agentforge-staging", "argocd", "keda", "monitoring", "kube-system"] {
+    for name in ["agentforge", "agentforge-staging", "argocd", "keda", "monitoring"] {
         delete(name).refused(name, &format!("the namespace {name} is protected"));
     }
+    // Kubernetes itself is asked first.
+    delete("kube-system").refused("kube-system", "may not be deleted");
     ["feature-old", "somebodys"].iter().for_each(|name| drop(delete(name).ok(name)));
 
     // A whole site at once, as `kubectl delete -k` does it.

@@ -203,7 +203,9 @@ async fn nobody_but_the_topology_and_an_operator_changes_a_stream() {
     let (Some(()), Some(())) = (require("kubectl"), require("nats-server")) else { return };
     let (nats, mut topology, _dir, operator) = staging().await;
     let before = settings(&operator).await;
-    for name in ["orchestrator", "worker", "syncdaemon", "broadcaster", "tactical-api", "backlog", "producer"] {
+    for name in
+        ["orchestrator", "worker", "syncdaemon", "broadcaster", "tactical-api", "console", "backlog", "producer"]
+    {
         let client = nats.client(name).await;
         for (stream, subject) in super::rights::STREAMS {
             let config = info(&operator, stream).await["config"].clone();

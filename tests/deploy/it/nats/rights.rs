@@ -9,13 +9,14 @@ use agentforge_harness::{eventually, require};
 use std::collections::BTreeSet;
 
 /// Every identity that connects as a client.
-pub const IDENTITIES: [&str; 9] = [
+pub const IDENTITIES: [&str; 10] = [
     "topology",
     "orchestrator",
     "worker",
     "syncdaemon",
     "broadcaster",
     "tactical-api",
+    "console",
     "backlog",
     "producer",
     "operator",
@@ -41,7 +42,7 @@ pub const STREAMS: [(&str, &str); 15] = [
 ];
 
 /// What can be done with a stream, by a letter, and the subject that does it.
-const DEEDS: [(char, &str); 22] = [
+const DEEDS: [(char, &str); 23] = [
     ('s', "{subject}"),
     ('I', "$JS.API.STREAM.INFO.{stream}"),
     ('C', "$JS.API.STREAM.CREATE.{stream}"),
@@ -62,17 +63,18 @@ const DEEDS: [(char, &str); 22] = [
     ('k', "$JS.API.CONSUMER.CREATE.{stream}"),
     ('o', "$JS.API.CONSUMER.DURABLE.CREATE.{stream}.x"),
     ('x', "$JS.API.CONSUMER.DELETE.{stream}.x"),
+    ('p', "$JS.API.CONSUMER.PAUSE.{stream}.x"),
     ('n', "$JS.API.CONSUMER.MSG.NEXT.{stream}.x"),
     ('a', "$JS.ACK.{stream}.x.1.2.3.4.5"),
 ];
 
 /// What an identity may do with each stream; `*` is every stream, and what it may is added to what is listed here.
-const MAY: [(&str, &[(&str, &str)]); 9] = [
+const MAY: [(&str, &[(&str, &str)]); 10] = [
     ("topology", &[("*", "ICU"), ("swarm_results", "icfx"), ("events", "ix")]),
     (
         "orchestrator",
         &[
-            ("swarm_jobs", "sIMgdLicx"),
+            ("swarm_jobs", "sIMgdLicxp"),
             ("swarm_results", "Idina"),
             ("swarm_dlq", "sI"),
             ("swarm_advisories", "I"),
@@ -108,13 +110,14 @@ const MAY: [(&str, &[(&str, &str)]); 9] = [
         "tactical-api",
         &[("tactical", "sIgdlicfkx"), ("edge_evidence", "Igdlicfkx"), ("OBJ_edge_evidence_blobs", "Iglcfkx")],
     ),
+    ("console", &[]),
     ("backlog", &[("swarm_jobs", "i")]),
     ("producer", &[]),
-    ("operator", &[("*", "ICUDPMgdlEBRLicfkoxna")]),
+    ("operator", &[("*", "ICUDPMgdlEBRLicfkoxpna")]),
 ];
 
 /// Subjects of no one stream, and who may publish them.
-const SUBJECTS: [(&str, &[&str]); 27] = [
+const SUBJECTS: [(&str, &[&str]); 28] = [
     ("swarm.control.staging.cancel", &["orchestrator"]),
     ("swarm.agents.a.heartbeat", &["worker"]),
     ("swarm.anything", &[]),
@@ -123,7 +126,8 @@ const SUBJECTS: [(&str, &[&str]); 27] = [
     ("agentforge.events.audit.orchestrator.staging.CancelJob", &["orchestrator"]),
     ("agentforge.events.audit.reported.broadcaster.staging.EnableEndpoint", &["orchestrator", "broadcaster"]),
     ("agentforge.events.audit.reported.tactical-api.staging.RemoveMarker", &["orchestrator", "tactical-api"]),
-    ("todos.events", &["producer"]),
+    ("agentforge.events.audit.reported.console.staging.AddUser", &["orchestrator", "console"]),
+    ("todos.events", &["producer", "console"]),
     ("edge.site.s.seen", &["orchestrator"]),
     ("$KV.other.x", &[]),
     ("$O.other.C.x", &[]),

@@ -124,8 +124,14 @@ async fn certificates_of_production_are_renewed_under_load_and_no_message_fails(
         tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 // One connection that stays, and one that is made now.
-                js.publish("swarm.dlq.production.default", "x".into()).await.unwrap().await.unwrap();
-                // A server that reads its configuration again may turn a login away in that moment; services try again.
+                // A server that reads its configuration again may turn a login away in that moment, and close its
+                // routes, so that a publish finds no stream; services try again.
+                eventually(WAIT, "a message is stored", || async {
+                    let ack =
+                        js.publish("swarm.dlq.production.default", "x".into()).await.map_err(|e| e.to_string())?;
+                    ack.await.map(drop).map_err(|e| e.to_string())
+                })
+                .await;
                 let fresh = eventually(WAIT, "a new connection is made", || async {
                     login("orchestrator").connect(&urls[..]).await.map_err(|e| e.to_string())
                 });
@@ -235,7 +241,18 @@ fn one_of_production() -> Vec<Object> {
 const PROMISED: [&str; 3] = ["production", "azure-production", "edge"];
 
 /// Places that are others', and no pod of ours.
-const OTHERS: [&str; 2] = ["http://otel-collector.monitoring.svc:", "http://prometheus-operated.monitoring.svc:"];
+const OTHERS: [&str; 3] = [
+    "http://otel-collector.monitoring.svc:",
+    "http://prometheus-operated.monitoring.svc:",
+    "http://alertmanager-operated.monitoring.svc:",
+];
+
+/// What the console asks in clear, as the gateway does: services' listeners without a certificate, behind the policies of
+/// the network. docs/security.md says so.
+fn is_of_the_console(url: &str) -> bool {
+    let host = url.trim_start_matches("http://").split(':').next().unwrap_or_default();
+    host == "nats-prometheus-exporter" || agentforge_stack::roster::find(host).is_some()
+}
 
 #[tokio::test]
 async fn nothing_goes_between_pods_in_clear_where_tls_is_promised() {
@@ -249,7 +266,9 @@ async fn nothing_goes_between_pods_in_clear_where_tls_is_promised() {
             // A pod speaks to itself in clear.
             let leaves = |url: &&String| !url.contains("@127.0.0.1:");
             let is_ours = |url: &&String| !OTHERS.iter().any(|other| url.starts_with(other));
-            let clear: Vec<_> = found.iter().filter(leaves).filter(is_ours).collect();
+            let is_console = object.name() == "console";
+            let is_new = |url: &&String| !(is_console && is_of_the_console(url));
+            let clear: Vec<_> = found.iter().filter(leaves).filter(is_ours).filter(is_new).collect();
             assert!(clear.is_empty(), "{name}: {} {}: {clear:?}", object.kind(), object.name());
         }
         let nats = objects.iter().find(|o| o.kind() == "StatefulSet" && o.name() == "nats").unwrap();

@@ -76,6 +76,7 @@ async fn every_service_does_its_work_with_its_own_user() {
     ];
     let mut broadcaster = service(&objects, "broadcaster", &nats, &dir, &webhooks);
     let mut tactical = service(&objects, "tactical-api", &nats, &dir, &[]);
+    let mut console = service(&objects, "console", &nats, &dir, &[]);
     // At a site the syncdaemon comes through the leaf node; here it has a user of its own.
     let site = overlay("edge");
     let seed = dir.path().join("seed-of-the-syncdaemon");
@@ -97,6 +98,7 @@ async fn every_service_does_its_work_with_its_own_user() {
         ("worker", &mut worker),
         ("broadcaster", &mut broadcaster),
         ("tactical-api", &mut tactical),
+        ("console", &mut console),
         ("syncdaemon", &mut syncdaemon),
     ] {
         is_ready(proc, name).await;
@@ -200,7 +202,7 @@ async fn every_service_does_its_work_with_its_own_user() {
     assert!(streams.len() >= 12 && sum <= limit, "{} streams may hold {sum} of {limit}", streams.len());
     sweeps(&nats, &base, &token).await;
     repairs(&nats, &api).await;
-    for proc in [&mut tactical, &mut broadcaster, &mut syncdaemon, &mut orchestrator, &mut topology] {
+    for proc in [&mut console, &mut tactical, &mut broadcaster, &mut syncdaemon, &mut orchestrator, &mut topology] {
         assert_eq!(proc.sigterm(WAIT).await, 0);
     }
     assert_eq!(refused(&nats.log()), Vec::<&str>::new());
