@@ -158,7 +158,10 @@ impl NatsServer {
         let jetstream = if *without_jetstream {
             String::new()
         } else {
-            format!("jetstream {{\n  store_dir: \"{}\"\n{jetstream}\n}}\n", store.display())
+            // Without a limit the server promises three quarters of what is free on the disk, and the streams' sizes as
+            // they ship are refused on a machine whose disk is nearly full. As shipped servers, this one has a limit.
+            let limit = if jetstream.contains("max_file") { "" } else { "  max_file_store: 64GB\n" };
+            format!("jetstream {{\n  store_dir: \"{}\"\n{limit}{jetstream}\n}}\n", store.display())
         };
         std::fs::write(&path, format!("{extra}\n{jetstream}")).expect("the configuration can be written");
         path
