@@ -19,7 +19,12 @@ use std::path::Path;
 const STATEMENTS: usize = 64;
 
 /// A connection of our own.
-pub(super) struct Lite(Connection);
+pub(super) struct Lite {
+    connection: Connection,
+    /// Statements that ran, one for each row that they were given.
+    #[cfg(test)]
+    pub(super) ran: std::cell::Cell<usize>,
+}
 
 /// What the writer knows without reading; a transaction that fails takes it along, and it is read again.
 pub(super) struct Known {
@@ -58,7 +63,17 @@ impl Lite {
              PRAGMA cache_size = -{CACHE_KIB}; PRAGMA wal_autocheckpoint = {LOG_PAGES_OF_LAST_RESORT}; \
              PRAGMA journal_size_limit = {LOG_BYTES_MAX};"
         ))?;
-        Ok(Self(connection))
+        Ok(Self {
+            connection,
+            #[cfg(test)]
+            ran: std::cell::Cell::default(),
+        })
+    }
+
+    /// Notes that a statement ran; tests hold what a job costs.
+    fn note(&self) {
+        #[cfg(test)]
+        self.ran.set(self.ran.get() + 1);
     }
 
     /// Runs `work` in a transaction, which an error undoes.
@@ -76,7 +91,8 @@ impl Lite {
     }
 
     fn run(&self, sql: &str) -> Result<(), Fault> {
-        self.0.prepare_cached(sql)?.raw_execute()?;
+        self.note();
+        self.connection.prepare_cached(sql)?.raw_execute()?;
         Ok(())
     }
 
@@ -91,8 +107,9 @@ impl Lite {
         if rows.peek().is_none() {
             return Ok(());
         }
-        let mut statement = self.0.prepare_cached(sql)?;
+        let mut statement = self.connection.prepare_cached(sql)?;
         for row in rows {
+            self.note();
             Parameters::of(&mut statement, |p| bind(p, row))?;
             statement.raw_execute()?;
         }
@@ -112,8 +129,9 @@ impl Lite {
         if rows.peek().is_none() {
             return Ok(found);
         }
-        let mut statement = self.0.prepare_cached(sql)?;
+        let mut statement = self.connection.prepare_cached(sql)?;
         for row in rows {
+            self.note();
             Parameters::of(&mut statement, |p| bind(p, row))?;
             let mut results = statement.raw_query();
             while let Some(result) = results.next()? {
@@ -125,7 +143,7 @@ impl Lite {
 
     #[cfg(test)]
     pub(super) fn batch(&self, sql: &str) {
-        self.0.execute_batch(sql).unwrap();
+        self.connection.execute_batch(sql).unwrap();
     }
 }
 

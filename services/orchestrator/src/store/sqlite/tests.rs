@@ -7,8 +7,9 @@ use super::queries::{jobs, listing};
 use super::{SqliteStore, claims, statements};
 use crate::admission::{JobRequest, SubmitInput, admit, tests::limits};
 use crate::store::{CommitContext, EventMask, Group, Owner, Store, Submit};
-use crate::transition::Backoff;
-use agentforge_message_id::Mission;
+use crate::transition::{Backoff, Change};
+use agentforge_message_id::{AgentId, Attempt, JobId, Mission};
+use agentforge_proto::bus::{Finished, Outcome, Success};
 use agentforge_proto::time::Micros;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,54 @@ async fn a_full_disk_refuses_the_group_and_loses_nothing() {
     // There is room again: the writer was reopened, and the same store continues.
     commit(&store, submits(50, 20_000)).await.unwrap();
     assert_eq!(store.accepted_count().await.unwrap(), 53);
+}
+
+fn attempt_of(job: JobId) -> (Change, Change) {
+    let (attempt, worker) = (Attempt::new(1).unwrap(), AgentId::new("worker-1").unwrap());
+    let queued = Change::Queued { attempt, stream_seq: 7, at: Micros(2) };
+    let output = Some(serde_json::value::RawValue::from_string("{}".into()).unwrap());
+    let finished = Change::Finished(Box::new(Finished {
+        job,
+        attempt,
+        delivery: 1,
+        worker,
+        started_at: Micros(3),
+        finished_at: Micros(4),
+        outcome: Outcome::Succeeded(Success { output, output_ref: None, idempotent_replay: None }),
+        traceparent: None,
+        request_id: None,
+    }));
+    (queued, finished)
+}
+
+#[tokio::test]
+async fn a_job_costs_a_handful_of_statements() {
+    const JOBS: usize = 64;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = opened(dir.path()).await;
+    let ran = async || {
+        let mut w = store.connections.writer().await.unwrap();
+        let ran = w.work(|lite: &Lite, _: &mut Known| Ok(lite.ran.replace(0))).await.unwrap();
+        w.settle("count", Ok(ran)).unwrap()
+    };
+    ran().await;
+    let group = submits(JOBS, 10);
+    let ids: Vec<JobId> = group.submits.iter().map(|submit| submit.job.id).collect();
+    commit(&store, group).await.unwrap();
+    // Each: the job, its payload. Together: begin, the outbox, commit.
+    let accepted = ran().await;
+    assert!(accepted <= 2 * JOBS + 4, "{accepted} statements accept {JOBS} jobs");
+    let (queued, finished): (Vec<_>, Vec<_>) = ids.iter().map(|id| attempt_of(*id)).unzip();
+    let changes =
+        |changes: Vec<Change>| Group { changes: ids.iter().copied().zip(changes).collect(), ..Group::default() };
+    commit(&store, changes(queued)).await.unwrap();
+    let marked = ran().await;
+    assert!(marked <= JOBS + 4, "{marked} statements note that {JOBS} jobs are in their stream");
+    commit(&store, changes(finished)).await.unwrap();
+    // Each: the job, its attempt, its result. It is remembered, and not read.
+    let ended = ran().await;
+    assert!(ended <= 3 * JOBS + 4, "{ended} statements end {JOBS} jobs");
+    println!("{JOBS} jobs: {accepted} statements to accept them, {marked} for marks, {ended} to end them");
 }
 
 #[tokio::test]
