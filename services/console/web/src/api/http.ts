@@ -10,6 +10,8 @@ export interface RequestOptions {
   signal?: AbortSignal;
   /** Survives leaving the page. */
   keepalive?: boolean;
+  /** Numbers keep their text where this browser can: 0.0 is written as 0.0 again. */
+  exact?: boolean;
 }
 
 /** What the session gives this module; it knows of no page. */
@@ -60,5 +62,17 @@ export async function send(method: string, path: string, options: RequestOptions
 export async function json<T>(method: string, path: string, options?: RequestOptions): Promise<T> {
   const response = await send(method, path, options);
   if (response.status === 204) return undefined as T;
+  if (options?.exact) return JSON.parse(await response.text(), keepText as (key: string, value: unknown) => unknown) as T;
   return (await response.json()) as T;
+}
+
+/** Not in every browser yet, nor in the compiler's library. */
+const raw = (JSON as { rawJSON?: (text: string) => unknown }).rawJSON;
+
+/** Whether `exact` answers have the text of every number. */
+export const keepsText = raw !== undefined;
+
+function keepText(_: string, value: unknown, context?: { source?: string }): unknown {
+  const isOther = typeof value === 'number' && context?.source !== undefined && context.source !== String(value);
+  return isOther && raw ? raw(context.source!) : value;
 }

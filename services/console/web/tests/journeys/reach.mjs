@@ -141,6 +141,7 @@ export const journeys = [
       const { context, page, faults } = await into(given, '/alerts?show=objectives');
       await page.getByRole('table', { name: 'Objectives' }).getByText('latency', { exact: true }).first().waitFor();
       await page.goto('/alerts?show=runbooks');
+      await page.getByRole('searchbox', { name: 'Find' }).waitFor();
       await page.keyboard.press('/');
       await page.keyboard.type('edge');
       await page.getByRole('link', { name: 'edge link' }).click();

@@ -50,7 +50,13 @@ export const journeys = [
       await page.goto('/jobs');
       await page.getByRole('table', { name: 'Jobs' }).waitFor();
       await settled(page);
-      const painted = await page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime);
+      const painted = await page.evaluate(
+        () =>
+          new Promise((resolve) => {
+            const seen = (entries) => entries.filter((entry) => entry.name === 'first-contentful-paint').forEach((entry) => resolve(entry.startTime));
+            new PerformanceObserver((list) => seen(list.getEntries())).observe({ type: 'paint', buffered: true });
+          }),
+      );
       console.log(`     ${(bytes / KIB).toFixed(1)} KiB in ${files} files, first contentful paint after ${Math.round(painted)} ms`);
       assert.ok(files > 0 && files <= REQUESTS_MAX, `${files} files`);
       assert.ok(bytes <= FIRST_LOAD_MAX, `${bytes} bytes`);

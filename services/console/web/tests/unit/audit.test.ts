@@ -22,6 +22,14 @@ describe('the chain of the audit log', () => {
     expect(await check([first], { place: 0, hash: 'a'.repeat(64) })).toContain('does not follow');
   });
 
+  it('calls nothing changed because of a number whose text is lost', async () => {
+    // What the server wrote as 0.0 is 0 here, where a browser keeps no text of numbers.
+    const entry = { ...first, detail: { rate: 0 } } as unknown as Entry;
+    const found = await check([entry], { place: 0, hash: ZERO });
+    if ('rawJSON' in JSON) expect(found).toContain('was changed');
+    else expect(found).toBeUndefined();
+  });
+
   it('reads moments to the microsecond', () => {
     expect([micros('2026-12-01T03:10:20.182193Z'), micros('2026-12-01T03:10:20Z'), micros('2026-12-01T03:10:20.5Z')]).toEqual([1796094620182193, 1796094620000000, 1796094620500000]);
   });

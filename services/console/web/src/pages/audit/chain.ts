@@ -1,5 +1,6 @@
 // The chain of the audit log, checked in the browser: each hash covers the entry, its place and the hash before it.
 import type { Schemas } from '../../api/client';
+import { keepsText } from '../../api/http';
 
 export type Entry = Schemas['AuditEntry'];
 const FORM = 'agentforge.audit.1';
@@ -10,10 +11,10 @@ export function micros(at: string): number {
   return Date.parse(`${whole}Z`) * 1000 + Number(digits.padEnd(6, '0').slice(0, 6));
 }
 
-/** The canonical form, as libs/audit has it. Undefined where a number's text cannot be known from its value. */
+/** The canonical form, as libs/audit has it, of an entry that was read exactly. Undefined where the text cannot be known. */
 export function canonical(entry: Entry): string | undefined {
   const detail = entry.detail == null ? null : JSON.stringify(entry.detail);
-  if (detail !== null && hasOtherNumbers(entry.detail)) return undefined;
+  if (detail !== null && isAmbiguous(entry.detail)) return undefined;
   return JSON.stringify([
     FORM,
     entry.chain,
@@ -26,11 +27,11 @@ export function canonical(entry: Entry): string | undefined {
   ]);
 }
 
-/** Whether a value has numbers that JSON may write in another way, or names that an object puts in another order. */
-function hasOtherNumbers(value: unknown): boolean {
-  if (typeof value === 'number') return !Number.isSafeInteger(value) || Object.is(value, -0);
+/** Whether a value has numbers whose text is lost, or names that an object puts in another order. */
+function isAmbiguous(value: unknown): boolean {
+  if (typeof value === 'number') return !keepsText;
   if (value === null || typeof value !== 'object') return false;
-  return Object.entries(value).some(([name, one]) => (!Array.isArray(value) && /^\d+$/.test(name)) || hasOtherNumbers(one));
+  return Object.entries(value).some(([name, one]) => (!Array.isArray(value) && /^\d+$/.test(name)) || isAmbiguous(one));
 }
 
 async function sha256(text: string): Promise<string> {
