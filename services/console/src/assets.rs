@@ -96,16 +96,18 @@ pub(crate) async fn page(request: Request) -> Response {
         return crate::problem::missing("such address").into_response();
     }
     let name = path.trim_start_matches('/');
-    let file = FILES.get(name).or_else(|| {
-        // What has the name of a file is not a page.
-        let is_file = name.starts_with(HASHED) || name.rsplit('/').next().is_some_and(|last| last.contains('.'));
-        if is_file && name != INDEX { None } else { FILES.get(INDEX) }
-    });
+    let file = FILES.get(name).or_else(|| if is_name_of_file(name) { None } else { FILES.get(INDEX) });
     match file {
         Some(file) => answer(file, request.headers()),
-        None if FILES.is_empty() && !name.contains('.') => not_built(),
+        None if FILES.is_empty() && !is_name_of_file(name) => not_built(),
         None => crate::problem::missing("such file").into_response(),
     }
+}
+
+/// What is no page when there is no such file: `/robots.txt`, `/assets/…`. Names of jobs, webhooks and sites come after the name
+/// of their page, and may have dots.
+fn is_name_of_file(name: &str) -> bool {
+    name.starts_with(HASHED) || !name.contains('/') && name.contains('.')
 }
 
 fn not_built() -> Response {
@@ -139,6 +141,16 @@ fn answer(file: &File, asked: &HeaderMap) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_with_dots_have_pages_and_missing_files_have_none() {
+        for page in ["", "jobs", "jobs/a.b", "webhooks/site.north", "sites/v1.2/link"] {
+            assert!(!is_name_of_file(page), "{page}");
+        }
+        for file in ["robots.txt", "favicon.ico", "assets/Jobs-1a2b.js", "assets/none"] {
+            assert!(is_name_of_file(file), "{file}");
+        }
+    }
 
     #[test]
     fn conditions_and_codings_are_read_as_http_has_them() {

@@ -21,6 +21,7 @@ mod proxy;
 mod service;
 mod settings;
 pub mod store;
+mod whole;
 
 pub use config::Config;
 pub use error::Error;

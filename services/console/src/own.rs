@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::jobs::Orchestrator;
 use crate::problem::{Problem, forbidden};
 use crate::store::Database;
+use crate::whole::tagged;
 use crate::{intake, latency};
 use agentforge_access::{Denied, Principal, Role};
 use agentforge_door::{Door, Refusal, Shown};
@@ -17,7 +18,7 @@ use agentforge_runtime::{OnEnd, Supervisor};
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ impl Own {
             .merge(intake::router(self.intake.clone()))
             .merge(intake::todo_router(self.intake.clone()))
             .layer(from_fn_with_state((config.door.clone(), is_lenient), known))
+            .layer(from_fn(tagged))
             .merge(intake::health_router(self.intake.clone(), &config.common.env))
     }
 

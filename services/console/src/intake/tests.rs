@@ -370,8 +370,13 @@ async fn goes_out_when_nats_is_there_and_once(database: Database) {
 
     // A stream that is gone holds events up until it is there again.
     nats.jetstream().delete_stream("events").await.unwrap();
+    let mut attempts = nats.client().subscribe("todos.events").await.unwrap();
+    nats.client().flush().await.unwrap();
     again.delete(first.id).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..2 {
+        // It was sent, and no stream took it: it is sent again.
+        tokio::time::timeout(SOON, attempts.next()).await.unwrap().unwrap();
+    }
     assert_eq!(again.store().backlog().await.unwrap(), 1);
     let told: Vec<Value> = {
         make_stream(&nats).await;

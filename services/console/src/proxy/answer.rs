@@ -3,18 +3,15 @@
 //! A small JSON document gets an ETag, so that a page that asks again learns that nothing changed, and is compressed.
 //! Everything else is streamed as it arrives.
 
-use crate::assets::{compressed, is_known, takes_gzip};
+use crate::whole::{WHOLE_BYTES_MAX, whole};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
 use futures_util::StreamExt;
-use ring::digest;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Larger documents are streamed.
-const WHOLE_BYTES_MAX: u64 = 1 << 20;
 /// Of a service's answer, what browsers may need.
 const PASSED: [HeaderName; 10] = [
     header::CONTENT_TYPE,
@@ -56,27 +53,6 @@ pub(super) async fn pass(
         piece
     });
     Ok(of(status, headers, Body::from_stream(pieces)))
-}
-
-fn whole(plain: &[u8], mut headers: HeaderMap, asked: &HeaderMap) -> Response {
-    let tag = hex::encode(&digest::digest(&digest::SHA256, plain).as_ref()[..16]);
-    // Weak: the compressed document has the same.
-    let tag = HeaderValue::from_str(&format!("W/\"{tag}\"")).expect("hexadecimal digits are ASCII");
-    let is_same = is_known(asked, &tag);
-    headers.insert(header::ETAG, tag);
-    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding, cookie"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    if is_same {
-        headers.remove(header::CONTENT_TYPE);
-        return of(StatusCode::NOT_MODIFIED, headers, Body::empty());
-    }
-    match compressed(plain).filter(|_| takes_gzip(asked)) {
-        Some(packed) => {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            of(StatusCode::OK, headers, packed.into())
-        }
-        None => of(StatusCode::OK, headers, plain.to_vec().into()),
-    }
 }
 
 fn of(status: StatusCode, headers: HeaderMap, body: Body) -> Response {

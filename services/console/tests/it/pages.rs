@@ -33,3 +33,21 @@ async fn every_answer_has_the_headers_errors_too() {
     let secure = Running::start(&[("CONSOLE_PUBLIC_URL", "https://console.example")]).await;
     assert!(secure.browser().get("/").await.header("strict-transport-security").starts_with("max-age=31536000"));
 }
+
+#[tokio::test]
+async fn a_document_that_did_not_change_is_not_sent_again() {
+    let console = Running::start(&[]).await;
+    let browser = console.browser();
+    for path in ["/api/service-latencies", "/api/intake/counts", "/todos"] {
+        let first = browser.get(path).await;
+        let tag = first.header("etag");
+        assert!(first.status == 200 && tag.starts_with("W/"), "{path}: {}", first.head);
+        // The sampler may have measured in between: then there is another document, with another tag.
+        let again = browser.send("GET", path, &[("if-none-match", &tag)], None).await;
+        let is_same = again.status == 304;
+        assert!(is_same || again.status == 200 && again.header("etag") != tag, "{path}: {}", again.head);
+    }
+    let counts = browser.get("/api/intake/counts").await;
+    let again = browser.send("GET", "/api/intake/counts", &[("if-none-match", &counts.header("etag"))], None).await;
+    assert_eq!(again.status, 304, "{}", again.head);
+}
