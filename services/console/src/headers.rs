@@ -52,8 +52,13 @@ pub(crate) async fn with_headers(State(headers): State<Headers>, request: Reques
     let mut response = next.run(request).await;
     let into = response.headers_mut();
     into.remove(header::SERVER);
+    let stricter = into.remove(header::CONTENT_SECURITY_POLICY);
     for (name, value) in headers.0.iter() {
         into.insert(name, value.clone());
+    }
+    if let Some(stricter) = stricter {
+        // Browsers keep to both.
+        into.append(header::CONTENT_SECURITY_POLICY, stricter);
     }
     if !into.contains_key(header::CACHE_CONTROL) {
         into.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -26,6 +26,9 @@ const PASSED: [HeaderName; 10] = [
     HeaderName::from_static("x-request-id"),
 ];
 
+/// The policy of answers that are not documents, in addition to that of the pages.
+const NO_PAGE: &str = "sandbox; default-src 'none'";
+
 /// Hands an answer on. The place is given back when its last piece is.
 pub(super) async fn pass(
     answer: reqwest::Response,
@@ -36,6 +39,8 @@ pub(super) async fn pass(
     let status = answer.status();
     let mut headers: HeaderMap =
         PASSED.iter().filter_map(|name| Some((name.clone(), answer.headers().get(name)?.clone()))).collect();
+    // What others wrote is never a page of ours, whatever type it says it has.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(NO_PAGE));
     let is_json =
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let is_small = answer.content_length().is_some_and(|length| length <= WHOLE_BYTES_MAX);

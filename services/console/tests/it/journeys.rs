@@ -18,6 +18,8 @@ const PASSWORD: &str = "correct horse battery";
 /// Everything that the pages show, and somebody who may do everything.
 struct World {
     url: String,
+    /// What the syncdaemon delivers.
+    replay: PathBuf,
     _dev: Proc,
     _data: tempfile::TempDir,
 }
@@ -35,14 +37,14 @@ impl World {
         let ready: Value = serde_json::from_str(&fs::read_to_string(&ready).unwrap()).unwrap();
         let url = ready["services"]["console"]["http"].as_str().unwrap().to_owned();
         add_user(&home);
-        Self { url, _dev: dev, _data: data }
+        Self { url, replay: home.join("replay"), _dev: dev, _data: data }
     }
 
     /// Runs journeys; what they print is printed.
     async fn walk(&self, options: &[&str]) {
         let mut command = node();
         command.args(["tests/journeys/run.mjs", "--url", &self.url, "--user", USER, "--password", PASSWORD]);
-        command.arg("--out").arg(pictures()).args(options);
+        command.arg("--replay").arg(&self.replay).arg("--out").arg(pictures()).args(options);
         let out = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         eprintln!("{said}");

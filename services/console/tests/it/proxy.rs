@@ -101,7 +101,9 @@ async fn a_service_learns_who_asks_and_nothing_else_of_the_browser() {
     for name in ["set-cookie", "server", "access-control-allow-origin"] {
         assert!(answer.headers(name).is_empty(), "{name} reached the browser: {}", answer.head);
     }
-    assert!(answer.header("content-security-policy").starts_with("default-src 'self'"));
+    let policies = answer.headers("content-security-policy");
+    assert!(policies[0].starts_with("default-src 'self'"), "{policies:?}");
+    assert_eq!(policies[1..], ["sandbox; default-src 'none'"], "what a service answers is no page");
     // The identity is accepted by a door that knows the keys, with the user's name and role.
     let keys = console.data().join("console-keys.json");
     let door = door(keys.to_str().unwrap());

@@ -119,7 +119,7 @@ export const journeys = [
       const operation = await row.getByRole('link').nth(1).textContent();
       await row.getByRole('link').nth(1).click();
       await page.waitForURL(/entry=/);
-      await page.getByRole('dialog', { name: operation }).getByText('Hash').waitFor();
+      await page.getByRole('dialog', { name: operation }).getByText('Hash', { exact: true }).waitFor();
       await page.keyboard.press('Escape');
       await page.keyboard.press('/');
       await page.getByLabel('What', { exact: true }).fill(operation);
