@@ -20,6 +20,8 @@ struct World {
     url: String,
     /// What the syncdaemon delivers.
     replay: PathBuf,
+    /// The process of the NATS server.
+    nats: String,
     _dev: Proc,
     _data: tempfile::TempDir,
 }
@@ -37,14 +39,20 @@ impl World {
         let ready: Value = serde_json::from_str(&fs::read_to_string(&ready).unwrap()).unwrap();
         let url = ready["services"]["console"]["http"].as_str().unwrap().to_owned();
         add_user(&home);
-        Self { url, replay: home.join("replay"), _dev: dev, _data: data }
+        Self { url, replay: home.join("replay"), nats: ready["nats"]["pid"].to_string(), _dev: dev, _data: data }
     }
 
     /// Runs journeys; what they print is printed.
     async fn walk(&self, options: &[&str]) {
         let mut command = node();
         command.args(["tests/journeys/run.mjs", "--url", &self.url, "--user", USER, "--password", PASSWORD]);
-        command.arg("--replay").arg(&self.replay).arg("--out").arg(pictures()).args(options);
+        command
+            .args(["--nats", &self.nats])
+            .arg("--replay")
+            .arg(&self.replay)
+            .arg("--out")
+            .arg(pictures())
+            .args(options);
         let out = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         eprintln!("{said}");

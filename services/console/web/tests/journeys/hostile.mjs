@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { rename, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import path from 'node:path';
-import { login, settled, visit } from './browser.mjs';
+import { login, LOGIN_MS, settled, visit } from './browser.mjs';
 
 const RUN = "globalThis.hit=1;document.title='hit'";
 const BAD = `<img src=x onerror="${RUN}"><svg onload="${RUN}"></svg></script><script>${RUN}</script>{{constructor.constructor("${RUN}")()}}`;
@@ -68,7 +68,7 @@ export const journeys = [
         await page.getByLabel('User').fill(given.user);
         await page.getByLabel('Password', { exact: true }).fill(given.password);
         await page.getByRole('button', { name: 'Log in' }).click();
-        await page.getByRole('heading', { level: 1, name: 'Overview' }).waitFor({ timeout: 120_000 });
+        await page.getByRole('heading', { level: 1, name: 'Overview' }).waitFor({ timeout: LOGIN_MS });
         const stamp = Date.now();
         const echo = await call(page, 'POST', '/api/orchestrator/v1/jobs', { tool: 'echo', args: { text: BAD, link: LINK } });
         const fail = await call(page, 'POST', '/api/orchestrator/v1/jobs', { tool: 'fail', args: { message: BAD }, max_attempts: 1 });
