@@ -4,7 +4,7 @@
 
 use crate::context::Context;
 use agentforge_client::Client;
-use agentforge_config::{Common, Env, Reader, common};
+use agentforge_config::{Env, Otlp, Reader, common, otlp};
 use agentforge_runtime::CommandTrace;
 use agentforge_terminal::{Output, Result};
 use std::time::Duration;
@@ -24,15 +24,15 @@ impl Trace {
     /// Begins the trace of `command`; sent to OTEL_EXPORTER_OTLP_ENDPOINT, where that is set.
     pub fn begin(command: &str, out: Output) -> Self {
         let mut reader = Reader::new(&Env);
-        let endpoint = Common::read_otlp_endpoint(&mut reader);
+        let collector = Otlp::read(&mut reader);
         let is_off = reader.get::<bool>(&common::OTEL_SDK_DISABLED);
         if let Err(faults) = reader.finish() {
             out.note(format!("no trace: {faults}"));
             return Self { under_way: None, out };
         }
-        let begun = (!is_off).then(|| CommandTrace::begin(SERVICE, command, endpoint.as_ref())).transpose();
+        let begun = (!is_off).then(|| CommandTrace::begin(SERVICE, command, collector.as_ref())).transpose();
         let under_way = begun.unwrap_or_else(|error| {
-            out.note(format!("no trace is sent to {}: {error}", common::OTEL_EXPORTER_OTLP_ENDPOINT.key));
+            out.note(format!("no trace is sent to {}: {error}", otlp::OTEL_EXPORTER_OTLP_ENDPOINT.key));
             None
         });
         Self { under_way, out }

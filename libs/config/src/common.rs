@@ -1,6 +1,7 @@
 //! The settings that every service shares: who it is, how it logs, where it listens, how it stops.
 
-use crate::{ByteSize, Parse, Reader, Setting, Url};
+use crate::otlp::{self, Otlp};
+use crate::{ByteSize, Parse, Reader, Setting};
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -40,13 +41,6 @@ pub const LOG_FORMAT: Setting = Setting::new(
     "One JSON object per line, or text for people. Written to stderr.",
 )
 .default_note("json; text when stderr is a terminal");
-/// Where traces go.
-pub const OTEL_EXPORTER_OTLP_ENDPOINT: Setting = Setting::new(
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    None,
-    "http:// or https:// URL",
-    "The OTLP gRPC collector that receives traces. Not set: no traces are exported.",
-);
 /// Traces at all.
 pub const OTEL_SDK_DISABLED: Setting = Setting::new(
     "OTEL_SDK_DISABLED",
@@ -136,13 +130,16 @@ pub const READY_FILE: Setting = Setting::new(
     "A file that is written when the listeners are open: a JSON object with each service's addresses and process id.",
 );
 
-const SETTINGS: [Setting; 20] = [
+const SETTINGS: [Setting; 23] = [
     ENV,
     MISSION,
     SITE,
     LOG_LEVEL,
     LOG_FORMAT,
-    OTEL_EXPORTER_OTLP_ENDPOINT,
+    otlp::OTEL_EXPORTER_OTLP_ENDPOINT,
+    otlp::OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+    otlp::OTEL_EXPORTER_OTLP_PROTOCOL,
+    otlp::OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
     OTEL_SDK_DISABLED,
     METRICS,
     METRICS_PORT,
@@ -206,7 +203,7 @@ pub struct Common {
     /// How logs are written.
     pub log_format: LogFormat,
     /// The OTLP gRPC collector; `None` exports no traces.
-    pub otlp_endpoint: Option<Url>,
+    pub otlp: Option<Otlp>,
     /// Whether there are traces.
     pub traces: bool,
     /// Whether metrics are recorded.
@@ -254,7 +251,7 @@ impl Common {
             request_bodies_max: reader.opt_in(&REQUEST_BODIES_MAX, ByteSize(1 << 20)..=ByteSize(64 << 30)),
             log_level,
             log_format,
-            otlp_endpoint: Self::read_otlp_endpoint(reader),
+            otlp: Otlp::read(reader),
             traces: !reader.get::<bool>(&OTEL_SDK_DISABLED),
             metrics: reader.get(&METRICS),
             metrics_port: reader.get(&METRICS_PORT),
@@ -268,11 +265,6 @@ impl Common {
             mission,
             site,
         }
-    }
-
-    /// Where traces go, for a program that reads no other of these settings.
-    pub fn read_otlp_endpoint(reader: &mut Reader<'_>) -> Option<Url> {
-        reader.opt::<HttpUrl>(&OTEL_EXPORTER_OTLP_ENDPOINT).map(|url| url.0)
     }
 
     /// Whether this is the lenient environment of a developer's machine.
@@ -345,22 +337,6 @@ impl Parse for Filter {
     }
     fn placeholder() -> Self {
         Self("info".to_owned())
-    }
-}
-
-struct HttpUrl(Url);
-
-impl Parse for HttpUrl {
-    fn parse(s: &str) -> Result<Self, String> {
-        let url = <Url as Parse>::parse(s)?;
-        if matches!(url.scheme(), "http" | "https") {
-            Ok(Self(url))
-        } else {
-            Err("is not an http or https URL".to_owned())
-        }
-    }
-    fn placeholder() -> Self {
-        Self(Url::placeholder())
     }
 }
 

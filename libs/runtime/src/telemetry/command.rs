@@ -4,7 +4,7 @@
 //! Touches no global of the process: a command has no log subscriber.
 
 use super::otlp;
-use agentforge_config::Url;
+use agentforge_config::Otlp;
 use opentelemetry::Context;
 use opentelemetry::propagation::{Injector, TextMapPropagator};
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer as _, TracerProvider as _};
@@ -22,20 +22,20 @@ pub struct CommandTrace {
 }
 
 impl CommandTrace {
-    /// Begins the root span `name` of `service`, exported to `endpoint` where there is one. Whether the trace is
+    /// Begins the root span `name` of `service`, exported to `collector` where there is one. Whether the trace is
     /// sampled is for OTEL_TRACES_SAMPLER to say; it is by default. Needs a running tokio runtime.
     ///
     /// # Errors
-    /// An endpoint that the exporter refuses.
-    pub fn begin(service: &'static str, name: &str, endpoint: Option<&Url>) -> Result<Self, ExporterBuildError> {
-        let provider = match endpoint {
-            Some(endpoint) => otlp::provider(otlp::resource(service, None), &[], endpoint)?,
+    /// A collector whose address the exporter refuses.
+    pub fn begin(service: &'static str, name: &str, collector: Option<&Otlp>) -> Result<Self, ExporterBuildError> {
+        let provider = match collector {
+            Some(collector) => otlp::provider(otlp::resource(service, None), &[], collector)?,
             None => SdkTracerProvider::builder().build(),
         };
         let tracer = provider.tracer("agentforge");
         let builder = tracer.span_builder(name.to_owned()).with_kind(SpanKind::Client);
         let span = tracer.build_with_context(builder, &Context::new());
-        let is_exported = endpoint.is_some() && span.span_context().is_sampled();
+        let is_exported = collector.is_some() && span.span_context().is_sampled();
         Ok(Self { provider, context: Context::new().with_span(span), is_exported })
     }
 

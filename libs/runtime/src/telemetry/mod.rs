@@ -6,6 +6,7 @@
 mod by_service;
 mod command;
 mod fresh;
+mod http;
 mod json;
 mod otlp;
 
@@ -66,8 +67,8 @@ pub(crate) fn install(name: &'static str, services: &[&'static str], common: &Co
         install_layers(name, &common.log_level, common.log_format, None);
         return None;
     }
-    let endpoint = common.otlp_endpoint.as_ref();
-    let exporter = endpoint.map(|endpoint| otlp::provider(otlp::resource(name, Some(common)), services, endpoint));
+    let collector = common.otlp.as_ref();
+    let exporter = collector.map(|collector| otlp::provider(otlp::resource(name, Some(common)), services, collector));
     let (provider, failure) = match exporter {
         Some(Ok(provider)) => (Some(provider), None),
         Some(Err(error)) => (None, Some(error)),

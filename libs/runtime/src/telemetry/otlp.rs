@@ -1,33 +1,42 @@
-//! The exporter of traces: OTLP over gRPC, in batches, to the configured collector.
+//! The exporter of traces: OTLP over gRPC or HTTP, in batches, to the configured collector.
 //!
 //! An unavailable collector costs spans, never work: the queue is bounded and drops.
 
 use super::by_service::ByService;
-use agentforge_config::{Common, Url};
+use super::http::Sender;
+use agentforge_config::{Common, Otlp, OtlpProtocol};
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::time::Duration;
 
-/// A provider that exports to `endpoint`. Connects when the first batch is sent; sampling follows
+/// A provider that exports to `collector`. Connects when the first batch is sent; sampling follows
 /// OTEL_TRACES_SAMPLER. Spans of `services`, which the process hosts, are sent under their names, unless the environment
 /// gives the process one. Needs a running tokio runtime.
 pub(super) fn provider(
     resource: Resource,
     services: &[&'static str],
-    endpoint: &Url,
+    collector: &Otlp,
 ) -> Result<SdkTracerProvider, ExporterBuildError> {
     let builder = SdkTracerProvider::builder().with_resource(resource);
     if services.is_empty() || is_named() {
-        return Ok(builder.with_batch_exporter(exporter(endpoint)?).build());
+        return Ok(builder.with_batch_exporter(exporter(collector)?).build());
     }
-    let services = services.iter().map(|name| Ok((*name, exporter(endpoint)?))).collect::<Result<_, _>>()?;
-    Ok(builder.with_batch_exporter(ByService { process: exporter(endpoint)?, services }).build())
+    let services = services.iter().map(|name| Ok((*name, exporter(collector)?))).collect::<Result<_, _>>()?;
+    Ok(builder.with_batch_exporter(ByService { process: exporter(collector)?, services }).build())
 }
 
-fn exporter(endpoint: &Url) -> Result<SpanExporter, ExporterBuildError> {
+fn exporter(collector: &Otlp) -> Result<SpanExporter, ExporterBuildError> {
+    let endpoint = &collector.endpoint;
+    if collector.protocol == OtlpProtocol::Http {
+        // The exporter reads headers and time limits from the environment itself.
+        let builder = SpanExporter::builder().with_http().with_http_client(Sender::new(endpoint));
+        return builder.with_protocol(Protocol::HttpBinary).with_endpoint(endpoint.as_str()).build();
+    }
     let mut builder = SpanExporter::builder().with_tonic().with_endpoint(endpoint.as_str());
     if endpoint.scheme() == "https" {
         builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());

@@ -3,6 +3,7 @@
 
 mod host;
 mod http;
+mod otlp;
 mod process;
 mod support;
 mod tls;

@@ -23,13 +23,13 @@ fn child() {
     std::process::exit(main_from::<Probe>(arguments, &Env).into());
 }
 
-struct Started {
+pub struct Started {
     child: Child,
     ready: PathBuf,
     _directory: tempfile::TempDir,
 }
 
-fn start(arguments: &str, settings: &[(&str, &str)]) -> Started {
+pub fn start(arguments: &str, settings: &[(&str, &str)]) -> Started {
     start_by(Command::new(std::env::current_exe().unwrap()), arguments, settings)
 }
 
@@ -52,12 +52,12 @@ impl Started {
         Pid::from_child(&self.child)
     }
 
-    fn signal(&self) {
+    pub fn signal(&self) {
         kill_process(self.pid(), Signal::TERM).unwrap();
     }
 
     /// The addresses from the ready file, once it exists.
-    async fn ready(&mut self) -> serde_json::Value {
+    pub async fn ready(&mut self) -> serde_json::Value {
         let start = Instant::now();
         loop {
             if let Ok(text) = std::fs::read_to_string(&self.ready) {
@@ -70,7 +70,7 @@ impl Started {
     }
 
     /// Waits for the end, for at most 30 s.
-    fn end(mut self) -> Output {
+    pub fn end(mut self) -> Output {
         let start = Instant::now();
         while self.child.try_wait().unwrap().is_none() {
             if start.elapsed() > Duration::from_secs(30) {
@@ -83,7 +83,7 @@ impl Started {
     }
 }
 
-fn address(ready: &serde_json::Value, which: &str) -> SocketAddr {
+pub fn address(ready: &serde_json::Value, which: &str) -> SocketAddr {
     let url = ready["probe"][which].as_str().unwrap();
     url.trim_start_matches("http://").trim_end_matches("/metrics").parse().unwrap()
 }
@@ -347,11 +347,14 @@ async fn spans_reach_the_collector_at_the_latest_when_the_process_ends() {
 
 #[tokio::test]
 async fn a_collector_that_is_away_holds_up_neither_work_nor_the_end() {
-    let mut started = start("", &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")]);
-    let http = address(&started.ready().await, "http");
-    assert!(ask(http, "GET /v1/things/1", "").await.starts_with("HTTP/1.1 200"));
-    let start = Instant::now();
-    started.signal();
-    assert_eq!(started.end().status.code(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    for protocol in ["grpc", "http/protobuf"] {
+        let away = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+        let mut started = start("", &[away, ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)]);
+        let http = address(&started.ready().await, "http");
+        assert!(ask(http, "GET /v1/things/1", "").await.starts_with("HTTP/1.1 200"));
+        let start = Instant::now();
+        started.signal();
+        assert_eq!(started.end().status.code(), Some(0));
+        assert!(start.elapsed() < Duration::from_secs(12), "{protocol}: {:?}", start.elapsed());
+    }
 }

@@ -25,7 +25,7 @@ pub enum Root {
 impl Root {
     /// By the settings.
     pub(crate) fn of(common: &agentforge_config::Common) -> Self {
-        if common.traces && common.otlp_endpoint.is_none() { Self::Name } else { Self::Span }
+        if common.traces && common.otlp.is_none() { Self::Name } else { Self::Span }
     }
 
     /// Names a trace where there is none yet.

@@ -1,0 +1,93 @@
+//! Traces by HTTP, against a receiver that reads what arrives.
+
+use crate::process::{address, start};
+use crate::support::ask;
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use prost::Message;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+type Received = (String, HeaderMap, ExportTraceServiceRequest);
+
+/// A collector that answers with one status, and what it got.
+async fn collector(status: StatusCode) -> (String, UnboundedReceiver<Received>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, received) = unbounded_channel();
+    let app = Router::new().fallback(move |uri: Uri, headers: HeaderMap, body: Bytes| async move {
+        let request = ExportTraceServiceRequest::decode(body).unwrap();
+        let _ = sender.send((uri.path().to_owned(), headers, request));
+        (status, Bytes::new())
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (format!("http://{address}"), received)
+}
+
+/// A service that answers one request, and ends: what the collector has by then.
+async fn spans_of(settings: &[(&str, &str)], received: &mut UnboundedReceiver<Received>) -> Vec<Received> {
+    let mut started = start("", settings);
+    let http = address(&started.ready().await, "http");
+    assert!(ask(http, "GET /log", "").await.starts_with("HTTP/1.1 200"));
+    started.signal();
+    let end = tokio::task::spawn_blocking(|| started.end()).await.unwrap();
+    assert_eq!(end.status.code(), Some(0), "{}", String::from_utf8_lossy(&end.stderr));
+    std::iter::from_fn(|| received.try_recv().ok()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_go_by_http_below_the_base_with_the_headers_that_are_set() {
+    let (base, mut received) = collector(StatusCode::OK).await;
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("{base}/in/")),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=ours,authorization=Bearer%20abc".to_owned()),
+    ];
+    let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
+    let all = spans_of(&settings, &mut received).await;
+    let mut names = BTreeSet::new();
+    for (path, headers, request) in &all {
+        assert_eq!(path, "/in/v1/traces");
+        assert_eq!(headers["content-type"], "application/x-protobuf");
+        assert_eq!(
+            (&headers["x-team"], &headers["authorization"]),
+            (&"ours".parse().unwrap(), &"Bearer abc".parse().unwrap())
+        );
+        for spans in &request.resource_spans {
+            let attributes = &spans.resource.as_ref().unwrap().attributes;
+            let service = attributes.iter().find(|of| of.key == "service.name").unwrap().value.clone().unwrap();
+            assert_eq!(service.value, Some(Value::StringValue("probe".to_owned())));
+            names.extend(spans.scope_spans.iter().flat_map(|of| of.spans.iter().map(|span| span.name.clone())));
+        }
+    }
+    assert!(names.iter().any(|name| name == "GET /log"), "{names:?}");
+    assert!(names.iter().all(|name| !name.contains("v1/traces")), "sending is not traced itself: {names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_of_traces_is_used_as_it_is() {
+    let (base, mut received) = collector(StatusCode::OK).await;
+    let endpoint = format!("{base}/mine");
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+    ];
+    let all = spans_of(&settings, &mut received).await;
+    assert!(!all.is_empty() && all.iter().all(|(path, ..)| path == "/mine"), "{all:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_refuses_holds_up_neither_work_nor_the_end() {
+    let (base, mut received) = collector(StatusCode::BAD_REQUEST).await;
+    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", base.as_str()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
+    let start = Instant::now();
+    let all = spans_of(&settings, &mut received).await;
+    assert!(!all.is_empty(), "it was asked");
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
