@@ -71,7 +71,7 @@ fn what_is_autoscaled_says_no_number_and_argo_leaves_it_alone() {
 /// vault: a cluster on Azure adds the kind.
 const PROJECTS: [(&str, &str, &str, &[&str]); 4] = [
     ("k8s/argocd", "agentforge-production", "agentforge", &["production", "azure-production"]),
-    ("k8s/argocd", "agentforge-staging", "agentforge-staging", &["staging"]),
+    ("k8s/argocd", "agentforge-staging", "agentforge-staging", &["staging", "azure-staging"]),
     ("k8s/argocd", "agentforge-feature", "feature-*", &["feature"]),
     ("k8s/argocd/site", "agentforge-edge", "agentforge-edge", &["edge"]),
 ];
@@ -219,4 +219,98 @@ fn what_others_need_is_synced_before_them() {
             }
         }
     }
+}
+
+/// The differences of two values, by their paths. Lists of other lengths are one.
+fn differing(ours: &Value, theirs: &Value, path: &str, found: &mut Vec<String>) {
+    match (ours, theirs) {
+        (Value::Object(a), Value::Object(b)) => {
+            for key in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
+                differing(&ours[key], &theirs[key], &format!("{path}/{key}"), found);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).for_each(|(a, b)| differing(a, b, path, found));
+        }
+        _ if ours != theirs => found.push(path.to_owned()),
+        _ => {}
+    }
+}
+
+/// Another forge reads branches from another place, and Azure takes its own overlays: nothing else differs.
+#[test]
+fn variants_of_argos_configuration_differ_in_what_they_are_for() {
+    let Some(()) = require("kubectl") else { return };
+    let base = render("k8s/argocd");
+    let generator = "/spec/generators/scmProvider";
+    let folder = "/spec/source/path";
+    let kinds = "/spec/namespaceResourceWhitelist";
+    let variants: [(&str, &[(&str, &str)]); 3] = [
+        (
+            "azure",
+            &[
+                ("agentforge-staging", folder),
+                ("agentforge-production", folder),
+                ("agentforge-feature", "/spec/template/spec/source/path"),
+                ("agentforge-feature", kinds),
+            ],
+        ),
+        ("github", &[("agentforge-feature", generator)]),
+        ("gitlab", &[("agentforge-feature", generator)]),
+    ];
+    for (name, allowed) in variants {
+        let variant = render(&format!("k8s/argocd-variants/{name}"));
+        assert_eq!(variant.len(), base.len(), "{name}");
+        let mut seen = BTreeSet::new();
+        for (ours, theirs) in variant.iter().zip(&base) {
+            assert_eq!((ours.kind(), ours.name()), (theirs.kind(), theirs.name()), "{name}");
+            let mut found = Vec::new();
+            differing(&ours.0, &theirs.0, "", &mut found);
+            for path in found {
+                let of = allowed.iter().find(|(object, part)| ours.name() == *object && path.starts_with(part));
+                let of = of.unwrap_or_else(|| panic!("{name}: {} {} differs at {path}", ours.kind(), ours.name()));
+                seen.insert(*of);
+            }
+        }
+        assert_eq!(seen.len(), allowed.len(), "{name} leaves out a part: {seen:?}");
+        // The namespace of a branch, and which branches there are, is the same on each forge.
+        let set = |objects: &[Object]| {
+            let set =
+                find(objects, "ApplicationSet", "agentforge-feature").at("/spec/generators/0/scmProvider").clone();
+            (set["values"].clone(), set["filters"].clone())
+        };
+        assert_eq!(set(&variant), set(&base), "{name}");
+        for application in variant.iter().filter(|o| ["Application", "ApplicationSet"].contains(&o.kind())) {
+            let text = application.0.to_string();
+            let path = text.split("\"path\":\"").nth(1).unwrap().split('"').next().unwrap();
+            assert!(OVERLAYS.iter().any(|overlay| path == format!("overlays/{overlay}")), "{name}: {path}");
+        }
+    }
+    // On Azure the project of branches has what their overlay makes.
+    let azure = render("k8s/argocd-variants/azure");
+    let project = find(&azure, "AppProject", "agentforge-feature");
+    let allowed: BTreeSet<&str> =
+        project.list("/spec/namespaceResourceWhitelist").iter().map(|v| v["kind"].as_str().unwrap()).collect();
+    let made = overlay("azure-feature");
+    let made: BTreeSet<&str> = made.iter().filter(|o| o.namespace().is_some()).map(Object::kind).collect();
+    assert_eq!(allowed, made);
+}
+
+/// What the page about Azure says of identities is what the manifests have.
+#[test]
+fn the_page_about_azure_names_the_identities_of_the_overlays() {
+    let Some(()) = require("kubectl") else { return };
+    let page = crate::manifests::read("docs/deploy/azure.md");
+    for name in ["staging", "production"] {
+        let objects = overlay(&format!("azure-{name}"));
+        let namespace = objects.iter().find(|o| o.kind() == "Namespace").unwrap().name();
+        assert!(page.contains(&format!("system:serviceaccount:{namespace}:orchestrator")), "{namespace}");
+        let class = find(&objects, "SecretProviderClass", "orchestrator-database");
+        let objects_of_vault = class.text("/spec/parameters/objects");
+        for line in objects_of_vault.lines().filter_map(|line| line.trim().strip_prefix("objectName: ")) {
+            assert!(page.contains(&format!("`{line}`")), "{line}");
+        }
+        assert!(page.contains(&format!("overlays/azure-{name}")));
+    }
+    assert!(page.contains("k8s/argocd-variants/azure") && page.contains("AADSTS700213"));
 }

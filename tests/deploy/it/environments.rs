@@ -278,6 +278,7 @@ fn production_has_no_placeholder_no_moving_tag_and_nothing_of_development() {
     for folder in [
         "overlays/production",
         "overlays/azure-production",
+        "overlays/azure-staging",
         "overlays/edge",
         "overlays/staging",
         "overlays/staging/jobs",
@@ -316,8 +317,10 @@ fn production_has_no_placeholder_no_moving_tag_and_nothing_of_development() {
 fn environments_of_one_cluster_share_no_name_of_the_cluster() {
     let Some(()) = require("kubectl") else { return };
     let with_the_cluster = [render("k8s/cluster"), render("k8s/cluster/azure-monitor")].concat();
-    // The two of Azure stand in for feature and production, in a cluster of their own.
-    for group in [&["feature", "staging", "production", "edge"][..], &["azure-feature", "azure-production"]] {
+    // Those of Azure are in a cluster of their own.
+    for group in
+        [&["feature", "staging", "production", "edge"][..], &["azure-feature", "azure-staging", "azure-production"]]
+    {
         let mut all: Vec<_> = group.iter().map(|name| ((*name).to_owned(), overlay(name))).collect();
         all.push(("the cluster".to_owned(), with_the_cluster.clone()));
         let shared = together::shared(&all);
@@ -328,7 +331,7 @@ fn environments_of_one_cluster_share_no_name_of_the_cluster() {
 #[test]
 fn azure_brings_identity_vault_and_scraping() {
     let Some(()) = require("kubectl") else { return };
-    for name in ["azure-feature", "azure-production"] {
+    for name in ["azure-feature", "azure-staging", "azure-production"] {
         let objects = overlay(name);
         let class = find(&objects, "SecretProviderClass", "orchestrator-database");
         let client = texts(find(&objects, "ServiceAccount", "orchestrator").at("/metadata/annotations"));

@@ -12,7 +12,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The overlays that are rendered and tested, by their folders.
-pub const OVERLAYS: [&str; 6] = ["feature", "staging", "production", "edge", "azure-feature", "azure-production"];
+pub const OVERLAYS: [&str; 7] =
+    ["feature", "staging", "production", "edge", "azure-feature", "azure-staging", "azure-production"];
 /// Stands for the branch's name until Argo CD or a person gives it.
 pub const BRANCH: &str = "BRANCH_NAME";
 

@@ -106,7 +106,7 @@ fn a_volume_that_is_mounted_is_there_and_one_that_is_there_is_mounted() {
 #[test]
 fn who_reads_a_secret_of_a_vault_mounts_it() {
     let Some(()) = require("kubectl") else { return };
-    for name in ["azure-feature", "azure-production"] {
+    for name in ["azure-feature", "azure-staging", "azure-production"] {
         assert!(overlay(name).iter().any(|o| o.kind() == "SecretProviderClass"), "{name}");
     }
     each(|place, objects, workload| {

@@ -40,7 +40,7 @@ fn the_most_that_is_asked_for_fits_the_quota() {
 #[test]
 fn an_upgrade_never_takes_the_last_pod_away() {
     let Some(()) = require("kubectl") else { return };
-    for name in ["staging", "production", "azure-production"] {
+    for name in ["staging", "production", "azure-staging", "azure-production"] {
         let objects = overlay(name);
         for scaler in objects.iter().filter(|o| o.kind() == "HorizontalPodAutoscaler") {
             let budget = find(&objects, "PodDisruptionBudget", scaler.name());

@@ -9,7 +9,8 @@ use std::time::Duration;
 /// A start or an answer on a busy machine.
 const WAIT: Duration = Duration::from_secs(60);
 /// The overlays that have a gateway in front.
-const WITH_GATEWAY: [&str; 5] = ["feature", "azure-feature", "staging", "production", "azure-production"];
+const WITH_GATEWAY: [&str; 6] =
+    ["feature", "azure-feature", "staging", "azure-staging", "production", "azure-production"];
 
 #[test]
 fn the_gateway_leads_to_streams_evidence_the_api_and_the_console() {

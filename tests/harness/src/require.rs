@@ -26,6 +26,7 @@ pub fn require(server: &str) -> Option<()> {
         "console-pages" => crate::program("console-pages").err(),
         "kubectl" => crate::program("kubectl").err(),
         "nginx" => crate::program("nginx").err(),
+        "hcl" => crate::program("hcl").err(),
         "chromium" => crate::provided::on_path("chromium").err(),
         "pgbouncer" => crate::provided::on_path("pgbouncer").err(),
         "setpriv" => crate::provided::on_path("setpriv").err(),
