@@ -11,18 +11,18 @@ use prost::Message;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 
 type Received = (String, HeaderMap, ExportTraceServiceRequest);
 
 /// A collector that answers with one status, and what it got.
-async fn collector(status: StatusCode) -> (String, UnboundedReceiver<Received>) {
+async fn collector(status: StatusCode) -> (String, Receiver<Received>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (sender, received) = unbounded_channel();
+    let (sender, received) = channel(64);
     let app = Router::new().fallback(move |uri: Uri, headers: HeaderMap, body: Bytes| async move {
         let request = ExportTraceServiceRequest::decode(body).unwrap();
-        let _ = sender.send((uri.path().to_owned(), headers, request));
+        sender.send((uri.path().to_owned(), headers, request)).await.unwrap();
         (status, Bytes::new())
     });
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -30,7 +30,7 @@ async fn collector(status: StatusCode) -> (String, UnboundedReceiver<Received>) 
 }
 
 /// A service that answers one request, and ends: what the collector has by then.
-async fn spans_of(settings: &[(&str, &str)], received: &mut UnboundedReceiver<Received>) -> Vec<Received> {
+async fn spans_of(settings: &[(&str, &str)], received: &mut Receiver<Received>) -> Vec<Received> {
     let mut started = start("", settings);
     let http = address(&started.ready().await, "http");
     assert!(ask(http, "GET /log", "").await.starts_with("HTTP/1.1 200"));
