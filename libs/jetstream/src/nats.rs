@@ -163,7 +163,8 @@ impl Nats {
     pub fn is_connected(&self) -> bool {
         self.inner.link.borrow().connected
     }
-    /// Reports when the connection is established and lost.
+    /// Reports when the connection is established and lost. What it finds when it is made is news to it as well, so a
+    /// loop makes it once, before its first turn.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.inner.connected.clone()
     }

@@ -20,11 +20,13 @@ use std::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, sleep_until},
 };
 
-/// How often deadlines are looked at; a wait may last this much longer than asked.
+/// How often deadlines are looked at while something waits; a wait may last this much longer than asked.
 const SWEEP: Duration = Duration::from_millis(50);
+/// The same while nothing waited: the first wait after that may last this much longer.
+const IDLE_SWEEP: Duration = Duration::from_millis(250);
 
 /// Replies that are handed out before deadlines and the connection are looked at again.
 const AT_ONCE: usize = 256;
@@ -220,8 +222,7 @@ impl Replies {
 
 /// Hands replies out until the client is closed. Waiters end when their connection breaks.
 pub(crate) async fn run(replies: Arc<Replies>, mut subscription: Subscriber, mut link: watch::Receiver<Link>) {
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep_at = Instant::now() + SWEEP;
     loop {
         tokio::select! {
             message = subscription.next() => match message {
@@ -241,8 +242,9 @@ pub(crate) async fn run(replies: Arc<Replies>, mut subscription: Subscriber, mut
                 }
                 Err(_) => break,
             },
-            _ = sweep.tick() => {
+            () = sleep_until(sweep_at) => {
                 let now = Instant::now();
+                sweep_at = now + if replies.lock().is_empty() { IDLE_SWEEP } else { SWEEP };
                 replies.end(|waiter| waiter.deadline <= now, NoReply::TimedOut);
             }
         }

@@ -10,6 +10,7 @@ mod collector;
 mod dashboards;
 mod environments;
 mod files;
+mod idle;
 mod live;
 mod outages;
 mod promql;

@@ -45,6 +45,8 @@ pub async fn run(intake: Intake, nats: Nats, stop: CancellationToken) {
         return;
     }
     let (mut pause, mut told) = (RETRY_MIN, None);
+    // A new one would report at each turn: it reports first what it finds.
+    let mut connected = nats.connected();
     loop {
         let done = tokio::select! {
             () = stop.cancelled() => return,
@@ -72,7 +74,6 @@ pub async fn run(intake: Intake, nats: Nats, stop: CancellationToken) {
                 pause
             }
         };
-        let mut connected = nats.connected();
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
