@@ -59,6 +59,13 @@ export async function send(method: string, path: string, options: RequestOptions
   return response;
 }
 
+/** The document of an answer that was asked for elsewhere. */
+export async function documentOf<T>(asked: Promise<Response>): Promise<T> {
+  const response = await asked;
+  if (!response.ok) throw await Problem.from(response);
+  return (await response.json()) as T;
+}
+
 export async function json<T>(method: string, path: string, options?: RequestOptions): Promise<T> {
   const response = await send(method, path, options);
   if (response.status === 204) return undefined as T;

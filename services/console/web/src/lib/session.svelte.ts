@@ -1,6 +1,7 @@
 // Who is logged in. The tokens are in cookies that no script can read; this knows the name, the rights and the CSRF value.
-import { guardWith, json } from '../api/http';
+import { documentOf, guardWith, json } from '../api/http';
 import { Problem } from '../api/problem';
+import { remember } from './storage';
 
 export interface SessionInfo {
   user: string;
@@ -15,6 +16,11 @@ export interface SessionInfo {
 const EARLY_MS = 60_000;
 /** A tab that slept renews at once, and never more often than this. */
 const SOONEST_MS = 5_000;
+
+/** What theme.js asked for before this code was there; used once. */
+const early = globalThis as { afSession?: Promise<Response> };
+/** Says at the next load that there is a session, most likely. */
+const MARK = 'af.in';
 
 class Session {
   info = $state.raw<SessionInfo>();
@@ -44,7 +50,9 @@ class Session {
 
   async load() {
     try {
-      this.#enter(await json<SessionInfo>('GET', '/auth/session'));
+      const asked = early.afSession;
+      early.afSession = undefined;
+      this.#enter(await (asked ? documentOf<SessionInfo>(asked) : json<SessionInfo>('GET', '/auth/session')));
     } catch (cause) {
       const problem = Problem.of(cause);
       if (problem.status === 401) {
@@ -101,6 +109,7 @@ class Session {
   #enter(info: SessionInfo) {
     this.info = info;
     this.state = 'in';
+    remember(MARK, true);
     this.problem = undefined;
     clearTimeout(this.#timer);
     const left = Date.parse(info.expires_at) - Date.now() - EARLY_MS;
@@ -111,6 +120,7 @@ class Session {
     clearTimeout(this.#timer);
     this.info = undefined;
     this.state = 'out';
+    remember(MARK, false);
   }
 }
 
