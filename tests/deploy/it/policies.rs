@@ -32,7 +32,7 @@ const NEIGHBOURS: [Neighbour; 10] = [
     ("a stray", "", &[("app", "stray")]),
 ];
 /// Addresses, each for a range.
-const ADDRESSES: [(&str, &str); 26] = [
+const ADDRESSES: [(&str, &str); 27] = [
     ("public", "203.0.113.7"),
     ("node", "10.0.3.4"),
     ("database", "10.0.64.5"),
@@ -41,6 +41,7 @@ const ADDRESSES: [(&str, &str); 26] = [
     ("private-b", "172.20.0.1"),
     ("home", "192.168.1.1"),
     ("metadata", "169.254.169.254"),
+    ("DNS of the node", "169.254.20.10"),
     ("this host", "0.0.0.0"),
     ("loopback", "127.0.0.1"),
     ("Azure's host", "168.63.129.16"),
@@ -61,7 +62,7 @@ const ADDRESSES: [(&str, &str); 26] = [
     ("multicast-6", "ff02::1"),
 ];
 /// Those of IPv4 to which a rule for all of IPv4 leads.
-const ALL_V4: usize = 13;
+const ALL_V4: usize = 14;
 
 fn peers(objects: &[Object]) -> Vec<Peer> {
     let ours = workloads(objects).into_iter().map(|w| Peer::Pod {
@@ -177,7 +178,9 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
     let ours: BTreeSet<&str> = workloads(objects).into_iter().map(|workload| workload.name()).collect();
     let callers: BTreeSet<String> =
         edges.iter().map(|(from, ..)| from.clone()).filter(|from| ours.contains(from.as_str())).collect();
-    edges.extend(callers.into_iter().map(|from| (from, "kube-dns".to_owned(), 53)));
+    for dns in ["kube-dns", "DNS of the node"] {
+        edges.extend(callers.iter().map(|from| (from.clone(), dns.to_owned(), 53)));
+    }
     // Agents on the nodes read the exporter, too.
     edges.insert(("node".to_owned(), "nats-exporter".to_owned(), 7777));
     // A managed database may share the range of the nodes.
