@@ -9,7 +9,7 @@ endif
 # What `make bench` builds with.
 PROFILE ?= dist
 
-.PHONY: help dev build ui test needs lint advisories test-cluster test-contracts fmt soak governance bench bench-peers docs clean-data
+.PHONY: help dev build ui test needs lint advisories test-cluster test-contracts fmt soak smoke release governance bench bench-peers docs clean-data
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,12 @@ soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...)
 	@scripts/control-plane --build >/dev/null || echo "  without it the manifests are tried on no Kubernetes API" >&2
 	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-observability -p agentforge-deploy \
 		$(addprefix -p agentforge-,$(notdir $(wildcard services/*)))
+
+smoke: ## Start everything on this machine, and check that it works as an installation should
+	@scripts/verify_staging.sh --local
+
+release: ## The files of a release: chart, list of materials, notes, checksums, signature (scripts/release --help)
+	@scripts/release
 
 governance: ## Alerts of this repository against their taxonomy, with all artifacts (target/governance/status)
 	$(CARGO) build --quiet -p agentforge-governance

@@ -47,6 +47,7 @@ pub const OTHER_VARIABLES: &[&str] = &[
     "PEER_URL",
     "PLACEHOLDER_MAX_RUNS",
     "PLACEHOLDER_STREAK_ALERT_THRESHOLD",
+    "RELEASE_SIGNING_KEY",
     "RUST_LOG",
     "SSL_CERT_FILE",
     // Of the governance commands.
