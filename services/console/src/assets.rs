@@ -104,7 +104,7 @@ pub(crate) async fn page(request: Request) -> Response {
     }
 }
 
-/// What is no page when there is no such file: `/robots.txt`, `/assets/…`. Names of jobs, webhooks and sites come after the name
+/// A missing file, and not a page: `/robots.txt`, `/assets/…`. Names of jobs, webhooks and sites come after the name
 /// of their page, and may have dots.
 fn is_name_of_file(name: &str) -> bool {
     name.starts_with(HASHED) || !name.contains('/') && name.contains('.')

@@ -4,9 +4,9 @@ use crate::stack::{Options, Stack, services};
 use agentforge_harness::{eventually, require};
 use std::time::Duration;
 
-/// How long one look lasts.
-const LOOK: Duration = Duration::from_secs(3);
-/// Processor time of a service in one look, at most: far above what unoptimised builds use, far below a loop that spins.
+/// How long one check lasts.
+const CHECK: Duration = Duration::from_secs(3);
+/// Processor time of a service in one check, at most: far above what unoptimised builds use, far below a loop that spins.
 const TICKS_MAX: u64 = 30;
 
 /// Processor time of a process until now, in hundredths of a second.
@@ -24,7 +24,7 @@ async fn services_with_nothing_to_do_wait() {
     // The first seconds are for streams, consumers and first checks.
     eventually(Duration::from_secs(60), "no service is busy", async || {
         let before: Vec<u64> = pids.iter().map(|(_, pid)| ticks(*pid)).collect();
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK).await;
         let used: Vec<_> = pids.iter().zip(before).map(|((name, pid), then)| (*name, ticks(*pid) - then)).collect();
         if used.iter().all(|(_, used)| *used <= TICKS_MAX) { Ok(println!("{used:?}")) } else { Err(used) }
     })

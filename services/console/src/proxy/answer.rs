@@ -39,7 +39,7 @@ pub(super) async fn pass(
     let status = answer.status();
     let mut headers: HeaderMap =
         PASSED.iter().filter_map(|name| Some((name.clone(), answer.headers().get(name)?.clone()))).collect();
-    // What others wrote is never a page of ours, whatever type it says it has.
+    // What others wrote is never a page of ours, regardless of its type.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(NO_PAGE));
     let is_json =
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
