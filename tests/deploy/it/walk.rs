@@ -1,7 +1,7 @@
 //! The page of the first hour, followed: its commands in their order, as far as they need no cluster. What they apply is
 //! rendered here, and applied to a real Kubernetes API in `cluster`.
 
-use crate::manifests::{Object, find, list, read, render, root, secrets, seek, workloads};
+use crate::manifests::{Object, find, list, read, render, root, script, secrets, seek, workloads};
 use agentforge_harness::{cargo_bin, require};
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -178,4 +178,41 @@ fn the_platforms_store_has_a_place_for_every_secret() {
         let key = secret.list("/spec/dataFrom")[0]["extract"]["key"].as_str().unwrap().to_owned();
         assert_eq!(key, format!("agentforge/production/{name}"));
     }
+}
+
+/// What others make has one version on the page, in the scripts and in the tests; no command of the page takes any.
+#[test]
+fn versions_of_others_come_from_one_file() {
+    script("scripts/versions", &["--check"]);
+    let versions: serde_json::Value = serde_json::from_str(&read("deploy/versions.json")).unwrap();
+    let numbers: Vec<&str> = versions.as_object().unwrap().values().map(|of| of.as_str().unwrap()).collect();
+    let mut found = 0;
+    for command in commands() {
+        let words = words(&command);
+        let given = words.windows(2).find(|pair| pair[0] == "--version").map(|pair| pair[1].trim_start_matches('v'));
+        let from_a_repository = words.contains(&"--repo");
+        assert!(!from_a_repository || given.is_some_and(|version| numbers.contains(&version)), "{command}");
+        found += usize::from(from_a_repository);
+    }
+    assert!(found > 3, "the commands were not found");
+    // Another number in the file is found, and is written everywhere.
+    let dir = tempfile::tempdir().unwrap();
+    for file in [
+        "deploy/versions.json",
+        "docs/deploy/first-hour.md",
+        "scripts/control-plane",
+        "scripts/install_monitoring.sh",
+        "scripts/versions",
+    ] {
+        std::fs::create_dir_all(dir.path().join(file).parent().unwrap()).unwrap();
+        std::fs::copy(root().join(file), dir.path().join(file)).unwrap();
+    }
+    let keda = versions["keda"].as_str().unwrap();
+    std::fs::write(dir.path().join("deploy/versions.json"), read("deploy/versions.json").replace(keda, "9.8.7"))
+        .unwrap();
+    let run = |args: &[&str]| Command::new(dir.path().join("scripts/versions")).args(args).output().unwrap();
+    assert_eq!(run(&["--check"]).status.code(), Some(1));
+    assert!(run(&[]).status.success() && run(&["--check"]).status.success());
+    let page = std::fs::read_to_string(dir.path().join("docs/deploy/first-hour.md")).unwrap();
+    assert!(page.matches("9.8.7").count() == 2 && !page.contains(keda), "{page}");
 }
