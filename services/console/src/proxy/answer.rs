@@ -3,12 +3,13 @@
 //! A small JSON document gets an ETag, so that a page that asks again learns that nothing changed, and is compressed.
 //! Everything else is streamed as it arrives.
 
-use crate::whole::{WHOLE_BYTES_MAX, whole};
+use crate::whole::WHOLE_BYTES_MAX;
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
+use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -29,13 +30,20 @@ const PASSED: [HeaderName; 10] = [
 /// The policy of answers that are not documents, in addition to that of the pages.
 const NO_PAGE: &str = "sandbox; default-src 'none'";
 
-/// Hands an answer on. The place is given back when its last piece is.
+/// What goes on.
+pub(super) enum Passed {
+    /// A document, and what may go with it.
+    Whole(Bytes, HeaderMap),
+    /// All else, as it arrives.
+    Streamed(Response),
+}
+
+/// Takes what goes on of an answer. The place is given back when its last piece is.
 pub(super) async fn pass(
     answer: reqwest::Response,
     method: &Method,
-    asked: &HeaderMap,
     place: OwnedSemaphorePermit,
-) -> Result<Response, ()> {
+) -> Result<Passed, ()> {
     let status = answer.status();
     let mut headers: HeaderMap =
         PASSED.iter().filter_map(|name| Some((name.clone(), answer.headers().get(name)?.clone()))).collect();
@@ -47,7 +55,7 @@ pub(super) async fn pass(
     if method == Method::GET && status == StatusCode::OK && is_json && is_small {
         let plain = answer.bytes().await.map_err(drop)?;
         headers.remove(header::CONTENT_LENGTH);
-        return Ok(whole(&plain, headers, asked));
+        return Ok(Passed::Whole(plain, headers));
     }
     if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
         // nginx would keep events back until it has some kilobytes of them.
@@ -57,7 +65,7 @@ pub(super) async fn pass(
         let _held = &place;
         piece
     });
-    Ok(of(status, headers, Body::from_stream(pieces)))
+    Ok(Passed::Streamed(of(status, headers, Body::from_stream(pieces))))
 }
 
 fn of(status: StatusCode, headers: HeaderMap, body: Body) -> Response {

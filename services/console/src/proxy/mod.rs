@@ -5,24 +5,28 @@
 
 mod answer;
 mod rules;
+mod shared;
 
 use crate::{
     accounts::Identity,
     bounds::BODY_BYTES_MAX,
     config::Upstreams,
     problem::{Problem, forbidden, missing, unavailable},
+    whole::whole,
 };
 use agentforge_access::Principal;
 use agentforge_runtime::http::RequestId;
+use answer::Passed;
 use axum::{
     Extension, Router,
     body::to_bytes,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::any,
 };
 use rules::{Allowed, SERVICES, Service};
+use shared::{Question, Shared, Turn};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::timeout};
 use tracing::debug;
@@ -55,6 +59,7 @@ struct Inner {
     identity: Identity,
     places: Arc<Semaphore>,
     upstreams: Upstreams,
+    shared: Shared,
 }
 
 impl Proxy {
@@ -69,7 +74,8 @@ impl Proxy {
             .connect_timeout(CONNECT_MAX)
             .read_timeout(PIECE_MAX)
             .build()?;
-        Ok(Self(Arc::new(Inner { client, identity, places: Arc::new(Semaphore::new(CONCURRENT_MAX)), upstreams })))
+        let places = Arc::new(Semaphore::new(CONCURRENT_MAX));
+        Ok(Self(Arc::new(Inner { client, identity, places, upstreams, shared: Shared::default() })))
     }
 
     fn base(&self, service: &Service) -> Option<&Url> {
@@ -124,6 +130,18 @@ async fn forward(
     let place = place.map_err(|_| {
         unavailable(format!("{CONCURRENT_MAX} requests are on their way; the limit is {CONCURRENT_MAX}"))
     })?;
+    let is_shared = parts.method == Method::GET && service.shares(rest);
+    let turn = if is_shared {
+        let address = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+        proxy.0.shared.turn(&Question { service: service.name, role: caller.role, address }).await
+    } else {
+        Turn::Alone
+    };
+    let slot = match turn {
+        Turn::Known(document, headers) => return Ok(whole(&document, headers, &parts.headers)),
+        Turn::Ask(slot) => Some(slot),
+        Turn::Alone => None,
+    };
     let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -132,6 +150,11 @@ async fn forward(
         )
     })?;
     let mut headers = sent(&parts.headers);
+    if slot.is_some() {
+        // The document is for others too.
+        headers.remove(header::IF_NONE_MATCH);
+        headers.remove(header::RANGE);
+    }
     if service.is_ours
         && let Ok(value) = HeaderValue::from_str(&proxy.0.identity.bearer(&caller))
     {
@@ -157,9 +180,19 @@ async fn forward(
         let detail = format!("the {} does not accept the console's word (ACCESS_CONSOLE_KEYS)", service.name);
         return Err(Problem::new(StatusCode::BAD_GATEWAY, "upstream_refused", detail));
     }
-    Ok(answer::pass(answer, &parts.method, &parts.headers, place)
-        .await
-        .unwrap_or_else(|()| away(service).into_response()))
+    if !parts.method.is_safe() {
+        proxy.0.shared.forget(service.name);
+    }
+    Ok(match answer::pass(answer, &parts.method, place).await {
+        Ok(Passed::Whole(document, headers)) => {
+            if let Some(slot) = slot {
+                shared::keep(slot, &document, &headers);
+            }
+            whole(&document, headers, &parts.headers)
+        }
+        Ok(Passed::Streamed(response)) => response,
+        Err(()) => away(service).into_response(),
+    })
 }
 
 fn away(service: &Service) -> Problem {

@@ -130,6 +130,15 @@ pub(super) static SERVICES: [Service; 7] = [
     },
 ];
 
+/// What callers of one role are all answered alike, and no audit log has: see [`super::shared`].
+const SHARED: &[(&str, &[&str])] = &[
+    ("orchestrator", &["/v1/jobs:counts", "/v1/queues", "/v1/agents", "/v1/slo", "/v1/operations"]),
+    ("broadcaster", &["/v1/endpoints"]),
+    ("prometheus", &["/api/v1/query", "/api/v1/query_range", "/api/v1/rules", "/api/v1/alerts"]),
+    ("alertmanager", &["/api/v2/alerts", "/api/v2/silences"]),
+    ("syncdaemon", &["/status"]),
+];
+
 /// What an answer of the list is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowed {
@@ -142,6 +151,11 @@ pub(super) enum Allowed {
 }
 
 impl Service {
+    /// Whether one question is enough for all who ask it at about the same time.
+    pub(super) fn shares(&self, path: &str) -> bool {
+        SHARED.iter().any(|(service, paths)| *service == self.name && paths.contains(&path))
+    }
+
     /// Whether a path of this service may be asked with this method.
     pub(super) fn allows(&self, method: &str, path: &str) -> Allowed {
         let method = if method == "HEAD" { "GET" } else { method };
@@ -175,6 +189,16 @@ mod tests {
 
     fn service(name: &str) -> Service {
         SERVICES.into_iter().find(|service| service.name == name).unwrap()
+    }
+
+    #[test]
+    fn what_is_shared_is_listed_and_holds_no_job() {
+        for (name, paths) in SHARED {
+            for path in *paths {
+                assert!(matches!(service(name).allows("GET", path), Allowed::For(Read)), "{name} {path}");
+            }
+        }
+        assert!(!service("orchestrator").shares("/v1/jobs") && !service("orchestrator").shares("/v1/dead-letters"));
     }
 
     #[test]

@@ -13,7 +13,14 @@ use axum::{
     routing::{any, get},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -206,4 +213,47 @@ async fn events_arrive_as_they_happen_and_end_with_the_console() {
     tokio::time::timeout(Duration::from_secs(20), read).await.expect("the first event before the end of the stream");
     assert!(seen.contains("text/event-stream"), "{seen}");
     assert_eq!(console.proc.sigterm(Duration::from_secs(40)).await, 0, "a stream does not hold up the stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_who_ask_the_same_are_one_question_to_the_service() {
+    const ASKED: u64 = 120;
+    let counts: [Arc<AtomicU64>; 3] = Default::default();
+    let counting = |count: &Arc<AtomicU64>| {
+        let count = Arc::clone(count);
+        get(async move || Json(json!({"asked": count.fetch_add(1, Ordering::SeqCst)})))
+    };
+    let [queues, jobs, slo] = &counts;
+    let router = Router::new()
+        .route("/v1/queues", counting(queues))
+        .route("/v1/jobs", counting(jobs))
+        .route("/v1/slo", counting(slo))
+        .route("/v1/queues/{name}/pause", any(|| async { StatusCode::OK }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let console = Running::start(&[("ORCHESTRATOR_URL", &url), ("CONSOLE_API_RATE", "0")]).await;
+    let mut browsers =
+        vec![logged_in(&console, "oscar", "operator").await, logged_in(&console, "olga", "operator").await];
+    let ask = async |path: &'static str| {
+        let asking = (0..ASKED).map(|n| browsers[n as usize % browsers.len()].get(path));
+        for answer in futures_util::future::join_all(asking).await {
+            assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        }
+    };
+    ask("/api/orchestrator/v1/queues").await;
+    ask("/api/orchestrator/v1/slo").await;
+    for (name, count) in [("queues", queues), ("slo", slo)] {
+        let asked = count.load(Ordering::SeqCst);
+        assert!(asked <= ASKED / 4, "{asked} of {ASKED} questions for {name} reached the service");
+    }
+    // Jobs may hold what the audit log has of each reader.
+    ask("/api/orchestrator/v1/jobs").await;
+    assert_eq!(jobs.load(Ordering::SeqCst), ASKED);
+    // Who changed something sees it at once.
+    browsers[0].get("/api/orchestrator/v1/queues").await;
+    let before = queues.load(Ordering::SeqCst);
+    assert_eq!(browsers[0].post("/api/orchestrator/v1/queues/a/pause", &json!({})).await.status, 200);
+    browsers[0].get("/api/orchestrator/v1/queues").await;
+    assert_eq!(queues.load(Ordering::SeqCst), before + 1);
 }

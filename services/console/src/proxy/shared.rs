@@ -1,0 +1,143 @@
+//! One question to a service for all who ask the same: a thousand open pages cost a service no more than a few.
+//!
+//! Only documents that are the same for every caller of a role, and that no audit log has: never jobs themselves, whose payloads may
+//! be sensitive.
+
+use agentforge_access::Role;
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{sync::OwnedMutexGuard, time::timeout};
+
+/// How old a document may be.
+const FRESH: Duration = Duration::from_secs(1);
+/// Documents that are kept, at most; further questions are asked one by one.
+const KEPT_MAX: usize = 256;
+/// How long a caller waits for the answer to another's question before it asks by itself.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    pub(super) service: &'static str,
+    pub(super) role: Role,
+    /// Path and query.
+    pub(super) address: String,
+}
+
+/// A document, and what may go with it.
+type Document = (Instant, Bytes, HeaderMap);
+type Slot = Arc<tokio::sync::Mutex<Option<Document>>>;
+
+/// The documents of the last second.
+#[derive(Default)]
+pub(super) struct Shared(Mutex<HashMap<Question, Slot>>);
+
+/// What a caller is to do.
+pub(super) enum Turn {
+    /// There is a document.
+    Known(Bytes, HeaderMap),
+    /// It asks, for all who wait meanwhile.
+    Ask(OwnedMutexGuard<Option<Document>>),
+    /// It asks by itself.
+    Alone,
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, HashMap<Question, Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, question: &Question) -> Option<Slot> {
+        let mut slots = self.slots();
+        if let Some(slot) = slots.get(question) {
+            return Some(Arc::clone(slot));
+        }
+        if slots.len() >= KEPT_MAX {
+            // Those that are asked now are held by their callers too.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|kept| is_fresh(&kept)));
+        }
+        (slots.len() < KEPT_MAX).then(|| Arc::clone(slots.entry(question.clone()).or_default()))
+    }
+
+    /// Waits for the answer to the same question, if it is under way.
+    pub(super) async fn turn(&self, question: &Question) -> Turn {
+        let Some(slot) = self.slot(question) else { return Turn::Alone };
+        match timeout(WAIT_MAX, slot.lock_owned()).await {
+            Ok(kept) => match &*kept {
+                Some((_, document, headers)) if is_fresh(&kept) => Turn::Known(document.clone(), headers.clone()),
+                _ => Turn::Ask(kept),
+            },
+            Err(_) => Turn::Alone,
+        }
+    }
+
+    /// Something of a service was changed: whoever changed it sees that.
+    pub(super) fn forget(&self, service: &str) {
+        self.slots().retain(|question, _| question.service != service);
+    }
+}
+
+/// Keeps an answer for those who wait.
+pub(super) fn keep(mut slot: OwnedMutexGuard<Option<Document>>, document: &Bytes, headers: &HeaderMap) {
+    let mut headers = headers.clone();
+    // It names one caller's request.
+    headers.remove("x-request-id");
+    *slot = Some((Instant::now(), document.clone(), headers));
+}
+
+fn is_fresh(kept: &Option<Document>) -> bool {
+    kept.as_ref().is_some_and(|(at, ..)| at.elapsed() < FRESH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(address: &str, role: Role) -> Question {
+        Question { service: "orchestrator", role, address: address.into() }
+    }
+
+    #[tokio::test]
+    async fn one_asks_and_the_others_have_its_answer_until_something_changes() {
+        let shared = Shared::default();
+        let of = |role| question("/v1/queues", role);
+        let Turn::Ask(slot) = shared.turn(&of(Role::Read)).await else { panic!("the first asks") };
+        let asked = of(Role::Read);
+        let waiting = shared.turn(&asked);
+        keep(slot, &Bytes::from_static(b"{}"), &HeaderMap::new());
+        assert!(matches!(waiting.await, Turn::Known(document, _) if document == "{}"));
+        assert!(matches!(shared.turn(&of(Role::Admin)).await, Turn::Ask(_)), "another role has another answer");
+        shared.forget("broadcaster");
+        assert!(matches!(shared.turn(&of(Role::Read)).await, Turn::Known(..)));
+        shared.forget("orchestrator");
+        assert!(matches!(shared.turn(&of(Role::Read)).await, Turn::Ask(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_asks_alone_and_a_failed_question_is_asked_again() {
+        let shared = Shared::default();
+        let Turn::Ask(slot) = shared.turn(&question("/v1/slo", Role::Read)).await else { panic!("the first asks") };
+        assert!(matches!(shared.turn(&question("/v1/slo", Role::Read)).await, Turn::Alone));
+        drop(slot);
+        assert!(matches!(shared.turn(&question("/v1/slo", Role::Read)).await, Turn::Ask(_)));
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_bounded() {
+        let shared = Shared::default();
+        let mut held = Vec::new();
+        for n in 0..KEPT_MAX {
+            let Turn::Ask(slot) = shared.turn(&question(&n.to_string(), Role::Read)).await else { panic!("{n}") };
+            held.push(slot);
+        }
+        assert!(matches!(shared.turn(&question("more", Role::Read)).await, Turn::Alone));
+        held.clear();
+        assert!(matches!(shared.turn(&question("more", Role::Read)).await, Turn::Ask(_)));
+        assert!(shared.slots().len() <= KEPT_MAX);
+    }
+}
