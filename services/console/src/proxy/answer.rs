@@ -14,7 +14,8 @@ use futures_util::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Of a service's answer, what browsers may need.
-const PASSED: [HeaderName; 10] = [
+const PASSED: [HeaderName; 11] = [
+    header::CONTENT_ENCODING,
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,

@@ -150,6 +150,11 @@ async fn forward(
         )
     })?;
     let mut headers = sent(&parts.headers);
+    if service.is_packed
+        && let Some(codings) = parts.headers.get(header::ACCEPT_ENCODING)
+    {
+        headers.insert(header::ACCEPT_ENCODING, codings.clone());
+    }
     if slot.is_some() {
         // The document is for others too.
         headers.remove(header::IF_NONE_MATCH);

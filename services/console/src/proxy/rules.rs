@@ -13,6 +13,8 @@ pub(super) struct Service {
     pub(super) setting: &'static str,
     /// Whether it is one of ours, which learns who asks.
     pub(super) is_ours: bool,
+    /// Whether it packs its answers for the browser: they are large, and no document of JSON.
+    pub(super) is_packed: bool,
     /// Method, path, and the role that it needs; `*` stands for one part.
     rules: &'static [(&'static str, &'static str, Role)],
 }
@@ -23,6 +25,7 @@ pub(super) static SERVICES: [Service; 7] = [
         name: "orchestrator",
         setting: "ORCHESTRATOR_URL",
         is_ours: true,
+        is_packed: false,
         rules: &[
             ("GET", "/v1/jobs", Read),
             ("GET", "/v1/jobs:find", Read),
@@ -72,6 +75,7 @@ pub(super) static SERVICES: [Service; 7] = [
         name: "broadcaster",
         setting: "BROADCASTER_URL",
         is_ours: true,
+        is_packed: false,
         rules: &[
             ("GET", "/v1/endpoints", Read),
             ("GET", "/v1/endpoints/*", Read),
@@ -94,6 +98,7 @@ pub(super) static SERVICES: [Service; 7] = [
         name: "tactical",
         setting: "TACTICAL_URL",
         is_ours: true,
+        is_packed: false,
         rules: &[
             ("GET", "/events/stream", Read),
             ("GET", "/v1/rejected", Read),
@@ -108,6 +113,7 @@ pub(super) static SERVICES: [Service; 7] = [
         name: "prometheus",
         setting: "PROMETHEUS_URL",
         is_ours: false,
+        is_packed: false,
         rules: &[
             ("GET", "/api/v1/query", Read),
             ("GET", "/api/v1/query_range", Read),
@@ -119,13 +125,21 @@ pub(super) static SERVICES: [Service; 7] = [
         name: "alertmanager",
         setting: "ALERTMANAGER_URL",
         is_ours: false,
+        is_packed: false,
         rules: &[("GET", "/api/v2/alerts", Read), ("GET", "/api/v2/silences", Read)],
     },
-    Service { name: "exporter", setting: "NATS_EXPORTER_URL", is_ours: false, rules: &[("GET", "/metrics", Read)] },
+    Service {
+        name: "exporter",
+        setting: "NATS_EXPORTER_URL",
+        is_ours: false,
+        is_packed: true,
+        rules: &[("GET", "/metrics", Read)],
+    },
     Service {
         name: "syncdaemon",
         setting: "SYNCDAEMON_URL",
         is_ours: false,
+        is_packed: false,
         rules: &[("GET", "/status", Read), ("GET", "/readyz", Read)],
     },
 ];

@@ -257,3 +257,18 @@ async fn a_hundred_who_ask_the_same_are_one_question_to_the_service() {
     browsers[0].get("/api/orchestrator/v1/queues").await;
     assert_eq!(queues.load(Ordering::SeqCst), before + 1);
 }
+
+#[tokio::test]
+async fn a_large_page_of_metrics_travels_as_it_was_packed() {
+    let packed = |headers: HeaderMap| async move {
+        assert!(headers["accept-encoding"].to_str().unwrap().contains("gzip"));
+        ([("content-type", "text/plain"), ("content-encoding", "gzip")], "packed").into_response()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/metrics", get(packed))).await });
+    let console = Running::start(&[("NATS_EXPORTER_URL", &url)]).await;
+    let browser = logged_in(&console, "vera", "viewer").await;
+    let answer = browser.send("GET", "/api/exporter/metrics", &[("accept-encoding", "gzip, br")], None).await;
+    assert_eq!((answer.status, answer.header("content-encoding"), answer.body), (200, "gzip".into(), "packed".into()));
+}
