@@ -1,5 +1,6 @@
 // Alerts as Alertmanager or Prometheus has them, in one form. Pure but for the request.
 import { json } from '../api/http';
+import { rank } from './severity';
 
 export interface Alert {
   name: string;
@@ -10,13 +11,6 @@ export interface Alert {
   description: string;
   runbook: string | undefined;
   labels: Record<string, string>;
-}
-
-const ORDER = ['critical', 'high', 'page', 'medium', 'warning', 'ticket', 'low', 'info', 'none'];
-
-export function rank(severity: string): number {
-  const at = ORDER.indexOf(severity);
-  return at < 0 ? ORDER.length : at;
 }
 
 interface FromPrometheus {

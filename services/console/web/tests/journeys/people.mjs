@@ -59,7 +59,7 @@ export const journeys = [
     },
   },
   {
-    name: 'a session that has ended is renewed without a word, and one that is revoked leads to the login',
+    name: 'a session that has ended is renewed without a word, and without cookies there is the login',
     async walk(given) {
       const { context, page, faults } = await visit(given.browser, given);
       await page.goto('/jobs');

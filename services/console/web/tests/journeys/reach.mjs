@@ -35,8 +35,11 @@ export const journeys = [
       await page.waitForURL(/severity=critical/);
       await page.waitForFunction(() => [...document.querySelectorAll('tbody tr')].every((row) => row.textContent.includes('critical')));
       await context.setOffline(true);
+      const offline = page.getByRole('status').filter({ hasText: 'This browser is offline' });
+      await offline.waitFor();
       assert.ok((await list.getByRole('link').count()) > 0, 'what was known stays');
       await context.setOffline(false);
+      await offline.waitFor({ state: 'detached' });
       assert.deepEqual(faults, []);
       await context.close();
     },

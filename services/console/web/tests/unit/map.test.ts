@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { MARKER_SEVERITIES, rank, SEVERITIES } from '../../src/lib/severity';
+import { look } from '../../src/lib/states';
 import { boxOf, degrees, evidencePath, fits, graticule, scale, thingOf, TRACK_MAX, worstFirst } from '../../src/pages/map/things';
 
 const feature = (more: object = {}, at: unknown = [13.4, 52.5]) => ({ type: 'Feature', geometry: { type: 'Point', coordinates: at }, properties: { id: 'truck-7', kind: 'marker', site: 'pier', title: 'Truck 7', description: null, severity: 'high', observed_at: '2026-01-01T00:00:00Z', evidence_link: null, ...more } });
@@ -46,5 +48,20 @@ describe('things of the live picture', () => {
       expect(lines.length).toBeLessThanOrEqual(120);
     }
     expect([scale(110), scale(2600), scale(7)]).toEqual([{ metres: 100, label: '100 m' }, { metres: 2000, label: '2 km' }, { metres: 5, label: '5 m' }]);
+  });
+});
+
+describe('words of severity', () => {
+  it('have one order, and a word that is not known comes last', () => {
+    expect([...MARKER_SEVERITIES].sort((a, b) => rank(a) - rank(b))).toEqual(MARKER_SEVERITIES);
+    expect(rank('critical')).toBe(0);
+    expect(rank('strange')).toBeGreaterThan(rank('none'));
+  });
+
+  it('look as bad as they are', () => {
+    const worse = { bad: 0, warn: 1, run: 2, idle: 2 } as Record<string, number>;
+    const roles = SEVERITIES.filter((one) => one !== 'page' && one !== 'ticket').map((one) => worse[look(one).role]);
+    expect(roles).toEqual([...roles].sort());
+    expect(look('warning').role).toBe('warn');
   });
 });

@@ -1,7 +1,7 @@
 // Markers and zones as the page keeps them. Pure.
 import type { Geometry, Point, Polygon } from 'geojson';
+import { rank } from '../../lib/severity';
 
-export const SEVERITIES = ['critical', 'high', 'medium', 'low'] as const;
 /** Points of a track: with one a second, the last two minutes. */
 export const TRACK_MAX = 120;
 
@@ -97,12 +97,7 @@ export function fits(thing: Thing, filter: Filter): boolean {
 
 /** Worst first; among equals by title, so that rows of what moves stay where they are. */
 export function worstFirst(a: Thing, b: Thing): number {
-  return place(a.severity) - place(b.severity) || a.title.localeCompare(b.title) || a.key.localeCompare(b.key);
-}
-
-function place(severity: string): number {
-  const at = SEVERITIES.indexOf(severity as 'low');
-  return at < 0 ? SEVERITIES.length : at;
+  return rank(a.severity) - rank(b.severity) || a.title.localeCompare(b.title) || a.key.localeCompare(b.key);
 }
 
 export type Box = [west: number, south: number, east: number, north: number];
