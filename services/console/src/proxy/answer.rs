@@ -31,7 +31,7 @@ const PASSED: [HeaderName; 11] = [
 /// The policy of answers that are not documents, in addition to that of the pages.
 const NO_PAGE: &str = "sandbox; default-src 'none'";
 
-/// What goes on.
+/// What the browser gets of an answer.
 pub(super) enum Passed {
     /// A document, and what may go with it.
     Whole(Bytes, HeaderMap),
@@ -39,7 +39,7 @@ pub(super) enum Passed {
     Streamed(Response),
 }
 
-/// Takes what goes on of an answer. The place is given back when its last piece is.
+/// Takes of an answer what the browser gets. The place is given back when its last piece is.
 pub(super) async fn pass(
     answer: reqwest::Response,
     method: &Method,

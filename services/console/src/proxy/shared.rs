@@ -76,7 +76,7 @@ impl Shared {
         }
     }
 
-    /// Something of a service was changed: whoever changed it sees that.
+    /// Something of a service was changed, and the next caller sees that.
     pub(super) fn forget(&self, service: &str) {
         self.slots().retain(|question, _| question.service != service);
     }
