@@ -83,6 +83,17 @@ impl Running {
         services.iter().find(|service| service["name"] == name).unwrap().clone()
     }
 
+    /// Waits until a service was sampled twice, once with this status.
+    async fn answered(&self, name: &str, status: &Value) -> Value {
+        eventually(SOON, "the service is sampled", || async {
+            let service = self.service(name).await;
+            let samples = service["samples"].as_array().unwrap();
+            let is_there = samples.len() >= 2 && samples.iter().any(|sample| sample["status"] == *status);
+            if is_there { Ok(service) } else { Err(service.to_string()) }
+        })
+        .await
+    }
+
     /// Waits until a service has so many samples.
     async fn sampled(&self, name: &str, count: usize) -> Value {
         eventually(SOON, "the service is sampled", || async {
@@ -148,9 +159,10 @@ async fn each_kind_of_server_is_sampled_for_what_it_is_and_holds_up_no_other() {
         ("rubbish", Value::Null, "na"),
         ("closed", Value::Null, "na"),
     ] {
-        let service = running.sampled(name, 2).await;
-        let sample = &service["samples"][0];
-        assert_eq!(sample["status"], status, "{name}: {sample}");
+        // On a busy machine a probe of a good server may come to nothing once.
+        let service = running.answered(name, &status).await;
+        let samples = service["samples"].as_array().unwrap();
+        let sample = samples.iter().find(|sample| sample["status"] == status).unwrap();
         if !matches!(name, "quick" | "moved" | "endless") {
             assert_eq!(sample["cls"], class, "{name}: {sample}");
         }
@@ -158,8 +170,10 @@ async fn each_kind_of_server_is_sampled_for_what_it_is_and_holds_up_no_other() {
         assert!(ms <= 5_000.0, "{name} took {ms} ms: the timeout does not hold");
         assert_eq!(sample["ok"] == true, status.as_u64().is_some_and(|s| s < 400), "{name}");
         let stats = &service["stats"];
-        assert_eq!(stats["failure_rate_pct"], if sample["ok"] == true { 0.0 } else { 100.0 }, "{name}");
-        assert_eq!(stats["latest_ms"].is_null(), sample["ok"] == false, "{name}");
+        let failed = samples.iter().filter(|sample| sample["ok"] == false).count();
+        let share = (1_000.0 * failed as f64 / samples.len() as f64).round() / 10.0;
+        assert_eq!(stats["failure_rate_pct"], share, "{name}: {service}");
+        assert_eq!(stats["latest_ms"].is_null(), failed == samples.len(), "{name}: {service}");
     }
     let silent = running.service("silent").await["samples"][0]["ms"].as_f64().unwrap();
     assert!(silent >= 600.0, "{silent} ms");
