@@ -233,8 +233,7 @@ async fn a_hundred_who_ask_the_same_are_one_question_to_the_service() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     let console = Running::start(&[("ORCHESTRATOR_URL", &url), ("CONSOLE_API_RATE", "0")]).await;
-    let mut browsers =
-        vec![logged_in(&console, "oscar", "operator").await, logged_in(&console, "olga", "operator").await];
+    let mut browsers = [logged_in(&console, "oscar", "operator").await, logged_in(&console, "olga", "operator").await];
     let ask = async |path: &'static str| {
         let asking = (0..ASKED).map(|n| browsers[n as usize % browsers.len()].get(path));
         for answer in futures_util::future::join_all(asking).await {

@@ -115,7 +115,6 @@ async fn a_job_costs_a_handful_of_statements() {
     // Each: the job, its attempt, its result. It is remembered, and not read.
     let ended = ran().await;
     assert!(ended <= 3 * JOBS + 4, "{ended} statements end {JOBS} jobs");
-    println!("{JOBS} jobs: {accepted} statements to accept them, {marked} for marks, {ended} to end them");
 }
 
 #[tokio::test]
