@@ -46,7 +46,7 @@ impl Sender {
     }
 }
 
-/// In milliseconds, as the specification has it; what is no number counts as not set.
+/// In milliseconds, as the specification has it; text that cannot be read as a number counts as not set.
 fn patience() -> Duration {
     let keys = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
     let set = keys.iter().find_map(|key| std::env::var(key).ok()?.parse().ok());
@@ -62,7 +62,7 @@ impl HttpClient for Sender {
             let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
             Ok(Response::from_parts(head, body))
         };
-        // The limit begins inside: out here there is no clock.
+        // The limit is set inside the task: the thread that calls this may not belong to the runtime, whose clock it needs.
         self.runtime.spawn(async move { tokio::time::timeout(patience, sent).await }).await??
     }
 }

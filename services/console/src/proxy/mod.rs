@@ -21,7 +21,7 @@ use axum::{
     Extension, Router,
     body::to_bytes,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -130,18 +130,7 @@ async fn forward(
     let place = place.map_err(|_| {
         unavailable(format!("{CONCURRENT_MAX} requests are on their way; the limit is {CONCURRENT_MAX}"))
     })?;
-    let is_shared = parts.method == Method::GET && service.shares(rest);
-    let turn = if is_shared {
-        let address = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        proxy.0.shared.turn(&Question { service: service.name, role: caller.role, address }).await
-    } else {
-        Turn::Alone
-    };
-    let slot = match turn {
-        Turn::Known(document, headers) => return Ok(whole(&document, headers, &parts.headers)),
-        Turn::Ask(slot) => Some(slot),
-        Turn::Alone => None,
-    };
+    // Before its turn: a caller whose body comes slowly keeps no other waiting.
     let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -149,6 +138,16 @@ async fn forward(
             "the body has more than 1 MiB, or did not arrive whole",
         )
     })?;
+    let question = Question::of(service, &parts, rest, &caller);
+    let turn = match &question {
+        Some(question) => proxy.0.shared.turn(question).await,
+        None => Turn::Alone,
+    };
+    let slot = match turn {
+        Turn::Known(document, headers) => return Ok(whole(&document, headers, &parts.headers)),
+        Turn::Ask(slot) => Some(slot),
+        Turn::Alone => None,
+    };
     let mut headers = sent(&parts.headers);
     if service.is_packed
         && let Some(codings) = parts.headers.get(header::ACCEPT_ENCODING)

@@ -1,10 +1,11 @@
 //! One question to a service for all who ask the same: a thousand open pages cost a service no more than a few.
 //!
 //! Only documents that are the same for every caller of a role, and that no audit log has: never jobs themselves, whose payloads may
-//! be sensitive.
+//! be sensitive. A caller with narrower scopes is answered by itself.
 
-use agentforge_access::Role;
-use axum::http::HeaderMap;
+use super::rules::Service;
+use agentforge_access::{Principal, Role};
+use axum::http::{HeaderMap, Method, request::Parts};
 use bytes::Bytes;
 use std::{
     collections::HashMap,
@@ -16,7 +17,9 @@ use tokio::{sync::OwnedMutexGuard, time::timeout};
 /// How old a document may be.
 const FRESH: Duration = Duration::from_secs(1);
 /// Documents that are kept, at most; further questions are asked one by one.
-const KEPT_MAX: usize = 256;
+const KEPT_MAX: usize = 64;
+/// Larger documents are not kept: all of them together have 16 MiB.
+const BYTES_MAX: usize = 256 * 1024;
 /// How long a caller waits for the answer to another's question before it asks by itself.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -27,6 +30,15 @@ pub(super) struct Question {
     pub(super) role: Role,
     /// Path and query.
     pub(super) address: String,
+}
+
+impl Question {
+    /// What a request asks; `None` where its answer is for its caller only.
+    pub(super) fn of(service: &Service, request: &Parts, path: &str, caller: &Principal) -> Option<Self> {
+        let is_shared = request.method == Method::GET && service.shares(path) && caller.scopes.is_all();
+        let address = request.uri.path_and_query().filter(|_| is_shared)?.to_string();
+        Some(Self { service: service.name, role: caller.role, address })
+    }
 }
 
 /// A document, and what may go with it.
@@ -84,6 +96,9 @@ impl Shared {
 
 /// Keeps an answer for those who wait.
 pub(super) fn keep(mut slot: OwnedMutexGuard<Option<Document>>, document: &Bytes, headers: &HeaderMap) {
+    if document.len() > BYTES_MAX {
+        return;
+    }
     let mut headers = headers.clone();
     // It names one caller's request.
     headers.remove("x-request-id");
@@ -97,6 +112,8 @@ fn is_fresh(kept: &Option<Document>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use agentforge_access::Scopes;
+    use axum::http::Request;
 
     fn question(address: &str, role: Role) -> Question {
         Question { service: "orchestrator", role, address: address.into() }
@@ -125,6 +142,28 @@ mod tests {
         assert!(matches!(shared.turn(&question("/v1/slo", Role::Read)).await, Turn::Alone));
         drop(slot);
         assert!(matches!(shared.turn(&question("/v1/slo", Role::Read)).await, Turn::Ask(_)));
+    }
+
+    #[test]
+    fn only_callers_who_may_see_everything_share() {
+        let service = super::super::rules::SERVICES.iter().find(|service| service.name == "orchestrator").unwrap();
+        let of = |method: &str, scopes: Scopes| {
+            let request =
+                Request::builder().method(method).uri("/api/orchestrator/v1/queues?limit=5").body(()).unwrap();
+            let caller = Principal { name: "vera".into(), role: Role::Read, scopes };
+            Question::of(service, &request.into_parts().0, "/v1/queues", &caller)
+        };
+        assert_eq!(of("GET", Scopes::ALL), Some(question("/api/orchestrator/v1/queues?limit=5", Role::Read)));
+        assert_eq!(of("POST", Scopes::ALL), None);
+        assert_eq!(of("GET", Scopes::parse(["queue:hr"]).unwrap()), None, "its answer may hold less");
+    }
+
+    #[tokio::test]
+    async fn a_large_document_is_not_kept() {
+        let shared = Shared::default();
+        let Turn::Ask(slot) = shared.turn(&question("/v1/agents", Role::Read)).await else { panic!("the first asks") };
+        keep(slot, &Bytes::from(vec![b' '; BYTES_MAX + 1]), &HeaderMap::new());
+        assert!(matches!(shared.turn(&question("/v1/agents", Role::Read)).await, Turn::Ask(_)));
     }
 
     #[tokio::test]
