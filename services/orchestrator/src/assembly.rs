@@ -8,6 +8,7 @@ use crate::consumers::QueueConsumers;
 use crate::control::{CancelLoop, cancels};
 use crate::deletions::{DeletionLoop, Deletions, deletions};
 use crate::keys::Keys;
+use crate::links::Links;
 use crate::relay::{Forgets, JobSource, OutboxSource, Relay, Shared, StreamCapacity};
 use crate::slo::Sight;
 use crate::store::{Owner, Store};
@@ -85,6 +86,7 @@ pub(crate) fn assemble(
         outputs: Arc::new(outputs::ObjectStoreOutputs(nats.clone())),
         keys: keys.clone(),
         board: slo::Board::default(),
+        links: Links::default(),
         marks: config.audit.marks.clone(),
         opening: watch::Sender::new(app::Opening::UnderWay),
         counts: app::Counts::default(),

@@ -4,6 +4,7 @@
 //! nowhere; the orchestrator of a hub listens and exports, because a site that is cut off cannot be
 //! scraped. Nothing here holds work back: a link that is down is the normal case of an edge site.
 
+use crate::links::Links;
 use crate::metrics::{EDGE_BEATS_IGNORED, EDGE_LINK_STATUS, EDGE_SITE_LAST_SEEN};
 use crate::reconcile::pause;
 use agentforge_jetstream::{HubConfig, HubLink, Nats, subjects};
@@ -35,6 +36,8 @@ pub struct Edge {
     pub hub: HubConfig,
     /// The site that this process runs at; it is the label of its series.
     pub site: Site,
+    /// Where what it sees of links is noted.
+    pub links: Links,
 }
 
 impl Edge {
@@ -43,8 +46,9 @@ impl Edge {
         let link = HubLink::start(self.nats, &self.hub);
         let mut up = link.up();
         loop {
-            let status = if *up.borrow_and_update() { 1.0 } else { 0.0 };
-            EDGE_LINK_STATUS.set(&[self.site.as_str()], status);
+            let is_up = *up.borrow_and_update();
+            EDGE_LINK_STATUS.set(&[self.site.as_str()], if is_up { 1.0 } else { 0.0 });
+            self.links.note_own(&self.site, is_up, Micros::now());
             tokio::select! {
                 changed = up.changed() => changed?,
                 () = stop.cancelled() => return Ok(()),
@@ -59,7 +63,7 @@ impl Edge {
     pub async fn sites_loop(self, stop: CancellationToken) -> Result<(), anyhow::Error> {
         match self.hub.domain {
             Some(_) => send_beats(self.nats, &self.site, &stop).await,
-            None => take_beats(self.nats, &stop).await,
+            None => take_beats(self.nats, &self.links, &stop).await,
         }
     }
 }
@@ -81,7 +85,7 @@ async fn send_beats(nats: Nats, site: &Site, stop: &CancellationToken) -> Result
     }
 }
 
-async fn take_beats(nats: Nats, stop: &CancellationToken) -> Result<(), anyhow::Error> {
+async fn take_beats(nats: Nats, links: &Links, stop: &CancellationToken) -> Result<(), anyhow::Error> {
     let mut beats = nats.client().subscribe(subjects::SITES_SEEN).await?;
     let (mut sites, mut reported) = (Sites::new(SITES_MAX), BTreeSet::new());
     loop {
@@ -91,7 +95,11 @@ async fn take_beats(nats: Nats, stop: &CancellationToken) -> Result<(), anyhow::
         };
         let Some(beat) = beat else { anyhow::bail!("the subscription to the beats of sites has ended") };
         match sites.admit(&beat.subject) {
-            Ok(site) => EDGE_SITE_LAST_SEEN.set(&[site], Micros::now().0 as f64 / 1e6),
+            Ok(site) => {
+                let now = Micros::now();
+                EDGE_SITE_LAST_SEEN.set(&[site.as_str()], now.0 as f64 / 1e6);
+                links.note_heard(&site, now);
+            }
             Err(ignored) => {
                 EDGE_BEATS_IGNORED.inc(&[ignored.as_str()]);
                 // Anything may be sent here: the counter says how often, the log what it was first.
@@ -133,7 +141,7 @@ impl Sites {
     }
 
     /// The site that a beat's subject names, if it may be exported.
-    fn admit<'s>(&mut self, subject: &'s str) -> Result<&'s str, Ignored> {
+    fn admit(&mut self, subject: &str) -> Result<Site, Ignored> {
         let name = subject.strip_prefix("edge.site.").and_then(|rest| rest.strip_suffix(".seen"));
         let name = name.ok_or(Ignored::Name)?;
         let site = Site::new(name).map_err(|_| Ignored::Name)?;
@@ -141,9 +149,9 @@ impl Sites {
             if self.known.len() >= self.max {
                 return Err(Ignored::TooMany);
             }
-            self.known.insert(site);
+            self.known.insert(site.clone());
         }
-        Ok(name)
+        Ok(site)
     }
 }
 
@@ -165,9 +173,9 @@ mod tests {
             ("edge.site.pier-7.seen", Ok("pier-7")),
         ];
         for (subject, expected) in cases {
-            assert_eq!(sites.admit(subject), expected, "{subject}");
+            assert_eq!(sites.admit(subject), expected.map(|name| Site::new(name).unwrap()), "{subject}");
         }
         let own = subjects::site_seen(&Site::new("dock").unwrap());
-        assert_eq!(sites.admit(&own), Ok("dock"), "what is sent is what is taken");
+        assert_eq!(sites.admit(&own), Ok(Site::new("dock").unwrap()), "what is sent is what is taken");
     }
 }

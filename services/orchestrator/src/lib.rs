@@ -28,6 +28,7 @@ mod edge;
 pub mod error;
 mod housekeeping;
 pub mod keys;
+mod links;
 pub mod metrics;
 pub mod model;
 mod opening;

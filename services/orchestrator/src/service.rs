@@ -99,7 +99,12 @@ impl Service for Orchestrator {
 
         // Before the database: the hub's state is reported and probes are answered while it is unavailable; callers are
         // refused until it is open.
-        let site = edge::Edge { nats: nats(), hub: config.hub.clone(), site: config.site.clone() };
+        let site = edge::Edge {
+            nats: nats(),
+            hub: config.hub.clone(),
+            site: config.site.clone(),
+            links: app().links().clone(),
+        };
         t.spawn("edge-link", site.clone().link_loop(stop()));
         t.spawn("edge-sites", site.sites_loop(stop()));
         let (door, stopping) = (config.auth.door(), stop());

@@ -26,6 +26,7 @@ Examples:
   agentforge job list
   agentforge job list --state failed,dead --tool http --since 1h
   agentforge job list --columns id,state,labels,error --sort took
+  agentforge job list --error 'timed out' --since 1d
   agentforge job list --state running --watch
   agentforge job list --label team=blue --all --json | jq -r '.jobs[].id'")]
 pub struct ListArgs {
@@ -44,6 +45,9 @@ pub struct ListArgs {
     /// Only those submitted with the token of this name
     #[arg(long, value_name = "NAME")]
     submitted_by: Option<String>,
+    /// Only those that ended with an error that has this text, as in the column ERROR
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
     /// Only with this label; all of several must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label_text)]
     labels: Vec<String>,
@@ -161,6 +165,7 @@ async fn once(args: &ListArgs, context: &Context) -> Result {
             states: states.clone(),
             labels: args.labels.clone(),
             submitted_by: args.submitted_by.clone().unwrap_or_default(),
+            error: args.error.clone().unwrap_or_default(),
             limit,
             cursor,
             ..Default::default()

@@ -49,6 +49,9 @@ pub struct RetryArgs {
     /// Only those submitted with the token of this name
     #[arg(long, value_name = "NAME", requires = "states")]
     submitted_by: Option<String>,
+    /// Only those that ended with an error that has this text, as in the column ERROR
+    #[arg(long, value_name = "TEXT", requires = "states")]
+    error: Option<String>,
     /// Only with this label; all of several must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label_text, requires = "states")]
     labels: Vec<String>,
@@ -157,6 +160,7 @@ async fn many(args: RetryArgs, context: &Context) -> Result {
         queue: args.queue.unwrap_or_default(),
         tool: args.tool.unwrap_or_default(),
         submitted_by: args.submitted_by.unwrap_or_default(),
+        error: args.error.unwrap_or_default(),
         labels: args.labels,
         created_after: stamp(args.since),
         created_before: stamp(args.until),

@@ -45,6 +45,7 @@ pub(super) static SERVICES: [Service; 7] = [
             ("GET", "/v1/schedules/*/next-runs", Read),
             ("GET", "/v1/agents", Read),
             ("GET", "/v1/agents/*", Read),
+            ("GET", "/v1/sites", Read),
             ("GET", "/v1/slo", Read),
             ("GET", "/v1/openapi.json", Read),
             ("GET", "/v1/audit", Admin),
@@ -146,7 +147,7 @@ pub(super) static SERVICES: [Service; 7] = [
 
 /// What callers of one role are all answered alike, and no audit log has: see [`super::shared`].
 const SHARED: &[(&str, &[&str])] = &[
-    ("orchestrator", &["/v1/jobs:counts", "/v1/queues", "/v1/agents", "/v1/slo", "/v1/operations"]),
+    ("orchestrator", &["/v1/jobs:counts", "/v1/queues", "/v1/agents", "/v1/slo", "/v1/sites", "/v1/operations"]),
     ("broadcaster", &["/v1/endpoints"]),
     ("prometheus", &["/api/v1/query", "/api/v1/query_range", "/api/v1/rules", "/api/v1/alerts"]),
     ("alertmanager", &["/api/v2/alerts", "/api/v2/silences"]),

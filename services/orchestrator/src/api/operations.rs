@@ -142,6 +142,7 @@ pub const OPERATIONS: &[Operation] = &[
     op("ListNextRuns", Read, "GET", "/v1/schedules/{id}/next-runs", Some("/agentforge.v1.Schedules/ListNextRuns")),
     op("ListAgents", Read, "GET", "/v1/agents", Some("/agentforge.v1.Agents/ListAgents")),
     op("GetAgent", Read, "GET", "/v1/agents/{id}", Some("/agentforge.v1.Agents/GetAgent")),
+    op("ListSites", Read, "GET", "/v1/sites", None),
     op("ListSlos", Read, "GET", "/v1/slo", None),
     op("ListAuditEntries", Admin, "GET", "/v1/audit", Some("/agentforge.v1.Audit/ListAuditEntries")),
     op("ListAuditChains", Admin, "GET", "/v1/audit/chains", Some("/agentforge.v1.Audit/ListAuditChains")),

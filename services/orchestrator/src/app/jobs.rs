@@ -1,5 +1,6 @@
 //! Jobs as callers use them: submit, read, wait, watch, cancel, redrive.
 
+use super::asked::{DeadLetterQuery, JobQuery, row_cursor, some};
 use super::shown::cut;
 use super::{App, OutputStream, Page, SubmitAnswer, Subscription, WAIT_MAX, page_limit};
 use crate::admission::{SubmitInput, admit};
@@ -8,15 +9,14 @@ use crate::error::{Code, Error};
 use crate::metrics;
 use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
 use crate::sensitive::Payload;
-use crate::store::{Changed, DeadLetterFilter, JobFilter, Submitted, Times};
+use crate::store::{Changed, DeadLetterFilter, Submitted};
 use crate::transition::{Change, Current, Ignored};
 use agentforge_access::Kind;
-use agentforge_message_id::{JobId, Mission, Queue, ToolName};
+use agentforge_message_id::JobId;
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -27,57 +27,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a page with nothing in it is looked for: then it is given empty, with the cursor to continue.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 
-/// Which jobs to list, as asked.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct JobQuery {
-    /// Jobs of this mission; empty or none: of all that the database has.
-    pub mission: Option<String>,
-    /// Jobs of this queue; empty or none: of all.
-    pub queue: Option<String>,
-    /// Jobs that run this tool; empty or none: any.
-    pub tool: Option<String>,
-    /// Jobs in any of these states; empty: in all.
-    pub states: Vec<State>,
-    /// Jobs that the token of this name submitted; empty or none: any.
-    pub submitted_by: Option<String>,
-    /// `key=value`, all of them.
-    pub labels: Vec<String>,
-    /// Accepted and final in these times.
-    pub times: Times,
-    /// Size of a page, up to [`PAGE_MAX`](super::PAGE_MAX); 0: [`PAGE_DEFAULT`](super::PAGE_DEFAULT).
-    pub limit: u32,
-    /// Where the page before ended, as it said; none: the newest job.
-    pub cursor: Option<String>,
-}
-
-/// Which dead letters to list, as asked.
-#[derive(Clone, Debug, Default)]
-pub struct DeadLetterQuery {
-    /// Letters of jobs of this mission; empty or none: of all.
-    pub mission: Option<String>,
-    /// Letters of jobs of this queue; empty or none: of all.
-    pub queue: Option<String>,
-    /// Letters with this [`DeadReason`](crate::model::DeadReason), by its word; empty or none: any.
-    pub reason: Option<String>,
-    /// Those put back too.
-    pub include_redriven: bool,
-    /// Size of a page, up to [`PAGE_MAX`](super::PAGE_MAX); 0: [`PAGE_DEFAULT`](super::PAGE_DEFAULT).
-    pub limit: u32,
-    /// Where the page before ended, as it said; none: the newest letter.
-    pub cursor: Option<String>,
-}
-
 /// A job's result as bytes.
 pub struct JobOutput {
     /// Bytes in all, where they are known beforehand.
     pub content_length: Option<u64>,
     /// JSON text in chunks.
     pub stream: OutputStream,
-}
-
-pub(super) fn some(s: Option<&String>) -> Option<&str> {
-    s.map(String::as_str).filter(|s| !s.is_empty())
 }
 
 pub(super) fn job_id(id: &str) -> Result<JobId, Error> {
@@ -98,44 +53,6 @@ fn wait_until(wait: Duration) -> Result<Instant, Error> {
         ));
     }
     Ok(Instant::now() + wait)
-}
-
-fn row_cursor(cursor: Option<&String>) -> Result<Option<i64>, Error> {
-    some(cursor)
-        .map(|c| {
-            c.parse().map_err(|_| Error::field("cursor", "cursor is not one that a listing gave; start without it"))
-        })
-        .transpose()
-}
-
-impl JobQuery {
-    /// What the store is asked.
-    ///
-    /// # Errors
-    /// `invalid_argument`: names the field.
-    pub(super) fn filter(&self) -> Result<JobFilter, Error> {
-        let labels = self
-            .labels
-            .iter()
-            .map(|l| {
-                l.split_once('=')
-                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                    .ok_or_else(|| Error::field("label", format!("label {l:?} is not key=value")))
-            })
-            .collect::<Result<_, _>>()?;
-        let wrong = |field| move |e: agentforge_message_id::NameError| Error::field(field, e.to_string());
-        Ok(JobFilter {
-            mission: some(self.mission.as_ref()).map(Mission::new).transpose().map_err(wrong("mission"))?,
-            queue: some(self.queue.as_ref()).map(Queue::new).transpose().map_err(wrong("queue"))?,
-            tool: some(self.tool.as_ref()).map(ToolName::new).transpose().map_err(wrong("tool"))?,
-            states: self.states.clone(),
-            submitted_by: some(self.submitted_by.as_ref()).map(str::to_owned),
-            labels,
-            times: self.times,
-            before: row_cursor(self.cursor.as_ref())?,
-            limit: page_limit(self.limit)?,
-        })
-    }
 }
 
 impl App {
@@ -345,7 +262,9 @@ impl App {
         let looked = Instant::now();
         let (within, next) = loop {
             let found = self.0.store.jobs(&filter).await?;
-            let within: Vec<Job> = found.items.into_iter().filter(|job| self.has_job(job)).collect();
+            // An error that the caller may not read is not found by its words either.
+            let tells = |job: &Job| filter.error.is_none() || !self.is_hidden(caller, job);
+            let within: Vec<Job> = found.items.into_iter().filter(|job| self.has_job(job) && tells(job)).collect();
             if within.is_empty() && found.next.is_some() && looked.elapsed() < LOOK_MAX {
                 filter.before = found.next;
                 continue;

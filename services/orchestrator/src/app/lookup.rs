@@ -1,8 +1,9 @@
 //! What people look up: jobs by the beginning of their ids, single dead letters.
 
 use super::App;
+use super::asked::some;
 use super::audit::asked;
-use super::jobs::{job_id, some};
+use super::jobs::job_id;
 use super::put_back::LIMIT_DEFAULT;
 use crate::caller::Caller;
 use crate::error::{Code, Error};

@@ -3,6 +3,7 @@
 //! Owns admission, the group committer, watches and the limits; relies on a [`Store`] and, for
 //! publishing, on the relay. Knows no protocol.
 
+mod asked;
 mod audit;
 mod backlog;
 mod cancels;
@@ -32,6 +33,7 @@ mod upkeep;
 mod walk;
 mod watchers;
 
+pub use asked::{DeadLetterQuery, JobQuery};
 pub use audit::AuditQuery;
 pub use backlog::Backlog;
 pub use cancels::CancelSpec;
@@ -41,7 +43,7 @@ pub(crate) use counts::Counts;
 pub use counts::{COUNTS_AGE_MAX, JobCounts};
 pub use gauge::OutboxGauge;
 pub(crate) use handoff::{Handed, Handoffs, handoffs};
-pub use jobs::{DeadLetterQuery, JobOutput, JobQuery};
+pub use jobs::JobOutput;
 pub use lookup::DiscardSpec;
 pub use marks::Lazy;
 pub(crate) use operations::operations_loop;
@@ -58,6 +60,7 @@ pub use watchers::{JobWatchers, Subscription, Update};
 
 use crate::admission::Limits;
 use crate::error::{Code, Error};
+use crate::links::Links;
 use crate::model::{Agent, Job};
 use crate::sensitive::Marks;
 use crate::slo::Board;
@@ -109,6 +112,8 @@ pub(crate) struct Inner {
     /// Which queues are paused.
     pub(crate) pauses: Pauses,
     pub(crate) board: Board,
+    /// When the links of sites were up.
+    pub(crate) links: Links,
     /// Whose payloads are sensitive.
     pub(crate) marks: Marks,
     pub(crate) opening: tokio::sync::watch::Sender<Opening>,
@@ -213,6 +218,11 @@ impl App {
     /// The state of the objectives.
     pub fn board(&self) -> &Board {
         &self.0.board
+    }
+
+    /// The links of sites.
+    pub(crate) fn links(&self) -> &Links {
+        &self.0.links
     }
 
     /// What submissions may ask for, with the server's max_payload taken into account.

@@ -3,7 +3,8 @@
 //! A walk over many stops when its progress is not read any more; an operation (`app/operations.rs`) continues.
 //! Running it again is harmless: what was put back is open, and the fence skips it.
 
-use super::jobs::{job_id, some};
+use super::asked::some;
+use super::jobs::job_id;
 use super::walk::{COUNT_PAGE, How, PAGE, Progress, Source, Walk};
 use super::{App, JobQuery};
 use crate::admission::admit_deadline_in;

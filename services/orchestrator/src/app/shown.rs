@@ -23,7 +23,7 @@ impl App {
     }
 
     /// Whether the payload is sensitive, and not for this caller.
-    fn is_hidden(&self, caller: &Caller, of: &impl Payload) -> bool {
+    pub(super) fn is_hidden(&self, caller: &Caller, of: &impl Payload) -> bool {
         let (queue, tool) = of.place();
         self.0.marks.has(&queue, &tool) && !self.0.marks.shows(caller.role(), &self.1, &queue, &tool)
     }

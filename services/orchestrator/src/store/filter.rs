@@ -32,6 +32,9 @@ pub struct JobFilter {
     pub states: Vec<State>,
     /// Jobs that this principal submitted; `None`: any.
     pub submitted_by: Option<String>,
+    /// Jobs that ended without success, and whose error, written `class: message`, has this text; ASCII letters are alike
+    /// in both cases. `None`: any.
+    pub error: Option<String>,
     /// All of these.
     pub labels: Vec<(String, String)>,
     /// Accepted and final in these times.

@@ -119,6 +119,16 @@ pub(super) trait Reads: Sync {
 /// A page of jobs, newest first.
 pub(super) async fn page<R: Reads>(reads: &R, f: &JobFilter) -> Result<Page<Job>, Fault> {
     let begun = Instant::now();
+    let told;
+    let f = if f.error.is_some() {
+        told = told_of(f);
+        if told.states.is_empty() {
+            return Ok(Page { items: Vec::new(), next: None });
+        }
+        &told
+    } else {
+        f
+    };
     let limit = f.limit as usize;
     let Walked { mut items, mut bytes, end } = reads.walk(f, f.before.unwrap_or(i64::MAX), WALK_ROWS).await?;
     if items.len() >= limit || bytes > PAGE_BYTES_MAX {
@@ -155,6 +165,12 @@ pub(super) async fn page<R: Reads>(reads: &R, f: &JobFilter) -> Result<Page<Job>
             return Ok(Page { items, next: Some(place) });
         }
     }
+}
+
+/// A filter by error, with the states that have one: few jobs are in them, and an index lists those.
+fn told_of(f: &JobFilter) -> JobFilter {
+    let asked = |state: &State| f.states.is_empty() || f.states.contains(state);
+    JobFilter { states: State::ALL.into_iter().filter(|s| s.may_be_retried() && asked(s)).collect(), ..f.clone() }
 }
 
 /// Jobs by state, of counts in which all published ones are queued and all that ended succeeded.

@@ -13,6 +13,7 @@ mod refusals;
 mod scopes;
 mod sensitive;
 mod server;
+mod sites;
 mod slo;
 mod streams;
 mod ways_back;

@@ -12,6 +12,9 @@ export interface SessionInfo {
   settings: { grafana_url?: string | null; env?: string; version?: string; prometheus?: boolean; oidc?: boolean; [key: string]: unknown };
 }
 
+/** What a role may do, in words that follow "to". */
+export type Acts = Partial<Record<'submitter' | 'operator' | 'admin', string>>;
+
 /** The session is renewed this long before it ends. */
 const EARLY_MS = 60_000;
 /** A tab that slept renews at once, and never more often than this. */
@@ -41,6 +44,12 @@ class Session {
   }
   get isAdmin(): boolean {
     return this.info?.can.admin ?? false;
+  }
+
+  /** Which of these the person here may not do, the least role first. */
+  lacking(acts: Acts): [role: keyof Acts, act: string][] {
+    const may = { submitter: this.canSubmit, operator: this.canOperate, admin: this.isAdmin };
+    return (['submitter', 'operator', 'admin'] as const).flatMap((role) => (acts[role] && !may[role] ? [[role, acts[role]] as [keyof Acts, string]] : []));
   }
 
   async start() {

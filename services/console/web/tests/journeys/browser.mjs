@@ -100,6 +100,16 @@ export async function settled(page) {
   await page.waitForFunction(() => !document.querySelector('[aria-label="Loading"]'));
 }
 
+/** Reloads the page until something is so: what a page shows is asked again every few seconds. */
+export async function until(page, is, { tries = 60, every = 1_000 } = {}) {
+  for (let n = 0; n < tries; n += 1) {
+    if (await is()) return;
+    await page.waitForTimeout(every);
+    if (n % 5 === 4) await page.reload();
+  }
+  throw new Error(`not so after ${tries} looks: ${is}`);
+}
+
 export async function shot(page, folder, name) {
   await mkdir(folder, { recursive: true });
   await page.screenshot({ path: path.join(folder, `${name}.png`), fullPage: false });

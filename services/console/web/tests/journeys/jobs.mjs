@@ -87,6 +87,32 @@ export const journeys = [
     },
   },
   {
+    name: 'jobs are found by the text of their error, in the address, the command and a retry that is counted',
+    async walk(given) {
+      const { context, page, faults } = await visit(given.browser, given);
+      await login(page, given.user, given.password);
+      const mark = `told${Date.now()}`;
+      const id = await submit(page, 'fail', {}, { 'Attempts at most': '1', Labels: `mark=${mark}` });
+      await page.getByText('failed as asked').first().waitFor();
+      await filter(page, `label:mark=${mark} FAILED as`);
+      // As text it is looked for in the rows of this page; one press, and all jobs are searched.
+      await page.getByRole('button', { name: 'Search the errors of all jobs' }).click();
+      await page.waitForURL((url) => url.searchParams.get('error') === 'FAILED as' && !url.searchParams.has('q'));
+      await page.getByRole('table', { name: 'Jobs' }).getByRole('link', { name: id.slice(-8) }).first().waitFor();
+      await page.reload();
+      await page.getByRole('button', { name: 'Commands' }).click();
+      await page.getByText("--error 'FAILED as'").first().waitFor();
+      await page.keyboard.press('Escape');
+      await page.getByRole('button', { name: 'Retry all that match…' }).click();
+      await page.getByRole('button', { name: 'Retry 1 job' }).waitFor();
+      await page.keyboard.press('Escape');
+      await filter(page, `label:mark=${mark} error:"no such words"`);
+      await page.getByText('No job matches').waitFor();
+      assert.deepEqual(faults, []);
+      await context.close();
+    },
+  },
+  {
     name: 'many jobs are filtered, counted and cancelled',
     async walk(given) {
       const { context, page, faults } = await visit(given.browser, given);

@@ -36,6 +36,8 @@ export const journeys = [
       await other.page.goto('/jobs');
       await other.page.getByRole('table', { name: 'Jobs' }).getByRole('link').first().waitFor();
       assert.equal(await other.page.getByRole('link', { name: 'Submit' }).count(), 0);
+      // It says who may.
+      await other.page.getByText('With the role viewer you look on: to submit takes submitter; to cancel or retry many takes operator.').waitFor();
       assert.equal(await other.page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name: /Users|Audit log/ }).count(), 0);
       await other.page.getByRole('table', { name: 'Jobs' }).getByRole('link').first().click();
       await other.page.waitForURL(/\/jobs\/[0-9a-f]{8}-/);
@@ -83,6 +85,45 @@ export const journeys = [
     },
   },
   {
+    name: 'a session that the server ends is over in the page: the login is asked for, and comes back to the same place',
+    async walk(given) {
+      const { context, page } = await into(given, '/users');
+      const name = `leaver-${Date.now()}`;
+      const link = await added(page, name);
+      const other = await visit(given.browser, given);
+      await other.page.goto(link);
+      await other.page.getByRole('button', { name: 'Log in' }).click();
+      await other.page.getByRole('heading', { level: 1, name: 'Overview' }).waitFor({ timeout: LOGIN_MS });
+      await other.page.goto('/jobs?state=failed');
+      await other.page.getByRole('heading', { level: 1, name: 'Jobs' }).waitFor();
+      const ended = await page.evaluate(async (who) => {
+        const { csrf } = await (await fetch('/auth/session')).json();
+        return (await fetch(`/api/users/${who}/sessions`, { method: 'DELETE', headers: { 'x-af-csrf': csrf } })).status;
+      }, name);
+      assert.ok(ended >= 200 && ended < 300, `the sessions end: ${ended}`);
+      // The cookies are still there, and worth nothing: the next thing that the page asks is refused, and so is a renewal.
+      assert.ok((await other.context.cookies()).length > 0);
+      await other.page.keyboard.press('r');
+      await other.page.getByLabel('User').waitFor();
+      assert.equal(await other.page.getByRole('table', { name: 'Jobs' }).count(), 0, 'nothing of before is seen');
+      const refused = await other.page.evaluate(async () => (await fetch('/api/orchestrator/v1/jobs')).status);
+      assert.equal(refused, 401);
+      await other.page.getByLabel('User').fill(given.user);
+      await other.page.getByLabel('Password', { exact: true }).fill(given.password);
+      await other.page.getByRole('button', { name: 'Log in' }).click();
+      await other.page.getByRole('table', { name: 'Jobs' }).waitFor({ timeout: LOGIN_MS });
+      assert.equal(new URL(other.page.url()).search, '?state=failed');
+      assert.deepEqual(other.faults, []);
+      await other.context.close();
+      await page.reload();
+      await page.getByRole('button', { name: `Actions for ${name}` }).click();
+      await page.getByRole('button', { name: 'Remove…' }).click();
+      await page.getByRole('button', { name: 'Remove', exact: true }).click();
+      await page.getByRole('row', { name: new RegExp(name) }).waitFor({ state: 'detached' });
+      await context.close();
+    },
+  },
+  {
     name: 'a login by the provider that did not succeed says what to do',
     async walk(given) {
       const { context, page, faults } = await visit(given.browser, given);
@@ -108,6 +149,9 @@ export const journeys = [
         process.kill(given.nats, 'SIGCONT');
       }
       await page.locator('.chip', { hasText: 'link up' }).waitFor({ timeout: 90_000 });
+      // The server remembers it, for those who look later.
+      await page.reload();
+      await page.getByRole('region', { name: 'Links of the last day' }).getByRole('img', { name: /[1-9]\d* outages?, the longest/ }).first().waitFor();
       const history = page.getByRole('list').filter({ hasText: 'down' });
       await history.getByText('up', { exact: true }).first().waitFor();
       assert.deepEqual(await axe(page), []);

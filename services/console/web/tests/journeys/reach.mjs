@@ -1,6 +1,6 @@
 // Journeys of what reaches beyond jobs: the live map, webhooks, the intake board, alerts, the audit log, sites, users.
 import assert from 'node:assert/strict';
-import { axe, login, settled, visit } from './browser.mjs';
+import { axe, login, settled, until, visit } from './browser.mjs';
 
 async function into(given, address, more = {}) {
   const opened = await visit(given.browser, { ...given, ...more });
@@ -67,6 +67,29 @@ export const journeys = [
       await page.locator('.chip', { hasText: 'paused' }).first().waitFor();
       await page.getByRole('button', { name: 'Resume' }).click();
       await page.locator('.chip', { hasText: 'active' }).first().waitFor();
+      // Changed, and back; an address that is none is refused in place.
+      await page.getByRole('button', { name: 'Edit…' }).click();
+      const edit = page.getByRole('dialog', { name: `Edit ${name}` });
+      assert.ok(await edit.getByRole('button', { name: 'Save' }).isDisabled(), 'nothing is changed yet');
+      await edit.getByLabel('Requests per second').fill('7.5');
+      await edit.getByLabel('Timeout').fill('a while');
+      await edit.getByRole('button', { name: 'Save' }).click();
+      await edit.getByRole('alert').filter({ hasText: 'timeout' }).waitFor();
+      await edit.getByLabel('Timeout').fill('3s');
+      assert.deepEqual(await axe(page), []);
+      await edit.getByRole('button', { name: 'Save' }).click();
+      await page.getByText('7.5 per second, 3s each').waitFor();
+      await page.getByText(`Endpoint ${name} is changed`).locator('..').getByRole('button', { name: 'Undo' }).click();
+      await page.getByText('10s each').waitFor();
+      // Nothing was ever stored under its subjects: a replay counts first, and offers nothing.
+      await page.keyboard.press('p');
+      const replay = page.getByRole('dialog', { name: 'Send past events again' });
+      await replay.getByText('there is nothing to send').waitFor();
+      assert.ok(await replay.getByRole('button', { name: 'Send 0 events again' }).isDisabled());
+      await replay.getByLabel('Stored since').fill('soon');
+      await replay.getByText('neither a span of time nor a moment').waitFor();
+      assert.deepEqual(await axe(page), []);
+      await page.keyboard.press('Escape');
       await page.getByRole('button', { name: 'Rotate the secret…' }).click();
       await page.getByRole('button', { name: 'Rotate', exact: true }).click();
       await secret.locator('code').waitFor();
@@ -77,6 +100,42 @@ export const journeys = [
       await page.waitForURL((url) => url.pathname === '/webhooks');
       await settled(page);
       assert.equal(await page.getByRole('link', { name }).count(), 0);
+      assert.deepEqual(faults, []);
+      await context.close();
+    },
+  },
+  {
+    name: 'past events are counted and sent again, all of them or one that waits for an undo',
+    async walk(given) {
+      const { context, page, faults } = await into(given, '/webhooks?new=1');
+      const name = `replay-${Date.now()}`;
+      await page.getByRole('dialog').getByLabel('Name').fill(name);
+      await page.getByLabel('Address').fill('http://127.0.0.1:9/hook');
+      await page.getByRole('dialog').getByRole('button', { name: 'Create', exact: true }).click();
+      await page.getByRole('dialog', { name: `The secret of ${name}` }).waitFor();
+      await page.keyboard.press('Escape');
+      await page.waitForURL(new RegExp(`/webhooks/${name}`));
+      // There are events of jobs from before the endpoint was.
+      await page.getByRole('button', { name: 'Replay…' }).click();
+      const replay = page.getByRole('dialog', { name: 'Send past events again' });
+      await replay.getByLabel('Stored since').fill('1d');
+      await replay.getByLabel('Events per second').fill('1000');
+      await replay.getByRole('button', { name: /^Send [1-9][\d,]* events? again$/ }).click();
+      await page.getByText(new RegExp(`events? sent again to ${name}`)).waitFor();
+      const attempts = page.getByRole('table', { name: 'Attempts' });
+      const again = attempts.getByRole('button', { name: /^Send the event/ }).first();
+      // Nothing listens there, so attempts fail and are listed.
+      await until(page, () => again.isVisible());
+      await again.click();
+      const toast = page.getByText(/is sent to .* again$/);
+      await toast.locator('..').getByRole('button', { name: 'Undo' }).click();
+      await toast.waitFor({ state: 'detached' });
+      const sent = page.waitForResponse((answer) => answer.url().endsWith('/v1/replay'));
+      await again.click();
+      assert.equal((await (await sent).json()).replayed, 1);
+      await page.getByRole('button', { name: 'Delete…' }).click();
+      await page.getByRole('button', { name: 'Delete', exact: true }).click();
+      await page.waitForURL((url) => url.pathname === '/webhooks');
       assert.deepEqual(faults, []);
       await context.close();
     },
@@ -164,6 +223,9 @@ export const journeys = [
       await page.getByText('Waiting files', { exact: true }).waitFor();
       await page.getByText(/ledger verify/).first().waitFor();
       await page.getByRole('list').getByText('up', { exact: true }).first().waitFor();
+      // What the orchestrator remembers of links: at least its own, up by now.
+      const links = page.getByRole('region', { name: 'Links of the last day' });
+      await links.getByRole('img', { name: /over the last 1d: up \d/ }).first().waitFor();
       assert.deepEqual(await axe(page), []);
       assert.deepEqual(faults, []);
       await context.close();

@@ -1,6 +1,6 @@
 // Journeys of schedules, dead letters, queues and workers.
 import assert from 'node:assert/strict';
-import { axe, login, settled, shot, visit } from './browser.mjs';
+import { axe, login, settled, shot, until, visit } from './browser.mjs';
 
 /** Submits through the page's own session, as the form does. */
 async function submit(page, body) {
@@ -58,7 +58,8 @@ export const journeys = [
       for (let n = 0; n < 3; n += 1) await submit(page, { tool: 'fail', args: {}, max_attempts: 1, labels: { n: String(n) } });
       await page.goto('/dead-letters');
       const group = page.getByRole('row').filter({ hasText: 'failed as asked' });
-      await page.waitForFunction(() => Number(document.querySelector('tbody td strong')?.textContent) >= 3, undefined, { polling: 500 }).catch(async () => page.reload());
+      // All three died: of another cause there may be more.
+      await until(page, async () => Number(await group.locator('strong').first().textContent({ timeout: 500 }).catch(() => 0)) >= 3);
       await group.getByRole('link').click();
       await page.getByRole('heading', { level: 1, name: 'Dead letters of one cause' }).waitFor();
       assert.ok(new URL(page.url()).searchParams.get('group'));

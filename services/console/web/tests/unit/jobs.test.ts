@@ -14,6 +14,17 @@ describe('the filter', () => {
     const query = new URLSearchParams(Object.entries(toQuery(filter)).filter((one): one is [string, string] => one[1] !== null));
     expect(fromQuery(query)).toEqual(filter);
   });
+  it('searches the errors of all jobs, and only those of ended ones', () => {
+    const filter = fromText('error:"timed out" error:now queue:mail');
+    expect([filter.error, toText(filter)]).toEqual(['now', 'queue:mail error:now']);
+    const told = fromText(toText({ ...NONE, error: 'exit "code" 7' }));
+    expect(told.error).toBe('exit code 7');
+    expect(toApi(told, 0)).toMatchObject({ error: 'exit code 7' });
+    expect(toBulk(told, ['failed', 'dead'], 0)).toMatchObject({ states: ['failed', 'dead'], error: 'exit code 7' });
+    expect(toBulk(told, ['queued', 'running'], 0).states).toEqual([]);
+    expect(toBulk(NONE, ['queued'], 0)).not.toHaveProperty('error');
+    expect(toCli(told)).toEqual(['--error', 'exit code 7']);
+  });
   it('keeps unknown words as text', () => expect(fromText('colour:red https://a').text).toBe('colour:red https://a'));
   it('becomes a query, a body and a command', () => {
     const filter = fromText(text);

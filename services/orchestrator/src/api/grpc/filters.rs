@@ -16,6 +16,7 @@ pub(super) fn retry_spec(r: pb::RetryJobsRequest) -> Result<RetrySpec, Error> {
             tool: given(r.tool),
             states: states(r.states)?,
             submitted_by: given(r.submitted_by),
+            error: given(r.error),
             labels: r.labels,
             times: Times {
                 created_after: moment!("created_after", r.created_after)?,
@@ -63,6 +64,7 @@ pub(super) fn job_query(r: pb::ListJobsRequest) -> Result<JobQuery, Error> {
         tool: given(r.tool),
         states: states(r.states)?,
         submitted_by: given(r.submitted_by),
+        error: given(r.error),
         labels: r.labels,
         times: Times {
             created_after: moment!("created_after", r.created_after)?,

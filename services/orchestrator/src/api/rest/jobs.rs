@@ -108,6 +108,9 @@ pub(crate) struct JobParams {
     state: Vec<String>,
     /// Submitted with the token of this name.
     submitted_by: Option<String>,
+    /// Ended without success, with an error that has this text, of at most 256 bytes: it is searched as `class: message`, and
+    /// ASCII letters are alike in both cases. Of sensitive jobs only those are found whose error you may read.
+    error: Option<String>,
     /// With all of these labels, `key=value`; repeated, or a comma-separated list. A comma inside a value is written `%2C`.
     #[serde(default)]
     label: Vec<String>,
@@ -147,6 +150,7 @@ pub(crate) async fn list(api: Api, caller: Caller, Params(which): Params<JobPara
         tool: which.tool,
         states: which.state.iter().map(|w| state(w)).collect::<Result<_, _>>()?,
         submitted_by: which.submitted_by,
+        error: which.error,
         labels: which.label,
         times: Times {
             created_after: moment("created_after", which.created_after)?,

@@ -23,6 +23,7 @@ mod queues;
 mod response;
 mod retries;
 mod schedules;
+mod sites;
 mod slo;
 mod state;
 mod strict;
@@ -98,6 +99,7 @@ fn api_routes() -> OpenApiRouter<Api> {
         .routes(routes!(schedules::next_runs))
         .routes(routes!(agents::list))
         .routes(routes!(agents::read))
+        .routes(routes!(sites::list))
         .routes(routes!(slo::list))
         .routes(routes!(audit::list))
         .routes(routes!(audit::chains))

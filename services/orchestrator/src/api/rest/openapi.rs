@@ -29,6 +29,7 @@ use utoipa::OpenApi;
         (name = "Outbox", description = "Events and dead letters that NATS can never take, and what to do about them."),
         (name = "Schedules", description = "Jobs made by the clock."),
         (name = "Agents", description = "The workers, as they announce themselves."),
+        (name = "Sites", description = "The links of edge sites, and when they were up."),
         (name = "Audit", description = "Who did what, in chains of hashes that can be checked."),
         (name = "Objectives", description = "What is promised, and how much of its budget is gone."),
     ),

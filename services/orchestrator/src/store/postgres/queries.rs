@@ -36,7 +36,8 @@ pub(super) mod listing {
         plan_kept: crate::store::postgres::queries::PLAN_KEPT,
         labelled: "NOT EXISTS (SELECT 1 FROM jsonb_array_elements($5::jsonb) AS want \
             WHERE j.labels::jsonb ->> (want ->> 0) IS DISTINCT FROM want ->> 1)",
-        among: "j.seq = ANY(ARRAY(SELECT CAST(n AS bigint) FROM jsonb_array_elements_text($11::jsonb) AS n))",
+        told: "strpos(lower((j.error_class || ': ' || coalesce(j.error_message, '')) COLLATE \"C\"), $11) > 0",
+        among: "j.seq = ANY(ARRAY(SELECT CAST(n AS bigint) FROM jsonb_array_elements_text($12::jsonb) AS n))",
         of_list: "j.seq = ANY(ARRAY(SELECT CAST(n AS bigint) FROM jsonb_array_elements_text($1::jsonb) AS n))",
         listed: "listed = $1",
         all_listed: "SELECT CAST(listed AS bigint), count(*) FROM jobs WHERE listed IS NOT NULL GROUP BY listed"

@@ -1,9 +1,9 @@
 //! The reads that a page of jobs is made of: each along one index.
 
-/// What a job must be to be listed; parameters 1 to 10. `labelled` is the condition that it has all labels of `$5`, an
-/// array of pairs as JSON.
+/// What a job must be to be listed; parameters 1 to 11. `labelled` is the condition that it has all labels of `$5`, an
+/// array of pairs as JSON, `told` that its error has the text `$11`, in small letters.
 macro_rules! conditions {
-    ($labelled:literal) => {
+    ($labelled:literal, $told:literal) => {
         concat!(
             "(CAST($1 AS text) IS NULL OR j.mission = $1) AND (CAST($2 AS text) IS NULL OR j.queue = $2) \
                AND (CAST($3 AS text) IS NULL OR j.tool = $3) \
@@ -14,7 +14,10 @@ macro_rules! conditions {
                AND (CAST($7 AS bigint) IS NULL OR j.created_at < $7) \
                AND (CAST($8 AS bigint) IS NULL OR j.finished_at >= $8) \
                AND (CAST($9 AS bigint) IS NULL OR j.finished_at < $9) \
-               AND (CAST($10 AS text) IS NULL OR j.submitted_by = $10)"
+               AND (CAST($10 AS text) IS NULL OR j.submitted_by = $10) \
+               AND (CAST($11 AS text) IS NULL OR ",
+            $told,
+            ")"
         )
     };
 }
@@ -64,13 +67,13 @@ macro_rules! rows_of_block {
 pub(in crate::store) use rows_of_block;
 
 /// The queries, on one driver. Plans are kept, because each statement has one index that serves it; `plan_kept` is whether
-/// those of what counts, sorts, or reads all kinds are, too. `among` is the condition that `j.seq` is in `$11`, a JSON
+/// those of what counts, sorts, or reads all kinds are, too. `among` is the condition that `j.seq` is in `$12`, a JSON
 /// array; `of_list` the same with `$1`. `listed` is the condition that a job is in the state `$1` and listed by it;
 /// `all_listed` counts such jobs by state.
 macro_rules! listing {
     (
-        $database:ty, $pool:ty, plan_kept: $plan_kept:expr, labelled: $labelled:literal, among: $among:literal,
-        of_list: $of_list:literal, listed: $listed:literal, all_listed: $all_listed:literal
+        $database:ty, $pool:ty, plan_kept: $plan_kept:expr, labelled: $labelled:literal, told: $told:literal,
+        among: $among:literal, of_list: $of_list:literal, listed: $listed:literal, all_listed: $all_listed:literal
     ) => {
         use agentforge_message_id::{Mission, Queue, ToolName};
         use futures_util::TryStreamExt as _;
@@ -90,14 +93,14 @@ macro_rules! listing {
             "SELECT ",
             outcome_columns!(),
             spec_columns!(),
-            " FROM (SELECT * FROM jobs WHERE seq < $11 ORDER BY seq DESC LIMIT $12) AS j \
+            " FROM (SELECT * FROM jobs WHERE seq < $12 ORDER BY seq DESC LIMIT $13) AS j \
              JOIN job_payloads AS p ON p.seq = j.seq LEFT JOIN job_results AS r ON r.seq = j.seq WHERE ",
-            conditions!($labelled),
-            " ORDER BY j.seq DESC LIMIT $13"
+            conditions!($labelled, $told),
+            " ORDER BY j.seq DESC LIMIT $14"
         );
         pub(in crate::store) const WALKED: &str = "SELECT seq FROM jobs WHERE seq < $1 ORDER BY seq DESC LIMIT 1 OFFSET $2";
         pub(in crate::store) const MATCHING: &str =
-            concat!("SELECT j.seq FROM jobs AS j WHERE ", $among, " AND ", conditions!($labelled));
+            concat!("SELECT j.seq FROM jobs AS j WHERE ", $among, " AND ", conditions!($labelled, $told));
         pub(in crate::store) const WHOLE: &str = concat!(
             "SELECT ",
             outcome_columns!(),
@@ -177,6 +180,7 @@ macro_rules! listing {
                 .bind(f.times.finished_after.map(|m| m.0))
                 .bind(f.times.finished_before.map(|m| m.0))
                 .bind(f.submitted_by.as_deref())
+                .bind(f.error.as_deref().map(str::to_ascii_lowercase))
         }
 
         fn list(seqs: &[i64]) -> String {

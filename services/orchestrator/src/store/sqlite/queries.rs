@@ -32,7 +32,8 @@ pub(super) mod listing {
         labelled: "NOT EXISTS (SELECT 1 FROM json_each($5) AS want WHERE NOT EXISTS ( \
             SELECT 1 FROM json_each(j.labels) AS have \
             WHERE have.key = want.value ->> 0 AND have.value = want.value ->> 1))",
-        among: "j.seq IN (SELECT value FROM json_each($11))",
+        told: "instr(lower(j.error_class || ': ' || coalesce(j.error_message, '')), $11) > 0",
+        among: "j.seq IN (SELECT value FROM json_each($12))",
         of_list: "j.seq IN (SELECT value FROM json_each($1))",
         listed: "state = $1 AND (state = 3 OR state >= 5)",
         all_listed: "SELECT state, count(*) FROM jobs WHERE state = 3 OR state >= 5 GROUP BY state"

@@ -109,7 +109,7 @@ async fn another_queues_jobs_do_not_exist_for_a_token_with_scopes() {
     mine.refused(Method::GET, "/v1/dead-letters?queue=b", Value::Null, 403).await;
 
     // What is about everything is not for a token with scopes, and jobs are not for a site's.
-    for path in ["/v1/agents", "/v1/operations", "/v1/outbox/parked", "/v1/slo"] {
+    for path in ["/v1/agents", "/v1/operations", "/v1/outbox/parked", "/v1/sites", "/v1/slo"] {
         As(&server, "chief").refused(Method::GET, path, Value::Null, 403).await;
     }
     let north = As(&server, "north");

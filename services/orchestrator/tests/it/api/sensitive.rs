@@ -193,6 +193,20 @@ async fn no_read_of_the_contract_shows_a_viewer_what_is_sensitive_and_none_goes_
     assert!(answer.text().await.unwrap().contains("marked sensitive"));
     let refused = &world.entries("operation=GetJobOutput&principal=dash").await[0];
     assert_eq!((&refused["outcome"], &refused["object_id"]), (&json!("permission_denied"), &json!(world.done)));
+    // An error is found by its words by those who may read it, and by no one else.
+    for (who, text, found) in
+        [("dash", SECRET, 0), ("dash", "Validation: WEA", 1), ("ops", SECRET, 1), ("payer", SECRET, 1)]
+    {
+        let list = send(&world.server, Method::GET, &format!("/v1/jobs?error={text}"), who, Value::Null).await;
+        assert_eq!(list["jobs"].as_array().unwrap().len(), found, "{who} {text}: {list}");
+    }
+    let body = json!({"states": ["failed", "dead"], "error": PLAIN, "dry_run": true});
+    let counted = send(&world.server, Method::POST, "/v1/jobs:retry", "ops", body).await;
+    assert_eq!(counted["matched"], 1, "{counted}");
+    let too_long = format!("/v1/jobs?error={}", "x".repeat(257));
+    let token = bearer("ops");
+    let answer = world.server.send(Method::GET, &too_long, &[("authorization", &token)], "").await;
+    assert_eq!(answer.status(), 400);
     // A scope that names the tool is a right to see it, which is recorded too.
     let job = send(&world.server, Method::GET, &path, "payer", Value::Null).await;
     assert_eq!(job["result"]["paid"], SECRET, "{job}");

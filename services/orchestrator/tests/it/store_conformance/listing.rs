@@ -34,6 +34,9 @@ const PEOPLE: [&str; 3] = ["ci", "ops", "filler"];
 const LABELS: [(&str, &str); 6] =
     [("team", "a"), ("team", "b"), ("customer", "c1"), ("customer", "c2"), ("we\"i.rd$", "ä'%"), ("empty", "")];
 
+/// Words of errors: of some, of all, and what means something to a pattern.
+const ERRORS: [&str; 6] = ["it was", "WORKER_lost", "validation: It", "100%", "worker%lost", "ä"];
+
 fn random_job(dice: &mut Dice, now: i64) -> NewJob {
     let mut job = job(now);
     let spec = Arc::make_mut(&mut job.spec);
@@ -131,11 +134,17 @@ fn fits(job: &Job, f: &JobFilter) -> bool {
         && f.tool.as_ref().is_none_or(|t| *t == job.tool)
         && (f.states.is_empty() || f.states.contains(&job.state))
         && (f.submitted_by.is_none() || f.submitted_by == job.submitted_by)
+        && f.error.as_deref().is_none_or(|text| has_error(job, text))
         && f.labels.iter().all(|(k, v)| job.labels.get(k) == Some(v))
         && created_after.is_none_or(|m| job.created_at >= m)
         && created_before.is_none_or(|m| job.created_at < m)
         && finished_after.is_none_or(|m| ended(&|at| at >= m))
         && finished_before.is_none_or(|m| ended(&|at| at < m))
+}
+
+fn has_error(job: &Job, text: &str) -> bool {
+    let written = job.error.as_ref().map(|e| format!("{}: {}", e.class.as_str(), e.message).to_ascii_lowercase());
+    job.state.may_be_retried() && written.is_some_and(|written| written.contains(&text.to_ascii_lowercase()))
 }
 
 fn random_filter(dice: &mut Dice, last: i64) -> JobFilter {
@@ -158,6 +167,7 @@ fn random_filter(dice: &mut Dice, last: i64) -> JobFilter {
     if dice.below(2) == 0 {
         filter.states = (0..=dice.below(3)).map(|_| dice.one(&State::ALL)).collect();
     }
+    filter.error = dice.maybe(5, &ERRORS).map(str::to_owned);
     for _ in 0..dice.below(3) {
         let (key, value) = dice.one(&LABELS);
         filter.labels.push((key.to_owned(), value.to_owned()));

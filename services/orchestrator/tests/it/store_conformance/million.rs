@@ -29,11 +29,12 @@ async fn jobs(w: &World, n: i64) {
     };
     w.sql(&format!(
         "INSERT INTO jobs (id, state, attempt, attempt_limit, max_attempts, version, republished, created_at, available_at, \
-           claimable_at, expires_at, checked_at, queued_at, finished_at, mission, queue, tool, labels, submitted_by) \
+           claimable_at, expires_at, checked_at, queued_at, finished_at, error_class, error_message, mission, queue, tool, labels, submitted_by) \
          SELECT {id}, s, 1, 3, 3, 1, 0, {START} + n * 1000, {START} + n * 1000, \
            CASE WHEN s = 1 THEN 1900000000000000 END, CASE WHEN s <= 3 THEN 1900000000000000 END, \
            CASE WHEN s IN (2, 3) THEN {START} + n * 1000 END, {START} + n * 1000, \
-           CASE WHEN s >= 4 THEN {START} + n * 1000 + 5000 END, 'dev', \
+           CASE WHEN s >= 4 THEN {START} + n * 1000 + 5000 END, CASE WHEN s >= 5 THEN 'execution' END, \
+           CASE WHEN s >= 5 THEN 'the tool ended with exit code ' || (n % 200) || ': connection to host' || n || ' timed out' END, 'dev', \
            CASE WHEN n % 100 = 0 THEN 'mail' WHEN n <= {n} / 1000 THEN 'old' ELSE 'default' END, \
            CASE WHEN n % 7 = 0 THEN 'sleep' WHEN n % 20000 = 3 THEN 'rare' ELSE 'echo' END, \
            CASE WHEN n % 2 = 0 THEN '{{\"customer\":\"c' || (n % 5000) || '\",\"team\":\"' || (n % 4) || '\"}}' END, \
@@ -76,6 +77,10 @@ fn filters(n: i64) -> Vec<(String, JobFilter)> {
     add("label=customer=c4998", JobFilter { labels: label("customer", "c4998"), ..page.clone() });
     add("label=team=2", JobFilter { labels: label("team", "2"), ..page.clone() });
     add("label=none=none", JobFilter { labels: label("none", "none"), ..page.clone() });
+    let error = |text: &str| JobFilter { error: Some(text.to_owned()), ..page.clone() };
+    add("error=timed out", error("timed out"));
+    add("error=host507, among the oldest", error("HOST507 "));
+    add("error=none", error("no such words"));
     let times = |times| JobFilter { times, ..page.clone() };
     add("created_after", times(Times { created_after: part(99), ..Times::default() }));
     add("created_before, the middle", times(Times { created_before: part(50), ..Times::default() }));

@@ -1,5 +1,5 @@
 // The filter of the jobs' list: from the address and from typed text, to the API and to the CLI. Pure.
-import type { JobState } from '../../lib/states';
+import { RETRYABLE_STATES, type JobState } from '../../lib/states';
 import { parseWhen } from '../../lib/time';
 
 export interface Filter {
@@ -8,6 +8,8 @@ export interface Filter {
   queue: string;
   mission: string;
   by: string;
+  /** Of the error of those that ended without success. */
+  error: string;
   labels: string[];
   since: string;
   until: string;
@@ -15,9 +17,9 @@ export interface Filter {
   text: string;
 }
 
-export const NONE: Filter = { states: [], tool: '', queue: '', mission: '', by: '', labels: [], since: '', until: '', text: '' };
+export const NONE: Filter = { states: [], tool: '', queue: '', mission: '', by: '', error: '', labels: [], since: '', until: '', text: '' };
 
-const WORDS = ['state', 'tool', 'queue', 'mission', 'by', 'label', 'since', 'until'] as const;
+const WORDS = ['state', 'tool', 'queue', 'mission', 'by', 'error', 'label', 'since', 'until'] as const;
 
 export function fromQuery(query: URLSearchParams): Filter {
   const get = (name: string) => query.get(name) ?? '';
@@ -27,6 +29,7 @@ export function fromQuery(query: URLSearchParams): Filter {
     queue: get('queue'),
     mission: get('mission'),
     by: get('by'),
+    error: get('error'),
     labels: query.getAll('label').flatMap((one) => one.split(',')).filter(Boolean),
     since: get('since'),
     until: get('until'),
@@ -42,6 +45,7 @@ export function toQuery(filter: Filter): Record<string, string | null> {
     queue: filter.queue || null,
     mission: filter.mission || null,
     by: filter.by || null,
+    error: filter.error || null,
     label: filter.labels.join(',') || null,
     since: filter.since || null,
     until: filter.until || null,
@@ -52,13 +56,14 @@ export function toQuery(filter: Filter): Record<string, string | null> {
 
 /** `state:failed,dead tool:http label:site=a since:2h timed out`, with quotes around what has spaces. */
 export function toText(filter: Filter): string {
-  const part = (name: string, value: string) => (value ? `${name}:${/\s/.test(value) ? `"${value}"` : value}` : '');
+  const part = (name: string, value: string) => (value ? `${name}:${/\s/.test(value) ? `"${value.replaceAll('"', '')}"` : value}` : '');
   return [
     part('state', filter.states.join(',')),
     part('tool', filter.tool),
     part('queue', filter.queue),
     part('mission', filter.mission),
     part('by', filter.by),
+    part('error', filter.error),
     ...filter.labels.map((one) => part('label', one)),
     part('since', filter.since),
     part('until', filter.until),
@@ -79,7 +84,7 @@ export function fromText(text: string): Filter {
     }
     if (name === 'state') filter.states.push(...value.split(',').filter(Boolean));
     else if (name === 'label') filter.labels.push(value);
-    else filter[name as 'tool' | 'queue' | 'mission' | 'by' | 'since' | 'until'] = value;
+    else filter[name as 'tool' | 'queue' | 'mission' | 'by' | 'error' | 'since' | 'until'] = value;
   }
   filter.states = [...new Set(filter.states)];
   filter.text = rest.join(' ');
@@ -106,6 +111,7 @@ export function toApi(filter: Filter, now: number) {
     queue: filter.queue || undefined,
     mission: filter.mission || undefined,
     submitted_by: filter.by || undefined,
+    error: filter.error || undefined,
     label: filter.labels.length > 0 ? filter.labels : undefined,
     created_after: moment(filter.since, now),
     created_before: moment(filter.until, now),
@@ -114,8 +120,11 @@ export function toApi(filter: Filter, now: number) {
 
 /** The body of a retry or a cancel of all that match. */
 export function toBulk(filter: Filter, states: readonly string[], now: number) {
+  // An open job has no error that ended it.
+  const possible = filter.error ? states.filter((one) => RETRYABLE_STATES.includes(one)) : [...states];
   return {
-    states: filter.states.length > 0 ? filter.states.filter((one) => states.includes(one)) : [...states],
+    states: filter.states.length > 0 ? filter.states.filter((one) => possible.includes(one)) : possible,
+    ...(filter.error && { error: filter.error }),
     tool: filter.tool || null,
     queue: filter.queue || null,
     mission: filter.mission || null,
@@ -137,6 +146,7 @@ export function toCli(filter: Filter): string[] {
   add('--queue', filter.queue);
   add('--mission', filter.mission);
   add('--submitted-by', filter.by);
+  add('--error', filter.error);
   for (const label of filter.labels) add('--label', label);
   add('--since', filter.since);
   add('--until', filter.until);

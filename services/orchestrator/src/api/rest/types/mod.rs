@@ -15,6 +15,7 @@ mod outcome;
 mod queues;
 mod retries;
 pub(crate) mod schedules;
+mod sites;
 mod slo;
 
 pub use agents::{AgentList, AgentView};
@@ -32,6 +33,7 @@ pub use retries::{NotPutBackView, RetryBody, RetryJobsBody, RetryView};
 pub use schedules::{
     NextRuns, RunBody, RunView, ScheduleBody, ScheduleChangeBody, ScheduleList, ScheduleView, SkippedTurnView,
 };
+pub use sites::{SiteList, SiteView, SpanView};
 pub use slo::{BurnView, SloList, SloView};
 
 use crate::error::Error;

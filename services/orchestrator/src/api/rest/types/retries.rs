@@ -42,6 +42,8 @@ pub struct RetryJobsBody {
     pub tool: Option<String>,
     /// Submitted by the caller of this name.
     pub submitted_by: Option<String>,
+    /// Whose error, written `class: message`, has this text, of at most 256 bytes; ASCII letters are alike in both cases.
+    pub error: Option<String>,
     /// With all of these labels, `key=value`.
     #[serde(default)]
     pub labels: Vec<String>,
@@ -93,6 +95,7 @@ impl RetryJobsBody {
                 tool: self.tool,
                 states: self.states.iter().map(state).collect::<Result<_, _>>()?,
                 submitted_by: self.submitted_by,
+                error: self.error,
                 labels: self.labels,
                 times: Times {
                     created_after: parse_moment("created_after", self.created_after.as_deref())?,
