@@ -86,6 +86,10 @@ impl Links {
     pub fn note_own(&self, site: &Site, is_up: bool, now: Micros) {
         let mut links = self.lock();
         let link = links.entry((Whose::Own, site.clone())).or_insert_with(|| Link::new(now));
+        if is_up && link.up.is_empty() && now.0 - link.known_since.0 <= SILENCE.as_micros() as i64 {
+            // It was being made.
+            link.known_since = now;
+        }
         if is_up {
             link.rise(now)
         } else {
@@ -166,7 +170,11 @@ mod tests {
         }
         let link = only(&links, at(1_000));
         assert_eq!(Vec::from(link.up), [(at(2), Some(at(9))), (at(20), None)]);
-        assert_eq!((link.known_since, link.seen_at), (at(1), Some(at(1_000))));
+        assert_eq!(
+            (link.known_since, link.seen_at),
+            (at(2), Some(at(1_000))),
+            "how long it took at the start is no outage"
+        );
     }
 
     #[test]

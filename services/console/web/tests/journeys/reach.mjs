@@ -225,7 +225,7 @@ export const journeys = [
       await page.getByRole('list').getByText('up', { exact: true }).first().waitFor();
       // What the orchestrator remembers of links: at least its own, up by now.
       const links = page.getByRole('region', { name: 'Links of the last day' });
-      await links.getByRole('img', { name: /over the last 1d: up \d/ }).first().waitFor();
+      await links.getByRole('img', { name: /over the last 1 d: up \d/ }).first().waitFor();
       assert.deepEqual(await axe(page), []);
       assert.deepEqual(faults, []);
       await context.close();

@@ -1,4 +1,4 @@
-// Walks through a running console as people do. Arguments: --url URL --user U --password P [--replay FOLDER] [--nats PID] [--out FOLDER] [--only WORD] [--all]
+// Walks through a running console as people do. Arguments: --url URL --user U --password P [--replay FOLDER] [--nats PID] [--out FOLDER] [--only WORD]… [--all]
 // A short set without --all; with it every page in both themes at three widths, with screenshots.
 import { parseArgs } from 'node:util';
 import { open, shot } from './browser.mjs';
@@ -11,13 +11,13 @@ import * as shell from './shell.mjs';
 import * as work from './work.mjs';
 
 const { values } = parseArgs({
-  options: { url: { type: 'string' }, user: { type: 'string' }, password: { type: 'string' }, replay: { type: 'string' }, nats: { type: 'string' }, out: { type: 'string' }, only: { type: 'string' }, all: { type: 'boolean' } },
+  options: { url: { type: 'string' }, user: { type: 'string' }, password: { type: 'string' }, replay: { type: 'string' }, nats: { type: 'string' }, out: { type: 'string' }, only: { type: 'string', multiple: true }, all: { type: 'boolean' } },
 });
 if (!values.url || !values.user || !values.password) {
   console.error('run.mjs: --url, --user and --password are needed');
   process.exit(64);
 }
-const journeys = [...shell.journeys, ...jobs.journeys, ...reach.journeys, ...work.journeys, ...hostile.journeys, ...pages.journeys, ...people.journeys].filter((one) => (values.all || !one.slow) && (!values.only || one.name.includes(values.only)));
+const journeys = [...shell.journeys, ...jobs.journeys, ...reach.journeys, ...work.journeys, ...hostile.journeys, ...pages.journeys, ...people.journeys].filter((one) => (values.all || !one.slow) && (!values.only || values.only.some((word) => one.name.includes(word))));
 const out = values.out ?? 'test-output';
 const { browser, close } = await open();
 let failed = 0;

@@ -98,15 +98,20 @@ export const journeys = [
       const { context, page } = await visit(given.browser, given);
       await login(page, given.user, given.password);
       const debug = await context.newCDPSession(page);
-      await debug.send('Emulation.setCPUThrottlingRate', { rate: 4 });
-      const times = [];
-      for (let n = 0; n < 3; n += 1) {
-        await page.goto('/jobs', { waitUntil: 'commit' });
-        await page.getByRole('table', { name: 'Jobs' }).waitFor();
-        times.push(await page.evaluate(() => performance.now()));
+      for (const rate of [1, 4]) {
+        await debug.send('Emulation.setCPUThrottlingRate', { rate });
+        const [painted, usable] = [[], []];
+        for (let n = 0; n < 5; n += 1) {
+          await page.goto('/jobs', { waitUntil: 'commit' });
+          await page.getByRole('table', { name: 'Jobs' }).waitFor();
+          usable.push(Math.round(await page.evaluate(() => performance.now())));
+          await page.waitForFunction(() => performance.getEntriesByName('first-contentful-paint').length > 0);
+          painted.push(await page.evaluate(() => Math.round(performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? Number.NaN)));
+        }
+        assert.ok(painted.every((one) => one > 0), `it was painted: ${painted}`);
+        // Said and not judged: other programs run on this machine too. Goals: painted after 300 ms at full speed, usable after a second.
+        console.log(`     at a ${rate === 1 ? 'full' : 'quarter of the'} speed: painted after ${painted.join(', ')} ms, usable after ${usable.join(', ')} ms`);
       }
-      // Said and not judged: other programs run on this machine too. The goal is a second.
-      console.log(`     usable after ${times.map((one) => Math.round(one)).join(', ')} ms`);
       await context.close();
     },
   },
