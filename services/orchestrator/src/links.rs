@@ -13,7 +13,7 @@ use std::time::Duration;
 pub const REACH: Duration = Duration::from_secs(24 * 60 * 60);
 /// Spans kept of a site, at most: with more of them it reaches less far back.
 const SPANS_MAX: usize = 256;
-/// A site that was silent for so long was away: three beats and the way.
+/// A site that was silent for longer than this was cut off: three beats and their way.
 const SILENCE: Duration = Duration::from_secs(16);
 
 /// The links, shared between those who watch them and those who show them. Cheap to clone; all clones are the same.

@@ -85,7 +85,8 @@ async fn people_walk_through_the_pages() {
         return;
     };
     let is_soak = std::env::var_os("AGENTFORGE_SOAK").is_some();
-    World::start().await.walk(if is_soak { &["--all"] } else { &["--only", "job", "--only", "viewer", "--only", "login"] }).await;
+    let short = ["--only", "job", "--only", "viewer", "--only", "login"];
+    World::start().await.walk(if is_soak { &["--all"] } else { &short }).await;
 }
 
 #[test]
