@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { axe, dismiss, login, settled, shot, visit } from './browser.mjs';
 
-const PAGES = {
+export const PAGES = {
   overview: '/',
   jobs: '/jobs',
   'jobs-filtered': '/jobs?state=failed,dead&columns=state,id,tool,about,labels,worker',
@@ -30,7 +30,7 @@ const PAGES = {
   settings: '/settings',
   missing: '/no-such-page',
 };
-const WIDTHS = { phone: [360, 740], desk: [1440, 900], wall: [2560, 1440] };
+export const WIDTHS = { phone: [360, 740], desk: [1440, 900], wall: [2560, 1440] };
 
 async function check(page, given, name) {
   await settled(page);

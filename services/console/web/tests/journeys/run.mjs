@@ -8,6 +8,7 @@ import * as pages from './pages.mjs';
 import * as people from './people.mjs';
 import * as reach from './reach.mjs';
 import * as shell from './shell.mjs';
+import * as states from './states.mjs';
 import * as work from './work.mjs';
 
 const { values } = parseArgs({
@@ -17,7 +18,7 @@ if (!values.url || !values.user || !values.password) {
   console.error('run.mjs: --url, --user and --password are needed');
   process.exit(64);
 }
-const journeys = [...shell.journeys, ...jobs.journeys, ...reach.journeys, ...work.journeys, ...hostile.journeys, ...pages.journeys, ...people.journeys].filter((one) => (values.all || !one.slow) && (!values.only || values.only.some((word) => one.name.includes(word))));
+const journeys = [...shell.journeys, ...jobs.journeys, ...reach.journeys, ...work.journeys, ...hostile.journeys, ...pages.journeys, ...states.journeys, ...people.journeys].filter((one) => (values.all || !one.slow) && (!values.only || values.only.some((word) => one.name.includes(word))));
 const out = values.out ?? 'test-output';
 const { browser, close } = await open();
 let failed = 0;
