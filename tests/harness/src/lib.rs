@@ -43,11 +43,31 @@ pub use require::{Right, require, require_nats, require_right};
 pub use runbook::Runbook;
 pub use wall_clock::WallClock;
 
-use std::net::TcpListener;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    net::{Ipv4Addr, TcpListener},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+/// The ports that are given by number: above those of well-known services, below those that Linux gives to outgoing
+/// connections and for port 0 (32768 and up).
+const GIVEN: std::ops::Range<u16> = 12_000..32_768;
 
 /// A TCP port of 127.0.0.1 that was free a moment ago. Prefer port 0 where the program can tell
-/// which port it took; this is for those that cannot.
+/// which port it took; this is for those that cannot. Until it is bound nothing else is given it: the system gives
+/// ports of another range by itself, and each process walks through this one from a place of its own.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let many = GIVEN.end - GIVEN.start;
+    let next = NEXT.get_or_init(|| {
+        let random = RandomState::new().build_hasher().finish() % u64::from(many);
+        AtomicU16::new(u16::try_from(random).expect("a place in the range"))
+    });
+    (0..many)
+        .map(|_| GIVEN.start + next.fetch_add(1, Ordering::Relaxed) % many)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("loopback has a free port")
 }

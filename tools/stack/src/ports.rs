@@ -1,7 +1,15 @@
 //! Which ports `dev` uses. Each is a place in a row, so that a base moves all of them.
 
 use agentforge_terminal::{Failure, Result};
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    io::ErrorKind,
+    net::{Ipv4Addr, TcpListener},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+};
 
 /// A port: where it is unless asked otherwise, and its place behind a base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +111,23 @@ impl Ports {
     }
 }
 
-/// A port that was free a moment ago.
+/// Where free ports are looked for: above those of well-known services, below those that Linux gives to outgoing
+/// connections and for port 0 (32768 and up). So nothing takes one in the moments before its owner binds it.
+const GIVEN: std::ops::Range<u16> = 12_000..32_768;
+
+/// A port that was free a moment ago. No two calls of a process give the same one; each process begins elsewhere.
 ///
 /// # Errors
 /// None is.
 pub fn free() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let many = GIVEN.end - GIVEN.start;
+    let begin = || u16::try_from(RandomState::new().build_hasher().finish() % u64::from(many)).unwrap_or_default();
+    let next = NEXT.get_or_init(|| AtomicU16::new(begin()));
+    (0..many)
+        .map(|_| GIVEN.start + next.fetch_add(1, Ordering::Relaxed) % many)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .ok_or_else(|| ErrorKind::AddrNotAvailable.into())
 }
 
 fn in_use(what: &str) -> Failure {
@@ -119,7 +138,7 @@ fn in_use(what: &str) -> Failure {
 
 /// Asks by binding: nothing is sent to what has the port.
 fn is_taken(port: u16) -> bool {
-    matches!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)), Err(e) if e.kind() == std::io::ErrorKind::AddrInUse)
+    matches!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)), Err(e) if e.kind() == ErrorKind::AddrInUse)
 }
 
 #[cfg(test)]
@@ -134,6 +153,13 @@ mod tests {
         assert_eq!(Ports::plan(None, 17).unwrap().of(WEBHOOK_SINK), 8003);
         assert!(Ports::plan(Some(65_518), 17).is_ok());
         assert_eq!(Ports::plan(Some(65_519), 17).unwrap_err().exit, agentforge_terminal::USAGE);
+    }
+
+    #[test]
+    fn free_ports_differ_and_are_none_that_the_system_gives_by_itself() {
+        let given: std::collections::BTreeSet<u16> = (0..50).map(|_| free().unwrap()).collect();
+        assert_eq!(given.len(), 50, "{given:?}");
+        assert!(given.iter().all(|port| GIVEN.contains(port)), "{given:?}");
     }
 
     #[test]
