@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod admin;
+mod allocator;
 mod entry;
 mod error;
 mod error_text;
