@@ -129,6 +129,16 @@ impl Error {
     pub fn not_found(what: &str, id: impl std::fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("there is no {what} {id}"))
     }
+    /// The same for another caller, without its cause.
+    pub fn again(&self) -> Self {
+        Self {
+            code: self.code,
+            message: self.message.clone(),
+            field: self.field,
+            retry_after: self.retry_after,
+            source: None,
+        }
+    }
     /// Try again after a while.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);

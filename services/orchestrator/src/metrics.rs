@@ -2,7 +2,7 @@
 //!
 //! Labels are bounded: no ids, no paths; missions, queues and tools beyond the first so many are `other`.
 
-use crate::model::{DeadReason, State};
+use crate::model::{DeadReason, JobSpec, State};
 use crate::store::Changed;
 use agentforge_message_id::{Mission, Queue, ToolName};
 use agentforge_metrics::{Admitted, Bounded, Metric, OTHER, buckets};
@@ -393,9 +393,9 @@ pub fn queue_label(q: &str) -> &str {
     QUEUES.label(q)
 }
 
-/// Counts a new job.
-pub fn note_submitted(mission: &Mission, queue: &Queue, tool: &ToolName) {
-    JOBS_SUBMITTED.inc(&labels(mission, queue, tool));
+/// Counts `n` new jobs of the mission, queue and tool of this one.
+pub fn note_submitted(job: &JobSpec, n: u64) {
+    JOBS_SUBMITTED.add(&labels(&job.mission, &job.queue, &job.tool), n);
 }
 
 /// A job's mission, queue and tool as label values, or three times `other`. With the first of a kind, its

@@ -138,7 +138,17 @@ impl Committer {
     /// # Errors
     /// `unavailable` when nothing was stored.
     pub async fn submit(&self, job: NewJob, caller: &Caller) -> Result<Submitted, Error> {
-        ask(&self.submits, |answer| Request::Submit(Box::new(job), caller.clone(), answer)).await
+        let stored = self.submit_all(vec![job], caller).await?.pop();
+        stored.ok_or_else(|| Error::new(crate::error::Code::Internal, "the commit has no answer for this job"))
+    }
+
+    /// Stores jobs that `caller` submits together, in one commit; some dozens at most, which is more than a commit gathers
+    /// otherwise. Answers after it, index by index.
+    ///
+    /// # Errors
+    /// `unavailable` when nothing was stored.
+    pub async fn submit_all(&self, jobs: Vec<NewJob>, caller: &Caller) -> Result<Vec<Submitted>, Error> {
+        ask(&self.submits, |answer| Request::Submits(jobs, caller.clone(), answer)).await
     }
 
     /// Stores an entry of the audit log that is about no write. Answers after the commit.
@@ -186,7 +196,7 @@ impl Committer {
 #[derive(Default)]
 struct Gathered {
     group: Group,
-    submit_answers: Vec<Answer<Submitted>>,
+    submit_answers: Vec<(usize, Answer<Vec<Submitted>>)>,
     change_answers: Vec<(usize, Answer<Changes>)>,
     entry_answers: Vec<Answer<()>>,
 }
@@ -194,7 +204,7 @@ struct Gathered {
 /// Who waits for a commit that is under way, and what it holds.
 struct Waiting {
     of: Of,
-    submit_answers: Vec<Answer<Submitted>>,
+    submit_answers: Vec<(usize, Answer<Vec<Submitted>>)>,
     change_answers: Vec<(usize, Answer<Changes>)>,
     entry_answers: Vec<Answer<()>>,
     /// The marks in it, as they were kept: to be kept again if it fails for now.
@@ -283,12 +293,15 @@ impl CommitLoop {
 
     fn gather(&self, g: &mut Gathered, request: Request) {
         match request {
-            Request::Submit(job, caller, answer) => {
+            Request::Submits(jobs, caller, answer) => {
                 let backlog = self.jobs.backlog();
-                let claim = backlog.may_claim() && backlog.reason(job.queue.as_str()).is_none();
-                g.group.acts.push((caller, Subject::Submit(g.group.submits.len())));
-                g.group.submits.push(Submit { job: *job, claim });
-                g.submit_answers.push(answer);
+                let may_claim = backlog.may_claim();
+                g.submit_answers.push((jobs.len(), answer));
+                for job in jobs {
+                    let claim = may_claim && backlog.reason(job.queue.as_str()).is_none();
+                    g.group.acts.push((caller.clone(), Subject::Submit(g.group.submits.len())));
+                    g.group.submits.push(Submit { job, claim });
+                }
             }
             Request::Entry(entry, answer) => {
                 g.group.entries.push(*entry);
@@ -374,7 +387,7 @@ impl CommitLoop {
                 metrics::DB_ERRORS.inc(&[]);
                 warn!(error = &e as &dyn std::error::Error, "a group could not be committed; its callers get an error");
                 let again = || Error::of_store(&e);
-                for a in w.submit_answers {
+                for (_, a) in w.submit_answers {
                     let _ = a.send(Err(again()));
                 }
                 for (_, a) in w.change_answers {
@@ -394,7 +407,7 @@ impl CommitLoop {
     fn hand_on(
         &self,
         committed: Committed,
-        submit_answers: Vec<Answer<Submitted>>,
+        submit_answers: Vec<(usize, Answer<Vec<Submitted>>)>,
         change_answers: Vec<(usize, Answer<Changes>)>,
         lazy: &[(JobId, i64)],
         claims_outbox: bool,
@@ -438,7 +451,7 @@ impl CommitLoop {
         }
     }
 
-    fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<Answer<Submitted>>, now: Micros) {
+    fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<(usize, Answer<Vec<Submitted>>)>, now: Micros) {
         let mut outgoing = Vec::new();
         let (mut unclaimed, mut wake_at) = (false, None);
         for s in &submits {
@@ -463,8 +476,9 @@ impl CommitLoop {
         }
         let messages = outgoing.len();
         self.jobs.hand_over(outgoing, messages);
-        for (s, a) in submits.into_iter().zip(answers) {
-            let _ = a.send(Ok(s));
+        let mut rest = submits.into_iter();
+        for (n, answer) in answers {
+            let _ = answer.send(Ok(rest.by_ref().take(n).collect()));
         }
     }
 

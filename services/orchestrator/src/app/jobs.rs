@@ -2,14 +2,12 @@
 
 use super::asked::{DeadLetterQuery, JobQuery, row_cursor, some};
 use super::shown::cut;
-use super::{App, OutputStream, Page, SubmitAnswer, Subscription, WAIT_MAX, page_limit};
-use crate::admission::{SubmitInput, admit};
+use super::{App, OutputStream, Page, Subscription, WAIT_MAX, page_limit};
 use crate::caller::Caller;
 use crate::error::{Code, Error};
-use crate::metrics;
-use crate::model::{AttemptRecord, DeadLetter, Job, NewJob, State};
+use crate::model::{AttemptRecord, DeadLetter, Job, State};
 use crate::sensitive::Payload;
-use crate::store::{Changed, DeadLetterFilter, Submitted};
+use crate::store::{Changed, DeadLetterFilter};
 use crate::transition::{Change, Current, Ignored};
 use agentforge_access::Kind;
 use agentforge_message_id::JobId;
@@ -20,7 +18,6 @@ use futures_util::stream::{self, BoxStream};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use tracing::debug;
 
 /// How often a watcher reads the store itself, in case a notification was missed.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -39,12 +36,8 @@ pub(super) fn job_id(id: &str) -> Result<JobId, Error> {
     id.parse().map_err(|e: agentforge_message_id::NameError| Error::field("id", e.to_string()))
 }
 
-fn count_refusal(e: &Error) {
-    metrics::SUBMITS_REFUSED.inc(&[e.code.as_str()]);
-}
-
 /// The end of a wait that begins now.
-fn wait_until(wait: Duration) -> Result<Instant, Error> {
+pub(super) fn wait_until(wait: Duration) -> Result<Instant, Error> {
     if wait > WAIT_MAX {
         let max = WAIT_MAX.as_secs();
         return Err(Error::field(
@@ -56,86 +49,6 @@ fn wait_until(wait: Duration) -> Result<Instant, Error> {
 }
 
 impl App {
-    /// Stores a job; the answer comes after the commit.
-    ///
-    /// # Errors
-    /// `invalid_argument`, `too_large`, `conflict`, `outbox_full` (with a wait), `unavailable`.
-    pub async fn submit(&self, caller: &Caller, input: SubmitInput) -> Result<SubmitAnswer, Error> {
-        let stored = async { self.store_new(caller, self.admitted(caller, input).await?).await };
-        stored.await.inspect_err(count_refusal)
-    }
-
-    /// As [`App::submit`], for an answer that shows the job: with a `wait` (at most 60 s) once it is final or that is over, from
-    /// the commit of its result, without a read in between. Once the job is stored there is an answer.
-    ///
-    /// # Errors
-    /// As [`App::submit`], and `too_many_requests`: nothing was stored.
-    pub async fn submit_and_show(
-        &self,
-        caller: &Caller,
-        input: SubmitInput,
-        wait: Option<Duration>,
-    ) -> Result<SubmitAnswer, Error> {
-        let answer = match wait {
-            Some(wait) => self.store_and_wait(caller, input, wait).await.inspect_err(count_refusal)?,
-            None => self.submit(caller, input).await?,
-        };
-        let job = &answer.job;
-        // What the caller just sent is not a read; what came of it, or was stored before, is.
-        if answer.created && job.result.is_none() && job.output_ref.is_none() && job.error.is_none() {
-            return Ok(answer);
-        }
-        Ok(SubmitAnswer { job: self.shown_answer(caller, answer.job).await, ..answer })
-    }
-
-    async fn store_and_wait(&self, caller: &Caller, input: SubmitInput, wait: Duration) -> Result<SubmitAnswer, Error> {
-        let until = wait_until(wait)?;
-        let job = self.admitted(caller, input).await?;
-        let _permit = self.watch_permit()?;
-        // Before the commit, so that no word of it is missed.
-        let mut subscription = self.0.watchers.listen(job.id);
-        let mut answer = self.store_new(caller, job).await?;
-        if subscription.id() != answer.job.id {
-            // An earlier submission under the same key.
-            subscription = self.0.watchers.listen(answer.job.id);
-        }
-        if let Err(e) = self.until_final(&mut answer.job, subscription, until).await {
-            debug!(error = &e as &dyn std::error::Error, "the wait for a stored job ended early");
-        }
-        Ok(answer)
-    }
-
-    async fn admitted(&self, caller: &Caller, input: SubmitInput) -> Result<NewJob, Error> {
-        let input = SubmitInput { submitted_by: Some(caller.name().to_owned()), ..input };
-        let admitted =
-            admit(input, &self.limits(), Micros::now(), None).and_then(|job| self.may_submit(&job.spec).map(|()| job));
-        let job = match admitted {
-            Ok(job) => job,
-            Err(e) => self.recorded(caller, "job", None, Err(e)).await?,
-        };
-        self.push_back(&job)?;
-        Ok(job)
-    }
-
-    async fn store_new(&self, caller: &Caller, job: NewJob) -> Result<SubmitAnswer, Error> {
-        let labels = (job.mission.clone(), job.queue.clone(), job.tool.clone());
-        match self.0.committer.submit(job, caller).await? {
-            Submitted::Created(c) => {
-                metrics::note_submitted(&labels.0, &labels.1, &labels.2);
-                debug!(job = %c.job.id, "the job is stored");
-                Ok(SubmitAnswer { job: self.with_warning(Job::accepted(c.seq, c.job)), created: true })
-            }
-            Submitted::Existing(job) => {
-                metrics::DUPLICATES_SUPPRESSED.inc(&["submit"]);
-                Ok(SubmitAnswer { job: self.with_warning(*job), created: false })
-            }
-            Submitted::Conflict { existing, clash } => Err(Error {
-                field: Some(clash.field()),
-                ..Error::new(Code::Conflict, format!("job {existing} {}", clash.reason()))
-            }),
-        }
-    }
-
     /// One job.
     ///
     /// # Errors
@@ -153,7 +66,7 @@ impl App {
         Ok((job.state, job.version))
     }
 
-    fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+    pub(super) fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         self.0.watches.clone().try_acquire_owned().map_err(|_| {
             Error::new(Code::TooManyRequests, "too many waits and watches are open (WATCHES_MAX); try again later")
                 .retry_after(Duration::from_secs(1))
@@ -180,13 +93,18 @@ impl App {
     }
 
     /// The job with what is known of where it waits.
-    fn with_warning(&self, job: Job) -> Job {
+    pub(super) fn with_warning(&self, job: Job) -> Job {
         Job { warning: self.warning(&job), ..job }
     }
 
     /// Keeps `job` as it is known to be, until it is final, `until`, or the service stops. `subscription` began to
     /// listen before `job` was read.
-    async fn until_final(&self, job: &mut Job, mut subscription: Subscription, until: Instant) -> Result<(), Error> {
+    pub(super) async fn until_final(
+        &self,
+        job: &mut Job,
+        mut subscription: Subscription,
+        until: Instant,
+    ) -> Result<(), Error> {
         while !job.state.is_final() && Instant::now() < until && !self.0.stopping.is_cancelled() {
             let update = tokio::select! {
                 update = subscription.heard() => update,

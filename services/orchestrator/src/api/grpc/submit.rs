@@ -1,14 +1,14 @@
 //! The stream of submissions: many under way at once, answered in order, each in its place.
 //!
-//! Nothing is spawned per submission: one task polls all that wait for the commit they share. The
-//! next request is read only when there is room for it.
+//! Nothing is spawned per submission: what has arrived goes to the application together, and one task polls all that wait
+//! for a commit. The next request is read only when there is room for it.
 
 use super::call::Call;
-use super::messages::Kept;
+use super::messages::{Kept, Share};
 use super::{convert, guard};
 use crate::api::limits::{Budget, STREAM_INFLIGHT_MAX, STREAM_INFLIGHT_MAX_BYTES};
 use crate::api::{log_failure, shown};
-use crate::app::App;
+use crate::app::{App, Stored, TOGETHER};
 use crate::caller::Caller;
 use crate::error::Error;
 use agentforge_proto::time::duration_to_proto;
@@ -17,6 +17,7 @@ use agentforge_proto::v1::submit_jobs_response::{Accepted, Outcome, Refused};
 use futures_util::stream::{self, Stream, StreamExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -30,9 +31,9 @@ pub(super) fn answers(
     requests: impl Stream<Item = Result<pb::SubmitJobRequest, Status>> + Send + 'static,
 ) -> impl Stream<Item = Result<pb::SubmitJobsResponse, Status>> + Send + 'static {
     let budget = Budget::new(STREAM_INFLIGHT_MAX_BYTES);
-    let call = Arc::new(Submitter { call, caller, failing: AtomicBool::new(false) });
+    let by = Arc::new(Submitter { call, caller, failing: AtomicBool::new(false) });
     let stop = app.stopping().clone();
-    let at_stop = call.clone();
+    let at_stop = by.clone();
     let requests = until_stopped(requests, stop, move || at_stop.call.cut());
     requests
         .enumerate()
@@ -47,16 +48,13 @@ pub(super) fn answers(
                 (index, request, (room, share))
             }
         })
-        .map(move |(index, request, room)| {
-            let (app, call) = (app.clone(), call.clone());
-            async move {
-                let request = request.map_err(|status| call.lost(status))?;
-                let outcome = submit(&app, &call, request).await;
-                drop(room);
-                Ok(pb::SubmitJobsResponse { index: index as u64, outcome: Some(outcome) })
-            }
+        .ready_chunks(TOGETHER)
+        .map(move |chunk| {
+            let (app, by) = (app.clone(), by.clone());
+            async move { submit(&app, &by, chunk).await }
         })
-        .buffered(STREAM_INFLIGHT_MAX)
+        .buffered(STREAM_INFLIGHT_MAX / TOGETHER)
+        .flat_map(stream::iter)
 }
 
 /// The caller of one stream.
@@ -82,14 +80,36 @@ impl Submitter {
     }
 }
 
-async fn submit(app: &App, by: &Submitter, request: pb::SubmitJobRequest) -> Outcome {
-    let answer = match convert::submit_input(request, by.call.origin.clone()) {
-        Ok(input) => app.submit(&by.caller, input).await,
-        Err(e) => Err(e),
-    };
-    by.note(answer.as_ref().map(|_| ()));
+/// A request with its place, and what it holds until it is answered.
+type Read = (usize, Result<pb::SubmitJobRequest, Status>, (Option<OwnedSemaphorePermit>, Share));
+
+/// What had arrived when there was room for it, as one submission to the application.
+async fn submit(app: &App, by: &Submitter, chunk: Vec<Read>) -> Vec<Result<pb::SubmitJobsResponse, Status>> {
+    let (mut places, mut inputs, mut rooms) = (Vec::new(), Vec::with_capacity(chunk.len()), Vec::new());
+    let mut lost = None;
+    for (index, request, room) in chunk {
+        match request {
+            Ok(request) => {
+                places.push(index);
+                inputs.push(convert::submit_input(request, by.call.origin.clone()));
+                rooms.push(room);
+            }
+            // Nothing comes after it.
+            Err(status) => lost = Some(Err(by.lost(status))),
+        }
+    }
+    let answers = app.submit_all(&by.caller, inputs).await;
+    drop(rooms);
+    let answered = places.into_iter().zip(answers).map(|(index, answer)| {
+        by.note(answer.as_ref().map(|_| ()));
+        Ok(pb::SubmitJobsResponse { index: index as u64, outcome: Some(outcome(answer)) })
+    });
+    answered.chain(lost).collect()
+}
+
+fn outcome(answer: Result<Stored, Error>) -> Outcome {
     match answer {
-        Ok(answer) => Outcome::Accepted(Accepted { id: answer.job.id.to_string(), created: answer.created }),
+        Ok(stored) => Outcome::Accepted(Accepted { id: stored.id.to_string(), created: stored.created }),
         Err(e) => Outcome::Refused(Refused {
             code: e.code.as_str().to_owned(),
             message: shown(&e.message),

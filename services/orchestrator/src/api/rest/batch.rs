@@ -1,6 +1,6 @@
 //! Many submissions in one request. Each is answered in its place; a refused one stops no other.
 //!
-//! All are submitted at once, so that they share a commit.
+//! All are submitted at once, so that they share commits.
 
 use super::extract::{from_json, is_json, media_type, read_body};
 use super::jobs::IDEMPOTENCY_KEY;
@@ -15,7 +15,6 @@ use crate::caller::Caller;
 use crate::error::{Code, Error};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::value::RawValue;
 
@@ -50,16 +49,14 @@ pub(crate) async fn submit(api: Api, caller: Caller, request: Request) -> Result
     let bytes = read_body(request, BATCH_BODY_MAX_BYTES).await?;
     let parsed = if lines { parse_lines(&bytes)? } else { parse_array(&bytes)? };
     let origin = trace::Origin::of(&headers);
-    let answers = join_all(parsed.into_iter().map(|body| {
-        let (app, origin, caller) = (&api.app, origin.clone(), &caller);
-        async move { Ok::<_, Problem>(app.submit(caller, body?.into_input(origin)?).await?) }
-    }));
+    let inputs = parsed.into_iter().map(|body| body.and_then(|body| Ok(body.into_input(origin.clone())?)));
+    let answers = api.app.submit_all::<Problem>(&caller, inputs.collect()).await;
     let mut accepted = 0;
     let mut logged = false;
-    let items = answers.await.into_iter().enumerate().map(|(index, answer)| match answer {
+    let items = answers.into_iter().enumerate().map(|(index, answer)| match answer {
         Ok(answer) => {
             accepted += 1;
-            let stored = Accepted { id: answer.job.id.to_string(), created: answer.created };
+            let stored = Accepted { id: answer.id.to_string(), created: answer.created };
             BatchItem { index, accepted: Some(stored), refused: None }
         }
         Err(problem) => {

@@ -18,7 +18,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, Error>>;
 pub(super) type Changes = Vec<Result<Changed, Ignored>>;
 
 pub(super) enum Request {
-    Submit(Box<NewJob>, Caller, Answer<Submitted>),
+    Submits(Vec<NewJob>, Caller, Answer<Vec<Submitted>>),
     Changes(Vec<(JobId, Change)>, Vec<Rejected>, Option<Caller>, Answer<Changes>),
     Entry(Box<Entry>, Answer<()>),
 }
