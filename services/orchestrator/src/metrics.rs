@@ -417,6 +417,10 @@ fn labels<'a>(mission: &'a Mission, queue: &'a Queue, tool: &'a ToolName) -> [&'
 /// Counts what a committed change means.
 pub fn note_change(c: &Changed) {
     let job = &c.job;
+    let is_news = c.failed.is_some() || c.dead.is_some() || job.state.is_final() != c.from.is_final();
+    if !is_news {
+        return;
+    }
     let [mission, queue, tool] = labels(&job.mission, &job.queue, &job.tool);
     match c.failed.filter(|_| job.state == State::Accepted) {
         Some(class) if c.disputed => WORKER_DISPUTES.inc(&[class.as_str()]),

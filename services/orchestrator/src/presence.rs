@@ -182,6 +182,8 @@ impl Roll {
         for status in [Presence::Online, Presence::Offline, Presence::Left] {
             metrics::AGENTS.set(&[status.as_str()], count(status) as f64);
         }
+        let online = agents.iter().filter(|a| a.presence(now) == Presence::Online);
+        self.app.set_slots(online.map(|a| a.capacity as usize).sum());
         self.attendance.note(count(Presence::Online), count(Presence::Offline));
         let (mut earliest, mut furthest) = (HashMap::<&str, f64>::new(), HashMap::<&str, f64>::new());
         for a in agents.iter().filter(|a| a.presence(now) == Presence::Online) {

@@ -42,9 +42,11 @@ use tracing::{debug, info, warn};
 /// Publishes that wait for their PubAck at once.
 const WINDOW: usize = 1_024;
 /// Items kept in memory; the rest waits in the store.
-const QUEUE_MAX: usize = 16_384;
+const QUEUE_MAX: usize = 32_768;
 /// Items that wait for no more company.
 const COMPANY: usize = 64;
+/// Longest wait of what could leave, while it makes room for submissions: less than `FRESH`, so that no claim grows old.
+const YIELD_MAX: Duration = Duration::from_millis(500);
 /// Rows of one scan.
 const SCAN_LIMIT: u32 = 1_024;
 /// How often the store is asked when nothing else calls for it.
@@ -138,6 +140,7 @@ impl<S: Source> Relay<S> {
                 at = woken(&*self.source) => self.scan_at = self.scan_at.min(Instant::now() + at.since(Micros::now())),
                 () = tokio::time::sleep_until(self.scan_at), if has_room && !self.is_disconnected => self.scan().await,
                 () = sleep_until(linger_until), if linger_until.is_some() => {}
+                () = self.source.backlog().resumed() => {}
                 () = sleep_until(try_at), if try_at.is_some() => self.try_line(&mut under_way).await,
                 Ok(()) = connected.changed(), if self.is_disconnected => {}
                 () = stop.cancelled() => {}
@@ -178,13 +181,14 @@ impl<S: Source> Relay<S> {
 
     /// Whether what waits is worth a wake-up now.
     fn company_came(&self) -> bool {
-        self.lines.len() >= COMPANY
-            || self.lines.first().is_some_and(|item| S::parts(item) >= COMPANY)
+        let is_company = || self.lines.len() >= COMPANY || self.lines.first().is_some_and(|i| S::parts(i) >= COMPANY);
+        !self.source.backlog().is_yielding() && is_company()
             || self.linger_until().is_none_or(|until| until <= Instant::now())
     }
 
     fn linger_until(&self) -> Option<Instant> {
-        self.lines.first_since().map(|since| since + S::LINGER)
+        let linger = if self.source.backlog().is_yielding() { YIELD_MAX } else { S::LINGER };
+        self.lines.first_since().map(|since| since + linger)
     }
 
     /// Sends what may leave, as far as the window goes.

@@ -6,7 +6,7 @@ use crate::{
     process::processor_time,
     report::{Drain, Report, Round},
     stack::{Setup, Stack},
-    throughput::{self, Drained},
+    throughput::{self, Drained, Way},
 };
 use agentforge_terminal::{Failure, Result};
 use std::collections::BTreeMap;
@@ -43,6 +43,9 @@ pub struct Args {
     /// Times each backlog is drained
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub drain_rounds: u32,
+    /// How backlogs are submitted: on gRPC streams, or in REST batches of 1000
+    #[arg(long, value_enum, default_value_t = Way::Grpc)]
+    pub submit: Way,
     /// Life-cycle events while measuring: all, final or off
     #[arg(long, default_value = EVENTS, value_parser = ["all", "final", "off"])]
     pub events: String,
@@ -115,7 +118,7 @@ pub async fn run(args: Args, json: bool) -> Result {
         for d in &mut drains {
             let label = format!("{run}-drain-{}-{round}", d.queued);
             let Drained { enqueued_per_s, per_s } =
-                throughput::drain(&stack, d.queued, args.args_bytes, &label).await?;
+                throughput::drain(&stack, args.submit, d.queued, args.args_bytes, &label).await?;
             delivery.add(stack.check(&label, d.queued).await?);
             memory.push(stack.memory());
             say(format!("queued {} jobs at {enqueued_per_s:.0}/s, drained at {per_s:.0}/s", d.queued));

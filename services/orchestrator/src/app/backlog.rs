@@ -22,6 +22,13 @@ pub struct Backlog {
     closed: RwLock<HashMap<Box<str>, &'static str>>,
     /// When the store is to be asked, microseconds since 1970.
     wake: Wake,
+    /// Whether what could leave had better wait for what comes in.
+    yields: AtomicBool,
+    resumed: Notify,
+    /// Jobs that are published and not done, as far as this process knows.
+    at_workers: AtomicUsize,
+    /// Jobs that the workers present run at once.
+    slots: AtomicUsize,
 }
 
 /// A moment that only comes nearer until it is taken.
@@ -39,7 +46,11 @@ impl Default for Wake {
 
 impl Backlog {
     /// Items the relay may hold in memory, the group that crosses the bound not counted.
-    pub(super) const HELD_MAX: usize = 16_384;
+    pub(super) const HELD_MAX: usize = 32_768;
+
+    /// Jobs that wait at workers in addition to those that run, from which on they have enough: what they do in the time
+    /// that the relay may yield.
+    const ENOUGH: usize = 2_048;
 
     /// Whether something new may be handed over in memory without overtaking what lies in SQL.
     pub(super) fn may_claim(&self) -> bool {
@@ -61,6 +72,45 @@ impl Backlog {
     pub(crate) fn any_closed(&self) -> Option<(usize, String, &'static str)> {
         let closed = self.closed();
         closed.iter().min().map(|(line, reason)| (closed.len(), line.to_string(), *reason))
+    }
+
+    /// Whether workers have more to do than they do now, for a while. An estimate: replicas publish too, and what was
+    /// published before a start is not counted.
+    pub(super) fn has_enough_at_workers(&self) -> bool {
+        self.at_workers.load(Ordering::Relaxed) >= Self::ENOUGH + self.slots.load(Ordering::Relaxed)
+    }
+
+    /// How many jobs the workers present run at once.
+    pub(super) fn set_slots(&self, slots: usize) {
+        self.slots.store(slots, Ordering::Relaxed);
+    }
+
+    /// A job was published.
+    pub(crate) fn note_published(&self) {
+        self.at_workers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A job ended, or waits for its next attempt.
+    pub(super) fn note_done(&self) {
+        let less = |n: usize| Some(n.saturating_sub(1));
+        let _ = self.at_workers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Whether what could leave waits a little: callers submit as much as commits take, and nothing is idle for want of it.
+    pub(crate) fn is_yielding(&self) -> bool {
+        self.yields.load(Ordering::Relaxed)
+    }
+
+    /// What could leave waits, or no more.
+    pub(super) fn set_yielding(&self, yields: bool) {
+        if self.yields.swap(yields, Ordering::Relaxed) && !yields {
+            self.resumed.notify_one();
+        }
+    }
+
+    /// Waits until nothing has to wait any more.
+    pub(crate) async fn resumed(&self) {
+        self.resumed.notified().await;
     }
 
     /// Whether the relay publishes at all.

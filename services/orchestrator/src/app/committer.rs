@@ -8,6 +8,7 @@
 //! A lane is one group after the other. Where the database commits side by side, submissions have a lane of their own: a
 //! new job is in no other group before it is stored, so what happens to one job still happens in one order.
 
+mod hand_on;
 mod lanes;
 
 use self::lanes::{Answer, Changes, Lane, Of, Request, ask, submitted};
@@ -17,14 +18,14 @@ use crate::caller::Caller;
 use crate::deletions::Deletions;
 use crate::error::Error;
 use crate::metrics;
-use crate::model::{NewJob, State};
+use crate::model::NewJob;
 use crate::store::{
-    self, Changed, CommitContext, Committed, CreatedJob, EventMask, Group, OutboxRow, Outgoing, Owner, Store, Subject,
-    Submit, Submitted,
+    self, Changed, CommitContext, Committed, EventMask, Group, OutboxRow, Outgoing, Owner, Store, Subject, Submit,
+    Submitted,
 };
-use crate::transition::{Backoff, Change, Ignored, ResultEffect};
+use crate::transition::{Backoff, Change, Ignored};
 use agentforge_audit::Entry;
-use agentforge_message_id::{Attempt, JobId, Mission};
+use agentforge_message_id::{JobId, Mission};
 use agentforge_proto::bus::Rejected;
 use agentforge_proto::time::Micros;
 use futures_util::future::BoxFuture;
@@ -338,6 +339,7 @@ impl CommitLoop {
         group.claim_outbox = claims_outbox;
         let stream_seq = |change: &Change| if let Change::Queued { stream_seq, .. } = change { *stream_seq } else { 0 };
         let lazy = group.changes[lazy_from..].iter().map(|(id, change)| (*id, stream_seq(change))).collect();
+        self.make_room(of, group.submits.len() >= GROUP_MAX / 2);
         let calls = (group.acts.len() + group.entries.len()) as u64;
         metrics::COMMIT_GROUP_SIZE.observe(&[], group.len() as f64);
         let begun = Instant::now();
@@ -358,6 +360,17 @@ impl CommitLoop {
         async move { (waiting, store.commit(group, config.context(now)).await) }.boxed()
     }
 
+    /// While whole groups of submissions come, and workers have enough to do, they go first: a burst is accepted at once and
+    /// published when it is over, or after `YIELD_MAX` of the relay.
+    fn make_room(&self, of: Of, is_flooded: bool) {
+        if of == Of::Changes && self.submits.is_some() {
+            return;
+        }
+        let yields = is_flooded && self.jobs.backlog().has_enough_at_workers();
+        self.jobs.backlog().set_yielding(yields);
+        self.outbox.backlog().set_yielding(yields);
+    }
+
     fn set_busy(&mut self, of: Of, is_busy: bool) {
         match (of, &mut self.submits) {
             (Of::Submits, Some(lane)) => lane.is_busy = is_busy,
@@ -366,8 +379,13 @@ impl CommitLoop {
     }
 
     fn settle(&mut self, w: Waiting, committed: Result<Committed, store::Error>, kept: &mut Marks, is_stopping: bool) {
+        let of = w.of;
         self.answer(w, committed, kept, is_stopping);
         self.gauge.committed();
+        // Nothing comes: nothing else ends the yielding.
+        if self.submits.as_ref().unwrap_or(&self.changes).requests.is_empty() {
+            self.make_room(of, false);
+        }
     }
 
     fn answer(&mut self, w: Waiting, committed: Result<Committed, store::Error>, kept: &mut Marks, is_stopping: bool) {
@@ -403,104 +421,6 @@ impl CommitLoop {
             }
         }
     }
-
-    fn hand_on(
-        &self,
-        committed: Committed,
-        submit_answers: Vec<(usize, Answer<Vec<Submitted>>)>,
-        change_answers: Vec<(usize, Answer<Changes>)>,
-        lazy: &[(JobId, i64)],
-        claims_outbox: bool,
-        now: Micros,
-    ) {
-        let Committed { submits, mut changes, results, rejects_new, outbox } = committed;
-        for reason in rejects_new {
-            metrics::DEAD_LETTERS.inc(&["unknown", "unknown", reason.as_str()]);
-        }
-        if !outbox.is_empty() {
-            self.hand_on_outbox(outbox, claims_outbox);
-        }
-        self.hand_on_submits(submits, submit_answers, now);
-
-        let asked: usize = change_answers.iter().map(|(n, _)| n).sum();
-        for c in changes.iter().flatten() {
-            self.note_change(c, &results, now);
-        }
-        // Marks come last in the group; a mark for a stopped job means an unneeded message.
-        let marks = changes.split_off(asked.min(changes.len()));
-        for (mark, (id, stream_seq)) in marks.iter().zip(lazy) {
-            // A number of 0: it was refused, and the stream has nothing of it.
-            if matches!(mark, Err(Ignored::Stopped)) && *stream_seq != 0 {
-                self.orphans.delete(*id, *stream_seq);
-            }
-        }
-        let mut rest = changes.into_iter();
-        for (n, answer) in change_answers {
-            let _ = answer.send(Ok(rest.by_ref().take(n).collect()));
-        }
-    }
-
-    fn hand_on_outbox(&self, rows: Vec<OutboxRow>, claimed: bool) {
-        if claimed {
-            let messages = rows.iter().map(|row| row.messages.len()).sum();
-            self.outbox.hand_over(rows, messages);
-        } else {
-            // More than is kept in memory: they are found in the store.
-            self.outbox.backlog().note_unclaimed();
-            self.outbox.backlog().wake_at(Micros::now());
-        }
-    }
-
-    fn hand_on_submits(&self, submits: Vec<Submitted>, answers: Vec<(usize, Answer<Vec<Submitted>>)>, now: Micros) {
-        let mut outgoing = Vec::new();
-        let (mut unclaimed, mut wake_at) = (false, None);
-        for s in &submits {
-            if let Submitted::Created(CreatedJob { seq, job, claimed }) = s {
-                if *claimed {
-                    self.gauge.add(&job.queue);
-                    outgoing.push(first_attempt(*seq, job));
-                } else if let Some(later) = job.run_at.filter(|at| *at > now) {
-                    self.gauge.add_later();
-                    wake_at = wake_at.map_or(Some(later), |at: Micros| Some(at.min(later)));
-                } else {
-                    self.gauge.add(&job.queue);
-                    unclaimed |= self.jobs.backlog().note_unclaimed_of(job.queue.as_str());
-                }
-            }
-        }
-        if let Some(at) = wake_at {
-            self.jobs.backlog().wake_at(at);
-        }
-        if unclaimed {
-            self.jobs.backlog().wake_at(Micros::now());
-        }
-        let messages = outgoing.len();
-        self.jobs.hand_over(outgoing, messages);
-        let mut rest = submits.into_iter();
-        for (n, answer) in answers {
-            let _ = answer.send(Ok(rest.by_ref().take(n).collect()));
-        }
-    }
-
-    fn note_change(&self, c: &Changed, results: &[(i64, ResultEffect)], now: Micros) {
-        let (was, is) = (c.from == State::Accepted, c.job.state == State::Accepted);
-        if was && !is {
-            self.gauge.sub(&c.job.queue);
-        } else if is && !was {
-            // A retry waits its own time; nothing else waits for it.
-            if c.job.available_at > now { self.gauge.add_later() } else { self.gauge.add(&c.job.queue) }
-        }
-        if is && (c.failed.is_some() || !was) {
-            self.jobs.backlog().wake_at(c.job.available_at);
-        }
-        metrics::note_change(c);
-        let result = || results.iter().find(|(seq, _)| *seq == c.job.seq).map(|(_, r)| r.clone());
-        self.watchers.committed(&c.job, result);
-    }
-}
-
-fn first_attempt(seq: i64, job: &NewJob) -> Outgoing {
-    Outgoing { seq, attempt: Attempt::FIRST, republished: 0, deadline: job.deadline, spec: Arc::clone(&job.spec) }
 }
 
 #[cfg(test)]

@@ -233,6 +233,11 @@ impl App {
         Limits { args_max_bytes: self.0.args_max_bytes.load(Ordering::Relaxed), ..self.0.limits.clone() }
     }
 
+    /// Takes into account how many jobs the workers present run at once.
+    pub(crate) fn set_slots(&self, slots: usize) {
+        self.0.backlog.set_slots(slots);
+    }
+
     /// Takes a new max_payload of the NATS server into account.
     pub fn set_max_payload(&self, bytes: usize) {
         let bytes = bytes.min(self.0.stream_max_bytes);

@@ -177,6 +177,7 @@ impl Source for JobSource {
     async fn settled(&self, o: Outgoing, ack: Option<publish::Ack>) {
         let Some(ack) = ack else { return };
         self.capacity.stored(o.queue.as_str(), bytes_of(&o));
+        self.backlog.note_published();
         let seq = i64::try_from(ack.seq).unwrap_or(i64::MAX);
         self.committer.mark(Lazy::Queued(o.id, o.attempt, seq, Micros::now())).await;
     }

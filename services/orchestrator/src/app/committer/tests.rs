@@ -14,6 +14,7 @@ struct World {
     store: Arc<dyn Store>,
     owner: Owner,
     outbox: Handed<OutboxRow>,
+    jobs: Arc<Backlog>,
     watchers: JobWatchers,
     _dir: tempfile::TempDir,
 }
@@ -30,7 +31,8 @@ async fn world() -> World {
         events: EventMask::ALL,
         mission: Mission::new("dev").unwrap(),
     };
-    let ((jobs, _), (to_outbox, outbox)) = (handoffs(), handoffs());
+    let ((to_jobs, _), (to_outbox, outbox)) = (handoffs(), handoffs());
+    let jobs = Arc::clone(to_jobs.backlog());
     let (orphans, _) = crate::deletions::deletions();
     let watchers = JobWatchers::default();
     outbox.backlog().set_open(true);
@@ -38,13 +40,13 @@ async fn world() -> World {
     let outlets = Outlets {
         watchers: watchers.clone(),
         gauge: OutboxGauge::new(u64::MAX, u64::MAX),
-        jobs,
+        jobs: to_jobs,
         outbox: to_outbox,
         orphans,
     };
     let (committer, commits) = Committer::new(store.clone(), config, outlets);
     tokio::spawn(commits.run(CancellationToken::new()));
-    World { committer, store, owner, outbox, watchers, _dir: dir }
+    World { committer, store, owner, outbox, jobs, watchers, _dir: dir }
 }
 
 fn job() -> NewJob {
@@ -108,6 +110,34 @@ async fn no_mark_is_lost_however_many_come_at_once() {
         if left.is_empty() { Ok(()) } else { Err(format!("{} rows and more", left.len())) }
     })
     .await;
+}
+
+/// The relay makes room for a burst only while workers have enough to do, and no longer than the burst.
+#[tokio::test]
+async fn a_burst_goes_first_while_workers_have_enough() {
+    let w = world().await;
+    let by = Caller::itself("SubmitJob");
+    let burst = async || {
+        let mut yielded = false;
+        let submits = (0..4 * GROUP_MAX).map(|_| w.committer.submit(job(), &by));
+        let mut all = std::pin::pin!(futures_util::future::join_all(submits));
+        loop {
+            tokio::select! {
+                stored = &mut all => break assert!(stored.iter().all(Result::is_ok)),
+                () = tokio::task::yield_now() => yielded |= w.jobs.is_yielding(),
+            }
+        }
+        assert!(!w.jobs.is_yielding(), "nothing comes any more");
+        yielded
+    };
+    assert!(!burst().await, "workers have nothing");
+    w.jobs.set_slots(100);
+    (0..2_000).for_each(|_| w.jobs.note_published());
+    assert!(!burst().await, "a tenth of a second of work is not enough");
+    (0..148).for_each(|_| w.jobs.note_published());
+    assert!(burst().await, "they have enough");
+    w.jobs.note_done();
+    assert!(!burst().await, "one of them was the last that was enough");
 }
 
 /// A waiting caller learns from the commit itself what it stored.

@@ -9,7 +9,7 @@ use agentforge_message_id::JobId;
 use std::collections::HashMap;
 
 /// Open jobs of one generation; there are two. About 500 bytes each.
-const OPEN: usize = 4_096;
+const OPEN: usize = 16_384;
 /// Ended jobs of one generation. The mark of their publish comes after their end, where they are fast.
 const ENDED: usize = 2_048;
 
