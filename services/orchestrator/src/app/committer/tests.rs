@@ -3,8 +3,9 @@
 use super::*;
 use crate::admission::{JobRequest, Limits, SubmitInput, admit, args_max_bytes};
 use crate::app::{Backlog, Handed, handoffs};
+use crate::model::State;
 use crate::store::sqlite::SqliteStore;
-use agentforge_message_id::AgentId;
+use agentforge_message_id::{AgentId, Attempt};
 use tokio_util::sync::CancellationToken;
 
 const CLAIM_FOR: Duration = Duration::from_secs(30);
