@@ -6,7 +6,7 @@ use crate::store::Store;
 use sqlx::{AssertSqlSafe, Row as _};
 use std::num::NonZeroU32;
 
-const FILTER: &str = "NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL";
+const FILTER: &str = "NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
 
 #[tokio::test]
 async fn listings_use_their_indexes_whatever_is_known_of_the_tables() {
