@@ -73,7 +73,7 @@ const PROJECTS: [(&str, &str, &str, &[&str]); 4] = [
     ("k8s/argocd", "agentforge-production", "agentforge", &["production", "azure-production"]),
     ("k8s/argocd", "agentforge-staging", "agentforge-staging", &["staging", "azure-staging"]),
     ("k8s/argocd", "agentforge-feature", "feature-*", &["feature"]),
-    ("k8s/argocd/site", "agentforge-edge", "agentforge-edge", &["edge"]),
+    ("k8s/argocd/site", "agentforge-edge", "agentforge-edge", &["edge", "edge-monitored"]),
 ];
 
 #[test]

@@ -19,13 +19,14 @@ type Edge = (String, String, u16);
 /// Name, namespace and labels.
 type Neighbour = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 /// Pods of other namespaces, as their projects label them, and some that have no business here.
-const NEIGHBOURS: [Neighbour; 10] = [
+const NEIGHBOURS: [Neighbour; 11] = [
     ("gateway", "gateway-system", &[]),
     ("keda-operator", "keda", &[("app", "keda-operator")]),
     ("prometheus", "monitoring", &[("app.kubernetes.io/name", "prometheus")]),
     ("alertmanager", "monitoring", &[("app.kubernetes.io/name", "alertmanager")]),
     ("otel-collector", "monitoring", &[("app.kubernetes.io/name", "otel-collector")]),
     ("kube-dns", "kube-system", &[("k8s-app", "kube-dns")]),
+    ("OpenShift's DNS", "openshift-dns", &[("dns.operator.openshift.io/daemonset-dns", "default")]),
     ("Azure's agent", "kube-system", &[("rsName", "ama-metrics")]),
     ("Azure's agent of a node", "kube-system", &[("dsName", "ama-metrics-node")]),
     ("a neighbour", "elsewhere", &[("app.kubernetes.io/name", "orchestrator")]),
@@ -178,8 +179,8 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
     let ours: BTreeSet<&str> = workloads(objects).into_iter().map(|workload| workload.name()).collect();
     let callers: BTreeSet<String> =
         edges.iter().map(|(from, ..)| from.clone()).filter(|from| ours.contains(from.as_str())).collect();
-    for dns in ["kube-dns", "DNS of the node"] {
-        edges.extend(callers.iter().map(|from| (from.clone(), dns.to_owned(), 53)));
+    for (dns, port) in [("kube-dns", 53), ("DNS of the node", 53), ("OpenShift's DNS", 5353)] {
+        edges.extend(callers.iter().map(|from| (from.clone(), dns.to_owned(), port)));
     }
     // Agents on the nodes read the exporter, too.
     edges.insert(("node".to_owned(), "nats-exporter".to_owned(), 7777));
@@ -211,8 +212,10 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
                 {
                     add("prometheus", service, port);
                 }
-                // Its Alertmanager posts to the broadcaster's API.
-                add("alertmanager", service(&"broadcaster".into()), &"http".into());
+                // Its Alertmanager posts to the broadcaster's API, where there is one.
+                if let Some(broadcaster) = seek(objects, "Service", "broadcaster") {
+                    add("alertmanager", broadcaster, &"http".into());
+                }
             }
             "ScaledObject" => {
                 let endpoint =
@@ -234,7 +237,7 @@ fn needed(objects: &[Object]) -> BTreeSet<Edge> {
 #[test]
 fn the_policies_open_the_call_graph_and_nothing_else() {
     let Some(()) = require("kubectl") else { return };
-    for name in OVERLAYS {
+    for name in OVERLAYS.into_iter().chain(["edge-monitored"]) {
         let objects = [overlay(name), jobs()].concat();
         let needed = needed(&objects);
         assert!(needed.len() > 10, "{name}: the graph was not found: {needed:?}");
@@ -270,9 +273,9 @@ fn other_namespaces_have_the_other_end_of_each_edge() {
         let namespace = objects.iter().find_map(Object::namespace).unwrap();
         for (from, to, port) in needed(&objects) {
             let neighbour = |who: &str| {
-                let others = NEIGHBOURS
-                    .iter()
-                    .filter(|(name, namespace, _)| !namespace.is_empty() && !["gateway", "kube-dns"].contains(name));
+                let others = NEIGHBOURS.iter().filter(|(name, namespace, _)| {
+                    !namespace.is_empty() && !["gateway", "kube-dns", "OpenShift's DNS"].contains(name)
+                });
                 others.clone().find(|(name, ..)| *name == who)
             };
             let (ours, (_, other, pairs), rules) = match (neighbour(&from), neighbour(&to)) {

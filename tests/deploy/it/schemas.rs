@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 pub fn roots() -> Vec<String> {
     let overlays = OVERLAYS.iter().map(|name| format!("overlays/{name}"));
     let apart = [
+        "overlays/edge-monitored",
         "overlays/staging/jobs",
         "k8s/argocd",
         "k8s/argocd/site",

@@ -19,5 +19,6 @@ mod rules;
 mod runbooks;
 mod scrape;
 mod servers;
+mod site;
 mod stack;
 mod traces;
