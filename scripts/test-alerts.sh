@@ -4,6 +4,12 @@
 # Everything is started for it, on free ports, and ended with it: NATS, PostgreSQL, the services, Prometheus with
 # the shipped rules at a sixtieth of their times, Alertmanager with the shipped routes. Takes about three minutes.
 set -euo pipefail
+case "${1:-}" in
+    --help | -h)
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+esac
 cd "$(dirname "$0")/.."
 
 [ $# -eq 0 ] || { echo "usage: scripts/test-alerts.sh" >&2; exit 64; }

@@ -117,3 +117,8 @@ fn scripts_say_what_they_are_and_where_they_cannot_work() {
 fn a_script_that_provides_a_program_is_never_taken_for_it() {
     passes(&["-m", "unittest", "discover", "-s", "scripts/tests", "-p", "test_pinned_program.py"]);
 }
+
+#[test]
+fn every_script_has_help_and_refuses_what_it_does_not_know() {
+    passes(&["-m", "unittest", "discover", "-s", "scripts/tests", "-p", "test_arguments.py"]);
+}
