@@ -9,7 +9,8 @@ endif
 # What `make bench` builds with.
 PROFILE ?= dist
 
-.PHONY: help dev build ui test needs lint advisories test-cluster test-contracts fmt soak smoke release governance bench bench-peers docs clean-data
+.PHONY: help dev build ui test needs lint advisories test-cluster test-contracts fmt soak smoke headers scan base-images qa \
+	edge-manifest registry-login images-push images release governance governance-delta stability bench bench-peers docs clean-data
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +59,36 @@ soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...)
 smoke: ## Start everything on this machine, and check that it works as an installation should
 	@scripts/verify_staging.sh --local
 
+headers: ## The console's security headers, asked directly and through a proxy (SECURITY_HEADER_URLS='https://a https://b')
+	$(CARGO) build --quiet
+	@AGENTFORGE_BIN="$(CURDIR)/target/debug/agentforge" scripts/check-headers
+
+scan: ## What the binaries are made of, and high or critical weaknesses in it (IMAGES='a b'); Go builds Grype once (minutes)
+	@scripts/grype --build >/dev/null
+	@scripts/scan $(IMAGES)
+
+base-images: ## Pin the images that ours are built on to what their tags mean today (BASE_IMAGES=--propose: as a pull request)
+	@scripts/base-images $(or $(BASE_IMAGES),--update)
+
+qa: ## Everything on this machine with a backlog, and the results, metrics and use of resources in target/qa
+	$(CARGO) build --quiet -p agentforge-cli -p agentforge-stack -p agentforge-governance
+	@AGENTFORGE_BIN="$(CURDIR)/target/debug/agentforge" scripts/qa-profile target/qa
+
+edge-manifest: ## A site delivers files, and its ledger is verified at the hub: target/edge/edge_sync_manifest.json
+	$(CARGO) build --quiet
+	@AGENTFORGE_BIN="$(CURDIR)/target/debug/agentforge" scripts/edge-manifest target/edge
+
+registry-login: ## Log in to REGISTRY with REGISTRY_USER and REGISTRY_PASSWORD of the environment (ENGINE=docker)
+	@scripts/registry-login
+
+images-push: ## Build and push the image of each service at this commit; target/digests.txt has their digests
+	@mkdir -p target
+	@scripts/build-images --push > target/digests.txt
+
+images: images-push ## The same, then move staging to them by digest, and push that commit
+	@scripts/promote staging --digests target/digests.txt
+	@git push
+
 release: ## The files of a release: chart, list of materials, notes, checksums, signature (scripts/release --help)
 	@scripts/release
 
@@ -67,6 +98,14 @@ governance: ## Alerts of this repository against their taxonomy, with all artifa
 		case $$command in lint | check) output="" ;; *) output="--output target/governance" ;; esac; \
 		echo "--- alerts $$command"; target/debug/agentforge-governance alerts $$command $$output || exit; \
 	done
+
+governance-delta: ## What changes in alerts since PREV (git:origin/main), as Markdown on the standard output
+	@$(CARGO) build --quiet -p agentforge-governance
+	@target/debug/agentforge-governance alerts delta --output target/governance --prev "$(or $(PREV),git:origin/main)"
+
+stability: ## Contracts against the last release's: verdict, history of runs, badges and a page (target/stability/status)
+	$(CARGO) build --quiet -p agentforge-governance
+	@scripts/stability target/stability
 
 bench: ## Jobs per second and latency, compared with the raw JetStream floor, built as in the images (PROFILE=release: built sooner)
 	@scripts/nats-server --path >/dev/null

@@ -3,6 +3,7 @@
 # its own, exports where it is, and stops it when the script ends.
 #
 # AGENTFORGE_BIN names the command; without it the development build is made and used.
+# LOCAL_STACK_MODE is one more argument of `agentforge dev`, such as --edge.
 
 start_local_stack() {
     local root
@@ -14,7 +15,7 @@ start_local_stack() {
     AGENTFORGE_NATS_SERVER="$("$root/scripts/nats-server" --path)"
     export AGENTFORGE_NATS_SERVER
     LOCAL_STACK_DIR="$(mktemp -d)"
-    "$AGENTFORGE_BIN" dev --data-dir "$LOCAL_STACK_DIR/data" --port-base 0 --no-demo \
+    "$AGENTFORGE_BIN" dev ${LOCAL_STACK_MODE:+"$LOCAL_STACK_MODE"} --data-dir "$LOCAL_STACK_DIR/data" --port-base 0 --no-demo \
         --ready-file "$LOCAL_STACK_DIR/ready.json" >"$LOCAL_STACK_DIR/log" 2>&1 &
     LOCAL_STACK_PID=$!
     trap stop_local_stack EXIT

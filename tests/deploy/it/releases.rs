@@ -138,9 +138,12 @@ fn every_workflow_runs_what_runs_here() {
         let mut ours = 0;
         for words in lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>()) {
             for (i, word) in words.iter().enumerate() {
-                if let ("make", Some(target)) = (*word, words.get(i + 1)) {
-                    assert!(makefile.contains(&format!("\n{target}: ")), "{}: make {target}", path.display());
-                    ours += 1;
+                if *word == "make" && i == 0 {
+                    let is_target = |word: &&&str| !word.starts_with('-') && !word.contains('=');
+                    for target in words[1..].iter().take_while(|word| **word != ">>").filter(is_target) {
+                        assert!(makefile.contains(&format!("\n{target}: ")), "{}: make {target}", path.display());
+                        ours += 1;
+                    }
                 } else if word.starts_with("scripts/") || *word == ".ci/run" {
                     assert!(root().join(word).is_file(), "{}: {word}", path.display());
                     ours += 1;
@@ -148,7 +151,11 @@ fn every_workflow_runs_what_runs_here() {
             }
         }
         assert!(ours > 0, "{} runs nothing of ours", path.display());
+        // A step is one command, which runs anywhere; only the files of a release are made with a key of the forge.
+        let is_release = path.ends_with("release.yml");
+        let inline = lines.iter().filter(|line| !["make ", "sudo "].iter().any(|start| line.starts_with(start)));
+        assert!(is_release || inline.clone().count() == 0, "{}: {:?}", path.display(), inline.collect::<Vec<_>>());
         found += 1;
     }
-    assert!(found > 6, "the workflows were not found");
+    assert!(found > 13, "the workflows were not found");
 }
