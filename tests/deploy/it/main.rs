@@ -6,6 +6,7 @@
 
 mod argo;
 mod backup;
+mod branches;
 mod chart;
 mod checks;
 mod cluster;
@@ -18,6 +19,7 @@ mod measure;
 mod nats;
 mod old_names;
 mod peers;
+mod pipelines;
 mod pods;
 mod policies;
 mod promote;
