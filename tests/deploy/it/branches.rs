@@ -104,7 +104,7 @@ fn every_image_of_a_branch_is_pushed_by_its_workflow() {
     assert_eq!(workflow["on"]["push"]["branches"], serde_json::json!(["feature/**"]));
     let text = workflow.to_string();
     assert!(
-        text.contains("make images-push") && !text.contains("promote") && workflow["permissions"]["contents"] == "read"
+        text.contains(" images-push") && !text.contains("promote") && workflow["permissions"]["contents"] == "read"
     );
     let makefile = read("Makefile");
     assert!(makefile.contains("\nimages-push: ") && makefile.contains("scripts/build-images --push"));

@@ -18,6 +18,7 @@ mod manifests;
 mod measure;
 mod nats;
 mod old_names;
+mod pages;
 mod peers;
 mod pipelines;
 mod pods;

@@ -102,6 +102,37 @@ fn a_release_has_its_files_whose_sums_are_signed_and_is_the_same_twice() {
     assert!(bill["bomFormat"] == "CycloneDX" && bill["components"].as_array().unwrap().len() > 100);
 }
 
+/// In place of what builds and pushes: one line for each image.
+fn pushes(copy: &Path, digest: &str) {
+    let script = format!("#!/bin/sh\nfor s in orchestrator worker; do echo \"$s {digest}\"; done\n");
+    std::fs::write(copy.join("scripts/build-images"), script).unwrap();
+    git(copy, &["commit", "--quiet", "--all", "--message", "Images"]);
+}
+
+#[test]
+fn the_signature_is_about_the_images_digests_too() {
+    let Some(copy) = copy() else { return };
+    let work = TempDir::new().unwrap();
+    let (folder, key) = (work.path().join("out"), work.path().join("key.pem"));
+    run(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(&key));
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    pushes(copy.path(), &digest);
+    run(release(copy.path(), &folder, &key).arg("--images"));
+    let images = std::fs::read_to_string(folder.join("images.txt")).unwrap();
+    assert_eq!(images, format!("orchestrator {digest}\nworker {digest}\n"));
+    let verify = ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "release.pub", "-sigfile", "SHA256SUMS.sig"];
+    run(Command::new("openssl").args(verify).args(["-in", "SHA256SUMS"]).current_dir(&folder));
+    let check = || Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&folder).output();
+    assert!(check().unwrap().status.success());
+    // Another digest is not what was signed.
+    std::fs::write(folder.join("images.txt"), images.replace("ab", "cd")).unwrap();
+    assert!(!check().unwrap().status.success());
+    // What names no digest cannot be signed.
+    pushes(copy.path(), "registry.example/worker:1");
+    let out = release(copy.path(), &work.path().join("other"), &key).arg("--images").output().unwrap();
+    assert_eq!(out.status.code(), Some(69), "{out:?}");
+}
+
 #[test]
 fn what_cannot_be_released_is_refused() {
     let Some(copy) = copy() else { return };

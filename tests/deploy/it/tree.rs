@@ -123,3 +123,30 @@ fn every_secret_that_is_read_is_in_the_template_and_can_be_made() {
         assert!(!secrets().contains_key(name), "another run of scripts/make-secrets would replace {name}");
     }
 }
+
+/// The page has each Secret with the way to change it, and what is read at the start only is named to a reloader.
+#[test]
+fn every_secret_has_a_way_to_change_it_on_the_page() {
+    let Some(()) = require("kubectl") else { return };
+    let page = read("docs/howto/rotate-secrets.md");
+    let table = page.split("## What is read when").nth(1).unwrap().split("\n\n").nth(1).unwrap();
+    let rows: Vec<Vec<&str>> = table.lines().skip(2).map(|row| row.trim_matches('|').split(" | ").collect()).collect();
+    let row = |name: &str| rows.iter().find(|row| row[0].contains(&format!("`{name}`")));
+    for name in secrets().keys() {
+        assert!(row(name).is_some_and(|row| row.len() == 3), "{name} is not in the table");
+    }
+    let objects = overlay("production");
+    let mut reloaded = BTreeSet::new();
+    for workload in workloads(&objects) {
+        let annotations = texts(workload.at("/metadata/annotations"));
+        let Some(names) = annotations.get("secret.reloader.stakater.com/reload") else { continue };
+        for name in names.split(',') {
+            let mounts = workload.list("/spec/template/spec/volumes").iter().any(|v| v["secret"]["secretName"] == name);
+            assert!(mounts, "{} does not mount {name}", workload.name());
+            reloaded.insert(name.to_owned());
+        }
+    }
+    let at_the_start: BTreeSet<String> =
+        secrets().keys().filter(|name| row(name).unwrap()[1].trim() == "at the start").cloned().collect();
+    assert_eq!(reloaded, at_the_start);
+}
