@@ -4,8 +4,8 @@
 //! services' own words about what they call. Then every pair of peers is asked about every port.
 
 use crate::manifests::{
-    OVERLAYS, Object, containers, environment, jobs, list, overlay, pod_labels, render, root, seek, selects, texts,
-    workloads,
+    OVERLAYS, Object, build, containers, environment, find, jobs, list, overlay, pod_labels, read, render, root, seek,
+    selects, texts, workloads,
 };
 use agentforge_governance::manifests::policy::{Peer, is_for_all, is_inside, is_open};
 use agentforge_harness::{cargo_bin, require};
@@ -332,6 +332,31 @@ fn policies_of_other_namespaces_are_for_those_who_want_them() {
             .any(|rule| list(&rule["ports"]).iter().any(|p| p["port"] == port) && list(&rule[side]).iter().any(names));
         assert!(is_there, "{namespace} has no end of the edge from keda to Prometheus");
     }
+}
+
+/// The component for a provider of logins opens to the services that ask it what webhooks have: no more than public addresses.
+#[test]
+fn a_provider_of_logins_is_asked_at_public_addresses_only() {
+    let Some(()) = require("kubectl") else { return };
+    std::fs::create_dir_all(root().join("target")).unwrap();
+    let dir = tempfile::tempdir_in(root().join("target")).unwrap();
+    let text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../k8s/base]\n\
+                components: [../../k8s/components/network-policies, ../../k8s/components/oidc-issuer]\n";
+    std::fs::write(dir.path().join("kustomization.yaml"), text).unwrap();
+    let objects = build(dir.path()).unwrap();
+    let [webhooks, logins] =
+        ["allow-https-outside", "allow-oidc-issuer"].map(|name| find(&objects, "NetworkPolicy", name));
+    assert_eq!(webhooks.0["spec"]["egress"], logins.0["spec"]["egress"]);
+    assert_eq!(logins.0["spec"]["policyTypes"], serde_json::json!(["Egress"]));
+    let is_chosen = |workload: &&&Object| selects(&logins.0["spec"]["podSelector"], &pod_labels(workload));
+    let chosen = workloads(&objects);
+    let mut asks: Vec<&str> =
+        chosen.iter().filter(is_chosen).filter_map(|workload| workload.0["metadata"]["name"].as_str()).collect();
+    asks.sort_unstable();
+    assert_eq!(asks, ["broadcaster", "console", "orchestrator", "tactical-api"]);
+    // They are those that know the setting.
+    let pages = read("docs/configuration.md");
+    assert!(pages.contains("`ACCESS_ISSUERS`") && pages.contains("`CONSOLE_OIDC_ISSUER`"));
 }
 
 #[test]
