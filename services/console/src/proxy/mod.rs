@@ -187,10 +187,11 @@ async fn forward(
     if !parts.method.is_safe() {
         proxy.0.shared.forget(service.name);
     }
+    let is_alike = answer.headers().contains_key(shared::ALIKE);
     Ok(match answer::pass(answer, &parts.method, place).await {
         Ok(Passed::Whole(document, headers)) => {
-            if let Some(slot) = slot {
-                shared::keep(slot, &document, &headers);
+            if let (Some(slot), Some(question)) = (slot, &question) {
+                proxy.0.shared.keep(question, slot, &document, &headers, is_alike);
             }
             whole(&document, headers, &parts.headers)
         }

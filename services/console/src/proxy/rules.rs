@@ -154,6 +154,18 @@ const SHARED: &[(&str, &[&str])] = &[
     ("syncdaemon", &["/status"]),
 ];
 
+/// What callers of one role are answered alike where the answer says so (`x-agentforge-alike`): elsewhere it may hold what is
+/// sensitive.
+const SHARED_WHERE_ALIKE: &[(&str, &[&str])] = &[("orchestrator", &["/v1/jobs", "/v1/dead-letters"])];
+
+/// Whether one question is enough for all who ask it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sharing {
+    Never,
+    Always,
+    WhereAlike,
+}
+
 /// What an answer of the list is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowed {
@@ -167,8 +179,14 @@ pub(super) enum Allowed {
 
 impl Service {
     /// Whether one question is enough for all who ask it at about the same time.
-    pub(super) fn shares(&self, path: &str) -> bool {
-        SHARED.iter().any(|(service, paths)| *service == self.name && paths.contains(&path))
+    pub(super) fn shares(&self, path: &str) -> Sharing {
+        let is_in =
+            |list: &[(&str, &[&str])]| list.iter().any(|(own, paths)| *own == self.name && paths.contains(&path));
+        match () {
+            () if is_in(SHARED) => Sharing::Always,
+            () if is_in(SHARED_WHERE_ALIKE) => Sharing::WhereAlike,
+            () => Sharing::Never,
+        }
     }
 
     /// Whether a path of this service may be asked with this method.
@@ -213,7 +231,15 @@ mod tests {
                 assert!(matches!(service(name).allows("GET", path), Allowed::For(Read)), "{name} {path}");
             }
         }
-        assert!(!service("orchestrator").shares("/v1/jobs") && !service("orchestrator").shares("/v1/dead-letters"));
+        for (path, sharing) in [
+            ("/v1/queues", Sharing::Always),
+            ("/v1/jobs", Sharing::WhereAlike),
+            ("/v1/dead-letters", Sharing::WhereAlike),
+            ("/v1/jobs/1", Sharing::Never),
+            ("/v1/audit", Sharing::Never),
+        ] {
+            assert_eq!(service("orchestrator").shares(path), sharing, "{path}");
+        }
     }
 
     #[test]

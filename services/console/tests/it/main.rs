@@ -3,6 +3,7 @@
 
 mod accounts;
 mod behind;
+mod crowd;
 mod journeys;
 mod oidc;
 mod pages;

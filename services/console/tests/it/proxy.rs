@@ -246,7 +246,7 @@ async fn a_hundred_who_ask_the_same_are_one_question_to_the_service() {
         let asked = count.load(Ordering::SeqCst);
         assert!(asked <= ASKED / 4, "{asked} of {ASKED} questions for {name} reached the service");
     }
-    // Jobs may hold what the audit log has of each reader.
+    // Jobs may hold what the audit log has of each reader; where they do not, the answer says so.
     ask("/api/orchestrator/v1/jobs").await;
     assert_eq!(jobs.load(Ordering::SeqCst), ASKED);
     // Who changed something sees it at once.

@@ -17,6 +17,11 @@ use std::slice;
 const PAGE_MAX_BYTES: usize = 3 * 1024 * 1024;
 
 impl App {
+    /// Whether nothing is marked sensitive, so that a role's callers all see the same.
+    pub(crate) fn shows_all_alike(&self) -> bool {
+        self.0.marks.is_empty()
+    }
+
     fn is_sensitive(&self, of: &impl Payload) -> bool {
         let (queue, tool) = of.place();
         self.0.marks.has(&queue, &tool)

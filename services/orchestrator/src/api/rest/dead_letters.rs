@@ -5,7 +5,7 @@ use super::extract::{JsonBody, OptionalJsonBody};
 use super::operations::{accepted, prefers_async};
 use super::params::{NoParams, Params};
 use super::problem::Problem;
-use super::response::json;
+use super::response::{json, json_to};
 use super::state::Api;
 use super::types::{
     DeadLetterList, DeadLetterView, DiscardAnswer, DiscardBody, NotPutBackView, OperationView, RedriveBody, RedriveView,
@@ -70,7 +70,7 @@ pub(crate) async fn list(
     };
     let page = api.app.dead_letters(&caller, query).await?;
     let dead_letters = page.items.into_iter().map(Into::into).collect();
-    json(StatusCode::OK, &DeadLetterList { dead_letters, next_cursor: page.next })
+    json_to(api.app.shows_all_alike(), &DeadLetterList { dead_letters, next_cursor: page.next })
 }
 
 /// Put dead jobs back

@@ -3,7 +3,7 @@
 use super::extract::JsonBody;
 use super::params::{NoParams, Params};
 use super::problem::Problem;
-use super::response::json;
+use super::response::{json, json_to};
 use super::state::Api;
 use super::types::{AttemptList, JobList, JobView, SubmitBody, parse_moment};
 use crate::admission::SubmitInput;
@@ -163,7 +163,7 @@ pub(crate) async fn list(api: Api, caller: Caller, Params(which): Params<JobPara
     };
     let page = api.app.jobs(&caller, query).await?;
     let jobs = page.items.into_iter().map(JobView::try_from).collect::<Result<_, _>>()?;
-    json(StatusCode::OK, &JobList { jobs, next_cursor: page.next })
+    json_to(api.app.shows_all_alike(), &JobList { jobs, next_cursor: page.next })
 }
 
 fn state(word: &str) -> Result<JobState, Problem> {
