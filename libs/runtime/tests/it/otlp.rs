@@ -8,10 +8,72 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio_rustls::TlsAcceptor;
+
+/// The other end of a connection by TLS: a request, all of which is read, and an answer to it.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, sender: Sender<Received>) -> std::io::Result<()> {
+    let (mut request, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        let read = stream.read(&mut part).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&part[..read]);
+        let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+        let length: usize = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+        if request.len() < end + 4 + length {
+            continue;
+        }
+        let path = head.split(' ').nth(1).unwrap().to_owned();
+        let spans = ExportTraceServiceRequest::decode(&request[end + 4..]).unwrap();
+        sender.send((path, HeaderMap::new(), spans)).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await?;
+        request.clear();
+    }
+}
+
+/// A collector with a certificate of an authority that no system knows: where it is, the authority's file, and what it got.
+async fn collector_by_tls(dir: &TempDir) -> (String, String, Receiver<Received>) {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let file = dir.path().join("ca.pem");
+    std::fs::write(&file, ca.pem()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, received) = channel(64);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, sender) = (acceptor.clone(), sender.clone());
+            tokio::spawn(async move {
+                // Who does not know the authority ends the handshake.
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let _ = answer(stream, sender).await;
+            });
+        }
+    });
+    (format!("https://{address}"), file.to_str().unwrap().to_owned(), received)
+}
 
 type Received = (String, HeaderMap, ExportTraceServiceRequest);
 
@@ -90,4 +152,27 @@ async fn a_collector_that_refuses_holds_up_neither_work_nor_the_end() {
     let all = spans_of(&settings, &mut received).await;
     assert!(!all.is_empty(), "it was asked");
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+/// By TLS, to a collector whose authority the system's list has: `SSL_CERT_FILE` is that list. One that it lacks gets nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_go_by_https_to_who_has_a_certificate_of_a_known_authority() {
+    let dir = TempDir::new().unwrap();
+    let (base, authority, mut received) = collector_by_tls(&dir).await;
+    let mut settings = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", base.as_str()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("SSL_CERT_FILE", authority.as_str()),
+    ];
+    let all = spans_of(&settings, &mut received).await;
+    assert!(!all.is_empty() && all.iter().all(|(path, ..)| path == "/v1/traces"), "{all:?}");
+    let spans = all.iter().flat_map(|(_, _, request)| &request.resource_spans).flat_map(|of| &of.scope_spans);
+    assert!(spans.flat_map(|of| &of.spans).any(|span| span.name == "GET /log"), "{all:?}");
+    // Another authority's list: work continues, and no span leaves.
+    let other = dir.path().join("other.pem");
+    let stranger =
+        CertifiedIssuer::self_signed(CertificateParams::new([]).unwrap(), KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(&other, stranger.pem()).unwrap();
+    settings[2].1 = other.to_str().unwrap();
+    assert!(spans_of(&settings, &mut received).await.is_empty());
 }
