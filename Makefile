@@ -38,7 +38,7 @@ advisories: ## Known weaknesses in dependencies, by today's list (needs a networ
 	@scripts/checker cargo-deny --log-level error check advisories
 
 test-cluster: ## The manifests on a real Kubernetes API, and the chart by Helm, which Go builds once (minutes); the gate skips them where none is built
-	@scripts/control-plane --build >/dev/null
+	@scripts/control-plane --all >/dev/null
 	@scripts/helm --build >/dev/null
 	AGENTFORGE_CLUSTER=1 $(CARGO) test -p agentforge-deploy --test it -- cluster:: chart:: --test-threads=2
 
@@ -52,7 +52,7 @@ fmt: ## Format
 	$(CARGO) fmt --all
 
 soak: needs ## The tests with their full counts (10,000 jobs under kill -9, ...), optimised; takes long
-	@scripts/control-plane --build >/dev/null || echo "  without it the manifests are tried on no Kubernetes API" >&2
+	@scripts/control-plane --all >/dev/null || echo "  without it the manifests are tried on no Kubernetes API" >&2
 	@AGENTFORGE_SOAK=1 NEXTEST_PROFILE=soak scripts/run-tests --release -p agentforge-end-to-end -p agentforge-observability -p agentforge-deploy \
 		$(addprefix -p agentforge-,$(notdir $(wildcard services/*)))
 

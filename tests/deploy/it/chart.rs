@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
-const CHART: &str = "deploy/helm/agentforge";
+pub const CHART: &str = "deploy/helm/agentforge";
 /// Components that add to the base, with the values that add the same. Policies come with others only where there are any.
-const VARIANTS: &[(&[&str], &[&str])] = &[
+pub const VARIANTS: &[(&[&str], &[&str])] = &[
     (&[], &[]),
     (&["network-policies"], &["networkPolicies.enabled=true"]),
     (&["autoscaling"], &["hpa.enabled=true", "pdb.enabled=true"]),
@@ -30,7 +30,7 @@ const VARIANTS: &[(&[&str], &[&str])] = &[
 ];
 
 /// The program, or `None` where there is none; says why.
-fn helm() -> Option<String> {
+pub fn helm() -> Option<String> {
     let out = Command::new(root().join("scripts/helm")).arg("--path").output().unwrap();
     if out.status.success() {
         return Some(String::from_utf8(out.stdout).unwrap().trim().to_owned());
@@ -49,10 +49,14 @@ fn run(args: &[&str]) -> Option<Output> {
 
 /// What the chart makes with these values in the namespace `here`.
 fn template(values: &[&str]) -> Option<Vec<Object>> {
-    let mut args = vec!["template", "release", CHART, "--namespace", "here", "--skip-tests"];
-    values.iter().for_each(|value| args.extend(["--set", *value]));
-    let out = run(&args)?;
-    assert!(out.status.success(), "{values:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let options: Vec<&str> = values.iter().flat_map(|value| ["--set", *value]).collect();
+    made_in("here", &options)
+}
+
+/// What the chart makes with these options in a namespace.
+pub fn made_in(namespace: &str, options: &[&str]) -> Option<Vec<Object>> {
+    let out = run(&[&["template", "release", CHART, "--namespace", namespace, "--skip-tests"], options].concat())?;
+    assert!(out.status.success(), "{options:?}: {}", String::from_utf8_lossy(&out.stderr));
     Some(parse(&String::from_utf8(out.stdout).unwrap()).unwrap())
 }
 

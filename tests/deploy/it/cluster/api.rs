@@ -116,6 +116,11 @@ impl Api {
         api
     }
 
+    /// A file of it, such as `kubeconfig`.
+    pub fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
     /// Runs kubectl as the administrator.
     pub fn kubectl(&self, args: &[&str], input: &str) -> Said {
         let mut child = Command::new(program("kubectl").unwrap())
@@ -149,7 +154,8 @@ impl Api {
     /// Applies objects on the server under the name of a manager; what is there afterwards.
     pub fn apply(&self, manager: &str, objects: &[Object]) -> Result<Vec<Object>, String> {
         let manager = format!("--field-manager={manager}");
-        let said = self.kubectl(&["apply", "--server-side", &manager, "-o", "json", "-f", "-"], &stream(objects));
+        let args = ["apply", "--server-side", &manager, "--show-managed-fields", "-o", "json", "-f", "-"];
+        let said = self.kubectl(&args, &stream(objects));
         if !said.is_done || said.err.contains("Warning") {
             return Err(said.err);
         }
