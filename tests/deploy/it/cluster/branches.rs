@@ -174,7 +174,7 @@ async fn every_branch_has_a_namespace_that_can_be_and_is_only_its_own() {
         // All that is named for it: the namespace, and its host.
         let objects = placed("overlays/feature", &[("feature-some-branch", name)]);
         let own: Vec<Object> = objects.into_iter().filter(|o| ["Namespace", "HTTPRoute"].contains(&o.kind())).collect();
-        assert_eq!(own.len(), 4, "a namespace and three routes");
+        assert_eq!(own.len(), 5, "a namespace and four routes");
         api.apply("kubectl", &own).unwrap_or_else(|told| panic!("{branch}: {name}: {told}"));
     }
 }

@@ -62,14 +62,11 @@ async fn nobody_deletes_an_environment_or_what_a_site_has_not_sent_yet() {
     let objects = placed("overlays/edge", &[]);
     api.apply("kubectl", &objects).unwrap();
     let said = api.kubectl(&["delete", "--wait=false", "-f", "-"], &stream(&objects));
-    for told in [
-        "the namespace agentforge-edge is protected",
-        "claim orchestrator is protected",
-        "claim syncdaemon is protected",
-        "agentforge-edge-retain is protected",
-    ] {
-        said.refused("a whole site", told);
-    }
+    let claims: Vec<&Object> = objects.iter().filter(|o| o.kind() == "PersistentVolumeClaim").collect();
+    assert!(claims.len() >= 2, "{}", claims.len());
+    said.refused("a whole site", "the namespace agentforge-edge is protected");
+    said.refused("a whole site", "agentforge-edge-retain is protected");
+    claims.iter().for_each(|claim| said.refused("a whole site", &format!("claim {} is protected", claim.name())));
     let kept = |kind: &str| {
         let said = api.kubectl(
             &["-n", "agentforge-edge", "get", kind, "-o", "jsonpath={.items[*].metadata.deletionTimestamp}"],
@@ -78,8 +75,6 @@ async fn nobody_deletes_an_environment_or_what_a_site_has_not_sent_yet() {
         said.ok(kind)
     };
     assert_eq!(kept("persistentvolumeclaim"), "");
-    let claims: Vec<&Object> = objects.iter().filter(|o| o.kind() == "PersistentVolumeClaim").collect();
-    assert_eq!(claims.len(), 2);
     // What is meant is said first.
     let args =
         ["-n", "agentforge-edge", "annotate", "persistentvolumeclaim", "syncdaemon", "agentforge/may-be-deleted=true"];
