@@ -63,7 +63,7 @@ fn differences(wanted: &Value, found: &Value, place: &str) -> Vec<String> {
 }
 
 /// What the server added where a manager owns a list or a map as a whole: `fields` is what one owns, as the server keeps it.
-/// Argo CD compares such a value as a whole, so anything added to it is a difference for ever.
+/// Argo CD compares such a value as a whole, so anything added to it is a difference forever.
 fn added(fields: &Value, wanted: &Value, found: &Value, place: &str) -> Vec<String> {
     let mut faults = Vec::new();
     for (field, below) in fields.as_object().unwrap() {

@@ -42,7 +42,7 @@ fn tree(tag: Option<&str>) -> tempfile::TempDir {
     dir
 }
 
-/// Runs the gate of a tree. Nothing serves KEDA's metric here, so that alone is answered in its place.
+/// Runs the gate of a tree. Nothing serves KEDA's metric here, so only that is answered in its place.
 async fn gate(cluster: &Cluster, tree: &tempfile::TempDir, timeout: &str) -> (i32, String) {
     let kubectl = tree.path().join("kubectl");
     let text = format!(
@@ -64,7 +64,7 @@ fn names(objects: &[Object], is_one: impl Fn(&Object) -> bool) -> BTreeSet<Strin
     objects.iter().filter(|o| is_one(o)).map(|o| o.name().to_owned()).collect()
 }
 
-/// The generated settings that are there, and those that pods and former versions of workloads name.
+/// The generated settings that exist, and those that pods and former versions of workloads name.
 fn settings(cluster: &Cluster) -> (BTreeSet<String>, BTreeSet<String>) {
     let is_generated = |name: &str| name.starts_with("agentforge-env-") || name.starts_with("nats-config-");
     let there = names(&cluster.list(STAGING, "configmap"), |o| is_generated(o.name()));
