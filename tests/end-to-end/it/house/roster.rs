@@ -6,15 +6,17 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// Files that list the services besides the roster, manifests and documents, and why each must.
-const LISTS: [(&str, &str); 9] = [
+const LISTS: [(&str, &str); 11] = [
     ("Cargo.toml", "where each crate is, for the others"),
     ("Tiltfile", "ports to forward; Tilt reads no Rust"),
     ("services/console/src/config.rs", "the settings with the addresses of those behind it"),
     ("tests/deploy/it/nats/attacks.rs", "who may not get around its rights"),
     ("tests/deploy/it/nats/rights.rs", "what each may do with each stream"),
     ("tests/deploy/it/nats/users.rs", "what each may do with its own user"),
+    ("tests/deploy/it/policies.rs", "who may reach whom"),
     ("tests/end-to-end/it/house.rs", "what each crate may depend on"),
     ("tests/observability/it/outages.rs", "what each exports while it is up, and while it is down"),
+    ("tests/observability/it/site.rs", "what a site runs"),
     ("tools/stack/Cargo.toml", "dependencies of the roster"),
 ];
 /// A file with this many names, all services but one, is a list, regardless of how far apart they are.

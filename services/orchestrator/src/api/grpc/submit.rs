@@ -14,6 +14,7 @@ use crate::error::Error;
 use agentforge_proto::time::duration_to_proto;
 use agentforge_proto::v1 as pb;
 use agentforge_proto::v1::submit_jobs_response::{Accepted, Outcome, Refused};
+use futures_util::future;
 use futures_util::stream::{self, Stream, StreamExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +36,12 @@ pub(super) fn answers(
     let stop = app.stopping().clone();
     let at_stop = by.clone();
     let requests = until_stopped(requests, stop, move || at_stop.call.cut());
+    // What follows an error is not read: the reader has lost its place between messages.
+    let requests = requests.scan(false, |is_lost, request| {
+        let next = (!*is_lost).then_some(request);
+        *is_lost |= next.as_ref().is_some_and(Result::is_err);
+        future::ready(next)
+    });
     requests
         .enumerate()
         .then(move |(index, request)| {
