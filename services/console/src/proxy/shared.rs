@@ -1,4 +1,4 @@
-//! One question to a service for all who ask the same: a thousand open pages cost a service no more than ten.
+//! One question to a service for all who ask the same: a thousand open pages cost a service about as much as ten.
 //!
 //! Only documents that are the same for every caller of a role, and that no audit log has. Of lists of jobs, whose payloads may be
 //! sensitive, the orchestrator says so in each answer. A caller with narrower scopes is answered by itself.
@@ -14,8 +14,8 @@ use std::{
 };
 use tokio::{sync::OwnedMutexGuard, time::timeout};
 
-/// How old a document may be: less than the shortest interval of a page, which is 2 s, and so long that any number of pages asks
-/// no more than ten do that refresh every 15 s.
+/// How old a document may be: less than the shortest interval of a page, which is 2 s, and so long that any number of
+/// overviews asks no more than ten do that refresh every 15 s.
 const FRESH: Duration = Duration::from_millis(1_600);
 /// Documents that are kept, at most; further questions are asked one by one.
 const KEPT_MAX: usize = 64;

@@ -58,15 +58,11 @@ async fn unfinished_bodies_take_no_more_than_their_budget_and_callers_are_served
         let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
         answer.starts_with("http/1.1 503").then_some(answer)
     };
-    let answered = async {
-        loop {
-            if let Some(answer) = streams.iter().find_map(refusal) {
-                break answer;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let answer = tokio::time::timeout(SOON, answered).await.expect("a refusal is answered");
+    let answer = eventually(SOON, "a refusal is answered", || {
+        let answer = streams.iter().find_map(refusal);
+        async move { answer.ok_or_else(|| "none has an answer with 503".to_owned()) }
+    })
+    .await;
     assert!(answer.contains("retry-after: 1"), "{answer}");
     assert!(answer.contains("request_bodies_max"), "{answer}");
 
